@@ -1,0 +1,38 @@
+# Every target sets itself up: python3 (3.11 or newer) and make are all it needs.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: setup test check demo up lock clean
+
+setup: $(VENV)/.installed
+
+$(VENV)/.installed: requirements-dev.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is " + sys.version.split()[0])'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
+	@touch $@
+
+check: setup ## style, types and the dependency rules
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy .
+	$(BIN)/lint-imports --no-logo
+
+test: check ## everything, on real servers that it starts itself
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+demo: setup ## the main job, end to end; KEEP=1 leaves the stack running
+	@$(BIN)/python -m dev.demo $(if $(KEEP),--keep)
+
+up: setup ## the servers for development, in the foreground; writes .env
+	@$(BIN)/python -m dev.stack --env-file .env --data-dir .stack
+
+lock: setup ## after editing dependencies in pyproject.toml
+	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
+	    --upgrade pyproject.toml -o requirements.txt
+	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
+	    --upgrade -c requirements.txt --group dev pyproject.toml -o requirements-dev.txt
+
+clean:
+	rm -rf $(VENV) .stack .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -1,0 +1,1 @@
+"""PostgreSQL and MongoDB: the outbox, what belongs to it, and nothing that sends."""

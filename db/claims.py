@@ -1,0 +1,245 @@
+"""Claim e-mails, then record what became of them, fenced by the claim token."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID, uuid4
+
+import asyncpg
+
+from mail.deliver import Settled
+from mail.envelope import Email
+from mail.outcome import Decision, Delivery, Outcome
+
+
+class LeaseLost(Exception):  # noqa: N818 - the design's word
+    """Somebody else holds this e-mail now, or an operator changed its state."""
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """The right to send one e-mail, until the lease runs out."""
+
+    email: Email
+    token: UUID
+    attempt: int
+    max_attempts: int
+    claimed_at: datetime
+    settled: Settled  # recipients whose outcome an earlier attempt decided
+
+    @property
+    def key(self) -> tuple[int, UUID]:
+        """What identifies this claim among all claims ever made."""
+        return self.email.id, self.token
+
+
+# The columns a claim returns, and the change it makes, are the same for one id and for a batch.
+_CLAIMED = """
+    SET status = 'sending',
+        attempts = e.attempts + 1,
+        -- An operator's `SET status = 'pending'` on an exhausted row grants one attempt more.
+        max_attempts = GREATEST(e.max_attempts, e.attempts + 1),
+        claim_token = $2, claimed_by = $3, claimed_at = now(), last_attempt_at = now(),
+        lease_expires_at = now() + $4 * interval '1 second',
+        message_id = COALESCE(e.message_id, '<' || gen_random_uuid() || '@' || $5 || '>'),
+        message_date = COALESCE(e.message_date, now()),
+        dead_reason = NULL, updated_at = now()
+    FROM due WHERE e.id = due.id
+    RETURNING e.id, e.recipient, e.subject, e.body_text, e.body_html, e.email_type::text, e.template_id::text,
+        e.template_data::text, e.headers::text, e.content_id, e.message_id, e.message_date, e.recipient_outcomes,
+        e.attempts, e.max_attempts, e.claimed_at
+"""
+
+# An uncertain row with a time is one whose policy says retry; failed rows with a time have attempts left.
+_CLAIMABLE = """
+    status IN ('pending', 'failed', 'uncertain') AND (expires_at IS NULL OR expires_at > now())
+    AND (next_retry_at <= now() OR (status = 'pending' AND next_retry_at IS NULL))
+    AND (status = 'pending' OR attempts < max_attempts)
+"""
+
+CLAIM_SQL = f"""
+WITH due AS (
+    SELECT id FROM outbound_emails WHERE id = ANY($1::bigint[]) AND {_CLAIMABLE} FOR UPDATE SKIP LOCKED
+)
+UPDATE outbound_emails AS e {_CLAIMED}
+"""  # noqa: S608 - constants of this module
+
+
+async def claim(
+    pool: asyncpg.Pool, email_ids: Sequence[int], *, worker: str, lease_s: float, message_id_domain: str
+) -> list[Claim]:
+    """Claim the e-mails among these ids that are due and held by nobody, and start their leases.
+
+    The attempt is committed when this returns: whatever happens afterwards, it was made.
+
+    Args:
+        lease_s: Lease length in seconds; longer than the slowest gap between two renewals.
+        message_id_domain: Right-hand side of the Message-ID of an e-mail that has none yet.
+    Returns:
+        One claim, with attempt >= 1, for each e-mail that was claimed; none for those that are not due, are final or
+        are held elsewhere.
+    Raises:
+        asyncpg.PostgresError, OSError: connection or statement failure; nothing was claimed, or the lease will run out.
+    """
+    token = uuid4()
+    rows = await pool.fetch(CLAIM_SQL, email_ids, token, worker, lease_s, message_id_domain)
+    return [_claim_from(row, token) for row in rows]
+
+
+# The lateral join walks the due index once per priority, so low priority mail never delays high, and mail scheduled for
+# later is never looked at. It stops as soon as it has enough, and locks no more rows than it returns.
+CLAIM_DUE_SQL = f"""
+WITH due AS (
+    SELECT d.id
+    FROM (VALUES (0::smallint), (1::smallint), (2::smallint)) AS p (priority)
+    CROSS JOIN LATERAL (
+        SELECT id FROM outbound_emails
+        WHERE priority = p.priority AND status IN ('pending', 'failed', 'uncertain') AND next_retry_at IS NOT NULL
+          AND {_CLAIMABLE}
+        ORDER BY next_retry_at LIMIT $1 FOR UPDATE SKIP LOCKED
+    ) AS d
+    LIMIT $1
+)
+UPDATE outbound_emails AS e {_CLAIMED}
+"""  # noqa: S608 - constants of this module
+
+
+async def claim_due(
+    pool: asyncpg.Pool, limit: int, *, worker: str, lease_s: float, message_id_domain: str
+) -> list[Claim]:
+    """Claim up to limit e-mails that are due, by priority and then the longest due first.
+
+    Rows with no next_retry_at are not seen: give_due_time comes first in a sweep.
+
+    Raises:
+        asyncpg.PostgresError, OSError: connection or statement failure.
+    """
+    token = uuid4()
+    rows = await pool.fetch(CLAIM_DUE_SQL, limit, token, worker, lease_s, message_id_domain)
+    return [_claim_from(row, token) for row in rows]
+
+
+GIVE_DUE_TIME_SQL = """
+UPDATE outbound_emails SET next_retry_at = now() WHERE id IN (
+    SELECT id FROM outbound_emails WHERE status = 'pending' AND next_retry_at IS NULL FOR UPDATE SKIP LOCKED
+)
+"""
+
+
+async def give_due_time(pool: asyncpg.Pool) -> None:
+    """Make pending rows that were inserted without a time due now, so that the due index holds them."""
+    await pool.execute(GIVE_DUE_TIME_SQL)
+
+
+def _claim_from(row: asyncpg.Record, token: UUID) -> Claim:
+    email = Email(
+        id=row['id'],
+        recipient=row['recipient'],
+        subject=row['subject'],
+        body_text=row['body_text'],
+        body_html=row['body_html'],
+        email_type=row['email_type'],
+        template_id=row['template_id'],
+        template_data=row['template_data'],
+        headers=row['headers'],
+        content_id=row['content_id'],
+        message_id=row['message_id'],
+        message_date=row['message_date'],
+    )
+    settled = {
+        address: (Outcome(outcome), reply) for address, (outcome, reply) in (row['recipient_outcomes'] or {}).items()
+    }
+    return Claim(email, token, row['attempts'], row['max_attempts'], row['claimed_at'], settled)
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """A finished attempt: the claim it was made under, how it ended, what becomes of the row."""
+
+    claim: Claim
+    delivery: Delivery
+    decision: Decision
+    duration_s: float
+
+
+# One statement writes the row and its attempt, or neither. The fence is the WHERE of `recorded`.
+RECORD_SQL = """
+WITH result AS (
+    SELECT * FROM unnest(
+        $1::bigint[], $2::uuid[], $3::text[], $4::float8[], $5::boolean[], $6::text[], $7::text[], $8::text[],
+        $9::text[], $10::integer[], $11::text[], $12::text[], $13::text[], $14::jsonb[], $15::float8[]
+    ) AS r (id, claim_token, status, retry_in_s, counts, dead_reason, outcome, phase,
+            relay, smtp_code, enhanced_code, reply, error, recipient_outcomes, duration_s)
+), recorded AS (
+    UPDATE outbound_emails AS e
+    SET status = r.status,
+        attempts = e.attempts - CASE WHEN r.counts THEN 0 ELSE 1 END,
+        next_retry_at = now() + r.retry_in_s * interval '1 second',
+        sent_at = CASE WHEN r.status = 'sent' THEN now() ELSE e.sent_at END,
+        dead_reason = r.dead_reason,
+        smtp_code = r.smtp_code,
+        smtp_response = r.reply,
+        enhanced_code = r.enhanced_code,
+        relay = r.relay,
+        last_error = r.error,
+        recipient_outcomes = COALESCE(r.recipient_outcomes, e.recipient_outcomes),
+        lost_attempts = 0,
+        claim_token = NULL, claimed_by = NULL, lease_expires_at = NULL,
+        updated_at = now()
+    FROM result AS r
+    WHERE e.id = r.id AND e.status = 'sending' AND e.claim_token = r.claim_token
+    RETURNING e.id, r.claim_token, e.attempts + CASE WHEN r.counts THEN 0 ELSE 1 END AS attempt,
+        $16::text AS worker, e.claimed_at
+), attempted AS (
+    INSERT INTO email_attempts (email_id, started_at, attempt, worker, outcome, phase, relay, smtp_code,
+        enhanced_code, reply, error, duration_ms)
+    SELECT id, c.claimed_at, c.attempt, c.worker, r.outcome, r.phase, r.relay, r.smtp_code,
+        r.enhanced_code, r.reply, r.error, r.duration_s * 1000
+    FROM recorded AS c JOIN result AS r USING (id, claim_token)
+)
+SELECT id, claim_token FROM recorded
+"""
+
+
+async def record(pool: asyncpg.Pool, results: Sequence[Result], *, worker: str) -> set[tuple[int, UUID]]:
+    """Record finished attempts, each only if its claim is still the current one.
+
+    Returns:
+        The keys of the claims that were recorded. A claim that is missing was lost: its result must be dropped, see
+        LeaseLost.
+    Raises:
+        asyncpg.PostgresError, OSError: connection or statement failure; all or none of the results were recorded, and
+            recording them again is safe.
+    """
+    rows = [_record_row(result) for result in results]
+    columns = list(zip(*rows, strict=True))
+    recorded = await pool.fetch(RECORD_SQL, *columns, worker)
+    return {(row['id'], row['claim_token']) for row in recorded}
+
+
+def _record_row(result: Result) -> tuple[object, ...]:
+    delivery, decision = result.delivery, result.decision
+    reply = delivery.reply
+    recipients = delivery.recipients
+    return (
+        result.claim.email.id,
+        result.claim.token,
+        decision.status.value,
+        decision.retry_in_s,
+        decision.counts,
+        decision.dead_reason,
+        delivery.outcome.value,
+        delivery.phase.value,
+        delivery.relay,
+        reply.code if reply else None,
+        reply.enhanced_code if reply else None,
+        _storable(reply.text) if reply else None,
+        _storable(delivery.error) if delivery.error else None,
+        {a: (o.value, str(r)) for a, (o, r) in recipients.items()} if recipients else None,
+        result.duration_s,
+    )
+
+
+def _storable(text: str) -> str:
+    """Return text as PostgreSQL can keep it: no NUL, no half characters a relay sent, of sensible length."""
+    return text.replace('\0', '\N{REPLACEMENT CHARACTER}').encode('utf-8', 'replace').decode()[:2000]

@@ -1,0 +1,41 @@
+"""What check_service_health found, one row per service and check."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import asyncpg
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One service at one moment; field names are service_health's columns."""
+
+    service_name: str
+    status: str  # 'up' or 'down'
+    response_time_ms: int
+    error_message: str | None
+
+
+RECORD_HEALTH_SQL = """
+INSERT INTO service_health (service_name, status, response_time_ms, error_message, checked_at)
+SELECT *, now() FROM unnest($1::text[], $2::text[], $3::integer[], $4::text[])
+"""
+
+
+async def record_health(pool: asyncpg.Pool, findings: Sequence[Finding]) -> None:
+    """Write the findings of one check."""
+    await pool.execute(
+        RECORD_HEALTH_SQL,
+        [f.service_name for f in findings],
+        [f.status for f in findings],
+        [f.response_time_ms for f in findings],
+        [f.error_message[:1000] if f.error_message else None for f in findings],
+    )
+
+
+REMOVE_HEALTH_SQL = "DELETE FROM service_health WHERE checked_at < now() - $1 * interval '1 day'"
+
+
+async def remove_old_health(pool: asyncpg.Pool, older_than_days: int) -> None:
+    """Forget checks of long ago."""
+    await pool.execute(REMOVE_HEALTH_SQL, older_than_days)

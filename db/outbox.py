@@ -1,0 +1,160 @@
+"""The outbox as the application uses it: queue an e-mail in the caller's own transaction."""
+
+import json
+import math
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Any
+
+import asyncpg
+
+from mail.envelope import (
+    MAX_SUBJECT_CHARS,
+    InvalidEmailError,
+    check_headers,
+    parse_recipients,
+    refuse_control_characters,
+)
+
+MAX_BODY_BYTES = 10 * 1024 * 1024
+MAX_DATA_BYTES = 1024 * 1024
+PRIORITIES = {'high': 0, 'normal': 1, 'low': 2}
+
+# The first id is returned when the key is known: DO UPDATE, because DO NOTHING would return no row.
+QUEUE_SQL = """
+INSERT INTO outbound_emails (recipient, subject, body_text, body_html, email_type, template_id, template_data, headers,
+    content_id, priority, max_attempts, next_retry_at, expires_at, user_id, organization_id, idempotency_key)
+VALUES ($1, $2, $3, $4, $5, $6, $7::text::jsonb, $8::text::jsonb, $9, $10, $11, COALESCE($12, now()),
+    COALESCE($13, COALESCE($12, now()) + $14 * interval '1 hour'), $15, $16, $17)
+ON CONFLICT (organization_id, idempotency_key) WHERE idempotency_key IS NOT NULL
+DO UPDATE SET idempotency_key = outbound_emails.idempotency_key
+RETURNING id
+"""
+
+
+async def queue_email(
+    conn: asyncpg.Connection,
+    *,
+    recipient: str,
+    subject: str | None = None,
+    body_text: str | None = None,
+    body_html: str | None = None,
+    email_type: str | None = None,
+    template_id: Any = None,
+    template_data: Mapping[str, Any] | None = None,
+    headers: Mapping[str, str] | None = None,
+    content_id: str | None = None,
+    priority: str = 'normal',
+    max_attempts: int = 5,
+    send_at: datetime | None = None,
+    expires_at: datetime | None = None,
+    expiry_hours: float = 24,
+    user_id: Any = None,
+    organization_id: Any = None,
+    idempotency_key: str | None = None,
+) -> int:
+    """Insert one e-mail in the transaction the caller has open; it exists when the caller commits.
+
+    After the commit, `await redis.enqueue_job('send_email', id)` has it sent at once; without that the next sweep does.
+
+    Args:
+        conn: The caller's own connection; nothing is committed here.
+        recipient: One address, or several separated by commas; names are allowed.
+        template_id: An email_templates id; its parts replace subject and bodies.
+        headers: Extra header fields such as Reply-To or List-Unsubscribe.
+        content_id: From db.content.store_attachments.
+        priority: 'high', 'normal' or 'low'.
+        send_at: Not before this time (aware); now by default.
+        expires_at: Not after this time (aware); send_at plus expiry_hours by default.
+        idempotency_key: The same key in the same organisation always returns the first e-mail's id.
+    Returns:
+        The e-mail's id.
+    Raises:
+        InvalidEmailError: a value can never be sent; the message names it. Nothing was inserted.
+        asyncpg.PostgresError: the insert failed.
+    """
+    parse_recipients(recipient)
+    _check_parts(subject, body_text, body_html, template_id)
+    check_headers(headers or {})
+    if priority not in PRIORITIES:
+        raise InvalidEmailError(f'priority: {priority!r} is none of {", ".join(PRIORITIES)}')
+    if not 1 <= max_attempts <= 100:
+        raise InvalidEmailError(f'max_attempts: {max_attempts} is not between 1 and 100')
+    _check_times(send_at, expires_at, expiry_hours)
+    for name, value in (('email_type', email_type), ('idempotency_key', idempotency_key), ('content_id', content_id)):
+        if value is not None:
+            refuse_control_characters(name, value)
+            if not 0 < len(value) <= 255:
+                raise InvalidEmailError(f'{name}: {len(value)} characters, must be 1 to 255')
+    email_id: int = await conn.fetchval(
+        QUEUE_SQL,
+        recipient,
+        subject,
+        body_text,
+        body_html,
+        email_type,
+        template_id,
+        _as_json('template_data', template_data),
+        _as_json('headers', headers),
+        content_id,
+        PRIORITIES[priority],
+        max_attempts,
+        send_at,
+        expires_at,
+        expiry_hours,
+        user_id,
+        organization_id,
+        idempotency_key,
+    )
+    return email_id
+
+
+def _check_parts(subject: str | None, body_text: str | None, body_html: str | None, template_id: Any) -> None:
+    if body_text is None and body_html is None and template_id is None:
+        raise InvalidEmailError('body: give body_text, body_html or template_id')
+    if subject is None and template_id is None:
+        raise InvalidEmailError('subject: give subject or template_id')
+    if subject is not None:
+        refuse_control_characters('subject', subject)
+        if len(subject) > MAX_SUBJECT_CHARS:
+            raise InvalidEmailError(f'subject: {len(subject)} characters, at most {MAX_SUBJECT_CHARS} are allowed')
+    for name, part in (('subject', subject), ('body_text', body_text), ('body_html', body_html)):
+        _check_text(name, part or '')
+
+
+def _check_text(name: str, text: str) -> None:
+    if '\0' in text:
+        raise InvalidEmailError(f'{name}: must not contain NUL')
+    try:
+        size_bytes = len(text.encode())
+    except UnicodeEncodeError as error:
+        raise InvalidEmailError(f'{name}: contains half a character (a lone surrogate)') from error
+    if size_bytes > MAX_BODY_BYTES:
+        raise InvalidEmailError(f'{name}: larger than {MAX_BODY_BYTES} bytes')
+
+
+def _check_times(send_at: datetime | None, expires_at: datetime | None, expiry_hours: float) -> None:
+    for name, moment in (('send_at', send_at), ('expires_at', expires_at)):
+        if moment is not None and moment.tzinfo is None:
+            raise InvalidEmailError(f'{name}: must be an aware datetime, with a time zone')
+    if not (math.isfinite(expiry_hours) and 0 < expiry_hours <= timedelta(days=3650) / timedelta(hours=1)):
+        raise InvalidEmailError(f'expiry_hours: {expiry_hours} is not between 0 and ten years')
+    if expires_at is not None:
+        start = send_at or datetime.now(expires_at.tzinfo)
+        if expires_at <= start:
+            raise InvalidEmailError('expires_at: is over before the e-mail could be sent')
+
+
+def _as_json(name: str, value: Mapping[str, Any] | None) -> str | None:
+    """Encode as text: the caller's connection may have any codec for jsonb, or none."""
+    if value is None:
+        return None
+    try:
+        text = json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InvalidEmailError(f'{name}: is not JSON: {error}') from error
+    if '\\u0000' in text:
+        raise InvalidEmailError(f'{name}: must not contain NUL')
+    if len(text) > MAX_DATA_BYTES:
+        raise InvalidEmailError(f'{name}: larger than {MAX_DATA_BYTES} bytes')
+    return text

@@ -1,0 +1,45 @@
+"""Connections to PostgreSQL and MongoDB, made once per process and handed on."""
+
+import json
+from typing import Any
+
+import asyncpg
+from motor.motor_asyncio import AsyncIOMotorClient, AsyncIOMotorDatabase
+
+
+async def _prepare_connection(conn: asyncpg.Connection) -> None:
+    # jsonb travels as text and comes out as Python values.
+    await conn.set_type_codec('jsonb', encoder=json.dumps, decoder=json.loads, schema='pg_catalog')
+
+
+async def create_postgres_pool(
+    dsn: str, *, size: int, connect_timeout_s: float, command_timeout_s: float, application_name: str
+) -> asyncpg.Pool:
+    """Open a pool whose sessions count time in UTC and never wait for a lock or a statement without end.
+
+    Raises:
+        OSError, asyncpg.PostgresError, TimeoutError: PostgreSQL does not answer or does not let us in.
+    """
+    return await asyncpg.create_pool(
+        dsn,
+        min_size=1,
+        max_size=size,
+        timeout=connect_timeout_s,
+        command_timeout=command_timeout_s,
+        max_inactive_connection_lifetime=300,
+        init=_prepare_connection,
+        server_settings={
+            'application_name': application_name[:63],  # PostgreSQL cuts longer names, with a warning
+            'timezone': 'UTC',  # adopted tables may hold times without a zone
+            'statement_timeout': str(int(command_timeout_s * 1000)),
+            'idle_in_transaction_session_timeout': '60000',
+        },
+    )
+
+
+def open_mongo(url: str, database: str, timeout_s: float) -> AsyncIOMotorDatabase[dict[str, Any]]:
+    """Return a database handle; nothing connects until it is used, and no call waits longer than timeout_s."""
+    client: AsyncIOMotorClient[dict[str, Any]] = AsyncIOMotorClient(
+        url, serverSelectionTimeoutMS=int(timeout_s * 1000), timeoutMS=int(timeout_s * 1000), tz_aware=True
+    )
+    return client[database]

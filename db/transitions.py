@@ -1,0 +1,112 @@
+"""State changes that no attempt makes: retry, cancel, expire, and the end of retention."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import asyncpg
+
+RETRY_SQL = """
+UPDATE outbound_emails
+SET status = 'pending', next_retry_at = now(), dead_reason = NULL, lost_attempts = 0,
+    max_attempts = GREATEST(max_attempts, attempts + 1),
+    expires_at = CASE WHEN expires_at <= now() THEN now() + $2 * interval '1 hour' ELSE expires_at END,
+    updated_at = now()
+WHERE id = ANY($1::bigint[]) AND status IN ('failed', 'expired', 'uncertain', 'cancelled')
+RETURNING id
+"""
+
+
+async def retry(pool: asyncpg.Pool, email_ids: Sequence[int], *, expiry_hours: float) -> list[int]:
+    """Make e-mails that ended, or wait for a decision, due now, with at least one attempt left.
+
+    Args:
+        expiry_hours: The new life of those that have expired.
+    Returns:
+        The ids that were changed: failed, expired, uncertain and cancelled ones.
+    """
+    return [row['id'] for row in await pool.fetch(RETRY_SQL, email_ids, expiry_hours)]
+
+
+EXPIRE_SQL = """
+UPDATE outbound_emails
+SET status = CASE WHEN status = 'uncertain' THEN 'uncertain' ELSE 'expired' END, next_retry_at = NULL,
+    last_error = COALESCE(last_error, 'expired before it could be sent'), updated_at = now()
+WHERE id = ANY($1::bigint[]) AND status IN ('pending', 'failed', 'uncertain') AND expires_at <= now()
+  AND (status = 'pending' OR next_retry_at IS NOT NULL)
+RETURNING id
+"""
+
+
+async def expire(pool: asyncpg.Pool, email_ids: Sequence[int]) -> list[int]:
+    """Expire those of these e-mails whose time is over. Returns the changed ids.
+
+    Dead ones stay failed. Uncertain ones may have been delivered, so they stay uncertain, without another attempt.
+    """
+    return [row['id'] for row in await pool.fetch(EXPIRE_SQL, email_ids)]
+
+
+# What waits stands in the due index or in the one of rows without a time, so neither part reads the whole table.
+EXPIRABLE_SQL = """
+SELECT id FROM outbound_emails
+WHERE status IN ('pending', 'failed', 'uncertain') AND next_retry_at IS NOT NULL AND expires_at <= now()
+UNION ALL
+SELECT id FROM outbound_emails WHERE status = 'pending' AND next_retry_at IS NULL AND expires_at <= now()
+LIMIT $1
+"""
+
+
+async def expire_all(pool: asyncpg.Pool, batch: int = 1000) -> int:
+    """Expire everything whose time is over, in batches. Returns how many."""
+    expired = 0
+    while ids := [row['id'] for row in await pool.fetch(EXPIRABLE_SQL, batch)]:
+        done = await expire(pool, ids)
+        expired += len(done)
+        if not done:  # the rest is held by somebody, who will decide
+            break
+    return expired
+
+
+@dataclass(frozen=True, slots=True)
+class Removed:
+    """What one batch of the retention removed."""
+
+    emails: int
+    content_ids: list[str]
+
+
+# created_at's BRIN index finds the old part of the table; SKIP LOCKED keeps the hot path free.
+REMOVE_SQL = """
+WITH old AS (
+    SELECT id FROM outbound_emails
+    WHERE created_at < now() - $1 * interval '1 day' AND updated_at < now() - $1 * interval '1 day'
+      AND (status IN ('sent', 'expired', 'cancelled') OR (status = 'failed' AND next_retry_at IS NULL))
+    LIMIT $2 FOR UPDATE SKIP LOCKED
+), attempts AS (
+    DELETE FROM email_attempts WHERE email_id IN (SELECT id FROM old)
+)
+DELETE FROM outbound_emails WHERE id IN (SELECT id FROM old) RETURNING content_id
+"""
+
+
+async def remove_old(pool: asyncpg.Pool, older_than_days: int, batch: int = 1000) -> Removed:
+    """Delete one batch of e-mails that ended long ago, with their attempts. Uncertain ones are kept: they wait."""
+    rows = await pool.fetch(REMOVE_SQL, older_than_days, batch)
+    return Removed(len(rows), [row['content_id'] for row in rows if row['content_id']])
+
+
+STATE_SQL = """
+SELECT status, attempts, max_attempts, next_retry_at, expires_at, claimed_by,
+    EXTRACT(EPOCH FROM next_retry_at - now())::float8 AS due_in_s, expires_at <= now() AS past_expiry
+FROM outbound_emails WHERE id = $1
+"""
+
+
+async def state_of(pool: asyncpg.Pool, email_id: int) -> dict[str, Any] | None:
+    """Return what decides whether an e-mail can be claimed, or None when there is no such row.
+
+    Keys: status, attempts, max_attempts, next_retry_at, expires_at, claimed_by, due_in_s (negative: overdue, None: no
+    time), past_expiry.
+    """
+    row = await pool.fetchrow(STATE_SQL, email_id)
+    return dict(row) if row else None

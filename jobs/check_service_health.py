@@ -1,0 +1,64 @@
+"""Ask every service whether it answers, and write down what it said."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import structlog
+from redis.asyncio import Redis
+
+from db.health import Finding, record_health
+from jobs.runtime import Runtime
+from mail.smtp import Relay
+
+log = structlog.get_logger()
+
+CHECK_TIMEOUT_S = 10.0
+
+
+async def check_service_health(ctx: dict[str, Any]) -> dict[str, Any]:
+    """Check PostgreSQL, both Redis databases, MongoDB and every relay, and record one row each in service_health.
+
+    Returns:
+        {'affected': number of services, 'services': {'mongodb': 'up', ...}}.
+    """
+    runtime: Runtime = ctx['runtime']
+    checks: dict[str, Callable[[], Awaitable[Any]]] = {
+        'postgresql': lambda: runtime.pool.fetchval('SELECT 1'),
+        'redis_queue': runtime.redis.ping,
+        'redis_cache': lambda: _ping(runtime.cache_url),
+        'mongodb': lambda: runtime.mongo.command('ping'),
+    }
+    for relay in runtime.relays:
+        checks[f'smtp_{relay.name}'] = lambda relay=relay: _greet(relay)  # type: ignore[misc]
+    findings = await asyncio.gather(*(_check(name, check) for name, check in checks.items()))
+    for finding in findings:
+        if finding.error_message:
+            log.error('service down', service=finding.service_name, error=finding.error_message)
+    await record_health(runtime.pool, findings)
+    return {'affected': len(findings), 'services': {f.service_name: f.status for f in findings}}
+
+
+async def _check(name: str, check: Callable[[], Awaitable[Any]]) -> Finding:
+    started = time.monotonic()
+    error = None
+    try:
+        async with asyncio.timeout(CHECK_TIMEOUT_S):
+            await check()
+    except Exception as failure:  # noqa: BLE001 - whatever a client raises, the service did not answer as it should
+        error = str(failure) or type(failure).__name__
+    return Finding(name, 'down' if error else 'up', round((time.monotonic() - started) * 1000), error)
+
+
+async def _ping(url: str) -> None:
+    async with Redis.from_url(url, socket_connect_timeout=CHECK_TIMEOUT_S, socket_timeout=CHECK_TIMEOUT_S) as redis:
+        await redis.ping()
+
+
+async def _greet(relay: Relay) -> None:
+    """Connect, log in and say NOOP, on a connection that is kept for the next e-mail."""
+    async with relay.connection(reuse=False) as connection:
+        await connection.client.noop()
+        connection.reusable = True
+    relay.recovered()

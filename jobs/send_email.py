@@ -1,0 +1,210 @@
+"""Send one e-mail: claim, fetch content, render, deliver, decide, record."""
+
+import asyncio
+import time
+from functools import partial
+from typing import Any
+
+import asyncpg
+import structlog
+from redis.exceptions import RedisError
+
+from db import claims
+from db.claims import Claim, LeaseLost, Result
+from db.content import ContentUnavailableError, fetch_content
+from db.transitions import expire, state_of
+from jobs.runtime import Runtime
+from mail.deliver import Progress, deliver
+from mail.envelope import Content, Email, InvalidEmailError
+from mail.outcome import Decision, Delivery, Outcome, Phase, decide
+from mail.render import Rendered, render
+
+log = structlog.get_logger()
+
+CONTENT_RETRY_S = 15.0  # MongoDB away: long enough not to spin, short enough for a password reset
+RECORD_RETRY_S = 0.5
+UNSEEN_RETRY_S = 2.0
+LOCKED_RETRY_S = 0.2
+RENDER_IN_THREAD_BYTES = 256 * 1024  # base64 of more than this would hold up every other e-mail
+DATABASE_DOWN = (OSError, asyncpg.PostgresConnectionError, asyncpg.InterfaceError, asyncpg.OperatorInterventionError)
+
+JobResult = dict[str, Any]
+
+
+async def send_email(ctx: dict[str, Any], email_id: int) -> JobResult:
+    """Send the e-mail with this id, if it is due and nobody else is sending it.
+
+    Returns:
+        {'email_id': 123, 'status': 'sent', 'attempts': 1}; status is the row's state after the attempt. When there is
+        nothing to do, status is 'not-claimable', and 'state' and 'reason' say why.
+    """
+    runtime: Runtime = ctx['runtime']
+    if type(email_id) is not int or not 0 < email_id < 2**63:
+        log.warning('send_email refused', argument=repr(email_id)[:80])
+        return _not_claimable(email_id, None, 'the id must be a positive integer')
+    if wait_s := runtime.relays.unavailable_for_s():
+        await send_later(runtime, email_id, wait_s, f'relay:{int(time.time() + wait_s)}')
+        return _not_claimable(email_id, 'pending', f'no relay is available for {wait_s:.0f} s')
+    claimed = await runtime.claim([email_id])
+    if not claimed:
+        return await explain_unclaimed(runtime, email_id)
+    return await send_claimed(runtime, claimed[0])
+
+
+async def send_claimed(runtime: Runtime, claim: Claim) -> JobResult:
+    """Make one attempt under a claim and record how it ended, also when it is cancelled by a shutdown."""
+    email_id = claim.email.id
+    with structlog.contextvars.bound_contextvars(email_id=email_id, attempt=claim.attempt):
+        started = time.monotonic()
+        progress = Progress(before_data=partial(runtime.leases.check, claim))
+        cancelled = False
+        try:
+            delivery = await attempt(runtime, claim, progress)
+        except asyncio.CancelledError:
+            delivery, cancelled = cut_off(progress), True
+        except LeaseLost as lost:
+            return _lease_lost(runtime, claim, str(lost))
+        except Exception as error:
+            # A fault of this program. The e-mail gets its state and its next attempt like after any other failure;
+            # left in 'sending', its lease would be renewed for ever.
+            log.exception('unexpected error', phase=progress.phase)
+            outcome = Outcome.UNCERTAIN if progress.reached_data_end else Outcome.DEFERRED
+            delivery = Delivery(outcome, progress.phase, progress.relay, error=f'{type(error).__name__}: {error}')
+        policy = runtime.policy
+        decision = decide(delivery, claim.attempt, claim.max_attempts, claim.email.email_type, policy)
+        try:
+            await record_result(runtime, Result(claim, delivery, decision, time.monotonic() - started))
+        except LeaseLost as lost:
+            return _lease_lost(runtime, claim, str(lost), delivery)
+        _log_attempt(runtime, claim, delivery, decision, time.monotonic() - started)
+        if cancelled:
+            raise asyncio.CancelledError
+        if decision.retry_in_s is not None:
+            await send_later(runtime, email_id, decision.retry_in_s, claim.token.hex)
+        attempts = claim.attempt if decision.counts else claim.attempt - 1
+        return {'email_id': email_id, 'status': decision.status.value, 'attempts': attempts}
+
+
+async def attempt(runtime: Runtime, claim: Claim, progress: Progress) -> Delivery:
+    """Fetch, render and deliver. Every fault of the e-mail or of what it needs becomes a Delivery.
+
+    Raises:
+        LeaseLost: the claim ran out before DATA.
+    """
+    progress.phase = Phase.CONTENT
+    try:
+        content = await fetch_content(runtime.pool, runtime.mongo, claim.email)
+        progress.phase = Phase.RENDER
+        rendered = await render_email(runtime, claim.email, content)
+    except InvalidEmailError as error:
+        return Delivery(Outcome.REJECTED, progress.phase, error=str(error))
+    except (ContentUnavailableError, *DATABASE_DOWN) as error:
+        return Delivery(Outcome.RELEASED, progress.phase, error=str(error), retry_in_s=CONTENT_RETRY_S)
+    return await deliver(runtime.relays, rendered, claim.settled, progress)
+
+
+async def render_email(runtime: Runtime, email: Email, content: Content) -> Rendered:
+    """Render, in a thread when there is enough to encode that the loop would hang."""
+    rendering = partial(render, email, content, runtime.sender, runtime.max_message_bytes)
+    size_bytes = sum(len(a.data) for a in content.attachments) + len(email.body_html or '') + len(email.body_text or '')
+    return await asyncio.to_thread(rendering) if size_bytes > RENDER_IN_THREAD_BYTES else rendering()
+
+
+def cut_off(progress: Progress) -> Delivery:
+    """Return the outcome of an attempt that a shutdown ended where it was."""
+    if progress.reached_data_end:
+        return Delivery(Outcome.UNCERTAIN, progress.phase, progress.relay, error='the worker stopped before the reply')
+    return Delivery(Outcome.RELEASED, progress.phase, progress.relay, error='the worker stopped', retry_in_s=0.0)
+
+
+async def record_result(runtime: Runtime, result: Result) -> None:
+    """Record, waiting for PostgreSQL as long as it takes: what a relay accepted must not be forgotten.
+
+    Should the lease run out meanwhile, somebody else takes the e-mail as uncertain, and this result is dropped.
+
+    Raises:
+        LeaseLost: the claim is no longer ours.
+    """
+    claim = result.claim
+    try:
+        while True:
+            try:
+                recorded = await claims.record(runtime.pool, [result], worker=runtime.worker)
+                break
+            except (*DATABASE_DOWN, TimeoutError) as error:
+                log.warning('result waits for PostgreSQL', outcome=result.delivery.outcome, error=str(error))
+                await asyncio.sleep(RECORD_RETRY_S)
+    finally:
+        runtime.leases.drop(claim)
+    if claim.key not in recorded:
+        raise LeaseLost(f'e-mail {claim.email.id} was taken over before its result was recorded')
+
+
+async def send_later(runtime: Runtime, email_id: int, in_s: float, job_key: str) -> None:
+    """Have arq wake us when the e-mail is due. Only a wake-up: without it, the next sweep finds the row."""
+    try:
+        await runtime.redis.enqueue_job(
+            'send_email',
+            email_id,
+            _job_id=f'send_email:{email_id}:{job_key}',
+            _queue_name=runtime.queue_name,
+            _defer_by=in_s + 0.05,  # never before the database's clock agrees that it is due
+        )
+    except (RedisError, OSError) as error:
+        log.warning('retry left to the sweep', email_id=email_id, error=str(error))
+
+
+async def explain_unclaimed(runtime: Runtime, email_id: int) -> JobResult:
+    """Say why an e-mail could not be claimed, and see to it that it is sent when it can be."""
+    state = await state_of(runtime.pool, email_id)
+    if state is None:
+        # A producer that enqueues before it commits is early, not wrong: look once more.
+        await send_later(runtime, email_id, UNSEEN_RETRY_S, 'unseen')
+        return _not_claimable(email_id, None, 'there is no such e-mail')
+    status = state['status']
+    if state['past_expiry'] and await expire(runtime.pool, [email_id]):
+        return _not_claimable(email_id, 'expired', 'its expires_at is over')
+    due_in_s = state['due_in_s']
+    exhausted = status != 'pending' and state['attempts'] >= state['max_attempts']
+    if status in ('pending', 'failed', 'uncertain') and due_in_s is not None and not exhausted:
+        # Less than zero: it came due, or was released, between the claim and this look; or somebody has the row locked.
+        wait_s = max(due_in_s, LOCKED_RETRY_S)
+        await send_later(runtime, email_id, wait_s, f'due:{int(time.time() + wait_s)}')
+        return _not_claimable(email_id, status, f'not due for {wait_s:.1f} s')
+    reasons = {
+        'sending': f'held by {state["claimed_by"]}',
+        'sent': 'already sent',
+        'failed': 'dead: no further automatic attempt',
+        'uncertain': 'waits for an operator',
+    }
+    return _not_claimable(email_id, status, reasons.get(status, status))
+
+
+def _not_claimable(email_id: Any, state: str | None, reason: str) -> JobResult:
+    plain_id = email_id if isinstance(email_id, int) else repr(email_id)[:80]
+    log.info('not claimable', email_id=plain_id, state=state, reason=reason)
+    return {'email_id': plain_id, 'status': 'not-claimable', 'state': state, 'reason': reason}
+
+
+def _lease_lost(runtime: Runtime, claim: Claim, reason: str, delivery: Delivery | None = None) -> JobResult:
+    runtime.leases.drop(claim)
+    runtime.outcomes['lease-lost'] += 1
+    log.warning('lease lost', reason=reason, outcome=delivery.outcome if delivery else None)
+    return {'email_id': claim.email.id, 'status': 'lease-lost', 'attempts': claim.attempt}
+
+
+def _log_attempt(runtime: Runtime, claim: Claim, delivery: Delivery, decision: Decision, duration_s: float) -> None:
+    runtime.outcomes[delivery.outcome.value] += 1
+    level = log.info if delivery.outcome in (Outcome.ACCEPTED, Outcome.RELEASED) else log.warning
+    level(
+        delivery.outcome.value,
+        status=decision.status.value,
+        relay=delivery.relay,
+        phase=delivery.phase.value,
+        code=delivery.reply.code if delivery.reply else None,
+        error=delivery.error,
+        retry_in_s=round(decision.retry_in_s, 1) if decision.retry_in_s is not None else None,
+        dead_reason=decision.dead_reason,
+        message_id=claim.email.message_id,
+        duration_ms=round(duration_s * 1000),
+    )

@@ -1,0 +1,148 @@
+"""What an e-mail is before it becomes bytes: its values, its addresses and who they are given to."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from email.headerregistry import Address, HeaderRegistry
+from typing import Any
+
+from email_validator import EmailNotValidError, validate_email
+
+HEADERS = HeaderRegistry()
+MAX_RECIPIENTS = 100  # RFC 5321, 4.5.3.1.8: the number every relay must take
+MAX_SUBJECT_CHARS = 988  # RFC 5322, 2.1.1: a line of 998 less the header's name
+
+
+class InvalidEmailError(ValueError):
+    """The e-mail can never be sent as it is; the message says which part is wrong."""
+
+
+@dataclass(frozen=True, slots=True)
+class Attachment:
+    """A file that travels with an e-mail."""
+
+    filename: str
+    content_type: str  # 'application/pdf'
+    data: bytes
+    cid: str | None = None  # Content-ID for HTML to refer to, without angle brackets
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """A stored template: Jinja2 source for each part it has."""
+
+    subject: str | None
+    body_text: str | None
+    body_html: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Email:
+    """One outbox row's content, as it is to be rendered."""
+
+    id: int
+    recipient: str  # one address or several, comma separated (RFC 5322 address list)
+    subject: str | None = None
+    body_text: str | None = None
+    body_html: str | None = None
+    email_type: str | None = None
+    template_id: str | None = None
+    template_data: str | None = None  # JSON object, not yet parsed
+    headers: str | None = None  # JSON object of extra header fields, not yet parsed
+    content_id: str | None = None
+    message_id: str = ''
+    message_date: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """MAIL FROM and RCPT TO, which is not what the headers say."""
+
+    sender: str
+    recipients: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """What is fetched from elsewhere for one e-mail."""
+
+    template: Template | None = None
+    attachments: Sequence[Attachment] = field(default=())
+
+
+def parse_recipients(recipient: str) -> list[Address]:
+    """Read a recipient field: one address or several, with or without names.
+
+    Returns:
+        The addresses, normalised: international domains in their ASCII form, duplicates dropped.
+    Raises:
+        InvalidEmailError: names the part that is no address.
+    """
+    refuse_control_characters('recipient', recipient)
+    found: dict[str, Address] = {}
+    for name, address in _split_list(recipient):
+        spec = ascii_address(address)
+        found.setdefault(spec.casefold(), Address(display_name=name, addr_spec=spec))
+    if len(found) > MAX_RECIPIENTS:
+        raise InvalidEmailError(f'recipient: {len(found)} addresses, at most {MAX_RECIPIENTS} are allowed')
+    return list(found.values())
+
+
+def _split_list(recipient: str) -> list[tuple[str, str]]:
+    """Split an RFC 5322 address list into names and addresses, unchecked."""
+    if not any(c in recipient for c in ',<>"();:'):
+        return [('', recipient.strip())]  # one plain address: nearly always
+    header = HEADERS('To', recipient)
+    if header.defects or not header.addresses:
+        why = '; '.join(str(defect) for defect in header.defects) or 'no address found'
+        raise InvalidEmailError(f'recipient: {recipient[:80]!r} is not a list of e-mail addresses: {why}')
+    return [(address.display_name, address.addr_spec) for address in header.addresses]
+
+
+def ascii_address(address: str) -> str:
+    """Check one address and return it in the form that travels in the envelope.
+
+    Raises:
+        InvalidEmailError: with email-validator's explanation.
+    """
+    try:
+        # Test and local domains are fine here: the relay decides what it delivers.
+        checked = validate_email(address, check_deliverability=False, test_environment=True, allow_quoted_local=True)
+    except EmailNotValidError as error:
+        raise InvalidEmailError(f'recipient: {address[:80]!r} is not an e-mail address: {error}') from error
+    if checked.ascii_email is None:
+        raise InvalidEmailError(f'recipient: {address[:80]!r} needs SMTPUTF8, which is not supported')
+    return checked.ascii_email
+
+
+def refuse_control_characters(name: str, value: str) -> None:
+    """Refuse CR, LF and NUL, with which a value could end its header and begin another.
+
+    Raises:
+        InvalidEmailError: names the field.
+    """
+    if any(c in value for c in '\r\n\0'):
+        raise InvalidEmailError(f'{name}: must not contain CR, LF or NUL')
+
+
+# Header fields that this program makes itself; an extra header must not contradict them.
+OWN_HEADERS = frozenset({
+    'from', 'to', 'cc', 'bcc', 'sender', 'subject', 'date', 'message-id', 'mime-version', 'content-type',
+    'content-transfer-encoding', 'return-path', 'received', 'dkim-signature',
+})  # fmt: skip
+
+
+def check_headers(headers: Mapping[str, Any]) -> None:
+    """Check extra header fields such as Reply-To or List-Unsubscribe.
+
+    Raises:
+        InvalidEmailError: names the field that is malformed or reserved.
+    """
+    for name, value in headers.items():
+        if not (name and all(33 <= ord(c) <= 126 and c != ':' for c in name)):
+            raise InvalidEmailError(f'headers: {name!r} is not a header field name')
+        if name.lower() in OWN_HEADERS:
+            raise InvalidEmailError(f'headers: {name} is made by the worker and cannot be set')
+        if not isinstance(value, str):
+            raise InvalidEmailError(f'headers: the value of {name} must be text')
+        refuse_control_characters(f'headers: {name}', value)

@@ -1,0 +1,262 @@
+"""Every setting of the program: environment first, then `.env`, secrets also from files.
+
+A secret NAME may instead be given as NAME_FILE (a path), or as a file called NAME in the directory that systemd's
+LoadCredential passes in CREDENTIALS_DIRECTORY. Names that existing installations use are accepted as they are.
+"""
+
+import os
+import socket
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+from urllib.parse import quote, urlsplit
+
+from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
+
+
+class SecretFiles(PydanticBaseSettingsSource):
+    """Values from NAME_FILE paths and from the directory of systemd credentials."""
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        """Return the content of the first file that stands for this field, or None."""
+        credentials_dir = os.environ.get('CREDENTIALS_DIRECTORY')
+        for name in variable_names(field_name, field):
+            path = os.environ.get(f'{name}_FILE')
+            if path is None and credentials_dir and (Path(credentials_dir) / name).is_file():
+                path = str(Path(credentials_dir) / name)
+            if path:
+                try:
+                    return Path(path).read_text(encoding='utf-8').rstrip('\r\n'), name, False
+                except (OSError, UnicodeDecodeError) as error:
+                    raise SystemExit(f'settings: {name}_FILE: cannot read {path}: {error}') from error
+        return None, field_name, False
+
+    def __call__(self) -> dict[str, Any]:
+        """Return what the files give, by variable name."""
+        found = {}
+        for field_name, field in self.settings_cls.model_fields.items():
+            value, name, _ = self.get_field_value(field, field_name)
+            if value is not None:
+                found[name if field.validation_alias else field_name] = value
+        return found
+
+
+def variable_names(field_name: str, field: FieldInfo) -> list[str]:
+    """Return the environment variables a field is read from, the preferred one first."""
+    match field.validation_alias:
+        case AliasChoices(choices=choices):
+            return [str(choice) for choice in choices]
+        case str(alias):
+            return [alias]
+        case _:
+            return [field_name.upper()]
+
+
+class Settings(BaseSettings):
+    """All settings, checked. Units are in the names; where a variable's own name has none, the field's name has it."""
+
+    model_config = SettingsConfigDict(
+        env_file='.env',
+        env_file_encoding='utf-8',
+        env_ignore_empty=True,
+        extra='ignore',
+        frozen=True,
+        hide_input_in_errors=True,
+        populate_by_name=True,
+    )
+
+    # Redis: the queue has a database of its own; the cache is only watched by check_service_health.
+    arq_redis_url: SecretStr = Field(
+        default=SecretStr('redis://localhost:6379/1'),
+        validation_alias=AliasChoices('ARQ_REDIS_URL', 'CELERY_BROKER_URL'),
+        description='The queue: redis://, rediss:// or unix://, database 1. CELERY_BROKER_URL is accepted for it.',
+    )
+    redis_url: SecretStr = Field(
+        default=SecretStr('redis://localhost:6379/0'), description="The application's cache, database 0."
+    )
+
+    # PostgreSQL: DATABASE_URL, or its parts.
+    database_url: SecretStr | None = Field(default=None, description='postgresql://...; wins over the DB_ variables.')
+    db_host: str = Field(default='localhost', description='Host, or the directory of a Unix socket.')
+    db_port: int = Field(default=5432, ge=1, le=65535)
+    db_user: str = 'postgres'
+    db_password: SecretStr = SecretStr('')
+    db_name: str = 'postgres'
+    db_pool_size: int = Field(default=8, ge=2, le=200, description='Connections a worker keeps at most.')
+    db_connect_timeout_s: float = Field(default=5, gt=0, le=120)
+    db_command_timeout_s: float = Field(default=15, gt=0, le=300, description='Below the lease, see WORKER_LEASE_S.')
+
+    # MongoDB: attachments only.
+    mongodb_url: SecretStr = SecretStr('mongodb://localhost:27017')
+    mongodb_database: str = Field(default='mail', min_length=1)
+    mongodb_timeout_s: float = Field(default=5, gt=0, le=120)
+
+    # SMTP: one relay, and one to fall back on.
+    smtp_host: str = Field(default='localhost', min_length=1)
+    smtp_port: int = Field(default=587, ge=1, le=65535, description='465 means TLS from the first byte.')
+    smtp_user: str | None = None
+    smtp_password: SecretStr | None = None
+    smtp_use_tls: bool = Field(default=True, description='Require TLS: STARTTLS, or from the first byte on port 465.')
+    smtp_ca_file: Path | None = Field(default=None, description='PEM file of a private certificate authority.')
+    smtp_from_email: str = 'noreply@localhost'
+    smtp_from_name: str | None = None
+    smtp_backup_host: str | None = None
+    smtp_backup_port: int = Field(default=587, ge=1, le=65535)
+    smtp_backup_user: str | None = None
+    smtp_backup_password: SecretStr | None = None
+    smtp_backup_use_tls: bool = True
+    smtp_max_connections: int = Field(default=10, ge=1, le=500, description='Kept open per relay and worker.')
+    smtp_idle_timeout_s: float = Field(default=30, gt=0, description='An unused connection is closed after this.')
+    smtp_connect_timeout_s: float = Field(default=10, gt=0, le=300, description='TCP, greeting, EHLO, TLS, AUTH each.')
+    smtp_command_timeout_s: float = Field(default=60, gt=0, le=600, description='MAIL, RCPT, DATA, RSET each.')
+    smtp_body_timeout_s: float = Field(default=180, gt=0, le=1800, description='Sending the body, without the dot.')
+    smtp_reply_timeout_s: float = Field(
+        default=600,
+        gt=0,
+        le=3600,
+        description='From the final dot to its reply (RFC 5321, 4.5.3.2.6: 10 minutes).',
+    )
+
+    # E-mail policy.
+    email_max_attempts: int = Field(default=5, ge=1, le=100)
+    email_retry_base_delay_s: float = Field(default=60, gt=0, validation_alias='EMAIL_RETRY_BASE_DELAY')
+    email_retry_max_delay_s: float = Field(default=3600, gt=0, validation_alias='EMAIL_RETRY_MAX_DELAY')
+    email_expiry_hours: float = Field(default=24, gt=0, description='Given to new e-mails; NULL never expires.')
+    email_hold_types: Annotated[frozenset[str], NoDecode] = Field(
+        default=frozenset(),
+        description='email_types whose uncertain attempts wait for an operator, comma separated.',
+    )
+    email_max_bytes: int = Field(default=25 * 1024 * 1024, ge=1024, description='A whole message, encoded.')
+    email_retention_days: int = Field(default=90, ge=1, description='Finished e-mails are deleted after this.')
+    session_retention_days: int = Field(default=90, ge=1)
+
+    # The worker.
+    worker_name: str | None = Field(default=None, max_length=100, description='Default: worker@host:pid.')
+    worker_max_jobs: int = Field(default=50, ge=1, le=1000, description='Jobs at once.')
+    worker_sweep_size: int = Field(default=100, ge=1, le=1000, description='Due e-mails claimed at once by a sweep.')
+    worker_poll_delay_s: float = Field(default=0.1, ge=0.01, le=10, description='How often Redis is asked for jobs.')
+    worker_lease_s: float = Field(default=30, ge=1, description='A claim not renewed for this long is rescued.')
+    worker_beat_s: float = Field(default=10, ge=0.1, description='Claims are renewed, lost ones rescued, this often.')
+    worker_drain_s: int = Field(default=20, ge=0, le=3600, description='SIGTERM: running mail may finish this long.')
+    worker_keep_result_s: int = Field(default=3600, ge=0, description="How long a job's result can be read.")
+
+    # Logs.
+    log_level: Literal['DEBUG', 'INFO', 'WARNING', 'ERROR'] = 'INFO'
+    log_format: Literal['auto', 'json', 'console'] = Field(
+        default='auto', description='auto: console on a terminal, JSON otherwise.'
+    )
+
+    @field_validator('email_hold_types', mode='before')
+    @classmethod
+    def _split_types(cls, value: Any) -> Any:
+        return [part.strip() for part in value.split(',') if part.strip()] if isinstance(value, str) else value
+
+    @field_validator('arq_redis_url', 'redis_url')
+    @classmethod
+    def _check_redis_url(cls, value: SecretStr) -> SecretStr:
+        _require_scheme(value, 'redis', 'rediss', 'unix')
+        return value
+
+    @field_validator('database_url')
+    @classmethod
+    def _check_database_url(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            _require_scheme(value, 'postgresql', 'postgres')
+        return value
+
+    @field_validator('mongodb_url')
+    @classmethod
+    def _check_mongodb_url(cls, value: SecretStr) -> SecretStr:
+        _require_scheme(value, 'mongodb', 'mongodb+srv')
+        return value
+
+    @field_validator('smtp_ca_file')
+    @classmethod
+    def _check_ca_file(cls, value: Path | None) -> Path | None:
+        if value is not None and not value.is_file():
+            raise ValueError(f'{value} is not a file')
+        return value
+
+    @field_validator('smtp_from_email')
+    @classmethod
+    def _check_from(cls, value: str) -> str:
+        local, at, domain = value.rpartition('@')
+        if not (at and local and domain) or any(c.isspace() or c in '<>,' for c in value):
+            raise ValueError('must be one plain address such as noreply@example.com')
+        return value
+
+    @model_validator(mode='after')
+    def _check_times(self) -> Self:
+        # Three beats fit in a lease, so that one late renewal is not a lost claim.
+        if self.worker_beat_s * 2.5 > self.worker_lease_s:
+            raise ValueError('WORKER_LEASE_S must be at least 2.5 times WORKER_BEAT_S')
+        return self
+
+    @property
+    def postgres_dsn(self) -> str:
+        """Where PostgreSQL is, as a URL with its password."""
+        if self.database_url is not None:
+            return self.database_url.get_secret_value()
+        password = quote(self.db_password.get_secret_value(), safe='')
+        credentials = f'{quote(self.db_user, safe="")}{":" + password if password else ""}'
+        host = quote(self.db_host, safe='') if self.db_host.startswith('/') else self.db_host
+        return f'postgresql://{credentials}@{host}:{self.db_port}/{quote(self.db_name, safe="")}'
+
+    @property
+    def postgres_place(self) -> str:
+        """Where PostgreSQL is, for people: host, port and database without the password."""
+        return self.postgres_dsn.rpartition('@')[2]
+
+    @property
+    def job_timeout_s(self) -> float:
+        """The longest an orderly attempt can take on two relays, so that arq never cuts one off."""
+        setup = 5 * self.smtp_connect_timeout_s
+        dialogue = 6 * self.smtp_command_timeout_s + self.smtp_body_timeout_s + self.smtp_reply_timeout_s
+        return 2 * (setup + dialogue) + self.mongodb_timeout_s + 2 * self.db_command_timeout_s
+
+
+def _require_scheme(value: SecretStr, *schemes: str) -> None:
+    try:
+        scheme = urlsplit(value.get_secret_value()).scheme
+    except ValueError:
+        scheme = ''
+    if scheme not in schemes:
+        raise ValueError(f'must start with {" or ".join(s + "://" for s in schemes)}')
+
+
+class _Sources(Settings):
+    """Settings with the file sources in place; kept apart so that tests can build Settings from values alone."""
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - SecretFiles replaces it
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return init_settings, env_settings, SecretFiles(settings_cls), dotenv_settings
+
+
+def load_settings() -> Settings:
+    """Read and check all settings.
+
+    Raises:
+        SystemExit: one line that names the variable and says what is wrong; never the value, which may be a secret.
+    """
+    try:
+        return _Sources()
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = str(first['loc'][0]).upper() if first['loc'] else 'the combination of values'
+        reason = first['msg'].removeprefix('Value error, ')
+        more = f' (and {error.error_count() - 1} more)' if error.error_count() > 1 else ''
+        raise SystemExit(f'settings: {name}: {reason}{more}. Every variable is described in settings.py') from error
+
+
+def worker_identity(settings: Settings, queue_name: str) -> str:
+    """Return the name this process signs its claims with: unique per process, readable by people."""
+    role = settings.worker_name or ('worker' if queue_name == 'arq:queue' else queue_name)
+    return f'{role}@{socket.gethostname()}:{os.getpid()}'

@@ -1,0 +1,211 @@
+"""The worker: `arq worker.WorkerSettings`. Wiring only."""
+
+import asyncio
+import socket
+import ssl
+import time
+from dataclasses import replace
+from datetime import UTC
+from typing import Any, ClassVar
+
+import arq.worker
+import asyncpg
+import structlog
+from arq import func
+from pydantic import SecretStr
+
+from cron import cron_jobs, keep_schedules
+from db.content import close_mongo
+from db.leases import Rescued
+from db.pools import create_postgres_pool, open_mongo
+from db.schema import SchemaMismatchError, check_schema
+from fleet.beat import beat
+from fleet.connection import redis_settings
+from fleet.dispatcher import Dispatcher
+from fleet.leases import Leases
+from fleet.wire import deserialize, serialize
+from jobs.check_service_health import check_service_health
+from jobs.cleanup_expired_emails import cleanup_expired_emails
+from jobs.cleanup_old_sessions import cleanup_old_sessions
+from jobs.process_pending_emails import process_pending_emails
+from jobs.retry_failed_email import retry_failed_email
+from jobs.runtime import Runtime
+from jobs.send_email import send_email
+from jobs.sweeper import keep_sweeping
+from logs import configure_logs
+from mail.outcome import Policy
+from mail.render import Sender
+from mail.smtp import Relay, RelayOptions, Relays, Tls
+from settings import Settings, load_settings, worker_identity
+
+# arq's command always builds arq.worker.Worker: make that ours. tests/unit/test_arq_traps.py watches the name.
+arq.worker.Worker = Dispatcher  # type: ignore[misc]
+
+log = structlog.get_logger()
+settings = load_settings()
+
+
+async def startup(ctx: dict[str, Any]) -> None:
+    """Connect to everything and start the background tasks."""
+    configure_logs(settings.log_level, settings.log_format)
+    queue_name = ctx['redis'].default_queue_name
+    worker = worker_identity(settings, queue_name)
+    structlog.contextvars.bind_contextvars(worker=worker)
+    pool = await _connect_postgres(worker)
+    runtime = ctx['runtime'] = Runtime(
+        pool=pool,
+        mongo=open_mongo(
+            settings.mongodb_url.get_secret_value(), settings.mongodb_database, settings.mongodb_timeout_s
+        ),
+        redis=ctx['redis'],
+        cache_url=settings.redis_url.get_secret_value(),
+        relays=make_relays(settings),
+        leases=Leases(settings.worker_lease_s),
+        worker=worker,
+        queue_name=queue_name,
+        sender=Sender(settings.smtp_from_email, settings.smtp_from_name),
+        policy=Policy(settings.email_retry_base_delay_s, settings.email_retry_max_delay_s, settings.email_hold_types),
+        max_message_bytes=settings.email_max_bytes,
+        sweep_size=settings.worker_sweep_size,
+        expiry_hours=settings.email_expiry_hours,
+        email_retention_days=settings.email_retention_days,
+        session_retention_days=settings.session_retention_days,
+        stopping=ctx['stopping'],
+        redis_away=ctx['redis_away'],
+    )
+
+    async def send_rescued(rescued: list[Rescued]) -> None:
+        if rescued:
+            runtime.sweep_wanted.set()
+
+    beating = beat(
+        pool,
+        runtime.leases,
+        runtime.relays,
+        every_s=settings.worker_beat_s,
+        hold_types=settings.email_hold_types,
+        on_rescued=send_rescued,
+    )
+    ctx['background'] = [asyncio.create_task(task) for task in (beating, keep_schedules(ctx), keep_sweeping(ctx))]
+
+
+async def shutdown(ctx: dict[str, Any]) -> None:
+    """Let running sweeps finish until the drain time is over, release the rest, close everything."""
+    beating, *sweeping = ctx.get('background') or [None]
+    if beating is None:  # the start did not get this far
+        return
+    await asyncio.wait(sweeping, timeout=max(0.0, ctx['stop_by'] - time.monotonic()))
+    for task in (*sweeping, beating):  # the leases are renewed until nothing is held any more
+        task.cancel()
+        await asyncio.wait([task])
+    runtime: Runtime = ctx['runtime']
+    runtime.relays.close_idle(older_than_s=0)
+    await close_mongo(runtime.mongo)
+    await runtime.pool.close()
+    log.info('worker stopped', outcomes=dict(runtime.outcomes))
+
+
+async def _connect_postgres(worker: str) -> asyncpg.Pool:
+    """Wait for PostgreSQL: on a fresh boot it may come later than we do. A schema that is not ours ends the worker."""
+    while True:
+        try:
+            pool = await create_postgres_pool(
+                settings.postgres_dsn,
+                size=settings.db_pool_size,
+                connect_timeout_s=settings.db_connect_timeout_s,
+                command_timeout_s=settings.db_command_timeout_s,
+                application_name=worker,
+            )
+            await check_schema(pool)
+        except SchemaMismatchError as error:
+            raise SystemExit(f'worker: {error}') from error
+        except (TimeoutError, OSError, asyncpg.PostgresError) as error:
+            log.error('waiting for PostgreSQL', place=settings.postgres_place, error=str(error) or type(error).__name__)
+            await asyncio.sleep(2)
+        else:
+            return pool
+
+
+def make_relays(settings: Settings) -> Relays:
+    """Return the configured relays, the primary first."""
+    context = ssl.create_default_context(cafile=settings.smtp_ca_file)
+    primary = RelayOptions(
+        name='primary',
+        host=settings.smtp_host,
+        port=settings.smtp_port,
+        tls=_tls(settings.smtp_port, required=settings.smtp_use_tls),
+        tls_context=context,
+        username=settings.smtp_user,
+        password=_reveal(settings.smtp_password),
+        local_hostname=socket.getfqdn(),
+        max_connections=settings.smtp_max_connections,
+        idle_timeout_s=settings.smtp_idle_timeout_s,
+        connect_timeout_s=settings.smtp_connect_timeout_s,
+        command_timeout_s=settings.smtp_command_timeout_s,
+        body_timeout_s=settings.smtp_body_timeout_s,
+        reply_timeout_s=settings.smtp_reply_timeout_s,
+    )
+    options = [primary]
+    if settings.smtp_backup_host:
+        backup = replace(
+            primary,
+            name='backup',
+            host=settings.smtp_backup_host,
+            port=settings.smtp_backup_port,
+            tls=_tls(settings.smtp_backup_port, required=settings.smtp_backup_use_tls),
+            username=settings.smtp_backup_user,
+            password=_reveal(settings.smtp_backup_password),
+        )
+        options.append(backup)
+    return Relays([Relay(option) for option in options])
+
+
+def _tls(port: int, *, required: bool) -> Tls:
+    if not required:
+        return Tls.NONE
+    return Tls.IMPLICIT if port == 465 else Tls.STARTTLS
+
+
+def _reveal(secret: SecretStr | None) -> str | None:
+    return secret.get_secret_value() if secret else None
+
+
+class WorkerSettings:
+    """The default queue. arq reads this class through __dict__: inherited attributes would vanish silently."""
+
+    queue_name = 'arq:queue'
+    functions: ClassVar = [
+        func(job, max_tries=1000)  # a shutdown counts as a try; attempts are counted in the outbox
+        for job in (
+            send_email,
+            process_pending_emails,
+            retry_failed_email,
+            check_service_health,
+            cleanup_expired_emails,
+            cleanup_old_sessions,
+        )
+    ]
+    cron_jobs: ClassVar = cron_jobs(settings.job_timeout_s)
+    timezone = UTC
+    redis_settings = redis_settings(settings.arq_redis_url.get_secret_value())
+    on_startup = startup
+    on_shutdown = shutdown
+    job_serializer = serialize
+    job_deserializer = deserialize
+    max_jobs = settings.worker_max_jobs
+    job_timeout = settings.job_timeout_s
+    job_completion_wait = settings.worker_drain_s
+    keep_result = settings.worker_keep_result_s
+    poll_delay = settings.worker_poll_delay_s
+    health_check_interval = 10
+    log_results = False
+
+
+def _for_queue(queue_name: str) -> dict[str, Any]:
+    own = {name: value for name, value in vars(WorkerSettings).items() if not name.startswith('__')}
+    return own | {'queue_name': queue_name}
+
+
+# arq takes a dict as well as a class.
+HighPriority = _for_queue('high_priority')
+LowPriority = _for_queue('low_priority')

@@ -119,18 +119,23 @@ async def keep_schedules(ctx: dict[str, Any]) -> None:
     runtime: Runtime = ctx['runtime']
     running: dict[str, asyncio.Task[Any]] = {}
     try:
-        while not runtime.stopping.is_set():
+        while not await _stops_within(runtime, KEEPER_S):  # arq comes first
             for schedule in SCHEDULES:
                 if schedule.name not in running or running[schedule.name].done():
                     running[schedule.name] = asyncio.create_task(_make_up(ctx, schedule))
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(KEEPER_S):
-                    await runtime.stopping.wait()
-        await asyncio.wait(running.values())
+        if running:
+            await asyncio.wait(running.values())
     finally:
         for task in running.values():
             task.cancel()
         await asyncio.gather(*running.values(), return_exceptions=True)
+
+
+async def _stops_within(runtime: Runtime, wait_s: float) -> bool:
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(wait_s):
+            await runtime.stopping.wait()
+    return runtime.stopping.is_set()
 
 
 async def _make_up(ctx: dict[str, Any], schedule: Schedule) -> None:

@@ -6,10 +6,12 @@ accepted even when the inbox is killed with -9. `durable` adds fsync, for a mach
 
 import json
 import os
-from dataclasses import asdict, dataclass
+import re
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from email import policy
-from email.parser import BytesParser
+from email.errors import HeaderParseError
+from email.header import decode_header, make_header
+from email.parser import HeaderParser
 from pathlib import Path
 
 INDEX_NAME = 'index.jsonl'
@@ -102,7 +104,7 @@ class MessageStore:
             file=name,
             answered=delivery.answered,
         )
-        os.write(self._index_fd, json.dumps(asdict(stored)).encode() + b'\n')
+        os.write(self._index_fd, json.dumps(vars(stored)).encode() + b'\n')
         if self._durable:
             os.fsync(self._index_fd)
         return stored
@@ -117,13 +119,18 @@ class MessageStore:
 
 def read_header(content: bytes) -> tuple[str | None, str | None]:
     """Read Message-ID and decoded Subject; None for what is absent or beyond reading."""
-    head = content.partition(b'\r\n\r\n')[0]
+    head = content.partition(b'\r\n\r\n')[0].decode('utf-8', errors='replace')  # UTF-8 as SMTPUTF8 allows it
+    message = HeaderParser().parsestr(head)
+    message_id, subject = message['message-id'], message['subject']
+    return (None if message_id is None else message_id.strip(), None if subject is None else _decoded(subject))
+
+
+def _decoded(value: str) -> str:
+    unfolded = re.sub(r'\r?\n(?=[ \t])', '', value)
     try:
-        message = BytesParser(policy=policy.default).parsebytes(head, headersonly=True)
-        message_id, subject = message['message-id'], message['subject']
-    except Exception:  # noqa: BLE001 - the parser fails in many ways on bad headers, and the mail is kept anyway
-        return None, None
-    return (None if message_id is None else str(message_id).strip(), None if subject is None else str(subject))
+        return str(make_header(decode_header(unfolded)))
+    except (ValueError, LookupError, HeaderParseError):  # an unknown charset, or bytes that are not in it
+        return unfolded
 
 
 def read_index(directory: Path) -> list[StoredMessage]:

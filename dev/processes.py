@@ -16,6 +16,7 @@ from dev.watchdog import Watchdog
 
 LAUNCHER = Path(__file__).with_name('launch.py').resolve()
 LOG_TAIL_LINES = 15
+LOG_LINE_CHARACTERS = 300
 
 
 @dataclass(frozen=True)
@@ -116,11 +117,17 @@ def process_tree(pid: int) -> list[psutil.Process]:
         return []
 
 
-def log_tail(log_path: Path, since_bytes: int = 0) -> str:
-    """Return the last lines of a server's log, counted from an offset, indented for an error message."""
+def log_since(log_path: Path, offset_bytes: int) -> str:
+    """Read what a server has logged from an offset on."""
     try:
-        content = log_path.read_bytes()[since_bytes:].decode(errors='replace')
+        with log_path.open('rb') as log:
+            log.seek(offset_bytes)
+            return log.read().decode(errors='replace')
     except OSError:
-        content = ''
-    lines = content.splitlines()[-LOG_TAIL_LINES:] or ['(nothing)']
-    return '\n'.join(f'    {line}' for line in lines)
+        return ''
+
+
+def last_lines(log: str) -> str:
+    """Shorten a log to its last lines, none of them endless, indented for an error message."""
+    lines = log.splitlines()[-LOG_TAIL_LINES:] or ['(nothing)']
+    return '\n'.join(f'    {line[:LOG_LINE_CHARACTERS]}' for line in lines)

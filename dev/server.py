@@ -12,7 +12,7 @@ from typing import ClassVar
 import psutil
 
 from dev.ports import can_bind, free_port
-from dev.processes import Command, log_tail, process_tree, spawn
+from dev.processes import Command, last_lines, log_since, process_tree, spawn
 from dev.watchdog import Watchdog, wait_until_gone
 
 PORT_ATTEMPTS = 5
@@ -178,7 +178,7 @@ class Server(ABC):
 
     def failure(self, what: str) -> str:
         """Compose an error message: what went wrong, the log's last lines, the remedy."""
-        tail = log_tail(self.log_path, self._log_start_bytes)
+        tail = last_lines(log_since(self.log_path, self._log_start_bytes))
         return f'{self.name} {what}.\n  Last lines of {self.log_path}:\n{tail}\n  Remedy: {self.remedy}'
 
     def run_to_end(self, command: Command, timeout_s: float) -> None:
@@ -228,8 +228,7 @@ class Server(ABC):
             raise ServerFailed(f'{self.name}: the start was cancelled')
 
     def _raise_ended(self, code: int) -> None:
-        tail = log_tail(self.log_path, self._log_start_bytes)
-        if 'address already in use' in tail.lower():
+        if 'address already in use' in log_since(self.log_path, self._log_start_bytes).lower():
             raise PortTaken(self.failure(f'could not listen on port {self.port}'))
         raise ServerFailed(self.failure(f'ended with status {code} while starting'))
 

@@ -36,7 +36,7 @@ class Watchdog:
             inherited_fd: A descriptor it shall hold open until it ends (the data directory's lock).
         """
         self._process = subprocess.Popen(
-            [sys.executable, '-I', str(Path(__file__).resolve())],
+            [sys.executable, '-P', str(Path(__file__).resolve())],
             stdin=subprocess.PIPE,
             cwd='/',
             bufsize=0,

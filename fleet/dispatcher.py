@@ -33,7 +33,7 @@ class Dispatcher(Worker):
     """
 
     # wraps: arq picks the options it knows out of WorkerSettings by this signature.
-    @functools.wraps(Worker.__init__)
+    @functools.wraps(Worker.__init__)  # type: ignore[misc]
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         try:
             asyncio.get_running_loop()

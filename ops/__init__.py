@@ -1,0 +1,1 @@
+"""The operators' commands, one small async script each: `python -m ops <command>`."""

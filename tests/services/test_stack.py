@@ -1,13 +1,11 @@
-"""The embedded stack itself: real servers, real signals."""
+"""The embedded stack as a whole: its processes, files and directories, and how it ends."""
 
 import asyncio
 import contextlib
 import os
 import shutil
 import signal
-import smtplib
 import socket
-import ssl
 import subprocess
 import sys
 import tempfile
@@ -18,15 +16,18 @@ from typing import Any
 
 import asyncpg
 import psutil
-import pymongo
 import pytest
 import redis
 from dotenv import dotenv_values
 
 from dev import env_file
-from dev.server import Server, ServerFailed
+from dev.postgres_home import can_enter, data_directory, remove_data, server_identity
+from dev.processes import Identity
+from dev.server import ServerFailed
 from dev.stack import Stack
 from dev.stack_state import DirectoryInUse, lock_directory
+from dev.valkey import Valkey
+from dev.watchdog import Watchdog
 
 DEADLINE_S = 20.0
 DATABASE_VARIABLES = ['DB_HOST', 'DB_PORT', 'DB_USER', 'DB_PASSWORD', 'DB_NAME', 'MONGODB_URL', 'MONGODB_DATABASE']
@@ -48,12 +49,6 @@ def short_dir() -> Iterator[Path]:
     directory.chmod(0o711)
     yield directory
     shutil.rmtree(directory)
-
-
-@pytest.fixture(scope='module')
-def stack() -> Iterator[Stack]:
-    with Stack() as running:
-        yield running
 
 
 def eventually(condition: Callable[[], bool]) -> None:
@@ -154,6 +149,26 @@ def test_kill_of_the_stack_ends_frozen_servers_too(short_dir: Path) -> None:
         eventually(lambda: all(is_gone(server) for server in servers))
 
 
+def test_watchdog_alone_ends_what_it_watches_and_removes_what_it_was_told(short_dir: Path) -> None:
+    script = (
+        'import subprocess, sys\nfrom pathlib import Path\nfrom dev.watchdog import Watchdog\n'
+        "child = subprocess.Popen(['sleep', '600'], start_new_session=True)\n"
+        'watchdog = Watchdog()\nwatchdog.watch(child.pid)\nwatchdog.remove_at_death(Path(sys.argv[1]))\n'
+        "print('ready', flush=True)\nsys.stdin.read()\n"
+    )
+    doomed = short_dir / 'doomed'
+    doomed.mkdir()
+    argv = [sys.executable, '-c', script, str(doomed)]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == 'ready\n'
+        family = descendants(process)
+        assert len(family) == 2
+        process.kill()
+        eventually(lambda: all(is_gone(member) for member in family))
+    assert not doomed.exists()
+
+
 def test_interrupt_during_start_leaves_no_process(short_dir: Path) -> None:
     argv = [sys.executable, '-m', 'dev.stack', '--env-file', str(short_dir / 'stack.env')]
     process = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -189,113 +204,19 @@ def test_env_file_keeps_any_value(short_dir: Path, value: str) -> None:
         assert dotenv_values(path)['NAME'] == value
 
 
-async def test_postgres_takes_its_password_only(stack: Stack) -> None:
-    assert await fetchval(stack.env, "SELECT current_setting('fsync')") == 'on'
-    assert await fetchval(stack.env, "SELECT pg_get_userbyid(datdba) FROM pg_database WHERE datname = 'mail'") == 'mail'
-    for user in ('mail', 'postgres'):
-        with pytest.raises(asyncpg.InvalidPasswordError):
-            await connect(stack.env, user=user, password='wrong')
-
-
-async def test_postgres_role_may_copy_a_template(stack: Stack) -> None:
-    connection = await connect(stack.env)
-    await connection.execute('CREATE DATABASE copy_of_mail TEMPLATE template0')
-    await connection.execute('DROP DATABASE copy_of_mail')
-    await connection.close()
-
-
-def test_valkey_takes_its_password_only_and_is_set_up_as_a_queue(stack: Stack) -> None:
-    with redis.Redis.from_url(stack.env['ARQ_REDIS_URL'], decode_responses=True) as client:
-        settings = client.config_get('appendonly', 'appendfsync', 'maxmemory-policy', 'databases', 'bind')
-    assert settings == {
-        'appendonly': 'yes',
-        'appendfsync': 'everysec',
-        'maxmemory-policy': 'noeviction',
-        'databases': '16',
-        'bind': '127.0.0.1',
-    }
-    with redis.Redis(port=stack.valkey.port, password='wrong') as client, pytest.raises(redis.AuthenticationError):
-        client.ping()
-    with redis.Redis(port=stack.valkey.port) as client, pytest.raises(redis.AuthenticationError):
-        client.ping()
-
-
-def test_mongo_is_a_primary_that_takes_writes(stack: Stack) -> None:
-    with pymongo.MongoClient[dict[str, Any]](stack.env['MONGODB_URL']) as client:
-        assert client.admin.command('hello')['isWritablePrimary']
-        collection = client[stack.env['MONGODB_DATABASE']]['things']
-        collection.insert_one({'_id': 1, 'data': b'\0' * 100_000})
-        assert len(collection.find_one({'_id': 1})['data']) == 100_000
-
-
-@pytest.mark.parametrize('prefix', ['SMTP', 'SMTP_BACKUP'])
-def test_smtp_takes_its_password_only(stack: Stack, prefix: str) -> None:
-    env = stack.env
-    with smtplib.SMTP(env[f'{prefix}_HOST'], int(env[f'{prefix}_PORT']), timeout=DEADLINE_S) as client:
-        client.starttls(context=ssl.create_default_context(cafile=env['SMTP_CA_FILE']))
-        with pytest.raises(smtplib.SMTPAuthenticationError):
-            client.login(env[f'{prefix}_USER'], 'wrong')
-        client.login(env[f'{prefix}_USER'], env[f'{prefix}_PASSWORD'])
-
-
-def test_servers_listen_on_loopback_only(stack: Stack) -> None:
-    for server in stack.servers:
-        listening = [
-            connection.laddr
-            for process in [psutil.Process(server.pid)]
-            for connection in process.net_connections(kind='inet')
-            if connection.status == psutil.CONN_LISTEN
-        ]
-        assert listening
-        assert {address.ip for address in listening} == {'127.0.0.1'}
-
-
-def exchange(stack: Stack, server: Server) -> None:
-    """One exchange with the server; raises within a second or so when it does not answer."""
-    if server is stack.postgres:
-        asyncio.run(asyncio.wait_for(fetchval(stack.env, 'SELECT 1'), 0.3))
-    elif server is stack.valkey:
-        with redis.Redis.from_url(stack.env['REDIS_URL'], socket_timeout=0.3) as client:
-            client.ping()
-    elif server is stack.mongo:
-        options = {'serverSelectionTimeoutMS': 300, 'socketTimeoutMS': 300, 'connectTimeoutMS': 300}
-        with pymongo.MongoClient[dict[str, Any]](stack.env['MONGODB_URL'], **options) as client:
-            client.admin.command('ping')
-    else:
-        with socket.create_connection(('127.0.0.1', server.port), 0.3) as connection:
-            assert connection.recv(3) == b'220'
-
-
-@pytest.mark.parametrize('name', ['postgres', 'valkey', 'mongo', 'inbox'])
-def test_server_can_be_frozen_killed_and_started_again_on_its_port(stack: Stack, name: str) -> None:
-    server: Server = getattr(stack, name)
-    env, first_pid = stack.env, server.pid
-    server.freeze()
-    with pytest.raises((TimeoutError, OSError, redis.RedisError, pymongo.errors.PyMongoError)):
-        exchange(stack, server)
-    server.thaw()
-    exchange(stack, server)
-    server.kill()
-    assert not server.is_running
-    with pytest.raises((OSError, redis.RedisError, pymongo.errors.PyMongoError)):
-        exchange(stack, server)
-    server.start()
-    exchange(stack, server)
-    assert server.pid != first_pid
-    assert stack.env == env
-
-
 def test_server_that_cannot_start_is_named_with_its_log_and_a_remedy(short_dir: Path) -> None:
-    (short_dir / 'valkey' / 'appendonlydir').mkdir(parents=True)
-    (short_dir / 'valkey' / 'appendonlydir' / 'appendonly.aof.manifest').write_text('nonsense\n')
-    stack = Stack(short_dir)
-    with pytest.raises(ServerFailed) as failed:
-        stack.start()
+    manifest = short_dir / 'valkey' / 'appendonlydir' / 'appendonly.aof.manifest'
+    manifest.parent.mkdir(parents=True)
+    manifest.write_text('nonsense\n')
+    with Watchdog() as watchdog:
+        server = Valkey(short_dir / 'valkey', watchdog, 'password')
+        with pytest.raises(ServerFailed) as failed:
+            server.start()
     message = str(failed.value)
     assert message.startswith('Valkey ended with status 1 while starting')
     assert 'AOF manifest' in message
     assert 'Remedy:' in message
-    assert not any(server.is_running for server in stack.servers)
+    assert not server.is_running
 
 
 def test_data_directory_keeps_data_ports_and_passwords(short_dir: Path) -> None:
@@ -320,9 +241,32 @@ def test_data_directory_keeps_data_ports_and_passwords(short_dir: Path) -> None:
                     assert client.get('kept') == b'yes'
 
 
-async def test_two_stacks_live_side_by_side(stack: Stack) -> None:
-    async with Stack() as other:
-        ports = [server.port for server in [*stack.servers, *other.servers]]
-        assert len(set(ports)) == len(ports)
-        assert await fetchval(other.env, 'SELECT 1') == 1
-    assert await fetchval(stack.env, 'SELECT 1') == 1
+def test_directory_is_entered_only_where_every_parent_lets_the_user_pass(short_dir: Path) -> None:
+    stranger = Identity(uid=54_321, gid=54_321)
+    inner = short_dir / 'closed' / 'inner'
+    inner.mkdir(parents=True)
+    for step in (short_dir / 'closed', inner):
+        step.chmod(0o711)
+    assert can_enter(inner, stranger)
+    inner.parent.chmod(0o700)
+    assert not can_enter(inner, stranger)
+    assert can_enter(short_dir, stranger)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason='only root has to run PostgreSQL as somebody else')
+def test_postgres_data_goes_where_its_user_can_get_and_is_found_again(short_dir: Path) -> None:
+    short_dir.chmod(0o700)
+    nobody = server_identity()
+    assert nobody is not None
+    wanted = short_dir / 'postgres'
+    real = data_directory(wanted, nobody)
+    try:
+        assert not real.is_relative_to(short_dir)
+        assert can_enter(real, nobody)
+        assert real.stat().st_uid == nobody.uid
+        assert data_directory(wanted, nobody) == real
+    finally:
+        remove_data(wanted)
+    assert not real.exists()
+    with pytest.raises(FileNotFoundError, match='Remove the whole data directory'):
+        data_directory(wanted, nobody)

@@ -55,6 +55,10 @@ def test_index_of_an_empty_directory_is_empty(tmp_path: Path) -> None:
             b'Subject: \xff\xfe\r\nMessage-ID:\r\n <folded@example.com>\r\n\r\n',
             ('<folded@example.com>', '\ufffd\ufffd'),
         ),
+        ('Subject: Grüße\r\n'.encode(), (None, 'Grüße')),
+        (b'Subject: =?utf-8?q?two_?=\r\n =?utf-8?b?d29yZHM=?=\r\n', (None, 'two words')),
+        (b'Subject: =?nonsense?q?x?=\r\n', (None, '=?nonsense?q?x?=')),
+        (b'Subject: =?utf-8?b?x?=\r\n', (None, '=?utf-8?b?x?=')),
         (b'\r\nno header at all', (None, None)),
     ],
 )

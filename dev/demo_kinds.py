@@ -1,0 +1,52 @@
+"""The kinds of e-mail the demo sends, and what must become of each."""
+
+import os
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from mail.envelope import Attachment
+
+DORA = {'name': 'Dora'}
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """One kind of e-mail: how it is queued, and what must become of it."""
+
+    name: str
+    recipient: str
+    status: str = 'sent'
+    attempts: int = 1
+    relay: str | None = 'primary'
+    parts: dict[str, Any] = field(default_factory=dict)
+    job_delay_s: float = 0.0
+    primary_down: bool = False
+    attachments: tuple[Attachment, ...] = ()
+
+
+def kinds(template_id: int) -> list[Kind]:
+    """Return every kind the demo shows."""
+    now = datetime.now(UTC)
+    pdf = Attachment('receipt.pdf', 'application/pdf', b'%PDF-1.4 ' + os.urandom(40_000))
+    picture = Attachment('Grüße.png', 'image/png', b'\x89PNG\r\n' + os.urandom(2_000))
+    return [
+        Kind('text', 'anna@example.com'),
+        Kind('HTML and text', 'ben@example.com', parts={'body_html': '<p>Hello, <b>Ben</b>.</p>'}),
+        Kind('non-ASCII subject and name', 'Çağla Öz <cagla@example.com>', parts={'subject': 'Grüße aus Köln ☃'}),
+        Kind('from a template', 'dora@example.com', parts={'template_id': template_id, 'template_data': DORA}),
+        Kind('attachments from MongoDB', 'emil@example.com', attachments=(pdf, picture)),
+        Kind('scheduled for later', 'fay@example.com', parts={'send_at': now + timedelta(seconds=4)}),
+        Kind('4xx twice, then accepted', 'gus+4xx-twice@example.com', attempts=3),
+        Kind('5xx', 'hal+5xx-rcpt@example.com', status='failed'),
+        Kind('primary down, backup up', 'ida@example.com', relay='backup', primary_down=True),
+        Kind(
+            'expired before it could go',
+            'jon@example.com',
+            status='expired',
+            attempts=0,
+            relay=None,
+            parts={'expires_at': now + timedelta(seconds=1)},
+            job_delay_s=1.5,
+        ),
+    ]  # fmt: skip

@@ -1,0 +1,116 @@
+"""Who is alive: each worker writes a record of itself to Redis every few seconds, and it lapses when the worker does.
+
+One key per worker, mail:worker:<identity>, a JSON object that lives for LIFETIME_S; the set mail:workers names them, so
+that nobody has to scan a Redis full of jobs. Every write restores both, also after a FLUSHALL.
+"""
+
+import asyncio
+import json
+import resource
+import sys
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import asdict, dataclass, fields
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import structlog
+from arq.connections import ArqRedis
+from arq.constants import health_check_key_suffix
+from redis.exceptions import RedisError
+
+log = structlog.get_logger()
+
+REGISTER_EVERY_S = 5.0
+LIFETIME_S = 15.0  # two writes may fail before a living worker looks dead
+WORKERS_KEY = 'mail:workers'
+RECORD_PREFIX = 'mail:worker:'
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerRecord:
+    """One worker as it described itself, seen_ago_s seconds ago by Redis's own clock."""
+
+    worker: str
+    queue: str
+    started_at: str  # ISO 8601
+    emails: list[int]  # ids it holds claims on
+    outcomes: dict[str, int]  # attempts since its start, by outcome
+    rss_bytes: int
+    seen_ago_s: float = 0.0
+
+
+def describe_worker(worker: str, queue: str, emails: Collection[int], outcomes: Mapping[str, int]) -> WorkerRecord:
+    """Describe this process; started_at is now, keep_registered keeps the first one."""
+    started_at = datetime.now(UTC).isoformat(timespec='seconds')
+    return WorkerRecord(worker, queue, started_at, sorted(emails), dict(outcomes), resident_bytes())
+
+
+def resident_bytes() -> int:
+    """Return the memory this process occupies; where the kernel does not tell, the most it ever did."""
+    try:
+        resident_pages = int(Path('/proc/self/statm').read_text(encoding='ascii').split()[1])
+    except (OSError, IndexError, ValueError):
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak if sys.platform == 'darwin' else peak * 1024
+    return resident_pages * resource.getpagesize()
+
+
+def read_record(data: bytes | None, lives_for_ms: int) -> WorkerRecord | None:
+    """Read a record; None when it has lapsed, or was written by something else."""
+    try:
+        told: dict[str, Any] = json.loads(data or b'null')
+        known = {entry.name: told[entry.name] for entry in fields(WorkerRecord)}
+    except (ValueError, TypeError, KeyError):
+        return None
+    return WorkerRecord(**known | {'seen_ago_s': round(max(0.0, LIFETIME_S - lives_for_ms / 1000), 1)})
+
+
+async def read_workers(redis: ArqRedis) -> list[WorkerRecord]:
+    """Return the living workers, by name.
+
+    Raises:
+        redis.RedisError, OSError: Redis does not answer.
+    """
+    keys = sorted(RECORD_PREFIX + name.decode() for name in await redis.smembers(WORKERS_KEY))
+    async with redis.pipeline(transaction=False) as pipe:
+        for key in keys:
+            pipe.get(key).pttl(key)
+        answers = await pipe.execute()
+    records = map(read_record, answers[::2], answers[1::2])
+    return [record for record in records if record]
+
+
+async def read_served_queues(redis: ArqRedis, workers: Collection[WorkerRecord], names: Collection[str]) -> set[str]:
+    """Return the queues among names that somebody polls: a registered worker, or any that writes arq's health key."""
+    async with redis.pipeline(transaction=False) as pipe:
+        for name in names:
+            pipe.exists(name + health_check_key_suffix)
+        healthy = await pipe.execute()
+    served = {name for name, is_healthy in zip(names, healthy, strict=True) if is_healthy}
+    return served | {record.queue for record in workers}
+
+
+async def keep_registered(redis: ArqRedis, worker: str, describe: Callable[[], WorkerRecord]) -> None:
+    """Write the worker's record until cancelled, then remove it. While Redis is away there is no record."""
+    first = describe()
+    try:
+        while True:
+            try:
+                await _write(redis, {**asdict(describe()), 'worker': worker, 'started_at': first.started_at})
+            except (RedisError, OSError) as error:
+                log.debug('not registered', error=str(error) or type(error).__name__)
+            await asyncio.sleep(REGISTER_EVERY_S)
+    finally:
+        try:
+            await redis.delete(RECORD_PREFIX + worker)
+            await redis.srem(WORKERS_KEY, worker)
+        except (RedisError, OSError) as error:
+            log.debug('left to lapse in the registry', error=str(error) or type(error).__name__)
+
+
+async def _write(redis: ArqRedis, record: dict[str, Any]) -> None:
+    async with redis.pipeline(transaction=True) as pipe:
+        pipe.set(RECORD_PREFIX + record['worker'], json.dumps(record), px=int(LIFETIME_S * 1000))
+        pipe.sadd(WORKERS_KEY, record['worker'])
+        await pipe.execute()

@@ -1,0 +1,234 @@
+"""Real servers for every test that asks: the embedded stack, or those that TEST_* variables point at."""
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+import asyncpg
+import pytest
+from motor.motor_asyncio import AsyncIOMotorClient
+
+from db.migrate import migrate
+from db.pools import create_postgres_pool
+from dev.inbox_control import InboxControl
+from dev.stack import Stack
+from fleet.connection import open_redis, redis_settings
+from fleet.wire import deserialize, serialize
+
+ROOT = Path(__file__).parent.parent
+DEADLINE_S = 20.0
+
+# Settings that make a worker's clock run fast enough for a test; the code path is the same.
+FAST = {'EMAIL_RETRY_BASE_DELAY': '0.4', 'WORKER_POLL_DELAY_S': '0.05', 'WORKER_BEAT_S': '0.4', 'WORKER_LEASE_S': '2'}
+
+
+async def wait_until(condition: Callable[[], Any], deadline_s: float = DEADLINE_S, what: str = '') -> Any:
+    """Return the first truthy value of condition (plain or async), polled; fail after the deadline."""
+    end = time.monotonic() + deadline_s
+    while True:
+        value = condition()
+        if asyncio.iscoroutine(value):
+            value = await value
+        if value:
+            return value
+        if time.monotonic() > end:
+            pytest.fail(f'not within {deadline_s} s: {what or condition}')
+        await asyncio.sleep(0.02)
+
+
+@pytest.fixture(scope='session')
+def stack() -> Iterator[Stack]:
+    with Stack() as running:
+        yield running
+
+
+@pytest.fixture(scope='session')
+def admin_dsn(stack: Stack) -> str:
+    """A PostgreSQL login that may create databases."""
+    return os.environ.get('TEST_DATABASE_URL') or stack.postgres.superuser_url
+
+
+def _with_database(dsn: str, name: str) -> str:
+    return urlunsplit(urlsplit(dsn)._replace(path=f'/{name}'))
+
+
+async def _run_as_admin(dsn: str, *statements: str) -> None:
+    conn = await asyncpg.connect(dsn)
+    try:
+        for statement in statements:
+            await conn.execute(statement)
+    finally:
+        await conn.close()
+
+
+@pytest.fixture(scope='session')
+def template_database(admin_dsn: str) -> Iterator[str]:
+    """A migrated, empty database; each test gets a copy of it."""
+    name = f'mail_template_{uuid.uuid4().hex[:12]}'
+
+    async def create() -> None:
+        await _run_as_admin(admin_dsn, f'CREATE DATABASE {name}')
+        conn = await asyncpg.connect(_with_database(admin_dsn, name))
+        await migrate(conn)
+        await conn.close()
+
+    asyncio.run(create())
+    yield name
+    asyncio.run(_run_as_admin(admin_dsn, f'DROP DATABASE {name} WITH (FORCE)'))
+
+
+@dataclass(frozen=True)
+class Database:
+    name: str
+    dsn: str
+
+
+@pytest.fixture
+async def database(admin_dsn: str, template_database: str) -> AsyncIterator[Database]:
+    name = f'mail_{uuid.uuid4().hex[:12]}'
+    await _run_as_admin(admin_dsn, f'CREATE DATABASE {name} TEMPLATE {template_database} STRATEGY file_copy')
+    yield Database(name, _with_database(admin_dsn, name))
+    await _run_as_admin(admin_dsn, f'DROP DATABASE {name} WITH (FORCE)')
+
+
+@pytest.fixture
+async def empty_database(admin_dsn: str) -> AsyncIterator[Database]:
+    """A database without any table."""
+    name = f'mail_{uuid.uuid4().hex[:12]}'
+    await _run_as_admin(admin_dsn, f'CREATE DATABASE {name}')
+    yield Database(name, _with_database(admin_dsn, name))
+    await _run_as_admin(admin_dsn, f'DROP DATABASE {name} WITH (FORCE)')
+
+
+@pytest.fixture
+async def pool(database: Database) -> AsyncIterator[asyncpg.Pool]:
+    pool = await create_postgres_pool(
+        database.dsn, size=6, connect_timeout_s=5, command_timeout_s=10, application_name='tests'
+    )
+    yield pool
+    pool.terminate()
+
+
+@pytest.fixture
+async def redis(stack: Stack) -> AsyncIterator[Any]:
+    url = os.environ.get('TEST_ARQ_REDIS_URL') or stack.env['ARQ_REDIS_URL']
+    client = open_redis(redis_settings(url), 'arq:queue', job_serializer=serialize, job_deserializer=deserialize)
+    await client.flushdb()
+    yield client
+    await client.aclose()
+
+
+@pytest.fixture
+async def mongo(stack: Stack) -> AsyncIterator[Any]:
+    url = os.environ.get('TEST_MONGODB_URL') or stack.env['MONGODB_URL']
+    client: Any = AsyncIOMotorClient(url, tz_aware=True, serverSelectionTimeoutMS=5000)
+    name = f'mail_{uuid.uuid4().hex[:12]}'
+    yield client[name]
+    await client.drop_database(name)
+    client.close()
+
+
+@dataclass(frozen=True)
+class Inbox:
+    """What the relays accepted, and how to make them misbehave."""
+
+    control: InboxControl
+    directory: Path
+    first: int
+
+    def accepted(self, recipient: str | None = None) -> list[dict[str, Any]]:
+        lines = (self.directory / 'index.jsonl').read_text().splitlines()[self.first :]
+        entries = [json.loads(line) for line in lines]
+        return [entry for entry in entries if recipient is None or recipient in entry['rcpt_to']]
+
+    def message(self, entry: dict[str, Any]) -> bytes:
+        return (self.directory / entry['file']).read_bytes()
+
+
+@pytest.fixture
+def inbox(stack: Stack) -> Iterator[Inbox]:
+    index = stack.inbox.directory / 'index.jsonl'
+    control = InboxControl(stack.inbox.directory)
+    control.behave()
+    yield Inbox(control, stack.inbox.directory, len(index.read_text().splitlines()) if index.exists() else 0)
+    control.behave()
+    for relay in ('primary', 'backup'):
+        control.listen(relay, on=True)
+
+
+@pytest.fixture
+def env(stack: Stack, database: Database, redis: Any, mongo: Any) -> dict[str, str]:
+    """The whole environment for a subprocess of ours."""
+    inherited = {name: os.environ[name] for name in ('PATH', 'HOME', 'LANG') if name in os.environ}
+    servers = {
+        'DATABASE_URL': database.dsn,
+        'ARQ_REDIS_URL': os.environ.get('TEST_ARQ_REDIS_URL') or stack.env['ARQ_REDIS_URL'],
+        'MONGODB_URL': os.environ.get('TEST_MONGODB_URL') or stack.env['MONGODB_URL'],
+        'MONGODB_DATABASE': mongo.name,
+    }
+    return inherited | stack.env | servers | FAST
+
+
+class WorkerProcess:
+    """`arq worker.WorkerSettings` as its user starts it, with its log in a file."""
+
+    def __init__(self, env: dict[str, str], log_path: Path, target: str = 'worker.WorkerSettings') -> None:
+        self.log_path = log_path
+        with log_path.open('ab') as log:
+            self.process = subprocess.Popen(
+                [Path(sys.executable).with_name('arq'), target], cwd=ROOT, env=env, stdout=log, stderr=log
+            )
+
+    @property
+    def log(self) -> str:
+        return self.log_path.read_text(errors='replace')
+
+    def events(self) -> list[dict[str, Any]]:
+        events = []
+        for line in self.log.splitlines():
+            with suppress(ValueError):
+                events.append(json.loads(line))
+        return events
+
+    async def started(self) -> 'WorkerProcess':
+        await wait_until(lambda: 'worker started' in self.log or self.process.poll() is not None)
+        assert self.process.poll() is None, self.log
+        return self
+
+    async def ended(self, deadline_s: float = DEADLINE_S) -> int:
+        await wait_until(lambda: self.process.poll() is not None, deadline_s, f'end of the worker: {self.log[-2000:]}')
+        return self.process.returncode
+
+    def stop(self) -> None:
+        if self.process.poll() is None:
+            self.process.terminate()
+            try:
+                self.process.wait(10)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+
+
+@pytest.fixture
+def start_worker(env: dict[str, str], tmp_path: Path) -> Iterator[Callable[..., WorkerProcess]]:
+    """Start a worker with extra variables; every worker started is stopped at the end."""
+    started: list[WorkerProcess] = []
+
+    def start(target: str = 'worker.WorkerSettings', **variables: str) -> WorkerProcess:
+        worker = WorkerProcess(env | variables, tmp_path / f'worker-{len(started)}.log', target)
+        started.append(worker)
+        return worker
+
+    yield start
+    for worker in started:
+        worker.stop()

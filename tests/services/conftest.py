@@ -1,0 +1,81 @@
+"""A Runtime on real servers, in the test's own process."""
+
+import asyncio
+import ssl
+from typing import Any
+
+import pytest
+
+from db.outbox import queue_email
+from fleet.leases import Leases
+from jobs.runtime import Runtime
+from mail.outcome import Policy
+from mail.render import Sender
+from mail.smtp import Relay, RelayOptions, Relays, Tls
+
+
+@pytest.fixture
+def runtime(stack: Any, pool: Any, mongo: Any, redis: Any, inbox: Any) -> Runtime:
+    context = ssl.create_default_context(cafile=stack.env['SMTP_CA_FILE'])
+    relays = [
+        Relay(
+            RelayOptions(
+                name=name,
+                host='127.0.0.1',
+                port=int(stack.env[f'{prefix}PORT']),
+                tls=Tls.STARTTLS,
+                tls_context=context,
+                username=stack.env[f'{prefix}USER'],
+                password=stack.env[f'{prefix}PASSWORD'],
+                local_hostname='localhost',
+                reply_timeout_s=5,
+            )
+        )
+        for name, prefix in (('primary', 'SMTP_'), ('backup', 'SMTP_BACKUP_'))
+    ]
+    return Runtime(
+        pool=pool,
+        mongo=mongo,
+        redis=redis,
+        cache_url=stack.env['REDIS_URL'],
+        relays=Relays(relays),
+        leases=Leases(30),
+        worker='tests@localhost:1',
+        queue_name='arq:queue',
+        sender=Sender('noreply@example.com', 'Example'),
+        policy=Policy(60, 3600, frozenset({'receipt'})),
+        max_message_bytes=25_000_000,
+        sweep_size=50,
+        expiry_hours=24,
+        email_retention_days=90,
+        session_retention_days=90,
+        stopping=asyncio.Event(),
+        redis_away=asyncio.Event(),
+    )
+
+
+@pytest.fixture
+def ctx(runtime: Runtime) -> dict[str, Any]:
+    return {'runtime': runtime, 'redis': runtime.redis}
+
+
+@pytest.fixture
+def queue(pool: Any) -> Any:
+    """Queue an e-mail in a transaction of its own and return its id."""
+
+    async def queue(recipient: str = 'anna@example.com', **parts: Any) -> int:
+        parts = {'subject': 'Hello', 'body_text': 'Hello, Anna.'} | parts
+        async with pool.acquire() as conn, conn.transaction():
+            return await queue_email(conn, recipient=recipient, **parts)
+
+    return queue
+
+
+@pytest.fixture
+def row(pool: Any) -> Any:
+    """Read an e-mail's row."""
+
+    async def row(email_id: int) -> dict[str, Any]:
+        return dict(await pool.fetchrow('SELECT * FROM outbound_emails WHERE id = $1', email_id))
+
+    return row

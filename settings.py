@@ -73,39 +73,43 @@ class Settings(BaseSettings):
         description='The queue: redis://, rediss:// or unix://, database 1. CELERY_BROKER_URL is accepted for it.',
     )
     redis_url: SecretStr = Field(
-        default=SecretStr('redis://localhost:6379/0'), description="The application's cache, database 0."
+        default=SecretStr('redis://localhost:6379/0'), description="The application's cache, database 0; only watched."
     )
 
     # PostgreSQL: DATABASE_URL, or its parts.
     database_url: SecretStr | None = Field(default=None, description='postgresql://...; wins over the DB_ variables.')
     db_host: str = Field(default='localhost', description='Host, or the directory of a Unix socket.')
-    db_port: int = Field(default=5432, ge=1, le=65535)
-    db_user: str = 'postgres'
-    db_password: SecretStr = SecretStr('')
-    db_name: str = 'postgres'
+    db_port: int = Field(default=5432, ge=1, le=65535, description='Port.')
+    db_user: str = Field(default='postgres', description='Role.')
+    db_password: SecretStr = Field(default=SecretStr(''), description='Password.')
+    db_name: str = Field(default='postgres', description='Database.')
     db_pool_size: int = Field(default=8, ge=2, le=200, description='Connections a worker keeps at most.')
-    db_connect_timeout_s: float = Field(default=5, gt=0, le=120)
-    db_command_timeout_s: float = Field(default=15, gt=0, le=300, description='Below the lease, see WORKER_LEASE_S.')
+    db_connect_timeout_s: float = Field(default=5, gt=0, le=120, description='Connecting to PostgreSQL.')
+    db_command_timeout_s: float = Field(
+        default=15, gt=0, le=300, description='One SQL statement; below WORKER_LEASE_S.'
+    )
 
     # MongoDB: attachments only.
-    mongodb_url: SecretStr = SecretStr('mongodb://localhost:27017')
-    mongodb_database: str = Field(default='mail', min_length=1)
-    mongodb_timeout_s: float = Field(default=5, gt=0, le=120)
+    mongodb_url: SecretStr = Field(
+        default=SecretStr('mongodb://localhost:27017'), description='mongodb:// or mongodb+srv://; holds attachments.'
+    )
+    mongodb_database: str = Field(default='mail', min_length=1, description='Database.')
+    mongodb_timeout_s: float = Field(default=5, gt=0, le=120, description='One MongoDB operation.')
 
     # SMTP: one relay, and one to fall back on.
-    smtp_host: str = Field(default='localhost', min_length=1)
+    smtp_host: str = Field(default='localhost', min_length=1, description='The relay.')
     smtp_port: int = Field(default=587, ge=1, le=65535, description='465 means TLS from the first byte.')
-    smtp_user: str | None = None
-    smtp_password: SecretStr | None = None
+    smtp_user: str | None = Field(default=None, description='Without it there is no AUTH.')
+    smtp_password: SecretStr | None = Field(default=None, description='Password.')
     smtp_use_tls: bool = Field(default=True, description='Require TLS: STARTTLS, or from the first byte on port 465.')
     smtp_ca_file: Path | None = Field(default=None, description='PEM file of a private certificate authority.')
-    smtp_from_email: str = 'noreply@localhost'
-    smtp_from_name: str | None = None
-    smtp_backup_host: str | None = None
-    smtp_backup_port: int = Field(default=587, ge=1, le=65535)
-    smtp_backup_user: str | None = None
-    smtp_backup_password: SecretStr | None = None
-    smtp_backup_use_tls: bool = True
+    smtp_from_email: str = Field(default='noreply@localhost', description='From address and envelope sender.')
+    smtp_from_name: str | None = Field(default=None, description='Name in the From header.')
+    smtp_backup_host: str | None = Field(default=None, description='The relay to fall back on; none by default.')
+    smtp_backup_port: int = Field(default=587, ge=1, le=65535, description='As SMTP_PORT.')
+    smtp_backup_user: str | None = Field(default=None, description='As SMTP_USER.')
+    smtp_backup_password: SecretStr | None = Field(default=None, description='As SMTP_PASSWORD.')
+    smtp_backup_use_tls: bool = Field(default=True, description='As SMTP_USE_TLS.')
     smtp_max_connections: int = Field(default=10, ge=1, le=500, description='Kept open per relay and worker.')
     smtp_idle_timeout_s: float = Field(default=30, gt=0, description='An unused connection is closed after this.')
     smtp_connect_timeout_s: float = Field(default=10, gt=0, le=300, description='TCP, greeting, EHLO, TLS, AUTH each.')
@@ -119,9 +123,19 @@ class Settings(BaseSettings):
     )
 
     # E-mail policy.
-    email_max_attempts: int = Field(default=5, ge=1, le=100)
-    email_retry_base_delay_s: float = Field(default=60, gt=0, validation_alias='EMAIL_RETRY_BASE_DELAY')
-    email_retry_max_delay_s: float = Field(default=3600, gt=0, validation_alias='EMAIL_RETRY_MAX_DELAY')
+    email_max_attempts: int = Field(default=5, ge=1, le=100, description='For queue_email; a row may say otherwise.')
+    email_retry_base_delay_s: float = Field(
+        default=60,
+        gt=0,
+        validation_alias='EMAIL_RETRY_BASE_DELAY',
+        description='Seconds before the second attempt; doubled each time.',
+    )
+    email_retry_max_delay_s: float = Field(
+        default=3600,
+        gt=0,
+        validation_alias='EMAIL_RETRY_MAX_DELAY',
+        description='Seconds between two attempts at most.',
+    )
     email_expiry_hours: float = Field(default=24, gt=0, description='Given to new e-mails; NULL never expires.')
     email_hold_types: Annotated[frozenset[str], NoDecode] = Field(
         default=frozenset(),
@@ -129,7 +143,7 @@ class Settings(BaseSettings):
     )
     email_max_bytes: int = Field(default=25 * 1024 * 1024, ge=1024, description='A whole message, encoded.')
     email_retention_days: int = Field(default=90, ge=1, description='Finished e-mails are deleted after this.')
-    session_retention_days: int = Field(default=90, ge=1)
+    session_retention_days: int = Field(default=90, ge=1, description='Sessions and refresh tokens older than this go.')
 
     # The worker.
     worker_name: str | None = Field(default=None, max_length=100, description='Default: worker@host:pid.')
@@ -142,7 +156,7 @@ class Settings(BaseSettings):
     worker_keep_result_s: int = Field(default=3600, ge=0, description="How long a job's result can be read.")
 
     # Logs.
-    log_level: Literal['DEBUG', 'INFO', 'WARNING', 'ERROR'] = 'INFO'
+    log_level: Literal['DEBUG', 'INFO', 'WARNING', 'ERROR'] = Field(default='INFO', description='Least severe shown.')
     log_format: Literal['auto', 'json', 'console'] = Field(
         default='auto', description='auto: console on a terminal, JSON otherwise.'
     )

@@ -48,6 +48,12 @@ class Postgres(Server):
     )
     stop_signal = signal.SIGINT  # "fast": does not wait for clients to leave
     not_yet = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError)
+    # The same order everywhere, whatever locales the machine has.
+    locale_options: ClassVar[tuple[str, ...]] = (
+        '--locale-provider=builtin',
+        '--builtin-locale=C.UTF-8',
+        '--locale=C',
+    )
 
     def __init__(self, directory: Path, watchdog: Watchdog, passwords: PostgresPasswords, port: int = 0) -> None:
         """See `Server`; the passwords are set at the first start."""
@@ -74,12 +80,16 @@ class Postgres(Server):
     def prepare(self) -> None:
         """Make the data directory and run `initdb` where that has not been done."""
         self._data = data_directory(self.directory, self._identity)
-        self._programs = programs_directory(self._identity)
+        self._programs = self.programs()
         if not (self._data / 'cluster').exists():
             unfinished = self._data / 'cluster.new'
             shutil.rmtree(unfinished, ignore_errors=True)  # of an initdb that was killed
             self._initdb(unfinished)
             unfinished.rename(self._data / 'cluster')
+
+    def programs(self) -> Path:
+        """Say where `initdb` and `postgres` are."""
+        return programs_directory(self._identity)
 
     def _initdb(self, cluster: Path) -> None:
         password_file = self._data / 'superuser-password'
@@ -94,9 +104,7 @@ class Postgres(Server):
             f'--pwfile={password_file}',
             '--auth=scram-sha-256',
             '--encoding=UTF8',
-            '--locale-provider=builtin',  # the same order everywhere, whatever locales the machine has
-            '--builtin-locale=C.UTF-8',
-            '--locale=C',
+            *self.locale_options,
             '--no-sync',  # a half-made cluster is made anew; the server itself runs with fsync
             '--no-instructions',
         ]

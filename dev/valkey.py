@@ -63,7 +63,11 @@ class Valkey(Server):
         configuration = self.directory / 'valkey.conf'
         configuration.touch(mode=0o600)
         configuration.write_text(CONFIGURATION.format(port=self.port, password=self.password, directory=self.directory))
-        return Command([str(valkey_program()), str(configuration)], cwd=self.directory)
+        return Command([str(self.program()), str(configuration)], cwd=self.directory)
+
+    def program(self) -> Path:
+        """Say which binary to run."""
+        return valkey_program()
 
     def probe(self) -> None:
         """PING with the password; fails while the append-only file is being loaded."""

@@ -1,13 +1,14 @@
 """Who is alive: each worker writes a record of itself to Redis every few seconds, and it lapses when the worker does.
 
-One key per worker, mail:worker:<identity>, a JSON object that lives for LIFETIME_S; the set mail:workers names them, so
-that nobody has to scan a Redis full of jobs. Every write restores both, also after a FLUSHALL.
+One key per worker, mail:worker:<identity>, a JSON object that lives for LIFETIME_S; the sorted set mail:workers names
+them, so that nobody has to scan a Redis full of jobs. Every write restores both, also after a FLUSHALL.
 """
 
 import asyncio
 import json
 import resource
 import sys
+import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
@@ -25,6 +26,7 @@ REGISTER_EVERY_S = 5.0
 LIFETIME_S = 15.0  # two writes may fail before a living worker looks dead
 WORKERS_KEY = 'mail:workers'
 RECORD_PREFIX = 'mail:worker:'
+FORGET_AFTER_S = 86400.0  # names of killed workers, whose records are long gone
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,13 +74,13 @@ async def read_workers(redis: ArqRedis) -> list[WorkerRecord]:
     Raises:
         redis.RedisError, OSError: Redis does not answer.
     """
-    keys = sorted(RECORD_PREFIX + name.decode() for name in await redis.smembers(WORKERS_KEY))
+    keys = sorted(RECORD_PREFIX + name.decode() for name in await redis.zrange(WORKERS_KEY, 0, -1))
     async with redis.pipeline(transaction=False) as pipe:
         for key in keys:
-            pipe.get(key).pttl(key)
+            pipe.get(key)
+            pipe.pttl(key)
         answers = await pipe.execute()
-    records = map(read_record, answers[::2], answers[1::2])
-    return [record for record in records if record]
+    return [record for record in map(read_record, answers[::2], answers[1::2]) if record]
 
 
 async def read_served_queues(redis: ArqRedis, workers: Collection[WorkerRecord], names: Collection[str]) -> set[str]:
@@ -104,7 +106,7 @@ async def keep_registered(redis: ArqRedis, worker: str, describe: Callable[[], W
     finally:
         try:
             await redis.delete(RECORD_PREFIX + worker)
-            await redis.srem(WORKERS_KEY, worker)
+            await redis.zrem(WORKERS_KEY, worker)
         except (RedisError, OSError) as error:
             log.debug('left to lapse in the registry', error=str(error) or type(error).__name__)
 
@@ -112,5 +114,6 @@ async def keep_registered(redis: ArqRedis, worker: str, describe: Callable[[], W
 async def _write(redis: ArqRedis, record: dict[str, Any]) -> None:
     async with redis.pipeline(transaction=True) as pipe:
         pipe.set(RECORD_PREFIX + record['worker'], json.dumps(record), px=int(LIFETIME_S * 1000))
-        pipe.sadd(WORKERS_KEY, record['worker'])
+        pipe.zadd(WORKERS_KEY, {record['worker']: time.time()})
+        pipe.zremrangebyscore(WORKERS_KEY, '-inf', time.time() - FORGET_AFTER_S)
         await pipe.execute()

@@ -1,0 +1,239 @@
+"""What operators read: the outbox, its attempts, duties and services, as plain dicts that become JSON.
+
+Every function raises asyncpg.PostgresError or OSError when PostgreSQL does not answer. Ages (_s) are in seconds, by the
+database's clock.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import asyncpg
+
+from db.content import COLLECTION, Mongo
+
+Row = dict[str, Any]
+
+# Each branch is one of the table's partial indexes, so what is sent is never read. The states are disjoint.
+OUTBOX_SQL = """
+WITH open AS (
+    SELECT status, next_retry_at, attempts, max_attempts, expires_at, lease_expires_at, created_at FROM outbound_emails
+    WHERE status IN ('pending', 'failed', 'uncertain') AND next_retry_at IS NOT NULL
+    UNION ALL
+    SELECT status, created_at, attempts, max_attempts, expires_at, lease_expires_at, created_at FROM outbound_emails
+    WHERE status = 'pending' AND next_retry_at IS NULL
+    UNION ALL
+    SELECT status, NULL, attempts, max_attempts, NULL, lease_expires_at, created_at FROM outbound_emails
+    WHERE status = 'sending'
+    UNION ALL
+    SELECT status, NULL, attempts, max_attempts, NULL, NULL, created_at FROM outbound_emails
+    WHERE status IN ('failed', 'uncertain') AND next_retry_at IS NULL
+), judged AS (
+    SELECT status, next_retry_at, CASE
+        WHEN status = 'sending' AND lease_expires_at < now() - interval '30 seconds' THEN 'stuck'
+        WHEN status = 'sending' THEN 'sending'
+        WHEN status <> 'pending' AND (next_retry_at IS NULL OR attempts >= max_attempts)
+            THEN CASE status WHEN 'failed' THEN 'dead' ELSE 'held' END
+        WHEN expires_at <= now() THEN 'past_expiry'
+        WHEN next_retry_at <= now() THEN 'due'
+        WHEN status = 'pending' THEN 'scheduled'
+        WHEN status = 'failed' THEN 'retrying'
+        ELSE 'uncertain' END AS state
+    FROM open
+)
+SELECT count(*) FILTER (WHERE state = 'due') AS due,
+    EXTRACT(EPOCH FROM now() - min(next_retry_at) FILTER (WHERE state = 'due'))::float8 AS oldest_due_s,
+    count(*) FILTER (WHERE state = 'scheduled') AS scheduled,
+    count(*) FILTER (WHERE state = 'sending') AS sending,
+    count(*) FILTER (WHERE state = 'stuck') AS stuck,
+    count(*) FILTER (WHERE state = 'retrying') AS retrying,
+    count(*) FILTER (WHERE state = 'dead') AS dead,
+    count(*) FILTER (WHERE state = 'uncertain') AS uncertain,
+    count(*) FILTER (WHERE state = 'held') AS held,
+    count(*) FILTER (WHERE state = 'past_expiry') AS past_expiry,
+    (SELECT count(*) FROM email_attempts
+     WHERE outcome = 'accepted' AND started_at > now() - interval '1 hour') AS sent_last_hour
+FROM judged
+"""
+
+
+async def read_outbox(pool: asyncpg.Pool) -> Row:
+    """Count the e-mails that are not finished.
+
+    Returns:
+        due (a worker may claim it now) and oldest_due_s (None without any), scheduled (pending, later), sending, stuck
+        (sending, but the lease ran out more than 30 s ago), retrying (failed, with a time), dead (failed, without),
+        uncertain (will be tried again), held (uncertain, waits for an operator), past_expiry, sent_last_hour.
+    """
+    (row,) = await pool.fetch(OUTBOX_SQL)
+    return dict(row)
+
+
+# A lease that runs is the proof of a life: somebody renewed it seconds ago. A duty's run is a trace.
+SEEN_WORKERS_SQL = """
+SELECT worker, sum(sending)::bigint AS sending, bool_or(alive) AS alive, max(seen_at) AS last_seen_at,
+    EXTRACT(EPOCH FROM now() - max(seen_at))::float8 AS last_seen_s
+FROM (
+    SELECT claimed_by AS worker, count(*) AS sending, bool_or(lease_expires_at > now()) AS alive,
+        max(claimed_at) AS seen_at
+    FROM outbound_emails WHERE status = 'sending' GROUP BY claimed_by
+    UNION ALL
+    SELECT worker, 0, bool_or(finished_at IS NULL AND lease_expires_at > now()),
+        max(COALESCE(finished_at, started_at))
+    FROM cron_runs WHERE slot > now() - interval '1 hour' AND started_at > now() - interval '1 hour' GROUP BY worker
+) AS seen
+GROUP BY worker ORDER BY last_seen_at DESC
+"""
+
+
+async def read_seen_workers(pool: asyncpg.Pool) -> list[Row]:
+    """Return the workers that left a trace in PostgreSQL within the hour, the latest first.
+
+    Returns:
+        worker, sending (e-mails it holds), alive (True: it holds a lease that runs), last_seen_at, last_seen_s.
+    """
+    return _rows(await pool.fetch(SEEN_WORKERS_SQL))
+
+
+DUTIES_SQL = """
+SELECT DISTINCT ON (duty) duty, slot, worker, started_at, finished_at,
+    CASE WHEN finished_at IS NOT NULL THEN outcome WHEN lease_expires_at > now() THEN 'running' ELSE 'cut off' END
+        AS outcome, affected, detail, EXTRACT(EPOCH FROM now() - started_at)::float8 AS started_s
+FROM cron_runs ORDER BY duty, slot DESC
+"""
+
+
+async def read_duties(pool: asyncpg.Pool) -> list[Row]:
+    """Return the last run of each cron duty: duty, slot, worker, started_at, outcome, affected, detail, ..."""
+    return _rows(await pool.fetch(DUTIES_SQL))
+
+
+SERVICES_SQL = """
+SELECT DISTINCT ON (service_name) service_name AS service, status, response_time_ms, error_message AS error, checked_at,
+    EXTRACT(EPOCH FROM now() - checked_at)::float8 AS checked_s
+FROM service_health WHERE checked_at > now() - interval '1 day' ORDER BY service_name, checked_at DESC
+"""
+
+
+async def read_services(pool: asyncpg.Pool) -> list[Row]:
+    """Return what the last check within a day said of each service: service, status, response_time_ms, error, ..."""
+    return _rows(await pool.fetch(SERVICES_SQL))
+
+
+ACTIVE_SQL = """
+SELECT id, claimed_by AS worker, email_type::text AS email_type, relay AS last_relay, attempts AS attempt,
+    max_attempts, claimed_at, EXTRACT(EPOCH FROM now() - claimed_at)::float8 AS claimed_s,
+    EXTRACT(EPOCH FROM lease_expires_at - now())::float8 AS lease_ends_in_s
+FROM outbound_emails WHERE status = 'sending' ORDER BY claimed_at, id LIMIT $1
+"""
+
+
+async def read_active(pool: asyncpg.Pool, limit: int) -> list[Row]:
+    """Return the e-mails that are being sent, the oldest claim first. last_relay is that of an earlier attempt."""
+    return _rows(await pool.fetch(ACTIVE_SQL, limit))
+
+
+SCHEDULED_SQL = """
+SELECT id, email_type::text AS email_type, status, attempts, max_attempts, next_retry_at,
+    EXTRACT(EPOCH FROM next_retry_at - now())::float8 AS due_in_s, count(*) OVER () AS total
+FROM outbound_emails
+WHERE status IN ('pending', 'failed', 'uncertain') AND next_retry_at > now()
+  AND (status = 'pending' OR attempts < max_attempts)
+ORDER BY next_retry_at LIMIT $1
+"""
+
+
+async def read_scheduled(pool: asyncpg.Pool, limit: int) -> tuple[int, list[Row]]:
+    """Return how many e-mails have a time to come, and the next of them."""
+    rows = _rows(await pool.fetch(SCHEDULED_SQL, limit))
+    total = max((row.pop('total') for row in rows), default=0)
+    return total, rows
+
+
+ATTEMPTS_BY_WORKER_SQL = """
+SELECT worker, outcome, count(*) AS day, count(*) FILTER (WHERE started_at > now() - interval '1 hour') AS hour
+FROM email_attempts WHERE started_at > now() - interval '1 day' GROUP BY worker, outcome ORDER BY worker, outcome
+"""
+
+
+async def count_attempts(pool: asyncpg.Pool) -> list[Row]:
+    """Count attempts by worker and outcome: worker, outcome, hour (the last one), day (the last 24 hours)."""
+    return _rows(await pool.fetch(ATTEMPTS_BY_WORKER_SQL))
+
+
+FAILED_SQL = """
+SELECT id, recipient, email_type::text AS email_type, status, attempts, max_attempts, smtp_code, enhanced_code,
+    COALESCE(last_error, smtp_response) AS error, dead_reason,
+    next_retry_at IS NULL OR attempts >= max_attempts AS is_final, next_retry_at, last_attempt_at, created_at
+FROM outbound_emails
+WHERE status IN ('failed', 'uncertain')
+  AND (NOT $1 OR (status = 'failed' AND (next_retry_at IS NULL OR attempts >= max_attempts)))
+  AND ($2::float8 IS NULL OR COALESCE(last_attempt_at, created_at) > now() - $2 * interval '1 second')
+ORDER BY created_at DESC, id DESC LIMIT $3
+"""
+
+
+async def read_failed(pool: asyncpg.Pool, *, dead_only: bool, since_s: float | None, limit: int) -> list[Row]:
+    """Return failed and uncertain e-mails, the last created first.
+
+    Args:
+        dead_only: Only failed ones without a further attempt.
+        since_s: Only those last tried within this time.
+    """
+    return _rows(await pool.fetch(FAILED_SQL, dead_only, since_s, limit))
+
+
+# Bodies of password resets are secrets: they are read only when they are asked for.
+EMAIL_SQL = """
+SELECT id, status, recipient, subject, email_type::text AS email_type, template_id::text AS template_id,
+    user_id::text AS user_id, organization_id::text AS organization_id, priority, attempts, max_attempts,
+    next_retry_at, expires_at, created_at, updated_at, last_attempt_at, sent_at, message_id, message_date,
+    idempotency_key, content_id, claimed_by, claimed_at, lease_expires_at, lost_attempts, relay, smtp_code,
+    enhanced_code, smtp_response, last_error, dead_reason, recipient_outcomes, headers,
+    octet_length(body_text) AS body_text_bytes, octet_length(body_html) AS body_html_bytes,
+    octet_length(template_data::text) AS template_data_bytes,
+    CASE WHEN $2 THEN body_text END AS body_text, CASE WHEN $2 THEN body_html END AS body_html,
+    CASE WHEN $2 THEN template_data::text END AS template_data, now() AS read_at
+FROM outbound_emails WHERE id = $1
+"""
+
+
+async def read_email(pool: asyncpg.Pool, email_id: int, *, with_content: bool) -> Row | None:
+    """Return one row with read_at, the database's time; bodies and template data only with_content."""
+    row = await pool.fetchrow(EMAIL_SQL, email_id, with_content)
+    return dict(row) if row else None
+
+
+ATTEMPTS_SQL = """
+SELECT attempt, started_at, worker, outcome, phase, relay, smtp_code, enhanced_code, reply, error, duration_ms
+FROM email_attempts WHERE email_id = $1 ORDER BY started_at
+"""
+
+
+async def read_attempts(pool: asyncpg.Pool, email_id: int) -> list[Row]:
+    """Return every attempt of one e-mail, the first first."""
+    return _rows(await pool.fetch(ATTEMPTS_SQL, email_id))
+
+
+STATES_SQL = """
+SELECT id, status, attempts, max_attempts, next_retry_at, claimed_by, sent_at, dead_reason
+FROM outbound_emails WHERE id = ANY($1::bigint[])
+"""
+
+
+async def read_states(pool: asyncpg.Pool, email_ids: Sequence[int]) -> dict[int, Row]:
+    """Return what decides whether an operator may change these e-mails; unknown ids are missing."""
+    return {row['id']: dict(row) for row in await pool.fetch(STATES_SQL, email_ids)}
+
+
+async def read_attachments(mongo: Mongo, content_id: str) -> list[Row]:
+    """Return filename, content_type and cid of an e-mail's attachments, without their data.
+
+    Raises:
+        pymongo.errors.PyMongoError: MongoDB does not answer.
+    """
+    found = mongo[COLLECTION].find({'content_id': content_id}, {'_id': 0, 'filename': 1, 'content_type': 1, 'cid': 1})
+    return list(await found.sort('position', 1).to_list(None))
+
+
+def _rows(records: Sequence[asyncpg.Record]) -> list[Row]:
+    return [dict(record) for record in records]

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
-import asyncpg
 import structlog
 from arq.cron import CronJob, cron
 
 from db.cron_runs import SLOT_LEASE_S, claim_slot, finish_slot, give_up_slot, renew_slot
+from db.pools import DATABASE_DOWN
 from jobs.check_service_health import check_service_health
 from jobs.cleanup_expired_emails import cleanup_expired_emails
 from jobs.cleanup_old_sessions import cleanup_old_sessions
@@ -91,7 +91,7 @@ async def run_slot(ctx: dict[str, Any], schedule: Schedule, max_age_s: float | N
     try:
         result = await schedule.duty(ctx)
     except asyncio.CancelledError:
-        with contextlib.suppress(asyncpg.PostgresError, OSError):  # its lease runs out by itself
+        with contextlib.suppress(*DATABASE_DOWN):  # its lease runs out by itself
             await give_up_slot(runtime.pool, schedule.name, slot, runtime.worker)
         raise
     except Exception as error:
@@ -110,7 +110,7 @@ async def _keep_slot(runtime: Runtime, duty: str, slot: datetime) -> None:
         await asyncio.sleep(SLOT_LEASE_S / 4)
         try:
             await renew_slot(runtime.pool, duty, slot, runtime.worker)
-        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+        except DATABASE_DOWN as error:
             log.warning('slot not renewed', duty=duty, error=str(error))
 
 
@@ -141,7 +141,7 @@ async def _stops_within(runtime: Runtime, wait_s: float) -> bool:
 async def _make_up(ctx: dict[str, Any], schedule: Schedule) -> None:
     try:
         await run_slot(ctx, schedule, SKIP_AFTER_S if schedule.missed == 'skip' else None)
-    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+    except DATABASE_DOWN as error:
         log.warning('schedule waits for PostgreSQL', duty=schedule.name, error=str(error))
     except Exception:  # noqa: BLE001 - run_slot has logged and recorded it; the next slot gets its chance
         return

@@ -19,6 +19,7 @@ from db.content import close_mongo
 from db.leases import Rescued
 from db.pools import create_postgres_pool, open_mongo
 from db.schema import SchemaMismatchError, check_schema
+from db.wakeups import listen
 from fleet.beat import beat
 from fleet.connection import redis_settings
 from fleet.dispatcher import Dispatcher
@@ -86,19 +87,24 @@ async def startup(ctx: dict[str, Any]) -> None:
         hold_types=settings.email_hold_types,
         on_rescued=send_rescued,
     )
-    ctx['background'] = [asyncio.create_task(task) for task in (beating, keep_schedules(ctx), keep_sweeping(ctx))]
+    listening = listen(settings.postgres_dsn, settings.db_connect_timeout_s, runtime.sweep_wanted.set)
+    ctx['background'] = [
+        asyncio.create_task(task) for task in (beating, listening, keep_schedules(ctx), keep_sweeping(ctx))
+    ]
 
 
 async def shutdown(ctx: dict[str, Any]) -> None:
     """Let running sweeps finish until the drain time is over, release the rest, close everything."""
-    beating, *sweeping = ctx.get('background') or [None]
-    if beating is None:  # the start did not get this far
+    if 'background' not in ctx:  # the start did not get this far
         return
-    await asyncio.wait(sweeping, timeout=max(0.0, ctx['stop_by'] - time.monotonic()))
-    for task in (*sweeping, beating):  # the leases are renewed until nothing is held any more
-        task.cancel()
-        await asyncio.wait([task])
     runtime: Runtime = ctx['runtime']
+    beating, listening, *sweeping = ctx['background']
+    listening.cancel()
+    await asyncio.wait({*sweeping, *runtime.sending}, timeout=max(0.0, ctx['stop_by'] - time.monotonic()))
+    for tasks in (sweeping, list(runtime.sending), [beating]):  # leases are renewed until nothing is held any more
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
     runtime.relays.close_idle(older_than_s=0)
     await close_mongo(runtime.mongo)
     await runtime.pool.close()

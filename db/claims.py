@@ -217,6 +217,18 @@ async def record(pool: asyncpg.Pool, results: Sequence[Result], *, worker: str) 
     return {(row['id'], row['claim_token']) for row in recorded}
 
 
+IS_RECORDED_SQL = """
+SELECT EXISTS (SELECT FROM email_attempts WHERE email_id = $1 AND started_at = $2 AND outcome = $3)
+"""
+
+
+async def is_recorded(pool: asyncpg.Pool, result: Result) -> bool:
+    """Return whether this very attempt is on record already, with this outcome."""
+    claim = result.claim
+    found: bool = await pool.fetchval(IS_RECORDED_SQL, claim.email.id, claim.claimed_at, result.delivery.outcome.value)
+    return found
+
+
 def _record_row(result: Result) -> tuple[object, ...]:
     delivery, decision = result.delivery, result.decision
     reply = delivery.reply

@@ -8,6 +8,7 @@ from typing import Any
 
 import asyncpg
 
+from db import wakeups
 from mail.envelope import (
     MAX_SUBJECT_CHARS,
     InvalidEmailError,
@@ -52,6 +53,7 @@ async def queue_email(
     user_id: Any = None,
     organization_id: Any = None,
     idempotency_key: str | None = None,
+    notify: bool = False,
 ) -> int:
     """Insert one e-mail in the transaction the caller has open; it exists when the caller commits.
 
@@ -67,6 +69,7 @@ async def queue_email(
         send_at: Not before this time (aware); now by default.
         expires_at: Not after this time (aware); send_at plus expiry_hours by default.
         idempotency_key: The same key in the same organisation always returns the first e-mail's id.
+        notify: Wake the workers through PostgreSQL when the caller commits, for producers without Redis.
     Returns:
         The e-mail's id.
     Raises:
@@ -106,6 +109,8 @@ async def queue_email(
         organization_id,
         idempotency_key,
     )
+    if notify:
+        await wakeups.notify(conn)
     return email_id
 
 

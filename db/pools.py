@@ -6,6 +6,19 @@ from typing import Any
 import asyncpg
 from motor.motor_asyncio import AsyncIOMotorClient, AsyncIOMotorDatabase
 
+# PostgreSQL cannot be reached, or cannot work now (restarting, no disk or connection left, a standby): wait for it.
+DATABASE_DOWN = (
+    OSError,  # TimeoutError is one
+    asyncpg.PostgresConnectionError,
+    asyncpg.InterfaceError,
+    asyncpg.OperatorInterventionError,
+    asyncpg.InsufficientResourcesError,
+    asyncpg.PostgresSystemError,
+    asyncpg.ReadOnlySQLTransactionError,
+    asyncpg.InvalidCatalogNameError,
+    asyncpg.InvalidAuthorizationSpecificationError,
+)
+
 
 async def _prepare_connection(conn: asyncpg.Connection) -> None:
     # jsonb travels as text and comes out as Python values.

@@ -8,6 +8,7 @@ import asyncpg
 import structlog
 
 from db.leases import RESCUE_BATCH, Rescued, renew, rescue
+from db.pools import DATABASE_DOWN
 from fleet.leases import Leases
 from mail.smtp import Relays
 
@@ -40,7 +41,7 @@ async def beat(
                 await on_rescued([r for r in rescued if r.due])
                 if len(rescued) < RESCUE_BATCH:
                     break
-        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+        except DATABASE_DOWN as error:
             log.warning('beat missed', held=len(leases.held()), error=str(error) or type(error).__name__)
         await asyncio.sleep(max(0.0, every_s - (time.monotonic() - started)))
 

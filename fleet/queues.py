@@ -5,7 +5,7 @@ its in-progress key; its body is a key of its own. So the set's size alone says 
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -73,14 +73,17 @@ async def _holds_jobs(redis: ArqRedis, key: bytes) -> bool:
     return bool(bodies) and bool(await redis.exists(*bodies))
 
 
-async def read_queues(redis: ArqRedis) -> list[QueueState]:
+async def read_queues(redis: ArqRedis, also: Iterable[str] = ()) -> list[QueueState]:
     """Return the state of every queue, ours first.
 
+    Args:
+        also: Names to report even when nothing is in them.
     Raises:
         redis.RedisError, OSError: Redis does not answer.
     """
     locked = await _locked_ids(redis)
-    return [await _read_queue(redis, name, locked) for name in await find_queues(redis)]
+    names = dict.fromkeys([*await find_queues(redis), *also])
+    return [await _read_queue(redis, name, locked) for name in names]
 
 
 async def _locked_ids(redis: ArqRedis) -> list[Any]:

@@ -10,7 +10,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -58,14 +58,19 @@ def resident_bytes() -> int:
     return resident_pages * resource.getpagesize()
 
 
+SHAPE = {'worker': str, 'queue': str, 'started_at': str, 'emails': list, 'outcomes': dict, 'rss_bytes': int}
+
+
 def read_record(data: bytes | None, lives_for_ms: int) -> WorkerRecord | None:
     """Read a record; None when it has lapsed, or was written by something else."""
     try:
-        told: dict[str, Any] = json.loads(data or b'null')
-        known = {entry.name: told[entry.name] for entry in fields(WorkerRecord)}
-    except (ValueError, TypeError, KeyError):
+        told = json.loads(data or b'null')
+    except ValueError:
         return None
-    return WorkerRecord(**known | {'seen_ago_s': round(max(0.0, LIFETIME_S - lives_for_ms / 1000), 1)})
+    if not isinstance(told, dict) or not all(isinstance(told.get(name), kind) for name, kind in SHAPE.items()):
+        return None
+    seen_ago_s = round(max(0.0, LIFETIME_S - lives_for_ms / 1000), 1)
+    return WorkerRecord(**{name: told[name] for name in SHAPE}, seen_ago_s=seen_ago_s)
 
 
 async def read_workers(redis: ArqRedis) -> list[WorkerRecord]:
@@ -74,7 +79,7 @@ async def read_workers(redis: ArqRedis) -> list[WorkerRecord]:
     Raises:
         redis.RedisError, OSError: Redis does not answer.
     """
-    keys = sorted(RECORD_PREFIX + name.decode() for name in await redis.zrange(WORKERS_KEY, 0, -1))
+    keys = sorted(RECORD_PREFIX.encode() + name for name in await redis.zrange(WORKERS_KEY, 0, -1))
     async with redis.pipeline(transaction=False) as pipe:
         for key in keys:
             pipe.get(key)

@@ -3,63 +3,93 @@
 import asyncio
 import time
 from collections import Counter
+from functools import partial
 from typing import Any
 
 import structlog
 
 from db.claims import give_due_time
 from jobs.runtime import Runtime
-from jobs.send_email import send_claimed
+from jobs.send_email import JobResult, send_claimed
 
 log = structlog.get_logger()
 
 # The next slot, five minutes later, goes on where this one stopped.
 TIME_BOX_S = 280.0
+# The job's result waits this long for relays that have not answered when nothing more is due; the e-mails go on.
+PATIENCE_S = 10.0
+# A claim for half a batch costs as much as one for a single e-mail; wait this long for so much room.
+ROOM_WAIT_S = 0.1
+
+Attempt = asyncio.Task[JobResult]
 
 
 async def process_pending_emails(ctx: dict[str, Any]) -> dict[str, Any]:
-    """Claim due e-mails in batches and send them, until none is left, no relay is, or the time box is over.
+    """Send all that is due and report what became of it.
 
     Returns:
-        {'affected': attempts made, 'outcomes': {'sent': 40, 'failed': 2}} by the state each e-mail ended in.
+        {'affected': attempts made, 'outcomes': {'sent': 40, 'failed': 2}} by the state each e-mail ended in; those
+        whose relay is slow are counted as 'running'.
     """
     runtime: Runtime = ctx['runtime']
-    await give_due_time(runtime.pool)
-    totals: Counter[str] = Counter()
-    running: set[asyncio.Task[dict[str, Any]]] = set()
-    deadline = time.monotonic() + TIME_BOX_S
+    outcomes: Counter[str] = Counter()
+    mine: set[Attempt] = set()
     try:
-        while not runtime.stopping.is_set() and time.monotonic() < deadline:
-            room = runtime.sweep_size - len(running)
-            # Half a batch at least, or a slow e-mail or two would make every claim a claim for one.
-            if room >= runtime.sweep_size / 2 or not running:
-                claimed = [] if runtime.relays.unavailable_for_s() else await runtime.claim_due(room)
-                if not claimed and not running:
-                    break
-                running |= {asyncio.create_task(send_claimed(runtime, claim)) for claim in claimed}
-            running = await _count_finished(running, totals)
-        while running:
-            running = await _count_finished(running, totals)
+        await sweep(runtime, mine, outcomes)
+        if mine:
+            await asyncio.wait(mine, timeout=PATIENCE_S)
     except asyncio.CancelledError:
-        for task in running:
-            task.cancel()
-        await asyncio.gather(*running, return_exceptions=True)
+        for attempt in mine:
+            attempt.cancel()
+        await asyncio.gather(*mine, return_exceptions=True)
         raise
-    affected = sum(totals.values())
+    if mine:
+        outcomes['running'] = len(mine)
+    affected = sum(outcomes.values())
     if affected:
-        log.info('sweep done', affected=affected, outcomes=dict(totals))
-    return {'affected': affected, 'outcomes': dict(totals)}
+        log.info('sweep done', affected=affected, outcomes=dict(outcomes))
+    return {'affected': affected, 'outcomes': dict(outcomes)}
 
 
-async def _count_finished(
-    running: set[asyncio.Task[dict[str, Any]]], totals: Counter[str]
-) -> set[asyncio.Task[dict[str, Any]]]:
-    """Wait until at least one e-mail is finished, count the finished, return the rest."""
-    done, rest = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
-    for task in done:
-        if task.exception() is None:
-            totals[task.result()['status']] += 1
-        else:
-            totals['error'] += 1
-            log.error('attempt failed unexpectedly', exc_info=task.exception())
-    return rest
+async def sweep(runtime: Runtime, mine: set[Attempt], outcomes: Counter[str]) -> None:
+    """Claim due e-mails in batches and start sending them, until none is left, no relay is, or the time box is over.
+
+    At most sweep_size e-mails are under way at once, those of earlier sweeps included. Those whose relay stalls go on
+    in the background and hold up nobody.
+
+    Args:
+        mine: Gets the attempts this sweep started; loses those that finished.
+        outcomes: Counts the finished.
+    """
+    await give_due_time(runtime.pool)
+    deadline = time.monotonic() + TIME_BOX_S
+    while not runtime.stopping.is_set() and time.monotonic() < deadline:
+        room = runtime.sweep_size - len(runtime.sending)
+        if room < runtime.sweep_size / 2:
+            await asyncio.wait(runtime.sending, timeout=ROOM_WAIT_S, return_when=asyncio.FIRST_COMPLETED)
+            room = runtime.sweep_size - len(runtime.sending)
+        if room <= 0:
+            continue
+        if wait_s := runtime.relays.unavailable_for_s():
+            asyncio.get_running_loop().call_later(wait_s, runtime.sweep_wanted.set)
+            break
+        claims = await runtime.claim_due(room)
+        for claim in claims:
+            attempt = asyncio.create_task(send_claimed(runtime, claim))
+            mine.add(attempt)
+            runtime.sending.add(attempt)
+            attempt.add_done_callback(partial(_finished, runtime, mine, outcomes))
+        if len(claims) < room:
+            break
+
+
+def _finished(runtime: Runtime, mine: set[Attempt], outcomes: Counter[str], attempt: Attempt) -> None:
+    runtime.sending.discard(attempt)
+    mine.discard(attempt)
+    if attempt.cancelled():
+        outcomes['cancelled'] += 1
+    elif attempt.exception() is not None:
+        outcomes['error'] += 1
+        log.error('attempt not recorded', exc_info=attempt.exception())
+    else:
+        outcomes[attempt.result()['status']] += 1

@@ -40,6 +40,7 @@ class Runtime:
     session_retention_days: int
     stopping: asyncio.Event  # set by the first SIGTERM: claim nothing more
     redis_away: asyncio.Event  # set while Redis does not answer
+    sending: set[asyncio.Task[Any]] = field(default_factory=set)  # attempts that a sweep started
     sweep_wanted: asyncio.Event = field(default_factory=asyncio.Event)
     outcomes: Counter[str] = field(default_factory=Counter)  # totals since the start, by outcome
 

@@ -5,13 +5,14 @@ import time
 from functools import partial
 from typing import Any
 
-import asyncpg
 import structlog
+from arq import Retry
 from redis.exceptions import RedisError
 
 from db import claims
 from db.claims import Claim, LeaseLost, Result
 from db.content import ContentUnavailableError, fetch_content
+from db.pools import DATABASE_DOWN
 from db.transitions import expire, state_of
 from jobs.runtime import Runtime
 from mail.deliver import Progress, deliver
@@ -23,10 +24,10 @@ log = structlog.get_logger()
 
 CONTENT_RETRY_S = 15.0  # MongoDB away: long enough not to spin, short enough for a password reset
 RECORD_RETRY_S = 0.5
+DATABASE_RETRY_S = 2
 UNSEEN_RETRY_S = 2.0
 LOCKED_RETRY_S = 0.2
 RENDER_IN_THREAD_BYTES = 256 * 1024  # base64 of more than this would hold up every other e-mail
-DATABASE_DOWN = (OSError, asyncpg.PostgresConnectionError, asyncpg.InterfaceError, asyncpg.OperatorInterventionError)
 
 JobResult = dict[str, Any]
 
@@ -35,8 +36,9 @@ async def send_email(ctx: dict[str, Any], email_id: int) -> JobResult:
     """Send the e-mail with this id, if it is due and nobody else is sending it.
 
     Returns:
-        {'email_id': 123, 'status': 'sent', 'attempts': 1}; status is the row's state after the attempt. When there is
-        nothing to do, status is 'not-claimable', and 'state' and 'reason' say why.
+        {'email_id': 123, 'status': 'sent', 'attempts': 1}; status is the row's state after the attempt, 'lease-lost'
+        when somebody else took the e-mail over, or 'not-claimable' when it is not to be sent now: then 'state' and
+        'reason' say why. An e-mail that was sent before is 'sent' with the reason 'already sent'.
     """
     runtime: Runtime = ctx['runtime']
     if type(email_id) is not int or not 0 < email_id < 2**63:
@@ -45,9 +47,13 @@ async def send_email(ctx: dict[str, Any], email_id: int) -> JobResult:
     if wait_s := runtime.relays.unavailable_for_s():
         await send_later(runtime, email_id, wait_s, f'relay:{int(time.time() + wait_s)}')
         return _not_claimable(email_id, 'pending', f'no relay is available for {wait_s:.0f} s')
-    claimed = await runtime.claim([email_id])
-    if not claimed:
-        return await explain_unclaimed(runtime, email_id)
+    try:
+        claimed = await runtime.claim([email_id])
+        if not claimed:
+            return await explain_unclaimed(runtime, email_id)
+    except DATABASE_DOWN as error:
+        log.warning('job waits for PostgreSQL', email_id=email_id, error=str(error) or type(error).__name__)
+        raise Retry(defer=DATABASE_RETRY_S) from error
     return await send_claimed(runtime, claimed[0])
 
 
@@ -126,18 +132,22 @@ async def record_result(runtime: Runtime, result: Result) -> None:
         LeaseLost: the claim is no longer ours.
     """
     claim = result.claim
+    tries = 0
     try:
         while True:
+            tries += 1
             try:
                 recorded = await claims.record(runtime.pool, [result], worker=runtime.worker)
+                # A try whose answer was lost may have been committed all the same.
+                if claim.key in recorded or (tries > 1 and await claims.is_recorded(runtime.pool, result)):
+                    return
                 break
-            except (*DATABASE_DOWN, TimeoutError) as error:
+            except DATABASE_DOWN as error:
                 log.warning('result waits for PostgreSQL', outcome=result.delivery.outcome, error=str(error))
                 await asyncio.sleep(RECORD_RETRY_S)
     finally:
         runtime.leases.drop(claim)
-    if claim.key not in recorded:
-        raise LeaseLost(f'e-mail {claim.email.id} was taken over before its result was recorded')
+    raise LeaseLost(f'e-mail {claim.email.id} was taken over before its result was recorded')
 
 
 async def send_later(runtime: Runtime, email_id: int, in_s: float, job_key: str) -> None:
@@ -162,6 +172,8 @@ async def explain_unclaimed(runtime: Runtime, email_id: int) -> JobResult:
         await send_later(runtime, email_id, UNSEEN_RETRY_S, 'unseen')
         return _not_claimable(email_id, None, 'there is no such e-mail')
     status = state['status']
+    if status == 'sent':  # by a sweep, or by another job for the same id
+        return {'email_id': email_id, 'status': 'sent', 'attempts': state['attempts'], 'reason': 'already sent'}
     if state['past_expiry'] and await expire(runtime.pool, [email_id]):
         return _not_claimable(email_id, 'expired', 'its expires_at is over')
     due_in_s = state['due_in_s']
@@ -173,7 +185,6 @@ async def explain_unclaimed(runtime: Runtime, email_id: int) -> JobResult:
         return _not_claimable(email_id, status, f'not due for {wait_s:.1f} s')
     reasons = {
         'sending': f'held by {state["claimed_by"]}',
-        'sent': 'already sent',
         'failed': 'dead: no further automatic attempt',
         'uncertain': 'waits for an operator',
     }

@@ -2,13 +2,14 @@
 
 import asyncio
 import contextlib
+from collections import Counter
 from typing import Any
 
 import structlog
 
-from jobs.process_pending_emails import process_pending_emails
+from db.pools import DATABASE_DOWN
+from jobs.process_pending_emails import sweep
 from jobs.runtime import Runtime
-from jobs.send_email import DATABASE_DOWN
 
 log = structlog.get_logger()
 
@@ -26,6 +27,6 @@ async def keep_sweeping(ctx: dict[str, Any]) -> None:
             continue
         runtime.sweep_wanted.clear()
         try:
-            await process_pending_emails(ctx)
+            await sweep(runtime, set(), Counter())
         except (TimeoutError, *DATABASE_DOWN) as error:
             log.warning('sweep waits for PostgreSQL', error=str(error) or type(error).__name__)

@@ -12,6 +12,7 @@ from arq.jobs import Job
 
 from db.outbox import queue_email
 from fleet.connection import redis_settings
+from fleet.producer import wake_workers
 from tests.conftest import wait_until
 
 
@@ -40,9 +41,7 @@ async def status_is(pool, email_id, *statuses):
     await wait_until(look, what=f'{email_id} {statuses}')
 
 
-async def test_enqueued_email_is_delivered_and_its_result_read_by_stock_arq(
-    start_worker, producer, queue, inbox, pool
-):
+async def test_enqueued_email_is_delivered_and_its_result_read_by_stock_arq(start_worker, producer, queue, inbox, pool):
     await start_worker().started()
     email_id = await queue('Änna Müller <anna@example.com>', subject='Grüße ☃', body_html='<p>Hé</p>')
     job = await producer.enqueue_job('send_email', email_id)
@@ -85,9 +84,7 @@ async def test_unknown_function_and_wrong_arguments_end_as_failed_jobs(start_wor
     assert worker.process.poll() is None
 
 
-async def test_sigkill_mid_send_delivers_after_the_lease_by_another_worker(
-    start_worker, producer, queue, inbox, pool
-):
+async def test_sigkill_mid_send_delivers_after_the_lease_by_another_worker(start_worker, producer, queue, inbox, pool):
     victim = await start_worker().started()
     inbox.control.misbehave('rcpt', 'stall', relay='primary', times=1)
     email_id = await queue()
@@ -183,3 +180,23 @@ async def test_two_workers_share_a_queue_and_send_each_email_once(start_worker, 
     await wait_until(all_sent)
     assert len(inbox.accepted()) == 60
     assert len({entry['message_id'] for entry in inbox.accepted()}) == 60
+
+
+async def test_notify_wakes_a_worker_without_redis(start_worker, inbox, pool):
+    worker = await start_worker().started()
+    await wait_until(lambda: pool.fetchval("SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'LISTEN%'"))
+    async with pool.acquire() as conn, conn.transaction():
+        email_id = await queue_email(conn, recipient='n@example.com', subject='s', body_text='t', notify=True)
+    await status_is(pool, email_id, 'sent')
+    assert worker.process.poll() is None
+
+
+async def test_wake_workers_falls_back_to_notify_when_redis_refuses(start_worker, redis, queue, pool):
+    await start_worker().started()
+    await redis.config_set('maxmemory', '1')
+    try:
+        email_id = await queue()
+        assert await wake_workers(redis, pool, email_id) == 'notify'
+        await status_is(pool, email_id, 'sent')
+    finally:
+        await redis.config_set('maxmemory', '0')

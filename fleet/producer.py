@@ -1,0 +1,41 @@
+"""Waking the workers from an application: Redis first, PostgreSQL when Redis refuses."""
+
+import asyncio
+from typing import Literal
+
+import asyncpg
+import structlog
+from arq.connections import ArqRedis
+from redis.exceptions import RedisError
+
+from db.pools import DATABASE_DOWN
+from db.wakeups import notify
+
+log = structlog.get_logger()
+
+ENQUEUE_TIMEOUT_S = 2.0
+
+
+async def wake_workers(
+    redis: ArqRedis, pg: asyncpg.Connection | asyncpg.Pool, email_id: int
+) -> Literal['redis', 'notify', 'sweep']:
+    """Have a committed e-mail sent at once; never fails, because the sweep delivers it anyway.
+
+    Call it after the commit: a worker that is woken earlier finds no row.
+
+    Returns:
+        What will wake a worker: the job in Redis, a PostgreSQL NOTIFY, or nothing before the next sweep.
+    """
+    try:
+        async with asyncio.timeout(ENQUEUE_TIMEOUT_S):  # a frozen Redis must not hold up a request
+            await redis.enqueue_job('send_email', email_id)
+    except (RedisError, OSError) as error:
+        log.warning('redis refused the job', email_id=email_id, error=str(error) or type(error).__name__)
+    else:
+        return 'redis'
+    try:
+        await notify(pg)
+    except DATABASE_DOWN as error:
+        log.warning('left to the sweep', email_id=email_id, error=str(error) or type(error).__name__)
+        return 'sweep'
+    return 'notify'

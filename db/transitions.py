@@ -28,6 +28,43 @@ async def retry(pool: asyncpg.Pool, email_ids: Sequence[int], *, expiry_hours: f
     return [row['id'] for row in await pool.fetch(RETRY_SQL, email_ids, expiry_hours)]
 
 
+CANCEL_SQL = """
+UPDATE outbound_emails SET status = 'cancelled', next_retry_at = NULL, updated_at = now()
+WHERE id = ANY($1::bigint[]) AND status IN ('pending', 'failed', 'uncertain')
+RETURNING id
+"""
+
+
+async def cancel(pool: asyncpg.Pool, email_ids: Sequence[int]) -> list[int]:
+    """Take e-mails out of the outbox for good; those being sent right now are not touched. Returns the changed ids."""
+    return [row['id'] for row in await pool.fetch(CANCEL_SQL, email_ids)]
+
+
+MARK_SENT_SQL = """
+UPDATE outbound_emails
+SET status = 'sent', sent_at = COALESCE(last_attempt_at, now()), next_retry_at = NULL, updated_at = now()
+WHERE id = ANY($1::bigint[]) AND status = 'uncertain'
+RETURNING id
+"""
+
+
+async def mark_sent(pool: asyncpg.Pool, email_ids: Sequence[int]) -> list[int]:
+    """Decide that uncertain e-mails did arrive. Returns the changed ids."""
+    return [row['id'] for row in await pool.fetch(MARK_SENT_SQL, email_ids)]
+
+
+GIVE_UP_SQL = """
+UPDATE outbound_emails SET status = 'failed', dead_reason = 'given up', next_retry_at = NULL, updated_at = now()
+WHERE id = ANY($1::bigint[]) AND (status = 'uncertain' OR (status = 'failed' AND next_retry_at IS NOT NULL))
+RETURNING id
+"""
+
+
+async def give_up(pool: asyncpg.Pool, email_ids: Sequence[int]) -> list[int]:
+    """Decide that uncertain or failing e-mails get no further attempt. Returns the changed ids."""
+    return [row['id'] for row in await pool.fetch(GIVE_UP_SQL, email_ids)]
+
+
 EXPIRE_SQL = """
 UPDATE outbound_emails
 SET status = CASE WHEN status = 'uncertain' THEN 'uncertain' ELSE 'expired' END, next_retry_at = NULL,

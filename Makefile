@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup test check demo up lock clean
+.PHONY: setup test check demo chaos up lock clean
 
 setup: $(VENV)/.installed
 
@@ -24,6 +24,10 @@ test: check ## everything, on real servers that it starts itself
 
 demo: setup ## the main job, end to end; KEEP=1 leaves the stack running
 	@$(BIN)/python -m dev.demo $(if $(KEEP),--keep)
+
+chaos: setup ## break everything under load and count; SHORT=1, SEED=7, SCENARIO="kills poison"
+	@$(BIN)/python -m tests.chaos $(if $(SEED),--seed $(SEED)) $(if $(SCENARIO),--scenario $(SCENARIO)) \
+	    $(if $(SHORT),--short) $(if $(TABLE),--table $(TABLE))
 
 up: setup ## the servers for development, in the foreground; writes .env
 	@$(BIN)/python -m dev.stack --env-file .env --data-dir .stack

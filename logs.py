@@ -12,19 +12,31 @@ from typing import Any, Literal
 
 import structlog
 
-ADDRESS = re.compile(r"[\w.!#$%&'*+/=?^`{|}~-]+@(?=[\w-]+(?:\.[\w-]+)*)")
+ADDRESS = re.compile(r"""("[^"]*"|[^\s@"'<>(),:;\[\]\\{}=]+)@(?=[\w\[])""")
 
-# Not addresses of people: who we are, and what the relay may quote of our own Message-ID.
-NOT_PERSONAL = frozenset({'worker', 'message_id', 'event'})
+# Not addresses of people: who we are, and what we call an e-mail.
+NOT_PERSONAL = frozenset({'worker', 'lost_worker', 'message_id'})
 
 
 def hide_recipients(_: Any, method: str, event: MutableMapping[str, Any]) -> Mapping[str, Any]:
-    """Replace the local part of every address in a line above DEBUG."""
+    """Replace the local part of every address in a line above DEBUG, wherever it stands."""
     if method != 'debug':
         for key, value in event.items():
-            if isinstance(value, str) and '@' in value and key not in NOT_PERSONAL:
-                event[key] = ADDRESS.sub('***@', value)
+            if key not in NOT_PERSONAL:
+                event[key] = _hidden(value)
     return event
+
+
+def _hidden(value: Any) -> Any:
+    if isinstance(value, str):
+        return ADDRESS.sub('***@', value) if '@' in value else value
+    if value is None or isinstance(value, int | float):
+        return value
+    if isinstance(value, Mapping):
+        return {_hidden(key): _hidden(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_hidden(item) for item in value]
+    return _hidden(str(value))
 
 
 def configure_logs(level: str, format_: Literal['auto', 'json', 'console']) -> None:
@@ -38,13 +50,14 @@ def configure_logs(level: str, format_: Literal['auto', 'json', 'console']) -> N
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt='iso', utc=True),
+        structlog.processors.format_exc_info,
         hide_recipients,
     ]
     console = format_ == 'console' or (format_ == 'auto' and sys.stderr.isatty())
     renderer: list[structlog.types.Processor] = (
         [structlog.dev.ConsoleRenderer(pad_event_to=28)]
         if console
-        else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(sort_keys=False)]
+        else [structlog.processors.JSONRenderer(sort_keys=False)]
     )
     threshold = logging.getLevelNamesMapping()[level]
     structlog.configure(
@@ -57,7 +70,7 @@ def configure_logs(level: str, format_: Literal['auto', 'json', 'console']) -> N
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=[*shared, structlog.stdlib.ExtraAdder()],
+            foreign_pre_chain=[structlog.stdlib.ExtraAdder(), *shared],
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *renderer],
         )
     )

@@ -8,11 +8,16 @@ import os
 import socket
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
+from pymongo.errors import PyMongoError
+from pymongo.uri_parser import parse_uri
+
+from fleet.connection import redis_settings
+from mail.envelope import InvalidEmailError, ascii_address
 
 
 class SecretFiles(PydanticBaseSettingsSource):
@@ -62,6 +67,7 @@ class Settings(BaseSettings):
         env_ignore_empty=True,
         extra='ignore',
         frozen=True,
+        allow_inf_nan=False,
         hide_input_in_errors=True,
         populate_by_name=True,
     )
@@ -150,7 +156,7 @@ class Settings(BaseSettings):
     worker_max_jobs: int = Field(default=50, ge=1, le=1000, description='Jobs at once.')
     worker_sweep_size: int = Field(default=100, ge=1, le=1000, description='Due e-mails claimed at once by a sweep.')
     worker_poll_delay_s: float = Field(default=0.1, ge=0.01, le=10, description='How often Redis is asked for jobs.')
-    worker_lease_s: float = Field(default=30, ge=1, description='A claim not renewed for this long is rescued.')
+    worker_lease_s: float = Field(default=30, ge=2, description='A claim not renewed for this long is rescued.')
     worker_beat_s: float = Field(default=10, ge=0.1, description='Claims are renewed, lost ones rescued, this often.')
     worker_drain_s: int = Field(default=20, ge=0, le=3600, description='SIGTERM: running mail may finish this long.')
     worker_keep_result_s: int = Field(default=3600, ge=0, description="How long a job's result can be read.")
@@ -169,7 +175,7 @@ class Settings(BaseSettings):
     @field_validator('arq_redis_url', 'redis_url')
     @classmethod
     def _check_redis_url(cls, value: SecretStr) -> SecretStr:
-        _require_scheme(value, 'redis', 'rediss', 'unix')
+        redis_settings(value.get_secret_value())
         return value
 
     @field_validator('database_url')
@@ -177,12 +183,21 @@ class Settings(BaseSettings):
     def _check_database_url(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None:
             _require_scheme(value, 'postgresql', 'postgres')
+            try:
+                _ = urlsplit(value.get_secret_value()).port
+            except ValueError:
+                raise ValueError('its port is not a number; percent-encode / ? # @ : and % in a password') from None
         return value
 
     @field_validator('mongodb_url')
     @classmethod
     def _check_mongodb_url(cls, value: SecretStr) -> SecretStr:
         _require_scheme(value, 'mongodb', 'mongodb+srv')
+        if value.get_secret_value().startswith('mongodb://'):  # the other form would ask the DNS
+            try:
+                parse_uri(value.get_secret_value())
+            except (ValueError, PyMongoError):
+                raise ValueError('not a MongoDB URL; percent-encode / ? # @ : and % in a password') from None
         return value
 
     @field_validator('smtp_ca_file')
@@ -195,9 +210,16 @@ class Settings(BaseSettings):
     @field_validator('smtp_from_email')
     @classmethod
     def _check_from(cls, value: str) -> str:
-        local, at, domain = value.rpartition('@')
-        if not (at and local and domain) or any(c.isspace() or c in '<>,' for c in value):
-            raise ValueError('must be one plain address such as noreply@example.com')
+        try:
+            return ascii_address(value)
+        except InvalidEmailError as error:
+            raise ValueError('must be one plain address such as noreply@example.com') from error
+
+    @field_validator('smtp_from_name')
+    @classmethod
+    def _check_from_name(cls, value: str | None) -> str | None:
+        if value is not None and not value.isprintable():
+            raise ValueError('must not contain line ends or other control characters')
         return value
 
     @model_validator(mode='after')
@@ -215,12 +237,14 @@ class Settings(BaseSettings):
         password = quote(self.db_password.get_secret_value(), safe='')
         credentials = f'{quote(self.db_user, safe="")}{":" + password if password else ""}'
         host = quote(self.db_host, safe='') if self.db_host.startswith('/') else self.db_host
+        host = f'[{host}]' if ':' in host else host
         return f'postgresql://{credentials}@{host}:{self.db_port}/{quote(self.db_name, safe="")}'
 
     @property
     def postgres_place(self) -> str:
         """Where PostgreSQL is, for people: host, port and database without the password."""
-        return self.postgres_dsn.rpartition('@')[2]
+        parts = urlsplit(self.postgres_dsn)
+        return f'{unquote(parts.hostname or "")}:{parts.port or 5432}{parts.path}'
 
     @property
     def job_timeout_s(self) -> float:
@@ -264,10 +288,19 @@ def load_settings() -> Settings:
         return _Sources()
     except ValidationError as error:
         first = error.errors()[0]
-        name = str(first['loc'][0]).upper() if first['loc'] else 'the combination of values'
+        name = _variable(str(first['loc'][0])) if first['loc'] else 'the combination of values'
         reason = first['msg'].removeprefix('Value error, ')
         more = f' (and {error.error_count() - 1} more)' if error.error_count() > 1 else ''
         raise SystemExit(f'settings: {name}: {reason}{more}. Every variable is described in settings.py') from error
+
+
+def _variable(location: str) -> str:
+    """Return the variable a faulty value came from, which may be an older name for the same setting."""
+    for field_name, field in Settings.model_fields.items():
+        names = variable_names(field_name, field)
+        if location == field_name or location in names:
+            return next((name for name in names if os.environ.get(name)), names[0])
+    return location.upper()
 
 
 def worker_identity(settings: Settings, queue_name: str) -> str:

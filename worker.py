@@ -1,11 +1,13 @@
 """The worker: `arq worker.WorkerSettings`. Wiring only."""
 
 import asyncio
+import contextlib
 import socket
 import ssl
 import time
 from dataclasses import replace
 from datetime import UTC
+from functools import partial
 from typing import Any, ClassVar
 
 import arq.worker
@@ -16,14 +18,15 @@ from pydantic import SecretStr
 
 from cron import cron_jobs, keep_schedules
 from db.content import close_mongo
-from db.leases import Rescued
-from db.pools import create_postgres_pool, open_mongo
+from db.pools import DATABASE_DOWN, create_postgres_pool, open_mongo
 from db.schema import SchemaMismatchError, check_schema
-from db.wakeups import listen
+from db.wakeups import listen, notify
+from fleet.background import keep_alive
 from fleet.beat import beat
 from fleet.connection import redis_settings
 from fleet.dispatcher import Dispatcher
 from fleet.leases import Leases
+from fleet.registry import keep_registered
 from fleet.wire import deserialize, serialize
 from jobs.check_service_health import check_service_health
 from jobs.cleanup_expired_emails import cleanup_expired_emails
@@ -32,7 +35,7 @@ from jobs.process_pending_emails import process_pending_emails
 from jobs.retry_failed_email import retry_failed_email
 from jobs.runtime import Runtime
 from jobs.send_email import send_email
-from jobs.sweeper import keep_sweeping
+from jobs.sweeper import keep_sending_suspects, keep_sweeping
 from logs import configure_logs
 from mail.outcome import Policy
 from mail.render import Sender
@@ -73,23 +76,35 @@ async def startup(ctx: dict[str, Any]) -> None:
         session_retention_days=settings.session_retention_days,
         stopping=ctx['stopping'],
         redis_away=ctx['redis_away'],
+        sweep_wanted=ctx['sweep_wanted'],
     )
 
-    async def send_rescued(rescued: list[Rescued]) -> None:
-        if rescued:
-            runtime.sweep_wanted.set()
-
-    beating = beat(
+    beating = partial(
+        beat,
         pool,
         runtime.leases,
         runtime.relays,
         every_s=settings.worker_beat_s,
         hold_types=settings.email_hold_types,
-        on_rescued=send_rescued,
+        on_rescued=runtime.suspects_wanted.set,
     )
-    listening = listen(settings.postgres_dsn, settings.db_connect_timeout_s, runtime.sweep_wanted.set)
+    dsn, timeout_s = settings.postgres_dsn, settings.db_connect_timeout_s
+    listening = partial(listen, dsn, timeout_s, runtime.sweep_wanted.set)
+    registering = partial(
+        keep_registered,
+        runtime.redis,
+        worker,
+        lambda: {
+            'queue': queue_name,
+            'emails': [email_id for email_id, _ in runtime.leases.held()],
+            'outcomes': dict(runtime.outcomes),
+        },
+    )
+    # In the order in which they end: no new wake-ups, no new claims, and only then nothing to renew any more.
     ctx['background'] = [
-        asyncio.create_task(task) for task in (beating, listening, keep_schedules(ctx), keep_sweeping(ctx))
+        [keep_alive(listening)],
+        [keep_alive(partial(keep, ctx)) for keep in (keep_schedules, keep_sweeping, keep_sending_suspects)],
+        [keep_alive(beating), keep_alive(registering)],
     ]
 
 
@@ -98,17 +113,26 @@ async def shutdown(ctx: dict[str, Any]) -> None:
     if 'background' not in ctx:  # the start did not get this far
         return
     runtime: Runtime = ctx['runtime']
-    beating, listening, *sweeping = ctx['background']
-    listening.cancel()
+    listening, sweeping, holding = ctx['background']
+    runtime.sweep_wanted.set()  # whoever waits for work sees that there will be none
+    runtime.suspects_wanted.set()
+    await _cancel(listening)
     await asyncio.wait({*sweeping, *runtime.sending}, timeout=max(0.0, ctx['stop_by'] - time.monotonic()))
-    for tasks in (sweeping, list(runtime.sending), [beating]):  # leases are renewed until nothing is held any more
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+    await _cancel(sweeping)
+    await _cancel(list(runtime.sending))
+    with contextlib.suppress(*DATABASE_DOWN):  # they will find it in their next sweep
+        await notify(runtime.pool)  # what we released is due for the others
+    await _cancel(holding)
     runtime.relays.close_idle(older_than_s=0)
     await close_mongo(runtime.mongo)
     await runtime.pool.close()
     log.info('worker stopped', outcomes=dict(runtime.outcomes))
+
+
+async def _cancel(tasks: list[asyncio.Task[Any]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def _connect_postgres(worker: str) -> asyncpg.Pool:

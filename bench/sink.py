@@ -36,8 +36,9 @@ class Sink(asyncio.Protocol):
         replies = []
         while (reply := self._take_message() if self._in_data else self._take_command()) is not None:
             replies.append(reply)
-        if replies:
-            self._transport.write(b''.join(replies))
+            if reply.startswith((b'221', b'421')):
+                break
+        self._transport.write(b''.join(replies))
         if replies and replies[-1].startswith((b'221', b'421')):
             self._transport.close()
 
@@ -55,8 +56,11 @@ class Sink(asyncio.Protocol):
 
     def _take_command(self) -> bytes | None:
         end = self._buffer.find(b'\r\n')
+        if end < 0 and len(self._buffer) > MAX_LINE_BYTES:
+            self._buffer.clear()
+            return b'421 4.7.0 line too long\r\n'
         if end < 0:
-            return b'421 4.7.0 line too long\r\n' if len(self._buffer) > MAX_LINE_BYTES else None
+            return None
         line = bytes(self._buffer[:end]).upper()
         del self._buffer[: end + 2]
         return self._answer(line)

@@ -59,7 +59,8 @@ _CLAIMABLE = """
 
 CLAIM_SQL = f"""
 WITH due AS (
-    SELECT id FROM outbound_emails WHERE id = ANY($1::bigint[]) AND {_CLAIMABLE} FOR UPDATE SKIP LOCKED
+    SELECT id FROM outbound_emails WHERE id = ANY($1::bigint[]) AND lost_attempts = 0 AND {_CLAIMABLE}
+    FOR UPDATE SKIP LOCKED
 )
 UPDATE outbound_emails AS e {_CLAIMED}
 """  # noqa: S608 - constants of this module
@@ -76,8 +77,8 @@ async def claim(
         lease_s: Lease length in seconds; longer than the slowest gap between two renewals.
         message_id_domain: Right-hand side of the Message-ID of an e-mail that has none yet.
     Returns:
-        One claim, with attempt >= 1, for each e-mail that was claimed; none for those that are not due, are final or
-        are held elsewhere.
+        One claim, with attempt >= 1, for each e-mail that was claimed; none for those that are not due, are final, are
+        held elsewhere, or are suspects, see claim_suspect.
     Raises:
         asyncpg.PostgresError, OSError: connection or statement failure; nothing was claimed, or the lease will run out.
     """
@@ -95,7 +96,7 @@ WITH due AS (
     CROSS JOIN LATERAL (
         SELECT id FROM outbound_emails
         WHERE priority = p.priority AND status IN ('pending', 'failed', 'uncertain') AND next_retry_at IS NOT NULL
-          AND {_CLAIMABLE}
+          AND lost_attempts = 0 AND {_CLAIMABLE}
         ORDER BY next_retry_at LIMIT $1 FOR UPDATE SKIP LOCKED
     ) AS d
     LIMIT $1
@@ -117,6 +118,31 @@ async def claim_due(
     token = uuid4()
     rows = await pool.fetch(CLAIM_DUE_SQL, limit, token, worker, lease_s, message_id_domain)
     return [_claim_from(row, token) for row in rows]
+
+
+CLAIM_SUSPECT_SQL = f"""
+WITH due AS (
+    SELECT id FROM outbound_emails
+    WHERE lost_attempts > 0 AND status IN ('pending', 'failed', 'uncertain') AND next_retry_at IS NOT NULL
+      AND {_CLAIMABLE}
+    ORDER BY next_retry_at LIMIT $1 FOR UPDATE SKIP LOCKED
+)
+UPDATE outbound_emails AS e {_CLAIMED}
+"""  # noqa: S608 - constants of this module
+
+
+async def claim_suspect(pool: asyncpg.Pool, *, worker: str, lease_s: float, message_id_domain: str) -> Claim | None:
+    """Claim one e-mail whose last worker died or lost its lease while holding it.
+
+    One of them may be what killed the worker. Each worker has at most one in hand, beside its other mail, so that the
+    next death tells who it was, and those that only happened to be near are not counted out as poison.
+
+    Raises:
+        asyncpg.PostgresError, OSError: connection or statement failure.
+    """
+    token = uuid4()
+    row = await pool.fetchrow(CLAIM_SUSPECT_SQL, 1, token, worker, lease_s, message_id_domain)
+    return _claim_from(row, token) if row else None
 
 
 GIVE_DUE_TIME_SQL = """
@@ -247,7 +273,7 @@ def _record_row(result: Result) -> tuple[object, ...]:
         reply.enhanced_code if reply else None,
         _storable(reply.text) if reply else None,
         _storable(delivery.error) if delivery.error else None,
-        {a: (o.value, str(r)) for a, (o, r) in recipients.items()} if recipients else None,
+        {a: (o.value, _storable(r)) for a, (o, r) in recipients.items()} if recipients else None,
         result.duration_s,
     )
 

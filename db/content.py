@@ -6,7 +6,7 @@ them, so a committed e-mail always has its attachments; what no row names is swe
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
@@ -16,7 +16,7 @@ from bson.binary import Binary
 from motor.motor_asyncio import AsyncIOMotorDatabase
 from pymongo.errors import DocumentTooLarge, PyMongoError
 
-from mail.envelope import Attachment, Content, Email, InvalidEmailError, Template
+from mail.envelope import Attachment, InvalidEmailError, Template
 
 COLLECTION = 'email_attachments'
 
@@ -60,42 +60,49 @@ async def store_attachments(mongo: Mongo, attachments: Sequence[Attachment]) -> 
     return content_id
 
 
-TEMPLATE_SQL = """
-SELECT subject, body_text, body_html FROM email_templates WHERE id::text = $1
+TEMPLATES_SQL = """
+SELECT id::text, subject, body_text, body_html FROM email_templates WHERE id::text = ANY($1::text[])
 """
 
 
-async def fetch_content(pool: asyncpg.Pool, mongo: Mongo, email: Email) -> Content:
-    """Fetch what the e-mail's row only refers to.
+async def fetch_templates(pool: asyncpg.Pool, template_ids: Sequence[str]) -> list[Template | None]:
+    """Fetch templates; None for each that does not exist.
 
     Raises:
-        InvalidEmailError: the template or the attachments do not exist.
-        ContentUnavailableError: MongoDB does not answer.
         asyncpg.PostgresError, OSError: PostgreSQL does not answer.
     """
-    template = None
-    if email.template_id is not None:
-        row = await pool.fetchrow(TEMPLATE_SQL, email.template_id)
-        if row is None:
-            raise InvalidEmailError(f'template {email.template_id} does not exist in email_templates')
-        template = Template(**row)
-    attachments: list[Attachment] = []
-    if email.content_id is not None:
-        attachments = await _fetch_attachments(mongo, email.content_id)
-    return Content(template, attachments)
+    rows = {row['id']: row for row in await pool.fetch(TEMPLATES_SQL, list(set(template_ids)))}
+    return [
+        Template(row['subject'], row['body_text'], row['body_html']) if (row := rows.get(template_id)) else None
+        for template_id in template_ids
+    ]
 
 
-async def _fetch_attachments(mongo: Mongo, content_id: str) -> list[Attachment]:
+async def fetch_attachments(mongo: Mongo, content_ids: Sequence[str]) -> list[list[Attachment]]:
+    """Fetch the attachments of several e-mails, in their order; an empty list for content that does not exist.
+
+    Raises:
+        ContentUnavailableError: MongoDB does not answer.
+    """
+    found: dict[str, list[Attachment]] = {content_id: [] for content_id in content_ids}
     try:
-        documents = await mongo[COLLECTION].find({'content_id': content_id}).sort('position', 1).to_list(None)
+        cursor = mongo[COLLECTION].find({'content_id': {'$in': list(found)}}).sort('position', 1)
+        async for document in cursor:
+            found[document['content_id']].append(_attachment_from(document))
     except PyMongoError as error:
         raise ContentUnavailableError(f'MongoDB: {error}') from error
-    if not documents:
-        raise InvalidEmailError(f'content {content_id} has no attachments in MongoDB')
-    try:
-        return [Attachment(d['filename'], d['content_type'], bytes(d['data']), d.get('cid')) for d in documents]
-    except (KeyError, TypeError) as error:
-        raise InvalidEmailError(f'content {content_id} in MongoDB is malformed: {error!r}') from error
+    return [found[content_id] for content_id in content_ids]
+
+
+def _attachment_from(document: Mapping[str, Any]) -> Attachment:
+    """Read a document; one that store_attachments did not write gets a content type that render refuses."""
+    data = document.get('data')
+    return Attachment(
+        filename=str(document.get('filename')),
+        content_type=str(document.get('content_type')) if isinstance(data, bytes) else 'malformed',
+        data=data if isinstance(data, bytes) else b'',
+        cid=document.get('cid'),
+    )
 
 
 async def delete_content(mongo: Mongo, content_ids: Sequence[str]) -> int:

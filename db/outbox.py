@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any
@@ -19,6 +20,7 @@ from mail.envelope import (
 
 MAX_BODY_BYTES = 10 * 1024 * 1024
 MAX_DATA_BYTES = 1024 * 1024
+NUL_IN_JSON = re.compile(r'(?<!\\)(?:\\\\)*\\u0000')
 PRIORITIES = {'high': 0, 'normal': 1, 'low': 2}
 
 # The first id is returned when the key is known: DO UPDATE, because DO NOTHING would return no row.
@@ -155,10 +157,11 @@ def _as_json(name: str, value: Mapping[str, Any] | None) -> str | None:
     if value is None:
         return None
     try:
+        json.dumps(value, allow_nan=False, ensure_ascii=False).encode()  # fails for half a character
         text = json.dumps(value, allow_nan=False)
     except (TypeError, ValueError, RecursionError) as error:
         raise InvalidEmailError(f'{name}: is not JSON: {error}') from error
-    if '\\u0000' in text:
+    if NUL_IN_JSON.search(text):
         raise InvalidEmailError(f'{name}: must not contain NUL')
     if len(text) > MAX_DATA_BYTES:
         raise InvalidEmailError(f'{name}: larger than {MAX_DATA_BYTES} bytes')

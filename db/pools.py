@@ -11,6 +11,8 @@ DATABASE_DOWN = (
     OSError,  # TimeoutError is one
     asyncpg.PostgresConnectionError,
     asyncpg.InterfaceError,
+    asyncpg.InternalClientError,  # a connection that ended in the middle of a statement
+    asyncpg.TransactionRollbackError,  # deadlock or serialization failure: the same statement may pass next time
     asyncpg.OperatorInterventionError,
     asyncpg.InsufficientResourcesError,
     asyncpg.PostgresSystemError,

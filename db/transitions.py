@@ -28,18 +28,6 @@ async def retry(pool: asyncpg.Pool, email_ids: Sequence[int], *, expiry_hours: f
     return [row['id'] for row in await pool.fetch(RETRY_SQL, email_ids, expiry_hours)]
 
 
-CANCEL_SQL = """
-UPDATE outbound_emails SET status = 'cancelled', next_retry_at = NULL, updated_at = now()
-WHERE id = ANY($1::bigint[]) AND status IN ('pending', 'failed', 'uncertain')
-RETURNING id
-"""
-
-
-async def cancel(pool: asyncpg.Pool, email_ids: Sequence[int]) -> list[int]:
-    """Take e-mails out of the outbox for good; those being sent right now are not touched. Returns the changed ids."""
-    return [row['id'] for row in await pool.fetch(CANCEL_SQL, email_ids)]
-
-
 MARK_SENT_SQL = """
 UPDATE outbound_emails
 SET status = 'sent', sent_at = COALESCE(last_attempt_at, now()), next_retry_at = NULL, updated_at = now()
@@ -133,17 +121,17 @@ async def remove_old(pool: asyncpg.Pool, older_than_days: int, batch: int = 1000
 
 
 STATE_SQL = """
-SELECT status, attempts, max_attempts, next_retry_at, expires_at, claimed_by,
+SELECT status, attempts, max_attempts, lost_attempts, next_retry_at, expires_at, claimed_by,
     EXTRACT(EPOCH FROM next_retry_at - now())::float8 AS due_in_s, expires_at <= now() AS past_expiry
-FROM outbound_emails WHERE id = $1
+FROM outbound_emails WHERE id = $1::bigint
 """
 
 
 async def state_of(pool: asyncpg.Pool, email_id: int) -> dict[str, Any] | None:
     """Return what decides whether an e-mail can be claimed, or None when there is no such row.
 
-    Keys: status, attempts, max_attempts, next_retry_at, expires_at, claimed_by, due_in_s (negative: overdue, None: no
-    time), past_expiry.
+    Keys: status, attempts, max_attempts, lost_attempts, next_retry_at, expires_at, claimed_by, past_expiry, due_in_s
+    (negative: overdue, None: no time).
     """
     row = await pool.fetchrow(STATE_SQL, email_id)
     return dict(row) if row else None

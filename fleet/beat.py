@@ -2,17 +2,20 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Callable, Iterable
 
 import asyncpg
 import structlog
 
-from db.leases import RESCUE_BATCH, Rescued, renew, rescue
+from db.leases import RESCUE_BATCH, renew, rescue
 from db.pools import DATABASE_DOWN
 from fleet.leases import Leases
 from mail.smtp import Relays
 
 log = structlog.get_logger()
+
+# More often than leases are renewed: a killed worker's mail waits for its lease and this, and 35 s are promised.
+RESCUE_EVERY_S = 2.0
 
 
 async def beat(
@@ -22,33 +25,40 @@ async def beat(
     *,
     every_s: float,
     hold_types: Iterable[str],
-    on_rescued: Callable[[list[Rescued]], Awaitable[None]],
+    on_rescued: Callable[[], None],
 ) -> None:
-    """Beat until cancelled. A failing beat is logged; claims that cannot be renewed end by their own deadline.
+    """Renew, rescue and tidy up until cancelled.
+
+    A failing beat is logged; claims that cannot be renewed end by their own deadline.
 
     Args:
-        every_s: A third of the lease, so that one missed beat loses nothing.
-        on_rescued: Called with what was rescued, to have it sent at once.
+        every_s: How often leases are renewed: a third of the lease, so that one missed beat loses nothing.
+        on_rescued: Called when something was rescued that is to be sent again.
     """
+    renewed_at = time.monotonic()
     while True:
-        started = time.monotonic()
+        await asyncio.sleep(min(every_s, RESCUE_EVERY_S))
         relays.close_idle()
         try:
-            await _renew(pool, leases, started)
-            while rescued := await rescue(pool, hold_types):
-                for lost in rescued:
-                    log.warning('rescued', email_id=lost.email_id, lost_worker=lost.worker, status=lost.status)
-                await on_rescued([r for r in rescued if r.due])
-                if len(rescued) < RESCUE_BATCH:
-                    break
+            if time.monotonic() - renewed_at >= every_s - RESCUE_EVERY_S / 2:
+                renewed_at = time.monotonic()
+                await _renew(pool, leases, renewed_at)
+            await _rescue(pool, hold_types, on_rescued)
         except DATABASE_DOWN as error:
             log.warning('beat missed', held=len(leases.held()), error=str(error) or type(error).__name__)
-        await asyncio.sleep(max(0.0, every_s - (time.monotonic() - started)))
+
+
+async def _rescue(pool: asyncpg.Pool, hold_types: Iterable[str], on_rescued: Callable[[], None]) -> None:
+    while rescued := await rescue(pool, hold_types):
+        for lost in rescued:
+            log.warning('rescued', email_id=lost.email_id, lost_worker=lost.worker, status=lost.status)
+        if any(lost.due for lost in rescued):
+            on_rescued()
+        if len(rescued) < RESCUE_BATCH:
+            break
 
 
 async def _renew(pool: asyncpg.Pool, leases: Leases, since: float) -> None:
     keys = leases.held()
-    if not keys:
-        return
-    lost = await renew(pool, keys, leases.lease_s)
-    leases.renewed(keys, lost, since)
+    if keys:
+        leases.renewed(keys, await renew(pool, keys, leases.lease_s), since)

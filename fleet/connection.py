@@ -2,6 +2,7 @@
 
 from dataclasses import asdict
 from typing import Any
+from urllib.parse import urlsplit
 
 from arq.connections import ArqRedis, RedisSettings
 from redis.asyncio.connection import parse_url
@@ -21,8 +22,17 @@ def redis_settings(url: str) -> RedisSettings:
     Raises:
         ValueError: the URL has another scheme or names something arq cannot use.
     """
-    parts: dict[str, Any] = dict(parse_url(url))
+    try:
+        parts: dict[str, Any] = dict(parse_url(url))
+    except ValueError:
+        # Its message may quote a part of the password.
+        raise ValueError(
+            'not a Redis URL; in a password, percent-encode / ? # @ : and %, for example %2F for a slash'
+        ) from None
     tls = url.startswith('rediss://')
+    database = urlsplit(url).path.strip('/')
+    if not url.startswith('unix') and database and not database.isdigit():  # redis-py takes it for database 0
+        raise ValueError(f'the database of a Redis URL must be a number, not {database!r}')
     parts.pop('connection_class', None)
     settings = RedisSettings(
         host=parts.pop('host', 'localhost'),

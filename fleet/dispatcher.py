@@ -1,7 +1,9 @@
 """The arq Worker we run: arq's keys, semantics and wire format, but Redis may come and go."""
 
 import asyncio
+import contextlib
 import functools
+import math
 import time
 from signal import Signals
 from typing import Any
@@ -9,6 +11,7 @@ from typing import Any
 import structlog
 import uvloop
 from arq.constants import in_progress_key_prefix
+from arq.utils import timestamp_ms
 from arq.worker import Worker
 from redis.exceptions import RedisError
 
@@ -20,16 +23,40 @@ REDIS_DOWN = (RedisError, OSError, asyncio.TimeoutError)
 
 # How long a killed worker's jobs stay locked. Stock arq locks them for the job timeout, which for us is as long as two
 # relays may take to answer; this lock is renewed instead while the job runs.
-IN_PROGRESS_S = 60.0
-RENEW_EVERY_S = 15.0
+IN_PROGRESS_S = 30.0
+RENEW_EVERY_S = 8.0
 RETRY_MAX_S = 2.0
+
+# Its absence means that Redis was emptied, and the wake-ups of all that is due with it.
+MARKER_KEY = 'email-worker:marker'
+MARK_EVERY_S = 5.0
+
+# All jobs a worker has room for in one call. arq's ids stay in the queue while they run, so the scan pages on until it
+# has enough: nothing starves behind the running ones, and two workers never fight over the same ids.
+CLAIM_JOBS_LUA = """
+local claimed, offset = {}, 0
+while #claimed < 2 * tonumber(ARGV[2]) and offset < 100000 do
+    local page = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', ARGV[1], 'WITHSCORES', 'LIMIT', offset, 500)
+    for i = 1, #page, 2 do
+        if #claimed < 2 * tonumber(ARGV[2]) and redis.call('SET', ARGV[4] .. page[i], '1', 'PX', ARGV[3], 'NX') then
+            table.insert(claimed, page[i])
+            table.insert(claimed, page[i + 1])
+        end
+    end
+    if #page < 1000 then
+        break
+    end
+    offset = offset + 500
+end
+return claimed
+"""
 
 
 class Dispatcher(Worker):
     """arq's Worker that outlives Redis.
 
-    ctx has two events for the jobs: 'stopping' is set by the first SIGTERM, 'redis_away' while Redis does not answer;
-    and 'stop_by', the end of the drain time in time.monotonic() seconds.
+    ctx has events for the jobs: 'stopping' is set by the first SIGTERM, 'redis_away' while Redis does not answer,
+    'sweep_wanted' when wake-ups were lost in it; and 'stop_by', the end of the drain time in time.monotonic() seconds.
     """
 
     # wraps: arq picks the options it knows out of WorkerSettings by this signature.
@@ -40,12 +67,14 @@ class Dispatcher(Worker):
         except RuntimeError:  # arq's command has no loop yet and takes the current one
             asyncio.set_event_loop(uvloop.new_event_loop())
         super().__init__(*args, **kwargs)
-        self.in_progress_timeout_s = IN_PROGRESS_S
         self.ctx['stopping'] = asyncio.Event()
         self.ctx['redis_away'] = asyncio.Event()
+        self.ctx['sweep_wanted'] = asyncio.Event()
         self.ctx['stop_by'] = 0.0
+        self._room = asyncio.Event()  # a job has ended while others may wait for its place
         self._retry_s = 0.1
         self._renewed_at = 0.0
+        self._marked_at = 0.0
 
     async def main(self) -> None:
         """Start, then poll until cancelled. Unlike arq's own, does not need Redis for either."""
@@ -65,10 +94,17 @@ class Dispatcher(Worker):
         log.info('worker started', queue=self.queue_name, functions=sorted(self.functions))
         while True:
             await self._poll_iteration()
+            if (task := asyncio.current_task()) is not None and task.cancelling():
+                # Before Python 3.12 asyncio.wait_for, which redis-py uses, can swallow the one cancellation that ends
+                # us (python/cpython issue 86296).
+                raise asyncio.CancelledError
             if self.burst and await self._burst_is_over():
                 await asyncio.gather(*self.tasks.values())
                 return
-            await asyncio.sleep(self.poll_delay_s)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self.poll_delay_s):
+                    await self._room.wait()
+            self._room.clear()
 
     async def _burst_is_over(self) -> bool:
         if 0 <= self.max_burst_jobs <= self._jobs_started():
@@ -77,52 +113,73 @@ class Dispatcher(Worker):
 
     async def _poll_iteration(self) -> None:
         try:
-            await super()._poll_iteration()
+            if self.allow_pick_jobs:
+                await self._claim_jobs()
+            if self.allow_abort_jobs:
+                await self._cancel_aborted_jobs()
             await self._renew_in_progress()
+            await self._notice_emptied()
+            await self.heart_beat()
         except REDIS_DOWN as error:
             if self.burst:
                 raise
-            await self._wait_for_redis(error)
+            if not self.ctx['redis_away'].is_set():
+                self.ctx['redis_away'].set()
+                log.error('redis is away, going on without it', error=str(error) or type(error).__name__)
+            await asyncio.sleep(self._retry_s)
+            self._retry_s = min(self._retry_s * 2, RETRY_MAX_S)
         else:
             if self.ctx['redis_away'].is_set():
                 self.ctx['redis_away'].clear()
+                self.ctx['sweep_wanted'].set()  # for what was refused, or lost with the last second before the end
                 log.info('redis is back')
             self._retry_s = 0.1
 
-    async def _wait_for_redis(self, error: BaseException) -> None:
-        """Note that Redis is away, tidy up as arq's own poll would have, and pause before the next look."""
-        if not self.ctx['redis_away'].is_set():
-            self.ctx['redis_away'].set()
-            log.error('redis is away, going on without it', error=str(error) or type(error).__name__)
-        for job_id, task in list(self.tasks.items()):
-            if task.done():
-                del self.tasks[job_id]
-                self._log_unfinished(job_id, task)
-        await asyncio.sleep(self._retry_s)
-        self._retry_s = min(self._retry_s * 2, RETRY_MAX_S)
+    async def _claim_jobs(self) -> None:
+        """Lock and start as many due jobs as there is room for."""
+        room = self.max_jobs - len(self.tasks)
+        if self.burst and self.max_burst_jobs >= 0:
+            room = min(room, self.max_burst_jobs - self._jobs_started())
+        if room < 1:
+            return
+        arguments = (timestamp_ms(), room, int(IN_PROGRESS_S * 1000), in_progress_key_prefix)
+        # redis-py types eval for its blocking client as well, and its arguments as text only.
+        claimed: list[bytes] = await self.pool.eval(CLAIM_JOBS_LUA, 1, self.queue_name, *arguments)  # type: ignore[arg-type,misc]
+        for raw_id, score in zip(claimed[::2], claimed[1::2], strict=True):
+            try:
+                job_id = raw_id.decode()
+            except UnicodeDecodeError:
+                log.error('dropped from the queue: not a job id', raw_id=repr(raw_id))
+                await self.pool.zrem(self.queue_name, raw_id)
+                continue
+            when = float(score)
+            task = self.loop.create_task(self.run_job(job_id, int(when) if math.isfinite(when) else 0))
+            self.tasks[job_id] = task
+            task.add_done_callback(functools.partial(self._job_ended, job_id))
 
-    def _log_unfinished(self, job_id: str, task: asyncio.Task[Any]) -> None:
-        """Report a job whose end could not be written to Redis. It may run again there, and find nothing to do."""
-        if not task.cancelled() and task.exception() is not None:
-            log.warning('job not finished in redis', job_id=job_id, error=str(task.exception()))
-
-    async def start_jobs(self, job_ids: list[bytes]) -> None:
-        """Start jobs as arq does; give back the slot it took for the job at which Redis failed."""
-        try:
-            await super().start_jobs(job_ids)
-        except REDIS_DOWN:
-            self._release_sem_dec_counter_on_complete()
-            raise
+    def _job_ended(self, job_id: str, task: asyncio.Task[Any]) -> None:
+        self.tasks.pop(job_id, None)
+        self._room.set()
+        if not task.cancelled() and (error := task.exception()) is not None:
+            # It could not be finished in Redis: its lock runs out, it runs again, and finds its e-mail sent.
+            log.warning('job not finished in redis', job_id=job_id, error=str(error) or type(error).__name__)
 
     async def _renew_in_progress(self) -> None:
         if time.monotonic() - self._renewed_at < RENEW_EVERY_S:
             return
         self._renewed_at = time.monotonic()
-        running = [job_id for job_id, task in self.tasks.items() if not task.done()]
         async with self.pool.pipeline(transaction=False) as pipe:
-            for job_id in running:
+            for job_id in self.tasks:
                 pipe.pexpire(in_progress_key_prefix + job_id, int(IN_PROGRESS_S * 1000))
             await pipe.execute()
+
+    async def _notice_emptied(self) -> None:
+        if time.monotonic() - self._marked_at < MARK_EVERY_S:
+            return
+        if await self.pool.set(MARKER_KEY, self.queue_name, nx=True) and self._marked_at:
+            log.error('redis was emptied: sweeping what is due')
+            self.ctx['sweep_wanted'].set()
+        self._marked_at = time.monotonic()
 
     def handle_sig(self, signum: Signals) -> None:
         """Stop now: no new claims, running jobs are cancelled and release what they hold."""

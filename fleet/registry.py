@@ -5,12 +5,13 @@ them, so that nobody has to scan a Redis full of jobs. Every write restores both
 """
 
 import asyncio
+import contextlib
 import json
 import resource
 import sys
 import time
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -40,12 +41,6 @@ class WorkerRecord:
     outcomes: dict[str, int]  # attempts since its start, by outcome
     rss_bytes: int
     seen_ago_s: float = 0.0
-
-
-def describe_worker(worker: str, queue: str, emails: Collection[int], outcomes: Mapping[str, int]) -> WorkerRecord:
-    """Describe this process; started_at is now, keep_registered keeps the first one."""
-    started_at = datetime.now(UTC).isoformat(timespec='seconds')
-    return WorkerRecord(worker, queue, started_at, sorted(emails), dict(outcomes), resident_bytes())
 
 
 def resident_bytes() -> int:
@@ -98,27 +93,29 @@ async def read_served_queues(redis: ArqRedis, workers: Collection[WorkerRecord],
     return served | {record.queue for record in workers}
 
 
-async def keep_registered(redis: ArqRedis, worker: str, describe: Callable[[], WorkerRecord]) -> None:
-    """Write the worker's record until cancelled, then remove it. While Redis is away there is no record."""
-    first = describe()
+async def keep_registered(redis: ArqRedis, worker: str, describe: Callable[[], Mapping[str, Any]]) -> None:
+    """Write the worker's record until cancelled, then remove it. While Redis is away there is no record.
+
+    Args:
+        describe: Returns queue, emails and outcomes as they are now, see WorkerRecord.
+    """
+    own = {'worker': worker, 'started_at': datetime.now(UTC).isoformat(timespec='seconds')}
     try:
         while True:
             try:
-                await _write(redis, {**asdict(describe()), 'worker': worker, 'started_at': first.started_at})
+                await _write(redis, worker, {**own, 'rss_bytes': resident_bytes(), **describe()})
             except (RedisError, OSError) as error:
                 log.debug('not registered', error=str(error) or type(error).__name__)
             await asyncio.sleep(REGISTER_EVERY_S)
     finally:
-        try:
+        with contextlib.suppress(RedisError, OSError):  # without Redis, the record lapses
             await redis.delete(RECORD_PREFIX + worker)
             await redis.zrem(WORKERS_KEY, worker)
-        except (RedisError, OSError) as error:
-            log.debug('left to lapse in the registry', error=str(error) or type(error).__name__)
 
 
-async def _write(redis: ArqRedis, record: dict[str, Any]) -> None:
+async def _write(redis: ArqRedis, worker: str, record: Mapping[str, Any]) -> None:
     async with redis.pipeline(transaction=True) as pipe:
-        pipe.set(RECORD_PREFIX + record['worker'], json.dumps(record), px=int(LIFETIME_S * 1000))
-        pipe.zadd(WORKERS_KEY, {record['worker']: time.time()})
+        pipe.set(RECORD_PREFIX + worker, json.dumps(record), px=int(LIFETIME_S * 1000))
+        pipe.zadd(WORKERS_KEY, {worker: time.time()})
         pipe.zremrangebyscore(WORKERS_KEY, '-inf', time.time() - FORGET_AFTER_S)
         await pipe.execute()

@@ -6,21 +6,47 @@ strings, bytes, lists, tuples, dicts, sets and None, and for these the pickle ma
 
 import io
 import pickle
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 MAX_JOB_BYTES = 1024 * 1024
+
+# What arq's worker takes for granted of a job and of a result (arq.jobs.serialize_job): function, arguments, try, and
+# milliseconds since 1970, for which the platform must have a date.
+FIELDS: dict[str, Callable[[Any], bool]] = {
+    'f': lambda value: isinstance(value, str),
+    'a': lambda value: isinstance(value, tuple | list),
+    'k': lambda value: isinstance(value, dict) and all(isinstance(key, str) for key in value),
+    't': lambda value: value is None or (type(value) is int and abs(value) < 2**31),
+    'et': lambda value: type(value) is int and 0 <= value < 253_402_300_800_000,  # the year 10,000
+}
 
 
 class RefusedJobError(Exception):
     """A job's bytes ask for more than plain values, or are no pickle at all."""
 
 
-class _PlainUnpickler(pickle.Unpickler):
+class _PlainUnpickler:
+    """What both unpicklers are restricted to."""
+
     def find_class(self, module: str, name: str) -> NoReturn:
         raise RefusedJobError(f'refused to load {module}.{name}: only plain values are accepted')
 
     def persistent_load(self, pid: Any) -> NoReturn:
         raise RefusedJobError(f'refused to load persistent id {pid!r}: only plain values are accepted')
+
+
+class _FastUnpickler(_PlainUnpickler, pickle.Unpickler):
+    pass
+
+
+class _FrugalUnpickler(_PlainUnpickler, pickle._Unpickler):  # noqa: SLF001 - the same, in Python
+    """Keeps its memo in a dict: the C one allocates as much memory as the highest index a PUT names."""
+
+
+# The opcodes PUT and LONG_BINPUT carry an index of any size; stock producers use neither.
+LARGE_PUTS = (b'p', b'r')
+MAX_VALUES = 10_000
 
 
 def deserialize(data: bytes) -> dict[str, Any]:
@@ -32,7 +58,9 @@ def deserialize(data: bytes) -> dict[str, Any]:
     if len(data) > MAX_JOB_BYTES:
         raise RefusedJobError(f'refused a job of {len(data)} bytes: pass an id, not the content')
     try:
-        value = _PlainUnpickler(io.BytesIO(data)).load()
+        unpickler = _FrugalUnpickler if any(opcode in data for opcode in LARGE_PUTS) else _FastUnpickler
+        value = unpickler(io.BytesIO(data)).load()
+        _count_values(value, MAX_VALUES)
     except RefusedJobError:
         raise
     except Exception as error:
@@ -40,7 +68,24 @@ def deserialize(data: bytes) -> dict[str, Any]:
         raise RefusedJobError(f'not a readable job: {type(error).__name__}: {error}') from error
     if not isinstance(value, dict):
         raise RefusedJobError(f'not a job: a pickled {type(value).__name__}')
+    wrong = [key for key, fits in FIELDS.items() if not fits(value.get(key))]
+    if wrong:
+        raise RefusedJobError(f'not a job: its field {wrong[0]!r} is missing or malformed')
     return value
+
+
+def _count_values(value: Any, left: int) -> int:
+    """Refuse a job whose values, written out, would never end: lists may contain each other many times over."""
+    if left <= 0:
+        raise RefusedJobError(f'refused a job of more than {MAX_VALUES} values: pass an id, not the content')
+    left -= 1
+    if isinstance(value, dict):
+        for key, item in value.items():
+            left = _count_values(item, _count_values(key, left))
+    elif isinstance(value, list | tuple | set | frozenset):
+        for item in value:
+            left = _count_values(item, left)
+    return left
 
 
 def serialize(data: dict[str, Any]) -> bytes:

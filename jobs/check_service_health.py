@@ -59,6 +59,6 @@ async def _ping(url: str) -> None:
 async def _greet(relay: Relay) -> None:
     """Connect, log in and say NOOP, on a connection that is kept for the next e-mail."""
     async with relay.connection(reuse=False) as connection:
-        await connection.client.noop()
-        connection.reusable = True
+        connection.session.write(b'NOOP\r\n')
+        connection.reusable = (await connection.session.reply(CHECK_TIMEOUT_S)).code == 250
     relay.recovered()

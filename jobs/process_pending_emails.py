@@ -78,12 +78,13 @@ async def sweep(runtime: Runtime, mine: set[Attempt], outcomes: Counter[str]) ->
             attempt = asyncio.create_task(send_claimed(runtime, claim))
             mine.add(attempt)
             runtime.sending.add(attempt)
-            attempt.add_done_callback(partial(_finished, runtime, mine, outcomes))
+            attempt.add_done_callback(partial(finished, runtime, mine, outcomes))
         if len(claims) < room:
             break
 
 
-def _finished(runtime: Runtime, mine: set[Attempt], outcomes: Counter[str], attempt: Attempt) -> None:
+def finished(runtime: Runtime, mine: set[Attempt], outcomes: Counter[str], attempt: Attempt) -> None:
+    """Count an attempt that has ended, and report a fault that kept it from being recorded."""
     runtime.sending.discard(attempt)
     mine.discard(attempt)
     if attempt.cancelled():

@@ -5,6 +5,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import asyncpg
@@ -12,14 +13,17 @@ from arq.connections import ArqRedis
 from motor.motor_asyncio import AsyncIOMotorDatabase
 
 from db import claims
-from db.claims import Claim
+from db.claims import Claim, Result
+from db.content import fetch_attachments, fetch_templates
+from db.pools import DATABASE_DOWN
+from fleet.batches import Batcher
 from fleet.leases import Leases
-from mail.outcome import Policy
+from mail.outcome import Decision, Delivery, Outcome, Phase, Policy, Status
 from mail.render import Sender
 from mail.smtp import Relays
 
 
-@dataclass(slots=True)
+@dataclass
 class Runtime:
     """The worker's connections, its identity and its rules. Times in seconds."""
 
@@ -40,16 +44,17 @@ class Runtime:
     session_retention_days: int
     stopping: asyncio.Event  # set by the first SIGTERM: claim nothing more
     redis_away: asyncio.Event  # set while Redis does not answer
+    sweep_wanted: asyncio.Event  # set when something may be due that no job will wake us for
     sending: set[asyncio.Task[Any]] = field(default_factory=set)  # attempts that a sweep started
-    sweep_wanted: asyncio.Event = field(default_factory=asyncio.Event)
+    suspects_wanted: asyncio.Event = field(default_factory=asyncio.Event)
     outcomes: Counter[str] = field(default_factory=Counter)  # totals since the start, by outcome
 
-    async def claim(self, email_ids: Sequence[int]) -> list[Claim]:
-        """Claim those of these e-mails that are due; see db.claims.claim."""
-        since = time.monotonic()
-        claimed = await claims.claim(self.pool, email_ids, **self._claimant())
-        self.leases.hold(claimed, since)
-        return claimed
+    def __post_init__(self) -> None:
+        """Group what concurrent e-mails ask of the databases into one call each."""
+        self.claim_one = Batcher(self._claim_each, orphaned=self._release)
+        self.record = Batcher(self._record_each)
+        self.fetch_template = Batcher(partial(fetch_templates, self.pool))
+        self.fetch_attachments = Batcher(partial(fetch_attachments, self.mongo), max_items=8)  # they may be large
 
     async def claim_due(self, limit: int) -> list[Claim]:
         """Claim up to limit due e-mails; see db.claims.claim_due."""
@@ -57,6 +62,42 @@ class Runtime:
         claimed = await claims.claim_due(self.pool, limit, **self._claimant())
         self.leases.hold(claimed, since)
         return claimed
+
+    async def claim_suspect(self) -> Claim | None:
+        """Claim one e-mail whose last worker was lost; see db.claims.claim_suspect."""
+        since = time.monotonic()
+        claim = await claims.claim_suspect(self.pool, **self._claimant())
+        self.leases.hold([claim] if claim else [], since)
+        return claim
+
+    async def _claim_each(self, email_ids: Sequence[int]) -> list[Claim | None]:
+        since = time.monotonic()
+        claimed = await claims.claim(self.pool, list(set(email_ids)), **self._claimant())
+        self.leases.hold(claimed, since)
+        by_id = {claim.email.id: claim for claim in claimed}
+        return [by_id.pop(email_id, None) for email_id in email_ids]  # one winner, also among our own jobs
+
+    async def _record_each(self, results: Sequence[Result]) -> list[bool | asyncpg.PostgresError]:
+        """Record; when PostgreSQL objects to the batch, one by one, so that one bad result spoils no other."""
+        try:
+            recorded = await claims.record(self.pool, results, worker=self.worker)
+        except DATABASE_DOWN:
+            raise
+        except asyncpg.PostgresError as error:
+            if len(results) == 1:
+                return [error]
+            return [answer for result in results for answer in await self._record_each([result])]
+        return [result.claim.key in recorded for result in results]
+
+    def _release(self, _: int, claim: Claim | None) -> None:
+        """Give back an e-mail that was claimed for a job which is gone."""
+        if claim is not None:
+            delivery = Delivery(Outcome.RELEASED, Phase.CLAIMED, error='the worker stopped')
+            result = Result(claim, delivery, Decision(Status.PENDING, 0.0, counts=False), 0.0)
+            releasing = asyncio.create_task(self.record(result))
+            releasing.add_done_callback(lambda _: self.leases.drop(claim))
+            self.sending.add(releasing)
+            releasing.add_done_callback(self.sending.discard)
 
     def _claimant(self) -> dict[str, Any]:
         return {

@@ -9,9 +9,8 @@ import structlog
 from arq import Retry
 from redis.exceptions import RedisError
 
-from db import claims
-from db.claims import Claim, LeaseLost, Result
-from db.content import ContentUnavailableError, fetch_content
+from db.claims import Claim, LeaseLost, Result, is_recorded
+from db.content import ContentUnavailableError
 from db.pools import DATABASE_DOWN
 from db.transitions import expire, state_of
 from jobs.runtime import Runtime
@@ -25,6 +24,7 @@ log = structlog.get_logger()
 CONTENT_RETRY_S = 15.0  # MongoDB away: long enough not to spin, short enough for a password reset
 RECORD_RETRY_S = 0.5
 DATABASE_RETRY_S = 2
+LAST_RECORD_S = 5.0
 UNSEEN_RETRY_S = 2.0
 LOCKED_RETRY_S = 0.2
 RENDER_IN_THREAD_BYTES = 256 * 1024  # base64 of more than this would hold up every other e-mail
@@ -44,17 +44,15 @@ async def send_email(ctx: dict[str, Any], email_id: int) -> JobResult:
     if type(email_id) is not int or not 0 < email_id < 2**63:
         log.warning('send_email refused', argument=repr(email_id)[:80])
         return _not_claimable(email_id, None, 'the id must be a positive integer')
-    if wait_s := runtime.relays.unavailable_for_s():
-        await send_later(runtime, email_id, wait_s, f'relay:{int(time.time() + wait_s)}')
-        return _not_claimable(email_id, 'pending', f'no relay is available for {wait_s:.0f} s')
     try:
-        claimed = await runtime.claim([email_id])
-        if not claimed:
-            return await explain_unclaimed(runtime, email_id)
+        relay_wait_s = runtime.relays.unavailable_for_s()
+        claim = None if relay_wait_s else await runtime.claim_one(email_id)
+        if claim is None:
+            return await explain_unclaimed(runtime, email_id, relay_wait_s)
     except DATABASE_DOWN as error:
         log.warning('job waits for PostgreSQL', email_id=email_id, error=str(error) or type(error).__name__)
         raise Retry(defer=DATABASE_RETRY_S) from error
-    return await send_claimed(runtime, claimed[0])
+    return await send_claimed(runtime, claim)
 
 
 async def send_claimed(runtime: Runtime, claim: Claim) -> JobResult:
@@ -75,13 +73,24 @@ async def send_claimed(runtime: Runtime, claim: Claim) -> JobResult:
             # left in 'sending', its lease would be renewed for ever.
             log.exception('unexpected error', phase=progress.phase)
             outcome = Outcome.UNCERTAIN if progress.reached_data_end else Outcome.DEFERRED
-            delivery = Delivery(outcome, progress.phase, progress.relay, error=f'{type(error).__name__}: {error}')
+            reason = f'{type(error).__name__}: {error}'
+            delivery = Delivery(outcome, progress.phase, progress.relay, error=reason, recipients=progress.recipients)
         policy = runtime.policy
         decision = decide(delivery, claim.attempt, claim.max_attempts, claim.email.email_type, policy)
+        recording = asyncio.ensure_future(
+            record_result(runtime, Result(claim, delivery, decision, time.monotonic() - started))
+        )
         try:
-            await record_result(runtime, Result(claim, delivery, decision, time.monotonic() - started))
+            try:
+                await asyncio.shield(recording)
+            except asyncio.CancelledError:  # what the relay has answered is still written down, if it can be soon
+                cancelled = True
+                await asyncio.wait_for(recording, LAST_RECORD_S)
         except LeaseLost as lost:
             return _lease_lost(runtime, claim, str(lost), delivery)
+        except TimeoutError:
+            log.error('stopped before PostgreSQL took the result', outcome=delivery.outcome)
+            raise asyncio.CancelledError from None
         _log_attempt(runtime, claim, delivery, decision, time.monotonic() - started)
         if cancelled:
             raise asyncio.CancelledError
@@ -99,7 +108,7 @@ async def attempt(runtime: Runtime, claim: Claim, progress: Progress) -> Deliver
     """
     progress.phase = Phase.CONTENT
     try:
-        content = await fetch_content(runtime.pool, runtime.mongo, claim.email)
+        content = await fetch_content(runtime, claim.email)
         progress.phase = Phase.RENDER
         rendered = await render_email(runtime, claim.email, content)
     except InvalidEmailError as error:
@@ -107,6 +116,25 @@ async def attempt(runtime: Runtime, claim: Claim, progress: Progress) -> Deliver
     except (ContentUnavailableError, *DATABASE_DOWN) as error:
         return Delivery(Outcome.RELEASED, progress.phase, error=str(error), retry_in_s=CONTENT_RETRY_S)
     return await deliver(runtime.relays, rendered, claim.settled, progress)
+
+
+async def fetch_content(runtime: Runtime, email: Email) -> Content:
+    """Fetch what the e-mail's row only refers to: its template and its attachments.
+
+    Raises:
+        InvalidEmailError: they do not exist.
+        ContentUnavailableError, asyncpg.PostgresError, OSError: MongoDB or PostgreSQL does not answer.
+    """
+    template, attachments = None, []
+    if email.template_id is not None:
+        template = await runtime.fetch_template(email.template_id)
+        if template is None:
+            raise InvalidEmailError(f'template {email.template_id} does not exist in email_templates')
+    if email.content_id is not None:
+        attachments = await runtime.fetch_attachments(email.content_id)
+        if not attachments:
+            raise InvalidEmailError(f'content {email.content_id} has no attachments in MongoDB')
+    return Content(template, attachments)
 
 
 async def render_email(runtime: Runtime, email: Email, content: Content) -> Rendered:
@@ -118,9 +146,12 @@ async def render_email(runtime: Runtime, email: Email, content: Content) -> Rend
 
 def cut_off(progress: Progress) -> Delivery:
     """Return the outcome of an attempt that a shutdown ended where it was."""
-    if progress.reached_data_end:
-        return Delivery(Outcome.UNCERTAIN, progress.phase, progress.relay, error='the worker stopped before the reply')
-    return Delivery(Outcome.RELEASED, progress.phase, progress.relay, error='the worker stopped', retry_in_s=0.0)
+    outcome, error = (
+        (Outcome.UNCERTAIN, 'the worker stopped before the reply')
+        if progress.reached_data_end
+        else (Outcome.RELEASED, 'the worker stopped')
+    )
+    return Delivery(outcome, progress.phase, progress.relay, error=error, recipients=progress.recipients)
 
 
 async def record_result(runtime: Runtime, result: Result) -> None:
@@ -137,9 +168,11 @@ async def record_result(runtime: Runtime, result: Result) -> None:
         while True:
             tries += 1
             try:
-                recorded = await claims.record(runtime.pool, [result], worker=runtime.worker)
+                recorded = await runtime.record(result)
+                if isinstance(recorded, Exception):
+                    raise recorded
                 # A try whose answer was lost may have been committed all the same.
-                if claim.key in recorded or (tries > 1 and await claims.is_recorded(runtime.pool, result)):
+                if recorded or (tries > 1 and await is_recorded(runtime.pool, result)):
                     return
                 break
             except DATABASE_DOWN as error:
@@ -164,8 +197,12 @@ async def send_later(runtime: Runtime, email_id: int, in_s: float, job_key: str)
         log.warning('retry left to the sweep', email_id=email_id, error=str(error))
 
 
-async def explain_unclaimed(runtime: Runtime, email_id: int) -> JobResult:
-    """Say why an e-mail could not be claimed, and see to it that it is sent when it can be."""
+async def explain_unclaimed(runtime: Runtime, email_id: int, relay_wait_s: float = 0.0) -> JobResult:
+    """Say why an e-mail was not claimed, and see to it that it is sent when it can be.
+
+    Args:
+        relay_wait_s: How long no relay can be used: then nothing was tried.
+    """
     state = await state_of(runtime.pool, email_id)
     if state is None:
         # A producer that enqueues before it commits is early, not wrong: look once more.
@@ -177,12 +214,18 @@ async def explain_unclaimed(runtime: Runtime, email_id: int) -> JobResult:
     if state['past_expiry'] and await expire(runtime.pool, [email_id]):
         return _not_claimable(email_id, 'expired', 'its expires_at is over')
     due_in_s = state['due_in_s']
+    if state['lost_attempts'] and due_in_s is not None and due_in_s <= 0:
+        runtime.suspects_wanted.set()
+        return _not_claimable(email_id, status, 'its last worker was lost; such e-mails are sent one at a time')
     exhausted = status != 'pending' and state['attempts'] >= state['max_attempts']
+    if status == 'pending' and due_in_s is None:
+        due_in_s = 0.0
     if status in ('pending', 'failed', 'uncertain') and due_in_s is not None and not exhausted:
         # Less than zero: it came due, or was released, between the claim and this look; or somebody has the row locked.
-        wait_s = max(due_in_s, LOCKED_RETRY_S)
-        await send_later(runtime, email_id, wait_s, f'due:{int(time.time() + wait_s)}')
-        return _not_claimable(email_id, status, f'not due for {wait_s:.1f} s')
+        wait_s = max(due_in_s, relay_wait_s, LOCKED_RETRY_S)
+        await send_later(runtime, email_id, wait_s, f'due:{int((time.time() + wait_s) * 1000)}')
+        what = 'no relay is available' if relay_wait_s > due_in_s else 'not due'
+        return _not_claimable(email_id, status, f'{what} for {wait_s:.1f} s')
     reasons = {
         'sending': f'held by {state["claimed_by"]}',
         'failed': 'dead: no further automatic attempt',

@@ -1,32 +1,62 @@
-"""Sweep when somebody asks for it, and on a short interval while Redis is away."""
+"""Background sweeps: when somebody asks for one, while Redis is away, and one by one for suspects."""
 
 import asyncio
 import contextlib
 from collections import Counter
+from functools import partial
 from typing import Any
 
 import structlog
 
 from db.pools import DATABASE_DOWN
-from jobs.process_pending_emails import sweep
+from jobs.process_pending_emails import finished, sweep
 from jobs.runtime import Runtime
+from jobs.send_email import send_claimed
 
 log = structlog.get_logger()
 
 AWAY_EVERY_S = 1.0
+SUSPECTS_EVERY_S = 5.0
+SUSPECT_PATIENCE_S = 2.0
 
 
 async def keep_sweeping(ctx: dict[str, Any]) -> None:
     """Wait for runtime.sweep_wanted, or for Redis to be away; sweep; until the worker stops."""
     runtime: Runtime = ctx['runtime']
     while not runtime.stopping.is_set():
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(AWAY_EVERY_S):
-                await runtime.sweep_wanted.wait()
+        await _wait(runtime.sweep_wanted, AWAY_EVERY_S)
         if not (runtime.sweep_wanted.is_set() or runtime.redis_away.is_set()):
             continue
         runtime.sweep_wanted.clear()
         try:
             await sweep(runtime, set(), Counter())
-        except (TimeoutError, *DATABASE_DOWN) as error:
+        except DATABASE_DOWN as error:
             log.warning('sweep waits for PostgreSQL', error=str(error) or type(error).__name__)
+            runtime.sweep_wanted.set()
+            await asyncio.sleep(AWAY_EVERY_S)
+
+
+async def keep_sending_suspects(ctx: dict[str, Any]) -> None:
+    """Send e-mails whose last worker was lost, one at a time; until the worker stops."""
+    runtime: Runtime = ctx['runtime']
+    while not runtime.stopping.is_set():
+        try:
+            while not runtime.stopping.is_set() and not runtime.relays.unavailable_for_s():
+                claim = await runtime.claim_suspect()
+                if claim is None:
+                    break
+                attempt = asyncio.create_task(send_claimed(runtime, claim))
+                runtime.sending.add(attempt)
+                attempt.add_done_callback(partial(finished, runtime, set(), Counter()))
+                # What kills a worker does so at once; one whose relay is slow must not hold up the others.
+                await asyncio.wait({attempt}, timeout=SUSPECT_PATIENCE_S)
+        except DATABASE_DOWN as error:
+            log.warning('suspects wait for PostgreSQL', error=str(error) or type(error).__name__)
+        await _wait(runtime.suspects_wanted, SUSPECTS_EVERY_S)
+        runtime.suspects_wanted.clear()
+
+
+async def _wait(event: asyncio.Event, timeout_s: float) -> None:
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(timeout_s):
+            await event.wait()

@@ -1,15 +1,14 @@
 """One e-mail to one relay, and to the next if the first cannot take it."""
 
-import asyncio
 import re
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-
-import aiosmtplib
 
 from mail.envelope import Envelope
 from mail.outcome import Delivery, Outcome, Phase, Reply, classify
 from mail.render import Rendered
+from mail.session import RelayGoneError, Session
 from mail.smtp import Connection, Relay, RelayError, RelayOptions, RelayRefusedError, Relays
 
 # Replies to MAIL that speak of our login, not of the e-mail (RFC 4954, 4 and 6).
@@ -26,6 +25,8 @@ class Progress:
 
     phase: Phase = Phase.CLAIMED
     relay: str | None = None
+    # What is known of several recipients so far, for whoever has to record an attempt that was cut off.
+    recipients: 'Settled | None' = None
     # Called just before DATA; raises when this worker no longer holds the e-mail.
     before_data: Callable[[], None] = field(default=lambda: None)
 
@@ -33,10 +34,6 @@ class Progress:
     def reached_data_end(self) -> bool:
         """Whether the relay may have the whole message while we do not know its answer."""
         return self.phase is Phase.BODY_SENT
-
-
-class RelayGoneError(Exception):
-    """The connection failed before the final dot: the relay does not have the message."""
 
 
 async def deliver(relays: Relays, rendered: Rendered, settled: Settled, progress: Progress) -> Delivery:
@@ -50,11 +47,10 @@ async def deliver(relays: Relays, rendered: Rendered, settled: Settled, progress
     Returns:
         The outcome for the e-mail as a whole; RELEASED with a waiting time when no relay could be asked at all.
     """
-    open_recipients = tuple(r for r in rendered.envelope.recipients if settled.get(r, (None,))[0] not in FINAL)
-    attempt = _Attempt(rendered, open_recipients, dict(settled))
+    attempt = _Attempt(rendered, open_recipients(rendered.envelope.recipients, settled), dict(settled), progress)
     for relay in relays.available():
         progress.relay = relay.name
-        delivery = await attempt.on(relay, progress)
+        delivery = await attempt.on(relay)
         if delivery.outcome not in (Outcome.DEFERRED, Outcome.RELEASED):
             return delivery
     return attempt.conclude(relays.unavailable_for_s())
@@ -63,17 +59,31 @@ async def deliver(relays: Relays, rendered: Rendered, settled: Settled, progress
 FINAL = frozenset({Outcome.ACCEPTED, Outcome.REJECTED})
 
 
+def open_recipients(recipients: tuple[str, ...], settled: Settled) -> tuple[str, ...]:
+    """Return who is still to get the e-mail.
+
+    When an operator has everything settled tried again: those who were refused; and everybody when nobody was.
+    """
+    for given_up in (FINAL, {Outcome.ACCEPTED}):
+        left = tuple(r for r in recipients if settled.get(r, (None,))[0] not in given_up)
+        if left:
+            return left
+    return recipients
+
+
 class _Attempt:
     """The relays' answers so far."""
 
-    def __init__(self, rendered: Rendered, recipients: tuple[str, ...], settled: Settled) -> None:
+    def __init__(self, rendered: Rendered, recipients: tuple[str, ...], settled: Settled, progress: Progress) -> None:
+        self.progress = progress
         self.rendered = rendered
         self.recipients = recipients
         self.settled = settled
         self.several = len(rendered.envelope.recipients) > 1
         self.failures: list[Delivery] = []
 
-    async def on(self, relay: Relay, progress: Progress) -> Delivery:
+    async def on(self, relay: Relay) -> Delivery:
+        progress = self.progress
         envelope = Envelope(self.rendered.envelope.sender, self.recipients)
         try:
             answers = await _transact(relay, envelope, self.rendered.message, progress)
@@ -95,6 +105,8 @@ class _Attempt:
         """Join the answers for each recipient into one: what is still open decides, then what was accepted."""
         for recipient, (outcome, reply) in answers.items():
             self.settled[recipient] = (outcome, str(reply))
+        if self.several:
+            self.progress.recipients = self.settled
         for outcome in (Outcome.UNCERTAIN, Outcome.DEFERRED, Outcome.ACCEPTED, Outcome.REJECTED):
             replies = [reply for o, reply in answers.values() if o is outcome]
             if replies:
@@ -159,61 +171,92 @@ async def _dialogue(
         RelayGoneError: the connection failed before the final dot was sent.
         RelayRefusedError: 421, or an objection to our login.
     """
+    session = connection.session
     everyone = envelope.recipients
-    progress.phase = Phase.MAIL
-    size = _size_limit(connection)
-    if size and len(message) > size:
+    if 0 < session.size_limit_bytes < len(message):
         connection.reusable = True
-        reply = Reply(552, f"5.3.4 message of {len(message)} bytes is over the relay's limit of {size}")
+        reply = Reply(552, f"5.3.4 message of {len(message)} bytes is over the relay's {session.size_limit_bytes}")
         return dict.fromkeys(everyone, (Outcome.REJECTED, reply))
-    reply = await _command(connection, options, f'MAIL FROM:<{envelope.sender}>')
+    progress.before_data()
+    commands = _Commands(session, options)
+    commands.queue(f'MAIL FROM:<{envelope.sender}>', *(f'RCPT TO:<{recipient}>' for recipient in everyone), 'DATA')
+
+    progress.phase = Phase.MAIL
+    reply = await commands.next()
     if reply.code in AUTH_CODES:
         raise RelayRefusedError(f'{options.name} wants another login: {reply}', reply)
     if (outcome := classify(reply)) is not Outcome.ACCEPTED:
-        await _reset(connection, options)
+        await _withdraw(connection, commands)
         return dict.fromkeys(everyone, (outcome, reply))
 
     progress.phase = Phase.RCPT
     answers: Answers = {}
     for recipient in everyone:
-        reply = await _command(connection, options, f'RCPT TO:<{recipient}>')
+        reply = await commands.next()
         answers[recipient] = (classify(reply), reply)
     accepted = [recipient for recipient, (outcome, _) in answers.items() if outcome is Outcome.ACCEPTED]
     if not accepted:
-        await _reset(connection, options)
+        await _withdraw(connection, commands)
         return answers
 
     progress.phase = Phase.DATA
-    progress.before_data()
-    reply = await _command(connection, options, 'DATA')
+    reply = await commands.next()
     if reply.code != 354:
         outcome = classify(reply)
-        await _reset(connection, options)
+        await _withdraw(connection, commands)
         return answers | dict.fromkeys(accepted, (Outcome.DEFERRED if outcome is Outcome.ACCEPTED else outcome, reply))
 
+    progress.before_data()
     outcome, reply = await _send_body(connection, options, message, progress)
     return answers | dict.fromkeys(accepted, (outcome, reply))
 
 
-async def _command(connection: Connection, options: RelayOptions, line: str) -> Reply:
-    try:
-        response = await connection.client.execute_command(line.encode(), timeout=options.command_timeout_s)
-    except aiosmtplib.SMTPResponseException as error:
-        raise RelayGoneError(f'unreadable reply to {line.split(":", maxsplit=1)[0]}: {error.message}') from error
-    except (aiosmtplib.SMTPException, OSError) as error:
-        raise RelayGoneError(f'{line.split(":", maxsplit=1)[0]}: {error}') from error
-    reply = Reply(response.code, response.message)
-    if reply.code == 421:
-        raise RelayRefusedError(f'{options.name} sends us away: {reply}', reply)
-    return reply
+class _Commands:
+    """Commands in their order: all at once where the relay takes that (RFC 2920), one by one elsewhere."""
+
+    def __init__(self, session: Session, options: RelayOptions) -> None:
+        self._session = session
+        self._options = options
+        self._unsent: deque[str] = deque()
+        self._unanswered: deque[str] = deque()
+
+    def queue(self, *lines: str) -> None:
+        if 'pipelining' in self._session.extensions:
+            self._unanswered += lines
+            self._session.write('\r\n'.join((*lines, '')).encode())
+        else:
+            self._unsent += lines
+
+    async def next(self) -> Reply:
+        """Return the reply to the next command."""
+        if not self._unanswered:
+            self._unanswered.append(self._unsent.popleft())
+            self._session.write(f'{self._unanswered[0]}\r\n'.encode())
+        verb = self._unanswered.popleft().partition(':')[0]
+        try:
+            reply = await self._session.reply(self._options.command_timeout_s)
+        except RelayGoneError as error:
+            raise RelayGoneError(f'{verb}: {error}') from error
+        if reply.code == 421:
+            raise RelayRefusedError(f'{self._options.name} sends us away: {reply}', reply)
+        return reply
+
+    async def rest(self) -> list[Reply]:
+        """Return the replies to what was sent already; what was not is dropped."""
+        self._unsent.clear()
+        return [await self.next() for _ in range(len(self._unanswered))]
 
 
-async def _reset(connection: Connection, options: RelayOptions) -> None:
+async def _withdraw(connection: Connection, commands: _Commands) -> None:
     """Bring the connection back to its start, so that it can carry the next e-mail."""
     try:
-        connection.reusable = (await _command(connection, options, 'RSET')).code == 250
+        rest = await commands.rest()
+        if rest and rest[-1].code == 354:
+            return  # DATA was sent along and taken without a recipient: only closing takes it back for certain
+        commands.queue('RSET')
+        connection.reusable = (await commands.next()).code == 250
     except (RelayGoneError, RelayRefusedError):
-        connection.close()  # the answer we have stands; only the connection is lost
+        connection.reusable = False  # the answer we have stands; only the connection is lost
 
 
 async def _send_body(
@@ -224,42 +267,22 @@ async def _send_body(
     All but the last chunk is sent and flushed first. Until that last write, which ends in the dot, a failure leaves no
     doubt: the relay cannot have the message. From then on until its reply nobody can know.
     """
-    protocol = connection.client.protocol
-    if protocol is None or protocol.transport is None:
-        raise RelayGoneError('the connection closed after DATA')
+    session = connection.session
     data = LEADING_DOT.sub(b'..', message) + (b'' if message.endswith(b'\r\n') else b'\r\n') + b'.\r\n'
     progress.phase = Phase.BODY
     last = max(0, len(data) - BODY_CHUNK_BYTES)
-    try:
-        if last:
-            writer = asyncio.StreamWriter(protocol.transport, protocol, None, asyncio.get_running_loop())  # type: ignore[arg-type]
-            async with asyncio.timeout(options.body_timeout_s):
-                for start in range(0, last, BODY_CHUNK_BYTES):
-                    writer.write(data[start : min(start + BODY_CHUNK_BYTES, last)])
-                    await writer.drain()
-        protocol.write(data[last:])
-    except (aiosmtplib.SMTPException, OSError) as error:
-        connection.close()
-        raise RelayGoneError(f'while sending the body: {error or type(error).__name__}') from error
-    # No await between the write above and here: a cancellation must never see BODY after the dot is on its way.
+    for start in range(0, last, BODY_CHUNK_BYTES):
+        session.write(data[start : min(start + BODY_CHUNK_BYTES, last)])
+        await session.flush(options.body_timeout_s)
+    session.write(data[last:])
+    # No await since the write: a cancellation must never see BODY after the dot is on its way.
     progress.phase = Phase.BODY_SENT
     try:
-        response = await protocol.read_response(timeout=options.reply_timeout_s)
-    except aiosmtplib.SMTPResponseException as error:
-        connection.close()
-        return Outcome.UNCERTAIN, Reply(0, f'unreadable reply to the final dot: {error.message}')
-    except (aiosmtplib.SMTPException, OSError) as error:
-        connection.close()
+        reply = await session.reply(options.reply_timeout_s)
+    except RelayGoneError as error:
         return Outcome.UNCERTAIN, Reply(0, f'no reply to the final dot: {error}')
     progress.phase = Phase.REPLIED
-    reply = Reply(response.code, response.message)
     if reply.code == 421:
         raise RelayRefusedError(f'{options.name} sends us away: {reply}', reply)
     connection.reusable = True
     return classify(reply), reply
-
-
-def _size_limit(connection: Connection) -> int:
-    """Return the relay's SIZE (RFC 1870) in bytes, 0 for none."""
-    announced = connection.client.esmtp_extensions.get('size', '')
-    return int(announced) if announced.isdigit() else 0

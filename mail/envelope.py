@@ -1,5 +1,6 @@
 """What an e-mail is before it becomes bytes: its values, its addresses and who they are given to."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -10,7 +11,15 @@ from email_validator import EmailNotValidError, validate_email
 
 HEADERS = HeaderRegistry()
 PUBLIC_SUFFIX = '.example.com'
+# Nearly every address; email-validator takes 0.1 ms to say the same.
+PLAIN_ADDRESS = re.compile(
+    r"(?=.{1,64}@.{1,190}$)[\w!#$%&'*+/=?^`{|}~-]+(\.[\w!#$%&'*+/=?^`{|}~-]+)*@"
+    r'([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z]{2,63}',
+    re.ASCII | re.IGNORECASE,
+)
+QUOTED_PAIR = re.compile(r'\\(.)')
 MAX_RECIPIENTS = 100  # RFC 5321, 4.5.3.1.8: the number every relay must take
+MAX_RECIPIENT_CHARS = MAX_RECIPIENTS * 320  # and names
 MAX_SUBJECT_CHARS = 988  # RFC 5322, 2.1.1: a line of 998 less the header's name
 
 
@@ -79,21 +88,28 @@ def parse_recipients(recipient: str) -> list[Address]:
     Raises:
         InvalidEmailError: names the part that is no address.
     """
+    if len(recipient) > MAX_RECIPIENT_CHARS:
+        raise InvalidEmailError(f'recipient: {len(recipient)} characters, at most {MAX_RECIPIENT_CHARS} are allowed')
     refuse_control_characters('recipient', recipient)
     found: dict[str, Address] = {}
-    for name, address in _split_list(recipient):
+    for name, address in split_list(recipient):
+        refuse_control_characters('recipient', name)  # RFC 2047 can hide them
         spec = ascii_address(address)
-        found.setdefault(spec.casefold(), Address(display_name=name, addr_spec=spec))
+        local, _, domain = spec.rpartition('@')
+        found.setdefault(spec.casefold(), Address(display_name=name, username=_unquoted(local), domain=domain))
     if len(found) > MAX_RECIPIENTS:
         raise InvalidEmailError(f'recipient: {len(found)} addresses, at most {MAX_RECIPIENTS} are allowed')
     return list(found.values())
 
 
-def _split_list(recipient: str) -> list[tuple[str, str]]:
+def split_list(recipient: str) -> list[tuple[str, str]]:
     """Split an RFC 5322 address list into names and addresses, unchecked."""
     if not any(c in recipient for c in ',<>"();:'):
         return [('', recipient.strip())]  # one plain address: nearly always
-    header: Any = HEADERS('To', recipient)  # its class is made at run time
+    try:
+        header: Any = HEADERS('To', recipient)  # its class is made at run time
+    except ValueError as error:
+        raise InvalidEmailError(f'recipient: {recipient[:80]!r}: {error}') from error
     if header.defects or not header.addresses:
         why = '; '.join(str(defect) for defect in header.defects) or 'no address found'
         raise InvalidEmailError(f'recipient: {recipient[:80]!r} is not a list of e-mail addresses: {why}')
@@ -106,6 +122,8 @@ def ascii_address(address: str) -> str:
     Raises:
         InvalidEmailError: with email-validator's explanation.
     """
+    if PLAIN_ADDRESS.fullmatch(address):
+        return address
     try:
         # Asked about a subdomain of example.com, email-validator checks the syntax of private domains (.local,
         # localhost) like any other; whether they can be delivered to is for the relay to say.
@@ -117,14 +135,20 @@ def ascii_address(address: str) -> str:
     return f'{checked.ascii_email}'.removesuffix(PUBLIC_SUFFIX)
 
 
+def _unquoted(local: str) -> str:
+    return QUOTED_PAIR.sub(r'\1', local[1:-1]) if local.startswith('"') else local
+
+
 def refuse_control_characters(name: str, value: str) -> None:
-    """Refuse CR, LF and NUL, with which a value could end its header and begin another.
+    """Refuse CR, LF and NUL, with which a value could end its header and begin another, and what no encoding has.
 
     Raises:
         InvalidEmailError: names the field.
     """
     if any(c in value for c in '\r\n\0'):
         raise InvalidEmailError(f'{name}: must not contain CR, LF or NUL')
+    if any('\ud800' <= c <= '\udfff' for c in value):
+        raise InvalidEmailError(f'{name}: contains half a character (a lone surrogate)')
 
 
 # Header fields that this program makes itself; an extra header must not contradict them.
@@ -140,6 +164,8 @@ def check_headers(headers: Mapping[str, Any]) -> None:
     Raises:
         InvalidEmailError: names the field that is malformed or reserved.
     """
+    if len({name.lower() for name in headers}) < len(headers):
+        raise InvalidEmailError('headers: a field is given twice')
     for name, value in headers.items():
         if not (name and all(33 <= ord(c) <= 126 and c != ':' for c in name)):
             raise InvalidEmailError(f'headers: {name!r} is not a header field name')

@@ -2,11 +2,10 @@
 
 import functools
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from email.headerregistry import Address
-from email.message import EmailMessage
-from email.policy import SMTP
+from email.utils import format_datetime
 from typing import Any
 
 import jinja2
@@ -19,13 +18,13 @@ from mail.envelope import (
     Email,
     Envelope,
     InvalidEmailError,
+    ascii_address,
     check_headers,
     parse_recipients,
     refuse_control_characters,
+    split_list,
 )
-
-# Seven-bit bodies pass every relay, also one without 8BITMIME.
-POLICY = SMTP.clone(cte_type='7bit')
+from mail.mime import address, attachment_part, body_part, header, multipart
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,62 +53,57 @@ def render(email: Email, content: Content, sender: Sender, max_bytes: int) -> Re
     """
     recipients = parse_recipients(email.recipient)
     subject, text, html = _bodies(email, content)
-    message = EmailMessage(policy=POLICY)
     try:
-        _set_headers(message, email, sender, recipients, subject)
-        _set_bodies(message, text, html)
-        for attachment in content.attachments:
-            _attach(message, attachment)
-        as_bytes = message.as_bytes()
-    except (ValueError, LookupError, UnicodeError) as error:
-        # The email package's own objections: a malformed content type, a lone surrogate, an unknown charset.
-        raise (error if isinstance(error, InvalidEmailError) else InvalidEmailError(f'message: {error}')) from error
-    if len(as_bytes) > max_bytes:
-        raise InvalidEmailError(f'message: {len(as_bytes)} bytes, at most {max_bytes} are allowed (EMAIL_MAX_BYTES)')
-    return Rendered(Envelope(sender.address, tuple(address.addr_spec for address in recipients)), as_bytes)
+        head = _headers(email, sender, recipients, subject)
+        body = _body(email, text, html, content.attachments)
+    except (ValueError, LookupError) as error:
+        # A malformed content type, a header word without end, half a character (a lone surrogate).
+        raise error if isinstance(error, InvalidEmailError) else InvalidEmailError(f'message: {error}') from error
+    message = head + body
+    if len(message) > max_bytes:
+        raise InvalidEmailError(f'message: {len(message)} bytes, at most {max_bytes} are allowed (EMAIL_MAX_BYTES)')
+    return Rendered(Envelope(sender.address, tuple(to.addr_spec for to in recipients)), message)
 
 
-def _set_headers(message: EmailMessage, email: Email, sender: Sender, recipients: list[Address], subject: str) -> None:
-    message['From'] = Address(display_name=sender.name or '', addr_spec=sender.address)
-    message['To'] = recipients
-    message['Subject'] = subject
-    if email.message_date is not None:
-        message['Date'] = email.message_date
-    message['Message-ID'] = email.message_id
+def _headers(email: Email, sender: Sender, recipients: list[Address], subject: str) -> bytes:
+    """Return all header fields but those of the content."""
     extra = _json_object('headers', email.headers)
     check_headers(extra)
+    extra = {name: _with_addresses(value) if name.lower() in ADDRESS_FIELDS else value for name, value in extra.items()}
     # RFC 3834: nobody's out-of-office reply should answer a machine.
-    message['Auto-Submitted'] = extra.pop('Auto-Submitted', 'auto-generated')
-    for name, value in extra.items():
-        message[name] = value
+    fields = {
+        'From': address(sender.name or '', sender.address),
+        'To': ', '.join(address(to.display_name, to.addr_spec) for to in recipients),
+        'Subject': subject,
+        'Date': format_datetime(email.message_date) if email.message_date else None,
+        'Message-ID': email.message_id,
+        'Auto-Submitted': 'auto-generated',
+        'MIME-Version': '1.0',
+    }
+    replaced = {name.lower() for name in extra}
+    fields = {name: value for name, value in fields.items() if name.lower() not in replaced} | extra
+    return b''.join(header(name, value) for name, value in fields.items() if value is not None)
 
 
-def _set_bodies(message: EmailMessage, text: str | None, html: str | None) -> None:
-    if text is None and html is None:
-        raise InvalidEmailError('body: there is neither a text nor an HTML body')
-    if text is not None:
-        message.set_content(text)
-    if html is not None:
-        if text is None:
-            message.set_content(html, subtype='html')
-        else:
-            message.add_alternative(html, subtype='html')
+# Extra fields whose value is an address list: only the names in it may be encoded.
+ADDRESS_FIELDS = frozenset({'reply-to', 'errors-to', 'disposition-notification-to', 'return-receipt-to'})
 
 
-def _attach(message: EmailMessage, attachment: Attachment) -> None:
-    maintype, slash, subtype = attachment.content_type.partition('/')
-    if not (slash and maintype and subtype):
-        raise InvalidEmailError(f'attachment {attachment.filename!r}: {attachment.content_type!r} is no content type')
-    if maintype in ('multipart', 'message'):
-        maintype, subtype = 'application', 'octet-stream'  # opaque to us, so sent as such
-    refuse_control_characters(f'attachment {attachment.filename!r}', attachment.filename + (attachment.cid or ''))
-    message.add_attachment(
-        attachment.data,
-        maintype=maintype,
-        subtype=subtype,
-        filename=attachment.filename,
-        cid=f'<{attachment.cid}>' if attachment.cid else None,
+def _with_addresses(value: str) -> str:
+    return (
+        value if value.isascii() else ', '.join(address(name, ascii_address(spec)) for name, spec in split_list(value))
     )
+
+
+def _body(email: Email, text: str | None, html: str | None, attachments: Sequence[Attachment]) -> bytes:
+    """Return the content's header fields, an empty line and the content."""
+    bodies = [body_part(body, subtype) for body, subtype in ((text, 'plain'), (html, 'html')) if body is not None]
+    if not bodies:
+        raise InvalidEmailError('body: there is neither a text nor an HTML body')
+    body = bodies[0] if len(bodies) == 1 else multipart('alternative', bodies, email.message_id)
+    if not attachments:
+        return body
+    return multipart('mixed', [body, *(attachment_part(a) for a in attachments)], email.message_id)
 
 
 def _bodies(email: Email, content: Content) -> tuple[str, str | None, str | None]:
@@ -144,10 +138,24 @@ def _json_object(name: str, text: str | None) -> dict[str, Any]:
     return value
 
 
+MAX_PRODUCT = 10_000_000
+
+
 # Sandboxed: whoever may edit a template must not be able to run code in the worker. Strict: a missing variable is an
 # error that names it, never a blank in somebody's receipt.
-_TEXT = SandboxedEnvironment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True, autoescape=False)
-_HTML = SandboxedEnvironment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True, autoescape=True)
+class _Sandbox(SandboxedEnvironment):
+    intercepted_binops = frozenset({'*', '**'})
+
+    def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
+        """Refuse products that would fill the memory: 'x' * 10**9."""
+        sizes = [len(value) if hasattr(value, '__len__') else abs(value) for value in (left, right)]
+        if (operator == '**' and max(sizes) > 1000) or sizes[0] * sizes[1] > MAX_PRODUCT:
+            raise OverflowError(f'the result of {operator} is too large')
+        return super().call_binop(context, operator, left, right)
+
+
+_TEXT = _Sandbox(undefined=jinja2.StrictUndefined, keep_trailing_newline=True, autoescape=False)
+_HTML = _Sandbox(undefined=jinja2.StrictUndefined, keep_trailing_newline=True, autoescape=True)
 
 
 @functools.lru_cache(maxsize=512)

@@ -5,12 +5,13 @@ import contextlib
 import ssl
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 import aiosmtplib
 
 from mail.outcome import Reply
+from mail.session import Session, take_over
 
 # Doubled with every failure in a row. Short, because a relay that restarts is back in seconds.
 COOL_DOWN_BASE_S = 2.0
@@ -37,7 +38,7 @@ class RelayOptions:
     tls: Tls
     tls_context: ssl.SSLContext | None = None
     username: str | None = None
-    password: str | None = None
+    password: str | None = field(default=None, repr=False)
     local_hostname: str | None = None
     max_connections: int = 10
     idle_timeout_s: float = 30.0
@@ -66,8 +67,8 @@ class RelayRefusedError(RelayError):
 class Connection:
     """One connection to a relay, ready for MAIL."""
 
-    def __init__(self, client: aiosmtplib.SMTP) -> None:
-        self.client = client
+    def __init__(self, session: Session) -> None:
+        self.session = session
         self.messages = 0
         self.idle_since = time.monotonic()
         self.reusable = False  # set by the transaction that left it in a known state
@@ -77,9 +78,17 @@ class Connection:
         """Whether this connection has carried no message yet."""
         return self.messages == 0
 
+    @property
+    def usable(self) -> bool:
+        """Whether a transaction may begin on it."""
+        return self.session.is_open and not self.session.has_unread
+
     def close(self) -> None:
-        """Close without QUIT: nothing is owed to the relay, and waiting for its 221 would cost time."""
-        self.client.close()
+        """Close in order when the connection is in a known state, at once otherwise."""
+        if self.reusable and self.usable:
+            self.session.close()
+        else:
+            self.session.abort()
 
 
 class Relay:
@@ -112,11 +121,13 @@ class Relay:
 
     def cool_down(self, reason: str) -> None:
         """Leave the relay alone for a while, longer after each failure in a row."""
+        self.last_error = reason
+        if self._cool_until > time.monotonic():
+            return  # one of many that the same outage failed
         self._failures += 1
         # 2**64 is far beyond the cap and still a float.
         pause_s = min(COOL_DOWN_MAX_S, COOL_DOWN_BASE_S * 2.0 ** min(self._failures - 1, 64))
         self._cool_until = time.monotonic() + pause_s
-        self.last_error = reason
         self.close_idle(older_than_s=0)
 
     def recovered(self) -> None:
@@ -147,21 +158,33 @@ class Relay:
     def _take_idle(self) -> Connection | None:
         while self._idle:
             connection = self._idle.pop()
-            if connection.client.is_connected:
+            if connection.usable:
                 connection.reusable = False
                 return connection
+            connection.close()
         return None
 
     def _give_back(self, connection: Connection) -> None:
         connection.messages += 1
-        usable = connection.reusable and connection.client.is_connected
-        if usable and connection.messages < MAX_MESSAGES_PER_CONNECTION:
+        if connection.reusable and connection.usable and connection.messages < MAX_MESSAGES_PER_CONNECTION:
             connection.idle_since = time.monotonic()
             self._idle.append(connection)
         else:
             connection.close()
 
     async def _connect(self) -> Connection:
+        try:
+            connection = await self._open()
+        except RelayError:
+            if _is_cancelled():
+                raise asyncio.CancelledError from None
+            raise
+        if _is_cancelled():
+            connection.session.abort()
+            raise asyncio.CancelledError
+        return connection
+
+    async def _open(self) -> Connection:
         options = self.options
         client = aiosmtplib.SMTP(
             hostname=options.host,
@@ -172,47 +195,49 @@ class Relay:
             local_hostname=options.local_hostname,
             timeout=options.connect_timeout_s,
         )
+        taken_over = False
         try:
             await client.connect()
             await client.ehlo()
+            await self._log_in(client)
+            if client.transport is None:
+                raise RelayError(f'{self.name} closed the connection')
+            session = take_over(client.transport, client.esmtp_extensions)
+            taken_over = True
         except aiosmtplib.SMTPResponseException as error:
-            client.close()
             reply = Reply(error.code, error.message)
             if reply.code == 421:
                 raise RelayRefusedError(f'{self.name} sends us away: {reply}', reply) from error
             raise RelayError(f'{self.name} refused the connection: {reply}') from error
         except (aiosmtplib.SMTPException, OSError, ValueError) as error:
-            client.close()
             raise RelayError(f'{self.name} ({options.host}:{options.port}): {error}') from error
-        except BaseException:
-            client.close()
-            raise
-        await self._log_in(client)
-        return Connection(client)
+        finally:
+            if not taken_over:
+                client.close()
+        return Connection(session)
 
     async def _log_in(self, client: aiosmtplib.SMTP) -> None:
-        if self.options.username is None:
+        """Log in by the first method both sides know; aiosmtplib's own login tries all, and loses a 421 on the way."""
+        username, password = self.options.username, self.options.password or ''
+        if username is None:
             return
+        methods = {'cram-md5': client.auth_crammd5, 'plain': client.auth_plain, 'login': client.auth_login}
+        offered = [methods[name] for name in client.supported_auth_methods if name in methods]
+        if not offered:
+            raise RelayRefusedError(f'{self.name} offers no AUTH that we know; SMTP_USER needs one')
         try:
-            await client.login(self.options.username, self.options.password or '')
-        except (aiosmtplib.SMTPServerDisconnected, aiosmtplib.SMTPTimeoutError, OSError) as error:
-            client.close()
-            raise RelayError(f'{self.name} went away during AUTH: {error}') from error
-        except aiosmtplib.SMTPException as error:
-            client.close()
-            reply = Reply(error.code, error.message) if isinstance(error, aiosmtplib.SMTPResponseException) else None
+            await offered[0](username, password)
+        except aiosmtplib.SMTPAuthenticationError as error:
+            reply = Reply(error.code, error.message)
             raise RelayRefusedError(
-                f'{self.name} does not accept our user name and password: {reply or error}', reply
+                f'{self.name} does not accept our user name and password: {reply}', reply
             ) from error
-        except BaseException:
-            client.close()
-            raise
 
     def close_idle(self, older_than_s: float | None = None) -> None:
         """Close connections unused for longer than this, the relay's idle timeout by default."""
         limit_s = self.options.idle_timeout_s if older_than_s is None else older_than_s
         now = time.monotonic()
-        stale = [c for c in self._idle if now - c.idle_since >= limit_s or not c.client.is_connected]
+        stale = [c for c in self._idle if now - c.idle_since >= limit_s or not c.usable]
         self._idle = [c for c in self._idle if c not in stale]
         for connection in stale:
             connection.close()
@@ -239,3 +264,13 @@ class Relays:
         """Close connections that nobody used for a while."""
         for relay in self._relays:
             relay.close_idle(older_than_s)
+
+
+def _is_cancelled() -> bool:
+    """Return whether this task was cancelled and does not know.
+
+    Before Python 3.12 asyncio.wait_for, which aiosmtplib uses, swallows a cancellation that comes together with its
+    result (python/cpython issue 86296).
+    """
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

@@ -1,1 +1,1 @@
-"""The same job as it was done before: Celery, SQLAlchemy and smtplib. Runs in `.venv-bench`, imports nothing of ours."""
+"""The same job as it was done before: Celery, SQLAlchemy and smtplib. Runs in `.venv-bench`."""

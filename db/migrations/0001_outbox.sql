@@ -28,26 +28,44 @@ CREATE TABLE IF NOT EXISTS outbound_emails (
     updated_at timestamptz NOT NULL DEFAULT now()
 );
 
--- An adopted table may keep local times without a zone, an enum for the status, or text for what we read as JSON.
--- Times are read as UTC, which is what a server running in UTC wrote. Text stays text: it is parsed when rendered.
+-- An adopted table may hold local times without a zone, an enum or a CHECK for the status, and columns too narrow for
+-- what a relay can say. Times are read as UTC, which is what a server running in UTC wrote. Our own CHECK and indexes
+-- take the place of those that name the old states.
 DO $adopt$
 DECLARE
-    col record;
+    found record;
     unknown text;
 BEGIN
-    FOR col IN
-        SELECT column_name FROM information_schema.columns
-        WHERE table_schema = current_schema() AND table_name = 'outbound_emails'
-          AND data_type = 'timestamp without time zone'
+    FOR found IN
+        SELECT conname FROM pg_constraint
+        WHERE conrelid = 'outbound_emails'::regclass AND contype = 'c' AND pg_get_constraintdef(oid) ~ '\ystatus\y'
     LOOP
-        EXECUTE format('ALTER TABLE outbound_emails ALTER COLUMN %1$I DROP DEFAULT, '
-                       'ALTER COLUMN %1$I TYPE timestamptz USING %1$I AT TIME ZONE ''UTC''', col.column_name);
+        EXECUTE format('ALTER TABLE outbound_emails DROP CONSTRAINT %I', found.conname);
     END LOOP;
     IF EXISTS (SELECT FROM information_schema.columns
                WHERE table_schema = current_schema() AND table_name = 'outbound_emails'
                  AND column_name = 'status' AND data_type = 'USER-DEFINED') THEN
+        FOR found IN
+            SELECT indexrelid::regclass AS name FROM pg_index
+            WHERE indrelid = 'outbound_emails'::regclass AND NOT indisprimary
+              AND pg_get_indexdef(indexrelid) ~ '\ystatus\y'
+        LOOP
+            EXECUTE format('DROP INDEX %s', found.name);
+        END LOOP;
         ALTER TABLE outbound_emails ALTER COLUMN status DROP DEFAULT, ALTER COLUMN status TYPE text USING status::text;
     END IF;
+    FOR found IN
+        SELECT column_name, data_type FROM information_schema.columns
+        WHERE table_schema = current_schema() AND table_name = 'outbound_emails'
+          AND data_type IN ('timestamp without time zone', 'character varying')
+    LOOP
+        IF found.data_type = 'character varying' THEN
+            EXECUTE format('ALTER TABLE outbound_emails ALTER COLUMN %I TYPE text', found.column_name);
+        ELSE
+            EXECUTE format('ALTER TABLE outbound_emails ALTER COLUMN %1$I DROP DEFAULT, '
+                           'ALTER COLUMN %1$I TYPE timestamptz USING %1$I AT TIME ZONE ''UTC''', found.column_name);
+        END IF;
+    END LOOP;
     SELECT string_agg(format('%s (%s rows)', status, n), ', ') INTO unknown
     FROM (SELECT status, count(*) AS n FROM outbound_emails
           WHERE status NOT IN ('pending', 'sending', 'sent', 'failed', 'uncertain', 'expired', 'cancelled')
@@ -123,6 +141,8 @@ CREATE INDEX outbound_emails_due ON outbound_emails (priority, next_retry_at)
     WHERE status IN ('pending', 'failed', 'uncertain') AND next_retry_at IS NOT NULL;
 CREATE INDEX outbound_emails_unscheduled ON outbound_emails (id) WHERE status = 'pending' AND next_retry_at IS NULL;
 CREATE INDEX outbound_emails_leased ON outbound_emails (lease_expires_at) WHERE status = 'sending';
+CREATE INDEX outbound_emails_suspect ON outbound_emails (next_retry_at)
+    WHERE lost_attempts > 0 AND status IN ('pending', 'failed', 'uncertain') AND next_retry_at IS NOT NULL;
 CREATE INDEX outbound_emails_failed ON outbound_emails (created_at) WHERE status IN ('failed', 'uncertain');
 CREATE UNIQUE INDEX outbound_emails_idempotency ON outbound_emails (organization_id, idempotency_key)
     NULLS NOT DISTINCT WHERE idempotency_key IS NOT NULL;
@@ -147,6 +167,8 @@ CREATE TABLE email_attempts (
     CONSTRAINT email_attempts_outcome_known CHECK
         (outcome IN ('accepted', 'deferred', 'rejected', 'uncertain', 'released', 'lost'))
 );
+
+CREATE INDEX email_attempts_started ON email_attempts USING brin (started_at);
 
 CREATE TABLE IF NOT EXISTS email_templates (
     id bigserial PRIMARY KEY,

@@ -51,6 +51,7 @@ def runtime(stack: Any, pool: Any, mongo: Any, redis: Any, inbox: Any) -> Runtim
         session_retention_days=90,
         stopping=asyncio.Event(),
         redis_away=asyncio.Event(),
+        sweep_wanted=asyncio.Event(),
     )
 
 

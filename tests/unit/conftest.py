@@ -1,10 +1,62 @@
-"""Unit tests run on the worker's own event loop."""
+"""Unit tests run on the event loop that the worker runs on."""
 
-from collections.abc import Callable, Mapping
+import socket
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
+import pytest
 import uvloop
+from arq.connections import ArqRedis
+from arq.worker import func
+
+from fleet.dispatcher import Dispatcher
+from fleet.wire import deserialize, serialize
+from tests.unit.fake_redis import FakeRedis, MakeWorker, echo
 
 
 def pytest_asyncio_loop_factories(config: Any, item: Any) -> Mapping[str, Callable[[], Any]]:
     return {'uvloop': uvloop.new_event_loop}
+
+
+@pytest.fixture
+def free_port() -> int:
+    """A loopback port where nobody listens."""
+    with socket.create_server(('127.0.0.1', 0)) as server:
+        port: int = server.getsockname()[1]
+    return port
+
+
+@pytest.fixture(params=[False, True], ids=['one by one', 'pipelined'])
+def pipelining(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Run the test with relays that offer PIPELINING (RFC 2920), and with such that do not."""
+    monkeypatch.setattr('tests.unit.scripted_relay.ScriptedRelay.offers_pipelining', request.param)
+    return bool(request.param)
+
+
+@pytest.fixture
+def fake() -> FakeRedis:
+    return FakeRedis()
+
+
+@pytest.fixture
+def redis(fake: FakeRedis) -> ArqRedis:
+    """A stock producer's client."""
+    return fake.client()
+
+
+@pytest.fixture
+def make_worker(fake: FakeRedis, monkeypatch: pytest.MonkeyPatch) -> MakeWorker:
+    def make(*functions: Callable[..., Awaitable[Any]], **options: Any) -> Dispatcher:
+        codecs = {'job_serializer': serialize, 'job_deserializer': deserialize}
+        worker = Dispatcher(
+            [func(function, name=function.__name__, max_tries=1000) for function in functions or (echo,)],
+            redis_pool=fake.client(**codecs),
+            handle_signals=False,
+            max_jobs=options.pop('max_jobs', 3),
+            **codecs,
+            **options,
+        )
+        monkeypatch.setattr(worker, '_retry_s', 0.0)  # no pause before the next look
+        return worker
+
+    return make

@@ -1,0 +1,92 @@
+"""Join calls that are made at the same time into one: many e-mails, one statement."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Generic, TypeVar
+
+Item = TypeVar('Item')
+Answer = TypeVar('Answer')
+
+
+class Batcher(Generic[Item, Answer]):
+    """Collects items until the loop is idle for a moment, then calls once for all of them.
+
+    While a call is under way the next items wait for it to end, so a slow database gets larger batches, not more of
+    them. A caller that is cancelled while its call is under way does not cancel the call: what it was to get goes to
+    orphaned instead.
+    """
+
+    def __init__(
+        self,
+        call: Callable[[Sequence[Item]], Awaitable[Sequence[Answer]]],
+        *,
+        max_items: int = 200,
+        parallel: int = 2,
+        orphaned: Callable[[Item, Answer], None] | None = None,
+    ) -> None:
+        """Say what to call.
+
+        Args:
+            call: Gets 1 to max_items items, returns one answer for each, in order.
+            parallel: Calls under way at once; the next batch fills while they run.
+        """
+        self._call = call
+        self._max_items = max_items
+        self._slots = parallel
+        self._orphaned = orphaned
+        self._waiting: list[tuple[Item, asyncio.Future[Answer]]] = []
+        self._scheduled = False
+        self._running: set[asyncio.Task[None]] = set()
+
+    async def __call__(self, item: Item) -> Answer:
+        """Return the answer for one item.
+
+        Raises:
+            Whatever the call raises, to every caller of that batch.
+        """
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Answer] = loop.create_future()
+        self._waiting.append((item, future))
+        if not self._scheduled:
+            self._scheduled = True
+            # After everything that is ready now has had its turn, and may have called as well.
+            loop.call_soon(lambda: loop.call_soon(self._start))
+        try:
+            return await future
+        except asyncio.CancelledError:
+            # Cancelled between the answer's arrival and ours.
+            if future.done() and not future.cancelled() and not future.exception() and self._orphaned is not None:
+                self._orphaned(item, future.result())
+            raise
+
+    def _start(self) -> None:
+        self._scheduled = False
+        while self._waiting and self._slots:
+            batch, self._waiting = self._waiting[: self._max_items], self._waiting[self._max_items :]
+            batch = [(item, future) for item, future in batch if not future.done()]  # cancelled before it began
+            if batch:
+                self._slots -= 1
+                task = asyncio.get_running_loop().create_task(self._run(batch))
+                self._running.add(task)
+                task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._running.discard(task)
+        self._slots += 1
+        self._start()
+
+    async def _run(self, batch: list[tuple[Item, asyncio.Future[Answer]]]) -> None:
+        try:
+            answers = await self._call([item for item, _ in batch])
+        except BaseException as error:
+            for _, future in batch:
+                if not future.done():
+                    future.set_exception(error)
+            if not isinstance(error, Exception):
+                raise
+            return
+        for (item, future), answer in zip(batch, answers, strict=True):
+            if not future.done():
+                future.set_result(answer)
+            elif self._orphaned is not None:
+                self._orphaned(item, answer)

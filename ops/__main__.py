@@ -1,0 +1,104 @@
+"""`python -m ops <command>`: what the `celery` command, redis-cli and SQL did.
+
+Exit status: 0 fine, 1 trouble found, 2 usage, 69 no worker replied. The answer goes to stdout, troubles to stderr.
+"""
+
+import argparse
+import asyncio
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from rich.console import Console
+
+from logs import configure_logs
+from ops import failed, inspect, purge, queue, retry, show, status
+from ops.answer import USAGE, Answer, Document, TroubleError
+from ops.arguments import would_ask_nobody
+from ops.connect import Connections
+from ops.output import as_json, make_console
+from settings import Settings, load_settings
+
+
+class Command(Protocol):
+    """What each command's module has."""
+
+    HELP: str
+
+    def add_arguments(self, parser: argparse.ArgumentParser, /) -> None:
+        """Declare the command's options."""
+
+    async def run(self, connections: Connections, options: argparse.Namespace, /) -> Answer:
+        """Do it."""
+
+    def render(self, document: Document, console: Console, /) -> None:
+        """Print a document that run returned."""
+
+
+COMMANDS: Mapping[str, Command] = {
+    'status': status,
+    'inspect': inspect,
+    'queue': queue,
+    'failed': failed,
+    'show': show,
+    'retry': retry,
+    'purge': purge,
+}
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of all commands."""
+    parser = argparse.ArgumentParser(
+        prog='python -m ops',
+        description="The operators' commands.",
+        epilog='Exit status: 0 fine, 1 trouble found, 2 usage, 69 no worker replied.',
+    )
+    commands = parser.add_subparsers(dest='command', required=True, metavar='command')
+    for name, command in COMMANDS.items():
+        command.add_arguments(commands.add_parser(name, help=command.HELP, description=command.HELP))
+    return parser
+
+
+async def answer(settings: Settings, command: Command, options: argparse.Namespace) -> Answer:
+    """Run a command on its own connections."""
+    connections = Connections(settings)
+    try:
+        return await command.run(connections, options)
+    except TroubleError as error:
+        return Answer({}, [error.trouble])
+    finally:
+        await connections.close()
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Parse, run, print. Returns the exit status."""
+    options = make_parser().parse_args(arguments)
+    if would_ask_nobody(options):
+        print(
+            f'ops {options.command}: refused: there is no terminal to ask at; give --yes or --dry-run', file=sys.stderr
+        )
+        return USAGE
+    settings = load_settings()
+    configure_logs(settings.log_level, settings.log_format)
+    command = COMMANDS[options.command]
+    given = asyncio.run(answer(settings, command, options))
+    sys.stdout.reconfigure(errors='replace')  # type: ignore[union-attr]
+    if options.json:
+        print(as_json(given.document | {'troubles': [trouble.as_document() for trouble in given.troubles]}))
+    elif given.document:
+        command.render(given.document, make_console())
+    sys.stdout.flush()
+    for trouble in given.troubles:
+        print(f'ops {options.command}: {trouble.line}', file=sys.stderr)
+    return given.exit_status
+
+
+if __name__ == '__main__':
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:  # `ops failed | head` has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)

@@ -1,0 +1,66 @@
+"""Options that several commands share, and the values they take."""
+
+import argparse
+import re
+import signal
+import sys
+
+UNITS_S = {'s': 1, 'm': 60, 'h': 3600, 'd': 86400}
+DURATION = re.compile(r'([0-9]{1,9})([smhd])')
+
+
+def add_json(parser: argparse.ArgumentParser) -> None:
+    """Give a command --json."""
+    parser.add_argument('--json', action='store_true', help='one JSON document on stdout')
+
+
+def add_limit(parser: argparse.ArgumentParser, default: int) -> None:
+    """Give a command --limit."""
+    parser.add_argument('--limit', type=count, default=default, metavar='N', help=f'rows at most (default {default})')
+
+
+def add_change(parser: argparse.ArgumentParser) -> None:
+    """Give a command that changes something --yes and --dry-run."""
+    parser.add_argument('--yes', action='store_true', help='do not ask')
+    parser.add_argument('--dry-run', action='store_true', help='say what would be done, and change nothing')
+
+
+def duration_s(text: str) -> float:
+    """Read 90s, 30m, 2h or 7d."""
+    match = DURATION.fullmatch(text)
+    if match is None:
+        raise argparse.ArgumentTypeError(f'{text!r} is no length of time such as 90s, 30m, 2h or 7d')
+    return float(match[1]) * UNITS_S[match[2]]
+
+
+def count(text: str) -> int:
+    """Read a number of rows."""
+    if not (text.isascii() and text.isdigit() and 1 <= int(text) <= 100_000):
+        raise argparse.ArgumentTypeError(f'{text!r} is no number from 1 to 100000')
+    return int(text)
+
+
+def email_id(text: str) -> int:
+    """Read an e-mail's id."""
+    if not (text.isascii() and text.isdigit() and len(text) <= 19 and 0 < int(text) < 2**63):
+        raise argparse.ArgumentTypeError(f'{text!r} is no id of an e-mail: a positive whole number')
+    return int(text)
+
+
+def would_ask_nobody(options: argparse.Namespace) -> bool:
+    """Whether a command would have to ask before it changes something, and there is no terminal to ask at."""
+    asks = 'yes' in options and not options.yes and not options.dry_run
+    return asks and not (sys.stdin and sys.stdin.isatty())
+
+
+def confirmed(options: argparse.Namespace, question: str) -> bool:
+    """Ask on stderr, so that stdout stays the answer's; --yes answers by itself."""
+    if options.yes:
+        return True
+    print(f'{question} [y/N] ', end='', file=sys.stderr, flush=True)
+    # asyncio's own handler would only cancel the task, which reading a line never notices.
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        return sys.stdin.readline().strip().lower() in ('y', 'yes')
+    finally:
+        signal.signal(signal.SIGINT, handler)

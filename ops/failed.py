@@ -1,0 +1,49 @@
+"""The mail that failed last: what operators asked with SQL."""
+
+import argparse
+from functools import partial
+
+from rich.console import Console
+
+from db import reports
+from ops.answer import Answer, Document
+from ops.arguments import add_json, add_limit, duration_s
+from ops.connect import Connections
+from ops.output import hide_addresses, hide_recipient, print_table
+
+HELP = 'failed, dead and uncertain e-mails, the newest first'
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's options."""
+    parser.add_argument('--dead', action='store_true', help='only those that are not tried again')
+    parser.add_argument('--since', type=duration_s, metavar='TIME', help='only those last tried within 2h, 30m, 7d ...')
+    parser.add_argument('--show-recipients', action='store_true', help='whole addresses instead of domains')
+    add_limit(parser, 20)
+    add_json(parser)
+
+
+async def run(connections: Connections, options: argparse.Namespace) -> Answer:
+    """Read them; that mail failed is no trouble of the system's."""
+    reading = partial(reports.read_failed, dead_only=options.dead, since_s=options.since, limit=options.limit)
+    emails = await connections.ask_postgres(reading)
+    for email in emails:
+        if not options.show_recipients:
+            email['recipient'] = hide_recipient(email['recipient'])
+            email['error'] = hide_addresses(email['error'])
+        email['status'] = 'dead' if email['status'] == 'failed' and email['is_final'] else email['status']
+    return Answer({'emails': emails})
+
+
+def render(document: Document, console: Console) -> None:
+    """Print the table."""
+    print_table(
+        console,
+        'Failed e-mails',
+        ('id', 'recipient', 'type', 'status', 'attempts', 'code', 'next retry', 'error'),
+        (
+            (e['id'], e['recipient'], e['email_type'], e['status'], f'{e["attempts"]} of {e["max_attempts"]}',
+             e['enhanced_code'] or e['smtp_code'], e['next_retry_at'], e['error'] or e['dead_reason'])
+            for e in document['emails']
+        ),
+    )  # fmt: skip

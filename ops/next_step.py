@@ -1,0 +1,70 @@
+"""In one sentence: what happens to an e-mail next, and who must do something if nothing does."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from ops.output import cell, length
+
+
+def next_step(email: Mapping[str, Any], *, has_worker: bool | None) -> str:
+    """Say what happens next.
+
+    Args:
+        email: A row of db.reports.read_email; its read_at is what is compared with.
+        has_worker: Whether a worker is alive; None when nobody knows.
+    """
+    sentence, needs_worker = _next(email)
+    if needs_worker and has_worker is False:
+        return f'{sentence} But no worker replies: start one.'
+    return sentence
+
+
+def _next(email: Mapping[str, Any]) -> tuple[str, bool]:
+    """Return the sentence, and whether a worker must be alive for it to come true."""
+    again = f'`python -m ops retry {email["id"]}` sends it again.'
+    match email['status']:
+        case 'sent':
+            return f'Nothing: {email["relay"] or "a relay"} accepted it at {cell(email["sent_at"])}.', False
+        case 'expired':
+            return f'Nothing: it was not sent before {cell(email["expires_at"])}; {again}', False
+        case 'cancelled':
+            return f'Nothing: it was cancelled; {again}', False
+        case 'sending':
+            return _sending(email), True
+        case 'failed' if not _tries_again(email):
+            return f'Nothing: it is dead ({email["dead_reason"] or "no attempt is left"}); {again}', False
+        case 'uncertain' if not _tries_again(email):
+            return (
+                'It waits for you: the relay may have delivered it or not. '
+                f'Look for {email["message_id"]} in its log; {again}'
+            ), False
+        case _:
+            return _waiting(email), True
+
+
+def _tries_again(email: Mapping[str, Any]) -> bool:
+    return email['next_retry_at'] is not None and email['attempts'] < email['max_attempts']
+
+
+def _sending(email: Mapping[str, Any]) -> str:
+    left_s = (email['lease_expires_at'] - email['read_at']).total_seconds()
+    if left_s < 0:
+        return f'{email["claimed_by"]} stopped renewing its lease; the next beat of any worker takes it over.'
+    return (
+        f'{email["claimed_by"]} is sending it, attempt {email["attempts"]} of {email["max_attempts"]}; '
+        f'if that worker dies, another takes over in {length(left_s)}.'
+    )
+
+
+def _waiting(email: Mapping[str, Any]) -> str:
+    now: datetime = email['read_at']
+    if email['expires_at'] is not None and email['expires_at'] <= now:
+        return 'It is not sent any more: its expires_at is over, and the hourly cleanup will say so.'
+    due: datetime | None = email['next_retry_at']
+    # An operator's `SET status = 'pending'` on an exhausted row grants one attempt more.
+    attempt = f'attempt {email["attempts"] + 1} of {max(email["max_attempts"], email["attempts"] + 1)}'
+    repeated = ', with the same Message-ID: the first may have been delivered' if email['status'] == 'uncertain' else ''
+    if due is None or due <= now:
+        return f'It is due: the next free worker or sweep (every 5 minutes) makes {attempt}{repeated}.'
+    return f'In {length((due - now).total_seconds())}, at {cell(due)}, a worker makes {attempt}{repeated}.'

@@ -1,0 +1,181 @@
+import asyncio
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from db import claims
+from db.claims import Result
+from db.leases import MAX_LOST_ATTEMPTS, Rescued, renew, rescue
+from mail.outcome import Decision, Delivery, Outcome, Phase, Reply, Status
+
+WHO = {'worker': 'w1@host:1', 'lease_s': 30, 'message_id_domain': 'example.com'}
+DEFERRED = Delivery(Outcome.DEFERRED, Phase.RCPT, 'primary', Reply(451, '4.7.1 later'))
+ACCEPTED = Delivery(Outcome.ACCEPTED, Phase.REPLIED, 'primary', Reply(250, '2.0.0 ok'))
+HOLD = ['receipt']
+
+
+async def claim_one(pool: Any, email_id: int) -> claims.Claim:
+    await pool.execute('UPDATE outbound_emails SET next_retry_at = now() WHERE id = $1', email_id)
+    claimed = await claims.claim(pool, [email_id], **WHO)
+    claim = claimed[0] if claimed else await claims.claim_suspect(pool, **WHO)
+    assert claim is not None
+    assert claim.email.id == email_id
+    return claim
+
+
+async def lose_lease(pool: Any, *email_ids: int) -> None:
+    await pool.execute(
+        "UPDATE outbound_emails SET lease_expires_at = now() - interval '1 second' WHERE id = ANY($1)", email_ids
+    )
+
+
+async def test_renew_extends_every_own_claim_and_no_other(pool, queue, row):
+    mine, also_mine, anothers = [await queue() for _ in range(3)]
+    kept = [await claim_one(pool, email_id) for email_id in (mine, also_mine)]
+    await claim_one(pool, anothers)
+    before = await row(anothers)
+    assert await renew(pool, [claim.key for claim in kept], 300) == set()
+    for email_id in (mine, also_mine):
+        stored = await row(email_id)
+        assert 290 < (stored['lease_expires_at'] - stored['claimed_at']).total_seconds() < 320
+    assert await row(anothers) == before
+
+
+async def test_renew_reports_what_is_lost_and_does_not_touch_it(pool, queue, row):
+    ids = [await queue() for _ in range(5)]
+    kept, rescued, taken_back, recorded, taken_over = [await claim_one(pool, email_id) for email_id in ids]
+    await lose_lease(pool, ids[1])
+    await rescue(pool, [])
+    await pool.execute("UPDATE outbound_emails SET status = 'pending' WHERE id = $1", ids[2])
+    await claims.record(pool, [Result(recorded, ACCEPTED, Decision(Status.SENT), 0.1)], worker='w')
+    await pool.execute('UPDATE outbound_emails SET claim_token = $2 WHERE id = $1', ids[4], uuid4())
+    before = [await row(email_id) for email_id in ids[1:]]
+    never_made = (4711, uuid4())
+    asked = [claim.key for claim in (kept, rescued, taken_back, recorded, taken_over)]
+    lost = await renew(pool, [*asked, never_made], 30)
+    assert lost == {*asked[1:], never_made}
+    assert [await row(email_id) for email_id in ids[1:]] == before
+
+
+async def test_renew_does_not_wait_for_a_row_that_is_being_recorded(pool, queue):
+    email_id = await queue()
+    claim = await claim_one(pool, email_id)
+    async with pool.acquire() as other, other.transaction():
+        await other.execute('SELECT FROM outbound_emails WHERE id = $1 FOR UPDATE', email_id)
+        assert await asyncio.wait_for(renew(pool, [claim.key], 30), 5) == set()
+
+
+async def test_rescue_makes_mail_uncertain_and_due_and_records_the_lost_attempt(pool, queue, row):
+    email_id = await queue(max_attempts=1)
+    claim = await claim_one(pool, email_id)
+    await lose_lease(pool, email_id)
+    assert await rescue(pool, HOLD) == [Rescued(email_id, 'w1@host:1', 'uncertain', due=True)]
+    stored = await row(email_id)
+    assert (stored['status'], stored['attempts'], stored['max_attempts']) == ('uncertain', 1, 2)
+    assert (stored['claim_token'], stored['claimed_by'], stored['lease_expires_at']) == (None, None, None)
+    assert 'w1@host:1' in stored['last_error']
+    (attempt,) = await pool.fetch('SELECT * FROM email_attempts')
+    assert (attempt['email_id'], attempt['attempt'], attempt['worker'], attempt['outcome']) == (
+        email_id, 1, 'w1@host:1', 'lost',
+    )  # fmt: skip
+    assert attempt['started_at'] == claim.claimed_at
+    again = await claims.claim_suspect(pool, **WHO)
+    assert (again.attempt, again.email.message_id) == (2, claim.email.message_id)
+
+
+async def test_suspects_are_claimed_one_by_one_and_not_among_others(pool, queue):
+    ids = [await queue() for _ in range(3)]
+    await claims.claim(pool, ids, **WHO)
+    await lose_lease(pool, *ids)
+    await rescue(pool, HOLD)
+    assert await claims.claim(pool, ids, **WHO) == []
+    assert await claims.claim_due(pool, 10, **WHO) == []
+    claimed = await asyncio.gather(*(claims.claim_suspect(pool, **WHO) for _ in range(5)))
+    assert sorted(claim.email.id for claim in claimed if claim) == ids
+
+
+async def test_rescue_leaves_max_attempts_alone_when_some_are_left(pool, queue, row):
+    email_id = await queue(max_attempts=3)
+    await claim_one(pool, email_id)
+    await lose_lease(pool, email_id)
+    await rescue(pool, HOLD)
+    assert (await row(email_id))['max_attempts'] == 3
+
+
+async def test_rescue_of_a_hold_type_waits_for_an_operator(pool, queue, row):
+    email_id = await queue(email_type='receipt', max_attempts=1)
+    await claim_one(pool, email_id)
+    await lose_lease(pool, email_id)
+    assert await rescue(pool, HOLD) == [Rescued(email_id, 'w1@host:1', 'uncertain', due=False)]
+    stored = await row(email_id)
+    assert (stored['status'], stored['next_retry_at'], stored['max_attempts']) == ('uncertain', None, 1)
+    assert await claims.claim_due(pool, 5, **WHO) == []
+
+
+async def test_third_loss_in_a_row_is_poison_and_nothing_else_suffers(pool, queue, row):
+    poison, bystander = await queue(), await queue()
+    for loss in range(1, MAX_LOST_ATTEMPTS + 1):
+        await claim_one(pool, poison)
+        if loss == MAX_LOST_ATTEMPTS:
+            await claim_one(pool, bystander)
+        await lose_lease(pool, poison, bystander)
+        rescued = {r.email_id: r for r in await rescue(pool, HOLD)}
+        assert rescued[poison].due is (loss < MAX_LOST_ATTEMPTS)
+    stored = await row(poison)
+    assert (stored['status'], stored['dead_reason'], stored['next_retry_at'], stored['attempts']) == (
+        'failed', 'poison', None, 3,
+    )  # fmt: skip
+    assert (await row(bystander))['status'] == 'uncertain'
+    assert await pool.fetchval("SELECT count(*) FROM email_attempts WHERE outcome = 'lost'") == 4
+
+
+@pytest.mark.parametrize(('delivery', 'decision'), [
+    (DEFERRED, Decision(Status.FAILED, 0.0)),
+    (Delivery(Outcome.RELEASED, Phase.CONNECT), Decision(Status.PENDING, 0.0, counts=False)),
+])  # fmt: skip
+async def test_attempt_that_was_recorded_ends_the_row_of_losses(pool, queue, row, delivery, decision):
+    email_id = await queue(max_attempts=9)
+    for _ in range(MAX_LOST_ATTEMPTS - 1):
+        await claim_one(pool, email_id)
+        await lose_lease(pool, email_id)
+        await rescue(pool, HOLD)
+    claim = await claim_one(pool, email_id)
+    assert await claims.record(pool, [Result(claim, delivery, decision, 0.1)], worker='w')
+    for _ in range(MAX_LOST_ATTEMPTS - 1):
+        await claim_one(pool, email_id)
+        await lose_lease(pool, email_id)
+        await rescue(pool, HOLD)
+    stored = await row(email_id)
+    assert (stored['status'], stored['dead_reason']) == ('uncertain', None)
+
+
+async def test_rescue_does_not_touch_a_live_lease(pool, queue, row):
+    email_id = await queue()
+    await claim_one(pool, email_id)
+    before = await row(email_id)
+    assert await rescue(pool, HOLD) == []
+    assert await row(email_id) == before
+
+
+async def test_rescue_by_several_workers_at_once_handles_each_row_once(pool, queue):
+    ids = [await queue() for _ in range(40)]
+    await claims.claim(pool, ids, **WHO)
+    await lose_lease(pool, *ids)
+    batches = await asyncio.gather(*(rescue(pool, HOLD) for _ in range(5)))
+    assert sorted(r.email_id for batch in batches for r in batch) == ids
+    assert await pool.fetchval('SELECT count(*) FROM email_attempts') == 40
+    assert await pool.fetchval('SELECT max(lost_attempts) FROM outbound_emails') == 1
+
+
+async def test_record_after_rescue_changes_nothing(pool, queue, row):
+    email_id = await queue()
+    claim = await claim_one(pool, email_id)
+    await lose_lease(pool, email_id)
+    await rescue(pool, HOLD)
+    before = await row(email_id)
+    assert await claims.record(pool, [Result(claim, ACCEPTED, Decision(Status.SENT), 0.1)], worker='w') == set()
+    assert await row(email_id) == before
+    again = await claim_one(pool, email_id)
+    assert await claims.record(pool, [Result(claim, ACCEPTED, Decision(Status.SENT), 0.1)], worker='w') == set()
+    assert await claims.record(pool, [Result(again, ACCEPTED, Decision(Status.SENT), 0.1)], worker='w') == {again.key}

@@ -1,0 +1,81 @@
+import asyncio
+import contextlib
+
+import pytest
+from redis.exceptions import ConnectionError as RedisConnectionError
+
+from fleet import registry
+from fleet.registry import RECORD_PREFIX, WORKERS_KEY, keep_registered, read_workers
+from tests.conftest import wait_until
+
+
+@contextlib.asynccontextmanager
+async def registered(redis, worker='mail-7@host:42', **told):
+    told = {'queue': 'arq:queue', 'emails': [], 'outcomes': {}} | told
+    task = asyncio.create_task(keep_registered(redis, worker, lambda: told))
+    try:
+        yield told
+    finally:
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+
+async def names(redis):
+    return [record.worker for record in await read_workers(redis)]
+
+
+async def test_registered_worker_is_read_back_as_it_described_itself(redis):
+    async with registered(redis, emails=[3, 4], outcomes={'accepted': 2}):
+        await wait_until(lambda: names(redis))
+        (record,) = await read_workers(redis)
+    assert (record.worker, record.queue, record.emails) == ('mail-7@host:42', 'arq:queue', [3, 4])
+    assert record.outcomes == {'accepted': 2}
+    assert record.rss_bytes > 2**20
+    assert 0 <= record.seen_ago_s < 5
+
+
+async def test_record_lapses_after_15_s_and_is_gone_at_once_when_the_worker_stops(redis):
+    async with registered(redis, 'a@host:1'), registered(redis, 'b@host:2'):
+        await wait_until(lambda: redis.exists(RECORD_PREFIX + 'b@host:2'))
+        assert await names(redis) == ['a@host:1', 'b@host:2']
+        assert 14_000 < await redis.pttl(RECORD_PREFIX + 'b@host:2') <= 15_000
+        await redis.delete(RECORD_PREFIX + 'a@host:1')  # as if it had lapsed after a kill -9
+        assert await names(redis) == ['b@host:2']
+    assert await redis.keys('*') == []
+
+
+async def test_record_comes_back_after_redis_was_emptied(redis, monkeypatch):
+    monkeypatch.setattr(registry, 'REGISTER_EVERY_S', 0.02)
+    async with registered(redis) as told:
+        await wait_until(lambda: names(redis))
+        started_at = (await read_workers(redis))[0].started_at
+        await redis.flushdb()
+        told['emails'] = [9]
+        await wait_until(lambda: names(redis))
+        (record,) = await read_workers(redis)
+        assert (record.emails, record.started_at) == ([9], started_at)
+
+
+async def test_registration_survives_an_outage_of_redis(redis, monkeypatch):
+    monkeypatch.setattr(registry, 'REGISTER_EVERY_S', 0.01)
+    failures = []
+    write = registry._write
+
+    async def failing(*args):
+        if len(failures) < 3:
+            failures.append(args)
+            raise RedisConnectionError('refused')
+        await write(*args)
+
+    monkeypatch.setattr(registry, '_write', failing)
+    async with registered(redis):
+        await wait_until(lambda: names(redis))
+    assert len(failures) == 3
+
+
+async def test_names_of_workers_killed_long_ago_are_forgotten(redis):
+    await redis.zadd(WORKERS_KEY, {'old@host:1': 1})
+    async with registered(redis):
+        await wait_until(lambda: names(redis))
+        assert await redis.zrange(WORKERS_KEY, 0, -1) == [b'mail-7@host:42']

@@ -1,0 +1,273 @@
+"""The job cut off: by a shutdown, by a fault of its own, by PostgreSQL, by the end of its lease."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import asyncpg
+import pytest
+from arq import Retry
+
+import jobs.send_email
+from db import claims
+from db.leases import rescue
+from fleet.leases import Leases
+from jobs.send_email import send_claimed, send_email
+from mail.deliver import Progress
+from mail.outcome import Phase
+from tests.conftest import wait_until
+
+MAKE_DUE = 'UPDATE outbound_emails SET next_retry_at = now() WHERE id = $1'
+END_SESSIONS = (
+    'SELECT pg_terminate_backend(pid) FROM pg_stat_activity '
+    'WHERE datname = current_database() AND pid <> pg_backend_pid()'
+)
+
+
+@pytest.fixture
+def progresses(monkeypatch) -> list[Progress]:
+    """How far every attempt has come."""
+    seen: list[Progress] = []
+
+    def watched(**options: Any) -> Progress:
+        seen.append(Progress(**options))
+        return seen[-1]
+
+    monkeypatch.setattr(jobs.send_email, 'Progress', watched)
+    return seen
+
+
+@pytest.fixture
+def failing_record(monkeypatch) -> Callable[[list[BaseException]], None]:
+    """Make claims.record raise these errors, one a call, before it works again."""
+
+    def fail_with(errors: list[BaseException]) -> None:
+        record = claims.record
+
+        async def fail(*args: Any, **kwargs: Any) -> Any:
+            if errors:
+                raise errors.pop(0)
+            return await record(*args, **kwargs)
+
+        monkeypatch.setattr(claims, 'record', fail)
+        monkeypatch.setattr(jobs.send_email, 'RECORD_RETRY_S', 0.01)
+
+    return fail_with
+
+
+async def attempts_of(pool: Any) -> list[tuple[str, str]]:
+    return [tuple(row) for row in await pool.fetch('SELECT outcome, phase FROM email_attempts ORDER BY started_at')]
+
+
+async def test_unexpected_error_is_recorded_and_retried_like_any_failure(ctx, pool, queue, row, monkeypatch):
+    def explode(*_: Any) -> None:
+        raise ZeroDivisionError('a fault of the program')
+
+    email_id = await queue()
+    with monkeypatch.context() as patched:
+        patched.setattr(jobs.send_email, 'render', explode)
+        assert await send_email(ctx, email_id) == {'email_id': email_id, 'status': 'failed', 'attempts': 1}
+    stored = await row(email_id)
+    assert stored['last_error'] == 'ZeroDivisionError: a fault of the program'
+    assert stored['next_retry_at'] is not None
+    assert await attempts_of(pool) == [('deferred', 'render')]
+    assert ctx['runtime'].leases.held() == []
+    await pool.execute(MAKE_DUE, email_id)
+    assert (await send_email(ctx, email_id))['status'] == 'sent'
+
+
+async def test_cancellation_in_the_dialogue_releases_at_once(ctx, pool, queue, row, inbox, progresses):
+    email_id = await queue('cut+stall-rcpt@example.com')
+    task = asyncio.create_task(send_email(ctx, email_id))
+    await wait_until(lambda: progresses and progresses[0].phase is Phase.RCPT)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    stored = await row(email_id)
+    assert (stored['status'], stored['attempts'], stored['claim_token']) == ('pending', 0, None)
+    assert stored['next_retry_at'] <= await pool.fetchval('SELECT now()')
+    assert await attempts_of(pool) == [('released', 'rcpt')]
+    assert inbox.accepted() == []
+    assert ctx['runtime'].leases.held() == []
+
+
+async def test_cancellation_after_the_dot_is_uncertain(ctx, pool, queue, row, progresses):
+    email_id = await queue('cut+stall-dot@example.com')
+    task = asyncio.create_task(send_email(ctx, email_id))
+    await wait_until(lambda: progresses and progresses[0].phase is Phase.BODY_SENT)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    stored = await row(email_id)
+    assert (stored['status'], stored['attempts']) == ('uncertain', 1)
+    assert stored['next_retry_at'] is not None
+    assert await attempts_of(pool) == [('uncertain', 'body-sent')]
+
+
+async def test_cancellation_at_the_second_relay_keeps_what_the_first_accepted(ctx, pool, queue, row, inbox, progresses):
+    at_primary, at_backup = 'first-copy@example.com', 'second+4xx-twice@example.com'
+    email_id = await queue(f'{at_primary}, {at_backup}')
+    inbox.control.misbehave('rcpt', 'stall', relay='backup')
+    task = asyncio.create_task(send_email(ctx, email_id))
+    await wait_until(lambda: progresses and (progresses[0].relay, progresses[0].phase) == ('backup', Phase.RCPT))
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    inbox.control.behave()
+    while (await row(email_id))['status'] != 'sent':
+        await pool.execute(MAKE_DUE, email_id)
+        await send_email(ctx, email_id)
+    assert len(inbox.accepted(at_backup)) == 1
+    assert len(inbox.accepted(at_primary)) == 1
+
+
+async def test_cancellation_while_the_acceptance_is_recorded_does_not_forget_it(
+    ctx, pool, queue, row, inbox, monkeypatch
+):
+    record, asked, let_go = claims.record, asyncio.Event(), asyncio.Event()
+
+    async def record_slowly(*args: Any, **kwargs: Any) -> Any:
+        asked.set()
+        await let_go.wait()
+        return await record(*args, **kwargs)
+
+    monkeypatch.setattr(claims, 'record', record_slowly)
+    email_id = await queue('recording@example.com')
+    task = asyncio.create_task(send_email(ctx, email_id))
+    await asked.wait()
+    task.cancel()
+    await asyncio.wait([task], timeout=0.05)  # a job that gives up does so now
+    let_go.set()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+    async def is_sent() -> bool:
+        return (await row(email_id))['status'] == 'sent'
+
+    await wait_until(is_sent, 5)
+    assert len(inbox.accepted('recording@example.com')) == 1
+
+
+AWAY = [
+    ConnectionRefusedError('refused'),
+    TimeoutError(),
+    asyncpg.CannotConnectNowError('the database system is starting up'),
+    asyncpg.AdminShutdownError('terminating connection due to administrator command'),
+    asyncpg.ConnectionDoesNotExistError('connection was closed in the middle of operation'),
+    asyncpg.InterfaceError('connection is closed'),
+    asyncpg.TooManyConnectionsError('sorry, too many clients already'),
+    asyncpg.DiskFullError('could not extend file'),
+    asyncpg.ReadOnlySQLTransactionError('cannot execute UPDATE in a read-only transaction'),
+]
+
+
+async def test_acceptance_is_recorded_once_postgresql_is_back(ctx, queue, row, inbox, failing_record):
+    for error in AWAY:
+        failing_record([error, error])
+        recipient = f'{type(error).__name__}@example.com'
+        email_id = await queue(recipient)
+        assert await send_email(ctx, email_id) == {'email_id': email_id, 'status': 'sent', 'attempts': 1}
+        assert (await row(email_id))['status'] == 'sent'
+        assert len(inbox.accepted(recipient)) == 1
+
+
+@pytest.mark.parametrize(
+    'error',
+    [
+        # What asyncpg says when a session was ended while its connection lay in the pool.
+        asyncpg.InternalClientError('cannot switch to state 11; another operation (2) is in progress'),
+        asyncpg.DeadlockDetectedError('deadlock detected'),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+async def test_acceptance_is_recorded_after_an_error_that_passes(ctx, queue, row, inbox, failing_record, error):
+    failing_record([error])
+    email_id = await queue('passes@example.com')
+    assert await send_email(ctx, email_id) == {'email_id': email_id, 'status': 'sent', 'attempts': 1}
+    assert (await row(email_id))['status'] == 'sent'
+    assert len(inbox.accepted('passes@example.com')) == 1
+
+
+async def test_record_whose_answer_was_lost_is_not_taken_for_a_lost_lease(ctx, pool, queue, row, monkeypatch):
+    record, answers = claims.record, []
+
+    async def record_and_lose_the_answer(*args: Any, **kwargs: Any) -> Any:
+        answers.append(await record(*args, **kwargs))
+        if len(answers) == 1:
+            raise ConnectionResetError('after the commit')
+        return answers[-1]
+
+    monkeypatch.setattr(claims, 'record', record_and_lose_the_answer)
+    monkeypatch.setattr(jobs.send_email, 'RECORD_RETRY_S', 0.01)
+    email_id = await queue()
+    assert await send_email(ctx, email_id) == {'email_id': email_id, 'status': 'sent', 'attempts': 1}
+    assert [len(answer) for answer in answers] == [1, 0]
+    assert await attempts_of(pool) == [('accepted', 'replied')]
+
+
+async def test_job_that_cannot_claim_for_want_of_postgresql_is_run_again(ctx, queue, row, monkeypatch):
+    async def refuse(*_: Any, **__: Any) -> None:
+        raise ConnectionRefusedError('PostgreSQL is away')
+
+    email_id = await queue()
+    before = await row(email_id)
+    with monkeypatch.context() as patched:
+        patched.setattr(claims, 'claim', refuse)
+        with pytest.raises(Retry):
+            await send_email(ctx, email_id)
+    assert await row(email_id) == before
+    assert (await send_email(ctx, email_id))['status'] == 'sent'
+
+
+async def test_sessions_ended_between_acceptance_and_record_lose_nothing(ctx, queue, row, inbox, database, monkeypatch):
+    admin = await asyncpg.connect(database.dsn)
+    record, ended = claims.record, set()
+
+    async def end_then_record(pool: Any, results: Any, **kwargs: Any) -> Any:
+        email_id = results[0].claim.email.id
+        if email_id not in ended:
+            ended.add(email_id)
+            assert await admin.fetch(END_SESSIONS)
+        return await record(pool, results, **kwargs)
+
+    monkeypatch.setattr(claims, 'record', end_then_record)
+    monkeypatch.setattr(jobs.send_email, 'RECORD_RETRY_S', 0.01)
+    for n in range(5):  # which error it is depends on what has reached the client
+        email_id = await queue(f'ended{n}@example.com')
+        assert (await send_email(ctx, email_id))['status'] == 'sent'
+        assert (await row(email_id))['status'] == 'sent'
+        assert len(inbox.accepted(f'ended{n}@example.com')) == 1
+    await admin.close()
+
+
+async def test_lease_that_is_over_before_data_sends_nothing(ctx, pool, queue, row, inbox):
+    runtime = ctx['runtime']
+    runtime.leases = Leases(0.2)
+    email_id = await queue('too-late@example.com')
+    assert await send_email(ctx, email_id) == {'email_id': email_id, 'status': 'lease-lost', 'attempts': 1}
+    assert runtime.leases.held() == []
+    assert runtime.outcomes['lease-lost'] == 1
+    (rescued,) = await wait_until(lambda: rescue(pool, []))
+    assert (rescued.email_id, rescued.status, rescued.due) == (email_id, 'uncertain', True)
+    assert inbox.accepted() == []
+
+
+async def test_lease_that_a_renewal_found_lost_sends_nothing(ctx, queue, row, inbox):
+    runtime = ctx['runtime']
+    email_id = await queue('taken@example.com')
+    claim = await runtime.claim_one(email_id)
+    runtime.leases.renewed([claim.key], {claim.key}, 0.0)
+    assert (await send_claimed(runtime, claim))['status'] == 'lease-lost'
+    assert inbox.accepted() == []
+
+
+async def test_result_of_mail_that_was_taken_over_is_dropped(ctx, pool, queue, row, inbox):
+    runtime = ctx['runtime']
+    email_id = await queue('rescued@example.com')
+    claim = await runtime.claim_one(email_id)
+    await pool.execute("UPDATE outbound_emails SET lease_expires_at = now() - interval '1 second'")
+    await rescue(pool, [])
+    before = await row(email_id)
+    assert await send_claimed(runtime, claim) == {'email_id': email_id, 'status': 'lease-lost', 'attempts': 1}
+    assert await row(email_id) == before
+    assert runtime.leases.held() == []

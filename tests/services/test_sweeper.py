@@ -1,0 +1,92 @@
+"""The background sweeps of a worker: they go on whatever one e-mail or one sweep does."""
+
+import asyncio
+from typing import Any
+
+import asyncpg
+import pytest
+
+import jobs.sweeper
+from db import claims
+from jobs.send_email import send_email
+from jobs.sweeper import keep_sending_suspects, keep_sweeping
+from tests.conftest import wait_until
+
+MAKE_SUSPECT = 'UPDATE outbound_emails SET lost_attempts = 1 WHERE id = ANY($1)'
+
+
+@pytest.fixture
+async def keep(ctx) -> Any:
+    """Start a background sweep; it is stopped at the end."""
+    tasks = []
+
+    def start(keeper: Any) -> asyncio.Task[None]:
+        tasks.append(asyncio.create_task(keeper(ctx)))
+        return tasks[-1]
+
+    yield start
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def test_suspects_are_sent_one_at_a_time_in_the_background(ctx, pool, queue, inbox, keep, monkeypatch):
+    most, send_claimed = 0, jobs.sweeper.send_claimed
+
+    async def watched(*args: Any) -> Any:
+        nonlocal most
+        most = max(most, await pool.fetchval("SELECT count(*) FROM outbound_emails WHERE status = 'sending'"))
+        return await send_claimed(*args)
+
+    monkeypatch.setattr(jobs.sweeper, 'send_claimed', watched)
+    ids = [await queue(f'suspect{n}@example.com') for n in range(5)]
+    await pool.execute(MAKE_SUSPECT, ids)
+    assert (await send_email(ctx, ids[0]))['status'] == 'not-claimable'
+    keep(keep_sending_suspects)
+    await wait_until(lambda: len(inbox.accepted()) == 5)
+    assert most == 1
+
+
+async def test_suspect_that_cannot_be_recorded_does_not_end_the_background_task(ctx, pool, queue, keep, monkeypatch):
+    record, bad, fine = claims.record, await queue(), await queue()
+    await pool.execute(MAKE_SUSPECT, [bad, fine])
+    await pool.execute("UPDATE outbound_emails SET next_retry_at = now() - interval '1 minute' WHERE id = $1", bad)
+
+    async def fail_one(pool: Any, results: Any, **kwargs: Any) -> Any:
+        if results[0].claim.email.id == bad:
+            raise asyncpg.CheckViolationError('a row that the table does not take')
+        return await record(pool, results, **kwargs)
+
+    monkeypatch.setattr(claims, 'record', fail_one)
+    monkeypatch.setattr(jobs.sweeper, 'SUSPECTS_EVERY_S', 0.02)
+    task = keep(keep_sending_suspects)
+    is_sent = "SELECT count(*) FROM outbound_emails WHERE id = $1 AND status = 'sent'"
+    await wait_until(lambda: task.done() or pool.fetchval(is_sent, fine))
+    assert not task.done(), task.exception()
+
+
+@pytest.mark.parametrize('error', [ConnectionRefusedError('away'), asyncpg.DeadlockDetectedError('deadlock detected')])
+async def test_sweep_that_fails_is_followed_by_the_next(ctx, queue, inbox, keep, monkeypatch, error):
+    claim_due, errors = claims.claim_due, [error]
+
+    async def fail_once(*args: Any, **kwargs: Any) -> Any:
+        if errors:
+            raise errors.pop()
+        return await claim_due(*args, **kwargs)
+
+    monkeypatch.setattr(claims, 'claim_due', fail_once)
+    monkeypatch.setattr(jobs.sweeper, 'AWAY_EVERY_S', 0.02)
+    await queue('swept@example.com')
+    task = keep(keep_sweeping)
+    ctx['runtime'].redis_away.set()
+    await wait_until(lambda: task.done() or inbox.accepted('swept@example.com'))
+    assert not task.done(), task.exception()
+
+
+async def test_background_sweeps_end_when_the_worker_stops(ctx, keep, monkeypatch):
+    for name in ('AWAY_EVERY_S', 'SUSPECTS_EVERY_S'):
+        monkeypatch.setattr(jobs.sweeper, name, 0.02)
+    tasks = [keep(keeper) for keeper in (keep_sweeping, keep_sending_suspects)]
+    ctx['runtime'].stopping.set()
+    await wait_until(lambda: all(task.done() for task in tasks))
+    assert [task.exception() for task in tasks] == [None, None]

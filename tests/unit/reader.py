@@ -1,0 +1,44 @@
+"""Renders an e-mail and reads it back as a recipient's program does."""
+
+import email
+import email.policy
+from datetime import UTC, datetime
+from email.message import EmailMessage
+from typing import Any
+
+from mail.envelope import Attachment, Content, Email, Template
+from mail.render import Rendered, Sender, render
+
+SENDER = Sender('shop@example.com', 'The Shop')
+DATE = datetime(2026, 11, 5, 9, 30, tzinfo=UTC)
+TEXT = Template('Hello {{ name }}', 'Dear {{ name }},\n', '<p>Dear {{ name }},</p>')
+
+
+def an_email(**parts: Any) -> Email:
+    values = {'id': 1, 'recipient': 'anna@example.com', 'subject': 'Hello', 'body_text': 'Hello, Anna.\n'}
+    return Email(**{**values, 'message_id': '<1@example.com>', 'message_date': DATE, **parts})
+
+
+def rendered(
+    *attachments: Attachment, template: Template | None = None, sender: Sender = SENDER, **parts: Any
+) -> Rendered:
+    return render(an_email(**parts), Content(template, attachments), sender, 10_000_000)
+
+
+def read(*attachments: Attachment, **parts: Any) -> EmailMessage:
+    """Render and parse, having checked what every relay insists on."""
+    message = rendered(*attachments, **parts).message
+    assert message.isascii()
+    assert b'\n' not in message.replace(b'\r\n', b'')
+    assert b'\r' not in message.replace(b'\r\n', b'')
+    assert max(map(len, message.split(b'\r\n'))) <= 998
+    parsed = email.message_from_bytes(message, policy=email.policy.default)
+    assert not parsed.defects
+    return parsed
+
+
+def content_of(message: EmailMessage, kind: str) -> str:
+    part = message.get_body((kind,))
+    assert part is not None
+    content: str = part.get_content()
+    return content.replace('\r\n', '\n')

@@ -1,0 +1,203 @@
+"""queue_email refuses what can never be sent, before anything is inserted."""
+
+import json
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from db.outbox import MAX_BODY_BYTES, MAX_DATA_BYTES, QUEUE_SQL, queue_email
+from mail.envelope import MAX_SUBJECT_CHARS, Content, Email, InvalidEmailError
+from mail.render import Sender, render
+
+SURROGATE = '\ud800'
+NOW = datetime.now(UTC)
+
+
+class Connection:
+    """Stands in for the caller's connection; keeps what it was asked to insert."""
+
+    def __init__(self) -> None:
+        self.sql = ''
+        self.values: tuple[Any, ...] = ()
+
+    async def fetchval(self, sql: str, *values: Any) -> int:
+        self.sql, self.values = sql, values
+        return 42
+
+
+@pytest.fixture
+def conn() -> Connection:
+    return Connection()
+
+
+VALID = {'recipient': 'anna@example.com', 'subject': 'Hello', 'body_text': 'Hello, Anna.'}
+
+
+async def queue(conn: Any, **parts: Any) -> int:
+    return await queue_email(conn, **{**VALID, **parts})
+
+
+async def test_valid_e_mail_is_inserted_with_its_defaults(conn: Connection) -> None:
+    assert await queue(conn) == 42
+    assert conn.sql == QUEUE_SQL
+    recipient, subject, body_text, *rest = conn.values
+    assert (recipient, subject, body_text) == ('anna@example.com', 'Hello', 'Hello, Anna.')
+    html, email_type, template_id, template_data, headers, content_id, priority, max_attempts, *times_and_ids = rest
+    assert (html, email_type, template_id, template_data, headers, content_id) == (None,) * 6
+    assert (priority, max_attempts) == (1, 5)
+    assert times_and_ids == [None, None, 24, None, None, None]
+
+
+async def test_every_part_is_inserted_as_it_was_given(conn: Connection) -> None:
+    send_at, expires_at = NOW + timedelta(hours=1), NOW + timedelta(hours=2)
+    await queue(
+        conn,
+        recipient='Anna <anna@example.com>, bob@example.com',
+        subject='Grüße',
+        body_html='<p>ü</p>',
+        email_type='receipt',
+        template_id=7,
+        template_data={'name': 'Anna', 'items': [1, None]},
+        headers={'Reply-To': 'help@example.com'},
+        content_id='c1',
+        priority='high',
+        max_attempts=3,
+        send_at=send_at,
+        expires_at=expires_at,
+        user_id=8,
+        organization_id=9,
+        idempotency_key='order-1',
+    )
+    assert conn.values[:6] == (
+        'Anna <anna@example.com>, bob@example.com',
+        'Grüße',
+        'Hello, Anna.',
+        '<p>ü</p>',
+        'receipt',
+        7,
+    )
+    assert json.loads(conn.values[6]) == {'name': 'Anna', 'items': [1, None]}
+    assert json.loads(conn.values[7]) == {'Reply-To': 'help@example.com'}
+    assert conn.values[8:] == ('c1', 0, 3, send_at, expires_at, 24, 8, 9, 'order-1')
+
+
+def test_statement_takes_as_many_values_as_are_given() -> None:
+    assert [f'${i}' in QUEUE_SQL for i in range(1, 19)] == [True] * 17 + [False]
+
+
+@pytest.mark.parametrize(
+    ('part', 'value', 'error'),
+    [
+        ('recipient', '', 'recipient'),
+        ('recipient', 'anna', 'recipient'),
+        ('recipient', 'anna@example.com\r\nBcc: x@example.com', 'recipient'),
+        ('recipient', ','.join(f'r{i}@example.com' for i in range(101)), 'recipient: 101 addresses'),
+        ('recipient', f'{SURROGATE}@example.com', 'recipient'),
+        ('recipient', '=?utf-8?q?a=0D=0Ab?= <anna@example.com>', 'recipient'),
+        ('subject', None, 'subject'),
+        ('subject', 'two\nlines', 'subject'),
+        ('subject', 'two\rlines', 'subject'),
+        ('subject', 'a\0b', 'subject'),
+        ('subject', 'x' * (MAX_SUBJECT_CHARS + 1), 'subject: 989 characters'),
+        ('subject', SURROGATE, 'subject'),
+        ('body_text', None, 'body'),
+        ('body_text', 'a\0b', 'body_text'),
+        ('body_text', SURROGATE, 'body_text'),
+        ('body_text', 'ü' * (MAX_BODY_BYTES // 2 + 1), 'body_text: larger than'),
+        ('body_html', '<p>\0</p>', 'body_html'),
+        ('body_html', 'x' * (MAX_BODY_BYTES + 1), 'body_html: larger than'),
+        ('template_data', {'at': NOW}, 'template_data: is not JSON'),
+        ('template_data', {'n': float('nan')}, 'template_data: is not JSON'),
+        ('template_data', {'a': 'x\0'}, 'template_data: must not contain NUL'),
+        ('template_data', {'a': SURROGATE}, 'template_data'),
+        ('template_data', {'a': 'x' * MAX_DATA_BYTES}, 'template_data: larger than'),
+        ('headers', {'Subject': 'x'}, 'headers: Subject is made by the worker'),
+        ('headers', {'X-Tag': 'a\r\nBcc: x@example.com'}, 'headers'),
+        ('headers', {'X Tag': 'a'}, 'headers'),
+        ('headers', {'X-Tag': 1}, 'headers'),
+        ('headers', {'X-Tag': SURROGATE}, 'headers'),
+        ('priority', 'urgent', "priority: 'urgent' is none of high, normal, low"),
+        ('priority', 0, 'priority'),
+        ('max_attempts', 0, 'max_attempts'),
+        ('max_attempts', 101, 'max_attempts'),
+        ('email_type', '', 'email_type'),
+        ('email_type', 'a\nb', 'email_type'),
+        ('email_type', SURROGATE, 'email_type'),
+        ('content_id', 'x' * 256, 'content_id: 256 characters'),
+        ('idempotency_key', '', 'idempotency_key'),
+        ('idempotency_key', 'a\0', 'idempotency_key'),
+        ('idempotency_key', SURROGATE, 'idempotency_key'),
+        ('send_at', NOW.replace(tzinfo=None), 'send_at: must be an aware datetime'),
+        ('expires_at', (NOW + timedelta(days=1)).replace(tzinfo=None), 'expires_at: must be an aware datetime'),
+        ('expires_at', NOW - timedelta(seconds=1), 'expires_at: is over'),
+        ('expiry_hours', 0, 'expiry_hours'),
+        ('expiry_hours', -1, 'expiry_hours'),
+        ('expiry_hours', float('nan'), 'expiry_hours'),
+        ('expiry_hours', float('inf'), 'expiry_hours'),
+        ('expiry_hours', 24 * 3651, 'expiry_hours'),
+    ],
+    ids=lambda value: repr(value)[:40].encode('ascii', 'replace').decode(),
+)
+async def test_value_that_cannot_be_sent_is_refused_by_its_name(
+    conn: Connection, part: str, value: Any, error: str
+) -> None:
+    with pytest.raises(InvalidEmailError, match=rf'^{error}'):
+        await queue(conn, **{part: value})
+    assert conn.sql == '', 'nothing may be inserted'
+
+
+async def test_expiry_before_the_time_to_send_is_refused(conn: Connection) -> None:
+    with pytest.raises(InvalidEmailError, match=r'^expires_at: is over before the e-mail could be sent'):
+        await queue(conn, send_at=NOW + timedelta(hours=2), expires_at=NOW + timedelta(hours=1))
+
+
+@pytest.mark.parametrize(
+    'parts',
+    [
+        {'subject': ''},
+        {'subject': 'x' * MAX_SUBJECT_CHARS},
+        {'subject': None, 'body_text': None, 'template_id': 1},
+        {'body_text': None, 'body_html': ''},
+        {'body_text': 'x' * MAX_BODY_BYTES},
+        {'body_text': 'line\r\nline\n'},
+        {'template_data': {}},
+        {'template_data': {'path': r'C:\u0000'}},
+        {'template_data': {'smile': '\N{GRINNING FACE}'}},
+        {'headers': {}},
+        {'max_attempts': 1},
+        {'max_attempts': 100},
+        {'email_type': 'x' * 255},
+        {'send_at': NOW - timedelta(days=1)},
+        {'expires_at': NOW + timedelta(minutes=5)},
+        {'expiry_hours': 0.1},
+    ],
+    ids=lambda parts: repr(parts)[:40],
+)
+async def test_value_at_its_limit_is_accepted(conn: Connection, parts: dict[str, Any]) -> None:
+    assert await queue(conn, **parts) == 42
+
+
+# What queue_email lets through is not to die in the worker, where nobody can put it right.
+
+
+@pytest.mark.parametrize(
+    'odd', ['\x0b', '\x0c', '\x1c', '\x7f', '\x85', '\u2028', '\u200e', '\ufeff', '\N{GRINNING FACE}']
+)
+@pytest.mark.parametrize('place', ['subject', 'body_text', 'body_html', 'header', 'name'])
+async def test_what_is_queued_can_be_rendered(conn: Connection, place: str, odd: str) -> None:
+    value = f'a{odd}b'
+    match place:
+        case 'header':
+            parts: dict[str, Any] = {'headers': {'X-Tag': value}}
+        case 'name':
+            parts = {'recipient': f'"{value}" <anna@example.com>'}
+        case _:
+            parts = {place: value}
+    try:
+        await queue(conn, **parts)
+    except InvalidEmailError:
+        return
+    recipient, subject, body_text, body_html, _, _, _, headers, *_ = conn.values
+    email = Email(1, recipient, subject, body_text, body_html, headers=headers, message_id='<1@example.com>')
+    assert render(email, Content(), Sender('shop@example.com'), 10_000_000).message

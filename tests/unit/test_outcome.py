@@ -1,0 +1,177 @@
+"""From a reply to what happens next."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from mail.outcome import Decision, Delivery, Outcome, Phase, Policy, Reply, Status, classify, decide
+
+POLICY = Policy(base_delay_s=60, max_delay_s=3600, hold_types=frozenset({'receipt'}))
+MIGRATIONS = Path(__file__).parents[2] / 'db' / 'migrations'
+
+
+@pytest.mark.parametrize(
+    ('code', 'text', 'outcome'),
+    [
+        (250, '2.0.0 ok', Outcome.ACCEPTED),
+        (251, 'will forward', Outcome.ACCEPTED),
+        (299, '', Outcome.ACCEPTED),
+        (450, '4.2.1 busy', Outcome.DEFERRED),
+        (451, 'greylisted', Outcome.DEFERRED),
+        (452, '4.2.2 over quota', Outcome.DEFERRED),
+        (471, 'anything', Outcome.DEFERRED),
+        (550, '5.1.1 no such user', Outcome.REJECTED),
+        (554, 'no', Outcome.REJECTED),
+        (599, '', Outcome.REJECTED),
+    ],
+)
+def test_classify_goes_by_the_first_digit(code: int, text: str, outcome: Outcome) -> None:
+    assert classify(Reply(code, text)) is outcome
+
+
+@pytest.mark.parametrize('text', ['5.1.1 no such user', '5.7.1', '5.999.999 x'])
+def test_classify_treats_4xx_with_permanent_enhanced_code_as_rejected(text: str) -> None:
+    assert classify(Reply(450, text)) is Outcome.REJECTED
+
+
+@pytest.mark.parametrize('text', ['5.1.1x', '5.1', 'see 5.1.1', '55.1.1 x', '5.1.1.1 x', '3.1.1 x'])
+def test_classify_takes_nothing_else_for_an_enhanced_code(text: str) -> None:
+    assert classify(Reply(450, text)) is Outcome.DEFERRED
+
+
+def test_classify_treats_5xx_with_transient_enhanced_code_as_rejected() -> None:
+    assert classify(Reply(550, '4.2.1 confused')) is Outcome.REJECTED
+
+
+@pytest.mark.parametrize('text', ['4.3.2 closing', '5.3.2 closing', ''])
+def test_classify_treats_421_as_released_whatever_it_says(text: str) -> None:
+    assert classify(Reply(421, text)) is Outcome.RELEASED
+
+
+@pytest.mark.parametrize('code', [-1, 0, 100, 199, 300, 354, 600, 999])
+def test_classify_treats_nonsense_as_deferred(code: int) -> None:
+    assert classify(Reply(code, 'what')) is Outcome.DEFERRED
+
+
+@pytest.mark.parametrize(
+    ('text', 'code'),
+    [
+        ('2.0.0 ok', '2.0.0'),
+        ('4.7.28\nsecond line', '4.7.28'),
+        ('5.1.1', '5.1.1'),
+        ('ok 2.0.0', None),
+        ('1.0.0 ok', None),
+        ('', None),
+    ],
+)
+def test_enhanced_code_is_the_one_at_the_start(text: str, code: str | None) -> None:
+    assert Reply(250, text).enhanced_code == code
+
+
+# Backoff.
+
+
+@pytest.mark.parametrize(
+    ('attempt', 'wait_s'), [(1, 60), (2, 120), (3, 240), (6, 1920), (7, 3600), (100, 3600), (100_000, 3600)]
+)
+def test_backoff_doubles_up_to_its_cap(attempt: int, wait_s: float) -> None:
+    assert POLICY.backoff_s(attempt, jitter=0) == wait_s
+
+
+def test_backoff_is_shortened_by_a_tenth_at_most() -> None:
+    assert POLICY.backoff_s(1, jitter=1) == pytest.approx(54)
+    waits = [POLICY.backoff_s(1) for _ in range(200)]
+    assert all(54 <= wait_s <= 60 for wait_s in waits)
+    assert len(set(waits)) > 100
+
+
+# Decisions.
+
+
+def decided(outcome: Outcome, attempt: int = 1, email_type: str | None = None, **parts: object) -> Decision:
+    return decide(Delivery(outcome, parts.pop('phase', Phase.RCPT), **parts), attempt, 5, email_type, POLICY)
+
+
+def test_accepted_is_sent() -> None:
+    assert decided(Outcome.ACCEPTED, attempt=5) == Decision(Status.SENT)
+
+
+def test_deferred_failed_and_is_tried_again_later() -> None:
+    decision = decided(Outcome.DEFERRED, attempt=2)
+    assert (decision.status, decision.counts, decision.dead_reason) == (Status.FAILED, True, None)
+    assert decision.retry_in_s is not None
+    assert 108 <= decision.retry_in_s <= 120
+
+
+@pytest.mark.parametrize('attempt', [5, 6])
+def test_deferred_at_the_last_attempt_is_dead(attempt: int) -> None:
+    assert decided(Outcome.DEFERRED, attempt=attempt) == Decision(Status.FAILED, dead_reason='exhausted')
+
+
+@pytest.mark.parametrize(
+    ('phase', 'reason'),
+    [
+        (Phase.CONTENT, 'render'),
+        (Phase.RENDER, 'render'),
+        (Phase.MAIL, 'rejected'),
+        (Phase.RCPT, 'rejected'),
+        (Phase.REPLIED, 'rejected'),
+    ],
+)
+def test_rejected_is_dead_at_once(phase: Phase, reason: str) -> None:
+    assert decided(Outcome.REJECTED, phase=phase) == Decision(Status.FAILED, dead_reason=reason)
+
+
+def test_uncertain_is_tried_again() -> None:
+    decision = decided(Outcome.UNCERTAIN, email_type='password_reset')
+    assert (decision.status, decision.counts) == (Status.UNCERTAIN, True)
+    assert decision.retry_in_s is not None
+
+
+@pytest.mark.parametrize(('attempt', 'email_type'), [(1, 'receipt'), (5, None), (5, 'password_reset')])
+def test_uncertain_waits_for_an_operator_when_held_or_exhausted(attempt: int, email_type: str | None) -> None:
+    assert decided(Outcome.UNCERTAIN, attempt, email_type) == Decision(Status.UNCERTAIN)
+
+
+@pytest.mark.parametrize('attempt', [1, 5])
+def test_released_is_pending_and_burns_no_attempt(attempt: int) -> None:
+    decision = decided(Outcome.RELEASED, attempt, phase=Phase.CONNECT, retry_in_s=3.0)
+    assert decision == Decision(Status.PENDING, retry_in_s=3.0, counts=False)
+
+
+def test_released_without_a_time_is_due_now() -> None:
+    assert decided(Outcome.RELEASED).retry_in_s == 0
+
+
+def test_released_by_421_at_connect_waits_for_the_relay_only() -> None:
+    decision = decided(Outcome.RELEASED, phase=Phase.CONNECT, reply=Reply(421, 'busy'), retry_in_s=2.0)
+    assert decision.retry_in_s == 2
+
+
+def test_released_by_421_in_the_dialogue_waits_for_the_backoff() -> None:
+    decision = decided(Outcome.RELEASED, reply=Reply(421, 'busy'), retry_in_s=2.0)
+    assert decision.retry_in_s is not None
+    assert decision.retry_in_s >= 54
+    assert not decision.counts
+
+
+def test_lost_is_nothing_to_decide_on() -> None:
+    with pytest.raises(ValueError, match='lost'):
+        decided(Outcome.LOST)
+
+
+# The words in Python and in SQL.
+
+
+@pytest.mark.parametrize(
+    ('constraint', 'words'), [('outbound_emails_status_known', Status), ('email_attempts_outcome_known', Outcome)]
+)
+def test_enum_has_the_words_of_the_sql_constraint(constraint: str, words: type[Status] | type[Outcome]) -> None:
+    sql = ' '.join(path.read_text() for path in sorted(MIGRATIONS.glob('*.sql')))
+    latest = re.findall(rf'{constraint} CHECK\s*\(\w+ IN \(([^)]*)\)', sql)[-1]
+    assert set(re.findall(r"'([\w-]+)'", latest)) == {word.value for word in words}
+
+
+def test_phases_are_in_the_order_of_the_dialogue() -> None:
+    assert list(Phase)[-6:] == [Phase.MAIL, Phase.RCPT, Phase.DATA, Phase.BODY, Phase.BODY_SENT, Phase.REPLIED]

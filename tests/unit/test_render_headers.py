@@ -1,0 +1,97 @@
+"""What the header says is what was asked for, and nothing more."""
+
+import json
+from typing import Any
+
+import pytest
+
+from mail.envelope import Attachment, InvalidEmailError
+from tests.unit.reader import TEXT, read, rendered
+
+
+@pytest.mark.parametrize(
+    'subject', ['Grüße aus Köln', 'é' * 988, 'x' * 988, 'a ' * 400 + 'b', '', '50 % off = fun', 'ü?=']
+)
+def test_subject_comes_back_as_it_was(subject: str) -> None:
+    assert read(subject=subject)['Subject'] == subject
+
+
+def test_missing_subject_is_empty() -> None:
+    assert read(subject=None)['Subject'] == ''
+
+
+@pytest.mark.parametrize('subject', ['a\r\nBcc: x@example.com', 'a\nb', 'a\0b', 'x' * 989])
+def test_subject_that_cannot_be_a_header_is_refused(subject: str) -> None:
+    with pytest.raises(InvalidEmailError, match=r'^subject: '):
+        rendered(subject=subject)
+
+
+@pytest.mark.parametrize('odd', ['\x0b', '\x0c', '\x1c', '\x85', '\u2028', '\u2029'])
+@pytest.mark.parametrize('rest', ['a', 'ü'])
+def test_subject_with_an_odd_separator_stays_one_field(odd: str, rest: str) -> None:
+    assert 'Bcc' not in read(subject=f'{rest}{odd}Bcc: x@example.com')
+
+
+ENCODED_LINE_ENDS = ['=0D=0A', '=0A', '=0D']
+
+
+@pytest.mark.parametrize('line_end', ENCODED_LINE_ENDS)
+@pytest.mark.parametrize('rest', ['a', 'ü'])
+@pytest.mark.parametrize('place', ['subject', 'template', 'header', 'name', 'filename', 'content type', 'cid'])
+def test_encoded_line_end_does_not_begin_another_field(place: str, rest: str, line_end: str) -> None:
+    """The email package decodes encoded words in what it is given, and does not look at what comes out."""
+    value = f'{rest} =?utf-8?q?x{line_end}Bcc=3A_eve@example.com?='
+    attachment = {'filename': 'a.pdf', 'content_type': 'application/pdf', 'cid': None}
+    parts: dict[str, Any] = {}
+    match place:
+        case 'subject':
+            parts = {'subject': value}
+        case 'template':
+            parts = {'template': TEXT, 'template_data': json.dumps({'name': value})}
+        case 'header':
+            parts = {'headers': json.dumps({'X-Tag': value})}
+        case 'name':
+            parts = {'recipient': f'{value} <anna@example.com>'}
+        case 'content type':
+            attachment['content_type'] = f'application/pdf; name="{value}"'
+        case _:
+            attachment[place] = value
+    try:
+        message = rendered(Attachment(data=b'x', **attachment), **parts).message
+    except InvalidEmailError:
+        return  # refused is as good as harmless
+    head = message.partition(b'\r\n\r\n')[0]
+    assert b'\nBcc' not in message.replace(b'\r', b'\n')
+    assert b'Message-ID: <1@example.com>' in head
+    assert b'MIME-Version' in head
+
+
+def test_extra_headers_are_added() -> None:
+    extra = {'Reply-To': 'Jörg <j@example.com>', 'X-Tag': 'a b', 'List-Unsubscribe': '<https://example.com/u>'}
+    message = read(headers=json.dumps(extra))
+    assert {name: str(message[name]) for name in extra} == extra
+
+
+@pytest.mark.parametrize('name', ['Auto-Submitted', 'auto-submitted', 'AUTO-SUBMITTED'])
+def test_auto_submitted_is_replaced_whatever_its_case(name: str) -> None:
+    assert read(headers=json.dumps({name: 'no'})).get_all('Auto-Submitted') == ['no']
+
+
+@pytest.mark.parametrize(
+    'extra',
+    [
+        {'Subject': 'x'},
+        {'X-Tag': 'a\r\nBcc: x@example.com'},
+        {'X-Täg': 'a'},
+        {'X-Tag': 1},
+        {'Reply-To': 'a@example.com', 'reply-to': 'b@example.com'},
+        {'X-Data': 'x' * 3000},
+        {'X-Data': '\ud800'},
+        ['X-Tag'],
+        'X-Tag',
+    ],
+    ids=lambda extra: str(extra)[:60].encode('ascii', 'replace').decode(),
+)
+def test_extra_headers_that_cannot_be_sent_are_refused(extra: object) -> None:
+    with pytest.raises(InvalidEmailError):
+        rendered(headers=json.dumps(extra))

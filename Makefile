@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup test check demo chaos up lock clean
+.PHONY: setup test check demo chaos up lock clean bench
 
 setup: $(VENV)/.installed
 
@@ -31,6 +31,9 @@ chaos: setup ## break everything under load and count; SHORT=1, SEED=7, SCENARIO
 
 up: setup ## the servers for development, in the foreground; writes .env
 	@$(BIN)/python -m dev.stack --env-file .env --data-dir .stack
+
+bench: setup ## our worker beside Celery, interleaved; writes docs/performance.md
+	$(BIN)/python -m bench.run $(BENCH_ARGS)
 
 lock: setup ## after editing dependencies in pyproject.toml
 	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \

@@ -13,7 +13,7 @@ from typing import Protocol
 from rich.console import Console
 
 from logs import configure_logs
-from ops import failed, inspect, purge, queue, retry, show, status
+from ops import failed, inspect, purge, queue, resolve, retry, show, status
 from ops.answer import USAGE, Answer, Document, TroubleError
 from ops.arguments import would_ask_nobody
 from ops.connect import Connections
@@ -43,6 +43,7 @@ COMMANDS: Mapping[str, Command] = {
     'failed': failed,
     'show': show,
     'retry': retry,
+    'resolve': resolve,
     'purge': purge,
 }
 

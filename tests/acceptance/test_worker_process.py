@@ -200,3 +200,21 @@ async def test_wake_workers_falls_back_to_notify_when_redis_refuses(start_worker
         await status_is(pool, email_id, 'sent')
     finally:
         await redis.config_set('maxmemory', '0')
+
+
+async def test_worker_frozen_for_longer_than_its_lease_abandons_the_send_before_data(
+    start_worker, producer, queue, inbox, pool
+):
+    frozen = await start_worker(SMTP_COMMAND_TIMEOUT_S='600').started()
+    inbox.control.misbehave('rcpt', 'stall', relay='primary', times=1, seconds=1)
+    email_id = await queue()
+    await producer.enqueue_job('send_email', email_id)
+    await status_is(pool, email_id, 'sending')
+    frozen.process.send_signal(signal.SIGSTOP)
+    try:
+        await start_worker().started()
+        await status_is(pool, email_id, 'sent')  # by the other, after the lease
+    finally:
+        frozen.process.send_signal(signal.SIGCONT)
+    await wait_until(lambda: 'lease lost' in frozen.log)
+    assert len(inbox.accepted('anna@example.com')) == 1

@@ -24,7 +24,7 @@ Mongo = AsyncIOMotorDatabase[dict[str, Any]]
 
 
 class ContentUnavailableError(Exception):
-    """MongoDB does not answer: nothing is wrong with the e-mail."""
+    """What holds the content does not answer: nothing is wrong with the e-mail."""
 
 
 async def store_attachments(mongo: Mongo, attachments: Sequence[Attachment]) -> str:

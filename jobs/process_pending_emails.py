@@ -9,8 +9,8 @@ from typing import Any
 import structlog
 
 from db.claims import give_due_time
-from jobs.runtime import Runtime
-from jobs.send_email import JobResult, send_claimed
+from jobs.runtime import JobResult, Runtime
+from jobs.send_email import send_claimed
 
 log = structlog.get_logger()
 

@@ -3,8 +3,8 @@
 from typing import Any
 
 from db.transitions import retry
-from jobs.runtime import Runtime
-from jobs.send_email import JobResult, send_email
+from jobs.runtime import JobResult, Runtime
+from jobs.send_email import send_email
 
 
 async def retry_failed_email(ctx: dict[str, Any], email_id: int) -> JobResult:

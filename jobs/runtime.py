@@ -22,6 +22,8 @@ from mail.outcome import Decision, Delivery, Outcome, Phase, Policy, Status
 from mail.render import Sender
 from mail.smtp import Relays
 
+JobResult = dict[str, Any]  # {'email_id': 123, 'status': 'sent', 'attempts': 1}
+
 
 @dataclass
 class Runtime:

@@ -8,6 +8,7 @@ import asyncpg
 import pytest
 from arq import Retry
 
+import jobs.recording
 import jobs.send_email
 from db import claims
 from db.leases import rescue
@@ -50,7 +51,7 @@ def failing_record(monkeypatch) -> Callable[[list[BaseException]], None]:
             return await record(*args, **kwargs)
 
         monkeypatch.setattr(claims, 'record', fail)
-        monkeypatch.setattr(jobs.send_email, 'RECORD_RETRY_S', 0.01)
+        monkeypatch.setattr(jobs.recording, 'RECORD_RETRY_S', 0.01)
 
     return fail_with
 
@@ -198,7 +199,7 @@ async def test_record_whose_answer_was_lost_is_not_taken_for_a_lost_lease(ctx, p
         return answers[-1]
 
     monkeypatch.setattr(claims, 'record', record_and_lose_the_answer)
-    monkeypatch.setattr(jobs.send_email, 'RECORD_RETRY_S', 0.01)
+    monkeypatch.setattr(jobs.recording, 'RECORD_RETRY_S', 0.01)
     email_id = await queue()
     assert await send_email(ctx, email_id) == {'email_id': email_id, 'status': 'sent', 'attempts': 1}
     assert [len(answer) for answer in answers] == [1, 0]
@@ -231,7 +232,7 @@ async def test_sessions_ended_between_acceptance_and_record_lose_nothing(ctx, qu
         return await record(pool, results, **kwargs)
 
     monkeypatch.setattr(claims, 'record', end_then_record)
-    monkeypatch.setattr(jobs.send_email, 'RECORD_RETRY_S', 0.01)
+    monkeypatch.setattr(jobs.recording, 'RECORD_RETRY_S', 0.01)
     for n in range(5):  # which error it is depends on what has reached the client
         email_id = await queue(f'ended{n}@example.com')
         assert (await send_email(ctx, email_id))['status'] == 'sent'

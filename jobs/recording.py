@@ -1,0 +1,81 @@
+"""Write down how an attempt ended, whatever happens to PostgreSQL or to us meanwhile."""
+
+import asyncio
+
+import structlog
+
+from db.claims import LeaseLost, Result, is_recorded
+from db.pools import DATABASE_DOWN
+from jobs.runtime import Runtime
+from mail.outcome import Outcome
+
+log = structlog.get_logger()
+
+RECORD_RETRY_S = 0.5
+LAST_RECORD_S = 5.0
+
+
+async def record_to_the_end(runtime: Runtime, result: Result) -> None:
+    """Record, also when this task is cancelled meanwhile: what a relay has answered must not be forgotten.
+
+    Raises:
+        LeaseLost: the claim is no longer ours.
+        CancelledError: a shutdown did not leave enough time; the rescue will find the e-mail uncertain.
+    """
+    recording = asyncio.ensure_future(record_result(runtime, result))
+    try:
+        await asyncio.shield(recording)
+    except asyncio.CancelledError:
+        try:
+            await asyncio.wait_for(recording, LAST_RECORD_S)
+        except TimeoutError:
+            log.error('stopped before PostgreSQL took the result', outcome=result.delivery.outcome)
+            raise asyncio.CancelledError from None
+
+
+async def record_result(runtime: Runtime, result: Result) -> None:
+    """Record, waiting for PostgreSQL as long as it takes: what a relay accepted must not be forgotten.
+
+    Should the lease run out meanwhile, somebody else takes the e-mail as uncertain, and this result is dropped.
+
+    Raises:
+        LeaseLost: the claim is no longer ours.
+    """
+    claim = result.claim
+    tries = 0
+    try:
+        while True:
+            tries += 1
+            try:
+                recorded = await runtime.record(result)
+                if isinstance(recorded, Exception):
+                    raise recorded
+                # A try whose answer was lost may have been committed all the same.
+                if recorded or (tries > 1 and await is_recorded(runtime.pool, result)):
+                    return
+                break
+            except DATABASE_DOWN as error:
+                log.warning('result waits for PostgreSQL', outcome=result.delivery.outcome, error=str(error))
+                await asyncio.sleep(RECORD_RETRY_S)
+    finally:
+        runtime.leases.drop(claim)
+    raise LeaseLost(f'e-mail {claim.email.id} was taken over before its result was recorded')
+
+
+def log_attempt(runtime: Runtime, result: Result) -> None:
+    """Count the outcome and write the e-mail's line."""
+    claim, delivery, decision = result.claim, result.delivery, result.decision
+    runtime.outcomes[delivery.outcome.value] += 1
+    level = log.info if delivery.outcome in (Outcome.ACCEPTED, Outcome.RELEASED) else log.warning
+    level(
+        delivery.outcome.value,
+        status=decision.status.value,
+        relay=delivery.relay,
+        phase=delivery.phase.value,
+        code=delivery.reply.code if delivery.reply else None,
+        error=delivery.error,
+        retry_in_s=round(decision.retry_in_s, 1) if decision.retry_in_s is not None else None,
+        dead_reason=decision.dead_reason,
+        message_id=claim.email.message_id,
+        duration_ms=round(result.duration_s * 1000),
+    )

@@ -1,0 +1,75 @@
+"""Why an e-mail was not claimed, and who looks again when."""
+
+import time
+from typing import Any
+
+import structlog
+from redis.exceptions import RedisError
+
+from db.transitions import expire, state_of
+from jobs.runtime import JobResult, Runtime
+
+log = structlog.get_logger()
+
+UNSEEN_RETRY_S = 2.0
+LOCKED_RETRY_S = 0.2
+
+REASONS = {
+    'failed': 'dead: no further automatic attempt',
+    'uncertain': 'waits for an operator',
+}
+
+
+async def explain_unclaimed(runtime: Runtime, email_id: int, relay_wait_s: float = 0.0) -> JobResult:
+    """Say why an e-mail was not claimed, and see to it that it is sent when it can be.
+
+    Args:
+        relay_wait_s: How long no relay can be used: then nothing was tried.
+    """
+    state = await state_of(runtime.pool, email_id)
+    if state is None:
+        # A producer that enqueues before it commits is early, not wrong: look once more.
+        await send_later(runtime, email_id, UNSEEN_RETRY_S, 'unseen')
+        return not_claimable(email_id, None, 'there is no such e-mail')
+    status = state['status']
+    if status == 'sent':  # by a sweep, or by another job for the same id
+        return {'email_id': email_id, 'status': 'sent', 'attempts': state['attempts'], 'reason': 'already sent'}
+    if state['past_expiry'] and await expire(runtime.pool, [email_id]):
+        return not_claimable(email_id, 'expired', 'its expires_at is over')
+    due_in_s = state['due_in_s']
+    if state['lost_attempts'] and due_in_s is not None and due_in_s <= 0:
+        runtime.suspects_wanted.set()
+        return not_claimable(email_id, status, 'its last worker was lost; such e-mails are sent one at a time')
+    exhausted = status != 'pending' and state['attempts'] >= state['max_attempts']
+    if status == 'pending' and due_in_s is None:
+        due_in_s = 0.0
+    if status in ('pending', 'failed', 'uncertain') and due_in_s is not None and not exhausted:
+        # Less than zero: it came due, or was released, between the claim and this look; or somebody has the row locked.
+        wait_s = max(due_in_s, relay_wait_s, LOCKED_RETRY_S)
+        await send_later(runtime, email_id, wait_s, f'due:{int((time.time() + wait_s) * 1000)}')
+        what = 'no relay is available' if relay_wait_s > due_in_s else 'not due'
+        return not_claimable(email_id, status, f'{what} for {wait_s:.1f} s')
+    if status == 'sending':
+        return not_claimable(email_id, status, f'held by {state["claimed_by"]}')
+    return not_claimable(email_id, status, REASONS.get(status, status))
+
+
+async def send_later(runtime: Runtime, email_id: int, in_s: float, job_key: str) -> None:
+    """Have arq wake us when the e-mail is due. Only a wake-up: without it, the next sweep finds the row."""
+    try:
+        await runtime.redis.enqueue_job(
+            'send_email',
+            email_id,
+            _job_id=f'send_email:{email_id}:{job_key}',
+            _queue_name=runtime.queue_name,
+            _defer_by=in_s + 0.05,  # never before the database's clock agrees that it is due
+        )
+    except (RedisError, OSError) as error:
+        log.warning('retry left to the sweep', email_id=email_id, error=str(error))
+
+
+def not_claimable(email_id: Any, state: str | None, reason: str) -> JobResult:
+    """Return the result of a job that had nothing to do."""
+    plain_id = email_id if isinstance(email_id, int) else repr(email_id)[:80]
+    log.info('not claimable', email_id=plain_id, state=state, reason=reason)
+    return {'email_id': plain_id, 'status': 'not-claimable', 'state': state, 'reason': reason}

@@ -5,17 +5,28 @@ import contextlib
 import functools
 import math
 import time
+from collections.abc import Callable, Sequence
 from signal import Signals
 from typing import Any
 
 import structlog
 import uvloop
-from arq.constants import in_progress_key_prefix
+from arq.constants import (
+    abort_jobs_ss,
+    in_progress_key_prefix,
+    job_key_prefix,
+    result_key_prefix,
+    retry_key_prefix,
+)
 from arq.utils import timestamp_ms
 from arq.worker import Worker
+from redis.asyncio.client import Pipeline
 from redis.exceptions import RedisError
 
+from fleet.background import keep_alive
+from fleet.batches import Batcher
 from fleet.connection import open_redis
+from fleet.job_events import listen_for_jobs
 
 log = structlog.get_logger()
 
@@ -26,13 +37,16 @@ REDIS_DOWN = (RedisError, OSError, asyncio.TimeoutError)
 IN_PROGRESS_S = 30.0
 RENEW_EVERY_S = 8.0
 RETRY_MAX_S = 2.0
+IDLE_MAX_S = 1.0  # cron duties and the health key want a look this often
+GATHER_S = 0.001  # what else comes within this is claimed in the same call
 
 # Its absence means that Redis was emptied, and the wake-ups of all that is due with it.
 MARKER_KEY = 'email-worker:marker'
 MARK_EVERY_S = 5.0
 
-# All jobs a worker has room for in one call. arq's ids stay in the queue while they run, so the scan pages on until it
-# has enough: nothing starves behind the running ones, and two workers never fight over the same ids.
+# All jobs a worker has room for in one call, and when the next one is due. arq's ids stay in the queue while they run,
+# so the scan pages on until it has enough: nothing starves behind the running ones, and two workers never fight over
+# the same ids.
 CLAIM_JOBS_LUA = """
 local claimed, offset = {}, 0
 while #claimed < 2 * tonumber(ARGV[2]) and offset < 100000 do
@@ -48,7 +62,8 @@ while #claimed < 2 * tonumber(ARGV[2]) and offset < 100000 do
     end
     offset = offset + 500
 end
-return claimed
+local later = redis.call('ZRANGEBYSCORE', KEYS[1], '(' .. ARGV[1], '+inf', 'WITHSCORES', 'LIMIT', 0, 1)
+return {claimed, later[2] or ''}
 """
 
 
@@ -71,7 +86,11 @@ class Dispatcher(Worker):
         self.ctx['redis_away'] = asyncio.Event()
         self.ctx['sweep_wanted'] = asyncio.Event()
         self.ctx['stop_by'] = 0.0
-        self._room = asyncio.Event()  # a job has ended while others may wait for its place
+        self._look = asyncio.Event()  # a job was enqueued, or one has ended while others may wait for its place
+        self._hears = False  # whether Redis tells us of new jobs
+        self._next_due_ms = math.inf
+        self._listening: asyncio.Task[None] | None = None
+        self._finish = Batcher(self._finish_each)
         self._retry_s = 0.1
         self._renewed_at = 0.0
         self._marked_at = 0.0
@@ -91,6 +110,9 @@ class Dispatcher(Worker):
         self.ctx['redis'] = self.pool
         if self.on_startup:
             await self.on_startup(self.ctx)
+        self._listening = keep_alive(
+            functools.partial(listen_for_jobs, self.pool, self.queue_name, self._look.set, self._set_hearing)
+        )
         log.info('worker started', queue=self.queue_name, functions=sorted(self.functions))
         while True:
             await self._poll_iteration()
@@ -102,9 +124,19 @@ class Dispatcher(Worker):
                 await asyncio.gather(*self.tasks.values())
                 return
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self.poll_delay_s):
-                    await self._room.wait()
-            self._room.clear()
+                async with asyncio.timeout(self._idle_s()):
+                    await self._look.wait()
+                await asyncio.sleep(GATHER_S)
+            self._look.clear()
+
+    def _set_hearing(self, hears: bool) -> None:
+        self._hears = hears
+
+    def _idle_s(self) -> float:
+        """Return how long there is nothing to do unless something happens."""
+        if not self._hears:
+            return self.poll_delay_s
+        return min(IDLE_MAX_S, max(0.001, (self._next_due_ms - timestamp_ms()) / 1000))
 
     async def _burst_is_over(self) -> bool:
         if 0 <= self.max_burst_jobs <= self._jobs_started():
@@ -144,7 +176,8 @@ class Dispatcher(Worker):
             return
         arguments = (timestamp_ms(), room, int(IN_PROGRESS_S * 1000), in_progress_key_prefix)
         # redis-py types eval for its blocking client as well, and its arguments as text only.
-        claimed: list[bytes] = await self.pool.eval(CLAIM_JOBS_LUA, 1, self.queue_name, *arguments)  # type: ignore[arg-type,misc]
+        claimed, next_due_ms = await self.pool.eval(CLAIM_JOBS_LUA, 1, self.queue_name, *arguments)  # type: ignore[arg-type,misc]
+        self._next_due_ms = float(next_due_ms or 'inf')
         for raw_id, score in zip(claimed[::2], claimed[1::2], strict=True):
             try:
                 job_id = raw_id.decode()
@@ -159,10 +192,46 @@ class Dispatcher(Worker):
 
     def _job_ended(self, job_id: str, task: asyncio.Task[Any]) -> None:
         self.tasks.pop(job_id, None)
-        self._room.set()
+        self._look.set()
         if not task.cancelled() and (error := task.exception()) is not None:
             # It could not be finished in Redis: its lock runs out, it runs again, and finds its e-mail sent.
             log.warning('job not finished in redis', job_id=job_id, error=str(error) or type(error).__name__)
+
+    async def finish_job(
+        self,
+        job_id: str,
+        finish: bool,
+        result_data: bytes | None,
+        result_timeout_s: float | None,
+        keep_result_forever: bool,
+        incr_score: int | None,
+        keep_in_progress: float | None,
+    ) -> None:
+        """Write a job's end as arq does, together with all others that end now."""
+
+        def write(pipe: Pipeline) -> None:
+            if keep_in_progress is not None:
+                pipe.pexpire(in_progress_key_prefix + job_id, int(keep_in_progress * 1000))
+            else:
+                pipe.delete(in_progress_key_prefix + job_id)
+            if finish:
+                if result_data:
+                    expire_ms = None if keep_result_forever else int((result_timeout_s or 0) * 1000)
+                    pipe.set(result_key_prefix + job_id, result_data, px=expire_ms)
+                pipe.delete(retry_key_prefix + job_id, job_key_prefix + job_id)
+                pipe.zrem(abort_jobs_ss, job_id)
+                pipe.zrem(self.queue_name, job_id)
+            elif incr_score:
+                pipe.zincrby(self.queue_name, incr_score, job_id)
+
+        await self._finish(write)
+
+    async def _finish_each(self, writes: Sequence[Callable[[Pipeline], None]]) -> list[None]:
+        async with self.pool.pipeline(transaction=True) as pipe:
+            for write in writes:
+                write(pipe)
+            await pipe.execute()
+        return [None] * len(writes)
 
     async def _renew_in_progress(self) -> None:
         if time.monotonic() - self._renewed_at < RENEW_EVERY_S:
@@ -202,6 +271,8 @@ class Dispatcher(Worker):
             self.handle_sig(Signals.SIGUSR1)
         if not self._pool:
             return
+        if self._listening is not None:
+            self._listening.cancel()
         await asyncio.gather(*self.tasks.values(), return_exceptions=True)
         try:
             await self.pool.delete(self.health_check_key)

@@ -18,6 +18,8 @@ from tests.chaos.arena import Arena, empty_directory
 from tests.chaos.report import Row, markdown, print_table
 from tests.chaos.scenarios import SCENARIOS
 
+LANES, LANES_SHORT = 2, 3
+
 console = Console(width=150, soft_wrap=True)
 
 
@@ -32,19 +34,28 @@ def parse_arguments() -> argparse.Namespace:
 
 
 async def run(options: argparse.Namespace, directory: Path) -> list[Row]:
-    arena = Arena(directory, options.seed, options.short)
-    rows: list[Row] = []
-    try:
-        await arena.open()
-        for name in options.scenario or SCENARIOS:
-            started = time.monotonic()
-            console.print(f'{name} ...', end=' ')
-            rows += (done := await run_one(name, arena))
-            verdict = 'FAILED' if any(row.failed for row in done) else 'ok'
-            console.print(f'{verdict}, {time.monotonic() - started:.0f} s')
-    finally:
-        await arena.close()
-    return rows
+    """Run the scenarios in lanes, each with a stack of its own, because most of them only wait."""
+    names = list(options.scenario or SCENARIOS)
+    waiting = list(names)
+    rows: dict[str, list[Row]] = {}
+
+    async def lane(number: int) -> None:
+        arena = Arena(empty_directory(directory / f'lane{number}'), options.seed, options.short)
+        try:
+            await arena.open()
+            while waiting:
+                name = waiting.pop(0)
+                started = time.monotonic()
+                rows[name] = await run_one(name, arena)
+                verdict = 'FAILED' if any(row.failed for row in rows[name]) else 'ok'
+                console.print(f'{name} {verdict}, {time.monotonic() - started:.0f} s')
+        finally:
+            await arena.close()
+
+    async with asyncio.TaskGroup() as lanes:
+        for number in range(min(LANES_SHORT if options.short else LANES, len(names))):
+            lanes.create_task(lane(number))
+    return [row for name in names for row in rows[name]]
 
 
 async def run_one(name: str, arena: Arena) -> list[Row]:

@@ -34,6 +34,7 @@ SETTLED_SQL = """
 SELECT count(*) FROM outbound_emails
 WHERE id = ANY($1::bigint[]) AND (status IN ('pending', 'sending') OR (status <> 'sent' AND next_retry_at IS NOT NULL))
 """
+IDS_SQL = 'SELECT COALESCE(array_agg(id), ARRAY[]::bigint[]) FROM outbound_emails WHERE created_at >= to_timestamp($1)'
 Answer = TypeVar('Answer')
 
 
@@ -53,7 +54,6 @@ class Arena:
     directory: Path
     seed: int
     short: bool
-    only: str | None = None
     stack: SinkStack = field(default_factory=SinkStack)
     template: str = 'chaos_template'
 
@@ -149,6 +149,11 @@ class Stage:
         """Return the sink's events of this scenario that have these values."""
         events = [json.loads(line) for line in self._event_lines()[self._events_start :]]
         return [event for event in events if all(event.get(key) == value for key, value in wanted.items())]
+
+    async def ids_since(self, moment: float) -> list[int]:
+        """Return all e-mails committed since then, also those whose producer never learnt of its commit."""
+        ids: list[int] = await self.pool.fetchval(IDS_SQL, moment)
+        return ids
 
     async def ask(self, question: Callable[[], Awaitable[Answer]]) -> Answer | None:
         """Ask PostgreSQL; None while it is away."""

@@ -1,8 +1,8 @@
-"""The table of scenarios."""
+"""The table of scenarios, the longest first, so that the lanes end together."""
 
 from collections.abc import Awaitable, Callable
 
-from tests.chaos import kills
+from tests.chaos import cron_slots, kills, phases, postgres_faults, redis_faults, relays, rolling
 from tests.chaos.arena import Arena
 from tests.chaos.report import Row
 
@@ -10,5 +10,14 @@ Scenario = Callable[[Arena], Awaitable[list[Row]]]
 
 SCENARIOS: dict[str, Scenario] = {
     'kills': kills.random_kills,
+    'phases': phases.by_phase,
+    'redis': redis_faults.redis_faults,
     'poison': kills.poison,
+    'refuses': relays.refuses,
+    'closes': relays.closes,
+    'rolling': rolling.rolling_restart,
+    'cron': cron_slots.cron_slots,
+    'postgres': postgres_faults.postgres_faults,
+    'clocks': rolling.clocks,
+    'stalls': relays.stalls,
 }

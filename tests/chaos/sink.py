@@ -3,8 +3,8 @@
     python -m tests.chaos.sink --dir DIR --primary-port N --backup-port N ...
 
 Every misdeed it begins is a line in DIR/events.jsonl before anything else is done about it. A stall at the dot whose
-rule has the text `keep` keeps the message first: the relay has it then, and has not said so. A recipient with the tag
-`poison` gets no answer to its RCPT, because the harness kills the worker that asks.
+rule has the text `keep` keeps the message first: the relay has it then, and has not said so. The tags of TAGS in a
+recipient's local part hold an attempt where it is, so that the harness can kill the worker there.
 """
 
 import asyncio
@@ -28,8 +28,17 @@ from dev.processes import Command
 
 EVENTS_NAME = 'events.jsonl'
 KEEP = 'keep'
-SLOW_RCPT_S = 60.0
-TAGS = {'poison': Tag('rcpt', Fault('stall')), 'slow-rcpt': Tag('rcpt', Fault('stall', seconds=SLOW_RCPT_S), times=1)}
+SLOW_RCPT_S = 30.0
+TAGS = {
+    'poison': Tag('rcpt', Fault('stall')),
+    'slow-rcpt': Tag('rcpt', Fault('stall', seconds=SLOW_RCPT_S), times=1),
+    'after-mail': Tag('rcpt', Fault('stall'), times=1),
+    'after-rcpt': Tag('data', Fault('stall'), times=1),
+    'at-dot': Tag('dot', Fault('stall'), times=1),
+    'at-dot-kept': Tag('dot', Fault('stall', text=KEEP), times=1),
+    'pause': Tag('rcpt', Fault('stall', seconds=1.5), times=1),
+}
+AFTER_DATA = 'after-data'  # gets 354 once, and then nobody reads the body
 
 
 class EventLog:
@@ -74,19 +83,36 @@ class WatchedTags(TagCounter):
             return tag.fault
         return super().take(relay, recipient, verb)
 
+    def takes_no_body(self, relay: str, recipient: str) -> bool:
+        if AFTER_DATA not in recipient.rpartition('@')[0].split('+') or (AFTER_DATA, recipient) in self._used:
+            return False
+        self._used.add((AFTER_DATA, recipient))
+        self._events.write(verb='body', do=AFTER_DATA, relay=relay, recipient=recipient)
+        return True
+
 
 class KeepingHandler(RelayHandler):
     """Keeps the message before a misdeed at the dot, when its rule says so."""
 
     async def handle_DATA(self, server: InboxSession, session: Session, envelope: Envelope) -> str:  # noqa: N802
-        fault = self._inbox.rules.take(self._relay.name, 'dot')
-        if fault is None:
-            return await super().handle_DATA(server, session, envelope)
-        if fault.text == KEEP or fault.do == 'store-then-drop':
+        fault = self._inbox.rules.take(self._relay.name, 'dot') or self._tag_at_dot(envelope)
+        if fault is not None and (fault.text == KEEP or fault.do == 'store-then-drop'):
             kept = self._keep(session, envelope, answered=False)
             await server.carry_out(fault)
             return kept
-        return await server.carry_out(fault) or self._keep(session, envelope, answered=True)
+        reply = await server.carry_out(fault) if fault else None
+        return reply or self._keep(session, envelope, answered=True)
+
+
+class SinkSession(InboxSession):
+    """Takes no body, once, from who asks for that."""
+
+    async def smtp_DATA(self, arg: str) -> None:  # noqa: N802
+        recipients = self.envelope.rcpt_tos if self.envelope else []
+        if any(self.inbox.tags.takes_no_body(self.relay.name, recipient) for recipient in recipients):
+            await self.push('354 Go on')
+            await self.carry_out(Fault('stall'))
+        await super().smtp_DATA(arg)
 
 
 class Sink(InboxServer):
@@ -107,6 +133,7 @@ def main() -> int:
     store = MessageStore(directory, durable=options.durable)
     events = EventLog(directory)
     inbox_session.RelayHandler = KeepingHandler
+    inbox.InboxSession = SinkSession
     relays = [
         Relay('primary', options.user, options.password, options.primary_port),
         Relay('backup', options.backup_user, options.backup_password, options.backup_port),

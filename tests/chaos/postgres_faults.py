@@ -1,0 +1,75 @@
+"""PostgreSQL restarted, and all its sessions ended again and again."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+
+import asyncpg
+
+from tests.chaos import recovery
+from tests.chaos.arena import SMTP_CONNECTIONS, Arena, Stage
+from tests.chaos.load import Producer
+from tests.chaos.report import Row
+
+WORKERS = 2
+PER_S = 25.0
+END_SESSIONS_SQL = """
+SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
+WHERE datname = current_database() AND pid <> pg_backend_pid()
+"""
+
+
+async def postgres_faults(arena: Arena) -> list[Row]:
+    """PostgreSQL restarted, killed, and every session terminated each second; under load."""
+    rows = []
+    async with arena.stage('postgres') as stage:
+        await stage.fleet.start_up(WORKERS)
+        rows.append(await _under_load(stage, Row('PostgreSQL restart'), _restart))
+        rows.append(await _under_load(stage, Row('PostgreSQL: all sessions ended each second'), _end_sessions))
+        rows[-1].problems += await stage.fleet.stop_all()
+        rows[-1].notes += [f'logged: {alarm}' for alarm in stage.fleet.alarms()]
+    return rows
+
+
+async def _under_load(stage: Stage, row: Row, fault: Callable[[Stage, Row], Awaitable[None]]) -> Row:
+    started, enough = time.time(), asyncio.Event()
+    async with Producer(stage) as producer:
+        trickling = asyncio.create_task(producer.trickle(PER_S, enough))
+        await producer.queue(stage.pick(500, 100))
+        begun_at = time.time()
+        await fault(stage, row)
+        ended_at = time.time()
+        await asyncio.sleep(1)  # the load goes on when the fault is over
+        enough.set()
+        await trickling
+        ids = await stage.ids_since(started)
+        await stage.quiet(ids, 2 * stage.lease_s + 30)
+        row.took_s = time.time() - started
+        await stage.judge(
+            row,
+            ids,
+            recovery=lambda evidence: recovery.during(evidence, begun_at, ended_at),
+            most_duplicates=row.faults * WORKERS * SMTP_CONNECTIONS,
+        )
+        row.notes.clear()
+    if stage.fleet.died:
+        row.problems.append(f'{len(stage.fleet.died)} workers ended by themselves')
+    return row
+
+
+async def _restart(stage: Stage, row: Row) -> None:
+    for _ in range(stage.pick(3, 2)):
+        row.faults += 1
+        await asyncio.to_thread(stage.stack.postgres.stop)
+        await asyncio.sleep(stage.pick(5, 2))
+        await asyncio.to_thread(stage.stack.postgres.start)
+        await asyncio.sleep(stage.pick(3, 1))
+
+
+async def _end_sessions(stage: Stage, row: Row) -> None:
+    conn = await asyncpg.connect(stage.arena.dsn(f'chaos_{stage.name}'))
+    for _ in range(stage.pick(15, 5)):
+        row.faults += 1
+        await conn.execute(END_SESSIONS_SQL)
+        await asyncio.sleep(1)
+    await conn.close()

@@ -57,10 +57,10 @@ def confirmed(options: argparse.Namespace, question: str) -> bool:
     """Ask on stderr, so that stdout stays the answer's; --yes answers by itself."""
     if options.yes:
         return True
-    print(f'{question} [y/N] ', end='', file=sys.stderr, flush=True)
     # asyncio's own handler would only cancel the task, which reading a line never notices.
     handler = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
+        print(f'{question} [y/N] ', end='', file=sys.stderr, flush=True)
         return sys.stdin.readline().strip().lower() in ('y', 'yes')
     finally:
         signal.signal(signal.SIGINT, handler)

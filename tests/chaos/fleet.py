@@ -17,6 +17,7 @@ START_DEADLINE_S = 40.0
 STOP_DEADLINE_S = 60.0
 # What a worker must never log; a scenario that sees one of these says so below the table.
 ALARMS = ('Traceback', 'unexpected error', 'attempt not recorded', 'duty failed')
+ALARM_CHARS = 240
 
 
 @dataclass(eq=False)
@@ -135,7 +136,7 @@ class Fleet:
             for alarm in ALARMS:
                 hits = [line for line in lines if alarm in line]
                 if hits:
-                    found.append(f'{worker.name}: {len(hits)} x {hits[0][:600]}')
+                    found.append(f'{worker.name}: {len(hits)} x {hits[0][:ALARM_CHARS]}')
         return found
 
     def close(self) -> None:

@@ -24,10 +24,10 @@ TEMPLATE_SQL = "INSERT INTO email_templates (name, subject, body_text) VALUES ('
 LOCK_TEMPLATES_SQL = 'LOCK TABLE email_templates IN ACCESS EXCLUSIVE MODE'
 LOCK_ROWS_SQL = 'SELECT id FROM outbound_emails WHERE id = ANY($1::bigint[]) FOR UPDATE'
 MESSAGE_IDS_SQL = 'SELECT message_id FROM outbound_emails WHERE id = ANY($1::bigint[])'
+# By its beginning: pg_stat_activity cuts a query after 1,024 bytes.
 RECORDING_SQL = """
 SELECT pid FROM pg_stat_activity
-WHERE datname = current_database() AND wait_event_type = 'Lock' AND query LIKE '%INSERT INTO email_attempts%'
-  AND query LIKE '%recipient_outcomes%'
+WHERE datname = current_database() AND wait_event_type = 'Lock' AND query LIKE '%WITH result AS (%'
 """
 END_SESSION_SQL = 'SELECT pg_terminate_backend($1)'
 

@@ -66,7 +66,7 @@ async def _close_at(stage: Stage, producer: Producer, verb: str) -> None:
     times = 1 if verb in OPENING_VERBS else stage.pick(10, 3)
     where, do = ('dot', 'store-then-drop') if verb == 'dot, kept' else (verb, 'drop')
     before = len(stage.events(verb=where, do=do))
-    for relay in RELAYS if verb in OPENING_VERBS else RELAYS[:1]:
+    for relay in RELAYS:  # whichever is not cooling down
         await asyncio.to_thread(stage.control.misbehave, where, do, relay=relay, times=times)
     ids = await producer.queue(stage.pick(50, 15))
     await until(lambda: len(stage.events(verb=where, do=do)) >= before + times, 30, f'{times} x {do} at {where}')

@@ -154,7 +154,9 @@ class Settings(BaseSettings):
     # The worker.
     worker_name: str | None = Field(default=None, max_length=100, description='Default: worker@host:pid.')
     worker_max_jobs: int = Field(default=50, ge=1, le=1000, description='Jobs at once.')
-    worker_sweep_size: int = Field(default=100, ge=1, le=1000, description='Due e-mails claimed at once by a sweep.')
+    worker_sweep_size: int = Field(
+        default=20, ge=1, le=1000, description='E-mails under way at once, by jobs and again by sweeps.'
+    )
     worker_poll_delay_s: float = Field(default=0.1, ge=0.01, le=10, description='How often Redis is asked for jobs.')
     worker_lease_s: float = Field(default=30, ge=2, description='A claim not renewed for this long is rescued.')
     worker_beat_s: float = Field(default=10, ge=0.1, description='Claims are renewed, lost ones rescued, this often.')

@@ -78,7 +78,7 @@ async def claim(
         message_id_domain: Right-hand side of the Message-ID of an e-mail that has none yet.
     Returns:
         One claim, with attempt >= 1, for each e-mail that was claimed; none for those that are not due, are final, are
-        held elsewhere, or are suspects, see claim_suspect.
+        held elsewhere, or are suspects, see claim_suspects.
     Raises:
         asyncpg.PostgresError, OSError: connection or statement failure; nothing was claimed, or the lease will run out.
     """
@@ -120,29 +120,33 @@ async def claim_due(
     return [_claim_from(row, token) for row in rows]
 
 
-CLAIM_SUSPECT_SQL = f"""
+CLAIM_SUSPECTS_SQL = f"""
 WITH due AS (
     SELECT id FROM outbound_emails
-    WHERE lost_attempts > 0 AND status IN ('pending', 'failed', 'uncertain') AND next_retry_at IS NOT NULL
-      AND {_CLAIMABLE}
+    WHERE lost_attempts = $6 AND lost_attempts > 0 AND status IN ('pending', 'failed', 'uncertain')
+      AND next_retry_at IS NOT NULL AND {_CLAIMABLE}
     ORDER BY next_retry_at LIMIT $1 FOR UPDATE SKIP LOCKED
 )
 UPDATE outbound_emails AS e {_CLAIMED}
 """  # noqa: S608 - constants of this module
 
 
-async def claim_suspect(pool: asyncpg.Pool, *, worker: str, lease_s: float, message_id_domain: str) -> Claim | None:
-    """Claim one e-mail whose last worker died or lost its lease while holding it.
+async def claim_suspects(
+    pool: asyncpg.Pool, lost_attempts: int, limit: int, *, worker: str, lease_s: float, message_id_domain: str
+) -> list[Claim]:
+    """Claim e-mails that were held when their last workers died or lost their leases.
 
-    One of them may be what killed the worker. Each worker has at most one in hand, beside its other mail, so that the
-    next death tells who it was, and those that only happened to be near are not counted out as poison.
+    One of them may be what killed the worker, so they are kept apart from all other mail until an attempt is recorded.
+
+    Args:
+        lost_attempts: How many attempts in a row were lost.
 
     Raises:
         asyncpg.PostgresError, OSError: connection or statement failure.
     """
     token = uuid4()
-    row = await pool.fetchrow(CLAIM_SUSPECT_SQL, 1, token, worker, lease_s, message_id_domain)
-    return _claim_from(row, token) if row else None
+    rows = await pool.fetch(CLAIM_SUSPECTS_SQL, limit, token, worker, lease_s, message_id_domain, lost_attempts)
+    return [_claim_from(row, token) for row in rows]
 
 
 GIVE_DUE_TIME_SQL = """

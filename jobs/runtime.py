@@ -53,6 +53,8 @@ class Runtime:
 
     def __post_init__(self) -> None:
         """Group what concurrent e-mails ask of the databases into one call each."""
+        # A job claims its e-mail when there is a place to send it: what waits unclaimed is not lost with this worker.
+        self.places = asyncio.Semaphore(self.sweep_size)
         self.claim_one = Batcher(self._claim_each, orphaned=self._release)
         self.record = Batcher(self._record_each)
         self.fetch_template = Batcher(partial(fetch_templates, self.pool))
@@ -65,12 +67,12 @@ class Runtime:
         self.leases.hold(claimed, since)
         return claimed
 
-    async def claim_suspect(self) -> Claim | None:
-        """Claim one e-mail whose last worker was lost; see db.claims.claim_suspect."""
+    async def claim_suspects(self, lost_attempts: int, limit: int) -> list[Claim]:
+        """Claim e-mails whose last workers were lost; see db.claims.claim_suspects."""
         since = time.monotonic()
-        claim = await claims.claim_suspect(self.pool, **self._claimant())
-        self.leases.hold([claim] if claim else [], since)
-        return claim
+        claimed = await claims.claim_suspects(self.pool, lost_attempts, limit, **self._claimant())
+        self.leases.hold(claimed, since)
+        return claimed
 
     async def _claim_each(self, email_ids: Sequence[int]) -> list[Claim | None]:
         since = time.monotonic()

@@ -38,15 +38,16 @@ async def send_email(ctx: dict[str, Any], email_id: int) -> JobResult:
     if type(email_id) is not int or not 0 < email_id < 2**63:
         log.warning('send_email refused', argument=repr(email_id)[:80])
         return not_claimable(email_id, None, 'the id must be a positive integer')
-    try:
-        relay_wait_s = runtime.relays.unavailable_for_s()
-        claim = None if relay_wait_s else await runtime.claim_one(email_id)
-        if claim is None:
-            return await explain_unclaimed(runtime, email_id, relay_wait_s)
-    except DATABASE_DOWN as error:
-        log.warning('job waits for PostgreSQL', email_id=email_id, error=str(error) or type(error).__name__)
-        raise Retry(defer=DATABASE_RETRY_S) from error
-    return await send_claimed(runtime, claim)
+    async with runtime.places:
+        try:
+            relay_wait_s = runtime.relays.unavailable_for_s()
+            claim = None if relay_wait_s else await runtime.claim_one(email_id)
+            if claim is None:
+                return await explain_unclaimed(runtime, email_id, relay_wait_s)
+        except DATABASE_DOWN as error:
+            log.warning('job waits for PostgreSQL', email_id=email_id, error=str(error) or type(error).__name__)
+            raise Retry(defer=DATABASE_RETRY_S) from error
+        return await send_claimed(runtime, claim)
 
 
 async def send_claimed(runtime: Runtime, claim: Claim) -> JobResult:

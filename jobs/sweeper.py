@@ -18,6 +18,9 @@ log = structlog.get_logger()
 AWAY_EVERY_S = 1.0
 SUSPECTS_EVERY_S = 5.0
 SUSPECT_PATIENCE_S = 2.0
+# By lost attempts: how many are sent together. After a second loss each is alone, so that the third tells which one it
+# is that kills workers, and those that were only near it are not counted out with it.
+SUSPECT_GROUPS = ((1, 10), (2, 1))
 
 
 async def keep_sweeping(ctx: dict[str, Any]) -> None:
@@ -37,23 +40,33 @@ async def keep_sweeping(ctx: dict[str, Any]) -> None:
 
 
 async def keep_sending_suspects(ctx: dict[str, Any]) -> None:
-    """Send e-mails whose last worker was lost, one at a time; until the worker stops."""
+    """Send e-mails whose last worker was lost, a few at a time, then one at a time; until the worker stops."""
     runtime: Runtime = ctx['runtime']
     while not runtime.stopping.is_set():
         try:
             while not runtime.stopping.is_set() and not runtime.relays.unavailable_for_s():
-                claim = await runtime.claim_suspect()
-                if claim is None:
+                if not await _send_suspects(runtime):
                     break
-                attempt = asyncio.create_task(send_claimed(runtime, claim))
-                runtime.sending.add(attempt)
-                attempt.add_done_callback(partial(finished, runtime, set(), Counter()))
-                # What kills a worker does so at once; one whose relay is slow must not hold up the others.
-                await asyncio.wait({attempt}, timeout=SUSPECT_PATIENCE_S)
         except DATABASE_DOWN as error:
             log.warning('suspects wait for PostgreSQL', error=str(error) or type(error).__name__)
         await _wait(runtime.suspects_wanted, SUSPECTS_EVERY_S)
         runtime.suspects_wanted.clear()
+
+
+async def _send_suspects(runtime: Runtime) -> bool:
+    """Send one group of suspects. Returns whether there were any."""
+    for lost_attempts, together in SUSPECT_GROUPS:
+        attempts = set()
+        for claim in await runtime.claim_suspects(lost_attempts, together):
+            attempt = asyncio.create_task(send_claimed(runtime, claim))
+            attempts.add(attempt)
+            runtime.sending.add(attempt)
+            attempt.add_done_callback(partial(finished, runtime, set(), Counter()))
+        if attempts:
+            # What kills a worker does so at once; one whose relay is slow must not hold up the others.
+            await asyncio.wait(attempts, timeout=SUSPECT_PATIENCE_S)
+            return True
+    return False
 
 
 async def _wait(event: asyncio.Event, timeout_s: float) -> None:

@@ -46,7 +46,9 @@ async def explain_unclaimed(runtime: Runtime, email_id: int, relay_wait_s: float
     if status in ('pending', 'failed', 'uncertain') and due_in_s is not None and not exhausted:
         # Less than zero: it came due, or was released, between the claim and this look; or somebody has the row locked.
         wait_s = max(due_in_s, relay_wait_s, LOCKED_RETRY_S)
-        await send_later(runtime, email_id, wait_s, f'due:{int((time.time() + wait_s) * 1000)}')
+        # The same id for the same time, so that a producer that repeats itself adds no job; a new one for a new look.
+        when = round(time.time() + wait_s) if due_in_s > 0 else int(time.time() * 1000)
+        await send_later(runtime, email_id, wait_s, f'due:{when}')
         what = 'no relay is available' if relay_wait_s > due_in_s else 'not due'
         return not_claimable(email_id, status, f'{what} for {wait_s:.1f} s')
     if status == 'sending':

@@ -30,7 +30,8 @@ async def keep(ctx) -> Any:
     await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def test_suspects_are_sent_one_at_a_time_in_the_background(ctx, pool, queue, inbox, keep, monkeypatch):
+@pytest.mark.parametrize(('lost', 'together'), [(1, 10), (2, 1)])
+async def test_suspects_are_sent_apart_in_the_background(ctx, pool, queue, inbox, keep, monkeypatch, lost, together):
     most, send_claimed = 0, jobs.sweeper.send_claimed
 
     async def watched(*args: Any) -> Any:
@@ -39,12 +40,13 @@ async def test_suspects_are_sent_one_at_a_time_in_the_background(ctx, pool, queu
         return await send_claimed(*args)
 
     monkeypatch.setattr(jobs.sweeper, 'send_claimed', watched)
-    ids = [await queue(f'suspect{n}@example.com') for n in range(5)]
+    ids = [await queue(f'suspect{n}@example.com') for n in range(12)]
     await pool.execute(MAKE_SUSPECT, ids)
+    await pool.execute('UPDATE outbound_emails SET lost_attempts = $1', lost)
     assert (await send_email(ctx, ids[0]))['status'] == 'not-claimable'
     keep(keep_sending_suspects)
-    await wait_until(lambda: len(inbox.accepted()) == 5)
-    assert most == 1
+    await wait_until(lambda: len(inbox.accepted()) == 12)
+    assert most == together
 
 
 async def test_suspect_that_cannot_be_recorded_does_not_end_the_background_task(ctx, pool, queue, keep, monkeypatch):

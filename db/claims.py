@@ -26,6 +26,7 @@ class Claim:
     max_attempts: int
     claimed_at: datetime
     settled: Settled  # recipients whose outcome an earlier attempt decided
+    suspect: bool = False  # the last worker that held it was lost
 
     @property
     def key(self) -> tuple[int, UUID]:
@@ -47,7 +48,7 @@ _CLAIMED = """
     FROM due WHERE e.id = due.id
     RETURNING e.id, e.recipient, e.subject, e.body_text, e.body_html, e.email_type::text, e.template_id::text,
         e.template_data::text, e.headers::text, e.content_id, e.message_id, e.message_date, e.recipient_outcomes,
-        e.attempts, e.max_attempts, e.claimed_at
+        e.attempts, e.max_attempts, e.claimed_at, e.lost_attempts
 """
 
 # An uncertain row with a time is one whose policy says retry; failed rows with a time have attempts left.
@@ -179,7 +180,9 @@ def _claim_from(row: asyncpg.Record, token: UUID) -> Claim:
     settled = {
         address: (Outcome(outcome), reply) for address, (outcome, reply) in (row['recipient_outcomes'] or {}).items()
     }
-    return Claim(email, token, row['attempts'], row['max_attempts'], row['claimed_at'], settled)
+    return Claim(
+        email, token, row['attempts'], row['max_attempts'], row['claimed_at'], settled, row['lost_attempts'] > 0
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -80,7 +80,7 @@ async def attempt(runtime: Runtime, claim: Claim) -> Delivery:
     Raises:
         LeaseLost: the claim ran out before DATA.
     """
-    progress = Progress(phase=Phase.CONTENT, before_data=partial(runtime.leases.check, claim))
+    progress = Progress(phase=Phase.CONTENT, urgent=claim.suspect, before_data=partial(runtime.leases.check, claim))
     try:
         content = await fetch_content(runtime, claim.email)
         progress.phase = Phase.RENDER

@@ -25,6 +25,8 @@ class Progress:
 
     phase: Phase = Phase.CLAIMED
     relay: str | None = None
+    # Does not queue for a connection: the shorter it is under way, the less it can be lost by chance once more.
+    urgent: bool = False
     # What is known of several recipients so far, for whoever has to record an attempt that was cut off.
     recipients: 'Settled | None' = None
     # Called just before DATA; raises when this worker no longer holds the e-mail.
@@ -149,7 +151,7 @@ Answers = dict[str, tuple[Outcome, Reply]]
 async def _transact(relay: Relay, envelope: Envelope, message: bytes, progress: Progress) -> Answers:
     """Run one transaction; on a kept connection that the relay has given up meanwhile, once more on a new one."""
     progress.phase = Phase.CONNECT
-    async with relay.connection() as connection:
+    async with relay.connection(urgent=progress.urgent) as connection:
         fresh = connection.fresh
         try:
             return await _dialogue(connection, relay.options, envelope, message, progress)
@@ -158,7 +160,7 @@ async def _transact(relay: Relay, envelope: Envelope, message: bytes, progress: 
             if fresh or progress.phase is not Phase.MAIL:
                 raise
     progress.phase = Phase.CONNECT
-    async with relay.connection(reuse=False) as connection:
+    async with relay.connection(reuse=False, urgent=progress.urgent) as connection:
         return await _dialogue(connection, relay.options, envelope, message, progress)
 
 

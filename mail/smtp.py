@@ -136,8 +136,12 @@ class Relay:
         self.last_error = None
 
     @contextlib.asynccontextmanager
-    async def connection(self, *, reuse: bool = True) -> AsyncIterator[Connection]:
+    async def connection(self, *, reuse: bool = True, urgent: bool = False) -> AsyncIterator[Connection]:
         """Lend a connection; kept afterwards when the borrower marks it reusable, closed otherwise.
+
+        Args:
+            reuse: Whether a kept connection will do.
+            urgent: Do not wait for one of max_connections to be free, open one more.
 
         Raises:
             RelayError: no connection; RelayRefusedError when the relay sends us away.
@@ -145,7 +149,7 @@ class Relay:
         probe = self._failures > 0
         self._probing = self._probing or probe
         try:
-            async with self._slots:
+            async with contextlib.nullcontext() if urgent else self._slots:
                 connection = (self._take_idle() if reuse else None) or await self._connect()
                 try:
                     yield connection

@@ -77,6 +77,7 @@ async def startup(ctx: dict[str, Any]) -> None:
         stopping=ctx['stopping'],
         redis_away=ctx['redis_away'],
         sweep_wanted=ctx['sweep_wanted'],
+        redis_clock=ctx['redis_clock'],
     )
 
     beating = partial(
@@ -86,10 +87,15 @@ async def startup(ctx: dict[str, Any]) -> None:
         runtime.relays,
         every_s=settings.worker_beat_s,
         hold_types=settings.email_hold_types,
-        on_rescued=runtime.suspects_wanted.set,
+        on_rescued=partial(notify, pool),  # all workers share the work, we among them
     )
     dsn, timeout_s = settings.postgres_dsn, settings.db_connect_timeout_s
-    listening = partial(listen, dsn, timeout_s, runtime.sweep_wanted.set)
+
+    def wake() -> None:
+        runtime.sweep_wanted.set()
+        runtime.suspects_wanted.set()
+
+    listening = partial(listen, dsn, timeout_s, wake)
     registering = partial(
         keep_registered,
         runtime.redis,

@@ -37,7 +37,7 @@ async def create_postgres_pool(
     """
     return await asyncpg.create_pool(
         dsn,
-        min_size=1,
+        min_size=0,  # a floor would be restored, with a traceback in the log, while PostgreSQL restarts
         max_size=size,
         timeout=connect_timeout_s,
         command_timeout=command_timeout_s,

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 
 import asyncpg
 import structlog
@@ -25,7 +25,7 @@ async def beat(
     *,
     every_s: float,
     hold_types: Iterable[str],
-    on_rescued: Callable[[], None],
+    on_rescued: Callable[[], Awaitable[None]],
 ) -> None:
     """Renew, rescue and tidy up until cancelled.
 
@@ -48,12 +48,12 @@ async def beat(
             log.warning('beat missed', held=len(leases.held()), error=str(error) or type(error).__name__)
 
 
-async def _rescue(pool: asyncpg.Pool, hold_types: Iterable[str], on_rescued: Callable[[], None]) -> None:
+async def _rescue(pool: asyncpg.Pool, hold_types: Iterable[str], on_rescued: Callable[[], Awaitable[None]]) -> None:
     while rescued := await rescue(pool, hold_types):
         for lost in rescued:
             log.warning('rescued', email_id=lost.email_id, lost_worker=lost.worker, status=lost.status)
         if any(lost.due for lost in rescued):
-            on_rescued()
+            await on_rescued()
         if len(rescued) < RESCUE_BATCH:
             break
 

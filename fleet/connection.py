@@ -1,6 +1,6 @@
 """Where Redis is, in arq's terms, and a client that waits for nothing."""
 
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -10,6 +10,13 @@ from redis.asyncio.connection import parse_url
 CONNECT_TIMEOUT_S = 5
 # Without it, a Redis that is frozen rather than gone would hold every caller for ever.
 COMMAND_TIMEOUT_S = 5.0
+
+
+@dataclass(slots=True)
+class RedisClock:
+    """How far Redis's clock is ahead of ours. Jobs are due by Redis's, whatever the clocks of the machines say."""
+
+    ahead_s: float = 0.0
 
 
 def redis_settings(url: str) -> RedisSettings:

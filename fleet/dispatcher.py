@@ -25,7 +25,7 @@ from redis.exceptions import RedisError
 
 from fleet.background import keep_alive
 from fleet.batches import Batcher
-from fleet.connection import open_redis
+from fleet.connection import RedisClock, open_redis
 from fleet.job_events import listen_for_jobs
 
 log = structlog.get_logger()
@@ -48,11 +48,13 @@ MARK_EVERY_S = 5.0
 # so the scan pages on until it has enough: nothing starves behind the running ones, and two workers never fight over
 # the same ids.
 CLAIM_JOBS_LUA = """
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local claimed, offset = {}, 0
-while #claimed < 2 * tonumber(ARGV[2]) and offset < 100000 do
-    local page = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', ARGV[1], 'WITHSCORES', 'LIMIT', offset, 500)
+while #claimed < 2 * tonumber(ARGV[1]) and offset < 100000 do
+    local page = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'WITHSCORES', 'LIMIT', offset, 500)
     for i = 1, #page, 2 do
-        if #claimed < 2 * tonumber(ARGV[2]) and redis.call('SET', ARGV[4] .. page[i], '1', 'PX', ARGV[3], 'NX') then
+        if #claimed < 2 * tonumber(ARGV[1]) and redis.call('SET', ARGV[3] .. page[i], '1', 'PX', ARGV[2], 'NX') then
             table.insert(claimed, page[i])
             table.insert(claimed, page[i + 1])
         end
@@ -62,8 +64,8 @@ while #claimed < 2 * tonumber(ARGV[2]) and offset < 100000 do
     end
     offset = offset + 500
 end
-local later = redis.call('ZRANGEBYSCORE', KEYS[1], '(' .. ARGV[1], '+inf', 'WITHSCORES', 'LIMIT', 0, 1)
-return {claimed, later[2] or ''}
+local later = redis.call('ZRANGEBYSCORE', KEYS[1], '(' .. now, '+inf', 'WITHSCORES', 'LIMIT', 0, 1)
+return {claimed, now, later[2] or ''}
 """
 
 
@@ -71,7 +73,8 @@ class Dispatcher(Worker):
     """arq's Worker that outlives Redis.
 
     ctx has events for the jobs: 'stopping' is set by the first SIGTERM, 'redis_away' while Redis does not answer,
-    'sweep_wanted' when wake-ups were lost in it; and 'stop_by', the end of the drain time in time.monotonic() seconds.
+    'sweep_wanted' when wake-ups were lost in it; 'stop_by', the end of the drain time in time.monotonic() seconds; and
+    'redis_clock'.
     """
 
     # wraps: arq picks the options it knows out of WorkerSettings by this signature.
@@ -86,6 +89,7 @@ class Dispatcher(Worker):
         self.ctx['redis_away'] = asyncio.Event()
         self.ctx['sweep_wanted'] = asyncio.Event()
         self.ctx['stop_by'] = 0.0
+        self.ctx['redis_clock'] = RedisClock()
         self._look = asyncio.Event()  # a job was enqueued, or one has ended while others may wait for its place
         self._hears = False  # whether Redis tells us of new jobs
         self._next_due_ms = math.inf
@@ -174,10 +178,12 @@ class Dispatcher(Worker):
             room = min(room, self.max_burst_jobs - self._jobs_started())
         if room < 1:
             return
-        arguments = (timestamp_ms(), room, int(IN_PROGRESS_S * 1000), in_progress_key_prefix)
+        arguments = (room, int(IN_PROGRESS_S * 1000), in_progress_key_prefix)
         # redis-py types eval for its blocking client as well, and its arguments as text only.
-        claimed, next_due_ms = await self.pool.eval(CLAIM_JOBS_LUA, 1, self.queue_name, *arguments)  # type: ignore[arg-type,misc]
-        self._next_due_ms = float(next_due_ms or 'inf')
+        claimed, redis_now_ms, next_due_ms = await self.pool.eval(CLAIM_JOBS_LUA, 1, self.queue_name, *arguments)  # type: ignore[arg-type,misc]
+        ahead_ms = redis_now_ms - timestamp_ms()
+        self.ctx['redis_clock'].ahead_s = ahead_ms / 1000
+        self._next_due_ms = float(next_due_ms or 'inf') - ahead_ms  # by our own clock
         for raw_id, score in zip(claimed[::2], claimed[1::2], strict=True):
             try:
                 job_id = raw_id.decode()

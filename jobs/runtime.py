@@ -17,6 +17,7 @@ from db.claims import Claim, Result
 from db.content import fetch_attachments, fetch_templates
 from db.pools import DATABASE_DOWN
 from fleet.batches import Batcher
+from fleet.connection import RedisClock
 from fleet.leases import Leases
 from mail.outcome import Decision, Delivery, Outcome, Phase, Policy, Status
 from mail.render import Sender
@@ -47,6 +48,7 @@ class Runtime:
     stopping: asyncio.Event  # set by the first SIGTERM: claim nothing more
     redis_away: asyncio.Event  # set while Redis does not answer
     sweep_wanted: asyncio.Event  # set when something may be due that no job will wake us for
+    redis_clock: RedisClock
     sending: set[asyncio.Task[Any]] = field(default_factory=set)  # attempts that a sweep started
     suspects_wanted: asyncio.Event = field(default_factory=asyncio.Event)
     outcomes: Counter[str] = field(default_factory=Counter)  # totals since the start, by outcome

@@ -1,6 +1,7 @@
 """Why an e-mail was not claimed, and who looks again when."""
 
 import time
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import structlog
@@ -64,7 +65,8 @@ async def send_later(runtime: Runtime, email_id: int, in_s: float, job_key: str)
             email_id,
             _job_id=f'send_email:{email_id}:{job_key}',
             _queue_name=runtime.queue_name,
-            _defer_by=in_s + 0.05,  # never before the database's clock agrees that it is due
+            # By Redis's clock, and never before the database's agrees that it is due.
+            _defer_until=datetime.now(UTC) + timedelta(seconds=in_s + 0.05 + runtime.redis_clock.ahead_s),
         )
     except (RedisError, OSError) as error:
         log.warning('retry left to the sweep', email_id=email_id, error=str(error))

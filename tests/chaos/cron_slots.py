@@ -1,6 +1,7 @@
 """The cron slots with 5 workers, of which the one that runs is killed now and then."""
 
 import itertools
+import time
 from collections import defaultdict
 
 from tests.chaos.arena import Arena, Stage
@@ -36,6 +37,7 @@ async def cron_slots(arena: Arena) -> list[Row]:
         await _slots_seen(stage, first + slots + 1)
         row.problems += await stage.fleet.stop_all()
         await _judge(stage, row, killed)
+        row.took_s = time.time() - stage.started_at
         row.notes += [f'logged: {alarm}' for alarm in stage.fleet.alarms()]
     return [row]
 

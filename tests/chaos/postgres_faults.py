@@ -52,6 +52,8 @@ async def _under_load(stage: Stage, row: Row, fault: Callable[[Stage, Row], Awai
             most_duplicates=row.faults * WORKERS * SMTP_CONNECTIONS,
         )
         row.notes.clear()
+        if max(row.recovery_s, default=0.0) >= 0.9 * stage.lease_s:
+            row.notes.append('a claim whose answer was lost waits for its lease to run out')
     if stage.fleet.died:
         row.problems.append(f'{len(stage.fleet.died)} workers ended by themselves')
     return row

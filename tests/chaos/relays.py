@@ -51,9 +51,12 @@ async def closes(arena: Arena) -> list[Row]:
     """The relays close the connection after each verb; only after the dot may that give a duplicate."""
     row = Row('relays close after each verb')
     async with arena.stage('closes', SMTP_IDLE_TIMEOUT_S=str(IDLE_TIMEOUT_S)) as stage, Producer(stage) as producer:
+        # Those that a killed worker of another scenario left in the middle of a body nobody reads.
+        left_open = _open_connections(stage)
         await stage.fleet.start_up(1)
         for verb in (*OPENING_VERBS, *VERBS):
             await _close_at(stage, producer, verb)
+            await until(lambda: _open_connections(stage) <= left_open, 20, 'end of idle connections')
         row.faults = len(stage.events(do='drop')) + len(stage.events(do='store-then-drop'))
         kept = len(stage.events(do='store-then-drop'))
         await stage.finish(row, producer.ids, deadline_s=COOL_DOWN_S, most_duplicates=kept)
@@ -72,7 +75,6 @@ async def _close_at(stage: Stage, producer: Producer, verb: str) -> None:
     await until(lambda: len(stage.events(verb=where, do=do)) >= before + times, 30, f'{times} x {do} at {where}')
     await asyncio.to_thread(stage.control.behave)
     await stage.quiet(ids, COOL_DOWN_S)
-    await until(lambda: _open_connections(stage) == 0, 10, 'end of idle connections')
 
 
 def _open_connections(stage: Stage) -> int:

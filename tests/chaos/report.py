@@ -80,4 +80,5 @@ def markdown(rows: Sequence[Row], title: str) -> str:
     lines += ['| ' + ' | '.join(row.cells()) + ' |' for row in rows]
     lines += ['', LEGEND]
     notes = [f'- {row.scenario}: {note}' for row in rows for note in row.notes]
+    notes += [f'- FAILED {row.scenario}: {problem.splitlines()[0]}' for row in rows for problem in row.problems]
     return '\n'.join([*lines, '', *notes] if notes else lines) + '\n'

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from db.outbox import queue_email
+from fleet.connection import RedisClock
 from fleet.leases import Leases
 from jobs.runtime import Runtime
 from mail.outcome import Policy
@@ -52,6 +53,7 @@ def runtime(stack: Any, pool: Any, mongo: Any, redis: Any, inbox: Any) -> Runtim
         stopping=asyncio.Event(),
         redis_away=asyncio.Event(),
         sweep_wanted=asyncio.Event(),
+        redis_clock=RedisClock(),
     )
 
 

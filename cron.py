@@ -111,7 +111,7 @@ async def _keep_slot(runtime: Runtime, duty: str, slot: datetime) -> None:
         try:
             await renew_slot(runtime.pool, duty, slot, runtime.worker)
         except DATABASE_DOWN as error:
-            log.warning('slot not renewed', duty=duty, error=str(error))
+            log.warning('slot not renewed', duty=duty, error=str(error) or type(error).__name__)
 
 
 async def keep_schedules(ctx: dict[str, Any]) -> None:
@@ -142,6 +142,6 @@ async def _make_up(ctx: dict[str, Any], schedule: Schedule) -> None:
     try:
         await run_slot(ctx, schedule, SKIP_AFTER_S if schedule.missed == 'skip' else None)
     except DATABASE_DOWN as error:
-        log.warning('schedule waits for PostgreSQL', duty=schedule.name, error=str(error))
+        log.warning('schedule waits for PostgreSQL', duty=schedule.name, error=str(error) or type(error).__name__)
     except Exception:  # noqa: BLE001 - run_slot has logged and recorded it; the next slot gets its chance
         return

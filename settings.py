@@ -6,10 +6,12 @@ LoadCredential passes in CREDENTIALS_DIRECTORY. Names that existing installation
 
 import os
 import socket
+import ssl
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import quote, unquote, urlsplit
 
+from dotenv import dotenv_values
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
@@ -26,8 +28,9 @@ class SecretFiles(PydanticBaseSettingsSource):
     def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
         """Return the content of the first file that stands for this field, or None."""
         credentials_dir = os.environ.get('CREDENTIALS_DIRECTORY')
+        variables = dotenv_values('.env') | os.environ
         for name in variable_names(field_name, field):
-            path = os.environ.get(f'{name}_FILE')
+            path = variables.get(f'{name}_FILE')
             if path is None and credentials_dir and (Path(credentials_dir) / name).is_file():
                 path = str(Path(credentials_dir) / name)
             if path:
@@ -99,7 +102,7 @@ class Settings(BaseSettings):
     mongodb_url: SecretStr = Field(
         default=SecretStr('mongodb://localhost:27017'), description='mongodb:// or mongodb+srv://; holds attachments.'
     )
-    mongodb_database: str = Field(default='mail', min_length=1, description='Database.')
+    mongodb_database: str = Field(default='mail', pattern=r'^[A-Za-z0-9_-]{1,63}$', description='Database.')
     mongodb_timeout_s: float = Field(default=5, gt=0, le=120, description='One MongoDB operation.')
 
     # SMTP: one relay, and one to fall back on.
@@ -129,7 +132,9 @@ class Settings(BaseSettings):
     )
 
     # E-mail policy.
-    email_max_attempts: int = Field(default=5, ge=1, le=100, description='For queue_email; a row may say otherwise.')
+    email_max_attempts: int = Field(
+        default=5, ge=1, le=100, description="New rows that do not say; set by db.migrate as the column's default."
+    )
     email_retry_base_delay_s: float = Field(
         default=60,
         gt=0,
@@ -142,14 +147,23 @@ class Settings(BaseSettings):
         validation_alias='EMAIL_RETRY_MAX_DELAY',
         description='Seconds between two attempts at most.',
     )
-    email_expiry_hours: float = Field(default=24, gt=0, description='Given to new e-mails; NULL never expires.')
+    email_expiry_hours: float = Field(
+        default=24,
+        gt=0,
+        le=87600,
+        description='What an expired e-mail gets when it is retried; see queue_email for new ones.',
+    )
     email_hold_types: Annotated[frozenset[str], NoDecode] = Field(
         default=frozenset(),
         description='email_types whose uncertain attempts wait for an operator, comma separated.',
     )
     email_max_bytes: int = Field(default=25 * 1024 * 1024, ge=1024, description='A whole message, encoded.')
-    email_retention_days: int = Field(default=90, ge=1, description='Finished e-mails are deleted after this.')
-    session_retention_days: int = Field(default=90, ge=1, description='Sessions and refresh tokens older than this go.')
+    email_retention_days: int = Field(
+        default=90, ge=1, le=36500, description='Finished e-mails are deleted after this.'
+    )
+    session_retention_days: int = Field(
+        default=90, ge=1, le=36500, description='Sessions and refresh tokens older than this go.'
+    )
 
     # The worker.
     worker_name: str | None = Field(default=None, max_length=100, description='Default: worker@host:pid.')
@@ -207,6 +221,10 @@ class Settings(BaseSettings):
     def _check_ca_file(cls, value: Path | None) -> Path | None:
         if value is not None and not value.is_file():
             raise ValueError(f'{value} is not a file')
+        try:
+            ssl.create_default_context(cafile=value)
+        except ssl.SSLError as error:
+            raise ValueError(f'{value} holds no certificate in PEM form') from error
         return value
 
     @field_validator('smtp_from_email')
@@ -229,6 +247,12 @@ class Settings(BaseSettings):
         # Three beats fit in a lease, so that one late renewal is not a lost claim.
         if self.worker_beat_s * 2.5 > self.worker_lease_s:
             raise ValueError('WORKER_LEASE_S must be at least 2.5 times WORKER_BEAT_S')
+        if self.email_retry_base_delay_s > self.email_retry_max_delay_s:
+            raise ValueError('EMAIL_RETRY_BASE_DELAY must not be above EMAIL_RETRY_MAX_DELAY')
+        if self.smtp_user and self.smtp_password is None:
+            raise ValueError('SMTP_USER needs SMTP_PASSWORD')
+        if self.smtp_backup_user and self.smtp_backup_password is None:
+            raise ValueError('SMTP_BACKUP_USER needs SMTP_BACKUP_PASSWORD')
         return self
 
     @property
@@ -293,7 +317,9 @@ def load_settings() -> Settings:
         name = _variable(str(first['loc'][0])) if first['loc'] else 'the combination of values'
         reason = first['msg'].removeprefix('Value error, ')
         more = f' (and {error.error_count() - 1} more)' if error.error_count() > 1 else ''
-        raise SystemExit(f'settings: {name}: {reason}{more}. Every variable is described in settings.py') from error
+        raise SystemExit(
+            f'settings: {name}: {reason}{more}. Every variable is described in docs/configuration.md'
+        ) from error
 
 
 def _variable(location: str) -> str:

@@ -119,6 +119,7 @@ async def shutdown(ctx: dict[str, Any]) -> None:
     if 'background' not in ctx:  # the start did not get this far
         return
     runtime: Runtime = ctx['runtime']
+    structlog.contextvars.bind_contextvars(worker=runtime.worker)  # arq closes outside the task that started
     listening, sweeping, holding = ctx['background']
     runtime.sweep_wanted.set()  # whoever waits for work sees that there will be none
     runtime.suspects_wanted.set()

@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 from uuid import UUID, uuid4
 
 import asyncpg
 
-from mail.deliver import Settled
 from mail.envelope import Email
-from mail.outcome import Decision, Delivery, Outcome
+from mail.outcome import Decision, Delivery, Outcome, Settled
 
 
 class LeaseLost(Exception):  # noqa: N818 - the design's word
@@ -177,12 +177,18 @@ def _claim_from(row: asyncpg.Record, token: UUID) -> Claim:
         message_id=row['message_id'],
         message_date=row['message_date'],
     )
-    settled = {
-        address: (Outcome(outcome), reply) for address, (outcome, reply) in (row['recipient_outcomes'] or {}).items()
-    }
+    settled = _settled(row['recipient_outcomes'])
     return Claim(
         email, token, row['attempts'], row['max_attempts'], row['claimed_at'], settled, row['lost_attempts'] > 0
     )
+
+
+def _settled(stored: Any) -> Settled:
+    """Read recipient_outcomes; what record did not write counts for nothing, and spoils no other claim of the batch."""
+    try:
+        return {address: (Outcome(outcome), str(reply)) for address, (outcome, reply) in (stored or {}).items()}
+    except (AttributeError, TypeError, ValueError):
+        return {}
 
 
 @dataclass(frozen=True, slots=True)

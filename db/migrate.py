@@ -18,8 +18,11 @@ LOCK_SQL = 'SELECT pg_advisory_lock($1)'
 UNLOCK_SQL = 'SELECT pg_advisory_unlock($1)'
 
 
-async def migrate(conn: asyncpg.Connection) -> None:
-    """Apply what is missing, each file in a transaction of its own.
+MAX_ATTEMPTS_DEFAULT_DDL = 'ALTER TABLE outbound_emails ALTER COLUMN max_attempts SET DEFAULT {}'
+
+
+async def migrate(conn: asyncpg.Connection, max_attempts: int = 5) -> None:
+    """Apply what is missing, each file in a transaction of its own, and set the default of max_attempts.
 
     Two callers at once are safe: the second waits for the first and then finds nothing to do.
 
@@ -29,6 +32,7 @@ async def migrate(conn: asyncpg.Connection) -> None:
     await conn.execute(LOCK_SQL, MIGRATION_LOCK)
     try:
         await pogo.apply(conn, MIGRATIONS_DIR, schema_name='public')
+        await conn.execute(MAX_ATTEMPTS_DEFAULT_DDL.format(int(max_attempts)))  # DDL takes no parameters
     finally:
         await conn.execute(UNLOCK_SQL, MIGRATION_LOCK)
 
@@ -44,7 +48,7 @@ async def main() -> int:
         print(f'cannot connect to PostgreSQL at {settings.postgres_place}: {error}', file=sys.stderr)  # noqa: T201
         return 1
     try:
-        await migrate(conn)
+        await migrate(conn, settings.email_max_attempts)
     except Exception as error:  # noqa: BLE001 - whatever went wrong, its cause is what the operator needs
         cause = error.__cause__ or error
         hint = getattr(cause, 'hint', None)

@@ -120,6 +120,19 @@ async def remove_old(pool: asyncpg.Pool, older_than_days: int, batch: int = 1000
     return Removed(len(rows), [row['content_id'] for row in rows if row['content_id']])
 
 
+NEXT_DUE_SQL = """
+SELECT EXTRACT(EPOCH FROM min(next_retry_at) - now())::float8 FROM outbound_emails
+WHERE status IN ('pending', 'failed', 'uncertain') AND next_retry_at IS NOT NULL
+  AND next_retry_at BETWEEN now() AND now() + $1 * interval '1 second'
+"""
+
+
+async def next_due_in_s(pool: asyncpg.Pool, within_s: float) -> float | None:
+    """Return in how many seconds the next e-mail comes due, None when none does within the time."""
+    due_in_s: float | None = await pool.fetchval(NEXT_DUE_SQL, within_s)
+    return due_in_s
+
+
 STATE_SQL = """
 SELECT status, attempts, max_attempts, lost_attempts, next_retry_at, expires_at, claimed_by,
     EXTRACT(EPOCH FROM next_retry_at - now())::float8 AS due_in_s, expires_at <= now() AS past_expiry

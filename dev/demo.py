@@ -24,6 +24,7 @@ from db.content import store_attachments
 from db.migrate import migrate
 from db.outbox import queue_email
 from db.pools import open_mongo
+from dev import env_file
 from dev.demo_evidence import Found, inbox_entries, verify
 from dev.demo_kinds import Kind, kinds
 from dev.inbox_control import InboxControl
@@ -37,18 +38,15 @@ DEADLINE_S = 30.0
 console = Console(width=None if sys.stdout.isatty() else 140)
 
 
-async def demo(stack: Stack, log_path: Path, stages: dict[str, float]) -> bool:
+async def demo(stack: Stack, stages: dict[str, float], worker: 'subprocess.Popen[bytes]', log_path: Path) -> bool:
     """Run the demo on a started stack. Returns whether everything was as expected."""
     conn = await asyncpg.connect(stack.postgres.url)
     redis = await create_pool(redis_settings(stack.env['ARQ_REDIS_URL']))
-    await _stage('migrate', stages, lambda: migrate(conn))
-    worker = _start_worker(stack, log_path)
     try:
+        await _stage('migrate', stages, lambda: migrate(conn))
         await _stage('start the worker', stages, lambda: _worker_started(worker, log_path))
         found = await _stage('queue and deliver', stages, lambda: _send_everything(stack, conn, redis))
     finally:
-        worker.terminate()
-        await asyncio.to_thread(worker.wait)
         await redis.aclose()
         await conn.close()
     _show(found)
@@ -67,14 +65,11 @@ async def _stage(name: str, stages: dict[str, float], work: Callable[[], Awaitab
 
 def _start_worker(stack: Stack, log_path: Path) -> 'subprocess.Popen[bytes]':
     command = [str(Path(sys.executable).with_name('arq')), 'worker.WorkerSettings']
+    # Nothing of the caller's environment or .env: the demo must never touch another database.
+    inherited = {name: os.environ[name] for name in ('PATH', 'HOME', 'LANG') if name in os.environ}
+    env = inherited | stack.env | DEMO_SETTINGS | {'PYTHONPATH': str(Path(__file__).parent.parent)}
     with log_path.open('wb') as log:
-        return subprocess.Popen(
-            command,
-            env=os.environ | stack.env | DEMO_SETTINGS,
-            stdout=log,
-            stderr=log,
-            cwd=Path(__file__).parent.parent,
-        )
+        return subprocess.Popen(command, env=env, stdout=log, stderr=log, cwd=stack.data_dir)
 
 
 async def _worker_started(worker: 'subprocess.Popen[bytes]', log_path: Path) -> None:
@@ -104,7 +99,7 @@ async def _send_everything(stack: Stack, conn: asyncpg.Connection, redis: ArqRed
         for kind in batch:
             content_id = await store_attachments(mongo, kind.attachments) if kind.attachments else None
             async with conn.transaction():
-                parts = {'subject': kind.name, 'body_text': f'Hello, this is: {kind.name}.'} | kind.parts
+                parts = {'subject': kind.name, 'body_text': f'Hello, this is: {kind.name}.'} | kind.parts | kind.times()
                 email_id = await queue_email(conn, recipient=kind.recipient, content_id=content_id, **parts)
             await redis.enqueue_job('send_email', email_id, _defer_by=kind.job_delay_s or None)
             ids[email_id] = kind
@@ -152,7 +147,7 @@ def _look_around(stack: Stack, env_path: Path) -> None:
 The stack is still running. In another terminal:
 
   set -a; . {env_path}; set +a
-  .venv/bin/python -m ops status            what the fleet is doing
+  .venv/bin/python -m ops status            what the fleet is doing (the demo's worker is still running)
   .venv/bin/python -m ops show 1            one e-mail: row, attempts, what happens next
   .venv/bin/arq worker.WorkerSettings       another worker
   ls {stack.inbox.directory}                the mail
@@ -170,17 +165,23 @@ def main() -> int:
     console.print('starting PostgreSQL, Valkey, MongoDB and the SMTP inbox ...')
     with Stack() as stack:
         stages['start the servers'] = time.monotonic() - started
-        fine = asyncio.run(demo(stack, stack.data_dir / 'worker.log', stages))
-        console.print('seconds: ' + ', '.join(f'{name} {seconds:.1f}' for name, seconds in stages.items()))
-        if keep:
-            env_path = stack.data_dir / 'demo.env'
-            env_path.write_text(''.join(f"{name}='{value}'\n" for name, value in stack.env.items()))
-            _look_around(stack, env_path)
-            try:
-                while True:
-                    time.sleep(3600)
-            except KeyboardInterrupt:
-                console.print('stopping')
+        log_path = stack.data_dir / 'worker.log'
+        worker = _start_worker(stack, log_path)
+        try:
+            fine = asyncio.run(demo(stack, stages, worker, log_path))
+            console.print('seconds: ' + ', '.join(f'{name} {seconds:.1f}' for name, seconds in stages.items()))
+            if keep:
+                env_path = stack.data_dir / 'demo.env'
+                env_file.write(env_path, stack.env | DEMO_SETTINGS)
+                _look_around(stack, env_path)
+                try:
+                    while True:
+                        time.sleep(3600)
+                except KeyboardInterrupt:
+                    console.print('stopping')
+        finally:
+            worker.terminate()
+            worker.wait()
     return 0 if fine else 1
 
 

@@ -20,14 +20,20 @@ class Kind:
     attempts: int = 1
     relay: str | None = 'primary'
     parts: dict[str, Any] = field(default_factory=dict)
+    send_in_s: float | None = None
+    expires_in_s: float | None = None
     job_delay_s: float = 0.0
     primary_down: bool = False
     attachments: tuple[Attachment, ...] = ()
 
+    def times(self) -> dict[str, datetime]:
+        """Return when it may go and when it expires, counted from now: the moment it is queued."""
+        wanted = {'send_at': self.send_in_s, 'expires_at': self.expires_in_s}
+        return {name: datetime.now(UTC) + timedelta(seconds=s) for name, s in wanted.items() if s is not None}
+
 
 def kinds(template_id: int) -> list[Kind]:
     """Return every kind the demo shows."""
-    now = datetime.now(UTC)
     pdf = Attachment('receipt.pdf', 'application/pdf', b'%PDF-1.4 ' + os.urandom(40_000))
     picture = Attachment('Grüße.png', 'image/png', b'\x89PNG\r\n' + os.urandom(2_000))
     return [
@@ -36,7 +42,7 @@ def kinds(template_id: int) -> list[Kind]:
         Kind('non-ASCII subject and name', 'Çağla Öz <cagla@example.com>', parts={'subject': 'Grüße aus Köln ☃'}),
         Kind('from a template', 'dora@example.com', parts={'template_id': template_id, 'template_data': DORA}),
         Kind('attachments from MongoDB', 'emil@example.com', attachments=(pdf, picture)),
-        Kind('scheduled for later', 'fay@example.com', parts={'send_at': now + timedelta(seconds=4)}),
+        Kind('scheduled for later', 'fay@example.com', send_in_s=4),
         Kind('4xx twice, then accepted', 'gus+4xx-twice@example.com', attempts=3),
         Kind('5xx', 'hal+5xx-rcpt@example.com', status='failed'),
         Kind('primary down, backup up', 'ida@example.com', relay='backup', primary_down=True),
@@ -46,7 +52,7 @@ def kinds(template_id: int) -> list[Kind]:
             status='expired',
             attempts=0,
             relay=None,
-            parts={'expires_at': now + timedelta(seconds=1)},
+            expires_in_s=1,
             job_delay_s=1.5,
         ),
     ]  # fmt: skip

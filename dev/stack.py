@@ -82,6 +82,7 @@ class Stack:
         return {
             'ARQ_REDIS_URL': self.valkey.url(ARQ_DATABASE),
             'REDIS_URL': self.valkey.url(CACHE_DATABASE),
+            'DATABASE_URL': self.postgres.url,  # so that one left in the environment or a .env cannot win
             'DB_HOST': '127.0.0.1',
             'DB_PORT': str(self.postgres.port),
             'DB_USER': ROLE,

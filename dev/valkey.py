@@ -25,6 +25,7 @@ appendonly yes
 appendfsync everysec
 save ""
 maxmemory-policy noeviction
+notify-keyspace-events Kz
 daemonize no
 """
 

@@ -19,8 +19,18 @@ def keep_alive(start: Callable[[], Coroutine[Any, Any, None]]) -> asyncio.Task[N
     return asyncio.create_task(_restart(start))
 
 
+def is_cancelled() -> bool:
+    """Return whether this task was cancelled and may not know.
+
+    Before Python 3.12 asyncio.wait_for, which redis-py uses, swallows a cancellation that comes together with its
+    result (python/cpython issue 86296).
+    """
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
 async def _restart(start: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    while True:
+    while not is_cancelled():
         try:
             await start()
         except Exception:

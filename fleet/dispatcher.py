@@ -23,7 +23,7 @@ from arq.worker import Worker
 from redis.asyncio.client import Pipeline
 from redis.exceptions import RedisError
 
-from fleet.background import keep_alive
+from fleet.background import is_cancelled, keep_alive
 from fleet.batches import Batcher
 from fleet.connection import RedisClock, open_redis
 from fleet.job_events import listen_for_jobs
@@ -120,9 +120,7 @@ class Dispatcher(Worker):
         log.info('worker started', queue=self.queue_name, functions=sorted(self.functions))
         while True:
             await self._poll_iteration()
-            if (task := asyncio.current_task()) is not None and task.cancelling():
-                # Before Python 3.12 asyncio.wait_for, which redis-py uses, can swallow the one cancellation that ends
-                # us (python/cpython issue 86296).
+            if is_cancelled():
                 raise asyncio.CancelledError
             if self.burst and await self._burst_is_over():
                 await asyncio.gather(*self.tasks.values())
@@ -195,6 +193,11 @@ class Dispatcher(Worker):
             task = self.loop.create_task(self.run_job(job_id, int(when) if math.isfinite(when) else 0))
             self.tasks[job_id] = task
             task.add_done_callback(functools.partial(self._job_ended, job_id))
+
+    async def run_job(self, job_id: str, score: int) -> None:
+        """Run a job as arq does, its id in every line that is logged meanwhile."""
+        with structlog.contextvars.bound_contextvars(job_id=job_id):
+            await super().run_job(job_id, score)
 
     def _job_ended(self, job_id: str, task: asyncio.Task[Any]) -> None:
         self.tasks.pop(job_id, None)
@@ -286,5 +289,5 @@ class Dispatcher(Worker):
             log.warning('redis is away at the end', error=str(error))
         if self.on_shutdown:
             await self.on_shutdown(self.ctx)
-        await self.pool.close(close_connection_pool=True)
+        await self.pool.aclose(close_connection_pool=True)
         self._pool = None

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import structlog
 from arq.connections import ArqRedis
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
 log = structlog.get_logger()
 
@@ -45,15 +45,15 @@ async def listen_for_jobs(
 
 
 async def _events_are_on(redis: ArqRedis) -> bool:
-    """Return whether this Redis tells of new jobs; make it, where we may."""
-    flags = set((await redis.config_get('notify-keyspace-events')).get('notify-keyspace-events', ''))
+    """Return whether this Redis tells of new jobs. Never changes it: the setting is the whole server's."""
+    try:
+        flags = set((await redis.config_get('notify-keyspace-events')).get('notify-keyspace-events', ''))
+    except ResponseError as error:  # CONFIG is forbidden, or has another name
+        log.info('Redis does not say whether it tells of new jobs, so they are asked for', error=str(error))
+        return False
     if 'A' in flags:  # all kinds of events
         flags |= set('z')
     if flags >= WANTED_EVENTS:
         return True
-    try:
-        await redis.config_set('notify-keyspace-events', ''.join(sorted(flags | WANTED_EVENTS)))
-    except RedisError as error:
-        log.info('Redis does not tell of new jobs, so they are asked for; see notify-keyspace-events', error=str(error))
-        return False
-    return True
+    log.info('Redis does not tell of new jobs, so they are asked for; see notify-keyspace-events in deploy/redis.conf')
+    return False

@@ -21,6 +21,8 @@ from arq.connections import ArqRedis
 from arq.constants import health_check_key_suffix
 from redis.exceptions import RedisError
 
+from fleet.background import is_cancelled
+
 log = structlog.get_logger()
 
 REGISTER_EVERY_S = 5.0
@@ -101,16 +103,20 @@ async def keep_registered(redis: ArqRedis, worker: str, describe: Callable[[], M
     """
     own = {'worker': worker, 'started_at': datetime.now(UTC).isoformat(timespec='seconds')}
     try:
-        while True:
+        while not is_cancelled():
             try:
                 await _write(redis, worker, {**own, 'rss_bytes': resident_bytes(), **describe()})
             except (RedisError, OSError) as error:
                 log.debug('not registered', error=str(error) or type(error).__name__)
-            await asyncio.sleep(REGISTER_EVERY_S)
+            if not is_cancelled():
+                await asyncio.sleep(REGISTER_EVERY_S)
     finally:
         with contextlib.suppress(RedisError, OSError):  # without Redis, the record lapses
-            await redis.delete(RECORD_PREFIX + worker)
-            await redis.zrem(WORKERS_KEY, worker)
+            async with redis.pipeline(transaction=True) as pipe:
+                pipe.delete(RECORD_PREFIX + worker)
+                pipe.zrem(WORKERS_KEY, worker)
+                await pipe.execute()
+    raise asyncio.CancelledError
 
 
 async def _write(redis: ArqRedis, worker: str, record: Mapping[str, Any]) -> None:

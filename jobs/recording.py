@@ -55,7 +55,11 @@ async def record_result(runtime: Runtime, result: Result) -> None:
                     return
                 break
             except DATABASE_DOWN as error:
-                log.warning('result waits for PostgreSQL', outcome=result.delivery.outcome, error=str(error))
+                log.warning(
+                    'result waits for PostgreSQL',
+                    outcome=result.delivery.outcome,
+                    error=str(error) or type(error).__name__,
+                )
                 await asyncio.sleep(RECORD_RETRY_S)
     finally:
         runtime.leases.drop(claim)

@@ -9,6 +9,7 @@ from typing import Any
 import structlog
 
 from db.pools import DATABASE_DOWN
+from db.transitions import next_due_in_s
 from jobs.process_pending_emails import finished, sweep
 from jobs.runtime import Runtime
 from jobs.send_email import send_claimed
@@ -16,6 +17,8 @@ from jobs.send_email import send_claimed
 log = structlog.get_logger()
 
 AWAY_EVERY_S = 1.0
+SLOT_S = 300.0
+LATER_S = 1.0  # a job that is still there comes first
 SUSPECTS_EVERY_S = 5.0
 SUSPECT_PATIENCE_S = 2.0
 # By lost attempts: how many are sent together. After a second loss each is alone, so that the third tells which one it
@@ -33,6 +36,10 @@ async def keep_sweeping(ctx: dict[str, Any]) -> None:
         runtime.sweep_wanted.clear()
         try:
             await sweep(runtime, set(), Counter())
+            # What waits for its time has lost its job, if Redis was emptied; the next slot would find it late.
+            due_in_s = await next_due_in_s(runtime.pool, SLOT_S)
+            if due_in_s is not None:
+                asyncio.get_running_loop().call_later(due_in_s + LATER_S, runtime.sweep_wanted.set)
         except DATABASE_DOWN as error:
             log.warning('sweep waits for PostgreSQL', error=str(error) or type(error).__name__)
             runtime.sweep_wanted.set()

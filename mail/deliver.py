@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from mail.envelope import Envelope
-from mail.outcome import Delivery, Outcome, Phase, Reply, classify
+from mail.outcome import Delivery, Outcome, Phase, Reply, Settled, classify
 from mail.render import Rendered
 from mail.session import RelayGoneError, Session
 from mail.smtp import Connection, Relay, RelayError, RelayOptions, RelayRefusedError, Relays
@@ -15,8 +15,6 @@ from mail.smtp import Connection, Relay, RelayError, RelayOptions, RelayRefusedE
 AUTH_CODES = frozenset({454, 530, 534, 535, 538})
 LEADING_DOT = re.compile(rb'^\.', re.MULTILINE)
 BODY_CHUNK_BYTES = 64 * 1024
-
-Settled = dict[str, tuple[Outcome, str]]
 
 
 @dataclass(slots=True)
@@ -28,7 +26,7 @@ class Progress:
     # Does not queue for a connection: the shorter it is under way, the less it can be lost by chance once more.
     urgent: bool = False
     # What is known of several recipients so far, for whoever has to record an attempt that was cut off.
-    recipients: 'Settled | None' = None
+    recipients: Settled | None = None
     # Called just before DATA; raises when this worker no longer holds the e-mail.
     before_data: Callable[[], None] = field(default=lambda: None)
 
@@ -92,8 +90,7 @@ class _Attempt:
         except RelayError as error:
             relay.cool_down(str(error))
             outcome = Outcome.DEFERRED if error.counts else Outcome.RELEASED
-            reply = error.reply if isinstance(error, RelayRefusedError) else None
-            delivery = Delivery(outcome, progress.phase, relay.name, reply, str(error))
+            delivery = Delivery(outcome, progress.phase, relay.name, error.reply, str(error))
         except RelayGoneError as error:
             delivery = Delivery(Outcome.DEFERRED, progress.phase, relay.name, None, f'{relay.name}: {error}')
         else:

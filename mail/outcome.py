@@ -81,6 +81,10 @@ def classify(reply: Reply) -> Outcome:
     return Outcome.DEFERRED
 
 
+# What became of each recipient so far: outcome and the relay's reply.
+Settled = dict[str, tuple[Outcome, str]]
+
+
 @dataclass(frozen=True, slots=True)
 class Delivery:
     """How one attempt ended; what an attempt's row records.
@@ -93,7 +97,7 @@ class Delivery:
     relay: str | None = None
     reply: Reply | None = None
     error: str | None = None
-    recipients: dict[str, tuple[Outcome, str]] | None = None
+    recipients: Settled | None = None
     retry_in_s: float | None = None  # RELEASED only: when trying again makes sense
 
 

@@ -53,15 +53,15 @@ class RelayError(Exception):
 
     counts = True
 
+    def __init__(self, reason: str, reply: Reply | None = None) -> None:
+        super().__init__(reason)
+        self.reply = reply
+
 
 class RelayRefusedError(RelayError):
     """The relay wants nothing from us now: 421, or it does not accept our credentials."""
 
     counts = False
-
-    def __init__(self, reason: str, reply: Reply | None = None) -> None:
-        super().__init__(reason)
-        self.reply = reply
 
 
 class Connection:
@@ -212,7 +212,7 @@ class Relay:
             reply = Reply(error.code, error.message)
             if reply.code == 421:
                 raise RelayRefusedError(f'{self.name} sends us away: {reply}', reply) from error
-            raise RelayError(f'{self.name} refused the connection: {reply}') from error
+            raise RelayError(f'{self.name} refused the connection: {reply}', reply) from error
         except (aiosmtplib.SMTPException, OSError, ValueError) as error:
             raise RelayError(f'{self.name} ({options.host}:{options.port}): {error}') from error
         finally:

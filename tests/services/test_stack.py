@@ -30,7 +30,16 @@ from dev.valkey import Valkey
 from dev.watchdog import Watchdog
 
 DEADLINE_S = 20.0
-DATABASE_VARIABLES = ['DB_HOST', 'DB_PORT', 'DB_USER', 'DB_PASSWORD', 'DB_NAME', 'MONGODB_URL', 'MONGODB_DATABASE']
+DATABASE_VARIABLES = [
+    'DATABASE_URL',
+    'DB_HOST',
+    'DB_PORT',
+    'DB_USER',
+    'DB_PASSWORD',
+    'DB_NAME',
+    'MONGODB_URL',
+    'MONGODB_DATABASE',
+]
 RELAY_VARIABLES = ['HOST', 'PORT', 'USER', 'PASSWORD', 'USE_TLS']
 VARIABLES = {
     'ARQ_REDIS_URL',
@@ -85,7 +94,7 @@ def is_gone(process: psutil.Process) -> bool:
 
 async def connect(env: dict[str, Any], **changed: Any) -> asyncpg.Connection:
     given = {
-        'host': env['DB_HOST'],
+        'host': env['DATABASE_URL', 'DB_HOST'],
         'port': int(env['DB_PORT']),
         'user': env['DB_USER'],
         'password': env['DB_PASSWORD'],

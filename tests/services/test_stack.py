@@ -94,7 +94,7 @@ def is_gone(process: psutil.Process) -> bool:
 
 async def connect(env: dict[str, Any], **changed: Any) -> asyncpg.Connection:
     given = {
-        'host': env['DATABASE_URL', 'DB_HOST'],
+        'host': env['DB_HOST'],
         'port': int(env['DB_PORT']),
         'user': env['DB_USER'],
         'password': env['DB_PASSWORD'],

@@ -6,7 +6,7 @@ import random
 import shutil
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -116,6 +116,7 @@ class Stage:
     rng: random.Random
     started_at: float = field(default_factory=time.time)
     expected: dict[int, Sequence[str]] = field(default_factory=dict)
+    killed_at_random: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._index_start = len(self.stack.inbox.messages())
@@ -203,7 +204,9 @@ class Stage:
         evidence = await invariants.collect(self.pool, ids, self.accepted())
         if recovery is not None:
             evidence.recovery_s = recovery(evidence)
-        invariants.judge(row, evidence, expected=self.expected, most_duplicates=most_duplicates)
+        invariants.judge(
+            row, evidence, expected=self.expected, most_duplicates=most_duplicates, killed=self.killed_at_random
+        )
         row.took_s = row.took_s or time.time() - self.started_at
         row.notes += [f'logged: {alarm}' for alarm in self.fleet.alarms()]
         return evidence

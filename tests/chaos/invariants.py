@@ -50,16 +50,25 @@ def judge(
     *,
     expected: Mapping[int, Collection[str]] | None = None,
     most_duplicates: int | None = None,
+    killed: Collection[str] = (),
 ) -> None:
     """Fill the row's counts from the evidence, and its problems with every promise that was broken.
 
     Args:
         expected: The states that are right for certain e-mails, when not `sent`; 'failed:poison' names the reason too.
+        killed: Workers killed at random. An e-mail that lost three attempts in a row with them is poison by contract,
+            innocent or not; that has to stay rare.
         most_duplicates: Kills times the SMTP transactions a worker has open at most.
     """
     row.emails = len(evidence.emails)
     checks: tuple[tuple[str, Callable[[asyncpg.Record], bool]], ...] = (
-        ('lost', lambda email: not _is_accounted_for(email, evidence, (expected or {}).get(email['id'], ('sent',)))),
+        (
+            'lost',
+            lambda email: (
+                not _is_accounted_for(email, evidence, (expected or {}).get(email['id'], ('sent',)))
+                and not _is_killed_thrice(email, evidence, killed)
+            ),
+        ),
         ('sent, but not in the sink', lambda e: e['status'] == 'sent' and not evidence.accepted[e['message_id']]),
         ('left sending', lambda email: email['status'] == 'sending'),
         ('more attempts than allowed', lambda email: email['attempts'] > email['max_attempts']),
@@ -72,6 +81,11 @@ def judge(
             row.lost = len(broken)
         if broken:
             row.problems.append(_tell(what, broken, evidence))
+    quarantined = sum(_is_killed_thrice(email, evidence, killed) for email in evidence.emails)
+    if quarantined:
+        row.notes.append(f'{quarantined} e-mails were killed three times in a row by chance, and are poison')
+    if quarantined > 1 + row.emails // 1000:
+        row.problems.append(f'{quarantined} innocent e-mails are poison, more than one in a thousand')
     row.delivered = sum(evidence.accepted[email['message_id']] > 0 for email in evidence.emails)
     row.duplicates = sum(_copies_too_many(email, evidence) for email in evidence.emails)
     row.outside = sum(_outside(email, evidence) for email in evidence.emails)
@@ -85,6 +99,11 @@ def _is_accounted_for(email: asyncpg.Record, evidence: Evidence, right: Collecti
     if state == 'sent' and 'sent' in right:
         return evidence.accepted[email['message_id']] > 0
     return state in right or f'{state}:{email["dead_reason"]}' in right
+
+
+def _is_killed_thrice(email: asyncpg.Record, evidence: Evidence, killed: Collection[str]) -> bool:
+    lost = [attempt for attempt in evidence.of(email) if attempt['outcome'] == 'lost' and attempt['worker'] in killed]
+    return email['status'] == 'failed' and email['dead_reason'] == 'poison' and len(lost) >= 3
 
 
 def _copies_too_many(email: asyncpg.Record, evidence: Evidence) -> int:

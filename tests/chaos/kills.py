@@ -31,6 +31,7 @@ async def random_kills(arena: Arena) -> list[Row]:
             await asyncio.gather(killing, return_exceptions=True)
         row.notes.append(f'{total:,} e-mails were queued within {time.time() - stage.started_at:.0f} s')
         row.faults = len(stage.fleet.kills)
+        stage.killed_at_random = stage.fleet.kills
         await stage.finish(
             row,
             producer.ids,

@@ -51,6 +51,7 @@ async def by_phase(arena: Arena) -> list[Row]:
         for phase in PHASES:
             before = len(stage.fleet.kills)
             ids = await phase.hit(stage, producer, min(phase.most, stage.pick(10, 3)))
+            await stage.quiet(ids, 2 * stage.lease_s + 30)  # the next kill must not hit them once more
             rows.append((Row(f'SIGKILL {phase.title}', faults=len(stage.fleet.kills) - before), phase, ids))
         await stage.quiet(producer.ids, 2 * stage.lease_s + 30)
         problems = await stage.fleet.stop_all()

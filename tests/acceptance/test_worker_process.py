@@ -218,3 +218,14 @@ async def test_worker_frozen_for_longer_than_its_lease_abandons_the_send_before_
         frozen.process.send_signal(signal.SIGCONT)
     await wait_until(lambda: 'lease lost' in frozen.log)
     assert len(inbox.accepted('anna@example.com')) == 1
+
+
+async def test_line_of_a_sent_email_names_job_email_attempt_and_worker(start_worker, producer, queue):
+    worker = await start_worker(LOG_FORMAT='json').started()
+    email_id = await queue()
+    job = await producer.enqueue_job('send_email', email_id)
+    await job.result(timeout=10, poll_delay=0.05)
+    line = await wait_until(lambda: next((e for e in worker.events() if e['event'] == 'accepted'), None))
+    assert (line['job_id'], line['email_id'], line['attempt']) == (job.job_id, email_id, 1)
+    assert line['worker'].endswith(f':{worker.process.pid}')
+    assert 'anna' not in worker.log

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
+from uuid import UUID
 
 import asyncpg
 from arq.connections import ArqRedis
@@ -19,6 +20,7 @@ from db.pools import DATABASE_DOWN
 from fleet.batches import Batcher
 from fleet.connection import RedisClock
 from fleet.leases import Leases
+from mail.deliver import Progress
 from mail.outcome import Decision, Delivery, Outcome, Phase, Policy, Status
 from mail.render import Sender
 from mail.smtp import Relays
@@ -52,6 +54,8 @@ class Runtime:
     sending: set[asyncio.Task[Any]] = field(default_factory=set)  # attempts that a sweep started
     suspects_wanted: asyncio.Event = field(default_factory=asyncio.Event)
     outcomes: Counter[str] = field(default_factory=Counter)  # totals since the start, by outcome
+    # How far each attempt has come, by its claim's key, for whoever asks what this worker is doing.
+    under_way: dict[tuple[int, UUID], Progress] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Group what concurrent e-mails ask of the databases into one call each."""

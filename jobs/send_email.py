@@ -55,8 +55,10 @@ async def send_claimed(runtime: Runtime, claim: Claim) -> JobResult:
     email = claim.email
     with structlog.contextvars.bound_contextvars(email_id=email.id, attempt=claim.attempt):
         started = time.monotonic()
+        progress = Progress(phase=Phase.CONTENT, urgent=claim.suspect, before_data=partial(runtime.leases.check, claim))
+        runtime.under_way[claim.key] = progress
         try:
-            delivery = await attempt(runtime, claim)
+            delivery = await attempt(runtime, claim, progress)
             decision = decide(delivery, claim.attempt, claim.max_attempts, email.email_type, runtime.policy)
             result = Result(claim, delivery, decision, time.monotonic() - started)
             await record_to_the_end(runtime, result)
@@ -65,6 +67,8 @@ async def send_claimed(runtime: Runtime, claim: Claim) -> JobResult:
             runtime.outcomes['lease-lost'] += 1
             log.warning('lease lost', reason=str(lost))
             return {'email_id': email.id, 'status': 'lease-lost', 'attempts': claim.attempt}
+        finally:
+            del runtime.under_way[claim.key]
         log_attempt(runtime, result)
         if (task := asyncio.current_task()) is not None and task.cancelling():
             raise asyncio.CancelledError
@@ -74,13 +78,12 @@ async def send_claimed(runtime: Runtime, claim: Claim) -> JobResult:
         return {'email_id': email.id, 'status': decision.status.value, 'attempts': attempts}
 
 
-async def attempt(runtime: Runtime, claim: Claim) -> Delivery:
+async def attempt(runtime: Runtime, claim: Claim, progress: Progress) -> Delivery:
     """Fetch, render and deliver. However it ends, it is told as a Delivery.
 
     Raises:
         LeaseLost: the claim ran out before DATA.
     """
-    progress = Progress(phase=Phase.CONTENT, urgent=claim.suspect, before_data=partial(runtime.leases.check, claim))
     try:
         content = await fetch_content(runtime, claim.email)
         progress.phase = Phase.RENDER

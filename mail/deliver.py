@@ -1,6 +1,7 @@
 """One e-mail to one relay, and to the next if the first cannot take it."""
 
 import re
+import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -23,6 +24,7 @@ class Progress:
 
     phase: Phase = Phase.CLAIMED
     relay: str | None = None
+    started_at: float = field(default_factory=time.time)  # seconds since 1970
     # Does not queue for a connection: the shorter it is under way, the less it can be lost by chance once more.
     urgent: bool = False
     # What is known of several recipients so far, for whoever has to record an attempt that was cut off.

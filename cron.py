@@ -6,7 +6,7 @@ is away and a missed slot is made up for. Whoever comes first claims the slot in
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
@@ -39,6 +39,7 @@ class Schedule:
     duty: Duty
     every_s: int  # divides a day
     missed: Literal['once', 'skip']  # no worker was alive: run the latest slot on return, or wait for the next
+    maintenance: bool = True  # what QUEUE_ROUTING sends to the queue for it
 
     @property
     def name(self) -> str:
@@ -47,16 +48,20 @@ class Schedule:
 
 
 SCHEDULES = (
-    Schedule(process_pending_emails, 5 * MINUTE_S, missed='once'),
+    Schedule(process_pending_emails, 5 * MINUTE_S, missed='once', maintenance=False),
     Schedule(check_service_health, MINUTE_S, missed='skip'),
     Schedule(cleanup_expired_emails, HOUR_S, missed='once'),
     Schedule(cleanup_old_sessions, DAY_S, missed='once'),
 )
 
 
-def cron_jobs(timeout_s: float) -> list[CronJob]:
-    """Return arq's form of the table."""
-    return [_cron_job(schedule, timeout_s) for schedule in SCHEDULES]
+MAIL_DUTIES = tuple(schedule for schedule in SCHEDULES if not schedule.maintenance)
+MAINTENANCE_DUTIES = tuple(schedule for schedule in SCHEDULES if schedule.maintenance)
+
+
+def cron_jobs(timeout_s: float, schedules: Sequence[Schedule] = SCHEDULES) -> list[CronJob]:
+    """Return arq's form of the table, or of a part of it. Whoever leaves a duty out still makes up for missed slots."""
+    return [_cron_job(schedule, timeout_s) for schedule in schedules]
 
 
 def _cron_job(schedule: Schedule, timeout_s: float) -> CronJob:

@@ -176,6 +176,10 @@ class Settings(BaseSettings):
     worker_beat_s: float = Field(default=10, ge=0.1, description='Claims are renewed, lost ones rescued, this often.')
     worker_drain_s: int = Field(default=20, ge=0, le=3600, description='SIGTERM: running mail may finish this long.')
     worker_keep_result_s: int = Field(default=3600, ge=0, description="How long a job's result can be read.")
+    queue_routing: bool = Field(
+        default=False,
+        description='E-mails go through the queue high_priority, maintenance through low_priority.',
+    )
 
     # Logs.
     log_level: Literal['DEBUG', 'INFO', 'WARNING', 'ERROR'] = Field(default='INFO', description='Least severe shown.')

@@ -16,7 +16,7 @@ import structlog
 from arq import func
 from pydantic import SecretStr
 
-from cron import cron_jobs, keep_schedules
+from cron import MAIL_DUTIES, MAINTENANCE_DUTIES, SCHEDULES, cron_jobs, keep_schedules
 from db.content import close_mongo
 from db.pools import DATABASE_DOWN, create_postgres_pool, open_mongo
 from db.schema import SchemaMismatchError, check_schema
@@ -27,6 +27,8 @@ from fleet.connection import redis_settings
 from fleet.dispatcher import Dispatcher
 from fleet.leases import Leases
 from fleet.registry import keep_registered
+from fleet.routing import EMAIL_QUEUE, MAINTENANCE_QUEUE, keep_watching_routes
+from fleet.systemd import keep_systemd_informed, tell_systemd
 from fleet.wire import deserialize, serialize
 from jobs.check_service_health import check_service_health
 from jobs.cleanup_expired_emails import cleanup_expired_emails
@@ -66,7 +68,8 @@ async def startup(ctx: dict[str, Any]) -> None:
         relays=make_relays(settings),
         leases=Leases(settings.worker_lease_s),
         worker=worker,
-        queue_name=queue_name,
+        # where jobs for e-mails go
+        queue_name=EMAIL_QUEUE if settings.queue_routing else queue_name,
         sender=Sender(settings.smtp_from_email, settings.smtp_from_name),
         policy=Policy(settings.email_retry_base_delay_s, settings.email_retry_max_delay_s, settings.email_hold_types),
         max_message_bytes=settings.email_max_bytes,
@@ -106,11 +109,13 @@ async def startup(ctx: dict[str, Any]) -> None:
             'outcomes': dict(runtime.outcomes),
         },
     )
+    telling = partial(keep_systemd_informed, ctx['stopping'], settings.worker_drain_s, f'Serving {queue_name}')
+    watching = partial(keep_watching_routes, runtime.redis, ctx['stopping'])
     # In the order in which they end: no new wake-ups, no new claims, and only then nothing to renew any more.
     ctx['background'] = [
-        [keep_alive(listening)],
+        [keep_alive(listening), *([keep_alive(watching)] if settings.queue_routing else [])],
         [keep_alive(partial(keep, ctx)) for keep in (keep_schedules, keep_sweeping, keep_sending_suspects)],
-        [keep_alive(beating), keep_alive(registering)],
+        [keep_alive(beating), keep_alive(registering), keep_alive(telling)],
     ]
 
 
@@ -158,6 +163,7 @@ async def _connect_postgres(worker: str) -> asyncpg.Pool:
             raise SystemExit(f'worker: {error}') from error
         except (TimeoutError, OSError, asyncpg.PostgresError) as error:
             log.error('waiting for PostgreSQL', place=settings.postgres_place, error=str(error) or type(error).__name__)
+            tell_systemd(f'STATUS=Waiting for PostgreSQL at {settings.postgres_place}')
             await asyncio.sleep(2)
         else:
             return pool
@@ -222,7 +228,7 @@ class WorkerSettings:
             cleanup_old_sessions,
         )
     ]
-    cron_jobs: ClassVar = cron_jobs(settings.job_timeout_s)
+    cron_jobs: ClassVar = cron_jobs(settings.job_timeout_s, MAIL_DUTIES if settings.queue_routing else SCHEDULES)
     timezone = UTC
     redis_settings = redis_settings(settings.arq_redis_url.get_secret_value())
     on_startup = startup
@@ -244,5 +250,7 @@ def _for_queue(queue_name: str) -> dict[str, Any]:
 
 
 # arq takes a dict as well as a class.
-HighPriority = _for_queue('high_priority')
-LowPriority = _for_queue('low_priority')
+HighPriority = _for_queue(EMAIL_QUEUE)
+LowPriority = _for_queue(MAINTENANCE_QUEUE)
+if settings.queue_routing:
+    LowPriority['cron_jobs'] = cron_jobs(settings.job_timeout_s, MAINTENANCE_DUTIES)

@@ -38,7 +38,7 @@ async def beat(
     renewed_at = time.monotonic()
     while True:
         await asyncio.sleep(min(every_s, RESCUE_EVERY_S))
-        relays.close_idle()
+        relays.tend()
         try:
             if time.monotonic() - renewed_at >= every_s - RESCUE_EVERY_S / 2:
                 renewed_at = time.monotonic()

@@ -10,7 +10,6 @@ from redis.asyncio import Redis
 
 from db.health import Finding, record_health
 from jobs.runtime import Runtime
-from mail.smtp import Relay
 
 log = structlog.get_logger()
 
@@ -31,7 +30,7 @@ async def check_service_health(ctx: dict[str, Any]) -> dict[str, Any]:
         'mongodb': lambda: runtime.mongo.command('ping'),
     }
     for relay in runtime.relays:
-        checks[f'smtp_{relay.name}'] = lambda relay=relay: _greet(relay)  # type: ignore[misc]
+        checks[f'smtp_{relay.name}'] = relay.greet
     findings = await asyncio.gather(*(_check(name, check) for name, check in checks.items()))
     for finding in findings:
         if finding.error_message:
@@ -54,11 +53,3 @@ async def _check(name: str, check: Callable[[], Awaitable[Any]]) -> Finding:
 async def _ping(url: str) -> None:
     async with Redis.from_url(url, socket_connect_timeout=CHECK_TIMEOUT_S, socket_timeout=CHECK_TIMEOUT_S) as redis:
         await redis.ping()
-
-
-async def _greet(relay: Relay) -> None:
-    """Connect, log in and say NOOP, on a connection that is kept for the next e-mail."""
-    async with relay.connection(reuse=False) as connection:
-        connection.session.write(b'NOOP\r\n')
-        connection.reusable = (await connection.session.reply(CHECK_TIMEOUT_S)).code == 250
-    relay.recovered()

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -19,11 +19,14 @@ from db.content import fetch_attachments, fetch_templates
 from db.pools import DATABASE_DOWN
 from fleet.batches import Batcher
 from fleet.connection import RedisClock
+from fleet.events import Events
 from fleet.leases import Leases
-from mail.deliver import Progress
+from fleet.rate import RateLimit
+from fleet.switches import Switches
 from mail.outcome import Decision, Delivery, Outcome, Phase, Policy, Status
 from mail.render import Sender
 from mail.smtp import Relays
+from mail.transaction import Progress
 
 JobResult = dict[str, Any]  # {'email_id': 123, 'status': 'sent', 'attempts': 1}
 
@@ -57,33 +60,54 @@ class Runtime:
     # How far each attempt has come, by its claim's key, for whoever asks what this worker is doing.
     under_way: dict[tuple[int, UUID], Progress] = field(default_factory=dict)
 
+    switches: Switches = field(default_factory=Switches)
+    rate: RateLimit = field(default_factory=RateLimit)
+    events: Events = field(default_factory=Events)
+
     def __post_init__(self) -> None:
         """Group what concurrent e-mails ask of the databases into one call each."""
         # A job claims its e-mail when there is a place to send it: what waits unclaimed is not lost with this worker.
         self.places = asyncio.Semaphore(self.sweep_size)
-        self.claim_one = Batcher(self._claim_each, orphaned=self._release)
+        self._claim_batched = Batcher(self._claim_each, orphaned=self._release)
         self.record = Batcher(self._record_each)
         self.fetch_template = Batcher(partial(fetch_templates, self.pool))
         self.fetch_attachments = Batcher(partial(fetch_attachments, self.mongo), max_items=8)  # they may be large
 
+    def claim_one(self, email_id: int) -> Awaitable[Claim | None]:
+        """Claim one e-mail, together with all others that are asked for now; None when it cannot be claimed."""
+        return self._claim_in_turn(email_id) if self.rate.per_s else self._claim_batched(email_id)
+
+    async def _claim_in_turn(self, email_id: int) -> Claim | None:
+        await self.rate.turn()
+        return await self._claim_batched(email_id)
+
     async def claim_due(self, limit: int) -> list[Claim]:
         """Claim up to limit due e-mails; see db.claims.claim_due."""
+        if self.switches.claims_paused:
+            return []
         since = time.monotonic()
         claimed = await claims.claim_due(self.pool, limit, **self._claimant())
-        self.leases.hold(claimed, since)
+        self.rate.spend(len(claimed))
+        self._hold(claimed, since)
         return claimed
 
     async def claim_suspects(self, lost_attempts: int, limit: int) -> list[Claim]:
         """Claim e-mails whose last workers were lost; see db.claims.claim_suspects."""
+        limit = self.rate.allows(limit)
+        if self.switches.claims_paused or not limit:
+            return []
         since = time.monotonic()
         claimed = await claims.claim_suspects(self.pool, lost_attempts, limit, **self._claimant())
-        self.leases.hold(claimed, since)
+        self.rate.spend(len(claimed))
+        self._hold(claimed, since)
         return claimed
 
     async def _claim_each(self, email_ids: Sequence[int]) -> list[Claim | None]:
+        if self.switches.claims_paused:
+            return [None] * len(email_ids)
         since = time.monotonic()
         claimed = await claims.claim(self.pool, list(set(email_ids)), **self._claimant())
-        self.leases.hold(claimed, since)
+        self._hold(claimed, since)
         by_id = {claim.email.id: claim for claim in claimed}
         return [by_id.pop(email_id, None) for email_id in email_ids]  # one winner, also among our own jobs
 
@@ -109,9 +133,16 @@ class Runtime:
             self.sending.add(releasing)
             releasing.add_done_callback(self.sending.discard)
 
+    def _hold(self, claimed: Sequence[Claim], since: float) -> None:
+        self.leases.hold(claimed, since)
+        if self.events.wanted:
+            for claim in claimed:
+                self.events.add('claimed', email_id=claim.email.id, attempt=claim.attempt, type=claim.email.email_type)
+
     def _claimant(self) -> dict[str, Any]:
         return {
             'worker': self.worker,
             'lease_s': self.leases.lease_s,
             'message_id_domain': self.sender.address.rpartition('@')[2],
+            'paused_types': self.switches.email_types,
         }

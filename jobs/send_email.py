@@ -14,10 +14,11 @@ from db.pools import DATABASE_DOWN
 from jobs.recording import log_attempt, record_to_the_end
 from jobs.runtime import JobResult, Runtime
 from jobs.unclaimed import explain_unclaimed, not_claimable, send_later
-from mail.deliver import Progress, deliver
+from mail.deliver import deliver
 from mail.envelope import Content, Email, InvalidEmailError
 from mail.outcome import Delivery, Outcome, Phase, decide
 from mail.render import Rendered, render
+from mail.transaction import Progress
 
 log = structlog.get_logger()
 

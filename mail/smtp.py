@@ -4,14 +4,16 @@ import asyncio
 import contextlib
 import ssl
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections import deque
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
 import aiosmtplib
 
 from mail.outcome import Reply
-from mail.session import Session, take_over
+from mail.session import Session, Timeouts, take_over
+from mail.transaction import Answers, RelayError, RelayRefusedError, Transaction
 
 # Doubled with every failure in a row. Short, because a relay that restarts is back in seconds.
 COOL_DOWN_BASE_S = 2.0
@@ -48,49 +50,6 @@ class RelayOptions:
     reply_timeout_s: float = 600.0
 
 
-class RelayError(Exception):
-    """No connection to the relay could be made."""
-
-    counts = True
-
-    def __init__(self, reason: str, reply: Reply | None = None) -> None:
-        super().__init__(reason)
-        self.reply = reply
-
-
-class RelayRefusedError(RelayError):
-    """The relay wants nothing from us now: 421, or it does not accept our credentials."""
-
-    counts = False
-
-
-class Connection:
-    """One connection to a relay, ready for MAIL."""
-
-    def __init__(self, session: Session) -> None:
-        self.session = session
-        self.messages = 0
-        self.idle_since = time.monotonic()
-        self.reusable = False  # set by the transaction that left it in a known state
-
-    @property
-    def fresh(self) -> bool:
-        """Whether this connection has carried no message yet."""
-        return self.messages == 0
-
-    @property
-    def usable(self) -> bool:
-        """Whether a transaction may begin on it."""
-        return self.session.is_open and not self.session.has_unread
-
-    def close(self) -> None:
-        """Close in order when the connection is in a known state, at once otherwise."""
-        if self.reusable and self.usable:
-            self.session.close()
-        else:
-            self.session.abort()
-
-
 class Relay:
     """A relay's connections and its health.
 
@@ -100,8 +59,11 @@ class Relay:
 
     def __init__(self, options: RelayOptions) -> None:
         self.options = options
-        self._slots = asyncio.Semaphore(options.max_connections)
-        self._idle: list[Connection] = []
+        self._sessions: set[Session] = set()  # all that are open
+        self._idle: list[Session] = []  # those of them that are free
+        self._connecting = 0
+        self._waiting: deque[Transaction] = deque()  # for a free connection
+        self._opening: set[asyncio.Task[None]] = set()  # connections for those who wait
         self._failures = 0
         self._cool_until = 0.0
         self._probing = False
@@ -121,74 +83,143 @@ class Relay:
 
     def cool_down(self, reason: str) -> None:
         """Leave the relay alone for a while, longer after each failure in a row."""
-        self.last_error = reason
         if self._cool_until > time.monotonic():
             return  # one of many that the same outage failed
+        self.last_error = reason
         self._failures += 1
         # 2**64 is far beyond the cap and still a float.
         pause_s = min(COOL_DOWN_MAX_S, COOL_DOWN_BASE_S * 2.0 ** min(self._failures - 1, 64))
         self._cool_until = time.monotonic() + pause_s
+        waiting, self._waiting = self._waiting, deque()
         self.close_idle(older_than_s=0)
+        for transaction in waiting:
+            transaction.fail(RelayRefusedError(f'{self.name} was left alone: {reason}'))
 
     def recovered(self) -> None:
         """Note that the relay answered as it should."""
         self._failures = 0
         self.last_error = None
 
-    @contextlib.asynccontextmanager
-    async def connection(self, *, reuse: bool = True, urgent: bool = False) -> AsyncIterator[Connection]:
-        """Lend a connection; kept afterwards when the borrower marks it reusable, closed otherwise.
+    async def transact(self, transaction: Transaction, *, fresh: bool = False) -> Answers:
+        """Carry a transaction over a kept connection, over a new one, or over the next that is free.
 
         Args:
-            reuse: Whether a kept connection will do.
-            urgent: Do not wait for one of max_connections to be free, open one more.
+            fresh: Whether only a new connection will do.
 
         Raises:
             RelayError: no connection; RelayRefusedError when the relay sends us away.
+            RelayGoneError: the connection failed before the final dot was sent.
+            Whatever transaction.progress.before_data raises.
         """
         probe = self._failures > 0
         self._probing = self._probing or probe
         try:
-            async with contextlib.nullcontext() if urgent else self._slots:
-                connection = (self._take_idle() if reuse else None) or await self._connect()
-                try:
-                    yield connection
-                finally:
-                    self._give_back(connection)
+            session = None if fresh else self._take_idle()
+            if session is None and (fresh or transaction.progress.urgent or self._has_room()):
+                session = await self._connect()
+            if session is None:
+                self._waiting.append(transaction)
+            else:
+                session.begin(transaction)
+                self._on_free(session)  # when the transaction was over at once
+            return await transaction.done
+        except asyncio.CancelledError:
+            self._withdraw(transaction)
+            raise
         finally:
             if probe:
                 self._probing = False
 
-    def _take_idle(self) -> Connection | None:
+    async def greet(self) -> None:
+        """Connect and log in, on a connection that is kept for the next e-mail.
+
+        Raises:
+            RelayError: it is not to be had.
+        """
+        self._on_free(await self._connect())
+        self.recovered()
+
+    def _take_idle(self) -> Session | None:
         while self._idle:
-            connection = self._idle.pop()
-            if connection.usable:
-                connection.reusable = False
-                return connection
-            connection.close()
+            session = self._idle.pop()
+            if session.is_free:
+                return session
         return None
 
-    def _give_back(self, connection: Connection) -> None:
-        connection.messages += 1
-        if connection.reusable and connection.usable and connection.messages < MAX_MESSAGES_PER_CONNECTION:
-            connection.idle_since = time.monotonic()
-            self._idle.append(connection)
-        else:
-            connection.close()
+    def _has_room(self) -> bool:
+        return len(self._sessions) + self._connecting + len(self._opening) < self.options.max_connections
 
-    async def _connect(self) -> Connection:
+    def _withdraw(self, transaction: Transaction) -> None:
+        transaction.done.cancel()
+        for session in list(self._sessions):
+            session.cancel(transaction)
+        if all(waiting.done.done() for waiting in self._waiting):
+            self._waiting.clear()
+            for opening in self._opening:
+                opening.cancel()
+
+    def _next_waiting(self, session: Session) -> Transaction | None:
+        """Return who is to be carried next, if this session may carry more."""
+        if session.messages < MAX_MESSAGES_PER_CONNECTION and not self._cool_until > time.monotonic():
+            while self._waiting:
+                transaction = self._waiting.popleft()
+                if not transaction.done.done():
+                    return transaction
+        return None
+
+    def _on_free(self, session: Session) -> None:
+        """Give a free connection its next transaction, or keep it; replace one that is gone if anybody waits."""
+        while session.is_free and (transaction := self._next_waiting(session)) is not None:
+            session.begin(transaction)
+        if session.is_free and session.messages < MAX_MESSAGES_PER_CONNECTION:
+            session.idle_since = time.monotonic()
+            self._idle.append(session)
+            return
+        if session.is_free:
+            session.close()
+        if not session.is_open:
+            self._forget(session)
+
+    def _forget(self, session: Session) -> None:
+        self._sessions.discard(session)
+        if session in self._idle:
+            self._idle.remove(session)
+        self._open_for_waiting()
+
+    def _open_for_waiting(self) -> None:
+        while len(self._opening) < len(self._waiting) and self._has_room():
+            opening = asyncio.get_running_loop().create_task(self._open_one())
+            self._opening.add(opening)
+            opening.add_done_callback(self._opening.discard)
+
+    async def _open_one(self) -> None:
+        with contextlib.suppress(RelayError):  # those who wait have been told
+            self._on_free(await self._open())
+
+    async def _connect(self) -> Session:
+        self._connecting += 1
         try:
-            connection = await self._open()
-        except RelayError:
+            return await self._open()
+        finally:
+            self._connecting -= 1
+
+    async def _open(self) -> Session:
+        """Open a connection. When that fails the relay cools down, and nobody waits for it any longer."""
+        try:
+            session = await self._dial()
+        except RelayError as error:
             if _is_cancelled():
                 raise asyncio.CancelledError from None
+            self.cool_down(str(error))
             raise
+        self._sessions.add(session)
         if _is_cancelled():
-            connection.session.abort()
+            session.close()
+            self._forget(session)
             raise asyncio.CancelledError
-        return connection
+        return session
 
-    async def _open(self) -> Connection:
+    async def _dial(self) -> Session:
         options = self.options
         client = aiosmtplib.SMTP(
             hostname=options.host,
@@ -206,7 +237,8 @@ class Relay:
             await self._log_in(client)
             if client.transport is None:
                 raise RelayError(f'{self.name} closed the connection')
-            session = take_over(client.transport, client.esmtp_extensions)
+            timeouts = Timeouts(options.command_timeout_s, options.body_timeout_s, options.reply_timeout_s)
+            session = take_over(client.transport, client.esmtp_extensions, timeouts, self._on_free, self._next_waiting)
             taken_over = True
         except aiosmtplib.SMTPResponseException as error:
             reply = Reply(error.code, error.message)
@@ -218,7 +250,7 @@ class Relay:
         finally:
             if not taken_over:
                 client.close()
-        return Connection(session)
+        return session
 
     async def _log_in(self, client: aiosmtplib.SMTP) -> None:
         """Log in by the first method both sides know; aiosmtplib's own login tries all, and loses a 421 on the way."""
@@ -241,10 +273,21 @@ class Relay:
         """Close connections unused for longer than this, the relay's idle timeout by default."""
         limit_s = self.options.idle_timeout_s if older_than_s is None else older_than_s
         now = time.monotonic()
-        stale = [c for c in self._idle if now - c.idle_since >= limit_s or not c.usable]
-        self._idle = [c for c in self._idle if c not in stale]
-        for connection in stale:
-            connection.close()
+        for session in [session for session in self._idle if now - session.idle_since >= limit_s]:
+            session.close()
+            self._forget(session)
+
+    def tend(self) -> None:
+        """Do what has to be done now and then: close idle connections, and free who waits behind a stalled e-mail."""
+        self.close_idle()
+        for session in list(self._sessions):
+            if (transaction := session.give_back_stalled()) is not None:
+                self._waiting.appendleft(transaction)
+        for session in self._idle[:]:
+            if self._waiting:
+                self._idle.remove(session)
+                self._on_free(session)
+        self._open_for_waiting()
 
 
 class Relays:
@@ -268,6 +311,11 @@ class Relays:
         """Close connections that nobody used for a while."""
         for relay in self._relays:
             relay.close_idle(older_than_s)
+
+    def tend(self) -> None:
+        """Do for each relay what has to be done every few seconds."""
+        for relay in self._relays:
+            relay.tend()
 
 
 def _is_cancelled() -> bool:

@@ -10,8 +10,8 @@ import jobs.process_pending_emails
 import jobs.send_email
 from db import claims
 from jobs.process_pending_emails import process_pending_emails
-from mail.deliver import Progress
 from mail.outcome import Phase
+from mail.transaction import Progress
 from tests.conftest import wait_until
 
 OLD_COLUMNS = (

@@ -14,8 +14,8 @@ from db import claims
 from db.leases import rescue
 from fleet.leases import Leases
 from jobs.send_email import send_claimed, send_email
-from mail.deliver import Progress
 from mail.outcome import Phase
+from mail.transaction import Progress
 from tests.conftest import wait_until
 
 MAKE_DUE = 'UPDATE outbound_emails SET next_retry_at = now() WHERE id = $1'

@@ -19,11 +19,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self, cast
 
-from mail.deliver import Progress, deliver
+from mail.deliver import deliver
 from mail.envelope import Envelope
 from mail.outcome import Delivery
 from mail.render import Rendered
 from mail.smtp import Relay, RelayOptions, Relays, Tls
+from mail.transaction import Progress
 
 DEADLINE_S = 5.0
 SHORT_S = 0.05  # for a timeout that the test wants to see

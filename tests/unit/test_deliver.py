@@ -2,9 +2,9 @@
 
 import pytest
 
-from mail.deliver import Progress
 from mail.outcome import Outcome, Phase
 from mail.smtp import Relay, RelayOptions, Tls
+from mail.transaction import Progress
 from tests.unit.scripted_relay import (
     DROP,
     MESSAGE,

@@ -4,8 +4,8 @@ import re
 
 import pytest
 
-from mail.deliver import Progress
 from mail.outcome import Outcome, Phase
+from mail.transaction import Progress
 from tests.unit.scripted_relay import (
     DROP,
     FREEZE,

@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
-from mail.deliver import Progress
 from mail.outcome import Outcome
+from mail.transaction import Progress
 from tests.unit.scripted_relay import (
     ANNA,
     BOB,

@@ -1,14 +1,19 @@
-"""One open SMTP connection: replies in their order, whatever pieces they come in."""
+"""One open SMTP connection: what is written when, and where each reply goes."""
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from mail.outcome import Reply
-from mail.session import MAX_REPLY_BYTES, RelayGoneError, Session, take_over
+from mail.envelope import Envelope
+from mail.outcome import Outcome, Phase
+from mail.replies import RelayGoneError
+from mail.session import BODY_CHUNK_BYTES, Session, Timeouts, take_over
+from mail.transaction import Progress, RelayRefusedError, Transaction
 
-SOON_S = 1.0
+ENVELOPE_REPLIES = b'250 ok\r\n250 ok\r\n354 go\r\n'
+MESSAGE = b'Subject: Hello\r\n\r\nHello.\r\n'
 
 
 class Transport(asyncio.Transport):
@@ -16,12 +21,12 @@ class Transport(asyncio.Transport):
 
     def __init__(self) -> None:
         super().__init__()
-        self.written = b''
+        self.written: list[bytes] = []
         self.ended: str | None = None
         self.limits: dict[str, Any] = {}
 
     def write(self, data: Any) -> None:
-        self.written += bytes(data)
+        self.written.append(bytes(data))
 
     def is_closing(self) -> bool:
         return self.ended is not None
@@ -39,159 +44,266 @@ class Transport(asyncio.Transport):
         self.limits = {'high': high, 'low': low}
 
 
+class Pool:
+    """What a session asks of whoever owns it."""
+
+    def __init__(self) -> None:
+        self.waiting: list[Transaction] = []
+        self.freed = 0
+
+    def on_free(self, _: Session) -> None:
+        self.freed += 1
+
+    def next_waiting(self, _: Session) -> Transaction | None:
+        return self.waiting.pop(0) if self.waiting else None
+
+
 @pytest.fixture
 def transport() -> Transport:
     return Transport()
 
 
 @pytest.fixture
-def session(transport: Transport) -> Session:
-    return take_over(transport, {'size': '1000', 'pipelining': ''})
+def pool() -> Pool:
+    return Pool()
 
 
-def test_session_takes_the_connection_over_with_what_ehlo_said(session: Session, transport: Transport) -> None:
-    assert transport.protocol is session
-    assert session.extensions == {'size', 'pipelining'}
-    assert session.size_limit_bytes == 1000
-    assert session.is_open
-    assert not session.has_unread
+Open = Callable[..., Session]
+
+
+@pytest.fixture
+def open_session(transport: Transport, pool: Pool) -> Open:
+    def open_one(*, pipelining: bool = True, size: str = '', command_s: float = 5.0, reply_s: float = 5.0) -> Session:
+        offered = {'size': size} | ({'pipelining': ''} if pipelining else {})
+        return take_over(transport, offered, Timeouts(command_s, 5.0, reply_s), pool.on_free, pool.next_waiting)
+
+    return open_one
+
+
+def transaction(recipient: str = 'anna@example.com', message: bytes = MESSAGE, progress: Any = None) -> Transaction:
+    return Transaction('primary', Envelope('shop@example.com', (recipient,)), message, progress or Progress())
+
+
+def envelope_of(recipient: str) -> bytes:
+    return b'MAIL FROM:<shop@example.com>\r\nRCPT TO:<%s>\r\nDATA\r\n' % recipient.encode()
 
 
 @pytest.mark.parametrize(('size', 'limit_bytes'), [('', 0), ('0', 0), ('10', 10), ('-1', 0), ('ten', 0)])
-def test_size_is_read_when_it_is_a_number(transport: Transport, size: str, limit_bytes: int) -> None:
-    assert take_over(transport, {'size': size}).size_limit_bytes == limit_bytes
+async def test_size_is_read_when_it_is_a_number(open_session: Open, size: str, limit_bytes: int) -> None:
+    assert open_session(size=size).size_limit_bytes == limit_bytes
 
 
-@pytest.mark.parametrize(
-    ('data', 'reply'),
-    [
-        (b'250 ok\r\n', Reply(250, 'ok')),
-        (b'250\r\n', Reply(250, '')),
-        (b'250 \r\n', Reply(250, '')),
-        (b'354 go\n', Reply(354, 'go')),
-        (b'250-one\r\n250-two\r\n250 three\r\n', Reply(250, 'one\ntwo\nthree')),
-        (b'550-5.1.1 no\r\n550 5.1.1 such user\r\n', Reply(550, '5.1.1 no\n5.1.1 such user')),
-        ('550 unbekannt: jörg\r\n'.encode(), Reply(550, 'unbekannt: jörg')),
-        (b'550 \xff\r\n', Reply(550, '\N{REPLACEMENT CHARACTER}')),
-    ],
-)
-async def test_reply_is_read_whole_in_whatever_pieces_it_comes(session: Session, data: bytes, reply: Reply) -> None:
-    for size in (1, 3, len(data)):
-        for start in range(0, len(data), size):
-            session.data_received(data[start : start + size])
-        assert await session.reply(SOON_S) == reply
-        assert not session.has_unread
+async def test_envelope_goes_in_one_write_and_the_body_waits_for_its_reply(
+    open_session: Open, transport: Transport, pool: Pool
+) -> None:
+    session, anna = open_session(), transaction()
+    session.begin(anna)
+    assert transport.written == [envelope_of('anna@example.com')]
+    assert anna.fresh
+    session.data_received(ENVELOPE_REPLIES)
+    assert transport.written[1:] == [MESSAGE + b'.\r\n']
+    assert anna.progress.phase is Phase.BODY_SENT
+    session.data_received(b'250 queued\r\n')
+    assert [outcome for outcome, _ in (await anna.done).values()] == [Outcome.ACCEPTED]
+    assert (session.is_free, pool.freed) == (True, 1)
 
 
-async def test_replies_to_several_commands_come_in_their_order(session: Session) -> None:
-    session.data_received(b'250 one\r\n250-two\r\n250 still two\r\n354 th')
-    assert [await session.reply(SOON_S) for _ in range(2)] == [Reply(250, 'one'), Reply(250, 'two\nstill two')]
-    waiting = asyncio.create_task(session.reply(SOON_S))
-    await asyncio.sleep(0)
-    session.data_received(b'ree\r\n')
-    assert await waiting == Reply(354, 'three')
+async def test_commands_go_one_by_one_where_the_relay_does_not_pipeline(
+    open_session: Open, transport: Transport, pool: Pool
+) -> None:
+    session, anna = open_session(pipelining=False), transaction()
+    pool.waiting.append(transaction('bob@example.com'))
+    session.begin(anna)
+    for _ in range(2):
+        session.data_received(b'250 ok\r\n')
+    session.data_received(b'354 go\r\n')
+    assert transport.written == [*envelope_of('anna@example.com').splitlines(keepends=True), MESSAGE + b'.\r\n']
+    assert len(pool.waiting) == 1
 
 
-@pytest.mark.parametrize(
-    'data',
-    [
-        b'what\r\n',
-        b'25 ok\r\n',
-        b'\r\n',
-        b'HTTP/1.1 400 Bad Request\r\n',
-        b'250-one\r\nwhat\r\n',
-        b'x' * (MAX_REPLY_BYTES + 1),
-        b'250-' + b'x' * 1000 + b'\r\n',
-    ],
-    ids=lambda data: repr(data[:30]),
-)
-async def test_what_is_no_reply_ends_the_connection(session: Session, transport: Transport, data: bytes) -> None:
-    for _ in range(100):  # the last one is a reply that never ends
-        session.data_received(data)
-    with pytest.raises(RelayGoneError):
-        await session.reply(SOON_S)
+async def test_next_envelope_travels_with_the_body(open_session: Open, transport: Transport, pool: Pool) -> None:
+    session, anna, bob = open_session(), transaction(), transaction('bob@example.com')
+    session.begin(anna)
+    pool.waiting.append(bob)
+    session.data_received(ENVELOPE_REPLIES)
+    assert transport.written[1:] == [MESSAGE + b'.\r\n' + envelope_of('bob@example.com')]
+    assert (anna.progress.phase, bob.progress.phase) == (Phase.BODY_SENT, Phase.MAIL)
+    assert not bob.fresh
+    session.data_received(b'250 queued\r\n' + ENVELOPE_REPLIES)
+    assert anna.done.done()
+    assert transport.written[2:] == [MESSAGE + b'.\r\n']
+    session.data_received(b'550 5.7.1 no\r\n')
+    assert [outcome for outcome, _ in (await bob.done).values()] == [Outcome.REJECTED]
+
+
+async def test_lost_connection_leaves_only_the_sent_body_uncertain(open_session: Open, pool: Pool) -> None:
+    session, anna, bob = open_session(), transaction(), transaction('bob@example.com')
+    session.begin(anna)
+    pool.waiting.append(bob)
+    session.data_received(ENVELOPE_REPLIES)
+    session.connection_lost(ConnectionResetError('reset by peer'))
+    assert [outcome for outcome, _ in (await anna.done).values()] == [Outcome.UNCERTAIN]
+    with pytest.raises(RelayGoneError, match='MAIL: connection lost: reset by peer'):
+        await bob.done
+    assert not bob.progress.reached_data_end
+
+
+async def test_refused_body_says_nothing_about_the_next_e_mail(open_session: Open, pool: Pool) -> None:
+    session, anna, bob = open_session(), transaction(), transaction('bob@example.com')
+    session.begin(anna)
+    pool.waiting.append(bob)
+    session.data_received(ENVELOPE_REPLIES + b'554 spam\r\n' + ENVELOPE_REPLIES + b'250 queued\r\n')
+    assert [outcome for outcome, _ in (await anna.done).values()] == [Outcome.REJECTED]
+    assert [outcome for outcome, _ in (await bob.done).values()] == [Outcome.ACCEPTED]
+
+
+async def test_withdrawn_next_e_mail_does_not_end_the_one_before_it_and_its_body_is_never_sent(
+    open_session: Open, transport: Transport, pool: Pool
+) -> None:
+    session, anna, bob = open_session(), transaction(), transaction('bob@example.com')
+    session.begin(anna)
+    pool.waiting.append(bob)
+    session.data_received(ENVELOPE_REPLIES)
+    session.cancel(bob)
+    assert transport.ended is None
+    session.data_received(b'250 queued\r\n' + ENVELOPE_REPLIES)
+    assert [outcome for outcome, _ in (await anna.done).values()] == [Outcome.ACCEPTED]
+    assert transport.ended == 'aborted'
+    assert len(transport.written) == 2
+
+
+async def test_e_mail_behind_a_stalled_one_is_given_back(
+    open_session: Open, transport: Transport, pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session, anna, bob = open_session(), transaction(), transaction('bob@example.com')
+    session.begin(anna)
+    pool.waiting.append(bob)
+    session.data_received(ENVELOPE_REPLIES)
+    assert session.give_back_stalled() is None
+    monkeypatch.setattr('mail.session.STALL_S', 0.0)
+    assert session.give_back_stalled() is bob
+    assert session.give_back_stalled() is None
+    session.data_received(b'250 queued\r\n')
+    assert anna.done.done()
+    assert (bob.done.done(), transport.ended) == (False, 'aborted')
+
+
+async def test_lease_lost_before_the_body_ends_the_connection_without_the_message(
+    open_session: Open, transport: Transport
+) -> None:
+    def lost() -> None:
+        raise LookupError('the lease ran out')
+
+    progress = Progress()
+    session, anna = open_session(), transaction(progress=progress)
+    session.begin(anna)
+    progress.before_data = lost
+    session.data_received(ENVELOPE_REPLIES)
+    with pytest.raises(LookupError):
+        await anna.done
+    assert (len(transport.written), transport.ended) == (1, 'aborted')
+
+
+async def test_lost_lease_of_the_next_e_mail_keeps_its_envelope_here(
+    open_session: Open, transport: Transport, pool: Pool
+) -> None:
+    def lost() -> None:
+        raise LookupError('the lease ran out')
+
+    session, anna, bob = open_session(), transaction(), transaction('bob@example.com', progress=Progress())
+    bob.progress.before_data = lost
+    session.begin(anna)
+    pool.waiting.append(bob)
+    session.data_received(ENVELOPE_REPLIES + b'250 queued\r\n')
+    assert anna.done.result()
+    with pytest.raises(LookupError):
+        await bob.done
+    assert transport.written[1:] == [MESSAGE + b'.\r\n']
+    assert session.is_free
+
+
+async def test_refused_envelope_is_taken_back_and_the_next_waits_for_that(
+    open_session: Open, transport: Transport
+) -> None:
+    session, anna, bob = open_session(), transaction(), transaction('bob@example.com')
+    session.begin(anna)
+    session.data_received(b'250 ok\r\n550 5.1.1 unknown\r\n503 5.5.1 no recipient\r\n')
+    assert [outcome for outcome, _ in (await anna.done).values()] == [Outcome.REJECTED]
+    assert transport.written[1:] == [b'RSET\r\n']
+    session.begin(bob)
+    assert len(transport.written) == 2
+    session.data_received(b'250 ok\r\n')
+    assert transport.written[2:] == [envelope_of('bob@example.com')]
+
+
+async def test_421_at_any_reply_is_told_as_such_and_ends_the_connection(
+    open_session: Open, transport: Transport
+) -> None:
+    session, anna = open_session(), transaction()
+    session.begin(anna)
+    session.data_received(b'250 ok\r\n421 4.3.2 shutting down\r\n')
+    with pytest.raises(RelayRefusedError, match='shutting down'):
+        await anna.done
+    assert transport.ended == 'aborted'
+
+
+@pytest.mark.parametrize('data', [b'what\r\n', b'25 ok\r\n'])
+async def test_what_is_no_reply_ends_the_connection(open_session: Open, transport: Transport, data: bytes) -> None:
+    session, anna = open_session(), transaction()
+    session.begin(anna)
+    session.data_received(data)
+    with pytest.raises(RelayGoneError, match='not an SMTP reply'):
+        await anna.done
     assert transport.ended == 'aborted'
     assert not session.is_open
 
 
-async def test_reply_that_does_not_come_in_time_ends_the_connection(session: Session, transport: Transport) -> None:
+async def test_unasked_reply_ends_the_connection(open_session: Open, transport: Transport, pool: Pool) -> None:
+    session = open_session()
+    session.data_received(b'421 4.4.2 idle\r\n')
+    assert (transport.ended, session.is_free, pool.freed) == ('aborted', False, 1)
+
+
+async def test_reply_that_does_not_come_in_time_ends_the_connection(open_session: Open, transport: Transport) -> None:
+    session, anna = open_session(command_s=0.01), transaction()
+    session.begin(anna)
     with pytest.raises(RelayGoneError, match=r'no reply within 0\.01 s'):
-        await session.reply(0.01)
+        await anna.done
     assert transport.ended == 'aborted'
-    with pytest.raises(RelayGoneError, match='no reply within'):
-        session.write(b'RSET\r\n')
 
 
-@pytest.mark.parametrize('error', [None, ConnectionResetError('reset by peer')])
-async def test_lost_connection_wakes_whoever_waits(session: Session, error: Exception | None) -> None:
-    waiting = asyncio.create_task(session.reply(SOON_S))
-    await asyncio.sleep(0)
-    session.connection_lost(error)
-    with pytest.raises(RelayGoneError, match='reset by peer' if error else 'closed the connection'):
-        await waiting
-    with pytest.raises(RelayGoneError):
-        await session.flush(SOON_S)
-
-
-async def test_reply_that_came_before_the_connection_was_lost_is_still_read(session: Session) -> None:
-    session.data_received(b'250 queued\r\n')
-    session.eof_received()
-    session.connection_lost(None)
-    assert await session.reply(SOON_S) == Reply(250, 'queued')
-    with pytest.raises(RelayGoneError):
-        await session.reply(SOON_S)
-
-
-async def test_cancelled_wait_leaves_no_timer_that_ends_the_connection(session: Session, transport: Transport) -> None:
-    waiting = asyncio.create_task(session.reply(0.01))
-    await asyncio.sleep(0)
-    waiting.cancel()
-    await asyncio.wait([waiting])
-    session.data_received(b'250 late\r\n')
-    assert session.has_unread
-    assert await session.reply(SOON_S) == Reply(250, 'late')
+async def test_verdict_has_its_own_longer_time(open_session: Open, transport: Transport) -> None:
+    session, anna, bob = open_session(command_s=0.01, reply_s=60), transaction(), transaction('bob@example.com')
+    session.begin(anna)
+    session.data_received(ENVELOPE_REPLIES)
+    session._timed_out()  # what the timer of the first command does, if it comes too late to be stopped
     assert transport.ended is None
+    session.data_received(b'250 queued\r\n')
+    session.begin(bob)
+    with pytest.raises(RelayGoneError, match=r'no reply within 0\.01 s'):
+        await bob.done
 
 
-def test_unasked_reply_is_noticed(session: Session) -> None:
-    session.data_received(b'4')
-    assert session.has_unread
-
-
-async def test_flush_waits_until_everything_has_left(session: Session, transport: Transport) -> None:
+async def test_large_body_goes_in_pieces_that_wait_for_room(open_session: Open, transport: Transport) -> None:
+    session, anna = open_session(), transaction(message=b'x' * 70 * 3000 + b'\r\n')
     assert transport.limits == {'high': 1, 'low': 0}  # high=0 stops a TLS transport for good
-    await session.flush(SOON_S)
+    session.begin(anna)
     session.pause_writing()
-    waiting = asyncio.create_task(session.flush(SOON_S))
+    session.data_received(ENVELOPE_REPLIES)
     await asyncio.sleep(0)
-    assert not waiting.done()
+    assert [len(data) for data in transport.written[1:]] == [BODY_CHUNK_BYTES]
+    assert anna.progress.phase is Phase.BODY
     session.resume_writing()
-    await waiting
+    while anna.progress.phase is not Phase.BODY_SENT:  # noqa: ASYNC110 - nobody announces it
+        await asyncio.sleep(0)
+    assert b''.join(transport.written[1:]) == anna.message + b'.\r\n'
+    session.data_received(b'250 queued\r\n')
+    assert anna.done.done()
 
 
-async def test_flush_that_takes_too_long_raises(session: Session) -> None:
-    session.pause_writing()
-    with pytest.raises(RelayGoneError, match='did not read'):
-        await session.flush(0.01)
-
-
-async def test_flush_of_a_lost_connection_raises(session: Session) -> None:
-    session.pause_writing()
-    waiting = asyncio.create_task(session.flush(SOON_S))
-    await asyncio.sleep(0)
-    session.connection_lost(ConnectionResetError('reset'))
-    with pytest.raises(RelayGoneError, match='reset'):
-        await waiting
-
-
-def test_close_says_quit_and_abort_says_nothing(transport: Transport) -> None:
-    take_over(transport, {}).close()
-    assert (transport.written, transport.ended) == (b'QUIT\r\n', 'closed')
-    cut_off = Transport()
-    session = take_over(cut_off, {})
-    session.abort()
-    assert (cut_off.written, cut_off.ended) == (b'', 'aborted')
-    with pytest.raises(RelayGoneError):
-        session.write(b'MAIL')
+async def test_close_says_quit(open_session: Open, transport: Transport) -> None:
+    session = open_session()
     session.close()
-    assert cut_off.written == b''
+    assert (transport.written, transport.ended) == ([b'QUIT\r\n'], 'closed')
+    session.close()
+    assert transport.written == [b'QUIT\r\n']

@@ -6,7 +6,8 @@ import base64
 import pytest
 
 from mail.outcome import Outcome
-from mail.smtp import Relay, RelayError, RelayOptions, RelayRefusedError, Relays, Tls
+from mail.smtp import Relay, RelayOptions, Relays, Tls
+from mail.transaction import RelayError, RelayRefusedError
 from tests.unit.scripted_relay import (
     DROP,
     OFFERS_AUTH,
@@ -15,7 +16,6 @@ from tests.unit.scripted_relay import (
     Clock,
     Script,
     ScriptedRelay,
-    eventually,
     send,
 )
 
@@ -34,46 +34,40 @@ def nowhere(name: str = 'primary', port: int = 1) -> Relay:
 # Connections.
 
 
-async def test_connection_is_lent_again_when_it_was_given_back_reusable() -> None:
+async def test_kept_connection_is_used_again() -> None:
     async with ScriptedRelay() as server:
         relay = server.relay()
-        for fresh in (True, False, False):
-            async with relay.connection() as connection:
-                assert connection.fresh is fresh
-                assert not connection.reusable
-                connection.reusable = True
+        for _ in range(3):
+            assert (await send(relay)).outcome is Outcome.ACCEPTED
         assert len(server.sessions) == 1
 
 
-async def test_connection_in_an_unknown_state_is_closed() -> None:
-    async with ScriptedRelay() as server:
-        relay = server.relay()
-        async with relay.connection():
-            pass
-        await server.until(lambda: not server.open_sessions)
-        async with relay.connection() as connection:
-            assert connection.fresh
-
-
-async def test_connection_without_reuse_is_a_new_one() -> None:
-    async with ScriptedRelay() as server:
+async def test_connection_that_the_relay_closed_while_it_was_idle_is_not_used() -> None:
+    async with ScriptedRelay({'DOT': ('250 ok', DROP)}) as server:
         relay = server.relay()
         for _ in range(2):
-            async with relay.connection(reuse=False) as connection:
-                assert connection.fresh
-                connection.reusable = True
+            assert (await send(relay)).outcome is Outcome.ACCEPTED
+            await server.until(lambda: not server.open_sessions)
+        assert server.verbs.count('MAIL') == 2
 
 
-async def test_connection_that_the_relay_closed_while_it_was_idle_is_not_lent() -> None:
-    async with ScriptedRelay({'RSET': DROP}) as server:
+async def test_connection_on_which_the_relay_speaks_unasked_is_closed() -> None:
+    async with ScriptedRelay({'DOT': ('250 ok', '421 4.4.2 idle for too long')}) as server:
         relay = server.relay()
-        async with relay.connection() as kept:
-            kept.reusable = True
-        kept.session.write(b'RSET\r\n')
+        assert (await send(relay)).outcome is Outcome.ACCEPTED
         await server.until(lambda: not server.open_sessions)
-        await eventually(lambda: not kept.session.is_open)
-        async with relay.connection() as connection:
-            assert connection is not kept
+        assert relay.unavailable_for_s() == 0
+
+
+async def test_greeting_keeps_the_connection_for_the_next_e_mail(clock: Clock) -> None:
+    async with ScriptedRelay() as server:
+        relay = server.relay()
+        relay.cool_down('gone')
+        clock.now_s += 2
+        await relay.greet()
+        assert relay.last_error is None
+        assert (await send(relay)).outcome is Outcome.ACCEPTED
+        assert len(server.sessions) == 1
 
 
 async def test_connection_is_closed_after_its_last_message(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -132,16 +126,14 @@ async def test_failed_connection_raises_and_leaves_nothing_open(script: Script, 
         relay = server.relay(connect_timeout_s=SHORT_S, max_connections=1)
         for _ in range(2):
             with pytest.raises(RelayError, match='primary') as raised:
-                async with relay.connection():
-                    pass
+                await relay.greet()
             assert type(raised.value) is error
         await server.until(lambda: not server.open_sessions)
 
 
 async def test_refused_port_raises_with_the_place(free_port: int) -> None:
     with pytest.raises(RelayError, match=rf'primary \(127\.0\.0\.1:{free_port}\)'):
-        async with nowhere(port=free_port).connection():
-            pass
+        await nowhere(port=free_port).greet()
 
 
 async def test_login_sends_user_and_password() -> None:

@@ -1,0 +1,52 @@
+"""A relay's replies out of the bytes of its connection (RFC 5321, 4.2.1)."""
+
+import functools
+
+from mail.outcome import Reply
+
+MAX_REPLY_BYTES = 64 * 1024
+CODE_CHARS = 3
+
+
+class RelayGoneError(Exception):
+    """The connection failed, or nothing came in time, or what came is no SMTP."""
+
+
+class ReplyReader:
+    """Collects whole replies, whatever pieces they come in."""
+
+    def __init__(self) -> None:
+        self._rest = b''
+        self._lines: list[bytes] = []  # of a reply that is not complete yet
+
+    @property
+    def is_between_replies(self) -> bool:
+        """Whether everything that came so far belongs to a whole reply."""
+        return not (self._rest or self._lines)
+
+    def feed(self, data: bytes) -> list[Reply]:
+        """Return the replies that are complete with this data, in their order.
+
+        Raises:
+            RelayGoneError: this is no SMTP, or a reply without end.
+        """
+        replies = []
+        *lines, self._rest = (self._rest + data).split(b'\n')
+        for line in lines:
+            code, dash = line[:CODE_CHARS], line[CODE_CHARS : CODE_CHARS + 1]
+            if not (len(code) == CODE_CHARS and code.isdigit() and dash in b' -\r'):
+                raise RelayGoneError(f'not an SMTP reply: {line[:80].decode("utf-8", "replace")!r}')
+            self._lines.append(line)
+            if dash != b'-':
+                replies.append(_reply(b'\n'.join(self._lines)))
+                self._lines.clear()
+        if len(self._rest) + sum(map(len, self._lines)) > MAX_REPLY_BYTES:
+            raise RelayGoneError(f'an SMTP reply of more than {MAX_REPLY_BYTES} bytes')
+        return replies
+
+
+@functools.lru_cache(maxsize=64)  # relays say the same to every e-mail, but for the last reply
+def _reply(raw: bytes) -> Reply:
+    lines = raw.split(b'\n')
+    text = b'\n'.join(line[CODE_CHARS + 1 :].strip() for line in lines).decode('utf-8', 'replace')
+    return Reply(int(lines[-1][:CODE_CHARS]), text)

@@ -1,0 +1,199 @@
+"""One e-mail's SMTP transaction, without the connection: what to say, and what each reply means.
+
+MAIL, RCPT for each recipient, DATA, body, final dot. Whoever has the connection writes `commands` (all at once where
+the relay takes that, RFC 2920), hands in the replies one by one, and does what `take` says.
+"""
+
+import asyncio
+import re
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import Enum, auto
+
+from mail.envelope import Envelope
+from mail.outcome import Outcome, Phase, Reply, Settled, classify
+from mail.replies import RelayGoneError
+
+# Replies to MAIL that speak of our login, not of the e-mail (RFC 4954, 4 and 6).
+AUTH_CODES = frozenset({454, 530, 534, 535, 538})
+LEADING_DOT = re.compile(rb'^\.', re.MULTILINE)
+
+Answers = dict[str, tuple[Outcome, Reply]]
+
+
+class RelayError(Exception):
+    """No connection to the relay could be made."""
+
+    counts = True
+
+    def __init__(self, reason: str, reply: Reply | None = None) -> None:
+        super().__init__(reason)
+        self.reply = reply
+
+
+class RelayRefusedError(RelayError):
+    """The relay wants nothing from us now: 421, or it does not accept our credentials."""
+
+    counts = False
+
+
+@dataclass(slots=True)
+class Progress:
+    """How far an attempt has come; read by whoever cuts it off, and by those who ask what the worker is doing."""
+
+    phase: Phase = Phase.CLAIMED
+    relay: str | None = None
+    started_at: float = field(default_factory=time.time)  # seconds since 1970
+    # Does not queue for a connection: the shorter it is under way, the less it can be lost by chance once more.
+    urgent: bool = False
+    # What is known of several recipients so far, for whoever has to record an attempt that was cut off.
+    recipients: Settled | None = None
+    # Called just before MAIL and before the body; raises when this worker no longer holds the e-mail.
+    before_data: Callable[[], None] = field(default=lambda: None)
+
+    @property
+    def reached_data_end(self) -> bool:
+        """Whether the relay may have the whole message while we do not know its answer."""
+        return self.phase is Phase.BODY_SENT
+
+
+class Step(Enum):
+    """What to do after a reply."""
+
+    GO_ON = auto()  # there are more replies to come, or commands to write
+    SEND_BODY = auto()
+    RESET = auto()  # answered; the relay still has the envelope
+    CLOSE = auto()  # answered; only closing takes back what the relay has
+    DONE = auto()
+
+
+class Transaction:
+    """The state of one transaction.
+
+    Attributes:
+        commands: What to write before the body, a line each.
+        done: The answer for each recipient, once there is one. Fails with RelayGoneError when the connection failed
+            before the final dot, with RelayRefusedError on 421 or an objection to our login, and with what
+            progress.before_data raises.
+        fresh: Whether it was the first on its connection; set by the connection.
+    """
+
+    def __init__(self, relay_name: str, envelope: Envelope, message: bytes, progress: Progress) -> None:
+        self.relay_name = relay_name
+        self.recipients = envelope.recipients
+        self.message = message
+        self.progress = progress
+        self.fresh = True
+        self.done: asyncio.Future[Answers] = asyncio.get_running_loop().create_future()
+        self.commands = [
+            f'MAIL FROM:<{envelope.sender}>\r\n'.encode(),
+            *(f'RCPT TO:<{recipient}>\r\n'.encode() for recipient in envelope.recipients),
+            b'DATA\r\n',
+        ]
+        self.answered = 0  # commands that were replied to
+        self._answers: Answers = {}
+        self._withdrawn = False  # refused before DATA; the replies to what was sent along are still to come
+
+    def body(self) -> bytes:
+        """Return the message as it travels: dot-stuffed, with the final dot."""
+        message = self.message
+        if b'\n.' in message or message.startswith(b'.'):
+            message = LEADING_DOT.sub(b'..', message)
+        return message + (b'.\r\n' if message.endswith(b'\r\n') else b'\r\n.\r\n')
+
+    def too_large(self, limit_bytes: int) -> None:
+        """Answer for a relay whose SIZE (RFC 1870) is too small, without asking it."""
+        reply = Reply(552, f"5.3.4 message of {len(self.message)} bytes is over the relay's {limit_bytes}")
+        self.resolve(dict.fromkeys(self.recipients, (Outcome.REJECTED, reply)))
+
+    def take(self, reply: Reply, *, all_sent: bool) -> Step:
+        """Take the reply to the next command, or the verdict on the body.
+
+        Args:
+            all_sent: Whether all commands were written, so that each will be replied to.
+        """
+        index, data = self.answered, len(self.commands) - 1
+        self.answered += 1
+        if index > data:
+            self.progress.phase = Phase.REPLIED
+        if self._withdrawn:
+            return self._rest(reply, is_last=index == data)
+        if reply.code == 421:
+            return self.fail(RelayRefusedError(f'{self.relay_name} sends us away: {reply}', reply))
+        if index == 0:
+            return self._take_mail(reply, all_sent=all_sent)
+        if index < data:
+            return self._take_rcpt(reply, self.recipients[index - 1], all_sent=all_sent, is_last=index == data - 1)
+        if index == data:
+            return self._take_data(reply)
+        self._answer_accepted(classify(reply), reply)
+        return Step.DONE
+
+    def _take_mail(self, reply: Reply, *, all_sent: bool) -> Step:
+        if reply.code in AUTH_CODES:
+            return self.fail(RelayRefusedError(f'{self.relay_name} wants another login: {reply}', reply))
+        if (outcome := classify(reply)) is not Outcome.ACCEPTED:
+            self._answers = dict.fromkeys(self.recipients, (outcome, reply))
+            return self._withdraw(all_sent=all_sent)
+        self.progress.phase = Phase.RCPT
+        return Step.GO_ON
+
+    def _take_rcpt(self, reply: Reply, recipient: str, *, all_sent: bool, is_last: bool) -> Step:
+        self._answers[recipient] = (classify(reply), reply)
+        if not is_last:
+            return Step.GO_ON
+        if not self._accepted():
+            return self._withdraw(all_sent=all_sent)
+        self.progress.phase = Phase.DATA
+        return Step.GO_ON
+
+    def _take_data(self, reply: Reply) -> Step:
+        if reply.code == 354:
+            return Step.SEND_BODY
+        outcome = classify(reply)
+        self._answer_accepted(Outcome.DEFERRED if outcome is Outcome.ACCEPTED else outcome, reply)
+        return Step.RESET
+
+    def _withdraw(self, *, all_sent: bool) -> Step:
+        """Nobody is left to send to. What the answer is stands; the connection is to be brought back to its start."""
+        if all_sent:
+            self._withdrawn = True
+            return Step.GO_ON
+        self.resolve(self._answers)
+        return Step.RESET
+
+    def _rest(self, reply: Reply, *, is_last: bool) -> Step:
+        if not is_last:
+            return Step.GO_ON
+        self.resolve(self._answers)
+        return Step.CLOSE if reply.code == 354 else Step.RESET
+
+    def lost(self, error: Exception) -> None:
+        """Take note that the connection is gone: nobody knows the outcome when the dot was sent and not replied to."""
+        if self._withdrawn:
+            self.resolve(self._answers)
+        elif self.progress.reached_data_end:
+            self._answer_accepted(Outcome.UNCERTAIN, Reply(0, f'no reply to the final dot: {error}'))
+        elif self.answered < len(self.commands):
+            verb = self.commands[self.answered].partition(b' ')[0].strip().decode()
+            self.fail(RelayGoneError(f'{verb}: {error}'))
+        else:
+            self.fail(error)
+
+    def fail(self, error: Exception) -> Step:
+        """End without an answer."""
+        if not self.done.done():
+            self.done.set_exception(error)
+        return Step.CLOSE
+
+    def resolve(self, answers: Answers) -> None:
+        """End with an answer."""
+        if not self.done.done():
+            self.done.set_result(answers)
+
+    def _answer_accepted(self, outcome: Outcome, reply: Reply) -> None:
+        self.resolve(self._answers | dict.fromkeys(self._accepted(), (outcome, reply)))
+
+    def _accepted(self) -> list[str]:
+        return [recipient for recipient, (outcome, _) in self._answers.items() if outcome is Outcome.ACCEPTED]

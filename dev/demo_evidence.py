@@ -35,7 +35,7 @@ def inbox_entries(directory: Path) -> list[dict[str, Any]]:
 
 def verify(kind: Kind, row: dict[str, Any], entries: Sequence[dict[str, Any]], directory: Path) -> Found:
     """Compare a row with the inbox's entries that carry its Message-ID or its recipient."""
-    address = parse_recipients(kind.recipient)[0].addr_spec
+    address = parse_recipients(kind.recipient)[0].address
     mine = [entry for entry in entries if entry['message_id'] == row['message_id'] or address in entry['rcpt_to']]
     problems = [
         f'{name} is {row[name]}, not {expected}'

@@ -4,8 +4,8 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from email.headerregistry import Address, HeaderRegistry
-from typing import Any
+from email.headerregistry import HeaderRegistry
+from typing import Any, NamedTuple
 
 from email_validator import EmailNotValidError, validate_email
 
@@ -17,7 +17,8 @@ PLAIN_ADDRESS = re.compile(
     r'([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z]{2,63}',
     re.ASCII | re.IGNORECASE,
 )
-QUOTED_PAIR = re.compile(r'\\(.)')
+LINE_ENDS = re.compile('[\r\n\0]')
+LONE_SURROGATE = re.compile('[\ud800-\udfff]')
 MAX_RECIPIENTS = 100  # RFC 5321, 4.5.3.1.8: the number every relay must take
 MAX_RECIPIENT_CHARS = MAX_RECIPIENTS * 320  # and names
 MAX_SUBJECT_CHARS = 988  # RFC 5322, 2.1.1: a line of 998 less the header's name
@@ -80,7 +81,14 @@ class Content:
     attachments: Sequence[Attachment] = field(default=())
 
 
-def parse_recipients(recipient: str) -> list[Address]:
+class Recipient(NamedTuple):
+    """One address out of a recipient field, checked."""
+
+    name: str
+    address: str  # RFC 5321, 4.1.2: local part, quoted where it has to be, and domain in ASCII
+
+
+def parse_recipients(recipient: str) -> list[Recipient]:
     """Read a recipient field: one address or several, with or without names.
 
     Returns:
@@ -90,13 +98,14 @@ def parse_recipients(recipient: str) -> list[Address]:
     """
     if len(recipient) > MAX_RECIPIENT_CHARS:
         raise InvalidEmailError(f'recipient: {len(recipient)} characters, at most {MAX_RECIPIENT_CHARS} are allowed')
+    if PLAIN_ADDRESS.fullmatch(recipient):  # nearly always
+        return [Recipient('', recipient)]
     refuse_control_characters('recipient', recipient)
-    found: dict[str, Address] = {}
+    found: dict[str, Recipient] = {}
     for name, address in split_list(recipient):
         refuse_control_characters('recipient', name)  # RFC 2047 can hide them
-        spec = ascii_address(address)
-        local, _, domain = spec.rpartition('@')
-        found.setdefault(spec.casefold(), Address(display_name=name, username=_unquoted(local), domain=domain))
+        checked = ascii_address(address)
+        found.setdefault(checked.casefold(), Recipient(name, checked))
     if len(found) > MAX_RECIPIENTS:
         raise InvalidEmailError(f'recipient: {len(found)} addresses, at most {MAX_RECIPIENTS} are allowed')
     return list(found.values())
@@ -105,7 +114,7 @@ def parse_recipients(recipient: str) -> list[Address]:
 def split_list(recipient: str) -> list[tuple[str, str]]:
     """Split an RFC 5322 address list into names and addresses, unchecked."""
     if not any(c in recipient for c in ',<>"();:'):
-        return [('', recipient.strip())]  # one plain address: nearly always
+        return [('', recipient.strip())]
     try:
         header: Any = HEADERS('To', recipient)  # its class is made at run time
     except ValueError as error:
@@ -135,19 +144,15 @@ def ascii_address(address: str) -> str:
     return f'{checked.ascii_email}'.removesuffix(PUBLIC_SUFFIX)
 
 
-def _unquoted(local: str) -> str:
-    return QUOTED_PAIR.sub(r'\1', local[1:-1]) if local.startswith('"') else local
-
-
 def refuse_control_characters(name: str, value: str) -> None:
     """Refuse CR, LF and NUL, with which a value could end its header and begin another, and what no encoding has.
 
     Raises:
         InvalidEmailError: names the field.
     """
-    if any(c in value for c in '\r\n\0'):
+    if LINE_ENDS.search(value):
         raise InvalidEmailError(f'{name}: must not contain CR, LF or NUL')
-    if any('\ud800' <= c <= '\udfff' for c in value):
+    if not value.isascii() and LONE_SURROGATE.search(value):
         raise InvalidEmailError(f'{name}: contains half a character (a lone surrogate)')
 
 

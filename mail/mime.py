@@ -8,17 +8,16 @@ import base64
 import binascii
 import re
 from email.header import Header
-from email.headerregistry import Address
 from hashlib import blake2b
 from urllib.parse import quote
 
 from mail.envelope import Attachment
 
+NEEDS_QUOTES = re.compile(r'[()<>@,:;.\\"\[\]]')  # RFC 5322, 3.2.3
 LINE_END = re.compile(rb'\r\n|\r|\n')
-LONG_LINE = re.compile(rb'[^\n]{999}')  # RFC 5322, 2.1.1: 998 without the line end
 ENCODED_WORD_CHARS = 66  # so that 'Subject: ' and the first word share a line
 FOLD_CHARS = 78  # RFC 5322, 2.1.1
-MAX_LINE_CHARS = 998
+MAX_LINE_CHARS = 998  # RFC 5322, 2.1.1: without the line end
 MAX_FILENAME_CHARS = 255
 CONTENT_TYPE = re.compile(r'[\w!#$&^.+-]{1,127}/[\w!#$&^.+-]{1,127}(; ?[ -~]{1,255})?', re.ASCII)
 CONTENT_ID = re.compile(r'[!-;=?-~]{1,255}')  # printable ASCII without angle brackets and spaces
@@ -44,7 +43,9 @@ def address(name: str, spec: str) -> str:
     """Return an address as it stands in a header: ASCII, the name quoted or encoded where it has to be."""
     if not name.isascii():
         return f'{encoded_words(name)} <{spec}>'
-    return str(Address(display_name=name, addr_spec=spec)) if name else spec
+    if NEEDS_QUOTES.search(name):
+        name = '"' + name.replace('\\', '\\\\').replace('"', '\\"') + '"'
+    return f'{name} <{spec}>' if name else spec
 
 
 def _fold(line: str) -> str:
@@ -69,16 +70,16 @@ def _fold(line: str) -> str:
 
 def body_part(text: str, subtype: str) -> bytes:
     """Return a text part: its headers, an empty line, its content in seven-bit form, which every relay takes."""
-    content = LINE_END.sub(b'\n', text.encode())
+    content = text.encode()
+    if b'\r' in content:
+        content = LINE_END.sub(b'\n', content)
     if not content.endswith(b'\n'):
         content += b'\n'
-    if text.isascii() and not LONG_LINE.search(content):
-        head = f'Content-Type: text/{subtype}; charset="utf-8"\r\nContent-Transfer-Encoding: 7bit\r\n\r\n'
-        encoded = content
-    else:
-        head = f'Content-Type: text/{subtype}; charset="utf-8"\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\n'
-        encoded = binascii.b2a_qp(content, istext=True)
-    return head.encode() + encoded.replace(b'\n', b'\r\n')
+    encoding = '7bit'
+    if not (text.isascii() and max(map(len, content.split(b'\n'))) <= MAX_LINE_CHARS):
+        encoding, content = 'quoted-printable', binascii.b2a_qp(content, istext=True)
+    head = f'Content-Type: text/{subtype}; charset="utf-8"\r\nContent-Transfer-Encoding: {encoding}\r\n\r\n'
+    return head.encode() + content.replace(b'\n', b'\r\n')
 
 
 def attachment_part(attachment: Attachment) -> bytes:

@@ -4,7 +4,7 @@ import functools
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from email.headerregistry import Address
+from datetime import datetime
 from email.utils import format_datetime
 from typing import Any
 
@@ -18,6 +18,7 @@ from mail.envelope import (
     Email,
     Envelope,
     InvalidEmailError,
+    Recipient,
     ascii_address,
     check_headers,
     parse_recipients,
@@ -62,27 +63,39 @@ def render(email: Email, content: Content, sender: Sender, max_bytes: int) -> Re
     message = head + body
     if len(message) > max_bytes:
         raise InvalidEmailError(f'message: {len(message)} bytes, at most {max_bytes} are allowed (EMAIL_MAX_BYTES)')
-    return Rendered(Envelope(sender.address, tuple(to.addr_spec for to in recipients)), message)
+    return Rendered(Envelope(sender.address, tuple(to.address for to in recipients)), message)
 
 
-def _headers(email: Email, sender: Sender, recipients: list[Address], subject: str) -> bytes:
+def _headers(email: Email, sender: Sender, recipients: list[Recipient], subject: str) -> bytes:
     """Return all header fields but those of the content."""
-    extra = _json_object('headers', email.headers)
-    check_headers(extra)
-    extra = {name: _with_addresses(value) if name.lower() in ADDRESS_FIELDS else value for name, value in extra.items()}
-    # RFC 3834: nobody's out-of-office reply should answer a machine.
     fields = {
-        'From': address(sender.name or '', sender.address),
-        'To': ', '.join(address(to.display_name, to.addr_spec) for to in recipients),
-        'Subject': subject,
-        'Date': format_datetime(email.message_date) if email.message_date else None,
-        'Message-ID': email.message_id,
-        'Auto-Submitted': 'auto-generated',
-        'MIME-Version': '1.0',
+        'From': _from(sender),
+        'To': header('To', ', '.join(address(to.name, to.address) for to in recipients)),
+        'Subject': header('Subject', subject),
+        'Date': _date(email.message_date) if email.message_date else b'',
+        'Message-ID': header('Message-ID', email.message_id),
+        # RFC 3834: nobody's out-of-office reply should answer a machine.
+        'Auto-Submitted': b'Auto-Submitted: auto-generated\r\n',
+        'MIME-Version': b'MIME-Version: 1.0\r\n',
     }
-    replaced = {name.lower() for name in extra}
-    fields = {name: value for name, value in fields.items() if name.lower() not in replaced} | extra
-    return b''.join(header(name, value) for name, value in fields.items() if value is not None)
+    if email.headers is not None:
+        extra = _json_object('headers', email.headers)
+        check_headers(extra)
+        replaced = {name.lower() for name in extra}
+        fields = {name: field for name, field in fields.items() if name.lower() not in replaced}
+        for name, value in extra.items():
+            fields[name] = header(name, _with_addresses(value) if name.lower() in ADDRESS_FIELDS else value)
+    return b''.join(fields.values())
+
+
+@functools.lru_cache(maxsize=16)
+def _from(sender: Sender) -> bytes:
+    return header('From', address(sender.name or '', sender.address))
+
+
+@functools.lru_cache(maxsize=16)  # the e-mails of a batch were claimed at one moment
+def _date(date: datetime) -> bytes:
+    return header('Date', format_datetime(date))
 
 
 # Extra fields whose value is an address list: only the names in it may be encoded.

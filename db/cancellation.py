@@ -6,7 +6,10 @@ from datetime import datetime
 
 import asyncpg
 
+from db.selection import IS_FINAL, SELECTED, Selection
+
 CANCEL_BATCH = 1000
+CANCELLABLE = ('pending', 'failed', 'uncertain')
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,48 +17,50 @@ class Cancellable:
     """What a cancellation would change, at the moment it was counted."""
 
     emails: int
-    dead: int  # failed ones without a further attempt, counted whether they would be cancelled or not
+    final: int  # without a further attempt, counted whether they would be cancelled or not
     created_until: datetime
 
 
-COUNT_CANCELLABLE_SQL = """
-SELECT count(*) FILTER (WHERE NOT dead OR $3) AS emails, count(*) FILTER (WHERE dead) AS dead,
-    now() - $2 * interval '1 second' AS created_until
+# Never what is being sent, and what has ended only when it is asked for: nothing would send it.
+_WAITING = f"""status IN ('pending', 'failed', 'uncertain') AND {SELECTED}"""
+
+COUNT_CANCELLABLE_SQL = f"""
+SELECT count(*) FILTER (WHERE NOT is_final OR $9) AS emails, count(*) FILTER (WHERE is_final) AS final,
+    now() - $8 * interval '1 second' AS created_until
 FROM (
-    SELECT status = 'failed' AND (next_retry_at IS NULL OR attempts >= max_attempts) AS dead FROM outbound_emails
-    WHERE status = $1 AND status IN ('pending', 'failed') AND created_at <= now() - $2 * interval '1 second'
+    SELECT {IS_FINAL} AS is_final FROM outbound_emails
+    WHERE {_WAITING} AND created_at <= now() - $8 * interval '1 second'
 ) AS waiting
-"""
+"""  # noqa: S608 - constants of this module
 
 
-async def count_cancellable(pool: asyncpg.Pool, status: str, *, older_than_s: float, with_dead: bool) -> Cancellable:
+async def count_cancellable(
+    pool: asyncpg.Pool, selection: Selection, *, older_than_s: float, with_final: bool
+) -> Cancellable:
     """Count what cancel would change.
 
     Args:
-        status: 'pending' or 'failed'.
+        selection: Its statuses are of CANCELLABLE.
         older_than_s: Only e-mails created at least this long ago.
-        with_dead: Also failed e-mails that have no further attempt.
+        with_final: Also failed and uncertain e-mails that have no further attempt.
     Raises:
         asyncpg.PostgresError, OSError: connection or statement failure.
     """
-    (row,) = await pool.fetch(COUNT_CANCELLABLE_SQL, status, older_than_s, with_dead)
-    return Cancellable(row['emails'], row['dead'], row['created_until'])
+    (row,) = await pool.fetch(COUNT_CANCELLABLE_SQL, *selection.parameters, older_than_s, with_final)
+    return Cancellable(row['emails'], row['final'], row['created_until'])
 
 
-# Never what is being sent, and a dead e-mail only when it is asked for: nothing would send it.
-CANCEL_SQL = """
+CANCEL_SQL = f"""
 UPDATE outbound_emails SET status = 'cancelled', next_retry_at = NULL, updated_at = now()
 WHERE id IN (
-    SELECT id FROM outbound_emails
-    WHERE status = $1 AND status IN ('pending', 'failed') AND created_at <= $2
-      AND ($3 OR status = 'pending' OR (next_retry_at IS NOT NULL AND attempts < max_attempts))
-    LIMIT $4 FOR UPDATE SKIP LOCKED
+    SELECT id FROM outbound_emails WHERE {_WAITING} AND created_at <= $8 AND ($9 OR NOT {IS_FINAL})
+    LIMIT $10 FOR UPDATE SKIP LOCKED
 )
 RETURNING id
-"""
+"""  # noqa: S608 - constants of this module
 
 
-async def cancel(pool: asyncpg.Pool, status: str, *, created_until: datetime, with_dead: bool) -> int:
+async def cancel(pool: asyncpg.Pool, selection: Selection, *, created_until: datetime, with_final: bool) -> int:
     """Cancel e-mails in batches, each committed by itself. Returns how many were cancelled.
 
     A row that somebody is claiming or recording at this moment is skipped. created_until, from count_cancellable, keeps
@@ -66,7 +71,9 @@ async def cancel(pool: asyncpg.Pool, status: str, *, created_until: datetime, wi
     """
     cancelled = 0
     while True:
-        ids: Sequence[asyncpg.Record] = await pool.fetch(CANCEL_SQL, status, created_until, with_dead, CANCEL_BATCH)
+        ids: Sequence[asyncpg.Record] = await pool.fetch(
+            CANCEL_SQL, *selection.parameters, created_until, with_final, CANCEL_BATCH
+        )
         cancelled += len(ids)
         if not ids:
             return cancelled

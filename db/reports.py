@@ -160,28 +160,6 @@ async def count_attempts(pool: asyncpg.Pool) -> list[Row]:
     return _rows(await pool.fetch(ATTEMPTS_BY_WORKER_SQL))
 
 
-FAILED_SQL = """
-SELECT id, recipient, email_type::text AS email_type, status, attempts, max_attempts, smtp_code, enhanced_code,
-    COALESCE(last_error, smtp_response) AS error, dead_reason,
-    next_retry_at IS NULL OR attempts >= max_attempts AS is_final, next_retry_at, last_attempt_at, created_at
-FROM outbound_emails
-WHERE status IN ('failed', 'uncertain')
-  AND (NOT $1 OR (status = 'failed' AND (next_retry_at IS NULL OR attempts >= max_attempts)))
-  AND ($2::float8 IS NULL OR COALESCE(last_attempt_at, created_at) > now() - $2 * interval '1 second')
-ORDER BY created_at DESC, id DESC LIMIT $3
-"""
-
-
-async def read_failed(pool: asyncpg.Pool, *, dead_only: bool, since_s: float | None, limit: int) -> list[Row]:
-    """Return failed and uncertain e-mails, the last created first.
-
-    Args:
-        dead_only: Only failed ones without a further attempt.
-        since_s: Only those last tried within this time.
-    """
-    return _rows(await pool.fetch(FAILED_SQL, dead_only, since_s, limit))
-
-
 # Bodies of password resets are secrets: they are read only when they are asked for.
 EMAIL_SQL = """
 SELECT id, status, recipient, subject, email_type::text AS email_type, template_id::text AS template_id,

@@ -12,20 +12,26 @@ SET status = 'pending', next_retry_at = now(), dead_reason = NULL, lost_attempts
     max_attempts = GREATEST(max_attempts, attempts + 1),
     expires_at = CASE WHEN expires_at <= now() THEN now() + $2 * interval '1 hour' ELSE expires_at END,
     updated_at = now()
-WHERE id = ANY($1::bigint[]) AND status IN ('failed', 'expired', 'uncertain', 'cancelled')
+WHERE id = ANY($1::bigint[]) AND status = ANY($3::text[])
 RETURNING id
 """
 
+ENDED = ('failed', 'expired', 'uncertain', 'cancelled')  # what retry may change
 
-async def retry(pool: asyncpg.Pool, email_ids: Sequence[int], *, expiry_hours: float) -> list[int]:
+
+async def retry(
+    pool: asyncpg.Pool, email_ids: Sequence[int], *, expiry_hours: float, from_states: Sequence[str] = ENDED
+) -> list[int]:
     """Make e-mails that ended, or wait for a decision, due now, with at least one attempt left.
 
     Args:
         expiry_hours: The new life of those that have expired.
+        from_states: Only e-mails that are still in one of these.
     Returns:
-        The ids that were changed: failed, expired, uncertain and cancelled ones.
+        The ids that were changed.
     """
-    return [row['id'] for row in await pool.fetch(RETRY_SQL, email_ids, expiry_hours)]
+    states = [state for state in from_states if state in ENDED]
+    return [row['id'] for row in await pool.fetch(RETRY_SQL, email_ids, expiry_hours, states)]
 
 
 MARK_SENT_SQL = """
@@ -135,7 +141,8 @@ async def next_due_in_s(pool: asyncpg.Pool, within_s: float) -> float | None:
 
 STATE_SQL = """
 SELECT status, attempts, max_attempts, lost_attempts, next_retry_at, expires_at, claimed_by,
-    EXTRACT(EPOCH FROM next_retry_at - now())::float8 AS due_in_s, expires_at <= now() AS past_expiry
+    email_type::text AS email_type, expires_at <= now() AS past_expiry,
+    EXTRACT(EPOCH FROM next_retry_at - now())::float8 AS due_in_s
 FROM outbound_emails WHERE id = $1::bigint
 """
 
@@ -143,8 +150,8 @@ FROM outbound_emails WHERE id = $1::bigint
 async def state_of(pool: asyncpg.Pool, email_id: int) -> dict[str, Any] | None:
     """Return what decides whether an e-mail can be claimed, or None when there is no such row.
 
-    Keys: status, attempts, max_attempts, lost_attempts, next_retry_at, expires_at, claimed_by, past_expiry, due_in_s
-    (negative: overdue, None: no time).
+    Keys: status, attempts, max_attempts, lost_attempts, next_retry_at, expires_at, claimed_by, email_type, past_expiry,
+    due_in_s (negative: overdue, None: no time).
     """
     row = await pool.fetchrow(STATE_SQL, email_id)
     return dict(row) if row else None

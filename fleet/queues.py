@@ -1,14 +1,15 @@
-"""What arq's queues hold, in honest numbers, and how to empty them.
+"""What arq's queues hold, in honest numbers, whatever else stands under their keys.
 
 A queue is a sorted set of job ids by the time they are wanted (ms). A running job stays in it until it ends, locked by
 its in-progress key; its body is a key of its own. So the set's size alone says little.
 """
 
+import math
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Literal
 
 from arq.connections import ArqRedis
 from arq.constants import abort_jobs_ss, in_progress_key_prefix, job_key_prefix, retry_key_prefix
@@ -19,8 +20,10 @@ from fleet.wire import RefusedJobError, deserialize
 QUEUES = ('high_priority', 'arq:queue', 'low_priority')  # those worker.py has settings for
 SCAN_COUNT = 5000  # keys looked at per round trip: 2 ms of Redis's time each
 SAMPLE_JOBS = 20
-PURGE_BATCH = 1000
 EMAIL_JOBS = ('send_email', 'retry_failed_email')
+LAST_SCORE_MS = 253_402_300_799_000  # the year 9999: what is beyond has no date
+
+State = Literal['ready', 'deferred', 'running']
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +35,7 @@ class QueueState:
     deferred: int
     running: int
     oldest_ready_s: float | None  # how long the first ready job has been waiting
+    problem: str | None = None  # what stands under its name is no queue: all numbers are 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,28 +44,21 @@ class QueuedJob:
 
     job_id: str
     queue: str
+    state: State
     wanted_at: datetime
     function: str | None
     email_id: int | None
     tries: int
     lock_ends_in_s: float | None  # only for a running job; its worker renews the lock
+    body_bytes: int
     problem: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class Purged:
-    """What a purge did to one queue."""
-
-    name: str
-    removed: int
-    running: int  # left alone
 
 
 async def find_queues(redis: ArqRedis) -> list[str]:
     """Return the names of our queues, and of every other sorted set whose members are arq jobs."""
     names = list(QUEUES)
     async for key in redis.scan_iter(count=SCAN_COUNT, _type='zset'):
-        name = key.decode(errors='replace')
+        name = key.decode(errors='backslashreplace')
         if name not in names and name not in (abort_jobs_ss, WORKERS_KEY) and await _holds_jobs(redis, key):
             names.append(name)
     return names
@@ -86,6 +83,12 @@ async def read_queues(redis: ArqRedis, also: Iterable[str] = ()) -> list[QueueSt
     return [await _read_queue(redis, name, locked) for name in names]
 
 
+async def _no_queue(redis: ArqRedis, name: str) -> str | None:
+    """Say what a key is when it cannot be a queue: arq's commands would fail on it."""
+    kind = (await redis.type(name)).decode()
+    return None if kind in ('zset', 'none') else f'the key {name!r} is a {kind}, not a queue of arq'
+
+
 async def _locked_ids(redis: ArqRedis) -> list[Any]:
     """Return the ids (bytes) of running jobs, and of some that ended: arq keeps a cron job's lock for a minute."""
     prefix = in_progress_key_prefix.encode()
@@ -94,6 +97,8 @@ async def _locked_ids(redis: ArqRedis) -> list[Any]:
 
 
 async def _read_queue(redis: ArqRedis, name: str, locked: list[Any]) -> QueueState:
+    if problem := await _no_queue(redis, name):
+        return QueueState(name, 0, 0, 0, None, problem)
     now_ms = int(time.time() * 1000)
     async with redis.pipeline(transaction=True) as pipe:
         pipe.zcount(name, '-inf', now_ms)
@@ -111,7 +116,7 @@ async def _read_queue(redis: ArqRedis, name: str, locked: list[Any]) -> QueueSta
         ready=past - running_past,
         deferred=future - (len(running) - running_past),
         running=len(running),
-        oldest_ready_s=None if oldest_ms is None else round((now_ms - oldest_ms) / 1000, 1),
+        oldest_ready_s=None if oldest_ms is None else round((now_ms - max(oldest_ms, 0.0)) / 1000, 1),
     )
 
 
@@ -119,11 +124,13 @@ async def read_running(redis: ArqRedis) -> list[QueuedJob]:
     """Return the jobs that a worker has locked, the one wanted first first.
 
     Raises:
-        redis.RedisError, OSError: Redis does not answer.
+        redis.RedisError, OSError: Redis does not answer; the same for the others here.
     """
     locked = await _locked_ids(redis)
     jobs = []
     for name in await find_queues(redis) if locked else []:
+        if await _no_queue(redis, name):
+            continue
         scores = await redis.zmscore(name, locked)
         held = [(job_id, score) for job_id, score in zip(locked, scores, strict=True) if score is not None]
         jobs += await _read_jobs(redis, name, held)
@@ -131,16 +138,21 @@ async def read_running(redis: ArqRedis) -> list[QueuedJob]:
 
 
 async def read_deferred(redis: ArqRedis, limit: int) -> list[QueuedJob]:
-    """Return up to limit jobs of each queue whose time has not come, the next one first.
+    """Return up to limit jobs of each queue whose time has not come, the next one first."""
+    return await _read_from(redis, await find_queues(redis), f'({int(time.time() * 1000)}', limit)
 
-    Raises:
-        redis.RedisError, OSError: Redis does not answer.
-    """
-    now_ms = int(time.time() * 1000)
+
+async def read_jobs(redis: ArqRedis, names: Iterable[str], limit: int) -> list[QueuedJob]:
+    """Return the first jobs of each of these queues, up to limit, in the order in which they are wanted."""
+    return await _read_from(redis, names, '-inf', limit)
+
+
+async def _read_from(redis: ArqRedis, names: Iterable[str], first: str, limit: int) -> list[QueuedJob]:
     jobs = []
-    for name in await find_queues(redis):
-        later = await redis.zrangebyscore(name, f'({now_ms}', '+inf', start=0, num=limit, withscores=True)
-        jobs += await _read_jobs(redis, name, later)
+    for name in names:
+        if not await _no_queue(redis, name):
+            found = await redis.zrangebyscore(name, first, '+inf', start=0, num=limit, withscores=True)
+            jobs += await _read_jobs(redis, name, found)
     return sorted(jobs, key=lambda job: job.wanted_at)
 
 
@@ -150,73 +162,45 @@ async def _read_jobs(redis: ArqRedis, queue: str, found: Sequence[tuple[bytes, f
             pipe.get(job_key_prefix.encode() + job_id)
             pipe.get(retry_key_prefix.encode() + job_id)
             pipe.pttl(in_progress_key_prefix.encode() + job_id)
-        answers = await pipe.execute()
-    bodies, tries, locks = answers[::3], answers[1::3], answers[2::3]
+        answers = await pipe.execute(raise_on_error=False)  # a key of another type spoils no other job
+    now_ms = time.time() * 1000
     jobs = []
-    for (job_id, score), body, tried, lock_ms in zip(found, bodies, tries, locks, strict=True):
+    for (job_id, score), body, tried, lock_ms in zip(found, answers[::3], answers[1::3], answers[2::3], strict=True):
         function, email_id, problem = _read_body(body)
+        running = type(lock_ms) is int and lock_ms != -2  # -2: no such key
         jobs.append(
             QueuedJob(
-                job_id=job_id.decode(errors='replace'),
+                job_id=job_id.decode(errors='backslashreplace'),
                 queue=queue,
-                wanted_at=datetime.fromtimestamp(score / 1000, UTC),
+                state='running' if running else 'ready' if score <= now_ms else 'deferred',
+                wanted_at=_date_of(score),
                 function=function,
                 email_id=email_id,
-                tries=int(tried or 0),
-                lock_ends_in_s=round(lock_ms / 1000, 1) if lock_ms >= 0 else None,
+                tries=int(tried) if isinstance(tried, bytes) and tried.isdigit() and len(tried) < 10 else 0,
+                lock_ends_in_s=round(lock_ms / 1000, 1) if running and lock_ms >= 0 else None,
+                body_bytes=len(body) if isinstance(body, bytes) else 0,
                 problem=problem,
             )
         )
     return jobs
 
 
-def _read_body(body: bytes | None) -> tuple[str | None, int | None, str | None]:
+def _date_of(score: float) -> datetime:
+    """Return the time a score stands for; the nearest there is for what no clock will ever show."""
+    bounded_ms = 0.0 if math.isnan(score) else min(max(score, 0.0), LAST_SCORE_MS)
+    return datetime.fromtimestamp(bounded_ms / 1000, UTC)
+
+
+def _read_body(body: Any) -> tuple[str | None, int | None, str | None]:
     """Return a job's function, the e-mail it is about, and what is wrong with it. Other arguments stay unseen."""
     if body is None:
         return None, None, 'its body is gone'
+    if not isinstance(body, bytes):
+        return None, None, f'its body cannot be read: {body}'[:200]
     try:
         job: dict[str, Any] = deserialize(body)
-        function, arguments = str(job['f']), job['a']
+        function, arguments = str(job['f'])[:200], job['a']
         about_email = function in EMAIL_JOBS and arguments and type(arguments[0]) is int
     except (RefusedJobError, KeyError, TypeError) as error:
         return None, None, str(error)[:200]
     return function, arguments[0] if about_email else None, None
-
-
-# Atomic, so a job is either removed with all its keys or left to the worker that has locked it. In batches, so that
-# Redis is never busy with it for long.
-PURGE_SCRIPT = """
-local ids = redis.call('ZRANGE', KEYS[1], ARGV[1], ARGV[1] + ARGV[2] - 1)
-local removed = 0
-for _, id in ipairs(ids) do
-    if redis.call('EXISTS', ARGV[3] .. id) == 0 then
-        redis.call('DEL', ARGV[4] .. id, ARGV[5] .. id)
-        redis.call('ZREM', KEYS[1], id)
-        removed = removed + 1
-    end
-end
-return {#ids, removed}
-"""
-
-
-async def purge_queue(redis: ArqRedis, name: str) -> Purged:
-    """Remove every job that is not running, with its body. The e-mails they were about stay due in the outbox.
-
-    A worker that is just starting one of them finds it gone, logs `expired`, and goes on. Jobs that come while this
-    runs may stay.
-
-    Raises:
-        redis.RedisError, OSError: Redis does not answer; some jobs may have been removed.
-    """
-    left = await redis.zcard(name)
-    removed = running = 0
-    keys = (in_progress_key_prefix, job_key_prefix, retry_key_prefix)
-    while left > 0:
-        batch: Any = redis.eval(PURGE_SCRIPT, 1, name, str(running), str(min(left, PURGE_BATCH)), *keys)
-        seen, gone = await batch
-        removed += gone
-        running += seen - gone
-        left -= seen
-        if not seen:
-            break
-    return Purged(name, removed, running)

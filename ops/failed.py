@@ -5,10 +5,11 @@ from functools import partial
 
 from rich.console import Console
 
-from db import reports
+from db import selection as selections
 from ops.answer import Answer, Document
-from ops.arguments import add_json, add_limit, duration_s
+from ops.arguments import add_json, add_limit
 from ops.connect import Connections
+from ops.mail_filter import add_filters, make_selection
 from ops.output import hide_addresses, hide_recipient, print_table
 
 HELP = 'failed, dead and uncertain e-mails, the newest first'
@@ -17,16 +18,17 @@ HELP = 'failed, dead and uncertain e-mails, the newest first'
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
     parser.add_argument('--dead', action='store_true', help='only those that are not tried again')
-    parser.add_argument('--since', type=duration_s, metavar='TIME', help='only those last tried within 2h, 30m, 7d ...')
     parser.add_argument('--show-recipients', action='store_true', help='whole addresses instead of domains')
+    add_filters(parser)
     add_limit(parser, 20)
     add_json(parser)
 
 
 async def run(connections: Connections, options: argparse.Namespace) -> Answer:
     """Read them; that mail failed is no trouble of the system's."""
-    reading = partial(reports.read_failed, dead_only=options.dead, since_s=options.since, limit=options.limit)
-    emails = await connections.ask_postgres(reading)
+    statuses = (selections.DEAD,) if options.dead else ('failed', 'uncertain')
+    selection = await make_selection(connections, options, statuses)
+    emails = await connections.ask_postgres(partial(selections.list_selected, selection=selection, limit=options.limit))
     for email in emails:
         if not options.show_recipients:
             email['recipient'] = hide_recipient(email['recipient'])

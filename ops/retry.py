@@ -1,7 +1,7 @@
-"""Send e-mails again that ended: failed, expired, uncertain, cancelled."""
+"""Send e-mails again that ended: failed, expired, uncertain, cancelled; by id, or all that fit."""
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -9,65 +9,182 @@ from arq.connections import ArqRedis
 from rich.console import Console
 
 from db import reports
-from db.transitions import retry
+from db import selection as selections
+from db.transitions import ENDED, retry
 from db.wakeups import notify
-from ops.answer import Answer, Document, Trouble, TroubleError
-from ops.arguments import add_change, add_json, confirmed, email_id
+from ops.answer import USAGE, Answer, Document, Trouble, TroubleError
+from ops.arguments import add_change, add_json, add_limit, confirmed, email_id
 from ops.connect import Connections, attempt
-from ops.output import cell, print_table
+from ops.mail_filter import add_filters, described, has_filters, make_selection
+from ops.output import cell, hide_addresses, hide_recipient, print_table
 
-HELP = 'send failed, expired, uncertain or cancelled e-mails again'
+HELP = 'send failed, expired, uncertain or cancelled e-mails again: some ids, or all that fit'
 
-ENDED = ('failed', 'expired', 'uncertain', 'cancelled')
+RETRY_BATCH = 500
+MAX_JOBS = 100  # more e-mails than this are not worth a job each: one NOTIFY has the workers sweep them
+SAMPLE = 10
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
-    parser.add_argument('ids', type=email_id, nargs='+', metavar='ID')
+    parser.add_argument('ids', type=email_id, nargs='*', metavar='ID')
+    parser.add_argument('--status', choices=(*ENDED, selections.DEAD), help='all of these, instead of ids; see below')
+    add_filters(parser)
+    add_limit(parser, 1000)
     add_change(parser)
     add_json(parser)
 
 
 async def run(connections: Connections, options: argparse.Namespace) -> Answer:
-    """Make them due in PostgreSQL, then wake a worker for each."""
+    """Retry ids, or what the conditions say."""
+    by_filter = options.status is not None or has_filters(options)
+    if by_filter == bool(options.ids):
+        raise TroubleError(
+            Trouble('give either ids or --status', 'see `python -m ops retry --help`', exit_status=USAGE)
+        )
+    if by_filter and options.status is None:
+        raise TroubleError(
+            Trouble('--status is missing', f'give one of {", ".join((*ENDED, selections.DEAD))}', exit_status=USAGE)
+        )
+    return await (retry_selected if by_filter else retry_ids)(connections, options)
+
+
+async def retry_ids(connections: Connections, options: argparse.Namespace) -> Answer:
+    """Make these due, wake a worker for each, and say why not for the others."""
     ids = list(dict.fromkeys(options.ids))
     states = await connections.ask_postgres(partial(reports.read_states, email_ids=ids))
     wanted = [i for i in ids if i in states and states[i]['status'] in ENDED]
     if options.dry_run:
         return _answer(ids, states, [], would_retry=wanted)
     if wanted and not confirmed(options, question(wanted, states)):
-        raise TroubleError(Trouble('not confirmed, nothing was changed', 'answer y, or give --yes'))
-    expiry_hours = connections.settings.email_expiry_hours
-    changed = await connections.ask_postgres(partial(retry, email_ids=wanted, expiry_hours=expiry_hours))
+        raise not_confirmed()
     troubles: list[Trouble] = []
-    enqueued = await attempt(connections.ask_redis(partial(enqueue, email_ids=changed)), troubles) if changed else 0
-    if enqueued is None:
-        await connections.ask_postgres(notify)
+    changed = set(await make_due(connections, wanted, ENDED, troubles))
+    if troubles and not changed:
+        return Answer({}, troubles)
+    enqueued = await wake(connections, sorted(changed), troubles) if changed else 0
     if len(changed) < len(wanted):  # somebody was faster: the reasons are newer than the states
         states = await connections.ask_postgres(partial(reports.read_states, email_ids=ids))
     answer = _answer(ids, states, [i for i in ids if i in changed])
-    answer.document['enqueued'] = enqueued or 0
+    answer.document['enqueued'] = enqueued
     answer.troubles += troubles
     return answer
 
 
-def question(ids: list[int], states: Mapping[int, Mapping[str, Any]]) -> str:
+async def retry_selected(connections: Connections, options: argparse.Namespace) -> Answer:
+    """Count what fits, ask, make it due in batches, and wake the workers once."""
+    selection = await make_selection(connections, options, (options.status,))
+
+    def ask(question: Callable[..., Awaitable[Any]], **values: Any) -> Awaitable[Any]:
+        return connections.ask_postgres(partial(question, selection=selection, **values))
+
+    counts = await ask(selections.count_selected)
+    matched = sum(row['emails'] for row in counts)
+    document: Document = {
+        'dry_run': options.dry_run,
+        'selection': described(selection),
+        'matched': matched,
+        'counts': counts,
+        'limit': options.limit,
+        'warnings': warnings(counts),
+    }
+    sample = await ask(selections.list_selected, limit=SAMPLE) if options.dry_run else []
+    if options.dry_run or not matched:
+        for email in sample:
+            email['recipient'] = hide_recipient(email['recipient'])
+            email['error'] = hide_addresses(email['error'])
+        return Answer(document | {'would_retry': min(matched, options.limit), 'retried': [], 'sample': sample})
+    ids = await ask(selections.select_ids, limit=options.limit)
+    some = f'{counted(len(ids))}{f" of {matched}" if matched > len(ids) else ""}'
+    if not confirmed(options, ' '.join((f'Send {some} again?', *document['warnings']))):
+        raise not_confirmed()
+    states = ('failed',) if options.status == selections.DEAD else (options.status,)
+    troubles: list[Trouble] = []
+    changed = await make_due(connections, ids, states, troubles)
+    if changed:
+        await attempt(connections.ask_postgres(notify), troubles)
+    done = {'retried': changed, 'left': max(0, matched - len(ids)), 'passed_over': len(ids) - len(changed)}
+    return Answer(document | done, list(dict.fromkeys(troubles)))
+
+
+async def make_due(
+    connections: Connections, ids: Sequence[int], from_states: Sequence[str], troubles: list[Trouble]
+) -> list[int]:
+    """Make e-mails due in batches, each committed by itself. Returns those that were, also when one batch failed."""
+    changed: list[int] = []
+    for start in range(0, len(ids), RETRY_BATCH):
+        change = partial(
+            retry,
+            email_ids=ids[start : start + RETRY_BATCH],
+            expiry_hours=connections.settings.email_expiry_hours,
+            from_states=from_states,
+        )
+        batch = await attempt(connections.ask_postgres(change), troubles)
+        if batch is None:
+            break
+        changed += batch
+    return changed
+
+
+async def wake(connections: Connections, ids: Sequence[int], troubles: list[Trouble]) -> int:
+    """Have e-mails that are due sent at once. Returns for how many of them a job was put into Redis."""
+    enqueued = None
+    if len(ids) <= MAX_JOBS:
+        enqueued = await attempt(connections.ask_redis(partial(enqueue, email_ids=ids)), troubles)
+    if enqueued is None:
+        await connections.ask_postgres(notify)
+    return enqueued or 0
+
+
+async def enqueue(redis: ArqRedis, email_ids: Sequence[int]) -> int:
+    """Put one job per e-mail into the default queue. Returns how many."""
+    for i in email_ids:
+        await redis.enqueue_job('send_email', i)
+    return len(email_ids)
+
+
+def not_confirmed() -> TroubleError:
+    """Return what ends a command whose question was not answered with yes."""
+    return TroubleError(Trouble('not confirmed, nothing was changed', 'answer y, or give --yes'))
+
+
+def question(ids: Iterable[int], states: Mapping[int, Mapping[str, Any]]) -> str:
     """Ask about the number, and warn of what may arrive twice."""
-    uncertain = sum(states[i]['status'] == 'uncertain' for i in ids)
-    warning = f' {uncertain} may have been delivered already, and would arrive twice.' if uncertain else ''
-    return f'Send {counted(len(ids))} again?{warning}'
+    rows = [states[i] for i in ids]
+    counts = [{'status': r['status'], 'final_because': r['dead_reason'], 'emails': 1} for r in rows]
+    return ' '.join((f'Send {counted(len(rows))} again?', *warnings(counts)))
+
+
+# What an operator should know before: a condition on (status, why nothing follows), and what it means.
+WARNINGS: tuple[tuple[Callable[[str, str | None], bool], str], ...] = (
+    (
+        lambda status, _: status == 'uncertain',
+        '{} may have been delivered already, and would arrive twice.',
+    ),
+    (
+        lambda status, because: status == 'failed' and because == 'rejected',
+        '{} were refused for good: the relay will say the same again.',
+    ),
+    (
+        lambda status, because: status == 'failed' and because == 'poison',
+        '{} were set aside because workers died sending them.',
+    ),
+)
+
+
+def warnings(counts: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Warn of what a retry may do, counted."""
+    found = [
+        (sum(row['emails'] for row in counts if concerns(row['status'], row['final_because'])), text)
+        for counts in [list(counts)]
+        for concerns, text in WARNINGS
+    ]
+    return [text.format(emails) for emails, text in found if emails]
 
 
 def counted(emails: int) -> str:
     """Return `1 e-mail`, `2 e-mails`."""
     return f'{emails} e-mail{"" if emails == 1 else "s"}'
-
-
-async def enqueue(redis: ArqRedis, email_ids: list[int]) -> int:
-    """Put one job per e-mail into the default queue. Returns how many."""
-    for i in email_ids:
-        await redis.enqueue_job('send_email', i)
-    return len(email_ids)
 
 
 def _answer(
@@ -78,7 +195,7 @@ def _answer(
     would_retry: list[int] | None = None,
 ) -> Answer:
     """Put together what was done and, for every other id, why not."""
-    done = retried if would_retry is None else would_retry
+    done = set(retried if would_retry is None else would_retry)
     unchanged = [{'id': i, 'reason': why_not(states.get(i))} for i in ids if i not in done]
     document: Document = {'dry_run': would_retry is not None, 'retried': retried, 'unchanged': unchanged}
     if would_retry is not None:
@@ -106,11 +223,47 @@ def why_not(state: Mapping[str, Any] | None) -> str:
 
 def render(document: Document, console: Console) -> None:
     """Print what was done, counted, and the reasons."""
-    if document['dry_run']:
+    if 'matched' in document:
+        _render_selected(document, console)
+    elif document['dry_run']:
         console.print(f'Would send {counted(len(document["would_retry"]))} again; nothing was changed.')
     else:
         missed = len(document['retried']) - document['enqueued']
-        told = f'; Redis took no job for {missed}: workers were told through PostgreSQL' if missed else ''
+        told = f'; {missed} without a job: workers were told through PostgreSQL' if missed else ''
         console.print(f'{counted(len(document["retried"]))} due now, {document["enqueued"]} queued{told}.')
-    if document['unchanged']:
+    if document.get('unchanged'):
         print_table(console, 'Not changed', ('id', 'why'), ((u['id'], u['reason']) for u in document['unchanged']))
+
+
+def _render_selected(document: Document, console: Console) -> None:
+    if not document['matched']:
+        console.print('No e-mail fits; nothing was changed.')
+    elif document['dry_run']:
+        print_table(
+            console,
+            f'{counted(document["matched"])} would fit',
+            ('status', 'tried again by itself', 'e-mails'),
+            (
+                (c['status'], 'yes' if c['final_because'] is None else f'no {c["final_because"]}', c['emails'])
+                for c in document['counts']
+            ),
+        )  # fmt: skip
+        print_table(
+            console,
+            f'The newest {len(document["sample"])}',
+            ('id', 'recipient', 'type', 'since', 'relay', 'error'),
+            (
+                (e['id'], e['recipient'], e['email_type'], e['since'], e['relay'], e['error'] or e['dead_reason'])
+                for e in document['sample']
+            ),
+        )
+        console.print(
+            *document['warnings'], f'Would send {counted(document["would_retry"])} again; nothing was changed.'
+        )
+    else:
+        passed = document['passed_over']
+        console.print(f'{counted(len(document["retried"]))} due now; workers were told through PostgreSQL.')
+        if passed:
+            console.print(f'{counted(passed)} changed meanwhile and were left alone.')
+        if document['left']:
+            console.print(f'{counted(document["left"])} more fit: run it again, or raise --limit.')

@@ -203,7 +203,9 @@ async def test_retry_with_redis_away_makes_it_due_and_tells_postgresql(env, pool
     assert given.exit_status == 1
     assert (given.document['retried'], given.document['enqueued']) == ([email_id], 0)
     assert [trouble.service for trouble in given.troubles] == ['Redis']
-    assert '1 e-mail due now, 0 queued; Redis took no job for 1' in rendered('retry', given)
+    assert '1 e-mail due now, 0 queued; 1 without a job: workers were told through PostgreSQL.' in rendered(
+        'retry', given
+    )
     assert await statuses(pool) == {email_id: 'pending'}
 
 

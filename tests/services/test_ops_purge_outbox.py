@@ -11,13 +11,13 @@ async def test_purge_outbox_cancels_one_status_and_never_what_is_being_sent(env,
     dead = await insert(pool, status='failed', attempts=1, dead_reason='rejected')
     sending = await insert(pool, status='sending')
     given = await run(env, 'purge', 'outbox', '--status', 'pending', '--yes')
-    assert (given.exit_status, given.document['cancelled'], given.document['dead_left']) == (0, 2, 0)
+    assert (given.exit_status, given.document['cancelled'], given.document['final_left']) == (0, 2, 0)
     assert await statuses(pool) == {
         pending: 'cancelled', later: 'cancelled', failed: 'failed', dead: 'failed', sending: 'sending'
     }  # fmt: skip
     given = await run(env, 'purge', 'outbox', '--status', 'failed', '--yes')
-    assert (given.document['cancelled'], given.document['dead_left']) == (1, 1)
-    assert '1 dead ones stay failed' in rendered('purge', given)
+    assert (given.document['cancelled'], given.document['final_left']) == (1, 1)
+    assert '1 e-mail stay failed: nothing would send them' in rendered('purge', given)
     assert (await statuses(pool))[failed] == 'cancelled'
     given = await run(env, 'purge', 'outbox', '--status', 'failed', '--dead', '--yes')
     assert given.document['cancelled'] == 1
@@ -45,3 +45,22 @@ async def test_purge_outbox_leaves_a_row_that_somebody_is_claiming(env, pool):
         given = await run(env, 'purge', 'outbox', '--status', 'pending', '--yes')
     assert given.document['cancelled'] == 1
     assert await statuses(pool) == {locked: 'pending', free: 'cancelled'}
+
+
+async def test_purge_outbox_narrows_down_by_type_domain_and_error(env, pool):
+    news = await insert(pool, email_type='news', recipient='Anna <anna@example.com>')
+    other_domain = await insert(pool, email_type='news', recipient='ben@mail.example.com')
+    receipt = await insert(pool, email_type='receipt')
+    arguments = ('purge', 'outbox', '--status', 'pending', '--type', 'news', '--domain', 'Example.com')
+    dry = await run(env, *arguments, '--dry-run')
+    assert (dry.document['would_cancel'], dry.document['selection']['type']) == (1, 'news')
+    assert (await run(env, *arguments, '--yes')).document['cancelled'] == 1
+    assert await statuses(pool) == {news: 'cancelled', other_domain: 'pending', receipt: 'pending'}
+
+
+async def test_purge_outbox_of_uncertain_mail_leaves_what_waits_for_an_operator(env, pool):
+    again = await insert(pool, status='uncertain', attempts=1, next_retry_at=IN_AN_HOUR)
+    held = await insert(pool, status='uncertain', attempts=1)
+    given = await run(env, 'purge', 'outbox', '--status', 'uncertain', '--yes')
+    assert (given.document['cancelled'], given.document['final_left']) == (1, 1)
+    assert await statuses(pool) == {again: 'cancelled', held: 'uncertain'}

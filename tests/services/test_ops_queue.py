@@ -3,7 +3,8 @@ import time
 import pytest
 from arq.constants import in_progress_key_prefix, job_key_prefix, retry_key_prefix
 
-from fleet.queues import purge_queue, read_queues
+from fleet.purge import purge_queue
+from fleet.queues import read_queues
 from tests.services.ops_desk import rendered, run
 
 
@@ -68,10 +69,13 @@ async def test_queue_ls_of_empty_queues_is_fine(env):
     assert given.exit_status == 0
     assert given.document == {
         'queues': [
-            {'name': name, 'ready': 0, 'deferred': 0, 'running': 0, 'oldest_ready_s': None, 'served': False}
+            {
+                'name': name, 'ready': 0, 'deferred': 0, 'running': 0, 'oldest_ready_s': None, 'problem': None,
+                'served': False,
+            }
             for name in ('high_priority', 'arq:queue', 'low_priority')
         ]
-    }
+    }  # fmt: skip
 
 
 async def test_purge_queue_removes_waiting_jobs_with_their_bodies_and_no_running_ones(env, redis):
@@ -125,6 +129,74 @@ async def test_purge_queue_dry_run_counts_and_removes_nothing(env, redis):
     assert (given.document['dry_run'], given.document['would_remove']) == (True, 2)
     assert 'Would remove 2 jobs.' in rendered('purge', given)
     assert await redis.zcard('arq:queue') == 3
+
+
+async def test_purge_queue_names_the_jobs_that_no_sweep_brings_back(env, redis, monkeypatch, capsys):
+    await enqueue(redis, 2)
+    await redis.enqueue_job('cleanup_old_sessions', _job_id='sessions')
+    dry = await run(env, 'purge', 'queue', '--dry-run')
+    assert dry.document['other_functions'] == {'cleanup_old_sessions': 1}
+    assert 'which nothing brings back: 1 cleanup_old_sessions.' in rendered('purge', dry)
+    monkeypatch.setattr('ops.arguments.sys.stdin.readline', lambda: 'n', raising=False)
+    await run(env, 'purge', 'queue')
+    assert 'which nothing brings back: 1 cleanup_old_sessions.' in capsys.readouterr().err
+
+
+async def test_queue_ls_and_purge_survive_a_key_that_is_no_queue(env, redis):
+    await redis.lpush('high_priority', 'what Celery left')
+    await enqueue(redis, 1)
+    given = await run(env, 'queue', 'ls', '--queue', 'high_priority')
+    assert [trouble.what for trouble in given.troubles] == ["the key 'high_priority' is a list, not a queue of arq"]
+    assert (await run(env, 'purge', 'queue', '--yes')).document['removed'] == 1
+    refused = await run(env, 'purge', 'queue', '--queue', 'high_priority', '--yes')
+    assert refused.troubles[0].what == "the key 'high_priority' is a list, not a queue of arq"
+    assert await redis.llen('high_priority') == 1
+
+
+async def test_queue_peek_lists_jobs_in_order_with_state_and_e_mail(env, redis):
+    await enqueue(redis, 2, since_s=60)
+    await enqueue(redis, 1, defer_s=3600, prefix='later')
+    await lock(redis, 'job-0')
+    given = await run(env, 'queue', 'peek')
+    jobs = given.document['jobs']
+    assert {j['job_id']: (j['state'], j['email_id'], j['tries']) for j in jobs} == {
+        'job-0': ('running', 0, 1),
+        'job-1': ('ready', 1, 0),
+        'later-0': ('deferred', 0, 0),
+    }
+    assert jobs[-1]['job_id'] == 'later-0'
+    (running,) = [job for job in jobs if job['state'] == 'running']
+    assert 50 < running['lock_ends_in_s'] <= 60
+    assert jobs[0]['body_bytes'] > 20
+    told = rendered('queue', given)
+    assert 'Jobs (3 of 3)' in told
+    assert 'send_email' in told
+    assert len((await run(env, 'queue', 'peek', '--limit', '1')).document['jobs']) == 1
+    assert (await run(env, 'queue', 'peek', '--queue', 'nope')).troubles[0].what == "'nope' is no queue"
+
+
+async def test_queue_peek_survives_any_junk_under_any_key(env, redis):
+    await redis.zadd('arq:queue', {
+        'pickle': 1000, 'list': 2000, b'\xff\xfe': 3000, 'never': float('inf'), 'always': float('-inf'), 'far': 1e300,
+        'gone': 4000, 'tried': 5000, 'evil\x1b[2J': 6000,
+    })  # fmt: skip
+    await redis.set(job_key_prefix + 'pickle', b"cos\nsystem\n(S'false'\ntR.")
+    await redis.lpush(job_key_prefix + 'list', 'x')
+    await redis.set(job_key_prefix + 'tried', b'\x80')
+    await redis.set(retry_key_prefix + 'tried', b'many')
+    await redis.hset(in_progress_key_prefix + 'tried', 'a', 'b')
+    given = await run(env, 'queue', 'peek', '--queue', 'arq:queue')
+    jobs = {job['job_id']: job for job in given.document['jobs']}
+    assert len(jobs) == 9
+    assert 'refused to load os.system' in jobs['pickle']['problem']
+    assert jobs['list']['problem'].startswith('its body cannot be read: WRONGTYPE')
+    assert jobs['gone']['problem'] == 'its body is gone'
+    assert (jobs['tried']['tries'], jobs['tried']['state'], jobs['tried']['lock_ends_in_s']) == (0, 'running', None)
+    assert jobs['never']['wanted_at'].year == jobs['far']['wanted_at'].year == 9999
+    assert jobs['always']['wanted_at'].year == 1970
+    assert '\\xff\\xfe' in jobs
+    assert '\x1b' not in rendered('queue', given)
+    assert (await run(env, 'queue', 'ls')).document['queues'][1]['ready'] == 6
 
 
 async def test_purge_queue_goes_on_over_batches_and_past_running_jobs(redis):

@@ -184,8 +184,10 @@ def test_wrong_values_are_refused(read, text):
     'arguments',
     [
         [], ['restart'], ['inspect'], ['inspect', 'everything'], ['queue'], ['queue', 'rm'], ['show'], ['show', 'x'],
-        ['retry'], ['retry', '1', 'x'], ['purge'], ['purge', 'outbox'], ['purge', 'outbox', '--status', 'sending'],
+        ['retry', '1', 'x'], ['retry', '--status', 'sent'],
+        ['purge'], ['purge', 'outbox'], ['purge', 'outbox', '--status', 'sending'],
         ['purge', 'outbox', '--status', 'pending', '--older-than', '2'], ['failed', '--limit', '0'],
+        ['failed', '--since', 'yesterday'], ['failed', '--domain', ''], ['retry', '--type', '\udcff'],
     ],
 )  # fmt: skip
 def test_usage_errors_end_with_2_and_print_no_answer(arguments, capsys):

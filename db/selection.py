@@ -1,0 +1,118 @@
+"""Which e-mails an operator means: one set of conditions for what is listed, sent again and cancelled."""
+
+import contextlib
+import re
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import asyncpg
+
+DEAD = 'dead'  # not a state of its own: failed, and no attempt will follow
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Conditions that must all be true; None is no condition.
+
+    Attributes:
+        statuses: Any of these; 'dead' stands for failed e-mails without a further attempt.
+        since: Aware; last tried at or after it, see SELECTED.
+        until: Aware; last tried before it.
+        error_like: A part of the last error or reply, in any case; % stands for anything.
+        domain: Of a recipient; not its subdomains.
+    """
+
+    statuses: tuple[str, ...]
+    since: datetime | None = None
+    until: datetime | None = None
+    error_like: str | None = None
+    domain: str | None = None
+    email_type: str | None = None
+    relay: str | None = None
+
+    @property
+    def parameters(self) -> tuple[Any, ...]:
+        """Return $1 to $7 of SELECTED."""
+        like = None if self.error_like is None else f'%{self.error_like}%'
+        return (
+            list(self.statuses), self.since, self.until, like, domain_pattern(self.domain), self.email_type, self.relay
+        )  # fmt: skip
+
+
+def domain_pattern(domain: str | None) -> str | None:
+    """Return a regular expression for recipients at this domain, in the form it has and in the one it travels in."""
+    if domain is None:
+        return None
+    plain = domain.lower().removeprefix('@').removesuffix('.')
+    forms = {plain}
+    with contextlib.suppress(UnicodeError):  # no domain: nobody's address will match
+        forms.add(plain.encode('idna').decode())
+    return f'@({"|".join(map(re.escape, sorted(forms)))})($|[^[:alnum:].-])'
+
+
+# When it was last tried; for what expired or was cancelled, when that happened.
+MOMENT = (
+    """CASE WHEN status IN ('failed', 'uncertain') THEN COALESCE(last_attempt_at, created_at) ELSE updated_at END"""
+)
+
+IS_FINAL = """(status IN ('failed', 'uncertain') AND (next_retry_at IS NULL OR attempts >= max_attempts))"""
+
+SELECTED = f"""
+    (status = ANY($1::text[]) OR ('dead' = ANY($1::text[]) AND status = 'failed' AND {IS_FINAL}))
+    AND ($2::timestamptz IS NULL OR {MOMENT} >= $2) AND ($3::timestamptz IS NULL OR {MOMENT} < $3)
+    AND ($4::text IS NULL OR concat_ws(' ', last_error, smtp_response) ILIKE $4 ESCAPE '')
+    AND ($5::text IS NULL OR lower(recipient) ~ $5)
+    AND ($6::text IS NULL OR email_type::text = $6) AND ($7::text IS NULL OR relay = $7)
+"""
+
+NOW_SQL = 'SELECT now()'
+
+
+async def read_clock(pool: asyncpg.Pool) -> datetime:
+    """Return the database's time, from which `since 2h` counts."""
+    now: datetime = await pool.fetchval(NOW_SQL)
+    return now
+
+
+COUNT_SELECTED_SQL = f"""
+SELECT status, CASE WHEN {IS_FINAL} OR status IN ('expired', 'cancelled') THEN COALESCE(dead_reason, '') END
+    AS final_because, count(*) AS emails
+FROM outbound_emails WHERE {SELECTED} GROUP BY 1, 2 ORDER BY 3 DESC, 1, 2
+"""  # noqa: S608 - constants of this module
+
+
+async def count_selected(pool: asyncpg.Pool, selection: Selection) -> list[dict[str, Any]]:
+    """Count what a selection covers.
+
+    Returns:
+        status, final_because (None: an attempt will follow by itself; else dead_reason or ''), emails.
+    """
+    return [dict(row) for row in await pool.fetch(COUNT_SELECTED_SQL, *selection.parameters)]
+
+
+SELECT_IDS_SQL = f"""
+SELECT id FROM outbound_emails WHERE {SELECTED} ORDER BY id LIMIT $8
+"""  # noqa: S608 - constants of this module
+
+
+async def select_ids(pool: asyncpg.Pool, selection: Selection, limit: int) -> list[int]:
+    """Return the ids of what a selection covers, the oldest first."""
+    return [row['id'] for row in await pool.fetch(SELECT_IDS_SQL, *selection.parameters, limit)]
+
+
+LIST_SELECTED_SQL = f"""
+SELECT id, recipient, email_type::text AS email_type, status, attempts, max_attempts, smtp_code, enhanced_code, relay,
+    COALESCE(last_error, smtp_response) AS error, dead_reason, {IS_FINAL} AS is_final, next_retry_at, last_attempt_at,
+    created_at, {MOMENT} AS since
+FROM outbound_emails WHERE {SELECTED} ORDER BY created_at DESC, id DESC LIMIT $8
+"""  # noqa: S608 - constants of this module
+
+
+async def list_selected(pool: asyncpg.Pool, selection: Selection, limit: int) -> list[dict[str, Any]]:
+    """Return what a selection covers, the last created first.
+
+    Raises:
+        asyncpg.PostgresError, OSError: connection or statement failure; the same for the others here.
+    """
+    return [dict(row) for row in await pool.fetch(LIST_SELECTED_SQL, *selection.parameters, limit)]

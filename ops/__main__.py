@@ -13,7 +13,7 @@ from typing import Protocol
 from rich.console import Console
 
 from logs import configure_logs
-from ops import failed, inspect, purge, queue, resolve, retry, show, status
+from ops import failed, inspect, purge, queue, resolve, retry, show, status, suppress
 from ops.answer import USAGE, Answer, Document, TroubleError
 from ops.arguments import would_ask_nobody
 from ops.connect import Connections
@@ -45,6 +45,7 @@ COMMANDS: Mapping[str, Command] = {
     'retry': retry,
     'resolve': resolve,
     'purge': purge,
+    'suppress': suppress,
 }
 
 

@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup test check demo chaos up lock clean bench
+.PHONY: setup test check demo chaos up lock clean bench arq-tests
 
 setup: $(VENV)/.installed
 
@@ -28,6 +28,9 @@ demo: setup ## the main job, end to end; KEEP=1 leaves the stack running
 chaos: setup ## break everything under load and count; SHORT=1, SEED=7, SCENARIO="kills poison"
 	@$(BIN)/python -m tests.chaos $(if $(SEED),--seed $(SEED)) $(if $(SCENARIO),--scenario $(SCENARIO)) \
 	    $(if $(SHORT),--short) $(if $(TABLE),--table $(TABLE))
+
+arq-tests: setup ## arq's own tests against the worker we run
+	@$(BIN)/python -m dev.arq_suite
 
 up: setup ## the servers for development, in the foreground; writes .env
 	@$(BIN)/python -m dev.stack --env-file .env --data-dir .stack

@@ -13,7 +13,7 @@ from typing import Protocol
 from rich.console import Console
 
 from logs import configure_logs
-from ops import failed, inspect, purge, queue, resolve, retry, show, status, suppress
+from ops import call, failed, inspect, purge, queue, resolve, result, retry, show, status, suppress
 from ops.answer import USAGE, Answer, Document, TroubleError
 from ops.arguments import would_ask_nobody
 from ops.connect import Connections
@@ -43,6 +43,8 @@ COMMANDS: Mapping[str, Command] = {
     'failed': failed,
     'show': show,
     'retry': retry,
+    'call': call,
+    'result': result,
     'resolve': resolve,
     'purge': purge,
     'suppress': suppress,

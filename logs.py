@@ -4,12 +4,18 @@ Bound by context where they are known: job_id, email_id, attempt, worker. Recipi
 their domain is shown, whoever wrote the line.
 """
 
+import asyncio
+import atexit
+import contextlib
+import json
 import logging
 import re
 import sys
 from collections.abc import Mapping, MutableMapping
-from typing import Any, Literal
+from datetime import UTC, datetime
+from typing import Any, Literal, TextIO
 
+import orjson
 import structlog
 
 ADDRESS = re.compile(r"""("[^"]*"|[^\s@"'<>(),:;\[\]\\{}=]+)@(?=[\w\[])""")
@@ -22,7 +28,11 @@ def hide_recipients(_: Any, method: str, event: MutableMapping[str, Any]) -> Map
     """Replace the local part of every address in a line above DEBUG, wherever it stands."""
     if method != 'debug':
         for key, value in event.items():
-            if key not in NOT_PERSONAL:
+            kind = type(value)
+            if kind is str:
+                if '@' in value and key not in NOT_PERSONAL:
+                    event[key] = ADDRESS.sub('***@', value)
+            elif kind is not int and value is not None and key not in NOT_PERSONAL:
                 event[key] = _hidden(value)
     return event
 
@@ -39,6 +49,50 @@ def _hidden(value: Any) -> Any:
     return _hidden(str(value))
 
 
+def add_timestamp(_: Any, __: str, event: MutableMapping[str, Any]) -> Mapping[str, Any]:
+    """Add the time in UTC; structlog's own TimeStamper takes three times as long."""
+    event['timestamp'] = f'{datetime.now(UTC).isoformat()[: -len("+00:00")]}Z'
+    return event
+
+
+def render_json(_: Any, __: str, event: Mapping[str, Any]) -> str:
+    """Return the line as JSON in ASCII: some readers take U+2028 and the like for line ends."""
+    with contextlib.suppress(TypeError):  # orjson refuses half characters and very long numbers
+        line = orjson.dumps(event, default=repr, option=orjson.OPT_NON_STR_KEYS)
+        if line.isascii():
+            return line.decode()
+    return json.dumps(event, default=repr)
+
+
+class _Lines:
+    """Writes the lines of one turn of the event loop together: one system call for the e-mails of a batch.
+
+    They are out before the loop waits for anything; what is logged without a loop is written at once.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._lines: list[str] = []
+        atexit.register(self._write_out)
+
+    def write(self, line: str) -> None:
+        self._lines.append(line)
+        if len(self._lines) == 1:
+            try:
+                asyncio.get_running_loop().call_soon(self._write_out)
+            except RuntimeError:  # no loop
+                self._write_out()
+
+    def _write_out(self) -> None:
+        lines, self._lines = self._lines, []
+        if lines:
+            self._stream.write(''.join(lines))
+            self._stream.flush()
+
+    def flush(self) -> None:
+        """Do nothing: structlog flushes after each line."""
+
+
 def configure_logs(level: str, format_: Literal['auto', 'json', 'console']) -> None:
     """Send everything through one pipeline; may be called again, the last call wins.
 
@@ -49,21 +103,19 @@ def configure_logs(level: str, format_: Literal['auto', 'json', 'console']) -> N
     shared: list[structlog.types.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
-        structlog.processors.TimeStamper(fmt='iso', utc=True),
+        add_timestamp,
         structlog.processors.format_exc_info,
         hide_recipients,
     ]
     console = format_ == 'console' or (format_ == 'auto' and sys.stderr.isatty())
     renderer: list[structlog.types.Processor] = (
-        [structlog.dev.ConsoleRenderer(pad_event_to=28)]
-        if console
-        else [structlog.processors.JSONRenderer(sort_keys=False)]
+        [structlog.dev.ConsoleRenderer(pad_event_to=28)] if console else [render_json]
     )
     threshold = logging.getLevelNamesMapping()[level]
     structlog.configure(
         processors=[*shared, *renderer],
         wrapper_class=structlog.make_filtering_bound_logger(threshold),
-        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
+        logger_factory=structlog.WriteLoggerFactory(_Lines(sys.stderr)),  # type: ignore[arg-type]  # it writes, no more
         cache_logger_on_first_use=False,
     )
     # Libraries log through the standard library: the same processors, the same renderer, the same stream.

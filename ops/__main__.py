@@ -13,7 +13,7 @@ from typing import Protocol
 from rich.console import Console
 
 from logs import configure_logs
-from ops import call, failed, inspect, purge, queue, resolve, result, retry, show, status, suppress
+from ops import call, failed, inspect, purge, qshape, queue, resolve, result, retry, show, status, suppress
 from ops.answer import USAGE, Answer, Document, TroubleError
 from ops.arguments import would_ask_nobody
 from ops.connect import Connections
@@ -40,6 +40,7 @@ COMMANDS: Mapping[str, Command] = {
     'status': status,
     'inspect': inspect,
     'queue': queue,
+    'qshape': qshape,
     'failed': failed,
     'show': show,
     'retry': retry,

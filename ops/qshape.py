@@ -1,0 +1,45 @@
+"""Which domains the mail that waits goes to, and how old it is: Postfix's qshape for the outbox."""
+
+import argparse
+from dataclasses import asdict
+from functools import partial
+
+from rich.console import Console
+from rich.table import Table
+
+from db.ages import BUCKETS_MIN, WAITING, read_ages
+from ops.answer import Answer, Document
+from ops.arguments import add_json, add_limit
+from ops.connect import Connections
+from ops.output import cell
+
+HELP = 'the age of waiting mail by recipient domain, as Postfix shows it'
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's options."""
+    parser.add_argument('--status', choices=WAITING, help='only these: failed is what Postfix calls deferred')
+    add_limit(parser, 20)
+    add_json(parser)
+
+
+async def run(connections: Connections, options: argparse.Namespace) -> Answer:
+    """Count it; old mail is no trouble of this command's, see `status`."""
+    statuses = WAITING if options.status is None else (options.status,)
+    total, rows, domains = await connections.ask_postgres(partial(read_ages, statuses=statuses, limit=options.limit))
+    return Answer({
+        'minutes': list(BUCKETS_MIN), 'total': asdict(total), 'domains': domains, 'rows': [asdict(row) for row in rows]
+    })  # fmt: skip
+
+
+def render(document: Document, console: Console) -> None:
+    """Print the table: columns are minutes since the e-mail was queued."""
+    table = Table(box=None, pad_edge=False)
+    table.add_column('')
+    for name in ('T', *map(str, document['minutes']), f'{document["minutes"][-1]}+'):
+        table.add_column(name, justify='right')
+    for row in (document['total'], *document['rows']):
+        table.add_row(cell(row['domain']), str(row['total']), *map(str, row['by_age']))
+    console.print(table)
+    if document['domains'] > len(document['rows']):
+        console.print(f'{document["domains"] - len(document["rows"])} more domains; --limit shows them.')

@@ -1,0 +1,377 @@
+"""deploy/install.sh in a throw-away root, and an update under load with the real rolling restart."""
+
+import asyncio
+import itertools
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import DEADLINE_S, ROOT, wait_until
+
+VENV = Path(sys.executable).parent.parent
+UNITS = 'usr/local/lib/systemd/system'
+
+
+@pytest.fixture(scope='module')
+def prepared(tmp_path_factory):
+    """A copy of this program's source, so that nobody edits it meanwhile, and a root it is installed in."""
+    place = tmp_path_factory.mktemp('prepared')
+    ignored = shutil.ignore_patterns('.*', '__pycache__', 'tests', 'bench', 'dev')
+    shutil.copytree(ROOT, place / 'source', ignore=ignored, symlinks=True)
+    shutil.copy(ROOT / '.env.example', place / 'source')
+    installed(place / 'source', place / 'a root')
+    return place
+
+
+@pytest.fixture
+def source(prepared, tmp_path):
+    return shutil.copytree(prepared / 'source', tmp_path / 'source', symlinks=True)
+
+
+@pytest.fixture
+def root(prepared, tmp_path):
+    """The prepared root, to be changed."""
+    return shutil.copytree(prepared / 'a root', tmp_path / 'a root', symlinks=True)
+
+
+def install(source, root, *options, **run_options):
+    return subprocess.run(
+        [source / 'deploy' / 'install.sh', *options],
+        env={'PATH': os.environ['PATH'], 'DESTDIR': str(root)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+        **run_options,
+    )
+
+
+def installed(source, root, *options):
+    ran = install(source, root, '--venv', VENV, *options)
+    assert ran.returncode == 0, ran.stderr
+    return ran.stdout
+
+
+def tree(root):
+    """Every path with what tells whether it was changed."""
+    return {path: (path.lstat().st_mtime_ns, path.lstat().st_mode) for path in sorted(root.rglob('*'))}
+
+
+def current(root):
+    return root / 'opt/email-worker/current'
+
+
+def test_dry_run_says_everything_and_changes_nothing(source, tmp_path):
+    root = tmp_path / 'empty'
+    ran = install(source, root, '--venv', VENV, '--dry-run')
+    assert ran.returncode == 0
+    assert 'would: build release' in ran.stdout
+    assert 'would: install /usr/local/lib/systemd/system/email-worker@.service' in ran.stdout
+    assert not root.exists()
+
+
+def test_check_passes_after_an_install_and_fails_when_something_differs(source, root):
+    assert install(source, root, '--venv', VENV, '--check').returncode == 0
+    (root / UNITS / 'email-worker@.service').unlink()
+    (root / 'etc/email-worker/env').chmod(0o644)
+    ran = install(source, root, '--venv', VENV, '--check')
+    assert (ran.returncode, ran.stdout.splitlines()) == (
+        1,
+        [
+            'not done: let only root and the service read /etc/email-worker/env',
+            f'not done: install /{UNITS}/email-worker@.service',
+        ],
+    )
+
+
+def test_installed_release_has_what_production_needs_and_only_that(source, root):
+    names = {path.name for path in current(root).resolve().iterdir()}
+    assert {'worker.py', 'settings.py', 'db', 'fleet', 'jobs', 'mail', 'ops', 'deploy', 'requirements.txt'} <= names
+    assert not {'tests', 'dev', 'bench', '.git', '.env'} & names
+    assert (current(root) / 'db/migrations/0001_outbox.sql').is_file()
+    unit, template = (root / UNITS / name for name in ('email-worker.service', 'email-worker@.service'))
+    assert unit.read_bytes() == template.read_bytes() == (source / 'deploy/email-worker.service').read_bytes()
+    assert not template.is_symlink()
+    assert (root / 'etc/email-worker/env').stat().st_mode & 0o777 == 0o640
+    assert (root / 'etc/credstore').stat().st_mode & 0o777 == 0o700
+
+
+def test_second_install_changes_nothing(source, root):
+    before = tree(root)
+    assert 'nothing to do' in installed(source, root)
+    assert tree(root) == before
+
+
+def test_edited_settings_survive_updates_and_uninstall_but_not_purge(source, root):
+    env = root / 'etc/email-worker/env'
+    env.write_text('SMTP_HOST=relay.example.com\n')
+    env.chmod(0o644)
+    with (source / '.env.example').open('a') as example:
+        example.write('# a new setting\n')
+    installed(source, root)
+    assert env.read_text() == 'SMTP_HOST=relay.example.com\n'
+    assert env.stat().st_mode & 0o777 == 0o640
+    assert '# a new setting' in (root / 'etc/email-worker/env.example').read_text()
+    installed(source, root, '--uninstall')
+    assert [path for path in root.rglob('*') if path.is_file()] == [env]
+    installed(source, root, '--uninstall', '--purge')
+    assert not [path for path in root.rglob('*') if path.is_file()]
+
+
+def test_interrupted_build_is_made_anew(source, root):
+    release = current(root).resolve()
+    (release / '.complete').unlink()
+    (release / 'worker.py').unlink()
+    assert 'build release' in installed(source, root)
+    assert (release / 'worker.py').is_file()
+
+
+def test_old_releases_go_except_the_last_two_and_those_in_use(source, root):
+    releases = root / 'opt/email-worker/releases'
+    old = [releases / name for name in ('in-use', 'oldest', 'older', 'last')]
+    for age, path in enumerate(old):
+        path.mkdir()
+        os.utime(path, (age, age))
+    with subprocess.Popen(['cat'], cwd=old[0], stdin=subprocess.PIPE):  # ends with its stdin
+        installed(source, root)
+        assert {path.name for path in releases.iterdir()} == {'in-use', 'older', 'last', current(root).resolve().name}
+
+
+@pytest.mark.parametrize(
+    ('options', 'destdir', 'complaint'),
+    [
+        (['--frobnicate'], '/nowhere', 'unknown option --frobnicate'),
+        (['--venv'], '/nowhere', '--venv needs a value'),
+        (['--venv', '/no/such/directory'], '/nowhere', 'no such directory'),
+        (['--python', '/bin/false'], '/nowhere', 'must be Python 3.11'),
+        (['--check', '--uninstall'], '/nowhere', 'exclude each other'),
+        (['--purge'], '/nowhere', 'goes with --uninstall'),
+        ([], 'relative', 'must be an absolute path'),
+    ],
+)
+def test_wrong_use_ends_with_status_2_and_the_reason(source, options, destdir, complaint):
+    ran = install(source, destdir, *options)
+    assert (ran.returncode, ran.stdout) == (2, '')
+    assert complaint in ran.stderr
+
+
+def test_install_below_destdir_needs_no_root_and_elsewhere_does(source):
+    other = {'user': 'nobody', 'group': 'nogroup', 'extra_groups': []} if os.geteuid() == 0 else {}
+    with tempfile.TemporaryDirectory() as open_to_all:
+        place = Path(open_to_all)
+        place.chmod(0o777)
+        shutil.copytree(source, place / 'source', symlinks=True)
+        # An environment that anybody may enter; only its being complete is looked at.
+        program = place / 'venv/bin/python'
+        program.parent.mkdir(parents=True)
+        program.write_text('#!/bin/sh\n')
+        program.chmod(0o755)
+        ran = install(place / 'source', place / 'root', '--venv', place / 'venv', cwd='/', **other)
+        assert ran.returncode == 0, ran.stderr
+        assert current(place / 'root').resolve().joinpath('worker.py').is_file()
+        if os.geteuid() == 0:
+            assert current(place / 'root').owner() == 'nobody'
+        refused = install(place / 'source', '', '--venv', place / 'venv', cwd='/', **other)
+        assert (refused.returncode, 'must run as root' in refused.stderr) == (2, True)
+
+
+class LittleSystemd:
+    """What `systemctl restart` of a Type=notify unit does: SIGTERM, wait for the end, start, wait for READY."""
+
+    SYSTEMCTL = """#!/usr/bin/env python3
+import socket, sys
+asked = socket.socket(socket.AF_UNIX)
+asked.connect(sys.argv[0] + '.socket')
+asked.sendall('\\n'.join(sys.argv[1:]).encode())
+asked.shutdown(socket.SHUT_WR)
+answer = b''.join(iter(lambda: asked.recv(4096), b'')).decode()
+status, _, text = answer.partition('\\n')
+sys.stdout.write(text)
+sys.exit(int(status))
+"""
+
+    def __init__(self, root, env, directory):
+        self.root, self.env, self.directory = root, env, directory
+        self.units, self.restarted, self.broken = {}, [], set()
+        self.numbers = itertools.count()
+        stub = directory / 'systemctl'
+        stub.write_text(self.SYSTEMCTL)
+        stub.chmod(0o755)
+        self._listening = socket.socket(socket.AF_UNIX)
+        self._listening.bind(f'{stub}.socket')
+        self._listening.listen()
+        self._serving = threading.Thread(target=self._serve, daemon=True)
+        self._serving.start()
+
+    def _serve(self):
+        while True:
+            try:
+                asked, _ = self._listening.accept()
+            except OSError:
+                return
+            with asked:
+                verb, *arguments = b''.join(iter(lambda: asked.recv(4096), b'')).decode().split('\n')  # noqa: B023
+                if verb == 'list-units':
+                    lines = [f'{unit} loaded active running Transactional e-mail worker' for unit in self.units]
+                    answer = '\n'.join(['0', *lines, ''])
+                else:
+                    answer = f'{0 if self.restart(arguments[0]) else 1}\n'
+                asked.sendall(answer.encode())
+
+    def restart(self, unit):
+        self.restarted.append(unit)
+        if unit in self.broken:
+            return False
+        if unit in self.units:
+            self.units[unit].terminate()
+            assert self.units[unit].wait(DEADLINE_S) == 0
+        self.start(unit)
+        return True
+
+    def start(self, unit):
+        text = (self.root / UNITS / 'email-worker@.service').read_text()
+        command = re.search('^ExecStart=(.*)$', text, re.MULTILINE)[1].replace(
+            '${WORKER_SETTINGS}', 'worker.WorkerSettings'
+        )
+        program, *arguments = command.split()
+        number = next(self.numbers)
+        with (
+            socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notified,
+            (self.directory / f'{number}.log').open('wb') as log,
+        ):
+            notified.bind(str(self.directory / f'notify-{number}'))
+            notified.settimeout(0.1)
+            env = self.env | {'NOTIFY_SOCKET': notified.getsockname()}
+            self.units[unit] = subprocess.Popen(
+                [f'{self.root}{program}', *arguments], cwd=current(self.root), env=env, stdout=log, stderr=log
+            )
+            self._await_ready(unit, notified, Path(log.name))
+
+    def _await_ready(self, unit, notified, log_path):
+        deadline = time.monotonic() + DEADLINE_S
+        while True:
+            with suppress(TimeoutError):
+                assert b'READY=1' in notified.recv(4096)
+                return
+            assert self.units[unit].poll() is None, log_path.read_text()
+            assert time.monotonic() < deadline, log_path.read_text()
+
+    def runs(self, unit):
+        """The release whose code the unit's process runs."""
+        return Path(f'/proc/{self.units[unit].pid}/cwd').resolve().name
+
+    def close(self):
+        self._listening.shutdown(socket.SHUT_RDWR)
+        self._listening.close()
+        for process in self.units.values():
+            process.send_signal(signal.SIGTERM)
+        for process in self.units.values():
+            process.wait(DEADLINE_S)
+
+
+@pytest.fixture
+def systemd(root, env, inbox, tmp_path):
+    with tempfile.TemporaryDirectory() as directory:  # the path of a socket must be short
+        little = LittleSystemd(root, env, Path(directory))
+        yield little
+        little.close()
+
+
+def rolling_restart(systemd):
+    return subprocess.run(
+        [current(systemd.root) / 'deploy/rolling-restart.sh'],
+        env={'PATH': f'{systemd.directory}:{os.environ["PATH"]}'},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+
+async def test_update_under_load_delivers_every_email_once(source, root, systemd, redis, queue, inbox, pool):
+    old = current(root).resolve().name
+    units = ['email-worker@1.service', 'email-worker@2.service']
+    await asyncio.gather(*(asyncio.to_thread(systemd.start, unit) for unit in units))
+    inbox.control.misbehave('dot', 'stall', relay='primary', times=100_000, seconds=0.1)  # some always under way
+    ids = []
+    updated = asyncio.Event()
+
+    async def trickle():
+        while not updated.is_set() or len(ids) < 60:
+            ids.append(await queue(f'user{len(ids)}@example.com'))
+            await redis.enqueue_job('send_email', ids[-1])
+            with suppress(TimeoutError):
+                async with asyncio.timeout(0.02):  # 50 a second
+                    await updated.wait()
+
+    trickling = asyncio.create_task(trickle())
+    await wait_until(lambda: inbox.accepted() or trickling.done())
+    with (source / 'logs.py').open('a') as code:
+        code.write('\nNEW = True\n')
+    await asyncio.to_thread(installed, source, root)
+    new = current(root).resolve().name
+    assert old != new
+    assert {systemd.runs(unit) for unit in systemd.units} == {old}
+    ran = await asyncio.to_thread(rolling_restart, systemd)
+    assert ran.returncode == 0, ran.stderr
+    assert sorted(systemd.restarted) == units
+    assert {systemd.runs(unit) for unit in systemd.units} == {new}
+    updated.set()
+    await trickling
+
+    async def all_sent():
+        return await pool.fetchval("SELECT count(*) FROM outbound_emails WHERE status = 'sent'") == len(ids)
+
+    await wait_until(all_sent, 40)
+    assert Counter(entry['rcpt_to'][0] for entry in inbox.accepted()) == Counter(
+        {f'user{number}@example.com': 1 for number in range(len(ids))}
+    )
+    assert await pool.fetchval('SELECT max(attempts) FROM outbound_emails') == 1
+
+
+def test_rolling_restart_stops_at_the_first_worker_that_does_not_get_ready(systemd):
+    assert rolling_restart(systemd).returncode == 1  # nothing runs
+    for unit in ('email-worker@1.service', 'email-worker@2.service'):
+        systemd.units[unit] = subprocess.Popen(['cat'], stdin=subprocess.PIPE)
+    systemd.broken.add('email-worker@1.service')
+    ran = rolling_restart(systemd)
+    assert (ran.returncode, systemd.restarted) == (1, ['email-worker@1.service'])
+    assert 'email-worker@1.service did not become ready' in ran.stderr
+
+
+def test_email_worker_run_passes_settings_credentials_and_arguments(tmp_path):
+    recorder = tmp_path / 'systemd-run'
+    recorder.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\nexit 7\n')
+    recorder.chmod(0o755)
+    owner = tmp_path / 'the owner.env'
+    owner.touch()
+    ran = subprocess.run(
+        [ROOT / 'deploy/email-worker-run', '--env', owner, '-m', 'ops', 'failed', '--error-like', 'a b'],
+        env={'PATH': f'{tmp_path}:{os.environ["PATH"]}'},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    said = ran.stdout.splitlines()
+    assert ran.returncode == 7
+    assert '--property=User=email-worker' in said
+    assert said.index(f'--property=EnvironmentFile={owner}') > said.index(
+        '--property=EnvironmentFile=/etc/email-worker/env'
+    )
+    unit = (ROOT / 'deploy/email-worker.service').read_text()
+    wanted = set(re.findall('^(LoadCredential=.*)$', unit, re.MULTILINE))
+    assert {line.removeprefix('--property=') for line in said if 'LoadCredential' in line} == wanted
+    assert said[said.index('--') + 2 :] == ['-m', 'ops', 'failed', '--error-like', 'a b']

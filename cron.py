@@ -89,8 +89,14 @@ async def run_slot(ctx: dict[str, Any], schedule: Schedule, max_age_s: float | N
         What the duty returned, or None when there was nothing to run.
     """
     runtime: Runtime = ctx['runtime']
+    if runtime.switches.claims_paused and schedule.duty is process_pending_emails:
+        return None  # left to a worker that may claim
     slot = await claim_slot(runtime.pool, schedule.name, schedule.every_s, runtime.worker, max_age_s=max_age_s)
     if slot is None:
+        return None
+    if schedule.name in runtime.switches.duties:
+        log.info('duty skipped: an operator paused it', duty=schedule.name, slot=slot.isoformat())
+        await finish_slot(runtime.pool, schedule.name, slot, runtime.worker, 'skipped', {})
         return None
     keeper = asyncio.create_task(_keep_slot(runtime, schedule.name, slot))
     try:

@@ -175,6 +175,12 @@ class Settings(BaseSettings):
     worker_lease_s: float = Field(default=30, ge=2, description='A claim not renewed for this long is rescued.')
     worker_beat_s: float = Field(default=10, ge=0.1, description='Claims are renewed, lost ones rescued, this often.')
     worker_drain_s: int = Field(default=20, ge=0, le=3600, description='SIGTERM: running mail may finish this long.')
+    worker_recycle_jobs: int = Field(
+        default=0, ge=0, description='Drain and exit after so many jobs or e-mails, or up to a tenth fewer; 0: never.'
+    )
+    worker_recycle_rss_mib: int = Field(
+        default=0, ge=0, description='Drain and exit when the process holds so much memory, or up to a tenth less.'
+    )
     worker_keep_result_s: int = Field(default=3600, ge=0, description="How long a job's result can be read.")
     queue_routing: bool = Field(
         default=False,

@@ -20,14 +20,17 @@ from cron import MAIL_DUTIES, MAINTENANCE_DUTIES, SCHEDULES, cron_jobs, keep_sch
 from db.content import close_mongo
 from db.pools import DATABASE_DOWN, create_postgres_pool, open_mongo
 from db.schema import SchemaMismatchError, check_schema
+from db.switches import CHANNEL as SWITCHES_CHANNEL
+from db.switches import read_switches
 from db.wakeups import listen, notify
 from fleet.background import keep_alive
 from fleet.beat import beat
 from fleet.connection import redis_settings
 from fleet.dispatcher import Dispatcher
 from fleet.leases import Leases
-from fleet.registry import keep_registered
+from fleet.relays import SwitchableRelays
 from fleet.routing import EMAIL_QUEUE, MAINTENANCE_QUEUE, keep_watching_routes
+from fleet.switches import Switches
 from fleet.systemd import keep_systemd_informed, tell_systemd
 from fleet.wire import deserialize, serialize
 from jobs.check_service_health import check_service_health
@@ -41,7 +44,8 @@ from jobs.sweeper import keep_sending_suspects, keep_sweeping
 from logs import configure_logs
 from mail.outcome import Policy
 from mail.render import Sender
-from mail.smtp import Relay, RelayOptions, Relays, Tls
+from mail.smtp import Relay, RelayOptions, Tls
+from operating import Operating
 from settings import Settings, load_settings, worker_identity
 
 # arq's command always builds arq.worker.Worker: make that ours. tests/unit/test_arq_traps.py watches the name.
@@ -57,7 +61,8 @@ async def startup(ctx: dict[str, Any]) -> None:
     queue_name = ctx['redis'].default_queue_name
     worker = worker_identity(settings, queue_name)
     structlog.contextvars.bind_contextvars(worker=worker)
-    pool = await _connect_postgres(worker)
+    switches = Switches(queue_name)
+    pool = await _connect_postgres(worker, switches)
     runtime = ctx['runtime'] = Runtime(
         pool=pool,
         mongo=open_mongo(
@@ -65,7 +70,7 @@ async def startup(ctx: dict[str, Any]) -> None:
         ),
         redis=ctx['redis'],
         cache_url=settings.redis_url.get_secret_value(),
-        relays=make_relays(settings),
+        relays=SwitchableRelays(make_relays(settings)),
         leases=Leases(settings.worker_lease_s),
         worker=worker,
         # where jobs for e-mails go
@@ -81,7 +86,10 @@ async def startup(ctx: dict[str, Any]) -> None:
         redis_away=ctx['redis_away'],
         sweep_wanted=ctx['sweep_wanted'],
         redis_clock=ctx['redis_clock'],
+        switches=switches,
     )
+    operating = Operating(ctx, settings, make_relays)
+    operating.controls.heed_switches()
 
     beating = partial(
         beat,
@@ -98,24 +106,14 @@ async def startup(ctx: dict[str, Any]) -> None:
         runtime.sweep_wanted.set()
         runtime.suspects_wanted.set()
 
-    listening = partial(listen, dsn, timeout_s, wake)
-    registering = partial(
-        keep_registered,
-        runtime.redis,
-        worker,
-        lambda: {
-            'queue': queue_name,
-            'emails': [email_id for email_id, _ in runtime.leases.held()],
-            'outcomes': dict(runtime.outcomes),
-        },
-    )
+    listening = partial(listen, dsn, timeout_s, wake, {SWITCHES_CHANNEL: operating.switches_changed.set})
     telling = partial(keep_systemd_informed, ctx['stopping'], settings.worker_drain_s, f'Serving {queue_name}')
     watching = partial(keep_watching_routes, runtime.redis, ctx['stopping'])
     # In the order in which they end: no new wake-ups, no new claims, and only then nothing to renew any more.
     ctx['background'] = [
         [keep_alive(listening), *([keep_alive(watching)] if settings.queue_routing else [])],
         [keep_alive(partial(keep, ctx)) for keep in (keep_schedules, keep_sweeping, keep_sending_suspects)],
-        [keep_alive(beating), keep_alive(registering), keep_alive(telling)],
+        [keep_alive(beating), keep_alive(telling), *operating.tasks()],
     ]
 
 
@@ -147,8 +145,11 @@ async def _cancel(tasks: list[asyncio.Task[Any]]) -> None:
     await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _connect_postgres(worker: str) -> asyncpg.Pool:
-    """Wait for PostgreSQL: on a fresh boot it may come later than we do. A schema that is not ours ends the worker."""
+async def _connect_postgres(worker: str, switches: Switches) -> asyncpg.Pool:
+    """Wait for PostgreSQL: on a fresh boot it may come later than we do. A schema that is not ours ends the worker.
+
+    What operators have paused is known before anything is claimed.
+    """
     while True:
         try:
             pool = await create_postgres_pool(
@@ -159,6 +160,7 @@ async def _connect_postgres(worker: str) -> asyncpg.Pool:
                 application_name=worker,
             )
             await check_schema(pool)
+            switches.update(await read_switches(pool))
         except SchemaMismatchError as error:
             raise SystemExit(f'worker: {error}') from error
         except (TimeoutError, OSError, asyncpg.PostgresError) as error:
@@ -169,7 +171,7 @@ async def _connect_postgres(worker: str) -> asyncpg.Pool:
             return pool
 
 
-def make_relays(settings: Settings) -> Relays:
+def make_relays(settings: Settings) -> list[Relay]:
     """Return the configured relays, the primary first."""
     context = ssl.create_default_context(cafile=settings.smtp_ca_file)
     primary = RelayOptions(
@@ -200,7 +202,7 @@ def make_relays(settings: Settings) -> Relays:
             password=_reveal(settings.smtp_backup_password),
         )
         options.append(backup)
-    return Relays([Relay(option) for option in options])
+    return [Relay(option) for option in options]
 
 
 def _tls(port: int, *, required: bool) -> Tls:

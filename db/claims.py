@@ -11,6 +11,8 @@ import asyncpg
 from mail.envelope import Email
 from mail.outcome import Decision, Delivery, Outcome, Settled
 
+Names = Sequence[str]
+
 
 class LeaseLost(Exception):  # noqa: N818 - the design's word
     """Somebody else holds this e-mail now, or an operator changed its state."""
@@ -68,13 +70,20 @@ UPDATE outbound_emails AS e {_CLAIMED}
 
 
 async def claim(
-    pool: asyncpg.Pool, email_ids: Sequence[int], *, worker: str, lease_s: float, message_id_domain: str
+    pool: asyncpg.Pool,
+    email_ids: Sequence[int],
+    *,
+    worker: str,
+    lease_s: float,
+    message_id_domain: str,
+    paused_types: Names = (),
 ) -> list[Claim]:
     """Claim the e-mails among these ids that are due and held by nobody, and start their leases.
 
     The attempt is committed when this returns: whatever happens afterwards, it was made.
 
     Args:
+        paused_types: E-mails of these types are left alone.
         lease_s: Lease length in seconds; longer than the slowest gap between two renewals.
         message_id_domain: Right-hand side of the Message-ID of an e-mail that has none yet.
     Returns:
@@ -84,7 +93,7 @@ async def claim(
         asyncpg.PostgresError, OSError: connection or statement failure; nothing was claimed, or the lease will run out.
     """
     token = uuid4()
-    rows = await pool.fetch(CLAIM_SQL, email_ids, token, worker, lease_s, message_id_domain)
+    rows = await _fetch(pool, CLAIM_SQL, paused_types, email_ids, token, worker, lease_s, message_id_domain)
     return [_claim_from(row, token) for row in rows]
 
 
@@ -107,7 +116,7 @@ UPDATE outbound_emails AS e {_CLAIMED}
 
 
 async def claim_due(
-    pool: asyncpg.Pool, limit: int, *, worker: str, lease_s: float, message_id_domain: str
+    pool: asyncpg.Pool, limit: int, *, worker: str, lease_s: float, message_id_domain: str, paused_types: Names = ()
 ) -> list[Claim]:
     """Claim up to limit e-mails that are due, by priority and then the longest due first.
 
@@ -117,7 +126,7 @@ async def claim_due(
         asyncpg.PostgresError, OSError: connection or statement failure.
     """
     token = uuid4()
-    rows = await pool.fetch(CLAIM_DUE_SQL, limit, token, worker, lease_s, message_id_domain)
+    rows = await _fetch(pool, CLAIM_DUE_SQL, paused_types, limit, token, worker, lease_s, message_id_domain)
     return [_claim_from(row, token) for row in rows]
 
 
@@ -133,7 +142,14 @@ UPDATE outbound_emails AS e {_CLAIMED}
 
 
 async def claim_suspects(
-    pool: asyncpg.Pool, lost_attempts: int, limit: int, *, worker: str, lease_s: float, message_id_domain: str
+    pool: asyncpg.Pool,
+    lost_attempts: int,
+    limit: int,
+    *,
+    worker: str,
+    lease_s: float,
+    message_id_domain: str,
+    paused_types: Names = (),
 ) -> list[Claim]:
     """Claim e-mails that were held when their last workers died or lost their leases.
 
@@ -146,8 +162,18 @@ async def claim_suspects(
         asyncpg.PostgresError, OSError: connection or statement failure.
     """
     token = uuid4()
-    rows = await pool.fetch(CLAIM_SUSPECTS_SQL, limit, token, worker, lease_s, message_id_domain, lost_attempts)
+    arguments = (limit, token, worker, lease_s, message_id_domain, lost_attempts)
+    rows = await _fetch(pool, CLAIM_SUSPECTS_SQL, paused_types, *arguments)
     return [_claim_from(row, token) for row in rows]
+
+
+async def _fetch(pool: asyncpg.Pool, sql: str, paused_types: Names, *arguments: object) -> Sequence[asyncpg.Record]:
+    """Run a claim; mostly no type is paused, and then nothing asks for it."""
+    if paused_types:
+        arguments = (*arguments, list(paused_types))
+        is_open = f'AND (email_type IS NULL OR email_type::text <> ALL(${len(arguments)}::text[]))'
+        sql = sql.replace(_CLAIMABLE, _CLAIMABLE + is_open)
+    return await pool.fetch(sql, *arguments)
 
 
 GIVE_DUE_TIME_SQL = """

@@ -5,7 +5,7 @@ second). Only a wake-up: a worker that misses it finds the row in its next sweep
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import asyncpg
 import structlog
@@ -27,16 +27,22 @@ async def notify(conn: asyncpg.Connection | asyncpg.Pool) -> None:
     await conn.execute(NOTIFY_SQL)
 
 
-async def listen(dsn: str, connect_timeout_s: float, wake: Callable[[], None]) -> None:
+async def listen(
+    dsn: str, connect_timeout_s: float, wake: Callable[[], None], others: Mapping[str, Callable[[], None]] | None = None
+) -> None:
     """Call wake for every notification until cancelled; reconnect for as long as it takes.
 
     wake is also called a little after each connect: nobody knows what was notified while nobody listened.
+
+    Args:
+        others: What to call for notifications of other channels, by channel.
     """
     while True:
         try:
             conn = await asyncpg.connect(dsn, timeout=connect_timeout_s)
             try:
-                await conn.add_listener(CHANNEL, lambda *_: wake())
+                for channel, call in {CHANNEL: wake, **(others or {})}.items():
+                    await conn.add_listener(channel, lambda *_, call=call: call())
                 asyncio.get_running_loop().call_later(CATCH_UP_S, wake)
                 while True:  # a connection that broke silently would otherwise never be missed
                     await asyncio.sleep(ALIVE_EVERY_S)

@@ -90,6 +90,8 @@ class Dispatcher(Worker):
         self.ctx['sweep_wanted'] = asyncio.Event()
         self.ctx['stop_by'] = 0.0
         self.ctx['redis_clock'] = RedisClock()
+        self.ctx['dispatcher'] = self  # for operators' commands
+        self.job_started_at: dict[str, float] = {}  # seconds since 1970, of the running jobs
         self._look = asyncio.Event()  # a job was enqueued, or one has ended while others may wait for its place
         self._hears = False  # whether Redis tells us of new jobs
         self._next_due_ms = math.inf
@@ -196,11 +198,19 @@ class Dispatcher(Worker):
 
     async def run_job(self, job_id: str, score: int) -> None:
         """Run a job as arq does, its id in every line that is logged meanwhile."""
+        self.job_started_at[job_id] = time.time()
         with structlog.contextvars.bound_contextvars(job_id=job_id):
             await super().run_job(job_id, score)
 
+    def pick_jobs(self, *, pick: bool) -> None:
+        """Claim jobs, or leave them in Redis for now. Once the worker is stopping, it claims no more."""
+        self.allow_pick_jobs = pick and not self.ctx['stopping'].is_set()
+        self._next_due_ms = math.inf  # what is due does not keep us awake while it is not ours to take
+        self._look.set()
+
     def _job_ended(self, job_id: str, task: asyncio.Task[Any]) -> None:
         self.tasks.pop(job_id, None)
+        self.job_started_at.pop(job_id, None)
         self._look.set()
         if not task.cancelled() and (error := task.exception()) is not None:
             # It could not be finished in Redis: its lock runs out, it runs again, and finds its e-mail sent.

@@ -11,10 +11,10 @@ import resource
 import sys
 import time
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass, field, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_origin
 
 import structlog
 from arq.connections import ArqRedis
@@ -27,6 +27,8 @@ log = structlog.get_logger()
 
 REGISTER_EVERY_S = 5.0
 LIFETIME_S = 15.0  # two writes may fail before a living worker looks dead
+LAG_EVERY_S = 0.5
+MAX_LISTED = 200  # e-mails and jobs in a record; their number is told besides
 WORKERS_KEY = 'mail:workers'
 RECORD_PREFIX = 'mail:worker:'
 FORGET_AFTER_S = 86400.0  # names of killed workers, whose records are long gone
@@ -34,14 +36,32 @@ FORGET_AFTER_S = 86400.0  # names of killed workers, whose records are long gone
 
 @dataclass(frozen=True, slots=True)
 class WorkerRecord:
-    """One worker as it described itself, seen_ago_s seconds ago by Redis's own clock."""
+    """One worker as it described itself, seen_ago_s seconds ago by Redis's own clock. Times in s since 1970."""
 
     worker: str
     queue: str
     started_at: str  # ISO 8601
-    emails: list[int]  # ids it holds claims on
+    emails: list[dict[str, Any]]  # under way, at most MAX_LISTED: id, phase, relay, started_at
     outcomes: dict[str, int]  # attempts since its start, by outcome
     rss_bytes: int
+    sending: int = 0  # how many e-mails are under way
+    held: int = 0  # how many it holds a claim on
+    jobs: list[dict[str, Any]] = field(default_factory=list)  # running, at most MAX_LISTED: job_id, started_at
+    running_jobs: int = 0
+    jobs_done: dict[str, int] = field(default_factory=dict)  # complete, failed, retried
+    emails_per_s: float = 0.0  # attempts, over the last few seconds
+    concurrency: dict[str, int] = field(default_factory=dict)  # emails, jobs: how many at once
+    rate_limit_per_s: float = 0.0  # 0: none
+    state: str = 'running'  # running, paused, stopping
+    paused: list[str] = field(default_factory=list)  # why, when it claims nothing
+    relays: list[dict[str, Any]] = field(default_factory=list)  # name, place, state, retry_in_s, last_error
+    functions: list[str] = field(default_factory=list)
+    duties: list[dict[str, Any]] = field(default_factory=list)  # name, every_s, missed
+    uptime_s: float = 0.0
+    loop_lag_ms: float = 0.0  # the worst of the last few seconds
+    version: str = ''
+    settings: str = ''  # digest: the same for workers with the same settings
+    log_level: str = ''
     seen_ago_s: float = 0.0
 
 
@@ -55,19 +75,37 @@ def resident_bytes() -> int:
     return resident_pages * resource.getpagesize()
 
 
-SHAPE = {'worker': str, 'queue': str, 'started_at': str, 'emails': list, 'outcomes': dict, 'rss_bytes': int}
+def _fits(value: Any, wanted: Any) -> bool:
+    kind = get_origin(wanted) or wanted
+    if kind is list:
+        inner = get_origin(get_args(wanted)[0]) or get_args(wanted)[0]
+        return isinstance(value, list) and all(isinstance(item, inner) for item in value)
+    if kind is float:
+        return type(value) in (int, float)
+    return isinstance(value, kind) and not (kind is int and isinstance(value, bool))
+
+
+def read_told(told: Any) -> WorkerRecord | None:
+    """Read what a worker told of itself; parts that another version does not tell, or tells otherwise, are missing."""
+    if not isinstance(told, dict):
+        return None
+    values = {}
+    for part in fields(WorkerRecord):
+        if part.name in told and _fits(told[part.name], part.type):
+            values[part.name] = told[part.name]
+        elif part.default is MISSING and part.default_factory is MISSING:
+            return None
+    return WorkerRecord(**values)
 
 
 def read_record(data: bytes | None, lives_for_ms: int) -> WorkerRecord | None:
     """Read a record; None when it has lapsed, or was written by something else."""
     try:
-        told = json.loads(data or b'null')
-    except ValueError:
-        return None
-    if not isinstance(told, dict) or not all(isinstance(told.get(name), kind) for name, kind in SHAPE.items()):
+        record = read_told(json.loads(data or b'null'))
+    except (ValueError, RecursionError):
         return None
     seen_ago_s = round(max(0.0, LIFETIME_S - lives_for_ms / 1000), 1)
-    return WorkerRecord(**{name: told[name] for name in SHAPE}, seen_ago_s=seen_ago_s)
+    return replace(record, seen_ago_s=seen_ago_s) if record else None
 
 
 async def read_workers(redis: ArqRedis) -> list[WorkerRecord]:
@@ -95,21 +133,61 @@ async def read_served_queues(redis: ArqRedis, workers: Collection[WorkerRecord],
     return served | {record.queue for record in workers}
 
 
-async def keep_registered(redis: ArqRedis, worker: str, describe: Callable[[], Mapping[str, Any]]) -> None:
-    """Write the worker's record until cancelled, then remove it. While Redis is away there is no record.
+class Registrar:
+    """What a worker tells of itself, beyond what its parts know: when it began, how fast it is, whether it hangs."""
 
-    Args:
-        describe: Returns queue, emails and outcomes as they are now, see WorkerRecord.
-    """
-    own = {'worker': worker, 'started_at': datetime.now(UTC).isoformat(timespec='seconds')}
+    def __init__(self, worker: str, describe: Callable[[], Mapping[str, Any]]) -> None:
+        """Say who.
+
+        Args:
+            describe: Returns queue, emails, outcomes and the rest as they are now, see WorkerRecord.
+        """
+        self.worker = worker
+        self._describe = describe
+        self._started_at = datetime.now(UTC).isoformat(timespec='seconds')
+        self._started = self._since = time.monotonic()
+        self._attempts = 0
+        self._per_s = 0.0
+        self._lag_s = 0.0
+
+    def record(self) -> dict[str, Any]:
+        """Return the record as it is now."""
+        return {
+            'worker': self.worker,
+            'started_at': self._started_at,
+            'uptime_s': round(time.monotonic() - self._started, 1),
+            'rss_bytes': resident_bytes(),
+            'loop_lag_ms': round(self._lag_s * 1000, 1),
+            'emails_per_s': round(self._per_s, 1),
+            **self._describe(),
+        }
+
+    async def measure(self) -> None:
+        """Watch the loop until the next record is due, and count what was attempted meanwhile."""
+        self._lag_s = 0.0
+        for _ in range(max(1, round(REGISTER_EVERY_S / LAG_EVERY_S))):
+            if is_cancelled():
+                return
+            began = time.monotonic()
+            sleep_s = min(LAG_EVERY_S, REGISTER_EVERY_S)
+            await asyncio.sleep(sleep_s)
+            self._lag_s = max(self._lag_s, time.monotonic() - began - sleep_s)
+        attempts = sum(self._describe().get('outcomes', {}).values())
+        now = time.monotonic()
+        self._per_s = (attempts - self._attempts) / (now - self._since)
+        self._attempts, self._since = attempts, now
+
+
+async def keep_registered(redis: ArqRedis, registrar: Registrar) -> None:
+    """Write the worker's record until cancelled, then remove it. While Redis is away there is no record."""
+    worker = registrar.worker
     try:
         while not is_cancelled():
             try:
-                await _write(redis, worker, {**own, 'rss_bytes': resident_bytes(), **describe()})
+                await _write(redis, worker, registrar.record())
             except (RedisError, OSError) as error:
                 log.debug('not registered', error=str(error) or type(error).__name__)
-            if not is_cancelled():
-                await asyncio.sleep(REGISTER_EVERY_S)
+            await registrar.measure()
     finally:
         with contextlib.suppress(RedisError, OSError):  # without Redis, the record lapses
             async with redis.pipeline(transaction=True) as pipe:

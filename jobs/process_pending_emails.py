@@ -70,6 +70,10 @@ async def sweep(runtime: Runtime, mine: set[Attempt], outcomes: Counter[str]) ->
             room = runtime.sweep_size - len(runtime.sending)
         if room <= 0:
             continue
+        room = runtime.rate.allows(room)
+        if not room:
+            await asyncio.sleep(runtime.rate.wait_s())
+            continue
         if wait_s := runtime.relays.unavailable_for_s():
             asyncio.get_running_loop().call_later(wait_s, runtime.sweep_wanted.set)
             break

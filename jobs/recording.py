@@ -70,6 +70,8 @@ def log_attempt(runtime: Runtime, result: Result) -> None:
     """Count the outcome and write the e-mail's line."""
     claim, delivery, decision = result.claim, result.delivery, result.decision
     runtime.outcomes[delivery.outcome.value] += 1
+    if runtime.events.wanted:
+        tell_listeners(runtime, result)
     level = log.info if delivery.outcome in (Outcome.ACCEPTED, Outcome.RELEASED) else log.warning
     level(
         delivery.outcome.value,
@@ -81,5 +83,22 @@ def log_attempt(runtime: Runtime, result: Result) -> None:
         retry_in_s=round(decision.retry_in_s, 1) if decision.retry_in_s is not None else None,
         dead_reason=decision.dead_reason,
         message_id=claim.email.message_id,
+        duration_ms=round(result.duration_s * 1000),
+    )
+
+
+def tell_listeners(runtime: Runtime, result: Result) -> None:
+    """Tell those who watch the fleet just now."""
+    claim, delivery, decision = result.claim, result.delivery, result.decision
+    runtime.events.add(
+        delivery.outcome.value,
+        email_id=claim.email.id,
+        attempt=claim.attempt,
+        type=claim.email.email_type,
+        status=decision.status.value,
+        relay=delivery.relay,
+        phase=delivery.phase.value,
+        reply=str(delivery.reply)[:300] if delivery.reply else None,
+        error=delivery.error[:300] if delivery.error else None,
         duration_ms=round(result.duration_s * 1000),
     )

@@ -45,12 +45,16 @@ async def explain_unclaimed(runtime: Runtime, email_id: int, relay_wait_s: float
     if status == 'pending' and due_in_s is None:
         due_in_s = 0.0
     if status in ('pending', 'failed', 'uncertain') and due_in_s is not None and not exhausted:
+        if state['email_type'] in runtime.switches.email_types:  # resuming it has workers sweep
+            return not_claimable(email_id, status, f'e-mails of type {state["email_type"]} are paused')
         # Less than zero: it came due, or was released, between the claim and this look; or somebody has the row locked.
         wait_s = max(due_in_s, relay_wait_s, LOCKED_RETRY_S)
         # The same id for the same time, so that a producer that repeats itself adds no job; a new one for a new look.
         when = round(time.time() + wait_s) if due_in_s > 0 else int(time.time() * 1000)
         await send_later(runtime, email_id, wait_s, f'due:{when}')
         what = 'no relay is available' if relay_wait_s > due_in_s else 'not due'
+        if runtime.switches.claims_paused:
+            what = 'this worker is paused, left to others'
         return not_claimable(email_id, status, f'{what} for {wait_s:.1f} s')
     if status == 'sending':
         return not_claimable(email_id, status, f'held by {state["claimed_by"]}')

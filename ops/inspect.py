@@ -7,67 +7,185 @@ from dataclasses import asdict
 from functools import partial
 from typing import Any
 
-from rich.console import Console
+from arq.connections import ArqRedis
 
 from db import reports
-from fleet.queues import read_deferred, read_running
+from fleet.queues import EMAIL_JOBS, find_queues, read_deferred, read_running
+from fleet.results import read_job
 from mail.outcome import Outcome
-from ops.answer import NOBODY_REPLIED, Answer, Document, Trouble
+from ops.answer import NOBODY_REPLIED, USAGE, Answer, Document, Trouble, TroubleError
 from ops.arguments import add_json, add_limit
+from ops.asking import add_workers, ask_workers, read_live
 from ops.connect import Connections, attempt
-from ops.live import is_alive, outcomes_of, queue_troubles, read_fleet, render_queues
-from ops.output import length, megabytes, percent, print_table
+from ops.inspect_tables import render
+from ops.live import is_alive, queue_troubles, read_fleet
+from ops.result import as_document
+from ops.software import read_software
 
-HELP = 'active, scheduled, reserved, stats, active_queues: the words of `celery inspect`'
+HELP = 'the words of `celery inspect`: active, reserved, scheduled, stats, ping, conf ...'
 
-Reader = Callable[[Connections, int, list[Trouble]], Awaitable[Document]]
+Reader = Callable[[Connections, argparse.Namespace, list[Trouble]], Awaitable[Document]]
+
+__all__ = ['HELP', 'add_arguments', 'render', 'run']
+
+# What Celery could say, and arq has no such thing: why, and what to use.
+INSTEAD = {
+    'revoked': 'jobs are not revoked, e-mails are cancelled: see `python -m ops purge outbox`, '
+    'and `python -m ops show ID` for one e-mail',
+    'clock': 'workers exchange no messages, so they keep no logical clock; `python -m ops doctor` compares real ones',
+    'memsample': 'see the memory of each worker in `python -m ops inspect stats`; WORKER_RECYCLE_RSS_MIB bounds it',
+    'memdump': 'see the memory of each worker in `python -m ops inspect stats`; WORKER_RECYCLE_RSS_MIB bounds it',
+    'objgraph': 'no command runs code in a worker; `python -m ops control stacks` shows where its tasks wait',
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
-    parser.add_argument('what', choices=READERS, help='active: being sent; scheduled: for later; reserved: locked jobs')
+    parser.add_argument('what', choices=(*READERS, *INSTEAD), metavar='what', help=', '.join((*READERS, *INSTEAD)))
+    parser.add_argument('jobs', nargs='*', metavar='JOB', help='with query_task: ids of jobs')
+    add_workers(parser)
     add_limit(parser, 100)
     add_json(parser)
 
 
 async def run(connections: Connections, options: argparse.Namespace) -> Answer:
     """Ask the fleet and, at the same time, what the word is about."""
+    what = options.what
+    if what in INSTEAD:
+        raise TroubleError(Trouble(f'there is no {what} here', INSTEAD[what], exit_status=USAGE))
+    if bool(options.jobs) != (what == 'query_task'):
+        remedy = '`python -m ops inspect query_task JOB ...`'
+        raise TroubleError(Trouble('ids of jobs belong to query_task', remedy, exit_status=USAGE))
     troubles: list[Trouble] = []
     fleet, document = await asyncio.gather(
-        attempt(connections.ask_redis(read_fleet), troubles),
-        READERS[options.what](connections, options.limit, troubles),
+        read_living(connections, options, troubles), READERS[what](connections, options, troubles)
     )
     if fleet:
         if not is_alive(fleet):
             troubles.append(NOBODY_REPLIED)
-        elif options.what == 'active_queues':
+        elif what == 'active_queues':
             troubles += queue_troubles(fleet)
-    document = {'inspect': options.what} | (fleet or {'workers': None, 'queues': None}) | document
+    document = {'inspect': what} | (fleet or {'workers': None, 'queues': None}) | document
+    if what in JOINS:
+        JOINS[what](document)
     return Answer(document, list(dict.fromkeys(troubles)))
 
 
-async def read_active(connections: Connections, limit: int, troubles: list[Trouble]) -> Document:
-    """Return the e-mails being sent."""
-    return {'emails': await attempt(connections.ask_postgres(partial(reports.read_active, limit=limit)), troubles)}
+async def read_living(
+    connections: Connections, options: argparse.Namespace, troubles: list[Trouble]
+) -> Document | None:
+    """Return workers and queues; workers as they are this moment, or as they last registered when they do not reply."""
+    if options.what in ASKED_THEMSELVES:
+        return await attempt(connections.ask_redis(read_fleet), troubles)
+    fleet, live = await asyncio.gather(
+        attempt(connections.ask_redis(read_fleet), troubles), attempt(read_live(connections, options), troubles)
+    )
+    if fleet is None or live is None:
+        return None
+    return fleet | {'workers': [asdict(record) for record in live.known]}
 
 
-async def read_scheduled(connections: Connections, limit: int, troubles: list[Trouble]) -> Document:
+async def read_ping(connections: Connections, options: argparse.Namespace, troubles: list[Trouble]) -> Document:
+    """Ask every worker for a sign of life."""
+    return await _replies(connections, options, troubles, 'ping')
+
+
+async def read_conf(connections: Connections, options: argparse.Namespace, troubles: list[Trouble]) -> Document:
+    """Return each worker's settings, without secrets."""
+    return await _replies(connections, options, troubles, 'conf')
+
+
+async def _replies(
+    connections: Connections, options: argparse.Namespace, troubles: list[Trouble], command: str
+) -> Document:
+    answers = await attempt(ask_workers(connections, options, command), troubles)
+    if answers is None:
+        return {'replies': None}
+    troubles += answers.troubles()
+    return {'replies': answers.done}
+
+
+async def read_active(connections: Connections, options: argparse.Namespace, troubles: list[Trouble]) -> Document:
+    """Return the e-mails being sent, and the jobs that are running."""
+    emails, jobs = await asyncio.gather(
+        attempt(connections.ask_postgres(partial(reports.read_active, limit=options.limit)), troubles),
+        attempt(connections.ask_redis(read_running), troubles),
+    )
+    return {'emails': emails, 'jobs': None if jobs is None else [asdict(job) for job in jobs]}
+
+
+def join_active(document: Document) -> None:
+    """Add to each e-mail how far it has come; without PostgreSQL, say what the workers say. Jobs: those without one."""
+    told = {
+        email.get('id'): {'worker': worker['worker'], 'phase': email.get('phase'), 'relay': email.get('relay')}
+        for worker in document['workers'] or ()
+        for email in worker['emails']
+    }
+    if document['emails'] is None and document['workers'] is not None:
+        document['emails'] = [{'id': email_id} for email_id in told]
+    for email in document['emails'] or ():
+        for part in ('worker', 'phase', 'relay'):
+            email.setdefault(part, told.get(email['id'], {}).get(part))
+    if document['jobs'] is not None:
+        document['jobs'] = [j for j in _with_workers(document) if j['function'] and j['function'] not in EMAIL_JOBS]
+
+
+async def read_scheduled(connections: Connections, options: argparse.Namespace, troubles: list[Trouble]) -> Document:
     """Return the e-mails with a time to come, and the deferred jobs that will wake a worker for them."""
     emails, jobs = await asyncio.gather(
-        attempt(connections.ask_postgres(partial(reports.read_scheduled, limit=limit)), troubles),
-        attempt(connections.ask_redis(partial(read_deferred, limit=limit)), troubles),
+        attempt(connections.ask_postgres(partial(reports.read_scheduled, limit=options.limit)), troubles),
+        attempt(connections.ask_redis(partial(read_deferred, limit=options.limit)), troubles),
     )
     total, rows = emails or (None, None)
     return {'total': total, 'emails': rows, 'jobs': None if jobs is None else [asdict(job) for job in jobs]}
 
 
-async def read_reserved(connections: Connections, _: int, troubles: list[Trouble]) -> Document:
+async def read_reserved(connections: Connections, _: argparse.Namespace, troubles: list[Trouble]) -> Document:
     """Return the jobs a worker has locked."""
     jobs = await attempt(connections.ask_redis(read_running), troubles)
     return {'jobs': None if jobs is None else [asdict(job) for job in jobs]}
 
 
-async def read_stats(connections: Connections, _: int, troubles: list[Trouble]) -> Document:
+def join_reserved(document: Document) -> None:
+    """Leave the jobs that are locked but not begun: their e-mail is not being sent yet."""
+    if document['jobs'] is None:
+        return
+    begun = {email.get('id') for worker in document['workers'] or () for email in worker['emails']}
+    document['jobs'] = [
+        job
+        for job in _with_workers(document)
+        if job['function'] is None or (job['function'] in EMAIL_JOBS and job['email_id'] not in begun)
+    ]
+
+
+def _with_workers(document: Document) -> list[Document]:
+    """Say of each locked job which worker says that it runs it."""
+    holders = {job.get('job_id'): w['worker'] for w in document['workers'] or () for job in w['jobs']}
+    return [job | {'worker': holders.get(job['job_id'])} for job in document['jobs']]
+
+
+async def read_query(connections: Connections, options: argparse.Namespace, troubles: list[Trouble]) -> Document:
+    """Return where jobs are, and what became of them."""
+
+    async def find(redis: ArqRedis) -> list[Document]:
+        queues = await find_queues(redis)
+        return [as_document(await read_job(redis, job_id, queues)) for job_id in dict.fromkeys(options.jobs)]
+
+    jobs = await attempt(connections.ask_redis(find), troubles)
+    for job in jobs or ():
+        if job['state'] == 'unknown':
+            remedy = '`python -m ops show ID` tells what became of an e-mail'
+            troubles.append(Trouble(f'there is no job {job["job_id"]}', remedy))
+    return {'jobs': jobs}
+
+
+def join_query(document: Document) -> None:
+    """Say which worker runs a job."""
+    if document['jobs'] is not None:
+        document['jobs'] = _with_workers(document)
+
+
+async def read_stats(connections: Connections, _: argparse.Namespace, troubles: list[Trouble]) -> Document:
     """Return counts and rates of attempts over the last hour and day, in all and by worker."""
     counts = await attempt(connections.ask_postgres(reports.count_attempts), troubles)
     if counts is None:
@@ -102,119 +220,31 @@ def rates(rows: Iterable[Mapping[str, Any]], span: str) -> Document:
     return totals | {'attempts': attempts, 'success_rate': success, 'failure_rate': failure}
 
 
-async def read_active_queues(_connections: Connections, _limit: int, _troubles: list[Trouble]) -> Document:
+async def read_nothing(_connections: Connections, _options: argparse.Namespace, _troubles: list[Trouble]) -> Document:
     """Return nothing more than the fleet."""
     return {}
 
 
+async def read_report(connections: Connections, _: argparse.Namespace, troubles: list[Trouble]) -> Document:
+    """Return versions of everything."""
+    return await read_software(connections, troubles)
+
+
 READERS: dict[str, Reader] = {
+    'ping': read_ping,
     'active': read_active,
-    'scheduled': read_scheduled,
     'reserved': read_reserved,
+    'scheduled': read_scheduled,
+    'registered': read_nothing,
+    'active_queues': read_nothing,
     'stats': read_stats,
-    'active_queues': read_active_queues,
+    'conf': read_conf,
+    'report': read_report,
+    'query_task': read_query,
 }
-
-
-def render(document: Document, console: Console) -> None:
-    """Print the tables of the parts that are known."""
-    match document['inspect']:
-        case 'active':
-            _render_active(document, console)
-        case 'scheduled':
-            _render_scheduled(document, console)
-        case 'reserved':
-            _render_jobs('Reserved jobs', document['jobs'], console)
-        case 'stats':
-            _render_stats(document, console)
-        case _:
-            _render_active_queues(document, console)
-
-
-def _render_active(document: Document, console: Console) -> None:
-    if document['emails'] is not None:
-        print_table(
-            console,
-            'Being sent',
-            ('id', 'type', 'attempt', 'since', 'worker', 'last relay', 'lease ends in'),
-            (
-                (e['id'], e['email_type'], f'{e["attempt"]} of {e["max_attempts"]}', f'{length(e["claimed_s"])} ago',
-                 e['worker'], e['last_relay'], length(e['lease_ends_in_s']))
-                for e in document['emails']
-            ),
-        )  # fmt: skip
-    elif document['workers'] is not None:
-        print_table(
-            console,
-            'Being sent, as the workers say',
-            ('worker', 'queue', 'e-mails'),
-            ((w['worker'], w['queue'], ', '.join(map(str, w['emails']))) for w in document['workers']),
-        )
-
-
-def _render_scheduled(document: Document, console: Console) -> None:
-    if document['emails'] is not None:
-        shown = len(document['emails'])
-        print_table(
-            console,
-            f'Scheduled e-mails ({shown} of {document["total"]})',
-            ('id', 'type', 'status', 'attempts', 'in', 'at'),
-            (
-                (e['id'], e['email_type'], e['status'], f'{e["attempts"]} of {e["max_attempts"]}',
-                 length(e['due_in_s']), e['next_retry_at'])
-                for e in document['emails']
-            ),
-        )  # fmt: skip
-    _render_jobs('Deferred jobs', document['jobs'], console)
-
-
-def _render_jobs(title: str, jobs: list[Document] | None, console: Console) -> None:
-    if jobs is not None:
-        print_table(
-            console,
-            title,
-            ('job', 'queue', 'function', 'e-mail', 'wanted at', 'tries', 'lock ends in'),
-            (
-                (j['job_id'], j['queue'], j['function'] or j['problem'], j['email_id'], j['wanted_at'], j['tries'],
-                 length(j['lock_ends_in_s']))
-                for j in jobs
-            ),
-        )  # fmt: skip
-
-
-def _render_stats(document: Document, console: Console) -> None:
-    outcomes = [outcome.value for outcome in Outcome]
-    if document['hour'] is not None:
-        spans = [('all', document)] + [(of['worker'], of) for of in document['by_worker']]
-        print_table(
-            console,
-            'Attempts',
-            ('worker', 'last', 'attempts', *outcomes, 'success', 'failure'),
-            (
-                (name, span, of[span]['attempts'], *(of[span][outcome] for outcome in outcomes),
-                 percent(of[span]['success_rate']), percent(of[span]['failure_rate']))
-                for name, of in spans
-                for span in ('hour', 'day')
-            ),
-        )  # fmt: skip
-    if document['workers'] is not None:
-        print_table(
-            console,
-            'Workers since their start',
-            ('worker', 'since', 'attempts', 'memory'),
-            (
-                (w['worker'], w['started_at'], outcomes_of(w['outcomes']), megabytes(w['rss_bytes']))
-                for w in document['workers']
-            ),
-        )
-
-
-def _render_active_queues(document: Document, console: Console) -> None:
-    if document['queues'] is not None:
-        print_table(
-            console,
-            'Queues by worker',
-            ('worker', 'queue'),
-            ((w['worker'], w['queue']) for w in document['workers']),
-        )
-        render_queues(document, console)
+ASKED_THEMSELVES = frozenset({'ping', 'conf'})
+JOINS: dict[str, Callable[[Document], None]] = {
+    'active': join_active,
+    'reserved': join_reserved,
+    'query_task': join_query,
+}

@@ -64,13 +64,19 @@ def render_workers(document: Document, console: Console) -> None:
     print_table(
         console,
         'Workers',
-        ('worker', 'queue', 'since', 'seen', 'sending', 'attempts', 'memory'),
+        ('worker', 'queue', 'state', 'up', 'seen', 'sending', 'e-mails/s', 'attempts', 'memory', 'version', 'settings'),
         (
-            (w['worker'], w['queue'], w['started_at'], f'{length(w["seen_ago_s"])} ago', len(w['emails']),
-             outcomes_of(w['outcomes']), megabytes(w['rss_bytes']))
+            (w['worker'], w['queue'], state_of(w), length(w['uptime_s']), f'{length(w["seen_ago_s"])} ago',
+             w['sending'], w['emails_per_s'], outcomes_of(w['outcomes']), megabytes(w['rss_bytes']), w['version'],
+             w['settings'])
             for w in workers
         ),
     )  # fmt: skip
+
+
+def state_of(worker: Document) -> str:
+    """Return a worker's state with its reasons."""
+    return ', '.join([worker['state'], *worker['paused']]) if worker['paused'] else str(worker['state'])
 
 
 def render_queues(document: Document, console: Console) -> None:

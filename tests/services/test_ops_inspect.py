@@ -6,7 +6,7 @@ from fleet.registry import RECORD_PREFIX, WORKERS_KEY
 from tests.services.ops_desk import closed_port, insert, ops, rendered, run
 
 RECORD = {'worker': 'mail-7@host:42', 'queue': 'arq:queue', 'started_at': '2026-01-01T00:00:00+00:00',
-          'emails': [7], 'outcomes': {'accepted': 3, 'deferred': 1}, 'rss_bytes': 2**26}  # fmt: skip
+          'emails': [{'id': 7, 'phase': 'data', 'relay': 'primary', 'started_at': 1.0}], 'outcomes': {'accepted': 3, 'deferred': 1}, 'rss_bytes': 2**26}  # fmt: skip
 
 
 async def register(redis):
@@ -35,8 +35,8 @@ async def test_inspect_active_without_postgresql_shows_what_the_workers_say(env,
     given = await run(env | {'DATABASE_URL': f'postgresql://127.0.0.1:{closed_port()}/mail'}, 'inspect', 'active')
     assert given.exit_status == 1
     assert [trouble.service for trouble in given.troubles] == ['PostgreSQL']
-    assert given.document['emails'] is None
-    assert [worker['emails'] for worker in given.document['workers']] == [[7]]
+    (email,) = given.document['emails']
+    assert (email['id'], email['worker'], email['phase'], email['relay']) == (7, 'mail-7@host:42', 'data', 'primary')
     assert 'mail-7@host:42' in rendered('inspect', given)
 
 

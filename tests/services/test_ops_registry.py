@@ -5,14 +5,14 @@ import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from fleet import registry
-from fleet.registry import RECORD_PREFIX, WORKERS_KEY, keep_registered, read_workers
+from fleet.registry import RECORD_PREFIX, WORKERS_KEY, Registrar, keep_registered, read_workers
 from tests.conftest import wait_until
 
 
 @contextlib.asynccontextmanager
 async def registered(redis, worker='mail-7@host:42', **told):
     told = {'queue': 'arq:queue', 'emails': [], 'outcomes': {}} | told
-    task = asyncio.create_task(keep_registered(redis, worker, lambda: told))
+    task = asyncio.create_task(keep_registered(redis, Registrar(worker, lambda: told)))
     try:
         yield told
     finally:
@@ -26,10 +26,10 @@ async def names(redis):
 
 
 async def test_registered_worker_is_read_back_as_it_described_itself(redis):
-    async with registered(redis, emails=[3, 4], outcomes={'accepted': 2}):
+    async with registered(redis, emails=[{'id': 3}, {'id': 4}], outcomes={'accepted': 2}):
         await wait_until(lambda: names(redis))
         (record,) = await read_workers(redis)
-    assert (record.worker, record.queue, record.emails) == ('mail-7@host:42', 'arq:queue', [3, 4])
+    assert (record.worker, record.queue, record.emails) == ('mail-7@host:42', 'arq:queue', [{'id': 3}, {'id': 4}])
     assert record.outcomes == {'accepted': 2}
     assert record.rss_bytes > 2**20
     assert 0 <= record.seen_ago_s < 5
@@ -50,11 +50,11 @@ async def test_record_comes_back_after_redis_was_emptied(redis, monkeypatch):
     async with registered(redis) as told:
         await wait_until(lambda: names(redis))
         started_at = (await read_workers(redis))[0].started_at
+        told['emails'] = [{'id': 9}]
         await redis.flushdb()
-        told['emails'] = [9]
         await wait_until(lambda: names(redis))
         (record,) = await read_workers(redis)
-        assert (record.emails, record.started_at) == ([9], started_at)
+        assert (record.emails, record.started_at) == ([{'id': 9}], started_at)
 
 
 async def test_registration_survives_an_outage_of_redis(redis, monkeypatch):

@@ -10,7 +10,7 @@ RECORD = {
     'worker': 'mail-7@host:42',
     'queue': 'arq:queue',
     'started_at': '2026-01-01T00:00:00+00:00',
-    'emails': [7, 8],
+    'emails': [{'id': 7}, {'id': 8}],
     'outcomes': {'accepted': 3},
     'rss_bytes': 64 * 2**20,
 }
@@ -153,7 +153,7 @@ async def test_status_with_postgresql_away_still_shows_workers_and_queues(env, r
     env |= {'DATABASE_URL': f'postgresql://mail:geheim@127.0.0.1:{port}/mail'}
     finished = await ops(env, 'status', '--json')
     assert finished.status == 1
-    assert finished.document['workers'][0]['emails'] == [7, 8]
+    assert finished.document['workers'][0]['emails'] == [{'id': 7}, {'id': 8}]
     assert finished.document['outbox'] is None
     (trouble,) = finished.document['troubles']
     assert (trouble['service'], trouble['place']) == ('PostgreSQL', f'127.0.0.1:{port}/mail')

@@ -1,0 +1,100 @@
+"""What operators have paused. PostgreSQL keeps it; workers hear of a change by NOTIFY and look themselves as well."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+import asyncpg
+
+CHANNEL = 'mail_switches_changed'
+
+
+class Kind(StrEnum):
+    """What can be paused."""
+
+    QUEUE = 'queue'
+    RELAY = 'relay'
+    EMAIL_TYPE = 'email_type'
+    CRON = 'cron'
+
+
+@dataclass(frozen=True, slots=True)
+class Switch:
+    """One thing that is paused. Without a switch, it runs."""
+
+    kind: Kind
+    name: str
+    reason: str | None
+    paused_at: datetime
+    paused_by: str
+
+
+READ_SWITCHES_SQL = 'SELECT kind, name, reason, paused_at, paused_by FROM mail_switches ORDER BY kind, name'
+
+
+async def read_switches(pool: asyncpg.Pool) -> list[Switch]:
+    """Return everything that is paused.
+
+    Raises:
+        asyncpg.PostgresError, OSError: connection or statement failure.
+    """
+    rows = await pool.fetch(READ_SWITCHES_SQL)
+    return [Switch(Kind(row['kind']), row['name'], row['reason'], row['paused_at'], row['paused_by']) for row in rows]
+
+
+NOTIFY_CHANGE_SQL = f"SELECT pg_notify('{CHANNEL}', '')"
+PAUSE_SQL = """
+INSERT INTO mail_switches (kind, name, reason, paused_by) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING RETURNING name
+"""
+
+
+async def pause(pool: asyncpg.Pool, kind: Kind, name: str, *, reason: str | None, by: str) -> bool:
+    """Pause something, for all workers, until it is resumed. Returns False when it was paused already.
+
+    Raises:
+        asyncpg.PostgresError, OSError: connection or statement failure.
+    """
+    async with pool.acquire() as conn, conn.transaction():
+        changed = await conn.fetchval(PAUSE_SQL, kind.value, name, reason, by) is not None
+        await conn.execute(NOTIFY_CHANGE_SQL)
+    return changed
+
+
+RESUME_SQL = 'DELETE FROM mail_switches WHERE kind = $1 AND name = $2 RETURNING name'
+
+
+async def resume(pool: asyncpg.Pool, kind: Kind, name: str) -> bool:
+    """Let something run again. Returns False when it was not paused.
+
+    Raises:
+        asyncpg.PostgresError, OSError: connection or statement failure.
+    """
+    async with pool.acquire() as conn, conn.transaction():
+        changed = await conn.fetchval(RESUME_SQL, kind.value, name) is not None
+        await conn.execute(NOTIFY_CHANGE_SQL)
+    return changed
+
+
+# The due index and the youngest rows: every type that matters now, without reading the whole table.
+EMAIL_TYPES_SQL = """
+SELECT DISTINCT email_type FROM (
+    (SELECT email_type::text AS email_type FROM outbound_emails
+     WHERE status IN ('pending', 'failed', 'uncertain') AND next_retry_at IS NOT NULL LIMIT 20000)
+    UNION ALL
+    (SELECT email_type::text FROM outbound_emails ORDER BY id DESC LIMIT 20000)
+) AS seen
+WHERE email_type IS NOT NULL ORDER BY email_type
+"""
+
+
+async def read_email_types(pool: asyncpg.Pool) -> list[str]:
+    """Return the e-mail types in use."""
+    return [row['email_type'] for row in await pool.fetch(EMAIL_TYPES_SQL)]
+
+
+DUTY_NAMES_SQL = 'SELECT DISTINCT duty FROM cron_runs ORDER BY duty'
+
+
+async def read_duty_names(pool: asyncpg.Pool) -> list[str]:
+    """Return the cron duties that ever ran."""
+    return [row['duty'] for row in await pool.fetch(DUTY_NAMES_SQL)]

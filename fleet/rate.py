@@ -1,0 +1,46 @@
+"""How many e-mails a worker may begin per second, when an operator said so."""
+
+import asyncio
+import time
+
+BURST_S = 0.1  # so much of a second's share may go at once; one e-mail always may
+LOOK_EVERY_S = 0.5  # how soon a waiting e-mail notices that the limit was changed
+
+
+class RateLimit:
+    """At most per_s e-mails a second, evenly spread; 0 is no limit, and costs nothing."""
+
+    def __init__(self) -> None:
+        self.per_s = 0.0
+        self._spent_until = 0.0  # what was begun so far uses up the limit until then
+
+    def set(self, per_s: float) -> None:
+        """Change the limit."""
+        self.per_s = per_s
+        self._spent_until = time.monotonic()
+
+    def allows(self, wanted: int) -> int:
+        """Return how many of the wanted e-mails may begin now."""
+        if not self.per_s:
+            return wanted
+        burst = max(1.0, self.per_s * BURST_S)
+        now = time.monotonic()
+        self._spent_until = max(self._spent_until, now - burst / self.per_s)
+        return max(0, min(wanted, int((now - self._spent_until) * self.per_s + 1e-6)))
+
+    def spend(self, begun: int) -> None:
+        """Count e-mails that began."""
+        if self.per_s:
+            self._spent_until += begun / self.per_s
+
+    def wait_s(self) -> float:
+        """Return how long until one more e-mail may begin."""
+        if not self.per_s:
+            return 0.0
+        return min(LOOK_EVERY_S, max(0.0, self._spent_until + 1 / self.per_s - time.monotonic()))
+
+    async def turn(self) -> None:
+        """Wait until one e-mail may begin, and count it."""
+        while not self.allows(1):  # noqa: ASYNC110 - what it waits for is the time
+            await asyncio.sleep(self.wait_s() + 0.001)
+        self.spend(1)

@@ -1,0 +1,104 @@
+"""Asking live workers: which ones, for how long, and what it means when some do not reply."""
+
+import argparse
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from typing import Any
+
+from arq.connections import ArqRedis
+
+from fleet.control import Asked, ask, choose
+from fleet.registry import WorkerRecord, read_told, read_workers
+from ops.answer import NOBODY_REPLIED, Document, Trouble
+from ops.connect import Connections
+
+
+def add_workers(parser: argparse.ArgumentParser) -> None:
+    """Give a command --worker and --timeout, Celery's -d and -t."""
+    parser.add_argument(
+        '-d', '--worker', '--destination', dest='workers', action='append', metavar='NAME',
+        help='only this worker; * stands for anything; may be repeated',
+    )  # fmt: skip
+    parser.add_argument(
+        '-t', '--timeout', type=wait_s, default=2.0, metavar='SECONDS', help='wait for replies (default 2)'
+    )
+
+
+def wait_s(text: str) -> float:
+    """Read how long to wait for replies."""
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0 < seconds <= 600:
+        raise argparse.ArgumentTypeError(f'{text!r} is no number of seconds up to 600')
+    return seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """What the workers said."""
+
+    asked: Asked
+    known: list[WorkerRecord]  # those that registered, and are meant
+    silent: list[str]  # registered and meant, but did not reply
+
+    @property
+    def done(self) -> list[Document]:
+        """What was done: each worker's name, and its answer's parts."""
+        return [{'worker': reply['worker'], **reply['done']} for reply in self.asked.replies if 'done' in reply]
+
+    @property
+    def refused(self) -> list[Document]:
+        """Who did not do it, and why."""
+        return [r for r in self.asked.replies if 'refused' in r]
+
+    def troubles(self) -> list[Trouble]:
+        """Judge silence and refusals."""
+        found = [Trouble(f'{r["worker"]}: {r["refused"]}', 'nothing was changed there') for r in self.refused]
+        if not self.asked.replies:
+            return [NOBODY_REPLIED]
+        if self.silent:
+            found.append(
+                Trouble(f'no reply from {", ".join(self.silent)}', 'wait longer with --timeout, or read its log')
+            )
+        return found
+
+
+async def ask_workers(
+    connections: Connections, options: argparse.Namespace, command: str, arguments: Mapping[str, Any] | None = None
+) -> Answers:
+    """Ask the workers that are meant."""
+    asking = partial(_ask, command=command, arguments=arguments, patterns=options.workers, timeout_s=options.timeout)
+    return await connections.ask_redis(asking)
+
+
+async def _ask(
+    redis: ArqRedis,
+    command: str,
+    arguments: Mapping[str, Any] | None,
+    patterns: Sequence[str] | None,
+    timeout_s: float,
+) -> Answers:
+    registered = await read_workers(redis)
+    names = [record.worker for record in registered]
+    wanted = None if patterns is None else choose(patterns, names)
+    asked = await ask(redis, command, arguments, workers=wanted, timeout_s=timeout_s)
+    replied = {reply['worker'] for reply in asked.replies}
+    meant = [record for record in registered if wanted is None or record.worker in wanted]
+    return Answers(asked, meant, [record.worker for record in meant if record.worker not in replied])
+
+
+async def read_live(connections: Connections, options: argparse.Namespace) -> Answers:
+    """Ask the workers what they are doing; those that do not reply in time are shown as they last registered."""
+    answers = await ask_workers(connections, options, 'describe')
+    told = {d['worker']: record for d in answers.done if (record := read_told(d)) is not None}
+    known = {record.worker: replace(record) for record in answers.known} | told
+    return replace(answers, known=[known[name] for name in sorted(known)])
+
+
+def as_documents(records: Sequence[WorkerRecord]) -> list[Document]:
+    """Return records for a document."""
+    return [asdict(record) for record in records]

@@ -1,0 +1,192 @@
+"""The tables of `ops inspect`."""
+
+from collections.abc import Callable
+from typing import Any
+
+from rich.console import Console
+
+from mail.outcome import Outcome
+from ops.answer import Document
+from ops.live import outcomes_of, render_queues, render_workers
+from ops.output import length, megabytes, percent, print_table
+from ops.result import render_job
+
+
+def render(document: Document, console: Console) -> None:
+    """Print the tables of the parts that are known."""
+    TABLES[document['inspect']](document, console)
+
+
+def _render_ping(document: Document, console: Console) -> None:
+    if document['replies'] is not None:
+        print_table(console, 'Replies', ('worker', ''), ((r['worker'], 'pong') for r in document['replies']))
+
+
+def _render_active(document: Document, console: Console) -> None:
+    if document['emails'] is not None:
+        print_table(
+            console,
+            'Being sent',
+            ('id', 'type', 'attempt', 'since', 'worker', 'phase', 'relay', 'last relay', 'lease ends in'),
+            (
+                (e['id'], e.get('email_type'), _attempt(e), _ago(e.get('claimed_s')), e['worker'], e['phase'],
+                 e['relay'], e.get('last_relay'), length(e.get('lease_ends_in_s')))
+                for e in document['emails']
+            ),
+        )  # fmt: skip
+    if document['jobs']:
+        _render_jobs('Other jobs that run', document['jobs'], console)
+
+
+def _attempt(email: Document) -> str | None:
+    return f'{email["attempt"]} of {email["max_attempts"]}' if 'attempt' in email else None
+
+
+def _ago(seconds: float | None) -> str | None:
+    return None if seconds is None else f'{length(seconds)} ago'
+
+
+def _render_reserved(document: Document, console: Console) -> None:
+    _render_jobs('Reserved jobs', document['jobs'], console)
+
+
+def _render_scheduled(document: Document, console: Console) -> None:
+    if document['emails'] is not None:
+        shown = len(document['emails'])
+        print_table(
+            console,
+            f'Scheduled e-mails ({shown} of {document["total"]})',
+            ('id', 'type', 'status', 'attempts', 'in', 'at'),
+            (
+                (e['id'], e['email_type'], e['status'], f'{e["attempts"]} of {e["max_attempts"]}',
+                 length(e['due_in_s']), e['next_retry_at'])
+                for e in document['emails']
+            ),
+        )  # fmt: skip
+    _render_jobs('Deferred jobs', document['jobs'], console)
+
+
+def _render_jobs(title: str, jobs: list[Document] | None, console: Console) -> None:
+    if jobs is not None:
+        print_table(
+            console,
+            title,
+            ('job', 'queue', 'function', 'e-mail', 'wanted at', 'tries', 'lock ends in', 'worker'),
+            (
+                (j['job_id'], j['queue'], j['function'] or j['problem'], j['email_id'], j['wanted_at'], j['tries'],
+                 length(j['lock_ends_in_s']), j.get('worker'))
+                for j in jobs
+            ),
+        )  # fmt: skip
+
+
+def _render_stats(document: Document, console: Console) -> None:
+    outcomes = [outcome.value for outcome in Outcome]
+    if document['hour'] is not None:
+        spans = [('all', document)] + [(of['worker'], of) for of in document['by_worker']]
+        print_table(
+            console,
+            'Attempts',
+            ('worker', 'last', 'attempts', *outcomes, 'success', 'failure'),
+            (
+                (name, span, of[span]['attempts'], *(of[span][outcome] for outcome in outcomes),
+                 percent(of[span]['success_rate']), percent(of[span]['failure_rate']))
+                for name, of in spans
+                for span in ('hour', 'day')
+            ),
+        )  # fmt: skip
+    if document['workers'] is not None:
+        print_table(
+            console,
+            'Workers since their start',
+            ('worker', 'up', 'attempts', 'jobs', 'e-mails/s', 'at once', 'limit', 'memory', 'loop lag', 'version',
+             'settings'),
+            (
+                (w['worker'], length(w['uptime_s']), outcomes_of(w['outcomes']), outcomes_of(w['jobs_done']),
+                 w['emails_per_s'], w['concurrency'].get('emails'), _limit(w), megabytes(w['rss_bytes']),
+                 f'{w["loop_lag_ms"]:.0f} ms', w['version'], w['settings'])
+                for w in document['workers']
+            ),
+        )  # fmt: skip
+
+
+def _limit(worker: Document) -> str:
+    return f'{worker["rate_limit_per_s"]:g}/s' if worker['rate_limit_per_s'] else 'none'
+
+
+def _render_active_queues(document: Document, console: Console) -> None:
+    if document['queues'] is not None:
+        print_table(
+            console,
+            'Queues by worker',
+            ('worker', 'queue', 'state'),
+            ((w['worker'], w['queue'], w['state']) for w in document['workers']),
+        )
+        render_queues(document, console)
+
+
+def _render_registered(document: Document, console: Console) -> None:
+    for worker in document['workers'] or ():
+        print_table(console, f'{worker["worker"]} runs', ('function',), ((name,) for name in worker['functions']))
+        print_table(
+            console,
+            f'{worker["worker"]} runs in time',
+            ('duty', 'every', 'a missed run'),
+            ((d.get('name'), length(d.get('every_s')), d.get('missed')) for d in worker['duties']),
+        )
+
+
+def _render_conf(document: Document, console: Console) -> None:
+    """Print each configuration once, with the workers that have it; what differs first."""
+    groups: list[tuple[dict[str, Any], list[str]]] = []
+    for reply in document['replies'] or ():
+        conf = {name: value for name, value in reply.items() if name != 'worker'}
+        names = next((names for other, names in groups if other == conf), None)
+        if names is None:
+            groups.append((conf, [reply['worker']]))
+        else:
+            names.append(reply['worker'])
+    if len(groups) > 1:
+        variables = sorted({name for conf, _ in groups for name in conf})
+        differing = [name for name in variables if len({str(conf.get(name)) for conf, _ in groups}) > 1]
+        print_table(
+            console,
+            'Workers with different settings',
+            ('variable', *(names[0] for _, names in groups)),
+            ((name, *(_value(conf.get(name)) for conf, _ in groups)) for name in differing),
+        )
+    for conf, names in groups:
+        print_table(
+            console, f'Settings of {", ".join(names)}', ('variable', 'value'), ((n, _value(conf[n])) for n in conf)
+        )
+
+
+def _value(value: Any) -> Any:
+    return ', '.join(map(str, value)) if isinstance(value, list) else value
+
+
+def _render_report(document: Document, console: Console) -> None:
+    print_table(console, 'Software', ('', ''), document['software'].items())
+    print_table(console, 'Servers', ('', ''), document['servers'].items())
+    if document['workers'] is not None:
+        render_workers(document, console)
+        render_queues(document, console)
+
+
+def _render_query(document: Document, console: Console) -> None:
+    for job in document['jobs'] or ():
+        render_job(job, console)
+
+
+TABLES: dict[str, Callable[[Document, Console], None]] = {
+    'ping': _render_ping,
+    'active': _render_active,
+    'reserved': _render_reserved,
+    'scheduled': _render_scheduled,
+    'registered': _render_registered,
+    'active_queues': _render_active_queues,
+    'stats': _render_stats,
+    'conf': _render_conf,
+    'report': _render_report,
+    'query_task': _render_query,
+}

@@ -5,6 +5,7 @@ database's clock.
 """
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 
 import asyncpg
@@ -201,6 +202,39 @@ FROM outbound_emails WHERE id = ANY($1::bigint[])
 async def read_states(pool: asyncpg.Pool, email_ids: Sequence[int]) -> dict[int, Row]:
     """Return what decides whether an operator may change these e-mails; unknown ids are missing."""
     return {row['id']: dict(row) for row in await pool.fetch(STATES_SQL, email_ids)}
+
+
+# The due index in its own order. What is suspect or over does not stand in anybody's way.
+AHEAD_SQL = """
+SELECT (
+    SELECT count(*) FROM outbound_emails
+    WHERE status IN ('pending', 'failed', 'uncertain') AND next_retry_at IS NOT NULL AND next_retry_at <= now()
+      AND (status = 'pending' OR attempts < max_attempts) AND lost_attempts = 0
+      AND (expires_at IS NULL OR expires_at > now()) AND (priority, next_retry_at) < ($1::smallint, $2::timestamptz)
+) AS ahead, (
+    SELECT count(*) FROM email_attempts WHERE started_at > now() - interval '1 minute' AND outcome <> 'released'
+) AS last_minute
+"""
+
+
+async def read_ahead(pool: asyncpg.Pool, priority: int, due_at: datetime) -> Row:
+    """Count the due e-mails that a sweep takes before one of this priority and time, and the last minute's attempts."""
+    (row,) = await pool.fetch(AHEAD_SQL, priority, due_at)
+    return dict(row)
+
+
+TEMPLATE_SQL = """
+SELECT id::text AS id, name, octet_length(subject) AS subject_bytes, octet_length(body_text) AS body_text_bytes,
+    octet_length(body_html) AS body_html_bytes, CASE WHEN $2 THEN subject END AS subject,
+    CASE WHEN $2 THEN body_text END AS body_text, CASE WHEN $2 THEN body_html END AS body_html
+FROM email_templates WHERE id::text = $1
+"""
+
+
+async def read_template(pool: asyncpg.Pool, template_id: str, *, with_content: bool) -> Row | None:
+    """Return a template: id, name, the sizes of its parts; the parts themselves only with_content."""
+    row = await pool.fetchrow(TEMPLATE_SQL, template_id, with_content)
+    return dict(row) if row else None
 
 
 async def read_attachments(mongo: Mongo, content_id: str) -> list[Row]:

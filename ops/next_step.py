@@ -1,9 +1,11 @@
 """In one sentence: what happens to an e-mail next, and who must do something if nothing does."""
 
-from collections.abc import Mapping
+import time
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
+from fleet.registry import WorkerRecord
 from ops.output import cell, length
 
 
@@ -20,6 +22,33 @@ def next_step(email: Mapping[str, Any], *, has_worker: bool | None) -> str:
     return sentence
 
 
+def where_now(email: Mapping[str, Any], workers: Iterable[WorkerRecord]) -> dict[str, Any] | None:
+    """Return worker, phase, relay and since_s of the attempt that is being made, as the worker tells; or None."""
+    for worker in workers:
+        for told in worker.emails:
+            if isinstance(told, dict) and told.get('id') == email['id']:
+                since_s = told.get('started_at')
+                return {
+                    'worker': worker.worker,
+                    'phase': told.get('phase'),
+                    'relay': told.get('relay'),
+                    'since_s': max(0.0, time.time() - since_s) if isinstance(since_s, int | float) else None,
+                    'told_s': worker.seen_ago_s,
+                }
+    return None
+
+
+def tries_again(email: Mapping[str, Any]) -> bool:
+    """Whether an attempt follows by itself."""
+    match email['status']:
+        case 'pending':
+            return True
+        case 'failed' | 'uncertain':
+            return email['next_retry_at'] is not None and email['attempts'] < email['max_attempts']
+        case _:
+            return False
+
+
 def _next(email: Mapping[str, Any]) -> tuple[str, bool]:
     """Return the sentence, and whether a worker must be alive for it to come true."""
     again = f'`python -m ops retry {email["id"]}` sends it again.'
@@ -32,19 +61,15 @@ def _next(email: Mapping[str, Any]) -> tuple[str, bool]:
             return f'Nothing: it was cancelled; {again}', False
         case 'sending':
             return _sending(email), True
-        case 'failed' if not _tries_again(email):
+        case 'failed' if not tries_again(email):
             return f'Nothing: it is dead ({email["dead_reason"] or "no attempt is left"}); {again}', False
-        case 'uncertain' if not _tries_again(email):
+        case 'uncertain' if not tries_again(email):
             return (
                 'It waits for you: the relay may have delivered it or not. '
                 f'Look for {email["message_id"]} in its log; {again}'
             ), False
         case _:
             return _waiting(email), True
-
-
-def _tries_again(email: Mapping[str, Any]) -> bool:
-    return email['next_retry_at'] is not None and email['attempts'] < email['max_attempts']
 
 
 def _sending(email: Mapping[str, Any]) -> str:

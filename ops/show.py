@@ -5,15 +5,17 @@ import asyncio
 from functools import partial
 from typing import Any
 
+from arq.connections import ArqRedis
 from rich.console import Console
 
 from db import reports
+from fleet.registry import WorkerRecord, read_workers
 from ops.answer import Answer, Document, Trouble, TroubleError
 from ops.arguments import add_json, email_id
 from ops.connect import Connections, attempt
 from ops.live import has_worker
-from ops.next_step import next_step
-from ops.output import cell, hide_addresses, hide_recipient, print_table
+from ops.next_step import next_step, where_now
+from ops.output import cell, hide_addresses, hide_recipient, length, print_table
 
 HELP = 'one e-mail: its row, its attempts, its attachments, and what happens next'
 
@@ -37,19 +39,36 @@ async def run(connections: Connections, options: argparse.Namespace) -> Answer:
     if email is None:
         raise TroubleError(Trouble(f'there is no e-mail {options.id}', 'see `python -m ops failed` for ids'))
     troubles: list[Trouble] = []
-    attempts, alive, attachments = await asyncio.gather(
+    attempts, template, fleet, attachments = await asyncio.gather(
         connections.ask_postgres(partial(reports.read_attempts, email_id=options.id)),
-        attempt(connections.ask_redis(has_worker), troubles),
+        _read_template(connections, email['template_id'], with_content=options.content),
+        attempt(connections.ask_redis(_read_alive), troubles),
         _read_attachments(connections, email['content_id'], troubles),
     )
+    workers, alive = fleet or ([], None)
     step = next_step(email, has_worker=alive)
+    now = where_now(email, workers) if email['status'] == 'sending' else None
     for name in ('read_at',) if options.content else ('read_at', *CONTENT):
         del email[name]
     if not options.show_recipients:
         _hide(email)
         for made in attempts:
             _hide(made)
-    return Answer({'email': email, 'attempts': attempts, 'attachments': attachments, 'next': step}, troubles)
+    document = {'email': email, 'attempts': attempts, 'template': template, 'attachments': attachments, 'now': now}
+    return Answer(document | {'next': step}, troubles)
+
+
+async def _read_alive(redis: ArqRedis) -> tuple[list[WorkerRecord], bool]:
+    workers = await read_workers(redis)
+    return workers, bool(workers) or await has_worker(redis)
+
+
+async def _read_template(connections: Connections, template_id: str | None, *, with_content: bool) -> Document | None:
+    """Return the template; one that does not exist has only its id."""
+    if template_id is None:
+        return None
+    reading = partial(reports.read_template, template_id=template_id, with_content=with_content)
+    return await connections.ask_postgres(reading) or {'id': template_id, 'missing': True}
 
 
 async def _read_attachments(
@@ -91,6 +110,9 @@ def render(document: Document, console: Console) -> None:
             for a in document['attempts']
         ),
     )  # fmt: skip
+    if template := document['template']:
+        rows = [(name.replace('_', ' '), value) for name, value in template.items() if value is not None]
+        print_table(console, 'Template', ('', ''), rows)
     if document['attachments'] is not None:
         print_table(
             console,
@@ -103,4 +125,10 @@ def render(document: Document, console: Console) -> None:
             console.print(f'{name}:', style='bold')
             console.print('\n'.join(map(cell, email[name].splitlines())))
             console.print()
+    if now := document['now']:
+        rows = [('worker', now['worker']), ('phase', now['phase']), ('relay', now['relay']),
+                ('since', length(now['since_s'])), ('told', f'{length(now["told_s"])} ago')]  # fmt: skip
+        print_table(console, 'Now', ('', ''), rows)
     console.print(cell(document['next']))
+    if email['status'] not in ('sent', 'cancelled'):
+        console.print(f'`python -m ops explain {email["id"]}` says what stands in its way.')

@@ -1,0 +1,175 @@
+"""What stands between an e-mail that waits and its next attempt, and what to do about each. Facts in, sentences out."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from db.switches import Kind, Switch
+from fleet.registry import WorkerRecord
+from ops.output import cell, hide_addresses, length
+
+Email = Mapping[str, Any]  # a row of db.reports.read_email
+
+
+@dataclass(frozen=True, slots=True)
+class Obstacle:
+    """One reason, and what to do; no remedy when it goes by itself."""
+
+    what: str
+    remedy: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What is known besides the row. None: nobody could be asked."""
+
+    workers: Sequence[WorkerRecord] | None = None
+    anybody_alive: bool | None = None
+    switches: Sequence[Switch] = ()
+    recipients: Sequence[str] = ()
+    unreadable: str | None = None  # why the recipient field cannot be read
+    suppressed: Mapping[str, str] = field(default_factory=dict)
+    template_missing: bool = False
+    content_missing: bool = False
+    content_unknown: bool = False  # MongoDB does not answer
+    ahead: int = 0
+    last_minute: int = 0  # attempts of all workers
+    services_down: Mapping[str, str | None] = field(default_factory=dict)  # of the last check, with the error
+
+
+def obstacles(email: Email, facts: Facts) -> list[Obstacle]:
+    """Return what keeps an e-mail that will be tried again from being tried now, the gravest first."""
+    return [
+        *_nobody(facts),
+        *_paused(email, facts),
+        *_no_relay(facts),
+        *_content(email, facts),
+        *_recipients(facts),
+        *_suspect(email),
+        *_queue(email, facts),
+    ]
+
+
+def _nobody(facts: Facts) -> Iterator[Obstacle]:
+    if facts.anybody_alive is False:
+        yield Obstacle('No worker replies.', 'Start one with `arq worker.WorkerSettings`, or read its log.')
+
+
+RESUME = {
+    Kind.EMAIL_TYPE: 'resume its type with `python -m ops control`',
+    Kind.QUEUE: 'resume the queue with `python -m ops control`',
+    Kind.RELAY: '`python -m ops relay resume {}`',
+}
+
+
+def _paused(email: Email, facts: Facts) -> Iterator[Obstacle]:
+    for switch in facts.switches:
+        if switch.kind is Kind.EMAIL_TYPE and switch.name == email['email_type']:
+            yield Obstacle(f'E-mails of its type {_paused_by(switch)}.', _sentence(RESUME[Kind.EMAIL_TYPE]))
+    workers = facts.workers or ()
+    if workers and all(worker.state != 'running' for worker in workers):
+        why = dict.fromkeys(reason for worker in workers for reason in worker.paused)
+        paused = '; '.join(why) or ', '.join(sorted({worker.state for worker in workers}))
+        yield Obstacle(f'No worker takes anything now: {paused}.', 'Resume them, or start another.')
+
+
+def _paused_by(switch: Switch) -> str:
+    because = f' ({switch.reason})' if switch.reason else ''
+    return f'{switch.name} are paused by {switch.paused_by} since {cell(switch.paused_at)}{because}'
+
+
+def _no_relay(facts: Facts) -> Iterator[Obstacle]:
+    told = [relay for worker in facts.workers or () for relay in worker.relays]
+    if not told:
+        for name, error in facts.services_down.items():
+            if name.startswith('smtp_'):
+                yield Obstacle(f'The relay {name.removeprefix("smtp_")} did not answer the last check: {error}.')
+        return
+    by_name: dict[str, list[Mapping[str, Any]]] = {}
+    for relay in told:
+        by_name.setdefault(str(relay.get('name')), []).append(relay)
+    stuck = {name: seen for name, seen in by_name.items() if all(relay.get('state') != 'ready' for relay in seen)}
+    for name, seen in stuck.items():
+        first = seen[0]
+        if first.get('state') == 'paused':
+            switch = next((s for s in facts.switches if s.kind is Kind.RELAY and s.name == name), None)
+            by = f' by {switch.paused_by}' if switch else ''
+            what, remedy = f'is paused{by}', _sentence(RESUME[Kind.RELAY].format(name))
+        else:
+            error = hide_addresses(first.get('last_error')) or 'it failed'
+            what = f'cools down for {length(_number(first.get("retry_in_s")))}: {error}'
+            remedy = 'See why it does not answer; `python -m ops doctor` tries it.'
+        others = '' if len(stuck) == len(by_name) else ' The other relay is used.'
+        yield Obstacle(f'The relay {name} {what}.{others}', None if others else remedy)
+
+
+def _content(email: Email, facts: Facts) -> Iterator[Obstacle]:
+    dead = 'The next attempt ends for good (render)'
+    if facts.template_missing:
+        yield Obstacle(f'Its template {email["template_id"]} does not exist. {dead}.', 'Create the template before.')
+    if facts.content_missing:
+        yield Obstacle(f'Its attachments {email["content_id"]} are not in MongoDB. {dead}.', 'Store them before.')
+    if facts.content_unknown:
+        yield Obstacle(
+            'MongoDB does not answer, and it has attachments: it waits, which costs no attempt.', 'Start it.'
+        )
+    if facts.unreadable:
+        yield Obstacle(f'Its recipient cannot be read: {facts.unreadable}. {dead}.', 'Correct the column `recipient`.')
+
+
+def _recipients(facts: Facts) -> Iterator[Obstacle]:
+    if not facts.suppressed:
+        return
+    reasons = '; '.join(dict.fromkeys(facts.suppressed.values()))
+    who = 'Every recipient' if len(facts.suppressed) == len(facts.recipients) else 'A recipient'
+    remedy = '`python -m ops suppress rm ADDRESS` takes an address off the list.'
+    yield Obstacle(f'{who} is on the list of those who get no mail: {reasons}.', remedy)
+
+
+def _suspect(email: Email) -> Iterator[Obstacle]:
+    if email['lost_attempts']:
+        yield Obstacle(
+            f'{email["lost_attempts"]} of 3 workers were lost with it in a row. In case it is what kills them, such '
+            'mail is sent apart from all other, ten at a time and then one by one; after the third it is dead (poison).'
+        )
+
+
+def _queue(email: Email, facts: Facts) -> Iterator[Obstacle]:
+    if not facts.ahead or not is_due(email):
+        return
+    at_rate = ''
+    if facts.last_minute:
+        at_rate = f"; at the last minute's rate that is {length(facts.ahead * 60 / facts.last_minute)}"
+    yield Obstacle(f'{facts.ahead} e-mails are due before it{at_rate}.')
+
+
+def is_due(email: Email) -> bool:
+    """Whether its time has come."""
+    due_at: datetime | None = email['next_retry_at']
+    return due_at is None or due_at <= email['read_at']
+
+
+def _number(value: Any) -> float:
+    return float(value) if isinstance(value, int | float) else 0.0
+
+
+def _sentence(text: str) -> str:
+    return f'{text[0].upper()}{text[1:]}.'
+
+
+# What a dead e-mail's dead_reason means, and what to do before it is sent again.
+DEAD = {
+    'rejected': ('The relay refused it for good', 'Correct the address, or ask the relay, before it is sent again.'),
+    'render': ('It could not be made into a message', 'Correct its row, template or attachments first.'),
+    'exhausted': ('Every attempt failed', 'See what the relay said; it may work now.'),
+    'poison': ('Three workers in a row were lost while they sent it', "Read those workers' logs first."),
+    'given up': ('An operator gave it up', None),
+}
+
+
+def why_dead(email: Email) -> Obstacle:
+    """Say why a failed e-mail gets no further attempt."""
+    what, remedy = DEAD.get(email['dead_reason'] or 'exhausted', (email['dead_reason'], None))
+    said = hide_addresses(email['last_error'] or email['smtp_response'])
+    return Obstacle(f'{what}{f": {said}" if said else ""}.', remedy)

@@ -1,0 +1,68 @@
+-- Who may do what in the mail's tables, for people who want each program to have no more rights than it needs. Run it in
+-- the application's database, as the tables' owner or as superuser, after every `python -m db.migrate`:
+--
+--     psql -d app -1 -v ON_ERROR_STOP=1 -f deploy/postgresql-roles.sql
+--
+-- It may be run again at any time and then sets exactly these rights. Nobody can log in before a password is set:
+-- `\password email_worker`, or peer or certificate authentication in pg_hba.conf. Migrations are the owner's alone.
+
+DO $roles$
+DECLARE
+    role text;
+    sequence text;
+BEGIN
+    FOREACH role IN ARRAY ARRAY['email_worker', 'email_web', 'email_readonly', 'email_producer'] LOOP
+        IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = role) THEN
+            EXECUTE format('CREATE ROLE %I LOGIN', role);
+        END IF;
+        EXECUTE format('REVOKE ALL ON ALL TABLES IN SCHEMA public FROM %I', role);
+        EXECUTE format('REVOKE ALL ON ALL SEQUENCES IN SCHEMA public FROM %I', role);
+        EXECUTE format('GRANT CONNECT ON DATABASE %I TO %I', current_database(), role);
+        EXECUTE format('GRANT USAGE ON SCHEMA public TO %I', role);
+    END LOOP;
+    -- An adopted table's ids come from a sequence of another name, or from an identity, which needs no right.
+    sequence := pg_get_serial_sequence('outbound_emails', 'id');
+    IF sequence IS NOT NULL THEN
+        EXECUTE format('GRANT USAGE ON SEQUENCE %s TO email_producer, email_web', sequence);
+    END IF;
+    sequence := pg_get_serial_sequence('service_health', 'id');
+    IF sequence IS NOT NULL THEN
+        EXECUTE format('GRANT USAGE ON SEQUENCE %s TO email_worker', sequence);
+    END IF;
+END
+$roles$;
+
+-- The worker reads mail and writes what became of it. It can neither queue mail nor change whom it goes to or what it
+-- says. It deletes what is past its retention.
+GRANT SELECT, DELETE ON outbound_emails TO email_worker;
+GRANT UPDATE (status, attempts, max_attempts, next_retry_at, expires_at, sent_at, last_attempt_at, updated_at,
+    message_id, message_date, claim_token, claimed_by, claimed_at, lease_expires_at, lost_attempts,
+    relay, smtp_code, smtp_response, enhanced_code, last_error, dead_reason, recipient_outcomes)
+    ON outbound_emails TO email_worker;
+GRANT SELECT, INSERT, DELETE ON email_attempts TO email_worker;
+GRANT SELECT ON email_templates, mail_switches, email_suppressions, _pogo_migration TO email_worker;
+GRANT SELECT, INSERT, UPDATE, DELETE ON cron_runs TO email_worker;
+GRANT SELECT, INSERT, DELETE ON service_health TO email_worker;
+-- Of sessions and tokens it sees when they end, not whose they are.
+GRANT SELECT (created_at, expires_at), DELETE ON sessions, refresh_tokens TO email_worker;
+
+-- The operators' desk: the web page, and `python -m ops` where it changes something. It reads everything about mail,
+-- lets mail be sent again or not at all, pauses, suppresses, and queues test mail.
+GRANT SELECT ON outbound_emails, email_attempts, email_templates, mail_switches, email_suppressions, cron_runs,
+    service_health, _pogo_migration TO email_web;
+GRANT UPDATE (status, max_attempts, next_retry_at, expires_at, sent_at, updated_at, lost_attempts, last_error,
+    dead_reason, idempotency_key) ON outbound_emails TO email_web;
+GRANT INSERT, DELETE ON mail_switches TO email_web;
+GRANT INSERT, UPDATE, DELETE ON email_suppressions TO email_web;
+
+-- A look, and nothing else: `python -m ops status`, failed, show. Recipients and bodies are personal data.
+GRANT SELECT ON outbound_emails, email_attempts, email_templates, mail_switches, email_suppressions, cron_runs,
+    service_health, _pogo_migration TO email_readonly;
+ALTER ROLE email_readonly SET default_transaction_read_only = on;
+
+-- An application that queues mail, by queue_email or by plain INSERT, and reads nothing back but ids and its own keys.
+-- (ON CONFLICT, which makes a repeated key return the first id, wants the right to update the key.)
+GRANT INSERT (recipient, subject, body_text, body_html, email_type, template_id, template_data, headers, content_id,
+    priority, status, max_attempts, next_retry_at, expires_at, user_id, organization_id, idempotency_key, created_at,
+    updated_at) ON outbound_emails TO email_producer, email_web;
+GRANT SELECT (id, organization_id, idempotency_key), UPDATE (idempotency_key) ON outbound_emails TO email_producer;

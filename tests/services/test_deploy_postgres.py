@@ -1,0 +1,209 @@
+"""deploy/postgresql-roles.sql on a real server: every role can do its work, and is refused what is not."""
+
+import signal
+from urllib.parse import urlsplit, urlunsplit
+
+import asyncpg
+import pytest
+
+from db.outbox import queue_email
+from tests.conftest import ROOT, wait_until
+from tests.services.ops_desk import insert, run
+from tests.services.test_sql import statements
+
+PASSWORD = 'loopback'
+ROLES = ('email_worker', 'email_web', 'email_readonly', 'email_producer')
+NOT_MAIL = {'sessions', 'refresh_tokens'}
+
+# Modules whose statements are those of the worker, and what in them is not.
+WORKERS_MODULES = {'claims', 'leases', 'content', 'cron_runs', 'health', 'schema', 'sessions', 'transitions', 'wakeups'}
+DESKS_MODULES = {'reports', 'ages', 'attempts', 'selection', 'switches', 'suppressions', 'cancellation', 'schema'}
+CHANGES = {'RETRY_SQL', 'MARK_SENT_SQL', 'GIVE_UP_SQL', 'CANCEL_SQL'}
+WRITES = {'ADD_SQL', 'REMOVE_SQL', 'PAUSE_SQL', 'RESUME_SQL', *CHANGES}
+
+
+@pytest.fixture
+async def granted(database):
+    """A database with the roles; a function that gives a role's address."""
+    conn = await asyncpg.connect(database.dsn)
+    sql = (ROOT / 'deploy/postgresql-roles.sql').read_text()
+    await conn.execute(sql)
+    await conn.execute('GRANT SELECT, DELETE ON outbound_emails TO email_producer')
+    async with conn.transaction():
+        await conn.execute(sql)  # may be run again, and then takes back what somebody gave
+    for role in ROLES:
+        await conn.execute(f"ALTER ROLE {role} PASSWORD '{PASSWORD}'")
+    await conn.close()
+
+    def address(role):
+        place = urlsplit(database.dsn)
+        return urlunsplit(place._replace(netloc=f'{role}:{PASSWORD}@{place.hostname}:{place.port}'))
+
+    return address
+
+
+@pytest.fixture
+async def as_role(granted):
+    opened = []
+
+    async def connect(role):
+        opened.append(await asyncpg.connect(granted(role)))
+        return opened[-1]
+
+    yield connect
+    for conn in opened:
+        await conn.close()
+
+
+async def refused(conn, found):
+    """The statements this connection may not run. Permissions are checked when a plan is explained."""
+    names = []
+    for name, sql in found.items():
+        count = len((await conn.prepare(sql)).get_parameters())
+        nulls = f'({", ".join(["NULL"] * count)})' if count else ''
+        await conn.execute(f'PREPARE checked AS {sql}')
+        try:
+            await conn.execute(f'EXPLAIN EXECUTE checked{nulls}')
+        except asyncpg.InsufficientPrivilegeError:
+            names.append(name)
+        finally:
+            await conn.execute('DEALLOCATE checked')
+    return names
+
+
+def select(wanted):
+    return {name: sql for name, sql in statements().items() if wanted(*name.split('.')[1:])}
+
+
+async def test_worker_may_run_every_statement_of_its_jobs(as_role):
+    found = select(lambda module, _: module in WORKERS_MODULES) | select(lambda _, name: name == 'READ_SWITCHES_SQL')
+    assert len(found) > 20
+    assert await refused(await as_role('email_worker'), found) == []
+
+
+async def test_desk_may_run_every_statement_of_the_operators_commands(as_role):
+    found = select(lambda module, name: module in DESKS_MODULES or name in CHANGES or name == 'QUEUE_SQL')
+    assert {'db.transitions.RETRY_SQL', 'db.suppressions.ADD_SQL', 'db.outbox.QUEUE_SQL'} <= set(found)
+    assert await refused(await as_role('email_web'), found) == []
+
+
+async def test_reader_may_run_every_statement_that_reads_and_none_that_writes(as_role):
+    conn = await as_role('email_readonly')
+    found = select(lambda module, _: module in DESKS_MODULES)
+    writing = {name for name in found if name.rpartition('.')[2] in WRITES}
+    assert set(await refused(conn, found)) == writing
+    with pytest.raises(asyncpg.ReadOnlySQLTransactionError):
+        await conn.execute('CREATE TEMP TABLE t ()')
+
+
+async def test_producer_queues_mail_and_repeats_a_key_but_reads_nobodys_mail(as_role, pool):
+    conn = await as_role('email_producer')
+    ids = []
+    for _ in range(2):
+        async with conn.transaction():
+            ids.append(
+                await queue_email(
+                    conn, recipient='a@example.com', subject='s', body_text='t', idempotency_key='k', notify=True
+                )
+            )
+    assert ids[0] == ids[1]
+    await conn.execute(
+        'INSERT INTO outbound_emails (recipient, subject, body_text, status) '
+        "VALUES ('bob@example.com', 'Hello', 'Hello.', 'pending')"
+    )
+    assert await pool.fetchval('SELECT count(*) FROM outbound_emails') == 2
+
+
+FORBIDDEN = {
+    'email_producer': """
+        SELECT recipient FROM outbound_emails
+        SELECT status FROM outbound_emails
+        UPDATE outbound_emails SET status = 'sent'
+        DELETE FROM outbound_emails
+        INSERT INTO outbound_emails (recipient, claimed_by) VALUES ('a@example.com', 'me')
+        SELECT * FROM email_attempts
+        SELECT * FROM email_templates
+        INSERT INTO mail_switches (kind, name, paused_by) VALUES ('queue', 'arq:queue', 'me')
+    """,
+    'email_worker': """
+        INSERT INTO outbound_emails (recipient) VALUES ('a@example.com')
+        UPDATE outbound_emails SET recipient = 'me@example.com'
+        UPDATE outbound_emails SET body_text = 'other'
+        UPDATE email_attempts SET outcome = 'accepted'
+        UPDATE email_templates SET subject = 'other'
+        SELECT user_id FROM sessions
+        INSERT INTO sessions (user_id) VALUES (1)
+        INSERT INTO mail_switches (kind, name, paused_by) VALUES ('queue', 'arq:queue', 'me')
+        DELETE FROM email_suppressions
+        TRUNCATE outbound_emails
+        ALTER TABLE outbound_emails ADD COLUMN mine text
+        DELETE FROM _pogo_migration
+    """,
+    'email_web': """
+        UPDATE outbound_emails SET recipient = 'me@example.com'
+        UPDATE outbound_emails SET claim_token = NULL
+        DELETE FROM outbound_emails
+        DELETE FROM email_attempts
+        SELECT * FROM sessions
+        UPDATE cron_runs SET outcome = 'done'
+        DROP TABLE outbound_emails
+    """,
+    'email_readonly': """
+        UPDATE outbound_emails SET status = 'sent'
+        INSERT INTO outbound_emails (recipient) VALUES ('a@example.com')
+        SELECT * FROM sessions
+        DELETE FROM mail_switches
+    """,
+}
+
+
+@pytest.mark.parametrize('role', ROLES)
+async def test_role_is_refused_what_is_not_its_work(as_role, role):
+    conn = await as_role(role)
+    await conn.execute('SET default_transaction_read_only = off')  # no protection against anybody
+    allowed = []
+    for line in [*FORBIDDEN[role].strip().splitlines(), 'CREATE TABLE public.mine ()', 'CREATE ROLE mine']:
+        try:
+            await conn.execute(line)
+        except asyncpg.InsufficientPrivilegeError:
+            continue
+        allowed.append(line)
+    assert allowed == []
+
+
+async def test_every_table_of_the_schema_is_given_to_somebody_or_left_out_on_purpose(granted, pool):
+    tables = await pool.fetch(
+        "SELECT relname, has_table_privilege('email_web', oid, 'SELECT') AS desk FROM pg_class "
+        "WHERE relkind IN ('r', 'p') AND relnamespace = 'public'::regnamespace"
+    )
+    forgotten = {t['relname'] for t in tables if not t['desk']} - NOT_MAIL
+    assert {name for name in forgotten if not name.startswith('_pogo')} == set(), 'see deploy/postgresql-roles.sql'
+
+
+async def test_worker_delivers_under_its_role_and_the_operator_looks_on(granted, start_worker, env, redis, inbox, pool):
+    worker = await start_worker(DATABASE_URL=granted('email_worker')).started()
+    producer = await asyncpg.connect(granted('email_producer'))
+    ids = [
+        await queue_email(producer, recipient=address, subject='Hello', body_text='Hello.')
+        for address in ('anna@example.com', 'bob+4xx-twice@example.com')
+    ]
+    await producer.close()
+    for email_id in ids:
+        await redis.enqueue_job('send_email', email_id)
+    await wait_until(lambda: inbox.accepted('bob+4xx-twice@example.com'))
+    await pool.execute("INSERT INTO sessions (created_at) VALUES (now() - interval '1 year')")
+    await insert(pool, status='sent', sent_at='sql:now()', created_at="sql:now() - interval '1 year'",
+                 updated_at="sql:now() - interval '1 year'")  # fmt: skip
+    for duty in ('cleanup_old_sessions', 'cleanup_expired_emails', 'check_service_health', 'process_pending_emails'):
+        job = await redis.enqueue_job(duty)
+        assert 'error' not in await job.result(timeout=10, poll_delay=0.05)
+    assert await pool.fetchval('SELECT count(*) FROM sessions') == 0
+    for command in (['status'], ['failed'], ['show', str(ids[0])]):
+        answer = await run(env | {'DATABASE_URL': granted('email_readonly')}, *command)
+        assert [t for t in answer.troubles if 'permission' in t.line] == []
+    answer = await run(env | {'DATABASE_URL': granted('email_readonly')}, 'retry', str(ids[0]), '--yes')
+    assert answer.exit_status == 1
+    worker.process.send_signal(signal.SIGTERM)
+    assert await worker.ended() == 0
+    assert 'permission denied' not in worker.log
+    assert await pool.fetchval("SELECT count(*) FROM outbound_emails WHERE status = 'sent'") == 2

@@ -158,6 +158,7 @@ async def _connect_postgres(worker: str, switches: Switches) -> asyncpg.Pool:
                 connect_timeout_s=settings.db_connect_timeout_s,
                 command_timeout_s=settings.db_command_timeout_s,
                 application_name=worker,
+                by_index=True,
             )
             await check_schema(pool)
             switches.update(await read_switches(pool))

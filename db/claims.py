@@ -36,7 +36,8 @@ class Claim:
         return self.email.id, self.token
 
 
-# The columns a claim returns, and the change it makes, are the same for one id and for a batch.
+# The columns a claim returns, and the change it makes, are the same for one id and for a batch. The planner takes an
+# array for ten rows and fetches each by the primary key; for `FROM due` it may read the whole table.
 _CLAIMED = """
     SET status = 'sending',
         attempts = e.attempts + 1,
@@ -47,7 +48,7 @@ _CLAIMED = """
         message_id = COALESCE(e.message_id, '<' || gen_random_uuid() || '@' || $5 || '>'),
         message_date = COALESCE(e.message_date, now()),
         dead_reason = NULL, updated_at = now()
-    FROM due WHERE e.id = due.id
+    FROM unnest(ARRAY(SELECT id FROM due)) AS claimed (id) WHERE e.id = claimed.id
     RETURNING e.id, e.recipient, e.subject, e.body_text, e.body_html, e.email_type::text, e.template_id::text,
         e.template_data::text, e.headers::text, e.content_id, e.message_id, e.message_date, e.recipient_outcomes,
         e.attempts, e.max_attempts, e.claimed_at, e.lost_attempts
@@ -56,13 +57,15 @@ _CLAIMED = """
 # An uncertain row with a time is one whose policy says retry; failed rows with a time have attempts left.
 _CLAIMABLE = """
     status IN ('pending', 'failed', 'uncertain') AND (expires_at IS NULL OR expires_at > now())
-    AND (next_retry_at <= now() OR (status = 'pending' AND next_retry_at IS NULL))
     AND (status = 'pending' OR attempts < max_attempts)
 """
+# An OR with `next_retry_at IS NULL` here would keep the due index from ending its scan at now().
+_DUE = f'next_retry_at <= now() AND {_CLAIMABLE}'
 
 CLAIM_SQL = f"""
 WITH due AS (
     SELECT id FROM outbound_emails WHERE id = ANY($1::bigint[]) AND lost_attempts = 0 AND {_CLAIMABLE}
+      AND (next_retry_at <= now() OR (status = 'pending' AND next_retry_at IS NULL))
     FOR UPDATE SKIP LOCKED
 )
 UPDATE outbound_emails AS e {_CLAIMED}
@@ -105,8 +108,7 @@ WITH due AS (
     FROM (VALUES (0::smallint), (1::smallint), (2::smallint)) AS p (priority)
     CROSS JOIN LATERAL (
         SELECT id FROM outbound_emails
-        WHERE priority = p.priority AND status IN ('pending', 'failed', 'uncertain') AND next_retry_at IS NOT NULL
-          AND lost_attempts = 0 AND {_CLAIMABLE}
+        WHERE priority = p.priority AND lost_attempts = 0 AND {_DUE}
         ORDER BY next_retry_at LIMIT $1 FOR UPDATE SKIP LOCKED
     ) AS d
     LIMIT $1
@@ -133,8 +135,7 @@ async def claim_due(
 CLAIM_SUSPECTS_SQL = f"""
 WITH due AS (
     SELECT id FROM outbound_emails
-    WHERE lost_attempts = $6 AND lost_attempts > 0 AND status IN ('pending', 'failed', 'uncertain')
-      AND next_retry_at IS NOT NULL AND {_CLAIMABLE}
+    WHERE lost_attempts = $6 AND lost_attempts > 0 AND {_DUE}
     ORDER BY next_retry_at LIMIT $1 FOR UPDATE SKIP LOCKED
 )
 UPDATE outbound_emails AS e {_CLAIMED}
@@ -177,15 +178,17 @@ async def _fetch(pool: asyncpg.Pool, sql: str, paused_types: Names, *arguments: 
 
 
 GIVE_DUE_TIME_SQL = """
-UPDATE outbound_emails SET next_retry_at = now() WHERE id IN (
-    SELECT id FROM outbound_emails WHERE status = 'pending' AND next_retry_at IS NULL FOR UPDATE SKIP LOCKED
-)
+UPDATE outbound_emails SET next_retry_at = now() WHERE id = ANY(ARRAY(
+    SELECT id FROM outbound_emails WHERE status = 'pending' AND next_retry_at IS NULL LIMIT $1 FOR UPDATE SKIP LOCKED
+))
 """
+DUE_TIME_BATCH = 10_000  # a tenth of a second: a million in one statement would run into its time limit, every time
 
 
 async def give_due_time(pool: asyncpg.Pool) -> None:
     """Make pending rows that were inserted without a time due now, so that the due index holds them."""
-    await pool.execute(GIVE_DUE_TIME_SQL)
+    while await pool.execute(GIVE_DUE_TIME_SQL, DUE_TIME_BATCH) == f'UPDATE {DUE_TIME_BATCH}':
+        pass
 
 
 def _claim_from(row: asyncpg.Record, token: UUID) -> Claim:

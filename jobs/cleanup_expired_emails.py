@@ -30,16 +30,16 @@ async def cleanup_expired_emails(ctx: dict[str, Any]) -> dict[str, Any]:
     expired = await expire_all(runtime.pool)
     removed, content_removed = 0, 0
     mongo_answers = True
-    while (batch := await remove_old(runtime.pool, runtime.email_retention_days)).emails:
-        removed += batch.emails
+    last_id: int | None = 0
+    while last_id is not None and not runtime.stopping.is_set():
+        batch = await remove_old(runtime.pool, runtime.email_retention_days, last_id)
+        removed, last_id = removed + batch.emails, batch.last_id
         if batch.content_ids and mongo_answers:
             try:
                 content_removed += await delete_content(runtime.mongo, batch.content_ids)
             except ContentUnavailableError as error:
                 mongo_answers = False
                 log.warning('content is deleted later', error=str(error))
-        if runtime.stopping.is_set():
-            break
     if mongo_answers:
         try:
             content_removed += await delete_orphans(runtime.pool, runtime.mongo, ORPHAN_AGE)

@@ -185,12 +185,12 @@ async def test_worker_delivers_under_its_role_and_the_operator_looks_on(granted,
     producer = await asyncpg.connect(granted('email_producer'))
     ids = [
         await queue_email(producer, recipient=address, subject='Hello', body_text='Hello.')
-        for address in ('anna@example.com', 'bob+4xx-twice@example.com')
+        for address in ('anna@example.com', 'granted+4xx-twice@example.com')
     ]
     await producer.close()
     for email_id in ids:
         await redis.enqueue_job('send_email', email_id)
-    await wait_until(lambda: inbox.accepted('bob+4xx-twice@example.com'))
+    await wait_until(lambda: inbox.accepted('granted+4xx-twice@example.com'))
     await pool.execute("INSERT INTO sessions (created_at) VALUES (now() - interval '1 year')")
     await insert(pool, status='sent', sent_at='sql:now()', created_at="sql:now() - interval '1 year'",
                  updated_at="sql:now() - interval '1 year'")  # fmt: skip

@@ -101,9 +101,9 @@ async def test_worker_runs_wholly_under_its_rights_and_a_producer_under_fewer(
     job = await producer.enqueue_job('send_email', await queue('anna@example.com'))
     assert (await job.result(timeout=10, poll_delay=0.05))['status'] == 'sent'
     assert (await job.status()).value == 'complete'
-    deferred = await producer.enqueue_job('send_email', await queue('bob+4xx-twice@example.com'), _defer_by=0.05)
+    deferred = await producer.enqueue_job('send_email', await queue('guarded+4xx-twice@example.com'), _defer_by=0.05)
     assert (await deferred.result(timeout=10, poll_delay=0.05))['status'] == 'failed'
-    await wait_until(lambda: inbox.accepted('bob+4xx-twice@example.com'), what='the retries')
+    await wait_until(lambda: inbox.accepted('guarded+4xx-twice@example.com'), what='the retries')
     duty = await producer.enqueue_job('check_service_health')
     assert (await duty.result(timeout=10, poll_delay=0.05))['services']['redis_queue'] == 'up'
     await producer.aclose()

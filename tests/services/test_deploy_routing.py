@@ -33,7 +33,7 @@ def test_maintenance_is_scheduled_by_low_priority_workers_only_when_routed(env, 
 
 async def test_routed_worker_puts_the_next_attempt_into_the_queue_for_emails(start_worker, redis, queue, inbox, pool):
     await start_worker(QUEUE_ROUTING='true', EMAIL_RETRY_BASE_DELAY='600').started()
-    email_id = await queue('anna+4xx-twice@example.com')
+    email_id = await queue('routed+4xx-twice@example.com')
     await redis.enqueue_job('send_email', email_id)
     await wait_until(lambda: redis.zcard(EMAIL_QUEUE), what='a job for the second attempt')
     (job_id,) = await redis.zrange(EMAIL_QUEUE, 0, -1)

@@ -98,3 +98,16 @@ DUTY_NAMES_SQL = 'SELECT DISTINCT duty FROM cron_runs ORDER BY duty'
 async def read_duty_names(pool: asyncpg.Pool) -> list[str]:
     """Return the cron duties that ever ran."""
     return [row['duty'] for row in await pool.fetch(DUTY_NAMES_SQL)]
+
+
+WAITING_SQL = """
+SELECT count(*) FROM outbound_emails
+WHERE status IN ('pending', 'failed', 'uncertain') AND email_type::text = $1
+  AND (status = 'pending' OR (next_retry_at IS NOT NULL AND attempts < max_attempts))
+"""
+
+
+async def count_waiting(pool: asyncpg.Pool, email_type: str) -> int:
+    """Return how many e-mails of a type are to be sent, now or later."""
+    waiting: int = await pool.fetchval(WAITING_SQL, email_type)
+    return waiting

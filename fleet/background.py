@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any
 
 import structlog
@@ -16,7 +17,8 @@ def keep_alive(start: Callable[[], Coroutine[Any, Any, None]]) -> asyncio.Task[N
 
     Without its beat a worker would lose every lease and send on as if nothing were.
     """
-    return asyncio.create_task(_restart(start))
+    function = start.func if isinstance(start, partial) else start
+    return asyncio.create_task(_restart(start), name=getattr(function, '__name__', None))
 
 
 def is_cancelled() -> bool:

@@ -13,7 +13,27 @@ from typing import Protocol
 from rich.console import Console
 
 from logs import configure_logs
-from ops import call, failed, inspect, purge, qshape, queue, resolve, result, retry, show, status, suppress
+from ops import (
+    call,
+    control,
+    cron,
+    events,
+    explain,
+    failed,
+    import_celery,
+    inspect,
+    purge,
+    qshape,
+    queue,
+    relay,
+    resolve,
+    result,
+    retry,
+    show,
+    status,
+    suppress,
+    top,
+)
 from ops.answer import USAGE, Answer, Document, TroubleError
 from ops.arguments import would_ask_nobody
 from ops.connect import Connections
@@ -38,17 +58,24 @@ class Command(Protocol):
 
 COMMANDS: Mapping[str, Command] = {
     'status': status,
+    'top': top,
+    'events': events,
     'inspect': inspect,
+    'control': control,
+    'relay': relay,
+    'cron': cron,
     'queue': queue,
     'qshape': qshape,
     'failed': failed,
     'show': show,
+    'explain': explain,
     'retry': retry,
     'call': call,
     'result': result,
     'resolve': resolve,
     'purge': purge,
     'suppress': suppress,
+    'import-celery': import_celery,
 }
 
 
@@ -89,7 +116,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command = COMMANDS[options.command]
     given = asyncio.run(answer(settings, command, options))
     sys.stdout.reconfigure(errors='replace')  # type: ignore[union-attr]
-    if options.json:
+    if given.streamed:
+        pass
+    elif options.json:
         print(as_json(given.document | {'troubles': [trouble.as_document() for trouble in given.troubles]}))
     elif given.document:
         command.render(given.document, make_console())

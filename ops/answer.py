@@ -48,6 +48,7 @@ class Answer:
 
     document: Document
     troubles: list[Trouble] = field(default_factory=list)
+    streamed: bool = False  # it was printed as it happened
 
     @property
     def exit_status(self) -> int:

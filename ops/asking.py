@@ -1,9 +1,10 @@
 """Asking live workers: which ones, for how long, and what it means when some do not reply."""
 
 import argparse
+import asyncio
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
@@ -11,8 +12,9 @@ from arq.connections import ArqRedis
 
 from fleet.control import Asked, ask, choose
 from fleet.registry import WorkerRecord, read_told, read_workers
-from ops.answer import NOBODY_REPLIED, Document, Trouble
-from ops.connect import Connections
+from ops.answer import NO_WORKER, NOBODY_REPLIED, Document, Trouble
+from ops.connect import Connections, attempt
+from ops.live import read_fleet
 
 
 def add_workers(parser: argparse.ArgumentParser) -> None:
@@ -44,6 +46,7 @@ class Answers:
     asked: Asked
     known: list[WorkerRecord]  # those that registered, and are meant
     silent: list[str]  # registered and meant, but did not reply
+    others: list[str]  # registered, but not meant
 
     @property
     def done(self) -> list[Document]:
@@ -58,6 +61,9 @@ class Answers:
     def troubles(self) -> list[Trouble]:
         """Judge silence and refusals."""
         found = [Trouble(f'{r["worker"]}: {r["refused"]}', 'nothing was changed there') for r in self.refused]
+        if not self.asked.replies and not self.known and self.others:
+            known = f'known: {", ".join(self.others)}'
+            return [Trouble('no worker of that name replied', known, exit_status=NO_WORKER)]
         if not self.asked.replies:
             return [NOBODY_REPLIED]
         if self.silent:
@@ -88,15 +94,28 @@ async def _ask(
     asked = await ask(redis, command, arguments, workers=wanted, timeout_s=timeout_s)
     replied = {reply['worker'] for reply in asked.replies}
     meant = [record for record in registered if wanted is None or record.worker in wanted]
-    return Answers(asked, meant, [record.worker for record in meant if record.worker not in replied])
+    silent = [record.worker for record in meant if record.worker not in replied]
+    return Answers(asked, meant, silent, [record.worker for record in registered if record not in meant])
 
 
-async def read_live(connections: Connections, options: argparse.Namespace) -> Answers:
-    """Ask the workers what they are doing; those that do not reply in time are shown as they last registered."""
+async def read_live(connections: Connections, options: argparse.Namespace) -> list[WorkerRecord]:
+    """Ask the workers what they are doing; those that do not reply in time are told of as they last registered."""
     answers = await ask_workers(connections, options, 'describe')
     told = {d['worker']: record for d in answers.done if (record := read_told(d)) is not None}
-    known = {record.worker: replace(record) for record in answers.known} | told
-    return replace(answers, known=[known[name] for name in sorted(known)])
+    known = {record.worker: record for record in answers.known} | told
+    return [known[name] for name in sorted(known)]
+
+
+async def read_living_fleet(
+    connections: Connections, options: argparse.Namespace, troubles: list[Trouble]
+) -> Document | None:
+    """Return workers and queues, see ops.live.read_fleet, with the workers as they are this moment."""
+    fleet, live = await asyncio.gather(
+        attempt(connections.ask_redis(read_fleet), troubles), attempt(read_live(connections, options), troubles)
+    )
+    if fleet is None or live is None:
+        return None
+    return fleet | {'workers': as_documents(live)}
 
 
 def as_documents(records: Sequence[WorkerRecord]) -> list[Document]:

@@ -15,7 +15,7 @@ from fleet.results import read_job
 from mail.outcome import Outcome
 from ops.answer import NOBODY_REPLIED, USAGE, Answer, Document, Trouble, TroubleError
 from ops.arguments import add_json, add_limit
-from ops.asking import add_workers, ask_workers, read_live
+from ops.asking import add_workers, ask_workers, read_living_fleet
 from ops.connect import Connections, attempt
 from ops.inspect_tables import render
 from ops.live import is_alive, queue_troubles, read_fleet
@@ -77,12 +77,7 @@ async def read_living(
     """Return workers and queues; workers as they are this moment, or as they last registered when they do not reply."""
     if options.what in ASKED_THEMSELVES:
         return await attempt(connections.ask_redis(read_fleet), troubles)
-    fleet, live = await asyncio.gather(
-        attempt(connections.ask_redis(read_fleet), troubles), attempt(read_live(connections, options), troubles)
-    )
-    if fleet is None or live is None:
-        return None
-    return fleet | {'workers': [asdict(record) for record in live.known]}
+    return await read_living_fleet(connections, options, troubles)
 
 
 async def read_ping(connections: Connections, options: argparse.Namespace, troubles: list[Trouble]) -> Document:

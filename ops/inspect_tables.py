@@ -1,6 +1,6 @@
 """The tables of `ops inspect`."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from rich.console import Console
@@ -126,39 +126,46 @@ def _render_active_queues(document: Document, console: Console) -> None:
 
 
 def _render_registered(document: Document, console: Console) -> None:
-    for worker in document['workers'] or ():
-        print_table(console, f'{worker["worker"]} runs', ('function',), ((name,) for name in worker['functions']))
+    for names, worker in _alike(document['workers'] or (), ('functions', 'duties')):
+        print_table(console, f'{names} run', ('function',), ((name,) for name in worker['functions']))
         print_table(
             console,
-            f'{worker["worker"]} runs in time',
+            f'{names} run in time',
             ('duty', 'every', 'a missed run'),
             ((d.get('name'), length(d.get('every_s')), d.get('missed')) for d in worker['duties']),
         )
 
 
+def _alike(workers: Iterable[Document], parts: Iterable[str]) -> list[tuple[str, Document]]:
+    """Group workers that tell the same: their names, and what one of them tells."""
+    groups: list[tuple[list[str], Document]] = []
+    for worker in workers:
+        told = {part: worker[part] for part in parts}
+        names = next((names for names, other in groups if other == told), None)
+        if names is None:
+            groups.append(([worker['worker']], told))
+        else:
+            names.append(worker['worker'])
+    return [(', '.join(names), told) for names, told in groups]
+
+
 def _render_conf(document: Document, console: Console) -> None:
     """Print each configuration once, with the workers that have it; what differs first."""
-    groups: list[tuple[dict[str, Any], list[str]]] = []
-    for reply in document['replies'] or ():
-        conf = {name: value for name, value in reply.items() if name != 'worker'}
-        names = next((names for other, names in groups if other == conf), None)
-        if names is None:
-            groups.append((conf, [reply['worker']]))
-        else:
-            names.append(reply['worker'])
+    replies = document['replies'] or ()
+    variables = list(
+        dict.fromkeys(name for reply in replies for name in reply if name not in ('worker', 'WORKER_NAME'))
+    )
+    groups = _alike(({name: reply.get(name) for name in (*variables, 'worker')} for reply in replies), variables)
     if len(groups) > 1:
-        variables = sorted({name for conf, _ in groups for name in conf})
-        differing = [name for name in variables if len({str(conf.get(name)) for conf, _ in groups}) > 1]
+        differing = [name for name in variables if len({str(conf[name]) for _, conf in groups}) > 1]
         print_table(
             console,
             'Workers with different settings',
-            ('variable', *(names[0] for _, names in groups)),
-            ((name, *(_value(conf.get(name)) for conf, _ in groups)) for name in differing),
+            ('variable', *(names for names, _ in groups)),
+            ((name, *(_value(conf[name]) for _, conf in groups)) for name in differing),
         )
-    for conf, names in groups:
-        print_table(
-            console, f'Settings of {", ".join(names)}', ('variable', 'value'), ((n, _value(conf[n])) for n in conf)
-        )
+    for names, conf in groups:
+        print_table(console, f'Settings of {names}', ('variable', 'value'), ((n, _value(conf[n])) for n in conf))
 
 
 def _value(value: Any) -> Any:

@@ -76,7 +76,7 @@ def render_workers(document: Document, console: Console) -> None:
 
 def state_of(worker: Document) -> str:
     """Return a worker's state with its reasons."""
-    return ', '.join([worker['state'], *worker['paused']]) if worker['paused'] else str(worker['state'])
+    return ', '.join(worker['paused']) if worker['state'] == 'paused' and worker['paused'] else str(worker['state'])
 
 
 def render_queues(document: Document, console: Console) -> None:
@@ -95,4 +95,4 @@ def render_queues(document: Document, console: Console) -> None:
 
 def outcomes_of(outcomes: dict[str, Any]) -> str:
     """Return counts by name in one cell."""
-    return ', '.join(f'{name} {n}' for name, n in sorted(outcomes.items())) or '-'
+    return ', '.join(f'{name} {n}' for name, n in sorted(outcomes.items()) if n) or '-'

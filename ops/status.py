@@ -7,11 +7,14 @@ import asyncpg
 from rich.console import Console
 
 from db import reports
+from db.switches import read_switches
 from ops.answer import Answer, Document, Trouble
 from ops.arguments import add_json
+from ops.asking import add_workers, read_living_fleet
 from ops.connect import Connections, attempt
-from ops.live import fleet_troubles, is_alive, read_fleet, render_queues, render_workers
+from ops.live import fleet_troubles, is_alive, render_queues, render_workers
 from ops.output import hide_addresses, length, print_table
+from ops.switching import as_rows, render_switches
 
 HELP = 'workers, queues, outbox, duties and services at a glance; says what is wrong'
 
@@ -21,18 +24,20 @@ MAIL_IS_LATE_S = 600.0  # two sweeps
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
+    add_workers(parser)
     add_json(parser)
 
 
-async def run(connections: Connections, _: argparse.Namespace) -> Answer:
+async def run(connections: Connections, options: argparse.Namespace) -> Answer:
     """Ask PostgreSQL and Redis at the same time; one of them is enough for half the answer."""
     troubles: list[Trouble] = []
     stored, fleet = await asyncio.gather(
-        attempt(connections.ask_postgres(read_stored), troubles), attempt(connections.ask_redis(read_fleet), troubles)
+        attempt(connections.ask_postgres(read_stored), troubles), read_living_fleet(connections, options, troubles)
     )
     document = (fleet or {'workers': None, 'queues': None}) | (
-        stored or dict.fromkeys(('seen_workers', 'outbox', 'duties', 'services'))
+        stored or dict.fromkeys(('seen_workers', 'outbox', 'duties', 'services', 'switches'))
     )
+    troubles = list(dict.fromkeys(troubles))
     if fleet:
         troubles += fleet_troubles(fleet)
     if stored:
@@ -47,6 +52,7 @@ async def read_stored(pool: asyncpg.Pool) -> Document:
         'outbox': await reports.read_outbox(pool),
         'duties': await reports.read_duties(pool),
         'services': await reports.read_services(pool),
+        'switches': as_rows(await read_switches(pool)),
     }
 
 
@@ -95,6 +101,8 @@ def _render_stored(document: Document, console: Console) -> None:
             ('worker', 'seen', 'sending'),
             ((w['worker'], f'{length(w["last_seen_s"])} ago', w['sending']) for w in document['seen_workers']),
         )
+    if document['switches']:
+        render_switches(document['switches'], console)
     outbox = document['outbox'] | {'oldest_due_s': length(document['outbox']['oldest_due_s'])}
     names = [name.removesuffix('_s').replace('_', ' ') for name in outbox]
     print_table(console, 'Outbox', names, [list(outbox.values())])

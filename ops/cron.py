@@ -1,0 +1,134 @@
+"""The duties that celery beat had: what runs when, what ran last, run one now, pause one."""
+
+import argparse
+from typing import Any
+
+import asyncpg
+from rich.console import Console
+
+from db import reports
+from db.switches import Kind, read_switches
+from fleet.registry import WorkerRecord, read_workers
+from ops import call
+from ops.answer import Answer, Document, Trouble
+from ops.arguments import add_change, add_json, duration_s
+from ops.connect import QUEUE, Connections, attempt
+from ops.output import hide_addresses, length, print_table
+from ops.switching import add_pause, as_rows, check_name, known_names, render_switch, switch
+
+HELP = 'ls: duties, their last and next runs; run one now; pause, resume: over restarts'
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's options."""
+    words = parser.add_subparsers(dest='word', required=True, metavar='ls|run|pause|resume')
+    add_json(words.add_parser('ls', help='duties, their last and next runs'))
+    running = words.add_parser('run', help='run a duty now, besides its slots')
+    running.add_argument('name', metavar='DUTY')
+    running.add_argument(
+        '--wait', type=duration_s, nargs='?', const=call.WAIT_S, metavar='TIME', help='for the result; 60s if not said'
+    )
+    add_change(running)
+    add_json(running)
+    for word in ('pause', 'resume'):
+        sub = words.add_parser(word, help=f'{word} a duty for all workers, over restarts')
+        sub.add_argument('name', metavar='DUTY')
+        add_pause(sub)
+
+
+async def run(connections: Connections, options: argparse.Namespace) -> Answer:
+    """List them, run one, or switch one."""
+    if options.word == 'ls':
+        return await list_duties(connections)
+    if options.word == 'run':
+        return await run_duty(connections, options)
+    return await switch(connections, options, Kind.CRON, options.name, options.word)
+
+
+async def run_duty(connections: Connections, options: argparse.Namespace) -> Answer:
+    """Enqueue the duty where a worker that knows it listens."""
+    workers = await connections.ask_redis(read_workers)
+    check_name(Kind.CRON, options.name, await known_names(connections, Kind.CRON, workers), 'is there to run')
+    queues = [worker.queue for worker in workers if options.name in worker.functions]
+    queue = QUEUE if QUEUE in queues or not queues else queues[0]
+    calling = argparse.Namespace(
+        **vars(options) | {'function': options.name, 'arguments': [], 'queue': queue, 'defer_by': 0.0}
+    )
+    return await call.run(connections, calling)
+
+
+async def list_duties(connections: Connections) -> Answer:
+    """Join what the workers have in their tables with what ran, and with what is paused."""
+    troubles: list[Trouble] = []
+    workers = await attempt(connections.ask_redis(read_workers), troubles)
+    stored = await attempt(connections.ask_postgres(_read_stored), troubles)
+    if stored is None:
+        return Answer({}, troubles)
+    runs, switches, clock = stored
+    paused = {s['name']: s for s in switches}
+    tables = tables_of(workers or [])
+    duties = [
+        {'duty': name, **tables.get(name, {'every_s': None, 'missed': None}), 'last': runs.get(name),
+         'next_in_s': next_in_s(clock, tables.get(name)), 'paused': paused.get(name)}
+        for name in sorted({*tables, *runs, *paused})
+    ]  # fmt: skip
+    return Answer({'duties': duties}, troubles + duty_troubles(duties))
+
+
+async def _read_stored(pool: asyncpg.Pool) -> tuple[dict[str, Document], list[Document], float]:
+    switches = [s for s in await read_switches(pool) if s.kind is Kind.CRON]
+    clock: float = await pool.fetchval('SELECT EXTRACT(EPOCH FROM now())::float8')
+    return {duty['duty']: duty for duty in await reports.read_duties(pool)}, as_rows(switches), clock
+
+
+def tables_of(workers: list[WorkerRecord]) -> dict[str, Document]:
+    """Return the schedules that the workers tell, by duty."""
+    return {
+        str(duty.get('name')): {'every_s': duty.get('every_s'), 'missed': duty.get('missed')}
+        for worker in workers
+        for duty in worker.duties
+    }
+
+
+def next_in_s(clock_s: float, table: dict[str, Any] | None) -> float | None:
+    """Return how long until a duty's next slot, by the database's clock; None when nobody tells how often it runs."""
+    every_s = table['every_s'] if table else None
+    return every_s - clock_s % every_s if isinstance(every_s, int) and every_s > 0 else None
+
+
+def duty_troubles(duties: list[Document]) -> list[Trouble]:
+    """Name the duties whose last run failed."""
+    return [
+        Trouble(
+            f'{duty["duty"]} failed: {(hide_addresses(duty["last"]["detail"]) or "")[:200]}',
+            "see `duty failed` in the worker's log",
+        )
+        for duty in duties
+        if duty['last'] and duty['last']['outcome'] == 'error'
+    ]
+
+
+def render(document: Document, console: Console) -> None:
+    """Print the table, or what was done."""
+    if 'switch' in document:
+        render_switch(document, console)
+    elif 'function' in document:
+        call.render(document, console)
+    else:
+        print_table(
+            console,
+            'Duties',
+            ('duty', 'every', 'a missed run', 'next in', 'last slot', 'outcome', 'affected', 'worker', 'paused'),
+            (_row(duty) for duty in document['duties']),
+        )
+
+
+def _row(duty: Document) -> tuple[Any, ...]:
+    last = duty['last'] or dict.fromkeys(('slot', 'outcome', 'affected', 'worker'))
+    paused = duty['paused']
+    told = f'by {paused["paused_by"]}' + (f': {paused["reason"]}' if paused['reason'] else '') if paused else None
+    return (
+        duty['duty'], length(duty['every_s']), {'once': 'is made up for', 'skip': 'is skipped'}.get(duty['missed']),
+        'paused' if paused else length(duty['next_in_s']), last['slot'], last['outcome'], last['affected'],
+        last['worker'], told,
+    )  # fmt: skip

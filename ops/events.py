@@ -1,0 +1,117 @@
+"""What happens, as it happens: claims, outcomes, workers that come and go."""
+
+import argparse
+import json
+import sys
+import time
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any
+
+from arq.connections import ArqRedis
+from rich.console import Console
+
+from fleet import events
+from fleet.control import ask
+from fleet.registry import read_workers
+from logs import hide_recipients
+from ops.answer import NOBODY_REPLIED, Answer, Document
+from ops.arguments import add_json, count, duration_s
+from ops.connect import Connections
+from ops.output import cell
+
+HELP = 'claims and outcomes as they happen; --json prints one JSON object a line'
+
+ASK_EVERY_S = events.SUBSCRIBED_S / 2
+LOOK_EVERY_S = 2.0  # for workers that come and go
+POLL_S = 0.2
+
+Event = dict[str, Any]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's options."""
+    parser.add_argument('--count', type=count, metavar='N', help='end after so many events')
+    parser.add_argument('--for', type=duration_s, dest='for_s', metavar='TIME', help='end after 30s, 5m ...')
+    parser.add_argument('--failures', action='store_true', help='only what was not accepted')
+    add_json(parser)
+
+
+async def run(connections: Connections, options: argparse.Namespace) -> Answer:
+    """Listen until told to end. Nothing is stored: who was not listening reads `ops failed` and `ops show`."""
+    heard = await connections.ask_redis(partial(listen, options=options))
+    return Answer({'events': heard}, [] if heard is not None else [NOBODY_REPLIED], streamed=True)
+
+
+async def listen(redis: ArqRedis, options: argparse.Namespace) -> int | None:
+    """Print events. Returns how many; None when there is no worker from the beginning to the end."""
+    ends_at = time.monotonic() + options.for_s if options.for_s else None
+    told, known, look_at, ask_at = 0, {r.worker for r in await read_workers(redis)}, 0.0, 0.0
+    seen_any = bool(known)
+    async with redis.pubsub(ignore_subscribe_messages=True) as pubsub:
+        await pubsub.subscribe(events.channel(redis))
+        while ends_at is None or time.monotonic() < ends_at:
+            batch: list[Event] = []
+            if time.monotonic() >= ask_at:
+                ask_at = time.monotonic() + ASK_EVERY_S
+                seen_any |= (await ask(redis, 'events', timeout_s=1.0)).heard > 0
+                if not seen_any and not told:
+                    print('ops events: no worker yet, waiting for one', file=sys.stderr)
+            if time.monotonic() >= look_at:
+                look_at = time.monotonic() + LOOK_EVERY_S
+                now = {record.worker for record in await read_workers(redis)}
+                batch += [_of_worker(name, 'worker-online') for name in sorted(now - known)]
+                batch += [_of_worker(name, 'worker-offline') for name in sorted(known - now)]
+                ask_at, known = (0.0 if now - known else ask_at), now
+            message = await pubsub.get_message(timeout=POLL_S)
+            if message is not None:
+                batch += events.read_events(message['data'])
+            for event in batch:
+                if options.failures and event.get('event') in ('claimed', 'accepted'):
+                    continue
+                _print(event, as_json=options.json)
+                told += 1
+                if told == options.count:
+                    return told
+    return told if seen_any else None
+
+
+def _of_worker(worker: str, kind: str) -> Event:
+    return {'worker': worker, 'event': kind, 'at': time.time()}
+
+
+def _print(event: Event, *, as_json: bool) -> None:
+    # Relays quote recipients in their replies; the workers' log does not show them either.
+    shown = dict(hide_recipients(None, 'info', dict(event)))
+    if as_json:
+        at = shown.get('at')
+        if isinstance(at, int | float):
+            shown['at'] = datetime.fromtimestamp(at, UTC).isoformat(timespec='milliseconds')
+        line = json.dumps(shown, default=str)
+    else:
+        line = as_line(shown)
+    sys.stdout.write(line + '\n')
+    sys.stdout.flush()
+
+
+def as_line(event: Event) -> str:
+    """Return an event for people."""
+    at = event.get('at')
+    when = datetime.fromtimestamp(at, UTC).strftime('%H:%M:%S.%f')[:-3] if isinstance(at, int | float) else '-'
+    parts = [when, f'{cell(event.get("event")):<14}', cell(event.get('worker'))]
+    if 'email_id' in event:
+        parts += [f'e-mail {cell(event["email_id"])}', f'attempt {cell(event.get("attempt"))}']
+    for name in ('type', 'relay'):
+        if event.get(name):
+            parts.append(cell(event[name]))
+    if 'duration_ms' in event:
+        parts.append(f'{cell(event["duration_ms"])} ms')
+    if event.get('event') != 'accepted' and (why := event.get('error') or event.get('reply')):
+        parts.append(cell(why))
+    if 'count' in event:
+        parts.append(f'{cell(event["count"])} events were too many')
+    return '  '.join(parts)
+
+
+def render(document: Document, console: Console) -> None:
+    """Print nothing: it was printed as it happened."""

@@ -1,0 +1,98 @@
+"""The relays as the workers see them, and which of them operators have paused."""
+
+import argparse
+
+from rich.console import Console
+
+from db.switches import Kind, Switch, read_switches
+from fleet.registry import WorkerRecord
+from ops.answer import Answer, Document, Trouble
+from ops.arguments import add_json
+from ops.asking import add_workers, read_live
+from ops.connect import Connections, attempt
+from ops.output import hide_addresses, length, print_table
+from ops.switching import add_pause, as_rows, render_switch, render_switches, switch
+
+HELP = 'ls: relays and their health by worker; pause, resume: over restarts'
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's options."""
+    words = parser.add_subparsers(dest='word', required=True, metavar='ls|pause|resume')
+    listing = words.add_parser('ls', help='relays and their health, by worker')
+    add_workers(listing)
+    add_json(listing)
+    for word in ('pause', 'resume'):
+        sub = words.add_parser(word, help=f'{word} a relay for all workers, over restarts')
+        sub.add_argument('name', metavar='RELAY', help='primary or backup')
+        add_pause(sub)
+
+
+async def run(connections: Connections, options: argparse.Namespace) -> Answer:
+    """List them, or switch one."""
+    if options.word != 'ls':
+        return await switch(connections, options, Kind.RELAY, options.name, options.word)
+    troubles: list[Trouble] = []
+    workers = await attempt(read_live(connections, options), troubles)
+    switches = await attempt(connections.ask_postgres(read_switches), troubles)
+    paused = [s for s in switches or () if s.kind is Kind.RELAY]
+    relays = None if workers is None else [row for worker in workers for row in relays_of(worker)]
+    document: Document = {'relays': relays, 'switches': None if switches is None else as_rows(paused)}
+    if relays == []:
+        document['relays'] = own_relays(connections, paused)
+    return Answer(document, troubles + relay_troubles(document['relays'] or []))
+
+
+def relays_of(worker: WorkerRecord) -> list[Document]:
+    """Return what a worker tells of its relays."""
+    parts = ('name', 'place', 'tls', 'state', 'retry_in_s', 'last_error')
+    return [{'worker': worker.worker} | {part: relay.get(part) for part in parts} for relay in worker.relays]
+
+
+def own_relays(connections: Connections, paused: list[Switch]) -> list[Document]:
+    """Return what our own settings say, when no worker is there to tell."""
+    settings = connections.settings
+    places = {'primary': f'{settings.smtp_host}:{settings.smtp_port}'}
+    if settings.smtp_backup_host:
+        places['backup'] = f'{settings.smtp_backup_host}:{settings.smtp_backup_port}'
+    names = {s.name for s in paused}
+    unknown: Document = dict.fromkeys(('worker', 'tls', 'retry_in_s', 'last_error'))
+    return [
+        {'name': name, 'place': place, 'state': 'paused' if name in names else 'no worker'} | unknown
+        for name, place in places.items()
+    ]
+
+
+def relay_troubles(relays: list[Document]) -> list[Trouble]:
+    """Name the relays that workers leave alone, and workers that have none left."""
+    found = [
+        Trouble(
+            f'{relay["worker"]} leaves {relay["name"]} alone: {hide_addresses(relay["last_error"]) or "not told why"}',
+            'correct its SMTP_ settings and `python -m ops control reload_relays`, or see to the relay',
+        )
+        for relay in relays
+        if relay['state'] == 'cooling down'
+    ]
+    if relays and all(relay['state'] == 'paused' for relay in relays):
+        found.append(Trouble('every relay is paused: no mail is sent', '`python -m ops relay resume NAME`'))
+    return found
+
+
+def render(document: Document, console: Console) -> None:
+    """Print the tables."""
+    if 'switch' in document:
+        render_switch(document, console)
+        return
+    if document['relays'] is not None:
+        print_table(
+            console,
+            'Relays',
+            ('relay', 'place', 'tls', 'worker', 'state', 'tried again in', 'last error'),
+            (
+                (r['name'], r['place'], r['tls'], r['worker'], r['state'],
+                 length(r['retry_in_s']) if r['state'] == 'cooling down' else None, hide_addresses(r['last_error']))
+                for r in document['relays']
+            ),
+        )  # fmt: skip
+    if document['switches'] is not None:
+        render_switches(document['switches'], console)

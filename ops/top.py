@@ -1,0 +1,161 @@
+"""A live screen: workers, rates, queues, the outbox, the last failures."""
+
+import argparse
+import asyncio
+import sys
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import asyncpg
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from db import reports
+from db.attempts import count_last_minute, read_last_failures
+from db.switches import Kind, read_switches
+from ops.answer import Answer, Document, Trouble
+from ops.arguments import add_json
+from ops.asking import add_workers, read_living_fleet, wait_s
+from ops.connect import Connections, attempt
+from ops.live import fleet_troubles, state_of
+from ops.output import cell, hide_addresses, length, make_console, megabytes
+from ops.switching import WORDS, as_rows
+
+HELP = 'a live screen of the fleet; --once prints it once'
+
+FAILURES = 8
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's options."""
+    parser.add_argument('--once', action='store_true', help='print it once; as without a terminal, or with --json')
+    parser.add_argument('--interval', type=wait_s, default=2.0, metavar='SECONDS', help='between looks (default 2)')
+    add_workers(parser)
+    add_json(parser)
+
+
+async def run(connections: Connections, options: argparse.Namespace) -> Answer:
+    """Look once, or again and again until interrupted."""
+    first = await look(connections, options)
+    if options.once or options.json or not sys.stdout.isatty():
+        return first
+    console = make_console()
+    try:
+        with Live(frame(first), console=console, screen=True, auto_refresh=False) as live:
+            while True:
+                await asyncio.sleep(options.interval)
+                live.update(frame(await look(connections, options)), refresh=True)
+    except asyncio.CancelledError:  # Ctrl-C is how one leaves
+        return Answer({}, streamed=True)
+
+
+async def look(connections: Connections, options: argparse.Namespace) -> Answer:
+    """Ask everybody at the same time; what does not answer is missing."""
+    troubles: list[Trouble] = []
+    fleet, stored = await asyncio.gather(
+        read_living_fleet(connections, options, troubles), attempt(connections.ask_postgres(read_stored), troubles)
+    )
+    document: Document = {'at': datetime.now(UTC), 'workers': None, 'queues': None}
+    if fleet is not None:
+        document |= fleet
+        troubles += fleet_troubles(fleet)
+    document |= stored or dict.fromkeys(('outbox', 'last_minute', 'failures', 'switches'))
+    return Answer(document, list(dict.fromkeys(troubles)))
+
+
+async def read_stored(pool: asyncpg.Pool) -> Document:
+    """Return what PostgreSQL knows; relays may quote recipients, so their replies are shown without."""
+    failures = await read_last_failures(pool, FAILURES)
+    return {
+        'outbox': await reports.read_outbox(pool),
+        'last_minute': await count_last_minute(pool),
+        'failures': [failure | {'error': hide_addresses(failure['error'])} for failure in failures],
+        'switches': as_rows(await read_switches(pool)),
+    }
+
+
+def render(document: Document, console: Console) -> None:
+    """Print one frame."""
+    console.print(frame(Answer(document)))
+
+
+def frame(given: Answer) -> RenderableType:
+    """Return the screen."""
+    document = given.document
+    parts: list[RenderableType] = [Text(headline(document), style='bold'), Text()]
+    parts += [Text(trouble.line, style='bold red') for trouble in given.troubles]
+    if document['switches']:
+        parts.append(Text('paused: ' + ', '.join(map(_switch, document['switches'])), style='bold yellow'))
+    if document['workers'] is not None:
+        parts.append(
+            _table(
+                ('worker', 'queue', 'state', 'up', 'sending', 'jobs', 'e-mails/s', 'of', 'limit', 'memory', 'lag'),
+                map(_worker, document['workers']),
+            )
+        )
+        parts.append(
+            _table(
+                ('queue', 'ready', 'deferred', 'running', 'oldest', 'served'),
+                (
+                    (q['name'], q['ready'], q['deferred'], q['running'], length(q['oldest_ready_s']),
+                     'yes' if q['served'] else 'no')
+                    for q in document['queues']
+                ),
+            )
+        )  # fmt: skip
+    if document['failures'] is not None:
+        parts.append(
+            _table(
+                ('last failures', 'outcome', 'attempt', 'relay', 'phase', 'ago', 'error'),
+                (
+                    (f['email_id'], f['outcome'], f['attempt'], f['relay'], f['phase'], length(f['started_s']),
+                     f['error'])
+                    for f in document['failures']
+                ),
+            )
+        )  # fmt: skip
+    return Group(*parts)
+
+
+def headline(document: Document) -> str:
+    """Return the numbers of the whole in one line."""
+    told = [f'{document["at"]:%H:%M:%S} UTC']
+    if document['workers'] is not None:
+        rate = sum(worker['emails_per_s'] for worker in document['workers'])
+        told.append(f'{len(document["workers"])} workers, {rate:.1f} e-mails/s')
+    if document['last_minute'] is not None:
+        ended = ', '.join(f'{n} {outcome}' for outcome, n in sorted(document['last_minute'].items()))
+        told.append(f'last minute: {ended or "nothing"}')
+    if (outbox := document['outbox']) is not None:
+        numbers = [f'{outbox[name]} {name}' for name in ('due', 'sending', 'retrying', 'dead', 'held') if outbox[name]]
+        oldest = f' for {length(outbox["oldest_due_s"])}' if outbox['due'] else ''
+        told.append(f'outbox: {", ".join(numbers) or "empty"}'.replace(' due', f' due{oldest}', 1))
+    return ' | '.join(told)
+
+
+def _switch(switch: Document) -> str:
+    return f'{WORDS[Kind(switch["kind"])]} {cell(switch["name"])}'
+
+
+def _worker(worker: Document) -> tuple[Any, ...]:
+    return (
+        worker['worker'], worker['queue'], state_of(worker), length(worker['uptime_s']), worker['sending'],
+        worker['running_jobs'], worker['emails_per_s'], worker['concurrency'].get('emails'),
+        f'{worker["rate_limit_per_s"]:g}/s' if worker['rate_limit_per_s'] else None, megabytes(worker['rss_bytes']),
+        f'{worker["loop_lag_ms"]:.0f} ms',
+    )  # fmt: skip
+
+
+def _table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> Table:
+    table = Table(box=None, pad_edge=False, title_justify='left')
+    for column in columns:
+        table.add_column(column, no_wrap=True, overflow='ellipsis')
+    for row in rows:
+        table.add_row(*(cell(value) for value in row))
+    if not table.row_count:
+        table.add_row('none', style='dim')
+    table.add_row()
+    return table

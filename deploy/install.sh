@@ -23,9 +23,8 @@ SYSUSERS=/usr/lib/sysusers.d/email-worker.conf
 RUN=/usr/local/sbin/email-worker-run
 SERVICE_USER=email-worker
 KEEP_RELEASES=3
-# What runs in production: not tests, bench and the development stack.
-PARTS=(worker.py cron.py settings.py logs.py db fleet jobs mail ops web deploy docs README.md CHANGELOG.md
-    pyproject.toml requirements.txt .env.example)
+# What runs in production, besides the modules at the top: not tests, bench and the development stack.
+PARTS=(db fleet jobs mail ops web deploy docs README.md CHANGELOG.md pyproject.toml requirements.txt .env.example)
 
 mode=install purge='' python=python3 wheels='' venv='' differs=0
 source_dir=$(cd "$(dirname "$0")/.." && pwd)
@@ -97,7 +96,7 @@ copy() { # SOURCE PATH MODE
 list_parts() {
     local part
     cd "$source_dir"
-    for part in "${PARTS[@]}"; do
+    for part in *.py "${PARTS[@]}"; do
         [ ! -e "$part" ] || find "$part" \( -type f -o -type l \) ! -name '*.pyc'
     done | LC_ALL=C sort
 }

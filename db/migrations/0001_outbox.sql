@@ -137,6 +137,14 @@ ALTER TABLE outbound_emails
         (status <> 'sending' OR (claim_token IS NOT NULL AND claimed_by IS NOT NULL AND lease_expires_at IS NOT NULL)),
     ADD CONSTRAINT outbound_emails_sent_has_time CHECK (status <> 'sent' OR sent_at IS NOT NULL);
 
+-- Measured, docs/schema.md: room on each page for a row's next version saves a quarter of the WAL and costs a third more
+-- table; dead rows go while they are few, however many old rows the table keeps.
+ALTER TABLE outbound_emails SET (
+    fillfactor = 70,
+    autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_threshold = 10000,
+    autovacuum_analyze_scale_factor = 0.02
+);
+
 -- Few and partial: a row that is sent or dead stands in none of them but the primary key and the BRIN.
 CREATE INDEX outbound_emails_due ON outbound_emails (priority, next_retry_at)
     WHERE status IN ('pending', 'failed', 'uncertain') AND next_retry_at IS NOT NULL;

@@ -7,8 +7,8 @@ import subprocess
 import sys
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
@@ -16,8 +16,10 @@ from arq import create_pool
 from arq.connections import ArqRedis
 from arq.constants import result_key_prefix
 
-from bench import celery_env
+from bench import peers_env
 from bench.outbox import Outbox, RunFailed
+from bench.relay import Relay
+from db.wakeups import notify
 from dev.processes import Command
 from dev.stack import ARQ_DATABASE, Stack
 from fleet.connection import redis_settings
@@ -25,6 +27,7 @@ from fleet.wire import deserialize
 from settings import Settings, variable_names
 
 ROOT = Path(__file__).parent.parent
+TOGETHER = 20  # the producer is not measured
 HELD_QUEUE = 'bench:held'
 ENQUEUE_DEADLINE_S = 300.0
 RESULTS_DEADLINE_S = 5.0
@@ -32,13 +35,18 @@ RESULTS_DEADLINE_S = 5.0
 
 @dataclass(frozen=True)
 class Site:
-    """Where a run takes place."""
+    """Where a run takes place.
+
+    Attributes:
+        settings: Environment variables of our worker that differ from the defaults.
+    """
 
     stack: Stack
     outbox: Outbox
     redis: ArqRedis
-    smtp_port: int
+    relay: Relay
     directory: Path
+    settings: Mapping[str, str] = field(default_factory=dict)
 
 
 class Contender(ABC):
@@ -84,7 +92,7 @@ class OneJobEach(Contender):
     settle_s = 3.0
 
     def command(self, site: Site) -> Command:
-        """`arq worker.WorkerSettings` with default settings; an empty variable counts as not set."""
+        """`arq worker.WorkerSettings`, with default settings but the site's; an empty variable counts as not set."""
         unset = {name: '' for field, info in Settings.model_fields.items() for name in variable_names(field, info)}
         servers = {name: value for name, value in site.stack.env.items() if not name.startswith('SMTP_')}
         environment = {
@@ -92,11 +100,13 @@ class OneJobEach(Contender):
             **servers,
             'DATABASE_URL': site.outbox.dsn,
             'SMTP_HOST': '127.0.0.1',
-            'SMTP_PORT': str(site.smtp_port),
-            'SMTP_USE_TLS': 'false',
+            'SMTP_PORT': str(site.relay.port),
+            'SMTP_USE_TLS': 'true' if site.relay.ca_file else 'false',
+            'SMTP_CA_FILE': str(site.relay.ca_file or ''),
             'SMTP_FROM_EMAIL': 'noreply@example.com',
             'SMTP_FROM_NAME': 'Example Shop',
             'PYTHONPATH': str(ROOT),
+            **site.settings,
         }
         # Away from the project, where a developer's .env would be read.
         arq = str(Path(sys.executable).with_name('arq'))
@@ -106,8 +116,9 @@ class OneJobEach(Contender):
         """One plain enqueue_job an e-mail."""
         producer = await create_pool(redis_settings(site.stack.env['ARQ_REDIS_URL']))
         try:
-            for email_id in ids:
-                await producer.enqueue_job('send_email', email_id, _queue_name=HELD_QUEUE)
+            for start in range(0, len(ids), TOGETHER):
+                some = ids[start : start + TOGETHER]
+                await asyncio.gather(*(producer.enqueue_job('send_email', i, _queue_name=HELD_QUEUE) for i in some))
         finally:
             await producer.aclose()
 
@@ -129,7 +140,7 @@ async def _sent_by_jobs(redis: ArqRedis) -> set[int]:
     """Return the e-mails for which a send_email job has the result 'sent'."""
     keys = [key async for key in redis.scan_iter(match=f'{result_key_prefix}*', count=1000)]
     results = [deserialize(data) for data in await redis.mget(keys) if data] if keys else []
-    return {r['r']['email_id'] for r in results if r['f'] == 'send_email' and r['r']['status'] == 'sent'}
+    return {r['r']['email_id'] for r in results if r['f'] == 'send_email' and r['r'].get('status') == 'sent'}
 
 
 class Bulk(OneJobEach):
@@ -150,6 +161,17 @@ class Bulk(OneJobEach):
         await _check_history(site.outbox, ids)
 
 
+class BulkForAll(Bulk):
+    """Our workers, given rows only, and all of them woken at once."""
+
+    key = 'bulk_for_all'
+    title = 'this worker, bulk, by NOTIFY'
+
+    async def release(self, site: Site) -> None:
+        """Notify all: a job would wake one of them only."""
+        await notify(site.outbox.conn)
+
+
 async def _check_history(outbox: Outbox, ids: Sequence[int]) -> None:
     if (attempts := await outbox.accepted_attempts(ids)) != len(ids):
         raise RunFailed(f'{attempts} accepted attempts in the history for {len(ids)} e-mails')
@@ -168,35 +190,37 @@ class CeleryPrefork(Contender):
 
     def command(self, site: Site) -> Command:
         """`celery worker -c 4` as most people start it."""
-        argv = [str(celery_env.python()), '-m', 'celery', '-A', 'bench.celery_app.app', 'worker']
-        return Command([*argv, '-P', 'prefork', '-c', '4', '-l', 'info'], cwd=ROOT, environment=self._environment(site))
+        argv = [str(peers_env.python()), '-m', 'celery', '-A', 'bench.celery_app.app', 'worker']
+        return Command([*argv, '-P', 'prefork', '-c', '4', '-l', 'info'], cwd=ROOT, environment=self.environment(site))
 
-    def _environment(self, site: Site) -> dict[str, str]:
+    def environment(self, site: Site) -> dict[str, str]:
+        """Return what bench/celery_app reads."""
         return {
             'CELERY_BROKER_URL': site.stack.valkey.url(ARQ_DATABASE),
             'SQLALCHEMY_URL': site.outbox.dsn.replace('postgresql://', 'postgresql+psycopg://', 1),
             'SMTP_HOST': '127.0.0.1',
-            'SMTP_PORT': str(site.smtp_port),
+            'SMTP_PORT': str(site.relay.port),
+            'SMTP_CA_FILE': str(site.relay.ca_file or ''),
             'SMTP_FROM_EMAIL': 'noreply@example.com',
             'SMTP_FROM_NAME': 'Example Shop',
         }
 
     async def hold(self, site: Site, ids: Sequence[int]) -> None:
         """One apply_async an e-mail, by a producer in Celery's environment."""
-        command = [str(celery_env.python()), '-m', 'bench.celery_app.enqueue', HELD_QUEUE]
-        await run_to_end(command, os.environ | self._environment(site), json.dumps(list(ids)).encode())
+        command = [str(peers_env.python()), '-m', 'bench.celery_app.enqueue', HELD_QUEUE]
+        await run_to_end(command, os.environ | self.environment(site), json.dumps(list(ids)).encode())
 
     async def release(self, site: Site) -> None:
         """Give the queue its name."""
         await site.redis.rename(HELD_QUEUE, 'celery')
 
 
-CONTENDERS: tuple[Contender, ...] = (CeleryPrefork(), OneJobEach(), Bulk())
+CONTENDERS: dict[str, Contender] = {c.key: c for c in (CeleryPrefork(), OneJobEach(), Bulk(), BulkForAll())}
 BASELINE = CeleryPrefork.key
 
 
-async def run_to_end(command: list[str], environment: dict[str, str], stdin: bytes) -> None:
-    """Run a helping program.
+async def run_to_end(command: list[str], environment: dict[str, str], stdin: bytes) -> bytes:
+    """Run a helping program; return what it printed.
 
     Raises:
         RunFailed: it failed; with its last words.
@@ -211,3 +235,4 @@ async def run_to_end(command: list[str], environment: dict[str, str], stdin: byt
     done = await asyncio.to_thread(call)
     if done.returncode:
         raise RunFailed(f'{command[2]} ended with status {done.returncode}:\n{done.stderr.decode()[-2000:]}')
+    return done.stdout

@@ -6,6 +6,7 @@ import statistics
 import subprocess
 import tempfile
 import time
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import asyncpg
 import psutil
 import redis
 
-from bench import celery_env
+from bench import peers_env
 from dev.stack import Stack
 
 SYNCS = 100
@@ -28,12 +29,10 @@ def describe_machine(directory: Path) -> list[str]:
         directory: On the file system that holds PostgreSQL's data.
     """
     memory_gib = psutil.virtual_memory().total / 2**30
-    loads = ' '.join(f'{load:.2f}' for load in os.getloadavg())
     return [
         f'{os.cpu_count()} cores of {_cpu_model()}, {memory_gib:.0f} GiB of memory',
         f'{platform.system()} {platform.release()}, {_distribution()}',
         f"PostgreSQL's data on {_file_system(directory)}: a page written and synced in {_sync_ms(directory):.2f} ms",
-        f'load average before the first run: {loads}',
     ]
 
 
@@ -73,12 +72,14 @@ def _sync_ms(directory: Path) -> float:
     return statistics.median(took_ms)
 
 
-async def describe_versions(stack: Stack, relay: str, *, celery: bool) -> list[str]:
+PEERS = ('celery', 'sqlalchemy', 'psycopg', 'kombu', 'redis', 'dramatiq', 'taskiq-redis', 'saq', 'streaq')
+
+
+async def describe_versions(stack: Stack, relays: Sequence[str]) -> list[str]:
     """Return one line per group of programs.
 
     Args:
-        relay: What the sink says it is.
-        celery: Whether Celery is measured.
+        relays: What the sinks say they are.
     """
     conn = await asyncpg.connect(stack.postgres.url)
     try:
@@ -91,17 +92,21 @@ async def describe_versions(stack: Stack, relay: str, *, celery: bool) -> list[s
         await conn.close()
     ours = ', '.join(f'{name} {version(name)}' for name in ('arq', 'asyncpg', 'aiosmtplib', 'redis', 'uvloop'))
     lines = [
-        f'PostgreSQL {postgres} ({", ".join(settings)}), Valkey {_valkey_version(stack)}, {relay}',
-        f'this worker: {_commit()}, Python {platform.python_version()}, {ours}',
+        f'PostgreSQL {postgres} ({", ".join(settings)}), Valkey {_valkey_version(stack)}, {", ".join(relays)}',
+        f'this worker: Python {platform.python_version()}, {ours}',
     ]
-    if celery:
-        names = ('celery', 'kombu', 'redis', 'sqlalchemy', 'psycopg')
-        pairs = zip(names, celery_env.versions(*names), strict=True)
-        lines.append(f'Celery: {", ".join(" ".join(pair) for pair in pairs)}')
+    if peers_env.is_installed():
+        pairs = zip(PEERS, peers_env.versions(*PEERS), strict=True)
+        lines.append(f'peers: {", ".join(" ".join(pair) for pair in pairs)}')
     return lines
 
 
-def _commit() -> str:
+def busy_fraction(window_s: float) -> float:
+    """Return how much of the machine others use now; 0.1 is a tenth of all cores."""
+    return psutil.cpu_percent(window_s) / 100
+
+
+def commit() -> str:
     """Return which version of the project this is, as far as git knows."""
     try:
         command = ['git', '-C', str(Path(__file__).parent), 'describe', '--always', '--dirty=, with changes']

@@ -1,4 +1,7 @@
-"""The relay all contenders send to, in a process of its own: Debian's smtp-sink where it is installed, else ours."""
+"""The relay all contenders send to, in a process of its own: Debian's smtp-sink where it is installed, else ours.
+
+Ours (bench/sink.py) also where a relay must be slow, speak TLS, or tell when each message came.
+"""
 
 import asyncio
 import contextlib
@@ -12,8 +15,11 @@ import sys
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
+from dev.inbox_certificate import server_tls_context
+from dev.inbox_store import CERTIFICATE_NAME, KEY_NAME
 from dev.ports import free_port
 from dev.postgres_home import server_identity
 from dev.processes import Command, last_lines, log_since, spawn
@@ -34,13 +40,18 @@ class Relay(ABC):
     """A running sink.
 
     Attributes:
-        port: Where it listens on 127.0.0.1, without TLS or login.
+        port: Where it listens on 127.0.0.1, without login.
         log_path: Its standard output.
+        ca_file: The certificate that it shows after STARTTLS, which it offers then only.
+        pid: Its process, once it runs.
     """
 
-    def __init__(self, port: int, log_path: Path) -> None:
+    def __init__(self, port: int, log_path: Path, kind: 'RelayKind') -> None:
         self.port = port
         self.log_path = log_path
+        self.kind = kind
+        self.ca_file: Path | None = None
+        self.pid = 0
 
     @abstractmethod
     def command(self) -> Command:
@@ -69,7 +80,7 @@ class SmtpSink(Relay):
 
     def command(self) -> Command:
         """`smtp-sink` with running counters; as root it wants another user."""
-        argv = [_smtp_sink_program() or '', '-4', '-c', '-m', '1024', f'127.0.0.1:{self.port}', '1024']
+        argv = [_postfix_program('smtp-sink') or '', '-4', '-c', '-m', '1024', f'127.0.0.1:{self.port}', '1024']
         return Command(argv, identity=server_identity(), death_signal=signal.SIGKILL)
 
     def describe(self) -> str:
@@ -93,11 +104,18 @@ class OwnSink(Relay):
 
     def command(self) -> Command:
         """Run the module with our own Python."""
-        return Command([sys.executable, '-m', 'bench.sink', str(self.port)], cwd=ROOT)
+        argv = [sys.executable, '-m', 'bench.sink', str(self.port), '--delay-ms', str(self.kind.delay_ms)]
+        if self.kind.tls:
+            directory = self.log_path.parent
+            server_tls_context(directory)  # makes the files
+            self.ca_file = directory / CERTIFICATE_NAME
+            argv += ['--certificate', str(self.ca_file), '--key', str(directory / KEY_NAME)]
+        return Command(argv, cwd=ROOT)
 
     def describe(self) -> str:
-        """Return its name."""
-        return 'bench/sink.py for a relay'
+        """Return its name and what it was told."""
+        latency = f', every answer {self.kind.delay_ms:g} ms later' if self.kind.delay_ms else ''
+        return f'bench/sink.py{latency}{", STARTTLS" if self.kind.tls else ""}'
 
     def count(self) -> int:
         """Ask it."""
@@ -108,9 +126,49 @@ class OwnSink(Relay):
             return int(replies.readline().split()[1])
 
 
-def _smtp_sink_program() -> str | None:
-    # It lives in /usr/sbin, which a user's PATH often lacks.
-    return shutil.which('smtp-sink', path=f'{os.environ.get("PATH", "")}:/usr/sbin')
+@dataclass(frozen=True)
+class RelayKind:
+    """What a relay must be able to do.
+
+    Attributes:
+        delay_ms: Each of its answers comes this much later.
+        tls: It offers STARTTLS.
+        watched: It tells when each message came.
+        own: bench/sink.py in any case.
+    """
+
+    delay_ms: float = 0.0
+    tls: bool = False
+    watched: bool = False
+    own: bool = False
+
+    @property
+    def is_own(self) -> bool:
+        """Whether it takes bench/sink.py."""
+        return self.own or self.tls or self.watched or self.delay_ms > 0 or not _postfix_program('smtp-sink')
+
+
+def _postfix_program(name: str) -> str | None:
+    # They live in /usr/sbin, which a user's PATH often lacks.
+    return shutil.which(name, path=f'{os.environ.get("PATH", "")}:/usr/sbin')
+
+
+def smtp_source_rate(relay: Relay, messages: int, *, sessions: int, message_bytes: int) -> float | None:
+    """Send with Postfix' own test program, connections reused; return messages per second, None where it is missing.
+
+    Raises:
+        RelayFailed: it did.
+    """
+    program = _postfix_program('smtp-source')
+    if program is None:
+        return None
+    count = ['-d', '-s', str(sessions), '-m', str(messages), '-l', str(message_bytes)]
+    ends = ['-f', 'noreply@example.com', '-t', 'customer@example.org', f'127.0.0.1:{relay.port}']
+    started_at = time.monotonic()
+    done = subprocess.run([program, '-4', *count, *ends], capture_output=True, check=False)
+    if done.returncode:
+        raise RelayFailed(f'smtp-source: {done.stderr.decode()[-500:]}')
+    return messages / (time.monotonic() - started_at)
 
 
 def install_smtp_sink() -> None:
@@ -119,7 +177,7 @@ def install_smtp_sink() -> None:
     Raises:
         RelayFailed: not root, not Debian, or apt failed.
     """
-    if _smtp_sink_program():
+    if _postfix_program('smtp-sink'):
         return
     if os.geteuid() != 0 or not shutil.which('apt-get'):
         raise RelayFailed('--install-sink needs root and apt-get')
@@ -134,18 +192,18 @@ def install_smtp_sink() -> None:
 
 
 @contextlib.contextmanager
-def running_relay(directory: Path, watchdog: Watchdog, *, own: bool = False) -> Iterator[Relay]:
+def running_relay(directory: Path, watchdog: Watchdog, kind: RelayKind) -> Iterator[Relay]:
     """Start a sink on a free port, and stop it at the end.
 
     Args:
         directory: Where its log goes.
-        own: Ours, even where smtp-sink is installed.
     Raises:
         RelayFailed: it does not greet within ten seconds.
     """
-    kind = OwnSink if own or not _smtp_sink_program() else SmtpSink
-    relay = kind(free_port(), directory / 'relay.log')
+    port = free_port()
+    relay = (OwnSink if kind.is_own else SmtpSink)(port, directory / f'relay-{port}.log', kind)
     process = spawn(relay.command(), relay.log_path, watchdog)
+    relay.pid = process.pid
     try:
         _wait_for_greeting(relay, process)
         yield relay

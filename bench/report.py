@@ -1,90 +1,72 @@
-"""From measurements to a table: on the terminal, and between two marks in docs/performance.md."""
+"""From results to the document: the table of bars, then the numbers of each measure, between two marks."""
 
-import statistics
-import sys
-from collections.abc import Sequence
-from datetime import UTC, datetime
+import itertools
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from rich.console import Console
-from rich.table import Table
+from bench.measures.measure import Measure, table
+from bench.results import Result
 
-from bench.contenders import BASELINE, CONTENDERS
-from bench.rounds import Measurement
-
-BEGIN = '<!-- measured: begin; written by python -m bench.run -->'
-END = '<!-- measured: end -->'
-FILE_WIDTH = 140  # where nobody's terminal says how wide
-HEADINGS = ('what', 'e-mails/s', 'times Celery', 'worker CPU s per 1,000', 'times less CPU', 'PSS MB')
+BEGIN = '<!-- {name}: begin; written by python -m bench.run -->'
+END = '<!-- {name}: end -->'
+BUSY = 0.1
+WORDS = {True: 'yes', False: '**no**', None: 'not measured'}
 
 
-def rows(measurements: Sequence[Measurement]) -> list[tuple[str, ...]]:
-    """Return the table's rows, one per contender: medians, with the smallest and largest in brackets.
-
-    Ratios are medians over the rounds of the ratio within the round, whose runs stood next to each other.
-    """
-    by_contender = {c.key: [m for m in measurements if m.contender == c.key] for c in CONTENDERS}
-    baseline = by_contender[BASELINE]
-    table: list[tuple[str, ...]] = []
-    for contender in CONTENDERS:
-        own = by_contender[contender.key]
-        if not own:
+def bars(measures: Sequence[Measure], results: Mapping[str, Result]) -> list[str]:
+    """Return the table of bars."""
+    rows = []
+    for measure in measures:
+        result = results.get(measure.key)
+        if result is None:
             continue
-        faster = [mine.emails_per_s / theirs.emails_per_s for mine, theirs in zip(own, baseline, strict=False)]
-        cheaper = [theirs.cpu_s_per_1000 / mine.cpu_s_per_1000 for mine, theirs in zip(own, baseline, strict=False)]
-        compare = bool(baseline) and own is not baseline
-        table.append(
-            (
-                contender.title,
-                spread([m.emails_per_s for m in own], '.0f'),
-                spread(faster, '.1f') if compare else '',
-                spread([m.cpu_s_per_1000 for m in own], '.2f'),
-                spread(cheaper, '.1f') if compare else '',
-                f'{statistics.median(m.peak_pss_bytes for m in own) / 1e6:.0f}' if own[0].peak_pss_bytes else 'unknown',
-            )
-        )
-    return table
+        for bar in measure.bars(result.data):
+            why = f', [profile]({result.profile})' if result.profile and bar.met is False else ''
+            rows.append((bar.measure, bar.bar, bar.measured, WORDS[bar.met] + why))
+    return table(('measure', 'bar', 'measured: median (smallest to largest)', 'met'), rows)
 
 
-def spread(values: Sequence[float], form: str) -> str:
-    """Format the median and, of several values, the extremes."""
-    median = f'{statistics.median(values):{form}}'
-    return median if len(values) == 1 else f'{median} ({min(values):{form}} to {max(values):{form}})'
+def write(path: Path, name: str, lines: Sequence[str]) -> None:
+    """Replace what stands between the marks of this name.
 
-
-def show(measurements: Sequence[Measurement]) -> None:
-    """Print the table."""
-    table = Table(*HEADINGS, title='medians (smallest to largest)')
-    for row in rows(measurements):
-        table.add_row(*row)
-    Console(width=None if sys.stdout.isatty() else FILE_WIDTH).print(table)
-
-
-def write(path: Path, measurements: Sequence[Measurement], command: str, facts: Sequence[str], note: str) -> None:
-    """Replace what stands between the marks.
-
-    Args:
-        command: What was typed.
-        facts: Machine and versions, a line each.
-        note: What else a reader must know, or an empty string.
     Raises:
         ValueError: the marks are missing.
     """
+    begin, end = BEGIN.format(name=name), END.format(name=name)
     text = path.read_text(encoding='utf-8')
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not (begin and end):
-        raise ValueError(f'{path} has lost its marks: {BEGIN} and {END}')
-    emails = measurements[0].emails
-    rounds = sum(m.contender == measurements[0].contender for m in measurements)
-    lines = [
-        f'Measured on {datetime.now(UTC):%Y-%m-%d %H:%M} UTC by `{command}`: {rounds} rounds of {emails:,} e-mails.',
-        *([f'\n**{note}**'] if note else []),
-        '',
-        f'| {" | ".join(HEADINGS)} |',
-        f'|{"---|" * len(HEADINGS)}',
-        *(f'| {" | ".join(row)} |' for row in rows(measurements)),
-        '',
-        *(f'- {fact}' for fact in facts),
-    ]
-    path.write_text(before + BEGIN + '\n' + '\n'.join(lines) + '\n' + END + after, encoding='utf-8')
+    before, found_begin, rest = text.partition(begin)
+    _, found_end, after = rest.partition(end)
+    if not (found_begin and found_end):
+        raise ValueError(f'{path} has lost its marks: {begin} and {end}')
+    path.write_text('\n'.join([before + begin, *lines, end + after]), encoding='utf-8')
+
+
+def document(measures: Sequence[Measure], results: Mapping[str, Result]) -> list[str]:
+    """Return everything: warnings, bars, one section a measure, the machine."""
+    taken = [results[measure.key] for measure in measures if measure.key in results]
+    lines = [*_warnings(measures, taken), *bars(measures, results)]
+    for measure in measures:
+        if measure.key in results:
+            lines += ['', *_section(measure, results[measure.key])]
+    lines += ['', '### Machine and versions', '']
+    for facts, group in itertools.groupby(taken, key=lambda result: tuple(result.facts)):
+        keys = ', '.join(result.key for result in group)
+        lines += [f'For {keys}:', '', *(f'- {fact}' for fact in facts), '']
+    return lines
+
+
+def _warnings(measures: Sequence[Measure], taken: Sequence[Result]) -> list[str]:
+    busy = [f'{result.key} {result.busy:.0%}' for result in taken if result.busy > BUSY]
+    few = [r.key for r in taken for m in measures if m.key == r.key and r.rounds < m.rounds]
+    lines = []
+    if busy:
+        lines += [f'**Preliminary: other programs used the machine when these began: {", ".join(busy)}.**', '']
+    if few:
+        lines += [f'**Preliminary: fewer rounds than there should be: {", ".join(few)}.**', '']
+    return lines + [f'**{note}**\n' for note in dict.fromkeys(result.note for result in taken if result.note)]
+
+
+def _section(measure: Measure, result: Result) -> list[str]:
+    rounds = f'{result.rounds} rounds, ' if result.rounds > 1 else ''
+    told = f'{result.at}, `{result.command}`, {rounds}commit {result.commit}.'
+    return [f'### {measure.title}', '', told, '', *measure.details(result.data)]

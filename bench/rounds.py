@@ -1,19 +1,20 @@
-"""One measured run of one contender."""
+"""One measured run of one contender, with one worker or several."""
 
 import asyncio
 import contextlib
 import re
 import subprocess
 import time
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from bench.contenders import Contender, Site
 from bench.outbox import RunFailed, fresh_outbox
 from bench.py_spy import profiled
-from bench.relay import Relay
-from bench.usage import PeakMemory, cpu_s
+from bench.relay import Relay, RelayKind, running_relay
+from bench.usage import PeakMemory, Usage
 from dev.processes import last_lines, log_since, spawn
 from dev.stack import Stack
 from dev.watchdog import Watchdog
@@ -21,28 +22,52 @@ from fleet.connection import open_redis, redis_settings
 
 WARM_UP_DEADLINE_S = 60.0
 SLOWEST_EMAILS_PER_S = 5.0
-STOP_DEADLINE_S = 30.0
+STOP_DEADLINE_S = 40.0
 
 
 @dataclass(frozen=True)
-class Measurement:
-    """What one run took. CPU and memory are the worker's processes together."""
+class Run:
+    """What one run took. Memory is the workers' processes together; CPU seconds are by role."""
 
     contender: str
+    workers: int
     emails: int
     wall_s: float
-    worker_cpu_s: float
+    cpu_s: dict[str, float]
+    machine_busy: float
     peak_pss_bytes: int
 
     @property
     def emails_per_s(self) -> float:
-        """From the moment the worker could see the e-mails until the last was recorded as sent."""
+        """From the moment the workers could see the e-mails until the last was recorded as sent."""
         return self.emails / self.wall_s
 
-    @property
-    def cpu_s_per_1000(self) -> float:
-        """CPU seconds of the worker's processes for 1,000 e-mails."""
-        return self.worker_cpu_s / self.emails * 1000
+    def cpu_s_per_1000(self, role: str = 'worker') -> float:
+        """CPU seconds for 1,000 e-mails, of: worker, postgres, redis, relay."""
+        return self.cpu_s[role] / self.emails * 1000
+
+    def as_json(self) -> dict[str, Any]:
+        """Return what `Run(**...)` takes."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Order:
+    """What a run is to do.
+
+    Attributes:
+        name: Unique among all runs; letters, digits and underscores.
+        settings: Environment variables of our worker that differ from the defaults.
+        profile: Where py-spy's stacks go; what is measured meanwhile is not worth publishing.
+    """
+
+    contender: Contender
+    relay: Relay
+    emails: int
+    name: str
+    workers: int = 1
+    settings: Mapping[str, str] | None = None
+    profile: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -50,78 +75,108 @@ class Bench:
     """What all runs share."""
 
     stack: Stack
-    relay: Relay
     watchdog: Watchdog
     directory: Path
-    profiles: Path | None = None
+    own_sink: bool = False
 
-    async def run(self, contender: Contender, emails: int, name: str) -> Measurement:
-        """Start the worker, warm it up, give it the e-mails, wait, check.
+    @contextlib.contextmanager
+    def relay(self, **kind: Any) -> Any:
+        """Start a sink; see RelayKind."""
+        with running_relay(self.directory, self.watchdog, RelayKind(own=self.own_sink, **kind)) as relay:
+            yield relay
 
-        Args:
-            name: Unique among all runs; letters, digits and underscores.
+    async def run(self, order: Order) -> Run:
+        """Start the workers, warm them up, give them the e-mails, wait, check.
+
         Raises:
-            RunFailed: the e-mails were not all sent exactly once. The message ends with the worker's log.
+            RunFailed: the e-mails were not all sent exactly once. The message ends with a worker's log.
         """
-        directory = self.directory / name
-        directory.mkdir()
-        log_path = directory / 'worker.log'
-        try:
-            async with self._site(contender, name, directory) as site:
-                return await self._measure(contender, site, emails, log_path)
-        except RunFailed as error:
-            log = last_lines(re.sub(r'\n+', '\n', log_since(log_path, 0)))
-            raise RunFailed(f'{contender.title}: {error}\n  Last lines of its log:\n{log}') from error
+        async with self.site(order) as site, self.workers(order, site) as workers:
+            outbox, contender = site.outbox, order.contender
+            before = await asyncio.to_thread(order.relay.count)
+            warm_up = contender.warm_up_emails * order.workers
 
-    @contextlib.asynccontextmanager
-    async def _site(self, contender: Contender, name: str, directory: Path) -> AsyncIterator[Site]:
-        redis = open_redis(redis_settings(self.stack.env['ARQ_REDIS_URL']), 'arq:queue')
-        try:
-            await redis.flushall()
-            async with fresh_outbox(self.stack.postgres, f'bench_{name}') as outbox:
-                await contender.prepare(outbox)
-                yield Site(self.stack, outbox, redis, self.relay.port, directory)
-        finally:
-            await redis.aclose()
+            def took(count: int) -> bool:
+                return order.relay.count() - before >= count
 
-    async def _measure(self, contender: Contender, site: Site, emails: int, log_path: Path) -> Measurement:
-        outbox = site.outbox
-        worker = await asyncio.to_thread(spawn, contender.command(site), log_path, self.watchdog)
-        try:
-            await self._give(contender, site, contender.warm_up_emails)
+            await self._give(contender, site, warm_up)
             await outbox.commit()
             await contender.release(site)
-            await outbox.wait_until_sent(worker, WARM_UP_DEADLINE_S)
+            await outbox.wait_until_sent(workers, lambda: took(warm_up), WARM_UP_DEADLINE_S)
 
             warm_at = time.monotonic()
-            ids = await self._give(contender, site, emails)
+            ids = await self._give(contender, site, order.emails)
             await asyncio.sleep(max(0.0, warm_at + contender.settle_s - time.monotonic()))
-            taken = await asyncio.to_thread(self.relay.count)
-            with PeakMemory(worker.pid) as memory, profiled(worker.pid, self.profiles, contender.key):
-                cpu_before_s = cpu_s(worker.pid)
+            pids = [worker.pid for worker in workers]
+            deadline_s = order.emails / SLOWEST_EMAILS_PER_S + WARM_UP_DEADLINE_S
+            with PeakMemory(pids) as memory, profiled(pids[0], order.profile):
+                usage = Usage(self.roles(order.relay, pids))
                 released_at = await outbox.now()
                 await outbox.commit()
                 await contender.release(site)
-                await outbox.wait_until_sent(worker, emails / SLOWEST_EMAILS_PER_S + WARM_UP_DEADLINE_S)
-                worker_cpu_s = cpu_s(worker.pid) - cpu_before_s
-            if (sunk := await self.relay.settled_count(taken + emails) - taken) != emails:
-                raise RunFailed(f'the sink took {sunk} messages for {emails} e-mails')
+                await outbox.wait_until_sent(workers, lambda: took(warm_up + order.emails), deadline_s)
+                cpu_s, machine_busy = usage.taken()
+            taken = await order.relay.settled_count(before + warm_up + order.emails) - before - warm_up
+            if taken != order.emails:
+                raise RunFailed(f'the sink took {taken} messages for {order.emails} e-mails')
             wall_s = (await outbox.last_sent_at(ids) - released_at).total_seconds()
             await contender.check(site, ids)
+        return Run(contender.key, order.workers, order.emails, wall_s, cpu_s, machine_busy, memory.peak_bytes)
+
+    def roles(self, relay: Relay, workers: list[int]) -> dict[str, list[int]]:
+        """Return the processes whose CPU is counted, by role."""
+        return {
+            'worker': workers,
+            'postgres': [self.stack.postgres.pid],
+            'redis': [self.stack.valkey.pid],
+            'relay': [relay.pid],
+        }
+
+    @contextlib.asynccontextmanager
+    async def site(self, order: Order) -> AsyncIterator[Site]:
+        """Make a fresh database and an empty Redis."""
+        directory = self.directory / order.name
+        directory.mkdir()
+        redis = open_redis(redis_settings(self.stack.env['ARQ_REDIS_URL']), 'arq:queue')
+        try:
+            await redis.flushall()
+            async with fresh_outbox(self.stack.postgres, f'bench_{order.name}') as outbox:
+                await order.contender.prepare(outbox)
+                yield Site(self.stack, outbox, redis, order.relay, directory, order.settings or {})
         finally:
-            await asyncio.to_thread(self._stop, worker)
-        return Measurement(contender.key, emails, wall_s, worker_cpu_s, memory.peak_bytes)
+            await redis.aclose()
+
+    @contextlib.asynccontextmanager
+    async def workers(self, order: Order, site: Site) -> AsyncIterator[list[subprocess.Popen[bytes]]]:
+        """Start the workers, stop them at the end; a run that fails gets the last words of one."""
+        log_path = site.directory / 'worker.log'
+        command = order.contender.command(site)
+        workers = [
+            await asyncio.to_thread(spawn, command, log_path.with_suffix(f'.{n}.log') if n else log_path, self.watchdog)
+            for n in range(order.workers)
+        ]
+        try:
+            yield workers
+        except RunFailed as error:
+            log = last_lines(re.sub(r'\n+', '\n', log_since(log_path, 0)))
+            raise RunFailed(f'{order.contender.title}: {error}\n  Last lines of its log:\n{log}') from error
+        finally:
+            await asyncio.to_thread(stop, workers, self.watchdog)
 
     async def _give(self, contender: Contender, site: Site, emails: int) -> list[int]:
         ids = await site.outbox.insert(emails)
         await contender.hold(site, ids)
         return ids
 
-    def _stop(self, worker: subprocess.Popen[bytes]) -> None:
+
+def stop(workers: list[subprocess.Popen[bytes]], watchdog: Watchdog) -> None:
+    """End processes in order, and by force those that do not."""
+    for worker in workers:
         worker.terminate()
+    for worker in workers:
         try:
             worker.wait(STOP_DEADLINE_S)
         except subprocess.TimeoutExpired:
             worker.kill()
             worker.wait()
-        self.watchdog.forget(worker.pid)
+        watchdog.forget(worker.pid)

@@ -1,7 +1,7 @@
-"""Measure our worker against Celery doing the same: `python -m bench.run [--emails N] [--rounds R]`.
+"""Measure everything the bars are about: `python -m bench.run [--only KEY ...]`; without --only, all of it.
 
-Starts the embedded stack and a sink, runs every contender once a round, shows the table and, from five rounds on,
-writes it to docs/performance.md. A run fails unless every row is sent at the first attempt and in the sink.
+Starts the embedded stack, the sinks and the peers by itself. Results are kept in docs/performance.json, so that
+measures can be taken at different times; docs/performance.md and docs/scaling.md are put together from them.
 """
 
 import argparse
@@ -12,63 +12,62 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 
+import uvloop
 from rich.console import Console
 
-from bench import celery_env, report
-from bench.contenders import BASELINE, CONTENDERS, Contender
-from bench.machine import describe_machine, describe_versions
+from bench import peers_env, py_spy, report, results
+from bench.machine import busy_fraction, commit, describe_machine, describe_versions
+from bench.measures.all import MEASURES
+from bench.measures.measure import Measure, Plan
 from bench.outbox import RunFailed, make_template
-from bench.relay import RelayFailed, install_smtp_sink, running_relay
-from bench.rounds import Bench, Measurement
+from bench.relay import RelayFailed, RelayKind, install_smtp_sink, running_relay
+from bench.results import Result
+from bench.rounds import Bench
 from dev.server import ServerFailed
 from dev.stack import Stack
 from dev.watchdog import Watchdog
 
-DOCUMENT = Path(__file__).parent.parent / 'docs' / 'performance.md'
-SMOKE_EMAILS = 40
-ROUNDS_TO_PUBLISH = 5  # fewer are for looking, not for writing down
+DOCS = Path(__file__).parent.parent / 'docs'
+STORE = DOCS / 'performance.json'
+PROFILES = DOCS / 'profiles'
+SMOKE_SCALE = 0.004
+QUIET_S = 2.0
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     """Read the command line; --smoke decides the rest."""
-    keys = [contender.key for contender in CONTENDERS]
-    parser = argparse.ArgumentParser(prog='python -m bench.run', description='E-mails per second, beside Celery.')
-    parser.add_argument('--emails', type=int, default=3000, help='per run (default: %(default)s)')
-    parser.add_argument('--rounds', type=int, default=5, help='default: %(default)s; fewer write no document')
-    parser.add_argument('--only', nargs='+', choices=keys, default=keys, help='writes no document')
-    parser.add_argument('--smoke', action='store_true', help='one short round that proves nothing but that it runs')
+    keys = [measure.key for measure in MEASURES]
+    parser = argparse.ArgumentParser(prog='python -m bench.run', description=_describe_measures())
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument('--only', nargs='+', choices=keys, default=keys, metavar='KEY', help='these measures')
+    parser.add_argument('--skip', nargs='+', choices=keys, default=[], metavar='KEY', help='not these')
+    parser.add_argument('--rounds', type=int, help='default: what each measure needs to be published')
+    parser.add_argument('--scale', type=float, default=1.0, help='multiplies the sizes; anything but 1 is not kept')
+    parser.add_argument('--look', action='store_true', help='show only: keep nothing, write no document')
+    parser.add_argument(
+        '--smoke', action='store_true', help='tiny, and without peers that are not installed; no numbers'
+    )
     parser.add_argument('--install-sink', action='store_true', help='install smtp-sink (Debian, as root)')
     parser.add_argument('--own-sink', action='store_true', help='use bench/sink.py even where smtp-sink is installed')
     parser.add_argument('--note', default='', help='written above the table')
-    parser.add_argument('--profile', type=Path, metavar='DIR', help='py-spy stacks go here; writes no document')
+    parser.add_argument('--report', action='store_true', help='measure nothing, write the documents anew')
     options = parser.parse_args(argv)
-    if options.emails < 1 or options.rounds < 1:
-        parser.error('--emails and --rounds must be at least 1')
+    if (options.rounds is not None and options.rounds < 1) or options.scale <= 0:
+        parser.error('--rounds and --scale must be more than 0')
     if options.smoke:
-        options.emails, options.rounds = SMOKE_EMAILS, 1
-        if not celery_env.is_installed():
-            options.only = [key for key in options.only if key != BASELINE]
+        options.rounds, options.scale = 1, SMOKE_SCALE
+    options.look = options.look or options.scale != 1
     return options
 
 
-async def measure(bench: Bench, contenders: Sequence[Contender], emails: int, rounds: int) -> list[Measurement]:
-    """Run all contenders in every round, each round beginning with another one."""
-    await make_template(bench.stack.postgres)
-    measurements = []
-    for number in range(rounds):
-        first = number % len(contenders)
-        for contender in (*contenders[first:], *contenders[:first]):
-            done = await bench.run(contender, emails, f'{number}_{contender.key}')
-            print(
-                f'round {number + 1}/{rounds}  {contender.title:45}{done.emails_per_s:7.0f}/s'
-                f'{done.cpu_s_per_1000:7.2f} s CPU per 1,000{done.peak_pss_bytes / 1e6:7.0f} MB',
-                flush=True,
-            )
-            measurements.append(done)
-    return measurements
+def _describe_measures() -> str:
+    lines = [f'  {measure.key:10} {measure.title} (about {measure.about_s} s)' for measure in MEASURES]
+    return '\n'.join(['What can be measured:', *lines])
 
 
 @contextlib.contextmanager
@@ -81,38 +80,76 @@ def temporary_directory() -> Iterator[Path]:
 
 
 async def bench_all(options: argparse.Namespace, command: str) -> None:
-    """Start everything, measure, show, write."""
+    """Take one measure after the other; keep and write after each."""
     task = asyncio.current_task()
     if task is not None:
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
-    contenders = [contender for contender in CONTENDERS if contender.key in options.only]
     with temporary_directory() as directory, Watchdog() as watchdog:
         watchdog.remove_at_death(directory)
         async with Stack() as stack:
-            with running_relay(directory, watchdog, own=options.own_sink) as relay:
-                facts = await asyncio.to_thread(describe_machine, directory)
-                facts += await describe_versions(stack, relay.describe(), celery=BASELINE in options.only)
-                print(*facts, sep='\n', flush=True)
-                bench = Bench(stack, relay, watchdog, directory, options.profile)
-                measurements = await measure(bench, contenders, options.emails, options.rounds)
-    report.show(measurements)
-    if options.rounds >= ROUNDS_TO_PUBLISH and not options.profile and len(contenders) == len(CONTENDERS):
-        report.write(DOCUMENT, measurements, command, facts, options.note)
-        print(f'written to {DOCUMENT.relative_to(DOCUMENT.parent.parent)}')
+            facts = await asyncio.to_thread(describe_machine, directory)
+            with running_relay(directory, watchdog, RelayKind(own=options.own_sink)) as relay:
+                facts += await describe_versions(stack, [relay.describe()])
+            print(*facts, sep='\n', flush=True)
+            await make_template(stack.postgres)
+            bench = Bench(stack, watchdog, directory, own_sink=options.own_sink)
+            for measure in MEASURES:
+                if measure.key in options.only and measure.key not in options.skip:
+                    await take(measure, bench, options, command, facts)
+
+
+async def take(measure: Measure, bench: Bench, options: argparse.Namespace, command: str, facts: Sequence[str]) -> None:
+    """Take one measure, and a profile when it does not meet a bar; show, keep, write."""
+    started_at = time.monotonic()
+    plan = Plan(options.rounds or measure.rounds, options.scale, peers=not options.smoke)
+    busy = await asyncio.to_thread(busy_fraction, 0.1 if options.smoke else QUIET_S)
+    at = f'{datetime.now(UTC):%Y-%m-%d %H:%M} UTC'
+    data = await measure.run(bench, plan)
+    profile = None
+    if not options.look and any(bar.met is False for bar in measure.bars(data)):
+        profile = await _profile(measure, bench, plan)
+    result = Result(measure.key, at, command, commit(), busy, plan.rounds, facts, data, options.note, profile)
+    Console(soft_wrap=True).print(f'\n{measure.title}: {time.monotonic() - started_at:.0f} s', style='bold')
+    lines = [*report.bars([measure], {measure.key: result}), '', *measure.details(result.data), '']
+    print('\n'.join(lines), flush=True)
+    if not options.look:
+        results.keep(STORE, result)
+        write_documents()
+
+
+async def _profile(measure: Measure, bench: Bench, plan: Plan) -> str | None:
+    """Return the path, as the document links it, of a profile taken now."""
+    stacks = bench.directory / f'{measure.key}.stacks'
+    await measure.profile(bench, plan, stacks)
+    if not stacks.exists():
+        return None
+    PROFILES.mkdir(exist_ok=True)
+    target = PROFILES / f'{measure.key}.txt'
+    title = f'{measure.title}: the worker under py-spy, {datetime.now(UTC):%Y-%m-%d}, commit {commit()}'
+    target.write_text('\n'.join([title, '', *py_spy.summarise(stacks.read_text())]) + '\n', encoding='utf-8')
+    return str(target.relative_to(DOCS))
+
+
+def write_documents() -> None:
+    """Put the documents together from what was kept."""
+    kept = results.load(STORE)
+    report.write(DOCS / 'performance.md', 'measured', report.document(MEASURES, kept))
 
 
 def main(argv: list[str] | None = None) -> int:
     """Return the exit status: 1 when a run failed, or could not begin."""
     options = parse(argv)
     logging.basicConfig(level=logging.ERROR)
-    command = f'python -m bench.run --emails {options.emails} --rounds {options.rounds}'
-    command += ' --own-sink' if options.own_sink else ''
     try:
+        if options.report:
+            write_documents()
+            return 0
         if options.install_sink:
             install_smtp_sink()
-        if BASELINE in options.only:
-            celery_env.install()
-        asyncio.run(bench_all(options, command))
+        if not options.smoke:
+            peers_env.install()
+        command = ' '.join(['python -m bench.run', *(sys.argv[1:] if argv is None else argv)])
+        uvloop.run(bench_all(options, command))
     except (RunFailed, RelayFailed, ServerFailed, OSError, subprocess.SubprocessError) as error:
         Console(stderr=True).print(f'bench: {error}', style='red', markup=False, highlight=False, soft_wrap=True)
         return 1

@@ -1,11 +1,17 @@
-"""A relay that takes everything and keeps nothing: `python -m bench.sink PORT`. Stands in where smtp-sink is missing.
+"""A relay that takes everything and keeps nothing, and can do what smtp-sink cannot: `python -m bench.sink PORT`.
 
-One process, plain SMTP on 127.0.0.1. It answers as fast as it can, understands pipelining (RFC 2920), and tells the
-number of messages it has taken when asked with XCOUNT.
+One process, SMTP on 127.0.0.1, with pipelining (RFC 2920). With --delay-ms every answer comes that much later, as
+from a relay with this round-trip time; with --certificate and --key it offers STARTTLS. XCOUNT answers with the number
+of messages taken. After XWATCH a connection is told of each message when its final dot has come: one line
+`count nanoseconds`, by the machine's monotonic clock.
 """
 
+import argparse
 import asyncio
-import sys
+import ssl
+import time
+from pathlib import Path
+from typing import ClassVar
 
 import uvloop
 
@@ -13,12 +19,16 @@ END_OF_DATA = b'\r\n.\r\n'
 MAX_LINE_BYTES = 4096
 GREETING = b'220 sink.invalid ESMTP\r\n'
 EHLO_REPLY = b'250-sink.invalid\r\n250-PIPELINING\r\n250-SIZE 52428800\r\n250-ENHANCEDSTATUSCODES\r\n250 8BITMIME\r\n'
+EHLO_REPLY_TLS = EHLO_REPLY.replace(b'250-PIPELINING', b'250-STARTTLS\r\n250-PIPELINING')
 
 
 class Sink(asyncio.Protocol):
     """One SMTP connection."""
 
-    messages = 0  # taken by all connections together
+    messages: ClassVar[int] = 0  # taken by all connections together
+    delay_s: ClassVar[float] = 0.0
+    tls: ClassVar[ssl.SSLContext | None] = None
+    watchers: ClassVar[list[asyncio.Transport]] = []
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Greet."""
@@ -28,7 +38,19 @@ class Sink(asyncio.Protocol):
         self._in_data = False
         self._has_sender = False
         self._recipients = 0
-        self._transport.write(GREETING)
+        self._loop = asyncio.get_running_loop()
+        self._answer_with(GREETING)
+
+    def connection_lost(self, error: Exception | None) -> None:  # noqa: ARG002 - the protocol's signature
+        """Forget a watcher."""
+        if self._transport in Sink.watchers:
+            Sink.watchers.remove(self._transport)
+
+    def _answer_with(self, replies: bytes) -> None:
+        if Sink.delay_s:
+            self._loop.call_later(Sink.delay_s, self._transport.write, replies)
+        else:
+            self._transport.write(replies)
 
     def data_received(self, data: bytes) -> None:
         """Take what there is, and answer all of it in one write."""
@@ -36,11 +58,27 @@ class Sink(asyncio.Protocol):
         replies = []
         while (reply := self._take_message() if self._in_data else self._take_command()) is not None:
             replies.append(reply)
-            if reply.startswith((b'221', b'421')):
+            if reply.startswith((b'220', b'221', b'421')):
                 break
-        self._transport.write(b''.join(replies))
-        if replies and replies[-1].startswith((b'221', b'421')):
+        if not replies:
+            return
+        if replies[-1].startswith(b'220'):  # TLS comes next, and is not for us to read
+            self._transport.pause_reading()
+            self._upgrade = self._loop.create_task(self._start_tls(replies[-1]))
+            return
+        self._answer_with(b''.join(replies))
+        if replies[-1].startswith((b'221', b'421')):
+            self._loop.call_later(Sink.delay_s, self._transport.close)
+
+    async def _start_tls(self, reply: bytes) -> None:
+        self._transport.write(reply)
+        self._buffer.clear()
+        try:
+            transport = await self._loop.start_tls(self._transport, self, Sink.tls, server_side=True)
+        except (OSError, ssl.SSLError):
             self._transport.close()
+            return
+        self._transport = transport  # type: ignore[assignment]
 
     def _take_message(self) -> bytes | None:
         end = self._buffer.find(END_OF_DATA, self._searched_bytes)
@@ -52,6 +90,10 @@ class Sink(asyncio.Protocol):
         self._in_data = False
         self._forget_transaction()
         Sink.messages += 1
+        if Sink.watchers:
+            line = b'%d %d\r\n' % (Sink.messages, time.monotonic_ns())
+            for watcher in Sink.watchers:
+                watcher.write(line)
         return b'250 2.0.0 Ok\r\n'
 
     def _take_command(self) -> bytes | None:
@@ -70,7 +112,7 @@ class Sink(asyncio.Protocol):
         match verb:
             case b'EHLO':
                 self._forget_transaction()
-                return EHLO_REPLY
+                return EHLO_REPLY_TLS if Sink.tls else EHLO_REPLY
             case b'MAIL' if not self._has_sender:
                 self._has_sender = True
             case b'RCPT' if self._has_sender:
@@ -81,15 +123,24 @@ class Sink(asyncio.Protocol):
                 return b'503 5.5.1 bad sequence of commands\r\n'
             case b'HELO' | b'RSET':
                 self._forget_transaction()
-            case b'NOOP':
-                pass
+            case _:
+                return self._answer_aside(verb)
+        return b'250 2.0.0 Ok\r\n'
+
+    def _answer_aside(self, verb: bytes) -> bytes:
+        match verb:
+            case b'STARTTLS' if Sink.tls:
+                return b'220 2.0.0 go ahead\r\n'
             case b'XCOUNT':
                 return b'250 %d\r\n' % Sink.messages
+            case b'XWATCH':
+                Sink.watchers.append(self._transport)
+                return b'250 2.0.0 Ok\r\n'
+            case b'NOOP':
+                return b'250 2.0.0 Ok\r\n'
             case b'QUIT':
                 return b'221 2.0.0 Bye\r\n'
-            case _:
-                return b'500 5.5.2 command not known\r\n'
-        return b'250 2.0.0 Ok\r\n'
+        return b'500 5.5.2 command not known\r\n'
 
     def _start_data(self) -> bytes:
         self._in_data = True
@@ -109,5 +160,20 @@ async def serve(port: int) -> None:
     await server.serve_forever()
 
 
+def main() -> None:
+    """Read the command line and serve."""
+    parser = argparse.ArgumentParser(prog='python -m bench.sink')
+    parser.add_argument('port', type=int)
+    parser.add_argument('--delay-ms', type=float, default=0.0)
+    parser.add_argument('--certificate', type=Path)
+    parser.add_argument('--key', type=Path)
+    options = parser.parse_args()
+    Sink.delay_s = options.delay_ms / 1000
+    if options.certificate:
+        Sink.tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        Sink.tls.load_cert_chain(options.certificate, options.key)
+    uvloop.run(serve(options.port))
+
+
 if __name__ == '__main__':
-    uvloop.run(serve(int(sys.argv[1])))
+    main()

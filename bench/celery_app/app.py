@@ -7,6 +7,7 @@ of the standard library's two ways to build a message, and no look-up of the loc
 import os
 import smtplib
 import socket
+import ssl
 from datetime import UTC, datetime, timedelta
 from email.mime.multipart import MIMEMultipart
 from email.mime.text import MIMEText
@@ -21,6 +22,7 @@ SMTP_HOST, SMTP_PORT = os.environ['SMTP_HOST'], int(os.environ['SMTP_PORT'])
 FROM_EMAIL, FROM_NAME = os.environ['SMTP_FROM_EMAIL'], os.environ['SMTP_FROM_NAME']
 LOCAL_HOSTNAME = socket.getfqdn()
 RETRY_BASE_DELAY_S = 60
+TLS = ssl.create_default_context(cafile=os.environ['SMTP_CA_FILE']) if os.environ.get('SMTP_CA_FILE') else None
 
 app = Celery('mail', broker=os.environ['CELERY_BROKER_URL'])
 app.conf.update(task_ignore_result=True, timezone='UTC', broker_connection_retry_on_startup=True)
@@ -104,6 +106,8 @@ def deliver(email: OutboundEmail) -> None:
     if email.body_html:
         message.attach(MIMEText(email.body_html, 'html', 'utf-8'))
     with smtplib.SMTP(SMTP_HOST, SMTP_PORT, local_hostname=LOCAL_HOSTNAME, timeout=30) as smtp:
+        if TLS:
+            smtp.starttls(context=TLS)
         smtp.sendmail(FROM_EMAIL, [email.recipient], message.as_string())
 
 

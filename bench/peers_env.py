@@ -1,4 +1,4 @@
-"""The environment of bench/celery_app, `.venv-bench`: made when it is missing or its lock has changed."""
+"""The environment of the peers, `.venv-bench`: made when it is missing or its lock has changed."""
 
 import hashlib
 import subprocess
@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-LOCK = ROOT / 'bench' / 'requirements-celery.txt'
+LOCK = ROOT / 'bench' / 'requirements-peers.txt'
 ENVIRONMENT = ROOT / '.venv-bench'
 STAMP = ENVIRONMENT / '.installed'
 VERSIONS_PROGRAM = 'import importlib.metadata as m, sys; print(*(m.version(name) for name in sys.argv[1:]))'
@@ -30,7 +30,7 @@ def install() -> None:
     """
     if is_installed():
         return
-    print(f'installing Celery into {ENVIRONMENT.name} ...', file=sys.stderr)
+    print(f'installing the peers into {ENVIRONMENT.name} ...', file=sys.stderr)
     subprocess.run([sys.executable, '-m', 'venv', '--clear', str(ENVIRONMENT)], check=True)
     (ENVIRONMENT / '.gitignore').write_text('*\n')
     pip = [str(python()), '-m', 'pip', 'install', '--quiet', '--disable-pip-version-check']

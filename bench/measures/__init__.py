@@ -1,0 +1,1 @@
+"""What `python -m bench.run` can measure, one module a kind."""

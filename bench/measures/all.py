@@ -1,0 +1,25 @@
+"""All measures, in the order of the document."""
+
+from bench.measures.delivery import DELAYED, EMAILS, STARTTLS
+from bench.measures.enqueue import Enqueue
+from bench.measures.idle import Idle
+from bench.measures.latency import Latency
+from bench.measures.measure import Measure
+from bench.measures.million import Million
+from bench.measures.noop import Noop
+from bench.measures.old_rows import OldRows
+from bench.measures.workers import SCALING, WORKERS
+
+MEASURES: tuple[Measure, ...] = (
+    EMAILS,
+    DELAYED,
+    STARTTLS,
+    WORKERS,
+    Latency(),
+    Noop(),
+    Idle(),
+    Enqueue(),
+    SCALING,
+    Million(),
+    OldRows(),
+)

@@ -1,0 +1,29 @@
+#!/usr/bin/env bash
+# Put the mail's tables back as a backup has them: deploy/restore.sh [--hold] FILE.dump, with DATABASE_URL of the owner.
+# Stop the workers first, and start them afterwards. What the tables hold now is lost.
+#
+# Mail that was sent after the backup was made looks unsent in it, and would be sent again. --hold makes all that was due
+# `uncertain` instead: nothing is lost, and nothing goes out before you have decided, with the relays' logs at hand:
+#     python -m ops failed --status uncertain        then  python -m ops resolve ID --as sent, or  ops retry ID
+set -euo pipefail
+
+hold=''
+if [ "${1:-}" = --hold ]; then hold=yes; shift; fi
+[ $# = 1 ] && [ -r "$1" ] && [ -n "${DATABASE_URL:-}" ] || { sed -n '2,/^set/{/^#/s/^# \{0,1\}//p}' "$0" >&2; exit 2; }
+
+# Workers call their connections name@host:pid.
+workers=$(psql "$DATABASE_URL" -XAtc "SELECT string_agg(DISTINCT application_name, ', ') FROM pg_stat_activity
+    WHERE datname = current_database() AND application_name ~ '^.+@.+:[0-9]+$'")
+[ -z "$workers" ] || { echo "restore.sh: still connected: $workers; stop the workers first" >&2; exit 1; }
+
+pg_restore --file=- --clean --if-exists --no-owner --no-privileges "$1" | {
+    cat
+    if [ -n "$hold" ]; then
+        cat <<'SQL'
+UPDATE public.outbound_emails SET status = 'uncertain', next_retry_at = NULL, claim_token = NULL, claimed_by = NULL,
+    lease_expires_at = NULL, last_error = 'restored from a backup: may have been sent since'
+WHERE status IN ('pending', 'sending') OR (status IN ('failed', 'uncertain') AND next_retry_at IS NOT NULL);
+SQL
+    fi
+} | psql "$DATABASE_URL" -X -q -1 -v ON_ERROR_STOP=1 >/dev/null
+echo "restored; next: deploy/postgresql-roles.sql, then start the workers" >&2

@@ -17,6 +17,7 @@ from ops import (
     call,
     control,
     cron,
+    doctor,
     events,
     explain,
     failed,
@@ -58,6 +59,7 @@ class Command(Protocol):
 
 COMMANDS: Mapping[str, Command] = {
     'status': status,
+    'doctor': doctor,
     'top': top,
     'events': events,
     'inspect': inspect,

@@ -6,6 +6,7 @@ from typing import Any
 
 from rich.console import Console
 
+from fleet.celery_broker import IMPORTED_FOR_S, IMPORTED_KEY
 from fleet.celery_messages import Meaning, Message
 from ops.answer import Document, Trouble
 from ops.output import print_table
@@ -110,3 +111,5 @@ def render_import(document: Document, console: Console) -> None:
         print_table(console, 'To look at', ('', 'e-mail', 'problem'), samples)
     if document['dry_run']:
         console.print('Nothing was changed.')
+    elif document['messages']:
+        console.print(f'What was taken is kept in the list {IMPORTED_KEY} for {IMPORTED_FOR_S // 86400} days.')

@@ -117,7 +117,7 @@ async def purge_outbox(connections: Connections, options: argparse.Namespace) ->
     }
     if options.dry_run:
         return Answer(document | {'would_cancel': found.emails})
-    if found.emails and not confirmed(options, f'Cancel {counted(found.emails)} that are {status}?'):
+    if found.emails and not confirmed(options, f'Cancel {counted(found.emails, status)}?'):
         raise TroubleError(Trouble('not confirmed, nothing was cancelled', 'answer y, or give --yes'))
     cancelling = partial(cancel, selection=selection, created_until=found.created_until, with_final=with_final)
     return Answer(document | {'cancelled': await connections.ask_postgres(cancelling)})
@@ -140,11 +140,11 @@ def render(document: Document, console: Console) -> None:
         )
         return
     if document['dry_run']:
-        console.print(f'Would cancel {counted(document["would_cancel"])}, {document["status"]}; nothing was changed.')
+        console.print(f'Would cancel {counted(document["would_cancel"], document["status"])}; nothing was changed.')
     else:
-        console.print(f'Cancelled {counted(document["cancelled"])}, {document["status"]} before.')
+        console.print(f'Cancelled {counted(document["cancelled"], document["status"])}.')
     if document['final_left'] and document['status'] != 'pending':
         console.print(
-            f'{counted(document["final_left"])} stay {document["status"]}: nothing would send them; '
+            f'Left alone: {counted(document["final_left"], document["status"])} that nothing would send; '
             '--dead cancels them too.'
         )

@@ -182,9 +182,9 @@ def warnings(counts: Iterable[Mapping[str, Any]]) -> list[str]:
     return [text.format(emails) for emails, text in found if emails]
 
 
-def counted(emails: int) -> str:
-    """Return `1 e-mail`, `2 e-mails`."""
-    return f'{emails} e-mail{"" if emails == 1 else "s"}'
+def counted(emails: int, kind: str = '') -> str:
+    """Return `1 e-mail`, `2 failed e-mails`."""
+    return f'{emails} {kind}{" " if kind else ""}e-mail{"" if emails == 1 else "s"}'
 
 
 def _answer(
@@ -235,19 +235,23 @@ def render(document: Document, console: Console) -> None:
         print_table(console, 'Not changed', ('id', 'why'), ((u['id'], u['reason']) for u in document['unchanged']))
 
 
+def by_itself(final_because: str | None) -> str:
+    """Say whether an attempt follows anyway."""
+    if final_because is None:
+        return 'yes'
+    return f'no: {final_because}' if final_because else 'no'
+
+
 def _render_selected(document: Document, console: Console) -> None:
     if not document['matched']:
         console.print('No e-mail fits; nothing was changed.')
     elif document['dry_run']:
         print_table(
             console,
-            f'{counted(document["matched"])} would fit',
+            f'{counted(document["matched"])} fit',
             ('status', 'tried again by itself', 'e-mails'),
-            (
-                (c['status'], 'yes' if c['final_because'] is None else f'no {c["final_because"]}', c['emails'])
-                for c in document['counts']
-            ),
-        )  # fmt: skip
+            ((c['status'], by_itself(c['final_because']), c['emails']) for c in document['counts']),
+        )
         print_table(
             console,
             f'The newest {len(document["sample"])}',
@@ -258,7 +262,9 @@ def _render_selected(document: Document, console: Console) -> None:
             ),
         )
         console.print(
-            *document['warnings'], f'Would send {counted(document["would_retry"])} again; nothing was changed.'
+            *document['warnings'],
+            f'Would send {document["would_retry"]} of {counted(document["matched"])} again, the oldest first; '
+            'nothing was changed.',
         )
     else:
         passed = document['passed_over']

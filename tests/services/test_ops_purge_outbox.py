@@ -17,7 +17,7 @@ async def test_purge_outbox_cancels_one_status_and_never_what_is_being_sent(env,
     }  # fmt: skip
     given = await run(env, 'purge', 'outbox', '--status', 'failed', '--yes')
     assert (given.document['cancelled'], given.document['final_left']) == (1, 1)
-    assert '1 e-mail stay failed: nothing would send them' in rendered('purge', given)
+    assert 'Left alone: 1 failed e-mail that nothing would send; --dead cancels them too.' in rendered('purge', given)
     assert (await statuses(pool))[failed] == 'cancelled'
     given = await run(env, 'purge', 'outbox', '--status', 'failed', '--dead', '--yes')
     assert given.document['cancelled'] == 1

@@ -88,7 +88,7 @@ async def test_retry_dry_run_counts_warns_and_shows_a_sample_without_people(env,
     assert document['warnings'] == ['3 were refused for good: the relay will say the same again.']
     assert document['sample'][-1]['error'] == '550 ***@example.com no'
     assert 'anna' not in rendered('retry', given)
-    assert 'Would send 2 e-mails again; nothing was changed.' in rendered('retry', given)
+    assert 'Would send 2 of 4 e-mails again, the oldest first; nothing was changed.' in rendered('retry', given)
     assert set((await statuses(pool)).values()) == {'failed'}
 
 

@@ -1,0 +1,164 @@
+"""What `ops doctor` asks PostgreSQL about itself and about rows that stand where none should.
+
+Every function raises asyncpg.PostgresError or OSError when PostgreSQL does not answer.
+"""
+
+from typing import Any
+
+import asyncpg
+
+from db.content import COLLECTION, Mongo
+
+Row = dict[str, Any]
+
+TABLES = (
+    'outbound_emails', 'email_attempts', 'email_templates', 'email_suppressions', 'mail_switches', 'cron_runs',
+    'service_health', 'sessions', 'refresh_tokens',
+)  # fmt: skip
+
+# Those that the migrations make and the statements of this program need; a test holds them against a fresh schema.
+INDEXES = (
+    'outbound_emails_created', 'outbound_emails_due', 'outbound_emails_failed', 'outbound_emails_idempotency',
+    'outbound_emails_leased', 'outbound_emails_suspect', 'outbound_emails_unscheduled',
+    'email_attempts_pkey', 'email_attempts_started', 'email_suppressions_pkey', 'cron_runs_pkey',
+    'service_health_checked', 'mail_switches_pkey',
+)  # fmt: skip
+
+# What a worker does to each table.
+RIGHTS = {
+    'outbound_emails': ('SELECT', 'UPDATE', 'DELETE'),
+    'email_attempts': ('SELECT', 'INSERT', 'DELETE'),
+    'email_templates': ('SELECT',),
+    'cron_runs': ('SELECT', 'INSERT', 'UPDATE'),
+    'service_health': ('INSERT',),
+    'mail_switches': ('SELECT',),
+    'email_suppressions': ('SELECT',),
+}
+
+TIME_SQL = 'SELECT EXTRACT(EPOCH FROM clock_timestamp())::float8'
+
+
+async def read_time(pool: asyncpg.Pool) -> float:
+    """Return the server's time in seconds since 1970."""
+    now: float = await pool.fetchval(TIME_SQL)
+    return now
+
+
+SERVER_SQL = """
+SELECT current_setting('server_version_num')::int AS version, pg_is_in_recovery() AS is_standby,
+    current_setting('fsync') = 'on' AS fsync, current_setting('full_page_writes') = 'on' AS full_page_writes,
+    current_setting('synchronous_commit') AS synchronous_commit, current_setting('autovacuum') = 'on' AS autovacuum,
+    current_setting('max_connections')::int AS max_connections,
+    (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend') AS connections,
+    (SELECT max(age(datfrozenxid)) FROM pg_database) AS oldest_xid_age,
+    (SELECT EXTRACT(EPOCH FROM max(now() - xact_start))::float8 FROM pg_stat_activity
+     WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend')
+        AS oldest_transaction_s,
+    (SELECT slot_name FROM pg_replication_slots WHERE NOT active AND restart_lsn IS NOT NULL LIMIT 1) AS idle_slot
+"""
+
+
+async def read_server(pool: asyncpg.Pool) -> Row:
+    """Return the server's version, role, safety settings and load."""
+    (row,) = await pool.fetch(SERVER_SQL)
+    return dict(row)
+
+
+INDEXES_SQL = """
+SELECT c.relname AS name, t.relname AS table, i.indisvalid AS is_valid, i.indisunique AS is_unique,
+    pg_relation_size(c.oid) AS bytes
+FROM pg_index AS i JOIN pg_class AS c ON c.oid = i.indexrelid JOIN pg_class AS t ON t.oid = i.indrelid
+WHERE t.relname = ANY($1::text[]) AND pg_table_is_visible(t.oid)
+"""
+
+
+async def read_indexes(pool: asyncpg.Pool) -> list[Row]:
+    """Return every index of our tables: name, table, is_valid, is_unique, bytes."""
+    return [dict(row) for row in await pool.fetch(INDEXES_SQL, TABLES)]
+
+
+STATISTICS_SQL = """
+SELECT s.relname AS table, n_live_tup AS live, n_dead_tup AS dead, n_mod_since_analyze AS since_analyze,
+    COALESCE(array_to_string(c.reloptions, ' ') ~ 'autovacuum_enabled=(false|off|0|no)', false) AS never_vacuumed,
+    pg_total_relation_size(c.oid) AS bytes
+FROM pg_stat_user_tables AS s JOIN pg_class AS c ON c.oid = s.relid
+WHERE s.relname = ANY($1::text[]) AND pg_table_is_visible(c.oid)
+"""
+
+
+async def read_statistics(pool: asyncpg.Pool) -> list[Row]:
+    """Return how many rows of our tables live and are dead, and their sizes."""
+    return [dict(row) for row in await pool.fetch(STATISTICS_SQL, TABLES)]
+
+
+RIGHTS_SQL = """
+SELECT wanted.name AS table, wanted.privilege
+FROM unnest($1::text[], $2::text[]) AS wanted (name, privilege)
+WHERE NOT has_table_privilege(wanted.name, wanted.privilege)
+"""
+
+
+async def read_missing_rights(pool: asyncpg.Pool) -> list[Row]:
+    """Return what a worker needs and this role may not do: table, privilege."""
+    wanted = [(table, privilege) for table, privileges in RIGHTS.items() for privilege in privileges]
+    rows = await pool.fetch(RIGHTS_SQL, [table for table, _ in wanted], [privilege for _, privilege in wanted])
+    return [dict(row) for row in rows]
+
+
+_WAITS = """(status = 'sending' OR status = 'pending'
+    OR (status IN ('failed', 'uncertain') AND next_retry_at IS NOT NULL AND attempts < max_attempts))"""
+
+TEMPLATES_LOST_SQL = f"""
+SELECT count(*) AS emails, min(id) AS first FROM outbound_emails AS e
+WHERE {_WAITS} AND template_id IS NOT NULL
+  AND NOT EXISTS (SELECT FROM email_templates AS t WHERE t.id::text = e.template_id::text)
+"""  # noqa: S608 - constants of this module
+
+CONTENT_SQL = f"""
+SELECT content_id, min(id) AS first FROM outbound_emails
+WHERE {_WAITS} AND content_id IS NOT NULL GROUP BY content_id ORDER BY first LIMIT $1
+"""  # noqa: S608 - constants of this module
+
+
+async def read_lost_templates(pool: asyncpg.Pool) -> Row:
+    """Count the waiting e-mails whose template does not exist: emails, first (an id)."""
+    (row,) = await pool.fetch(TEMPLATES_LOST_SQL)
+    return dict(row)
+
+
+async def read_waiting_content(pool: asyncpg.Pool, limit: int) -> dict[str, int]:
+    """Return the content_ids that waiting e-mails name, the oldest first, each with the id of an e-mail."""
+    return {row['content_id']: row['first'] for row in await pool.fetch(CONTENT_SQL, limit)}
+
+
+async def stored_content(mongo: Mongo, content_ids: list[str]) -> set[str]:
+    """Return those of these content_ids that have attachments.
+
+    Raises:
+        pymongo.errors.PyMongoError: MongoDB does not answer.
+    """
+    return set(await mongo[COLLECTION].distinct('content_id', {'content_id': {'$in': content_ids}}))
+
+
+async def content_is_indexed(mongo: Mongo) -> bool:
+    """Whether attachments are found by an index; True also when nobody ever stored any.
+
+    Raises:
+        pymongo.errors.PyMongoError: MongoDB does not answer.
+    """
+    if COLLECTION not in await mongo.list_collection_names():
+        return True
+    indexes = await mongo[COLLECTION].index_information()
+    return any(index['key'][0][0] == 'content_id' for index in indexes.values())
+
+
+POISONED_SQL = """
+SELECT count(*) FROM outbound_emails
+WHERE status = 'failed' AND dead_reason = 'poison' AND updated_at > now() - interval '1 day'
+"""
+
+
+async def count_poisoned(pool: asyncpg.Pool) -> int:
+    """Count the e-mails that were set aside within a day because workers died sending them."""
+    poisoned: int = await pool.fetchval(POISONED_SQL)
+    return poisoned

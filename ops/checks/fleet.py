@@ -1,0 +1,58 @@
+"""The workers and the queues: whether somebody is there, for every queue, and all are of one mind."""
+
+from collections.abc import Iterator, Sequence
+
+from arq.connections import ArqRedis
+
+from fleet.registry import WorkerRecord, read_workers
+from ops.checks.finding import Finding, error, warning
+from ops.connect import Connections
+from ops.live import is_alive, queue_troubles, read_fleet
+from ops.output import length
+
+LAG_MS = 500.0
+
+
+async def check(connections: Connections) -> list[Finding]:
+    """Read the registry and the queues."""
+    workers, alive, unserved = await connections.ask_redis(_read)
+    return [*([] if alive else [nobody()]), *unserved, *judge_workers(workers)]
+
+
+async def _read(redis: ArqRedis) -> tuple[list[WorkerRecord], bool, list[Finding]]:
+    fleet = await read_fleet(redis)
+    unserved = [error(trouble.what, trouble.remedy) for trouble in queue_troubles(fleet)]
+    problems = [
+        error(queue['problem'], 'rename or delete that key; arq cannot use the queue before')
+        for queue in fleet['queues']
+        if queue.get('problem')
+    ]
+    return await read_workers(redis), is_alive(fleet), [*unserved, *problems]
+
+
+def nobody() -> Finding:
+    """Return that there is no worker."""
+    return error('no worker replies: nothing is sent', 'start one with `arq worker.WorkerSettings`, or read its log')
+
+
+def judge_workers(workers: Sequence[WorkerRecord]) -> Iterator[Finding]:
+    """Compare the workers with each other."""
+    for what, of in (('settings', 'settings'), ('versions', 'version')):
+        told: dict[str, list[str]] = {}
+        for worker in workers:
+            if value := getattr(worker, of):
+                told.setdefault(value, []).append(worker.worker)
+        if len(told) > 1:
+            groups = '; '.join(f'{value}: {", ".join(names[:3])}' for value, names in sorted(told.items()))
+            remedy = 'restart those that were left out; `python -m ops inspect conf` shows the differences'
+            yield warning(f'workers run with {len(told)} different {what} ({groups})', remedy)
+    for worker in workers:
+        if worker.loop_lag_ms > LAG_MS:
+            yield warning(
+                f'{worker.worker} hangs: its event loop was late by {length(worker.loop_lag_ms / 1000)}',
+                'see `python -m ops control dump_stacks`; lower WORKER_MAX_JOBS, or give it a CPU of its own',
+            )
+    paused = [worker for worker in workers if worker.state == 'paused']
+    if paused and len(paused) == len(workers):
+        why = '; '.join(dict.fromkeys(reason for worker in paused for reason in worker.paused))
+        yield warning(f'every worker is paused: {why}', 'resume them when the reason is gone')

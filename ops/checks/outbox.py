@@ -1,0 +1,111 @@
+"""The outbox and its contents: mail that is late, stuck, held, or refers to what does not exist."""
+
+from collections.abc import Iterator, Mapping
+from functools import partial
+from typing import Any
+
+from db import checkup, reports
+from ops.answer import TroubleError
+from ops.checks.finding import Finding, away, error, warning
+from ops.connect import Connections
+from ops.output import hide_addresses, length
+
+LATE_S = 600.0  # two sweeps
+LOOK_AT_CONTENT = 2000
+FAILING_SHARE, FAILING_ATTEMPTS = 0.5, 20
+LATE_DUTIES = 3.0  # slots
+EVERY_S = {
+    'process_pending_emails': 300, 'check_service_health': 60, 'cleanup_expired_emails': 3600,
+    'cleanup_old_sessions': 86400,
+}  # fmt: skip
+
+
+async def check(connections: Connections) -> list[Finding]:
+    """Look at rows, attempts and duties."""
+    outbox = await connections.ask_postgres(reports.read_outbox)
+    poisoned = await connections.ask_postgres(checkup.count_poisoned)
+    attempts = await connections.ask_postgres(reports.count_attempts)
+    return [
+        *judge_outbox(outbox, poisoned),
+        *judge_attempts(attempts),
+        *judge_duties(await connections.ask_postgres(reports.read_duties)),
+    ]
+
+
+def judge_outbox(outbox: Mapping[str, Any], poisoned: int) -> Iterator[Finding]:
+    """Judge the counts of db.reports.read_outbox."""
+    if (outbox['oldest_due_s'] or 0) > LATE_S:
+        yield error(
+            f'{outbox["due"]} e-mails are due, the first for {length(outbox["oldest_due_s"])}',
+            '`python -m ops qshape` tells which, `python -m ops explain ID` why',
+        )
+    if outbox['stuck']:
+        yield error(
+            f'{outbox["stuck"]} e-mails are held by workers that are gone, and nobody takes them over',
+            'start a worker; see the `beat` lines in the logs',
+        )
+    if outbox['held']:
+        yield warning(
+            f'{outbox["held"]} e-mails may have been delivered or not, and wait for you',
+            '`python -m ops failed`, then `resolve` or `retry`',
+        )
+    if outbox['past_expiry']:
+        yield warning(
+            f'{outbox["past_expiry"]} e-mails were not sent before they expired', 'see why mail was late: `ops failed`'
+        )
+    if poisoned:
+        yield warning(
+            f'{poisoned} e-mails were set aside within a day: workers died sending them',
+            "`python -m ops failed --dead`; read those workers' logs",
+        )
+
+
+def judge_attempts(counts: list[dict[str, Any]]) -> Iterator[Finding]:
+    """Judge the outcomes of the last hour."""
+    total = sum(row['hour'] for row in counts if row['outcome'] != 'released')
+    accepted = sum(row['hour'] for row in counts if row['outcome'] == 'accepted')
+    if total >= FAILING_ATTEMPTS and accepted < FAILING_SHARE * total:
+        yield error(
+            f'{total - accepted} of {total} attempts failed within the hour',
+            '`python -m ops failed --since 1h` says why',
+        )
+
+
+def judge_duties(duties: list[dict[str, Any]]) -> Iterator[Finding]:
+    """Judge the last run of each duty."""
+    for duty in duties:
+        name = duty['duty']
+        if duty['outcome'] == 'error':
+            yield error(f'{name} failed: {(hide_addresses(duty["detail"]) or "")[:200]}', "see the worker's log")
+        elif duty['outcome'] != 'skipped' and duty['started_s'] > LATE_DUTIES * EVERY_S.get(name, 86400):
+            yield error(f'{name} last ran {length(duty["started_s"])} ago', 'see why no worker runs it')
+
+
+async def check_content(connections: Connections) -> list[Finding]:
+    """Look for waiting mail whose template or attachments do not exist: its next attempt ends for good."""
+    found = []
+    lost = await connections.ask_postgres(checkup.read_lost_templates)
+    if lost['emails']:
+        found.append(
+            error(
+                f'{lost["emails"]} waiting e-mails name a template that does not exist, the first is {lost["first"]}',
+                'put the template back into email_templates before they are tried',
+            )
+        )
+    named = await connections.ask_postgres(partial(checkup.read_waiting_content, limit=LOOK_AT_CONTENT))
+    try:
+        if not await connections.ask_mongo(checkup.content_is_indexed):
+            remedy = 'db.email_attachments.createIndex({content_id: 1})'
+            found.append(warning('attachments are found by reading all of them: the index is missing', remedy))
+        stored = await connections.ask_mongo(partial(checkup.stored_content, content_ids=list(named)))
+    except TroubleError as failure:
+        return [*found, away(failure.trouble)]
+    gone = [email_id for content_id, email_id in named.items() if content_id not in stored]
+    if gone:
+        found.append(
+            error(
+                f'{len(gone)} waiting e-mails name attachments that MongoDB does not have, the first is {min(gone)}',
+                'restore the collection email_attachments; check MONGODB_URL and MONGODB_DATABASE',
+            )
+        )
+    return found

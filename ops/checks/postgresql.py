@@ -1,0 +1,106 @@
+"""PostgreSQL: the truth. Whether it keeps what it commits, and whether the claim query stays fast."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from db import checkup
+from ops.checks.finding import Finding, error, note, warning
+from ops.connect import Connections
+from ops.output import length, megabytes
+
+OLDEST_VERSION = 150000
+LONG_TRANSACTION_S = 600.0
+BUSY_SHARE = 0.9
+DEAD_ROWS, DEAD_SHARE = 10_000, 0.5
+WRAPAROUND_AGE = 1_500_000_000
+FOREIGN_INDEXES = 4
+
+Row = Mapping[str, Any]
+
+
+async def check(connections: Connections) -> list[Finding]:
+    """Look at the server, the rights, the indexes and the tables."""
+    return [
+        *judge_server(await connections.ask_postgres(checkup.read_server)),
+        *judge_rights(await connections.ask_postgres(checkup.read_missing_rights)),
+        *judge_indexes(await connections.ask_postgres(checkup.read_indexes)),
+        *judge_tables(await connections.ask_postgres(checkup.read_statistics)),
+    ]
+
+
+def judge_server(server: Row) -> Iterator[Finding]:
+    """Judge settings and load."""
+    if server['version'] < OLDEST_VERSION:
+        yield error(f'PostgreSQL {server["version"] // 10000} is too old', 'run PostgreSQL 15 or newer')
+    if server['is_standby']:
+        yield error('this is a standby: nothing can be claimed', 'point DATABASE_URL at the primary')
+    if not (server['fsync'] and server['full_page_writes']):
+        yield error(
+            'fsync or full_page_writes is off: after a crash, sent mail may look unsent, or be gone',
+            'set both on in postgresql.conf',
+        )
+    if server['synchronous_commit'] == 'off':
+        yield warning(
+            'synchronous_commit is off: a crash may forget the last claims and results, and mail is sent twice',
+            'set it to on, at least for the role of the workers',
+        )
+    if not server['autovacuum']:
+        yield error('autovacuum is off: the outbox grows without end', 'set autovacuum = on')
+    if server['connections'] > BUSY_SHARE * server['max_connections']:
+        yield warning(
+            f'{server["connections"]} of {server["max_connections"]} connections are in use',
+            'raise max_connections, or lower DB_POOL_SIZE of workers and applications',
+        )
+    if (server['oldest_transaction_s'] or 0) > LONG_TRANSACTION_S:
+        yield warning(
+            f'a transaction has been open for {length(server["oldest_transaction_s"])}: nothing can be vacuumed',
+            'end it: see pg_stat_activity, ORDER BY xact_start',
+        )
+    if server['idle_slot']:
+        yield warning(
+            f'nobody reads the replication slot {server["idle_slot"]}: the disk fills up',
+            'start its reader, or SELECT pg_drop_replication_slot(...)',
+        )
+    if server['oldest_xid_age'] > WRAPAROUND_AGE:
+        yield error('transaction ids run out', 'VACUUM FREEZE the databases with the oldest datfrozenxid')
+
+
+def judge_rights(missing: Sequence[Row]) -> Iterator[Finding]:
+    """Name what a worker with these settings would be refused."""
+    if missing:
+        told = ', '.join(f'{row["privilege"]} on {row["table"]}' for row in missing)
+        yield error(f'this role lacks {told}', 'grant it, or run the doctor with the settings of a worker')
+
+
+def judge_indexes(indexes: Sequence[Row]) -> Iterator[Finding]:
+    """Name what is missing, broken, or more than the claim query bears."""
+    names = {index['name'] for index in indexes}
+    if missing := sorted(set(checkup.INDEXES) - names):
+        remedy = 'create them as db/migrations does, with CREATE INDEX CONCURRENTLY'
+        yield error(f'indexes are missing: {", ".join(missing)}', remedy)
+    if broken := sorted(index['name'] for index in indexes if not index['is_valid']):
+        yield error(f'indexes are invalid: {", ".join(broken)}', 'REINDEX INDEX CONCURRENTLY each of them')
+    foreign = sorted(
+        index['name']
+        for index in indexes
+        if index['table'] == 'outbound_emails' and index['name'] not in (*checkup.INDEXES, 'outbound_emails_pkey')
+    )
+    if len(foreign) > FOREIGN_INDEXES:
+        yield note(
+            f'outbound_emails has {len(foreign)} indexes more than it needs here: {", ".join(foreign)}',
+            'each slows every claim and result down; drop those that no query of yours uses',
+        )
+
+
+def judge_tables(tables: Sequence[Row]) -> Iterator[Finding]:
+    """Name tables that vacuum does not keep up with."""
+    for table in tables:
+        if table['never_vacuumed']:
+            remedy = f'ALTER TABLE {table["table"]} RESET (autovacuum_enabled)'
+            yield error(f'autovacuum is off for {table["table"]}', remedy)
+        if table['dead'] > max(DEAD_ROWS, DEAD_SHARE * table['live']):
+            yield warning(
+                f'{table["table"]} has {table["dead"]} dead rows beside {table["live"]} living ones '
+                f'({megabytes(table["bytes"])})',
+                f'VACUUM {table["table"]}; see what keeps autovacuum from it: long transactions, too few workers',
+            )

@@ -1,0 +1,167 @@
+"""Redis: the wake-up. Whether it keeps jobs, tells of new ones, and is not emptied by a cache beside it."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from arq.connections import ArqRedis
+from redis.exceptions import RedisError, ResponseError
+
+from fleet.connection import open_redis, redis_settings
+from ops.checks.finding import Finding, error, note, warning
+from ops.connect import QUEUE, Connections
+from ops.output import megabytes
+
+OLDEST_VERSION = (6, 2)  # ZMSCORE, LMOVE
+FULL_SHARE = 0.9
+CELERY_LIST = 'celery'
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What Redis says of itself. A part that its ACL forbids is empty."""
+
+    info: Mapping[str, Any]
+    config: Mapping[str, str] = field(default_factory=dict)
+    database: int = 1
+    cache_info: Mapping[str, Any] | None = None  # None: it does not answer
+    cache_database: int = 0
+    cache_error: str | None = None
+    celery_messages: int = 0
+
+
+async def check(connections: Connections) -> list[Finding]:
+    """Look at the queue's Redis, and at the cache's."""
+    facts = await connections.ask_redis(read_server)
+    cache_address = redis_settings(connections.settings.redis_url.get_secret_value())
+    cache = open_redis(cache_address, QUEUE)
+    cache_info: Mapping[str, Any] | None = None
+    cache_error = None
+    try:
+        cache_info = await cache.info()
+    except ResponseError:
+        cache_info = {}
+    except (RedisError, OSError) as failure:
+        cache_error = str(failure) or type(failure).__name__
+    finally:
+        await cache.aclose(close_connection_pool=True)
+    queue_address = redis_settings(connections.settings.arq_redis_url.get_secret_value())
+    complete = Facts(
+        facts.info, facts.config, queue_address.database, cache_info, cache_address.database, cache_error,
+        facts.celery_messages,
+    )  # fmt: skip
+    return list(judge(complete))
+
+
+async def read_server(redis: ArqRedis) -> Facts:
+    """Read what may be read."""
+    config: dict[str, str] = {}
+    info: Mapping[str, Any] = {}
+    try:
+        info = await redis.info()
+    except ResponseError:
+        await redis.ping()
+    for name in ('notify-keyspace-events', 'save'):
+        try:
+            config |= await redis.config_get(name)
+        except ResponseError:
+            break
+    messages: Any = redis.llen(CELERY_LIST)
+    try:
+        celery_messages = int(await messages)
+    except ResponseError:  # another kind of key, or not our business
+        celery_messages = 0
+    return Facts(info, config, celery_messages=celery_messages)
+
+
+def judge(facts: Facts) -> Iterator[Finding]:
+    """Judge everything."""
+    if not facts.info:
+        yield note('INFO is not permitted: eviction and persistence cannot be checked', 'allow +info to this user')
+    else:
+        yield from _judge_role(facts.info)
+        yield from _judge_memory(facts)
+        yield from _judge_persistence(facts)
+    yield from _judge_events(facts)
+    yield from _judge_cache(facts)
+    if facts.celery_messages:
+        yield warning(
+            f"{facts.celery_messages} messages wait in the list `celery` of the queue's database",
+            '`python -m ops import-celery` takes them over',
+        )
+
+
+def _judge_role(info: Mapping[str, Any]) -> Iterator[Finding]:
+    version = tuple(int(part) for part in str(info.get('redis_version', '99')).split('.')[:2] if part.isdigit())
+    if version < OLDEST_VERSION:
+        yield error(f'Redis {info["redis_version"]} is too old', 'run Redis 6.2 or newer, or Valkey')
+    if info.get('role') == 'slave':
+        yield error('the queue is a read-only replica', 'point ARQ_REDIS_URL at the primary')
+
+
+def evicts(info: Mapping[str, Any]) -> bool:
+    """Whether this instance deletes keys when it is full: of any database, and a job's body has a time to live."""
+    return str(info.get('maxmemory_policy', 'noeviction')) != 'noeviction'
+
+
+def _judge_memory(facts: Facts) -> Iterator[Finding]:
+    info = facts.info
+    limit, used = int(info.get('maxmemory', 0)), int(info.get('used_memory', 0))
+    if evicts(info):
+        policy = info['maxmemory_policy']
+        what = f'maxmemory-policy is {policy}: when memory is full, jobs are deleted'
+        if limit:
+            yield error(what, 'CONFIG SET maxmemory-policy noeviction, and in redis.conf')
+        else:
+            yield warning(f'{what} (there is no maxmemory now)', 'CONFIG SET maxmemory-policy noeviction')
+    elif limit and used > FULL_SHARE * limit:
+        yield error(
+            f'memory is full: {megabytes(used)} of {megabytes(limit)}; Redis refuses new jobs',
+            'raise maxmemory, or see what fills it: `python -m ops queue ls`',
+        )
+
+
+def _judge_persistence(facts: Facts) -> Iterator[Finding]:
+    info = facts.info
+    lost = 'a restart of Redis loses the waiting jobs; their mail goes out with the next sweep'
+    if not info.get('aof_enabled'):
+        if facts.config.get('save', 'unknown') == '':
+            yield warning(f'nothing is written to disk: {lost}', 'set appendonly yes, appendfsync everysec')
+        else:
+            yield note(f'there is no append-only file: {lost}', 'set appendonly yes, appendfsync everysec')
+    for name, told in (('aof_last_write_status', 'append-only file'), ('rdb_last_bgsave_status', 'snapshot')):
+        if info.get(name, 'ok') != 'ok':
+            yield error(f'the last {told} could not be written', "see Redis's log: the disk is full, or not its own")
+
+
+def _judge_events(facts: Facts) -> Iterator[Finding]:
+    flags = facts.config.get('notify-keyspace-events')
+    remedy = 'CONFIG SET notify-keyspace-events Kz, and in redis.conf'
+    if flags is None:
+        yield note('CONFIG is not permitted: whether Redis tells of new jobs cannot be checked', 'allow +config|get')
+    elif 'K' not in flags or not ('z' in flags or 'A' in flags):
+        yield warning('keyspace notifications are off: workers ask for jobs every WORKER_POLL_DELAY_S', remedy)
+
+
+def _judge_cache(facts: Facts) -> Iterator[Finding]:
+    if facts.cache_info is None:
+        yield warning(f'the cache (REDIS_URL) does not answer: {facts.cache_error}', 'start it, or correct REDIS_URL')
+        return
+    run_id = facts.info.get('run_id')
+    if run_id is None or facts.cache_info.get('run_id') != run_id:
+        return
+    if facts.database == facts.cache_database:
+        yield error(
+            f'queue and cache share database {facts.database}: FLUSHDB of the cache empties the queue',
+            'give the queue a database of its own, or better an instance',
+        )
+    elif evicts(facts.info):
+        yield error(
+            'queue and cache share an instance that evicts: the cache pushes jobs out, whatever the database number',
+            'give the queue an instance of its own, with noeviction',
+        )
+    elif int(facts.info.get('maxmemory', 0)):
+        yield warning(
+            'queue and cache share an instance with a maxmemory: when the cache has filled it, no job can be queued',
+            'give the queue an instance of its own',
+        )

@@ -1,0 +1,138 @@
+"""The relays: connected to, greeted, encrypted and logged in to as a worker does it, without sending anything."""
+
+import asyncio
+import ssl
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import aiosmtplib
+
+from ops.checks.finding import Finding, error, note, warning
+from ops.connect import Connections
+from ops.output import hide_addresses, length
+from settings import Settings
+
+EXPIRY_WARN_S, EXPIRY_ERROR_S = 21 * 86400.0, 3 * 86400.0
+IMPLICIT_TLS_PORT = 465
+LOCAL = ('localhost', '127.0.0.1', '::1')
+
+
+@dataclass(frozen=True, slots=True)
+class RelayFacts:
+    """One relay, and how far a connection to it came. failed_at is None when it came all the way."""
+
+    name: str
+    host: str
+    port: int
+    user: str | None
+    tls: bool
+    failed_at: str | None = None
+    failure: str | None = None
+    expires_at: float | None = None  # its certificate, in seconds since 1970
+    size_bytes: int | None = None  # the largest message it takes, 0 for any
+
+
+async def check(connections: Connections) -> list[Finding]:
+    """Try every configured relay."""
+    settings = connections.settings
+    relays = await asyncio.gather(*(try_relay(settings, prefix) for prefix in prefixes(settings)))
+    return [*judge_configuration(settings), *(f for facts in relays for f in judge(facts, settings.email_max_bytes))]
+
+
+def prefixes(settings: Settings) -> list[str]:
+    """Return what the settings of each relay begin with."""
+    return ['smtp_', 'smtp_backup_'] if settings.smtp_backup_host else ['smtp_']
+
+
+async def try_relay(settings: Settings, prefix: str) -> RelayFacts:
+    """Connect, say EHLO, start TLS, log in, say NOOP and QUIT."""
+    host, port, user, password, use_tls = (
+        getattr(settings, prefix + name) for name in ('host', 'port', 'user', 'password', 'use_tls')
+    )
+    facts: dict[str, Any] = {
+        'name': 'primary' if prefix == 'smtp_' else 'backup', 'host': host, 'port': port, 'user': user, 'tls': use_tls
+    }  # fmt: skip
+    implicit = use_tls and port == IMPLICIT_TLS_PORT
+    context = ssl.create_default_context(cafile=settings.smtp_ca_file)
+    client = aiosmtplib.SMTP(
+        hostname=host, port=port, use_tls=implicit, start_tls=False, tls_context=context,
+        timeout=settings.smtp_connect_timeout_s,
+    )  # fmt: skip
+    step = 'connect'
+    try:
+        await client.connect()
+        step = 'EHLO'
+        await client.ehlo()
+        if use_tls and not implicit:
+            step = 'STARTTLS'
+            await client.starttls(tls_context=context)
+            await client.ehlo()
+        facts |= {'expires_at': expiry(client), 'size_bytes': size_limit(client.esmtp_extensions)}
+        if user is not None:
+            step = 'AUTH'
+            await client.login(user, password.get_secret_value() if password else '')
+        step = 'NOOP'
+        await client.noop()
+        await client.quit()
+    except (aiosmtplib.SMTPException, OSError, ValueError) as failure:
+        return RelayFacts(**facts, failed_at=step, failure=str(failure) or type(failure).__name__)
+    finally:
+        client.close()
+    return RelayFacts(**facts)
+
+
+def expiry(client: aiosmtplib.SMTP) -> float | None:
+    """Return when the relay's certificate ends, None without TLS."""
+    tls: Any = client.transport.get_extra_info('ssl_object') if client.transport else None
+    certificate = tls.getpeercert() if tls else None
+    return ssl.cert_time_to_seconds(certificate['notAfter']) if certificate else None
+
+
+def size_limit(extensions: Mapping[str, str]) -> int:
+    """Return EHLO's SIZE (RFC 1870), 0 for none."""
+    size = extensions.get('size', '')
+    return int(size) if size.isdigit() and len(size) < 19 else 0
+
+
+REMEDIES = {
+    'connect': 'start it, open the firewall, or correct its host and port',
+    'EHLO': 'see its log: it does not greet this machine',
+    'STARTTLS': 'renew its certificate, set SMTP_CA_FILE for a private authority, or use the name it is made out to',
+    'AUTH': 'correct its user and password',
+    'NOOP': 'see its log',
+}
+
+
+def judge(facts: RelayFacts, max_bytes: int, now: float | None = None) -> Iterator[Finding]:
+    """Judge one relay."""
+    where = f'the relay {facts.name} ({facts.host}:{facts.port})'
+    if facts.failed_at is not None:
+        failure = hide_addresses(facts.failure)
+        step = 'STARTTLS' if 'certificate' in (failure or '').lower() else facts.failed_at
+        yield error(f'{where} fails at {facts.failed_at}: {failure}', REMEDIES[step])
+    if facts.expires_at is not None:
+        left_s = facts.expires_at - (time.time() if now is None else now)
+        if left_s < EXPIRY_WARN_S:
+            severity = error if left_s < EXPIRY_ERROR_S else warning
+            yield severity(f'{where}: its certificate ends in {length(left_s)}; then no mail goes there', 'renew it')
+    if facts.size_bytes and facts.size_bytes < max_bytes:
+        yield warning(
+            f'{where} takes messages of {facts.size_bytes} bytes at most, EMAIL_MAX_BYTES is {max_bytes}',
+            f'set EMAIL_MAX_BYTES={facts.size_bytes}, or have the relay take more',
+        )
+    if not facts.tls and facts.host not in LOCAL:
+        told = 'the password and every message travel' if facts.user else 'every message travels'
+        yield warning(f'{where} is used without TLS: {told} in the clear', 'set its USE_TLS to true')
+
+
+def judge_configuration(settings: Settings) -> Iterator[Finding]:
+    """Judge what the settings say of the relays, without asking them."""
+    primary = (settings.smtp_host, settings.smtp_port)
+    if not settings.smtp_backup_host:
+        yield note('there is no backup relay: while the only one is down, mail waits', 'set SMTP_BACKUP_HOST')
+    elif (settings.smtp_backup_host, settings.smtp_backup_port) == primary:
+        yield warning('the backup relay is the primary one', 'set SMTP_BACKUP_HOST to another, or unset it')
+    if settings.smtp_from_email == type(settings).model_fields['smtp_from_email'].default:
+        yield warning(f'mail is sent from {settings.smtp_from_email}, which nobody can answer', 'set SMTP_FROM_EMAIL')

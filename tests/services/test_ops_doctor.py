@@ -1,0 +1,114 @@
+from db.checkup import INDEXES, RIGHTS, TABLES
+from ops.__main__ import answer, make_parser
+from ops.doctor import CHECKS, run
+from settings import Settings
+from tests.services.ops_desk import closed_port, insert, ops, rendered
+from tests.services.ops_desk import run as run_ops
+
+
+async def found(env, *checks, **settings):
+    """The findings of some checks by their first words."""
+    given = await run_ops(env, 'doctor', *checks)
+    return {(row['severity'], row['what']): row['check'] for row in given.document['findings']}
+
+
+def whats(findings, severity='error'):
+    return [what for found_severity, what in findings if found_severity == severity]
+
+
+async def test_doctor_as_an_operator_runs_it(env, pool):
+    finished = await ops(env, 'doctor', '--json')
+    document = finished.document
+    assert list(document['checks']) == list(CHECKS)
+    assert document['checks'] | {'relays': 'ok'} == document['checks']
+    whats = [row['what'] for row in document['findings'] if row['severity'] == 'error']
+    assert 'no worker replies: nothing is sent' in whats
+    assert finished.status == 1
+    assert finished.err.startswith('ops doctor: ')
+
+
+async def test_doctor_names_indexes_templates_and_rights_that_are_missing(env, pool, mongo):
+    first = await insert(pool, template_id=404)
+    await insert(pool, template_id=404)
+    await insert(pool, template_id=404, status='sent', sent_at='sql:now()')
+    lost = await insert(pool, content_id='gone')
+    await mongo['email_attachments'].insert_one({'content_id': 'other'})
+    await pool.execute('DROP INDEX outbound_emails_due')
+    await pool.execute("UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'outbound_emails_leased'::regclass")
+    findings = await found(env, 'postgresql', 'content')
+    assert 'indexes are missing: outbound_emails_due' in whats(findings)
+    assert 'indexes are invalid: outbound_emails_leased' in whats(findings)
+    assert f'2 waiting e-mails name a template that does not exist, the first is {first}' in whats(findings)
+    assert f'1 waiting e-mails name attachments that MongoDB does not have, the first is {lost}' in whats(findings)
+    assert 'attachments are found by reading all of them: the index is missing' in whats(findings, 'warning')
+
+
+async def test_doctor_finds_late_and_stuck_mail_and_queues_nobody_serves(env, pool, redis):
+    await insert(pool, next_retry_at="sql:now() - interval '1 hour'")
+    await insert(pool, status='sending', lease_expires_at="sql:now() - interval '5 minutes'")
+    await redis.enqueue_job('x', _queue_name='reports')
+    await redis.lpush('celery', 'a message')
+    findings = await found(env, 'outbox', 'workers', 'redis')
+    assert '1 e-mails are due, the first for 60 min' in whats(findings)
+    assert '1 e-mails are held by workers that are gone, and nobody takes them over' in whats(findings)
+    assert 'nobody serves the queue reports, which has 1 jobs' in whats(findings)
+    assert "1 messages wait in the list `celery` of the queue's database" in whats(findings, 'warning')
+
+
+async def test_doctor_tries_relays_without_sending(env, stack, inbox):
+    def relays(**changes):
+        values = {name.lower(): value for name, value in stack.env.items() if name.startswith('SMTP_')}
+        return Settings(_env_file=None, **values | changes)
+
+    async def tried(**changes):
+        options = make_parser().parse_args(['doctor', 'relays'])
+        given = await answer(relays(**changes), type('Doctor', (), {'run': staticmethod(run)}), options)
+        return [row['what'] for row in given.document['findings']]
+
+    assert await tried() == []
+    assert 'fails at AUTH: (535' in ''.join(await tried(smtp_password='wrong'))
+    assert 'fails at connect: ' in ''.join(await tried(smtp_port=closed_port()))
+    assert 'CERTIFICATE_VERIFY_FAILED' in ''.join(await tried(smtp_ca_file=None))
+    assert inbox.accepted() == []
+
+
+async def test_doctor_goes_on_while_every_server_is_away(env):
+    port = closed_port()
+    away = {
+        'DATABASE_URL': f'postgresql://mail:geheim@127.0.0.1:{port}/mail',
+        'ARQ_REDIS_URL': f'redis://:geheim@127.0.0.1:{port}/1',
+        'MONGODB_URL': f'mongodb://mail:geheim@127.0.0.1:{port}',
+        'MONGODB_TIMEOUT_S': '0.2',
+    }
+    given = await run_ops(env | away, 'doctor')
+    assert given.exit_status == 1
+    assert list(given.document['checks']) == list(CHECKS)
+    findings = [row['what'] for row in given.document['findings']]
+    for service in ('PostgreSQL', 'Redis'):
+        assert sum(what.startswith(f'{service} at 127.0.0.1:{port}') for what in findings) == 1
+    assert 'geheim' not in rendered('doctor', given)
+
+
+async def test_doctor_runs_what_it_is_asked_for_and_a_broken_check_hides_nothing(env, monkeypatch):
+    async def broken(_):
+        raise KeyError('a fault')
+
+    monkeypatch.setitem(CHECKS, 'clocks', broken)
+    given = await run_ops(env, 'doctor', 'clocks', 'disks')
+    assert list(given.document['checks']) == ['clocks', 'disks']
+    assert [row['what'] for row in given.document['findings']] == ["the check itself failed: KeyError: 'a fault'"]
+    unknown = await run_ops(env, 'doctor', 'weather')
+    assert (unknown.exit_status, unknown.troubles[0].what) == (2, "there is no check 'weather'")
+
+
+async def test_the_doctors_lists_are_those_of_a_fresh_schema(pool):
+    made = await pool.fetch(
+        "SELECT indexname FROM pg_indexes WHERE schemaname = 'public' AND tablename = ANY($1) "
+        "AND indexname NOT LIKE '%templates%' AND indexname NOT IN "
+        "('outbound_emails_pkey', 'sessions_pkey', 'refresh_tokens_pkey', 'service_health_pkey')",
+        list(TABLES),
+    )
+    assert {row['indexname'] for row in made} == set(INDEXES)
+    tables = await pool.fetch("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
+    assert {row['tablename'] for row in tables if not row['tablename'].startswith('_')} == set(TABLES)
+    assert set(RIGHTS) <= set(TABLES)

@@ -4,7 +4,7 @@
 #
 # Mail that was sent after the backup was made looks unsent in it, and would be sent again. --hold makes all that was due
 # `uncertain` instead: nothing is lost, and nothing goes out before you have decided, with the relays' logs at hand:
-#     python -m ops failed --status uncertain        then  python -m ops resolve ID --as sent, or  ops retry ID
+#     python -m ops failed; python -m ops resolve 123 --as sent; python -m ops retry 124
 set -euo pipefail
 
 hold=''

@@ -10,9 +10,10 @@ from typing import Any
 from arq.connections import ArqRedis
 from rich.console import Console
 
-from fleet.queues import QUEUES
+from fleet.queues import EMAIL_JOBS, QUEUES
 from fleet.registry import read_served_queues, read_workers
 from fleet.results import JobState, wait_for_job
+from fleet.routing import EMAIL_QUEUE, MAINTENANCE_QUEUE
 from fleet.wire import MAX_JOB_BYTES, serialize
 from ops.answer import NO_WORKER, USAGE, Answer, Document, Trouble, TroubleError
 from ops.arguments import add_change, add_json, confirmed, duration_s, email_id
@@ -38,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
     parser.add_argument('function', type=text_value, help=', '.join(JOBS))
     parser.add_argument('arguments', type=text_value, nargs='*', metavar='ARGUMENT', help='numbers, JSON, or text')
-    parser.add_argument('--queue', type=text_value, default=QUEUE, metavar='NAME', help=f'default: {QUEUE}')
+    parser.add_argument('--queue', type=text_value, metavar='NAME', help='default: where our own jobs go')
     parser.add_argument('--defer-by', type=duration_s, default=0.0, metavar='TIME', help='not before 30s, 5m, 2h ...')
     parser.add_argument(
         '--wait', type=duration_s, nargs='?', const=WAIT_S, metavar='TIME', help='for the result; 60s if not said'
@@ -49,28 +50,34 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 async def run(connections: Connections, options: argparse.Namespace) -> Answer:
     """Enqueue the job; a queue nobody serves is said, not refused: a worker may be on its way."""
-    arguments = read_arguments(options.function, options.arguments, options.queue)
+    queue = options.queue or queue_for(options.function, routed=connections.settings.queue_routing)
+    arguments = read_arguments(options.function, options.arguments, queue)
     told = ' '.join((options.function, *options.arguments))
     document: Document = {
-        'dry_run': options.dry_run, 'function': options.function, 'arguments': arguments, 'queue': options.queue
+        'dry_run': options.dry_run, 'function': options.function, 'arguments': arguments, 'queue': queue
     }  # fmt: skip
-    served = await connections.ask_redis(partial(is_served, name=options.queue))
-    troubles = [] if served else [nobody_serves(options.queue)]
+    served = await connections.ask_redis(partial(is_served, name=queue))
+    troubles = [] if served else [nobody_serves(queue)]
     if options.dry_run:
         return Answer(document, troubles)
-    if not confirmed(options, f'Put {told} into {options.queue}?'):
+    if not confirmed(options, f'Put {told} into {queue}?'):
         raise TroubleError(Trouble('not confirmed, nothing was queued', 'answer y, or give --yes'))
-    putting = partial(
-        put, function=options.function, arguments=arguments, queue=options.queue, defer_s=options.defer_by
-    )
+    putting = partial(put, function=options.function, arguments=arguments, queue=queue, defer_s=options.defer_by)
     document['job_id'] = await connections.ask_redis(putting)
     if options.wait is not None:
         job: JobState = await connections.ask_redis(
-            partial(wait_for_job, job_id=document['job_id'], queues=[options.queue], timeout_s=options.wait)
+            partial(wait_for_job, job_id=document['job_id'], queues=[queue], timeout_s=options.wait)
         )
         document['job'] = as_document(job)
         troubles = [*troubles, *troubles_of(job, waited_s=options.wait)] if job.state != 'complete' else []
     return Answer(document, troubles)
+
+
+def queue_for(function: str, *, routed: bool) -> str:
+    """Return the queue that a job of ours goes to: with QUEUE_ROUTING, by its kind."""
+    if not routed:
+        return QUEUE
+    return EMAIL_QUEUE if function in EMAIL_JOBS else MAINTENANCE_QUEUE
 
 
 def read_arguments(function: str, texts: list[str], queue: str) -> list[Any]:

@@ -14,6 +14,7 @@ from db.transitions import ENDED, retry
 from db.wakeups import notify
 from ops.answer import USAGE, Answer, Document, Trouble, TroubleError
 from ops.arguments import add_change, add_json, add_limit, confirmed, email_id
+from ops.call import queue_for
 from ops.connect import Connections, attempt
 from ops.mail_filter import add_filters, described, has_filters, make_selection
 from ops.output import cell, hide_addresses, hide_recipient, print_table
@@ -130,16 +131,17 @@ async def wake(connections: Connections, ids: Sequence[int], troubles: list[Trou
     """Have e-mails that are due sent at once. Returns for how many of them a job was put into Redis."""
     enqueued = None
     if len(ids) <= MAX_JOBS:
-        enqueued = await attempt(connections.ask_redis(partial(enqueue, email_ids=ids)), troubles)
+        queue = queue_for('send_email', routed=connections.settings.queue_routing)
+        enqueued = await attempt(connections.ask_redis(partial(enqueue, email_ids=ids, queue=queue)), troubles)
     if enqueued is None:
         await connections.ask_postgres(notify)
     return enqueued or 0
 
 
-async def enqueue(redis: ArqRedis, email_ids: Sequence[int]) -> int:
-    """Put one job per e-mail into the default queue. Returns how many."""
+async def enqueue(redis: ArqRedis, email_ids: Sequence[int], queue: str) -> int:
+    """Put one job per e-mail into a queue. Returns how many."""
     for i in email_ids:
-        await redis.enqueue_job('send_email', i)
+        await redis.enqueue_job('send_email', i, _queue_name=queue)
     return len(email_ids)
 
 

@@ -7,9 +7,9 @@ from arq.constants import result_key_prefix
 from arq.jobs import serialize_result
 
 from fleet.wire import serialize
-from ops.call import JOBS
+from ops.call import JOBS, queue_for
 from tests.conftest import ROOT
-from tests.services.ops_desk import as_document, insert, ops, rendered, run, statuses
+from tests.services.ops_desk import as_document, insert, rendered, run, statuses
 
 
 def result(*, success=True, value=None, serializer=pickle.dumps, **more):
@@ -44,13 +44,13 @@ async def test_call_queue_defer_by_and_dry_run(env, redis):
 async def test_call_waits_for_the_result_of_a_real_worker(env, pool, inbox, start_worker):
     email_id = await insert(pool, recipient='call@example.com')
     await start_worker().started()
-    finished = await ops(env, 'call', 'send_email', str(email_id), '--wait', '20s', '--yes', '--json')
-    assert finished.status == 0, finished.err
-    assert finished.document['job']['state'] == 'complete'
-    assert finished.document['job']['result']['email_id'] == email_id
+    given = await run(env, 'call', 'send_email', str(email_id), '--wait', '20s', '--yes')
+    assert given.exit_status == 0, given.troubles
+    assert given.document['job']['state'] == 'complete'
+    assert given.document['job']['result']['email_id'] == email_id
     assert await statuses(pool) == {email_id: 'sent'}
-    again = await run(env, 'result', finished.document['job_id'])
-    assert (again.exit_status, again.document['result']) == (0, finished.document['job']['result'])
+    again = await run(env, 'result', given.document['job_id'])
+    assert (again.exit_status, again.document['result']) == (0, given.document['job']['result'])
     assert again.document['kept_for_s'] > 3000
 
 
@@ -116,3 +116,16 @@ async def test_result_reads_stock_results_and_loads_no_object(env, redis, capsys
 @pytest.mark.parametrize('job_id', ['\x1b[2J', 'x' * 10_000, 'ä', '*'])
 async def test_result_takes_any_id(env, redis, job_id):
     assert (await run(env, 'result', job_id)).document['state'] == 'unknown'
+
+
+@pytest.mark.parametrize(
+    ('function', 'routed', 'queue'),
+    [
+        ('send_email', False, 'arq:queue'),
+        ('send_email', True, 'high_priority'),
+        ('retry_failed_email', True, 'high_priority'),
+        ('cleanup_old_sessions', True, 'low_priority'),
+    ],
+)
+def test_call_puts_a_job_where_the_workers_look_for_it(function, routed, queue):
+    assert queue_for(function, routed=routed) == queue

@@ -3,7 +3,7 @@ import json
 from db.suppressions import add
 from db.switches import Kind, pause
 from fleet.registry import RECORD_PREFIX, WORKERS_KEY
-from tests.services.ops_desk import as_document, closed_port, insert, ops, rendered, run
+from tests.services.ops_desk import as_document, closed_port, insert, rendered, run
 
 RECORD = {'worker': 'mail-7@host:42', 'queue': 'arq:queue', 'started_at': '2026-01-01T00:00:00+00:00', 'emails': [],
           'outcomes': {}, 'rss_bytes': 2**26}  # fmt: skip
@@ -103,10 +103,10 @@ async def test_explain_goes_on_without_redis_and_mongodb(env, pool):
         'MONGODB_URL': f'mongodb://127.0.0.1:{closed_port()}',
         'MONGODB_TIMEOUT_S': '0.2',
     }
-    finished = await ops(env | away, 'explain', str(email_id), '--json')
-    assert finished.status == 1
-    assert sorted(t['service'] for t in finished.document['troubles']) == ['MongoDB', 'Redis']
-    assert [reason['what'] for reason in finished.document['because']] == [
+    given = await run(env | away, 'explain', str(email_id))
+    assert given.exit_status == 1
+    assert sorted(trouble.service for trouble in given.troubles) == ['MongoDB', 'Redis']
+    assert [reason['what'] for reason in given.document['because']] == [
         'MongoDB does not answer, and it has attachments: it waits, which costs no attempt.'
     ]
     unknown = await run(env, 'explain', '404')

@@ -55,7 +55,7 @@ class Events:
             while time.monotonic() < self._until:
                 await asyncio.sleep(PUBLISH_EVERY_S)
                 if self._dropped:
-                    self.add('dropped', count=self._dropped)
+                    self._waiting.append({'event': 'dropped', 'at': time.time(), 'count': self._dropped})
                     self._dropped = 0
                 if self._waiting:
                     batch, self._waiting = list(self._waiting), deque()

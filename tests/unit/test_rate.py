@@ -1,0 +1,72 @@
+import asyncio
+
+import pytest
+
+from fleet import rate
+from fleet.rate import RateLimit
+
+
+class Clock:
+    def __init__(self):
+        self.now_s = 1000.0
+
+    def monotonic(self):
+        return self.now_s
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr(rate, 'time', clock)
+    return clock
+
+
+def test_without_a_limit_everything_may_begin():
+    limit = RateLimit()
+    limit.spend(10**6)
+    assert limit.allows(500) == 500
+    assert limit.wait_s() == 0
+
+
+@pytest.mark.parametrize('per_s', [0.1, 1, 5, 7.5, 100, 1000])
+def test_no_more_begin_than_the_limit_and_its_burst_allow(clock, per_s):
+    limit = RateLimit()
+    limit.set(per_s)
+    begun = 0
+    seconds = max(20, int(20 / per_s))
+    for _ in range(seconds * 100):
+        clock.now_s += 0.01
+        granted = limit.allows(50)
+        limit.spend(granted)
+        begun += granted
+    assert seconds * per_s * 0.95 - 1 <= begun <= seconds * per_s + max(1, per_s * rate.BURST_S)
+
+
+def test_idle_time_is_not_saved_up(clock):
+    limit = RateLimit()
+    limit.set(5)
+    clock.now_s += 3600
+    assert limit.allows(100) == 1
+
+
+def test_what_was_claimed_beyond_the_limit_is_waited_for(clock):
+    limit = RateLimit()
+    limit.set(10)
+    clock.now_s += 1
+    assert limit.allows(1) == 1
+    limit.spend(11)  # a sweep looked before a job had begun
+    clock.now_s += 0.5
+    assert limit.allows(1) == 0
+    clock.now_s += 0.6
+    assert limit.allows(1) == 1
+
+
+async def test_waiting_email_goes_on_when_the_limit_is_lifted(monkeypatch):
+    monkeypatch.setattr(rate, 'LOOK_EVERY_S', 0.01)
+    limit = RateLimit()
+    limit.set(0.001)
+    waiting = asyncio.create_task(limit.turn())
+    await asyncio.wait([waiting], timeout=0.03)
+    assert not waiting.done()
+    limit.set(0)
+    await asyncio.wait_for(waiting, 5)

@@ -56,22 +56,20 @@ def _nobody(facts: Facts) -> Iterator[Obstacle]:
         yield Obstacle('No worker replies.', 'Start one with `arq worker.WorkerSettings`, or read its log.')
 
 
-RESUME = {
-    Kind.EMAIL_TYPE: 'resume its type with `python -m ops control`',
-    Kind.QUEUE: 'resume the queue with `python -m ops control`',
-    Kind.RELAY: '`python -m ops relay resume {}`',
-}
-
-
 def _paused(email: Email, facts: Facts) -> Iterator[Obstacle]:
     for switch in facts.switches:
         if switch.kind is Kind.EMAIL_TYPE and switch.name == email['email_type']:
-            yield Obstacle(f'E-mails of its type {_paused_by(switch)}.', _sentence(RESUME[Kind.EMAIL_TYPE]))
+            yield Obstacle(
+                f'E-mails of its type {_paused_by(switch)}.', f'`python -m ops control resume --type {switch.name}`.'
+            )
     workers = facts.workers or ()
     if workers and all(worker.state != 'running' for worker in workers):
         why = dict.fromkeys(reason for worker in workers for reason in worker.paused)
         paused = '; '.join(why) or ', '.join(sorted({worker.state for worker in workers}))
-        yield Obstacle(f'No worker takes anything now: {paused}.', 'Resume them, or start another.')
+        yield Obstacle(
+            f'No worker takes anything now: {paused}.',
+            '`python -m ops control resume`, with --queue NAME for a queue; or start another.',
+        )
 
 
 def _paused_by(switch: Switch) -> str:
@@ -95,7 +93,7 @@ def _no_relay(facts: Facts) -> Iterator[Obstacle]:
         if first.get('state') == 'paused':
             switch = next((s for s in facts.switches if s.kind is Kind.RELAY and s.name == name), None)
             by = f' by {switch.paused_by}' if switch else ''
-            what, remedy = f'is paused{by}', _sentence(RESUME[Kind.RELAY].format(name))
+            what, remedy = f'is paused{by}', f'`python -m ops relay resume {name}`.'
         else:
             error = hide_addresses(first.get('last_error')) or 'it failed'
             what = f'cools down for {length(_number(first.get("retry_in_s")))}: {error}'
@@ -152,10 +150,6 @@ def is_due(email: Email) -> bool:
 
 def _number(value: Any) -> float:
     return float(value) if isinstance(value, int | float) else 0.0
-
-
-def _sentence(text: str) -> str:
-    return f'{text[0].upper()}{text[1:]}.'
 
 
 # What a dead e-mail's dead_reason means, and what to do before it is sent again.

@@ -50,9 +50,9 @@ def judge_workers(workers: Sequence[WorkerRecord]) -> Iterator[Finding]:
         if worker.loop_lag_ms > LAG_MS:
             yield warning(
                 f'{worker.worker} hangs: its event loop was late by {length(worker.loop_lag_ms / 1000)}',
-                'see `python -m ops control dump_stacks`; lower WORKER_MAX_JOBS, or give it a CPU of its own',
+                'see `python -m ops control stacks`; lower WORKER_MAX_JOBS, or give it a CPU of its own',
             )
     paused = [worker for worker in workers if worker.state == 'paused']
     if paused and len(paused) == len(workers):
         why = '; '.join(dict.fromkeys(reason for worker in paused for reason in worker.paused))
-        yield warning(f'every worker is paused: {why}', 'resume them when the reason is gone')
+        yield warning(f'every worker is paused: {why}', '`python -m ops control resume` when the reason is gone')

@@ -69,7 +69,7 @@ def judge_rights(missing: Sequence[Row]) -> Iterator[Finding]:
     """Name what a worker with these settings would be refused."""
     if missing:
         told = ', '.join(f'{row["privilege"]} on {row["table"]}' for row in missing)
-        yield error(f'this role lacks {told}', 'grant it, or run the doctor with the settings of a worker')
+        yield warning(f'this role lacks {told}', 'grant it if workers use it; operators may do with less')
 
 
 def judge_indexes(indexes: Sequence[Row]) -> Iterator[Finding]:

@@ -112,3 +112,21 @@ async def test_the_doctors_lists_are_those_of_a_fresh_schema(pool):
     tables = await pool.fetch("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
     assert {row['tablename'] for row in tables if not row['tablename'].startswith('_')} == set(TABLES)
     assert set(RIGHTS) <= set(TABLES)
+
+
+async def test_doctor_knows_what_a_worker_needs_and_that_some_columns_are_enough(env, pool, database):
+    role = f'doctor_{database.name}'
+    await pool.execute(f"CREATE ROLE {role} LOGIN PASSWORD 'geheim'")
+    dsn = f'postgresql://{role}:geheim@{database.dsn.split("@")[1]}'
+    try:
+        await pool.execute(f'GRANT SELECT ON ALL TABLES IN SCHEMA public TO {role}')
+        await pool.execute(f'GRANT UPDATE (status), DELETE ON outbound_emails TO {role}')
+        warnings = whats(await found(env | {'DATABASE_URL': dsn}, 'postgresql'), 'warning')
+        (lacks,) = [what for what in warnings if 'role' in what]
+        assert lacks == (
+            'this role lacks INSERT on email_attempts, DELETE on email_attempts, INSERT on cron_runs, '
+            'UPDATE on cron_runs, INSERT on service_health'
+        )
+    finally:
+        await pool.execute(f'DROP OWNED BY {role}')
+        await pool.execute(f'DROP ROLE {role}')

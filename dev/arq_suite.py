@@ -29,6 +29,7 @@ STAMP = ENVIRONMENT / '.installed'
 PIP = (str(PYTHON), '-m', 'pip', '--quiet', '--disable-pip-version-check')
 VERSION = '0.28.0'
 SOURCE_SHA256 = 'a458188aefc2d7ee17d136f80d8fa8df1d6eba4ceebdead87e9f172d027dc311'
+DEADLINE_S = 300
 LOCAL_PASSWORD = 'loopback'  # noqa: S105 - the probe's; the tests then run without one
 # arq takes every warning for an error. Its tests are for redis-py 4.6; of 5.3, which we run, close() and connections
 # left to the garbage collector draw some.
@@ -80,9 +81,12 @@ def run(source: Path, port: int, pytest_arguments: list[str], *, stock: bool) ->
     env = os.environ | {'PYTHONPATH': str(ROOT), 'ARQ_TESTS_REDIS_PORT': str(port), 'ARQ_TESTS_STOCK': '1' * stock}
     # Some count on a hundredth of a second, which a busy machine does not keep: such a one passes the next time.
     options = ['-p', 'dev.arq_suite_plugin', '-p', 'no:cacheprovider', '-q', '-rxXR', '--reruns', '2', *QUIET]
-    return subprocess.run(
-        [str(PYTHON), '-m', 'pytest', *options, *pytest_arguments], cwd=source, env=env, check=False
-    ).returncode
+    command = [str(PYTHON), '-m', 'pytest', *options, *pytest_arguments]
+    try:
+        return subprocess.run(command, cwd=source, env=env, check=False, timeout=DEADLINE_S).returncode
+    except subprocess.TimeoutExpired:
+        print(f'not done in {DEADLINE_S} s, where 15 are enough: a test hangs; -v says which', file=sys.stderr)
+        return 1
 
 
 def main() -> int:

@@ -92,7 +92,7 @@ async def denials(admin):
 
 
 async def test_worker_runs_wholly_under_its_rights_and_a_producer_under_fewer(
-    server, admin, start_worker, queue, inbox, stack
+    server, admin, start_worker, queue, inbox, env
 ):
     worker = await start_worker(ARQ_REDIS_URL=server.url_of('email-worker')).started()
     await wait_until(lambda: heard(admin), what='the worker listening for jobs')
@@ -107,6 +107,9 @@ async def test_worker_runs_wholly_under_its_rights_and_a_producer_under_fewer(
     duty = await producer.enqueue_job('check_service_health')
     assert (await duty.result(timeout=10, poll_delay=0.05))['services']['redis_queue'] == 'up'
     await producer.aclose()
+    for command in (['inspect', 'ping'], ['control', 'rate_limit', '10/s', '--yes'], ['control', 'pause', '--yes']):
+        answer = await run(env | {'ARQ_REDIS_URL': server.url_of('email-operator')}, *command)
+        assert (command, answer.exit_status) == (command, 0), answer
     worker.process.send_signal(signal.SIGTERM)
     assert await worker.ended() == 0
     assert not await admin.exists('mail:workers')
@@ -166,7 +169,16 @@ async def test_operators_commands_need_no_more_than_the_operators_rights(server,
     await producer.enqueue_job('send_email', 1)
     await producer.aclose()
     inspections = [['inspect', what] for what in ('active', 'reserved', 'scheduled', 'stats', 'active_queues')]
-    for command in (['status'], ['queue', 'ls'], *inspections, ['purge', 'queue', '--yes']):
+    reading = [
+        ['status'],
+        ['doctor', 'redis', 'workers', 'clocks'],
+        ['top', '--once'],
+        ['queue', 'ls'],
+        ['queue', 'peek'],
+    ]
+    changing = [['call', 'send_email', '2', '--yes'], ['result', 'x'], ['purge', 'queue', '--yes']]
+    for command in (*reading, *inspections, *changing):
         answer = await run(env | {'ARQ_REDIS_URL': server.url_of('email-operator')}, *command)
-        assert (command, await denials(admin), answer.document != {}) == (command, [], True)
+        denied = [what for _, _, what in await denials(admin) if what != 'config|get']  # the doctor can do without
+        assert (command, denied, answer.document != {}) == (command, [], True)
     assert not await admin.exists('arq:queue')

@@ -7,7 +7,7 @@ import asyncpg
 from rich.console import Console
 
 from db import reports
-from db.switches import read_switches
+from db.switches import Kind, read_switches
 from ops.answer import Answer, Document, Trouble
 from ops.arguments import add_json
 from ops.asking import add_workers, read_living_fleet
@@ -62,7 +62,9 @@ def stored_troubles(stored: Document, *, is_worked: bool) -> list[Trouble]:
     outbox = stored['outbox']
     if is_worked and (outbox['oldest_due_s'] or 0) > MAIL_IS_LATE_S:
         late = f'{outbox["due"]} e-mails are due, the first for {length(outbox["oldest_due_s"])}'
-        found.append(Trouble(late, 'look for a relay that is down, or start more workers'))
+        paused = any(switch['kind'] != Kind.CRON for switch in stored['switches'])
+        why = 'see what is paused, or' if paused else 'look for'
+        found.append(Trouble(late, f'{why} a relay that is down, or start more workers'))
     if is_worked and outbox['stuck']:
         found.append(
             Trouble(f'{outbox["stuck"]} e-mails are held by workers that are gone', 'see the `beat` lines in the log')

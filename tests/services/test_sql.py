@@ -10,6 +10,7 @@ import pytest
 
 import db
 from db.pools import BY_INDEX
+from db.switches import Kind
 from mail.outcome import Outcome, Status
 
 
@@ -94,7 +95,12 @@ async def test_claim_looks_at_no_mail_that_is_scheduled_for_later(pool):
 
 
 @pytest.mark.parametrize(
-    ('constraint', 'enum'), [('outbound_emails_status_known', Status), ('email_attempts_outcome_known', Outcome)]
+    ('constraint', 'enum'),
+    [
+        ('outbound_emails_status_known', Status),
+        ('email_attempts_outcome_known', Outcome),
+        ('mail_switches_kind_known', Kind),
+    ],
 )
 async def test_enum_has_the_values_of_its_check_constraint(pool, constraint: str, enum: Any):
     definition = await pool.fetchval(

@@ -44,13 +44,7 @@ class Batcher(Generic[Item, Answer]):
         Raises:
             Whatever the call raises, to every caller of that batch.
         """
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[Answer] = loop.create_future()
-        self._waiting.append((item, future))
-        if not self._scheduled:
-            self._scheduled = True
-            # After everything that is ready now has had its turn, and may have called as well.
-            loop.call_soon(lambda: loop.call_soon(self._start))
+        future = self.ask(item)
         try:
             return await future
         except asyncio.CancelledError:
@@ -58,6 +52,17 @@ class Batcher(Generic[Item, Answer]):
             if future.done() and not future.cancelled() and not future.exception() and self._orphaned is not None:
                 self._orphaned(item, future.result())
             raise
+
+    def ask(self, item: Item) -> asyncio.Future[Answer]:
+        """Return the answer for one item as a future; cancelling it takes the item back if its call has not begun."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Answer] = loop.create_future()
+        self._waiting.append((item, future))
+        if not self._scheduled:
+            self._scheduled = True
+            # After everything that is ready now has had its turn, and may have called as well.
+            loop.call_soon(loop.call_soon, self._start)
+        return future
 
     def _start(self) -> None:
         self._scheduled = False

@@ -5,28 +5,22 @@ import contextlib
 import functools
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from signal import Signals
 from typing import Any
 
 import structlog
 import uvloop
-from arq.constants import (
-    abort_jobs_ss,
-    in_progress_key_prefix,
-    job_key_prefix,
-    result_key_prefix,
-    retry_key_prefix,
-)
+from arq.constants import in_progress_key_prefix
 from arq.utils import timestamp_ms
 from arq.worker import Worker
-from redis.asyncio.client import Pipeline
 from redis.exceptions import RedisError
 
 from fleet.background import is_cancelled, keep_alive
-from fleet.batches import Batcher
+from fleet.claimed_jobs import claim_jobs
 from fleet.connection import RedisClock, open_redis
 from fleet.job_events import listen_for_jobs
+from fleet.job_runner import JobRunner
 
 log = structlog.get_logger()
 
@@ -38,38 +32,15 @@ IN_PROGRESS_S = 30.0
 RENEW_EVERY_S = 8.0
 RETRY_MAX_S = 2.0
 IDLE_MAX_S = 1.0  # cron duties and the health key want a look this often
-GATHER_S = 0.001  # what else comes within this is claimed in the same call
+GATHER_S = 0.002  # what else comes within this is claimed in the same call, when there is something to do meanwhile
+REFILL_BELOW = 0.75
 
 # Its absence means that Redis was emptied, and the wake-ups of all that is due with it.
 MARKER_KEY = 'email-worker:marker'
 MARK_EVERY_S = 5.0
 
-# All jobs a worker has room for in one call, and when the next one is due. arq's ids stay in the queue while they run,
-# so the scan pages on until it has enough: nothing starves behind the running ones, and two workers never fight over
-# the same ids.
-CLAIM_JOBS_LUA = """
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local claimed, offset = {}, 0
-while #claimed < 2 * tonumber(ARGV[1]) and offset < 100000 do
-    local page = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'WITHSCORES', 'LIMIT', offset, 500)
-    for i = 1, #page, 2 do
-        if #claimed < 2 * tonumber(ARGV[1]) and redis.call('SET', ARGV[3] .. page[i], '1', 'PX', ARGV[2], 'NX') then
-            table.insert(claimed, page[i])
-            table.insert(claimed, page[i + 1])
-        end
-    end
-    if #page < 1000 then
-        break
-    end
-    offset = offset + 500
-end
-local later = redis.call('ZRANGEBYSCORE', KEYS[1], '(' .. now, '+inf', 'WITHSCORES', 'LIMIT', 0, 1)
-return {claimed, now, later[2] or ''}
-"""
 
-
-class Dispatcher(Worker):
+class Dispatcher(JobRunner):
     """arq's Worker that outlives Redis.
 
     ctx has events for the jobs: 'stopping' is set by the first SIGTERM, 'redis_away' while Redis does not answer,
@@ -96,7 +67,8 @@ class Dispatcher(Worker):
         self._hears = False  # whether Redis tells us of new jobs
         self._next_due_ms = math.inf
         self._listening: asyncio.Task[None] | None = None
-        self._finish = Batcher(self._finish_each)
+        self._more = False  # whether Redis had more jobs than there was room for
+        self.wanted_jobs: Callable[[], int] = lambda: self.max_jobs  # below max_jobs, what keeps us busy
         self._retry_s = 0.1
         self._renewed_at = 0.0
         self._marked_at = 0.0
@@ -130,7 +102,8 @@ class Dispatcher(Worker):
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._idle_s()):
                     await self._look.wait()
-                await asyncio.sleep(GATHER_S)
+                if self.tasks:
+                    await asyncio.sleep(GATHER_S)
             self._look.clear()
 
     def _set_hearing(self, hears: bool) -> None:
@@ -149,13 +122,13 @@ class Dispatcher(Worker):
 
     async def _poll_iteration(self) -> None:
         try:
+            await self.heart_beat()
             if self.allow_pick_jobs:
                 await self._claim_jobs()
             if self.allow_abort_jobs:
                 await self._cancel_aborted_jobs()
             await self._renew_in_progress()
             await self._notice_emptied()
-            await self.heart_beat()
         except REDIS_DOWN as error:
             if self.burst:
                 raise
@@ -173,34 +146,23 @@ class Dispatcher(Worker):
 
     async def _claim_jobs(self) -> None:
         """Lock and start as many due jobs as there is room for."""
-        room = self.max_jobs - len(self.tasks)
+        room = min(self.max_jobs, self.wanted_jobs()) - len(self.tasks)
         if self.burst and self.max_burst_jobs >= 0:
             room = min(room, self.max_burst_jobs - self._jobs_started())
         if room < 1:
             return
-        arguments = (room, int(IN_PROGRESS_S * 1000), in_progress_key_prefix)
-        # redis-py types eval for its blocking client as well, and its arguments as text only.
-        claimed, redis_now_ms, next_due_ms = await self.pool.eval(CLAIM_JOBS_LUA, 1, self.queue_name, *arguments)  # type: ignore[arg-type,misc]
-        ahead_ms = redis_now_ms - timestamp_ms()
+        claims = await claim_jobs(
+            self.pool, self.queue_name, room, lock_s=IN_PROGRESS_S, aborts=bool(self.allow_abort_jobs)
+        )
+        ahead_ms = claims.redis_now_ms - timestamp_ms()
         self.ctx['redis_clock'].ahead_s = ahead_ms / 1000
-        self._next_due_ms = float(next_due_ms or 'inf') - ahead_ms  # by our own clock
-        for raw_id, score in zip(claimed[::2], claimed[1::2], strict=True):
-            try:
-                job_id = raw_id.decode()
-            except UnicodeDecodeError:
-                log.error('dropped from the queue: not a job id', raw_id=repr(raw_id))
-                await self.pool.zrem(self.queue_name, raw_id)
-                continue
-            when = float(score)
-            task = self.loop.create_task(self.run_job(job_id, int(when) if math.isfinite(when) else 0))
-            self.tasks[job_id] = task
-            task.add_done_callback(functools.partial(self._job_ended, job_id))
-
-    async def run_job(self, job_id: str, score: int) -> None:
-        """Run a job as arq does, its id in every line that is logged meanwhile."""
-        self.job_started_at[job_id] = time.time()
-        with structlog.contextvars.bound_contextvars(job_id=job_id):
-            await super().run_job(job_id, score)
+        self._next_due_ms = claims.next_due_ms - ahead_ms  # by our own clock
+        self._more = len(claims.jobs) == room
+        for job in claims.jobs:
+            self.job_started_at[job.id] = time.time()
+            task = self.loop.create_task(self.run_claimed(job))
+            self.tasks[job.id] = task
+            task.add_done_callback(functools.partial(self._job_ended, job.id))
 
     def pick_jobs(self, *, pick: bool) -> None:
         """Claim jobs, or leave them in Redis for now. Once the worker is stopping, it claims no more."""
@@ -208,49 +170,19 @@ class Dispatcher(Worker):
         self._next_due_ms = math.inf  # what is due does not keep us awake while it is not ours to take
         self._look.set()
 
+    def runs_again(self) -> None:
+        """Look for it: Redis tells nobody of a job that was there all the time."""
+        self._look.set()
+
     def _job_ended(self, job_id: str, task: asyncio.Task[Any]) -> None:
         self.tasks.pop(job_id, None)
         self.job_started_at.pop(job_id, None)
-        self._look.set()
+        # One look for many that end, as long as others keep us busy.
+        if not self._hears or not self.tasks or (self._more and len(self.tasks) <= self.wanted_jobs() * REFILL_BELOW):
+            self._look.set()
         if not task.cancelled() and (error := task.exception()) is not None:
             # It could not be finished in Redis: its lock runs out, it runs again, and finds its e-mail sent.
             log.warning('job not finished in redis', job_id=job_id, error=str(error) or type(error).__name__)
-
-    async def finish_job(
-        self,
-        job_id: str,
-        finish: bool,
-        result_data: bytes | None,
-        result_timeout_s: float | None,
-        keep_result_forever: bool,
-        incr_score: int | None,
-        keep_in_progress: float | None,
-    ) -> None:
-        """Write a job's end as arq does, together with all others that end now."""
-
-        def write(pipe: Pipeline) -> None:
-            if keep_in_progress is not None:
-                pipe.pexpire(in_progress_key_prefix + job_id, int(keep_in_progress * 1000))
-            else:
-                pipe.delete(in_progress_key_prefix + job_id)
-            if finish:
-                if result_data:
-                    expire_ms = None if keep_result_forever else int((result_timeout_s or 0) * 1000)
-                    pipe.set(result_key_prefix + job_id, result_data, px=expire_ms)
-                pipe.delete(retry_key_prefix + job_id, job_key_prefix + job_id)
-                pipe.zrem(abort_jobs_ss, job_id)
-                pipe.zrem(self.queue_name, job_id)
-            elif incr_score:
-                pipe.zincrby(self.queue_name, incr_score, job_id)
-
-        await self._finish(write)
-
-    async def _finish_each(self, writes: Sequence[Callable[[Pipeline], None]]) -> list[None]:
-        async with self.pool.pipeline(transaction=True) as pipe:
-            for write in writes:
-                write(pipe)
-            await pipe.execute()
-        return [None] * len(writes)
 
     async def _renew_in_progress(self) -> None:
         if time.monotonic() - self._renewed_at < RENEW_EVERY_S:

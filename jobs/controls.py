@@ -41,8 +41,6 @@ class Controls:
         self.registrar = registrar
         self.surroundings = surroundings
         self.spare_jobs = dispatcher.max_jobs - runtime.sweep_size  # that wait for a place, so that none stays empty
-        self._places = runtime.sweep_size
-        self._fitting: asyncio.Task[None] | None = None
         self.handlers: Mapping[str, Handler] = {
             'ping': Handler(lambda _: {'pong': True}),
             'describe': Handler(lambda _: self.registrar.record()),
@@ -90,22 +88,9 @@ class Controls:
             raise RefusedError(f'{emails} e-mails at once are out of range: 1 to 1000')
         before, self.runtime.sweep_size = self.runtime.sweep_size, emails
         self.dispatcher.max_jobs = max(1, emails + self.spare_jobs)
-        if self._fitting is not None:
-            self._fitting.cancel()
-        self._fitting = asyncio.create_task(self._fit())
         self.dispatcher.pick_jobs(pick=not self.runtime.switches.claims_paused)
         connections = {relay.name: relay.options.max_connections for relay in self.runtime.relays}
         return {'emails': emails, 'before': before, 'jobs': self.dispatcher.max_jobs, 'connections': connections}
-
-    async def _fit(self) -> None:
-        """Bring the number of places to what it shall be; those that are taken go when they come free."""
-        places = self.runtime.places
-        while self._places < self.runtime.sweep_size:
-            places.release()
-            self._places += 1
-        while self._places > self.runtime.sweep_size:
-            await places.acquire()
-            self._places -= 1
 
     def set_rate_limit(self, arguments: Arguments) -> Reply:
         """Begin at most so many e-mails a second."""

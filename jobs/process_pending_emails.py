@@ -54,7 +54,7 @@ async def process_pending_emails(ctx: dict[str, Any]) -> dict[str, Any]:
 async def sweep(runtime: Runtime, mine: set[Attempt], outcomes: Counter[str]) -> None:
     """Claim due e-mails in batches and start sending them, until none is left, no relay is, or the time box is over.
 
-    At most sweep_size e-mails are under way at once, those of earlier sweeps included. Those whose relay stalls go on
+    At most places.size e-mails are under way at once, those of earlier sweeps included. Those whose relay stalls go on
     in the background and hold up nobody.
 
     Args:
@@ -64,10 +64,10 @@ async def sweep(runtime: Runtime, mine: set[Attempt], outcomes: Counter[str]) ->
     await give_due_time(runtime.pool)
     deadline = time.monotonic() + TIME_BOX_S
     while not runtime.stopping.is_set() and time.monotonic() < deadline:
-        room = runtime.sweep_size - len(runtime.sending)
-        if room < runtime.sweep_size / 2:
+        room = runtime.places.size - len(runtime.sending)
+        if room < runtime.places.size / 2:
             await asyncio.wait(runtime.sending, timeout=ROOM_WAIT_S, return_when=asyncio.FIRST_COMPLETED)
-            room = runtime.sweep_size - len(runtime.sending)
+            room = runtime.places.size - len(runtime.sending)
         if room <= 0:
             continue
         room = runtime.rate.allows(room)

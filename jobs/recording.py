@@ -6,7 +6,7 @@ import structlog
 
 from db.claims import LeaseLost, Result, is_recorded
 from db.pools import DATABASE_DOWN
-from jobs.runtime import Runtime
+from jobs.runtime import Recorded, Runtime
 from mail.outcome import Outcome
 
 log = structlog.get_logger()
@@ -22,21 +22,39 @@ async def record_to_the_end(runtime: Runtime, result: Result) -> None:
         LeaseLost: the claim is no longer ours.
         CancelledError: a shutdown did not leave enough time; the rescue will find the e-mail uncertain.
     """
-    recording = asyncio.ensure_future(record_result(runtime, result))
+    first = runtime.record.ask(result)
+    try:
+        # Nearly always that is all; what follows needs a task, which costs as much as rendering an e-mail.
+        if await asyncio.shield(first) is True:
+            runtime.leases.drop(result.claim)
+            return
+    except DATABASE_DOWN:
+        pass  # record_result waits for it
+    except asyncio.CancelledError:
+        await _hurry(asyncio.ensure_future(record_result(runtime, result, first)), result)
+        return
+    recording = asyncio.ensure_future(record_result(runtime, result, first))
     try:
         await asyncio.shield(recording)
     except asyncio.CancelledError:
-        try:
-            await asyncio.wait_for(recording, LAST_RECORD_S)
-        except TimeoutError:
-            log.error('stopped before PostgreSQL took the result', outcome=result.delivery.outcome)
-            raise asyncio.CancelledError from None
+        await _hurry(recording, result)
 
 
-async def record_result(runtime: Runtime, result: Result) -> None:
+async def _hurry(recording: asyncio.Future[None], result: Result) -> None:
+    try:
+        await asyncio.wait_for(recording, LAST_RECORD_S)
+    except TimeoutError:
+        log.error('stopped before PostgreSQL took the result', outcome=result.delivery.outcome)
+        raise asyncio.CancelledError from None
+
+
+async def record_result(runtime: Runtime, result: Result, first: asyncio.Future[Recorded]) -> None:
     """Record, waiting for PostgreSQL as long as it takes: what a relay accepted must not be forgotten.
 
     Should the lease run out meanwhile, somebody else takes the e-mail as uncertain, and this result is dropped.
+
+    Args:
+        first: The first try, under way.
 
     Raises:
         LeaseLost: the claim is no longer ours.
@@ -47,7 +65,7 @@ async def record_result(runtime: Runtime, result: Result) -> None:
         while True:
             tries += 1
             try:
-                recorded = await runtime.record(result)
+                recorded = await (first if tries == 1 else runtime.record(result))
                 if isinstance(recorded, Exception):
                     raise recorded
                 # A try whose answer was lost may have been committed all the same.
@@ -70,6 +88,7 @@ def log_attempt(runtime: Runtime, result: Result) -> None:
     """Count the outcome and write the e-mail's line."""
     claim, delivery, decision = result.claim, result.delivery, result.decision
     runtime.outcomes[delivery.outcome.value] += 1
+    runtime.places.ended()
     if runtime.events.wanted:
         tell_listeners(runtime, result)
     level = log.info if delivery.outcome in (Outcome.ACCEPTED, Outcome.RELEASED) else log.warning

@@ -23,11 +23,13 @@ from fleet.events import Events
 from fleet.leases import Leases
 from fleet.rate import RateLimit
 from fleet.switches import Switches
+from jobs.places import Places
 from mail.outcome import Decision, Delivery, Outcome, Phase, Policy, Status
 from mail.render import Sender
 from mail.smtp import Relays
 from mail.transaction import Progress
 
+Recorded = bool | asyncpg.PostgresError  # whether the claim was still ours; an error for a result that cannot be stored
 JobResult = dict[str, Any]  # {'email_id': 123, 'status': 'sent', 'attempts': 1}
 
 
@@ -46,7 +48,7 @@ class Runtime:
     sender: Sender
     policy: Policy
     max_message_bytes: int
-    sweep_size: int
+    sweep_size: int  # the most e-mails under way at once, by jobs and again by sweeps
     expiry_hours: float
     email_retention_days: int
     session_retention_days: int
@@ -67,7 +69,9 @@ class Runtime:
     def __post_init__(self) -> None:
         """Group what concurrent e-mails ask of the databases into one call each."""
         # A job claims its e-mail when there is a place to send it: what waits unclaimed is not lost with this worker.
-        self.places = asyncio.Semaphore(self.sweep_size)
+        self.places = Places(
+            least=lambda: 2 * sum(relay.options.max_connections for relay in self.relays), most=lambda: self.sweep_size
+        )
         self._claim_batched = Batcher(self._claim_each, orphaned=self._release)
         self.record = Batcher(self._record_each)
         self.fetch_template = Batcher(partial(fetch_templates, self.pool))
@@ -111,7 +115,7 @@ class Runtime:
         by_id = {claim.email.id: claim for claim in claimed}
         return [by_id.pop(email_id, None) for email_id in email_ids]  # one winner, also among our own jobs
 
-    async def _record_each(self, results: Sequence[Result]) -> list[bool | asyncpg.PostgresError]:
+    async def _record_each(self, results: Sequence[Result]) -> list[Recorded]:
         """Record; when PostgreSQL objects to the batch, one by one, so that one bad result spoils no other."""
         try:
             recorded = await claims.record(self.pool, results, worker=self.worker)

@@ -54,29 +54,30 @@ async def send_email(ctx: dict[str, Any], email_id: int) -> JobResult:
 async def send_claimed(runtime: Runtime, claim: Claim) -> JobResult:
     """Make one attempt under a claim and record how it ended, also when a shutdown ends it."""
     email = claim.email
-    with structlog.contextvars.bound_contextvars(email_id=email.id, attempt=claim.attempt):
-        started = time.monotonic()
-        progress = Progress(phase=Phase.CONTENT, urgent=claim.suspect, before_data=partial(runtime.leases.check, claim))
-        runtime.under_way[claim.key] = progress
-        try:
-            delivery = await attempt(runtime, claim, progress)
-            decision = decide(delivery, claim.attempt, claim.max_attempts, email.email_type, runtime.policy)
-            result = Result(claim, delivery, decision, time.monotonic() - started)
-            await record_to_the_end(runtime, result)
-        except LeaseLost as lost:
-            runtime.leases.drop(claim)
-            runtime.outcomes['lease-lost'] += 1
-            log.warning('lease lost', reason=str(lost))
-            return {'email_id': email.id, 'status': 'lease-lost', 'attempts': claim.attempt}
-        finally:
-            del runtime.under_way[claim.key]
-        log_attempt(runtime, result)
-        if (task := asyncio.current_task()) is not None and task.cancelling():
-            raise asyncio.CancelledError
-        if decision.retry_in_s is not None:
-            await send_later(runtime, email.id, decision.retry_in_s, claim.token.hex)
-        attempts = claim.attempt if decision.counts else claim.attempt - 1
-        return {'email_id': email.id, 'status': decision.status.value, 'attempts': attempts}
+    # Each attempt has a task of its own, and so a context.
+    structlog.contextvars.bind_contextvars(email_id=email.id, attempt=claim.attempt)
+    started = time.monotonic()
+    progress = Progress(phase=Phase.CONTENT, urgent=claim.suspect, before_data=partial(runtime.leases.check, claim))
+    runtime.under_way[claim.key] = progress
+    try:
+        delivery = await attempt(runtime, claim, progress)
+        decision = decide(delivery, claim.attempt, claim.max_attempts, email.email_type, runtime.policy)
+        result = Result(claim, delivery, decision, time.monotonic() - started)
+        await record_to_the_end(runtime, result)
+    except LeaseLost as lost:
+        runtime.leases.drop(claim)
+        runtime.outcomes['lease-lost'] += 1
+        log.warning('lease lost', reason=str(lost))
+        return {'email_id': email.id, 'status': 'lease-lost', 'attempts': claim.attempt}
+    finally:
+        del runtime.under_way[claim.key]
+    log_attempt(runtime, result)
+    if (task := asyncio.current_task()) is not None and task.cancelling():
+        raise asyncio.CancelledError
+    if decision.retry_in_s is not None:
+        await send_later(runtime, email.id, decision.retry_in_s, claim.token.hex)
+    attempts = claim.attempt if decision.counts else claim.attempt - 1
+    return {'email_id': email.id, 'status': decision.status.value, 'attempts': attempts}
 
 
 async def attempt(runtime: Runtime, claim: Claim, progress: Progress) -> Delivery:
@@ -136,6 +137,10 @@ async def fetch_content(runtime: Runtime, email: Email) -> Content:
 
 async def render_email(runtime: Runtime, email: Email, content: Content) -> Rendered:
     """Render, in a thread when there is enough to encode that the loop would hang."""
-    rendering = partial(render, email, content, runtime.sender, runtime.max_message_bytes)
-    size_bytes = sum(len(a.data) for a in content.attachments) + len(email.body_html or '') + len(email.body_text or '')
-    return await asyncio.to_thread(rendering) if size_bytes > RENDER_IN_THREAD_BYTES else rendering()
+    size_bytes = len(email.body_html or '') + len(email.body_text or '')
+    if content.attachments:
+        size_bytes += sum(len(a.data) for a in content.attachments)
+    arguments = (email, content, runtime.sender, runtime.max_message_bytes)
+    if size_bytes > RENDER_IN_THREAD_BYTES:
+        return await asyncio.to_thread(render, *arguments)
+    return render(*arguments)

@@ -23,11 +23,12 @@ from click.testing import CliRunner
 from cron import SCHEDULES, cron_jobs
 from fleet.connection import redis_settings
 from fleet.dispatcher import Dispatcher
+from fleet.job_runner import JobRunner
 from fleet.wire import deserialize, serialize
 from settings import Settings, variable_names
 from tests.unit.fake_redis import FakeRedis
 
-STOCK_WORKER = Dispatcher.__mro__[1]
+STOCK_WORKER = JobRunner.__base__
 QUEUES = ['WorkerSettings', 'HighPriority', 'LowPriority']
 SOURCES = ['cron.py', 'worker.py', *(f'{folder}/*.py' for folder in ('db', 'fleet', 'jobs', 'mail', 'ops', 'web'))]
 

@@ -1,0 +1,72 @@
+"""How many e-mails may be under way at once: enough to keep the relay busy, and no more."""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable
+
+# What is claimed and not sent yet is what a kill delays by a lease, and what urgent mail that comes now waits behind.
+AHEAD_S = 0.1
+MEASURE_S = 0.1
+
+
+class Places:
+    """Places for e-mails under way: as many as AHEAD_S of sending needs at the rate of the last moments.
+
+    A slow relay gets few e-mails at once, a fast one many, without anybody setting a number. Jobs enter one by one
+    (`async with`); sweeps look at `size`.
+    """
+
+    def __init__(self, least: Callable[[], int], most: Callable[[], int]) -> None:
+        """Say between which numbers to stay.
+
+        Args:
+            least: What all connections together can carry, also when the relay is slow.
+            most: An operator's limit; it wins.
+        """
+        self._least, self._most = least, most
+        self._wanted = 0
+        self._ended = 0
+        self._since = time.monotonic()
+        self._taken = 0
+        self._waiting: deque[asyncio.Future[None]] = deque()
+
+    @property
+    def size(self) -> int:
+        """How many e-mails may be under way now."""
+        return max(1, min(self._most(), max(self._wanted, self._least())))
+
+    def ended(self) -> None:
+        """Note that an e-mail came through. Every MEASURE_S the size follows the rate, by half or double at most."""
+        self._ended += 1
+        past_s = time.monotonic() - self._since
+        if past_s >= MEASURE_S:
+            wanted = int(self._ended / past_s * AHEAD_S)
+            self._wanted = max(self._wanted // 2, min(wanted, 2 * self.size))
+            self._ended, self._since = 0, time.monotonic()
+
+    async def __aenter__(self) -> None:
+        """Wait for a place, in the order of coming."""
+        if self._taken < self.size and not self._waiting:
+            self._taken += 1
+            return
+        turn = asyncio.get_running_loop().create_future()
+        self._waiting.append(turn)
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled():  # given and cancelled at once
+                self._leave()
+            raise
+
+    async def __aexit__(self, *_: object) -> None:
+        """Give the place to the next."""
+        self._leave()
+
+    def _leave(self) -> None:
+        self._taken -= 1
+        while self._waiting and self._taken < self.size:
+            turn = self._waiting.popleft()
+            if not turn.done():
+                self._taken += 1
+                turn.set_result(None)

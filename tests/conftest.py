@@ -12,24 +12,39 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
 import pytest
+import structlog
 from motor.motor_asyncio import AsyncIOMotorClient
 
-from db.migrate import migrate
 from db.pools import create_postgres_pool
 from dev.inbox_control import InboxControl
 from dev.stack import Stack
 from fleet.connection import open_redis, redis_settings
 from fleet.wire import deserialize, serialize
+from tests.reused_databases import ReusedDatabases
 
 ROOT = Path(__file__).parent.parent
-DEADLINE_S = 20.0
+DEADLINE_S = 60.0  # only a broken test waits this long
+SHARED_SERVERS = ('TEST_DATABASE_URL', 'TEST_ARQ_REDIS_URL', 'TEST_MONGODB_URL')
 
 # Settings that make a worker's clock run fast enough for a test; the code path is the same.
-FAST = {'EMAIL_RETRY_BASE_DELAY': '0.4', 'WORKER_POLL_DELAY_S': '0.05', 'WORKER_BEAT_S': '0.4', 'WORKER_LEASE_S': '2'}
+FAST = {'EMAIL_RETRY_BASE_DELAY': '0.4', 'WORKER_POLL_DELAY_S': '0.05', 'WORKER_BEAT_S': '0.4'}
+SHORT_LEASE = {'WORKER_LEASE_S': '2'}  # for a worker that is to lose what it holds
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # What structlog does by itself takes seconds for an exception: a traceback with the values of all variables.
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback),
+        ]
+    )
+    if hasattr(config, 'workerinput') and (given := [name for name in SHARED_SERVERS if name in os.environ]):
+        raise pytest.UsageError(f'{", ".join(given)}: one server serves one process of tests: give -n 0')
 
 
 async def wait_until(condition: Callable[[], Any], deadline_s: float = DEADLINE_S, what: str = '') -> Any:
@@ -58,36 +73,19 @@ def admin_dsn(stack: Stack) -> str:
     return os.environ.get('TEST_DATABASE_URL') or stack.postgres.superuser_url
 
 
-def _with_database(dsn: str, name: str) -> str:
-    return urlunsplit(urlsplit(dsn)._replace(path=f'/{name}'))
-
-
-async def _run_as_admin(dsn: str, *statements: str) -> None:
-    conn = await asyncpg.connect(dsn)
-    try:
-        for statement in statements:
-            await conn.execute(statement)
-    finally:
-        await conn.close()
-
-
 @pytest.fixture(scope='session')
-def template_database(stack: Stack, admin_dsn: str) -> Iterator[str]:
-    """A migrated, empty database; each test gets a copy of it."""
-    name = f'mail_template_{uuid.uuid4().hex[:12]}'
+def databases(stack: Stack, admin_dsn: str) -> Iterator[ReusedDatabases]:
+    databases = ReusedDatabases(admin_dsn)
 
-    async def create() -> None:
+    async def open_all() -> None:
         if admin_dsn == stack.postgres.superuser_url:
-            # Nothing here survives the machine anyway, and making databases is most of the suite's time.
-            await _run_as_admin(admin_dsn, 'ALTER SYSTEM SET fsync = off', 'SELECT pg_reload_conf()')
-        await _run_as_admin(admin_dsn, f'CREATE DATABASE {name}')
-        conn = await asyncpg.connect(_with_database(admin_dsn, name))
-        await migrate(conn)
-        await conn.close()
+            # Nothing here survives the machine anyway, and writing would be much of the suite's time.
+            await databases.administer('ALTER SYSTEM SET fsync = off', 'SELECT pg_reload_conf()')
+        await databases.open()
 
-    asyncio.run(create())
-    yield name
-    asyncio.run(_run_as_admin(admin_dsn, f'DROP DATABASE {name} WITH (FORCE)'))
+    asyncio.run(open_all())
+    yield databases
+    asyncio.run(databases.close())
 
 
 @dataclass(frozen=True)
@@ -97,26 +95,26 @@ class Database:
 
 
 @pytest.fixture
-async def database(admin_dsn: str, template_database: str) -> AsyncIterator[Database]:
-    name = f'mail_{uuid.uuid4().hex[:12]}'
-    await _run_as_admin(admin_dsn, f'CREATE DATABASE {name} TEMPLATE {template_database} STRATEGY wal_log')
-    yield Database(name, _with_database(admin_dsn, name))
-    await _run_as_admin(admin_dsn, f'DROP DATABASE {name} WITH (FORCE)')
+async def database(databases: ReusedDatabases) -> AsyncIterator[Database]:
+    """A migrated database without any row; ids begin with 1."""
+    name = await databases.take()
+    yield Database(name, databases.dsn(name))
+    await databases.give_back(name)
 
 
 @pytest.fixture
-async def empty_database(admin_dsn: str) -> AsyncIterator[Database]:
+async def empty_database(databases: ReusedDatabases) -> AsyncIterator[Database]:
     """A database without any table."""
     name = f'mail_{uuid.uuid4().hex[:12]}'
-    await _run_as_admin(admin_dsn, f'CREATE DATABASE {name}')
-    yield Database(name, _with_database(admin_dsn, name))
-    await _run_as_admin(admin_dsn, f'DROP DATABASE {name} WITH (FORCE)')
+    await databases.administer(f'CREATE DATABASE {name}')
+    yield Database(name, databases.dsn(name))
+    await databases.administer(f'DROP DATABASE {name} WITH (FORCE)')
 
 
 @pytest.fixture
 async def pool(database: Database) -> AsyncIterator[asyncpg.Pool]:
     pool = await create_postgres_pool(
-        database.dsn, size=6, connect_timeout_s=5, command_timeout_s=10, application_name='tests'
+        database.dsn, size=6, connect_timeout_s=20, command_timeout_s=20, application_name='tests'
     )
     yield pool
     pool.terminate()
@@ -134,11 +132,18 @@ async def redis(stack: Stack) -> AsyncIterator[Any]:
 @pytest.fixture
 async def mongo(stack: Stack) -> AsyncIterator[Any]:
     url = os.environ.get('TEST_MONGODB_URL') or stack.env['MONGODB_URL']
-    client: Any = AsyncIOMotorClient(url, tz_aware=True, serverSelectionTimeoutMS=5000)
+    client: Any = AsyncIOMotorClient(url, tz_aware=True, serverSelectionTimeoutMS=20_000)
     name = f'mail_{uuid.uuid4().hex[:12]}'
     yield client[name]
     await client.drop_database(name)
     client.close()
+
+
+def whole_lines(directory: Path) -> list[bytes]:
+    """Return the inbox's index without a line that is just being written."""
+    index = directory / 'index.jsonl'
+    content = index.read_bytes() if index.exists() else b''
+    return content[: content.rfind(b'\n') + 1].splitlines()
 
 
 @dataclass(frozen=True)
@@ -150,8 +155,7 @@ class Inbox:
     first: int
 
     def accepted(self, recipient: str | None = None) -> list[dict[str, Any]]:
-        lines = (self.directory / 'index.jsonl').read_text().splitlines()[self.first :]
-        entries = [json.loads(line) for line in lines]
+        entries = [json.loads(line) for line in whole_lines(self.directory)[self.first :]]
         return [entry for entry in entries if recipient is None or recipient in entry['rcpt_to']]
 
     def message(self, entry: dict[str, Any]) -> bytes:
@@ -160,10 +164,9 @@ class Inbox:
 
 @pytest.fixture
 def inbox(stack: Stack) -> Iterator[Inbox]:
-    index = stack.inbox.directory / 'index.jsonl'
     control = InboxControl(stack.inbox.directory)
     control.behave()
-    yield Inbox(control, stack.inbox.directory, len(index.read_text().splitlines()) if index.exists() else 0)
+    yield Inbox(control, stack.inbox.directory, len(whole_lines(stack.inbox.directory)))
     control.behave()
     for relay in ('primary', 'backup'):
         control.listen(relay, on=True)

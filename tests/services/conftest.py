@@ -29,7 +29,7 @@ def runtime(stack: Any, pool: Any, mongo: Any, redis: Any, inbox: Any) -> Runtim
                 username=stack.env[f'{prefix}USER'],
                 password=stack.env[f'{prefix}PASSWORD'],
                 local_hostname='localhost',
-                reply_timeout_s=5,
+                reply_timeout_s=30,
             )
         )
         for name, prefix in (('primary', 'SMTP_'), ('backup', 'SMTP_BACKUP_'))

@@ -1,6 +1,7 @@
 """The operators' commands for tests: in this process, or as their user runs them."""
 
 import asyncio
+import functools
 import io
 import json
 import socket
@@ -90,10 +91,16 @@ async def insert(pool: Any, **columns: Any) -> int:
     return await pool.fetchval(sql, *plain.values())
 
 
+@functools.cache
+def _taken() -> socket.socket:
+    taken = socket.socket()
+    taken.bind(('127.0.0.1', 0))
+    return taken
+
+
 def closed_port() -> int:
-    """A loopback port where nobody listens."""
-    with socket.create_server(('127.0.0.1', 0)) as server:
-        return server.getsockname()[1]
+    """A loopback port where nobody listens, nor will: we have it, and do not."""
+    return _taken().getsockname()[1]
 
 
 async def statuses(pool: Any) -> dict[int, str]:

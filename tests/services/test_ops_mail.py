@@ -8,7 +8,7 @@ import sys
 
 from db.content import store_attachments
 from mail.envelope import Attachment
-from tests.conftest import wait_until
+from tests.conftest import DEADLINE_S, wait_until
 from tests.services.ops_desk import ROOT, as_document, closed_port, insert, ops, rendered, run, statuses
 
 AN_HOUR_AGO = "sql:now() - interval '1 hour'"
@@ -69,7 +69,7 @@ async def test_failed_table_cannot_be_used_to_steer_a_terminal(env, pool):
 
 
 async def test_show_tells_row_attempts_attachments_and_the_next_step(env, pool, mongo, redis):
-    await redis.set('arq:queue:health-check', b'1', px=11000)
+    await redis.set('arq:queue:health-check', b'1', px=60_000)
     files = [Attachment('rechnung.pdf', 'application/pdf', b'%PDF'), Attachment('logo.png', 'image/png', b'x', 'logo')]
     email_id = await insert(
         pool,
@@ -198,7 +198,7 @@ async def test_retry_with_redis_away_makes_it_due_and_tells_postgresql(env, pool
         given = await run(
             env | {'ARQ_REDIS_URL': f'redis://127.0.0.1:{closed_port()}/1'}, 'retry', str(email_id), '--yes'
         )
-        await asyncio.wait_for(heard.wait(), 5)
+        await asyncio.wait_for(heard.wait(), DEADLINE_S)
         await conn.remove_listener('outbound_emails_due', hear)
     assert given.exit_status == 1
     assert (given.document['retried'], given.document['enqueued']) == ([email_id], 0)
@@ -250,7 +250,7 @@ async def test_the_first_ctrl_c_ends_a_question(env, pool):
     email_id = await insert(pool, status='uncertain', attempts=1)
     async with retry_at_a_terminal(env, email_id) as (process, _):
         process.send_signal(signal.SIGINT)
-        _, err = await asyncio.wait_for(process.communicate(), 10)
+        _, err = await asyncio.wait_for(process.communicate(), DEADLINE_S)
     assert (process.returncode, err) == (130, b'')
     assert await statuses(pool) == {email_id: 'uncertain'}
 

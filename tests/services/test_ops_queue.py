@@ -44,7 +44,7 @@ async def test_queue_ls_subtracts_running_jobs_from_ready_and_deferred(env, redi
     queues = {queue['name']: queue for queue in given.document['queues']}
     state = queues['arq:queue']
     assert (state['ready'], state['deferred'], state['running'], state['served']) == (3, 2, 3, False)
-    assert 60 <= state['oldest_ready_s'] < 70
+    assert 60 <= state['oldest_ready_s'] < 90
     assert (queues['high_priority']['ready'], queues['high_priority']['oldest_ready_s']) == (0, None)
     assert 'arq:queue' in rendered('queue', given)
 
@@ -53,7 +53,7 @@ async def test_queue_ls_oldest_is_the_first_job_that_does_not_run(redis):
     await enqueue(redis, 1, since_s=600, prefix='running')
     await enqueue(redis, 1, since_s=30, prefix='waiting')
     await lock(redis, 'running-0')
-    assert 30 <= (await states(redis))['arq:queue'].oldest_ready_s < 40
+    assert 30 <= (await states(redis))['arq:queue'].oldest_ready_s < 60
 
 
 async def test_queue_ls_finds_queues_of_others_and_no_other_sorted_sets(redis):

@@ -18,7 +18,7 @@ RECORD = {
 
 async def register(redis, **changed):
     record = RECORD | changed
-    await redis.set(RECORD_PREFIX + record['worker'], json.dumps(record), px=15000)
+    await redis.set(RECORD_PREFIX + record['worker'], json.dumps(record), px=60_000)
     await redis.zadd(WORKERS_KEY, {record['worker']: 1})
 
 
@@ -94,7 +94,7 @@ async def test_status_of_a_real_worker_is_fine_until_it_stops(env, redis, start_
 
 
 async def test_status_accepts_the_health_key_of_an_unregistered_worker(env, redis):
-    await redis.set('arq:queue:health-check', b'Jan-01 00:00:00 j_complete=0', px=11000)
+    await redis.set('arq:queue:health-check', b'Jan-01 00:00:00 j_complete=0', px=60_000)
     given = await run(env, 'status')
     assert given.exit_status == 0
     assert [queue['name'] for queue in given.document['queues'] if queue['served']] == ['arq:queue']
@@ -102,7 +102,7 @@ async def test_status_accepts_the_health_key_of_an_unregistered_worker(env, redi
 
 async def test_status_ignores_records_that_something_else_wrote(env, redis):
     for name, value in (('a', b'\xff{'), ('b', b'[]'), ('c', b'{"worker": 5}')):
-        await redis.set(RECORD_PREFIX + name, value, px=15000)
+        await redis.set(RECORD_PREFIX + name, value, px=60_000)
         await redis.zadd(WORKERS_KEY, {name: 1})
     assert (await run(env, 'status')).document['workers'] == []
 

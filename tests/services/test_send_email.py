@@ -122,12 +122,12 @@ async def test_mail_that_was_sent_before_is_not_sent_again(ctx, queue, row, inbo
 
 async def test_mail_for_later_is_enqueued_at_its_time(ctx, queue, row, redis):
     email_id = await queue(send_at=datetime.now(UTC) + timedelta(hours=1))
-    for _ in range(3):  # a producer that repeats itself
+    for _ in range(9):  # a producer that repeats itself
         result = await send_email(ctx, email_id)
         assert (result['status'], result['state']) == ('not-claimable', 'pending')
     due_ms = (await row(email_id))['next_retry_at'].timestamp() * 1000
     jobs = await redis.queued_jobs()
-    assert 1 <= len(jobs) <= 2  # two when a second began in between
+    assert 1 <= len(jobs) < 9  # one for each second in which it was asked
     for job in jobs:
         assert job.args == (email_id,)
         assert 0 <= job.score - due_ms < 1000

@@ -145,7 +145,7 @@ async def test_cancellation_while_the_acceptance_is_recorded_does_not_forget_it(
     async def is_sent() -> bool:
         return (await row(email_id))['status'] == 'sent'
 
-    await wait_until(is_sent, 5)
+    await wait_until(is_sent)
     assert len(inbox.accepted('recording@example.com')) == 1
 
 

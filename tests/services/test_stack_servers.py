@@ -17,6 +17,7 @@ from dev.server import Server
 from dev.stack import Stack
 
 DEADLINE_S = 20.0
+SILENCE_S = 0.3  # how long a server that is frozen is listened to
 
 
 @pytest.fixture(scope='module')
@@ -105,19 +106,21 @@ def test_servers_listen_on_loopback_only(stack: Stack) -> None:
         assert {address.ip for address in listening} == {'127.0.0.1'}
 
 
-def exchange(stack: Stack, server: Server) -> None:
-    """One exchange with the server; raises within a second or so when it does not answer."""
+def exchange(stack: Stack, server: Server, within_s: float = DEADLINE_S) -> None:
+    """One exchange with the server; raises when it does not answer within so many seconds."""
     if server is stack.postgres:
-        asyncio.run(asyncio.wait_for(fetchval(stack.env, 'SELECT 1'), 0.3))
+        asyncio.run(asyncio.wait_for(fetchval(stack.env, 'SELECT 1'), within_s))
     elif server is stack.valkey:
-        with redis.Redis.from_url(stack.env['REDIS_URL'], socket_timeout=0.3) as client:
+        with redis.Redis.from_url(stack.env['REDIS_URL'], socket_timeout=within_s) as client:
             client.ping()
     elif server is stack.mongo:
-        options = {'serverSelectionTimeoutMS': 300, 'socketTimeoutMS': 300, 'connectTimeoutMS': 300}
+        options = dict.fromkeys(
+            ('serverSelectionTimeoutMS', 'socketTimeoutMS', 'connectTimeoutMS'), int(1000 * within_s)
+        )
         with pymongo.MongoClient[dict[str, Any]](stack.env['MONGODB_URL'], **options) as client:
             client.admin.command('ping')
     else:
-        with socket.create_connection(('127.0.0.1', server.port), 0.3) as connection:
+        with socket.create_connection(('127.0.0.1', server.port), within_s) as connection:
             assert connection.recv(3) == b'220'
 
 
@@ -127,13 +130,13 @@ def test_server_can_be_frozen_killed_and_started_again_on_its_port(stack: Stack,
     env, first_pid = stack.env, server.pid
     server.freeze()
     with pytest.raises((TimeoutError, OSError, redis.RedisError, pymongo.errors.PyMongoError)):
-        exchange(stack, server)
+        exchange(stack, server, SILENCE_S)
     server.thaw()
     exchange(stack, server)
     server.kill()
     assert not server.is_running
     with pytest.raises((OSError, redis.RedisError, pymongo.errors.PyMongoError)):
-        exchange(stack, server)
+        exchange(stack, server, SILENCE_S)
     server.start()
     exchange(stack, server)
     assert server.pid != first_pid

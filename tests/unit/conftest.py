@@ -1,7 +1,7 @@
 """Unit tests run on the event loop that the worker runs on."""
 
 import socket
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import Any
 
 import pytest
@@ -19,11 +19,11 @@ def pytest_asyncio_loop_factories(config: Any, item: Any) -> Mapping[str, Callab
 
 
 @pytest.fixture
-def free_port() -> int:
-    """A loopback port where nobody listens."""
-    with socket.create_server(('127.0.0.1', 0)) as server:
-        port: int = server.getsockname()[1]
-    return port
+def free_port() -> Iterator[int]:
+    """A loopback port where nobody listens, and nobody can while the test runs."""
+    with socket.socket() as taken:
+        taken.bind(('127.0.0.1', 0))
+        yield taken.getsockname()[1]
 
 
 @pytest.fixture(params=[False, True], ids=['one by one', 'pipelined'])

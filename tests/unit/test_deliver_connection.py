@@ -11,7 +11,6 @@ from tests.unit.scripted_relay import (
     MESSAGE,
     OFFERS_AUTH,
     POLITE,
-    SHORT_S,
     STALL,
     ScriptedRelay,
     Step,
@@ -69,7 +68,7 @@ async def test_cancellation_closes_the_connection_and_frees_its_slot(
 async def test_cancellation_is_not_lost_at_the_moment_the_connection_is_made() -> None:
     """Before Python 3.12 asyncio.wait_for, which aiosmtplib uses, swallows it when its future is done just then."""
     async with ScriptedRelay({'GREETING': STALL}) as server:
-        task = asyncio.create_task(send(server.relay(connect_timeout_s=SHORT_S)))
+        task = asyncio.create_task(send(server.relay(connect_timeout_s=1.0)))
         await server.until(lambda: server.sessions)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):

@@ -64,7 +64,7 @@ def test_socket_that_is_gone_does_not_disturb(tmp_path, monkeypatch, capsys):
     ('usec', 'pid', 'expected_s'),
     [
         ('60000000', None, 60.0),
-        ('60000000', os.getpid(), 60.0),
+        pytest.param('60000000', os.getpid(), 60.0, id='ours'),
         ('60000000', 1, None),  # inherited from a parent that is watched
         ('', None, None),
         ('0', None, None),

@@ -8,7 +8,7 @@ from arq.connections import ArqRedis
 from arq.constants import default_queue_name, job_key_prefix
 from arq.jobs import Job, JobStatus, SerializationError
 
-from tests.unit.fake_redis import MakeWorker, free_slots, poll
+from tests.unit.fake_redis import MakeWorker, free_slots, poll, result_of
 
 
 class Calls:
@@ -50,11 +50,11 @@ async def test_malformed_job_is_recorded_as_failed_and_the_worker_goes_on(
     await poll(worker)
     assert await Job('hostile', redis).status() is JobStatus.complete
     with pytest.raises(SerializationError):
-        await Job('hostile', redis).result(timeout=1)
+        await result_of(Job('hostile', redis))
     job = await redis.enqueue_job('echo', 7)
     assert job is not None
     await poll(worker)
-    assert await job.result(timeout=1) == 7
+    assert await result_of(job) == 7
     assert free_slots(worker) == 3
 
 
@@ -69,5 +69,5 @@ async def test_queue_entry_that_is_no_job_does_not_end_the_worker(
     job = await redis.enqueue_job('echo', 7)
     assert job is not None
     await poll(worker)
-    assert await job.result(timeout=1) == 7
+    assert await result_of(job) == 7
     assert free_slots(worker) == 3

@@ -18,7 +18,7 @@ import pytest
 from dev.inbox_control import ControlFailed, InboxControl, control_path
 from dev.inbox_store import READY_NAME, read_index
 
-DEADLINE_S = 5.0
+DEADLINE_S = 30.0
 MESSAGE = 'Subject: x\r\n\r\nbody\r\n'
 
 

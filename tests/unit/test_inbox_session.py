@@ -18,7 +18,7 @@ from dev.watchdog import Watchdog
 
 LOGIN = InboxLogin('primary', 'secret-1', 'backup', 'secret-2')
 MESSAGE = 'Subject: Test\r\nMessage-ID: <{id}@example.com>\r\n\r\nHello\r\n.leading dot\r\n'
-DEADLINE_S = 5.0
+DEADLINE_S = 30.0
 NO_ANSWER_S = 0.1
 
 

@@ -19,6 +19,7 @@ def undo() -> Iterator[None]:
     """Leave the logging of the test run as it was."""
     root = logging.getLogger()
     arq_loggers = [logging.getLogger(name) for name in ('arq', 'arq.worker')]
+    ours_before = structlog.get_config()
     before = [(logger, logger.handlers[:], logger.level, logger.propagate) for logger in (root, *arq_loggers)]
     yield
     for logger, handlers, level, propagate in before:
@@ -26,7 +27,7 @@ def undo() -> Iterator[None]:
         logger.setLevel(level)
         logger.propagate = propagate
     structlog.contextvars.clear_contextvars()
-    structlog.reset_defaults()
+    structlog.configure(**ours_before)
 
 
 @pytest.fixture

@@ -137,7 +137,7 @@ def test_statement_takes_as_many_values_as_are_given() -> None:
         ('expiry_hours', float('inf'), 'expiry_hours'),
         ('expiry_hours', 24 * 3651, 'expiry_hours'),
     ],
-    ids=lambda value: repr(value)[:40].encode('ascii', 'replace').decode(),
+    ids=lambda value: 'time' if isinstance(value, datetime) else repr(value)[:40].encode('ascii', 'replace').decode(),
 )
 async def test_value_that_cannot_be_sent_is_refused_by_its_name(
     conn: Connection, part: str, value: Any, error: str

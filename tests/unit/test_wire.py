@@ -90,7 +90,8 @@ class Calls:
 
 
 class Harmless:
-    pass
+    def __repr__(self) -> str:
+        return 'Harmless()'
 
 
 @pytest.mark.parametrize('protocol', PROTOCOLS)

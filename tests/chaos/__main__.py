@@ -14,7 +14,7 @@ from pathlib import Path
 from rich.console import Console
 
 from settings import Settings, variable_names
-from tests.chaos.arena import Arena, empty_directory
+from tests.chaos.arena import LEASE_S, SHORT_LEASE_S, Arena, empty_directory
 from tests.chaos.report import Row, markdown, print_table
 from tests.chaos.scenarios import SCENARIOS
 
@@ -92,7 +92,7 @@ def main() -> int:
         options.seed = random.randrange(10**6)
     forget_own_settings()
     directory = empty_directory(Path(tempfile.gettempdir()) / f'mail-chaos-{options.seed}')
-    length = 'short: lease 3 s and beat 1 s instead of 30 and 10' if options.short else 'full'
+    length = f'short: a lease of {SHORT_LEASE_S:.0f} s instead of {LEASE_S:.0f} s' if options.short else 'full'
     title = f'make chaos ({length}), {dt.datetime.now(dt.UTC):%Y-%m-%d}, seed {options.seed}'
     console.print(f'{title}; logs in {directory}', markup=False, highlight=False)
     started = time.monotonic()

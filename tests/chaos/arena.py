@@ -22,6 +22,7 @@ from dev.inbox_server import InboxServer
 from dev.stack import Stack
 from dev.watchdog import Watchdog
 from fleet.connection import open_redis, redis_settings
+from settings import Settings
 from tests.chaos import invariants
 from tests.chaos.fleet import Fleet
 from tests.chaos.report import Row
@@ -30,6 +31,9 @@ from tests.chaos.waiting import DeadlinePassedError, until
 
 SMTP_CONNECTIONS = 2 * 10  # SMTP_MAX_CONNECTIONS, at each of two relays
 RETRY_BASE_S = 2.0
+LEASE_S: float = Settings.model_fields['worker_lease_s'].default
+# Long enough for a worker that has a tenth of a core: three lanes and whatever else runs share the machine.
+SHORT_LEASE_S, SHORT_BEAT_S = 6.0, 1.5
 SETTLED_SQL = """
 SELECT count(*) FROM outbound_emails
 WHERE id = ANY($1::bigint[]) AND (status IN ('pending', 'sending') OR (status <> 'sent' AND next_retry_at IS NOT NULL))
@@ -100,8 +104,8 @@ class Arena:
 
     @property
     def lease(self) -> dict[str, str]:
-        """The default lease in a full run; a tenth of it in a short one."""
-        return {'WORKER_LEASE_S': '3', 'WORKER_BEAT_S': '1'} if self.short else {}
+        """The default lease in a full run; a fraction of it in a short one."""
+        return {'WORKER_LEASE_S': str(SHORT_LEASE_S), 'WORKER_BEAT_S': str(SHORT_BEAT_S)} if self.short else {}
 
 
 @dataclass
@@ -132,7 +136,7 @@ class Stage:
 
     @property
     def lease_s(self) -> float:
-        return 3.0 if self.arena.short else 30.0
+        return SHORT_LEASE_S if self.arena.short else LEASE_S
 
     def pick(self, full: Any, short: Any) -> Any:
         """Choose by the length of the run."""

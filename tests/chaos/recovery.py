@@ -5,6 +5,8 @@ from collections.abc import Mapping
 
 from tests.chaos.invariants import Evidence
 
+PROMISED_S = 35.0  # README.md, docs/delivery-guarantee.md
+
 
 def after_kills(evidence: Evidence, kills: Mapping[str, float]) -> list[float]:
     """From each kill to what came next for every e-mail it left behind: its delivery, or at least its next attempt."""
@@ -16,6 +18,21 @@ def after_kills(evidence: Evidence, kills: Mapping[str, float]) -> list[float]:
                 sending_s = following['duration_ms'] / 1000 if following['outcome'] == 'accepted' else 0.0
                 found.append(following['started_at'] + sending_s - kills[lost['worker']])
     return found
+
+
+def beyond_promise(evidence: Evidence, kills: Mapping[str, float]) -> list[str]:
+    """Tell of the e-mails that a kill held up for longer than PROMISED_S, unless another kill hit them meanwhile."""
+    found = []
+    for email in evidence.emails:
+        for lost, following in itertools.pairwise(evidence.of(email)):
+            if lost['outcome'] != 'lost' or lost['worker'] not in kills or following['outcome'] == 'lost':
+                continue
+            wait_s = following['started_at'] - kills[lost['worker']]
+            if wait_s > PROMISED_S:
+                found.append(f'{email["id"]} after {wait_s:.1f} s')
+    if not found:
+        return []
+    return [f'{len(found)} e-mails did not go out again within {PROMISED_S:.0f} s of the kill: {", ".join(found[:5])}']
 
 
 def after_outage(evidence: Evidence, end_at: float) -> list[float]:

@@ -58,17 +58,16 @@ async def _live_through(stage: Stage, fault: Fault) -> Row:
         await asyncio.sleep(stage.pick(3, 1))  # the load goes on when the fault is over
         enough.set()
         await trickling
-        await stage.quiet(producer.ids, BACK_BY_S + 20)
+        await stage.quiet(producer.ids, BACK_BY_S + 50)
         row.took_s = time.time() - started
         evidence = await stage.judge(row, producer.ids, recovery=lambda e: recovery.during(e, begun_at, ended_at))
         row.notes = [f'Redis refused {producer.refused:,} jobs'] if producer.refused else []
     if stage.fleet.died:
         row.problems.append(f'{len(stage.fleet.died)} workers ended by themselves')
-    late = [wait_s for wait_s in evidence.recovery_s if wait_s > fault.slowest_s]
+    slowest_s = stage.pick(fault.slowest_s, 2 * fault.slowest_s)  # the short run shares its cores with more
+    late = [wait_s for wait_s in evidence.recovery_s if wait_s > slowest_s]
     if late:
-        row.problems.append(
-            f'{len(late)} e-mails took more than {fault.slowest_s:.0f} s, the slowest {max(late):.1f} s'
-        )
+        row.problems.append(f'{len(late)} e-mails took more than {slowest_s:.0f} s, the slowest {max(late):.1f} s')
     if row.duplicates:
         row.problems.append('a fault of Redis must not give duplicates')
     return row

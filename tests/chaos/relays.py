@@ -56,7 +56,7 @@ async def closes(arena: Arena) -> list[Row]:
         await stage.fleet.start_up(1)
         for verb in (*OPENING_VERBS, *VERBS):
             await _close_at(stage, producer, verb)
-            await until(lambda: _open_connections(stage) <= left_open, 20, 'end of idle connections')
+            await until(lambda: _open_connections(stage) <= left_open, 60, 'end of idle connections')
         row.faults = len(stage.events(do='drop')) + len(stage.events(do='store-then-drop'))
         kept = len(stage.events(do='store-then-drop'))
         await stage.finish(row, producer.ids, deadline_s=COOL_DOWN_S, most_duplicates=kept)
@@ -72,7 +72,7 @@ async def _close_at(stage: Stage, producer: Producer, verb: str) -> None:
     for relay in RELAYS:  # whichever is not cooling down
         await asyncio.to_thread(stage.control.misbehave, where, do, relay=relay, times=times)
     ids = await producer.queue(stage.pick(50, 15))
-    await until(lambda: len(stage.events(verb=where, do=do)) >= before + times, 30, f'{times} x {do} at {where}')
+    await until(lambda: len(stage.events(verb=where, do=do)) >= before + times, 60, f'{times} x {do} at {where}')
     await asyncio.to_thread(stage.control.behave)
     await stage.quiet(ids, COOL_DOWN_S)
 
@@ -84,7 +84,7 @@ def _open_connections(stage: Stage) -> int:
 async def stalls(arena: Arena) -> list[Row]:
     """The primary relay says nothing after the dot: uncertain after the timeout, and nothing else is held up."""
     row = Row('relay stalls after the dot')
-    timeout_s = 5 if arena.short else 20
+    timeout_s = 10 if arena.short else 20
     async with arena.stage('stalls', SMTP_REPLY_TIMEOUT_S=str(timeout_s)) as stage, Producer(stage) as producer:
         await stage.fleet.start_up(2)
         for details in ({}, {'text': KEEP}):
@@ -93,14 +93,14 @@ async def stalls(arena: Arena) -> list[Row]:
             await producer.queue(stage.pick(300, 40))
             await until(
                 lambda so_far=before: len(stage.events(verb='dot', do='stall')) == so_far + 4,
-                20,
+                60,
                 '4 stalls after the dot',
             )
         row.faults = len(stage.events(verb='dot', do='stall'))
         evidence = await stage.finish(
             row,
             producer.ids,
-            deadline_s=timeout_s + 30,
+            deadline_s=timeout_s + 60,
             recovery=lambda found: _beyond_timeout(found, timeout_s),
             most_duplicates=4,
         )

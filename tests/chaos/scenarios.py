@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable
 
-from tests.chaos import cron_slots, kills, phases, postgres_faults, redis_faults, relays, rolling
+from tests.chaos import clocks, cron_slots, kills, phases, postgres_faults, redis_faults, relays, rolling
 from tests.chaos.arena import Arena
 from tests.chaos.report import Row
 
@@ -18,6 +18,6 @@ SCENARIOS: dict[str, Scenario] = {
     'rolling': rolling.rolling_restart,
     'cron': cron_slots.cron_slots,
     'postgres': postgres_faults.postgres_faults,
-    'clocks': rolling.clocks,
+    'clocks': clocks.clocks,
     'stalls': relays.stalls,
 }

@@ -60,7 +60,8 @@ async def retry_ids(connections: Connections, options: argparse.Namespace) -> An
     if wanted and not confirmed(options, question(wanted, states)):
         raise not_confirmed()
     troubles: list[Trouble] = []
-    changed = set(await make_due(connections, wanted, ENDED, troubles))
+    made_due, _ = await make_due(connections, wanted, ENDED, troubles)
+    changed = set(made_due)
     if troubles and not changed:
         return Answer({}, troubles)
     enqueued = await wake(connections, sorted(changed), troubles) if changed else 0
@@ -101,17 +102,21 @@ async def retry_selected(connections: Connections, options: argparse.Namespace) 
         raise not_confirmed()
     states = ('failed',) if options.status == selections.DEAD else (options.status,)
     troubles: list[Trouble] = []
-    changed = await make_due(connections, ids, states, troubles)
+    changed, reached = await make_due(connections, ids, states, troubles)
     if changed:
         await attempt(connections.ask_postgres(notify), troubles)
-    done = {'retried': changed, 'left': max(0, matched - len(ids)), 'passed_over': len(ids) - len(changed)}
+    done = {'retried': changed, 'left': max(0, matched - reached), 'passed_over': reached - len(changed)}
     return Answer(document | done, list(dict.fromkeys(troubles)))
 
 
 async def make_due(
     connections: Connections, ids: Sequence[int], from_states: Sequence[str], troubles: list[Trouble]
-) -> list[int]:
-    """Make e-mails due in batches, each committed by itself. Returns those that were, also when one batch failed."""
+) -> tuple[list[int], int]:
+    """Make e-mails due in batches, each committed by itself; a batch that fails ends it.
+
+    Returns:
+        Those that were changed, and how many of the ids came to their turn.
+    """
     changed: list[int] = []
     for start in range(0, len(ids), RETRY_BATCH):
         change = partial(
@@ -122,9 +127,9 @@ async def make_due(
         )
         batch = await attempt(connections.ask_postgres(change), troubles)
         if batch is None:
-            break
+            return changed, start
         changed += batch
-    return changed
+    return changed, len(ids)
 
 
 async def wake(connections: Connections, ids: Sequence[int], troubles: list[Trouble]) -> int:

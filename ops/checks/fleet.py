@@ -3,9 +3,11 @@
 from collections.abc import Iterator, Sequence
 
 from arq.connections import ArqRedis
+from redis.exceptions import NoPermissionError as RedisNoPermissionError
 
 from fleet.registry import WorkerRecord, read_workers
-from ops.checks.finding import Finding, error, warning
+from ops.answer import Document
+from ops.checks.finding import Finding, error, note, warning
 from ops.connect import Connections
 from ops.live import is_alive, queue_troubles, read_fleet
 from ops.output import length
@@ -15,19 +17,36 @@ LAG_MS = 500.0
 
 async def check(connections: Connections) -> list[Finding]:
     """Read the registry and the queues."""
-    workers, alive, unserved = await connections.ask_redis(_read)
-    return [*([] if alive else [nobody()]), *unserved, *judge_workers(workers)]
+    workers = await connections.ask_redis(read_workers)
+    try:
+        fleet = await connections.ask_redis(_read_fleet)
+    except NoPermissionError as forbidden:
+        return [
+            *([] if workers else [nobody()]),
+            note(f'the queues cannot be looked at: {forbidden}', "use the operators' user of deploy/redis-users.acl"),
+            *judge_workers(workers),
+        ]
+    return [*([] if is_alive(fleet) else [nobody()]), *judge_queues(fleet), *judge_workers(workers)]
 
 
-async def _read(redis: ArqRedis) -> tuple[list[WorkerRecord], bool, list[Finding]]:
-    fleet = await read_fleet(redis)
-    unserved = [error(trouble.what, trouble.remedy) for trouble in queue_troubles(fleet)]
-    problems = [
-        error(queue['problem'], 'rename or delete that key; arq cannot use the queue before')
-        for queue in fleet['queues']
-        if queue.get('problem')
-    ]
-    return await read_workers(redis), is_alive(fleet), [*unserved, *problems]
+async def _read_fleet(redis: ArqRedis) -> Document:
+    try:
+        return await read_fleet(redis)
+    except RedisNoPermissionError as error:
+        raise NoPermissionError(str(error)) from error
+
+
+class NoPermissionError(Exception):
+    """The user in ARQ_REDIS_URL may not look at the queues; a worker's need not."""
+
+
+def judge_queues(fleet: Document) -> Iterator[Finding]:
+    """Name the queues nobody serves, and keys that stand in a queue's place."""
+    for trouble in queue_troubles(fleet):
+        yield error(trouble.what, trouble.remedy)
+    for queue in fleet['queues']:
+        if queue.get('problem'):
+            yield error(queue['problem'], 'rename or delete that key; arq cannot use the queue before')
 
 
 def nobody() -> Finding:

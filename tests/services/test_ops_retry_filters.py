@@ -173,3 +173,17 @@ async def test_failed_narrows_down_by_the_same_conditions(env, pool):
     await insert(pool, status='failed', last_error='refused', relay='backup')
     given = await run(env, 'failed', '--error-like', 'time%out', '--relay', 'backup')
     assert [email['id'] for email in given.document['emails']] == [timeout]
+
+
+async def test_retry_tells_what_was_done_before_a_fault(env, pool, monkeypatch):
+    monkeypatch.setattr('ops.retry.RETRY_BATCH', 2)
+    ids = [await insert(pool, status='failed') for _ in range(5)]
+    await pool.execute(
+        'CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION $a$no$a$; END $$;'
+        f'CREATE TRIGGER refuse BEFORE UPDATE ON outbound_emails FOR EACH ROW WHEN (OLD.id = {ids[3]}) '
+        'EXECUTE FUNCTION refuse()'
+    )
+    given = await run(env, 'retry', '--status', 'failed', '--yes')
+    assert (given.exit_status, given.troubles[0].what) == (1, 'no')
+    assert (given.document['retried'], given.document['left'], given.document['passed_over']) == (ids[:2], 3, 0)
+    assert list((await statuses(pool)).values()).count('pending') == 2

@@ -192,7 +192,7 @@ def render(document: Document, console: Console) -> None:
             console.print(worker['stacks'], soft_wrap=True)
     elif document['done']:
         columns = ('worker', TITLES.get(document['control'], 'state'))
-        print_table(console, f'Told {len(document["done"])} workers', columns, map(_row, document['done']))
+        print_table(console, f'Workers told: {len(document["done"])}', columns, map(_row, document['done']))
 
 
 TITLES = {  # what the second column says

@@ -76,7 +76,7 @@ async def switch(connections: Connections, options: argparse.Namespace, kind: Ki
     }
     if options.dry_run or document['already']:
         return Answer(document)
-    if not confirmed(options, f'{word.capitalize()} the {WORDS[kind]} {name}? {_meaning(kind, pausing=pausing)}.'):
+    if not confirmed(options, f'{word.capitalize()} the {WORDS[kind]} {name}: {_meaning(kind, pausing=pausing)}?'):
         raise TroubleError(Trouble('not confirmed, nothing was changed', 'answer y, or give --yes'))
     if pausing:
         doing = partial(pause, kind=kind, name=name, reason=options.reason, by=operator())
@@ -143,7 +143,7 @@ def render_switch(document: Document, console: Console) -> None:
     """Print what was done, and what undoes it."""
     kind, name = Kind(document['kind']), document['name']
     pausing = document['switch'] == 'pause'
-    waiting = '' if document['waiting'] is None else f' {document["waiting"]} e-mails of this type wait.'
+    waiting = '' if document['waiting'] is None else f' E-mails of this type that wait: {document["waiting"]}.'
     if document['dry_run']:
         meaning = _meaning(kind, pausing=pausing)
         console.print(f'Would {document["switch"]} the {WORDS[kind]} {name}: {meaning}.{waiting} Nothing was changed.')
@@ -157,8 +157,8 @@ def render_switch(document: Document, console: Console) -> None:
     else:
         console.print(f'The {WORDS[kind]} {name} is resumed: {RESUMED[kind]}.{waiting}')
     if document['changed']:
-        told = 'workers hear of it' if document['workers'] is None else f'{document["workers"]} workers hear of it'
-        console.print(f'{told} at once, or within 3 seconds.')
+        workers = 'nobody knows' if document['workers'] is None else document['workers']
+        console.print(f'Workers that hear of it, at once or within 3 seconds: {workers}.')
 
 
 def as_rows(switches: Iterable[Switch]) -> list[Document]:

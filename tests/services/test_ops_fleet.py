@@ -140,7 +140,7 @@ async def test_pause_of_a_type_is_kept_and_says_how_many_emails_wait(env, pool, 
     (kept,) = await switches.read_switches(pool)
     assert (kept.kind, kept.name, kept.reason) == (Kind.EMAIL_TYPE, 'news', 'typo')
     text = rendered('control', given)
-    assert '1 e-mails of this type wait' in text
+    assert 'E-mails of this type that wait: 1.' in text
     assert 'control resume --type news' in text
     assert 'typo' in rendered('control', await run(env, 'control', 'ls'))
     again = await run(env, 'control', 'pause', '--type', 'news', '--yes')

@@ -172,8 +172,8 @@ class Settings(BaseSettings):
         default=500, ge=1, le=1000, description='The most e-mails under way; fewer where 0.1 s of sending needs fewer.'
     )
     worker_poll_delay_s: float = Field(default=0.1, ge=0.01, le=10, description='How often Redis is asked for jobs.')
-    worker_lease_s: float = Field(default=30, ge=2, description='A claim not renewed for this long is rescued.')
-    worker_beat_s: float = Field(default=10, ge=0.1, description='Claims are renewed, lost ones rescued, this often.')
+    worker_lease_s: float = Field(default=25, ge=2, description='A claim not renewed for this long is rescued.')
+    worker_beat_s: float = Field(default=8, ge=0.1, description='Claims are renewed, lost ones rescued, this often.')
     worker_drain_s: int = Field(default=20, ge=0, le=3600, description='SIGTERM: running mail may finish this long.')
     worker_recycle_jobs: int = Field(
         default=0, ge=0, description='Drain and exit after so many jobs or e-mails, or up to a tenth fewer; 0: never.'

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import socket
 import ssl
 import time
@@ -50,6 +51,9 @@ from settings import Settings, load_settings, worker_identity
 
 # arq's command always builds arq.worker.Worker: make that ours. tests/unit/test_arq_traps.py watches the name.
 arq.worker.Worker = Dispatcher  # type: ignore[misc]
+
+GC_EVERY_OBJECTS = 20_000
+WAITING_JOBS = 20  # jobs claimed beyond the e-mails they could send now; they need no place
 
 log = structlog.get_logger()
 settings = load_settings()
@@ -115,6 +119,10 @@ async def startup(ctx: dict[str, Any]) -> None:
         [keep_alive(partial(keep, ctx)) for keep in (keep_schedules, keep_sweeping, keep_sending_suspects)],
         [keep_alive(beating), keep_alive(telling), *operating.tasks()],
     ]
+    ctx['dispatcher'].wanted_jobs = lambda: WAITING_JOBS + 2 * runtime.places.size
+    gc.collect()
+    gc.freeze()  # what the start left behind stays; looking at it again and again took a twentieth of the CPU
+    gc.set_threshold(GC_EVERY_OBJECTS)
 
 
 async def shutdown(ctx: dict[str, Any]) -> None:

@@ -29,6 +29,7 @@ class Claim:
     claimed_at: datetime
     settled: Settled  # recipients whose outcome an earlier attempt decided
     suspect: bool = False  # the last worker that held it was lost
+    any_suppressed: bool = False  # somebody gets no mail: see whether it is one of the recipients
 
     @property
     def key(self) -> tuple[int, UUID]:
@@ -51,7 +52,8 @@ _CLAIMED = """
     FROM unnest(ARRAY(SELECT id FROM due)) AS claimed (id) WHERE e.id = claimed.id
     RETURNING e.id, e.recipient, e.subject, e.body_text, e.body_html, e.email_type::text, e.template_id::text,
         e.template_data::text, e.headers::text, e.content_id, e.message_id, e.message_date, e.recipient_outcomes,
-        e.attempts, e.max_attempts, e.claimed_at, e.lost_attempts
+        e.attempts, e.max_attempts, e.claimed_at, e.lost_attempts,
+        EXISTS (SELECT FROM email_suppressions) AS any_suppressed -- asked once a statement
 """
 
 # An uncertain row with a time is one whose policy says retry; failed rows with a time have attempts left.
@@ -208,7 +210,14 @@ def _claim_from(row: asyncpg.Record, token: UUID) -> Claim:
     )
     settled = _settled(row['recipient_outcomes'])
     return Claim(
-        email, token, row['attempts'], row['max_attempts'], row['claimed_at'], settled, row['lost_attempts'] > 0
+        email,
+        token,
+        row['attempts'],
+        row['max_attempts'],
+        row['claimed_at'],
+        settled,
+        row['lost_attempts'] > 0,
+        row['any_suppressed'],
     )
 
 

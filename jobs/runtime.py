@@ -17,6 +17,7 @@ from db import claims
 from db.claims import Claim, Result
 from db.content import fetch_attachments, fetch_templates
 from db.pools import DATABASE_DOWN
+from db.suppressions import suppressed
 from fleet.batches import Batcher
 from fleet.connection import RedisClock
 from fleet.events import Events
@@ -74,8 +75,13 @@ class Runtime:
         )
         self._claim_batched = Batcher(self._claim_each, orphaned=self._release)
         self.record = Batcher(self._record_each)
+        self.suppression = Batcher(self._suppression_each)
         self.fetch_template = Batcher(partial(fetch_templates, self.pool))
         self.fetch_attachments = Batcher(partial(fetch_attachments, self.mongo), max_items=8)  # they may be large
+
+    async def _suppression_each(self, addresses: Sequence[str]) -> list[str | None]:
+        reasons = await suppressed(self.pool, addresses)
+        return [reasons.get(address) for address in addresses]
 
     def claim_one(self, email_id: int) -> Awaitable[Claim | None]:
         """Claim one e-mail, together with all others that are asked for now; None when it cannot be claimed."""

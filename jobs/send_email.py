@@ -13,6 +13,7 @@ from db.content import ContentUnavailableError
 from db.pools import DATABASE_DOWN
 from jobs.recording import log_attempt, record_to_the_end
 from jobs.runtime import JobResult, Runtime
+from jobs.suppression import SuppressedError, leave_out_suppressed
 from jobs.unclaimed import explain_unclaimed, not_claimable, send_later
 from mail.deliver import deliver
 from mail.envelope import Content, Email, InvalidEmailError
@@ -90,7 +91,13 @@ async def attempt(runtime: Runtime, claim: Claim, progress: Progress) -> Deliver
         content = await fetch_content(runtime, claim.email)
         progress.phase = Phase.RENDER
         rendered = await render_email(runtime, claim.email, content)
-        return await deliver(runtime.relays, rendered, claim.settled, progress)
+        settled = claim.settled
+        if claim.any_suppressed:
+            progress.phase = Phase.RECIPIENTS
+            rendered, settled = await leave_out_suppressed(runtime, rendered, settled)
+        return await deliver(runtime.relays, rendered, settled, progress)
+    except SuppressedError as error:
+        return Delivery(error.outcome, progress.phase, error=str(error), recipients=error.settled)
     except InvalidEmailError as error:
         return Delivery(Outcome.REJECTED, progress.phase, error=str(error))
     except ContentUnavailableError as error:

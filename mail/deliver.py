@@ -51,7 +51,7 @@ class _Attempt:
         self.rendered = rendered
         self.recipients = recipients
         self.settled = settled
-        self.several = len(rendered.envelope.recipients) > 1
+        self.several = len(rendered.envelope.recipients) > 1 or bool(settled)
         self.failures: list[Delivery] = []
 
     async def on(self, relay: Relay) -> Delivery:

@@ -37,6 +37,7 @@ class Phase(StrEnum):
     CLAIMED = 'claimed'
     CONTENT = 'content'
     RENDER = 'render'
+    RECIPIENTS = 'recipients'  # who of them gets no mail
     CONNECT = 'connect'
     MAIL = 'mail'
     RCPT = 'rcpt'
@@ -134,6 +135,10 @@ class Decision:
     dead_reason: str | None = None
 
 
+# Why an e-mail is dead that was given up before any relay was asked.
+DEAD_REASONS = {Phase.CONTENT: 'render', Phase.RENDER: 'render', Phase.RECIPIENTS: 'suppressed'}
+
+
 def decide(delivery: Delivery, attempt: int, max_attempts: int, email_type: str | None, policy: Policy) -> Decision:
     """Decide what becomes of the e-mail after an attempt.
 
@@ -151,8 +156,7 @@ def decide(delivery: Delivery, attempt: int, max_attempts: int, email_type: str 
                 wait_s = max(wait_s, policy.backoff_s(attempt))
             return Decision(Status.PENDING, retry_in_s=wait_s, counts=False)
         case Outcome.REJECTED:
-            reason = 'render' if delivery.phase in (Phase.CONTENT, Phase.RENDER) else 'rejected'
-            return Decision(Status.FAILED, dead_reason=reason)
+            return Decision(Status.FAILED, dead_reason=DEAD_REASONS.get(delivery.phase, 'rejected'))
         case Outcome.DEFERRED if exhausted:
             return Decision(Status.FAILED, dead_reason='exhausted')
         case Outcome.DEFERRED:

@@ -112,8 +112,8 @@ def commit() -> str:
         command = ['git', '-C', str(Path(__file__).parent), 'describe', '--always', '--dirty=, with changes']
         described = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
-        return 'no commit'
-    return f'commit {described}'
+        return 'unknown'
+    return described
 
 
 def _valkey_version(stack: Stack) -> str:

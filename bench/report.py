@@ -10,6 +10,7 @@ from bench.results import Result
 BEGIN = '<!-- {name}: begin; written by python -m bench.run -->'
 END = '<!-- {name}: end -->'
 BUSY = 0.1
+ELSEWHERE = ('scaling',)  # shown in docs/scaling.md
 WORDS = {True: 'yes', False: '**no**', None: 'not measured'}
 
 
@@ -46,7 +47,7 @@ def document(measures: Sequence[Measure], results: Mapping[str, Result]) -> list
     taken = [results[measure.key] for measure in measures if measure.key in results]
     lines = [*_warnings(measures, taken), *bars(measures, results)]
     for measure in measures:
-        if measure.key in results:
+        if measure.key in results and measure.key not in ELSEWHERE:
             lines += ['', *_section(measure, results[measure.key])]
     lines += ['', '### Machine and versions', '']
     for facts, group in itertools.groupby(taken, key=lambda result: tuple(result.facts)):

@@ -27,7 +27,14 @@ STOP_DEADLINE_S = 40.0
 
 @dataclass(frozen=True)
 class Run:
-    """What one run took. Memory is the workers' processes together; CPU seconds are by role."""
+    """What one run took.
+
+    Attributes:
+        cpu_s: By role: worker, postgres, redis, relay.
+        machine_busy: The fraction of all cores that were, by whomever.
+        peak_pss_bytes: Of the workers' processes together.
+        redis_bytes: What Redis holds at the end, above what it held empty: the results.
+    """
 
     contender: str
     workers: int
@@ -36,6 +43,7 @@ class Run:
     cpu_s: dict[str, float]
     machine_busy: float
     peak_pss_bytes: int
+    redis_bytes: int
 
     @property
     def emails_per_s(self) -> float:
@@ -94,6 +102,7 @@ class Bench:
         async with self.site(order) as site, self.workers(order, site) as workers:
             outbox, contender = site.outbox, order.contender
             before = await asyncio.to_thread(order.relay.count)
+            empty_bytes = await _used_bytes(site)
             warm_up = contender.warm_up_emails * order.workers
 
             def took(count: int) -> bool:
@@ -121,7 +130,10 @@ class Bench:
                 raise RunFailed(f'the sink took {taken} messages for {order.emails} e-mails')
             wall_s = (await outbox.last_sent_at(ids) - released_at).total_seconds()
             await contender.check(site, ids)
-        return Run(contender.key, order.workers, order.emails, wall_s, cpu_s, machine_busy, memory.peak_bytes)
+            redis_bytes = await _used_bytes(site) - empty_bytes
+        return Run(
+            contender.key, order.workers, order.emails, wall_s, cpu_s, machine_busy, memory.peak_bytes, redis_bytes
+        )
 
     def roles(self, relay: Relay, workers: list[int]) -> dict[str, list[int]]:
         """Return the processes whose CPU is counted, by role."""
@@ -167,6 +179,10 @@ class Bench:
         ids = await site.outbox.insert(emails)
         await contender.hold(site, ids)
         return ids
+
+
+async def _used_bytes(site: Site) -> int:
+    return int((await site.redis.info('memory'))['used_memory'])
 
 
 def stop(workers: list[subprocess.Popen[bytes]], watchdog: Watchdog) -> None:

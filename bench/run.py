@@ -20,7 +20,7 @@ from pathlib import Path
 import uvloop
 from rich.console import Console
 
-from bench import peers_env, py_spy, report, results
+from bench import model, peers_env, py_spy, report, results
 from bench.machine import busy_fraction, commit, describe_machine, describe_versions
 from bench.measures.all import MEASURES
 from bench.measures.measure import Measure, Plan
@@ -134,6 +134,8 @@ def write_documents() -> None:
     """Put the documents together from what was kept."""
     kept = results.load(STORE)
     report.write(DOCS / 'performance.md', 'measured', report.document(MEASURES, kept))
+    for name, block in model.BLOCKS.items():
+        report.write(DOCS / 'scaling.md', name, block(kept))
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -20,7 +20,7 @@ from db.outbox import queue_email
 from fleet.connection import redis_settings
 
 SAMPLES = 100
-PAUSE_S = (0.04, 0.12)  # between two e-mails: by chance, so that they meet every phase of a poll
+PAUSE_S = (0.03, 0.09)  # between two e-mails: by chance, so that they meet every phase of a poll
 ARRIVAL_DEADLINE_S = 20.0
 WARM_UP = 20
 SETTLE_S = 3.0  # our worker sweeps once, two seconds after its start
@@ -41,7 +41,7 @@ class Latency(Measure):
 
     key = 'latency'
     title = 'Latency of an idle system'
-    about_s = 200
+    about_s = 210
 
     async def run(self, bench: Bench, plan: Plan) -> Data:
         """Let the two kinds of wake-up and Celery take turns."""

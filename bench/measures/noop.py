@@ -24,7 +24,7 @@ from dev.processes import Command, last_lines, log_since, spawn
 from dev.stack import ARQ_DATABASE
 
 OURS = 'arq_ours'
-PROBES = 60
+PROBES = 50
 # The clock runs from the first tenth of the jobs to the last twentieth: neither start nor end is the queue's own speed.
 FROM, TO = 0.1, 0.95
 DEADLINE_S = 120.0
@@ -105,7 +105,7 @@ class Noop(Measure):
 
     key = 'noop'
     title = 'No-op jobs, one process each, concurrency 100'
-    about_s = 380
+    about_s = 370
 
     async def run(self, bench: Bench, plan: Plan) -> Data:
         """Let all queues take turns: drain a full queue, then wake an idle worker."""

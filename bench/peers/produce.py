@@ -13,7 +13,7 @@ from pathlib import Path
 from bench.peers import tally
 
 TOGETHER = 50
-PAUSE_S = (0.02, 0.06)
+PAUSE_S = (0.015, 0.045)
 WARM_UP = 10
 LOOK_EVERY_S = 0.0003
 DEADLINE_S = 10.0

@@ -1,23 +1,59 @@
-"""bench/ keeps working: tiny runs of our worker, everything verified, nothing timed; reports from what was kept."""
+"""bench/ keeps working: tiny runs of our worker, everything verified, nothing timed; documents from what was kept."""
 
 import subprocess
 import sys
 
-from bench import report, results
+from bench import model, report, results
 from bench.measures.all import MEASURES
+from bench.measures.delivery import EMAILS
+from bench.measures.workers import SCALING
+from bench.results import Result
+from bench.rounds import Run
 from bench.run import STORE
 from tests.conftest import ROOT
+
+CPU_S = {'worker': 0.1, 'postgres': 0.1, 'redis': 0.01, 'relay': 0.05}
+
+
+def made_up(contender, emails_per_s, workers=1):
+    return Run(contender, workers, 1000, 1000 / emails_per_s, CPU_S, 0.5, 10**7, 10**6).as_json()
+
+
+def kept(key, data):
+    return Result(key, 'today', 'bench', 'abc', 0.0, 5, ['a machine'], data)
 
 
 def test_benchmark_smoke_run_sends_and_verifies_everything():
     command = [sys.executable, '-m', 'bench.run', '--smoke', '--only', 'emails', 'enqueue', 'old_rows', '--own-sink']
     ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)
     assert ended.returncode == 0, ended.stdout + ended.stderr
-    assert 'bulk against the same Celery' in ended.stdout
+    assert 'one job per e-mail against Celery' in ended.stdout
+
+
+def test_bar_is_judged_by_the_median_of_ratios_within_rounds():
+    rates = [(100, 1300), (50, 500), (200, 2600)]
+    runs = [made_up(key, rate) for pair in rates for key, rate in zip(('celery', 'jobs'), pair, strict=True)]
+    bar = EMAILS.bars({'runs': runs, 'source': [], 'source_messages': 0})[0]
+    assert (bar.measured, bar.met) == ('13.0 (10.0 to 13.0)', True)
+
+
+def test_model_is_right_about_the_arrangement_it_was_calibrated_on_and_predicts_the_others():
+    runs = [
+        {'delay_ms': 100, 'connections': 10, 'run': made_up('bulk_for_all', 80 * workers, workers)}
+        for workers in (1, 4)
+    ]
+    emails = {'runs': [made_up(key, 1000) for key in ('jobs', 'bulk')], 'source': [], 'source_messages': 0}
+    found = {
+        EMAILS.key: kept(EMAILS.key, emails),
+        SCALING.key: kept(SCALING.key, {'runs': runs, 'limits': {}, 'cores': 2}),
+    }
+    lines = model.check(found)
+    assert '| 1 | 100 | 80 | latency | 80 | 1.00 (calibrated) | 50% |' in lines
+    assert '| 4 | 100 | 320 | latency | 320 | 1.00 | 50% |' in lines
 
 
 def test_every_kept_result_can_be_reported():
-    kept = results.load(STORE)
-    text = '\n'.join(report.document(MEASURES, kept))
+    found = results.load(STORE)
+    text = '\n'.join([*report.document(MEASURES, found), *(line for b in model.BLOCKS.values() for line in b(found))])
     for measure in MEASURES:
-        assert (measure.title in text) == (measure.key in kept)
+        assert (measure.title in text) or measure.key not in found or measure.key in report.ELSEWHERE

@@ -79,8 +79,13 @@ def temporary_directory() -> Iterator[Path]:
         yield directory
 
 
-async def bench_all(options: argparse.Namespace, command: str) -> None:
-    """Take one measure after the other; keep and write after each."""
+async def bench_all(options: argparse.Namespace, command: str) -> list[str]:
+    """Take one measure after the other; keep and write after each.
+
+    Returns:
+        The measures that failed; the others were taken all the same.
+    """
+    failed = []
     task = asyncio.current_task()
     if task is not None:
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
@@ -94,8 +99,14 @@ async def bench_all(options: argparse.Namespace, command: str) -> None:
             await make_template(stack.postgres)
             bench = Bench(stack, watchdog, directory, own_sink=options.own_sink)
             for measure in MEASURES:
-                if measure.key in options.only and measure.key not in options.skip:
+                if measure.key not in options.only or measure.key in options.skip:
+                    continue
+                try:
                     await take(measure, bench, options, command, facts)
+                except (RunFailed, RelayFailed) as error:
+                    complain(f'{measure.key}: {error}')
+                    failed.append(measure.key)
+    return failed
 
 
 async def take(measure: Measure, bench: Bench, options: argparse.Namespace, command: str, facts: Sequence[str]) -> None:
@@ -138,6 +149,11 @@ def write_documents() -> None:
         report.write(DOCS / 'scaling.md', name, block(kept))
 
 
+def complain(error: str) -> None:
+    """Tell what went wrong."""
+    Console(stderr=True).print(f'bench: {error}', style='red', markup=False, highlight=False, soft_wrap=True)
+
+
 def main(argv: list[str] | None = None) -> int:
     """Return the exit status: 1 when a run failed, or could not begin."""
     options = parse(argv)
@@ -151,9 +167,11 @@ def main(argv: list[str] | None = None) -> int:
         if not options.smoke:
             peers_env.install()
         command = ' '.join(['python -m bench.run', *(sys.argv[1:] if argv is None else argv)])
-        uvloop.run(bench_all(options, command))
+        if failed := uvloop.run(bench_all(options, command)):
+            complain(f'failed: {" ".join(failed)}; again with --only {" ".join(failed)}')
+            return 1
     except (RunFailed, RelayFailed, ServerFailed, OSError, subprocess.SubprocessError) as error:
-        Console(stderr=True).print(f'bench: {error}', style='red', markup=False, highlight=False, soft_wrap=True)
+        complain(str(error))
         return 1
     except (KeyboardInterrupt, asyncio.CancelledError):
         return 130

@@ -127,9 +127,9 @@ def runs_by_cell(data: Data) -> dict[tuple[int, float], list[Run]]:
     return found
 
 
-# Four connections each: eight workers then ask for 3,200 e-mails a second at most, which two cores can do.
+# Two connections each: eight workers then ask for 1,600 e-mails a second at most, which two cores can do.
 WORKERS = Workers(
-    'workers', 'Several workers', 180, 5, [Cell(1, 10, 4), Cell(2, 10, 4), Cell(8, 10, 4)], {2: 1.9, 8: 6}
+    'workers', 'Several workers', 180, 5, [Cell(1, 10, 2), Cell(2, 10, 2), Cell(8, 10, 2)], {2: 1.9, 8: 6}
 )
 SCALING = Workers(
     'scaling',

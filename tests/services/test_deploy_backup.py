@@ -98,6 +98,15 @@ class Copies:
 
 
 @pytest.fixture
+async def database(empty_database):
+    """One of its own: its tables are dropped."""
+    conn = await asyncpg.connect(empty_database.dsn)
+    await migrate(conn)
+    await conn.close()
+    return empty_database
+
+
+@pytest.fixture
 async def outbox(pool):
     """Mail in every state, and something in every table."""
     for number in range(3):

@@ -3,7 +3,7 @@
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -78,6 +78,82 @@ async def queue_email(
         InvalidEmailError: a value can never be sent; the message names it. Nothing was inserted.
         asyncpg.PostgresError: the insert failed.
     """
+    row = _checked(
+        recipient=recipient,
+        subject=subject,
+        body_text=body_text,
+        body_html=body_html,
+        email_type=email_type,
+        template_id=template_id,
+        template_data=template_data,
+        headers=headers,
+        content_id=content_id,
+        priority=priority,
+        max_attempts=max_attempts,
+        send_at=send_at,
+        expires_at=expires_at,
+        expiry_hours=expiry_hours,
+        user_id=user_id,
+        organization_id=organization_id,
+        idempotency_key=idempotency_key,
+    )
+    email_id: int = await conn.fetchval(QUEUE_SQL, *row)
+    if notify:
+        await wakeups.notify(conn)
+    return email_id
+
+
+async def queue_emails(
+    conn: asyncpg.Connection, emails: Iterable[Mapping[str, Any]], *, notify: bool = True
+) -> list[int]:
+    """Insert many e-mails in the transaction the caller has open, with one wake-up for all of them.
+
+    Args:
+        conn: The caller's own connection; without a transaction open, all are committed together.
+        emails: For each e-mail the arguments of queue_email by name, without notify.
+        notify: Wake the workers through PostgreSQL when the caller commits. One arq job an e-mail is for single mails.
+    Returns:
+        Their ids, in the same order. An idempotency key that is known, or comes twice, gives the first e-mail's id.
+    Raises:
+        InvalidEmailError: a value can never be sent; the message tells the e-mail's place, from 0, and the value.
+            Nothing was inserted.
+        asyncpg.PostgresError: the insert failed.
+    """
+    rows = []
+    for place, email in enumerate(emails):
+        try:
+            rows.append(_checked(**email))
+        except InvalidEmailError as error:
+            raise InvalidEmailError(f'e-mail {place}: {error}') from error
+    if not rows:
+        return []
+    ids = [row['id'] for row in await conn.fetchmany(QUEUE_SQL, rows)]
+    if notify:
+        await wakeups.notify(conn)
+    return ids
+
+
+def _checked(
+    *,
+    recipient: str,
+    subject: str | None = None,
+    body_text: str | None = None,
+    body_html: str | None = None,
+    email_type: str | None = None,
+    template_id: Any = None,
+    template_data: Mapping[str, Any] | None = None,
+    headers: Mapping[str, str] | None = None,
+    content_id: str | None = None,
+    priority: str = 'normal',
+    max_attempts: int = 5,
+    send_at: datetime | None = None,
+    expires_at: datetime | None = None,
+    expiry_hours: float = 24,
+    user_id: Any = None,
+    organization_id: Any = None,
+    idempotency_key: str | None = None,
+) -> tuple[Any, ...]:
+    """Return the parameters of QUEUE_SQL."""
     parse_recipients(recipient)
     _check_parts(subject, body_text, body_html, template_id)
     check_headers(headers or {})
@@ -91,8 +167,7 @@ async def queue_email(
             refuse_control_characters(name, value)
             if not 0 < len(value) <= 255:
                 raise InvalidEmailError(f'{name}: {len(value)} characters, must be 1 to 255')
-    email_id: int = await conn.fetchval(
-        QUEUE_SQL,
+    return (
         recipient,
         subject,
         body_text,
@@ -111,9 +186,6 @@ async def queue_email(
         organization_id,
         idempotency_key,
     )
-    if notify:
-        await wakeups.notify(conn)
-    return email_id
 
 
 def _check_parts(subject: str | None, body_text: str | None, body_html: str | None, template_id: Any) -> None:

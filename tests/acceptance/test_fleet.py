@@ -68,12 +68,12 @@ async def test_live_worker_tells_what_it_does_obeys_and_drains(start_worker, env
 
     await wait_until(registered)
     listening = asyncio.create_task(run(env, 'events'))
-    inbox.control.misbehave('dot', 'stall', relay='primary', seconds=1, times=1)
+    inbox.control.misbehave('dot', 'stall', relay='primary', seconds=3, times=1)
     ids = await queue_and_enqueue(env, pool)
 
     async def under_way():
-        (told,) = (await run(env, 'inspect', 'active')).document['emails']
-        return told if told['phase'] == 'body-sent' else None
+        emails = (await run(env, 'inspect', 'active')).document['emails']
+        return next((told for told in emails if told['phase'] == 'body-sent'), None)
 
     told = await wait_until(under_way)
     assert (told['id'], told['relay'], told['worker']) == (

@@ -34,6 +34,10 @@ async def hears(redis, number):
     return heard == number
 
 
+async def listeners(redis):
+    return {client['id'] for client in await redis.client_list(_type='pubsub')}
+
+
 async def test_every_worker_replies_and_nobody_is_waited_for_longer(redis):
     async with workers(redis, 'a@host:1', 'b@host:2'):
         asked = await ask(redis, 'ping', timeout_s=60)
@@ -80,9 +84,13 @@ async def test_worker_obeys_on_after_junk_on_its_channel(redis, junk):
 async def test_worker_obeys_again_after_redis_ended_its_connection(redis, monkeypatch):
     monkeypatch.setattr(control, 'RECONNECT_S', 0.01)
     async with workers(redis, 'a@host:1'):
+        before = await listeners(redis)
         await redis.client_kill_filter(_type='pubsub')
-        await wait_until(lambda: hears(redis, 0))
-        await wait_until(lambda: hears(redis, 1))
+
+        async def reconnected():
+            return before.isdisjoint(await listeners(redis)) and await hears(redis, 1)
+
+        await wait_until(reconnected)
         assert len((await ask(redis, 'ping', timeout_s=60)).replies) == 1
 
 

@@ -7,7 +7,7 @@ import asyncpg
 import pytest
 
 from db.outbox import queue_email
-from tests.conftest import ROOT, wait_until
+from tests.conftest import DEADLINE_S, ROOT, wait_until
 from tests.services.ops_desk import insert, run
 from tests.services.test_sql import statements
 
@@ -196,7 +196,7 @@ async def test_worker_delivers_under_its_role_and_the_operator_looks_on(granted,
                  updated_at="sql:now() - interval '1 year'")  # fmt: skip
     for duty in ('cleanup_old_sessions', 'cleanup_expired_emails', 'check_service_health', 'process_pending_emails'):
         job = await redis.enqueue_job(duty)
-        assert 'error' not in await job.result(timeout=10, poll_delay=0.05)
+        assert 'error' not in await job.result(timeout=DEADLINE_S, poll_delay=0.05)
     assert await pool.fetchval('SELECT count(*) FROM sessions') == 0
     for command in (['status'], ['failed'], ['show', str(ids[0])]):
         answer = await run(env | {'DATABASE_URL': granted('email_readonly')}, *command)

@@ -14,7 +14,7 @@ from dev.debian import DebianRedis
 from dev.valkey import Valkey
 from dev.watchdog import Watchdog
 from fleet.connection import redis_settings
-from tests.conftest import ROOT, wait_until
+from tests.conftest import DEADLINE_S, ROOT, wait_until
 from tests.services.ops_desk import run
 
 PASSWORD = 'loopback'
@@ -38,7 +38,7 @@ class Guarded(Program):
         return command
 
     def probe(self):
-        with redis.Redis(port=self.port, username='admin', password=PASSWORD, socket_timeout=2) as client:
+        with redis.Redis(port=self.port, username='admin', password=PASSWORD, socket_timeout=20) as client:
             client.ping()
 
     def url_of(self, user):
@@ -99,13 +99,13 @@ async def test_worker_runs_wholly_under_its_rights_and_a_producer_under_fewer(
     await wait_until(lambda: admin.zcard('mail:workers'), what='the record of the worker')
     producer = await create_pool(redis_settings(server.url_of('email-producer')))
     job = await producer.enqueue_job('send_email', await queue('anna@example.com'))
-    assert (await job.result(timeout=10, poll_delay=0.05))['status'] == 'sent'
+    assert (await job.result(timeout=DEADLINE_S, poll_delay=0.05))['status'] == 'sent'
     assert (await job.status()).value == 'complete'
     deferred = await producer.enqueue_job('send_email', await queue('guarded+4xx-twice@example.com'), _defer_by=0.05)
-    assert (await deferred.result(timeout=10, poll_delay=0.05))['status'] == 'failed'
+    assert (await deferred.result(timeout=DEADLINE_S, poll_delay=0.05))['status'] == 'failed'
     await wait_until(lambda: inbox.accepted('guarded+4xx-twice@example.com'), what='the retries')
     duty = await producer.enqueue_job('check_service_health')
-    assert (await duty.result(timeout=10, poll_delay=0.05))['services']['redis_queue'] == 'up'
+    assert (await duty.result(timeout=DEADLINE_S, poll_delay=0.05))['services']['redis_queue'] == 'up'
     await producer.aclose()
     for command in (['inspect', 'ping'], ['control', 'rate_limit', '10/s', '--yes'], ['control', 'pause', '--yes']):
         answer = await run(env | {'ARQ_REDIS_URL': server.url_of('email-operator')}, *command)

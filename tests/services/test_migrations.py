@@ -56,7 +56,7 @@ async def conn(empty_database) -> AsyncIterator[asyncpg.Connection]:
 @pytest.fixture
 async def adopted_pool(empty_database) -> AsyncIterator[asyncpg.Pool]:
     pool = await create_postgres_pool(
-        empty_database.dsn, size=4, connect_timeout_s=5, command_timeout_s=10, application_name='tests'
+        empty_database.dsn, size=4, connect_timeout_s=20, command_timeout_s=20, application_name='tests'
     )
     yield pool
     pool.terminate()

@@ -69,4 +69,4 @@ async def test_waiting_email_goes_on_when_the_limit_is_lifted(monkeypatch):
     await asyncio.wait([waiting], timeout=0.03)
     assert not waiting.done()
     limit.set(0)
-    await asyncio.wait_for(waiting, 5)
+    await asyncio.wait_for(waiting, 30)

@@ -11,7 +11,7 @@ def fast(monkeypatch):
     monkeypatch.setattr(recycling, 'LOOK_EVERY_S', 0.001)
 
 
-async def recycled(limits, done=0, deadline_s=5.0):
+async def recycled(limits, done=0, deadline_s=30.0):
     stopped = []
     await asyncio.wait_for(keep_recycling(limits, lambda: done, lambda: stopped.append(True)), deadline_s)
     return stopped == [True]

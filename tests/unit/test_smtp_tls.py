@@ -74,7 +74,7 @@ async def test_message_of_any_size_goes_through_tls_and_the_connection_is_kept(
 ) -> None:
     message = big_message(size_bytes)
     async with encrypted(certificate, tls) as server:
-        relay = server.relay(tls=tls, tls_context=ssl.create_default_context(cafile=certificate[1]), body_timeout_s=0.5)
+        relay = server.relay(tls=tls, tls_context=ssl.create_default_context(cafile=certificate[1]))
         for _ in range(2):
             assert (await send(relay, mail=rendered(message=message))).outcome is Outcome.ACCEPTED
         assert server.bodies == [message] * 2
@@ -95,5 +95,5 @@ async def test_lost_connection_means_the_same_over_tls(
     certificate: tuple[ssl.SSLContext, Path], tls: Tls, script: Script, size_bytes: int, outcome: Outcome
 ) -> None:
     async with encrypted(certificate, tls, script) as server:
-        relay = server.relay(tls=tls, tls_context=ssl.create_default_context(cafile=certificate[1]), body_timeout_s=0.5)
+        relay = server.relay(tls=tls, tls_context=ssl.create_default_context(cafile=certificate[1]))
         assert (await send(relay, mail=rendered(message=big_message(size_bytes)))).outcome is outcome

@@ -20,7 +20,7 @@ check: setup ## style, types and the dependency rules
 	$(BIN)/lint-imports --no-logo
 
 test: check ## everything, on real servers that it starts itself
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n 2 --dist worksteal $(PYTEST_ARGS)
 
 demo: setup ## the main job, end to end; KEEP=1 leaves the stack running
 	@$(BIN)/python -m dev.demo $(if $(KEEP),--keep)

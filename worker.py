@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import gc
 import socket
-import ssl
 import time
 from dataclasses import replace
 from datetime import UTC
@@ -46,6 +45,7 @@ from logs import configure_logs
 from mail.outcome import Policy
 from mail.render import Sender
 from mail.smtp import Relay, RelayOptions, Tls
+from mail.tls import make_context
 from operating import Operating
 from settings import Settings, load_settings, worker_identity
 
@@ -182,13 +182,12 @@ async def _connect_postgres(worker: str, switches: Switches) -> asyncpg.Pool:
 
 def make_relays(settings: Settings) -> list[Relay]:
     """Return the configured relays, the primary first."""
-    context = ssl.create_default_context(cafile=settings.smtp_ca_file)
     primary = RelayOptions(
         name='primary',
         host=settings.smtp_host,
         port=settings.smtp_port,
         tls=_tls(settings.smtp_port, required=settings.smtp_use_tls),
-        tls_context=context,
+        tls_context=make_context(settings.smtp_ca_file),
         username=settings.smtp_user,
         password=_reveal(settings.smtp_password),
         local_hostname=socket.getfqdn(),
@@ -206,6 +205,7 @@ def make_relays(settings: Settings) -> list[Relay]:
             name='backup',
             host=settings.smtp_backup_host,
             port=settings.smtp_backup_port,
+            tls_context=make_context(settings.smtp_ca_file),  # a session is resumed with the host that gave it
             tls=_tls(settings.smtp_backup_port, required=settings.smtp_backup_use_tls),
             username=settings.smtp_backup_user,
             password=_reveal(settings.smtp_backup_password),

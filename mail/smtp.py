@@ -13,6 +13,7 @@ import aiosmtplib
 
 from mail.outcome import Reply
 from mail.session import Session, Timeouts, take_over
+from mail.tls import keep_session
 from mail.transaction import Answers, RelayError, RelayRefusedError, Transaction
 
 # Doubled with every failure in a row. Short, because a relay that restarts is back in seconds.
@@ -237,6 +238,7 @@ class Relay:
             await self._log_in(client)
             if client.transport is None:
                 raise RelayError(f'{self.name} closed the connection')
+            keep_session(options.tls_context, client.transport)
             timeouts = Timeouts(options.command_timeout_s, options.body_timeout_s, options.reply_timeout_s)
             session = take_over(client.transport, client.esmtp_extensions, timeouts, self._on_free, self._next_waiting)
             taken_over = True

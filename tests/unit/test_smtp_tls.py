@@ -9,6 +9,7 @@ from dev.inbox_certificate import server_tls_context
 from dev.inbox_store import CERTIFICATE_NAME
 from mail.outcome import Outcome
 from mail.smtp import Tls
+from mail.tls import make_context
 from tests.unit.scripted_relay import DROP, MESSAGE, OFFERS_AUTH, START_TLS, Script, ScriptedRelay, rendered, send
 
 
@@ -97,3 +98,28 @@ async def test_lost_connection_means_the_same_over_tls(
     async with encrypted(certificate, tls, script) as server:
         relay = server.relay(tls=tls, tls_context=ssl.create_default_context(cafile=certificate[1]))
         assert (await send(relay, mail=rendered(message=big_message(size_bytes)))).outcome is outcome
+
+
+async def test_second_connection_resumes_the_first_ones_session(certificate: tuple[ssl.SSLContext, Path]) -> None:
+    server_context, certificate_path = certificate
+    script = {'EHLO': [*STARTTLS_SCRIPT['EHLO']] * 2, 'STARTTLS': STARTTLS_SCRIPT['STARTTLS']}
+    async with ScriptedRelay(script, tls_context=server_context) as server:
+        relay = server.relay(tls=Tls.STARTTLS, tls_context=make_context(certificate_path))
+        resumed = []
+        for _ in range(2):
+            assert (await send(relay)).outcome is Outcome.ACCEPTED
+            (session,) = relay._sessions
+            resumed.append(session._transport.get_extra_info('ssl_object').session_reused)
+            relay.close_idle(older_than_s=0)
+        assert resumed == [False, True]
+
+
+async def test_make_context_trusts_nobody_but_whom_it_is_told_to(certificate: tuple[ssl.SSLContext, Path]) -> None:
+    for context, outcome in (
+        (make_context(certificate[1]), Outcome.ACCEPTED),
+        (make_context(None), Outcome.DEFERRED),
+    ):
+        async with ScriptedRelay(STARTTLS_SCRIPT, tls_context=certificate[0]) as server:
+            relay = server.relay(tls=Tls.STARTTLS, tls_context=context)
+            assert (await send(relay)).outcome is outcome
+            relay.close_idle(older_than_s=0)

@@ -173,7 +173,11 @@ def test_relays_as_they_are_configured():
 @pytest.mark.parametrize(
     ('values', 'severity', 'what'),
     [
-        ({'db_command_timeout_s': 30}, ERROR, 'DB_COMMAND_TIMEOUT_S (30) is not below WORKER_LEASE_S (30)'),
+        (
+            {'db_command_timeout_s': 25, 'worker_lease_s': 25},
+            ERROR,
+            'DB_COMMAND_TIMEOUT_S (25) is not below WORKER_LEASE_S',
+        ),
         ({'smtp_reply_timeout_s': 60}, NOTE, 'SMTP_REPLY_TIMEOUT_S is 60'),
         ({'email_expiry_hours': 0.2}, WARNING, '5 attempts take 15 min, but mail expires after 0.2 h'),
         ({'mongodb_timeout_s': 20}, WARNING, 'MONGODB_TIMEOUT_S (20) is long'),

@@ -31,7 +31,7 @@ REDIS_DOWN = (RedisError, OSError, asyncio.TimeoutError)
 IN_PROGRESS_S = 30.0
 RENEW_EVERY_S = 8.0
 RETRY_MAX_S = 2.0
-IDLE_MAX_S = 1.0  # cron duties and the health key want a look this often
+IDLE_MAX_S = 2.0  # cron duties and the health key want a look this often
 GATHER_S = 0.002  # what else comes within this is claimed in the same call, when there is something to do meanwhile
 REFILL_BELOW = 0.75
 

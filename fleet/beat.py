@@ -37,7 +37,6 @@ async def beat(
     """
     renewed_at = time.monotonic()
     while True:
-        await asyncio.sleep(min(every_s, RESCUE_EVERY_S))
         relays.tend()
         try:
             if time.monotonic() - renewed_at >= every_s - RESCUE_EVERY_S / 2:
@@ -46,6 +45,7 @@ async def beat(
             await _rescue(pool, hold_types, on_rescued)
         except DATABASE_DOWN as error:
             log.warning('beat missed', held=len(leases.held()), error=str(error) or type(error).__name__)
+        await asyncio.sleep(min(every_s, RESCUE_EVERY_S))
 
 
 async def _rescue(pool: asyncpg.Pool, hold_types: Iterable[str], on_rescued: Callable[[], Awaitable[None]]) -> None:

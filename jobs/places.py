@@ -21,7 +21,7 @@ class Places:
         """Say between which numbers to stay.
 
         Args:
-            least: What all connections together can carry, also when the relay is slow.
+            least: What a relay's connections can carry, one e-mail and the next one's envelope each.
             most: An operator's limit; it wins.
         """
         self._least, self._most = least, most

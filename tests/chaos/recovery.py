@@ -21,11 +21,17 @@ def after_kills(evidence: Evidence, kills: Mapping[str, float]) -> list[float]:
 
 
 def beyond_promise(evidence: Evidence, kills: Mapping[str, float]) -> list[str]:
-    """Tell of the e-mails that a kill held up for longer than PROMISED_S, unless another kill hit them meanwhile."""
+    """Tell of the e-mails that a kill held up for longer than PROMISED_S.
+
+    One that was lost twice is a suspect, sent by itself when all others had their turn: nothing is promised about it.
+    """
     found = []
     for email in evidence.emails:
-        for lost, following in itertools.pairwise(evidence.of(email)):
-            if lost['outcome'] != 'lost' or lost['worker'] not in kills or following['outcome'] == 'lost':
+        attempts = evidence.of(email)
+        if sum(attempt['outcome'] == 'lost' for attempt in attempts) > 1:
+            continue
+        for lost, following in itertools.pairwise(attempts):
+            if lost['outcome'] != 'lost' or lost['worker'] not in kills:
                 continue
             wait_s = following['started_at'] - kills[lost['worker']]
             if wait_s > PROMISED_S:

@@ -25,7 +25,7 @@ def kept(key, data):
 
 def test_benchmark_smoke_run_sends_and_verifies_everything():
     command = [sys.executable, '-m', 'bench.run', '--smoke', '--only', 'emails', 'enqueue', 'old_rows', '--own-sink']
-    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=600)
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert 'one job per e-mail against Celery' in ended.stdout
 

@@ -103,7 +103,7 @@ async def test_retry_of_many_goes_in_batches_wakes_once_and_puts_no_job_into_red
 
         await conn.add_listener('outbound_emails_due', hear)
         given = await run(env, 'retry', '--status', 'failed', '--limit', '7', '--yes')
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             while not heard:
                 await conn.execute('SELECT 1')
         await conn.execute('SELECT 1')

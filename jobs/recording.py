@@ -4,8 +4,9 @@ import asyncio
 
 import structlog
 
-from db.claims import LeaseLost, Result, is_recorded
+from db.claims import LeaseLost
 from db.pools import DATABASE_DOWN
+from db.results import Result, is_recorded
 from jobs.runtime import Recorded, Runtime
 from mail.outcome import Outcome
 

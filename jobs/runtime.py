@@ -13,10 +13,11 @@ import asyncpg
 from arq.connections import ArqRedis
 from motor.motor_asyncio import AsyncIOMotorDatabase
 
-from db import claims
-from db.claims import Claim, Result
+from db import claims, results
+from db.claims import Claim
 from db.content import fetch_attachments, fetch_templates
 from db.pools import DATABASE_DOWN
+from db.results import Result
 from db.suppressions import suppressed
 from fleet.batches import Batcher
 from fleet.connection import RedisClock
@@ -121,17 +122,17 @@ class Runtime:
         by_id = {claim.email.id: claim for claim in claimed}
         return [by_id.pop(email_id, None) for email_id in email_ids]  # one winner, also among our own jobs
 
-    async def _record_each(self, results: Sequence[Result]) -> list[Recorded]:
+    async def _record_each(self, ended: Sequence[Result]) -> list[Recorded]:
         """Record; when PostgreSQL objects to the batch, one by one, so that one bad result spoils no other."""
         try:
-            recorded = await claims.record(self.pool, results, worker=self.worker)
+            recorded = await results.record(self.pool, ended, worker=self.worker)
         except DATABASE_DOWN:
             raise
         except asyncpg.PostgresError as error:
-            if len(results) == 1:
+            if len(ended) == 1:
                 return [error]
-            return [answer for result in results for answer in await self._record_each([result])]
-        return [result.claim.key in recorded for result in results]
+            return [answer for result in ended for answer in await self._record_each([result])]
+        return [result.claim.key in recorded for result in ended]
 
     def _release(self, _: int, claim: Claim | None) -> None:
         """Give back an e-mail that was claimed for a job which is gone."""

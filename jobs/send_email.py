@@ -8,9 +8,10 @@ from typing import Any
 import structlog
 from arq import Retry
 
-from db.claims import Claim, LeaseLost, Result
+from db.claims import Claim, LeaseLost
 from db.content import ContentUnavailableError
 from db.pools import DATABASE_DOWN
+from db.results import Result
 from jobs.recording import log_attempt, record_to_the_end
 from jobs.runtime import JobResult, Runtime
 from jobs.suppression import SuppressedError, leave_out_suppressed

@@ -4,8 +4,8 @@ from uuid import uuid4
 import asyncpg
 import pytest
 
-from db import claims
-from db.claims import Result
+from db import claims, results
+from db.results import Result
 from mail.outcome import Decision, Delivery, Outcome, Phase, Reply, Status, decide
 
 WHO = {'worker': 'w1@host:1', 'lease_s': 30, 'message_id_domain': 'example.com'}
@@ -37,7 +37,7 @@ async def test_claim_of_a_row_with_only_the_old_columns_fills_the_rest(pool, row
 async def test_claim_keeps_message_id_and_date_over_attempts(pool, queue):
     email_id = await queue()
     (first,) = await claims.claim(pool, [email_id], **WHO)
-    await claims.record(
+    await results.record(
         pool, [Result(first, Delivery(Outcome.DEFERRED, Phase.RCPT), Decision(Status.FAILED, 0.0), 0.1)], worker='w'
     )
     (second,) = await claims.claim(pool, [email_id], **WHO)
@@ -110,7 +110,7 @@ async def test_record_writes_row_and_attempt(pool, queue, row):
     email_id = await queue()
     (claim,) = await claims.claim(pool, [email_id], **WHO)
     decision = decide(ACCEPTED, 1, 5, None, None)
-    assert await claims.record(pool, [Result(claim, ACCEPTED, decision, 0.25)], worker='w1@host:1') == {claim.key}
+    assert await results.record(pool, [Result(claim, ACCEPTED, decision, 0.25)], worker='w1@host:1') == {claim.key}
     stored = await row(email_id)
     assert (stored['status'], stored['smtp_code'], stored['enhanced_code']) == ('sent', 250, '2.0.0')
     assert stored['smtp_response'] == '2.0.0 queued as 4711'
@@ -128,7 +128,7 @@ async def test_record_with_a_stale_token_changes_nothing(pool, queue, row):
     (claim,) = await claims.claim(pool, [email_id], **WHO)
     await pool.execute('UPDATE outbound_emails SET claim_token = $1', uuid4())
     before = await row(email_id)
-    assert await claims.record(pool, [Result(claim, ACCEPTED, Decision(Status.SENT), 0.1)], worker='w') == set()
+    assert await results.record(pool, [Result(claim, ACCEPTED, Decision(Status.SENT), 0.1)], worker='w') == set()
     assert await row(email_id) == before
     assert await pool.fetchval('SELECT count(*) FROM email_attempts') == 0
 
@@ -137,7 +137,7 @@ async def test_record_after_an_operator_took_the_row_back_changes_nothing(pool, 
     email_id = await queue()
     (claim,) = await claims.claim(pool, [email_id], **WHO)
     await pool.execute("UPDATE outbound_emails SET status = 'pending', next_retry_at = NOW() WHERE id = $1", email_id)
-    assert await claims.record(pool, [Result(claim, ACCEPTED, Decision(Status.SENT), 0.1)], worker='w') == set()
+    assert await results.record(pool, [Result(claim, ACCEPTED, Decision(Status.SENT), 0.1)], worker='w') == set()
     assert (await row(email_id))['status'] == 'pending'
 
 
@@ -145,7 +145,7 @@ async def test_record_released_burns_no_attempt(pool, queue, row):
     email_id = await queue()
     (claim,) = await claims.claim(pool, [email_id], **WHO)
     delivery = Delivery(Outcome.RELEASED, Phase.CONNECT, error='the worker stopped')
-    await claims.record(pool, [Result(claim, delivery, decide(delivery, 1, 5, None, None), 0.1)], worker='w')
+    await results.record(pool, [Result(claim, delivery, decide(delivery, 1, 5, None, None), 0.1)], worker='w')
     stored = await row(email_id)
     assert (stored['status'], stored['attempts']) == ('pending', 0)
     assert await pool.fetchval('SELECT outcome FROM email_attempts') == 'released'
@@ -155,7 +155,7 @@ async def test_record_stores_what_a_hostile_relay_says(pool, queue, row):
     email_id = await queue()
     (claim,) = await claims.claim(pool, [email_id], **WHO)
     delivery = Delivery(Outcome.REJECTED, Phase.RCPT, 'primary', Reply(550, 'nul \0 half \udcff ' + 'x' * 9999), 'e\0')
-    await claims.record(pool, [Result(claim, delivery, Decision(Status.FAILED), 0.1)], worker='w')
+    await results.record(pool, [Result(claim, delivery, Decision(Status.FAILED), 0.1)], worker='w')
     assert len((await row(email_id))['smtp_response']) == 2000
 
 
@@ -163,7 +163,7 @@ async def test_record_of_a_batch_keeps_results_apart(pool, queue, row):
     ids = [await queue(recipient='a@example.com, b@example.com') for _ in range(3)]
     claimed = {c.email.id: c for c in await claims.claim(pool, ids, **WHO)}
     partial = {'a@example.com': (Outcome.ACCEPTED, '250 ok'), 'b@example.com': (Outcome.DEFERRED, '451 later')}
-    results = [
+    ended = [
         Result(claimed[ids[0]], ACCEPTED, Decision(Status.SENT), 0.1),
         Result(
             claimed[ids[1]],
@@ -173,7 +173,7 @@ async def test_record_of_a_batch_keeps_results_apart(pool, queue, row):
         ),
         Result(claimed[ids[2]], Delivery(Outcome.REJECTED, Phase.RCPT), Decision(Status.FAILED, None), 0.1),
     ]
-    assert len(await claims.record(pool, results, worker='w')) == 3
+    assert len(await results.record(pool, ended, worker='w')) == 3
     first, second, third = [await row(i) for i in ids]
     assert (first['status'], second['status'], third['status']) == ('sent', 'failed', 'failed')
     assert 80 < (second['next_retry_at'] - second['updated_at']).total_seconds() < 91

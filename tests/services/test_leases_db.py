@@ -4,9 +4,9 @@ from uuid import uuid4
 
 import pytest
 
-from db import claims
-from db.claims import Result
+from db import claims, results
 from db.leases import MAX_LOST_ATTEMPTS, Rescued, renew, rescue
+from db.results import Result
 from mail.outcome import Decision, Delivery, Outcome, Phase, Reply, Status
 
 WHO = {'worker': 'w1@host:1', 'lease_s': 30, 'message_id_domain': 'example.com'}
@@ -49,7 +49,7 @@ async def test_renew_reports_what_is_lost_and_does_not_touch_it(pool, queue, row
     await lose_lease(pool, ids[1])
     await rescue(pool, [])
     await pool.execute("UPDATE outbound_emails SET status = 'pending' WHERE id = $1", ids[2])
-    await claims.record(pool, [Result(recorded, ACCEPTED, Decision(Status.SENT), 0.1)], worker='w')
+    await results.record(pool, [Result(recorded, ACCEPTED, Decision(Status.SENT), 0.1)], worker='w')
     await pool.execute('UPDATE outbound_emails SET claim_token = $2 WHERE id = $1', ids[4], uuid4())
     before = [await row(email_id) for email_id in ids[1:]]
     never_made = (4711, uuid4())
@@ -143,7 +143,7 @@ async def test_attempt_that_was_recorded_ends_the_row_of_losses(pool, queue, row
         await lose_lease(pool, email_id)
         await rescue(pool, HOLD)
     claim = await claim_one(pool, email_id)
-    assert await claims.record(pool, [Result(claim, delivery, decision, 0.1)], worker='w')
+    assert await results.record(pool, [Result(claim, delivery, decision, 0.1)], worker='w')
     for _ in range(MAX_LOST_ATTEMPTS - 1):
         await claim_one(pool, email_id)
         await lose_lease(pool, email_id)
@@ -176,8 +176,8 @@ async def test_record_after_rescue_changes_nothing(pool, queue, row):
     await lose_lease(pool, email_id)
     await rescue(pool, HOLD)
     before = await row(email_id)
-    assert await claims.record(pool, [Result(claim, ACCEPTED, Decision(Status.SENT), 0.1)], worker='w') == set()
+    assert await results.record(pool, [Result(claim, ACCEPTED, Decision(Status.SENT), 0.1)], worker='w') == set()
     assert await row(email_id) == before
     again = await claim_one(pool, email_id)
-    assert await claims.record(pool, [Result(claim, ACCEPTED, Decision(Status.SENT), 0.1)], worker='w') == set()
-    assert await claims.record(pool, [Result(again, ACCEPTED, Decision(Status.SENT), 0.1)], worker='w') == {again.key}
+    assert await results.record(pool, [Result(claim, ACCEPTED, Decision(Status.SENT), 0.1)], worker='w') == set()
+    assert await results.record(pool, [Result(again, ACCEPTED, Decision(Status.SENT), 0.1)], worker='w') == {again.key}

@@ -8,7 +8,7 @@ import pytest
 
 import jobs.process_pending_emails
 import jobs.send_email
-from db import claims
+from db import claims, results
 from jobs.process_pending_emails import process_pending_emails
 from mail.outcome import Phase
 from mail.transaction import Progress
@@ -95,7 +95,7 @@ async def test_sweep_claims_nothing_while_no_relay_is_available(ctx, queue, row)
 
 
 async def test_mail_that_fails_does_not_disturb_the_batch(ctx, pool, queue, row, monkeypatch):
-    record = claims.record
+    record = results.record
     fine = [await queue(f'fine{n}@example.com') for n in range(5)]
     unsendable = await pool.fetchval(OLD_COLUMNS, 'not an address')
     refused = await queue('refused+5xx-rcpt@example.com')
@@ -107,7 +107,7 @@ async def test_mail_that_fails_does_not_disturb_the_batch(ctx, pool, queue, row,
             raise asyncpg.CheckViolationError('a row that the table does not take')
         return await record(pool, results, **kwargs)
 
-    monkeypatch.setattr(claims, 'record', fail_one)
+    monkeypatch.setattr(results, 'record', fail_one)
     result = await process_pending_emails(ctx)
     assert result == {'affected': 9, 'outcomes': {'sent': 5, 'failed': 3, 'error': 1}}
     assert {(await row(email_id))['status'] for email_id in fine} == {'sent'}
@@ -137,13 +137,13 @@ async def test_cancelled_sweep_releases_what_is_in_flight(ctx, pool, queue, monk
 @pytest.fixture
 def let_go(monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
     """No attempt ends before this is set, however slow the machine is."""
-    record, let_go = claims.record, asyncio.Event()
+    record, let_go = results.record, asyncio.Event()
 
     async def held_up(*args: Any, **kwargs: Any) -> Any:
         await let_go.wait()
         return await record(*args, **kwargs)
 
-    monkeypatch.setattr(claims, 'record', held_up)
+    monkeypatch.setattr(results, 'record', held_up)
     return let_go
 
 

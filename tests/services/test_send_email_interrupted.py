@@ -10,7 +10,7 @@ from arq import Retry
 
 import jobs.recording
 import jobs.send_email
-from db import claims
+from db import claims, results
 from db.leases import rescue
 from fleet.leases import Leases
 from jobs.send_email import send_claimed, send_email
@@ -40,17 +40,17 @@ def progresses(monkeypatch) -> list[Progress]:
 
 @pytest.fixture
 def failing_record(monkeypatch) -> Callable[[list[BaseException]], None]:
-    """Make claims.record raise these errors, one a call, before it works again."""
+    """Make results.record raise these errors, one a call, before it works again."""
 
     def fail_with(errors: list[BaseException]) -> None:
-        record = claims.record
+        record = results.record
 
         async def fail(*args: Any, **kwargs: Any) -> Any:
             if errors:
                 raise errors.pop(0)
             return await record(*args, **kwargs)
 
-        monkeypatch.setattr(claims, 'record', fail)
+        monkeypatch.setattr(results, 'record', fail)
         monkeypatch.setattr(jobs.recording, 'RECORD_RETRY_S', 0.01)
 
     return fail_with
@@ -125,14 +125,14 @@ async def test_cancellation_at_the_second_relay_keeps_what_the_first_accepted(ct
 async def test_cancellation_while_the_acceptance_is_recorded_does_not_forget_it(
     ctx, pool, queue, row, inbox, monkeypatch
 ):
-    record, asked, let_go = claims.record, asyncio.Event(), asyncio.Event()
+    record, asked, let_go = results.record, asyncio.Event(), asyncio.Event()
 
     async def record_slowly(*args: Any, **kwargs: Any) -> Any:
         asked.set()
         await let_go.wait()
         return await record(*args, **kwargs)
 
-    monkeypatch.setattr(claims, 'record', record_slowly)
+    monkeypatch.setattr(results, 'record', record_slowly)
     email_id = await queue('recording@example.com')
     task = asyncio.create_task(send_email(ctx, email_id))
     await asked.wait()
@@ -190,7 +190,7 @@ async def test_acceptance_is_recorded_after_an_error_that_passes(ctx, queue, row
 
 
 async def test_record_whose_answer_was_lost_is_not_taken_for_a_lost_lease(ctx, pool, queue, row, monkeypatch):
-    record, answers = claims.record, []
+    record, answers = results.record, []
 
     async def record_and_lose_the_answer(*args: Any, **kwargs: Any) -> Any:
         answers.append(await record(*args, **kwargs))
@@ -198,7 +198,7 @@ async def test_record_whose_answer_was_lost_is_not_taken_for_a_lost_lease(ctx, p
             raise ConnectionResetError('after the commit')
         return answers[-1]
 
-    monkeypatch.setattr(claims, 'record', record_and_lose_the_answer)
+    monkeypatch.setattr(results, 'record', record_and_lose_the_answer)
     monkeypatch.setattr(jobs.recording, 'RECORD_RETRY_S', 0.01)
     email_id = await queue()
     assert await send_email(ctx, email_id) == {'email_id': email_id, 'status': 'sent', 'attempts': 1}
@@ -222,7 +222,7 @@ async def test_job_that_cannot_claim_for_want_of_postgresql_is_run_again(ctx, qu
 
 async def test_sessions_ended_between_acceptance_and_record_lose_nothing(ctx, queue, row, inbox, database, monkeypatch):
     admin = await asyncpg.connect(database.dsn)
-    record, ended = claims.record, set()
+    record, ended = results.record, set()
 
     async def end_then_record(pool: Any, results: Any, **kwargs: Any) -> Any:
         email_id = results[0].claim.email.id
@@ -231,7 +231,7 @@ async def test_sessions_ended_between_acceptance_and_record_lose_nothing(ctx, qu
             assert await admin.fetch(END_SESSIONS)
         return await record(pool, results, **kwargs)
 
-    monkeypatch.setattr(claims, 'record', end_then_record)
+    monkeypatch.setattr(results, 'record', end_then_record)
     monkeypatch.setattr(jobs.recording, 'RECORD_RETRY_S', 0.01)
     for n in range(5):  # which error it is depends on what has reached the client
         email_id = await queue(f'ended{n}@example.com')

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from db import claims
-from db.claims import Result
+from db import claims, results
+from db.results import Result
 from jobs.process_pending_emails import process_pending_emails
 from jobs.retry_failed_email import retry_failed_email
 from jobs.send_email import send_claimed, send_email
@@ -129,7 +129,7 @@ async def test_reply_that_is_no_text_about_one_of_two_recipients_is_recorded(poo
     (claim,) = await claims.claim(pool, [email_id], **who)
     recipients = {'a@example.com': (Outcome.ACCEPTED, '250 ok'), 'b@example.com': (Outcome.REJECTED, f'550 {junk}')}
     delivery = Delivery(Outcome.ACCEPTED, Phase.REPLIED, 'primary', recipients=recipients)
-    await claims.record(pool, [Result(claim, delivery, Decision(Status.SENT), 0.1)], worker='w')
+    await results.record(pool, [Result(claim, delivery, Decision(Status.SENT), 0.1)], worker='w')
     assert (await row(email_id))['recipient_outcomes']['b@example.com'][0] == 'rejected'
 
 

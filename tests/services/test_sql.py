@@ -27,7 +27,7 @@ def statements() -> dict[str, str]:
 
 async def test_every_statement_prepares_against_the_migrated_schema(pool):
     found = statements()
-    assert {'db.claims.CLAIM_SQL', 'db.claims.RECORD_SQL', 'db.leases.RESCUE_SQL', 'db.outbox.QUEUE_SQL'} <= set(found)
+    assert {'db.claims.CLAIM_SQL', 'db.results.RECORD_SQL', 'db.leases.RESCUE_SQL', 'db.outbox.QUEUE_SQL'} <= set(found)
     failures = {}
     async with pool.acquire() as conn:
         for name, sql in found.items():

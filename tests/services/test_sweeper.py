@@ -7,7 +7,7 @@ import asyncpg
 import pytest
 
 import jobs.sweeper
-from db import claims
+from db import claims, results
 from jobs.send_email import send_email
 from jobs.sweeper import keep_sending_suspects, keep_sweeping
 from tests.conftest import wait_until
@@ -50,7 +50,7 @@ async def test_suspects_are_sent_apart_in_the_background(ctx, pool, queue, inbox
 
 
 async def test_suspect_that_cannot_be_recorded_does_not_end_the_background_task(ctx, pool, queue, keep, monkeypatch):
-    record, bad, fine = claims.record, await queue(), await queue()
+    record, bad, fine = results.record, await queue(), await queue()
     await pool.execute(MAKE_SUSPECT, [bad, fine])
     await pool.execute("UPDATE outbound_emails SET next_retry_at = now() - interval '1 minute' WHERE id = $1", bad)
 
@@ -59,7 +59,7 @@ async def test_suspect_that_cannot_be_recorded_does_not_end_the_background_task(
             raise asyncpg.CheckViolationError('a row that the table does not take')
         return await record(pool, results, **kwargs)
 
-    monkeypatch.setattr(claims, 'record', fail_one)
+    monkeypatch.setattr(results, 'record', fail_one)
     monkeypatch.setattr(jobs.sweeper, 'SUSPECTS_EVERY_S', 0.02)
     task = keep(keep_sending_suspects)
     is_sent = "SELECT count(*) FROM outbound_emails WHERE id = $1 AND status = 'sent'"

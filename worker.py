@@ -42,9 +42,10 @@ from jobs.runtime import Runtime
 from jobs.send_email import send_email
 from jobs.sweeper import keep_sending_suspects, keep_sweeping
 from logs import configure_logs
+from mail.connect import RelayOptions, Tls
 from mail.outcome import Policy
 from mail.render import Sender
-from mail.smtp import Relay, RelayOptions, Tls
+from mail.smtp import Relay
 from mail.tls import make_context
 from operating import Operating
 from settings import Settings, load_settings, worker_identity

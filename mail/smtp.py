@@ -2,18 +2,12 @@
 
 import asyncio
 import contextlib
-import ssl
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from enum import StrEnum
 
-import aiosmtplib
-
-from mail.outcome import Reply
-from mail.session import Session, Timeouts, take_over
-from mail.tls import keep_session
+from mail.connect import RelayOptions, dial
+from mail.session import Session
 from mail.transaction import Answers, RelayError, RelayRefusedError, Transaction
 
 # Doubled with every failure in a row. Short, because a relay that restarts is back in seconds.
@@ -21,34 +15,6 @@ COOL_DOWN_BASE_S = 2.0
 COOL_DOWN_MAX_S = 120.0
 PROBE_WAIT_S = 1.0  # how long to leave a relay alone that somebody is trying right now
 MAX_MESSAGES_PER_CONNECTION = 1000  # some relays count, and close the connection at an inconvenient moment
-
-
-class Tls(StrEnum):
-    """How a connection to a relay is protected."""
-
-    NONE = 'none'
-    STARTTLS = 'starttls'  # required: without it the connection fails
-    IMPLICIT = 'implicit'
-
-
-@dataclass(frozen=True, slots=True)
-class RelayOptions:
-    """Where a relay is and how to talk to it. Times in seconds."""
-
-    name: str
-    host: str
-    port: int
-    tls: Tls
-    tls_context: ssl.SSLContext | None = None
-    username: str | None = None
-    password: str | None = field(default=None, repr=False)
-    local_hostname: str | None = None
-    max_connections: int = 10
-    idle_timeout_s: float = 30.0
-    connect_timeout_s: float = 10.0
-    command_timeout_s: float = 60.0
-    body_timeout_s: float = 180.0
-    reply_timeout_s: float = 600.0
 
 
 class Relay:
@@ -207,7 +173,7 @@ class Relay:
     async def _open(self) -> Session:
         """Open a connection. When that fails the relay cools down, and nobody waits for it any longer."""
         try:
-            session = await self._dial()
+            session = await dial(self.options, self._on_free, self._next_waiting)
         except RelayError as error:
             if _is_cancelled():
                 raise asyncio.CancelledError from None
@@ -219,57 +185,6 @@ class Relay:
             self._forget(session)
             raise asyncio.CancelledError
         return session
-
-    async def _dial(self) -> Session:
-        options = self.options
-        client = aiosmtplib.SMTP(
-            hostname=options.host,
-            port=options.port,
-            use_tls=options.tls is Tls.IMPLICIT,
-            start_tls=options.tls is Tls.STARTTLS,
-            tls_context=options.tls_context,
-            local_hostname=options.local_hostname,
-            timeout=options.connect_timeout_s,
-        )
-        taken_over = False
-        try:
-            await client.connect()
-            await client.ehlo()
-            await self._log_in(client)
-            if client.transport is None:
-                raise RelayError(f'{self.name} closed the connection')
-            keep_session(options.tls_context, client.transport)
-            timeouts = Timeouts(options.command_timeout_s, options.body_timeout_s, options.reply_timeout_s)
-            session = take_over(client.transport, client.esmtp_extensions, timeouts, self._on_free, self._next_waiting)
-            taken_over = True
-        except aiosmtplib.SMTPResponseException as error:
-            reply = Reply(error.code, error.message)
-            if reply.code == 421:
-                raise RelayRefusedError(f'{self.name} sends us away: {reply}', reply) from error
-            raise RelayError(f'{self.name} refused the connection: {reply}', reply) from error
-        except (aiosmtplib.SMTPException, OSError, ValueError) as error:
-            raise RelayError(f'{self.name} ({options.host}:{options.port}): {error}') from error
-        finally:
-            if not taken_over:
-                client.close()
-        return session
-
-    async def _log_in(self, client: aiosmtplib.SMTP) -> None:
-        """Log in by the first method both sides know; aiosmtplib's own login tries all, and loses a 421 on the way."""
-        username, password = self.options.username, self.options.password or ''
-        if username is None:
-            return
-        methods = {'cram-md5': client.auth_crammd5, 'plain': client.auth_plain, 'login': client.auth_login}
-        offered = [methods[name] for name in client.supported_auth_methods if name in methods]
-        if not offered:
-            raise RelayRefusedError(f'{self.name} offers no AUTH that we know; SMTP_USER needs one')
-        try:
-            await offered[0](username, password)
-        except aiosmtplib.SMTPAuthenticationError as error:
-            reply = Reply(error.code, error.message)
-            raise RelayRefusedError(
-                f'{self.name} does not accept our user name and password: {reply}', reply
-            ) from error
 
     def close_idle(self, older_than_s: float | None = None) -> None:
         """Close connections unused for longer than this, the relay's idle timeout by default."""

@@ -10,9 +10,10 @@ from db.outbox import queue_email
 from fleet.connection import RedisClock
 from fleet.leases import Leases
 from jobs.runtime import Runtime
+from mail.connect import RelayOptions, Tls
 from mail.outcome import Policy
 from mail.render import Sender
-from mail.smtp import Relay, RelayOptions, Relays, Tls
+from mail.smtp import Relay, Relays
 
 
 @pytest.fixture

@@ -19,11 +19,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self, cast
 
+from mail.connect import RelayOptions, Tls
 from mail.deliver import deliver
 from mail.envelope import Envelope
 from mail.outcome import Delivery
 from mail.render import Rendered
-from mail.smtp import Relay, RelayOptions, Relays, Tls
+from mail.smtp import Relay, Relays
 from mail.transaction import Progress
 
 DEADLINE_S = 30.0

@@ -2,8 +2,9 @@
 
 import pytest
 
+from mail.connect import RelayOptions, Tls
 from mail.outcome import Outcome, Phase
-from mail.smtp import Relay, RelayOptions, Tls
+from mail.smtp import Relay
 from mail.transaction import Progress
 from tests.unit.scripted_relay import (
     DROP,

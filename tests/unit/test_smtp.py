@@ -5,8 +5,9 @@ import base64
 
 import pytest
 
+from mail.connect import RelayOptions, Tls
 from mail.outcome import Outcome
-from mail.smtp import Relay, RelayOptions, Relays, Tls
+from mail.smtp import Relay, Relays
 from mail.transaction import RelayError, RelayRefusedError
 from tests.unit.scripted_relay import (
     DROP,

@@ -7,8 +7,8 @@ import pytest
 
 from dev.inbox_certificate import server_tls_context
 from dev.inbox_store import CERTIFICATE_NAME
+from mail.connect import Tls
 from mail.outcome import Outcome
-from mail.smtp import Tls
 from mail.tls import make_context
 from tests.unit.scripted_relay import DROP, MESSAGE, OFFERS_AUTH, START_TLS, Script, ScriptedRelay, rendered, send
 

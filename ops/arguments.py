@@ -6,6 +6,7 @@ import signal
 import sys
 
 UNITS_S = {'s': 1, 'm': 60, 'h': 3600, 'd': 86400}
+MAX_ROWS = 100_000
 DURATION = re.compile(r'([0-9]{1,9})([smhd])')
 
 
@@ -35,8 +36,8 @@ def duration_s(text: str) -> float:
 
 def count(text: str) -> int:
     """Read a number of rows."""
-    if not (text.isascii() and text.isdigit() and 1 <= int(text) <= 100_000):
-        raise argparse.ArgumentTypeError(f'{text!r} is no number from 1 to 100000')
+    if not (text.isascii() and text.isdigit() and 1 <= int(text) <= MAX_ROWS):
+        raise argparse.ArgumentTypeError(f'{text!r} is no number from 1 to {MAX_ROWS}')
     return int(text)
 
 

@@ -14,7 +14,7 @@ from fleet.control import Asked, ask, choose
 from fleet.registry import WorkerRecord, read_told, read_workers
 from ops.answer import NO_WORKER, NOBODY_REPLIED, Document, Trouble
 from ops.connect import Connections, attempt
-from ops.live import read_fleet
+from ops.live import is_alive, read_fleet
 
 
 def add_workers(parser: argparse.ArgumentParser) -> None:
@@ -26,6 +26,12 @@ def add_workers(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '-t', '--timeout', type=wait_s, default=2.0, metavar='SECONDS', help='wait for replies (default 2)'
     )
+
+
+def no_such_worker(others: Sequence[str]) -> Trouble:
+    """Say that --worker means nobody who replies, and whom it could mean."""
+    known = f'known: {", ".join(others)}' if others else 'none has registered'
+    return Trouble('no worker of that name replied', known, exit_status=NO_WORKER)
 
 
 def wait_s(text: str) -> float:
@@ -62,8 +68,7 @@ class Answers:
         """Judge silence and refusals."""
         found = [Trouble(f'{r["worker"]}: {r["refused"]}', 'nothing was changed there') for r in self.refused]
         if not self.asked.replies and not self.known and self.others:
-            known = f'known: {", ".join(self.others)}'
-            return [Trouble('no worker of that name replied', known, exit_status=NO_WORKER)]
+            return [no_such_worker(self.others)]
         if not self.asked.replies:
             return [NOBODY_REPLIED]
         if self.silent:
@@ -115,6 +120,8 @@ async def read_living_fleet(
     )
     if fleet is None or live is None:
         return None
+    if options.workers and not live and is_alive(fleet):
+        troubles.append(no_such_worker([worker['worker'] for worker in fleet['workers']]))
     return fleet | {'workers': as_documents(live)}
 
 

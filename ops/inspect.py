@@ -10,11 +10,12 @@ from typing import Any
 from arq.connections import ArqRedis
 
 from db import reports
+from fleet.control import choose
 from fleet.queues import EMAIL_JOBS, find_queues, read_deferred, read_running
 from fleet.results import read_job
 from mail.outcome import Outcome
 from ops.answer import NOBODY_REPLIED, USAGE, Answer, Document, Trouble, TroubleError
-from ops.arguments import add_json, add_limit
+from ops.arguments import MAX_ROWS, add_json, add_limit
 from ops.asking import add_workers, ask_workers, read_living_fleet
 from ops.connect import Connections, attempt
 from ops.inspect_tables import render
@@ -48,19 +49,35 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_json(parser)
 
 
-async def run(connections: Connections, options: argparse.Namespace) -> Answer:
-    """Ask the fleet and, at the same time, what the word is about."""
+def check(options: argparse.Namespace) -> None:
+    """Refuse words that have no meaning here, or not with these options.
+
+    Raises:
+        TroubleError: says what to use instead.
+    """
     what = options.what
     if what in INSTEAD:
         raise TroubleError(Trouble(f'there is no {what} here', INSTEAD[what], exit_status=USAGE))
     if bool(options.jobs) != (what == 'query_task'):
         remedy = '`python -m ops inspect query_task JOB ...`'
         raise TroubleError(Trouble('ids of jobs belong to query_task', remedy, exit_status=USAGE))
+    if options.workers and what in OF_NO_WORKER:
+        remedy = f'leave out --worker: {OF_NO_WORKER[what]}'
+        raise TroubleError(Trouble(f'{what} is of no worker', remedy, exit_status=USAGE))
+
+
+async def run(connections: Connections, options: argparse.Namespace) -> Answer:
+    """Ask the fleet and, at the same time, what the word is about."""
+    check(options)
+    what = options.what
     troubles: list[Trouble] = []
     fleet, document = await asyncio.gather(
         read_living(connections, options, troubles), READERS[what](connections, options, troubles)
     )
     if fleet:
+        if options.workers and what == 'active_queues':
+            own = {worker['queue'] for worker in fleet['workers']}
+            fleet['queues'] = [queue for queue in fleet['queues'] if queue['name'] in own]
         if not is_alive(fleet):
             troubles.append(NOBODY_REPLIED)
         elif what == 'active_queues':
@@ -68,7 +85,17 @@ async def run(connections: Connections, options: argparse.Namespace) -> Answer:
     document = {'inspect': what} | (fleet or {'workers': None, 'queues': None}) | document
     if what in JOINS:
         JOINS[what](document)
+    if options.workers and what in LISTED_BY_WORKER:
+        for part in LISTED_BY_WORKER[what]:
+            rows = document[part]
+            document[part] = rows and of_workers(rows, options.workers)[: options.limit]
     return Answer(document, list(dict.fromkeys(troubles)))
+
+
+def of_workers(rows: list[Document], patterns: list[str]) -> list[Document]:
+    """Leave the rows whose worker is meant by --worker."""
+    meant = choose(patterns, [row['worker'] for row in rows if row['worker'] is not None])
+    return [row for row in rows if row['worker'] in meant]
 
 
 async def read_living(
@@ -102,8 +129,9 @@ async def _replies(
 
 async def read_active(connections: Connections, options: argparse.Namespace, troubles: list[Trouble]) -> Document:
     """Return the e-mails being sent, and the jobs that are running."""
+    limit = MAX_ROWS if options.workers else options.limit  # theirs may be the last
     emails, jobs = await asyncio.gather(
-        attempt(connections.ask_postgres(partial(reports.read_active, limit=options.limit)), troubles),
+        attempt(connections.ask_postgres(partial(reports.read_active, limit=limit)), troubles),
         attempt(connections.ask_redis(read_running), troubles),
     )
     return {'emails': emails, 'jobs': None if jobs is None else [asdict(job) for job in jobs]}
@@ -180,11 +208,13 @@ def join_query(document: Document) -> None:
         document['jobs'] = _with_workers(document)
 
 
-async def read_stats(connections: Connections, _: argparse.Namespace, troubles: list[Trouble]) -> Document:
+async def read_stats(connections: Connections, options: argparse.Namespace, troubles: list[Trouble]) -> Document:
     """Return counts and rates of attempts over the last hour and day, in all and by worker."""
     counts = await attempt(connections.ask_postgres(reports.count_attempts), troubles)
     if counts is None:
         return {'hour': None, 'day': None, 'by_worker': None}
+    if options.workers:
+        counts = of_workers(counts, options.workers)
     names = dict.fromkeys(row['worker'] for row in counts)
     return {
         'hour': rates(counts, 'hour'),
@@ -238,6 +268,11 @@ READERS: dict[str, Reader] = {
     'query_task': read_query,
 }
 ASKED_THEMSELVES = frozenset({'ping', 'conf'})
+OF_NO_WORKER = {
+    'scheduled': 'any worker takes mail whose time has come',
+    'query_task': 'a job is found wherever it is',
+}
+LISTED_BY_WORKER = {'active': ('emails', 'jobs'), 'reserved': ('jobs',)}
 JOINS: dict[str, Callable[[Document], None]] = {
     'active': join_active,
     'reserved': join_reserved,

@@ -1,5 +1,6 @@
 import json
 
+import pytest
 from arq.constants import in_progress_key_prefix, job_key_prefix
 
 from fleet.registry import RECORD_PREFIX, WORKERS_KEY
@@ -147,3 +148,38 @@ async def test_inspect_with_redis_away_ends_with_1_and_says_so_once(env, pool):
     assert 'Scheduled e-mails (1 of 1)' in rendered('inspect', given)
     (trouble,) = given.troubles
     assert trouble.line.startswith(f'Redis at 127.0.0.1:{port}/1: does not answer: ')
+
+
+@pytest.mark.parametrize('word', ['active', 'reserved', 'stats'])
+async def test_inspect_of_one_worker_leaves_out_the_others(env, pool, redis, word):
+    await register(redis)
+    other = RECORD | {'worker': 'mail-8@host:1', 'emails': [], 'jobs': [{'job_id': 'theirs', 'started_at': 1.0}]}
+    await redis.set(RECORD_PREFIX + other['worker'], json.dumps(other), px=60_000)
+    await redis.zadd(WORKERS_KEY, {other['worker']: 1})
+    for worker in (RECORD['worker'], other['worker']):
+        email_id = await insert(pool, status='sending', claimed_by=worker)
+        await pool.execute(
+            'INSERT INTO email_attempts (email_id, started_at, attempt, worker, outcome, phase) '
+            "VALUES ($1, now(), 1, $2, 'accepted', 'replied')",
+            email_id, worker,
+        )  # fmt: skip
+    await redis.enqueue_job('send_email', 42, _job_id='theirs')
+    await redis.psetex(in_progress_key_prefix + 'theirs', 30000, b'1')
+    part = {'active': 'emails', 'reserved': 'jobs', 'stats': 'by_worker'}[word]
+    one = await run(env, 'inspect', word, '-d', 'mail-8@*', '-t', '0.1')
+    assert [row['worker'] for row in one.document[part]] == ['mail-8@host:1']
+    assert [worker['worker'] for worker in one.document['workers']] == ['mail-8@host:1']
+    assert one.exit_status == 0
+    if word == 'stats':
+        assert one.document['hour']['attempts'] == 1
+    for name in ('nobody', 'no*'):
+        none = await run(env, 'inspect', word, '-d', name, '-t', '0.1')
+        assert (none.exit_status, none.document[part]) == (69, [])
+        assert [trouble.what for trouble in none.troubles] == ['no worker of that name replied']
+        assert 'mail-7@host:42' in none.troubles[0].remedy
+
+
+async def test_inspect_refuses_a_worker_where_it_means_nothing(env, redis):
+    for words in (('scheduled',), ('query_task', 'a')):
+        given = await run(env, 'inspect', *words, '-d', 'mail-7@*')
+        assert (given.exit_status, given.troubles[0].what) == (2, f'{words[0]} is of no worker')

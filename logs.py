@@ -73,17 +73,22 @@ class _Lines:
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
         self._lines: list[str] = []
+        self._loop: asyncio.AbstractEventLoop | None = None  # the one that will write them
         atexit.register(self._write_out)
 
     def write(self, line: str) -> None:
         self._lines.append(line)
-        if len(self._lines) == 1:
-            try:
-                asyncio.get_running_loop().call_soon(self._write_out)
-            except RuntimeError:  # no loop
-                self._write_out()
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            self._write_out()
+            return
+        if self._loop is not loop:
+            self._loop = loop
+            loop.call_soon(self._write_out)
 
     def _write_out(self) -> None:
+        self._loop = None
         lines, self._lines = self._lines, []
         if lines:
             self._stream.write(''.join(lines))

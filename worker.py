@@ -54,6 +54,7 @@ from settings import Settings, load_settings, worker_identity
 arq.worker.Worker = Dispatcher  # type: ignore[misc]
 
 GC_EVERY_OBJECTS = 20_000
+SETTLE_S = 5.0  # at the end: what PostgreSQL does not take by then, the rescue finds
 WAITING_JOBS = 20  # jobs claimed beyond the e-mails they could send now; they need no place
 
 log = structlog.get_logger()
@@ -139,6 +140,8 @@ async def shutdown(ctx: dict[str, Any]) -> None:
     await asyncio.wait({*sweeping, *runtime.sending}, timeout=max(0.0, ctx['stop_by'] - time.monotonic()))
     await _cancel(sweeping)
     await _cancel(list(runtime.sending))
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(runtime.settle(), SETTLE_S)
     with contextlib.suppress(*DATABASE_DOWN):  # they will find it in their next sweep
         await notify(runtime.pool)  # what we released is due for the others
     await _cancel(holding)

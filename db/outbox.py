@@ -97,7 +97,10 @@ async def queue_email(
         organization_id=organization_id,
         idempotency_key=idempotency_key,
     )
-    email_id: int = await conn.fetchval(QUEUE_SQL, *row)
+    try:
+        email_id: int = await conn.fetchval(QUEUE_SQL, *row)
+    except asyncpg.DataError as error:  # template_id, user_id or organization_id is not of its column's type
+        raise InvalidEmailError(str(error)) from error
     if notify:
         await wakeups.notify(conn)
     return email_id
@@ -125,9 +128,14 @@ async def queue_emails(
             rows.append(_checked(**email))
         except InvalidEmailError as error:
             raise InvalidEmailError(f'e-mail {place}: {error}') from error
+        except TypeError as error:  # an argument that is unknown or missing
+            raise InvalidEmailError(f'e-mail {place}: {str(error).removeprefix("_checked() ")}') from error
     if not rows:
         return []
-    ids = [row['id'] for row in await conn.fetchmany(QUEUE_SQL, rows)]
+    try:
+        ids = [row['id'] for row in await conn.fetchmany(QUEUE_SQL, rows)]
+    except asyncpg.DataError as error:
+        raise InvalidEmailError(str(error)) from error
     if notify:
         await wakeups.notify(conn)
     return ids
@@ -154,16 +162,22 @@ def _checked(
     idempotency_key: str | None = None,
 ) -> tuple[Any, ...]:
     """Return the parameters of QUEUE_SQL."""
+    texts = {'recipient': recipient, 'priority': priority, 'subject': subject or '', 'body_text': body_text or ''}
+    for name, text in (texts | {'body_html': body_html or ''}).items():
+        if not isinstance(text, str):
+            raise InvalidEmailError(f'{name}: must be text, not {type(text).__name__}')
     parse_recipients(recipient)
     _check_parts(subject, body_text, body_html, template_id)
     check_headers(headers or {})
     if priority not in PRIORITIES:
         raise InvalidEmailError(f'priority: {priority!r} is none of {", ".join(PRIORITIES)}')
-    if not 1 <= max_attempts <= 100:
-        raise InvalidEmailError(f'max_attempts: {max_attempts} is not between 1 and 100')
+    if type(max_attempts) is not int or not 1 <= max_attempts <= 100:
+        raise InvalidEmailError(f'max_attempts: {max_attempts!r} is not a number between 1 and 100')
     _check_times(send_at, expires_at, expiry_hours)
     for name, value in (('email_type', email_type), ('idempotency_key', idempotency_key), ('content_id', content_id)):
         if value is not None:
+            if not isinstance(value, str):
+                raise InvalidEmailError(f'{name}: must be text, not {type(value).__name__}')
             refuse_control_characters(name, value)
             if not 0 < len(value) <= 255:
                 raise InvalidEmailError(f'{name}: {len(value)} characters, must be 1 to 255')
@@ -214,8 +228,10 @@ def _check_text(name: str, text: str) -> None:
 
 def _check_times(send_at: datetime | None, expires_at: datetime | None, expiry_hours: float) -> None:
     for name, moment in (('send_at', send_at), ('expires_at', expires_at)):
-        if moment is not None and moment.tzinfo is None:
+        if moment is not None and (not isinstance(moment, datetime) or moment.tzinfo is None):
             raise InvalidEmailError(f'{name}: must be an aware datetime, with a time zone')
+    if not isinstance(expiry_hours, int | float):
+        raise InvalidEmailError(f'expiry_hours: must be a number, not {type(expiry_hours).__name__}')
     if not (math.isfinite(expiry_hours) and 0 < expiry_hours <= timedelta(days=3650) / timedelta(hours=1)):
         raise InvalidEmailError(f'expiry_hours: {expiry_hours} is not between 0 and ten years')
     if expires_at is not None:

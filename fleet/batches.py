@@ -64,6 +64,11 @@ class Batcher(Generic[Item, Answer]):
             loop.call_soon(loop.call_soon, self._start)
         return future
 
+    async def settle(self) -> None:
+        """Wait until no call is under way."""
+        while self._running:
+            await asyncio.wait(self._running)
+
     def _start(self) -> None:
         self._scheduled = False
         while self._waiting and self._slots:

@@ -32,7 +32,7 @@ while #jobs < room and offset < 100000 do
             local try = redis.pcall('INCR', ARGV[5] .. id)
             if type(try) == 'table' then try = 1 end
             redis.call('EXPIRE', ARGV[5] .. id, ARGV[7])
-            local aborted = ARGV[8] == '1' and redis.call('ZREM', ARGV[9], id) or 0
+            local aborted = ARGV[8] == '1' and redis.pcall('ZREM', ARGV[9], id) == 1 and 1 or 0
             table.insert(jobs, {id, page[i + 1], body, size, try, aborted})
         end
     end

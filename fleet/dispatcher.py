@@ -150,6 +150,7 @@ class Dispatcher(JobRunner):
         if self.burst and self.max_burst_jobs >= 0:
             room = min(room, self.max_burst_jobs - self._jobs_started())
         if room < 1:
+            self._next_due_ms, self._more = math.inf, True  # a job that ends makes us look again
             return
         claims = await claim_jobs(
             self.pool, self.queue_name, room, lock_s=IN_PROGRESS_S, aborts=bool(self.allow_abort_jobs)

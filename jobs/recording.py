@@ -27,7 +27,6 @@ async def record_to_the_end(runtime: Runtime, result: Result) -> None:
     try:
         # Nearly always that is all; what follows needs a task, which costs as much as rendering an e-mail.
         if await asyncio.shield(first) is True:
-            runtime.leases.drop(result.claim)
             return
     except DATABASE_DOWN:
         pass  # record_result waits for it
@@ -60,29 +59,25 @@ async def record_result(runtime: Runtime, result: Result, first: asyncio.Future[
     Raises:
         LeaseLost: the claim is no longer ours.
     """
-    claim = result.claim
     tries = 0
-    try:
-        while True:
-            tries += 1
-            try:
-                recorded = await (first if tries == 1 else runtime.record(result))
-                if isinstance(recorded, Exception):
-                    raise recorded
-                # A try whose answer was lost may have been committed all the same.
-                if recorded or (tries > 1 and await is_recorded(runtime.pool, result)):
-                    return
-                break
-            except DATABASE_DOWN as error:
-                log.warning(
-                    'result waits for PostgreSQL',
-                    outcome=result.delivery.outcome,
-                    error=str(error) or type(error).__name__,
-                )
-                await asyncio.sleep(RECORD_RETRY_S)
-    finally:
-        runtime.leases.drop(claim)
-    raise LeaseLost(f'e-mail {claim.email.id} was taken over before its result was recorded')
+    while True:
+        tries += 1
+        try:
+            recorded = await (first if tries == 1 else runtime.record(result))
+            if isinstance(recorded, Exception):
+                raise recorded
+            # A try whose answer was lost may have been committed all the same.
+            if recorded or (tries > 1 and await is_recorded(runtime.pool, result)):
+                return
+            break
+        except DATABASE_DOWN as error:
+            log.warning(
+                'result waits for PostgreSQL',
+                outcome=result.delivery.outcome,
+                error=str(error) or type(error).__name__,
+            )
+            await asyncio.sleep(RECORD_RETRY_S)
+    raise LeaseLost(f'e-mail {result.claim.email.id} was taken over before its result was recorded')
 
 
 def log_attempt(runtime: Runtime, result: Result) -> None:

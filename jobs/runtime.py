@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -59,6 +59,7 @@ class Runtime:
     sweep_wanted: asyncio.Event  # set when something may be due that no job will wake us for
     redis_clock: RedisClock
     sending: set[asyncio.Task[Any]] = field(default_factory=set)  # attempts that a sweep started
+    releasing: set[asyncio.Task[Any]] = field(default_factory=set)  # claims that are being given back
     suspects_wanted: asyncio.Event = field(default_factory=asyncio.Event)
     outcomes: Counter[str] = field(default_factory=Counter)  # totals since the start, by outcome
     # How far each attempt has come, by its claim's key, for whoever asks what this worker is doing.
@@ -88,6 +89,12 @@ class Runtime:
         """Claim one e-mail, together with all others that are asked for now; None when it cannot be claimed."""
         return self._claim_in_turn(email_id) if self.rate.per_s else self._claim_batched(email_id)
 
+    async def settle(self) -> None:
+        """Wait until no claim is under way that nobody would send, and all such are given back."""
+        await self._claim_batched.settle()
+        while self.releasing:
+            await asyncio.wait(self.releasing)
+
     async def _claim_in_turn(self, email_id: int) -> Claim | None:
         await self.rate.turn()
         return await self._claim_batched(email_id)
@@ -97,10 +104,7 @@ class Runtime:
         if self.switches.claims_paused:
             return []
         since = time.monotonic()
-        claimed = await claims.claim_due(self.pool, limit, **self._claimant())
-        self.rate.spend(len(claimed))
-        self._hold(claimed, since)
-        return claimed
+        return await self._take(claims.claim_due(self.pool, limit, **self._claimant()), since)
 
     async def claim_suspects(self, lost_attempts: int, limit: int) -> list[Claim]:
         """Claim e-mails whose last workers were lost; see db.claims.claim_suspects."""
@@ -108,7 +112,17 @@ class Runtime:
         if self.switches.claims_paused or not limit:
             return []
         since = time.monotonic()
-        claimed = await claims.claim_suspects(self.pool, lost_attempts, limit, **self._claimant())
+        return await self._take(claims.claim_suspects(self.pool, lost_attempts, limit, **self._claimant()), since)
+
+    async def _take(self, claiming: Coroutine[Any, Any, list[Claim]], since: float) -> list[Claim]:
+        """Wait for claims; when cancelled meanwhile, give back what they bring."""
+        fetching = asyncio.ensure_future(claiming)
+        try:
+            claimed = await asyncio.shield(fetching)
+        except asyncio.CancelledError:
+            for claim in await fetching:
+                self._release(claim.email.id, claim)
+            raise
         self.rate.spend(len(claimed))
         self._hold(claimed, since)
         return claimed
@@ -141,8 +155,8 @@ class Runtime:
             result = Result(claim, delivery, Decision(Status.PENDING, 0.0, counts=False), 0.0)
             releasing = asyncio.create_task(self.record(result))
             releasing.add_done_callback(lambda _: self.leases.drop(claim))
-            self.sending.add(releasing)
-            releasing.add_done_callback(self.sending.discard)
+            self.releasing.add(releasing)
+            releasing.add_done_callback(self.releasing.discard)
 
     def _hold(self, claimed: Sequence[Claim], since: float) -> None:
         self.leases.hold(claimed, since)

@@ -26,6 +26,7 @@ log = structlog.get_logger()
 
 CONTENT_RETRY_S = 15.0  # MongoDB away: long enough not to spin, short enough for a password reset
 DATABASE_RETRY_S = 2
+OTHERS_RETRY_S = 0.05  # not 0: only a change of its time makes the others hear of a job
 RENDER_IN_THREAD_BYTES = 256 * 1024  # base64 of more than this would hold up every other e-mail
 
 
@@ -42,6 +43,8 @@ async def send_email(ctx: dict[str, Any], email_id: int) -> JobResult:
         log.warning('send_email refused', argument=repr(email_id)[:80])
         return not_claimable(email_id, None, 'the id must be a positive integer')
     async with runtime.places:
+        if runtime.stopping.is_set():  # it waited for a place too long: somebody else's
+            raise Retry(defer=OTHERS_RETRY_S)
         try:
             relay_wait_s = runtime.relays.unavailable_for_s()
             claim = None if relay_wait_s else await runtime.claim_one(email_id)
@@ -67,11 +70,12 @@ async def send_claimed(runtime: Runtime, claim: Claim) -> JobResult:
         result = Result(claim, delivery, decision, time.monotonic() - started)
         await record_to_the_end(runtime, result)
     except LeaseLost as lost:
-        runtime.leases.drop(claim)
         runtime.outcomes['lease-lost'] += 1
         log.warning('lease lost', reason=str(lost))
         return {'email_id': email.id, 'status': 'lease-lost', 'attempts': claim.attempt}
     finally:
+        # Whatever happened: a claim that nobody works on must not be renewed.
+        runtime.leases.drop(claim)
         del runtime.under_way[claim.key]
     log_attempt(runtime, result)
     if (task := asyncio.current_task()) is not None and task.cancelling():

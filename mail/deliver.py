@@ -66,8 +66,9 @@ class _Attempt:
         except RelayGoneError as error:
             delivery = Delivery(Outcome.DEFERRED, progress.phase, relay.name, None, f'{relay.name}: {error}')
         else:
-            relay.recovered()
             delivery = self._sum_up(answers, relay.name, progress.phase)
+            if delivery.outcome is not Outcome.UNCERTAIN and progress.phase is not Phase.CONNECT:  # it did reply
+                relay.recovered()
         if delivery.outcome in (Outcome.DEFERRED, Outcome.RELEASED):
             self.failures.append(delivery)
         return delivery

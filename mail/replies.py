@@ -1,6 +1,7 @@
 """A relay's replies out of the bytes of its connection (RFC 5321, 4.2.1)."""
 
 import functools
+from collections.abc import Iterator
 
 from mail.outcome import Reply
 
@@ -24,25 +25,25 @@ class ReplyReader:
         """Whether everything that came so far belongs to a whole reply."""
         return not (self._rest or self._lines)
 
-    def feed(self, data: bytes) -> list[Reply]:
-        """Return the replies that are complete with this data, in their order.
+    def feed(self, data: bytes) -> Iterator[Reply]:
+        """Yield the replies that are complete with this data, in their order.
 
         Raises:
-            RelayGoneError: this is no SMTP, or a reply without end.
+            RelayGoneError: what follows them is no SMTP, or a reply without end.
         """
-        replies = []
-        *lines, self._rest = (self._rest + data).split(b'\n')
-        for line in lines:
+        self._rest += data
+        while (end := self._rest.find(b'\n')) >= 0:
+            line, self._rest = self._rest[:end], self._rest[end + 1 :]
             code, dash = line[:CODE_CHARS], line[CODE_CHARS : CODE_CHARS + 1]
             if not (len(code) == CODE_CHARS and code.isdigit() and dash in b' -\r'):
                 raise RelayGoneError(f'not an SMTP reply: {line[:80].decode("utf-8", "replace")!r}')
             self._lines.append(line)
             if dash != b'-':
-                replies.append(_reply(b'\n'.join(self._lines)))
+                reply = _reply(b'\n'.join(self._lines))
                 self._lines.clear()
+                yield reply
         if len(self._rest) + sum(map(len, self._lines)) > MAX_REPLY_BYTES:
             raise RelayGoneError(f'an SMTP reply of more than {MAX_REPLY_BYTES} bytes')
-        return replies
 
 
 @functools.lru_cache(maxsize=64)  # relays say the same to every e-mail, but for the last reply

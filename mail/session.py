@@ -96,6 +96,9 @@ class Session(asyncio.Protocol):
 
     def _may_begin(self, transaction: Transaction) -> bool:
         transaction.fresh = self.messages == 0
+        if not self.is_open:
+            transaction.lost(self._lost or RelayGoneError('the connection is closed'))
+            return False
         if 0 < self.size_limit_bytes < len(transaction.message):
             transaction.too_large(self.size_limit_bytes)
             return False
@@ -162,6 +165,8 @@ class Session(asyncio.Protocol):
                 self._sent += 1
             case Step.GO_ON:
                 pass
+            case Step.SEND_BODY if not self._reader.is_between_replies:
+                raise RelayGoneError('the relay answered before it had the body')
             case Step.SEND_BODY:
                 self._send_body(transaction)
             case Step.DONE:
@@ -229,6 +234,9 @@ class Session(asyncio.Protocol):
         self._end_body(transaction, body[last:])
 
     def _end_body(self, transaction: Transaction, data: bytes) -> None:
+        if not self.is_open:
+            self._fail(RelayGoneError('the relay closed the connection'))
+            return
         following = self._next_waiting(self) if self._pipelining else None
         if following is not None and self._may_begin(following):
             self._next = following

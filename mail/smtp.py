@@ -33,7 +33,7 @@ class Relay:
         self._opening: set[asyncio.Task[None]] = set()  # connections for those who wait
         self._failures = 0
         self._cool_until = 0.0
-        self._probing = False
+        self._probes = 0  # e-mails that are trying whether the relay is well again
         self.last_error: str | None = None
 
     @property
@@ -46,7 +46,7 @@ class Relay:
         left = self._cool_until - time.monotonic()
         if left > 0:
             return left
-        return PROBE_WAIT_S if self._probing else 0.0
+        return PROBE_WAIT_S if self._probes else 0.0
 
     def cool_down(self, reason: str) -> None:
         """Leave the relay alone for a while, longer after each failure in a row."""
@@ -71,7 +71,7 @@ class Relay:
         """Carry a transaction over a kept connection, over a new one, or over the next that is free.
 
         Args:
-            fresh: Whether only a new connection will do.
+            fresh: Rather not over a kept connection: one was stale.
 
         Raises:
             RelayError: no connection; RelayRefusedError when the relay sends us away.
@@ -79,10 +79,10 @@ class Relay:
             Whatever transaction.progress.before_data raises.
         """
         probe = self._failures > 0
-        self._probing = self._probing or probe
+        self._probes += probe
         try:
             session = None if fresh else self._take_idle()
-            if session is None and (fresh or transaction.progress.urgent or self._has_room()):
+            if session is None and (transaction.progress.urgent or self._has_room()):
                 session = await self._connect()
             if session is None:
                 self._waiting.append(transaction)
@@ -91,11 +91,13 @@ class Relay:
                 self._on_free(session)  # when the transaction was over at once
             return await transaction.done
         except asyncio.CancelledError:
+            done = transaction.done
+            if done.done() and not done.cancelled() and done.exception() is None:
+                return done.result()  # cancelled in the moment the relay answered: what it said must be recorded
             self._withdraw(transaction)
             raise
         finally:
-            if probe:
-                self._probing = False
+            self._probes -= probe
 
     async def greet(self) -> None:
         """Connect and log in, on a connection that is kept for the next e-mail.
@@ -116,6 +118,9 @@ class Relay:
     def _has_room(self) -> bool:
         return len(self._sessions) + self._connecting + len(self._opening) < self.options.max_connections
 
+    def _has_too_many(self) -> bool:
+        return len(self._sessions) > self.options.max_connections  # after urgent ones
+
     def _withdraw(self, transaction: Transaction) -> None:
         transaction.done.cancel()
         for session in list(self._sessions):
@@ -124,6 +129,7 @@ class Relay:
             self._waiting.clear()
             for opening in self._opening:
                 opening.cancel()
+        self._open_for_waiting()
 
     def _next_waiting(self, session: Session) -> Transaction | None:
         """Return who is to be carried next, if this session may carry more."""
@@ -138,7 +144,7 @@ class Relay:
         """Give a free connection its next transaction, or keep it; replace one that is gone if anybody waits."""
         while session.is_free and (transaction := self._next_waiting(session)) is not None:
             session.begin(transaction)
-        if session.is_free and session.messages < MAX_MESSAGES_PER_CONNECTION:
+        if session.is_free and session.messages < MAX_MESSAGES_PER_CONNECTION and not self._has_too_many():
             session.idle_since = time.monotonic()
             self._idle.append(session)
             return
@@ -157,7 +163,11 @@ class Relay:
         while len(self._opening) < len(self._waiting) and self._has_room():
             opening = asyncio.get_running_loop().create_task(self._open_one())
             self._opening.add(opening)
-            opening.add_done_callback(self._opening.discard)
+            opening.add_done_callback(self._opened)
+
+    def _opened(self, opening: asyncio.Task[None]) -> None:
+        self._opening.discard(opening)
+        self._open_for_waiting()
 
     async def _open_one(self) -> None:
         with contextlib.suppress(RelayError):  # those who wait have been told
@@ -174,6 +184,8 @@ class Relay:
         """Open a connection. When that fails the relay cools down, and nobody waits for it any longer."""
         try:
             session = await dial(self.options, self._on_free, self._next_waiting)
+            if not session.is_open:
+                raise RelayError(f'{self.name} closed the connection after the greeting')  # noqa: TRY301 - as dial would
         except RelayError as error:
             if _is_cancelled():
                 raise asyncio.CancelledError from None

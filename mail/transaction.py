@@ -55,7 +55,7 @@ class Progress:
     @property
     def reached_data_end(self) -> bool:
         """Whether the relay may have the whole message while we do not know its answer."""
-        return self.phase is Phase.BODY_SENT
+        return self.phase in (Phase.BODY_SENT, Phase.REPLIED)
 
 
 class Step(Enum):
@@ -116,7 +116,7 @@ class Transaction:
         index, data = self.answered, len(self.commands) - 1
         self.answered += 1
         if index > data:
-            self.progress.phase = Phase.REPLIED
+            return self._take_verdict(reply)
         if self._withdrawn:
             return self._rest(reply, is_last=index == data)
         if reply.code == 421:
@@ -125,10 +125,7 @@ class Transaction:
             return self._take_mail(reply, all_sent=all_sent)
         if index < data:
             return self._take_rcpt(reply, self.recipients[index - 1], all_sent=all_sent, is_last=index == data - 1)
-        if index == data:
-            return self._take_data(reply)
-        self._answer_accepted(classify(reply), reply)
-        return Step.DONE
+        return self._take_data(reply)
 
     def _take_mail(self, reply: Reply, *, all_sent: bool) -> Step:
         if reply.code in AUTH_CODES:
@@ -154,6 +151,18 @@ class Transaction:
         outcome = classify(reply)
         self._answer_accepted(Outcome.DEFERRED if outcome is Outcome.ACCEPTED else outcome, reply)
         return Step.RESET
+
+    def _take_verdict(self, reply: Reply) -> Step:
+        early = self.progress.phase is not Phase.BODY_SENT
+        self.progress.phase = Phase.REPLIED
+        if reply.code == 421:
+            return self.fail(RelayRefusedError(f'{self.relay_name} sends us away: {reply}', reply))
+        outcome = classify(reply)
+        if early:  # it has only a part of the body, and takes what follows for the rest of it
+            self._answer_accepted(Outcome.DEFERRED if outcome is Outcome.ACCEPTED else outcome, reply)
+            return Step.CLOSE
+        self._answer_accepted(outcome, reply)
+        return Step.DONE
 
     def _withdraw(self, *, all_sent: bool) -> Step:
         """Nobody is left to send to. What the answer is stands; the connection is to be brought back to its start."""

@@ -1,5 +1,5 @@
 -- Addresses that get no mail: they bounced, complained, or asked for it.
--- depends: 0001_outbox
+-- depends: 0002_switches
 
 -- migrate: apply
 -- An address as it stands in the envelope, in lower case, or '@example.com' for a whole domain.

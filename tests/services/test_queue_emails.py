@@ -70,3 +70,11 @@ async def test_many_are_queued_with_one_wake_up_that_has_them_sent(pool, inbox, 
 async def test_none_is_fine_and_wakes_nobody(pool):
     async with pool.acquire() as conn:
         assert await queue_emails(conn, []) == []
+
+
+async def test_template_id_of_another_type_is_named(pool):
+    async with pool.acquire() as conn:
+        with pytest.raises(InvalidEmailError, match='nope'):
+            await queue_emails(conn, [{'recipient': 'a@example.com', 'template_id': 'nope'}])
+        with pytest.raises(InvalidEmailError, match='nope'):
+            await queue_email(conn, recipient='a@example.com', template_id='nope')

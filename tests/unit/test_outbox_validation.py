@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from db.outbox import MAX_BODY_BYTES, MAX_DATA_BYTES, QUEUE_SQL, queue_email
+from db.outbox import MAX_BODY_BYTES, MAX_DATA_BYTES, QUEUE_SQL, queue_email, queue_emails
 from mail.envelope import MAX_SUBJECT_CHARS, Content, Email, InvalidEmailError
 from mail.render import Sender, render
 
@@ -201,3 +201,22 @@ async def test_what_is_queued_can_be_rendered(conn: Connection, place: str, odd:
     recipient, subject, body_text, body_html, _, _, _, headers, *_ = conn.values
     email = Email(1, recipient, subject, body_text, body_html, headers=headers, message_id='<1@example.com>')
     assert render(email, Content(), Sender('shop@example.com'), 10_000_000).message
+
+
+@pytest.mark.parametrize(
+    ('name', 'value'),
+    [
+        ('recipient', None), ('recipient', ['a@example.com']), ('subject', 5), ('body_text', b'bytes'), ('priority', 1),
+        ('email_type', 7), ('max_attempts', '5'), ('send_at', 'tomorrow'), ('expires_at', 5), ('expiry_hours', '24'),
+    ],
+)  # fmt: skip
+async def test_value_of_another_type_is_named(conn: Connection, name: str, value: Any) -> None:
+    with pytest.raises(InvalidEmailError, match=name):
+        await queue(conn, **{name: value})
+    assert not conn.sql
+
+
+async def test_unknown_and_missing_arguments_of_one_of_many_name_its_place(conn: Connection) -> None:
+    for email, what in (({**VALID, 'subjet': 'x'}, 'subjet'), ({'subject': 'x', 'body_text': 'y'}, 'recipient')):
+        with pytest.raises(InvalidEmailError, match=f'e-mail 1: .*{what}'):
+            await queue_emails(conn, [VALID, email])  # type: ignore[arg-type]

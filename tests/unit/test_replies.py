@@ -33,9 +33,9 @@ def test_replies_are_read_whole_in_their_order_in_whatever_pieces_they_come(data
 
 def test_incomplete_reply_is_kept() -> None:
     reader = ReplyReader()
-    assert reader.feed(b'250 one\r\n354 th') == [Reply(250, 'one')]
+    assert list(reader.feed(b'250 one\r\n354 th')) == [Reply(250, 'one')]
     assert not reader.is_between_replies
-    assert reader.feed(b'ree\r\n') == [Reply(354, 'three')]
+    assert list(reader.feed(b'ree\r\n')) == [Reply(354, 'three')]
 
 
 @pytest.mark.parametrize(
@@ -54,4 +54,4 @@ def test_incomplete_reply_is_kept() -> None:
 )
 def test_what_is_no_reply_is_refused(data: bytes) -> None:
     with pytest.raises(RelayGoneError):
-        ReplyReader().feed(data)
+        list(ReplyReader().feed(data))

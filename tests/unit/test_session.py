@@ -152,7 +152,9 @@ async def test_refused_body_says_nothing_about_the_next_e_mail(open_session: Ope
     session, anna, bob = open_session(), transaction(), transaction('bob@example.com')
     session.begin(anna)
     pool.waiting.append(bob)
-    session.data_received(ENVELOPE_REPLIES + b'554 spam\r\n' + ENVELOPE_REPLIES + b'250 queued\r\n')
+    session.data_received(ENVELOPE_REPLIES)
+    session.data_received(b'554 spam\r\n' + ENVELOPE_REPLIES)
+    session.data_received(b'250 queued\r\n')
     assert [outcome for outcome, _ in (await anna.done).values()] == [Outcome.REJECTED]
     assert [outcome for outcome, _ in (await bob.done).values()] == [Outcome.ACCEPTED]
 
@@ -214,7 +216,8 @@ async def test_lost_lease_of_the_next_e_mail_keeps_its_envelope_here(
     bob.progress.before_data = lost
     session.begin(anna)
     pool.waiting.append(bob)
-    session.data_received(ENVELOPE_REPLIES + b'250 queued\r\n')
+    session.data_received(ENVELOPE_REPLIES)
+    session.data_received(b'250 queued\r\n')
     assert anna.done.result()
     with pytest.raises(LookupError):
         await bob.done
@@ -299,6 +302,43 @@ async def test_large_body_goes_in_pieces_that_wait_for_room(open_session: Open, 
     assert b''.join(transport.written[1:]) == anna.message + b'.\r\n'
     session.data_received(b'250 queued\r\n')
     assert anna.done.done()
+
+
+async def test_relay_that_answers_before_it_has_the_body_gets_none(open_session: Open, transport: Transport) -> None:
+    session, anna = open_session(), transaction()
+    session.begin(anna)
+    session.data_received(ENVELOPE_REPLIES + b'250 queued\r\n')
+    with pytest.raises(RelayGoneError, match='before it had the body'):
+        await anna.done
+    assert (len(transport.written), transport.ended) == (1, 'aborted')
+
+
+@pytest.mark.parametrize(
+    ('reply', 'outcome'), [(b'552 too much\r\n', Outcome.REJECTED), (b'250 queued\r\n', Outcome.DEFERRED)]
+)
+async def test_verdict_in_the_middle_of_a_body_ends_the_connection(
+    open_session: Open, transport: Transport, pool: Pool, reply: bytes, outcome: Outcome
+) -> None:
+    session, anna = open_session(), transaction(message=b'x' * 70 * 3000 + b'\r\n')
+    session.begin(anna)
+    session.pause_writing()
+    session.data_received(ENVELOPE_REPLIES)
+    await asyncio.sleep(0)
+    session.data_received(reply)
+    assert [found for found, _ in (await anna.done).values()] == [outcome]
+    assert (transport.ended, session.is_free) == ('aborted', False)
+    session.resume_writing()
+    await asyncio.sleep(0)
+    assert [len(data) for data in transport.written[1:]] == [BODY_CHUNK_BYTES]
+
+
+async def test_reply_before_nonsense_still_counts(open_session: Open) -> None:
+    session, anna = open_session(), transaction()
+    session.begin(anna)
+    session.data_received(ENVELOPE_REPLIES)
+    session.data_received(b'250 queued\r\nxyz\r\n')
+    assert [outcome for outcome, _ in (await anna.done).values()] == [Outcome.ACCEPTED]
+    assert not session.is_open
 
 
 async def test_close_says_quit(open_session: Open, transport: Transport) -> None:

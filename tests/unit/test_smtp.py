@@ -8,7 +8,7 @@ import pytest
 from mail.connect import RelayOptions, Tls
 from mail.outcome import Outcome
 from mail.smtp import Relay, Relays
-from mail.transaction import RelayError, RelayRefusedError
+from mail.transaction import Progress, RelayError, RelayRefusedError
 from tests.unit.scripted_relay import (
     DROP,
     OFFERS_AUTH,
@@ -257,3 +257,24 @@ def test_available_relays_come_in_the_order_of_preference(clock: Clock) -> None:
     backup.cool_down('gone')
     assert relays.available() == []
     assert relays.unavailable_for_s() == 2
+
+
+async def test_answer_that_comes_together_with_a_cancellation_is_not_lost() -> None:
+    async with ScriptedRelay({'DOT': STALL}) as server:
+        relay, progress = server.relay(), Progress()
+        task = asyncio.create_task(send(relay, progress=progress))
+        await server.until(lambda: server.bodies)
+        (session,) = relay._sessions
+        session.data_received(b'250 queued\r\n')
+        task.cancel()
+        assert (await task).outcome is Outcome.ACCEPTED
+        relay.close_idle(older_than_s=0)
+
+
+async def test_relay_that_closes_after_the_greeting_cools_down_and_nobody_waits_for_it(clock: Clock) -> None:
+    async with ScriptedRelay({'EHLO': ('250 relay.test', DROP)}) as server:
+        relay = server.relay(max_connections=1)
+        async with asyncio.timeout(5):
+            done = await asyncio.gather(*[send(relay) for _ in range(5)])
+        assert {delivery.outcome for delivery in done} <= {Outcome.RELEASED, Outcome.DEFERRED}
+        assert len(server.sessions) <= 10

@@ -1,15 +1,18 @@
 """The relays as the workers see them, and which of them operators have paused."""
 
 import argparse
+from functools import partial
 
+from arq.connections import ArqRedis
 from rich.console import Console
 
 from db.switches import Kind, Switch, read_switches
-from fleet.registry import WorkerRecord
-from ops.answer import Answer, Document, Trouble
+from fleet.registry import WorkerRecord, read_workers
+from ops.answer import NOBODY_REPLIED, Answer, Document, Trouble
 from ops.arguments import add_json
-from ops.asking import add_workers, read_live
+from ops.asking import add_workers, no_such_worker, read_live
 from ops.connect import Connections, attempt
+from ops.live import has_worker
 from ops.output import hide_addresses, length, print_table
 from ops.switching import add_pause, as_rows, render_switch, render_switches, switch
 
@@ -40,7 +43,15 @@ async def run(connections: Connections, options: argparse.Namespace) -> Answer:
     document: Document = {'relays': relays, 'switches': None if switches is None else as_rows(paused)}
     if relays == []:
         document['relays'] = own_relays(connections, paused)
+        troubles += await attempt(connections.ask_redis(partial(_silence, asked=options.workers)), troubles) or []
     return Answer(document, troubles + relay_troubles(document['relays'] or []))
+
+
+async def _silence(redis: ArqRedis, asked: list[str] | None) -> list[Trouble]:
+    known = [worker.worker for worker in await read_workers(redis)]
+    if asked and known:
+        return [no_such_worker(known)]
+    return [] if await has_worker(redis) else [NOBODY_REPLIED]
 
 
 def relays_of(worker: WorkerRecord) -> list[Document]:

@@ -1,7 +1,7 @@
 """Send e-mails again that ended: failed, expired, uncertain, cancelled; by id, or all that fit."""
 
 import argparse
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -12,10 +12,11 @@ from db import reports
 from db import selection as selections
 from db.transitions import ENDED, retry
 from db.wakeups import notify
-from ops.answer import USAGE, Answer, Document, Trouble, TroubleError
+from ops.answer import NO_WORKER, USAGE, Answer, Document, Trouble, TroubleError
 from ops.arguments import add_change, add_json, add_limit, confirmed, email_id
 from ops.call import queue_for
 from ops.connect import Connections, attempt
+from ops.live import has_worker
 from ops.mail_filter import add_filters, described, has_filters, make_selection
 from ops.output import cell, hide_addresses, hide_recipient, print_table
 
@@ -69,7 +70,7 @@ async def retry_ids(connections: Connections, options: argparse.Namespace) -> An
         states = await connections.ask_postgres(partial(reports.read_states, email_ids=ids))
     answer = _answer(ids, states, [i for i in ids if i in changed])
     answer.document['enqueued'] = enqueued
-    answer.troubles += troubles
+    answer.troubles += [*troubles, *await idle_troubles(connections, changed)]
     return answer
 
 
@@ -106,6 +107,7 @@ async def retry_selected(connections: Connections, options: argparse.Namespace) 
     if changed:
         await attempt(connections.ask_postgres(notify), troubles)
     done = {'retried': changed, 'left': max(0, matched - reached), 'passed_over': reached - len(changed)}
+    troubles += await idle_troubles(connections, changed)
     return Answer(document | done, list(dict.fromkeys(troubles)))
 
 
@@ -141,6 +143,17 @@ async def wake(connections: Connections, ids: Sequence[int], troubles: list[Trou
     if enqueued is None:
         await connections.ask_postgres(notify)
     return enqueued or 0
+
+
+async def idle_troubles(connections: Connections, due: Collection[int]) -> list[Trouble]:
+    """Say that mail was made due for nobody. Without Redis nobody knows: workers sweep PostgreSQL all the same."""
+    try:
+        if not due or await connections.ask_redis(has_worker):
+            return []
+    except TroubleError:
+        return []
+    what = f'{counted(len(due))} due, but no worker replied'
+    return [Trouble(what, 'it is sent when one starts: `arq worker.WorkerSettings`', exit_status=NO_WORKER)]
 
 
 async def enqueue(redis: ArqRedis, email_ids: Sequence[int], queue: str) -> int:

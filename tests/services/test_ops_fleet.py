@@ -205,6 +205,15 @@ async def test_relay_ls_shows_health_by_worker_and_a_paused_fleet_is_trouble(env
     assert 'anna' not in given.troubles[0].line + rendered('relay', given)
 
 
+async def test_relay_ls_without_a_worker_shows_our_own_settings_and_ends_with_69(env, pool, redis):
+    given = await run(env, 'relay', 'ls')
+    assert [(r['name'], r['state']) for r in given.document['relays']] == [('primary', 'no worker')]
+    assert (given.exit_status, [trouble.what for trouble in given.troubles]) == (69, ['no worker replied'])
+    await register(redis, A)
+    given = await run(env, 'relay', 'ls', '-d', 'nobody', '-t', '0.1')
+    assert (given.exit_status, given.troubles[0].what) == (69, 'no worker of that name replied')
+
+
 async def test_cron_ls_joins_tables_runs_and_switches(env, pool, redis, fleet):
     await pool.execute(
         'INSERT INTO cron_runs (duty, slot, worker, lease_expires_at, finished_at, outcome, affected) '

@@ -148,6 +148,7 @@ async def test_show_goes_on_without_mongodb_and_redis(env, pool):
 
 
 async def test_retry_makes_ended_mail_due_queues_it_and_says_why_not_the_others(env, pool, redis):
+    await redis.set('arq:queue:health-check', b'1', px=60_000)
     dead = await insert(pool, status='failed', attempts=5, max_attempts=5)
     expired = await insert(pool, status='expired', expires_at=AN_HOUR_AGO)
     sent = await insert(pool, status='sent', sent_at="sql:'2026-01-02T03:04:05Z'")
@@ -207,6 +208,16 @@ async def test_retry_with_redis_away_makes_it_due_and_tells_postgresql(env, pool
         'retry', given
     )
     assert await statuses(pool) == {email_id: 'pending'}
+
+
+async def test_retry_without_a_worker_says_that_nobody_will_send_it_and_ends_with_69(env, pool):
+    await insert(pool, status='cancelled')
+    for words in ((str(await insert(pool, status='failed')),), ('--status', 'cancelled')):
+        given = await run(env, 'retry', *words, '--yes')
+        assert [trouble.what for trouble in given.troubles] == ['1 e-mail due, but no worker replied']
+        assert (given.exit_status, len(given.document['retried'])) == (69, 1)
+        dry = await run(env, 'retry', *words, '--dry-run')
+        assert dry.exit_status != 69
 
 
 async def test_retry_dry_run_changes_nothing(env, pool, redis):

@@ -10,7 +10,7 @@ from ops.answer import Answer, Document
 from ops.arguments import add_json, add_limit
 from ops.connect import Connections
 from ops.mail_filter import add_filters, make_selection
-from ops.output import hide_addresses, hide_recipient, print_table
+from ops.output import hide_addresses, hide_recipient, print_table, reply_code
 
 HELP = 'failed, dead and uncertain e-mails, the newest first'
 
@@ -33,8 +33,12 @@ async def run(connections: Connections, options: argparse.Namespace) -> Answer:
         if not options.show_recipients:
             email['recipient'] = hide_recipient(email['recipient'])
             email['error'] = hide_addresses(email['error'])
-        email['status'] = 'dead' if email['status'] == 'failed' and email['is_final'] else email['status']
     return Answer({'emails': emails})
+
+
+def _state(email: Document) -> str:
+    """Say dead of what failed and is not tried again, as --dead does."""
+    return 'dead' if email['status'] == 'failed' and email['is_final'] else str(email['status'])
 
 
 def render(document: Document, console: Console) -> None:
@@ -44,8 +48,8 @@ def render(document: Document, console: Console) -> None:
         'Failed e-mails',
         ('id', 'recipient', 'type', 'status', 'attempts', 'code', 'next retry', 'error'),
         (
-            (e['id'], e['recipient'], e['email_type'], e['status'], f'{e["attempts"]} of {e["max_attempts"]}',
-             e['enhanced_code'] or e['smtp_code'], e['next_retry_at'], e['error'] or e['dead_reason'])
+            (e['id'], e['recipient'], e['email_type'], _state(e), f'{e["attempts"]} of {e["max_attempts"]}',
+             reply_code(e), e['next_retry_at'], e['error'] or e['dead_reason'])
             for e in document['emails']
         ),
     )  # fmt: skip

@@ -3,7 +3,7 @@
 import json
 import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -83,6 +83,11 @@ def megabytes(size_bytes: int) -> str:
 def percent(rate: float | None) -> str:
     """Return a share of one for people."""
     return '-' if rate is None else f'{rate:.1%}'
+
+
+def reply_code(row: Mapping[str, Any]) -> str | None:
+    """Return what a relay replied in digits: 550 5.1.1, or as much of it as there is."""
+    return ' '.join(str(row[name]) for name in ('smtp_code', 'enhanced_code') if row[name]) or None
 
 
 def hide_recipient(recipient: str) -> str:

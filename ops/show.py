@@ -15,7 +15,7 @@ from ops.arguments import add_json, email_id
 from ops.connect import Connections, attempt
 from ops.live import has_worker
 from ops.next_step import next_step, where_now
-from ops.output import cell, hide_addresses, hide_recipient, length, print_table
+from ops.output import cell, hide_addresses, hide_recipient, length, print_table, reply_code
 
 HELP = 'one e-mail: its row, its attempts, its attachments, and what happens next'
 
@@ -105,7 +105,7 @@ def render(document: Document, console: Console) -> None:
         ('attempt', 'at', 'took', 'worker', 'outcome', 'phase', 'relay', 'code', 'reply or error'),
         (
             (a['attempt'], a['started_at'], None if a['duration_ms'] is None else f'{a["duration_ms"]} ms',
-             a['worker'], a['outcome'], a['phase'], a['relay'], a['enhanced_code'] or a['smtp_code'],
+             a['worker'], a['outcome'], a['phase'], a['relay'], reply_code(a),
              a['reply'] or a['error'])
             for a in document['attempts']
         ),

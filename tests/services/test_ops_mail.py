@@ -26,11 +26,15 @@ async def test_failed_lists_failed_dead_and_uncertain_newest_first(env, pool):
     uncertain = await insert(pool, status='uncertain', attempts=1, created_at="sql:now() - interval '2 hours'")
     emails = await listed(env)
     assert [(i, email['status']) for i, email in emails.items()] == [
-        (dead, 'dead'),
+        (dead, 'failed'),
         (retrying, 'failed'),
         (uncertain, 'uncertain'),
     ]
     assert (emails[dead]['smtp_code'], emails[dead]['enhanced_code'], emails[dead]['attempts']) == (550, '5.1.1', 2)
+    assert (emails[dead]['is_final'], emails[retrying]['is_final']) == (True, False)
+    (row,) = [line for line in rendered('failed', await run(env, 'failed')).splitlines() if '550' in line]
+    assert ' dead ' in row
+    assert ' 550 5.1.1 ' in row
     assert list(await listed(env, '--dead')) == [dead]
     assert list(await listed(env, '--limit', '1')) == [dead]
     assert list(await listed(env, '--since', '90m')) == [dead, retrying]

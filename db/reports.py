@@ -4,6 +4,7 @@ Every function raises asyncpg.PostgresError or OSError when PostgreSQL does not 
 database's clock.
 """
 
+import json
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
@@ -104,8 +105,18 @@ FROM cron_runs ORDER BY duty, slot DESC
 
 
 async def read_duties(pool: asyncpg.Pool) -> list[Row]:
-    """Return the last run of each cron duty: duty, slot, worker, started_at, outcome, affected, detail, ..."""
-    return _rows(await pool.fetch(DUTIES_SQL))
+    """Return the last run of each cron duty: duty, slot, worker, started_at, outcome, affected, detail, ...
+
+    detail is what the job returned, or {'error': ...}; text where what was stored is no JSON, as when it was too long.
+    """
+    return [row | {'detail': _detail(row['detail'])} for row in _rows(await pool.fetch(DUTIES_SQL))]
+
+
+def _detail(stored: str | None) -> Any:
+    try:
+        return stored and json.loads(stored)
+    except ValueError:
+        return stored
 
 
 SERVICES_SQL = """

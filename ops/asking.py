@@ -4,7 +4,7 @@ import argparse
 import asyncio
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -14,7 +14,7 @@ from fleet.control import Asked, ask, choose
 from fleet.registry import WorkerRecord, read_told, read_workers
 from ops.answer import NO_WORKER, NOBODY_REPLIED, Document, Trouble
 from ops.connect import Connections, attempt
-from ops.live import is_alive, read_fleet
+from ops.live import as_documents, is_alive, read_fleet
 
 
 def add_workers(parser: argparse.ArgumentParser) -> None:
@@ -123,8 +123,3 @@ async def read_living_fleet(
     if options.workers and not live and is_alive(fleet):
         troubles.append(no_such_worker([worker['worker'] for worker in fleet['workers']]))
     return fleet | {'workers': as_documents(live)}
-
-
-def as_documents(records: Sequence[WorkerRecord]) -> list[Document]:
-    """Return records for a document."""
-    return [asdict(record) for record in records]

@@ -13,7 +13,7 @@ from ops import call
 from ops.answer import Answer, Document, Trouble
 from ops.arguments import add_change, add_json, duration_s
 from ops.connect import QUEUE, Connections, attempt
-from ops.output import hide_addresses, length, print_table
+from ops.output import fault, length, print_table
 from ops.switching import add_pause, as_rows, check_name, known_names, render_switch, switch
 
 HELP = 'ls: duties, their last and next runs; run one now; pause, resume: over restarts'
@@ -100,7 +100,7 @@ def duty_troubles(duties: list[Document]) -> list[Trouble]:
     """Name the duties whose last run failed."""
     return [
         Trouble(
-            f'{duty["duty"]} failed: {(hide_addresses(duty["last"]["detail"]) or "")[:200]}',
+            f'{duty["duty"]} failed: {fault(duty["last"]["detail"])}',
             "see `duty failed` in the worker's log",
         )
         for duty in duties

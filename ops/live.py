@@ -1,13 +1,16 @@
 """The fleet as several commands show it: living workers, queues, and whether anybody serves them."""
 
+import contextlib
+from collections.abc import Sequence
 from dataclasses import asdict
+from datetime import UTC, datetime
 from typing import Any
 
 from arq.connections import ArqRedis
 from rich.console import Console
 
 from fleet.queues import QUEUES, read_queues
-from fleet.registry import read_served_queues, read_workers
+from fleet.registry import WorkerRecord, read_served_queues, read_workers
 from ops.answer import NOBODY_REPLIED, Document, Trouble
 from ops.output import length, megabytes, print_table
 
@@ -24,9 +27,26 @@ async def read_fleet(redis: ArqRedis) -> Document:
     queues = await read_queues(redis, also=sorted({worker.queue for worker in workers}))
     served = await read_served_queues(redis, workers, [queue.name for queue in queues])
     return {
-        'workers': [asdict(worker) for worker in workers],
+        'workers': as_documents(workers),
         'queues': [asdict(queue) | {'served': queue.name in served} for queue in queues],
     }
+
+
+def as_documents(records: Sequence[WorkerRecord]) -> list[Document]:
+    """Return records for a document; a worker tells times in s since 1970, a document in ISO 8601."""
+    told = [asdict(record) for record in records]
+    for worker in told:
+        for part in ('emails', 'jobs'):
+            worker[part] = [with_time(item) for item in worker[part]]
+    return told
+
+
+def with_time(item: Any) -> Any:
+    """Make started_at a time; what is none stays as it was told."""
+    if isinstance(item, dict) and isinstance(seconds := item.get('started_at'), int | float):
+        with contextlib.suppress(ValueError, OverflowError, OSError):
+            return item | {'started_at': datetime.fromtimestamp(seconds, UTC)}
+    return item
 
 
 async def has_worker(redis: ArqRedis) -> bool:

@@ -90,6 +90,12 @@ def reply_code(row: Mapping[str, Any]) -> str | None:
     return ' '.join(str(row[name]) for name in ('smtp_code', 'enhanced_code') if row[name]) or None
 
 
+def fault(detail: Any) -> str:
+    """Return what a duty that failed left, see db.reports.read_duties, in one short line without addresses."""
+    told = detail.get('error', detail) if isinstance(detail, dict) else detail
+    return (hide_addresses(str(told or '')) or '')[:200]
+
+
 def hide_recipient(recipient: str) -> str:
     """Return a recipient field without names and local parts."""
     return ', '.join(f'***@{domain}' for domain in DOMAIN.findall(recipient)) or '***'

@@ -13,7 +13,7 @@ from ops.arguments import add_json
 from ops.asking import add_workers, read_living_fleet
 from ops.connect import Connections, attempt
 from ops.live import fleet_troubles, is_alive, render_queues, render_workers
-from ops.output import hide_addresses, length, print_table
+from ops.output import fault, length, print_table
 from ops.switching import as_rows, render_switches
 
 HELP = 'workers, queues, outbox, duties and services at a glance; says what is wrong'
@@ -69,10 +69,11 @@ def stored_troubles(stored: Document, *, is_worked: bool) -> list[Trouble]:
         found.append(
             Trouble(f'{outbox["stuck"]} e-mails are held by workers that are gone', 'see the `beat` lines in the log')
         )
-    for duty in stored['duties']:
-        if duty['outcome'] == 'error':
-            detail = (hide_addresses(duty['detail']) or '')[:200]
-            found.append(Trouble(f'{duty["duty"]} failed: {detail}', "see `duty failed` in the worker's log"))
+    found += [
+        Trouble(f'{duty["duty"]} failed: {fault(duty["detail"])}', "see `duty failed` in the worker's log")
+        for duty in stored['duties']
+        if duty['outcome'] == 'error'
+    ]
     services = stored['services']
     fresh = [service for service in services if service['checked_s'] <= CHECK_IS_OLD_S]
     if is_worked and services and not fresh:

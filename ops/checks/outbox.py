@@ -8,7 +8,7 @@ from db import checkup, reports
 from ops.answer import TroubleError
 from ops.checks.finding import Finding, away, error, warning
 from ops.connect import Connections
-from ops.output import hide_addresses, length
+from ops.output import fault, length
 
 LATE_S = 600.0  # two sweeps
 LOOK_AT_CONTENT = 2000
@@ -76,7 +76,7 @@ def judge_duties(duties: list[dict[str, Any]]) -> Iterator[Finding]:
     for duty in duties:
         name = duty['duty']
         if duty['outcome'] == 'error':
-            yield error(f'{name} failed: {(hide_addresses(duty["detail"]) or "")[:200]}', "see the worker's log")
+            yield error(f'{name} failed: {fault(duty["detail"])}', "see the worker's log")
         elif duty['outcome'] != 'skipped' and duty['started_s'] > LATE_DUTIES * EVERY_S.get(name, 86400):
             yield error(f'{name} last ran {length(duty["started_s"])} ago', 'see why no worker runs it')
 

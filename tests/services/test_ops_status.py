@@ -2,7 +2,7 @@ import json
 
 from fleet.registry import RECORD_PREFIX, WORKERS_KEY
 from tests.conftest import wait_until
-from tests.services.ops_desk import closed_port, insert, ops, rendered, run
+from tests.services.ops_desk import as_document, closed_port, insert, ops, rendered, run
 
 IN_AN_HOUR = "sql:now() + interval '1 hour'"
 AN_HOUR_AGO = "sql:now() - interval '1 hour'"
@@ -119,7 +119,8 @@ async def test_status_names_each_trouble_and_its_remedy(env, pool, redis):
     await pool.execute(
         'INSERT INTO cron_runs (duty, slot, worker, lease_expires_at, finished_at, outcome, detail) VALUES '
         "('cleanup', now() - interval '2 hours', 'w', now(), now(), 'done', NULL), "
-        "('cleanup', now() - interval '1 hour', 'w', now(), now(), 'error', 'no table for anna@example.com')"
+        "('cleanup', now() - interval '1 hour', 'w', now(), now(), 'error', "
+        '\'{"error": "no table for anna@example.com"}\')'
     )
     given = await run(env, 'status')
     assert given.exit_status == 1
@@ -135,6 +136,23 @@ async def test_status_names_each_trouble_and_its_remedy(env, pool, redis):
     assert 'mail-7@host:42' in tables
     assert '64 MiB' in tables
     assert 'low_priority' in tables
+
+
+async def test_status_tells_details_as_json_and_times_as_iso_8601(env, pool, redis):
+    working = {'id': 7, 'phase': 'data', 'relay': 'primary', 'started_at': 1.5}
+    await register(
+        redis, emails=[working], jobs=[{'job_id': 'a', 'started_at': 0}, {'job_id': 'b', 'started_at': 1e99}]
+    )
+    await pool.execute(
+        'INSERT INTO cron_runs (duty, slot, worker, lease_expires_at, finished_at, outcome, detail) VALUES '
+        "('cleanup', now(), 'w', now(), now(), 'done', '{\"affected\": 3}'), "
+        "('sweep', now(), 'w', now(), now(), 'done', '{\"cut short')"
+    )
+    document = as_document(await run(env, 'status', '-t', '0.1'))
+    assert [duty['detail'] for duty in document['duties']] == [{'affected': 3}, '{"cut short']
+    (worker,) = document['workers']
+    assert [email['started_at'] for email in worker['emails']] == ['1970-01-01T00:00:01.500000+00:00']
+    assert [job['started_at'] for job in worker['jobs']] == ['1970-01-01T00:00:00+00:00', 1e99]
 
 
 async def test_status_says_that_checks_have_stopped(env, pool, redis):

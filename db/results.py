@@ -22,13 +22,7 @@ class Result:
 
 # One statement writes the row and its attempt, or neither. The fence is the WHERE of `recorded`.
 RECORD_SQL = """
-WITH result AS (
-    SELECT * FROM unnest(
-        $1::bigint[], $2::uuid[], $3::text[], $4::float8[], $5::boolean[], $6::text[], $7::text[], $8::text[],
-        $9::text[], $10::integer[], $11::text[], $12::text[], $13::text[], $14::jsonb[], $15::float8[]
-    ) AS r (id, claim_token, status, retry_in_s, counts, dead_reason, outcome, phase,
-            relay, smtp_code, enhanced_code, reply, error, recipient_outcomes, duration_s)
-), recorded AS (
+WITH recorded AS (
     UPDATE outbound_emails AS e
     SET status = r.status,
         attempts = e.attempts - CASE WHEN r.counts THEN 0 ELSE 1 END,
@@ -44,16 +38,22 @@ WITH result AS (
         lost_attempts = 0,
         claim_token = NULL, claimed_by = NULL, lease_expires_at = NULL,
         updated_at = now()
-    FROM result AS r
-    WHERE e.id = r.id AND e.status = 'sending' AND e.claim_token = r.claim_token
-    RETURNING e.id, r.claim_token, e.attempts + CASE WHEN r.counts THEN 0 ELSE 1 END AS attempt,
-        $16::text AS worker, e.claimed_at
+    FROM unnest(
+        $1::bigint[], $2::uuid[], $3::text[], $4::float8[], $5::boolean[], $6::text[], $7::text[], $8::text[],
+        $9::text[], $10::integer[], $11::text[], $12::text[], $13::text[], $14::jsonb[], $15::float8[]
+    ) AS r (id, claim_token, status, retry_in_s, counts, dead_reason, outcome, phase,
+            relay, smtp_code, enhanced_code, reply, error, recipient_outcomes, duration_s)
+    -- COALESCE: else the planner starts from the index of leased rows and reads all results once for each of them.
+    WHERE e.id = r.id AND COALESCE(e.status) = 'sending' AND e.claim_token = r.claim_token
+    -- All that the attempt's row needs: joining the values once more would take the square of their number.
+    RETURNING e.id, r.claim_token, e.claimed_at, e.attempts + CASE WHEN r.counts THEN 0 ELSE 1 END AS attempt,
+        r.outcome, r.phase, r.relay, r.smtp_code, r.enhanced_code, r.reply, r.error, r.duration_s
 ), attempted AS (
     INSERT INTO email_attempts (email_id, started_at, attempt, worker, outcome, phase, relay, smtp_code,
         enhanced_code, reply, error, duration_ms)
-    SELECT id, c.claimed_at, c.attempt, c.worker, r.outcome, r.phase, r.relay, r.smtp_code,
-        r.enhanced_code, r.reply, r.error, r.duration_s * 1000
-    FROM recorded AS c JOIN result AS r USING (id, claim_token)
+    SELECT id, claimed_at, attempt, $16::text, outcome, phase, relay, smtp_code,
+        enhanced_code, reply, error, duration_s * 1000
+    FROM recorded
 )
 SELECT id, claim_token FROM recorded
 """

@@ -39,11 +39,16 @@ async def test_every_statement_prepares_against_the_migrated_schema(pool):
 
 
 CLAIM = "'00000000-0000-0000-0000-000000000000', 'w', 30, 'example.com'"
+RESULT = (
+    "'{1}', '{00000000-0000-0000-0000-000000000000}', '{sent}', '{NULL}', '{true}', '{NULL}', '{accepted}', '{replied}', "
+    "'{primary}', '{250}', '{NULL}', '{NULL}', '{NULL}', '{NULL}', '{1.5}', 'w'"
+)
 HOT_STATEMENTS = {  # arguments, the index
     'db.claims.CLAIM_SQL': (f"'{{1,2,3}}', {CLAIM}", 'pkey'),
     'db.claims.CLAIM_DUE_SQL': (f'10, {CLAIM}', 'due'),
     'db.claims.CLAIM_SUSPECTS_SQL': (f'10, {CLAIM}, 1', 'suspect'),
     'db.claims.GIVE_DUE_TIME_SQL': ('10', 'unscheduled'),
+    'db.results.RECORD_SQL': (RESULT, 'pkey'),
     'db.leases.RESCUE_SQL': ("'{}', 3, 10", 'leased'),
     'db.transitions.EXPIRABLE_SQL': ('10', 'due'),
     'db.transitions.NEXT_DUE_SQL': ('300', 'due'),

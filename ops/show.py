@@ -97,19 +97,12 @@ def _hide(row: dict[str, Any]) -> None:
 def render(document: Document, console: Console) -> None:
     """Print the tables, the sentence last."""
     email = document['email']
-    plain = ((name, value) for name, value in email.items() if name not in CONTENT and value not in (None, [], {}))
+    is_sending = email['status'] == 'sending'
+    # The time that a row in `sending` was due at says nothing more of what comes.
+    unsaid = (*CONTENT, 'next_retry_at') if is_sending else CONTENT
+    plain = ((name, value) for name, value in email.items() if name not in unsaid and value not in (None, [], {}))
     print_table(console, f'E-mail {email["id"]}', ('', ''), ((name.replace('_', ' '), value) for name, value in plain))
-    print_table(
-        console,
-        'Attempts',
-        ('attempt', 'at', 'took', 'worker', 'outcome', 'phase', 'relay', 'code', 'reply or error'),
-        (
-            (a['attempt'], a['started_at'], None if a['duration_ms'] is None else f'{a["duration_ms"]} ms',
-             a['worker'], a['outcome'], a['phase'], a['relay'], reply_code(a),
-             a['reply'] or a['error'])
-            for a in document['attempts']
-        ),
-    )  # fmt: skip
+    _render_attempts(document['attempts'], console, under_way=email['attempts'] if is_sending else None)
     if template := document['template']:
         rows = [(name.replace('_', ' '), value) for name, value in template.items() if value is not None]
         print_table(console, 'Template', ('', ''), rows)
@@ -132,3 +125,20 @@ def render(document: Document, console: Console) -> None:
     console.print(cell(document['next']))
     if email['status'] not in ('sent', 'cancelled'):
         console.print(f'`python -m ops explain {email["id"]}` says what stands in its way.')
+
+
+def _render_attempts(attempts: list[Document], console: Console, *, under_way: int | None) -> None:
+    if attempts or under_way is None:
+        print_table(
+            console,
+            'Attempts',
+            ('attempt', 'at', 'took', 'worker', 'outcome', 'phase', 'relay', 'code', 'reply or error'),
+            (
+                (a['attempt'], a['started_at'], None if a['duration_ms'] is None else f'{a["duration_ms"]} ms',
+                 a['worker'], a['outcome'], a['phase'], a['relay'], reply_code(a),
+                 a['reply'] or a['error'])
+                for a in attempts
+            ),
+        )  # fmt: skip
+    if under_way is not None:
+        console.print(f'Attempt {under_way} is under way; its row is written at the end.\n')

@@ -114,6 +114,18 @@ async def test_show_tells_row_attempts_attachments_and_the_next_step(env, pool, 
     assert '4711' not in tables
 
 
+async def test_show_of_mail_being_sent_tells_the_attempt_under_way_and_no_time_gone_by(env, pool, redis):
+    email_id = await insert(pool, status='sending', attempts=1, next_retry_at=AN_HOUR_AGO)
+    tables = rendered('show', await run(env, 'show', str(email_id)))
+    assert 'Attempt 1 is under way; its row is written at the end.' in tables
+    assert 'Attempts: none' not in tables
+    assert 'next retry at' not in tables
+    waiting = await insert(pool, next_retry_at=AN_HOUR_AGO)
+    tables = rendered('show', await run(env, 'show', str(waiting)))
+    assert 'Attempts: none' in tables
+    assert 'next retry at' in tables
+
+
 async def test_show_content_and_recipients_on_request_as_json(env, pool):
     email_id = await insert(
         pool, body_text='Your code is 4711.', template_data={'a': [1]}, headers={'Reply-To': 'x@y.z'}

@@ -39,7 +39,8 @@ def _without_secret(secret: str) -> str:
         return '***' if secret else ''
     # An unquoted / or @ in a password must not end it early, and options may hold passwords as well.
     credentials, has_credentials, place = rest.rpartition('@')
-    return f'{scheme}://{"***@" if has_credentials and credentials else ""}{place.partition("?")[0]}'
+    where, _, options = place.partition('?')
+    return f'{scheme}://{"***@" if has_credentials and credentials else ""}{where}{"?***" if options else ""}'
 
 
 def digest(settings: Settings) -> str:

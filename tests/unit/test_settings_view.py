@@ -19,8 +19,9 @@ def make(**changed):
 
 def test_view_shows_where_urls_lead_and_no_secret():
     shown = view(make(email_hold_types='b,a'))
-    assert shown['ARQ_REDIS_URL'] == 'redis://***@redis.example:6379/1'
-    assert shown['DATABASE_URL'] == 'postgresql://***@db.example/mail'
+    assert shown['ARQ_REDIS_URL'] == 'redis://***@redis.example:6379/1?***'
+    assert shown['DATABASE_URL'] == 'postgresql://***@db.example/mail?***'
+    assert shown['MONGODB_URL'] == 'mongodb://***@mongo.example/mail'
     assert (shown['SMTP_PASSWORD'], shown['SMTP_BACKUP_PASSWORD']) == ('***', None)
     assert shown['EMAIL_HOLD_TYPES'] == ['a', 'b']
     assert 'geheim' not in str(shown)

@@ -54,8 +54,10 @@ async def run(connections: Connections, options: argparse.Namespace) -> Answer:
     rows = [{'check': name} | asdict(finding) for finding, name in told.items()]
     rows.sort(key=lambda row: ORDER.index(row['severity']))
     bad = [row for row in rows if row['severity'] != Severity.NOTE]
+    missing = {name: list(dict.fromkeys(f.away for f in findings if f.away)) for name, findings in found.items()}
     document: Document = {
         'checks': {name: state_of(findings) for name, findings in found.items()},
+        'not_made': {name: services for name, services in missing.items() if services},
         'findings': rows,
     }
     troubles = [Trouble(f'{len(bad)} of {len(rows)} findings call for action', 'see the remedies')] if bad else []
@@ -92,3 +94,6 @@ def render(document: Document, console: Console) -> None:
     fine = [name for name, state in document['checks'].items() if state == 'ok']
     counted = ', '.join(f'{counts[severity]} {severity}{"" if counts[severity] == 1 else "s"}' for severity in ORDER)
     console.print(f'{counted}. Nothing to say about: {", ".join(fine) or "-"}.')
+    if missing := document['not_made']:
+        told = '; '.join(f'{name} (without {", ".join(services)})' for name, services in missing.items())
+        console.print(f'Not made, or only in part: {told}.')

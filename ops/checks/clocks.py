@@ -7,7 +7,7 @@ from arq.connections import ArqRedis
 
 from db.checkup import read_time
 from ops.answer import TroubleError
-from ops.checks.finding import Finding, error, warning
+from ops.checks.finding import Finding, away, error, warning
 from ops.connect import Connections
 from ops.output import length
 
@@ -17,15 +17,16 @@ WARN_S, ERROR_S = 1.0, 5.0
 async def check(connections: Connections) -> list[Finding]:
     """Compare the clocks of whoever answers with ours."""
     ahead_s: dict[str, float] = {}
+    silent = []
     for name, ask in (
         ('PostgreSQL', lambda: connections.ask_postgres(read_time)),
         ('Redis', lambda: connections.ask_redis(redis_time)),
     ):
         try:
             ahead_s[name] = await measure(ask)
-        except TroubleError:
-            continue  # its own check says so
-    return list(judge(ahead_s))
+        except TroubleError as failure:
+            silent.append(away(failure.trouble))
+    return [*silent, *judge(ahead_s)]
 
 
 async def redis_time(redis: ArqRedis) -> float:

@@ -23,6 +23,7 @@ class Finding:
     severity: Severity
     what: str
     remedy: str
+    away: str | None = None  # the server without which the check could not be made, or only in part
 
 
 def error(what: str, remedy: str) -> Finding:
@@ -43,7 +44,7 @@ def note(what: str, remedy: str) -> Finding:
 def away(trouble: Trouble) -> Finding:
     """Return what a server that does not answer is."""
     where = f'{trouble.service} at {trouble.place}: ' if trouble.service else ''
-    return error(f'{where}{trouble.what}', trouble.remedy)
+    return Finding(Severity.ERROR, f'{where}{trouble.what}', trouble.remedy, trouble.service)
 
 
 Check = Callable[[Connections], Awaitable[list[Finding]]]

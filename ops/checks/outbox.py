@@ -1,8 +1,12 @@
 """The outbox and its contents: mail that is late, stuck, held, or refers to what does not exist."""
 
-from collections.abc import Iterator, Mapping
+import asyncio
+from collections import Counter
+from collections.abc import Awaitable, Iterator, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
+
+import asyncpg
 
 from db import checkup, reports
 from ops.answer import TroubleError
@@ -10,9 +14,12 @@ from ops.checks.finding import Finding, away, error, warning
 from ops.connect import Connections
 from ops.output import fault, length
 
+T = TypeVar('T')
+
 LATE_S = 600.0  # two sweeps
 LOOK_AT_CONTENT = 2000
 FAILING_SHARE, FAILING_ATTEMPTS = 0.5, 20
+OF_THE_SYSTEM = ('deferred', 'uncertain', 'lost')
 LATE_DUTIES = 3.0  # slots
 EVERY_S = {
     'process_pending_emails': 300, 'check_service_health': 60, 'cleanup_expired_emails': 3600,
@@ -61,14 +68,20 @@ def judge_outbox(outbox: Mapping[str, Any], poisoned: int) -> Iterator[Finding]:
 
 
 def judge_attempts(counts: list[dict[str, Any]]) -> Iterator[Finding]:
-    """Judge the outcomes of the last hour."""
-    total = sum(row['hour'] for row in counts if row['outcome'] != 'released')
-    accepted = sum(row['hour'] for row in counts if row['outcome'] == 'accepted')
-    if total >= FAILING_ATTEMPTS and accepted < FAILING_SHARE * total:
-        yield error(
-            f'{total - accepted} of {total} attempts failed within the hour',
-            '`python -m ops failed --since 1h` says why',
-        )
+    """Judge the outcomes of the last hour. Refused mail is the mail's fault; what may work later is the system's."""
+    hour: Counter[str] = Counter()
+    for row in counts:
+        hour[row['outcome']] += row['hour']
+    total = hour.total() - hour['released']
+    failed = {name: hour[name] for name in (*OF_THE_SYSTEM, 'rejected') if hour[name]}
+    if total < FAILING_ATTEMPTS or total - sum(failed.values()) >= FAILING_SHARE * total:
+        return
+    severity = error if sum(hour[name] for name in OF_THE_SYSTEM) > FAILING_SHARE * total else warning
+    told = ', '.join(f'{number} {name}' for name, number in failed.items())
+    yield severity(
+        f'{sum(failed.values())} of {total} attempts failed within the hour: {told}',
+        '`python -m ops failed --since 1h` says why',
+    )
 
 
 def judge_duties(duties: list[dict[str, Any]]) -> Iterator[Finding]:
@@ -83,8 +96,16 @@ def judge_duties(duties: list[dict[str, Any]]) -> Iterator[Finding]:
 
 async def check_content(connections: Connections) -> list[Finding]:
     """Look for waiting mail whose template or attachments do not exist: its next attempt ends for good."""
-    found = []
-    lost = await connections.ask_postgres(checkup.read_lost_templates)
+    stored, indexed = await asyncio.gather(
+        _tried(connections.ask_postgres(_read_named)), _tried(connections.ask_mongo(checkup.content_is_indexed))
+    )
+    found = [answer for answer in (stored, indexed) if isinstance(answer, Finding)]
+    if indexed is False:
+        remedy = 'db.email_attachments.createIndex({content_id: 1})'
+        found.append(warning('attachments are found by reading all of them: the index is missing', remedy))
+    if isinstance(stored, Finding):
+        return found
+    lost, named = stored
     if lost['emails']:
         found.append(
             error(
@@ -92,15 +113,12 @@ async def check_content(connections: Connections) -> list[Finding]:
                 'put the template back into email_templates before they are tried',
             )
         )
-    named = await connections.ask_postgres(partial(checkup.read_waiting_content, limit=LOOK_AT_CONTENT))
-    try:
-        if not await connections.ask_mongo(checkup.content_is_indexed):
-            remedy = 'db.email_attachments.createIndex({content_id: 1})'
-            found.append(warning('attachments are found by reading all of them: the index is missing', remedy))
-        stored = await connections.ask_mongo(partial(checkup.stored_content, content_ids=list(named)))
-    except TroubleError as failure:
-        return [*found, away(failure.trouble)]
-    gone = [email_id for content_id, email_id in named.items() if content_id not in stored]
+    if isinstance(indexed, Finding):
+        return found
+    there = await _tried(connections.ask_mongo(partial(checkup.stored_content, content_ids=list(named))))
+    if isinstance(there, Finding):
+        return [*found, there]
+    gone = [email_id for content_id, email_id in named.items() if content_id not in there]
     if gone:
         found.append(
             error(
@@ -109,3 +127,15 @@ async def check_content(connections: Connections) -> list[Finding]:
             )
         )
     return found
+
+
+async def _read_named(pool: asyncpg.Pool) -> tuple[dict[str, Any], dict[str, int]]:
+    return await checkup.read_lost_templates(pool), await checkup.read_waiting_content(pool, limit=LOOK_AT_CONTENT)
+
+
+async def _tried(asking: Awaitable[T]) -> T | Finding:
+    """Return the answer, or that the server is away: the other one is asked all the same."""
+    try:
+        return await asking
+    except TroubleError as failure:
+        return away(failure.trouble)

@@ -84,9 +84,29 @@ async def test_doctor_goes_on_while_every_server_is_away(env):
     assert given.exit_status == 1
     assert list(given.document['checks']) == list(CHECKS)
     findings = [row['what'] for row in given.document['findings']]
-    for service in ('PostgreSQL', 'Redis'):
+    for service in ('PostgreSQL', 'Redis', 'MongoDB'):
         assert sum(what.startswith(f'{service} at 127.0.0.1:{port}') for what in findings) == 1
-    assert 'geheim' not in rendered('doctor', given)
+    assert given.document['not_made'] == {
+        'postgresql': ['PostgreSQL'],
+        'redis': ['Redis'],
+        'workers': ['Redis'],
+        'outbox': ['PostgreSQL'],
+        'content': ['PostgreSQL', 'MongoDB'],
+        'clocks': ['PostgreSQL', 'Redis'],
+    }
+    told = rendered('doctor', given)
+    assert 'workers (without Redis)' in told
+    assert 'geheim' not in told
+
+
+async def test_doctor_looks_for_templates_while_only_mongodb_is_away(env, pool):
+    first = await insert(pool, template_id=404)
+    away = {'MONGODB_URL': f'mongodb://127.0.0.1:{closed_port()}', 'MONGODB_TIMEOUT_S': '0.2'}
+    given = await run_ops(env | away, 'doctor', 'content')
+    whats_found = [row['what'] for row in given.document['findings']]
+    assert any(what.startswith('MongoDB at ') for what in whats_found)
+    assert f'1 waiting e-mails name a template that does not exist, the first is {first}' in whats_found
+    assert given.document['not_made'] == {'content': ['MongoDB']}
 
 
 async def test_doctor_runs_what_it_is_asked_for_and_a_broken_check_hides_nothing(env, monkeypatch):

@@ -237,7 +237,12 @@ def test_attempts_that_mostly_fail_and_duties_that_do_not_run():
 
     assert told(outbox.judge_attempts(counts(accepted=10, deferred=9, released=500))) == []
     assert told(outbox.judge_attempts(counts(deferred=19))) == []
-    assert one(outbox.judge_attempts(counts(accepted=9, deferred=11)))[1] == '11 of 20 attempts failed within the hour'
+    assert one(outbox.judge_attempts(counts(accepted=8, deferred=8, lost=3, rejected=1, released=9))) == (
+        ERROR, '12 of 20 attempts failed within the hour: 8 deferred, 3 lost, 1 rejected'
+    )  # fmt: skip
+    assert one(outbox.judge_attempts(counts(accepted=10, rejected=12))) == (
+        WARNING, '12 of 22 attempts failed within the hour: 12 rejected'
+    )  # fmt: skip
     duty = {'duty': 'check_service_health', 'outcome': 'done', 'detail': None, 'started_s': 170.0}
     assert told(outbox.judge_duties([duty, duty | {'duty': 'of another version', 'started_s': 86400.0}])) == []
     assert one(outbox.judge_duties([duty | {'started_s': 190.0}]))[1] == 'check_service_health last ran 3 min ago'

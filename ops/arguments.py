@@ -4,10 +4,24 @@ import argparse
 import re
 import signal
 import sys
+from collections.abc import Collection, Iterator
 
 UNITS_S = {'s': 1, 'm': 60, 'h': 3600, 'd': 86400}
 MAX_ROWS = 100_000
 DURATION = re.compile(r'([0-9]{1,9})([smhd])')
+
+
+class Choices:
+    """The words of a command: all are understood, and only those that do something are listed."""
+
+    def __init__(self, shown: Collection[str], hidden: Collection[str]) -> None:
+        self._shown, self._hidden = shown, hidden
+
+    def __contains__(self, word: object) -> bool:
+        return word in self._shown or word in self._hidden
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._shown)
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:

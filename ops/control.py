@@ -13,7 +13,7 @@ from db.switches import Kind, read_switches
 from fleet.control import choose
 from fleet.registry import read_workers
 from ops.answer import USAGE, Answer, Document, Trouble, TroubleError
-from ops.arguments import add_change, add_json, confirmed
+from ops.arguments import Choices, add_change, add_json, confirmed
 from ops.asking import add_workers, ask_workers
 from ops.connect import Connections
 from ops.output import print_table
@@ -101,6 +101,9 @@ INSTEAD = {
     'election': 'workers elect nobody: PostgreSQL decides who runs a duty, see `python -m ops cron ls`',
 }
 
+# What other commands do.
+ELSEWHERE = {'ping': 'use `python -m ops inspect ping`'}
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
@@ -128,17 +131,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         add_json(sub)
         if told.changes:
             add_change(sub)
-    for word, instead in INSTEAD.items():
-        sub = words.add_parser(word, help=argparse.SUPPRESS, description=instead)
+    shown = tuple(words.choices)
+    for word, instead in (INSTEAD | ELSEWHERE).items():
+        sub = words.add_parser(word, description=instead)  # no help: it is not listed
         add_json(sub)
         sub.add_argument('ignored', nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
+    words.choices = Choices(shown, {*INSTEAD, *ELSEWHERE})  # type: ignore[assignment]
 
 
 async def run(connections: Connections, options: argparse.Namespace) -> Answer:
     """Do what the word says."""
     word: str = options.word
-    if word in INSTEAD:
-        raise TroubleError(Trouble(f'there is no {word} here', INSTEAD[word], exit_status=USAGE))
+    if instead := (INSTEAD | ELSEWHERE).get(word):
+        raise TroubleError(Trouble(f'there is no {word} here', instead, exit_status=USAGE))
     if word == 'ls':
         return Answer({'control': 'ls', 'switches': as_rows(await connections.ask_postgres(read_switches))})
     if word in WORDS:

@@ -15,7 +15,7 @@ from fleet.queues import EMAIL_JOBS, find_queues, read_deferred, read_running
 from fleet.results import read_job
 from mail.outcome import Outcome
 from ops.answer import NOBODY_REPLIED, USAGE, Answer, Document, Trouble, TroubleError
-from ops.arguments import MAX_ROWS, add_json, add_limit
+from ops.arguments import MAX_ROWS, Choices, add_json, add_limit
 from ops.asking import add_workers, ask_workers, read_living_fleet
 from ops.connect import Connections, attempt
 from ops.inspect_tables import render
@@ -42,7 +42,7 @@ INSTEAD = {
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
-    parser.add_argument('what', choices=(*READERS, *INSTEAD), metavar='what', help=', '.join((*READERS, *INSTEAD)))
+    parser.add_argument('what', choices=Choices(READERS, INSTEAD), metavar='what', help=', '.join(READERS))
     parser.add_argument('jobs', nargs='*', metavar='JOB', help='with query_task: ids of jobs')
     add_workers(parser)
     add_limit(parser, 100)

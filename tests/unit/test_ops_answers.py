@@ -241,3 +241,18 @@ def test_hidden_recipients_keep_their_domains_only():
     assert hide_recipient('no address at all') == '***'
     assert hide_addresses('<anna+x@example.com>: busy') == '<***@example.com>: busy'
     assert hide_addresses(None) is None
+
+
+@pytest.mark.parametrize(
+    ('command', 'shown', 'hidden'), [('control', 'stacks', 'autoscale'), ('inspect', 'active', 'objgraph')]
+)
+@pytest.mark.parametrize('word', ['--help', 'everything'])
+def test_help_and_errors_list_only_words_that_do_something(command, shown, hidden, word, capsys):
+    with pytest.raises(SystemExit):
+        make_parser().parse_args([command, word])
+    printed = ''.join(capsys.readouterr())
+    assert shown in printed
+    assert hidden not in printed
+    assert 'SUPPRESS' not in printed
+    assert make_parser().parse_args([command, hidden])
+    assert make_parser().parse_args(['control', 'ping']).word == 'ping'

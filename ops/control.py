@@ -221,7 +221,7 @@ def _row(done: Document) -> tuple[str, str]:
         case {'relays': relays}:
             told = ', '.join(f'{name} {place}' for name, place in relays.items())
         case {'stopping': _, 'sending': sending}:
-            told = f'stopping, {sending} e-mails under way may finish'
+            told = f'stopping, {sending} e-mail{"" if sending == 1 else "s"} under way may finish'
         case {'paused': reasons}:
             told = '; '.join(reasons) or 'running'
         case _:

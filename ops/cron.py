@@ -123,12 +123,21 @@ def render(document: Document, console: Console) -> None:
         )
 
 
+def every(seconds: float | None) -> str:
+    """Return how often, in the largest unit that fits: 1 day, 1 h, 5 min; else as any length of time."""
+    for unit, size_s in (('day', 86400), ('h', 3600), ('min', 60)):
+        if seconds and seconds % size_s == 0:
+            count = int(seconds // size_s)
+            return f'{count} {unit}{"s" if unit == "day" and count > 1 else ""}'
+    return length(seconds)
+
+
 def _row(duty: Document) -> tuple[Any, ...]:
     last = duty['last'] or dict.fromkeys(('slot', 'outcome', 'affected', 'worker'))
     paused = duty['paused']
     told = f'by {paused["paused_by"]}' + (f': {paused["reason"]}' if paused['reason'] else '') if paused else None
     return (
-        duty['duty'], length(duty['every_s']), {'once': 'is made up for', 'skip': 'is skipped'}.get(duty['missed']),
+        duty['duty'], every(duty['every_s']), {'once': 'is made up for', 'skip': 'is skipped'}.get(duty['missed']),
         'paused' if paused else length(duty['next_in_s']), last['slot'], last['outcome'], last['affected'],
         last['worker'], told,
     )  # fmt: skip

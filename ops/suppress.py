@@ -2,6 +2,7 @@
 
 import argparse
 import getpass
+from collections.abc import Sized
 from datetime import timedelta
 from functools import partial
 from typing import Any
@@ -129,6 +130,10 @@ def whoever() -> str | None:
         return None
 
 
+def _entries(entries: Sized) -> str:
+    return '1 entry' if len(entries) == 1 else f'{len(entries)} entries'
+
+
 def render(document: Document, console: Console) -> None:
     """Print the list, or what was done, counted."""
     if 'entries' in document:
@@ -147,10 +152,10 @@ def render(document: Document, console: Console) -> None:
         print_table(console, 'Suppressed', ('address', '', 'reason'), rows)
     elif document['suppress'] == 'add':
         if document['dry_run']:
-            console.print(f'Would add {len(document["would_add"])} entries; nothing was changed.')
+            console.print(f'Would add {_entries(document["would_add"])}; nothing was changed.')
         else:
             console.print(f'{len(document["added"])} added, {len(document["changed"])} changed.')
     elif document['dry_run']:
-        console.print(f'Would remove {len(document["would_remove"])} entries; nothing was changed.')
+        console.print(f'Would remove {_entries(document["would_remove"])}; nothing was changed.')
     else:
         console.print(f'{len(document["removed"])} removed.')

@@ -13,6 +13,7 @@ from ops.__main__ import main, make_parser
 from ops.answer import NO_WORKER, NOBODY_REPLIED, Answer, Trouble
 from ops.arguments import count, duration_s, email_id
 from ops.connect import place_of, postgres_trouble, redis_trouble
+from ops.cron import every
 from ops.inspect import rates
 from ops.next_step import next_step
 from ops.output import as_json, cell, hide_addresses, hide_recipient, length
@@ -256,3 +257,9 @@ def test_help_and_errors_list_only_words_that_do_something(command, shown, hidde
     assert 'SUPPRESS' not in printed
     assert make_parser().parse_args([command, hidden])
     assert make_parser().parse_args(['control', 'ping']).word == 'ping'
+
+
+def test_how_often_a_duty_runs_is_told_in_the_largest_unit_that_fits():
+    assert [every(s) for s in (None, 30, 60, 300, 3600, 5400, 86400, 172_800)] == [
+        '-', '30 s', '1 min', '5 min', '1 h', '90 min', '1 day', '2 days'
+    ]  # fmt: skip

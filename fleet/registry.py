@@ -189,12 +189,17 @@ async def keep_registered(redis: ArqRedis, registrar: Registrar) -> None:
                 log.debug('not registered', error=str(error) or type(error).__name__)
             await registrar.measure()
     finally:
-        with contextlib.suppress(RedisError, OSError):  # without Redis, the record lapses
-            async with redis.pipeline(transaction=True) as pipe:
-                pipe.delete(RECORD_PREFIX + worker)
-                pipe.zrem(WORKERS_KEY, worker)
-                await pipe.execute()
+        # In a task of its own: before Python 3.11.3, redis-py does not work in one that was cancelled.
+        await asyncio.create_task(_remove(redis, worker))
     raise asyncio.CancelledError
+
+
+async def _remove(redis: ArqRedis, worker: str) -> None:
+    with contextlib.suppress(RedisError, OSError):  # without Redis, the record lapses
+        async with redis.pipeline(transaction=True) as pipe:
+            pipe.delete(RECORD_PREFIX + worker)
+            pipe.zrem(WORKERS_KEY, worker)
+            await pipe.execute()
 
 
 async def _write(redis: ArqRedis, worker: str, record: Mapping[str, Any]) -> None:

@@ -1,37 +1,22 @@
 """What a command hands back: a document for machines, and the troubles it met, which decide the exit status."""
 
 from dataclasses import dataclass, field
-from typing import Any
 
-FINE, TROUBLE, USAGE, NO_WORKER = 0, 1, 2, 69  # 69 is what `celery status` ends with when nobody replies
+from fleet.troubles import NO_WORKER, NOBODY_REPLIED, TROUBLE, Document, Trouble
 
-Document = dict[str, Any]
+__all__ = [
+    'FINE',
+    'NOBODY_REPLIED',
+    'NO_WORKER',
+    'TROUBLE',
+    'USAGE',
+    'Answer',
+    'Document',
+    'Trouble',
+    'TroubleError',
+]
 
-
-@dataclass(frozen=True, slots=True)
-class Trouble:
-    """One thing that is wrong, and what to do about it. service and place when a server does not do its part."""
-
-    what: str
-    remedy: str
-    service: str | None = None
-    place: str | None = None
-    exit_status: int = TROUBLE
-
-    @property
-    def line(self) -> str:
-        """For people: one line."""
-        where = f'{self.service} at {self.place}: ' if self.service else ''
-        return ' '.join(f'{where}{self.what}; {self.remedy}'.split())
-
-    def as_document(self) -> Document:
-        """For machines; no password is in any part."""
-        return {'service': self.service, 'place': self.place, 'what': self.what, 'remedy': self.remedy}
-
-
-NOBODY_REPLIED = Trouble(
-    'no worker replied', 'start one with `arq worker.WorkerSettings`, or read its log', exit_status=NO_WORKER
-)
+FINE, USAGE = 0, 2
 
 
 class TroubleError(Exception):

@@ -3,20 +3,30 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
-from urllib.parse import unquote, urlsplit
 
 import asyncpg
 from arq.connections import ArqRedis
 from pymongo.errors import PyMongoError
-from redis.exceptions import AuthenticationError, AuthorizationError, RedisError, ResponseError
+from redis.exceptions import RedisError
 
 from db.content import Mongo, close_mongo
 from db.pools import create_postgres_pool, open_mongo
 from db.schema import SchemaMismatchError, check_schema
+from fleet.away import place_of, postgres_trouble, redis_trouble, unreadable
 from fleet.connection import open_redis, redis_settings
 from fleet.wire import deserialize, serialize
 from ops.answer import Trouble, TroubleError
 from settings import Settings
+
+__all__ = [
+    'QUEUE',
+    'Connections',
+    'attempt',
+    'mongo_trouble',
+    'place_of',
+    'postgres_trouble',
+    'redis_trouble',
+]
 
 T = TypeVar('T')
 
@@ -58,7 +68,7 @@ class Connections:
                 application_name='ops',
             )
         except ValueError as error:
-            raise TroubleError(_unreadable('PostgreSQL', 'DATABASE_URL')) from error
+            raise TroubleError(unreadable('PostgreSQL', 'DATABASE_URL')) from error
         try:
             await check_schema(pool)
         except BaseException:
@@ -73,7 +83,7 @@ class Connections:
             try:
                 address = redis_settings(url)
             except ValueError as error:
-                raise TroubleError(_unreadable('Redis', 'ARQ_REDIS_URL')) from error
+                raise TroubleError(unreadable('Redis', 'ARQ_REDIS_URL')) from error
             self._redis = open_redis(address, QUEUE, job_serializer=serialize, job_deserializer=deserialize)
         try:
             return await question(self._redis)
@@ -88,7 +98,7 @@ class Connections:
             try:
                 self._mongo = open_mongo(url, settings.mongodb_database, settings.mongodb_timeout_s)
             except (PyMongoError, ValueError) as error:
-                raise TroubleError(_unreadable('MongoDB', 'MONGODB_URL')) from error
+                raise TroubleError(unreadable('MongoDB', 'MONGODB_URL')) from error
         try:
             return await question(self._mongo)
         except PyMongoError as error:
@@ -113,71 +123,9 @@ async def attempt(asking: Coroutine[Any, Any, T], troubles: list[Trouble]) -> T 
         return None
 
 
-def place_of(url: str, default_port: int) -> str | None:
-    """Return host:port/database of a URL, or None when a piece of the password may be in it.
-
-    An unquoted / ? or # in a password ends the host's part early, and the rest has the @.
-    """
-    try:
-        parts = urlsplit(url)
-        _, _, hosts = parts.netloc.rpartition('@')
-        port = parts.port if ',' not in hosts else None
-    except ValueError:
-        return None
-    if '@' in parts.path + parts.query + parts.fragment:
-        return None
-    if parts.scheme == 'unix':
-        return parts.path
-    host = unquote(hosts) if ',' in hosts or port else f'{unquote(hosts) or "localhost"}:{default_port}'
-    return host + parts.path
-
-
-def postgres_trouble(error: Exception, place: str | None) -> Trouble:
-    """Name what keeps PostgreSQL from answering, and the remedy."""
-    if place is None:
-        return _unreadable('PostgreSQL', 'DATABASE_URL')
-    what = str(error) or type(error).__name__
-    match error:
-        case asyncpg.InvalidPasswordError() | asyncpg.InvalidAuthorizationSpecificationError():
-            remedy = 'correct DB_USER and DB_PASSWORD, or DATABASE_URL'
-        case asyncpg.InvalidCatalogNameError():
-            remedy = 'create it, or correct DB_NAME, then run `python -m db.migrate`'
-        case asyncpg.InsufficientPrivilegeError():
-            remedy = 'use a role that may do this'
-        case asyncpg.QueryCanceledError():
-            remedy = 'look for locks and load on the server, or raise DB_COMMAND_TIMEOUT_S'
-        case asyncpg.PostgresConnectionError() | asyncpg.InterfaceError() | OSError():
-            what = f'does not answer: {what}'
-            remedy = 'start it, or correct DB_HOST and DB_PORT, or DATABASE_URL'
-        case _:
-            remedy = "look into the server's log"
-    return Trouble(what, remedy, 'PostgreSQL', place)
-
-
-def redis_trouble(error: Exception, place: str | None) -> Trouble:
-    """Name what keeps Redis from answering, and the remedy."""
-    if place is None:
-        return _unreadable('Redis', 'ARQ_REDIS_URL')
-    what = str(error) or type(error).__name__
-    match error:
-        case AuthenticationError():
-            remedy = 'correct the user and the password in ARQ_REDIS_URL'
-        case ResponseError() | AuthorizationError():
-            remedy = 'check the database number and the rights of the user in ARQ_REDIS_URL'
-        case _:
-            what, remedy = f'does not answer: {what}', 'start it, or correct ARQ_REDIS_URL'
-    return Trouble(what, remedy, 'Redis', place)
-
-
 def mongo_trouble(error: Exception, place: str | None) -> Trouble:
     """Name what keeps MongoDB from answering, and the remedy."""
     if place is None:
-        return _unreadable('MongoDB', 'MONGODB_URL')
+        return unreadable('MongoDB', 'MONGODB_URL')
     what = str(error).partition(' (configured timeouts')[0].partition(', Timeout:')[0][:200]
     return Trouble(f'does not answer: {what}', 'start it, or correct MONGODB_URL', 'MongoDB', place)
-
-
-def _unreadable(service: str, variable: str) -> Trouble:
-    # Neither the address nor the driver's words are shown: they may hold a piece of the password.
-    remedy = 'correct it; special characters in a password are written as %XX'
-    return Trouble('cannot be understood', remedy, service, f'the address in {variable}')

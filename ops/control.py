@@ -11,13 +11,14 @@ from rich.console import Console
 
 from db.switches import Kind, read_switches
 from fleet.control import choose
+from fleet.overview import as_rows
 from fleet.registry import read_workers
 from ops.answer import USAGE, Answer, Document, Trouble, TroubleError
 from ops.arguments import Choices, add_change, add_json, confirmed
 from ops.asking import add_workers, ask_workers
 from ops.connect import Connections
 from ops.output import print_table
-from ops.switching import add_pause, as_rows, render_switch, render_switches, switch
+from ops.switching import add_pause, render_switch, render_switches, switch
 
 HELP = 'pause, resume, shutdown, pool_grow, rate_limit, log_level, reload_relays, stacks ...'
 

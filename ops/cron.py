@@ -8,13 +8,14 @@ from rich.console import Console
 
 from db import reports
 from db.switches import Kind, read_switches
+from fleet.overview import as_rows
 from fleet.registry import WorkerRecord, read_workers
 from ops import call
 from ops.answer import Answer, Document, Trouble
 from ops.arguments import add_change, add_json, duration_s
 from ops.connect import QUEUE, Connections, attempt
 from ops.output import fault, length, print_table
-from ops.switching import add_pause, as_rows, check_name, known_names, render_switch, switch
+from ops.switching import add_pause, check_name, known_names, render_switch, switch
 
 HELP = 'ls: duties, their last and next runs; run one now; pause, resume: over restarts'
 

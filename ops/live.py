@@ -1,81 +1,34 @@
 """The fleet as several commands show it: living workers, queues, and whether anybody serves them."""
 
-import contextlib
-from collections.abc import Sequence
-from dataclasses import asdict
-from datetime import UTC, datetime
 from typing import Any
 
 from arq.connections import ArqRedis
 from rich.console import Console
 
-from fleet.queues import QUEUES, read_queues
-from fleet.registry import WorkerRecord, read_served_queues, read_workers
-from ops.answer import NOBODY_REPLIED, Document, Trouble
+from fleet.overview import as_documents, read_fleet
+from fleet.queues import QUEUES
+from fleet.registry import read_served_queues, read_workers
+from fleet.troubles import fleet_troubles, is_alive, queue_troubles
+from ops.answer import Document
 from ops.output import length, megabytes, print_table
 
-SETTINGS_FOR = {
-    'arq:queue': 'worker.WorkerSettings',
-    'high_priority': 'worker.HighPriority',
-    'low_priority': 'worker.LowPriority',
-}
-
-
-async def read_fleet(redis: ArqRedis) -> Document:
-    """Return workers and queues; a queue is served when somebody polls it."""
-    workers = await read_workers(redis)
-    queues = await read_queues(redis, also=sorted({worker.queue for worker in workers}))
-    served = await read_served_queues(redis, workers, [queue.name for queue in queues])
-    return {
-        'workers': as_documents(workers),
-        'queues': [asdict(queue) | {'served': queue.name in served} for queue in queues],
-    }
-
-
-def as_documents(records: Sequence[WorkerRecord]) -> list[Document]:
-    """Return records for a document; a worker tells times in s since 1970, a document in ISO 8601."""
-    told = [asdict(record) for record in records]
-    for worker in told:
-        for part in ('emails', 'jobs'):
-            worker[part] = [with_time(item) for item in worker[part]]
-    return told
-
-
-def with_time(item: Any) -> Any:
-    """Make started_at a time; what is none stays as it was told."""
-    if isinstance(item, dict) and isinstance(seconds := item.get('started_at'), int | float):
-        with contextlib.suppress(ValueError, OverflowError, OSError):
-            return item | {'started_at': datetime.fromtimestamp(seconds, UTC)}
-    return item
+__all__ = [
+    'as_documents',
+    'fleet_troubles',
+    'has_worker',
+    'is_alive',
+    'outcomes_of',
+    'queue_troubles',
+    'read_fleet',
+    'render_queues',
+    'render_workers',
+    'state_of',
+]
 
 
 async def has_worker(redis: ArqRedis) -> bool:
     """Whether any worker replies; cheaper than read_fleet."""
     return bool(await read_workers(redis)) or bool(await read_served_queues(redis, (), QUEUES))
-
-
-def is_alive(fleet: Document) -> bool:
-    """Whether any worker replied, by its record or by arq's health key."""
-    return bool(fleet['workers']) or any(queue['served'] for queue in fleet['queues'])
-
-
-def fleet_troubles(fleet: Document) -> list[Trouble]:
-    """Judge workers and queues."""
-    return queue_troubles(fleet) if is_alive(fleet) else [NOBODY_REPLIED]
-
-
-def queue_troubles(fleet: Document) -> list[Trouble]:
-    """Name the queues whose jobs nobody will run."""
-    return [
-        Trouble(
-            f'nobody serves the queue {queue["name"]}, which has {queue["ready"] + queue["deferred"]} jobs',
-            f'start `arq {SETTINGS_FOR[queue["name"]]}`'
-            if queue['name'] in SETTINGS_FOR
-            else 'start a worker for it, or see who puts jobs there',
-        )
-        for queue in fleet['queues']
-        if not queue['served'] and queue['ready'] + queue['deferred']
-    ]
 
 
 def render_workers(document: Document, console: Console) -> None:

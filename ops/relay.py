@@ -7,6 +7,7 @@ from arq.connections import ArqRedis
 from rich.console import Console
 
 from db.switches import Kind, Switch, read_switches
+from fleet.overview import as_rows
 from fleet.registry import WorkerRecord, read_workers
 from ops.answer import NOBODY_REPLIED, Answer, Document, Trouble
 from ops.arguments import add_json
@@ -14,7 +15,7 @@ from ops.asking import add_workers, no_such_worker, read_live
 from ops.connect import Connections, attempt
 from ops.live import has_worker
 from ops.output import hide_addresses, length, print_table
-from ops.switching import add_pause, as_rows, render_switch, render_switches, switch
+from ops.switching import add_pause, render_switch, render_switches, switch
 
 HELP = 'ls: relays and their health by worker; pause, resume: over restarts'
 

@@ -4,13 +4,12 @@ import argparse
 import getpass
 import socket
 from collections.abc import Iterable
-from dataclasses import asdict
 from functools import partial
 
 from arq.connections import ArqRedis
 from rich.console import Console
 
-from db.switches import Kind, Switch, count_waiting, pause, read_duty_names, read_email_types, read_switches, resume
+from db.switches import Kind, count_waiting, pause, read_duty_names, read_email_types, read_switches, resume
 from fleet.queues import QUEUES, read_queues
 from fleet.registry import WorkerRecord, read_workers
 from ops.answer import USAGE, Answer, Document, Trouble, TroubleError
@@ -159,11 +158,6 @@ def render_switch(document: Document, console: Console) -> None:
     if document['changed']:
         workers = 'nobody knows' if document['workers'] is None else document['workers']
         console.print(f'Workers that hear of it, at once or within 3 seconds: {workers}.')
-
-
-def as_rows(switches: Iterable[Switch]) -> list[Document]:
-    """Return switches for a document."""
-    return [asdict(s) | {'kind': s.kind.value} for s in switches]
 
 
 def render_switches(rows: list[Document], console: Console) -> None:

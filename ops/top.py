@@ -16,13 +16,14 @@ from rich.text import Text
 from db import reports
 from db.attempts import count_last_minute, read_last_failures
 from db.switches import Kind, read_switches
+from fleet.overview import as_rows
 from ops.answer import Answer, Document, Trouble
 from ops.arguments import add_json
 from ops.asking import add_workers, read_living_fleet, wait_s
 from ops.connect import Connections, attempt
 from ops.live import fleet_troubles, state_of
 from ops.output import cell, hide_addresses, length, make_console, megabytes
-from ops.switching import WORDS, as_rows
+from ops.switching import WORDS
 
 HELP = 'a live screen of the fleet; --once prints it once'
 

@@ -1,0 +1,51 @@
+"""Values as people and programs read them, on a terminal and on a page."""
+
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+from logs import ADDRESS
+
+
+def as_json(document: dict[str, Any]) -> str:
+    """Encode a document; times as ISO 8601, everything else that JSON does not know as its text."""
+    return json.dumps(document, default=lambda v: v.isoformat() if isinstance(v, datetime) else str(v), indent=2)
+
+
+def cell(value: Any) -> str:
+    """Return a value as one line of harmless text: relays and senders choose what is in replies and subjects."""
+    match value:
+        case None:
+            return '-'
+        case datetime():
+            return value.astimezone(UTC).strftime('%Y-%m-%d %H:%M:%SZ')
+        case _:
+            return ''.join(c if c.isprintable() else ' ' for c in str(value))
+
+
+def length(seconds: float | None) -> str:
+    """Return a length of time for people: 42 s, 5 min, 3.2 h, 4 d."""
+    if seconds is None:
+        return '-'
+    size = abs(seconds)
+    if size < 120:
+        return f'{seconds:.0f} s'
+    if size < 7200:
+        return f'{seconds / 60:.0f} min'
+    return f'{seconds / 3600:.1f} h' if size < 172_800 else f'{seconds / 86400:.0f} d'
+
+
+def megabytes(size_bytes: int) -> str:
+    """Return a size in memory for people."""
+    return f'{size_bytes / 2**20:.0f} MiB'
+
+
+def fault(detail: Any) -> str:
+    """Return what a duty that failed left, see db.reports.read_duties, in one short line without addresses."""
+    told = detail.get('error', detail) if isinstance(detail, dict) else detail
+    return (hide_addresses(str(told or '')) or '')[:200]
+
+
+def hide_addresses(text: str | None) -> str | None:
+    """Return a relay's reply or an error without the local parts it quotes."""
+    return ADDRESS.sub('***@', text) if text else text

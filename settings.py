@@ -187,6 +187,17 @@ class Settings(BaseSettings):
         description='E-mails go through the queue high_priority, maintenance through low_priority.',
     )
 
+    # The web page.
+    web_host: str = Field(
+        default='127.0.0.1',
+        min_length=1,
+        description='Where `python -m web` listens; what other machines can reach needs WEB_TOKEN.',
+    )
+    web_port: int = Field(default=8025, ge=1, le=65535, description='Its port.')
+    web_token: SecretStr | None = Field(
+        default=None, min_length=16, description='Bearer token, or password of HTTP Basic, that the web page asks for.'
+    )
+
     # Logs.
     log_level: Literal['DEBUG', 'INFO', 'WARNING', 'ERROR'] = Field(default='INFO', description='Least severe shown.')
     log_format: Literal['auto', 'json', 'console'] = Field(

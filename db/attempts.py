@@ -27,3 +27,35 @@ ORDER BY started_at DESC LIMIT $1
 async def read_last_failures(pool: asyncpg.Pool, limit: int) -> list[dict[str, Any]]:
     """Return the last attempts within ten minutes that failed, the latest first."""
     return [dict(row) for row in await pool.fetch(LAST_FAILURES_SQL, limit)]
+
+
+# What a relay or an error says in words may hold an address, so reasons are counted by codes and phases.
+FAILURES_SQL = """
+SELECT outcome, phase, relay, smtp_code, enhanced_code, count(*) AS attempts,
+    EXTRACT(EPOCH FROM now() - max(started_at))::float8 AS last_s
+FROM email_attempts
+WHERE started_at > now() - interval '1 hour' AND outcome NOT IN ('accepted', 'released')
+GROUP BY outcome, phase, relay, smtp_code, enhanced_code ORDER BY attempts DESC, last_s LIMIT $1
+"""
+
+
+async def count_failures(pool: asyncpg.Pool, limit: int) -> list[dict[str, Any]]:
+    """Count the attempts of the last hour that failed by reason, the commonest first.
+
+    Returns:
+        outcome, phase (how far it came), relay, smtp_code, enhanced_code, attempts, last_s (how long ago the last was).
+    """
+    return [dict(row) for row in await pool.fetch(FAILURES_SQL, limit)]
+
+
+QUANTILES = (0.5, 0.95, 0.99)
+DURATIONS_SQL = """
+SELECT percentile_cont($1::float8[]) WITHIN GROUP (ORDER BY duration_ms) FROM email_attempts
+WHERE started_at > now() - interval '5 minutes'
+"""
+
+
+async def read_durations(pool: asyncpg.Pool) -> dict[float, float]:
+    """Return how long attempts of the last five minutes took, in seconds by quantile; nothing without attempts."""
+    quantiles_ms = await pool.fetchval(DURATIONS_SQL, QUANTILES)
+    return {q: ms / 1000 for q, ms in zip(QUANTILES, quantiles_ms or (), strict=False)}

@@ -96,16 +96,29 @@ async def read_seen_workers(pool: asyncpg.Pool) -> list[Row]:
     return _rows(await pool.fetch(SEEN_WORKERS_SQL))
 
 
+# By the primary key, a few rows of each duty: the table holds weeks of runs, and screens ask every few seconds.
 DUTIES_SQL = """
-SELECT DISTINCT ON (duty) duty, slot, worker, started_at, finished_at,
+WITH RECURSIVE duties AS (
+    (SELECT duty FROM cron_runs ORDER BY duty LIMIT 1)
+    UNION ALL
+    SELECT (SELECT duty FROM cron_runs WHERE duty > duties.duty ORDER BY duty LIMIT 1)
+    FROM duties WHERE duties.duty IS NOT NULL
+)
+SELECT last.duty, slot, worker, started_at, finished_at,
     CASE WHEN finished_at IS NOT NULL THEN outcome WHEN lease_expires_at > now() THEN 'running' ELSE 'cut off' END
-        AS outcome, affected, detail, EXTRACT(EPOCH FROM now() - started_at)::float8 AS started_s
-FROM cron_runs ORDER BY duty, slot DESC
+        AS outcome, affected, detail, EXTRACT(EPOCH FROM now() - started_at)::float8 AS started_s, (
+        SELECT finished_at FROM cron_runs WHERE duty = last.duty AND outcome = 'done' ORDER BY slot DESC LIMIT 1
+    ) AS succeeded_at
+FROM duties CROSS JOIN LATERAL (
+    SELECT * FROM cron_runs WHERE duty = duties.duty ORDER BY slot DESC LIMIT 1
+) AS last ORDER BY last.duty
 """
 
 
 async def read_duties(pool: asyncpg.Pool) -> list[Row]:
     """Return the last run of each cron duty: duty, slot, worker, started_at, outcome, affected, detail, ...
+
+    succeeded_at is when a run last ended well, be it this one or an earlier one; None when none did.
 
     detail is what the job returned, or {'error': ...}; text where what was stored is no JSON, as when it was too long.
     """

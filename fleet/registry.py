@@ -28,6 +28,7 @@ log = structlog.get_logger()
 REGISTER_EVERY_S = 5.0
 LIFETIME_S = 15.0  # two writes may fail before a living worker looks dead
 LAG_EVERY_S = 0.5
+LARGEST = 2**53  # of no use beyond, and no number at all: whoever may write to Redis can write anything
 MAX_LISTED = 200  # e-mails and jobs in a record; their number is told besides
 WORKERS_KEY = 'mail:workers'
 RECORD_PREFIX = 'mail:worker:'
@@ -80,9 +81,9 @@ def _fits(value: Any, wanted: Any) -> bool:
     if kind is list:
         inner = get_origin(get_args(wanted)[0]) or get_args(wanted)[0]
         return isinstance(value, list) and all(isinstance(item, inner) for item in value)
-    if kind is float:
-        return type(value) in (int, float)
-    return isinstance(value, kind) and not (kind is int and isinstance(value, bool))
+    if kind in (int, float):
+        return type(value) in (int, kind) and abs(value) < LARGEST
+    return isinstance(value, kind)
 
 
 def read_told(told: Any) -> WorkerRecord | None:

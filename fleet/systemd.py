@@ -42,7 +42,9 @@ def watchdog_s() -> float | None:
     return watchdog_us / 1e6 if watchdog_us > 0 else None
 
 
-async def keep_systemd_informed(stopping: asyncio.Event, drain_s: float, status: str) -> None:
+async def keep_systemd_informed(
+    stopping: asyncio.Event, drain_s: float, status: str, finishing: str = 'Finishing what is being sent'
+) -> None:
     """Say READY now, STOPPING when the worker stops, and feed the watchdog from the event loop until cancelled.
 
     A loop that is blocked feeds nothing, and systemd starts the worker again. Its other tasks may wait as long as they
@@ -50,7 +52,7 @@ async def keep_systemd_informed(stopping: asyncio.Event, drain_s: float, status:
 
     Args:
         drain_s: How long running mail may finish. systemd is asked to wait that long, whatever its own limit says.
-        status: One line for `systemctl status`.
+        status: One line for `systemctl status`, and finishing what it says after the stop was asked for.
     """
     if not os.environ.get('NOTIFY_SOCKET'):
         return
@@ -63,7 +65,7 @@ async def keep_systemd_informed(stopping: asyncio.Event, drain_s: float, status:
             async with asyncio.timeout(feed_s):
                 await stopping.wait()
     within_us = int((drain_s + STOP_MARGIN_S) * 1e6)
-    tell_systemd('STOPPING=1', f'EXTEND_TIMEOUT_USEC={within_us}', 'STATUS=Finishing what is being sent')
+    tell_systemd('STOPPING=1', f'EXTEND_TIMEOUT_USEC={within_us}', f'STATUS={finishing}')
     while feed_s:
         _feed(feed_s)
         await asyncio.sleep(feed_s)

@@ -72,6 +72,8 @@ def test_without_any_variable_the_defaults_hold() -> None:
         ('WORKER_LEASE_S', 'inf'),
         ('EMAIL_EXPIRY_HOURS', 'inf'),
         ('EMAIL_RETRY_MAX_DELAY', 'inf'),
+        ('WEB_PORT', '0'),
+        ('WEB_TOKEN', 'hunter2'),
         ('LOG_LEVEL', 'LOUD'),
         ('LOG_FORMAT', 'xml'),
         ('ARQ_REDIS_URL', 'amqp://mail:hunter2@localhost/1'),
@@ -144,6 +146,7 @@ def test_secrets_are_not_shown_with_the_settings(configure: Configure) -> None:
         MONGODB_URL='mongodb://u:hunter2@h',
         SMTP_PASSWORD='hunter2',
         SMTP_BACKUP_PASSWORD='hunter2',
+        WEB_TOKEN='hunter2hunter2hunter2',
     )
     settings = load_settings()
     assert 'hunter2' not in repr(settings) + str(settings) + settings.postgres_place

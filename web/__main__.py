@@ -1,0 +1,107 @@
+"""`python -m web`: serve until SIGTERM."""
+
+import asyncio
+import contextlib
+import signal
+import socket
+import sys
+from collections.abc import Iterator
+
+import structlog
+import uvicorn
+
+from fleet.systemd import keep_systemd_informed
+from logs import configure_logs
+from settings import Settings, load_settings
+from web.access import is_loopback
+from web.application import make_application
+from web.questions import OVERVIEW, READINESS
+from web.watch import DEADLINE_S, Places, Watch
+
+log = structlog.get_logger()
+
+MOST_CONNECTIONS = 100  # beyond these, 503: a few scrapers and people with the page open
+FINISH_S = int(DEADLINE_S) + 1  # what is being answered when the stop comes
+
+
+class Server(uvicorn.Server):
+    """uvicorn's, but the signals are ours: its own handler ends the process by the signal instead of with 0."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.ready = asyncio.Event()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Capture none."""
+        yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start, and say so."""
+        await super().startup(sockets)
+        self.ready.set()
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Listen, before anything else is done.
+
+    Raises:
+        SystemExit: somebody else does, or there is no such address here.
+    """
+    try:
+        return socket.create_server((host, port), family=socket.AF_INET6 if ':' in host else socket.AF_INET)
+    except OSError as error:
+        raise SystemExit(f'web: cannot listen on {host}:{port}: {error}. Change WEB_HOST or WEB_PORT') from error
+
+
+def check_access(settings: Settings) -> None:
+    """Refuse to show everybody what goes on here.
+
+    Raises:
+        SystemExit: others can reach the address, and no token keeps them out.
+    """
+    if not is_loopback(settings.web_host) and settings.web_token is None:
+        raise SystemExit(
+            f'web: WEB_HOST={settings.web_host} can be reached from other machines: set WEB_TOKEN, or listen on '
+            '127.0.0.1 behind a reverse proxy that asks who it is (docs/deployment.md)'
+        )
+
+
+async def serve(settings: Settings, listener: socket.socket) -> None:
+    """Serve until SIGTERM or SIGINT, then let answers that are under way finish."""
+    stopping = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+    places = Places(settings.postgres_dsn, settings.arq_redis_url.get_secret_value())
+    watch, readiness = Watch(places, OVERVIEW), Watch(places, READINESS)
+    token = settings.web_token.get_secret_value() if settings.web_token else None
+    app = make_application(watch, readiness, token=token, loopback_only=is_loopback(settings.web_host))
+    config = uvicorn.Config(
+        app, log_config=None, log_level='warning', access_log=False, lifespan='off', ws='none', proxy_headers=False,
+        server_header=False, limit_concurrency=MOST_CONNECTIONS, timeout_graceful_shutdown=FINISH_S,
+    )  # fmt: skip
+    server = Server(config)
+    serving = asyncio.create_task(server.serve([listener]))
+    await server.ready.wait()
+    place = f'http://{settings.web_host}:{listener.getsockname()[1]}'
+    log.info('web page started', place=place, token_wanted=token is not None)
+    informing = asyncio.create_task(keep_systemd_informed(stopping, 0, f'Serving {place}', 'Finishing what is asked'))
+    await stopping.wait()
+    server.should_exit = True
+    await serving
+    informing.cancel()
+    await asyncio.gather(watch.close(), readiness.close(), informing, return_exceptions=True)
+    log.info('web page stopped')
+
+
+def main() -> int:
+    """Read the settings and serve. Returns the exit status."""
+    settings = load_settings()
+    configure_logs(settings.log_level, settings.log_format)
+    check_access(settings)
+    asyncio.run(serve(settings, listen(settings.web_host, settings.web_port)))
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,91 @@
+"""Who may look: nobody but this machine, unless a token is set. And what browsers are told of every answer."""
+
+import base64
+import binascii
+import hmac
+from collections.abc import Mapping
+from http import HTTPStatus
+from ipaddress import ip_address
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import PlainTextResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+OPEN_PATH = '/health/live'  # whoever watches the process needs no secret
+LOOPBACK_NAMES = frozenset({'localhost', '127.0.0.1', '::1'})
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches a listener on host. A name other than localhost may mean anything."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == 'localhost'
+
+
+class Guard:
+    """ASGI middleware around everything, errors and refusals included."""
+
+    def __init__(self, app: ASGIApp, *, token: str | None, loopback_only: bool, style: str) -> None:
+        """Say who may look.
+
+        Args:
+            token: Wanted as Bearer token or as password of HTTP Basic, with any user name; None asks for nothing.
+            loopback_only: Refuse other names of this server: a page of somebody else's, in a browser on this machine,
+                may give its own name our address (DNS rebinding).
+            style: The source in Content-Security-Policy that allows our style.
+        """
+        self._app = app
+        self._token = token.encode() if token else None
+        self._loopback_only = loopback_only
+        policy = f"default-src 'none'; style-src {style}; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+        self._told: Mapping[str, str] = {
+            'Content-Security-Policy': policy,
+            'X-Content-Type-Options': 'nosniff',
+            'X-Frame-Options': 'DENY',
+            'Referrer-Policy': 'no-referrer',
+            'Cross-Origin-Resource-Policy': 'same-origin',
+            'Cache-Control': 'no-store',
+        }
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer, or refuse to."""
+        if scope['type'] != 'http':
+            await self._app(scope, receive, send)
+            return
+
+        async def send_told(message: Message) -> None:
+            if message['type'] == 'http.response.start':
+                MutableHeaders(scope=message).update(self._told)
+            await send(message)
+
+        answer = self._refusal(scope['path'], Headers(scope=scope)) or self._app
+        await answer(scope, receive, send_told)
+
+    def _refusal(self, path: str, headers: Headers) -> Response | None:
+        if self._loopback_only and _host_name(headers.get('host', '')) not in LOOPBACK_NAMES:
+            return PlainTextResponse('ask for this server as localhost or 127.0.0.1\n', HTTPStatus.MISDIRECTED_REQUEST)
+        if self._token is None or path == OPEN_PATH or self._may_look(headers.get('authorization', '')):
+            return None
+        asked = {'WWW-Authenticate': 'Basic realm="email", charset="UTF-8"'}
+        return PlainTextResponse('the token of WEB_TOKEN is needed\n', HTTPStatus.UNAUTHORIZED, asked)
+
+    def _may_look(self, authorization: str) -> bool:
+        scheme, _, credentials = authorization.partition(' ')
+        given = credentials.strip().encode('latin-1')
+        if scheme.lower() == 'basic':
+            try:
+                given = base64.b64decode(given, validate=True).partition(b':')[2]
+            except binascii.Error:
+                return False
+        elif scheme.lower() != 'bearer':
+            return False
+        return hmac.compare_digest(given, self._token or b'')
+
+
+def _host_name(host: str) -> str:
+    try:
+        return urlsplit(f'//{host}').hostname or ''
+    except ValueError:
+        return ''

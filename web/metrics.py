@@ -1,0 +1,158 @@
+"""The metrics in Prometheus' text format: the table of docs/metrics.md, each with how it is read from an answer."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import starmap
+from typing import Any
+
+from prometheus_client import generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+
+from fleet.troubles import CHECK_IS_OLD_S
+from mail.outcome import Outcome
+from web.watch import Reading, Source
+
+CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
+LONGEST_LABEL = 200  # names come from whoever may write to Redis
+
+OUTBOX_STATES = ('due', 'scheduled', 'sending', 'stuck', 'retrying', 'dead', 'uncertain', 'held', 'past_expiry')
+JOB_STATES = ('ready', 'deferred', 'running')
+# What a worker counts itself: lost attempts are those of others.
+OUTCOMES = (*(outcome.value for outcome in Outcome if outcome is not Outcome.LOST), 'lease-lost')
+
+Row = Mapping[str, Any]
+Samples = Iterable[tuple[tuple[Any, ...], Any]]  # label values, value
+
+
+@dataclass(frozen=True, slots=True)
+class Defined:
+    """One metric: question is the answer it is read from, see web.questions."""
+
+    name: str
+    labels: tuple[str, ...]
+    question: str
+    read: Callable[[Any], Samples]
+    told: str
+
+
+def _each(*names: str, value: Callable[[Row], Any]) -> Callable[[Iterable[Row]], Samples]:
+    """Read one sample from each row: these parts of it are the labels."""
+    return lambda rows: ((tuple(row[name] for name in names), value(row)) for row in rows)
+
+
+def _outcomes(workers: Iterable[Row]) -> Samples:
+    return (((w['worker'], name), w['outcomes'].get(name, 0)) for w in workers for name in OUTCOMES)
+
+
+def _jobs(queues: Iterable[Row]) -> Samples:
+    return (((queue['name'], state), queue[state]) for queue in queues for state in JOB_STATES)
+
+
+def _successes(duties: Iterable[Row]) -> Samples:
+    return (((d['duty'],), d['succeeded_at'].timestamp()) for d in duties if d['succeeded_at'])
+
+
+def _services(services: Iterable[Row]) -> Samples:
+    fresh = (s for s in services if s['checked_s'] <= CHECK_IS_OLD_S)
+    return (((s['service'],), s['status'] == 'up') for s in fresh)
+
+
+def _outbox(outbox: Row) -> Samples:
+    return (((state,), outbox[state]) for state in OUTBOX_STATES)
+
+
+def _durations(durations: Mapping[float, float]) -> Samples:
+    return (((quantile,), seconds) for quantile, seconds in durations.items())
+
+
+DEFINED = tuple(starmap(Defined, (
+    ('email_outbox_emails', ('state',), 'outbox', _outbox,
+     'rows that are not finished, as ops status counts them'),
+    ('email_outbox_oldest_due_seconds', (), 'outbox', lambda outbox: [((), outbox['oldest_due_s'] or 0)],
+     'how long the first due e-mail has been waiting; 0 when none is due'),
+    ('email_attempt_duration_seconds', ('quantile',), 'durations', _durations,
+     'from claim to result, attempts of the last 5 minutes in email_attempts'),
+    ('email_attempts_total', ('worker', 'outcome'), 'workers', _outcomes,
+     "attempts since the worker's start"),
+    ('email_duty_last_success_timestamp_seconds', ('duty',), 'duties', _successes,
+     'when a cron duty last ended well'),
+    ('email_duty_failed', ('duty',), 'duties', _each('duty', value=lambda d: d['outcome'] == 'error'),
+     '1 when its last run ended with an error'),
+    ('email_service_up', ('service',), 'services', _services,
+     'what check_service_health said last, within 3 minutes'),
+    ('email_paused', ('kind', 'name'), 'switches', _each('kind', 'name', value=lambda _: 1),
+     '1 for everything operators have paused'),
+    ('email_queue_jobs', ('queue', 'state'), 'queues', _jobs,
+     'jobs in Redis'),
+    ('email_queue_oldest_ready_seconds', ('queue',), 'queues', _each('name', value=lambda q: q['oldest_ready_s'] or 0),
+     'how long the first ready job has been waiting; 0 without any'),
+    ('email_queue_served', ('queue',), 'queues', _each('name', value=lambda q: q['served']),
+     '1 when a living worker polls it'),
+    ('email_worker_up', ('worker', 'queue', 'version'), 'workers',
+     _each('worker', 'queue', 'version', value=lambda _: 1),
+     '1 for each living worker'),
+    ('email_worker_paused', ('worker',), 'workers', _each('worker', value=lambda w: w['state'] == 'paused'),
+     '1 when it claims nothing because it was told so'),
+    ('email_worker_sending', ('worker',), 'workers', _each('worker', value=lambda w: w['sending']),
+     'e-mails under way'),
+    ('email_worker_concurrency', ('worker',), 'workers',
+     _each('worker', value=lambda w: w['concurrency'].get('emails')),
+     'how many it may have under way'),
+    ('email_worker_loop_lag_seconds', ('worker',), 'workers', _each('worker', value=lambda w: w['loop_lag_ms'] / 1000),
+     'the worst delay of its event loop in the last seconds'),
+    ('email_worker_resident_memory_bytes', ('worker',), 'workers', _each('worker', value=lambda w: w['rss_bytes']),
+     'memory'),
+    ('email_worker_uptime_seconds', ('worker',), 'workers', _each('worker', value=lambda w: w['uptime_s']),
+     'since its start'),
+)))  # fmt: skip
+
+
+class Exposition:
+    """A reading, as prometheus-client wants it."""
+
+    def __init__(self, reading: Reading) -> None:
+        self._reading = reading
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield what was answered, and which sources answered."""
+        up = GaugeMetricFamily(
+            'email_source_up',
+            '1 when it answered this scrape; its metrics are missing when it did not',
+            labels=('source',),
+        )
+        for source in Source:
+            up.add_metric([source.value], source not in self._reading.troubles)
+        yield up
+        for defined in DEFINED:
+            if defined.question in self._reading.found:
+                yield _family(defined, self._reading.found[defined.question])
+
+
+def _family(defined: Defined, answer: Any) -> Metric:
+    counts = defined.name.endswith('_total')
+    family = (CounterMetricFamily if counts else GaugeMetricFamily)(defined.name, defined.told, labels=defined.labels)
+    # Two records may claim the same name: Prometheus refuses a page with the same sample twice.
+    samples = {tuple(map(_label, labels)): value for labels, value in defined.read(answer)}
+    for labels, value in samples.items():
+        if (number := _number(value)) is not None:
+            family.add_metric(labels, number)
+    return family
+
+
+def _label(value: Any) -> str:
+    """Return text that can be written as UTF-8, whatever stood in Redis."""
+    return str(value)[:LONGEST_LABEL].encode('utf-8', 'backslashreplace').decode('utf-8')
+
+
+def _number(value: Any) -> float | None:
+    """Return a number, or None for what is none: records are written by whoever may write to Redis."""
+    try:
+        return float(value) if isinstance(value, int | float) else None
+    except OverflowError:
+        return None
+
+
+def exposition(reading: Reading) -> bytes:
+    """Return a reading as text format 0.0.4."""
+    return generate_latest(Exposition(reading))

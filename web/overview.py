@@ -1,0 +1,146 @@
+"""What `ops status` tells, from what the page asked: as a document, and as a page for people."""
+
+import base64
+import hashlib
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import starmap
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from db.switches import Kind
+from fleet.overview import Document
+from fleet.troubles import Trouble, fleet_troubles, is_alive, stored_troubles
+from fleet.wording import cell, fault, hide_addresses, length, megabytes
+from web.watch import Reading, Source
+
+TEMPLATES = Path(__file__).parent / 'templates'
+STYLE = (TEMPLATES / 'style.css').read_text(encoding='utf-8')
+STYLE_HASH = f"'sha256-{base64.b64encode(hashlib.sha256(STYLE.encode()).digest()).decode()}'"
+
+WORKERS, STORED = ('workers', 'queues'), ('seen_workers', 'outbox', 'duties', 'services', 'switches')
+# Words of relays, of errors and of whoever queued a job: there may be addresses in them.
+FREE_TEXT = frozenset({'detail', 'error', 'last_error', 'reason', 'problem', 'job_id', 'what'})
+KINDS = {Kind.QUEUE: 'queue', Kind.RELAY: 'relay', Kind.EMAIL_TYPE: 'e-mail type', Kind.CRON: 'duty'}
+
+
+def find_troubles(reading: Reading) -> list[Trouble]:
+    """Judge as `ops status` does; where a source did not answer, that is the trouble."""
+    found = reading.found
+    troubles = [reading.troubles[source] for source in Source if source in reading.troubles]
+    fleet = {name: found[name] for name in WORKERS} if all(name in found for name in WORKERS) else None
+    if fleet:
+        troubles += fleet_troubles(fleet)
+    if all(name in found for name in STORED):
+        stored = {name: found[name] for name in STORED}
+        troubles += stored_troubles(stored, is_worked=not fleet or is_alive(fleet))
+    return troubles
+
+
+def as_status(reading: Reading) -> Document:
+    """Return the document of `ops status --json`; what was not answered is None, and addresses are hidden."""
+    answers = {name: reading.found.get(name) for name in (*WORKERS, *STORED)}
+    document: Document = _hide(answers | {'troubles': [t.as_document() for t in find_troubles(reading)]})
+    return document
+
+
+def _hide(value: Any, *, free: bool = False) -> Any:
+    match value:
+        case dict():
+            return {name: _hide(part, free=free or name in FREE_TEXT) for name, part in value.items()}
+        case list():
+            return [_hide(part, free=free) for part in value]
+        case str() if free:
+            return hide_addresses(value)
+        case _:
+            return value
+
+
+def _text(value: Any) -> str:
+    """Return a value as one line that can be written as UTF-8."""
+    return cell(value)[:500].encode('utf-8', 'backslashreplace').decode('utf-8')
+
+
+def _ago(seconds: float) -> str:
+    return f'{length(seconds)} ago'
+
+
+def _outcomes(worker: Document) -> str:
+    return ', '.join(f'{name} {n}' for name, n in sorted(worker['outcomes'].items()) if n)
+
+
+def _state(worker: Document) -> str:
+    is_paused = worker['state'] == 'paused' and worker['paused']
+    return ', '.join(worker['paused']) if is_paused else worker['state']
+
+
+def _reason(failure: Document) -> str:
+    """Return why attempts failed, in codes and phases: rejected, 550 5.1.1, at rcpt."""
+    codes = ' '.join(str(failure[name]) for name in ('smtp_code', 'enhanced_code') if failure[name])
+    return ', '.join(part for part in (failure['outcome'], codes, f'at {failure["phase"]}') if part)
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """One part of the page: question is the answer it shows, see web.questions; cells makes a row of each item."""
+
+    title: str
+    question: str
+    source: Source
+    columns: Sequence[str]
+    cells: Callable[[Document], Iterable[Any]]
+
+
+TABLES = tuple(starmap(Table, (
+    ('Workers', 'workers', Source.REDIS,
+     ('worker', 'queue', 'state', 'up', 'seen', 'sending', 'e-mails/s', 'attempts', 'memory', 'version'),
+     lambda w: (w['worker'], w['queue'], _state(w), length(w['uptime_s']), _ago(w['seen_ago_s']), w['sending'],
+                w['emails_per_s'], _outcomes(w), megabytes(w['rss_bytes']), w['version'])),
+    ('Queues', 'queues', Source.REDIS,
+     ('queue', 'ready', 'deferred', 'running', 'oldest', 'served'),
+     lambda q: (q['name'], q['ready'], q['deferred'], q['running'], length(q['oldest_ready_s']),
+                'yes' if q['served'] else 'no')),
+    ('Outbox', 'outbox', Source.POSTGRESQL,
+     ('due', 'oldest due', 'scheduled', 'sending', 'stuck', 'retrying', 'dead', 'uncertain', 'held', 'past expiry',
+      'sent last hour'),
+     lambda o: (o['due'], length(o['oldest_due_s']), o['scheduled'], o['sending'], o['stuck'], o['retrying'],
+                o['dead'], o['uncertain'], o['held'], o['past_expiry'], o['sent_last_hour'])),
+    ('Failed attempts of the last hour, by reason', 'failures', Source.POSTGRESQL,
+     ('attempts', 'reason', 'relay', 'last'),
+     lambda f: (f['attempts'], _reason(f), f['relay'], _ago(f['last_s']))),
+    ('Paused', 'switches', Source.POSTGRESQL,
+     ('what', 'name', 'since', 'reason'),
+     lambda s: (KINDS[s['kind']], s['name'], s['paused_at'], hide_addresses(s['reason']))),
+    ('Duties', 'duties', Source.POSTGRESQL,
+     ('duty', 'slot', 'started', 'outcome', 'affected', 'last success', 'error'),
+     lambda d: (d['duty'], d['slot'], _ago(d['started_s']), d['outcome'], d['affected'], d['succeeded_at'],
+                fault(d['detail']) if d['outcome'] == 'error' else '')),
+    ('Services, as a worker sees them', 'services', Source.POSTGRESQL,
+     ('service', 'status', 'checked', 'ms', 'error'),
+     lambda s: (s['service'], s['status'], _ago(s['checked_s']), s['response_time_ms'], hide_addresses(s['error']))),
+)))  # fmt: skip
+
+PAGE = Environment(
+    loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+).get_template('overview.html')
+
+
+def _rows(answer: Any, cells: Callable[[Document], Iterable[Any]]) -> list[list[str]]:
+    items = answer if isinstance(answer, list) else [answer]
+    return [[_text(value) for value in cells(item)] for item in items]
+
+
+def render_overview(reading: Reading) -> str:
+    """Return the page. Names, numbers and codes only: no address and no subject is on it."""
+    found = reading.found
+    return PAGE.render(
+        troubles=[_text(hide_addresses(trouble.line)) for trouble in find_troubles(reading)],
+        tables=[
+            (table, _rows(found[table.question], table.cells) if table.question in found else None) for table in TABLES
+        ],
+        at=_text(datetime.now(UTC)),
+        style=STYLE,
+    )

@@ -1,0 +1,55 @@
+"""What the page asks, and whom. Each answer may be missing: a source that is away, or slow, leaves the rest out."""
+
+from typing import Any
+
+import asyncpg
+from arq.connections import ArqRedis
+
+from db import attempts, reports
+from db.switches import read_switches
+from fleet.overview import Document, as_documents, as_rows, read_fleet
+from fleet.registry import read_workers
+from web.watch import Questions, Source
+
+FAILURES = 10  # reasons listed
+
+
+async def _read_switches(pool: asyncpg.Pool) -> list[Document]:
+    return as_rows(await read_switches(pool))
+
+
+async def _count_failures(pool: asyncpg.Pool) -> list[dict[str, Any]]:
+    return await attempts.count_failures(pool, FAILURES)
+
+
+async def _read_workers(redis: ArqRedis) -> list[Document]:
+    return as_documents(await read_workers(redis))
+
+
+async def _read_queues(redis: ArqRedis) -> list[Document]:
+    queues: list[Document] = (await read_fleet(redis))['queues']
+    return queues
+
+
+async def _ask_nothing(pool: asyncpg.Pool) -> bool:
+    return bool(await pool.fetchval('SELECT true'))
+
+
+async def _ping(redis: ArqRedis) -> bool:
+    return bool(await redis.ping())
+
+
+# The counts come last: they take the longest where much mail waits.
+OVERVIEW: Questions = {
+    Source.POSTGRESQL: {
+        'switches': _read_switches,
+        'duties': reports.read_duties,
+        'services': reports.read_services,
+        'seen_workers': reports.read_seen_workers,
+        'durations': attempts.read_durations,
+        'failures': _count_failures,
+        'outbox': reports.read_outbox,
+    },
+    Source.REDIS: {'workers': _read_workers, 'queues': _read_queues},
+}
+READINESS: Questions = {Source.POSTGRESQL: {'postgresql': _ask_nothing}, Source.REDIS: {'redis': _ping}}

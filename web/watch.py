@@ -1,0 +1,186 @@
+"""PostgreSQL and Redis as the page asks them: both at once, within a deadline, and for all who ask meanwhile."""
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+import asyncpg
+import structlog
+from arq.connections import ArqRedis
+from redis.exceptions import RedisError
+
+from db.pools import create_postgres_pool
+from db.schema import SchemaMismatchError, check_schema
+from fleet.away import place_of, postgres_trouble, redis_trouble
+from fleet.connection import open_redis, redis_settings
+from fleet.troubles import Trouble
+
+log = structlog.get_logger()
+
+DEADLINE_S = 2.0
+SHARED_S = 1.0  # an answer serves everybody who asks so soon again: reloading a page cannot load the database
+
+
+class Source(StrEnum):
+    """Where answers come from."""
+
+    POSTGRESQL = 'postgresql'
+    REDIS = 'redis'
+
+
+Question = Callable[[Any], Awaitable[Any]]  # takes the pool, or the Redis client
+Questions = Mapping[Source, Mapping[str, Question]]  # asked in this order: what is cheap first
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """The addresses, with their passwords."""
+
+    postgres_dsn: str
+    redis_url: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What one look found. A source with a trouble has answered some of its questions at most."""
+
+    found: Mapping[str, Any]
+    troubles: Mapping[Source, Trouble]
+
+
+class Watch:
+    """Asks the same questions whenever somebody looks. Holds one connection to PostgreSQL, and none that hangs."""
+
+    def __init__(
+        self, places: Places, questions: Questions, *, deadline_s: float = DEADLINE_S, shared_s: float = SHARED_S
+    ) -> None:
+        """Connect to nothing yet.
+
+        Args:
+            shared_s: For how long a finished answer is given again.
+        Raises:
+            ValueError: redis_url is no URL of a Redis.
+        """
+        self._places = places
+        self._questions = questions
+        self._deadline_s = deadline_s
+        self._shared_s = shared_s
+        self._redis_settings = redis_settings(places.redis_url)
+        self._pool: asyncpg.Pool | None = None
+        self._redis: ArqRedis | None = None
+        self._looking: asyncio.Task[Reading] | None = None
+        self._looked_at = 0.0
+        self._abandoned: set[asyncio.Task[Any]] = set()
+
+    async def look(self) -> Reading:
+        """Return the answers there are after the deadline at most; who asks while others wait waits with them."""
+        loop = asyncio.get_running_loop()
+        if self._looking is None or (self._looking.done() and loop.time() - self._looked_at >= self._shared_s):
+            self._looking = asyncio.create_task(self._look())
+        return await asyncio.shield(self._looking)
+
+    async def close(self) -> None:
+        """Drop the connections, without waiting for servers that do not answer."""
+        if self._looking is not None:
+            self._looking.cancel()
+        for source in Source:
+            self._drop(source)
+        if self._abandoned:
+            await asyncio.wait(self._abandoned, timeout=1)
+
+    async def _look(self) -> Reading:
+        found: dict[str, Any] = {}
+        asking = {
+            asyncio.create_task(self._ask(source, questions, found)): source
+            for source, questions in self._questions.items()
+        }
+        done, late = await asyncio.wait(asking, timeout=self._deadline_s)
+        troubles = {asking[task]: trouble for task in done if (trouble := task.result())}
+        answered = dict(found)
+        for task in late:
+            troubles[asking[task]] = self._too_late(asking[task])
+            self._abandon(task)
+        for source in troubles:  # the next look begins anew, whatever state the connection is in
+            self._drop(source)
+        self._looked_at = asyncio.get_running_loop().time()
+        return Reading(answered, troubles)
+
+    async def _ask(self, source: Source, questions: Mapping[str, Question], found: dict[str, Any]) -> Trouble | None:
+        """Add the answers to found. Returns what kept the source from answering all."""
+        try:
+            client = await self._open_postgres() if source is Source.POSTGRESQL else self._open_redis()
+            for name, question in questions.items():
+                found[name] = await question(client)
+        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, RedisError) as error:
+            return self._trouble(source, error)
+        except SchemaMismatchError as error:
+            what, _, remedy = str(error).partition('; ')
+            return Trouble(what, remedy, *self._name(source))
+        except Exception as error:
+            log.exception('a source could not be read', source=source.value)
+            return Trouble(f'cannot be read: {type(error).__name__}', "see the web page's log", *self._name(source))
+        return None
+
+    async def _open_postgres(self) -> asyncpg.Pool:
+        if self._pool is None:
+            pool = await create_postgres_pool(
+                self._places.postgres_dsn,
+                size=1,
+                connect_timeout_s=self._deadline_s,
+                command_timeout_s=self._deadline_s,  # the server ends a statement then, whether we are there or not
+                application_name='email-web',
+            )
+            self._pool = pool
+            await check_schema(pool)
+        return self._pool
+
+    def _open_redis(self) -> ArqRedis:
+        if self._redis is None:
+            self._redis = open_redis(self._redis_settings, 'arq:queue')
+        return self._redis
+
+    def _drop(self, source: Source) -> None:
+        if source is Source.POSTGRESQL and self._pool is not None:
+            self._pool.terminate()
+            self._pool = None
+        if source is Source.REDIS and self._redis is not None:
+            self._abandon(asyncio.create_task(_close(self._redis)), cancel=False)
+            self._redis = None
+
+    def _abandon(self, task: asyncio.Task[Any], *, cancel: bool = True) -> None:
+        """Let a task end when it can: one that waits for a frozen server would hold us up even when cancelled."""
+        if cancel:
+            task.cancel()
+        self._abandoned.add(task)
+        task.add_done_callback(self._forget)
+
+    def _forget(self, task: asyncio.Task[Any]) -> None:
+        self._abandoned.discard(task)
+        if not task.cancelled():
+            task.exception()  # seen: nobody waits for it any more
+
+    def _name(self, source: Source) -> tuple[str, str | None]:
+        if source is Source.POSTGRESQL:
+            return 'PostgreSQL', place_of(self._places.postgres_dsn, 5432)
+        return 'Redis', place_of(self._places.redis_url, 6379)
+
+    def _trouble(self, source: Source, error: Exception) -> Trouble:
+        if isinstance(error, TimeoutError | asyncpg.QueryCanceledError):
+            return self._too_late(source)
+        name_trouble = postgres_trouble if source is Source.POSTGRESQL else redis_trouble
+        return name_trouble(error, self._name(source)[1])
+
+    def _too_late(self, source: Source) -> Trouble:
+        return Trouble(
+            f'no answer within {self._deadline_s:g} s',
+            'see whether it can be reached, and look for load and locks there',
+            *self._name(source),
+        )
+
+
+async def _close(redis: ArqRedis) -> None:
+    with contextlib.suppress(RedisError, OSError):
+        await redis.aclose(close_connection_pool=True)

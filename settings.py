@@ -193,7 +193,7 @@ class Settings(BaseSettings):
         min_length=1,
         description='Where `python -m web` listens; what other machines can reach needs WEB_TOKEN.',
     )
-    web_port: int = Field(default=8025, ge=1, le=65535, description='Its port.')
+    web_port: int = Field(default=8025, ge=0, le=65535, description='Its port; 0: any free one, which the log tells.')
     web_token: SecretStr | None = Field(
         default=None, min_length=16, description='Bearer token, or password of HTTP Basic, that the web page asks for.'
     )

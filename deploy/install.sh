@@ -3,7 +3,7 @@
 #
 #   --dry-run        say what would be done, change nothing
 #   --check          say what is not as this source wants it; exit status 1 when anything is
-#   --uninstall      stop the workers, remove what was installed; settings and secrets stay
+#   --uninstall      stop the workers and the page, remove what was installed; settings and secrets stay
 #   --purge          with --uninstall: settings, secrets and the user go too
 #   --python PROGRAM the Python to build on, 3.11 or newer (python3)
 #   --wheels DIR     packages from this directory instead of the network: pip download -r requirements.txt -d DIR
@@ -19,6 +19,7 @@ HOME_DIR=/opt/email-worker
 ETC=/etc/email-worker
 CREDSTORE=/etc/credstore
 UNITS=/usr/local/lib/systemd/system
+UNIT_NAMES=(email-worker.service email-worker@.service email-web.service)
 SYSUSERS=/usr/lib/sysusers.d/email-worker.conf
 RUN=/usr/local/sbin/email-worker-run
 SERVICE_USER=email-worker
@@ -186,10 +187,10 @@ install_all() {
     want "switch $HOME_DIR/current to $release" is_current -- switch_current
     want "install $RUN" same "$source_dir/deploy/email-worker-run" "$root$RUN" \
         -- copy "$source_dir/deploy/email-worker-run" "$RUN" 755
-    local unit
-    for unit in email-worker.service email-worker@.service; do
-        want "install $UNITS/$unit" same "$source_dir/deploy/email-worker.service" "$root$UNITS/$unit" \
-            -- copy "$source_dir/deploy/email-worker.service" "$UNITS/$unit" 644
+    local unit text
+    for unit in "${UNIT_NAMES[@]}"; do
+        text=$source_dir/deploy/${unit/@/} # the template has the same text
+        want "install $UNITS/$unit" same "$text" "$root$UNITS/$unit" -- copy "$text" "$UNITS/$unit" 644
     done
     if [ "$mode-$differs" = install-1 ] && has_systemd; then systemctl daemon-reload; fi
     want 'remove old releases that nobody runs' test -z "$(old_releases)" -- remove_old_releases
@@ -200,26 +201,28 @@ next_steps() {
 Next, each of it again after an update (docs/deployment.md):
   \$EDITOR $ETC/env
   email-worker-run --env $ETC/owner.env -m db.migrate
-  systemctl enable --now email-worker                      the first time
+  systemctl enable --now email-worker email-web            the first time
   $HOME_DIR/current/deploy/rolling-restart.sh   after an update
+  systemctl try-restart email-web                          the same
 EOF
 }
 
 uninstall() {
     if has_systemd; then
-        systemctl disable email-worker.service email-worker@.service 2>/dev/null || true
+        systemctl disable "${UNIT_NAMES[@]}" 2>/dev/null || true
+        systemctl stop email-web.service 2>/dev/null || true
         systemctl stop email-worker.service 'email-worker@*.service' 2>/dev/null || true # each finishes its mail
     fi
     rm -rf "$DESTDIR$HOME_DIR" "$DESTDIR$ETC/env.example"
-    rm -f "$DESTDIR$UNITS/email-worker.service" "$DESTDIR$UNITS/email-worker@.service" "$DESTDIR$RUN" "$DESTDIR$SYSUSERS"
+    rm -f "${UNIT_NAMES[@]/#/"$DESTDIR$UNITS/"}" "$DESTDIR$RUN" "$DESTDIR$SYSUSERS"
     if has_systemd; then systemctl daemon-reload; fi
     if [ -n "$purge" ]; then
         rm -rf "$DESTDIR$ETC"
-        rm -f "$DESTDIR$CREDSTORE"/email-worker.*
+        rm -f "$DESTDIR$CREDSTORE"/email-worker.* "$DESTDIR$CREDSTORE"/email-web.*
         if is_live && user_exists >/dev/null; then userdel "$SERVICE_USER"; fi
         echo 'uninstalled, with settings, secrets and user'
     else
-        echo "uninstalled; $ETC and $CREDSTORE/email-worker.* are left"
+        echo "uninstalled; $ETC and $CREDSTORE/email-*.* are left"
     fi
 }
 

@@ -46,7 +46,7 @@ GRANT SELECT, INSERT, DELETE ON service_health TO email_worker;
 -- Of sessions and tokens it sees when they end, not whose they are.
 GRANT SELECT (created_at, expires_at), DELETE ON sessions, refresh_tokens TO email_worker;
 
--- The operators' desk: the web page, and `python -m ops` where it changes something. It reads everything about mail,
+-- The operators' desk: `python -m ops` where it changes something. It reads everything about mail,
 -- lets mail be sent again or not at all, pauses, suppresses, and queues test mail.
 GRANT SELECT ON outbound_emails, email_attempts, email_templates, mail_switches, email_suppressions, cron_runs,
     service_health, _pogo_migration TO email_web;
@@ -55,7 +55,7 @@ GRANT UPDATE (status, max_attempts, next_retry_at, expires_at, sent_at, updated_
 GRANT INSERT, DELETE ON mail_switches TO email_web;
 GRANT INSERT, UPDATE, DELETE ON email_suppressions TO email_web;
 
--- A look, and nothing else: `python -m ops status`, failed, show. Recipients and bodies are personal data.
+-- A look, and nothing else: the web page, `python -m ops status`, failed, show. Recipients and bodies are personal data.
 GRANT SELECT ON outbound_emails, email_attempts, email_templates, mail_switches, email_suppressions, cron_runs,
     service_health, _pogo_migration TO email_readonly;
 ALTER ROLE email_readonly SET default_transaction_read_only = on;

@@ -118,7 +118,7 @@ class Exposition:
         """Yield what was answered, and which sources answered."""
         up = GaugeMetricFamily(
             'email_source_up',
-            '1 when it answered this scrape; its metrics are missing when it did not',
+            '1 when it answered all of this scrape; metrics of it are missing when it did not',
             labels=('source',),
         )
         for source in Source:

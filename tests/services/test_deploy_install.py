@@ -78,13 +78,15 @@ def test_dry_run_says_everything_and_changes_nothing(source, tmp_path):
     ran = install(source, root, '--venv', VENV, '--dry-run')
     assert ran.returncode == 0
     assert 'would: build release' in ran.stdout
-    assert 'would: install /usr/local/lib/systemd/system/email-worker@.service' in ran.stdout
+    for unit in ('email-worker@.service', 'email-web.service'):
+        assert f'would: install /usr/local/lib/systemd/system/{unit}' in ran.stdout
     assert not root.exists()
 
 
 def test_check_passes_after_an_install_and_fails_when_something_differs(source, root):
     assert install(source, root, '--venv', VENV, '--check').returncode == 0
-    (root / UNITS / 'email-worker@.service').unlink()
+    for unit in ('email-worker@.service', 'email-web.service'):
+        (root / UNITS / unit).unlink()
     (root / 'etc/email-worker/env').chmod(0o644)
     ran = install(source, root, '--venv', VENV, '--check')
     assert (ran.returncode, ran.stdout.splitlines()) == (
@@ -92,18 +94,22 @@ def test_check_passes_after_an_install_and_fails_when_something_differs(source, 
         [
             'not done: let only root and the service read /etc/email-worker/env',
             f'not done: install /{UNITS}/email-worker@.service',
+            f'not done: install /{UNITS}/email-web.service',
         ],
     )
 
 
 def test_installed_release_has_what_production_needs_and_only_that(source, root):
     names = {path.name for path in current(root).resolve().iterdir()}
-    assert {'worker.py', 'settings.py', 'db', 'fleet', 'jobs', 'mail', 'ops', 'deploy', 'requirements.txt'} <= names
+    assert {'worker.py', 'settings.py', 'db', 'fleet', 'jobs', 'mail', 'ops', 'web', 'deploy'} <= names
+    assert {'requirements.txt', 'pyproject.toml', '.env.example'} <= names
     assert not {'tests', 'dev', 'bench', '.git', '.env'} & names
     assert (current(root) / 'db/migrations/0001_outbox.sql').is_file()
     unit, template = (root / UNITS / name for name in ('email-worker.service', 'email-worker@.service'))
     assert unit.read_bytes() == template.read_bytes() == (source / 'deploy/email-worker.service').read_bytes()
     assert not template.is_symlink()
+    assert (root / UNITS / 'email-web.service').read_bytes() == (source / 'deploy/email-web.service').read_bytes()
+    assert (current(root) / 'web/templates/overview.html').is_file()
     assert (root / 'etc/email-worker/env').stat().st_mode & 0o777 == 0o640
     assert (root / 'etc/credstore').stat().st_mode & 0o777 == 0o700
 
@@ -117,6 +123,8 @@ def test_second_install_changes_nothing(source, root):
 def test_edited_settings_survive_updates_and_uninstall_but_not_purge(source, root):
     env = root / 'etc/email-worker/env'
     env.write_text('SMTP_HOST=relay.example.com\n')
+    credential = root / 'etc/credstore/email-web.WEB_TOKEN'
+    credential.write_text('secret')
     env.chmod(0o644)
     with (source / '.env.example').open('a') as example:
         example.write('# a new setting\n')
@@ -125,7 +133,7 @@ def test_edited_settings_survive_updates_and_uninstall_but_not_purge(source, roo
     assert env.stat().st_mode & 0o777 == 0o640
     assert '# a new setting' in (root / 'etc/email-worker/env.example').read_text()
     installed(source, root, '--uninstall')
-    assert [path for path in root.rglob('*') if path.is_file()] == [env]
+    assert sorted(path for path in root.rglob('*') if path.is_file()) == [credential, env]
     installed(source, root, '--uninstall', '--purge')
     assert not [path for path in root.rglob('*') if path.is_file()]
 

@@ -10,6 +10,8 @@ from db.outbox import queue_email
 from tests.conftest import DEADLINE_S, ROOT, wait_until
 from tests.services.ops_desk import insert, run
 from tests.services.test_sql import statements
+from web.questions import OVERVIEW
+from web.watch import Places, Source, Watch
 
 PASSWORD = 'loopback'
 ROLES = ('email_worker', 'email_web', 'email_readonly', 'email_producer')
@@ -207,3 +209,11 @@ async def test_worker_delivers_under_its_role_and_the_operator_looks_on(granted,
     assert await worker.ended() == 0
     assert 'permission denied' not in worker.log
     assert await pool.fetchval("SELECT count(*) FROM outbound_emails WHERE status = 'sent'") == 2
+
+
+async def test_web_page_reads_under_the_role_that_only_reads(granted, env):
+    watch = Watch(Places(granted('email_readonly'), env['ARQ_REDIS_URL']), OVERVIEW, deadline_s=DEADLINE_S)
+    reading = await watch.look()
+    await watch.close()
+    assert reading.troubles == {}
+    assert set(OVERVIEW[Source.POSTGRESQL]) <= set(reading.found)

@@ -16,9 +16,12 @@ from dev.watchdog import Watchdog
 from fleet.connection import redis_settings
 from tests.conftest import DEADLINE_S, ROOT, wait_until
 from tests.services.ops_desk import run
+from tests.services.test_ops_status import register
+from web.questions import OVERVIEW, READINESS
+from web.watch import Places, Watch
 
 PASSWORD = 'loopback'
-USERS = ('admin', 'email-worker', 'email-producer', 'email-operator')
+USERS = ('admin', 'email-worker', 'email-web', 'email-producer', 'email-operator')
 Program = DebianRedis if 'TEST_ARQ_REDIS_URL' in os.environ else Valkey
 
 
@@ -120,6 +123,9 @@ FORBIDDEN = {
     'email-worker': """FLUSHALL, FLUSHDB, KEYS *, SCAN 0, CONFIG GET *, CONFIG SET dir /, SHUTDOWN, ACL LIST,
         SCRIPT FLUSH, MONITOR, MODULE LIST, REPLICAOF NO ONE, GET session:1, PUBLISH cache x, SAVE, CLIENT LIST,
         SWAPDB 0 1, CLIENT KILL TYPE normal""",
+    'email-web': """FLUSHALL, KEYS *, CONFIG GET *, CLIENT LIST, MONITOR, GET session:1, GET arq:job:1, HGETALL h,
+        LRANGE l 0 -1, SET mail:worker:x y, SET x y, DEL arq:queue, ZADD arq:queue 1 x, ZREM arq:queue 1, EXPIRE x 1,
+        PUBLISH mail:control:1 x, SUBSCRIBE mail:events:1, EVAL return 0, XADD s * a b""",
     'email-producer': """FLUSHALL, KEYS *, SCAN 0, CONFIG GET *, EVAL return 0, DEL arq:queue, ZREM arq:queue 1,
         ZRANGE arq:queue 0 -1, PSETEX arq:result:1 1 x, PUBLISH mail:control:1 x, GET mail:workers, GET arq:retry:1,
         SUBSCRIBE mail:events:1, ZADD mail:workers 1 x, PSETEX session:1 1 x""",
@@ -182,3 +188,20 @@ async def test_operators_commands_need_no_more_than_the_operators_rights(server,
         denied = [what for _, _, what in await denials(admin) if what != 'config|get']  # the doctor can do without
         assert (command, denied, answer.document != {}) == (command, [], True)
     assert not await admin.exists('arq:queue')
+
+
+async def test_web_page_needs_no_more_than_its_rights(server, admin, database):
+    await admin.zadd('cache:by-time', {'1': 1})  # somebody else's
+    await register(admin)
+    producer = await create_pool(redis_settings(server.url_of('email-producer')))
+    await producer.enqueue_job('send_email', 1)
+    await producer.aclose()
+    places = Places(database.dsn, server.url_of('email-web'))
+    for questions in (OVERVIEW, READINESS):
+        watch = Watch(places, questions, deadline_s=DEADLINE_S)
+        reading = await watch.look()
+        await watch.close()
+        assert (await denials(admin), reading.troubles) == ([], {})
+        if questions is OVERVIEW:
+            assert [worker['worker'] for worker in reading.found['workers']] == ['mail-7@host:42']
+            assert {queue['name']: queue['ready'] for queue in reading.found['queues']}['arq:queue'] == 1

@@ -47,7 +47,9 @@ JOB = '5f0c7e'
 
 # What is not ours, and is only looked at.
 ALLOWED = (
-    r'systemctl (status|restart|start) (email-worker(@\w+)?|redis-server|postgresql)',
+    r'systemctl (status|restart|start) (email-worker(@\w+)?|email-web|redis-server|postgresql)',
+    r'python -m web',  # tests/services/test_web_process.py starts it
+    r'curl -sS http://127\.0\.0\.1:8025/metrics',
     r'journalctl -u email-worker( -n \d+| --since -\d+h) --no-pager',
     r'deploy/rolling-restart\.sh',
     r'deploy/install\.sh( --dry-run)?',

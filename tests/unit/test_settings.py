@@ -72,7 +72,7 @@ def test_without_any_variable_the_defaults_hold() -> None:
         ('WORKER_LEASE_S', 'inf'),
         ('EMAIL_EXPIRY_HOURS', 'inf'),
         ('EMAIL_RETRY_MAX_DELAY', 'inf'),
-        ('WEB_PORT', '0'),
+        ('WEB_PORT', '65536'),
         ('WEB_TOKEN', 'hunter2'),
         ('LOG_LEVEL', 'LOUD'),
         ('LOG_FORMAT', 'xml'),

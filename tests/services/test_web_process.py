@@ -1,0 +1,95 @@
+"""`python -m web` as its user starts it."""
+
+import asyncio
+import signal
+import socket
+import subprocess
+import sys
+
+import httpx
+import pytest
+
+from tests.conftest import DEADLINE_S, ROOT, wait_until
+from tests.services.ops_desk import closed_port
+from tests.services.test_ops_status import register
+
+
+class WebProcess:
+    def __init__(self, env, directory):
+        self.notified = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.notified.bind(str(directory / 'notify'))
+        self.notified.settimeout(DEADLINE_S)
+        self.log_path = directory / 'web.log'
+        with self.log_path.open('wb') as log:
+            env = env | {'NOTIFY_SOCKET': self.notified.getsockname(), 'WATCHDOG_USEC': '300000'}
+            self.process = subprocess.Popen([sys.executable, '-m', 'web'], cwd=ROOT, env=env, stdout=log, stderr=log)
+
+    async def hears(self, words):
+        """Wait until systemd is told these words."""
+        while words not in (told := (await asyncio.to_thread(self.notified.recv, 4096)).decode()):
+            pass
+        return told
+
+    def stop(self):
+        self.process.kill()
+        self.process.wait()
+        self.notified.close()
+
+
+@pytest.fixture
+def start_web(env, tmp_path_factory):
+    started = []
+
+    def start(**variables):
+        started.append(WebProcess(env | variables, tmp_path_factory.mktemp('web')))
+        return started[-1]
+
+    yield start
+    for web in started:
+        web.stop()
+
+
+def place_of(told):
+    """Where it says it listens."""
+    return told.partition('STATUS=Serving ')[2]
+
+
+async def test_page_starts_while_everything_is_away_serves_and_ends_with_0_on_sigterm(start_web):
+    nobody = closed_port()
+    web = start_web(WEB_PORT='0', DATABASE_URL=f'postgresql://x:geheim@127.0.0.1:{nobody}/x',
+                    ARQ_REDIS_URL=f'redis://:geheim@127.0.0.1:{nobody}/1')  # fmt: skip
+    place = place_of(await web.hears('READY=1'))
+    assert place.startswith('http://127.0.0.1:')
+    async with httpx.AsyncClient(base_url=place, timeout=DEADLINE_S) as client:
+        assert 'email_source_up{source="redis"} 0.0' in (await client.get('/metrics')).text
+        got, head = await client.get('/'), await client.head('/')
+        assert (got.status_code, head.status_code, head.content) == (200, 200, b'')
+        assert head.headers['content-type'] == got.headers['content-type'] == 'text/html; charset=utf-8'
+        assert 'server' not in got.headers
+        assert (await client.get('/health/ready')).status_code == 503
+        await web.hears('WATCHDOG=1')
+        web.process.send_signal(signal.SIGTERM)  # with a connection that is kept open
+        assert 'Finishing what is asked' in await web.hears('STOPPING=1')
+        assert await asyncio.to_thread(web.process.wait, DEADLINE_S) == 0
+    log = web.log_path.read_text()
+    assert 'web page started' in log
+    assert 'web page stopped' in log
+    assert 'geheim' not in log
+    assert 'Traceback' not in log
+
+
+async def test_page_with_a_token_shows_a_worker_to_who_has_it(start_web, redis, tmp_path):
+    await register(redis)
+    (tmp_path / 'token').write_text('a token of sixteen\n')
+    web = start_web(WEB_PORT='0', WEB_HOST='0.0.0.0', WEB_TOKEN_FILE=str(tmp_path / 'token'))
+    place = place_of(await web.hears('READY=1')).replace('0.0.0.0', '127.0.0.1')
+    async with httpx.AsyncClient(base_url=place, timeout=DEADLINE_S) as client:
+        assert (await client.get('/metrics')).status_code == 401
+
+        async def shown():
+            answer = await client.get('/metrics', headers={'Authorization': 'Bearer a token of sixteen'})
+            return 'email_worker_up{queue="arq:queue",version="",worker="mail-7@host:42"} 1.0' in answer.text
+
+        await wait_until(shown)
+        assert (await client.get('/api/status', auth=('anna', 'a token of sixteen'))).json()['outbox']['due'] == 0
+    assert 'a token of sixteen' not in web.log_path.read_text()

@@ -1,0 +1,118 @@
+"""What stands on the pages when workers, relays and operators wrote strange things."""
+
+import json
+import math
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from fleet.overview import as_documents
+from fleet.registry import WorkerRecord, read_record, read_told
+from fleet.troubles import Trouble
+from web.metrics import exposition
+from web.overview import as_status, render_overview
+from web.watch import Reading, Source
+
+HOSTILE = 'a"b\\c\nemail_worker_up{worker="forged"} 1\n</td><script>alert(1)</script>\ud800{{ 7 * 7 }}'
+RECORD = {'worker': 'mail-7@host:42', 'queue': 'arq:queue', 'started_at': '2026-01-01T00:00:00+00:00', 'emails': [],
+          'outcomes': {'accepted': 3}, 'rss_bytes': 64 * 2**20}  # fmt: skip
+
+
+def reading(**found):
+    return Reading(found, {})
+
+
+def workers(*changed):
+    return as_documents([WorkerRecord(**(RECORD | parts)) for parts in changed])
+
+
+def samples(page):
+    text = exposition(page).decode()
+    return {
+        (sample.name, *sorted(sample.labels.items())): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+def test_hostile_names_are_one_label_and_no_line_of_their_own():
+    page = reading(workers=workers({'worker': HOSTILE, 'queue': HOSTILE}), queues=[])
+    seen = HOSTILE.replace('\ud800', r'\ud800')
+    found = samples(page)
+    assert found['email_worker_up', ('queue', seen), ('version', ''), ('worker', seen)] == 1
+    assert not [labels for _, *labels in found if ('worker', 'forged') in labels]
+
+
+def test_page_shows_hostile_names_as_text():
+    page = render_overview(reading(workers=workers({'worker': HOSTILE, 'state': HOSTILE, 'outcomes': {HOSTILE: 1}})))
+    assert '<script' not in page
+    assert '&lt;script&gt;alert(1)&lt;/script&gt;' in page
+    assert '{{ 7 * 7 }}' in page
+    page.encode()
+
+
+def test_two_records_of_one_name_are_one_sample():
+    text = exposition(reading(workers=workers({'sending': 1}, {'sending': 2}))).decode()
+    assert text.count('email_worker_sending{') == 1
+
+
+def test_long_name_is_cut():
+    (labels,) = (labels for name, *labels in samples(reading(workers=workers({'worker': 'x' * 10_000})))
+                 if name == 'email_worker_sending')  # fmt: skip
+    assert labels == [('worker', 'x' * 200)]
+
+
+@pytest.mark.parametrize('strange', ['12', None, [], {}, True, 10**400])
+def test_what_is_no_number_is_left_out_and_spoils_nothing(strange):
+    outcomes, concurrency = {'accepted': strange, 'rejected': 2}, {'emails': strange}
+    page = reading(workers=workers({'outcomes': outcomes, 'concurrency': concurrency}))
+    found = samples(page)
+    assert found['email_attempts_total', ('outcome', 'rejected'), ('worker', 'mail-7@host:42')] == 2
+    if strange is not True:
+        assert ('email_attempts_total', ('outcome', 'accepted'), ('worker', 'mail-7@host:42')) not in found
+        assert ('email_worker_concurrency', ('worker', 'mail-7@host:42')) not in found
+    assert 'mail-7@host:42' in render_overview(page)
+
+
+def test_record_with_a_number_that_no_worker_tells_is_none():
+    assert read_told(RECORD | {'rss_bytes': 10**400}) is None
+    assert read_record(json.dumps(RECORD | {'rss_bytes': math.inf}).encode(), 1) is None
+    record = read_told(RECORD | {'uptime_s': math.inf, 'loop_lag_ms': math.nan, 'sending': True})
+    assert (record.uptime_s, record.loop_lag_ms, record.sending) == (0.0, 0.0, 0)
+
+
+def test_sources_that_are_away_leave_their_metrics_out_and_are_named():
+    away = Trouble('does not answer', 'start it', 'PostgreSQL', 'db:5432/app')
+    page = Reading({'queues': [], 'workers': []}, {Source.POSTGRESQL: away})
+    found = samples(page)
+    assert found['email_source_up', ('source', 'postgresql')] == 0
+    assert found['email_source_up', ('source', 'redis')] == 1
+    assert not [name for name, *_ in found if name.startswith(('email_outbox', 'email_duty'))]
+    shown = render_overview(page)
+    assert 'PostgreSQL at db:5432/app: does not answer; start it' in shown
+    assert shown.count('not known: postgresql did not answer') == 5
+    document = as_status(page)
+    assert (document['outbox'], document['workers']) == (None, [])
+    assert document['troubles'][0]['service'] == 'PostgreSQL'
+
+
+def test_addresses_in_free_text_are_hidden_and_names_of_workers_are_not():
+    relay = {'name': 'primary', 'last_error': '550 no anna@example.com here'}
+    page = reading(
+        workers=workers({'relays': [relay], 'jobs': [{'job_id': 'welcome:anna@example.com'}]}),
+        queues=[],
+        outbox=dict.fromkeys(
+            ('due', 'oldest_due_s', 'scheduled', 'sending', 'stuck', 'retrying', 'dead', 'uncertain', 'held',
+             'past_expiry', 'sent_last_hour'), 0),
+        seen_workers=[],
+        duties=[{'duty': 'cleanup', 'slot': None, 'worker': 'w@h:1', 'started_s': 1.0, 'outcome': 'error',
+                 'affected': None, 'detail': {'error': 'no table for anna@example.com'}, 'succeeded_at': None}],
+        services=[{'service': 'mongodb', 'status': 'down', 'checked_s': 1.0, 'response_time_ms': 1,
+                   'error': 'user anna@example.com unknown'}],
+        switches=[{'kind': 'queue', 'name': 'arq:queue', 'reason': 'asked by anna@example.com', 'paused_at': None,
+                   'paused_by': 'operator'}],
+    )  # fmt: skip
+    told = f'{as_status(page)} {render_overview(page)} {exposition(page).decode()}'
+    assert 'anna@' not in told
+    assert told.count('***@example.com') > 5
+    assert 'mail-7@host:42' in told

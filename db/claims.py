@@ -1,9 +1,8 @@
 """Claim e-mails, then record what became of them, fenced by the claim token."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID, uuid4
 
 import asyncpg
@@ -18,8 +17,7 @@ class LeaseLost(Exception):  # noqa: N818 - the design's word
     """Somebody else holds this e-mail now, or an operator changed its state."""
 
 
-@dataclass(frozen=True, slots=True)
-class Claim:
+class Claim(NamedTuple):
     """The right to send one e-mail, until the lease runs out."""
 
     email: Email
@@ -50,9 +48,10 @@ _CLAIMED = """
         message_date = COALESCE(e.message_date, now()),
         dead_reason = NULL, updated_at = now()
     FROM unnest(ARRAY(SELECT id FROM due)) AS claimed (id) WHERE e.id = claimed.id
+    -- in the order of Email's fields and _claim_from
     RETURNING e.id, e.recipient, e.subject, e.body_text, e.body_html, e.email_type::text, e.template_id::text,
-        e.template_data::text, e.headers::text, e.content_id, e.message_id, e.message_date, e.recipient_outcomes,
-        e.attempts, e.max_attempts, e.claimed_at, e.lost_attempts,
+        e.template_data::text, e.headers::text, e.content_id, e.message_id, e.message_date,
+        e.attempts, e.max_attempts, e.claimed_at, e.recipient_outcomes, e.lost_attempts,
         EXISTS (SELECT FROM email_suppressions) AS any_suppressed -- asked once a statement
 """
 
@@ -194,36 +193,16 @@ async def give_due_time(pool: asyncpg.Pool) -> None:
 
 
 def _claim_from(row: asyncpg.Record, token: UUID) -> Claim:
-    email = Email(
-        id=row['id'],
-        recipient=row['recipient'],
-        subject=row['subject'],
-        body_text=row['body_text'],
-        body_html=row['body_html'],
-        email_type=row['email_type'],
-        template_id=row['template_id'],
-        template_data=row['template_data'],
-        headers=row['headers'],
-        content_id=row['content_id'],
-        message_id=row['message_id'],
-        message_date=row['message_date'],
-    )
-    settled = _settled(row['recipient_outcomes'])
-    return Claim(
-        email,
-        token,
-        row['attempts'],
-        row['max_attempts'],
-        row['claimed_at'],
-        settled,
-        row['lost_attempts'] > 0,
-        row['any_suppressed'],
-    )
+    """Read a row of _CLAIMED: the fields of Email, then what is the claim's."""
+    attempt, max_attempts, claimed_at, recipient_outcomes, lost_attempts, any_suppressed = row[len(Email._fields) :]
+    settled = _settled(recipient_outcomes) if recipient_outcomes else {}
+    email = Email(*row[: len(Email._fields)])
+    return Claim(email, token, attempt, max_attempts, claimed_at, settled, lost_attempts > 0, any_suppressed)
 
 
 def _settled(stored: Any) -> Settled:
     """Read recipient_outcomes; what record did not write counts for nothing, and spoils no other claim of the batch."""
     try:
-        return {address: (Outcome(outcome), str(reply)) for address, (outcome, reply) in (stored or {}).items()}
+        return {address: (Outcome(outcome), str(reply)) for address, (outcome, reply) in stored.items()}
     except (AttributeError, TypeError, ValueError):
         return {}

@@ -24,7 +24,7 @@ DATABASE_DOWN = (
 
 # The worker's statements touch a few rows, by an index, whatever the statistics say. A plan that was right while the
 # table was small, or little was due, is kept, and would read a whole backlog for every claim (docs/schema.md).
-BY_INDEX = {'enable_seqscan': 'off', 'enable_sort': 'off'}
+BY_INDEX = {'enable_seqscan': 'off', 'enable_sort': 'off', 'enable_hashjoin': 'off', 'enable_mergejoin': 'off'}
 
 
 async def _prepare_connection(conn: asyncpg.Connection) -> None:

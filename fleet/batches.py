@@ -37,6 +37,7 @@ class Batcher(Generic[Item, Answer]):
         self._waiting: list[tuple[Item, asyncio.Future[Answer]]] = []
         self._scheduled = False
         self._running: set[asyncio.Task[None]] = set()
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     async def __call__(self, item: Item) -> Answer:
         """Return the answer for one item.
@@ -55,7 +56,9 @@ class Batcher(Generic[Item, Answer]):
 
     def ask(self, item: Item) -> asyncio.Future[Answer]:
         """Return the answer for one item as a future; cancelling it takes the item back if its call has not begun."""
-        loop = asyncio.get_running_loop()
+        loop = self._loop
+        if loop is None:  # finding it out again for each e-mail would cost a system call
+            loop = self._loop = asyncio.get_running_loop()
         future: asyncio.Future[Answer] = loop.create_future()
         self._waiting.append((item, future))
         if not self._scheduled:

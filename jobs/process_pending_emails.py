@@ -1,6 +1,7 @@
 """Send everything that is due: the sweep behind every wake-up that was missed."""
 
 import asyncio
+import contextlib
 import time
 from collections import Counter
 from functools import partial
@@ -18,7 +19,7 @@ log = structlog.get_logger()
 TIME_BOX_S = 280.0
 # The job's result waits this long for relays that have not answered when nothing more is due; the e-mails go on.
 PATIENCE_S = 10.0
-# A claim for half a batch costs as much as one for a single e-mail; wait this long for so much room.
+# A claim for half of the places costs as much as one for a single e-mail; wait this long for so many to be free.
 ROOM_WAIT_S = 0.1
 
 Attempt = asyncio.Task[JobResult]
@@ -63,10 +64,14 @@ async def sweep(runtime: Runtime, mine: set[Attempt], outcomes: Counter[str]) ->
     """
     await give_due_time(runtime.pool)
     deadline = time.monotonic() + TIME_BOX_S
+    loop = asyncio.get_running_loop()
     while not runtime.stopping.is_set() and time.monotonic() < deadline:
-        room = runtime.places.size - len(runtime.sending)
-        if room < runtime.places.size / 2:
-            await asyncio.wait(runtime.sending, timeout=ROOM_WAIT_S, return_when=asyncio.FIRST_COMPLETED)
+        size = runtime.places.size
+        room, runtime.few = size - len(runtime.sending), size // 2
+        if room < size - runtime.few:
+            runtime.few_left.clear()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(runtime.few_left.wait(), ROOM_WAIT_S)
             room = runtime.places.size - len(runtime.sending)
         if room <= 0:
             continue
@@ -75,11 +80,11 @@ async def sweep(runtime: Runtime, mine: set[Attempt], outcomes: Counter[str]) ->
             await asyncio.sleep(runtime.rate.wait_s())
             continue
         if wait_s := runtime.relays.unavailable_for_s():
-            asyncio.get_running_loop().call_later(wait_s, runtime.sweep_wanted.set)
+            loop.call_later(wait_s, runtime.sweep_wanted.set)
             break
         claims = await runtime.claim_due(room)
         for claim in claims:
-            attempt = asyncio.create_task(send_claimed(runtime, claim))
+            attempt = loop.create_task(send_claimed(runtime, claim))
             mine.add(attempt)
             runtime.sending.add(attempt)
             attempt.add_done_callback(partial(finished, runtime, mine, outcomes))
@@ -90,6 +95,8 @@ async def sweep(runtime: Runtime, mine: set[Attempt], outcomes: Counter[str]) ->
 def finished(runtime: Runtime, mine: set[Attempt], outcomes: Counter[str], attempt: Attempt) -> None:
     """Count an attempt that has ended, and report a fault that kept it from being recorded."""
     runtime.sending.discard(attempt)
+    if len(runtime.sending) <= runtime.few:
+        runtime.few_left.set()
     mine.discard(attempt)
     if attempt.cancelled():
         outcomes['cancelled'] += 1

@@ -7,8 +7,9 @@ import structlog
 from db.claims import LeaseLost
 from db.pools import DATABASE_DOWN
 from db.results import Result, is_recorded
-from jobs.runtime import Recorded, Runtime
+from jobs.runtime import Runtime
 from mail.outcome import Outcome
+from mail.transaction import Progress
 
 log = structlog.get_logger()
 
@@ -16,61 +17,49 @@ RECORD_RETRY_S = 0.5
 LAST_RECORD_S = 5.0
 
 
-async def record_to_the_end(runtime: Runtime, result: Result) -> None:
+async def record_to_the_end(runtime: Runtime, result: Result, progress: Progress) -> None:
     """Record, also when this task is cancelled meanwhile: what a relay has answered must not be forgotten.
+
+    Args:
+        progress: Told that the task was cancelled.
 
     Raises:
         LeaseLost: the claim is no longer ours.
         CancelledError: a shutdown did not leave enough time; the rescue will find the e-mail uncertain.
     """
-    first = runtime.record.ask(result)
     try:
-        # Nearly always that is all; what follows needs a task, which costs as much as rendering an e-mail.
-        if await asyncio.shield(first) is True:
-            return
-    except DATABASE_DOWN:
-        pass  # record_result waits for it
+        await record_result(runtime, result)
     except asyncio.CancelledError:
-        await _hurry(asyncio.ensure_future(record_result(runtime, result, first)), result)
-        return
-    recording = asyncio.ensure_future(record_result(runtime, result, first))
-    try:
-        await asyncio.shield(recording)
-    except asyncio.CancelledError:
-        await _hurry(recording, result)
+        progress.cut_off = True
+        try:
+            # Whether the try that was cut off got through, the next one will find out.
+            await asyncio.wait_for(record_result(runtime, result, again=True), LAST_RECORD_S)
+        except TimeoutError:
+            log.error('stopped before PostgreSQL took the result', outcome=result.delivery.outcome)
+            raise asyncio.CancelledError from None
 
 
-async def _hurry(recording: asyncio.Future[None], result: Result) -> None:
-    try:
-        await asyncio.wait_for(recording, LAST_RECORD_S)
-    except TimeoutError:
-        log.error('stopped before PostgreSQL took the result', outcome=result.delivery.outcome)
-        raise asyncio.CancelledError from None
-
-
-async def record_result(runtime: Runtime, result: Result, first: asyncio.Future[Recorded]) -> None:
+async def record_result(runtime: Runtime, result: Result, *, again: bool = False) -> None:
     """Record, waiting for PostgreSQL as long as it takes: what a relay accepted must not be forgotten.
 
     Should the lease run out meanwhile, somebody else takes the e-mail as uncertain, and this result is dropped.
 
     Args:
-        first: The first try, under way.
+        again: Whether an earlier try's answer was lost: it may have been committed all the same.
 
     Raises:
         LeaseLost: the claim is no longer ours.
     """
-    tries = 0
     while True:
-        tries += 1
         try:
-            recorded = await (first if tries == 1 else runtime.record(result))
+            recorded = await runtime.record.ask(result)
             if isinstance(recorded, Exception):
                 raise recorded
-            # A try whose answer was lost may have been committed all the same.
-            if recorded or (tries > 1 and await is_recorded(runtime.pool, result)):
+            if recorded or (again and await is_recorded(runtime.pool, result)):
                 return
             break
         except DATABASE_DOWN as error:
+            again = True
             log.warning(
                 'result waits for PostgreSQL',
                 outcome=result.delivery.outcome,
@@ -83,16 +72,17 @@ async def record_result(runtime: Runtime, result: Result, first: asyncio.Future[
 def log_attempt(runtime: Runtime, result: Result) -> None:
     """Count the outcome and write the e-mail's line."""
     claim, delivery, decision = result.claim, result.delivery, result.decision
-    runtime.outcomes[delivery.outcome.value] += 1
+    # str() of an enum's member is a third of what .value takes
+    runtime.outcomes[str(delivery.outcome)] += 1
     runtime.places.ended()
     if runtime.events.wanted:
         tell_listeners(runtime, result)
-    level = log.info if delivery.outcome in (Outcome.ACCEPTED, Outcome.RELEASED) else log.warning
+    level = runtime.log.info if delivery.outcome in (Outcome.ACCEPTED, Outcome.RELEASED) else runtime.log.warning
     level(
-        delivery.outcome.value,
-        status=decision.status.value,
+        str(delivery.outcome),
+        status=str(decision.status),
         relay=delivery.relay,
-        phase=delivery.phase.value,
+        phase=str(delivery.phase),
         code=delivery.reply.code if delivery.reply else None,
         error=delivery.error,
         retry_in_s=round(decision.retry_in_s, 1) if decision.retry_in_s is not None else None,

@@ -10,6 +10,7 @@ from typing import Any
 from uuid import UUID
 
 import asyncpg
+import structlog
 from arq.connections import ArqRedis
 from motor.motor_asyncio import AsyncIOMotorDatabase
 
@@ -59,12 +60,16 @@ class Runtime:
     sweep_wanted: asyncio.Event  # set when something may be due that no job will wake us for
     redis_clock: RedisClock
     sending: set[asyncio.Task[Any]] = field(default_factory=set)  # attempts that a sweep started
+    few: int = 0  # so few of them that a sweep claims more
+    few_left: asyncio.Event = field(default_factory=asyncio.Event)
     releasing: set[asyncio.Task[Any]] = field(default_factory=set)  # claims that are being given back
     suspects_wanted: asyncio.Event = field(default_factory=asyncio.Event)
     outcomes: Counter[str] = field(default_factory=Counter)  # totals since the start, by outcome
     # How far each attempt has come, by its claim's key, for whoever asks what this worker is doing.
     under_way: dict[tuple[int, UUID], Progress] = field(default_factory=dict)
 
+    # Writes the line of each attempt. The worker binds it: finding out anew what is configured takes half of the time.
+    log: Any = field(default_factory=structlog.get_logger)
     switches: Switches = field(default_factory=Switches)
     rate: RateLimit = field(default_factory=RateLimit)
     events: Events = field(default_factory=Events)

@@ -68,7 +68,7 @@ async def send_claimed(runtime: Runtime, claim: Claim) -> JobResult:
         delivery = await attempt(runtime, claim, progress)
         decision = decide(delivery, claim.attempt, claim.max_attempts, email.email_type, runtime.policy)
         result = Result(claim, delivery, decision, time.monotonic() - started)
-        await record_to_the_end(runtime, result)
+        await record_to_the_end(runtime, result, progress)
     except LeaseLost as lost:
         runtime.outcomes['lease-lost'] += 1
         log.warning('lease lost', reason=str(lost))
@@ -78,12 +78,12 @@ async def send_claimed(runtime: Runtime, claim: Claim) -> JobResult:
         runtime.leases.drop(claim)
         del runtime.under_way[claim.key]
     log_attempt(runtime, result)
-    if (task := asyncio.current_task()) is not None and task.cancelling():
+    if progress.cut_off:
         raise asyncio.CancelledError
     if decision.retry_in_s is not None:
         await send_later(runtime, email.id, decision.retry_in_s, claim.token.hex)
     attempts = claim.attempt if decision.counts else claim.attempt - 1
-    return {'email_id': email.id, 'status': decision.status.value, 'attempts': attempts}
+    return {'email_id': email.id, 'status': str(decision.status), 'attempts': attempts}
 
 
 async def attempt(runtime: Runtime, claim: Claim, progress: Progress) -> Delivery:
@@ -108,6 +108,7 @@ async def attempt(runtime: Runtime, claim: Claim, progress: Progress) -> Deliver
     except ContentUnavailableError as error:
         return Delivery(Outcome.RELEASED, progress.phase, error=str(error), retry_in_s=CONTENT_RETRY_S)
     except asyncio.CancelledError:
+        progress.cut_off = True
         return cut_off(progress, Outcome.RELEASED, 'the worker stopped')
     except LeaseLost:
         raise

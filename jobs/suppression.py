@@ -1,7 +1,6 @@
 """Who is to get no mail, taken out of an e-mail's envelope just before it is sent."""
 
 import asyncio
-from dataclasses import replace
 
 from db.content import ContentUnavailableError
 from db.pools import DATABASE_DOWN
@@ -31,7 +30,7 @@ async def leave_out_suppressed(runtime: Runtime, rendered: Rendered, settled: Se
     if all(to in left_out for to in waiting):
         raise SuppressedError('; '.join(left_out.values()), settled)
     others = tuple(to for to in recipients if to not in left_out)
-    return replace(rendered, envelope=replace(rendered.envelope, recipients=others)), settled
+    return rendered._replace(envelope=rendered.envelope._replace(recipients=others)), settled
 
 
 class SuppressedError(Exception):

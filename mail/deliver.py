@@ -74,18 +74,21 @@ class _Attempt:
         return delivery
 
     def _sum_up(self, answers: Answers, relay: str, phase: Phase) -> Delivery:
-        """Join the answers for each recipient into one: what is still open decides, then what was accepted."""
+        """Join the answers for all recipients into one: what is still open decides, then what was accepted."""
+        if not self.several:
+            ((outcome, reply),) = answers.values()
+            error = None if outcome is Outcome.ACCEPTED else f'{relay}: {reply.text or reply}'
+            return Delivery(outcome, phase, relay, reply if reply.code else None, error)
         for recipient, (outcome, reply) in answers.items():
             self.settled[recipient] = (outcome, str(reply))
-        if self.several:
-            self.progress.recipients = self.settled
+        self.progress.recipients = self.settled
         for outcome in (Outcome.UNCERTAIN, Outcome.DEFERRED, Outcome.ACCEPTED, Outcome.REJECTED):
             replies = [reply for o, reply in answers.values() if o is outcome]
             if replies:
                 break
         if outcome is Outcome.REJECTED and any(o is Outcome.ACCEPTED for o, _ in self.settled.values()):
             outcome = Outcome.ACCEPTED  # by an earlier attempt; the refused ones are told one by one
-        refused = [f'{r}: {reply}' for r, (o, reply) in answers.items() if self.several and o is not Outcome.ACCEPTED]
+        refused = [f'{r}: {reply}' for r, (o, reply) in answers.items() if o is not Outcome.ACCEPTED]
         self.recipients = tuple(r for r in self.recipients if self.settled[r][0] not in FINAL)
         reply = replies[0]
         return Delivery(
@@ -94,7 +97,7 @@ class _Attempt:
             relay,
             reply if reply.code else None,
             '; '.join(refused) or (None if outcome is Outcome.ACCEPTED else f'{relay}: {reply.text or reply}'),
-            self.settled if self.several else None,
+            self.settled,
         )
 
     def conclude(self, unavailable_for_s: float) -> Delivery:

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from email.headerregistry import HeaderRegistry
 from typing import Any, NamedTuple
@@ -47,8 +47,7 @@ class Template:
     body_html: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class Email:
+class Email(NamedTuple):
     """One outbox row's content, as it is to be rendered."""
 
     id: int
@@ -65,20 +64,18 @@ class Email:
     message_date: datetime | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Envelope:
+class Envelope(NamedTuple):
     """MAIL FROM and RCPT TO, which is not what the headers say."""
 
     sender: str
     recipients: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Content:
+class Content(NamedTuple):
     """What is fetched from elsewhere for one e-mail."""
 
     template: Template | None = None
-    attachments: Sequence[Attachment] = field(default=())
+    attachments: Sequence[Attachment] = ()
 
 
 class Recipient(NamedTuple):

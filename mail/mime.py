@@ -19,6 +19,7 @@ ENCODED_WORD_CHARS = 66  # so that 'Subject: ' and the first word share a line
 FOLD_CHARS = 78  # RFC 5322, 2.1.1
 MAX_LINE_CHARS = 998  # RFC 5322, 2.1.1: without the line end
 MAX_FILENAME_CHARS = 255
+TEXT_HEAD = b'Content-Type: text/%b; charset="utf-8"\r\nContent-Transfer-Encoding: %b\r\n\r\n'
 CONTENT_TYPE = re.compile(r'[\w!#$&^.+-]{1,127}/[\w!#$&^.+-]{1,127}(; ?[ -~]{1,255})?', re.ASCII)
 CONTENT_ID = re.compile(r'[!-;=?-~]{1,255}')  # printable ASCII without angle brackets and spaces
 
@@ -75,11 +76,11 @@ def body_part(text: str, subtype: str) -> bytes:
         content = LINE_END.sub(b'\n', content)
     if not content.endswith(b'\n'):
         content += b'\n'
-    encoding = '7bit'
-    if not (text.isascii() and max(map(len, content.split(b'\n'))) <= MAX_LINE_CHARS):
-        encoding, content = 'quoted-printable', binascii.b2a_qp(content, istext=True)
-    head = f'Content-Type: text/{subtype}; charset="utf-8"\r\nContent-Transfer-Encoding: {encoding}\r\n\r\n'
-    return head.encode() + content.replace(b'\n', b'\r\n')
+    lines = content.split(b'\n')
+    encoding = b'7bit'
+    if not text.isascii() or max(map(len, lines)) > MAX_LINE_CHARS:
+        encoding, lines = b'quoted-printable', binascii.b2a_qp(content, istext=True).split(b'\n')
+    return TEXT_HEAD % (subtype.encode(), encoding) + b'\r\n'.join(lines)
 
 
 def attachment_part(attachment: Attachment) -> bytes:
@@ -120,9 +121,9 @@ def multipart(subtype: str, parts: list[bytes], seed: str) -> bytes:
     Args:
         seed: The same seed and parts give the same bytes, so that a retry repeats the message exactly.
     """
-    digest = blake2b(key=seed.encode()[:64], digest_size=15)
-    for part in parts:
-        digest.update(part)
-    boundary = f'=_{digest.hexdigest()}'.encode()  # nobody who writes a part can know it
-    head = b'Content-Type: multipart/' + subtype.encode() + b'; boundary="' + boundary + b'"\r\n\r\n'
-    return head + b''.join(b'--' + boundary + b'\r\n' + part + b'\r\n' for part in parts) + b'--' + boundary + b'--\r\n'
+    boundary = b''
+    while not boundary or any(boundary in part for part in parts):  # somebody who knew the seed wrote it there
+        seed = blake2b(seed.encode(), digest_size=15).hexdigest()
+        boundary = b'=_' + seed.encode()
+    head = b'Content-Type: multipart/%b; boundary="%b"\r\n\r\n--%b\r\n' % (subtype.encode(), boundary, boundary)
+    return head + (b'\r\n--%b\r\n' % boundary).join(parts) + b'\r\n--%b--\r\n' % boundary

@@ -1,9 +1,11 @@
 """From a relay's reply to what happens next: outcomes, the states that follow, and the backoff between attempts."""
 
+import functools
 import random
 import re
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
 ENHANCED_CODE = re.compile(r'^([245]\.\d{1,3}\.\d{1,3})(?=\s|$)')
 
@@ -47,8 +49,7 @@ class Phase(StrEnum):
     REPLIED = 'replied'
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
+class Reply(NamedTuple):
     """What a relay said.
 
     Source: RFC 5321 section 4.2 (codes), RFC 3463 (enhanced status codes).
@@ -60,11 +61,16 @@ class Reply:
     @property
     def enhanced_code(self) -> str | None:
         """The enhanced status code at the start of the text, such as 5.1.1."""
-        match = ENHANCED_CODE.match(self.text)
-        return match[1] if match else None
+        return _enhanced_code(self.text[:12])
 
     def __str__(self) -> str:
         return f'{self.code} {self.text}'
+
+
+@functools.lru_cache(maxsize=256)
+def _enhanced_code(beginning: str) -> str | None:
+    match = ENHANCED_CODE.match(beginning)
+    return match[1] if match else None
 
 
 def classify(reply: Reply) -> Outcome:
@@ -86,8 +92,7 @@ def classify(reply: Reply) -> Outcome:
 Settled = dict[str, tuple[Outcome, str]]
 
 
-@dataclass(frozen=True, slots=True)
-class Delivery:
+class Delivery(NamedTuple):
     """How one attempt ended; what an attempt's row records.
 
     recipients maps each address to (outcome, reply) when there is more than one or an earlier attempt settled some.
@@ -125,8 +130,7 @@ class Policy:
         return full_s * (1 - 0.1 * (random.random() if jitter is None else jitter))
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(NamedTuple):
     """The row's next state."""
 
     status: Status

@@ -93,6 +93,7 @@ class Relay:
         except asyncio.CancelledError:
             done = transaction.done
             if done.done() and not done.cancelled() and done.exception() is None:
+                transaction.progress.cut_off = True
                 return done.result()  # cancelled in the moment the relay answered: what it said must be recorded
             self._withdraw(transaction)
             raise

@@ -49,6 +49,7 @@ class Progress:
     urgent: bool = False
     # What is known of several recipients so far, for whoever has to record an attempt that was cut off.
     recipients: Settled | None = None
+    cut_off: bool = False  # its task was cancelled
     # Called just before MAIL and before the body; raises when this worker no longer holds the e-mail.
     before_data: Callable[[], None] = field(default=lambda: None)
 

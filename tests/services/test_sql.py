@@ -40,8 +40,8 @@ async def test_every_statement_prepares_against_the_migrated_schema(pool):
 
 CLAIM = "'00000000-0000-0000-0000-000000000000', 'w', 30, 'example.com'"
 RESULT = (
-    "'{1}', '{00000000-0000-0000-0000-000000000000}', '{sent}', '{NULL}', '{true}', '{NULL}', '{accepted}', "
-    "'{replied}', '{primary}', '{250}', '{NULL}', '{NULL}', '{NULL}', '{NULL}', '{1.5}', 'w'"
+    """'[{"id": 1, "claim_token": "00000000-0000-0000-0000-000000000000", "status": "sent", "counts": true, """
+    """"outcome": "accepted", "phase": "replied", "relay": "primary", "smtp_code": 250, "duration_s": 1.5}]', 'w'"""
 )
 HOT_STATEMENTS = {  # arguments, the index
     'db.claims.CLAIM_SQL': (f"'{{1,2,3}}', {CLAIM}", 'pkey'),

@@ -2,11 +2,12 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import starmap
 from typing import Any
 
 from prometheus_client import generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
 from fleet.troubles import CHECK_IS_OLD_S
@@ -130,13 +131,13 @@ class Exposition:
 
 
 def _family(defined: Defined, answer: Any) -> Metric:
-    counts = defined.name.endswith('_total')
-    family = (CounterMetricFamily if counts else GaugeMetricFamily)(defined.name, defined.told, labels=defined.labels)
+    kind = 'counter' if defined.name.endswith('_total') else 'summary' if 'quantile' in defined.labels else 'gauge'
+    family = Metric(defined.name.removesuffix('_total'), defined.told, kind)
     # Two records may claim the same name: Prometheus refuses a page with the same sample twice.
     samples = {tuple(map(_label, labels)): value for labels, value in defined.read(answer)}
     for labels, value in samples.items():
         if (number := _number(value)) is not None:
-            family.add_metric(labels, number)
+            family.add_sample(defined.name, dict(zip(defined.labels, labels, strict=True)), number)
     return family
 
 
@@ -153,6 +154,7 @@ def _number(value: Any) -> float | None:
         return None
 
 
+@lru_cache(maxsize=1)
 def exposition(reading: Reading) -> bytes:
     """Return a reading as text format 0.0.4."""
     return generate_latest(Exposition(reading))

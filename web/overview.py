@@ -5,6 +5,7 @@ import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from itertools import starmap
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,7 @@ def find_troubles(reading: Reading) -> list[Trouble]:
     return troubles
 
 
+@lru_cache(maxsize=1)
 def as_status(reading: Reading) -> Document:
     """Return the document of `ops status --json`; what was not answered is None, and addresses are hidden."""
     answers = {name: reading.found.get(name) for name in (*WORKERS, *STORED)}
@@ -133,6 +135,7 @@ def _rows(answer: Any, cells: Callable[[Document], Iterable[Any]]) -> list[list[
     return [[_text(value) for value in cells(item)] for item in items]
 
 
+@lru_cache(maxsize=1)
 def render_overview(reading: Reading) -> str:
     """Return the page. Names, numbers and codes only: no address and no subject is on it."""
     found = reading.found

@@ -43,7 +43,7 @@ class Places:
     redis_url: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)  # each is itself: what is made of one is made once
 class Reading:
     """What one look found. A source with a trouble has answered some of its questions at most."""
 

@@ -2,6 +2,7 @@
 
 import base64
 import re
+import socket
 
 import httpx
 import pytest
@@ -126,3 +127,8 @@ def test_this_machine_needs_no_token(host):
 def test_address_that_is_taken_is_named_with_its_variables():
     with pytest.raises(SystemExit, match=r'^web: cannot listen on 127\.0\.0\.1:\d+: .*WEB_HOST or WEB_PORT$'):
         listen('127.0.0.1', closed_port())
+
+
+def test_answers_in_two_parts_are_not_held_back():
+    with listen('127.0.0.1', 0) as listener:
+        assert listener.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)

@@ -22,6 +22,7 @@ class Batcher(Generic[Item, Answer]):
         *,
         max_items: int = 200,
         parallel: int = 2,
+        drop_cancelled: bool = True,
         orphaned: Callable[[Item, Answer], None] | None = None,
     ) -> None:
         """Say what to call.
@@ -29,10 +30,12 @@ class Batcher(Generic[Item, Answer]):
         Args:
             call: Gets 1 to max_items items, returns one answer for each, in order.
             parallel: Calls under way at once; the next batch fills while they run.
+            drop_cancelled: Whether an item is taken back when its caller is cancelled before its call has begun.
         """
         self._call = call
         self._max_items = max_items
         self._slots = parallel
+        self._drop_cancelled = drop_cancelled
         self._orphaned = orphaned
         self._waiting: list[tuple[Item, asyncio.Future[Answer]]] = []
         self._scheduled = False
@@ -55,7 +58,7 @@ class Batcher(Generic[Item, Answer]):
             raise
 
     def ask(self, item: Item) -> asyncio.Future[Answer]:
-        """Return the answer for one item as a future; cancelling it takes the item back if its call has not begun."""
+        """Return the answer for one item as a future."""
         loop = self._loop
         if loop is None:  # finding it out again for each e-mail would cost a system call
             loop = self._loop = asyncio.get_running_loop()
@@ -76,7 +79,8 @@ class Batcher(Generic[Item, Answer]):
         self._scheduled = False
         while self._waiting and self._slots:
             batch, self._waiting = self._waiting[: self._max_items], self._waiting[self._max_items :]
-            batch = [(item, future) for item, future in batch if not future.done()]  # cancelled before it began
+            if self._drop_cancelled:
+                batch = [(item, future) for item, future in batch if not future.done()]
             if batch:
                 self._slots -= 1
                 task = asyncio.get_running_loop().create_task(self._run(batch))

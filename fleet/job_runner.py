@@ -71,7 +71,7 @@ class JobRunner(Worker):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._write_ends = Batcher(self._write_each_end)
+        self._write_ends = Batcher(self._write_each_end, drop_cancelled=False)
 
     async def run_claimed(self, claimed: ClaimedJob) -> None:
         """Run a job to its end in Redis."""
@@ -102,7 +102,7 @@ class JobRunner(Worker):
         end = self._end(job, outcome, started_ms, timestamp_ms())
         if self.on_job_end:
             await self.on_job_end(ctx)
-        await asyncio.shield(self._write_ends.ask(end))
+        await self._write_ends.ask(end)
         if not end.finished:
             self.runs_again()
         if self.after_job_end:
@@ -113,35 +113,36 @@ class JobRunner(Worker):
 
     async def _read(self, claimed: ClaimedJob) -> Job | None:
         """Read a job's body. One that cannot be run is recorded as failed."""
-        job = Job(claimed, NOBODY, '<unknown>', (), {}, claimed.tries, 0)
+        unread = Job(claimed, NOBODY, '<unknown>', (), {}, claimed.tries, 0)
         if not claimed.body_bytes:
             logger.warning('job %s expired', claimed.id)
-            await self._refuse(job, JobExecutionFailed('job expired'))
+            await self._refuse(unread, JobExecutionFailed('job expired'))
             return None
         try:
             body = claimed.body if claimed.body is not None else f'no job: {claimed.body_bytes} bytes'.encode()
             name, args, kwargs, tries, enqueued_ms = deserialize_job_raw(body, deserializer=self.job_deserializer)
         except SerializationError as error:
             logger.exception('deserializing job %s failed', claimed.id)
-            await self._refuse(job, error)
+            await self._refuse(unread, error)
             return None
-        job = Job(claimed, NOBODY, name, args, kwargs, max(tries or 0, claimed.tries), enqueued_ms)
+        function = self.functions.get(name, NOBODY)
+        job = Job(claimed, function, name, args, kwargs, max(tries or 0, claimed.tries), enqueued_ms)
         if claimed.aborted:
             age_s = (timestamp_ms() - enqueued_ms) / 1000
             logger.info('%6.2fs ⊘ %s:%s aborted before start', age_s, claimed.id, name)
             await self._refuse(job, asyncio.CancelledError())
             return None
-        if name not in self.functions:
+        if function is NOBODY:
             logger.warning('job %s, function %r not found', claimed.id, name)
             await self._refuse(job, JobExecutionFailed(f'function {name!r} not found'))
             return None
-        return job._replace(function=self.functions[name])
+        return job
 
     async def _refuse(self, job: Job, error: BaseException) -> None:
         self.jobs_failed += 1
         now_ms = timestamp_ms()
         end = self._end(job, Outcome(finished=True, has_result=True, result=error), now_ms, now_ms)
-        await asyncio.shield(self._write_ends.ask(end._replace(keep_lock_s=None)))
+        await self._write_ends.ask(end._replace(keep_lock_s=None))
 
     async def _call(self, job: Job, ctx: dict[str, Any], started_ms: int) -> Outcome:
         """Call the job's function, in this task: cancelling or aborting the job cancels it."""

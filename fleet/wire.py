@@ -6,6 +6,7 @@ strings, bytes, lists, tuples, dicts, sets and None, and for these the pickle ma
 
 import io
 import pickle
+import re
 from collections.abc import Callable
 from typing import Any, NoReturn
 
@@ -44,8 +45,8 @@ class _FrugalUnpickler(_PlainUnpickler, pickle._Unpickler):  # noqa: SLF001 - th
     """Keeps its memo in a dict: the C one allocates as much memory as the highest index a PUT names."""
 
 
-# The opcodes PUT and LONG_BINPUT carry an index of any size; stock producers use neither.
-LARGE_PUTS = (b'p', b'r')
+# The opcodes PUT and LONG_BINPUT with a large index, or bytes that look like it; stock producers use neither.
+LARGE_PUT = re.compile(rb'p\s*[+-]?[\d_]{5}|r..(?!\0\0)', re.DOTALL)
 MAX_VALUES = 10_000
 
 
@@ -58,7 +59,7 @@ def deserialize(data: bytes) -> dict[str, Any]:
     if len(data) > MAX_JOB_BYTES:
         raise RefusedJobError(f'refused a job of {len(data)} bytes: pass an id, not the content')
     try:
-        unpickler = _FrugalUnpickler if any(opcode in data for opcode in LARGE_PUTS) else _FastUnpickler
+        unpickler = _FrugalUnpickler if LARGE_PUT.search(data) else _FastUnpickler
         value = unpickler(io.BytesIO(data)).load()
         _count_values(value, MAX_VALUES)
     except RefusedJobError:
@@ -88,9 +89,27 @@ def _count_values(value: Any, left: int) -> int:
     return left
 
 
+class _NotPlainError(Exception):
+    """A value that only a global could bring back."""
+
+
+class _PlainPickler(pickle.Pickler):
+    def reducer_override(self, _: Any) -> NoReturn:
+        """Refuse what the pickle machine cannot make by itself; it asks about nothing else."""
+        raise _NotPlainError
+
+
+PROTOCOL = 5  # the first that needs no global for a bytearray
+
+
 def serialize(data: dict[str, Any]) -> bytes:
     """Write a job or a result with plain values only; what is not plain becomes its description."""
-    return pickle.dumps(_plain(data))
+    written = io.BytesIO()
+    try:
+        _PlainPickler(written, PROTOCOL).dump(data)
+    except _NotPlainError:
+        return pickle.dumps(_plain(data), PROTOCOL)
+    return written.getvalue()
 
 
 def _plain(value: Any) -> Any:

@@ -161,3 +161,11 @@ def test_alternative_is_the_same_for_the_same_seed_only() -> None:
     assert multipart('alternative', parts, '<1@example.com>') != multipart('alternative', parts, '<2@example.com>')
     assert multipart('alternative', parts, '')
     assert multipart('alternative', parts, 'x' * 1000)
+
+
+def test_boundary_stands_in_no_part_even_when_its_writer_knew_the_seed() -> None:
+    known = multipart('mixed', [b'one'], 'seed').split(b'"')[1]
+    message = multipart('mixed', [b'--' + known + b'--', b'two'], 'seed')
+    boundary = message.split(b'"')[1]
+    assert boundary != known
+    assert message.split(b'--' + boundary)[1:] == [b'\r\n--' + known + b'--\r\n', b'\r\ntwo\r\n', b'--\r\n']

@@ -200,9 +200,10 @@ def test_huge_job_is_refused_unread() -> None:
     [
         b'Nr' + struct.pack('<I', 1 << 23) + b'.',
         b'Np' + str(1 << 23).encode() + b'\n.',
+        b'Np  +8_388_608\n.',
         b'\x80\x04\x95' + struct.pack('<Q', 1 << 26) + b'N.',
     ],
-    ids=['memo', 'memo as text', 'frame'],
+    ids=['memo', 'memo as text', 'memo as odd text', 'frame'],
 )
 def test_tiny_job_cannot_make_the_worker_allocate_much_memory(data: bytes) -> None:
     """Numbers a thousand times larger would end it, and after it the worker that takes the job over."""
@@ -228,7 +229,11 @@ def test_job_that_doubles_itself_is_refused() -> None:
 # Results.
 
 
-@pytest.mark.parametrize('value', [{'email_id': 1, 'status': 'sent', 'attempts': 1}, None, [1, (2, b'x')], True, 0.5])
+@pytest.mark.parametrize(
+    'value',
+    [{'email_id': 1, 'status': 'sent', 'attempts': 1}, None, [1, (2, b'x')], True, 0.5, {1, 2}, bytearray(b'x'), 2**70],
+    ids=str,
+)
 def test_result_is_read_back_as_it_was(value: Any) -> None:
     result = job(1) | {'s': True, 'r': value, 'st': 0, 'ft': 1, 'q': 'arq:queue', 'id': 'j1'}
     assert deserialize(serialize(result)) == result

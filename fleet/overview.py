@@ -17,10 +17,14 @@ from fleet.registry import WorkerRecord, read_served_queues, read_workers
 Document = dict[str, Any]
 
 
-async def read_fleet(redis: ArqRedis) -> Document:
-    """Return workers and queues; a queue is served when somebody polls it."""
+async def read_fleet(redis: ArqRedis, most_queues: int | None = None) -> Document:
+    """Return workers and queues; a queue is served when somebody polls it.
+
+    Args:
+        most_queues: see fleet.queues.read_queues.
+    """
     workers = await read_workers(redis)
-    queues = await read_queues(redis, also=sorted({worker.queue for worker in workers}))
+    queues = await read_queues(redis, also=sorted({worker.queue for worker in workers}), most=most_queues)
     served = await read_served_queues(redis, workers, [queue.name for queue in queues])
     return {
         'workers': as_documents(workers),

@@ -20,6 +20,7 @@ from fleet.wire import RefusedJobError, deserialize
 QUEUES = ('high_priority', 'arq:queue', 'low_priority')  # those worker.py has settings for
 SCAN_COUNT = 5000  # keys looked at per round trip: 2 ms of Redis's time each
 SAMPLE_JOBS = 20
+BATCH = 50  # keys asked about in one round trip
 EMAIL_JOBS = ('send_email', 'retry_failed_email')
 LAST_SCORE_MS = 253_402_300_799_000  # the year 9999: what is beyond has no date
 
@@ -56,37 +57,58 @@ class QueuedJob:
 
 async def find_queues(redis: ArqRedis) -> list[str]:
     """Return the names of our queues, and of every other sorted set whose members are arq jobs."""
-    names = list(QUEUES)
-    async for key in redis.scan_iter(count=SCAN_COUNT, _type='zset'):
-        name = key.decode(errors='backslashreplace')
-        if name not in names and name not in (abort_jobs_ss, WORKERS_KEY) and await _holds_jobs(redis, key):
-            names.append(name)
-    return names
+    names = dict.fromkeys(QUEUES)
+    cursor = None
+    while cursor != 0:
+        cursor, keys = await redis.scan(cursor or 0, count=SCAN_COUNT, _type='zset')
+        for batch in _batches(keys):
+            names |= dict.fromkeys(key.decode(errors='backslashreplace') for key in await _with_jobs(redis, batch))
+    return [name for name in names if name not in (abort_jobs_ss, WORKERS_KEY)]
 
 
-async def _holds_jobs(redis: ArqRedis, key: bytes) -> bool:
-    members = [*await redis.zrange(key, 0, SAMPLE_JOBS - 1), *await redis.zrange(key, -SAMPLE_JOBS, -1)]
-    bodies = [job_key_prefix.encode() + member for member in members]
-    return bool(bodies) and bool(await redis.exists(*bodies))
+def _batches(items: Sequence[Any]) -> list[Sequence[Any]]:
+    return [items[start : start + BATCH] for start in range(0, len(items), BATCH)]
 
 
-async def read_queues(redis: ArqRedis, also: Iterable[str] = ()) -> list[QueueState]:
+async def _with_jobs(redis: ArqRedis, keys: Sequence[bytes]) -> list[bytes]:
+    """Return those of these sorted sets that have an arq job among their first and last members."""
+    async with redis.pipeline(transaction=False) as pipe:
+        for key in keys:
+            pipe.zrange(key, 0, SAMPLE_JOBS - 1)
+            pipe.zrange(key, -SAMPLE_JOBS, -1)
+        ends = await pipe.execute()
+        members = {key: {*first, *last} for key, first, last in zip(keys, ends[::2], ends[1::2], strict=True)}
+        filled = [key for key in keys if members[key]]
+        for key in filled:
+            pipe.exists(*(job_key_prefix.encode() + member for member in members[key]))
+        return [key for key, bodies in zip(filled, await pipe.execute(), strict=True) if bodies]
+
+
+async def read_queues(redis: ArqRedis, also: Iterable[str] = (), most: int | None = None) -> list[QueueState]:
     """Return the state of every queue, ours first.
 
     Args:
         also: Names to report even when nothing is in them.
+        most: Report no more than these and so many others.
     Raises:
         redis.RedisError, OSError: Redis does not answer.
     """
     locked = await _locked_ids(redis)
-    names = dict.fromkeys([*await find_queues(redis), *also])
-    return [await _read_queue(redis, name, locked) for name in names]
+    names = list(dict.fromkeys([*QUEUES, *also, *(await find_queues(redis))[:most]]))
+    return [state for batch in _batches(names) for state in await _read_states(redis, batch, locked)]
 
 
-async def _no_queue(redis: ArqRedis, name: str) -> str | None:
-    """Say what a key is when it cannot be a queue: arq's commands would fail on it."""
-    kind = (await redis.type(name)).decode()
-    return None if kind in ('zset', 'none') else f'the key {name!r} is a {kind}, not a queue of arq'
+async def _problems(redis: ArqRedis, names: Sequence[str]) -> dict[str, str]:
+    """Say what keys are that cannot be queues: arq's commands would fail on them."""
+    async with redis.pipeline(transaction=False) as pipe:
+        for name in names:
+            pipe.type(name)
+        kinds = [kind.decode() for kind in await pipe.execute()]
+    return {
+        name: f'the key {name!r} is a {kind}, not a queue of arq'
+        for name, kind in zip(names, kinds, strict=True)
+        if kind not in ('zset', 'none')
+    }
 
 
 async def _locked_ids(redis: ArqRedis) -> list[Any]:
@@ -96,28 +118,32 @@ async def _locked_ids(redis: ArqRedis) -> list[Any]:
     return sorted({key.removeprefix(prefix) async for key in keys})
 
 
-async def _read_queue(redis: ArqRedis, name: str, locked: list[Any]) -> QueueState:
-    if problem := await _no_queue(redis, name):
-        return QueueState(name, 0, 0, 0, None, problem)
+async def _read_states(redis: ArqRedis, names: Sequence[str], locked: list[Any]) -> list[QueueState]:
+    problems = await _problems(redis, names)
+    queues = [name for name in names if name not in problems]
     now_ms = int(time.time() * 1000)
     async with redis.pipeline(transaction=True) as pipe:
-        pipe.zcount(name, '-inf', now_ms)
-        pipe.zcount(name, f'({now_ms}', '+inf')
-        # One more than can be locked, so that the first one that is not locked is among them.
-        pipe.zrangebyscore(name, '-inf', now_ms, start=0, num=len(locked) + 1, withscores=True)
-        if locked:
-            pipe.zmscore(name, locked)
-        past, future, first, *scores = await pipe.execute()
-    running = [score for score in (scores[0] if scores else []) if score is not None]
-    running_past = sum(score <= now_ms for score in running)
-    oldest_ms = next((score for job_id, score in first if job_id not in locked), None)
-    return QueueState(
-        name=name,
-        ready=past - running_past,
-        deferred=future - (len(running) - running_past),
-        running=len(running),
-        oldest_ready_s=None if oldest_ms is None else round((now_ms - max(oldest_ms, 0.0)) / 1000, 1),
-    )
+        for name in queues:
+            pipe.zcount(name, '-inf', now_ms)
+            pipe.zcount(name, f'({now_ms}', '+inf')
+            # One more than can be locked, so that the first one that is not locked is among them.
+            pipe.zrangebyscore(name, '-inf', now_ms, start=0, num=len(locked) + 1, withscores=True)
+            pipe.zmscore(name, locked or [''])
+        answers = iter(await pipe.execute())
+    held = frozenset(locked)
+    states = {name: QueueState(name, 0, 0, 0, None, problem) for name, problem in problems.items()}
+    for name, past, future, first, scores in zip(queues, answers, answers, answers, answers, strict=True):
+        running = [score for score in scores if score is not None] if locked else []
+        running_past = sum(score <= now_ms for score in running)
+        oldest_ms = next((score for job_id, score in first if job_id not in held), None)
+        states[name] = QueueState(
+            name=name,
+            ready=past - running_past,
+            deferred=future - (len(running) - running_past),
+            running=len(running),
+            oldest_ready_s=None if oldest_ms is None else round((now_ms - max(oldest_ms, 0.0)) / 1000, 1),
+        )
+    return [states[name] for name in names]
 
 
 async def read_running(redis: ArqRedis) -> list[QueuedJob]:
@@ -129,7 +155,7 @@ async def read_running(redis: ArqRedis) -> list[QueuedJob]:
     locked = await _locked_ids(redis)
     jobs = []
     for name in await find_queues(redis) if locked else []:
-        if await _no_queue(redis, name):
+        if await _problems(redis, [name]):
             continue
         scores = await redis.zmscore(name, locked)
         held = [(job_id, score) for job_id, score in zip(locked, scores, strict=True) if score is not None]
@@ -150,7 +176,7 @@ async def read_jobs(redis: ArqRedis, names: Iterable[str], limit: int) -> list[Q
 async def _read_from(redis: ArqRedis, names: Iterable[str], first: str, limit: int) -> list[QueuedJob]:
     jobs = []
     for name in names:
-        if not await _no_queue(redis, name):
+        if not await _problems(redis, [name]):
             found = await redis.zrangebyscore(name, first, '+inf', start=0, num=limit, withscores=True)
             jobs += await _read_jobs(redis, name, found)
     return sorted(jobs, key=lambda job: job.wanted_at)

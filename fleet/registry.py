@@ -99,11 +99,11 @@ def read_told(told: Any) -> WorkerRecord | None:
     return WorkerRecord(**values)
 
 
-def read_record(data: bytes | None, lives_for_ms: int) -> WorkerRecord | None:
+def read_record(data: Any, lives_for_ms: int) -> WorkerRecord | None:
     """Read a record; None when it has lapsed, or was written by something else."""
     try:
         record = read_told(json.loads(data or b'null'))
-    except (ValueError, RecursionError):
+    except (TypeError, ValueError, RecursionError):
         return None
     seen_ago_s = round(max(0.0, LIFETIME_S - lives_for_ms / 1000), 1)
     return replace(record, seen_ago_s=seen_ago_s) if record else None
@@ -120,7 +120,11 @@ async def read_workers(redis: ArqRedis) -> list[WorkerRecord]:
         for key in keys:
             pipe.get(key)
             pipe.pttl(key)
-        answers = await pipe.execute()
+        answers = await pipe.execute(raise_on_error=False)
+    for error in answers:
+        # A key of another type is no record, and hides nobody else's.
+        if isinstance(error, Exception) and not str(error).startswith('WRONGTYPE'):
+            raise error
     return [record for record in map(read_record, answers[::2], answers[1::2]) if record]
 
 

@@ -12,6 +12,7 @@ from fleet.registry import read_workers
 from web.watch import Questions, Source
 
 FAILURES = 10  # reasons listed
+MOST_QUEUES = 200  # of others than ours: anything in Redis that looks like one is a time series
 
 
 async def _read_switches(pool: asyncpg.Pool) -> list[Document]:
@@ -27,7 +28,7 @@ async def _read_workers(redis: ArqRedis) -> list[Document]:
 
 
 async def _read_queues(redis: ArqRedis) -> list[Document]:
-    queues: list[Document] = (await read_fleet(redis))['queues']
+    queues: list[Document] = (await read_fleet(redis, MOST_QUEUES))['queues']
     return queues
 
 

@@ -12,7 +12,7 @@ import structlog
 from arq.connections import ArqRedis
 from redis.exceptions import RedisError
 
-from db.pools import create_postgres_pool
+from db.pools import DATABASE_DOWN, create_postgres_pool
 from db.schema import SchemaMismatchError, check_schema
 from fleet.away import place_of, postgres_trouble, redis_trouble
 from fleet.connection import open_redis, redis_settings
@@ -114,12 +114,14 @@ class Watch:
             client = await self._open_postgres() if source is Source.POSTGRESQL else self._open_redis()
             for name, question in questions.items():
                 found[name] = await question(client)
-        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, RedisError) as error:
+        except (*DATABASE_DOWN, asyncpg.PostgresError, RedisError) as error:
             return self._trouble(source, error)
         except SchemaMismatchError as error:
             what, _, remedy = str(error).partition('; ')
             return Trouble(what, remedy, *self._name(source))
         except Exception as error:
+            if self._name(source)[1] is None:  # unlogged: the driver's words may hold a piece of the password
+                return self._trouble(source, error)
             log.exception('a source could not be read', source=source.value)
             return Trouble(f'cannot be read: {type(error).__name__}', "see the web page's log", *self._name(source))
         return None

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import structlog
 import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from fleet.systemd import keep_systemd_informed
 from logs import configure_logs
@@ -21,7 +22,24 @@ from web.watch import DEADLINE_S, Places, Watch
 log = structlog.get_logger()
 
 MOST_CONNECTIONS = 100  # beyond these, 503: a few scrapers and people with the page open
+ASK_WITHIN_S = 10  # also the next request on the same connection
 FINISH_S = int(DEADLINE_S) + 1  # what is being answered when the stop comes
+
+
+class Connection(H11Protocol):
+    """uvicorn's, but who does not ask in time is let go: else silent connections take every place, and keep it."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn's
+        """Start to wait for a request."""
+        super().connection_made(transport)
+        self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
+
+    def data_received(self, data: bytes) -> None:
+        """Go on waiting when this was a part of a request: it gets no more time than a whole one."""
+        waiting = self.timeout_keep_alive_task
+        super().data_received(data)
+        if waiting and not self.timeout_keep_alive_task and (self.cycle is None or self.cycle.response_complete):
+            self.timeout_keep_alive_task = self.loop.call_at(waiting.when(), self.timeout_keep_alive_handler)
 
 
 class Server(uvicorn.Server):
@@ -80,13 +98,15 @@ async def serve(settings: Settings, listener: socket.socket) -> None:
     token = settings.web_token.get_secret_value() if settings.web_token else None
     app = make_application(watch, readiness, token=token, loopback_only=is_loopback(settings.web_host))
     config = uvicorn.Config(
-        app, log_config=None, log_level='warning', access_log=False, lifespan='off', ws='none', proxy_headers=False,
-        server_header=False, limit_concurrency=MOST_CONNECTIONS, timeout_graceful_shutdown=FINISH_S,
+        app, http=Connection, log_config=None, log_level='warning', access_log=False, lifespan='off', ws='none',
+        proxy_headers=False, server_header=False, limit_concurrency=MOST_CONNECTIONS, timeout_keep_alive=ASK_WITHIN_S,
+        timeout_graceful_shutdown=FINISH_S,
     )  # fmt: skip
     server = Server(config)
     serving = asyncio.create_task(server.serve([listener]))
     await server.ready.wait()
-    place = f'http://{settings.web_host}:{listener.getsockname()[1]}'
+    host = f'[{settings.web_host}]' if ':' in settings.web_host else settings.web_host
+    place = f'http://{host}:{listener.getsockname()[1]}'
     log.info('web page started', place=place, token_wanted=token is not None)
     informing = asyncio.create_task(keep_systemd_informed(stopping, 0, f'Serving {place}', 'Finishing what is asked'))
     await stopping.wait()

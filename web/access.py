@@ -13,7 +13,6 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 OPEN_PATH = '/health/live'  # whoever watches the process needs no secret
-LOOPBACK_NAMES = frozenset({'localhost', '127.0.0.1', '::1'})
 
 
 def is_loopback(host: str) -> bool:
@@ -64,7 +63,7 @@ class Guard:
         await answer(scope, receive, send_told)
 
     def _refusal(self, path: str, headers: Headers) -> Response | None:
-        if self._loopback_only and _host_name(headers.get('host', '')) not in LOOPBACK_NAMES:
+        if self._loopback_only and not is_loopback(_host_name(headers.get('host', ''))):
             return PlainTextResponse('ask for this server as localhost or 127.0.0.1\n', HTTPStatus.MISDIRECTED_REQUEST)
         if self._token is None or path == OPEN_PATH or self._may_look(headers.get('authorization', '')):
             return None

@@ -1,5 +1,6 @@
 """The metrics in Prometheus' text format: the table of docs/metrics.md, each with how it is read from an answer."""
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -149,7 +150,7 @@ def _label(value: Any) -> str:
 def _number(value: Any) -> float | None:
     """Return a number, or None for what is none: records are written by whoever may write to Redis."""
     try:
-        return float(value) if isinstance(value, int | float) else None
+        return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
     except OverflowError:
         return None
 

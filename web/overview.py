@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -25,6 +26,7 @@ STYLE_HASH = f"'sha256-{base64.b64encode(hashlib.sha256(STYLE.encode()).digest()
 WORKERS, STORED = ('workers', 'queues'), ('seen_workers', 'outbox', 'duties', 'services', 'switches')
 # Words of relays, of errors and of whoever queued a job: there may be addresses in them.
 FREE_TEXT = frozenset({'detail', 'error', 'last_error', 'reason', 'problem', 'job_id', 'what'})
+DEEPEST = 20  # levels of a document: ours have six
 KINDS = {Kind.QUEUE: 'queue', Kind.RELAY: 'relay', Kind.EMAIL_TYPE: 'e-mail type', Kind.CRON: 'duty'}
 
 
@@ -49,12 +51,17 @@ def as_status(reading: Reading) -> Document:
     return document
 
 
-def _hide(value: Any, *, free: bool = False) -> Any:
+def _hide(value: Any, *, free: bool = False, depth: int = 0) -> Any:
+    """Return a value without addresses, and without what a record can hold and JSON cannot: NaN, lists without end."""
     match value:
+        case dict() | list() if depth > DEEPEST:
+            return None
+        case float() if not math.isfinite(value):
+            return None
         case dict():
-            return {name: _hide(part, free=free or name in FREE_TEXT) for name, part in value.items()}
+            return {name: _hide(part, free=free or name in FREE_TEXT, depth=depth + 1) for name, part in value.items()}
         case list():
-            return [_hide(part, free=free) for part in value]
+            return [_hide(part, free=free, depth=depth + 1) for part in value]
         case str() if free:
             return hide_addresses(value)
         case _:

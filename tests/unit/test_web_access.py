@@ -96,7 +96,9 @@ async def test_wrong_token_is_refused(ask, authorization):
     assert (await ask('/metrics', token=TOKEN, authorization=authorization)).status_code == 401
 
 
-@pytest.mark.parametrize('host', ['localhost', 'localhost:8025', '127.0.0.1', '127.0.0.1:1', '[::1]:8025', 'LOCALHOST'])
+@pytest.mark.parametrize(
+    'host', ['localhost', 'localhost:8025', '127.0.0.1', '127.0.0.1:1', '127.9.9.9:8025', '[::1]:8025', 'LOCALHOST']
+)
 async def test_names_of_this_machine_are_accepted(ask, host):
     assert (await ask('/', host=host)).status_code == 200
 

@@ -9,6 +9,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from fleet.overview import as_documents
 from fleet.registry import WorkerRecord, read_record, read_told
 from fleet.troubles import Trouble
+from fleet.wording import as_json
 from web.metrics import exposition
 from web.overview import as_status, render_overview
 from web.watch import Reading, Source
@@ -72,6 +73,23 @@ def test_what_is_no_number_is_left_out_and_spoils_nothing(strange):
         assert ('email_attempts_total', ('outcome', 'accepted'), ('worker', 'mail-7@host:42')) not in found
         assert ('email_worker_concurrency', ('worker', 'mail-7@host:42')) not in found
     assert 'mail-7@host:42' in render_overview(page)
+
+
+def deep(levels):
+    return json.loads('[' * levels + ']' * levels)
+
+
+@pytest.mark.parametrize('strange', [math.nan, math.inf, [math.nan], deep(900)])
+def test_what_json_cannot_tell_is_left_out_of_the_status(strange):
+    """NaN is no JSON, and what is nested deeper than a worker nests it was an error 500."""
+    page = reading(workers=workers({'emails': [{'id': 7, 'strange': strange}], 'outcomes': {'accepted': strange}}))
+
+    def refuse(constant):
+        raise AssertionError(constant)
+
+    (worker,) = json.loads(as_json(as_status(page)), parse_constant=refuse)['workers']
+    assert worker['emails'][0]['id'] == 7
+    assert ('email_attempts_total', ('outcome', 'accepted'), ('worker', 'mail-7@host:42')) not in samples(page)
 
 
 def test_record_with_a_number_that_no_worker_tells_is_none():

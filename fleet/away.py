@@ -53,7 +53,7 @@ def redis_trouble(error: Exception, place: str | None) -> Trouble:
     """Name what keeps Redis from answering, and the remedy."""
     if place is None:
         return unreadable('Redis', 'ARQ_REDIS_URL')
-    what = str(error) or type(error).__name__
+    what = str(error).rstrip('.') or type(error).__name__
     match error:
         case AuthenticationError():
             remedy = 'correct the user and the password in ARQ_REDIS_URL'

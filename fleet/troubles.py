@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from db.switches import Kind
-from fleet.wording import fault, length
+from fleet.wording import counted, fault, length
 
 Document = dict[str, Any]
 
@@ -61,7 +61,7 @@ def queue_troubles(fleet: Document) -> list[Trouble]:
     """Name the queues whose jobs nobody will run."""
     return [
         Trouble(
-            f'nobody serves the queue {queue["name"]}, which has {queue["ready"] + queue["deferred"]} jobs',
+            f'nobody serves the queue {queue["name"]}, which has {counted(queue["ready"] + queue["deferred"], "job")}',
             f'start `arq {SETTINGS_FOR[queue["name"]]}`'
             if queue['name'] in SETTINGS_FOR
             else 'start a worker for it, or see who puts jobs there',
@@ -76,14 +76,14 @@ def stored_troubles(stored: Document, *, is_worked: bool) -> list[Trouble]:
     found = []
     outbox = stored['outbox']
     if is_worked and (outbox['oldest_due_s'] or 0) > MAIL_IS_LATE_S:
-        late = f'{outbox["due"]} e-mails are due, the first for {length(outbox["oldest_due_s"])}'
+        due = counted(outbox['due'], 'e-mail is', 'e-mails are')
+        late = f'{due} due, the first for {length(outbox["oldest_due_s"])}'
         paused = any(switch['kind'] != Kind.CRON for switch in stored['switches'])
         why = 'see what is paused, or' if paused else 'look for'
         found.append(Trouble(late, f'{why} a relay that is down, or start more workers'))
     if is_worked and outbox['stuck']:
-        found.append(
-            Trouble(f'{outbox["stuck"]} e-mails are held by workers that are gone', 'see the `beat` lines in the log')
-        )
+        stuck = counted(outbox['stuck'], 'e-mail is', 'e-mails are')
+        found.append(Trouble(f'{stuck} held by workers that are gone', 'see the `beat` lines in the log'))
     found += [
         Trouble(f'{duty["duty"]} failed: {fault(duty["detail"])}', "see `duty failed` in the worker's log")
         for duty in stored['duties']

@@ -35,6 +35,11 @@ def length(seconds: float | None) -> str:
     return f'{seconds / 3600:.1f} h' if size < 172_800 else f'{seconds / 86400:.0f} d'
 
 
+def counted(number: int, one: str = 'e-mail', many: str | None = None) -> str:
+    """Return `1 job`, `2 jobs`; with many, what is said of several: `1 e-mail is`, `2 e-mails are`."""
+    return f'{number} {one if number == 1 else many or f"{one}s"}'
+
+
 def megabytes(size_bytes: int) -> str:
     """Return a size in memory for people."""
     return f'{size_bytes / 2**20:.0f} MiB'

@@ -13,7 +13,7 @@ from ops.arguments import add_json
 from ops.checks import clocks, fleet, machine, outbox, postgresql, redis_server, relays, timeouts
 from ops.checks.finding import Check, Finding, Severity, away, error
 from ops.connect import Connections
-from ops.output import print_table
+from ops.output import counted, print_table
 
 HELP = 'look for what is or will be wrong: servers, relays, clocks, settings, rows; each with its remedy'
 
@@ -60,7 +60,8 @@ async def run(connections: Connections, options: argparse.Namespace) -> Answer:
         'not_made': {name: services for name, services in missing.items() if services},
         'findings': rows,
     }
-    troubles = [Trouble(f'{len(bad)} of {len(rows)} findings call for action', 'see the remedies')] if bad else []
+    calls = counted(len(bad), 'finding calls', 'findings call')
+    troubles = [Trouble(f'{calls} for action', 'see the remedies')] if bad else []
     return Answer(document, troubles)
 
 
@@ -92,8 +93,8 @@ def render(document: Document, console: Console) -> None:
     )
     counts = Counter(row['severity'] for row in document['findings'])
     fine = [name for name, state in document['checks'].items() if state == 'ok']
-    counted = ', '.join(f'{counts[severity]} {severity}{"" if counts[severity] == 1 else "s"}' for severity in ORDER)
-    console.print(f'{counted}. Nothing to say about: {", ".join(fine) or "-"}.')
+    told = ', '.join(counted(counts[severity], severity) for severity in ORDER)
+    console.print(f'{told}. Nothing to say about: {", ".join(fine) or "-"}.')
     if missing := document['not_made']:
         told = '; '.join(f'{name} (without {", ".join(services)})' for name, services in missing.items())
         console.print(f'Not made, or only in part: {told}.')

@@ -109,7 +109,7 @@ def as_line(event: Event) -> str:
     if event.get('event') != 'accepted' and (why := event.get('error') or event.get('reply')):
         parts.append(cell(why))
     if 'count' in event:
-        parts.append(f'{cell(event["count"])} events were too many')
+        parts.append(f'too many events to tell: {cell(event["count"])}')
     return '  '.join(parts)
 
 

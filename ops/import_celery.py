@@ -22,6 +22,7 @@ from ops.arguments import add_change, add_json, confirmed
 from ops.connect import QUEUE, Connections, attempt, place_of, postgres_trouble, redis_trouble
 from ops.import_tally import Tally, render_import
 from ops.mail_filter import text_value
+from ops.output import counted
 
 HELP = "adopt Celery's outbound_emails, and take over what waits in its Redis queues"
 
@@ -109,7 +110,8 @@ class Import:
             if self.options.dry_run:
                 return Answer(document, found.troubles(self.options.set_aside))
             table = 'Bring the schema up to date, and take' if missing else 'Take'
-            if not confirmed(self.options, f'{table} over {found.messages} messages of Celery?'):
+            to_do = missing or found.messages
+            if to_do and not confirmed(self.options, f'{table} over {counted(found.messages, "message")} of Celery?'):
                 raise TroubleError(Trouble('not confirmed, nothing was changed', 'answer y, or give --yes'))
             if missing:
                 await adopt(conn, self.connections.settings.email_max_attempts)
@@ -124,9 +126,10 @@ class Import:
         """Refuse while somebody else takes messages: both would work on them."""
         consumers = await broker.count_consumers(self.redis)
         if consumers and not (self.options.dry_run or self.options.force):
+            waiting = counted(consumers, 'client waits', 'clients wait')
             raise TroubleError(
                 Trouble(
-                    f'{consumers} clients wait for messages in this database, as Celery workers do',
+                    f'{waiting} for messages in this database, as Celery workers do',
                     'stop the Celery workers and beat first, or give --force if they are something else',
                 )
             )

@@ -9,7 +9,7 @@ from rich.console import Console
 from fleet.celery_broker import IMPORTED_FOR_S, IMPORTED_KEY
 from fleet.celery_messages import Meaning, Message
 from ops.answer import Document, Trouble
-from ops.output import print_table
+from ops.output import counted, print_table
 
 SAMPLES = 20
 
@@ -76,7 +76,7 @@ class Tally:
         if not left or set_aside:
             return []
         remedy = '--task NAME=send_email says what a task means; --set-aside moves the rest out of the way'
-        return [Trouble(f'{left} messages stay in Redis', remedy)]
+        return [Trouble(f'{counted(left, "message stays", "messages stay")} in Redis', remedy)]
 
 
 def outcome_of(message: Message, outcomes: Mapping[int, str]) -> str:

@@ -8,11 +8,12 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from fleet.wording import as_json, cell, fault, hide_addresses, length, megabytes
+from fleet.wording import as_json, cell, counted, fault, hide_addresses, length, megabytes
 
 __all__ = [
     'as_json',
     'cell',
+    'counted',
     'fault',
     'hide_addresses',
     'hide_recipient',

@@ -16,8 +16,7 @@ from ops.answer import Answer, Document, Trouble, TroubleError
 from ops.arguments import add_change, add_json, confirmed, duration_s
 from ops.connect import Connections
 from ops.mail_filter import add_filters, described, make_selection
-from ops.output import print_table
-from ops.retry import counted
+from ops.output import counted, print_table
 
 HELP = 'queue: remove waiting jobs, the mail stays due; outbox: cancel mail that waits'
 
@@ -59,7 +58,7 @@ async def purge_queues(connections: Connections, options: argparse.Namespace) ->
     if options.dry_run:
         would = [{'name': q.name, 'would_remove': q.ready + q.deferred, 'running': q.running} for q in queues]
         return Answer(document | {'would_remove': waiting, 'queues': would})
-    asked = f'Remove {waiting} jobs from {", ".join(names)}? The mail stays due.{told_others(others)}'
+    asked = f'Remove {counted(waiting, "job")} from {", ".join(names)}? The mail stays due.{told_others(others)}'
     if waiting and not confirmed(options, asked):
         raise TroubleError(Trouble('not confirmed, nothing was removed', 'answer y, or give --yes'))
     purged = await connections.ask_redis(partial(purge_all, names=names))
@@ -117,10 +116,15 @@ async def purge_outbox(connections: Connections, options: argparse.Namespace) ->
     }
     if options.dry_run:
         return Answer(document | {'would_cancel': found.emails})
-    if found.emails and not confirmed(options, f'Cancel {counted(found.emails, status)}?'):
+    if found.emails and not confirmed(options, f'Cancel {emails(found.emails, status)}?'):
         raise TroubleError(Trouble('not confirmed, nothing was cancelled', 'answer y, or give --yes'))
     cancelling = partial(cancel, selection=selection, created_until=found.created_until, with_final=with_final)
     return Answer(document | {'cancelled': await connections.ask_postgres(cancelling)})
+
+
+def emails(number: int, status: str) -> str:
+    """Return `2 failed e-mails`."""
+    return counted(number, f'{status} e-mail')
 
 
 def render(document: Document, console: Console) -> None:
@@ -135,16 +139,16 @@ def render(document: Document, console: Console) -> None:
         )
         verb = 'Would remove' if document['dry_run'] else 'Removed'
         console.print(
-            f'{verb} {document[done]} jobs. The mail they were about stays due: the next sweep sends it.'
+            f'{verb} {counted(document[done], "job")}. The mail they were about stays due: the next sweep sends it.'
             f'{told_others(document["other_functions"])}'
         )
         return
     if document['dry_run']:
-        console.print(f'Would cancel {counted(document["would_cancel"], document["status"])}; nothing was changed.')
+        console.print(f'Would cancel {emails(document["would_cancel"], document["status"])}; nothing was changed.')
     else:
-        console.print(f'Cancelled {counted(document["cancelled"], document["status"])}.')
+        console.print(f'Cancelled {emails(document["cancelled"], document["status"])}.')
     if document['final_left'] and document['status'] != 'pending':
         console.print(
-            f'Left alone: {counted(document["final_left"], document["status"])} that nothing would send; '
+            f'Left alone: {emails(document["final_left"], document["status"])} that nothing would send; '
             '--dead cancels them too.'
         )

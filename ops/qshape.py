@@ -11,7 +11,7 @@ from db.ages import BUCKETS_MIN, WAITING, read_ages
 from ops.answer import Answer, Document
 from ops.arguments import add_json, add_limit
 from ops.connect import Connections
-from ops.output import cell
+from ops.output import cell, counted
 
 HELP = 'the age of waiting mail by recipient domain, as Postfix shows it'
 
@@ -42,4 +42,5 @@ def render(document: Document, console: Console) -> None:
         table.add_row(cell(row['domain']), str(row['total']), *map(str, row['by_age']))
     console.print(table)
     if document['domains'] > len(document['rows']):
-        console.print(f'{document["domains"] - len(document["rows"])} more domains; --limit shows them.')
+        more = counted(document['domains'] - len(document['rows']), 'more domain')
+        console.print(f'{more}; --limit shows all.')

@@ -11,8 +11,8 @@ from db.transitions import give_up, mark_sent
 from ops.answer import Answer, Document, Trouble, TroubleError
 from ops.arguments import add_change, add_json, confirmed, email_id
 from ops.connect import Connections
-from ops.output import print_table
-from ops.retry import counted
+from ops.output import counted, print_table
+from ops.retry import but_not
 
 HELP = 'decide about uncertain e-mails: mark them sent, or give them up'
 
@@ -39,9 +39,10 @@ async def run(connections: Connections, options: argparse.Namespace) -> Answer:
     ids = list(dict.fromkeys(options.ids))
     states = await connections.ask_postgres(partial(reports.read_states, email_ids=ids))
     wanted = [i for i in ids if i in states and states[i]['status'] in from_states]
+    left = [i for i in ids if i not in wanted]
     changed: list[int] = []
     if wanted and not options.dry_run:
-        if not confirmed(options, f'Resolve {counted(len(wanted))} as {options.decision}?'):
+        if not confirmed(options, f'Resolve {counted(len(wanted))} as {options.decision}{but_not(left)}?'):
             raise TroubleError(Trouble('not confirmed, nothing was changed', 'answer y, or give --yes'))
         changed = await connections.ask_postgres(partial(change, email_ids=wanted))
     done = wanted if options.dry_run else changed

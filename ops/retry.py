@@ -18,7 +18,7 @@ from ops.call import queue_for
 from ops.connect import Connections, attempt
 from ops.live import has_worker
 from ops.mail_filter import add_filters, described, has_filters, make_selection
-from ops.output import cell, hide_addresses, hide_recipient, print_table
+from ops.output import cell, counted, hide_addresses, hide_recipient, print_table
 
 HELP = 'send failed, expired, uncertain or cancelled e-mails again: some ids, or all that fit'
 
@@ -58,7 +58,7 @@ async def retry_ids(connections: Connections, options: argparse.Namespace) -> An
     wanted = [i for i in ids if i in states and states[i]['status'] in ENDED]
     if options.dry_run:
         return _answer(ids, states, [], would_retry=wanted)
-    if wanted and not confirmed(options, question(wanted, states)):
+    if wanted and not confirmed(options, question(wanted, states, left=[i for i in ids if i not in wanted])):
         raise not_confirmed()
     troubles: list[Trouble] = []
     made_due, _ = await make_due(connections, wanted, ENDED, troubles)
@@ -168,26 +168,31 @@ def not_confirmed() -> TroubleError:
     return TroubleError(Trouble('not confirmed, nothing was changed', 'answer y, or give --yes'))
 
 
-def question(ids: Iterable[int], states: Mapping[int, Mapping[str, Any]]) -> str:
-    """Ask about the number, and warn of what may arrive twice."""
+def question(ids: Iterable[int], states: Mapping[int, Mapping[str, Any]], left: Sequence[int]) -> str:
+    """Ask about the number, say which cannot be sent again, and warn of what may arrive twice."""
     rows = [states[i] for i in ids]
     counts = [{'status': r['status'], 'final_because': r['dead_reason'], 'emails': 1} for r in rows]
-    return ' '.join((f'Send {counted(len(rows))} again?', *warnings(counts)))
+    return ' '.join((f'Send {counted(len(rows))} again{but_not(left)}?', *warnings(counts)))
+
+
+def but_not(left: Sequence[int]) -> str:
+    """Name, within a question, what was given and is left alone."""
+    return f', and leave {", ".join(map(str, left))} alone' if left else ''
 
 
 # What an operator should know before: a condition on (status, why nothing follows), and what it means.
 WARNINGS: tuple[tuple[Callable[[str, str | None], bool], str], ...] = (
     (
         lambda status, _: status == 'uncertain',
-        '{} may have been delivered already, and would arrive twice.',
+        '{} that may have been delivered already would arrive twice.',
     ),
     (
         lambda status, because: status == 'failed' and because == 'rejected',
-        '{} were refused for good: the relay will say the same again.',
+        '{} refused for good: the relay will say the same again.',
     ),
     (
         lambda status, because: status == 'failed' and because == 'poison',
-        '{} were set aside because workers died sending them.',
+        '{} set aside because workers died sending such mail.',
     ),
 )
 
@@ -199,12 +204,7 @@ def warnings(counts: Iterable[Mapping[str, Any]]) -> list[str]:
         for counts in [list(counts)]
         for concerns, text in WARNINGS
     ]
-    return [text.format(emails) for emails, text in found if emails]
-
-
-def counted(emails: int, kind: str = '') -> str:
-    """Return `1 e-mail`, `2 failed e-mails`."""
-    return f'{emails} {kind}{" " if kind else ""}e-mail{"" if emails == 1 else "s"}'
+    return [text.format(counted(emails)) for emails, text in found if emails]
 
 
 def _answer(
@@ -268,7 +268,7 @@ def _render_selected(document: Document, console: Console) -> None:
     elif document['dry_run']:
         print_table(
             console,
-            f'{counted(document["matched"])} fit',
+            counted(document['matched'], 'e-mail fits', 'e-mails fit'),
             ('status', 'tried again by itself', 'e-mails'),
             ((c['status'], by_itself(c['final_because']), c['emails']) for c in document['counts']),
         )
@@ -290,6 +290,7 @@ def _render_selected(document: Document, console: Console) -> None:
         passed = document['passed_over']
         console.print(f'{counted(len(document["retried"]))} due now; workers were told through PostgreSQL.')
         if passed:
-            console.print(f'{counted(passed)} changed meanwhile and were left alone.')
+            console.print(f'{counted(passed)} left alone: changed meanwhile.')
         if document['left']:
-            console.print(f'{counted(document["left"])} more fit: run it again, or raise --limit.')
+            more = counted(document['left'], 'more e-mail fits', 'more e-mails fit')
+            console.print(f'{more}: run it again, or raise --limit.')

@@ -100,12 +100,13 @@ async def run_add(connections: Connections, options: argparse.Namespace) -> Answ
 async def run_rm(connections: Connections, options: argparse.Namespace) -> Answer:
     """Take entries off the list."""
     keys = list(dict.fromkeys(options.addresses))
+    reasons = await connections.ask_postgres(partial(suppressions.listed, keys=keys))
+    would = [k for k in keys if k in reasons]
     if options.dry_run:
-        reasons = await connections.ask_postgres(partial(suppressions.listed, keys=keys))
-        would = [k for k in keys if k in reasons]
         return _removed(keys, would, {'suppress': 'rm', 'dry_run': True, 'would_remove': would})
-    confirm(options, f'Let {", ".join(keys)} get mail again?')
-    removed = await connections.ask_postgres(partial(suppressions.remove, keys=keys))
+    if would:
+        confirm(options, f'Let {", ".join(would)} get mail again?')
+    removed = await connections.ask_postgres(partial(suppressions.remove, keys=would))
     done = [k for k in keys if k in removed]
     return _removed(keys, done, {'suppress': 'rm', 'dry_run': False, 'removed': done})
 

@@ -22,7 +22,7 @@ from ops.arguments import add_json
 from ops.asking import add_workers, read_living_fleet, wait_s
 from ops.connect import Connections, attempt
 from ops.live import fleet_troubles, state_of
-from ops.output import cell, hide_addresses, length, make_console, megabytes
+from ops.output import cell, counted, hide_addresses, length, make_console, megabytes
 from ops.switching import WORDS
 
 HELP = 'a live screen of the fleet; --once prints it once'
@@ -126,7 +126,7 @@ def headline(document: Document) -> str:
     told = [f'{document["at"]:%H:%M:%S} UTC']
     if document['workers'] is not None:
         rate = sum(worker['emails_per_s'] for worker in document['workers'])
-        told.append(f'{len(document["workers"])} workers, {rate:.1f} e-mails/s')
+        told.append(f'{counted(len(document["workers"]), "worker")}, {rate:.1f} e-mails/s')
     if document['last_minute'] is not None:
         ended = ', '.join(f'{n} {outcome}' for outcome, n in sorted(document['last_minute'].items()))
         told.append(f'last minute: {ended or "nothing"}')

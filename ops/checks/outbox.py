@@ -12,7 +12,7 @@ from db import checkup, reports
 from ops.answer import TroubleError
 from ops.checks.finding import Finding, away, error, warning
 from ops.connect import Connections
-from ops.output import fault, length
+from ops.output import counted, fault, length
 
 T = TypeVar('T')
 
@@ -20,6 +20,8 @@ LATE_S = 600.0  # two sweeps
 LOOK_AT_CONTENT = 2000
 FAILING_SHARE, FAILING_ATTEMPTS = 0.5, 20
 OF_THE_SYSTEM = ('deferred', 'uncertain', 'lost')
+ARE, WERE = ('e-mail is', 'e-mails are'), ('e-mail was', 'e-mails were')
+NAMES = ('waiting e-mail names', 'waiting e-mails name')
 LATE_DUTIES = 3.0  # slots
 EVERY_S = {
     'process_pending_emails': 300, 'check_service_health': 60, 'cleanup_expired_emails': 3600,
@@ -43,26 +45,27 @@ def judge_outbox(outbox: Mapping[str, Any], poisoned: int) -> Iterator[Finding]:
     """Judge the counts of db.reports.read_outbox."""
     if (outbox['oldest_due_s'] or 0) > LATE_S:
         yield error(
-            f'{outbox["due"]} e-mails are due, the first for {length(outbox["oldest_due_s"])}',
+            f'{counted(outbox["due"], *ARE)} due, the first for {length(outbox["oldest_due_s"])}',
             '`python -m ops qshape` tells which, `python -m ops explain ID` why',
         )
     if outbox['stuck']:
         yield error(
-            f'{outbox["stuck"]} e-mails are held by workers that are gone, and nobody takes them over',
+            f'{counted(outbox["stuck"], *ARE)} held by workers that are gone, and nobody takes them over',
             'start a worker; see the `beat` lines in the logs',
         )
     if outbox['held']:
         yield warning(
-            f'{outbox["held"]} e-mails may have been delivered or not, and wait for you',
-            '`python -m ops failed`, then `resolve` or `retry`',
+            f'{counted(outbox["held"])} may have been delivered or not',
+            '`python -m ops failed`, then `resolve` or `retry`: they wait for you',
         )
     if outbox['past_expiry']:
         yield warning(
-            f'{outbox["past_expiry"]} e-mails were not sent before they expired', 'see why mail was late: `ops failed`'
+            f'{counted(outbox["past_expiry"], *WERE)} not sent before expires_at',
+            'see why mail was late: `ops failed`',
         )
     if poisoned:
         yield warning(
-            f'{poisoned} e-mails were set aside within a day: workers died sending them',
+            f'{counted(poisoned, *WERE)} set aside within a day: workers died sending them',
             "`python -m ops failed --dead`; read those workers' logs",
         )
 
@@ -109,7 +112,7 @@ async def check_content(connections: Connections) -> list[Finding]:
     if lost['emails']:
         found.append(
             error(
-                f'{lost["emails"]} waiting e-mails name a template that does not exist, the first is {lost["first"]}',
+                f'{counted(lost["emails"], *NAMES)} a template that does not exist, the first is {lost["first"]}',
                 'put the template back into email_templates before they are tried',
             )
         )
@@ -122,7 +125,7 @@ async def check_content(connections: Connections) -> list[Finding]:
     if gone:
         found.append(
             error(
-                f'{len(gone)} waiting e-mails name attachments that MongoDB does not have, the first is {min(gone)}',
+                f'{counted(len(gone), *NAMES)} attachments that MongoDB does not have, the first is {min(gone)}',
                 'restore the collection email_attachments; check MONGODB_URL and MONGODB_DATABASE',
             )
         )

@@ -10,7 +10,7 @@ from redis.exceptions import RedisError, ResponseError
 from fleet.connection import open_redis, redis_settings
 from ops.checks.finding import Finding, error, note, warning
 from ops.connect import QUEUE, Connections
-from ops.output import megabytes
+from ops.output import counted, megabytes
 
 OLDEST_VERSION = (6, 2)  # ZMSCORE, LMOVE
 FULL_SHARE = 0.9
@@ -85,8 +85,9 @@ def judge(facts: Facts) -> Iterator[Finding]:
     yield from _judge_events(facts)
     yield from _judge_cache(facts)
     if facts.celery_messages:
+        waiting = counted(facts.celery_messages, 'message waits', 'messages wait')
         yield warning(
-            f"{facts.celery_messages} messages wait in the list `celery` of the queue's database",
+            f"{waiting} in the list `celery` of the queue's database",
             '`python -m ops import-celery` takes them over',
         )
 

@@ -39,7 +39,7 @@ async def test_doctor_names_indexes_templates_and_rights_that_are_missing(env, p
     assert 'indexes are missing: outbound_emails_due' in whats(findings)
     assert 'indexes are invalid: outbound_emails_leased' in whats(findings)
     assert f'2 waiting e-mails name a template that does not exist, the first is {first}' in whats(findings)
-    assert f'1 waiting e-mails name attachments that MongoDB does not have, the first is {lost}' in whats(findings)
+    assert f'1 waiting e-mail names attachments that MongoDB does not have, the first is {lost}' in whats(findings)
     assert 'attachments are found by reading all of them: the index is missing' in whats(findings, 'warning')
 
 
@@ -49,10 +49,10 @@ async def test_doctor_finds_late_and_stuck_mail_and_queues_nobody_serves(env, po
     await redis.enqueue_job('x', _queue_name='reports')
     await redis.lpush('celery', 'a message')
     findings = await found(env, 'outbox', 'workers', 'redis')
-    assert '1 e-mails are due, the first for 60 min' in whats(findings)
-    assert '1 e-mails are held by workers that are gone, and nobody takes them over' in whats(findings)
-    assert 'nobody serves the queue reports, which has 1 jobs' in whats(findings)
-    assert "1 messages wait in the list `celery` of the queue's database" in whats(findings, 'warning')
+    assert '1 e-mail is due, the first for 60 min' in whats(findings)
+    assert '1 e-mail is held by workers that are gone, and nobody takes them over' in whats(findings)
+    assert 'nobody serves the queue reports, which has 1 job' in whats(findings)
+    assert "1 message waits in the list `celery` of the queue's database" in whats(findings, 'warning')
 
 
 async def test_doctor_tries_relays_without_sending(env, stack, inbox):
@@ -105,7 +105,7 @@ async def test_doctor_looks_for_templates_while_only_mongodb_is_away(env, pool):
     given = await run_ops(env | away, 'doctor', 'content')
     whats_found = [row['what'] for row in given.document['findings']]
     assert any(what.startswith('MongoDB at ') for what in whats_found)
-    assert f'1 waiting e-mails name a template that does not exist, the first is {first}' in whats_found
+    assert f'1 waiting e-mail names a template that does not exist, the first is {first}' in whats_found
     assert given.document['not_made'] == {'content': ['MongoDB']}
 
 

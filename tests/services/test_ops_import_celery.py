@@ -122,7 +122,7 @@ async def test_import_refuses_while_celery_workers_wait_for_messages(env, pool, 
 
         await wait_until(waits)
         given = await run(env, 'import-celery', '--yes')
-        assert given.troubles[0].what == '1 clients wait for messages in this database, as Celery workers do'
+        assert given.troubles[0].what == '1 client waits for messages in this database, as Celery workers do'
         assert (await run(env, 'import-celery', '--force', '--yes')).exit_status == 0
     finally:
         waiting.cancel()
@@ -152,4 +152,5 @@ async def test_import_finds_nothing_and_changes_nothing_without_celery(env, pool
     await redis.set('unacked', 'a text')
     given = await run(env, 'import-celery', '--yes')
     assert (given.exit_status, given.document['messages']) == (0, 0)
+    assert (await run(env, 'import-celery')).exit_status == 0  # nothing to do, nothing to ask
     assert 'Messages: none' in rendered('import-celery', given)

@@ -124,7 +124,7 @@ async def test_inspect_active_queues_names_queues_nobody_serves(env, redis):
     await redis.enqueue_job('send_email', 2, _queue_name='high_priority')
     given = await run(env, 'inspect', 'active_queues')
     assert given.exit_status == 1
-    assert [trouble.what for trouble in given.troubles] == ['nobody serves the queue high_priority, which has 1 jobs']
+    assert [trouble.what for trouble in given.troubles] == ['nobody serves the queue high_priority, which has 1 job']
     assert {queue['name']: queue['served'] for queue in given.document['queues']} == {
         'high_priority': False, 'arq:queue': True, 'low_priority': False
     }  # fmt: skip

@@ -256,7 +256,7 @@ async def retry_at_a_terminal(env, email_id):
         cwd=ROOT, env=env, stdin=theirs, stderr=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.DEVNULL,
     )  # fmt: skip
     assert await process.stderr.readuntil(b'[y/N] ') == (
-        b'Send 1 e-mail again? 1 may have been delivered already, and would arrive twice. [y/N] '
+        b'Send 1 e-mail again? 1 e-mail that may have been delivered already would arrive twice. [y/N] '
     )
     yield process, ours
     os.close(ours)
@@ -271,6 +271,18 @@ async def test_retry_asks_at_a_terminal_and_no_changes_nothing(env, pool):
     assert err == b'ops retry: not confirmed, nothing was changed; answer y, or give --yes\n'
     assert process.returncode == 1
     assert await statuses(pool) == {email_id: 'uncertain'}
+
+
+async def test_retry_and_resolve_ask_only_about_what_they_would_change(env, pool, monkeypatch, capsys):
+    monkeypatch.setattr('ops.arguments.sys.stdin.readline', lambda: 'n', raising=False)
+    held = await insert(pool, status='uncertain', attempts=1)
+    await run(env, 'retry', str(held), '404')
+    assert capsys.readouterr().err.startswith('Send 1 e-mail again, and leave 404 alone? 1 e-mail that may have been')
+    await run(env, 'resolve', str(held), '404', '--as', 'sent')
+    assert capsys.readouterr().err == 'Resolve 1 e-mail as sent, and leave 404 alone? [y/N] '
+    for words in (('retry', '404'), ('resolve', '404', '--as', 'sent'), ('suppress', 'rm', 'anna@example.com')):
+        assert (await run(env, *words)).exit_status == 1
+    assert capsys.readouterr().err == ''
 
 
 async def test_the_first_ctrl_c_ends_a_question(env, pool):

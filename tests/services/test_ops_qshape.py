@@ -38,7 +38,7 @@ async def test_qshape_counts_waiting_mail_by_domain_and_age(env, pool):
     assert total.split() == ['TOTAL', '6', '1', '1', '0', '2', '0', '0', '0', '0', '1', '1']
     limited = await run(env, 'qshape', '--status', 'failed', '--limit', '1')
     assert (limited.document['total']['total'], limited.document['domains']) == (1, 2)
-    assert '1 more domains; --limit shows them.' in rendered('qshape', limited)
+    assert '1 more domain; --limit shows all.' in rendered('qshape', limited)
 
 
 async def test_qshape_of_an_empty_outbox_is_a_row_of_zeros(env):

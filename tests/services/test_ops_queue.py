@@ -220,7 +220,7 @@ async def test_purge_asks_at_a_terminal_and_only_yes_is_yes(env, redis, monkeypa
     assert await redis.zcard('arq:queue') == left
     assert given.exit_status == (1 if left else 0)
     asked = capsys.readouterr()
-    assert asked.err == 'Remove 1 jobs from high_priority, arq:queue, low_priority? The mail stays due. [y/N] '
+    assert asked.err == 'Remove 1 job from high_priority, arq:queue, low_priority? The mail stays due. [y/N] '
     assert asked.out == ''
 
 

@@ -85,7 +85,7 @@ async def test_retry_dry_run_counts_warns_and_shows_a_sample_without_people(env,
     document = as_document(given)
     assert (document['matched'], document['would_retry'], document['retried']) == (4, 2, [])
     assert {(c['final_because'], c['emails']) for c in document['counts']} == {('rejected', 3), (None, 1)}
-    assert document['warnings'] == ['3 were refused for good: the relay will say the same again.']
+    assert document['warnings'] == ['3 e-mails refused for good: the relay will say the same again.']
     assert document['sample'][-1]['error'] == '550 ***@example.com no'
     assert 'anna' not in rendered('retry', given)
     assert 'Would send 2 of 4 e-mails again, the oldest first; nothing was changed.' in rendered('retry', given)
@@ -111,7 +111,7 @@ async def test_retry_of_many_goes_in_batches_wakes_once_and_puts_no_job_into_red
     assert (given.document['retried'], given.document['left'], given.document['passed_over']) == (ids[:7], 1, 0)
     assert heard == [1]
     assert await redis.keys('*') == []
-    assert '1 e-mail more fit: run it again' in rendered('retry', given)
+    assert '1 more e-mail fits: run it again' in rendered('retry', given)
 
 
 async def test_retry_of_many_ids_puts_no_job_each_into_redis(env, pool, redis, monkeypatch):

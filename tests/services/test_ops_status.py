@@ -125,9 +125,9 @@ async def test_status_names_each_trouble_and_its_remedy(env, pool, redis):
     given = await run(env, 'status')
     assert given.exit_status == 1
     assert [trouble.what for trouble in given.troubles] == [
-        'nobody serves the queue low_priority, which has 1 jobs',
-        '1 e-mails are due, the first for 60 min',
-        '1 e-mails are held by workers that are gone',
+        'nobody serves the queue low_priority, which has 1 job',
+        '1 e-mail is due, the first for 60 min',
+        '1 e-mail is held by workers that are gone',
         'cleanup failed: no table for ***@example.com',
         'mongodb is down: refused',
     ]

@@ -152,8 +152,8 @@ async def test_status_is_the_one_of_the_command(open_page, seeded, env):
     command = as_document(await run(env, 'status', '-t', '0.1'))
     assert told.keys() == command.keys() | {'troubles'}
     assert [trouble['what'] for trouble in told['troubles']] == [
-        'nobody serves the queue elsewhere, which has 1 jobs',
-        '1 e-mails are due, the first for 60 min',
+        'nobody serves the queue elsewhere, which has 1 job',
+        '1 e-mail is due, the first for 60 min',
         'tidy failed: ',
         'mongodb is down: None',
     ]

@@ -160,6 +160,7 @@ def test_postgres_trouble_has_its_own_remedy(error, remedy):
     ],
 )
 def test_redis_trouble_has_its_own_remedy(error, remedy):
+    assert '.;' not in redis_trouble(redis.exceptions.ConnectionError('Error 111. Connect call failed.'), 'r').line
     assert redis_trouble(error, 'r:6379/1').remedy.startswith(remedy)
 
 

@@ -222,8 +222,8 @@ def test_our_own_units_leave_time_to_drain():
         ({'due': 7, 'oldest_due_s': 7200.0}, 0, ERROR, '7 e-mails are due, the first for 2.0 h'),
         ({'stuck': 2}, 0, ERROR, '2 e-mails are held by workers that are gone'),
         ({'held': 3}, 0, WARNING, '3 e-mails may have been delivered or not'),
-        ({'past_expiry': 3}, 0, WARNING, '3 e-mails were not sent before they expired'),
-        ({}, 1, WARNING, '1 e-mails were set aside within a day'),
+        ({'past_expiry': 3}, 0, WARNING, '3 e-mails were not sent before expires_at'),
+        ({}, 1, WARNING, '1 e-mail was set aside within a day'),
     ],
 )
 def test_mail_that_is_late_or_waits_for_somebody(changes, poisoned, severity, what):

@@ -11,10 +11,11 @@ from typing import Any
 from arq.connections import ArqRedis
 
 from fleet.control import Asked, ask, choose
-from fleet.registry import WorkerRecord, read_told, read_workers
+from fleet.overview import read_fleet
+from fleet.registry import WorkerRecord, read_workers
 from ops.answer import NO_WORKER, NOBODY_REPLIED, Document, Trouble
 from ops.connect import Connections, attempt
-from ops.live import as_documents, is_alive, read_fleet
+from ops.live import is_alive, told_by, with_workers
 
 
 def add_workers(parser: argparse.ArgumentParser) -> None:
@@ -28,10 +29,11 @@ def add_workers(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def no_such_worker(others: Sequence[str]) -> Trouble:
-    """Say that --worker means nobody who replies, and whom it could mean."""
+def no_such_worker(others: Sequence[str], names: Sequence[str] = ()) -> Trouble:
+    """Say that --worker means nobody who replies, and whom it could mean. names: those that are in vain, if not all."""
     known = f'known: {", ".join(others)}' if others else 'none has registered'
-    return Trouble('no worker of that name replied', known, exit_status=NO_WORKER)
+    what = f'no reply from {", ".join(names)}' if names else 'no worker of that name replied'
+    return Trouble(what, known, exit_status=NO_WORKER)
 
 
 def wait_s(text: str) -> float:
@@ -53,6 +55,7 @@ class Answers:
     known: list[WorkerRecord]  # those that registered, and are meant
     silent: list[str]  # registered and meant, but did not reply
     others: list[str]  # registered, but not meant
+    unknown: list[str]  # meant by a whole name, and neither registered nor heard of
 
     @property
     def done(self) -> list[Document]:
@@ -71,6 +74,8 @@ class Answers:
             return [no_such_worker(self.others)]
         if not self.asked.replies:
             return [NOBODY_REPLIED]
+        if self.unknown:
+            found.append(no_such_worker([record.worker for record in self.known] + self.others, self.unknown))
         if self.silent:
             found.append(
                 Trouble(f'no reply from {", ".join(self.silent)}', 'wait longer with --timeout, or read its log')
@@ -100,13 +105,15 @@ async def _ask(
     replied = {reply['worker'] for reply in asked.replies}
     meant = [record for record in registered if wanted is None or record.worker in wanted]
     silent = [record.worker for record in meant if record.worker not in replied]
-    return Answers(asked, meant, silent, [record.worker for record in registered if record not in meant])
+    others = [record.worker for record in registered if record not in meant]
+    unknown = [name for name in wanted or () if name not in names and name not in replied]
+    return Answers(asked, meant, silent, others, unknown)
 
 
 async def read_live(connections: Connections, options: argparse.Namespace) -> list[WorkerRecord]:
     """Ask the workers what they are doing; those that do not reply in time are told of as they last registered."""
     answers = await ask_workers(connections, options, 'describe')
-    told = {d['worker']: record for d in answers.done if (record := read_told(d)) is not None}
+    told = {record.worker: record for record in told_by(answers.asked)}
     known = {record.worker: record for record in answers.known} | told
     return [known[name] for name in sorted(known)]
 
@@ -114,7 +121,7 @@ async def read_live(connections: Connections, options: argparse.Namespace) -> li
 async def read_living_fleet(
     connections: Connections, options: argparse.Namespace, troubles: list[Trouble]
 ) -> Document | None:
-    """Return workers and queues, see ops.live.read_fleet, with the workers as they are this moment."""
+    """Return workers and queues, see fleet.overview.read_fleet, with the workers as they are this moment."""
     fleet, live = await asyncio.gather(
         attempt(connections.ask_redis(read_fleet), troubles), attempt(read_live(connections, options), troubles)
     )
@@ -122,4 +129,4 @@ async def read_living_fleet(
         return None
     if options.workers and not live and is_alive(fleet):
         troubles.append(no_such_worker([worker['worker'] for worker in fleet['workers']]))
-    return fleet | {'workers': as_documents(live)}
+    return with_workers(fleet, live)

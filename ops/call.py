@@ -11,14 +11,16 @@ from arq.connections import ArqRedis
 from rich.console import Console
 
 from fleet.queues import EMAIL_JOBS, QUEUES
-from fleet.registry import read_served_queues, read_workers
+from fleet.registry import read_served_queues
 from fleet.results import JobState, wait_for_job
 from fleet.routing import EMAIL_QUEUE, MAINTENANCE_QUEUE
 from fleet.wire import MAX_JOB_BYTES, serialize
 from ops.answer import NO_WORKER, USAGE, Answer, Document, Trouble, TroubleError
 from ops.arguments import add_change, add_json, confirmed, duration_s, email_id
 from ops.connect import QUEUE, Connections
+from ops.live import read_living
 from ops.mail_filter import text_value
+from ops.output import counted
 from ops.result import as_document, render_job, troubles_of
 
 HELP = 'run a job: send_email 123, retry_failed_email 123, or one of the duties'
@@ -60,7 +62,7 @@ async def run(connections: Connections, options: argparse.Namespace) -> Answer:
     troubles = [] if served else [nobody_serves(queue)]
     if options.dry_run:
         return Answer(document, troubles)
-    if not confirmed(options, f'Put {told} into {queue}?'):
+    if not confirmed(options, f'Put {told} into {queue}{"" if served else ", which nobody serves"}?'):
         raise TroubleError(Trouble('not confirmed, nothing was queued', 'answer y, or give --yes'))
     putting = partial(put, function=options.function, arguments=arguments, queue=queue, defer_s=options.defer_by)
     document['job_id'] = await connections.ask_redis(putting)
@@ -97,7 +99,9 @@ def read_arguments(function: str, texts: list[str], queue: str) -> list[Any]:
         return arguments
     if len(texts) != len(takes):
         raise TroubleError(
-            Trouble(f'{function} takes {len(takes)} arguments, not {len(texts)}', 'see --help', exit_status=USAGE)
+            Trouble(
+                f'{function} takes {counted(len(takes), "argument")}, not {len(texts)}', 'see --help', exit_status=USAGE
+            )
         )
     try:
         return [read(text) for read, text in zip(takes, texts, strict=True)]
@@ -114,7 +118,7 @@ def _value(text: str) -> Any:
 
 async def is_served(redis: ArqRedis, name: str) -> bool:
     """Whether a worker polls this queue."""
-    return name in await read_served_queues(redis, await read_workers(redis), [name])
+    return name in await read_served_queues(redis, await read_living(redis), [name])
 
 
 def nobody_serves(queue: str) -> Trouble:

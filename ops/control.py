@@ -12,11 +12,11 @@ from rich.console import Console
 from db.switches import Kind, read_switches
 from fleet.control import choose
 from fleet.overview import as_rows
-from fleet.registry import read_workers
-from ops.answer import USAGE, Answer, Document, Trouble, TroubleError
+from ops.answer import NOBODY_REPLIED, USAGE, Answer, Document, Trouble, TroubleError
 from ops.arguments import Choices, add_change, add_json, confirmed
-from ops.asking import add_workers, ask_workers
+from ops.asking import add_workers, ask_workers, no_such_worker
 from ops.connect import Connections
+from ops.live import ask_living, read_living
 from ops.output import print_table
 from ops.switching import add_pause, render_switch, render_switches, switch
 
@@ -163,24 +163,29 @@ async def run(connections: Connections, options: argparse.Namespace) -> Answer:
 
 async def tell(connections: Connections, options: argparse.Namespace, word: Word) -> Answer:
     """Send a word to live workers, and show what each did."""
-    names = await connections.ask_redis(partial(find_workers, patterns=options.workers))
+    known, names = await connections.ask_redis(partial(find_workers, patterns=options.workers))
     document: Document = {
         'control': options.word, 'dry_run': word.changes and options.dry_run, 'workers': names, 'done': []
     }  # fmt: skip
+    if not names:
+        return Answer(document, [no_such_worker(known) if known else NOBODY_REPLIED])
     if document['dry_run']:
         return Answer(document)
-    whom = ', '.join(names) or 'all workers'
-    if word.changes and not confirmed(options, f'{word.question} {whom}?'):
+    if word.changes and not confirmed(options, f'{word.question} {", ".join(names)}?'):
         raise TroubleError(Trouble('not confirmed, nothing was changed', 'answer y, or give --yes'))
     arguments = {word.takes[0]: getattr(options, word.takes[0])} if word.takes else {}
     answers = await ask_workers(connections, options, word.command, arguments)
     return Answer(document | {'done': answers.done}, answers.troubles())
 
 
-async def find_workers(redis: ArqRedis, patterns: list[str] | None) -> list[str]:
-    """Return the names of the registered workers that are meant."""
-    names = [record.worker for record in await read_workers(redis)]
-    return names if patterns is None else choose(patterns, names)
+async def find_workers(redis: ArqRedis, patterns: list[str] | None) -> tuple[list[str], list[str]]:
+    """Return the names of the workers that are there, and of those that are meant."""
+    known = [record.worker for record in await read_living(redis)]
+    if patterns is None:
+        return known, known
+    if not set(choose(patterns, known)) <= set(known):  # not registered: perhaps not yet again
+        known = [record.worker for record in await ask_living(redis)]
+    return known, [name for name in choose(patterns, known) if name in known]
 
 
 def render(document: Document, console: Console) -> None:
@@ -190,7 +195,7 @@ def render(document: Document, console: Console) -> None:
     elif document['control'] == 'ls':
         render_switches(document['switches'], console)
     elif document['dry_run']:
-        told = ', '.join(document['workers']) or 'no worker, for none is registered'
+        told = ', '.join(document['workers']) or 'nobody'
         console.print(f'Would tell {document["control"]} to {told}; nothing was changed.')
     elif document['control'] == 'stacks':
         for worker in document['done']:

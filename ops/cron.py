@@ -9,11 +9,12 @@ from rich.console import Console
 from db import reports
 from db.switches import Kind, read_switches
 from fleet.overview import as_rows
-from fleet.registry import WorkerRecord, read_workers
+from fleet.registry import WorkerRecord
 from ops import call
-from ops.answer import Answer, Document, Trouble
+from ops.answer import NOBODY_REPLIED, Answer, Document, Trouble
 from ops.arguments import add_change, add_json, duration_s
 from ops.connect import QUEUE, Connections, attempt
+from ops.live import read_living
 from ops.output import fault, length, print_table
 from ops.switching import add_pause, check_name, known_names, render_switch, switch
 
@@ -48,7 +49,7 @@ async def run(connections: Connections, options: argparse.Namespace) -> Answer:
 
 async def run_duty(connections: Connections, options: argparse.Namespace) -> Answer:
     """Enqueue the duty where a worker that knows it listens."""
-    workers = await connections.ask_redis(read_workers)
+    workers = await connections.ask_redis(read_living)
     check_name(Kind.CRON, options.name, await known_names(connections, Kind.CRON, workers), 'is there to run')
     queues = [worker.queue for worker in workers if options.name in worker.functions]
     queue = QUEUE if QUEUE in queues or not queues else queues[0]
@@ -61,7 +62,7 @@ async def run_duty(connections: Connections, options: argparse.Namespace) -> Ans
 async def list_duties(connections: Connections) -> Answer:
     """Join what the workers have in their tables with what ran, and with what is paused."""
     troubles: list[Trouble] = []
-    workers = await attempt(connections.ask_redis(read_workers), troubles)
+    workers = await attempt(connections.ask_redis(read_living), troubles)
     stored = await attempt(connections.ask_postgres(_read_stored), troubles)
     if stored is None:
         return Answer({}, troubles)
@@ -73,6 +74,8 @@ async def list_duties(connections: Connections) -> Answer:
          'next_in_s': next_in_s(clock, tables.get(name)), 'paused': paused.get(name)}
         for name in sorted({*tables, *runs, *paused})
     ]  # fmt: skip
+    if workers == []:
+        troubles.append(NOBODY_REPLIED)  # then nobody runs them, nor tells when they would run
     return Answer({'duties': duties}, troubles + duty_troubles(duties))
 
 

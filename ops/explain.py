@@ -13,12 +13,12 @@ from rich.console import Console
 from db import reports
 from db.suppressions import suppressed
 from db.switches import read_switches
-from fleet.registry import WorkerRecord, read_workers
+from fleet.registry import WorkerRecord
 from mail.envelope import InvalidEmailError, parse_recipients
 from ops.answer import NOBODY_REPLIED, Answer, Document, Trouble, TroubleError
 from ops.arguments import add_json, email_id
 from ops.connect import Connections, attempt
-from ops.live import has_worker
+from ops.live import ask_living, has_health_key
 from ops.next_step import next_step, tries_again, where_now
 from ops.obstacles import Facts, Obstacle, obstacles, why_dead
 from ops.output import cell, length
@@ -80,8 +80,8 @@ async def gather_facts(connections: Connections, email: dict[str, Any], troubles
 
 
 async def _read_alive(redis: ArqRedis) -> tuple[list[WorkerRecord], bool]:
-    workers = await read_workers(redis)
-    return workers, bool(workers) or await has_worker(redis)
+    workers = await ask_living(redis)
+    return workers, bool(workers) or await has_health_key(redis)
 
 
 async def _read_stored(pool: asyncpg.Pool, email: dict[str, Any], recipients: list[str]) -> dict[str, Any]:

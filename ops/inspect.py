@@ -59,8 +59,8 @@ def check(options: argparse.Namespace) -> None:
     if what in INSTEAD:
         raise TroubleError(Trouble(f'there is no {what} here', INSTEAD[what], exit_status=USAGE))
     if bool(options.jobs) != (what == 'query_task'):
-        remedy = '`python -m ops inspect query_task JOB ...`'
-        raise TroubleError(Trouble('ids of jobs belong to query_task', remedy, exit_status=USAGE))
+        wrong = f'{what} takes no ids of jobs' if options.jobs else 'query_task needs ids of jobs'
+        raise TroubleError(Trouble(wrong, '`python -m ops inspect query_task JOB ...`', exit_status=USAGE))
     if options.workers and what in OF_NO_WORKER:
         remedy = f'leave out --worker: {OF_NO_WORKER[what]}'
         raise TroubleError(Trouble(f'{what} is of no worker', remedy, exit_status=USAGE))

@@ -7,6 +7,7 @@ from rich.console import Console
 
 from mail.outcome import Outcome
 from ops.answer import Document
+from ops.cron import every
 from ops.live import outcomes_of, render_queues, render_workers
 from ops.output import length, megabytes, percent, print_table
 from ops.result import render_job
@@ -132,7 +133,7 @@ def _render_registered(document: Document, console: Console) -> None:
             console,
             f'{names} run in time',
             ('duty', 'every', 'a missed run'),
-            ((d.get('name'), length(d.get('every_s')), d.get('missed')) for d in worker['duties']),
+            ((d.get('name'), every(d.get('every_s')), d.get('missed')) for d in worker['duties']),
         )
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from db.switches import Kind, Switch
 from fleet.registry import WorkerRecord
-from ops.output import cell, hide_addresses, length
+from ops.output import cell, counted, hide_addresses, length
 
 Email = Mapping[str, Any]  # a row of db.reports.read_email
 
@@ -42,6 +42,7 @@ def obstacles(email: Email, facts: Facts) -> list[Obstacle]:
     """Return what keeps an e-mail that will be tried again from being tried now, the gravest first."""
     return [
         *_nobody(facts),
+        *_failed(email),
         *_paused(email, facts),
         *_no_relay(facts),
         *_content(email, facts),
@@ -54,6 +55,13 @@ def obstacles(email: Email, facts: Facts) -> list[Obstacle]:
 def _nobody(facts: Facts) -> Iterator[Obstacle]:
     if facts.anybody_alive is False:
         yield Obstacle('No worker replies.', 'Start one with `arq worker.WorkerSettings`, or read its log.')
+
+
+def _failed(email: Email) -> Iterator[Obstacle]:
+    if email['status'] in ('failed', 'uncertain') and email['last_error']:
+        came = 'failed' if email['status'] == 'failed' else 'has no known outcome'
+        why = (hide_addresses(email['last_error']) or '').rstrip('.')
+        yield Obstacle(f'Attempt {email["attempts"]} {came}: {why}.')
 
 
 def _paused(email: Email, facts: Facts) -> Iterator[Obstacle]:
@@ -87,11 +95,15 @@ def _no_relay(facts: Facts) -> Iterator[Obstacle]:
     by_name: dict[str, list[Mapping[str, Any]]] = {}
     for relay in told:
         by_name.setdefault(str(relay.get('name')), []).append(relay)
-    stuck = {name: seen for name, seen in by_name.items() if all(relay.get('state') != 'ready' for relay in seen)}
+    switches = {s.name: s for s in facts.switches if s.kind is Kind.RELAY}  # workers hear of them up to 3 s later
+    stuck = {
+        name: seen
+        for name, seen in by_name.items()
+        if name in switches or all(relay.get('state') != 'ready' for relay in seen)
+    }
     for name, seen in stuck.items():
-        first = seen[0]
-        if first.get('state') == 'paused':
-            switch = next((s for s in facts.switches if s.kind is Kind.RELAY and s.name == name), None)
+        first, switch = seen[0], switches.get(name)
+        if switch or first.get('state') == 'paused':
             by = f' by {switch.paused_by}' if switch else ''
             what, remedy = f'is paused{by}', f'`python -m ops relay resume {name}`.'
         else:
@@ -127,8 +139,9 @@ def _recipients(facts: Facts) -> Iterator[Obstacle]:
 
 def _suspect(email: Email) -> Iterator[Obstacle]:
     if email['lost_attempts']:
+        lost = counted(email['lost_attempts'], 'worker was', 'workers were')
         yield Obstacle(
-            f'{email["lost_attempts"]} of 3 workers were lost with it in a row. In case it is what kills them, such '
+            f'{lost} lost with it, of the 3 in a row that end it. In case it is what kills them, such '
             'mail is sent apart from all other, ten at a time and then one by one; after the third it is dead (poison).'
         )
 
@@ -139,7 +152,7 @@ def _queue(email: Email, facts: Facts) -> Iterator[Obstacle]:
     at_rate = ''
     if facts.last_minute:
         at_rate = f"; at the last minute's rate that is {length(facts.ahead * 60 / facts.last_minute)}"
-    yield Obstacle(f'{facts.ahead} e-mails are due before it{at_rate}.')
+    yield Obstacle(f'{counted(facts.ahead, "e-mail is", "e-mails are")} due before it{at_rate}.')
 
 
 def is_due(email: Email) -> bool:

@@ -8,12 +8,12 @@ from rich.console import Console
 
 from db.switches import Kind, Switch, read_switches
 from fleet.overview import as_rows
-from fleet.registry import WorkerRecord, read_workers
+from fleet.registry import WorkerRecord
 from ops.answer import NOBODY_REPLIED, Answer, Document, Trouble
 from ops.arguments import add_json
 from ops.asking import add_workers, no_such_worker, read_live
 from ops.connect import Connections, attempt
-from ops.live import has_worker
+from ops.live import has_health_key, read_living
 from ops.output import hide_addresses, length, print_table
 from ops.switching import add_pause, render_switch, render_switches, switch
 
@@ -49,10 +49,10 @@ async def run(connections: Connections, options: argparse.Namespace) -> Answer:
 
 
 async def _silence(redis: ArqRedis, asked: list[str] | None) -> list[Trouble]:
-    known = [worker.worker for worker in await read_workers(redis)]
+    known = [worker.worker for worker in await read_living(redis)]
     if asked and known:
         return [no_such_worker(known)]
-    return [] if await has_worker(redis) else [NOBODY_REPLIED]
+    return [] if known or await has_health_key(redis) else [NOBODY_REPLIED]
 
 
 def relays_of(worker: WorkerRecord) -> list[Document]:

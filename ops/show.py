@@ -9,11 +9,11 @@ from arq.connections import ArqRedis
 from rich.console import Console
 
 from db import reports
-from fleet.registry import WorkerRecord, read_workers
+from fleet.registry import WorkerRecord
 from ops.answer import Answer, Document, Trouble, TroubleError
 from ops.arguments import add_json, email_id
 from ops.connect import Connections, attempt
-from ops.live import has_worker
+from ops.live import ask_living, has_health_key
 from ops.next_step import next_step, where_now
 from ops.output import cell, hide_addresses, hide_recipient, length, print_table, reply_code
 
@@ -59,8 +59,8 @@ async def run(connections: Connections, options: argparse.Namespace) -> Answer:
 
 
 async def _read_alive(redis: ArqRedis) -> tuple[list[WorkerRecord], bool]:
-    workers = await read_workers(redis)
-    return workers, bool(workers) or await has_worker(redis)
+    workers = await ask_living(redis)
+    return workers, bool(workers) or await has_health_key(redis)
 
 
 async def _read_template(connections: Connections, template_id: str | None, *, with_content: bool) -> Document | None:

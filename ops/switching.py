@@ -11,10 +11,11 @@ from rich.console import Console
 
 from db.switches import Kind, count_waiting, pause, read_duty_names, read_email_types, read_switches, resume
 from fleet.queues import QUEUES, read_queues
-from fleet.registry import WorkerRecord, read_workers
+from fleet.registry import WorkerRecord
 from ops.answer import USAGE, Answer, Document, Trouble, TroubleError
 from ops.arguments import add_change, add_json, confirmed
 from ops.connect import Connections, attempt
+from ops.live import read_living
 from ops.output import print_table
 
 WORDS = {Kind.QUEUE: 'queue', Kind.RELAY: 'relay', Kind.EMAIL_TYPE: 'e-mail type', Kind.CRON: 'duty'}
@@ -135,7 +136,7 @@ async def _queue_names(redis: ArqRedis) -> list[str]:
 
 async def _workers(connections: Connections) -> list[WorkerRecord] | None:
     """Return the workers; None when Redis is away, which keeps nobody from pausing."""
-    return await attempt(connections.ask_redis(read_workers), [])
+    return await attempt(connections.ask_redis(read_living), [])
 
 
 def render_switch(document: Document, console: Console) -> None:

@@ -5,11 +5,11 @@ from collections.abc import Iterator, Sequence
 from arq.connections import ArqRedis
 from redis.exceptions import NoPermissionError as RedisNoPermissionError
 
-from fleet.registry import WorkerRecord, read_workers
+from fleet.registry import WorkerRecord
 from ops.answer import Document
 from ops.checks.finding import Finding, error, note, warning
 from ops.connect import Connections
-from ops.live import is_alive, queue_troubles, read_fleet
+from ops.live import is_alive, queue_troubles, read_fleet, read_living
 from ops.output import length
 
 LAG_MS = 500.0
@@ -17,7 +17,7 @@ LAG_MS = 500.0
 
 async def check(connections: Connections) -> list[Finding]:
     """Read the registry and the queues."""
-    workers = await connections.ask_redis(read_workers)
+    workers = await connections.ask_redis(read_living)
     try:
         fleet = await connections.ask_redis(_read_fleet)
     except NoPermissionError as forbidden:
@@ -74,4 +74,5 @@ def judge_workers(workers: Sequence[WorkerRecord]) -> Iterator[Finding]:
     paused = [worker for worker in workers if worker.state == 'paused']
     if paused and len(paused) == len(workers):
         why = '; '.join(dict.fromkeys(reason for worker in paused for reason in worker.paused))
-        yield warning(f'every worker is paused: {why}', '`python -m ops control resume` when the reason is gone')
+        remedy = '`python -m ops control resume`, with --queue NAME for a queue, when the reason is gone'
+        yield warning(f'every worker is paused: {why}', remedy)

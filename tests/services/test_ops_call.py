@@ -63,7 +63,7 @@ async def test_call_without_a_worker_says_so_and_that_no_result_came(env):
 async def test_call_refuses_what_no_worker_could_run(env, redis):
     for arguments, what in (
         (('send_mail', '1'), "'send_mail' is no job of our workers"),
-        (('send_email',), 'send_email takes 1 arguments, not 0'),
+        (('send_email',), 'send_email takes 1 argument, not 0'),
         (('send_email', 'x'), "'x' is no id of an e-mail: a positive whole number"),
         (('make_report', 'x' * 600_000, '--queue', 'reports'), 'the arguments are too long'),
     ):

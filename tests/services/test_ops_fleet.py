@@ -117,6 +117,40 @@ async def test_unknown_worker_ends_with_69_and_names_the_known(env, redis, fleet
     assert given.troubles[0].remedy == 'known: mail1@a:1, mail2@b:2'
 
 
+@pytest.mark.parametrize('name', ['mail3*', 'mail3@c:3'])
+async def test_control_of_an_unknown_worker_says_so_before_it_asks_and_in_a_dry_run(env, redis, fleet, name):
+    for more in ([], ['--dry-run']):  # without --yes and a terminal, a question would be an error here
+        given = await run(env, 'control', 'shutdown', '-d', name, *more)
+        assert (given.exit_status, given.troubles[0].remedy) == (69, 'known: mail1@a:1, mail2@b:2')
+        assert given.document['workers'] == []
+
+
+async def test_control_tells_the_workers_it_finds_and_names_those_it_does_not(env, redis, fleet):
+    given = await run(env, 'control', 'pause', '-d', A, '-d', 'mail3@c:3', '--yes')
+    assert [worker.told for worker in fleet] == [[('pause', {})], []]
+    assert (given.exit_status, [trouble.what for trouble in given.troubles]) == (69, ['no reply from mail3@c:3'])
+
+
+async def test_control_without_a_worker_says_so_before_it_asks(env, redis):
+    for more in ([], ['--dry-run']):
+        assert (await run(env, 'control', 'shutdown', *more)).exit_status == 69
+
+
+async def test_workers_are_found_while_their_records_are_missing(env, pool, redis, fleet, monkeypatch):
+    email_id, waits = await insert(pool, status='failed', attempts=5), await insert(pool)
+    for words in (
+        ('retry', str(email_id), '--yes'), ('explain', str(waits)), ('call', 'send_email', str(waits), '--yes'),
+        ('queue', 'ls'), ('inspect', 'active_queues'), ('status',), ('top', '--once'), ('cron', 'ls'),
+        ('cron', 'run', 'cleanup_old_sessions', '--yes'), ('control', 'pause', '-d', A, '--dry-run'),
+        ('relay', 'ls'), ('control', 'pause', '--type', 'news', '--force', '--dry-run'),
+    ):  # fmt: skip
+        await redis.delete(WORKERS_KEY, *(RECORD_PREFIX + name for name in (A, B)))  # as FLUSHALL does
+        given = await run(env, *words)
+        assert given.exit_status == 0, (words, given.troubles)
+    assert given.document['workers'] == 2
+    assert 'no worker' not in (await run(env, 'show', str(waits))).document['next']
+
+
 @pytest.mark.parametrize(
     ('word', 'told'),
     [('autoscale', 'concurrency'), ('add_consumer', 'HighPriority'), ('time_limit', 'SMTP_'), ('revoke', 'purge')],
@@ -227,6 +261,11 @@ async def test_cron_ls_joins_tables_runs_and_switches(env, pool, redis, fleet):
     assert 'by anna: slow' in rendered('cron', given)
 
 
+async def test_cron_ls_without_a_worker_says_that_nobody_runs_them_and_ends_with_69(env, pool, redis):
+    given = await run(env, 'cron', 'ls')
+    assert (given.exit_status, [trouble.what for trouble in given.troubles]) == (69, ['no worker replied'])
+
+
 async def test_cron_run_puts_the_duty_where_a_worker_runs_it(env, redis, fleet, monkeypatch):
     monkeypatch.setitem(RECORD, 'queue', 'low_priority')
     for worker in fleet:
@@ -258,6 +297,7 @@ async def test_inspect_reserved_leaves_out_emails_that_are_being_sent(env, redis
     [
         (('ping',), 'pong'),
         (('registered',), 'mail1@a:1, mail2@b:2 run in time'),
+        (('registered',), 'cleanup_old_sessions  1 day'),
         (('stats',), '1.2.3'),
         (('active_queues',), 'running'),
         (('report',), 'postgresql'),
@@ -280,8 +320,13 @@ async def test_inspect_conf_shows_first_what_differs(env, redis, fleet):
 
 
 async def test_inspect_refuses_job_ids_where_they_mean_nothing(env, redis):
-    assert (await run(env, 'inspect', 'active', 'job')).exit_status == 2
-    assert (await run(env, 'inspect', 'query_task')).exit_status == 2
+    for words, what in (
+        (['active', 'job'], 'active takes no ids of jobs'),
+        (['query_task'], 'query_task needs'),
+    ):
+        given = await run(env, 'inspect', *words)
+        assert given.exit_status == 2
+        assert given.troubles[0].what.startswith(what)
 
 
 async def test_top_prints_one_frame_without_a_terminal_and_survives_hostile_text(env, pool, redis, fleet):

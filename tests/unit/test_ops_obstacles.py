@@ -93,9 +93,23 @@ def test_nothing_stands_in_the_way_of_mail_that_workers_can_send():
     assert told(Facts()) == []
 
 
+def test_mail_that_failed_before_is_told_why():
+    assert told(Facts(), status='failed', attempts=2, last_error='primary: no room for anna@example.com') == [
+        'Attempt 2 failed: primary: no room for ***@example.com.'
+    ]
+    assert told(Facts(), status='uncertain', attempts=1, last_error='primary: no reply.') == [
+        'Attempt 1 has no known outcome: primary: no reply.'
+    ]
+
+
+def test_a_relay_is_paused_before_the_worker_has_heard_of_it():
+    facts = Facts(workers=[worker(relays=[relay('ready')])], switches=[switch(Kind.RELAY, 'primary')])
+    assert told(facts) == ['The relay primary is paused by anna.']
+
+
 def test_mail_whose_workers_were_lost_is_told_to_wait_apart():
     (what,) = told(Facts(), lost_attempts=2)
-    assert what.startswith('2 of 3 workers were lost with it in a row.')
+    assert what.startswith('2 workers were lost with it, of the 3 in a row that end it.')
 
 
 def test_every_obstacle_an_operator_can_remove_names_the_remedy():

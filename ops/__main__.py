@@ -35,7 +35,7 @@ from ops import (
     suppress,
     top,
 )
-from ops.answer import USAGE, Answer, Document, TroubleError
+from ops.answer import USAGE, Answer, Document, Trouble, TroubleError
 from ops.arguments import would_ask_nobody
 from ops.connect import Connections
 from ops.output import as_json, make_console
@@ -81,6 +81,9 @@ COMMANDS: Mapping[str, Command] = {
 }
 
 
+NO_TERMINAL = Trouble('refused: there is no terminal to ask at', 'give --yes or --dry-run', exit_status=USAGE)
+
+
 def make_parser() -> argparse.ArgumentParser:
     """Return the parser of all commands."""
     parser = argparse.ArgumentParser(
@@ -108,15 +111,13 @@ async def answer(settings: Settings, command: Command, options: argparse.Namespa
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse, run, print. Returns the exit status."""
     options = make_parser().parse_args(arguments)
-    if would_ask_nobody(options):
-        print(
-            f'ops {options.command}: refused: there is no terminal to ask at; give --yes or --dry-run', file=sys.stderr
-        )
-        return USAGE
-    settings = load_settings()
-    configure_logs(settings.log_level, settings.log_format)
     command = COMMANDS[options.command]
-    given = asyncio.run(answer(settings, command, options))
+    if would_ask_nobody(options):
+        given = Answer({}, [NO_TERMINAL])
+    else:
+        settings = load_settings()
+        configure_logs(settings.log_level, settings.log_format)
+        given = asyncio.run(answer(settings, command, options))
     sys.stdout.reconfigure(errors='replace')  # type: ignore[union-attr]
     if given.streamed:
         pass

@@ -18,6 +18,7 @@ from ops.asking import add_workers, ask_workers, no_such_worker
 from ops.connect import Connections
 from ops.live import ask_living, read_living
 from ops.output import print_table
+from ops.switching import WORDS as KINDS
 from ops.switching import add_pause, render_switch, render_switches, switch
 
 HELP = 'pause, resume, shutdown, pool_grow, rate_limit, log_level, reload_relays, stacks ...'
@@ -154,9 +155,8 @@ async def run(connections: Connections, options: argparse.Namespace) -> Answer:
     ):  # fmt: skip
         if name is not None:
             if options.workers:
-                raise TroubleError(
-                    Trouble(f'a {kind.value} is paused for all workers', 'leave out --worker', exit_status=USAGE)
-                )
+                what = f'the {KINDS[kind]} {name} is paused and resumed for all workers'
+                raise TroubleError(Trouble(what, 'leave out --worker', exit_status=USAGE))
             return await switch(connections, options, kind, name, word)
     return await tell(connections, options, Word('', word, word.capitalize()))
 

@@ -74,9 +74,10 @@ def _paused(email: Email, facts: Facts) -> Iterator[Obstacle]:
     if workers and all(worker.state != 'running' for worker in workers):
         why = dict.fromkeys(reason for worker in workers for reason in worker.paused)
         paused = '; '.join(why) or ', '.join(sorted({worker.state for worker in workers}))
+        remedy = '`python -m ops control resume`, with --queue NAME for a queue; or start another.'
         yield Obstacle(
             f'No worker takes anything now: {paused}.',
-            '`python -m ops control resume`, with --queue NAME for a queue; or start another.',
+            remedy if why else 'Start one, if the service manager does not.',
         )
 
 

@@ -131,6 +131,12 @@ async def test_control_tells_the_workers_it_finds_and_names_those_it_does_not(en
     assert (given.exit_status, [trouble.what for trouble in given.troubles]) == (69, ['no reply from mail3@c:3'])
 
 
+async def test_control_pauses_a_type_for_all_workers_or_not_at_all(env, redis, fleet):
+    given = await run(env, 'control', 'pause', '--type', 'news', '-d', A)
+    assert (given.exit_status, given.troubles[0].remedy) == (2, 'leave out --worker')
+    assert given.troubles[0].what == 'the e-mail type news is paused and resumed for all workers'
+
+
 async def test_control_without_a_worker_says_so_before_it_asks(env, redis):
     for more in ([], ['--dry-run']):
         assert (await run(env, 'control', 'shutdown', *more)).exit_status == 69

@@ -2,6 +2,7 @@
 
 import argparse
 import io
+import json
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
@@ -208,6 +209,9 @@ def test_changes_are_refused_without_a_terminal_before_anything_is_asked(argumen
     printed = capsys.readouterr()
     assert printed.out == ''
     assert printed.err == f'ops {arguments[0]}: refused: there is no terminal to ask at; give --yes or --dry-run\n'
+    assert main([*arguments, '--json']) == 2
+    (trouble,) = json.loads(capsys.readouterr().out)['troubles']
+    assert trouble['remedy'] == 'give --yes or --dry-run'
 
 
 @pytest.mark.parametrize('command', ['status', 'inspect', 'queue', 'failed', 'show', 'retry', 'purge'])

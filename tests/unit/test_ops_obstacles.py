@@ -102,6 +102,12 @@ def test_mail_that_failed_before_is_told_why():
     ]
 
 
+def test_workers_that_stop_are_not_told_to_resume():
+    (stopping,) = obstacles(EMAIL, Facts(workers=[worker(state='stopping')]))
+    assert stopping.what == 'No worker takes anything now: stopping.'
+    assert 'resume' not in stopping.remedy
+
+
 def test_a_relay_is_paused_before_the_worker_has_heard_of_it():
     facts = Facts(workers=[worker(relays=[relay('ready')])], switches=[switch(Kind.RELAY, 'primary')])
     assert told(facts) == ['The relay primary is paused by anna.']

@@ -26,6 +26,7 @@ STYLE_HASH = f"'sha256-{base64.b64encode(hashlib.sha256(STYLE.encode()).digest()
 WORKERS, STORED = ('workers', 'queues'), ('seen_workers', 'outbox', 'duties', 'services', 'switches')
 # Words of relays, of errors and of whoever queued a job: there may be addresses in them.
 FREE_TEXT = frozenset({'detail', 'error', 'last_error', 'reason', 'problem', 'job_id', 'what'})
+LONGEST_TEXT = 500  # names and ids come from whoever may write to Redis
 DEEPEST = 20  # levels of a document: ours have six
 KINDS = {Kind.QUEUE: 'queue', Kind.RELAY: 'relay', Kind.EMAIL_TYPE: 'e-mail type', Kind.CRON: 'duty'}
 
@@ -63,14 +64,19 @@ def _hide(value: Any, *, free: bool = False, depth: int = 0) -> Any:
         case list():
             return [_hide(part, free=free, depth=depth + 1) for part in value]
         case str() if free:
-            return hide_addresses(value)
+            return _hidden(value)
         case _:
             return value
 
 
+def _hidden(text: str | None) -> str | None:
+    """Return text without addresses. Cut first: the search takes the square of its length, minutes for a long id."""
+    return hide_addresses(text and text[:LONGEST_TEXT])
+
+
 def _text(value: Any) -> str:
     """Return a value as one line that can be written as UTF-8."""
-    return cell(value)[:500].encode('utf-8', 'backslashreplace').decode('utf-8')
+    return cell(value)[:LONGEST_TEXT].encode('utf-8', 'backslashreplace').decode('utf-8')
 
 
 def _ago(seconds: float) -> str:
@@ -122,14 +128,14 @@ TABLES = tuple(starmap(Table, (
      lambda f: (f['attempts'], _reason(f), f['relay'], _ago(f['last_s']))),
     ('Paused', 'switches', Source.POSTGRESQL,
      ('what', 'name', 'since', 'reason'),
-     lambda s: (KINDS[s['kind']], s['name'], s['paused_at'], hide_addresses(s['reason']))),
+     lambda s: (KINDS[s['kind']], s['name'], s['paused_at'], _hidden(s['reason']))),
     ('Duties', 'duties', Source.POSTGRESQL,
      ('duty', 'slot', 'started', 'outcome', 'affected', 'last success', 'error'),
      lambda d: (d['duty'], d['slot'], _ago(d['started_s']), d['outcome'], d['affected'], d['succeeded_at'],
                 fault(d['detail']) if d['outcome'] == 'error' else '')),
     ('Services, as a worker sees them', 'services', Source.POSTGRESQL,
      ('service', 'status', 'checked', 'ms', 'error'),
-     lambda s: (s['service'], s['status'], _ago(s['checked_s']), s['response_time_ms'], hide_addresses(s['error']))),
+     lambda s: (s['service'], s['status'], _ago(s['checked_s']), s['response_time_ms'], _hidden(s['error']))),
 )))  # fmt: skip
 
 PAGE = Environment(
@@ -147,7 +153,7 @@ def render_overview(reading: Reading) -> str:
     """Return the page. Names, numbers and codes only: no address and no subject is on it."""
     found = reading.found
     return PAGE.render(
-        troubles=[_text(hide_addresses(trouble.line)) for trouble in find_troubles(reading)],
+        troubles=[_text(_hidden(trouble.line)) for trouble in find_troubles(reading)],
         tables=[
             (table, _rows(found[table.question], table.cells) if table.question in found else None) for table in TABLES
         ],

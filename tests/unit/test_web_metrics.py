@@ -114,6 +114,14 @@ def test_sources_that_are_away_leave_their_metrics_out_and_are_named():
     assert document['troubles'][0]['service'] == 'PostgreSQL'
 
 
+def test_long_job_id_is_cut_before_addresses_are_looked_for():
+    """A search of 200,000 letters took minutes; the whole page waited."""
+    page = reading(workers=workers({'jobs': [{'job_id': 'anna@example.com ' + 'x' * 200_000}]}), queues=[])
+    (job,) = as_status(page)['workers'][0]['jobs']
+    assert job['job_id'].startswith('***@example.com xxx')
+    assert len(job['job_id']) < 1000
+
+
 def test_addresses_in_free_text_are_hidden_and_names_of_workers_are_not():
     relay = {'name': 'primary', 'last_error': '550 no anna@example.com here'}
     page = reading(

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import structlog
 from arq.cron import CronJob, cron
 
-from db.cron_runs import SLOT_LEASE_S, claim_slot, finish_slot, give_up_slot, renew_slot
+from db.cron_runs import SLOT_LEASE_S, claim_slot, finish_slot, give_up_slot, open_duties, renew_slot
 from db.pools import DATABASE_DOWN
 from jobs.check_service_health import check_service_health
 from jobs.cleanup_expired_emails import cleanup_expired_emails
@@ -131,7 +131,7 @@ async def keep_schedules(ctx: dict[str, Any]) -> None:
     running: dict[str, asyncio.Task[Any]] = {}
     try:
         while not await _stops_within(runtime, KEEPER_S):  # arq comes first
-            for schedule in SCHEDULES:
+            for schedule in await _open_schedules(runtime):
                 if schedule.name not in running or running[schedule.name].done():
                     running[schedule.name] = asyncio.create_task(_make_up(ctx, schedule))
         if running:
@@ -140,6 +140,15 @@ async def keep_schedules(ctx: dict[str, Any]) -> None:
         for task in running.values():
             task.cancel()
         await asyncio.gather(*running.values(), return_exceptions=True)
+
+
+async def _open_schedules(runtime: Runtime) -> list[Schedule]:
+    try:
+        names = await open_duties(runtime.pool, {schedule.name: schedule.every_s for schedule in SCHEDULES})
+    except DATABASE_DOWN as error:
+        log.warning('schedules wait for PostgreSQL', error=str(error) or type(error).__name__)
+        return []
+    return [schedule for schedule in SCHEDULES if schedule.name in names]
 
 
 async def _stops_within(runtime: Runtime, wait_s: float) -> bool:

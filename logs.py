@@ -92,14 +92,14 @@ class _Lines:
 
     def write(self, line: str) -> None:
         self._lines.append(line)
-        if self._loop is not None and not self._loop.is_closed():
+        if (loop := self._loop) is not None and loop.is_running():
             return
         try:
-            self._loop = asyncio.get_running_loop()
+            self._loop = loop = asyncio.get_running_loop()
         except RuntimeError:
             self._write_out()
         else:
-            self._loop.call_soon(self._write_out)
+            loop.call_soon(self._write_out)
 
     def _write_out(self) -> None:
         self._loop = None

@@ -22,7 +22,7 @@ from db.pools import DATABASE_DOWN, create_postgres_pool, open_mongo
 from db.schema import SchemaMismatchError, check_schema
 from db.switches import CHANNEL as SWITCHES_CHANNEL
 from db.switches import read_switches
-from db.wakeups import listen, notify
+from db.wakeups import RESCUED_CHANNEL, listen, notify, notify_rescued
 from fleet.background import keep_alive
 from fleet.beat import beat
 from fleet.connection import redis_settings
@@ -105,15 +105,12 @@ async def startup(ctx: dict[str, Any]) -> None:
         runtime.relays,
         every_s=settings.worker_beat_s,
         hold_types=settings.email_hold_types,
-        on_rescued=partial(notify, pool),  # all workers share the work, we among them
+        on_rescued=partial(notify_rescued, pool),  # all workers share the work, we among them
     )
     dsn, timeout_s = settings.postgres_dsn, settings.db_connect_timeout_s
 
-    def wake() -> None:
-        runtime.sweep_wanted.set()
-        runtime.suspects_wanted.set()
-
-    listening = partial(listen, dsn, timeout_s, wake, {SWITCHES_CHANNEL: operating.switches_changed.set})
+    others = {SWITCHES_CHANNEL: operating.switches_changed.set, RESCUED_CHANNEL: runtime.suspects_wanted.set}
+    listening = partial(listen, dsn, timeout_s, runtime.sweep_wanted.set, others)
     telling = partial(keep_systemd_informed, ctx['stopping'], settings.worker_drain_s, f'Serving {queue_name}')
     watching = partial(keep_watching_routes, runtime.redis, ctx['stopping'])
     # In the order in which they end: no new wake-ups, no new claims, and only then nothing to renew any more.

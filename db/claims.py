@@ -123,7 +123,7 @@ async def claim_due(
 ) -> list[Claim]:
     """Claim up to limit e-mails that are due, by priority and then the longest due first.
 
-    Rows with no next_retry_at are not seen: give_due_time comes first in a sweep.
+    Rows with no next_retry_at are not seen before give_due_time has given them one.
 
     Raises:
         asyncpg.PostgresError, OSError: connection or statement failure.
@@ -186,10 +186,18 @@ UPDATE outbound_emails SET next_retry_at = now() WHERE id = ANY(ARRAY(
 DUE_TIME_BATCH = 10_000  # a tenth of a second: a million in one statement would run into its time limit, every time
 
 
-async def give_due_time(pool: asyncpg.Pool) -> None:
-    """Make pending rows that were inserted without a time due now, so that the due index holds them."""
-    while await pool.execute(GIVE_DUE_TIME_SQL, DUE_TIME_BATCH) == f'UPDATE {DUE_TIME_BATCH}':
-        pass
+async def give_due_time(pool: asyncpg.Pool) -> bool:
+    """Make pending rows that were inserted without a time due now, so that the due index holds them.
+
+    Returns:
+        Whether there were any.
+    """
+    done = await pool.execute(GIVE_DUE_TIME_SQL, DUE_TIME_BATCH)
+    while done == f'UPDATE {DUE_TIME_BATCH}':
+        done = await pool.execute(GIVE_DUE_TIME_SQL, DUE_TIME_BATCH)
+        if done == 'UPDATE 0':
+            return True
+    return done != 'UPDATE 0'
 
 
 def _claim_from(row: asyncpg.Record, token: UUID) -> Claim:

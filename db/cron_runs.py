@@ -1,6 +1,7 @@
 """The slots of the cron duties: PostgreSQL decides who runs one, and remembers every run."""
 
 import json
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
@@ -8,10 +9,32 @@ import asyncpg
 
 SLOT_LEASE_S = 60.0
 
+# The slot is counted by the database's clock, so machines that disagree about the time agree about the slot.
+OPEN_DUTIES_SQL = """
+SELECT duty FROM unnest($1::text[], $2::integer[]) AS d (duty, every_s)
+WHERE NOT EXISTS (
+    SELECT FROM cron_runs AS r
+    WHERE r.duty = d.duty AND r.slot = to_timestamp(floor(extract(epoch FROM now()) / d.every_s) * d.every_s)
+      AND (r.finished_at IS NOT NULL OR r.lease_expires_at > now())
+)
+"""
+
+
+async def open_duties(pool: asyncpg.Pool, every_s: Mapping[str, int]) -> set[str]:
+    """Return the duties whose current slot nobody has run or holds: the ones for which claim_slot is worth its lock.
+
+    Args:
+        every_s: The length of a slot, by duty.
+    Raises:
+        asyncpg.PostgresError, OSError: connection or statement failure.
+    """
+    rows = await pool.fetch(OPEN_DUTIES_SQL, list(every_s), list(every_s.values()))
+    return {row['duty'] for row in rows}
+
+
 LOCK_DUTY_SQL = 'SELECT pg_advisory_xact_lock(hashtextextended($1, 0))'
 
-# The slot is counted by the database's clock, so machines that disagree about the time agree about the slot. A run that
-# was cut off holds its slot until its lease is over; any unfinished run of the duty holds off the next slot as well.
+# A run that was cut off holds its slot until its lease is over. Any unfinished run of the duty holds off the next slot.
 CLAIM_SLOT_SQL = """
 INSERT INTO cron_runs (duty, slot, worker, lease_expires_at)
 SELECT $1, slot.at, $3, now() + $4 * interval '1 second'

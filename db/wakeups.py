@@ -15,6 +15,7 @@ from db.pools import DATABASE_DOWN
 log = structlog.get_logger()
 
 CHANNEL = 'outbound_emails_due'
+RESCUED_CHANNEL = 'outbound_emails_rescued'  # due again, because the worker that held them was lost
 ALIVE_EVERY_S = 30.0
 RECONNECT_S = 1.0
 CATCH_UP_S = 2.0  # jobs that wait in Redis come first, and report to those who wait for their result
@@ -25,6 +26,14 @@ NOTIFY_SQL = f"SELECT pg_notify('{CHANNEL}', '')"
 async def notify(conn: asyncpg.Connection | asyncpg.Pool) -> None:
     """Wake the workers when the caller's transaction commits, or now when it has none open."""
     await conn.execute(NOTIFY_SQL)
+
+
+NOTIFY_RESCUED_SQL = f"SELECT pg_notify('{RESCUED_CHANNEL}', '')"
+
+
+async def notify_rescued(pool: asyncpg.Pool) -> None:
+    """Tell all workers of e-mails that have lost theirs; they are sent apart from all other mail."""
+    await pool.execute(NOTIFY_RESCUED_SQL)
 
 
 async def listen(

@@ -65,5 +65,6 @@ async def _remove(runtime: Runtime) -> tuple[int, int, bool]:
                 mongo_answers = False
                 log.warning('content is deleted later', error=str(error))
         with contextlib.suppress(TimeoutError):  # a pause of the same length: claims want the server, too
-            await asyncio.wait_for(runtime.stopping.wait(), time.monotonic() - started)
+            async with asyncio.timeout(time.monotonic() - started):
+                await runtime.stopping.wait()
     return removed, content_removed, mongo_answers

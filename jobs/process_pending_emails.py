@@ -1,7 +1,6 @@
 """Send everything that is due: the sweep behind every wake-up that was missed."""
 
 import asyncio
-import contextlib
 import time
 from collections import Counter
 from functools import partial
@@ -19,7 +18,7 @@ log = structlog.get_logger()
 TIME_BOX_S = 280.0
 # The job's result waits this long for relays that have not answered when nothing more is due; the e-mails go on.
 PATIENCE_S = 10.0
-# A claim for half of the places costs as much as one for a single e-mail; wait this long for so many to be free.
+# A claim for half of the places costs as much as one for a single e-mail: wait this long for so many to be free.
 ROOM_WAIT_S = 0.1
 
 Attempt = asyncio.Task[JobResult]
@@ -62,17 +61,16 @@ async def sweep(runtime: Runtime, mine: set[Attempt], outcomes: Counter[str]) ->
         mine: Gets the attempts this sweep started; loses those that finished.
         outcomes: Counts the finished.
     """
-    await give_due_time(runtime.pool)
     deadline = time.monotonic() + TIME_BOX_S
     loop = asyncio.get_running_loop()
-    while not runtime.stopping.is_set() and time.monotonic() < deadline:
+    stuck: set[Attempt] = set()  # under way for so long that the others' places are what counts
+    while not (runtime.stopping.is_set() or runtime.switches.claims_paused) and time.monotonic() < deadline:
         size = runtime.places.size
-        room, runtime.few = size - len(runtime.sending), size // 2
-        if room < size - runtime.few:
-            runtime.few_left.clear()
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(runtime.few_left.wait(), ROOM_WAIT_S)
-            room = runtime.places.size - len(runtime.sending)
+        stuck &= runtime.sending
+        few = min((size + len(stuck)) // 2, size - 1)
+        if len(runtime.sending) > few and not await _wait_for_fewer(runtime, few):
+            stuck = set(runtime.sending)
+        room = runtime.places.size - len(runtime.sending)
         if room <= 0:
             continue
         room = runtime.rate.allows(room)
@@ -88,8 +86,22 @@ async def sweep(runtime: Runtime, mine: set[Attempt], outcomes: Counter[str]) ->
             mine.add(attempt)
             runtime.sending.add(attempt)
             attempt.add_done_callback(partial(finished, runtime, mine, outcomes))
-        if len(claims) < room:
+        # After the claim: most rows have a time, and somebody waits for his password reset.
+        given = await give_due_time(runtime.pool)
+        if len(claims) < room and not given:
             break
+
+
+async def _wait_for_fewer(runtime: Runtime, few: int) -> bool:
+    """Wait until no more than so many e-mails are under way. Returns False when that took longer than ROOM_WAIT_S."""
+    runtime.few = few
+    runtime.few_left.clear()
+    try:
+        async with asyncio.timeout(ROOM_WAIT_S):
+            await runtime.few_left.wait()
+    except TimeoutError:
+        return False
+    return True
 
 
 def finished(runtime: Runtime, mine: set[Attempt], outcomes: Counter[str], attempt: Attempt) -> None:

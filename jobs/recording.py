@@ -27,16 +27,21 @@ async def record_to_the_end(runtime: Runtime, result: Result, progress: Progress
         LeaseLost: the claim is no longer ours.
         CancelledError: a shutdown did not leave enough time; the rescue will find the e-mail uncertain.
     """
-    try:
-        await record_result(runtime, result)
-    except asyncio.CancelledError:
-        progress.cut_off = True
+    again = False
+    if not progress.cut_off:
         try:
-            # Whether the try that was cut off got through, the next one will find out.
-            await asyncio.wait_for(record_result(runtime, result, again=True), LAST_RECORD_S)
-        except TimeoutError:
-            log.error('stopped before PostgreSQL took the result', outcome=result.delivery.outcome)
-            raise asyncio.CancelledError from None
+            await record_result(runtime, result)
+        except asyncio.CancelledError:
+            progress.cut_off = again = True
+        else:
+            return
+    try:
+        # Whether the try that was cut off got through, the next one will find out.
+        async with asyncio.timeout(LAST_RECORD_S):
+            await record_result(runtime, result, again=again)
+    except TimeoutError:
+        log.error('stopped before PostgreSQL took the result', outcome=result.delivery.outcome)
+        raise asyncio.CancelledError from None
 
 
 async def record_result(runtime: Runtime, result: Result, *, again: bool = False) -> None:

@@ -32,7 +32,7 @@ from mail.render import Sender
 from mail.smtp import Relays
 from mail.transaction import Progress
 
-Recorded = bool | asyncpg.PostgresError  # whether the claim was still ours; an error for a result that cannot be stored
+Recorded = bool | Exception  # whether the claim was still ours; an error for a result that cannot be stored
 JobResult = dict[str, Any]  # {'email_id': 123, 'status': 'sent', 'attempts': 1}
 
 
@@ -60,7 +60,7 @@ class Runtime:
     sweep_wanted: asyncio.Event  # set when something may be due that no job will wake us for
     redis_clock: RedisClock
     sending: set[asyncio.Task[Any]] = field(default_factory=set)  # attempts that a sweep started
-    few: int = 0  # so few of them that a sweep claims more
+    few: int = 0  # of them, at which the sweep that waits claims more; of two sweeps one waits its time out
     few_left: asyncio.Event = field(default_factory=asyncio.Event)
     releasing: set[asyncio.Task[Any]] = field(default_factory=set)  # claims that are being given back
     suspects_wanted: asyncio.Event = field(default_factory=asyncio.Event)
@@ -81,7 +81,7 @@ class Runtime:
             least=lambda: 2 * max(relay.options.max_connections for relay in self.relays), most=lambda: self.sweep_size
         )
         self._claim_batched = Batcher(self._claim_each, orphaned=self._release)
-        self.record = Batcher(self._record_each)
+        self.record = Batcher(self._record_each, drop_cancelled=False)  # what happened is to be known, whoever asks
         self.suppression = Batcher(self._suppression_each)
         self.fetch_template = Batcher(partial(fetch_templates, self.pool))
         self.fetch_attachments = Batcher(partial(fetch_attachments, self.mongo), max_items=8)  # they may be large
@@ -147,7 +147,7 @@ class Runtime:
             recorded = await results.record(self.pool, ended, worker=self.worker)
         except DATABASE_DOWN:
             raise
-        except asyncpg.PostgresError as error:
+        except (asyncpg.PostgresError, TypeError) as error:  # TypeError: it cannot even be written as JSON
             if len(ended) == 1:
                 return [error]
             return [answer for result in ended for answer in await self._record_each([result])]

@@ -25,6 +25,8 @@ async def deliver(relays: Relays, rendered: Rendered, settled: Settled, progress
         delivery = await attempt.on(relay)
         if delivery.outcome not in (Outcome.DEFERRED, Outcome.RELEASED):
             return delivery
+        if progress.cut_off:
+            break
     return attempt.conclude(relays.unavailable_for_s())
 
 

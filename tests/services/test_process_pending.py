@@ -160,6 +160,37 @@ async def test_slow_attempt_does_not_hold_up_the_result_and_its_mail_goes_on(ctx
     assert {(await row(i))['status'] for i in (email_id, fast)} == {'sent'}
 
 
+async def test_stalled_mail_in_most_places_does_not_slow_the_others_down(ctx, queue, monkeypatch, let_go):
+    """Half of the places will not be free: waiting for them takes its time out once, not for each claim."""
+    runtime, waits = ctx['runtime'], []
+    monkeypatch.setattr(jobs.process_pending_emails, 'PATIENCE_S', 0)
+    wait_for_fewer = jobs.process_pending_emails._wait_for_fewer
+
+    async def watched(*args: Any) -> bool:
+        waits.append(await wait_for_fewer(*args))
+        return waits[-1]
+
+    monkeypatch.setattr(jobs.process_pending_emails, '_wait_for_fewer', watched)
+    runtime.sweep_size = 2
+    for n in range(2):
+        await queue(f'stalled{n}@example.com')
+    await process_pending_emails(ctx)
+    stalled = set(runtime.sending)
+    runtime.sweep_size = 3
+
+    async def at_once(runtime: Any, claim: Any) -> Any:
+        runtime.leases.drop(claim)
+        return {'email_id': claim.email.id, 'status': 'sent', 'attempts': 1}
+
+    monkeypatch.setattr(jobs.process_pending_emails, 'send_claimed', at_once)
+    for n in range(20):
+        await queue(f'others{n}@example.com')
+    assert (await process_pending_emails(ctx))['outcomes'] == {'sent': 20}
+    assert waits.count(False) == 1
+    let_go.set()
+    await asyncio.gather(*stalled)
+
+
 async def test_failing_claim_leaves_what_is_in_flight_under_watch(ctx, queue, row, monkeypatch):
     runtime = ctx['runtime']
     runtime.sweep_size = 2

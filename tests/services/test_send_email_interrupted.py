@@ -149,6 +149,41 @@ async def test_cancellation_while_the_acceptance_is_recorded_does_not_forget_it(
     assert len(inbox.accepted('recording@example.com')) == 1
 
 
+async def test_cancelling_twice_does_not_forget_the_acceptance(ctx, pool, queue, inbox, monkeypatch):
+    record = ctx['runtime'].record
+    ask, asked = record.ask, []
+
+    def ask_and_be_cancelled(result: Any) -> Any:
+        asked.append(result)
+        task.cancel()
+        return ask(result)
+
+    monkeypatch.setattr(record, 'ask', ask_and_be_cancelled)
+    email_id = await queue('twice@example.com')
+    task = asyncio.create_task(send_email(ctx, email_id))
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+    async def is_recorded() -> bool:
+        return await attempts_of(pool) == [('accepted', 'replied')]
+
+    await wait_until(is_recorded)
+    assert len(asked) == 2
+    assert len(inbox.accepted('twice@example.com')) == 1
+
+
+async def test_stop_does_not_wait_without_end_for_postgresql(ctx, queue, row, monkeypatch, progresses, failing_record):
+    failing_record([ConnectionRefusedError('away')] * 1000)
+    monkeypatch.setattr(jobs.recording, 'LAST_RECORD_S', 0.05)
+    email_id = await queue('stop+stall-rcpt@example.com')
+    task = asyncio.create_task(send_email(ctx, email_id))
+    await wait_until(lambda: progresses and progresses[0].phase is Phase.RCPT)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert (await row(email_id))['status'] == 'sending'  # the rescue's, when the lease is over
+
+
 AWAY = [
     ConnectionRefusedError('refused'),
     TimeoutError(),

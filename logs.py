@@ -17,7 +17,9 @@ from typing import Any, Literal, TextIO
 import orjson
 import structlog
 
-ADDRESS = re.compile(r"""("[^"]*"|[^\s@"'<>(),:;\[\]\\{}=]+)@(?=[\w\[])""")
+LOCAL_CHARS = r"""[^\s@"'<>(),:;\[\]\\{}=]"""
+# It begins where such characters begin: looking from each of them anew would take a long word's length squared.
+ADDRESS = re.compile(rf'("[^"]*"|(?<!{LOCAL_CHARS}){LOCAL_CHARS}+)@(?=[\w\[])')
 
 JSON_OPTIONS = orjson.OPT_NON_STR_KEYS | orjson.OPT_UTC_Z
 

@@ -240,3 +240,11 @@ def test_auto_is_console_on_a_terminal(lines: Lines, monkeypatch: pytest.MonkeyP
     configure_logs('INFO', 'auto')
     our('info', 'started', code=250)
     assert not lines()[0].startswith('{')
+
+
+def test_long_word_is_looked_through_once_and_does_not_stop_the_worker(
+    events: Callable[[], list[dict[str, Any]]],
+) -> None:
+    configure_logs('INFO', 'json')
+    our('info', 'said', reply='x' * 1_000_000 + ' for chris@example.com', quotes='"' * 100_000 + ' @')  # hours, squared
+    assert events()[0]['reply'].endswith('x for ***@example.com')

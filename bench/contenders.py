@@ -88,6 +88,7 @@ class OneJobEach(Contender):
 
     key = 'jobs'
     title = 'this worker, one job per e-mail'
+    settings: ClassVar[Mapping[str, str]] = {}  # that differ from the defaults
     # It sweeps once, two seconds after its start. That must not send what waits for its jobs, and `check` would tell.
     settle_s = 3.0
 
@@ -106,6 +107,7 @@ class OneJobEach(Contender):
             'SMTP_FROM_EMAIL': 'noreply@example.com',
             'SMTP_FROM_NAME': 'Example Shop',
             'PYTHONPATH': str(ROOT),
+            **self.settings,
             **site.settings,
         }
         # Away from the project, where a developer's .env would be read.
@@ -159,6 +161,14 @@ class Bulk(OneJobEach):
     async def check(self, site: Site, ids: Sequence[int]) -> None:
         """Each e-mail has one accepted attempt in the history."""
         await _check_history(site.outbox, ids)
+
+
+class BulkWide(Bulk):
+    """With as many connections as a distant relay asks for: each carries one e-mail a round trip."""
+
+    key = 'bulk_wide'
+    title = 'this worker, bulk, 32 connections instead of 10'
+    settings: ClassVar[Mapping[str, str]] = {'SMTP_MAX_CONNECTIONS': '32'}
 
 
 class BulkForAll(Bulk):
@@ -215,7 +225,7 @@ class CeleryPrefork(Contender):
         await site.redis.rename(HELD_QUEUE, 'celery')
 
 
-CONTENDERS: dict[str, Contender] = {c.key: c for c in (CeleryPrefork(), OneJobEach(), Bulk(), BulkForAll())}
+CONTENDERS: dict[str, Contender] = {c.key: c for c in (CeleryPrefork(), OneJobEach(), Bulk(), BulkWide(), BulkForAll())}
 BASELINE = CeleryPrefork.key
 
 

@@ -134,6 +134,7 @@ class Dispatcher(JobRunner):
                 raise
             if not self.ctx['redis_away'].is_set():
                 self.ctx['redis_away'].set()
+                self.ctx['sweep_wanted'].set()  # from now on nobody else asks for it
                 log.error('redis is away, going on without it', error=str(error) or type(error).__name__)
             await asyncio.sleep(self._retry_s)
             self._retry_s = min(self._retry_s * 2, RETRY_MAX_S)

@@ -27,7 +27,7 @@ log = structlog.get_logger()
 
 REGISTER_EVERY_S = 5.0
 LIFETIME_S = 15.0  # two writes may fail before a living worker looks dead
-LAG_EVERY_S = 0.5
+LAG_EVERY_S = 1.0
 LARGEST = 2**53  # of no use beyond, and no number at all: whoever may write to Redis can write anything
 MAX_LISTED = 200  # e-mails and jobs in a record; their number is told besides
 WORKERS_KEY = 'mail:workers'

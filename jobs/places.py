@@ -21,7 +21,8 @@ class Places:
         """Say between which numbers to stay.
 
         Args:
-            least: What a relay's connections can carry, one e-mail and the next one's envelope each.
+            least: What keeps a relay's connections busy, however far it is: on each an e-mail that is being recorded,
+                one whose body is on its way, and one whose envelope travels with it.
             most: An operator's limit; it wins.
         """
         self._least, self._most = least, most

@@ -18,7 +18,7 @@ log = structlog.get_logger()
 TIME_BOX_S = 280.0
 # The job's result waits this long for relays that have not answered when nothing more is due; the e-mails go on.
 PATIENCE_S = 10.0
-# A claim for half of the places costs as much as one for a single e-mail: wait this long for so many to be free.
+# A claim for a third of the places costs as much as one for a single e-mail: wait this long for so many to be free.
 ROOM_WAIT_S = 0.1
 
 Attempt = asyncio.Task[JobResult]
@@ -67,7 +67,7 @@ async def sweep(runtime: Runtime, mine: set[Attempt], outcomes: Counter[str]) ->
     while not (runtime.stopping.is_set() or runtime.switches.claims_paused) and time.monotonic() < deadline:
         size = runtime.places.size
         stuck &= runtime.sending
-        few = min((size + len(stuck)) // 2, size - 1)
+        few = min(size - (size - len(stuck)) // 3, size - 1)
         if len(runtime.sending) > few and not await _wait_for_fewer(runtime, few):
             stuck = set(runtime.sending)
         room = runtime.places.size - len(runtime.sending)

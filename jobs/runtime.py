@@ -78,7 +78,7 @@ class Runtime:
         """Group what concurrent e-mails ask of the databases into one call each."""
         # A job claims its e-mail when there is a place to send it: what waits unclaimed is not lost with this worker.
         self.places = Places(
-            least=lambda: 2 * max(relay.options.max_connections for relay in self.relays), most=lambda: self.sweep_size
+            least=lambda: 3 * max(relay.options.max_connections for relay in self.relays), most=lambda: self.sweep_size
         )
         self._claim_batched = Batcher(self._claim_each, orphaned=self._release)
         self.record = Batcher(self._record_each, drop_cancelled=False)  # what happened is to be known, whoever asks

@@ -24,7 +24,8 @@ from fleet.job_runner import JobRunner
 
 log = structlog.get_logger()
 
-REDIS_DOWN = (RedisError, OSError, asyncio.TimeoutError)
+# RuntimeError is what uvloop says of a write to a connection that has just been closed.
+REDIS_DOWN = (RedisError, OSError, asyncio.TimeoutError, RuntimeError)
 
 # How long a killed worker's jobs stay locked. Stock arq locks them for the job timeout, which for us is as long as two
 # relays may take to answer; this lock is renewed instead while the job runs.

@@ -17,7 +17,6 @@ from jobs.send_email import send_claimed
 log = structlog.get_logger()
 
 AWAY_EVERY_S = 1.0
-QUIET_LOOKS = 5  # so many times less often while Redis answers: an idle worker shall not wake for nothing
 SLOT_S = 300.0
 LATER_S = 1.0  # a job that is still there comes first
 SUSPECTS_EVERY_S = 5.0
@@ -31,7 +30,7 @@ async def keep_sweeping(ctx: dict[str, Any]) -> None:
     """Wait for runtime.sweep_wanted, or for Redis to be away; sweep; until the worker stops."""
     runtime: Runtime = ctx['runtime']
     while not runtime.stopping.is_set():
-        await _wait(runtime.sweep_wanted, AWAY_EVERY_S * (1 if runtime.redis_away.is_set() else QUIET_LOOKS))
+        await _wait(runtime.sweep_wanted, AWAY_EVERY_S)
         if not (runtime.sweep_wanted.is_set() or runtime.redis_away.is_set()):
             continue
         runtime.sweep_wanted.clear()

@@ -171,12 +171,11 @@ async def test_stalled_mail_in_most_places_does_not_slow_the_others_down(ctx, qu
         return waits[-1]
 
     monkeypatch.setattr(jobs.process_pending_emails, '_wait_for_fewer', watched)
-    runtime.sweep_size = 2
-    for n in range(2):
+    runtime.sweep_size = 6
+    for n in range(5):
         await queue(f'stalled{n}@example.com')
     await process_pending_emails(ctx)
     stalled = set(runtime.sending)
-    runtime.sweep_size = 3
 
     async def at_once(runtime: Any, claim: Any) -> Any:
         runtime.leases.drop(claim)

@@ -161,7 +161,7 @@ async def test_slow_attempt_does_not_hold_up_the_result_and_its_mail_goes_on(ctx
 
 
 async def test_stalled_mail_in_most_places_does_not_slow_the_others_down(ctx, queue, monkeypatch, let_go):
-    """Half of the places will not be free: waiting for them takes its time out once, not for each claim."""
+    """So many places will not be free: waiting for them takes its time out once, not for each claim."""
     runtime, waits = ctx['runtime'], []
     monkeypatch.setattr(jobs.process_pending_emails, 'PATIENCE_S', 0)
     wait_for_fewer = jobs.process_pending_emails._wait_for_fewer

@@ -12,7 +12,7 @@ import re
 import sys
 from collections.abc import Mapping, MutableMapping
 from datetime import UTC, datetime
-from typing import Any, Literal, TextIO
+from typing import Any, Literal, NamedTuple, TextIO
 
 import orjson
 import structlog
@@ -22,6 +22,8 @@ LOCAL_CHARS = r"""[^\s@"'<>(),:;\[\]\\{}=]"""
 ADDRESS = re.compile(rf'("[^"]*"|(?<!{LOCAL_CHARS}){LOCAL_CHARS}+)@(?=[\w\[])')
 
 JSON_OPTIONS = orjson.OPT_NON_STR_KEYS | orjson.OPT_UTC_Z
+
+LEVELS = {'info': logging.INFO, 'warning': logging.WARNING}
 
 # Not addresses of people: who we are, and what we call an e-mail.
 NOT_PERSONAL = frozenset({'worker', 'lost_worker', 'message_id'})
@@ -114,6 +116,35 @@ class _Lines:
         """Do nothing: structlog flushes after each line."""
 
 
+class _Pipeline(NamedTuple):
+    threshold: int
+    processors: list[structlog.types.Processor]  # structlog's own list, in which structlog.testing puts another
+    lines: _Lines
+
+
+_pipeline: _Pipeline | None = None
+
+
+def write_line(level: Literal['info', 'warning'], event: str, fields: dict[str, Any]) -> None:
+    """Log as `log.info(event, **fields)` does, without the layers in front of the processors, which take half the time.
+
+    For the line that each e-mail has; fields becomes the line.
+    """
+    if _pipeline is None:
+        getattr(structlog.get_logger(), level)(event, **fields)
+        return
+    threshold, processors, lines = _pipeline
+    if LEVELS[level] >= threshold:
+        fields['event'] = event
+        line: Any = fields
+        try:
+            for process in processors:
+                line = process(None, level, line)
+        except structlog.DropEvent:
+            return
+        lines.write(f'{line}\n')
+
+
 def configure_logs(level: str, format_: Literal['auto', 'json', 'console']) -> None:
     """Send everything through one pipeline; may be called again, the last call wins.
 
@@ -133,10 +164,12 @@ def configure_logs(level: str, format_: Literal['auto', 'json', 'console']) -> N
         [render_time, structlog.dev.ConsoleRenderer(pad_event_to=28)] if console else [render_json]
     )
     threshold = logging.getLevelNamesMapping()[level]
+    global _pipeline  # noqa: PLW0603 - structlog's configuration is global as well
+    _pipeline = _Pipeline(threshold, [*shared, *renderer], _Lines(sys.stderr))
     structlog.configure(
-        processors=[*shared, *renderer],
+        processors=_pipeline.processors,
         wrapper_class=structlog.make_filtering_bound_logger(threshold),
-        logger_factory=structlog.WriteLoggerFactory(_Lines(sys.stderr)),  # type: ignore[arg-type]  # it writes, no more
+        logger_factory=structlog.WriteLoggerFactory(_pipeline.lines),  # type: ignore[arg-type]  # it writes, no more
         cache_logger_on_first_use=False,
     )
     # Libraries log through the standard library: the same processors, the same renderer, the same stream.

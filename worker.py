@@ -92,7 +92,6 @@ async def startup(ctx: dict[str, Any]) -> None:
         redis_away=ctx['redis_away'],
         sweep_wanted=ctx['sweep_wanted'],
         redis_clock=ctx['redis_clock'],
-        log=log.bind(),
         switches=switches,
     )
     operating = Operating(ctx, settings, make_relays)

@@ -106,7 +106,7 @@ def _record_row(result: Result) -> dict[str, object]:
         'duration_s': duration_s,
     }
     if (reply := delivery.reply) is not None:
-        row |= {'smtp_code': reply.code, 'enhanced_code': reply.enhanced_code, 'reply': _storable(reply.text)}
+        row['smtp_code'], row['enhanced_code'], row['reply'] = reply.code, reply.enhanced_code, _storable(reply.text)
     if delivery.error is not None:
         row['error'] = _storable(delivery.error)
     if decision.retry_in_s is not None:

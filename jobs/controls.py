@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import structlog
 
 from fleet.control import Arguments, Handler, RefusedError, Reply, is_count, is_rate
 from fleet.dispatcher import Dispatcher
@@ -103,7 +102,6 @@ class Controls:
     def set_log_level(self, arguments: Arguments) -> Reply:
         """Log from this level on."""
         self.surroundings.set_log_level(arguments['level'])
-        self.runtime.log = structlog.get_logger().bind()
         return {'level': arguments['level']}
 
     async def reload_relays(self, _: Arguments) -> Reply:

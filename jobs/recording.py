@@ -8,6 +8,7 @@ from db.claims import LeaseLost
 from db.pools import DATABASE_DOWN
 from db.results import Result, is_recorded
 from jobs.runtime import Runtime
+from logs import write_line
 from mail.outcome import Outcome
 from mail.transaction import Progress
 
@@ -77,24 +78,23 @@ async def record_result(runtime: Runtime, result: Result, *, again: bool = False
 def log_attempt(runtime: Runtime, result: Result) -> None:
     """Count the outcome and write the e-mail's line."""
     claim, delivery, decision = result.claim, result.delivery, result.decision
-    # str() of an enum's member is a third of what .value takes
-    runtime.outcomes[str(delivery.outcome)] += 1
+    outcome = str(delivery.outcome)  # a third of what .value takes
+    runtime.outcomes[outcome] += 1
     runtime.places.ended()
     if runtime.events.wanted:
         tell_listeners(runtime, result)
-    level = runtime.log.info if delivery.outcome in (Outcome.ACCEPTED, Outcome.RELEASED) else runtime.log.warning
-    level(
-        str(delivery.outcome),
-        status=str(decision.status),
-        relay=delivery.relay,
-        phase=str(delivery.phase),
-        code=delivery.reply.code if delivery.reply else None,
-        error=delivery.error,
-        retry_in_s=round(decision.retry_in_s, 1) if decision.retry_in_s is not None else None,
-        dead_reason=decision.dead_reason,
-        message_id=claim.email.message_id,
-        duration_ms=round(result.duration_s * 1000),
-    )
+    line = {
+        'status': str(decision.status),
+        'relay': delivery.relay,
+        'phase': str(delivery.phase),
+        'code': delivery.reply.code if delivery.reply else None,
+        'error': delivery.error,
+        'retry_in_s': round(decision.retry_in_s, 1) if decision.retry_in_s is not None else None,
+        'dead_reason': decision.dead_reason,
+        'message_id': claim.email.message_id,
+        'duration_ms': round(result.duration_s * 1000),
+    }
+    write_line('info' if delivery.outcome in (Outcome.ACCEPTED, Outcome.RELEASED) else 'warning', outcome, line)
 
 
 def tell_listeners(runtime: Runtime, result: Result) -> None:

@@ -10,7 +10,6 @@ from typing import Any
 from uuid import UUID
 
 import asyncpg
-import structlog
 from arq.connections import ArqRedis
 from motor.motor_asyncio import AsyncIOMotorDatabase
 
@@ -68,8 +67,6 @@ class Runtime:
     # How far each attempt has come, by its claim's key, for whoever asks what this worker is doing.
     under_way: dict[tuple[int, UUID], Progress] = field(default_factory=dict)
 
-    # Writes the line of each attempt. The worker binds it: finding out anew what is configured takes half of the time.
-    log: Any = field(default_factory=structlog.get_logger)
     switches: Switches = field(default_factory=Switches)
     rate: RateLimit = field(default_factory=RateLimit)
     events: Events = field(default_factory=Events)

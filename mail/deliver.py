@@ -38,6 +38,8 @@ def open_recipients(recipients: tuple[str, ...], settled: Settled) -> tuple[str,
 
     When an operator has everything settled tried again: those who were refused; and everybody when nobody was.
     """
+    if not settled:
+        return recipients
     for given_up in (FINAL, {Outcome.ACCEPTED}):
         left = tuple(r for r in recipients if settled.get(r, (None,))[0] not in given_up)
         if left:

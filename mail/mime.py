@@ -76,11 +76,20 @@ def body_part(text: str, subtype: str) -> bytes:
         content = LINE_END.sub(b'\n', content)
     if not content.endswith(b'\n'):
         content += b'\n'
-    lines = content.split(b'\n')
     encoding = b'7bit'
-    if not text.isascii() or max(map(len, lines)) > MAX_LINE_CHARS:
-        encoding, lines = b'quoted-printable', binascii.b2a_qp(content, istext=True).split(b'\n')
-    return TEXT_HEAD % (subtype.encode(), encoding) + b'\r\n'.join(lines)
+    if not text.isascii() or _has_long_line(content):
+        encoding, content = b'quoted-printable', binascii.b2a_qp(content, istext=True)
+    return TEXT_HEAD % (subtype.encode(), encoding) + content.replace(b'\n', b'\r\n')
+
+
+def _has_long_line(content: bytes) -> bool:
+    """Return whether a line is too long to travel as it is; looks at few of the line ends only."""
+    start = 0
+    while len(content) - start > MAX_LINE_CHARS:
+        start = content.rfind(b'\n', start, start + MAX_LINE_CHARS + 1) + 1
+        if not start:
+            return True
+    return False
 
 
 def attachment_part(attachment: Attachment) -> bytes:
@@ -121,8 +130,8 @@ def multipart(subtype: str, parts: list[bytes], seed: str) -> bytes:
     Args:
         seed: The same seed and parts give the same bytes, so that a retry repeats the message exactly.
     """
-    boundary = b''
-    while not boundary or any(boundary in part for part in parts):  # somebody who knew the seed wrote it there
+    boundary, content = b'', b''.join(parts)
+    while boundary in content:  # at first, and when somebody who knew the seed wrote it there
         seed = blake2b(seed.encode(), digest_size=15).hexdigest()
         boundary = b'=_' + seed.encode()
     head = b'Content-Type: multipart/%b; boundary="%b"\r\n\r\n--%b\r\n' % (subtype.encode(), boundary, boundary)

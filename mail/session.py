@@ -155,16 +155,16 @@ class Session(asyncio.Protocol):
         elif transaction is None:  # mostly 421 before it closes an idle connection
             raise RelayGoneError(f'unasked: {reply}')
         else:
-            self._do(transaction.take(reply, all_sent=self._sent == len(transaction.commands)), transaction, reply)
-
-    def _do(self, step: Step, transaction: Transaction, reply: Reply) -> None:
-        match step:
-            case Step.GO_ON if self._sent == transaction.answered:
+            step = transaction.take(reply, all_sent=self._sent == len(transaction.commands))
+            if step is not Step.GO_ON:
+                self._do(step, transaction, reply)
+            elif self._sent == transaction.answered:
                 self._arm(self._timeouts.command_s, 'reply')
                 self._write(transaction.commands[self._sent])
                 self._sent += 1
-            case Step.GO_ON:
-                pass
+
+    def _do(self, step: Step, transaction: Transaction, reply: Reply) -> None:
+        match step:
             case Step.SEND_BODY if not self._reader.is_between_replies:
                 raise RelayGoneError('the relay answered before it had the body')
             case Step.SEND_BODY:

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-
 from fleet.control import Arguments, Handler, RefusedError, Reply, is_count, is_rate
 from fleet.dispatcher import Dispatcher
 from fleet.events import publish_events

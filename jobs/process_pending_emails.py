@@ -86,7 +86,9 @@ async def sweep(runtime: Runtime, mine: set[Attempt], outcomes: Counter[str]) ->
             mine.add(attempt)
             runtime.sending.add(attempt)
             attempt.add_done_callback(partial(finished, runtime, mine, outcomes))
-        # After the claim: most rows have a time, and somebody waits for his password reset.
+        # After the claim, and after its e-mails have begun: most rows have a time, and somebody waits for his password
+        # reset.
+        await asyncio.sleep(0)
         given = await give_due_time(runtime.pool)
         if len(claims) < room and not given:
             break

@@ -15,7 +15,14 @@ from datetime import UTC, datetime
 from typing import Any, Literal, NamedTuple, TextIO
 
 import orjson
+
+# structlog.dev loads rich, for tracebacks on a terminal: 4 MB in every worker. Whoever draws with it loads it himself.
+if 'rich' not in sys.modules:
+    sys.modules['rich'] = None  # type: ignore[assignment]  # Python's way to say that there is none
 import structlog
+
+if sys.modules['rich'] is None:
+    del sys.modules['rich']
 
 LOCAL_CHARS = r"""[^\s@"'<>(),:;\[\]\\{}=]"""
 # It begins where such characters begin: looking from each of them anew would take a long word's length squared.
@@ -130,7 +137,7 @@ def write_line(level: Literal['info', 'warning'], event: str, fields: dict[str, 
 
     For the line that each e-mail has; fields becomes the line.
     """
-    if _pipeline is None:
+    if _pipeline is None or _pipeline.processors is not structlog.get_config()['processors']:  # somebody else's
         getattr(structlog.get_logger(), level)(event, **fields)
         return
     threshold, processors, lines = _pipeline

@@ -1,5 +1,8 @@
 """The worker: `arq worker.WorkerSettings`. Wiring only."""
 
+from logs import configure_logs  # before structlog, which would load rich
+
+# isort: split
 import asyncio
 import contextlib
 import gc
@@ -41,7 +44,6 @@ from jobs.retry_failed_email import retry_failed_email
 from jobs.runtime import Runtime
 from jobs.send_email import send_email
 from jobs.sweeper import keep_sending_suspects, keep_sweeping
-from logs import configure_logs
 from mail.connect import RelayOptions, Tls
 from mail.outcome import Policy
 from mail.render import Sender
@@ -188,7 +190,7 @@ def make_relays(settings: Settings) -> list[Relay]:
         host=settings.smtp_host,
         port=settings.smtp_port,
         tls=_tls(settings.smtp_port, required=settings.smtp_use_tls),
-        tls_context=make_context(settings.smtp_ca_file),
+        tls_context=make_context(settings.smtp_ca_file) if settings.smtp_use_tls else None,
         username=settings.smtp_user,
         password=_reveal(settings.smtp_password),
         local_hostname=socket.getfqdn(),
@@ -206,8 +208,9 @@ def make_relays(settings: Settings) -> list[Relay]:
             name='backup',
             host=settings.smtp_backup_host,
             port=settings.smtp_backup_port,
-            tls_context=make_context(settings.smtp_ca_file),  # a session is resumed with the host that gave it
             tls=_tls(settings.smtp_backup_port, required=settings.smtp_backup_use_tls),
+            # of its own: a session is resumed with the host that gave it
+            tls_context=make_context(settings.smtp_ca_file) if settings.smtp_backup_use_tls else None,
             username=settings.smtp_backup_user,
             password=_reveal(settings.smtp_backup_password),
         )

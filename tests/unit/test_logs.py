@@ -2,16 +2,20 @@
 
 import json
 import logging
+import re
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 import pytest
 import structlog
 
-from logs import configure_logs
+from logs import configure_logs, write_line
 
 Lines = Callable[[], list[str]]
+TIMES = re.compile(r'\d{4}-\d\d-\d\dT[\d:.]+Z')
 
 
 @pytest.fixture(autouse=True)
@@ -248,3 +252,40 @@ def test_long_word_is_looked_through_once_and_does_not_stop_the_worker(
     configure_logs('INFO', 'json')
     our('info', 'said', reply='x' * 1_000_000 + ' for chris@example.com', quotes='"' * 100_000 + ' @')  # hours, squared
     assert events()[0]['reply'].endswith('x for ***@example.com')
+
+
+@pytest.mark.parametrize('format_', ['json', 'console'])
+def test_short_way_writes_what_the_logger_writes(lines: Lines, format_: Literal['json', 'console']) -> None:
+    configure_logs('INFO', format_)
+    structlog.contextvars.bind_contextvars(email_id=7)
+    fields = {'status': 'sent', 'error': 'no such user chris@example.com', 'code': 250}
+    structlog.get_logger().warning('rejected', **fields)
+    write_line('warning', 'rejected', fields)
+    theirs, ours = (TIMES.sub('', line) for line in lines())
+    assert 'chris' not in ours
+    assert ours == theirs
+
+
+@pytest.mark.parametrize(('level', 'shown'), [('INFO', 2), ('WARNING', 1), ('ERROR', 0)])
+def test_short_way_heeds_the_level(lines: Lines, level: str, shown: int) -> None:
+    configure_logs(level, 'json')
+    write_line('info', 'accepted', {})
+    write_line('warning', 'rejected', {})
+    assert len(lines()) == shown
+
+
+def test_short_way_heeds_what_others_configured(lines: Lines) -> None:
+    configure_logs('INFO', 'json')
+    with structlog.testing.capture_logs() as captured:
+        write_line('info', 'accepted', {'code': 250})
+    structlog.configure(processors=[structlog.processors.KeyValueRenderer()])
+    write_line('info', 'accepted', {'code': 251})
+    assert captured == [{'event': 'accepted', 'code': 250, 'log_level': 'info'}]
+    assert lines() == ["code=251 event='accepted'"]
+
+
+def test_worker_does_not_load_what_only_terminals_need() -> None:
+    program = "import sys, worker; print(sorted({'rich', 'pygments'} & set(sys.modules)))"
+    root = Path(__file__).parent.parent.parent
+    done = subprocess.run([sys.executable, '-c', program], cwd=root, capture_output=True, text=True, check=True)
+    assert done.stdout == '[]\n'

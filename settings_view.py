@@ -9,7 +9,8 @@ from typing import Any
 
 from pydantic import SecretStr
 
-from settings import Settings, variable_names
+from settings import Settings
+from settings_sources import variable_names
 
 PER_WORKER = frozenset({'WORKER_NAME'})  # differ in a fleet that is otherwise the same
 

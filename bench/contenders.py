@@ -24,7 +24,8 @@ from dev.processes import Command
 from dev.stack import ARQ_DATABASE, Stack
 from fleet.connection import redis_settings
 from fleet.wire import deserialize
-from settings import Settings, variable_names
+from settings import Settings
+from settings_sources import variable_names
 
 ROOT = Path(__file__).parent.parent
 TOGETHER = 20  # the producer is not measured

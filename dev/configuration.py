@@ -8,7 +8,8 @@ from pathlib import Path
 from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
-from settings import Settings, variable_names
+from settings import Settings
+from settings_sources import variable_names
 
 ROOT = Path(__file__).parent.parent
 TABLE_HEAD = """# Configuration

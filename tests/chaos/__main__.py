@@ -13,7 +13,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from settings import Settings, variable_names
+from settings import Settings
+from settings_sources import variable_names
 from tests.chaos.arena import LEASE_S, SHORT_LEASE_S, Arena, empty_directory
 from tests.chaos.report import Row, markdown, print_table
 from tests.chaos.scenarios import SCENARIOS

@@ -25,7 +25,8 @@ from fleet.connection import redis_settings
 from fleet.dispatcher import Dispatcher
 from fleet.job_runner import JobRunner
 from fleet.wire import deserialize, serialize
-from settings import Settings, variable_names
+from settings import Settings
+from settings_sources import variable_names
 from tests.unit.fake_redis import FakeRedis
 
 STOCK_WORKER = JobRunner.__base__

@@ -1,7 +1,8 @@
 import re
 
 from dev.configuration import ROOT, configuration_table, env_example
-from settings import Settings, variable_names
+from settings import Settings
+from settings_sources import variable_names
 
 
 def test_configuration_table_and_env_example_are_what_settings_say():

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from asyncpg.connect_utils import _parse_connect_dsn_and_args as parse_as_asyncpg_does
 
-from settings import Settings, load_settings, variable_names, worker_identity
+from settings import Settings, load_settings, worker_identity
+from settings_sources import variable_names
 
 ROOT = Path(__file__).parents[2]
 NAMES = [name for field_name, field in Settings.model_fields.items() for name in variable_names(field_name, field)]

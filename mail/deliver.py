@@ -123,14 +123,25 @@ class _Attempt:
 
 
 async def _transact(relay: Relay, envelope: Envelope, message: bytes, progress: Progress) -> Answers:
-    """Run one transaction; on a kept connection that the relay has given up meanwhile, once more on a new one."""
-    progress.phase = Phase.CONNECT
-    transaction = Transaction(relay.name, envelope, message, progress)
-    try:
-        return await relay.transact(transaction)
-    except (RelayGoneError, RelayRefusedError):
+    """Run one transaction; on a kept connection that the relay has given up meanwhile, once more on a new one.
+
+    Raises:
+        RelayError: see Relay.transact; also when a new connection ended before MAIL was replied to.
+    """
+    again = False
+    while True:
+        progress.phase = Phase.CONNECT
+        transaction = Transaction(relay.name, envelope, message, progress)
+        try:
+            return await relay.transact(transaction, fresh=again)
+        except (RelayGoneError, RelayRefusedError) as error:
+            if progress.phase is not Phase.MAIL:
+                raise
+            if transaction.fresh and isinstance(error, RelayGoneError):
+                # As good as no connection: the other e-mails shall not find that out one by one. It counts for this
+                # one, because its sender may be what the relay dies of.
+                raise RelayError(f'{relay.name}: {error}') from error
+            if transaction.fresh or again:
+                raise
         # Closed, or 421, because it was idle or has carried enough: that says nothing about the relay.
-        if transaction.fresh or progress.phase is not Phase.MAIL:
-            raise
-    progress.phase = Phase.CONNECT
-    return await relay.transact(Transaction(relay.name, envelope, message, progress), fresh=True)
+        again = True

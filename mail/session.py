@@ -26,7 +26,7 @@ class Session(asyncio.Protocol):
     Attributes:
         size_limit_bytes: The relay's SIZE (RFC 1870), 0 for none.
         messages: Transactions begun.
-        idle_since: Kept by the relay's pool.
+        idle_since: Kept by the relay's pool; 0 until it was idle.
     """
 
     def __init__(
@@ -95,7 +95,7 @@ class Session(asyncio.Protocol):
         self._write(b''.join(transaction.commands[: self._sent]))
 
     def _may_begin(self, transaction: Transaction) -> bool:
-        transaction.fresh = self.messages == 0
+        transaction.fresh = self.messages == 0 and not self.idle_since
         if not self.is_open:
             transaction.lost(self._lost or RelayGoneError('the connection is closed'))
             return False

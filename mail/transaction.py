@@ -23,7 +23,7 @@ Answers = dict[str, tuple[Outcome, Reply]]
 
 
 class RelayError(Exception):
-    """No connection to the relay could be made."""
+    """No connection to the relay could be made, or none that is of use."""
 
     counts = True
 
@@ -77,7 +77,7 @@ class Transaction:
         done: The answer for each recipient, once there is one. Fails with RelayGoneError when the connection failed
             before the final dot, with RelayRefusedError on 421 or an objection to our login, and with what
             progress.before_data raises.
-        fresh: Whether it was the first on its connection; set by the connection.
+        fresh: Whether its connection had carried none before, nor been idle; set by the connection.
     """
 
     def __init__(self, relay_name: str, envelope: Envelope, message: bytes, progress: Progress) -> None:

@@ -12,8 +12,8 @@ from tests.chaos.waiting import until
 
 RELAYS = ('primary', 'backup')
 # The rules of one verb are in force until they are used up; those of a new connection cost a cool-down each.
-OPENING_VERBS = ('connect', 'ehlo', 'starttls', 'auth')
-VERBS = ('mail', 'rcpt', 'data', 'dot', 'dot, kept')
+OPENING_VERBS = ('connect', 'ehlo', 'starttls', 'auth', 'mail')
+VERBS = ('rcpt', 'data', 'dot', 'dot, kept')
 IDLE_TIMEOUT_S = 0.2  # so that every batch needs new connections
 COOL_DOWN_S = 40.0
 

@@ -197,9 +197,15 @@ async def test_backup_takes_over_what_the_primary_defers(ctx, queue, row, inbox)
     assert (await row(email_id))['last_error'] is None
 
 
-async def test_both_relays_down_costs_the_first_mail_an_attempt_and_no_other(ctx, pool, queue, row, redis, inbox):
+@pytest.mark.parametrize('fault', ['no connection', 'closed at MAIL'])
+async def test_both_relays_down_costs_the_first_mail_an_attempt_and_no_other(
+    ctx, pool, queue, row, redis, inbox, fault
+):
     for relay in ('primary', 'backup'):
-        inbox.control.listen(relay, on=False)
+        if fault == 'no connection':
+            inbox.control.listen(relay, on=False)
+        else:
+            inbox.control.misbehave('mail', 'drop', relay=relay)
     runtime = ctx['runtime']
     first, second, third = [await queue() for _ in range(3)]
     assert await send_email(ctx, first) == {'email_id': first, 'status': 'failed', 'attempts': 1}
@@ -221,6 +227,7 @@ async def test_both_relays_down_costs_the_first_mail_an_attempt_and_no_other(ctx
 
     for relay in ('primary', 'backup'):
         inbox.control.listen(relay, on=True)
+    inbox.control.behave()
     cool_until(runtime, 0.0)
     for email_id in (first, second, third):
         await pool.execute(MAKE_DUE, email_id)

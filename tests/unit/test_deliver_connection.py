@@ -11,6 +11,7 @@ from tests.unit.scripted_relay import (
     MESSAGE,
     OFFERS_AUTH,
     POLITE,
+    SHORT_S,
     STALL,
     ScriptedRelay,
     Step,
@@ -20,6 +21,12 @@ from tests.unit.scripted_relay import (
 pytestmark = pytest.mark.usefixtures('pipelining')
 
 LOGIN = {'username': 'shop', 'password': 'hunter2'}
+
+
+@pytest.fixture
+def long_cool_down(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep a cool-down from ending in the test, however slow the machine is."""
+    monkeypatch.setattr('mail.smtp.COOL_DOWN_BASE_S', 120.0)
 
 
 async def test_lost_lease_before_data_leaves_the_relay_without_the_message() -> None:
@@ -128,3 +135,43 @@ async def test_lease_lost_while_the_relay_was_thinking_leaves_it_without_the_mes
             await send(server.relay(), progress=Progress(before_data=lost_at_the_second_look))
         await server.until(lambda: not server.open_sessions)
         assert server.bodies == []
+
+
+@pytest.mark.parametrize('answer', [DROP, 'what', STALL])
+@pytest.mark.usefixtures('long_cool_down')
+async def test_new_connection_that_ends_at_mail_cools_the_relay_down_and_costs_one_attempt(answer: str) -> None:
+    async with ScriptedRelay({'MAIL': answer}) as server:
+        relay = server.relay(command_timeout_s=SHORT_S)
+        first, second = await send(relay), await send(relay)
+        assert (first.outcome, first.phase, first.reply) == (Outcome.DEFERRED, Phase.MAIL, None)
+        assert 'primary: MAIL: ' in (first.error or '')
+        assert second.outcome is Outcome.RELEASED
+        assert relay.unavailable_for_s() > 0
+        assert len(server.sessions) == 1
+
+
+@pytest.mark.usefixtures('long_cool_down')
+async def test_relay_that_closes_at_mail_costs_each_connection_an_attempt_and_who_waits_none() -> None:
+    async with ScriptedRelay({'MAIL': DROP}) as server:
+        relay = server.relay(max_connections=2)
+        deliveries = await asyncio.gather(*(send(relay) for _ in range(20)))
+        outcomes = [delivery.outcome for delivery in deliveries]
+        assert 1 <= outcomes.count(Outcome.DEFERRED) <= 2
+        assert outcomes.count(Outcome.RELEASED) == 20 - outcomes.count(Outcome.DEFERRED)
+
+
+async def test_connection_lost_at_rcpt_is_no_fault_of_the_relay() -> None:
+    async with ScriptedRelay({'RCPT': [DROP, '250 ok']}) as server:
+        relay = server.relay()
+        assert (await send(relay)).outcome is Outcome.DEFERRED
+        assert relay.unavailable_for_s() == 0
+        assert (await send(relay)).outcome is Outcome.ACCEPTED
+
+
+async def test_greeted_connection_that_went_stale_is_replaced_like_any_kept_one() -> None:
+    async with ScriptedRelay({'MAIL': [DROP, '250 ok']}) as server:
+        relay = server.relay()
+        await relay.greet()
+        assert (await send(relay)).outcome is Outcome.ACCEPTED
+        assert relay.unavailable_for_s() == 0
+        assert len(server.sessions) == 2

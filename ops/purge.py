@@ -12,7 +12,7 @@ from rich.console import Console
 from db.cancellation import CANCELLABLE, cancel, count_cancellable
 from fleet.purge import Purged, purge_queue
 from fleet.queues import EMAIL_JOBS, QUEUES, QueueState, read_jobs, read_queues
-from ops.answer import Answer, Document, Trouble, TroubleError
+from ops.answer import USAGE, Answer, Document, Trouble, TroubleError
 from ops.arguments import add_change, add_json, confirmed, duration_s
 from ops.connect import Connections
 from ops.mail_filter import add_filters, described, make_selection
@@ -89,7 +89,7 @@ def chosen(queues: list[QueueState], name: str | None) -> list[QueueState]:
     names = QUEUES if name is None else (name,)
     found = [queue for queue in queues if queue.name in names]
     if not found:
-        raise TroubleError(Trouble(f'{name!r} is no queue', 'see `python -m ops queue ls`'))
+        raise TroubleError(Trouble(f'{name!r} is no queue', 'see `python -m ops queue ls`', exit_status=USAGE))
     if name is not None and found[0].problem:
         raise TroubleError(Trouble(found[0].problem, 'see `python -m ops queue ls`'))
     return [queue for queue in found if not queue.problem]

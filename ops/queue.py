@@ -7,7 +7,7 @@ from functools import partial
 from rich.console import Console
 
 from fleet.queues import read_jobs
-from ops.answer import Answer, Document, Trouble, TroubleError
+from ops.answer import USAGE, Answer, Document, Trouble, TroubleError
 from ops.arguments import add_json, add_limit
 from ops.connect import Connections
 from ops.live import queue_troubles, read_fleet, render_queues
@@ -30,7 +30,8 @@ async def run(connections: Connections, options: argparse.Namespace) -> Answer:
     if options.queue is not None:
         fleet['queues'] = [queue for queue in fleet['queues'] if queue['name'] == options.queue]
         if not fleet['queues']:
-            raise TroubleError(Trouble(f'{options.queue!r} is no queue', 'see `python -m ops queue ls`'))
+            what = f'{options.queue!r} is no queue'
+            raise TroubleError(Trouble(what, 'see `python -m ops queue ls`', exit_status=USAGE))
     troubles = queue_troubles(fleet) + [
         Trouble(queue['problem'], 'rename or delete that key; arq cannot use the queue before')
         for queue in fleet['queues']

@@ -116,7 +116,7 @@ async def test_purge_queue_refuses_what_is_no_queue(env, redis, name):
     await redis.zadd('leaderboard', {'anna': 5})
     await redis.set('text', 'hello')
     given = await run(env, 'purge', 'queue', '--queue', name, '--yes')
-    assert (given.exit_status, given.document) == (1, {})
+    assert (given.exit_status, given.document) == (2, {})
     assert given.troubles[0].what == f'{name!r} is no queue'
     assert await redis.zcard('leaderboard') == 1
 
@@ -172,7 +172,9 @@ async def test_queue_peek_lists_jobs_in_order_with_state_and_e_mail(env, redis):
     assert 'Jobs (3 of 3)' in told
     assert 'send_email' in told
     assert len((await run(env, 'queue', 'peek', '--limit', '1')).document['jobs']) == 1
-    assert (await run(env, 'queue', 'peek', '--queue', 'nope')).troubles[0].what == "'nope' is no queue"
+    for what in ('ls', 'peek'):
+        refused = await run(env, 'queue', what, '--queue', 'nope')
+        assert (refused.exit_status, refused.troubles[0].what) == (2, "'nope' is no queue")
 
 
 async def test_queue_peek_survives_any_junk_under_any_key(env, redis):

@@ -71,7 +71,7 @@ async def run(connections: Connections, options: argparse.Namespace) -> Answer:
             partial(wait_for_job, job_id=document['job_id'], queues=[queue], timeout_s=options.wait)
         )
         document['job'] = as_document(job)
-        troubles = [*troubles, *troubles_of(job, waited_s=options.wait)] if job.state != 'complete' else []
+        troubles = [*([] if job.state == 'complete' else troubles), *troubles_of(job, waited_s=options.wait)]
     return Answer(document, troubles)
 
 

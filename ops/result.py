@@ -8,7 +8,8 @@ from typing import Any
 from arq.connections import ArqRedis
 from rich.console import Console
 
-from fleet.queues import find_queues
+from db.transitions import ENDED
+from fleet.queues import EMAIL_JOBS, find_queues
 from fleet.results import JobState, read_job
 from ops.answer import Answer, Document, Trouble
 from ops.arguments import add_json
@@ -26,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 async def run(connections: Connections, options: argparse.Namespace) -> Answer:
-    """Read it; a job that failed, and one nobody knows, is trouble."""
+    """Read it; a job that failed or left its e-mail unsent, and one nobody knows, is trouble."""
     job = await connections.ask_redis(partial(find, job_id=options.job))
     return Answer(as_document(job), troubles_of(job))
 
@@ -57,6 +58,8 @@ def _plain(value: Any) -> Any:
 def troubles_of(job: JobState, waited_s: float | None = None) -> list[Trouble]:
     """Judge a job. waited_s: how long its end was waited for."""
     match job.state:
+        case 'complete' if job.function in EMAIL_JOBS:
+            return _troubles_of_email(job.result)
         case 'failed':
             return [
                 Trouble(f'the job failed: {job.problem or _error(job.result)}', "see `job failed` in the worker's log")
@@ -73,6 +76,19 @@ def troubles_of(job: JobState, waited_s: float | None = None) -> list[Trouble]:
             ]
         case 'ready' | 'deferred' | 'running' if waited_s is not None:
             return [Trouble(f'no result within {length(waited_s)}', f'see `python -m ops result {job.job_id}` later')]
+        case _:
+            return []
+
+
+def _troubles_of_email(result: object) -> list[Trouble]:
+    """Judge what a job that sends an e-mail tells: one that waits or is being sent is fine, see jobs/send_email.py."""
+    match result:
+        case {'status': 'not-claimable', 'state': None, 'reason': reason}:
+            return [Trouble(f'nothing was sent: {reason}', 'see `python -m ops failed` for ids')]
+        case {'email_id': email_id, 'status': 'not-claimable', 'state': state, 'reason': reason} if state in ENDED:
+            return [Trouble(f'the e-mail was not sent: {reason}', f'see `python -m ops explain {email_id}`')]
+        case {'email_id': email_id, 'status': status} if status in ENDED:
+            return [Trouble(f'the e-mail is {status}', f'see `python -m ops explain {email_id}`')]
         case _:
             return []
 

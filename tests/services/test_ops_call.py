@@ -6,8 +6,10 @@ import pytest
 from arq.constants import result_key_prefix
 from arq.jobs import serialize_result
 
+from fleet.results import JobState
 from fleet.wire import serialize
 from ops.call import JOBS, queue_for
+from ops.result import troubles_of
 from tests.conftest import ROOT
 from tests.services.ops_desk import as_document, insert, rendered, run, statuses
 
@@ -52,6 +54,39 @@ async def test_call_waits_for_the_result_of_a_real_worker(env, pool, inbox, star
     again = await run(env, 'result', given.document['job_id'])
     assert (again.exit_status, again.document['result']) == (0, given.document['job']['result'])
     assert again.document['kept_for_s'] > 3000
+
+
+async def test_call_and_result_end_with_1_when_there_is_no_such_email_or_it_was_not_sent(env, pool, start_worker):
+    await start_worker().started()
+    cancelled = await insert(pool, status='cancelled')
+    for email_id, what in (
+        (404, 'nothing was sent: there is no such e-mail'),
+        (cancelled, 'the e-mail was not sent: cancelled'),
+    ):
+        given = await run(env, 'call', 'send_email', str(email_id), '--wait', '20s', '--yes')
+        assert given.document['job']['state'] == 'complete', given.troubles
+        looked = await run(env, 'result', given.document['job_id'])
+        for answer in (given, looked):
+            assert (answer.exit_status, [trouble.what for trouble in answer.troubles]) == (1, [what])
+
+
+@pytest.mark.parametrize(
+    ('told', 'troubles'),
+    [
+        ({'status': 'sent', 'attempts': 1}, []),
+        ({'status': 'sent', 'attempts': 1, 'reason': 'already sent'}, []),
+        ({'status': 'not-claimable', 'state': 'sending', 'reason': 'held by w'}, []),
+        ({'status': 'not-claimable', 'state': 'pending', 'reason': 'not due for 5.0 s'}, []),
+        ({'status': 'lease-lost', 'attempts': 1}, []),
+        ({'status': 'failed', 'attempts': 1}, ['the e-mail is failed']),
+        ({'status': 'uncertain', 'attempts': 1}, ['the e-mail is uncertain']),
+        ({'status': 'not-claimable', 'state': 'failed', 'reason': 'dead'}, ['the e-mail was not sent: dead']),
+    ],
+)
+def test_result_of_an_email_is_trouble_only_when_it_ended_unsent(told, troubles):
+    told = {'email_id': 7} | told
+    assert [t.what for t in troubles_of(JobState('j', 'complete', function='send_email', result=told))] == troubles
+    assert troubles_of(JobState('j', 'complete', function='make_report', result=told)) == []
 
 
 async def test_call_without_a_worker_says_so_and_that_no_result_came(env):

@@ -1,18 +1,21 @@
 """One e-mail to one relay, and to the next if the first cannot take it."""
 
 from mail.envelope import Envelope
-from mail.outcome import Delivery, Outcome, Phase, Settled
+from mail.outcome import Delivery, Outcome, Phase, Reply, Settled
 from mail.render import Rendered
 from mail.replies import RelayGoneError
 from mail.smtp import Relay, Relays
-from mail.transaction import Answers, Progress, RelayError, RelayRefusedError, Transaction
+from mail.transaction import Answers, Progress, RelayError, RelayRefusedError, TooLargeError, Transaction
+
+# When to look again for the relay that takes a large message, while others are well.
+LARGER_RELAY_RETRY_S = 30.0
 
 
 async def deliver(relays: Relays, rendered: Rendered, settled: Settled, progress: Progress) -> Delivery:
     """Hand a message to the first relay that takes it.
 
-    A relay that defers, cannot be reached or sends us away is followed by the next healthy one; a refusal for good or
-    an unknown outcome is not, because another relay would only repeat it.
+    A relay that defers, cannot be reached, sends us away or takes no message of this size is followed by the next
+    healthy one; a refusal for good or an unknown outcome is not, because another relay would only repeat it.
 
     Args:
         settled: Outcomes of recipients from earlier attempts; they get no second copy.
@@ -27,6 +30,8 @@ async def deliver(relays: Relays, rendered: Rendered, settled: Settled, progress
             return delivery
         if progress.cut_off:
             break
+    if all(relay in attempt.too_small for relay in relays):
+        return attempt.reject_too_large()
     return attempt.conclude(relays.unavailable_for_s())
 
 
@@ -57,6 +62,7 @@ class _Attempt:
         self.settled = settled
         self.several = len(rendered.envelope.recipients) > 1 or bool(settled)
         self.failures: list[Delivery] = []
+        self.too_small: dict[Relay, Reply] = {}  # what they would have said
 
     async def on(self, relay: Relay) -> Delivery:
         progress = self.progress
@@ -67,6 +73,11 @@ class _Attempt:
             relay.cool_down(str(error))
             outcome = Outcome.DEFERRED if error.counts else Outcome.RELEASED
             delivery = Delivery(outcome, progress.phase, relay.name, error.reply, str(error))
+        except TooLargeError as error:
+            self.too_small[relay] = error.reply
+            delivery = Delivery(Outcome.RELEASED, progress.phase, relay.name, error.reply, f'{relay.name}: {error}')
+            self.failures.insert(0, delivery)  # whatever another relay says is the better answer
+            return delivery
         except RelayGoneError as error:
             delivery = Delivery(Outcome.DEFERRED, progress.phase, relay.name, None, f'{relay.name}: {error}')
         else:
@@ -104,9 +115,18 @@ class _Attempt:
             self.settled,
         )
 
+    def reject_too_large(self) -> Delivery:
+        """Return the outcome when the message is over the SIZE of every relay: nobody who is left will get it."""
+        relay, reply = next(iter(self.too_small.items()))
+        delivery = self._sum_up(dict.fromkeys(self.recipients, (Outcome.REJECTED, reply)), relay.name, Phase.CONNECT)
+        return delivery._replace(error=self._said())
+
+    def _said(self) -> str:
+        return '; '.join(d.error for d in self.failures if d.error)
+
     def conclude(self, unavailable_for_s: float) -> Delivery:
         """Return the outcome when no relay took the message: deferred if any counted, else released."""
-        said = '; '.join(d.error for d in self.failures if d.error)
+        said = self._said()
         for delivery in self.failures:
             if delivery.outcome is Outcome.DEFERRED:
                 settled = self.settled if self.several else None
@@ -118,7 +138,7 @@ class _Attempt:
             last.relay,
             last.reply,
             said or 'no relay is available',
-            retry_in_s=max(unavailable_for_s, 0.5),
+            retry_in_s=max(unavailable_for_s, LARGER_RELAY_RETRY_S if self.too_small else 0.5),
         )
 
 

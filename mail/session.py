@@ -12,7 +12,7 @@ from typing import cast
 
 from mail.outcome import Phase, Reply
 from mail.replies import RelayGoneError, ReplyReader
-from mail.transaction import Step, Transaction
+from mail.transaction import Step, TooLargeError, Transaction
 
 BODY_CHUNK_BYTES = 64 * 1024
 # A relay that thinks for longer than this about one message shall not hold up the next, whose envelope is behind it.
@@ -100,7 +100,7 @@ class Session(asyncio.Protocol):
             transaction.lost(self._lost or RelayGoneError('the connection is closed'))
             return False
         if 0 < self.size_limit_bytes < len(transaction.message):
-            transaction.too_large(self.size_limit_bytes)
+            transaction.fail(TooLargeError(len(transaction.message), self.size_limit_bytes))
             return False
         try:
             transaction.progress.before_data()

@@ -76,6 +76,7 @@ class Relay:
         Raises:
             RelayError: no connection; RelayRefusedError when the relay sends us away.
             RelayGoneError: the connection failed before the final dot was sent.
+            TooLargeError: the relay takes no message of this size.
             Whatever transaction.progress.before_data raises.
         """
         probe = self._failures > 0

@@ -38,6 +38,14 @@ class RelayRefusedError(RelayError):
     counts = False
 
 
+class TooLargeError(Exception):
+    """The message is over the relay's SIZE (RFC 1870); the relay was not asked."""
+
+    def __init__(self, message_bytes: int, limit_bytes: int) -> None:
+        self.reply = Reply(552, f"5.3.4 message of {message_bytes} bytes is over the relay's {limit_bytes}")
+        super().__init__(self.reply.text)
+
+
 @dataclass(slots=True)
 class Progress:
     """How far an attempt has come; read by whoever cuts it off, and by those who ask what the worker is doing."""
@@ -75,8 +83,8 @@ class Transaction:
     Attributes:
         commands: What to write before the body, a line each.
         done: The answer for each recipient, once there is one. Fails with RelayGoneError when the connection failed
-            before the final dot, with RelayRefusedError on 421 or an objection to our login, and with what
-            progress.before_data raises.
+            before the final dot, with RelayRefusedError on 421 or an objection to our login, with TooLargeError, and
+            with what progress.before_data raises.
         fresh: Whether its connection had carried none before, nor been idle; set by the connection.
     """
 
@@ -104,11 +112,6 @@ class Transaction:
         if message.startswith(b'.'):
             message = b'.' + message
         return message + (b'.\r\n' if message.endswith(b'\r\n') else b'\r\n.\r\n')
-
-    def too_large(self, limit_bytes: int) -> None:
-        """Answer for a relay whose SIZE (RFC 1870) is too small, without asking it."""
-        reply = Reply(552, f"5.3.4 message of {len(self.message)} bytes is over the relay's {limit_bytes}")
-        self.resolve(dict.fromkeys(self.recipients, (Outcome.REJECTED, reply)))
 
     def take(self, reply: Reply, *, all_sent: bool) -> Step:
         """Take the reply to the next command, or the verdict on the body.

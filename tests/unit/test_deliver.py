@@ -167,6 +167,7 @@ async def test_refused_login_is_released_and_tells_no_password(script: dict[str,
         {'MAIL': DROP},
         {'DATA': DROP},
         {'AUTH': '535 bad credentials'},
+        {'EHLO': f'{OFFERS_AUTH.replace("250 AUTH", "250-AUTH")}\r\n250 SIZE 10'},
     ],
     ids=str,
 )
@@ -230,3 +231,56 @@ async def test_relays_that_cool_down_are_not_asked() -> None:
         assert delivery.outcome is Outcome.RELEASED
         assert 0 < delivery.retry_in_s <= 2.0
         assert (primary.sessions, backup.sessions) == ([], [])
+
+
+# SIZE (RFC 1870) of two relays.
+
+
+def takes(limit_bytes: int) -> str:
+    return f'250-relay.test\r\n250 SIZE {limit_bytes}'
+
+
+async def test_message_over_the_size_of_all_relays_is_rejected_and_the_reason_names_each_limit() -> None:
+    async with (
+        ScriptedRelay({'EHLO': takes(10)}) as primary,
+        ScriptedRelay({'EHLO': takes(20)}, 'backup') as backup,
+    ):
+        relays = primary.relay(), backup.relay()
+        delivery = await send(*relays)
+        assert (delivery.outcome, delivery.phase) == (Outcome.REJECTED, Phase.CONNECT)
+        assert delivery.reply is not None
+        assert (delivery.reply.code, delivery.reply.enhanced_code) == (552, '5.3.4')
+        for limit in ("primary: 5.3.4 message of 26 bytes is over the relay's 10", "is over the relay's 20"):
+            assert limit in (delivery.error or '')
+        assert [relay.unavailable_for_s() for relay in relays] == [0, 0]
+        assert 'MAIL' not in primary.verbs + backup.verbs
+
+
+@pytest.mark.parametrize(
+    ('script', 'outcome', 'code'),
+    [
+        ({'RCPT': '451 later'}, Outcome.DEFERRED, 451),
+        ({'RCPT': '421 busy'}, Outcome.RELEASED, 421),
+        ({'GREETING': DROP}, Outcome.DEFERRED, None),
+        ({'RCPT': '550 no'}, Outcome.REJECTED, 550),
+        ({'DOT': DROP}, Outcome.UNCERTAIN, None),
+    ],
+    ids=str,
+)
+async def test_message_over_the_size_of_the_primary_becomes_what_the_backup_makes_of_it(
+    script: dict[str, Step], outcome: Outcome, code: int | None
+) -> None:
+    async with ScriptedRelay({'EHLO': takes(10)}) as primary, ScriptedRelay(script, 'backup') as backup:
+        delivery = await send(primary.relay(), backup.relay())
+        assert delivery.outcome is outcome
+        assert (delivery.reply.code if delivery.reply else None) == code
+
+
+async def test_message_over_the_size_of_the_primary_waits_for_a_backup_that_cools_down() -> None:
+    async with ScriptedRelay({'EHLO': takes(10)}) as primary, ScriptedRelay(name='backup') as backup:
+        relays = primary.relay(), backup.relay()
+        relays[1].cool_down('a test')
+        delivery = await send(*relays)
+        assert delivery.outcome is Outcome.RELEASED
+        assert delivery.retry_in_s == 30  # the primary is well, but asking it again at once is of no use
+        assert "over the relay's 10" in (delivery.error or '')

@@ -4,11 +4,12 @@ import asyncio
 
 import pytest
 
-from mail.outcome import Outcome
+from mail.outcome import Outcome, Settled
 from mail.transaction import Progress
 from tests.unit.scripted_relay import (
     ANNA,
     BOB,
+    CARL,
     DROP,
     STALL,
     ScriptedRelay,
@@ -112,3 +113,23 @@ async def test_progress_tells_what_is_known_of_each_recipient_when_the_second_re
         assert progress.recipients is not None
         assert progress.recipients[ANNA][0] is Outcome.ACCEPTED
         assert progress.recipients[BOB][0] is Outcome.DEFERRED
+
+
+@pytest.mark.parametrize(
+    ('settled', 'outcome'), [({}, Outcome.REJECTED), ({CARL: (Outcome.ACCEPTED, '250 ok')}, Outcome.ACCEPTED)]
+)
+async def test_message_over_the_size_of_all_relays_is_rejected_for_each_recipient_left(
+    settled: Settled, outcome: Outcome
+) -> None:
+    offers = {'EHLO': '250-relay.test\r\n250 SIZE 10'}
+    async with ScriptedRelay(offers) as primary, ScriptedRelay(offers, 'backup') as backup:
+        mail = rendered(ANNA, BOB, *settled)
+        delivery = await send(primary.relay(), backup.relay(), mail=mail, settled=settled)
+        assert delivery.outcome is outcome
+        assert delivery.recipients is not None
+        assert {who: found for who, (found, _) in delivery.recipients.items()} == {
+            ANNA: Outcome.REJECTED,
+            BOB: Outcome.REJECTED,
+            **{who: found for who, (found, _) in settled.items()},
+        }
+        assert all(name in (delivery.error or '') for name in ('primary: ', 'backup: '))

@@ -35,8 +35,7 @@ from ops import (
     suppress,
     top,
 )
-from ops.answer import USAGE, Answer, Document, Trouble, TroubleError
-from ops.arguments import would_ask_nobody
+from ops.answer import Answer, Document, TroubleError
 from ops.connect import Connections
 from ops.output import as_json, make_console
 from settings import Settings, load_settings
@@ -81,9 +80,6 @@ COMMANDS: Mapping[str, Command] = {
 }
 
 
-NO_TERMINAL = Trouble('refused: there is no terminal to ask at', 'give --yes or --dry-run', exit_status=USAGE)
-
-
 def make_parser() -> argparse.ArgumentParser:
     """Return the parser of all commands."""
     parser = argparse.ArgumentParser(
@@ -112,12 +108,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Parse, run, print. Returns the exit status."""
     options = make_parser().parse_args(arguments)
     command = COMMANDS[options.command]
-    if would_ask_nobody(options):
-        given = Answer({}, [NO_TERMINAL])
-    else:
-        settings = load_settings()
-        configure_logs(settings.log_level, settings.log_format)
-        given = asyncio.run(answer(settings, command, options))
+    settings = load_settings()
+    configure_logs(settings.log_level, settings.log_format)
+    given = asyncio.run(answer(settings, command, options))
     sys.stdout.reconfigure(errors='replace')  # type: ignore[union-attr]
     if given.streamed:
         pass

@@ -6,8 +6,11 @@ import signal
 import sys
 from collections.abc import Collection, Iterator
 
+from ops.answer import USAGE, Trouble, TroubleError
+
 UNITS_S = {'s': 1, 'm': 60, 'h': 3600, 'd': 86400}
 MAX_ROWS = 100_000
+NO_TERMINAL = Trouble('refused: there is no terminal to ask at', 'give --yes or --dry-run', exit_status=USAGE)
 DURATION = re.compile(r'([0-9]{1,9})([smhd])')
 
 
@@ -62,16 +65,16 @@ def email_id(text: str) -> int:
     return int(text)
 
 
-def would_ask_nobody(options: argparse.Namespace) -> bool:
-    """Whether a command would have to ask before it changes something, and there is no terminal to ask at."""
-    asks = 'yes' in options and not options.yes and not options.dry_run
-    return asks and not (sys.stdin and sys.stdin.isatty())
-
-
 def confirmed(options: argparse.Namespace, question: str) -> bool:
-    """Ask on stderr, so that stdout stays the answer's; --yes answers by itself."""
+    """Ask on stderr, so that stdout stays the answer's; --yes answers by itself.
+
+    Raises:
+        TroubleError: there is no terminal to ask at.
+    """
     if options.yes:
         return True
+    if not (sys.stdin and sys.stdin.isatty()):
+        raise TroubleError(NO_TERMINAL)
     # asyncio's own handler would only cancel the task, which reading a line never notices.
     handler = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:

@@ -33,6 +33,13 @@ class Finished:
         return json.loads(self.out)
 
 
+class Typed(io.StringIO):
+    """A terminal at which this was typed."""
+
+    def isatty(self) -> bool:
+        return True
+
+
 async def ops(env: dict[str, str], *arguments: str) -> Finished:
     """`python -m ops ...` as a process, without a terminal."""
     pipe = asyncio.subprocess.PIPE

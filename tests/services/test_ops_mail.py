@@ -9,7 +9,7 @@ import sys
 from db.content import store_attachments
 from mail.envelope import Attachment
 from tests.conftest import DEADLINE_S, wait_until
-from tests.services.ops_desk import ROOT, as_document, closed_port, insert, ops, rendered, run, statuses
+from tests.services.ops_desk import ROOT, Typed, as_document, closed_port, insert, ops, rendered, run, statuses
 
 AN_HOUR_AGO = "sql:now() - interval '1 hour'"
 IN_AN_HOUR = "sql:now() + interval '1 hour'"
@@ -274,7 +274,7 @@ async def test_retry_asks_at_a_terminal_and_no_changes_nothing(env, pool):
 
 
 async def test_retry_and_resolve_ask_only_about_what_they_would_change(env, pool, monkeypatch, capsys):
-    monkeypatch.setattr('ops.arguments.sys.stdin.readline', lambda: 'n', raising=False)
+    monkeypatch.setattr('ops.arguments.sys.stdin', Typed('n\nn\n'))
     held = await insert(pool, status='uncertain', attempts=1)
     await run(env, 'retry', str(held), '404')
     assert capsys.readouterr().err.startswith('Send 1 e-mail again, and leave 404 alone? 1 e-mail that may have been')

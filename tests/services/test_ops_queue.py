@@ -5,7 +5,7 @@ from arq.constants import in_progress_key_prefix, job_key_prefix, retry_key_pref
 
 from fleet.purge import purge_queue
 from fleet.queues import read_queues
-from tests.services.ops_desk import rendered, run
+from tests.services.ops_desk import Typed, rendered, run
 
 
 @pytest.fixture
@@ -137,7 +137,7 @@ async def test_purge_queue_names_the_jobs_that_no_sweep_brings_back(env, redis, 
     dry = await run(env, 'purge', 'queue', '--dry-run')
     assert dry.document['other_functions'] == {'cleanup_old_sessions': 1}
     assert 'which nothing brings back: 1 cleanup_old_sessions.' in rendered('purge', dry)
-    monkeypatch.setattr('ops.arguments.sys.stdin.readline', lambda: 'n', raising=False)
+    monkeypatch.setattr('ops.arguments.sys.stdin', Typed('n\n'))
     await run(env, 'purge', 'queue')
     assert 'which nothing brings back: 1 cleanup_old_sessions.' in capsys.readouterr().err
 
@@ -216,7 +216,7 @@ async def test_purge_queue_goes_on_over_batches_and_past_running_jobs(redis):
 
 @pytest.mark.parametrize(('typed', 'left'), [('y\n', 0), ('YES\n', 0), ('\n', 1), ('nope\n', 1), ('', 1)])
 async def test_purge_asks_at_a_terminal_and_only_yes_is_yes(env, redis, monkeypatch, capsys, typed, left):
-    monkeypatch.setattr('ops.arguments.sys.stdin.readline', lambda: typed, raising=False)
+    monkeypatch.setattr('ops.arguments.sys.stdin', Typed(typed))
     await enqueue(redis, 1)
     given = await run(env, 'purge', 'queue')
     assert await redis.zcard('arq:queue') == left

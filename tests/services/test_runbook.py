@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import io
 import re
 import shlex
 import subprocess
@@ -22,7 +21,7 @@ from ops.inspect import INSTEAD as NOT_INSPECTED
 from ops.inspect import READERS
 from settings import load_settings
 from tests.conftest import DEADLINE_S, ROOT, wait_until
-from tests.services.ops_desk import closed_port, insert, rendered
+from tests.services.ops_desk import Typed, closed_port, insert, rendered
 from tests.unit.test_celery_messages import message
 
 OPS = ['python', '-m', 'ops']
@@ -128,7 +127,7 @@ class Desk:
         options = PARSER.parse_args(words)
         if 'timeout' in options:
             options.timeout = DEADLINE_S  # the machine may be busy; nobody waits for more than the replies
-        self.monkeypatch.setattr('sys.stdin', io.StringIO('y\n'))
+        self.monkeypatch.setattr('sys.stdin', Typed('y\n'))
         given = await answer(self.settings, COMMANDS[options.command], options)
         shown = rendered(options.command, given) if given.document and not given.streamed else ''
         printed = self.capsys.readouterr()

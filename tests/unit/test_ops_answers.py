@@ -1,8 +1,6 @@
 """The operators' commands, as far as they need no server."""
 
 import argparse
-import io
-import json
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
@@ -200,18 +198,6 @@ def test_usage_errors_end_with_2_and_print_no_answer(arguments, capsys):
     printed = capsys.readouterr()
     assert printed.out == ''
     assert printed.err.startswith('usage: python -m ops')
-
-
-@pytest.mark.parametrize('arguments', [['purge', 'queue'], ['purge', 'outbox', '--status', 'failed'], ['retry', '1']])
-def test_changes_are_refused_without_a_terminal_before_anything_is_asked(arguments, monkeypatch, capsys):
-    monkeypatch.setattr('ops.arguments.sys.stdin', io.StringIO('y\n'))
-    assert main(arguments) == 2
-    printed = capsys.readouterr()
-    assert printed.out == ''
-    assert printed.err == f'ops {arguments[0]}: refused: there is no terminal to ask at; give --yes or --dry-run\n'
-    assert main([*arguments, '--json']) == 2
-    (trouble,) = json.loads(capsys.readouterr().out)['troubles']
-    assert trouble['remedy'] == 'give --yes or --dry-run'
 
 
 @pytest.mark.parametrize('command', ['status', 'inspect', 'queue', 'failed', 'show', 'retry', 'purge'])

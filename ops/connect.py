@@ -59,18 +59,15 @@ class Connections:
 
     async def _open_postgres(self) -> asyncpg.Pool:
         settings = self.settings
+        pool = await create_postgres_pool(
+            settings.postgres_dsn,
+            size=2,
+            connect_timeout_s=settings.db_connect_timeout_s,
+            command_timeout_s=settings.db_command_timeout_s,
+            application_name='ops',
+        )
         try:
-            pool = await create_postgres_pool(
-                settings.postgres_dsn,
-                size=2,
-                connect_timeout_s=settings.db_connect_timeout_s,
-                command_timeout_s=settings.db_command_timeout_s,
-                application_name='ops',
-            )
-        except ValueError as error:
-            raise TroubleError(unreadable('PostgreSQL', 'DATABASE_URL')) from error
-        try:
-            await check_schema(pool)
+            await first_connection(settings, check_schema(pool))
         except BaseException:
             pool.terminate()
             raise
@@ -80,11 +77,7 @@ class Connections:
         """Return what question(redis) returns."""
         url = self.settings.arq_redis_url.get_secret_value()
         if self._redis is None:
-            try:
-                address = redis_settings(url)
-            except ValueError as error:
-                raise TroubleError(unreadable('Redis', 'ARQ_REDIS_URL')) from error
-            self._redis = open_redis(address, QUEUE, job_serializer=serialize, job_deserializer=deserialize)
+            self._redis = redis_of(url, 'ARQ_REDIS_URL', job_serializer=serialize, job_deserializer=deserialize)
         try:
             return await question(self._redis)
         except (RedisError, OSError) as error:
@@ -97,7 +90,7 @@ class Connections:
         if self._mongo is None:
             try:
                 self._mongo = open_mongo(url, settings.mongodb_database, settings.mongodb_timeout_s)
-            except (PyMongoError, ValueError) as error:
+            except (PyMongoError, ValueError, OSError) as error:  # OSError: a file it names cannot be read
                 raise TroubleError(unreadable('MongoDB', 'MONGODB_URL')) from error
         try:
             return await question(self._mongo)
@@ -112,6 +105,38 @@ class Connections:
             await self._redis.aclose(close_connection_pool=True)
         if self._mongo is not None:
             await close_mongo(self._mongo)
+
+
+async def first_connection(settings: Settings, connecting: Awaitable[T]) -> T:
+    """Await what connects to PostgreSQL first: only then are the address and the host's name read.
+
+    Raises:
+        TroubleError: the address makes no sense; it names the variable.
+    """
+    try:
+        return await connecting
+    except asyncpg.InterfaceError:  # some are ValueErrors too, and say what is wrong
+        raise
+    except ValueError as error:
+        if settings.database_url is not None:
+            raise TroubleError(unreadable('PostgreSQL', 'DATABASE_URL')) from error
+        what = 'is no name or address of a server'
+        raise TroubleError(Trouble(what, 'correct it', 'PostgreSQL', 'the host in DB_HOST')) from error
+
+
+def redis_of(url: str, variable: str, *, database: int | None = None, **codecs: Any) -> ArqRedis:
+    """Open a Redis, see fleet.connection.open_redis. database: another than the address says.
+
+    Raises:
+        TroubleError: the address makes no sense; it names the variable.
+    """
+    try:
+        address = redis_settings(url)
+        if database is not None:
+            address.database = database
+        return open_redis(address, QUEUE, **codecs)
+    except ValueError as error:
+        raise TroubleError(unreadable('Redis', variable)) from error
 
 
 async def attempt(asking: Coroutine[Any, Any, T], troubles: list[Trouble]) -> T | None:

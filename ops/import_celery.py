@@ -16,10 +16,9 @@ from db.schema import APPLIED_SQL, known_migrations
 from db.wakeups import notify
 from fleet import celery_broker as broker
 from fleet.celery_messages import Meaning, Message, read_message
-from fleet.connection import open_redis, redis_settings
 from ops.answer import USAGE, Answer, Document, Trouble, TroubleError
 from ops.arguments import add_change, add_json, confirmed
-from ops.connect import QUEUE, Connections, attempt, place_of, postgres_trouble, redis_trouble
+from ops.connect import Connections, attempt, first_connection, place_of, postgres_trouble, redis_of, redis_trouble
 from ops.import_tally import Tally, render_import
 from ops.mail_filter import text_value
 from ops.output import counted
@@ -73,10 +72,7 @@ async def run(connections: Connections, options: argparse.Namespace) -> Answer:
 async def broker_of(connections: Connections, number: int | None) -> AsyncIterator[ArqRedis]:
     """Open Celery's Redis: the queue's server, perhaps another database of it."""
     url = connections.settings.arq_redis_url.get_secret_value()
-    address = redis_settings(url)
-    if number is not None:
-        address.database = number
-    redis = open_redis(address, QUEUE)
+    redis = redis_of(url, 'ARQ_REDIS_URL', database=number)
     try:
         yield redis
     except (RedisError, OSError) as error:
@@ -213,7 +209,8 @@ async def raw_connection(connections: Connections) -> AsyncIterator[asyncpg.Conn
     settings = connections.settings
     conn: Any = None
     try:
-        conn = await asyncpg.connect(settings.postgres_dsn, timeout=settings.db_connect_timeout_s)
+        connecting = asyncpg.connect(settings.postgres_dsn, timeout=settings.db_connect_timeout_s)
+        conn = await first_connection(settings, connecting)
         yield conn
     except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
         raise TroubleError(postgres_trouble(error, place_of(settings.postgres_dsn, 5432))) from error

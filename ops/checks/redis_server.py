@@ -7,9 +7,9 @@ from typing import Any
 from arq.connections import ArqRedis
 from redis.exceptions import RedisError, ResponseError
 
-from fleet.connection import open_redis, redis_settings
+from fleet.connection import redis_settings
 from ops.checks.finding import Finding, error, note, warning
-from ops.connect import QUEUE, Connections
+from ops.connect import Connections, redis_of
 from ops.output import counted, megabytes
 
 OLDEST_VERSION = (6, 2)  # ZMSCORE, LMOVE
@@ -33,8 +33,8 @@ class Facts:
 async def check(connections: Connections) -> list[Finding]:
     """Look at the queue's Redis, and at the cache's."""
     facts = await connections.ask_redis(read_server)
-    cache_address = redis_settings(connections.settings.redis_url.get_secret_value())
-    cache = open_redis(cache_address, QUEUE)
+    cache_url = connections.settings.redis_url.get_secret_value()
+    cache = redis_of(cache_url, 'REDIS_URL')
     cache_info: Mapping[str, Any] | None = None
     cache_error = None
     try:
@@ -47,7 +47,7 @@ async def check(connections: Connections) -> list[Finding]:
         await cache.aclose(close_connection_pool=True)
     queue_address = redis_settings(connections.settings.arq_redis_url.get_secret_value())
     complete = Facts(
-        facts.info, facts.config, queue_address.database, cache_info, cache_address.database, cache_error,
+        facts.info, facts.config, queue_address.database, cache_info, redis_settings(cache_url).database, cache_error,
         facts.celery_messages,
     )  # fmt: skip
     return list(judge(complete))

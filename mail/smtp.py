@@ -14,6 +14,10 @@ from mail.transaction import Answers, RelayError, RelayRefusedError, Transaction
 COOL_DOWN_BASE_S = 2.0
 COOL_DOWN_MAX_S = 120.0
 PROBE_WAIT_S = 1.0  # how long to leave a relay alone that somebody is trying right now
+# A relay that refuses a connection while it serves others of ours has a limit; other workers share it, so it is tried
+# again now and then whether there is room for one more.
+ONE_MORE_EVERY_S = 10.0
+SERVES_S = 1.0  # it serves when somebody got through so lately
 MAX_MESSAGES_PER_CONNECTION = 1000  # some relays count, and close the connection at an inconvenient moment
 
 
@@ -31,6 +35,9 @@ class Relay:
         self._connecting = 0
         self._waiting: deque[Transaction] = deque()  # for a free connection
         self._opening: set[asyncio.Task[None]] = set()  # connections for those who wait
+        self._most = options.max_connections  # the relay's own limit where that is lower
+        self._one_more_at = 0.0
+        self._served_at = 0.0
         self._failures = 0
         self._cool_until = 0.0
         self._probes = 0  # e-mails that are trying whether the relay is well again
@@ -64,6 +71,7 @@ class Relay:
 
     def recovered(self) -> None:
         """Note that the relay answered as it should."""
+        self._served_at = time.monotonic()
         self._failures = 0
         self.last_error = None
 
@@ -84,7 +92,7 @@ class Relay:
         try:
             session = None if fresh else self._take_idle()
             if session is None and (transaction.progress.urgent or self._has_room()):
-                session = await self._connect()
+                session = await self._connect() or self._take_idle()
             if session is None:
                 self._waiting.append(transaction)
             else:
@@ -107,7 +115,9 @@ class Relay:
         Raises:
             RelayError: it is not to be had.
         """
-        self._on_free(await self._connect())
+        session = await self._connect()
+        if session is not None:
+            self._on_free(session)
         self.recovered()
 
     def _take_idle(self) -> Session | None:
@@ -118,7 +128,28 @@ class Relay:
         return None
 
     def _has_room(self) -> bool:
-        return len(self._sessions) + self._connecting + len(self._opening) < self.options.max_connections
+        count = len(self._sessions) + self._connecting + len(self._opening)
+        if count < self._most:
+            return True
+        now = time.monotonic()
+        if count >= self.options.max_connections or now < self._one_more_at:
+            return False
+        self._most, self._one_more_at = count + 1, now + ONE_MORE_EVERY_S
+        return True
+
+    def _is_full(self, error: RelayError) -> bool:
+        """Return whether the relay refused a connection only because we have others; keep to so many then.
+
+        It may say so, or not even greet. In that case the others have to be known to work, or to be on the way: the
+        last of those will tell.
+        """
+        now = time.monotonic()
+        opening = self._connecting + len(self._opening) - 1
+        serves = error.reply is not None or self._idle or now < self._served_at + SERVES_S
+        if not (opening or (self._sessions and serves)):
+            return False
+        self._most, self._one_more_at = opening + len(self._sessions), now + ONE_MORE_EVERY_S
+        return True
 
     def _has_too_many(self) -> bool:
         return len(self._sessions) > self.options.max_connections  # after urgent ones
@@ -173,17 +204,23 @@ class Relay:
 
     async def _open_one(self) -> None:
         with contextlib.suppress(RelayError):  # those who wait have been told
-            self._on_free(await self._open())
+            session = await self._open()
+            if session is not None:
+                self._on_free(session)
 
-    async def _connect(self) -> Session:
+    async def _connect(self) -> Session | None:
         self._connecting += 1
         try:
             return await self._open()
         finally:
             self._connecting -= 1
 
-    async def _open(self) -> Session:
-        """Open a connection. When that fails the relay cools down, and nobody waits for it any longer."""
+    async def _open(self) -> Session | None:
+        """Open a connection. When that fails the relay cools down, and nobody waits for it any longer.
+
+        Returns:
+            None when the relay takes no more of them now.
+        """
         try:
             session = await dial(self.options, self._on_free, self._next_waiting)
             if not session.is_open:
@@ -191,6 +228,8 @@ class Relay:
         except RelayError as error:
             if _is_cancelled():
                 raise asyncio.CancelledError from None
+            if self._is_full(error):
+                return None
             self.cool_down(str(error))
             raise
         self._sessions.add(session)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from db.switches import Kind
-from fleet.wording import counted, fault, length
+from fleet.wording import because, counted, fault, length
 
 Document = dict[str, Any]
 
@@ -85,7 +85,7 @@ def stored_troubles(stored: Document, *, is_worked: bool) -> list[Trouble]:
         stuck = counted(outbox['stuck'], 'e-mail is', 'e-mails are')
         found.append(Trouble(f'{stuck} held by workers that are gone', 'see the `beat` lines in the log'))
     found += [
-        Trouble(f'{duty["duty"]} failed: {fault(duty["detail"])}', "see `duty failed` in the worker's log")
+        Trouble(f'{duty["duty"]} failed{because(fault(duty["detail"]))}', "see `duty failed` in the worker's log")
         for duty in stored['duties']
         if duty['outcome'] == 'error'
     ]
@@ -95,7 +95,10 @@ def stored_troubles(stored: Document, *, is_worked: bool) -> list[Trouble]:
         age = length(min(service['checked_s'] for service in services))
         found.append(Trouble(f'services were last checked {age} ago', 'see why no worker runs check_service_health'))
     found += [
-        Trouble(f'{service["service"]} is {service["status"]}: {service["error"]}', 'start it, or correct its settings')
+        Trouble(
+            f'{service["service"]} is {service["status"]}{because(service["error"])}',
+            'start it, or correct its settings',
+        )
         for service in fresh
         if service['status'] != 'up'
     ]

@@ -51,6 +51,11 @@ def fault(detail: Any) -> str:
     return (hide_addresses(str(told or '')) or '')[:200]
 
 
+def because(error: str | None) -> str:
+    """Return an error as the end of a sentence, or nothing when nobody wrote one down."""
+    return f': {error}' if error else ''
+
+
 def hide_addresses(text: str | None) -> str | None:
     """Return a relay's reply or an error without the local parts it quotes."""
     return ADDRESS.sub('***@', text) if text else text

@@ -15,7 +15,7 @@ from ops.answer import NOBODY_REPLIED, Answer, Document, Trouble
 from ops.arguments import add_change, add_json, duration_s
 from ops.connect import QUEUE, Connections, attempt
 from ops.live import read_living
-from ops.output import fault, length, print_table
+from ops.output import because, fault, length, print_table
 from ops.switching import add_pause, check_name, known_names, render_switch, switch
 
 HELP = 'ls: duties, their last and next runs; run one now; pause, resume: over restarts'
@@ -104,7 +104,7 @@ def duty_troubles(duties: list[Document]) -> list[Trouble]:
     """Name the duties whose last run failed."""
     return [
         Trouble(
-            f'{duty["duty"]} failed: {fault(duty["last"]["detail"])}',
+            f'{duty["duty"]} failed{because(fault(duty["last"]["detail"]))}',
             "see `duty failed` in the worker's log",
         )
         for duty in duties

@@ -7,7 +7,7 @@ from typing import Any
 
 from db.switches import Kind, Switch
 from fleet.registry import WorkerRecord
-from ops.output import cell, counted, hide_addresses, length
+from ops.output import because, cell, counted, hide_addresses, length
 
 Email = Mapping[str, Any]  # a row of db.reports.read_email
 
@@ -91,7 +91,7 @@ def _no_relay(facts: Facts) -> Iterator[Obstacle]:
     if not told:
         for name, error in facts.services_down.items():
             if name.startswith('smtp_'):
-                yield Obstacle(f'The relay {name.removeprefix("smtp_")} did not answer the last check: {error}.')
+                yield Obstacle(f'The relay {name.removeprefix("smtp_")} did not answer the last check{because(error)}.')
         return
     by_name: dict[str, list[Mapping[str, Any]]] = {}
     for relay in told:

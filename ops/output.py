@@ -8,10 +8,11 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from fleet.wording import as_json, cell, counted, fault, hide_addresses, length, megabytes
+from fleet.wording import as_json, because, cell, counted, fault, hide_addresses, length, megabytes
 
 __all__ = [
     'as_json',
+    'because',
     'cell',
     'counted',
     'fault',

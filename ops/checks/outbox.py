@@ -12,7 +12,7 @@ from db import checkup, reports
 from ops.answer import TroubleError
 from ops.checks.finding import Finding, away, error, warning
 from ops.connect import Connections
-from ops.output import counted, fault, length
+from ops.output import because, counted, fault, length
 
 T = TypeVar('T')
 
@@ -92,7 +92,7 @@ def judge_duties(duties: list[dict[str, Any]]) -> Iterator[Finding]:
     for duty in duties:
         name = duty['duty']
         if duty['outcome'] == 'error':
-            yield error(f'{name} failed: {fault(duty["detail"])}', "see the worker's log")
+            yield error(f'{name} failed{because(fault(duty["detail"]))}', "see the worker's log")
         elif duty['outcome'] != 'skipped' and duty['started_s'] > LATE_DUTIES * EVERY_S.get(name, 86400):
             yield error(f'{name} last ran {length(duty["started_s"])} ago', 'see why no worker runs it')
 

@@ -57,6 +57,7 @@ def told(facts, **email):
             Facts(workers=[], services_down={'smtp_primary': 'refused', 'mongodb': 'x'}),
             'The relay primary did not answer the last check: refused.',
         ),
+        (Facts(workers=[], services_down={'smtp_backup': None}), 'The relay backup did not answer the last check.'),
         (Facts(template_missing=True), 'Its template 3 does not exist. The next attempt ends for good (render).'),
         (
             Facts(content_missing=True),

@@ -79,7 +79,9 @@ class Settings(BaseSettings):
     smtp_backup_user: str | None = Field(default=None, description='As SMTP_USER.')
     smtp_backup_password: SecretStr | None = Field(default=None, description='As SMTP_PASSWORD.')
     smtp_backup_use_tls: bool = Field(default=True, description='As SMTP_USE_TLS.')
-    smtp_max_connections: int = Field(default=10, ge=1, le=500, description='Kept open per relay and worker.')
+    smtp_max_connections: int = Field(
+        default=20, ge=1, le=500, description='Open at once per relay and worker; fewer where the relay takes fewer.'
+    )
     smtp_idle_timeout_s: float = Field(default=30, gt=0, description='An unused connection is closed after this.')
     smtp_connect_timeout_s: float = Field(default=10, gt=0, le=300, description='TCP, greeting, EHLO, TLS, AUTH each.')
     smtp_command_timeout_s: float = Field(default=60, gt=0, le=600, description='MAIL, RCPT, DATA, RSET each.')

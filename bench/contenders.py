@@ -28,6 +28,7 @@ from settings import Settings
 from settings_sources import variable_names
 
 ROOT = Path(__file__).parent.parent
+DEFAULT_CONNECTIONS: int = Settings.model_fields['smtp_max_connections'].default
 TOGETHER = 20  # the producer is not measured
 HELD_QUEUE = 'bench:held'
 ENQUEUE_DEADLINE_S = 300.0
@@ -170,7 +171,7 @@ class BulkWide(Bulk):
     """With as many connections as a distant relay asks for: each carries one e-mail a round trip."""
 
     key = 'bulk_wide'
-    title = 'this worker, bulk, 32 connections instead of 10'
+    title = f'this worker, bulk, 32 connections instead of {DEFAULT_CONNECTIONS}'
     settings: ClassVar[Mapping[str, str]] = {'SMTP_MAX_CONNECTIONS': '32'}
 
 

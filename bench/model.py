@@ -5,10 +5,11 @@ import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from bench.contenders import DEFAULT_CONNECTIONS
 from bench.measures.delivery import EMAILS, runs_by_contender
 from bench.measures.measure import table
 from bench.measures.old_rows import OldRows, partition_table
-from bench.measures.workers import DEFAULT_CONNECTIONS, SCALING, runs_by_cell
+from bench.measures.workers import SCALING, runs_by_cell
 from bench.results import Result
 
 CALIBRATED_ON = (1, 100)  # workers, relay latency in ms

@@ -33,7 +33,7 @@ class RelayOptions:
     username: str | None = None
     password: str | None = field(default=None, repr=False)
     local_hostname: str | None = None
-    max_connections: int = 10
+    max_connections: int = 20
     idle_timeout_s: float = 30.0
     connect_timeout_s: float = 10.0
     command_timeout_s: float = 60.0

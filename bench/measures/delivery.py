@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.contenders import BASELINE, CONTENDERS
+from bench.contenders import BASELINE, CONTENDERS, DEFAULT_CONNECTIONS
 from bench.measures.measure import Bar, Data, Measure, Plan, spread, table
 from bench.outbox import RunFailed
 from bench.relay import smtp_source_rate
@@ -14,7 +14,6 @@ from bench.rounds import Bench, Order, Run
 
 SOURCE = 'source'
 SOURCE_MESSAGES = 20_000
-SOURCE_SESSIONS = 10  # as many connections as our worker keeps by default
 MESSAGE_BYTES = 2_300  # what one of our e-mails is on the wire, headers included
 BY_ROLE = ('worker', 'postgres', 'redis', 'relay')
 
@@ -88,7 +87,7 @@ class Delivery(Measure):
         with bench.relay(**self._relay) as relay:
             for number, key in plan.turns([*keys, *([SOURCE] if self._source_bar else [])]):
                 if key == SOURCE:
-                    rate = smtp_source_rate(relay, messages, sessions=SOURCE_SESSIONS, message_bytes=MESSAGE_BYTES)
+                    rate = smtp_source_rate(relay, messages, sessions=DEFAULT_CONNECTIONS, message_bytes=MESSAGE_BYTES)
                     source += [rate] if rate else []
                     continue
                 emails = plan.count(self._emails[key], 40)
@@ -132,7 +131,7 @@ class Delivery(Measure):
             rates = spread([run.emails_per_s for run in runs], '.0f')
             rows.append((CONTENDERS[key].title, f'{runs[0].emails:,}', rates, *costs, memory))
         if data['source']:
-            title = f'smtp-source, {SOURCE_SESSIONS} connections kept'
+            title = f'smtp-source, {DEFAULT_CONNECTIONS} connections kept'
             rows.append((title, f'{data["source_messages"]:,}', spread(data['source'], '.0f'), '', '', '', '', ''))
         costs = [f'{role} CPU s per 1,000' for role in BY_ROLE]
         return table(('what', 'e-mails', 'e-mails/s', *costs, 'worker PSS MB'), rows)

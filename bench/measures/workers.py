@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.contenders import CONTENDERS
+from bench.contenders import CONTENDERS, DEFAULT_CONNECTIONS
 from bench.measures.measure import Bar, Data, Measure, Plan, spread, table
 from bench.relay import RelayKind, running_relay, smtp_source_rate
 from bench.rounds import Bench, Order, Run
@@ -17,7 +17,6 @@ EMAILS = (300, 20_000)  # at least and at most
 LIMIT_MESSAGES = 20_000
 LIMIT_SESSIONS = 500
 MESSAGE_BYTES = 2_300
-DEFAULT_CONNECTIONS = 10
 
 
 @dataclass(frozen=True)

@@ -203,7 +203,6 @@ Next, each of it again after an update (docs/deployment.md):
   email-worker-run --env $ETC/owner.env -m db.migrate
   systemctl enable --now email-worker email-web            the first time
   $HOME_DIR/current/deploy/rolling-restart.sh   after an update
-  systemctl try-restart email-web                          the same
 EOF
 }
 

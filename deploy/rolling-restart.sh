@@ -1,11 +1,18 @@
 #!/usr/bin/env bash
 # Restart the workers of this machine one after the other; the next only when the last is ready (Type=notify). Each lets
-# its running mail finish first, the others take over what is due: no mail is lost, none is sent twice.
+# its running mail finish first, the others take over what is due: no mail is lost, none is sent twice. Last the web page,
+# if it runs here: it has the workers' program and settings.
 set -euo pipefail
 
-mapfile -t units < <(systemctl list-units --plain --no-legend --state=active,activating \
-    'email-worker.service' 'email-worker@*.service' | awk '{ print $1 }')
-[ ${#units[@]} -gt 0 ] || { echo 'rolling-restart.sh: no worker runs; start one: systemctl enable --now email-worker' >&2; exit 1; }
+running() {
+    systemctl list-units --plain --no-legend --state=active,activating "$@" | awk '{ print $1 }'
+}
+
+mapfile -t units < <(running 'email-worker.service' 'email-worker@*.service'; running 'email-web.service')
+[ ${#units[@]} -gt 0 ] || {
+    echo 'rolling-restart.sh: neither a worker nor the web page runs; start one: systemctl enable --now email-worker' >&2
+    exit 1
+}
 
 for unit in "${units[@]}"; do
     echo "restarting $unit"

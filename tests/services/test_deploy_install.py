@@ -14,6 +14,7 @@ import threading
 import time
 from collections import Counter
 from contextlib import suppress
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
@@ -232,7 +233,9 @@ sys.exit(int(status))
             with asked:
                 verb, *arguments = b''.join(iter(lambda: asked.recv(4096), b'')).decode().split('\n')  # noqa: B023
                 if verb == 'list-units':
-                    lines = [f'{unit} loaded active running Transactional e-mail worker' for unit in self.units]
+                    # systemctl sorts by name, whatever the order of the patterns
+                    names = sorted(unit for unit in self.units if any(fnmatch(unit, what) for what in arguments))
+                    lines = [f'{unit} loaded active running Transactional e-mail' for unit in names]
                     answer = '\n'.join(['0', *lines, ''])
                 else:
                     answer = f'{0 if self.restart(arguments[0]) else 1}\n'
@@ -357,6 +360,20 @@ def test_rolling_restart_stops_at_the_first_worker_that_does_not_get_ready(syste
     ran = rolling_restart(systemd)
     assert (ran.returncode, systemd.restarted) == (1, ['email-worker@1.service'])
     assert 'email-worker@1.service did not become ready' in ran.stderr
+
+
+def test_rolling_restart_restarts_the_web_page_last(systemd, monkeypatch):
+    monkeypatch.setattr(systemd, 'restart', lambda unit: systemd.restarted.append(unit) or True)
+    workers = ['email-worker.service', 'email-worker@1.service']
+    with subprocess.Popen(['cat'], stdin=subprocess.PIPE) as process:
+        systemd.units |= dict.fromkeys(['email-web.service', 'postgresql.service', *workers], process)
+        ran = rolling_restart(systemd)
+        assert (ran.returncode, systemd.restarted) == (0, [*workers, 'email-web.service']), ran.stderr
+        systemd.restarted.clear()
+        systemd.units = {'email-web.service': process}  # a machine that only watches
+        ran = rolling_restart(systemd)
+        assert (ran.returncode, systemd.restarted) == (0, ['email-web.service']), ran.stderr
+        systemd.units = {}
 
 
 def test_email_worker_run_passes_settings_credentials_and_arguments(tmp_path):

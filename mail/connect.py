@@ -1,14 +1,16 @@
 """Opening a connection to a relay: by aiosmtplib, up to the point where e-mails can be sent."""
 
+import asyncio
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import cast
 
 import aiosmtplib
 
 from mail.outcome import Reply
-from mail.session import Session, Timeouts, take_over
+from mail.session import Session, Timeouts
 from mail.tls import keep_session
 from mail.transaction import RelayError, RelayRefusedError, Transaction
 
@@ -71,7 +73,8 @@ async def dial(
             raise RelayError(f'{options.name} closed the connection')
         keep_session(options.tls_context, client.transport)
         timeouts = Timeouts(options.command_timeout_s, options.body_timeout_s, options.reply_timeout_s)
-        session = take_over(client.transport, client.esmtp_extensions, timeouts, on_free, next_waiting)
+        transport, extensions = cast('asyncio.Transport', client.transport), client.esmtp_extensions
+        session = Session(transport, extensions, size_limit_bytes(extensions), timeouts, on_free, next_waiting)
         taken_over = True
     except aiosmtplib.SMTPResponseException as error:
         reply = Reply(error.code, error.message)
@@ -84,6 +87,12 @@ async def dial(
         if not taken_over:
             client.close()
     return session
+
+
+def size_limit_bytes(extensions: Mapping[str, str]) -> int:
+    """Return the relay's SIZE (RFC 1870), 0 for none, from EHLO's keywords and their parameters."""
+    size = extensions.get('size', '')
+    return int(size) if size.isdigit() else 0
 
 
 async def log_in(client: aiosmtplib.SMTP, options: RelayOptions) -> None:

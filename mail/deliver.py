@@ -1,5 +1,7 @@
 """One e-mail to one relay, and to the next if the first cannot take it."""
 
+import time
+
 from mail.envelope import Envelope
 from mail.outcome import Delivery, Outcome, Phase, Reply, Settled
 from mail.render import Rendered
@@ -7,6 +9,8 @@ from mail.replies import RelayGoneError
 from mail.smtp import Relay, Relays
 from mail.transaction import Answers, Progress, RelayError, RelayRefusedError, TooLargeError, Transaction
 
+# Of connections that end before an e-mail's turn comes: where there is no new one, it waits for another kept one.
+TRIES = 5
 # When to look again for the relay that takes a large message, while others are well.
 LARGER_RELAY_RETRY_S = 30.0
 
@@ -143,17 +147,18 @@ class _Attempt:
 
 
 async def _transact(relay: Relay, envelope: Envelope, message: bytes, progress: Progress) -> Answers:
-    """Run one transaction; on a kept connection that the relay has given up meanwhile, once more on a new one.
+    """Run one transaction; where the relay has given the connection up meanwhile, again on another.
 
     Raises:
         RelayError: see Relay.transact; also when a new connection ended before MAIL was replied to.
     """
-    again = False
-    while True:
+    until = time.monotonic() + relay.options.command_timeout_s
+    for tries_left in reversed(range(TRIES)):
+        first = tries_left == TRIES - 1
         progress.phase = Phase.CONNECT
         transaction = Transaction(relay.name, envelope, message, progress)
         try:
-            return await relay.transact(transaction, fresh=again)
+            return await relay.transact(transaction, fresh=not first)
         except (RelayGoneError, RelayRefusedError) as error:
             if progress.phase is not Phase.MAIL:
                 raise
@@ -161,7 +166,7 @@ async def _transact(relay: Relay, envelope: Envelope, message: bytes, progress: 
                 # As good as no connection: the other e-mails shall not find that out one by one. It counts for this
                 # one, because its sender may be what the relay dies of.
                 raise RelayError(f'{relay.name}: {error}') from error
-            if transaction.fresh or again:
+            # Closed, or 421, because it was idle or has carried enough: that says nothing about the relay.
+            if transaction.fresh or not (first or (tries_left and time.monotonic() < until)):
                 raise
-        # Closed, or 421, because it was idle or has carried enough: that says nothing about the relay.
-        again = True
+    raise AssertionError('the last try returns or raises')

@@ -8,7 +8,6 @@ here but for large bodies: replies drive everything.
 
 import asyncio
 from collections.abc import Callable, Collection
-from typing import cast
 
 from mail.outcome import Phase, Reply
 from mail.replies import RelayGoneError, ReplyReader
@@ -26,6 +25,7 @@ class Session(asyncio.Protocol):
     Attributes:
         size_limit_bytes: The relay's SIZE (RFC 1870), 0 for none.
         messages: Transactions begun.
+        worn_out_after: How many it carried, when the relay ended it in between without having let it rest.
         idle_since: Kept by the relay's pool; 0 until it was idle.
     """
 
@@ -47,6 +47,8 @@ class Session(asyncio.Protocol):
         """
         self.size_limit_bytes = size_limit_bytes
         self.messages = 0
+        self.worn_out_after: int | None = None
+        self._without_rest = False  # the current transaction began right behind another
         self._pipelining = 'pipelining' in extensions
         self._transport = transport
         self._timeouts = timeouts
@@ -85,6 +87,8 @@ class Session(asyncio.Protocol):
     def begin(self, transaction: Transaction) -> None:
         """Start a transaction on a free connection. It ends in transaction.done, whatever happens."""
         if self._may_begin(transaction):
+            self._without_rest = self.messages > 1 and not self.idle_since
+            self.idle_since = 0.0
             self._current = transaction
             self._arm(self._timeouts.command_s, 'reply')
             if not self._resetting:
@@ -176,6 +180,8 @@ class Session(asyncio.Protocol):
                 self._write(RSET)
                 self._free()
             case Step.CLOSE:
+                if transaction.answered == 1:
+                    self._note_worn_out()
                 self._current = None
                 self._fail(RelayGoneError(f'closed after {reply}'))
 
@@ -188,6 +194,7 @@ class Session(asyncio.Protocol):
 
     def _go_on_with_next(self) -> None:
         self._current, self._next = self._next, None
+        self._without_rest = True
         if self._close_before_next:
             self._fail(RelayGoneError('the next e-mail was withdrawn'))
         elif self._current is None:
@@ -294,11 +301,17 @@ class Session(asyncio.Protocol):
         """Note that everything was flushed."""
         self._flushed.set()
 
+    def _note_worn_out(self) -> None:
+        if self._without_rest:
+            self.worn_out_after = self.messages - 1
+
     def _fail(self, error: RelayGoneError) -> None:
         """End the connection. After a time-out as well: a late reply would be taken for that of the next command."""
         if self._lost is not None:
             return
         self._lost = error
+        if self._current is not None and self._current.answered == 0:
+            self._note_worn_out()
         self._disarm()
         self._transport.abort()
         self._flushed.set()
@@ -316,20 +329,3 @@ class Timeouts:
         self.command_s = command_s
         self.body_s = body_s
         self.reply_s = reply_s
-
-
-def take_over(
-    transport: asyncio.BaseTransport,
-    extensions: dict[str, str],
-    timeouts: Timeouts,
-    on_free: Callable[[Session], None],
-    next_waiting: Callable[[Session], Transaction | None],
-) -> Session:
-    """Return the session of a connection on which EHLO, TLS and AUTH are done.
-
-    Args:
-        extensions: EHLO's keywords and their parameters.
-    """
-    size = extensions.get('size', '')
-    limit_bytes = int(size) if size.isdigit() else 0
-    return Session(cast('asyncio.Transport', transport), extensions, limit_bytes, timeouts, on_free, next_waiting)

@@ -19,6 +19,7 @@ PROBE_WAIT_S = 1.0  # how long to leave a relay alone that somebody is trying ri
 ONE_MORE_EVERY_S = 10.0
 SERVES_S = 1.0  # it serves when somebody got through so lately
 MAX_MESSAGES_PER_CONNECTION = 1000  # some relays count, and close the connection at an inconvenient moment
+FEWER_MESSAGES_FOR_S = 600.0  # what two connections taught may have been a restart
 
 
 class Relay:
@@ -38,6 +39,9 @@ class Relay:
         self._most = options.max_connections  # the relay's own limit where that is lower
         self._one_more_at = 0.0
         self._served_at = 0.0
+        self._most_messages = MAX_MESSAGES_PER_CONNECTION
+        self._most_messages_until = 0.0
+        self._worn_out_after: int | None = None  # the last connection that the relay ended between two messages
         self._failures = 0
         self._cool_until = 0.0
         self._probes = 0  # e-mails that are trying whether the relay is well again
@@ -166,7 +170,7 @@ class Relay:
 
     def _next_waiting(self, session: Session) -> Transaction | None:
         """Return who is to be carried next, if this session may carry more."""
-        if session.messages < MAX_MESSAGES_PER_CONNECTION and not self._cool_until > time.monotonic():
+        if session.messages < self._most_messages and not self._cool_until > time.monotonic():
             while self._waiting:
                 transaction = self._waiting.popleft()
                 if not transaction.done.done():
@@ -177,7 +181,7 @@ class Relay:
         """Give a free connection its next transaction, or keep it; replace one that is gone if anybody waits."""
         while session.is_free and (transaction := self._next_waiting(session)) is not None:
             session.begin(transaction)
-        if session.is_free and session.messages < MAX_MESSAGES_PER_CONNECTION and not self._has_too_many():
+        if session.is_free and session.messages < self._most_messages and not self._has_too_many():
             session.idle_since = time.monotonic()
             self._idle.append(session)
             return
@@ -188,6 +192,11 @@ class Relay:
 
     def _forget(self, session: Session) -> None:
         self._sessions.discard(session)
+        if session.worn_out_after is not None:
+            if session.worn_out_after == self._worn_out_after:
+                self._most_messages = session.worn_out_after
+                self._most_messages_until = time.monotonic() + FEWER_MESSAGES_FOR_S
+            self._worn_out_after = session.worn_out_after
         if session in self._idle:
             self._idle.remove(session)
         self._open_for_waiting()
@@ -250,6 +259,8 @@ class Relay:
     def tend(self) -> None:
         """Do what has to be done now and then: close idle connections, and free who waits behind a stalled e-mail."""
         self.close_idle()
+        if time.monotonic() > self._most_messages_until:
+            self._most_messages = MAX_MESSAGES_PER_CONNECTION
         for session in list(self._sessions):
             if (transaction := session.give_back_stalled()) is not None:
                 self._waiting.appendleft(transaction)

@@ -186,8 +186,8 @@ class ScriptedRelay:
             raise _EndedError
 
     async def _body(self, session: Session, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        body = bytearray()
-        while not (body.endswith(b'\r\n.\r\n') or body == b'.\r\n'):
+        body = bytearray(b'\r\n')
+        while (end := body.find(b'\r\n.\r\n')) < 0:
             part = await reader.read(65536)
             if not part:
                 raise _EndedError
@@ -196,7 +196,8 @@ class ScriptedRelay:
             await self._note()
             if 'BODY' in self.script:
                 await self._do('BODY', session, reader, writer)
-        session.bodies.append(bytes(body.removesuffix(b'.\r\n')))
+        session.bodies.append(bytes(body[2 : end + 2]))
+        reader._buffer[:0] = body[end + 5 :]  # the next envelope came with it
         await self._note()
         await self._do('DOT', session, reader, writer)
 

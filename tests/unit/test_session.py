@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 
+from mail.connect import size_limit_bytes
 from mail.envelope import Envelope
 from mail.outcome import Outcome, Phase
 from mail.replies import RelayGoneError
-from mail.session import BODY_CHUNK_BYTES, Session, Timeouts, take_over
+from mail.session import BODY_CHUNK_BYTES, Session, Timeouts
 from mail.transaction import Progress, RelayRefusedError, Transaction
 
 ENVELOPE_REPLIES = b'250 ok\r\n250 ok\r\n354 go\r\n'
@@ -73,9 +74,10 @@ Open = Callable[..., Session]
 
 @pytest.fixture
 def open_session(transport: Transport, pool: Pool) -> Open:
-    def open_one(*, pipelining: bool = True, size: str = '', command_s: float = 5.0, reply_s: float = 5.0) -> Session:
-        offered = {'size': size} | ({'pipelining': ''} if pipelining else {})
-        return take_over(transport, offered, Timeouts(command_s, 5.0, reply_s), pool.on_free, pool.next_waiting)
+    def open_one(*, pipelining: bool = True, command_s: float = 5.0, reply_s: float = 5.0) -> Session:
+        offered = {'pipelining'} if pipelining else set()
+        timeouts = Timeouts(command_s, 5.0, reply_s)
+        return Session(transport, offered, 0, timeouts, pool.on_free, pool.next_waiting)
 
     return open_one
 
@@ -89,8 +91,8 @@ def envelope_of(recipient: str) -> bytes:
 
 
 @pytest.mark.parametrize(('size', 'limit_bytes'), [('', 0), ('0', 0), ('10', 10), ('-1', 0), ('ten', 0)])
-async def test_size_is_read_when_it_is_a_number(open_session: Open, size: str, limit_bytes: int) -> None:
-    assert open_session(size=size).size_limit_bytes == limit_bytes
+def test_size_is_read_when_it_is_a_number(size: str, limit_bytes: int) -> None:
+    assert size_limit_bytes({'size': size}) == limit_bytes
 
 
 async def test_envelope_goes_in_one_write_and_the_body_waits_for_its_reply(

@@ -195,6 +195,8 @@ class Settings(BaseSettings):
         if value.get_secret_value().startswith('mongodb://'):  # the other form would ask the DNS
             try:
                 parse_uri(value.get_secret_value())
+            except OSError as error:
+                raise ValueError(f'{error.filename or "a file"} that it names cannot be read') from None
             except (ValueError, PyMongoError):
                 raise ValueError('not a MongoDB URL; percent-encode / ? # @ : and % in a password') from None
         return value
@@ -202,7 +204,9 @@ class Settings(BaseSettings):
     @field_validator('smtp_ca_file')
     @classmethod
     def _check_ca_file(cls, value: Path | None) -> Path | None:
-        if value is not None and not value.is_file():
+        if value is None:
+            return None
+        if not value.is_file():
             raise ValueError(f'{value} is not a file')
         try:
             ssl.create_default_context(cafile=value)
@@ -266,8 +270,10 @@ class Settings(BaseSettings):
 def _require_scheme(value: SecretStr, *schemes: str) -> None:
     try:
         scheme = urlsplit(value.get_secret_value()).scheme
-    except ValueError:
-        scheme = ''
+    except ValueError:  # its message may quote a part of the password
+        raise ValueError(
+            'not a URL; an IPv6 address stands in [ ], percent-encode / ? # @ : and % in a password'
+        ) from None
     if scheme not in schemes:
         raise ValueError(f'must start with {" or ".join(s + "://" for s in schemes)}')
 

@@ -7,8 +7,6 @@ from datetime import datetime
 from email.headerregistry import HeaderRegistry
 from typing import Any, NamedTuple
 
-from email_validator import EmailNotValidError, validate_email
-
 HEADERS = HeaderRegistry()
 PUBLIC_SUFFIX = '.example.com'
 # Nearly every address; email-validator takes 0.1 ms to say the same.
@@ -130,6 +128,8 @@ def ascii_address(address: str) -> str:
     """
     if PLAIN_ADDRESS.fullmatch(address):
         return address
+    from email_validator import EmailNotValidError, validate_email  # noqa: PLC0415 - hardly any address needs it
+
     try:
         # Asked about a subdomain of example.com, email-validator checks the syntax of private domains (.local,
         # localhost) like any other; whether they can be delivered to is for the relay to say.

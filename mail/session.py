@@ -180,8 +180,8 @@ class Session(asyncio.Protocol):
                 self._write(RSET)
                 self._free()
             case Step.CLOSE:
-                if transaction.answered == 1:
-                    self._note_worn_out()
+                if reply.code == 421:
+                    self._note_worn_out(transaction, answered=1)
                 self._current = None
                 self._fail(RelayGoneError(f'closed after {reply}'))
 
@@ -287,11 +287,16 @@ class Session(asyncio.Protocol):
 
     def eof_received(self) -> None:
         """Note that the relay has closed its side; the transport closes ours."""
-        self._fail(RelayGoneError('the relay closed the connection'))
+        self._ended('the relay closed the connection')
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell whoever waits."""
-        self._fail(RelayGoneError(f'connection lost: {exc}' if exc else 'the relay closed the connection'))
+        self._ended(f'connection lost: {exc}' if exc else 'the relay closed the connection')
+
+    def _ended(self, reason: str) -> None:
+        if self._current is not None:
+            self._note_worn_out(self._current, answered=0)
+        self._fail(RelayGoneError(reason))
 
     def pause_writing(self) -> None:
         """Note that there is something to flush."""
@@ -301,8 +306,8 @@ class Session(asyncio.Protocol):
         """Note that everything was flushed."""
         self._flushed.set()
 
-    def _note_worn_out(self) -> None:
-        if self._without_rest:
+    def _note_worn_out(self, current: Transaction, answered: int) -> None:
+        if self._without_rest and current.answered == answered:
             self.worn_out_after = self.messages - 1
 
     def _fail(self, error: RelayGoneError) -> None:
@@ -310,8 +315,6 @@ class Session(asyncio.Protocol):
         if self._lost is not None:
             return
         self._lost = error
-        if self._current is not None and self._current.answered == 0:
-            self._note_worn_out()
         self._disarm()
         self._transport.abort()
         self._flushed.set()

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import math
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -64,6 +65,7 @@ class Relay:
         if self._cool_until > time.monotonic():
             return  # one of many that the same outage failed
         self.last_error = reason
+        self._most = self.options.max_connections  # the failures of an outage are not the relay's limit
         self._failures += 1
         # 2**64 is far beyond the cap and still a float.
         pause_s = min(COOL_DOWN_MAX_S, COOL_DOWN_BASE_S * 2.0 ** min(self._failures - 1, 64))
@@ -135,10 +137,9 @@ class Relay:
         count = len(self._sessions) + self._connecting + len(self._opening)
         if count < self._most:
             return True
-        now = time.monotonic()
-        if count >= self.options.max_connections or now < self._one_more_at:
+        if count >= self.options.max_connections or time.monotonic() < self._one_more_at:
             return False
-        self._most, self._one_more_at = count + 1, now + ONE_MORE_EVERY_S
+        self._most, self._one_more_at = count + 1, math.inf  # until it is known whether there was room for it
         return True
 
     def _is_full(self, error: RelayError) -> bool:
@@ -241,6 +242,9 @@ class Relay:
                 return None
             self.cool_down(str(error))
             raise
+        finally:
+            if self._one_more_at == math.inf:  # there was room: the next may be tried at once
+                self._one_more_at = 0.0
         self._sessions.add(session)
         if _is_cancelled():
             session.close()

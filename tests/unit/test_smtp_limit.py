@@ -34,19 +34,23 @@ async def test_one_more_connection_is_tried_now_and_then(clock: Clock) -> None:
     half_s = ONE_MORE_EVERY_S / 2
     async with ScriptedRelay({'GREETING': [WELCOME, TOO_MANY, TOO_MANY, WELCOME]}) as server:
         relay = server.relay(max_connections=3)
-        for waits_s, connections in ((0, 3), (half_s, 3), (half_s, 4), (0, 4), (half_s, 4), (half_s, 5), (0, 5)):
+        for waits_s, connections in ((0, 3), (half_s, 3), (half_s, 4), (0, 5), (0, 5)):
             clock.now_s += waits_s
             done = await asyncio.gather(*[send(relay) for _ in range(5)])
             assert [delivery.outcome for delivery in done] == [Outcome.ACCEPTED] * 5
             assert len(server.sessions) == connections
 
 
-async def test_relay_that_refuses_all_cools_down(clock: Clock) -> None:
-    async with ScriptedRelay({'GREETING': TOO_MANY}) as server:
+async def test_relay_that_refuses_all_cools_down_and_gets_all_connections_afterwards(clock: Clock) -> None:
+    async with ScriptedRelay({'GREETING': [TOO_MANY] * 5 + [WELCOME]}) as server:
         relay = server.relay(max_connections=5)
         done = await asyncio.gather(*[send(relay) for _ in range(20)])
         assert {delivery.outcome for delivery in done} == {Outcome.RELEASED}
         assert relay.unavailable_for_s() == 2
+        clock.now_s += 2
+        assert (await send(relay)).outcome is Outcome.ACCEPTED
+        await asyncio.gather(*[send(relay) for _ in range(20)])
+        assert server.open_sessions == 5
 
 
 async def test_relay_that_lets_nobody_in_costs_one_of_many_e_mails_an_attempt(clock: Clock) -> None:

@@ -131,7 +131,7 @@ class Settings(BaseSettings):
     worker_name: str | None = Field(default=None, max_length=100, description='Default: worker@host:pid.')
     worker_max_jobs: int = Field(default=500, ge=1, le=1000, description='Jobs at once.')
     worker_sweep_size: int = Field(
-        default=500, ge=1, le=1000, description='The most e-mails under way; fewer where 0.05 s of sending needs fewer.'
+        default=300, ge=1, le=1000, description='The most e-mails under way; fewer where 0.1 s of sending needs fewer.'
     )
     worker_poll_delay_s: float = Field(default=0.1, ge=0.01, le=10, description='How often Redis is asked for jobs.')
     worker_lease_s: float = Field(default=25, ge=2, description='A claim not renewed for this long is rescued.')

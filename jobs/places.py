@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable
 
 # What is claimed and not sent yet is what a kill delays by a lease, and what urgent mail that comes now waits behind.
-AHEAD_S = 0.05
+AHEAD_S = 0.1
 MEASURE_S = 0.1
 
 

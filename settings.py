@@ -129,7 +129,7 @@ class Settings(BaseSettings):
 
     # The worker.
     worker_name: str | None = Field(default=None, max_length=100, description='Default: worker@host:pid.')
-    worker_max_jobs: int = Field(default=500, ge=1, le=1000, description='Jobs at once.')
+    worker_max_jobs: int = Field(default=400, ge=1, le=1000, description='Jobs at once.')
     worker_sweep_size: int = Field(
         default=300, ge=1, le=1000, description='The most e-mails under way; fewer where 0.1 s of sending needs fewer.'
     )

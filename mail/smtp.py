@@ -18,7 +18,7 @@ PROBE_WAIT_S = 1.0  # how long to leave a relay alone that somebody is trying ri
 # A relay that refuses a connection while it serves others of ours has a limit; other workers share it, so it is tried
 # again now and then whether there is room for one more.
 ONE_MORE_EVERY_S = 10.0
-SERVES_S = 1.0  # it serves when somebody got through so lately
+SERVES_S = 10.0  # it serves when it let somebody in, or somebody's e-mail through, so lately
 MAX_MESSAGES_PER_CONNECTION = 1000  # some relays count, and close the connection at an inconvenient moment
 FEWER_MESSAGES_FOR_S = 600.0  # what two connections taught may have been a restart
 
@@ -142,15 +142,15 @@ class Relay:
         self._most, self._one_more_at = count + 1, math.inf  # until it is known whether there was room for it
         return True
 
-    def _is_full(self, error: RelayError) -> bool:
+    def _is_full(self) -> bool:
         """Return whether the relay refused a connection only because we have others; keep to so many then.
 
-        It may say so, or not even greet. In that case the others have to be known to work, or to be on the way: the
-        last of those will tell.
+        The others have to be known to work, or mail would wait for connections that hang; or to be on the way: the last
+        of those will tell.
         """
         now = time.monotonic()
         opening = self._connecting + len(self._opening) - 1
-        serves = error.reply is not None or self._idle or now < self._served_at + SERVES_S
+        serves = self._idle or now < self._served_at + SERVES_S
         if not (opening or (self._sessions and serves)):
             return False
         self._most, self._one_more_at = opening + len(self._sessions), now + ONE_MORE_EVERY_S
@@ -238,13 +238,14 @@ class Relay:
         except RelayError as error:
             if _is_cancelled():
                 raise asyncio.CancelledError from None
-            if self._is_full(error):
+            if self._is_full():
                 return None
             self.cool_down(str(error))
             raise
         finally:
             if self._one_more_at == math.inf:  # there was room: the next may be tried at once
                 self._one_more_at = 0.0
+        self._served_at = time.monotonic()
         self._sessions.add(session)
         if _is_cancelled():
             session.close()

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from mail.outcome import Outcome
-from mail.smtp import ONE_MORE_EVERY_S
+from mail.smtp import ONE_MORE_EVERY_S, SERVES_S
 from tests.unit.scripted_relay import DROP, SHORT_S, STALL, Clock, ScriptedRelay, Step, send
 
 WELCOME = '220 relay.test ESMTP'
@@ -62,12 +62,14 @@ async def test_relay_that_lets_nobody_in_costs_one_of_many_e_mails_an_attempt(cl
         assert relay.unavailable_for_s() == 2
 
 
-async def test_relay_that_hangs_and_greets_nobody_cools_down(clock: Clock) -> None:
-    async with ScriptedRelay({'GREETING': [WELCOME, DROP], 'DOT': STALL}) as server:
+@pytest.mark.parametrize(('refusal', 'outcome'), [(DROP, Outcome.DEFERRED), (TOO_MANY, Outcome.RELEASED)])
+async def test_relay_that_hangs_and_lets_nobody_in_cools_down(clock: Clock, refusal: Step, outcome: Outcome) -> None:
+    async with ScriptedRelay({'GREETING': [WELCOME, refusal], 'DOT': STALL}) as server:
         relay = server.relay(max_connections=5)
         hanging = asyncio.create_task(send(relay))
         await server.until(lambda: server.bodies)
-        assert (await send(relay)).outcome is Outcome.DEFERRED
+        clock.now_s += SERVES_S
+        assert (await send(relay)).outcome is outcome
         assert relay.unavailable_for_s() == 2
         hanging.cancel()
         await asyncio.wait([hanging])

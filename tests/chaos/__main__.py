@@ -15,7 +15,7 @@ from rich.console import Console
 
 from settings import Settings
 from settings_sources import variable_names
-from tests.chaos.arena import LEASE_S, SHORT_LEASE_S, Arena, empty_directory
+from tests.chaos.arena import LEASE_S, SHORT_LEASE_S, Arena
 from tests.chaos.report import Row, markdown, print_table
 from tests.chaos.scenarios import SCENARIOS
 
@@ -41,7 +41,9 @@ async def run(options: argparse.Namespace, directory: Path) -> list[Row]:
     rows: dict[str, list[Row]] = {}
 
     async def lane(number: int) -> None:
-        arena = Arena(empty_directory(directory / f'lane{number}'), options.seed, options.short)
+        logs = directory / f'lane{number}'
+        logs.mkdir()
+        arena = Arena(logs, options.seed, options.short)
         try:
             await arena.open()
             while waiting:
@@ -92,7 +94,8 @@ def main() -> int:
     if options.seed is None:
         options.seed = random.randrange(10**6)
     forget_own_settings()
-    directory = empty_directory(Path(tempfile.gettempdir()) / f'mail-chaos-{options.seed}')
+    # A new one each time: repeating a run that failed must not remove its logs.
+    directory = Path(tempfile.mkdtemp(prefix=f'mail-chaos-{options.seed}-'))
     length = f'short: a lease of {SHORT_LEASE_S:.0f} s instead of {LEASE_S:.0f} s' if options.short else 'full'
     title = f'make chaos ({length}), {dt.datetime.now(dt.UTC):%Y-%m-%d}, seed {options.seed}'
     console.print(f'{title}; logs in {directory}', markup=False, highlight=False)

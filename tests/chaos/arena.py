@@ -3,7 +3,6 @@
 import asyncio
 import json
 import random
-import shutil
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
@@ -25,6 +24,7 @@ from fleet.connection import open_redis, redis_settings
 from settings import Settings
 from tests.chaos import invariants
 from tests.chaos.fleet import Fleet
+from tests.chaos.inquest import UNSETTLED, hold_inquest
 from tests.chaos.report import Row
 from tests.chaos.sink import EVENTS_NAME, Sink
 from tests.chaos.waiting import DeadlinePassedError, until
@@ -34,10 +34,7 @@ RETRY_BASE_S = 2.0
 LEASE_S: float = Settings.model_fields['worker_lease_s'].default
 # Long enough for a worker that has a tenth of a core: three lanes and whatever else runs share the machine.
 SHORT_LEASE_S, SHORT_BEAT_S = 6.0, 1.5
-SETTLED_SQL = """
-SELECT count(*) FROM outbound_emails
-WHERE id = ANY($1::bigint[]) AND (status IN ('pending', 'sending') OR (status <> 'sent' AND next_retry_at IS NOT NULL))
-"""
+UNSETTLED_SQL = f'SELECT count(*) FROM outbound_emails WHERE id = ANY($1::bigint[]) AND {UNSETTLED}'
 IDS_SQL = 'SELECT COALESCE(array_agg(id), ARRAY[]::bigint[]) FROM outbound_emails WHERE created_at >= to_timestamp($1)'
 Answer = TypeVar('Answer')
 
@@ -175,9 +172,12 @@ class Stage:
         """
 
         async def all_settled() -> bool:
-            return await self.ask(lambda: self.pool.fetchval(SETTLED_SQL, ids)) == 0
+            return await self.ask(lambda: self.pool.fetchval(UNSETTLED_SQL, ids)) == 0
 
-        await until(all_settled, deadline_s, 'all e-mails settled', poll_s=0.2)
+        try:
+            await until(all_settled, deadline_s, 'all e-mails settled', poll_s=0.2)
+        except DeadlinePassedError as passed:
+            raise DeadlinePassedError(f'{passed}: {await hold_inquest(self.pool, self.fleet, ids)}') from None
 
     async def finish(
         self,
@@ -214,10 +214,3 @@ class Stage:
         row.took_s = row.took_s or time.time() - self.started_at
         row.notes += [f'logged: {alarm}' for alarm in self.fleet.alarms()]
         return evidence
-
-
-def empty_directory(path: Path) -> Path:
-    """Make the directory of a run's logs, without those of the last one."""
-    shutil.rmtree(path, ignore_errors=True)
-    path.mkdir(parents=True)
-    return path

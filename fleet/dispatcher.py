@@ -5,7 +5,7 @@ import contextlib
 import functools
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from signal import Signals
 from typing import Any
 
@@ -20,7 +20,7 @@ from fleet.background import is_cancelled, keep_alive
 from fleet.claimed_jobs import claim_jobs
 from fleet.connection import RedisClock, open_redis
 from fleet.job_events import listen_for_jobs
-from fleet.job_runner import JobRunner
+from fleet.job_runner import End, JobRunner
 
 log = structlog.get_logger()
 
@@ -33,6 +33,8 @@ IN_PROGRESS_S = 30.0
 RENEW_EVERY_S = 8.0
 RETRY_MAX_S = 2.0
 IDLE_MAX_S = 2.0  # cron duties and the health key want a look this often
+# Whoever enqueues waits about as long for Redis before he gives up; his e-mail is committed, and no job will come.
+SLOW_S = 0.5
 GATHER_S = 0.002  # what else comes within this is claimed in the same call, when there is something to do meanwhile
 REFILL_BELOW = 0.75
 
@@ -122,6 +124,7 @@ class Dispatcher(JobRunner):
         return not await self.pool.zcard(self.queue_name)
 
     async def _poll_iteration(self) -> None:
+        since = time.monotonic()
         try:
             await self.heart_beat()
             if self.allow_pick_jobs:
@@ -144,7 +147,15 @@ class Dispatcher(JobRunner):
                 self.ctx['redis_away'].clear()
                 self.ctx['sweep_wanted'].set()  # for what was refused, or lost with the last second before the end
                 log.info('redis is back')
+            self._note_slowness(since)
             self._retry_s = 0.1
+
+    def _note_slowness(self, since: float) -> None:
+        """Ask for a sweep when Redis did not answer for so long that wake-ups were lost, though we never missed it."""
+        took_s = time.monotonic() - since
+        if took_s > SLOW_S and not self.ctx['sweep_wanted'].is_set():
+            self.ctx['sweep_wanted'].set()
+            log.warning('redis was slow: sweeping what is due', took_s=round(took_s, 1))
 
     async def _claim_jobs(self) -> None:
         """Lock and start as many due jobs as there is room for."""
@@ -172,6 +183,13 @@ class Dispatcher(JobRunner):
         self.allow_pick_jobs = pick and not self.ctx['stopping'].is_set()
         self._next_due_ms = math.inf  # what is due does not keep us awake while it is not ours to take
         self._look.set()
+
+    async def _write_each_end(self, ends: Sequence[End]) -> list[None]:
+        since = time.monotonic()
+        try:
+            return await super()._write_each_end(ends)
+        finally:
+            self._note_slowness(since)
 
     def runs_again(self) -> None:
         """Look for it: Redis tells nobody of a job that was there all the time."""

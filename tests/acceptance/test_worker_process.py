@@ -173,6 +173,25 @@ async def test_worker_outlives_redis_and_sweeps_without_it(start_worker, produce
     assert worker.process.poll() is None
 
 
+async def test_worker_sweeps_after_redis_was_frozen_for_less_than_its_own_timeout(
+    start_worker, producer, queue, pool, stack, env
+):
+    if env['ARQ_REDIS_URL'] != stack.env['ARQ_REDIS_URL']:
+        pytest.fail('this test must be able to freeze its Redis: run it on the embedded stack')
+    worker = await start_worker().started()
+    stack.valkey.freeze()
+    try:
+        email_id = await queue()
+        with pytest.raises(TimeoutError):  # the application gives up, and nobody will enqueue this e-mail again
+            async with asyncio.timeout(1):
+                await producer.enqueue_job('send_email', email_id)
+        await asyncio.sleep(2)  # the worker looks at Redis every 2 s
+    finally:
+        stack.valkey.thaw()
+    await status_is(pool, email_id, 'sent')
+    assert 'redis is away' not in worker.log
+
+
 async def try_enqueue(producer, email_id):
     try:
         return await producer.enqueue_job('send_email', email_id)

@@ -4,7 +4,6 @@ import asyncio
 import json
 import os
 import subprocess
-import sys
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -16,7 +15,7 @@ from arq import create_pool
 from arq.connections import ArqRedis
 from arq.constants import result_key_prefix
 
-from bench import peers_env
+from bench import environments
 from bench.outbox import Outbox, RunFailed
 from bench.relay import Relay
 from db.wakeups import notify
@@ -113,8 +112,9 @@ class OneJobEach(Contender):
             **site.settings,
         }
         # Away from the project, where a developer's .env would be read.
-        arq = str(Path(sys.executable).with_name('arq'))
-        return Command([arq, 'worker.WorkerSettings'], cwd=site.directory, environment=environment)
+        return Command(
+            [environments.worker_program('arq'), 'worker.WorkerSettings'], cwd=site.directory, environment=environment
+        )
 
     async def hold(self, site: Site, ids: Sequence[int]) -> None:
         """One plain enqueue_job an e-mail."""
@@ -204,7 +204,7 @@ class CeleryPrefork(Contender):
 
     def command(self, site: Site) -> Command:
         """`celery worker -c 4` as most people start it."""
-        argv = [str(peers_env.python()), '-m', 'celery', '-A', 'bench.celery_app.app', 'worker']
+        argv = [environments.PEERS.program('python'), '-m', 'celery', '-A', 'bench.celery_app.app', 'worker']
         return Command([*argv, '-P', 'prefork', '-c', '4', '-l', 'info'], cwd=ROOT, environment=self.environment(site))
 
     def environment(self, site: Site) -> dict[str, str]:
@@ -221,7 +221,7 @@ class CeleryPrefork(Contender):
 
     async def hold(self, site: Site, ids: Sequence[int]) -> None:
         """One apply_async an e-mail, by a producer in Celery's environment."""
-        command = [str(peers_env.python()), '-m', 'bench.celery_app.enqueue', HELD_QUEUE]
+        command = [environments.PEERS.program('python'), '-m', 'bench.celery_app.enqueue', HELD_QUEUE]
         await run_to_end(command, os.environ | self.environment(site), json.dumps(list(ids)).encode())
 
     async def release(self, site: Site) -> None:

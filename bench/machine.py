@@ -15,7 +15,7 @@ import asyncpg
 import psutil
 import redis
 
-from bench import peers_env
+from bench import environments
 from dev.stack import Stack
 
 SYNCS = 100
@@ -95,8 +95,8 @@ async def describe_versions(stack: Stack, relays: Sequence[str]) -> list[str]:
         f'PostgreSQL {postgres} ({", ".join(settings)}), Valkey {_valkey_version(stack)}, {", ".join(relays)}',
         f'this worker: Python {platform.python_version()}, {ours}',
     ]
-    if peers_env.is_installed():
-        pairs = zip(PEERS, peers_env.versions(*PEERS), strict=True)
+    if environments.PEERS.is_installed():
+        pairs = zip(PEERS, environments.PEERS.versions(*PEERS), strict=True)
         lines.append(f'peers: {", ".join(" ".join(pair) for pair in pairs)}')
     return lines
 

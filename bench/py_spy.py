@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from bench import peers_env
+from bench import environments
 
 SAMPLES_PER_S = 200
 STOP_DEADLINE_S = 30.0
@@ -19,8 +19,7 @@ LINES = 30
 
 def program() -> str | None:
     """Return py-spy: on the PATH, or in the peers' environment."""
-    own = peers_env.python().with_name('py-spy')
-    return shutil.which('py-spy') or (str(own) if own.exists() else None)
+    return shutil.which('py-spy') or shutil.which(environments.PEERS.program('py-spy'))
 
 
 @contextlib.contextmanager

@@ -20,7 +20,7 @@ from pathlib import Path
 import uvloop
 from rich.console import Console
 
-from bench import model, peers_env, py_spy, report, results
+from bench import environments, model, py_spy, report, results
 from bench.machine import busy_fraction, commit, describe_machine, describe_versions
 from bench.measures.all import MEASURES
 from bench.measures.measure import Measure, Plan
@@ -165,7 +165,8 @@ def main(argv: list[str] | None = None) -> int:
         if options.install_sink:
             install_smtp_sink()
         if not options.smoke:
-            peers_env.install()
+            for environment in (environments.PEERS, environments.WORKER):
+                environment.install()
         command = ' '.join(['python -m bench.run', *(sys.argv[1:] if argv is None else argv)])
         if failed := uvloop.run(bench_all(options, command)):
             complain(f'failed: {" ".join(failed)}; again with --only {" ".join(failed)}')

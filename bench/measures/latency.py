@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 from arq import create_pool
 
-from bench import peers_env
+from bench import environments
 from bench.contenders import CONTENDERS, ROOT, CeleryPrefork, Site
 from bench.measures.measure import Bar, Data, Measure, Plan, percentile, spread, table
 from bench.outbox import RunFailed
@@ -166,7 +166,7 @@ async def _notify_sender(site: Site) -> AsyncIterator[Send]:
 @contextlib.asynccontextmanager
 async def _celery_sender(site: Site) -> AsyncIterator[Send]:
     program = await asyncio.create_subprocess_exec(
-        *(str(peers_env.python()), '-m', 'bench.celery_app.enqueue', 'celery', '--paced'),
+        *(environments.PEERS.program('python'), '-m', 'bench.celery_app.enqueue', 'celery', '--paced'),
         cwd=ROOT,
         env=os.environ | CeleryPrefork().environment(site),
         stdin=asyncio.subprocess.PIPE,

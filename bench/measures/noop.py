@@ -5,14 +5,13 @@ import json
 import os
 import statistics
 import subprocess
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import redis.asyncio
 
-from bench import peers_env
+from bench import environments
 from bench.contenders import ROOT, run_to_end
 from bench.measures.measure import Bar, Data, Measure, Plan, percentile, spread, table
 from bench.outbox import RunFailed
@@ -53,8 +52,7 @@ class Peer:
 
     def program(self, name: str) -> str:
         """Return a program of its environment."""
-        python = Path(sys.executable) if self.ours else peers_env.python()
-        return str(python.with_name(name))
+        return environments.worker_program(name) if self.ours else environments.PEERS.program(name)
 
 
 PEERS = (

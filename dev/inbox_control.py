@@ -59,7 +59,7 @@ class InboxControl:
         Args:
             relay: None for both.
             times: How many times; None until `behave`.
-            details: `code` and `text` for refuse, `seconds` for stall.
+            details: `code`, `text` and `beyond` for refuse, `seconds` for stall; see `dev.inbox_faults.Fault`.
         """
         self.command({'set': {'relay': relay, 'verb': verb, 'do': do, 'times': times, **details}})
 

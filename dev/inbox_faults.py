@@ -5,6 +5,7 @@ A tag is a part of the recipient's local part after a `+`: `anna+4xx-twice@examp
 both. Rules go before tags. Counts live in memory: an inbox that is started again begins anew.
 """
 
+import time
 from collections import Counter
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
@@ -23,12 +24,14 @@ class Fault:
     Attributes:
         code, text: The reply of `refuse`; a 421 also closes the connection.
         seconds: How long `stall` lasts before the verb goes its normal way; None until the client goes.
+        beyond: Only what is more than so many in a second; None for all. 14 with code 454 is Amazon SES.
     """
 
     do: Deed
     code: int = 451
     text: str = '4.7.1 The inbox was told to refuse this'
     seconds: float | None = None
+    beyond: int | None = None
 
 
 @dataclass(frozen=True)
@@ -100,13 +103,13 @@ def parse_rule(command: dict[str, Any]) -> Rule:
     """Read a rule out of a `set` command.
 
     Args:
-        command: relay, verb, do, code, text, seconds, times; see `dev.inbox_control`.
+        command: relay, verb, do, code, text, seconds, beyond, times; see `dev.inbox_control`.
     Raises:
         BadRule: an unknown name or a value out of range.
     """
-    unknown = set(command) - {'relay', 'verb', 'do', 'code', 'text', 'seconds', 'times'}
+    unknown = set(command) - {'relay', 'verb', 'do', 'code', 'text', 'seconds', 'beyond', 'times'}
     relay, verb, deed, times = (command.get(key) for key in ('relay', 'verb', 'do', 'times'))
-    code, seconds = command.get('code', Fault.code), command.get('seconds')
+    code, seconds, beyond = command.get('code', Fault.code), command.get('seconds'), command.get('beyond')
     problems = [
         (bool(unknown), f'unknown: {", ".join(sorted(unknown))}'),
         (relay is not None and relay not in RELAYS, f'relay must be null or one of {RELAYS}'),
@@ -115,13 +118,14 @@ def parse_rule(command: dict[str, Any]) -> Rule:
         (deed == 'store-then-drop' and verb != 'dot', 'store-then-drop works at the verb dot only'),
         (not _is_number(code, 400, 599), 'code must be between 400 and 599'),
         (times is not None and not _is_number(times, 1), 'times must be null or at least 1'),
+        (beyond is not None and not _is_number(beyond, 0), 'beyond must be null or at least 0'),
         (seconds is not None and not isinstance(seconds, int | float), 'seconds must be null or a number'),
     ]
     for is_wrong, explanation in problems:
         if is_wrong:
             raise BadRule(explanation)
     text = str(command.get('text') or f'{int(code) // 100}.7.1 The inbox was told to refuse this')
-    return Rule(relay, str(verb), Fault(deed, int(code), text, seconds), times)  # type: ignore[arg-type]  # checked
+    return Rule(relay, str(verb), Fault(deed, int(code), text, seconds, beyond), times)  # type: ignore[arg-type]  # checked
 
 
 def _is_number(value: object, low: int, high: int | None = None) -> bool:
@@ -133,6 +137,7 @@ class Rules:
 
     def __init__(self) -> None:
         self._rules: list[Rule] = []
+        self._passed: Counter[tuple[str, str, int]] = Counter()  # by relay, verb and second
 
     def set(self, rule: Rule) -> None:
         """Put a rule in force, in place of one for the same relay and verb."""
@@ -147,9 +152,18 @@ class Rules:
         """Give the fault in force for this verb, and count it down."""
         for index, rule in enumerate(self._rules):
             if rule.verb == verb and rule.relay in (None, relay):
+                if self._passes(relay, rule):
+                    return None
                 if rule.times == 1:
                     del self._rules[index]
                 elif rule.times is not None:
                     self._rules[index] = replace(rule, times=rule.times - 1)
                 return rule.fault
         return None
+
+    def _passes(self, relay: str, rule: Rule) -> bool:
+        if rule.fault.beyond is None:
+            return False
+        now = (relay, rule.verb, int(time.monotonic()))
+        self._passed[now] += 1
+        return self._passed[now] <= rule.fault.beyond

@@ -10,7 +10,7 @@ import structlog
 from db.leases import RESCUE_BATCH, renew, rescue
 from db.pools import DATABASE_DOWN
 from fleet.leases import Leases
-from mail.smtp import Relays
+from mail.relays import Relays
 
 log = structlog.get_logger()
 

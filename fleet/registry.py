@@ -55,7 +55,7 @@ class WorkerRecord:
     rate_limit_per_s: float = 0.0  # 0: none
     state: str = 'running'  # running, paused, stopping
     paused: list[str] = field(default_factory=list)  # why, when it claims nothing
-    relays: list[dict[str, Any]] = field(default_factory=list)  # name, place, state, retry_in_s, last_error
+    relays: list[dict[str, Any]] = field(default_factory=list)  # see jobs.portrait
     functions: list[str] = field(default_factory=list)
     duties: list[dict[str, Any]] = field(default_factory=list)  # name, every_s, missed
     uptime_s: float = 0.0

@@ -3,7 +3,8 @@
 import asyncio
 from collections.abc import Iterable, Sequence
 
-from mail.smtp import Relay, Relays
+from mail.relays import Relays
+from mail.smtp import Relay
 
 # Only for those who would have come back by themselves: resuming a relay wakes the sweep.
 PAUSED_WAIT_S = 30.0

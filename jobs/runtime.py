@@ -23,12 +23,12 @@ from fleet.batches import Batcher
 from fleet.connection import RedisClock
 from fleet.events import Events
 from fleet.leases import Leases
-from fleet.rate import RateLimit
 from fleet.switches import Switches
 from jobs.places import Places
 from mail.outcome import Decision, Delivery, Outcome, Phase, Policy, Status
+from mail.rate import RateLimit
+from mail.relays import Relays
 from mail.render import Sender
-from mail.smtp import Relays
 from mail.transaction import Progress
 
 Recorded = bool | Exception  # whether the claim was still ours; an error for a result that cannot be stored
@@ -75,7 +75,7 @@ class Runtime:
         """Group what concurrent e-mails ask of the databases into one call each."""
         # A job claims its e-mail when there is a place to send it: what waits unclaimed is not lost with this worker.
         self.places = Places(
-            least=lambda: 3 * max(relay.options.max_connections for relay in self.relays), most=lambda: self.sweep_size
+            least=lambda: 3 * max(relay.wanted_connections for relay in self.relays), most=lambda: self.sweep_size
         )
         self._claim_batched = Batcher(self._claim_each, orphaned=self._release)
         self.record = Batcher(self._record_each, drop_cancelled=False)  # what happened is to be known, whoever asks

@@ -4,15 +4,18 @@ import time
 
 from mail.envelope import Envelope
 from mail.outcome import Delivery, Outcome, Phase, Reply, Settled
+from mail.pace import is_throttling
+from mail.relays import Relays
 from mail.render import Rendered
 from mail.replies import RelayGoneError
-from mail.smtp import Relay, Relays
+from mail.smtp import Relay
 from mail.transaction import Answers, Progress, RelayError, RelayRefusedError, TooLargeError, Transaction
 
 # Of connections that end before an e-mail's turn comes: where there is no new one, it waits for another kept one.
 TRIES = 5
 # When to look again for the relay that takes a large message, while others are well.
 LARGER_RELAY_RETRY_S = 30.0
+THROTTLED_RETRY_S = 5.0  # behind those who have not been tried yet
 
 
 async def deliver(relays: Relays, rendered: Rendered, settled: Settled, progress: Progress) -> Delivery:
@@ -74,9 +77,12 @@ class _Attempt:
         try:
             answers = await _transact(relay, envelope, self.rendered.message, progress)
         except RelayError as error:
-            relay.cool_down(str(error))
             outcome = Outcome.DEFERRED if error.counts else Outcome.RELEASED
             delivery = Delivery(outcome, progress.phase, relay.name, error.reply, str(error))
+            if error.is_throttling and progress.phase is not Phase.CONNECT:
+                delivery = self._throttled(relay, delivery)
+            else:
+                relay.cool_down(str(error))
         except TooLargeError as error:
             self.too_small[relay] = error.reply
             delivery = Delivery(Outcome.RELEASED, progress.phase, relay.name, error.reply, f'{relay.name}: {error}')
@@ -87,10 +93,20 @@ class _Attempt:
         else:
             delivery = self._sum_up(answers, relay.name, progress.phase)
             if delivery.outcome is not Outcome.UNCERTAIN and progress.phase is not Phase.CONNECT:  # it did reply
-                relay.recovered()
+                relay.recovered(accepted=delivery.outcome is Outcome.ACCEPTED)
+            if delivery.outcome is Outcome.DEFERRED:
+                waiting = [reply for outcome, reply in answers.values() if outcome is Outcome.DEFERRED]
+                if all(map(is_throttling, waiting)):
+                    delivery = self._throttled(relay, delivery)
         if delivery.outcome in (Outcome.DEFERRED, Outcome.RELEASED):
             self.failures.append(delivery)
         return delivery
+
+    def _throttled(self, relay: Relay, delivery: Delivery) -> Delivery:
+        """Slow down: the relay wants fewer e-mails, and this one is not to blame."""
+        assert delivery.reply is not None  # noqa: S101 - it said so
+        relay.pace.throttled(delivery.reply)
+        return delivery._replace(outcome=Outcome.RELEASED, throttled=True)
 
     def _sum_up(self, answers: Answers, relay: str, phase: Phase) -> Delivery:
         """Join the answers for all recipients into one: what is still open decides, then what was accepted."""
@@ -136,13 +152,13 @@ class _Attempt:
                 settled = self.settled if self.several else None
                 return Delivery(Outcome.DEFERRED, delivery.phase, delivery.relay, delivery.reply, said, settled)
         last = self.failures[-1] if self.failures else Delivery(Outcome.RELEASED, Phase.CONNECT)
-        return Delivery(
-            Outcome.RELEASED,
-            last.phase,
-            last.relay,
-            last.reply,
-            said or 'no relay is available',
-            retry_in_s=max(unavailable_for_s, LARGER_RELAY_RETRY_S if self.too_small else 0.5),
+        throttled = any(delivery.throttled for delivery in self.failures)
+        retry_in_s = LARGER_RELAY_RETRY_S if self.too_small else THROTTLED_RETRY_S if throttled else 0.5
+        return last._replace(
+            error=said or 'no relay is available',
+            recipients=self.settled if self.several and self.failures else None,
+            retry_in_s=max(unavailable_for_s, retry_in_s),
+            throttled=throttled,
         )
 
 
@@ -160,7 +176,7 @@ async def _transact(relay: Relay, envelope: Envelope, message: bytes, progress: 
         try:
             return await relay.transact(transaction, fresh=not first)
         except (RelayGoneError, RelayRefusedError) as error:
-            if progress.phase is not Phase.MAIL:
+            if progress.phase is not Phase.MAIL or (isinstance(error, RelayError) and error.is_throttling):
                 raise
             if transaction.fresh and isinstance(error, RelayGoneError):
                 # As good as no connection: the other e-mails shall not find that out one by one. It counts for this

@@ -105,6 +105,7 @@ class Delivery(NamedTuple):
     error: str | None = None
     recipients: Settled | None = None
     retry_in_s: float | None = None  # RELEASED only: when trying again makes sense
+    throttled: bool = False  # RELEASED only: the relay takes no more now, whatever the e-mail
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +156,7 @@ def decide(delivery: Delivery, attempt: int, max_attempts: int, email_type: str 
             return Decision(Status.SENT)
         case Outcome.RELEASED:
             wait_s = delivery.retry_in_s or 0.0
-            if delivery.reply is not None and delivery.phase is not Phase.CONNECT:
+            if delivery.reply is not None and delivery.phase is not Phase.CONNECT and not delivery.throttled:
                 # 421 in the middle of the dialogue may be this e-mail's doing, and it costs all others a cool-down.
                 wait_s = max(wait_s, policy.backoff_s(attempt))
             return Decision(Status.PENDING, retry_in_s=wait_s, counts=False)

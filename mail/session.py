@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Callable, Collection
 
 from mail.outcome import Phase, Reply
+from mail.pace import is_throttling
 from mail.replies import RelayGoneError, ReplyReader
 from mail.transaction import Step, TooLargeError, Transaction
 
@@ -180,7 +181,7 @@ class Session(asyncio.Protocol):
                 self._write(RSET)
                 self._free()
             case Step.CLOSE:
-                if reply.code == 421:
+                if reply.code == 421 and not is_throttling(reply):
                     self._note_worn_out(transaction, answered=1)
                 self._current = None
                 self._fail(RelayGoneError(f'closed after {reply}'))

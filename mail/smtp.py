@@ -5,9 +5,9 @@ import contextlib
 import math
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
 
 from mail.connect import RelayOptions, dial
+from mail.pace import Pace
 from mail.session import Session
 from mail.transaction import Answers, RelayError, RelayRefusedError, Transaction
 
@@ -21,6 +21,7 @@ ONE_MORE_EVERY_S = 10.0
 SERVES_S = 10.0  # it serves when it let somebody in, or somebody's e-mail through, so lately
 MAX_MESSAGES_PER_CONNECTION = 1000  # some relays count, and close the connection at an inconvenient moment
 FEWER_MESSAGES_FOR_S = 600.0  # what two connections taught may have been a restart
+SLOW_TRANSACTION_S = 0.5  # so many connections keep up with a limited pace
 
 
 class Relay:
@@ -46,6 +47,8 @@ class Relay:
         self._failures = 0
         self._cool_until = 0.0
         self._probes = 0  # e-mails that are trying whether the relay is well again
+        self.pace = Pace()
+        self._turn: asyncio.TimerHandle | None = None  # when the pace lets the next begin
         self.last_error: str | None = None
 
     @property
@@ -75,11 +78,24 @@ class Relay:
         for transaction in waiting:
             transaction.fail(RelayRefusedError(f'{self.name} was left alone: {reason}'))
 
-    def recovered(self) -> None:
-        """Note that the relay answered as it should."""
+    def recovered(self, *, accepted: bool = False) -> None:
+        """Note that the relay answered as it should, and whether it took an e-mail."""
         self._served_at = time.monotonic()
         self._failures = 0
         self.last_error = None
+        if accepted:
+            self.pace.accepted(self._served_at)
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether an e-mail would wait only because the relay wants no more at once."""
+        return bool(self.pace.per_s) and (bool(self._waiting) or not self.pace.allows())
+
+    @property
+    def wanted_connections(self) -> int:
+        """How many connections the relay's pace keeps busy."""
+        most, per_s = self.options.max_connections, self.pace.per_s
+        return max(1, min(most, math.ceil(per_s * SLOW_TRANSACTION_S))) if per_s else most
 
     async def transact(self, transaction: Transaction, *, fresh: bool = False) -> Answers:
         """Carry a transaction over a kept connection, over a new one, or over the next that is free.
@@ -96,12 +112,16 @@ class Relay:
         probe = self._failures > 0
         self._probes += probe
         try:
-            session = None if fresh else self._take_idle()
-            if session is None and (transaction.progress.urgent or self._has_room()):
-                session = await self._connect() or self._take_idle()
+            session, urgent = None, transaction.progress.urgent
+            if urgent or not self.is_behind:
+                session = None if fresh else self._take_idle()
+                if session is None and (urgent or self._has_room()):
+                    session = await self._connect() or self._take_idle()
             if session is None:
                 self._waiting.append(transaction)
+                self._await_turn()
             else:
+                self.pace.spend()
                 session.begin(transaction)
                 self._on_free(session)  # when the transaction was over at once
             return await transaction.done
@@ -135,9 +155,11 @@ class Relay:
 
     def _has_room(self) -> bool:
         count = len(self._sessions) + self._connecting + len(self._opening)
+        if count >= self.wanted_connections:
+            return False
         if count < self._most:
             return True
-        if count >= self.options.max_connections or time.monotonic() < self._one_more_at:
+        if time.monotonic() < self._one_more_at:
             return False
         self._most, self._one_more_at = count + 1, math.inf  # until it is known whether there was room for it
         return True
@@ -172,11 +194,30 @@ class Relay:
     def _next_waiting(self, session: Session) -> Transaction | None:
         """Return who is to be carried next, if this session may carry more."""
         if session.messages < self._most_messages and not self._cool_until > time.monotonic():
-            while self._waiting:
+            while self._waiting and self.pace.allows():
                 transaction = self._waiting.popleft()
                 if not transaction.done.done():
+                    self.pace.spend()
                     return transaction
+            self._await_turn()
         return None
+
+    def _await_turn(self) -> None:
+        """See to it that somebody looks after those who wait when the pace lets the next of them begin."""
+        if self.pace.per_s and self._waiting and self._turn is None:
+            self._turn = asyncio.get_running_loop().call_later(self.pace.wait_s(), self._take_turn)
+
+    def _take_turn(self) -> None:
+        self._turn = None
+        self._serve_waiting()
+        self._await_turn()
+
+    def _serve_waiting(self) -> None:
+        for session in self._idle[:]:
+            if self._waiting:
+                self._idle.remove(session)
+                self._on_free(session)
+        self._open_for_waiting()
 
     def _on_free(self, session: Session) -> None:
         """Give a free connection its next transaction, or keep it; replace one that is gone if anybody waits."""
@@ -203,7 +244,7 @@ class Relay:
         self._open_for_waiting()
 
     def _open_for_waiting(self) -> None:
-        while len(self._opening) < len(self._waiting) and self._has_room():
+        while len(self._opening) + len(self._idle) < len(self._waiting) and self._has_room():
             opening = asyncio.get_running_loop().create_task(self._open_one())
             self._opening.add(opening)
             opening.add_done_callback(self._opened)
@@ -269,39 +310,8 @@ class Relay:
         for session in list(self._sessions):
             if (transaction := session.give_back_stalled()) is not None:
                 self._waiting.appendleft(transaction)
-        for session in self._idle[:]:
-            if self._waiting:
-                self._idle.remove(session)
-                self._on_free(session)
-        self._open_for_waiting()
-
-
-class Relays:
-    """All relays, in the order of preference."""
-
-    def __init__(self, relays: Sequence[Relay]) -> None:
-        self._relays = tuple(relays)
-
-    def __iter__(self) -> Iterator[Relay]:
-        return iter(self._relays)
-
-    def available(self) -> list[Relay]:
-        """Return the relays that can be used now, the preferred one first."""
-        return [relay for relay in self._relays if relay.unavailable_for_s() == 0]
-
-    def unavailable_for_s(self) -> float:
-        """Return 0 when any relay can be used now, else how long none can."""
-        return min(relay.unavailable_for_s() for relay in self._relays)
-
-    def close_idle(self, older_than_s: float | None = None) -> None:
-        """Close connections that nobody used for a while."""
-        for relay in self._relays:
-            relay.close_idle(older_than_s)
-
-    def tend(self) -> None:
-        """Do for each relay what has to be done every few seconds."""
-        for relay in self._relays:
-            relay.tend()
+        self.pace.tend()
+        self._serve_waiting()
 
 
 def _is_cancelled() -> bool:

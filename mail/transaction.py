@@ -13,6 +13,7 @@ from enum import Enum, auto
 
 from mail.envelope import Envelope
 from mail.outcome import Outcome, Phase, Reply, Settled, classify
+from mail.pace import is_throttling
 from mail.replies import RelayGoneError
 
 # Replies to MAIL that speak of our login, not of the e-mail (RFC 4954, 4 and 6).
@@ -30,6 +31,11 @@ class RelayError(Exception):
     def __init__(self, reason: str, reply: Reply | None = None) -> None:
         super().__init__(reason)
         self.reply = reply
+
+    @property
+    def is_throttling(self) -> bool:
+        """Whether the relay said that it takes no more now."""
+        return self.reply is not None and is_throttling(self.reply)
 
 
 class RelayRefusedError(RelayError):
@@ -134,7 +140,7 @@ class Transaction:
         return self._take_data(reply)
 
     def _take_mail(self, reply: Reply, *, all_sent: bool) -> Step:
-        if reply.code in AUTH_CODES:
+        if reply.code in AUTH_CODES and not is_throttling(reply):
             return self.fail(RelayRefusedError(f'{self.relay_name} wants another login: {reply}', reply))
         if (outcome := classify(reply)) is not Outcome.ACCEPTED:
             self._answers = dict.fromkeys(self.recipients, (outcome, reply))

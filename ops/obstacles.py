@@ -113,6 +113,12 @@ def _no_relay(facts: Facts) -> Iterator[Obstacle]:
             remedy = 'See why it does not answer; `python -m ops doctor` tries it.'
         others = '' if len(stuck) == len(by_name) else ' The other relay is used.'
         yield Obstacle(f'The relay {name} {what}.{others}', None if others else remedy)
+    for name, seen in by_name.items():
+        limited = [relay for relay in seen if relay.get('most_per_s')]
+        if limited and name not in stuck:
+            per_s = round(sum(_number(relay['most_per_s']) for relay in limited), 1)
+            error = (hide_addresses(limited[0].get('last_error')) or '').rstrip('.')
+            yield Obstacle(f'The relay {name} wants no more than about {per_s:g} e-mails a second: {error}.')
 
 
 def _content(email: Email, facts: Facts) -> Iterator[Obstacle]:

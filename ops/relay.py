@@ -57,7 +57,7 @@ async def _silence(redis: ArqRedis, asked: list[str] | None) -> list[Trouble]:
 
 def relays_of(worker: WorkerRecord) -> list[Document]:
     """Return what a worker tells of its relays."""
-    parts = ('name', 'place', 'tls', 'state', 'retry_in_s', 'last_error')
+    parts = ('name', 'place', 'tls', 'state', 'retry_in_s', 'most_per_s', 'last_error')
     return [{'worker': worker.worker} | {part: relay.get(part) for part in parts} for relay in worker.relays]
 
 
@@ -68,7 +68,7 @@ def own_relays(connections: Connections, paused: list[Switch]) -> list[Document]
     if settings.smtp_backup_host:
         places['backup'] = f'{settings.smtp_backup_host}:{settings.smtp_backup_port}'
     names = {s.name for s in paused}
-    unknown: Document = dict.fromkeys(('worker', 'tls', 'retry_in_s', 'last_error'))
+    unknown: Document = dict.fromkeys(('worker', 'tls', 'retry_in_s', 'most_per_s', 'last_error'))
     return [
         {'name': name, 'place': place, 'state': 'paused' if name in names else 'no worker'} | unknown
         for name, place in places.items()
@@ -99,10 +99,11 @@ def render(document: Document, console: Console) -> None:
         print_table(
             console,
             'Relays',
-            ('relay', 'place', 'tls', 'worker', 'state', 'tried again in', 'last error'),
+            ('relay', 'place', 'tls', 'worker', 'state', 'tried again in', 'at most', 'last error'),
             (
                 (r['name'], r['place'], r['tls'], r['worker'], r['state'],
-                 length(r['retry_in_s']) if r['state'] == 'cooling down' else None, hide_addresses(r['last_error']))
+                 length(r['retry_in_s']) if r['state'] == 'cooling down' else None,
+                 f'{r["most_per_s"]:g}/s' if r['most_per_s'] else None, hide_addresses(r['last_error']))
                 for r in document['relays']
             ),
         )  # fmt: skip

@@ -16,6 +16,7 @@ OPENING_VERBS = ('connect', 'ehlo', 'starttls', 'auth', 'mail')
 VERBS = ('rcpt', 'data', 'dot', 'dot, kept')
 IDLE_TIMEOUT_S = 0.2  # so that every batch needs new connections
 COOL_DOWN_S = 40.0
+THROTTLED_PER_S = 14  # Amazon SES, to begin with
 
 
 async def refuses(arena: Arena) -> list[Row]:
@@ -79,6 +80,28 @@ async def _close_at(stage: Stage, producer: Producer, verb: str) -> None:
 
 def _open_connections(stage: Stage) -> int:
     return sum(relay['open'] for relay in stage.control.stats().values())
+
+
+async def throttles(arena: Arena) -> list[Row]:
+    """Both relays take no more than so many e-mails a second: no attempt counts, and nothing comes twice."""
+    row = Row('relays throttle', faults=1)
+    async with arena.stage('throttles') as stage, Producer(stage) as producer:
+        await stage.fleet.start_up(2)
+        words = {'code': 454, 'text': 'Throttling failure: Maximum sending rate exceeded.', 'beyond': THROTTLED_PER_S}
+        await asyncio.to_thread(stage.control.misbehave, 'mail', 'refuse', **words)
+        count = stage.pick(2000, 300)
+        began = time.monotonic()
+        await producer.queue(count)
+        alone_s = count / (len(RELAYS) * THROTTLED_PER_S)
+        evidence = await stage.finish(row, producer.ids, deadline_s=4 * alone_s + 30, most_duplicates=0)
+        row.notes.append(
+            f'{len(stage.events(do="refuse")):,} refused beyond {THROTTLED_PER_S} a second at each of two relays; '
+            f'all sent in {time.monotonic() - began:.0f} s, {alone_s:.0f} s would be as fast as they take them'
+        )
+        charged = sum(email['attempts'] > 1 for email in evidence.emails)
+        if charged:
+            row.problems.append(f'{charged} e-mails were charged more than one attempt')
+    return [row]
 
 
 async def stalls(arena: Arena) -> list[Row]:

@@ -20,4 +20,5 @@ SCENARIOS: dict[str, Scenario] = {
     'postgres': postgres_faults.postgres_faults,
     'clocks': clocks.clocks,
     'stalls': relays.stalls,
+    'throttles': relays.throttles,
 }

@@ -12,8 +12,9 @@ from fleet.leases import Leases
 from jobs.runtime import Runtime
 from mail.connect import RelayOptions, Tls
 from mail.outcome import Policy
+from mail.relays import Relays
 from mail.render import Sender
-from mail.smtp import Relay, Relays
+from mail.smtp import Relay
 
 
 @pytest.fixture

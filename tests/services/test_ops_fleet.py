@@ -243,6 +243,10 @@ async def test_relay_ls_shows_health_by_worker_and_a_paused_fleet_is_trouble(env
     given = await run(env, 'relay', 'ls')
     assert (given.exit_status, len(given.troubles)) == (1, 2)
     assert 'anna' not in given.troubles[0].line + rendered('relay', given)
+    monkeypatch.setitem(RECORD, 'relays', [cooling | {'state': 'ready', 'most_per_s': 12.5}])
+    given = await run(env, 'relay', 'ls')
+    assert (given.exit_status, [r['most_per_s'] for r in given.document['relays']]) == (0, [12.5, 12.5])
+    assert '12.5/s' in rendered('relay', given)
 
 
 async def test_relay_ls_without_a_worker_shows_our_own_settings_and_ends_with_69(env, pool, redis):

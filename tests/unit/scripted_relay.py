@@ -23,8 +23,9 @@ from mail.connect import RelayOptions, Tls
 from mail.deliver import deliver
 from mail.envelope import Envelope
 from mail.outcome import Delivery
+from mail.relays import Relays
 from mail.render import Rendered
-from mail.smtp import Relay, Relays
+from mail.smtp import Relay
 from mail.transaction import Progress
 
 DEADLINE_S = 30.0

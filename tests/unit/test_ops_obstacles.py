@@ -54,6 +54,10 @@ def told(facts, **email):
             'The relay primary cools down for 12 s: 535 no <***@example.com>. The other relay is used.',
         ),
         (
+            Facts(workers=[worker(relays=[relay('ready', most_per_s=n)]) for n in (6.1, None, 7.2)]),
+            'The relay primary wants no more than about 13.3 e-mails a second: 535 no <***@example.com>.',
+        ),
+        (
             Facts(workers=[], services_down={'smtp_primary': 'refused', 'mongodb': 'x'}),
             'The relay primary did not answer the last check: refused.',
         ),

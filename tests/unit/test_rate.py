@@ -2,8 +2,8 @@ import asyncio
 
 import pytest
 
-from fleet import rate
-from fleet.rate import RateLimit
+from mail import rate
+from mail.rate import RateLimit
 
 
 class Clock:

@@ -7,7 +7,8 @@ import pytest
 
 from mail.connect import RelayOptions, Tls
 from mail.outcome import Outcome
-from mail.smtp import Relay, Relays
+from mail.relays import Relays
+from mail.smtp import Relay
 from mail.transaction import Progress, RelayError, RelayRefusedError
 from tests.unit.scripted_relay import (
     DROP,

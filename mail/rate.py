@@ -1,4 +1,4 @@
-"""How many e-mails a worker may begin per second, when an operator said so."""
+"""How many e-mails may begin per second."""
 
 import asyncio
 import time
@@ -38,6 +38,10 @@ class RateLimit:
         if not self.per_s:
             return 0.0
         return min(LOOK_EVERY_S, max(0.0, self._spent_until + 1 / self.per_s - time.monotonic()))
+
+    def hold(self, wait_s: float) -> None:
+        """Let nothing begin for so long."""
+        self._spent_until = max(self._spent_until, time.monotonic() + wait_s)
 
     async def turn(self) -> None:
         """Wait until one e-mail may begin, and count it."""

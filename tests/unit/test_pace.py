@@ -1,0 +1,154 @@
+"""How fast a relay wants mail, told by its replies: which of them say so, and what follows."""
+
+import random
+
+import pytest
+
+from mail import pace, rate
+from mail.outcome import Reply
+from mail.pace import FORGET_S, LEAST_PER_S, LONGEST_PAUSE_S, Pace, is_throttling
+from tests.unit.scripted_relay import Clock
+
+TOO_MUCH = Reply(454, 'Throttling failure: Maximum sending rate exceeded.')
+
+
+@pytest.mark.parametrize(
+    ('code', 'text'),
+    [
+        (454, 'Throttling failure: Maximum sending rate exceeded.'),
+        (454, 'Throttling failure: Daily message quota exceeded.'),
+        (450, '4.7.1 Error: too much mail from 192.0.2.7'),
+        (450, '4.7.1 Error: too many recipients from 192.0.2.7'),
+        (451, '4.7.500 Server busy. Please try again later from [192.0.2.7].'),
+        (421, '4.7.28 Our system has detected an unusual rate of unsolicited mail originating from your IP address.'),
+        (421, '4.7.0 Too many messages, slow down'),
+        (451, 'Rate limit reached for this account'),
+        (450, 'Hourly limit reached'),
+    ],
+)
+def test_replies_that_say_it_is_too_much(code, text):
+    assert is_throttling(Reply(code, text))
+
+
+@pytest.mark.parametrize(
+    ('code', 'text'),
+    [
+        (250, '2.0.0 queued; sending rate 3/s'),
+        (450, '4.7.1 Greylisted, please try again in 300 seconds'),
+        (450, '4.2.1 The user you are trying to contact is receiving mail at a rate that exceeds the limit'),
+        (452, '4.2.2 Over quota: message quota exceeded'),
+        (452, '4.5.3 Too many recipients'),
+        (452, '4.3.4 Message size exceeds the message limit'),
+        (452, 'message size limit exceeded'),
+        (451, '4.3.0 Temporary lookup failure'),
+        (452, '4.3.1 Insufficient system storage'),
+        (450, '4.3.2 Server busy, try again later'),
+        (451, '4.7.1 The inbox was told to refuse this'),
+        (450, '4.1.2 <anna@rate.example>: Recipient address rejected: Domain not found'),
+        (421, '4.3.2 Service shutting down'),
+        (421, '4.4.2 mx.example.com Error: timeout exceeded'),
+        (451, '4.7.1 Try again later'),
+        (554, '5.7.1 sending rate exceeded'),
+        (0, 'no reply to the final dot: sending rate exceeded'),
+    ],
+)
+def test_replies_that_speak_of_something_else(code, text):
+    assert not is_throttling(Reply(code, text))
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr(pace, 'time', clock)
+    monkeypatch.setattr(rate, 'time', clock)
+    return clock
+
+
+class Limiter:
+    """A relay that takes so many in each window, asked by everybody whom the pace lets begin."""
+
+    def __init__(self, clock, most, window_s=1.0):
+        self.clock, self.most, self.window_s = clock, most, window_s
+        self.taken, self.since = 0, clock.now_s
+        self.accepted = self.refused = 0
+
+    def ask(self, relay_pace):
+        if self.clock.now_s - self.since >= self.window_s:
+            self.taken, self.since = 0, self.clock.now_s
+        self.taken += 1
+        if self.taken <= self.most:
+            self.accepted += 1
+            relay_pace.accepted(self.clock.now_s)
+        else:
+            self.refused += 1
+            relay_pace.throttled(TOO_MUCH)
+
+    def drive(self, paces, seconds):
+        """Ask for so long, whenever a pace allows; at most 1,000 a second each, in any order."""
+        rng = random.Random(7)
+        for _ in range(seconds * 1000):
+            self.clock.now_s += 0.001
+            for one in rng.sample(paces, len(paces)):
+                if one.allows():
+                    one.spend()
+                    self.ask(one)
+
+
+@pytest.mark.parametrize('most', [2, 14, 300])
+def test_pace_comes_close_to_what_the_relay_takes(clock, most):
+    limiter, relay_pace = Limiter(clock, most), Pace()
+    limiter.drive([relay_pace], 20)
+    refused = limiter.refused
+    limiter.accepted = 0
+    limiter.drive([relay_pace], 60)
+    assert limiter.accepted > 0.7 * most * 60
+    assert limiter.refused - refused < 0.1 * limiter.accepted + 20
+    assert refused < 1000  # the first second, and what was too much since
+
+
+def test_several_workers_share_what_the_relay_takes(clock):
+    limiter, paces = Limiter(clock, 40), [Pace() for _ in range(3)]
+    limiter.drive(paces, 30)
+    limiter.accepted = limiter.refused = 0
+    limiter.drive(paces, 60)
+    assert limiter.accepted > 0.7 * 40 * 60
+    assert limiter.refused < 0.15 * limiter.accepted
+    assert min(one.per_s for one in paces) > 2
+
+
+def test_relay_that_takes_nothing_is_asked_ever_less_often_and_mail_flows_soon_after(clock):
+    limiter, relay_pace = Limiter(clock, 0), Pace()
+    limiter.drive([relay_pace], 300)
+    assert relay_pace.per_s == LEAST_PER_S
+    asked = limiter.refused
+    limiter.drive([relay_pace], 300)
+    assert limiter.refused - asked < 300 * LEAST_PER_S + 1
+    limiter.most = 100
+    limiter.drive([relay_pace], int(LONGEST_PAUSE_S) + 30)
+    assert relay_pace.per_s > 50
+
+
+def test_one_e_mail_alone_that_is_refused_slows_nobody_down(clock):
+    relay_pace = Pace()
+    for second in range(10):
+        for _ in range(200):
+            clock.now_s += 0.005
+            relay_pace.accepted(clock.now_s)
+        if second % 5 == 3:
+            relay_pace.throttled(TOO_MUCH)
+    assert relay_pace.per_s == 0
+
+
+def test_limit_is_forgotten_when_the_relay_speaks_of_none_for_long(clock):
+    relay_pace = Pace()
+    relay_pace.throttled(TOO_MUCH)
+    assert relay_pace.per_s == 1
+    assert relay_pace.reason == '454 Throttling failure: Maximum sending rate exceeded.'
+    assert not relay_pace.allows()
+    clock.now_s += FORGET_S
+    relay_pace.tend()
+    assert relay_pace.per_s == 1
+    clock.now_s += 1
+    relay_pace.tend()
+    assert (relay_pace.per_s, relay_pace.reason) == (0, None)
+    assert relay_pace.allows()

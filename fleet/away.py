@@ -23,7 +23,7 @@ def place_of(url: str, default_port: int) -> str | None:
         return None
     if parts.scheme == 'unix':
         return parts.path
-    host = unquote(hosts) if ',' in hosts or port else f'{unquote(hosts) or "localhost"}:{default_port}'
+    host = unquote(hosts) if ',' in hosts or port is not None else f'{unquote(hosts) or "localhost"}:{default_port}'
     return host + parts.path
 
 

@@ -38,7 +38,7 @@ def redis_settings(url: str) -> RedisSettings:
         ) from None
     tls = url.startswith('rediss://')
     database = urlsplit(url).path.strip('/')
-    if not url.startswith('unix') and database and not database.isdigit():  # redis-py takes it for database 0
+    if not url.startswith('unix') and database and not database.isdecimal():  # redis-py takes it for database 0
         raise ValueError(f'the database of a Redis URL must be a number, not {database!r}')
     parts.pop('connection_class', None)
     settings = RedisSettings(

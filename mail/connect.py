@@ -92,7 +92,7 @@ async def dial(
 def size_limit_bytes(extensions: Mapping[str, str]) -> int:
     """Return the relay's SIZE (RFC 1870), 0 for none, from EHLO's keywords and their parameters."""
     size = extensions.get('size', '')
-    return int(size) if size.isdigit() else 0
+    return int(size) if size.isdecimal() and len(size) < 20 else 0  # '²' is a digit as well
 
 
 async def log_in(client: aiosmtplib.SMTP, options: RelayOptions) -> None:

@@ -28,6 +28,7 @@ PROBES = 50
 FROM, TO = 0.1, 0.95
 DEADLINE_S = 120.0
 LOOK_EVERY_S = 0.004
+SETTLE_S = 0.3
 LIMITS_MS = (1.5, 2.5)
 
 
@@ -190,6 +191,7 @@ async def _drain(worker: subprocess.Popen[bytes], counts: Path, jobs: int) -> tu
     done = max(1, ended[0] - started[0])
     took_s = max(1e-9, (ended[1] - started[1]) / 1e9)
     await _reached(worker, counts, jobs - 1)  # racing threads may lose the very last count
+    await asyncio.sleep(SETTLE_S)  # or it is still to come
     return done / took_s, cpu_used_s / done * 1000
 
 

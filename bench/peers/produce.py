@@ -30,16 +30,16 @@ async def probe(enqueue: Callable[[], Awaitable[object]], count: int) -> list[fl
     directory = Path(os.environ['BENCH_TALLY'])
     took_ms = []
     for _ in range(WARM_UP + count):
-        done, _ = tally.read(directory)
         await asyncio.sleep(random.uniform(*PAUSE_S))
         began_ns = time.monotonic_ns()
         await enqueue()
         deadline = time.monotonic() + DEADLINE_S
-        while (now := tally.read(directory))[0] == done:
+        # By the worker's own clock: one that was still to come from before does not count for this one.
+        while (ran_ns := tally.read(directory)[1]) < began_ns:
             if time.monotonic() > deadline:
                 raise SystemExit(f'a job did not run within {DEADLINE_S:.0f} s')
             await asyncio.sleep(LOOK_EVERY_S)
-        took_ms.append((now[1] - began_ns) / 1e6)
+        took_ms.append((ran_ns - began_ns) / 1e6)
     return took_ms[WARM_UP:]
 
 

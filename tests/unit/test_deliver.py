@@ -2,7 +2,7 @@
 
 import pytest
 
-from mail.connect import RelayOptions, Tls
+from mail.connect import RelayOptions, Tls, size_limit_bytes
 from mail.outcome import Outcome, Phase
 from mail.smtp import Relay
 from mail.transaction import Progress
@@ -274,6 +274,11 @@ async def test_message_over_the_size_of_the_primary_becomes_what_the_backup_make
         delivery = await send(primary.relay(), backup.relay())
         assert delivery.outcome is outcome
         assert (delivery.reply.code if delivery.reply else None) == code
+
+
+@pytest.mark.parametrize(('size', 'limit'), [('', 0), ('0', 0), ('35882577', 35882577), ('\xb2', 0), ('9' * 5000, 0)])
+def test_size_that_is_no_sensible_number_is_no_limit(size: str, limit: int) -> None:
+    assert size_limit_bytes({'size': size}) == limit
 
 
 async def test_message_over_the_size_of_the_primary_waits_for_a_backup_that_cools_down() -> None:

@@ -105,6 +105,7 @@ def test_rates_leave_out_what_was_released_and_do_not_divide_by_nothing():
         ('postgresql://mail:geheim@db.example.com:5433/mail?sslmode=require', 'db.example.com:5433/mail'),
         ('postgresql://db.example.com/mail', 'db.example.com:5432/mail'),
         ('postgresql://mail:geheim@/mail', 'localhost:5432/mail'),
+        ('redis://127.0.0.1:0/1', '127.0.0.1:0/1'),
         ('postgresql://mail:ge%40heim@%2Fvar%2Frun:5432/mail', '/var/run:5432/mail'),
         ('postgresql://mail:geheim@one:1,two:2/mail', 'one:1,two:2/mail'),
         ('postgresql://mail:geheim@[::1]:5432/mail', '[::1]:5432/mail'),

@@ -104,6 +104,7 @@ async def startup(ctx: dict[str, Any]) -> None:
         pool,
         runtime.leases,
         runtime.relays,
+        stopping=runtime.stopping,
         every_s=settings.worker_beat_s,
         hold_types=settings.email_hold_types,
         on_rescued=partial(notify_rescued, pool),  # all workers share the work, we among them

@@ -23,6 +23,7 @@ async def beat(
     leases: Leases,
     relays: Relays,
     *,
+    stopping: asyncio.Event,
     every_s: float,
     hold_types: Iterable[str],
     on_rescued: Callable[[], Awaitable[None]],
@@ -38,6 +39,8 @@ async def beat(
     renewed_at = time.monotonic()
     while True:
         relays.tend()
+        if stopping.is_set():  # whose turn does not come soon goes out by another worker
+            relays.send_away_waiting()
         try:
             if time.monotonic() - renewed_at >= every_s - RESCUE_EVERY_S / 2:
                 renewed_at = time.monotonic()

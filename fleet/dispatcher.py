@@ -73,6 +73,7 @@ class Dispatcher(JobRunner):
         self._more = False  # whether Redis had more jobs than there was room for
         self.wanted_jobs: Callable[[], int] = lambda: self.max_jobs  # below max_jobs, what keeps us busy
         self._retry_s = 0.1
+        self._is_slow = False
         self._renewed_at = 0.0
         self._marked_at = 0.0
 
@@ -153,9 +154,11 @@ class Dispatcher(JobRunner):
     def _note_slowness(self, since: float) -> None:
         """Ask for a sweep when Redis did not answer for so long that wake-ups were lost, though we never missed it."""
         took_s = time.monotonic() - since
-        if took_s > SLOW_S and not self.ctx['sweep_wanted'].is_set():
+        was_slow, self._is_slow = self._is_slow, took_s > SLOW_S
+        if self._is_slow:
             self.ctx['sweep_wanted'].set()
-            log.warning('redis was slow: sweeping what is due', took_s=round(took_s, 1))
+            if not was_slow:
+                log.warning('redis was slow: sweeping what is due', took_s=round(took_s, 1))
 
     async def _claim_jobs(self) -> None:
         """Lock and start as many due jobs as there is room for."""

@@ -37,9 +37,12 @@ class Places:
         """How many e-mails may be under way now."""
         return max(1, min(self._most(), max(self._wanted, self._least())))
 
-    def ended(self) -> None:
-        """Note that an e-mail came through. Every MEASURE_S the size follows the rate, by half or double at most."""
-        self._ended += 1
+    def ended(self, *, came_through: bool = True) -> None:
+        """Note that an e-mail ended, and whether a relay dealt with it.
+
+        Every MEASURE_S the size follows the rate, by half or double at most.
+        """
+        self._ended += came_through
         past_s = time.monotonic() - self._since
         if past_s >= MEASURE_S:
             wanted = int(self._ended / past_s * AHEAD_S)

@@ -80,7 +80,7 @@ def log_attempt(runtime: Runtime, result: Result) -> None:
     claim, delivery, decision = result.claim, result.delivery, result.decision
     outcome = str(delivery.outcome)  # a third of what .value takes
     runtime.outcomes[outcome] += 1
-    runtime.places.ended()
+    runtime.places.ended(came_through=delivery.outcome is not Outcome.RELEASED)
     if runtime.events.wanted:
         tell_listeners(runtime, result)
     line = {

@@ -4,18 +4,25 @@ import time
 
 from mail.envelope import Envelope
 from mail.outcome import Delivery, Outcome, Phase, Reply, Settled
-from mail.pace import is_throttling
+from mail.pace import RETRY_BASE_S, is_throttling
 from mail.relays import Relays
 from mail.render import Rendered
 from mail.replies import RelayGoneError
 from mail.smtp import Relay
-from mail.transaction import Answers, Progress, RelayError, RelayRefusedError, TooLargeError, Transaction
+from mail.transaction import (
+    Answers,
+    Progress,
+    RelayBehindError,
+    RelayError,
+    RelayRefusedError,
+    TooLargeError,
+    Transaction,
+)
 
 # Of connections that end before an e-mail's turn comes: where there is no new one, it waits for another kept one.
 TRIES = 5
 # When to look again for the relay that takes a large message, while others are well.
 LARGER_RELAY_RETRY_S = 30.0
-THROTTLED_RETRY_S = 5.0  # behind those who have not been tried yet
 
 
 async def deliver(relays: Relays, rendered: Rendered, settled: Settled, progress: Progress) -> Delivery:
@@ -29,8 +36,10 @@ async def deliver(relays: Relays, rendered: Rendered, settled: Settled, progress
     Returns:
         The outcome for the e-mail as a whole; RELEASED with a waiting time when no relay could be asked at all.
     """
-    attempt = _Attempt(rendered, open_recipients(rendered.envelope.recipients, settled), dict(settled), progress)
+    attempt = _Attempt(relays, rendered, open_recipients(rendered.envelope.recipients, settled), settled, progress)
     for relay in relays.available():
+        if attempt.failures and relay.is_behind:
+            continue  # who has had his turn does not wait for another
         progress.relay = relay.name
         delivery = await attempt.on(relay)
         if delivery.outcome not in (Outcome.DEFERRED, Outcome.RELEASED):
@@ -62,11 +71,14 @@ def open_recipients(recipients: tuple[str, ...], settled: Settled) -> tuple[str,
 class _Attempt:
     """The relays' answers so far."""
 
-    def __init__(self, rendered: Rendered, recipients: tuple[str, ...], settled: Settled, progress: Progress) -> None:
+    def __init__(
+        self, relays: Relays, rendered: Rendered, recipients: tuple[str, ...], settled: Settled, progress: Progress
+    ) -> None:
+        self.relays = relays
         self.progress = progress
         self.rendered = rendered
         self.recipients = recipients
-        self.settled = settled
+        self.settled = dict(settled)
         self.several = len(rendered.envelope.recipients) > 1 or bool(settled)
         self.failures: list[Delivery] = []
         self.too_small: dict[Relay, Reply] = {}  # what they would have said
@@ -77,12 +89,7 @@ class _Attempt:
         try:
             answers = await _transact(relay, envelope, self.rendered.message, progress)
         except RelayError as error:
-            outcome = Outcome.DEFERRED if error.counts else Outcome.RELEASED
-            delivery = Delivery(outcome, progress.phase, relay.name, error.reply, str(error))
-            if error.is_throttling and progress.phase is not Phase.CONNECT:
-                delivery = self._throttled(relay, delivery)
-            else:
-                relay.cool_down(str(error))
+            delivery = self._not_carried(relay, error)
         except TooLargeError as error:
             self.too_small[relay] = error.reply
             delivery = Delivery(Outcome.RELEASED, progress.phase, relay.name, error.reply, f'{relay.name}: {error}')
@@ -102,11 +109,24 @@ class _Attempt:
             self.failures.append(delivery)
         return delivery
 
+    def _not_carried(self, relay: Relay, error: RelayError) -> Delivery:
+        phase = self.progress.phase
+        outcome = Outcome.DEFERRED if error.counts else Outcome.RELEASED
+        delivery = Delivery(outcome, phase, relay.name, error.reply, str(error))
+        if isinstance(error, RelayBehindError):
+            return delivery._replace(throttled=True)
+        if error.is_throttling and phase is not Phase.CONNECT:
+            return self._throttled(relay, delivery)
+        relay.cool_down(str(error))
+        return delivery
+
     def _throttled(self, relay: Relay, delivery: Delivery) -> Delivery:
         """Slow down: the relay wants fewer e-mails, and this one is not to blame."""
         assert delivery.reply is not None  # noqa: S101 - it said so
-        relay.pace.throttled(delivery.reply)
-        return delivery._replace(outcome=Outcome.RELEASED, throttled=True)
+        retry_in_s = relay.pace.throttled(delivery.reply, self.rendered.envelope.recipients)
+        if any(other.turn_in_s() < relay.turn_in_s() for other in self.relays.available() if other is not relay):
+            relay.send_away_waiting()
+        return delivery._replace(outcome=Outcome.RELEASED, throttled=True, retry_in_s=retry_in_s)
 
     def _sum_up(self, answers: Answers, relay: str, phase: Phase) -> Delivery:
         """Join the answers for all recipients into one: what is still open decides, then what was accepted."""
@@ -147,14 +167,17 @@ class _Attempt:
     def conclude(self, unavailable_for_s: float) -> Delivery:
         """Return the outcome when no relay took the message: deferred if any counted, else released."""
         said = self._said()
+        throttled = any(delivery.throttled for delivery in self.failures)
         for delivery in self.failures:
-            if delivery.outcome is Outcome.DEFERRED:
+            # That another relay is not there is none of its fault.
+            if delivery.outcome is Outcome.DEFERRED and not (throttled and delivery.phase is Phase.CONNECT):
                 settled = self.settled if self.several else None
                 return Delivery(Outcome.DEFERRED, delivery.phase, delivery.relay, delivery.reply, said, settled)
         last = self.failures[-1] if self.failures else Delivery(Outcome.RELEASED, Phase.CONNECT)
-        throttled = any(delivery.throttled for delivery in self.failures)
-        retry_in_s = LARGER_RELAY_RETRY_S if self.too_small else THROTTLED_RETRY_S if throttled else 0.5
+        retry_in_s = max(delivery.retry_in_s or 0.0 for delivery in self.failures) if self.failures else 0.0
+        retry_in_s = max(retry_in_s, LARGER_RELAY_RETRY_S if self.too_small else RETRY_BASE_S if throttled else 0.5)
         return last._replace(
+            outcome=Outcome.RELEASED,
             error=said or 'no relay is available',
             recipients=self.settled if self.several and self.failures else None,
             retry_in_s=max(unavailable_for_s, retry_in_s),

@@ -2,6 +2,8 @@
 
 import re
 import time
+from collections import OrderedDict
+from collections.abc import Hashable
 
 from mail.outcome import Reply
 from mail.rate import RateLimit
@@ -15,18 +17,29 @@ MORE, MUCH_MORE = 0.05, 0.5
 # What was on its way when the relay said it was too much says nothing about the new pace.
 SETTLE_S = 1.0
 LONGEST_PAUSE_S = 30.0
-# One e-mail alone that is refused in such words has a trouble of its own.
-FEWEST = 0.02
 FORGET_S = 600.0
+# One e-mail alone that is refused in such words has a trouble of its own: so many are needed in a second, and so large
+# a part; and none of them counts more than a few times.
+FEWEST, LEAST_PART = 3, 0.02
+HEARD_TIMES, HEARD_EMAILS = 3, 1000
+RETRY_BASE_S, RETRY_MAX_S = 5.0, 300.0
 
 # Gmail; Exchange Online, which says only that it is busy.
 ENHANCED_CODES = frozenset({'4.7.28', '4.7.500'})
 # About one mailbox (4.2.x), one message's size, or the number of one message's recipients.
-OF_ONE_EMAIL = re.compile(r'4\.(2\.\d+|3\.4|5\.3)$')
+CODES_OF_ONE = re.compile(r'4\.(2\.\d+|3\.4|5\.3)$')
+ADDRESS = re.compile(r'\S*@\S*')  # it may have any words
+WORDS_OF_ONE = re.compile(
+    r"""gr[ea]y-?list | over\s?quota | mailbox | \buser\ you\b | \brecipients?\b(?!\ (from|received))
+    | \b(this|one|per)\ (connection|session)""",
+    re.IGNORECASE | re.VERBOSE,
+)
 WORDS = re.compile(
-    r"""throttl | slow\ down
+    r"""throttl | slow\ down | frequency\ is\ too | exceeded.{0,40}\bper\ (minute|hour|day)
+    | number\ of\ (allowed\ )?(outgoing\ )?messages
     | rate[\s-]?limit | \b(sending|unusual|mail|message)\ rate\b | \brate\b.{0,30}exceed | exceed.{0,30}\brate\b
-    | too\ (much\ mail | fast | frequent | many\ (messages | e-?mails | mails | requests | recipients\ from))
+    | too\ (much\ mail | fast | frequent)
+    | too\ many\ (messages | e-?mails | mails | requests | recipients\ (from | received))
     | \b(daily|hourly|message|sending|submission)\b(?!.{0,20}size).{0,20}\b(quota|limit)\b""",
     re.IGNORECASE | re.VERBOSE,
 )
@@ -42,9 +55,10 @@ def is_throttling(reply: Reply) -> bool:
     if not 400 <= reply.code < 500:
         return False
     enhanced_code = reply.enhanced_code or ''
-    if OF_ONE_EMAIL.match(enhanced_code):
+    text = ADDRESS.sub('', reply.text)
+    if CODES_OF_ONE.match(enhanced_code) or WORDS_OF_ONE.search(text):
         return False
-    return enhanced_code in ENHANCED_CODES or WORDS.search(reply.text) is not None
+    return enhanced_code in ENHANCED_CODES or WORDS.search(text) is not None
 
 
 class Pace:
@@ -57,6 +71,7 @@ class Pace:
     def __init__(self) -> None:
         self.reason: str | None = None  # the relay's words
         self._limit = RateLimit()
+        self._heard: OrderedDict[Hashable, int] = OrderedDict()  # how often each of the last e-mails was refused
         self._accepted = self._accepted_before = self._refused = 0  # in this second, and in the one before
         self._since = 0.0
         self._is_known = False  # whether the limit comes from what the relay took
@@ -77,6 +92,10 @@ class Pace:
         """Count an e-mail that begins."""
         self._limit.spend(1)
 
+    def turn_in_s(self, waiting: int) -> float:
+        """Return about how long an e-mail would wait behind so many others."""
+        return self._limit.wait_s() + waiting / self.per_s if self.per_s else 0.0
+
     def wait_s(self) -> float:
         """Return how long until an e-mail may begin."""
         return self._limit.wait_s()
@@ -91,18 +110,34 @@ class Pace:
             self._accepted_since_cut += 1
             self._pause_s = 0.0
 
-    def throttled(self, reply: Reply) -> None:
-        """Take note that the relay said it was too much."""
+    def throttled(self, reply: Reply, email: Hashable) -> float:
+        """Take note that the relay said it was too much.
+
+        Args:
+            email: Whatever is the same when this e-mail is tried again.
+        Returns:
+            Seconds to wait before it is.
+        """
         now = time.monotonic()
+        times = self._heard[email] = self._heard.pop(email, 0) + 1
+        if len(self._heard) > HEARD_EMAILS:
+            self._heard.popitem(last=False)
+        if times <= HEARD_TIMES:
+            self._slow_down(reply, now)
+        return min(RETRY_MAX_S, RETRY_BASE_S * 2.0 ** min(times - 1, 64))
+
+    def _slow_down(self, reply: Reply, now: float) -> None:
         if now - self._since >= 1.0:
             self._next_second(now)
         self._refused += 1
         recent = self._accepted + self._accepted_before * (1.0 - (now - self._since))
-        if now < self._cut_at + SETTLE_S + self._pause_s or self._refused < FEWEST * recent:
+        fewest = max(1 if self.per_s else FEWEST, LEAST_PART * recent)
+        if now < self._cut_at + SETTLE_S + self._pause_s or self._refused < fewest:
             return
         self.reason = str(reply)
         if not self.per_s:
-            self._is_known = recent > 0
+            # What it took of the burst just now may not have been told yet.
+            self._is_known = self._accepted_before > 0
             self._pause_s = SETTLE_S
             self._limit.set(max(FIRST_PER_S, CUT * recent))
         else:
@@ -118,6 +153,7 @@ class Pace:
         """Forget the limit when the relay has not spoken of one for long."""
         if self.per_s and time.monotonic() > self._cut_at + FORGET_S:
             self._limit.set(0.0)
+            self._heard.clear()
             self.reason = None
 
     def _next_second(self, now: float) -> None:

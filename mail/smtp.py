@@ -9,7 +9,7 @@ from collections import deque
 from mail.connect import RelayOptions, dial
 from mail.pace import Pace
 from mail.session import Session
-from mail.transaction import Answers, RelayError, RelayRefusedError, Transaction
+from mail.transaction import Answers, RelayBehindError, RelayError, RelayRefusedError, Transaction
 
 # Doubled with every failure in a row. Short, because a relay that restarts is back in seconds.
 COOL_DOWN_BASE_S = 2.0
@@ -91,6 +91,16 @@ class Relay:
         """Whether an e-mail would wait only because the relay wants no more at once."""
         return bool(self.pace.per_s) and (bool(self._waiting) or not self.pace.allows())
 
+    def turn_in_s(self) -> float:
+        """Return about how long an e-mail would wait because of that."""
+        return self.pace.turn_in_s(len(self._waiting))
+
+    def send_away_waiting(self) -> None:
+        """Let nobody wait for his turn any longer."""
+        waiting, self._waiting = self._waiting, deque()
+        for transaction in waiting:
+            transaction.fail(RelayBehindError(f'{self.name} is behind: {self.pace.reason}'))
+
     @property
     def wanted_connections(self) -> int:
         """How many connections the relay's pace keeps busy."""
@@ -105,6 +115,7 @@ class Relay:
 
         Raises:
             RelayError: no connection; RelayRefusedError when the relay sends us away.
+            RelayBehindError: see send_away_waiting.
             RelayGoneError: the connection failed before the final dot was sent.
             TooLargeError: the relay takes no message of this size.
             Whatever transaction.progress.before_data raises.
@@ -121,7 +132,8 @@ class Relay:
                 self._waiting.append(transaction)
                 self._await_turn()
             else:
-                self.pace.spend()
+                if not urgent or self.pace.allows():  # the others shall not pay for those who do not wait
+                    self.pace.spend()
                 session.begin(transaction)
                 self._on_free(session)  # when the transaction was over at once
             return await transaction.done
@@ -204,7 +216,8 @@ class Relay:
 
     def _await_turn(self) -> None:
         """See to it that somebody looks after those who wait when the pace lets the next of them begin."""
-        if self.pace.per_s and self._waiting and self._turn is None:
+        # Where it lets somebody begin now, who waits does so for a connection.
+        if self._waiting and self._turn is None and not self.pace.allows():
             self._turn = asyncio.get_running_loop().call_later(self.pace.wait_s(), self._take_turn)
 
     def _take_turn(self) -> None:

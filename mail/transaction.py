@@ -44,6 +44,10 @@ class RelayRefusedError(RelayError):
     counts = False
 
 
+class RelayBehindError(RelayRefusedError):
+    """The relay wants fewer e-mails than there are: another is to be asked, or it later."""
+
+
 class TooLargeError(Exception):
     """The message is over the relay's SIZE (RFC 1870); the relay was not asked."""
 

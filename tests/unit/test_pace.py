@@ -24,6 +24,11 @@ TOO_MUCH = Reply(454, 'Throttling failure: Maximum sending rate exceeded.')
         (421, '4.7.0 Too many messages, slow down'),
         (451, 'Rate limit reached for this account'),
         (450, 'Hourly limit reached'),
+        (451, 'Domain example.com has exceeded the max emails per hour (150/150 (100%)) allowed'),
+        (452, 'Sender has exceeded maximum number of messages per hour'),
+        (450, '4.7.0 The limit on the number of allowed outgoing messages was exceeded'),
+        (450, '4.7.1 Too many recipients received from the sender'),
+        (451, '4.3.2 The message frequency is too high'),
     ],
 )
 def test_replies_that_say_it_is_too_much(code, text):
@@ -48,6 +53,11 @@ def test_replies_that_say_it_is_too_much(code, text):
         (421, '4.3.2 Service shutting down'),
         (421, '4.4.2 mx.example.com Error: timeout exceeded'),
         (451, '4.7.1 Try again later'),
+        (450, '4.1.2 <sam@throttling.example>: Recipient address rejected: Domain not found'),
+        (450, '4.7.1 Greylisted for 60 seconds, slow down'),
+        (450, '4.7.1 rate limit exceeded for this recipient'),
+        (451, '4.3.0 temporarily rejected message (over quota)'),
+        (421, 'too many messages in this connection'),
         (554, '5.7.1 sending rate exceeded'),
         (0, 'no reply to the final dot: sending rate exceeded'),
     ],
@@ -70,7 +80,7 @@ class Limiter:
     def __init__(self, clock, most, window_s=1.0):
         self.clock, self.most, self.window_s = clock, most, window_s
         self.taken, self.since = 0, clock.now_s
-        self.accepted = self.refused = 0
+        self.accepted = self.refused = self.number = 0
 
     def ask(self, relay_pace):
         if self.clock.now_s - self.since >= self.window_s:
@@ -81,7 +91,8 @@ class Limiter:
             relay_pace.accepted(self.clock.now_s)
         else:
             self.refused += 1
-            relay_pace.throttled(TOO_MUCH)
+            self.number += 1
+            relay_pace.throttled(TOO_MUCH, self.number)
 
     def drive(self, paces, seconds):
         """Ask for so long, whenever a pace allows; at most 1,000 a second each, in any order."""
@@ -135,13 +146,33 @@ def test_one_e_mail_alone_that_is_refused_slows_nobody_down(clock):
             clock.now_s += 0.005
             relay_pace.accepted(clock.now_s)
         if second % 5 == 3:
-            relay_pace.throttled(TOO_MUCH)
+            relay_pace.throttled(TOO_MUCH, 'anna@example.com')
     assert relay_pace.per_s == 0
+
+
+def test_few_e_mails_that_are_always_refused_stop_nobody_for_long_and_are_tried_ever_less_often(clock):
+    relay_pace = Pace()
+    waits_s = [relay_pace.throttled(TOO_MUCH, number) for _ in range(10) for number in range(3)]
+    assert waits_s[::3] == [5, 10, 20, 40, 80, 160, 300, 300, 300, 300]
+    for _ in range(20):
+        clock.now_s += 5
+        for number in range(3):
+            relay_pace.throttled(TOO_MUCH, number)
+    began_at, sent = clock.now_s, 0
+    while clock.now_s < began_at + 30:
+        clock.now_s += 0.01
+        if relay_pace.allows():
+            relay_pace.spend()
+            relay_pace.accepted(clock.now_s)
+            sent += 1
+    assert sent > 200
 
 
 def test_limit_is_forgotten_when_the_relay_speaks_of_none_for_long(clock):
     relay_pace = Pace()
-    relay_pace.throttled(TOO_MUCH)
+    for number in range(3):
+        assert relay_pace.per_s == 0
+        relay_pace.throttled(TOO_MUCH, number)
     assert relay_pace.per_s == 1
     assert relay_pace.reason == '454 Throttling failure: Maximum sending rate exceeded.'
     assert not relay_pace.allows()

@@ -5,12 +5,28 @@ import time
 
 import pytest
 
-from mail.outcome import Outcome, Phase, Policy, Reply, Status, decide
+from mail.deliver import _Attempt
+from mail.outcome import Delivery, Outcome, Phase, Policy, Reply, Status, decide
+from mail.relays import Relays
+from mail.smtp import Relay
 from mail.transaction import Progress
-from tests.unit.scripted_relay import ANNA, BOB, ScriptedRelay, eventually, rendered, send
+from tests.unit.scripted_relay import ANNA, BOB, CARL, ScriptedRelay, eventually, rendered, send
 
 WORDS = '454 Throttling failure: Maximum sending rate exceeded.'
 TOO_MUCH = Reply(454, WORDS[4:])
+
+
+def slow_down(relay: Relay) -> None:
+    """Have three e-mails been refused."""
+    for number in range(3):
+        relay.pace.throttled(TOO_MUCH, number)
+    assert relay.pace.per_s == 1
+
+
+def set_pace(relay: Relay, per_s: float) -> None:
+    """Let it take so many a second, the first now."""
+    relay.pace._limit.set(per_s)
+    relay.pace._limit._spent_until -= 1 / per_s
 
 
 @pytest.mark.parametrize('verb', ['MAIL', 'RCPT', 'DATA', 'DOT'])
@@ -22,6 +38,8 @@ async def test_e_mail_that_was_too_much_is_released_and_comes_back_soon(verb: st
         assert delivery.reply == TOO_MUCH
         assert delivery.error == f'primary: {WORDS[4:]}'
         assert relay.unavailable_for_s() == 0
+        assert relay.pace.per_s == 0  # one alone is not the relay's trouble
+        assert {(await send(relay, mail=rendered(to))).retry_in_s for to in (BOB, CARL)} == {5}
         assert relay.pace.per_s == 1
         decision = decide(delivery, 5, 5, None, Policy(60.0, 3600.0))
         assert (decision.status, decision.retry_in_s, decision.counts) == (Status.PENDING, 5, False)
@@ -41,10 +59,32 @@ async def test_421_because_it_is_too_much_is_no_outage(verb: str) -> None:
 async def test_other_relay_takes_what_was_too_much_for_the_first_and_what_would_wait_for_it() -> None:
     async with ScriptedRelay({'MAIL': WORDS}) as first, ScriptedRelay(name='backup') as second:
         primary, backup = first.relay(), second.relay()
-        for _ in range(3):
-            delivery = await send(primary, backup)
+        for recipient in (ANNA, BOB, CARL, ANNA, BOB):
+            delivery = await send(primary, backup, mail=rendered(recipient))
             assert (delivery.outcome, delivery.relay) == (Outcome.ACCEPTED, 'backup')
-        assert first.verbs.count('MAIL') == 1
+        assert first.verbs.count('MAIL') == 3
+
+
+async def test_those_who_wait_are_sent_away_when_another_relay_is_faster() -> None:
+    async with ScriptedRelay() as first, ScriptedRelay(name='backup') as second:
+        primary, backup = first.relay(), second.relay()
+        set_pace(primary, 0.2)
+        waiting = [asyncio.create_task(send(primary)) for _ in range(4)]
+        await eventually(lambda: len(primary._waiting) == 3)
+        refused = Delivery(Outcome.DEFERRED, Phase.MAIL, 'primary', TOO_MUCH)
+        for others, left in ([], 3), ([backup], 0):
+            attempt = _Attempt(Relays([primary, *others]), rendered(BOB), (BOB,), {}, Progress())
+            attempt._throttled(primary, refused)
+            assert len(primary._waiting) == left
+        done = await asyncio.gather(*waiting)
+        assert [delivery.outcome for delivery in done] == [Outcome.ACCEPTED] + [Outcome.RELEASED] * 3
+        assert {(delivery.throttled, delivery.retry_in_s) for delivery in done[1:]} == {(True, 5)}
+
+
+async def test_throttled_e_mail_does_not_pay_for_another_relay_that_is_not_there() -> None:
+    async with ScriptedRelay({'MAIL': WORDS}) as first, ScriptedRelay({'GREETING': 'drop'}, name='backup') as second:
+        delivery = await send(first.relay(), second.relay())
+        assert (delivery.outcome, delivery.throttled, delivery.retry_in_s) == (Outcome.RELEASED, True, 5)
 
 
 async def test_recipients_that_were_accepted_get_no_second_copy() -> None:
@@ -90,7 +130,7 @@ async def test_e_mails_begin_no_faster_than_the_pace_and_in_their_order() -> Non
 async def test_suspect_does_not_wait_for_its_turn() -> None:
     async with ScriptedRelay() as server:
         relay = server.relay()
-        relay.pace.throttled(TOO_MUCH)
+        slow_down(relay)
         assert not relay.pace.allows()
         delivery = await send(relay, progress=Progress(phase=Phase.CONTENT, urgent=True))
         assert delivery.outcome is Outcome.ACCEPTED
@@ -99,7 +139,7 @@ async def test_suspect_does_not_wait_for_its_turn() -> None:
 async def test_who_waits_for_his_turn_is_told_when_the_relay_fails_and_may_be_cancelled() -> None:
     async with ScriptedRelay() as server:
         relay = server.relay()
-        relay.pace._limit.set(0.2)
+        set_pace(relay, 0.2)
         assert (await send(relay)).outcome is Outcome.ACCEPTED
         cancelled, failed = (asyncio.create_task(send(relay)) for _ in range(2))
         await eventually(lambda: len(relay._waiting) == 2)

@@ -4,6 +4,7 @@ import itertools
 import mmap
 import os
 import struct
+import threading
 import time
 from pathlib import Path
 
@@ -13,17 +14,20 @@ _DIRECTORY = os.environ.get('BENCH_TALLY')
 _pid = 0
 _count = itertools.count(1)
 _map: mmap.mmap | None = None
+_first = threading.Lock()
 
 
 def ran() -> None:
     """Count one job of this process; threads and forks may call it."""
     global _pid, _map, _count  # noqa: PLW0603 - one file a process, made at its first job
     if _map is None or _pid != os.getpid():
-        _pid, _count = os.getpid(), itertools.count(1)
-        path = Path(_DIRECTORY or '.') / str(_pid)
-        path.write_bytes(bytes(FORMAT.size))
-        with path.open('r+b') as file:
-            _map = mmap.mmap(file.fileno(), FORMAT.size)
+        with _first:  # a second thread that made the file anew would take it from under the first
+            if _map is None or _pid != os.getpid():
+                _count = itertools.count(1)
+                with (Path(_DIRECTORY or '.') / str(os.getpid())).open('w+b') as file:
+                    file.truncate(FORMAT.size)
+                    _map = mmap.mmap(file.fileno(), FORMAT.size)
+                _pid = os.getpid()
     FORMAT.pack_into(_map, 0, next(_count), time.monotonic_ns())
 
 

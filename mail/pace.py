@@ -94,10 +94,10 @@ class Pace:
 
     def turn_in_s(self, waiting: int) -> float:
         """Return about how long an e-mail would wait behind so many others."""
-        return self._limit.wait_s() + waiting / self.per_s if self.per_s else 0.0
+        return self._limit.turn_in_s(waiting)
 
     def wait_s(self) -> float:
-        """Return how long until an e-mail may begin."""
+        """Return how long to wait before asking whether an e-mail may begin."""
         return self._limit.wait_s()
 
     def accepted(self, now: float) -> None:

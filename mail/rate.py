@@ -34,10 +34,14 @@ class RateLimit:
             self._spent_until += begun / self.per_s
 
     def wait_s(self) -> float:
-        """Return how long until one more e-mail may begin."""
+        """Return how long to wait before asking whether one more e-mail may begin."""
+        return min(LOOK_EVERY_S, self.turn_in_s())
+
+    def turn_in_s(self, waiting: int = 0) -> float:
+        """Return how long until one more e-mail may begin, behind so many that wait."""
         if not self.per_s:
             return 0.0
-        return min(LOOK_EVERY_S, max(0.0, self._spent_until + 1 / self.per_s - time.monotonic()))
+        return max(0.0, self._spent_until + (waiting + 1) / self.per_s - time.monotonic())
 
     def hold(self, wait_s: float) -> None:
         """Let nothing begin for so long."""

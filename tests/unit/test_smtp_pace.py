@@ -160,3 +160,13 @@ async def test_slow_pace_takes_few_connections() -> None:
         assert len(server.sessions) <= 4
         relay.pace._limit.set(0)
         assert relay.wanted_connections == 20
+
+
+async def test_relay_that_pauses_comes_after_one_whose_turn_comes_sooner() -> None:
+    async with ScriptedRelay() as first, ScriptedRelay(name='backup') as second:
+        primary, backup = first.relay(), second.relay()
+        primary.pace._limit.set(0.2)
+        primary.pace._limit.hold(30.0)
+        backup.pace._limit.set(2)
+        assert primary.turn_in_s() > 30 > backup.turn_in_s()
+        assert Relays([primary, backup]).available() == [backup, primary]

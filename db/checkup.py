@@ -111,13 +111,13 @@ _WAITS = """(status = 'sending' OR status = 'pending'
     OR (status IN ('failed', 'uncertain') AND next_retry_at IS NOT NULL AND attempts < max_attempts))"""
 
 TEMPLATES_LOST_SQL = f"""
-SELECT count(*) AS emails, min(id) AS first FROM outbound_emails AS e
+SELECT count(*) AS emails, min(id) AS first FROM outbox AS e
 WHERE {_WAITS} AND template_id IS NOT NULL
   AND NOT EXISTS (SELECT FROM email_templates AS t WHERE t.id::text = e.template_id::text)
 """  # noqa: S608 - constants of this module
 
 CONTENT_SQL = f"""
-SELECT content_id, min(id) AS first FROM outbound_emails
+SELECT content_id, min(id) AS first FROM outbox
 WHERE {_WAITS} AND content_id IS NOT NULL GROUP BY content_id ORDER BY first LIMIT $1
 """  # noqa: S608 - constants of this module
 
@@ -155,7 +155,7 @@ async def content_is_indexed(mongo: Mongo) -> bool:
 
 
 POISONED_SQL = """
-SELECT count(*) FROM outbound_emails
+SELECT count(*) FROM outbox
 WHERE status = 'failed' AND dead_reason = 'poison' AND updated_at > now() - interval '1 day'
 """
 

@@ -119,7 +119,7 @@ async def delete_content(mongo: Mongo, content_ids: Sequence[str]) -> int:
 
 
 NAMED_CONTENT_SQL = """
-SELECT content_id FROM outbound_emails WHERE content_id = ANY($1::text[])
+SELECT content_id FROM outbox WHERE content_id = ANY($1::text[])
 """
 
 

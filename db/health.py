@@ -17,7 +17,7 @@ class Finding:
 
 
 RECORD_HEALTH_SQL = """
-INSERT INTO service_health (service_name, status, response_time_ms, error_message, checked_at)
+INSERT INTO mail_service_health (service_name, status, response_time_ms, error_message, checked_at)
 SELECT *, now() FROM unnest($1::text[], $2::text[], $3::integer[], $4::text[])
 """
 
@@ -33,7 +33,7 @@ async def record_health(pool: asyncpg.Pool, findings: Sequence[Finding]) -> None
     )
 
 
-REMOVE_HEALTH_SQL = "DELETE FROM service_health WHERE checked_at < now() - $1 * interval '1 day'"
+REMOVE_HEALTH_SQL = "DELETE FROM mail_service_health WHERE checked_at < now() - $1 * interval '1 day'"
 
 
 async def remove_old_health(pool: asyncpg.Pool, older_than_days: int) -> None:

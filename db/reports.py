@@ -18,16 +18,16 @@ Row = dict[str, Any]
 # Each branch is one of the table's partial indexes, so what is sent is never read. The states are disjoint.
 OUTBOX_SQL = """
 WITH open AS (
-    SELECT status, next_retry_at, attempts, max_attempts, expires_at, lease_expires_at, created_at FROM outbound_emails
+    SELECT status, next_retry_at, attempts, max_attempts, expires_at, lease_expires_at, created_at FROM outbox
     WHERE status IN ('pending', 'failed', 'uncertain') AND next_retry_at IS NOT NULL
     UNION ALL
-    SELECT status, created_at, attempts, max_attempts, expires_at, lease_expires_at, created_at FROM outbound_emails
+    SELECT status, created_at, attempts, max_attempts, expires_at, lease_expires_at, created_at FROM outbox
     WHERE status = 'pending' AND next_retry_at IS NULL
     UNION ALL
-    SELECT status, NULL, attempts, max_attempts, NULL, lease_expires_at, created_at FROM outbound_emails
+    SELECT status, NULL, attempts, max_attempts, NULL, lease_expires_at, created_at FROM outbox
     WHERE status = 'sending'
     UNION ALL
-    SELECT status, NULL, attempts, max_attempts, NULL, NULL, created_at FROM outbound_emails
+    SELECT status, NULL, attempts, max_attempts, NULL, NULL, created_at FROM outbox
     WHERE status IN ('failed', 'uncertain') AND next_retry_at IS NULL
 ), judged AS (
     SELECT status, next_retry_at, CASE
@@ -77,7 +77,7 @@ SELECT worker, sum(sending)::bigint AS sending, bool_or(alive) AS alive, max(see
 FROM (
     SELECT claimed_by AS worker, count(*) AS sending, bool_or(lease_expires_at > now()) AS alive,
         max(claimed_at) AS seen_at
-    FROM outbound_emails WHERE status = 'sending' GROUP BY claimed_by
+    FROM outbox WHERE status = 'sending' GROUP BY claimed_by
     UNION ALL
     SELECT worker, 0, bool_or(finished_at IS NULL AND lease_expires_at > now()),
         max(COALESCE(finished_at, started_at))
@@ -135,7 +135,7 @@ def _detail(stored: str | None) -> Any:
 SERVICES_SQL = """
 SELECT DISTINCT ON (service_name) service_name AS service, status, response_time_ms, error_message AS error, checked_at,
     EXTRACT(EPOCH FROM now() - checked_at)::float8 AS checked_s
-FROM service_health WHERE checked_at > now() - interval '1 day' ORDER BY service_name, checked_at DESC
+FROM mail_service_health WHERE checked_at > now() - interval '1 day' ORDER BY service_name, checked_at DESC
 """
 
 
@@ -148,7 +148,7 @@ ACTIVE_SQL = """
 SELECT id, claimed_by AS worker, email_type::text AS email_type, relay AS last_relay, attempts AS attempt,
     max_attempts, claimed_at, EXTRACT(EPOCH FROM now() - claimed_at)::float8 AS claimed_s,
     EXTRACT(EPOCH FROM lease_expires_at - now())::float8 AS lease_ends_in_s
-FROM outbound_emails WHERE status = 'sending' ORDER BY claimed_at, id LIMIT $1
+FROM outbox WHERE status = 'sending' ORDER BY claimed_at, id LIMIT $1
 """
 
 
@@ -160,7 +160,7 @@ async def read_active(pool: asyncpg.Pool, limit: int) -> list[Row]:
 SCHEDULED_SQL = """
 SELECT id, email_type::text AS email_type, status, attempts, max_attempts, next_retry_at,
     EXTRACT(EPOCH FROM next_retry_at - now())::float8 AS due_in_s, count(*) OVER () AS total
-FROM outbound_emails
+FROM outbox
 WHERE status IN ('pending', 'failed', 'uncertain') AND next_retry_at > now()
   AND (status = 'pending' OR attempts < max_attempts)
 ORDER BY next_retry_at LIMIT $1
@@ -196,7 +196,7 @@ SELECT id, status, recipient, subject, email_type::text AS email_type, template_
     octet_length(template_data::text) AS template_data_bytes,
     CASE WHEN $2 THEN body_text END AS body_text, CASE WHEN $2 THEN body_html END AS body_html,
     CASE WHEN $2 THEN template_data::text END AS template_data, now() AS read_at
-FROM outbound_emails WHERE id = $1
+FROM outbox WHERE id = $1
 """
 
 
@@ -219,7 +219,7 @@ async def read_attempts(pool: asyncpg.Pool, email_id: int) -> list[Row]:
 
 STATES_SQL = """
 SELECT id, status, attempts, max_attempts, next_retry_at, claimed_by, sent_at, dead_reason
-FROM outbound_emails WHERE id = ANY($1::bigint[])
+FROM outbox WHERE id = ANY($1::bigint[])
 """
 
 
@@ -231,7 +231,7 @@ async def read_states(pool: asyncpg.Pool, email_ids: Sequence[int]) -> dict[int,
 # The due index in its own order. What is suspect or over does not stand in anybody's way.
 AHEAD_SQL = """
 SELECT (
-    SELECT count(*) FROM outbound_emails
+    SELECT count(*) FROM outbox
     WHERE status IN ('pending', 'failed', 'uncertain') AND next_retry_at IS NOT NULL AND next_retry_at <= now()
       AND (status = 'pending' OR attempts < max_attempts) AND lost_attempts = 0
       AND (expires_at IS NULL OR expires_at > now()) AND (priority, next_retry_at) < ($1::smallint, $2::timestamptz)

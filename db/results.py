@@ -24,7 +24,7 @@ class Result(NamedTuple):
 # one JSON text: 15 arrays took the worker twice as long to encode (2026-11).
 RECORD_SQL = """
 WITH recorded AS (
-    UPDATE outbound_emails AS e
+    UPDATE outbox AS e
     SET status = r.status,
         attempts = e.attempts - CASE WHEN r.counts THEN 0 ELSE 1 END,
         next_retry_at = now() + r.retry_in_s * interval '1 second',

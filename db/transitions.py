@@ -7,7 +7,7 @@ from typing import Any
 import asyncpg
 
 RETRY_SQL = """
-UPDATE outbound_emails
+UPDATE outbox
 SET status = 'pending', next_retry_at = now(), dead_reason = NULL, lost_attempts = 0,
     max_attempts = GREATEST(max_attempts, attempts + 1),
     expires_at = CASE WHEN expires_at <= now() THEN now() + $2 * interval '1 hour' ELSE expires_at END,
@@ -35,7 +35,7 @@ async def retry(
 
 
 MARK_SENT_SQL = """
-UPDATE outbound_emails
+UPDATE outbox
 SET status = 'sent', sent_at = COALESCE(last_attempt_at, now()), next_retry_at = NULL, updated_at = now()
 WHERE id = ANY($1::bigint[]) AND status = 'uncertain'
 RETURNING id
@@ -48,7 +48,7 @@ async def mark_sent(pool: asyncpg.Pool, email_ids: Sequence[int]) -> list[int]:
 
 
 GIVE_UP_SQL = """
-UPDATE outbound_emails SET status = 'failed', dead_reason = 'given up', next_retry_at = NULL, updated_at = now()
+UPDATE outbox SET status = 'failed', dead_reason = 'given up', next_retry_at = NULL, updated_at = now()
 WHERE id = ANY($1::bigint[]) AND (status = 'uncertain' OR (status = 'failed' AND next_retry_at IS NOT NULL))
 RETURNING id
 """
@@ -60,7 +60,7 @@ async def give_up(pool: asyncpg.Pool, email_ids: Sequence[int]) -> list[int]:
 
 
 EXPIRE_SQL = """
-UPDATE outbound_emails
+UPDATE outbox
 SET status = CASE WHEN status = 'uncertain' THEN 'uncertain' ELSE 'expired' END, next_retry_at = NULL,
     last_error = COALESCE(last_error, 'expired before it could be sent'), updated_at = now()
 WHERE id = ANY($1::bigint[]) AND status IN ('pending', 'failed', 'uncertain') AND expires_at <= now()
@@ -79,10 +79,10 @@ async def expire(pool: asyncpg.Pool, email_ids: Sequence[int]) -> list[int]:
 
 # What waits stands in the due index or in the one of rows without a time, so neither part reads the whole table.
 EXPIRABLE_SQL = """
-SELECT id FROM outbound_emails
+SELECT id FROM outbox
 WHERE status IN ('pending', 'failed', 'uncertain') AND next_retry_at IS NOT NULL AND expires_at <= now()
 UNION ALL
-SELECT id FROM outbound_emails WHERE status = 'pending' AND next_retry_at IS NULL AND expires_at <= now()
+SELECT id FROM outbox WHERE status = 'pending' AND next_retry_at IS NULL AND expires_at <= now()
 LIMIT $1
 """
 
@@ -112,16 +112,16 @@ class Removed:
 REMOVE_SQL = """
 WITH next AS (
     SELECT id, created_at < now() - $1 * interval '1 day' AS is_old
-    FROM outbound_emails WHERE id > $2 ORDER BY id LIMIT $3
+    FROM outbox WHERE id > $2 ORDER BY id LIMIT $3
 ), old AS (
-    SELECT id FROM outbound_emails
+    SELECT id FROM outbox
     WHERE id = ANY(ARRAY(SELECT id FROM next WHERE is_old)) AND updated_at < now() - $1 * interval '1 day'
       AND (status IN ('sent', 'expired', 'cancelled') OR (status = 'failed' AND next_retry_at IS NULL))
     FOR UPDATE SKIP LOCKED
 ), attempts AS (
     DELETE FROM email_attempts WHERE email_id = ANY(ARRAY(SELECT id FROM old))
 ), removed AS (
-    DELETE FROM outbound_emails WHERE id = ANY(ARRAY(SELECT id FROM old)) RETURNING content_id
+    DELETE FROM outbox WHERE id = ANY(ARRAY(SELECT id FROM old)) RETURNING content_id
 )
 SELECT count(*) AS emails, COALESCE(array_agg(content_id) FILTER (WHERE content_id IS NOT NULL), '{}') AS content_ids,
     (SELECT max(id) FROM next HAVING bool_or(is_old)) AS last_id
@@ -144,7 +144,7 @@ NEXT_DUE_SQL = """
 SELECT EXTRACT(EPOCH FROM min(next_retry_at) - now())::float8
 FROM (VALUES (0::smallint), (1::smallint), (2::smallint)) AS p (priority)
 CROSS JOIN LATERAL (
-    SELECT next_retry_at FROM outbound_emails
+    SELECT next_retry_at FROM outbox
     WHERE priority = p.priority AND status IN ('pending', 'failed', 'uncertain')
       AND next_retry_at BETWEEN now() AND now() + $1 * interval '1 second'
     ORDER BY next_retry_at LIMIT 1
@@ -162,7 +162,7 @@ STATE_SQL = """
 SELECT status, attempts, max_attempts, lost_attempts, next_retry_at, expires_at, claimed_by,
     email_type::text AS email_type, expires_at <= now() AS past_expiry,
     EXTRACT(EPOCH FROM next_retry_at - now())::float8 AS due_in_s
-FROM outbound_emails WHERE id = $1::bigint
+FROM outbox WHERE id = $1::bigint
 """
 
 

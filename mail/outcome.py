@@ -31,6 +31,8 @@ class Status(StrEnum):
     UNCERTAIN = 'uncertain'
     EXPIRED = 'expired'
     CANCELLED = 'cancelled'
+    HELD = 'held'  # waits for an operator, who releases or cancels it
+    EXTERNAL = 'external'  # of an adopted table that is shared: the system that was there before sends it
 
 
 class Phase(StrEnum):

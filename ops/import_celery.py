@@ -10,7 +10,7 @@ import asyncpg
 from arq.connections import ArqRedis
 from redis.exceptions import RedisError
 
-from db.adoption import Wish, count_statuses, grant, merged, preview
+from db.import_requests import Wish, count_statuses, grant, merged, preview
 from db.migrate import migrate
 from db.schema import APPLIED_SQL, known_migrations
 from db.wakeups import notify

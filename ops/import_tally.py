@@ -48,7 +48,7 @@ class Tally:
         """Count a batch.
 
         Args:
-            outcomes: What became of each e-mail, see db.adoption.
+            outcomes: What became of each e-mail, see db.import_requests.
         """
         self.messages += len(messages)
         self.sources[source] += len(messages)

@@ -36,7 +36,7 @@ _WILL_BE_DUE = (
 PREVIEW_SQL = f"""
 WITH asked AS (SELECT * FROM unnest($1::bigint[], $2::boolean[]) AS a (id, retry))
 SELECT a.id, e.status::text AS status, COALESCE({_WILL_BE_DUE}, false) AS due
-FROM asked AS a LEFT JOIN outbound_emails AS e ON e.id = a.id
+FROM asked AS a LEFT JOIN outbox AS e ON e.id = a.id
 """  # noqa: S608 - constants of this module
 
 
@@ -55,9 +55,9 @@ WITH asked AS (
     SELECT * FROM unnest($1::bigint[], $2::boolean[], $3::timestamptz[]) AS a (id, retry, not_before)
 ), found AS (
     SELECT e.id, e.status, {_WILL_BE_DUE} AS due
-    FROM outbound_emails AS e JOIN asked AS a ON a.id = e.id ORDER BY e.id FOR UPDATE OF e
+    FROM outbox AS e JOIN asked AS a ON a.id = e.id ORDER BY e.id FOR UPDATE OF e
 ), granted AS (
-    UPDATE outbound_emails AS e
+    UPDATE outbox AS e
     SET status = 'pending', dead_reason = NULL,
         next_retry_at = CASE WHEN f.status = 'pending' THEN LEAST(e.next_retry_at, COALESCE(a.not_before, now()))
                              ELSE COALESCE(a.not_before, now()) END,
@@ -97,7 +97,7 @@ def _outcome(row: asyncpg.Record) -> str:
     return status or 'missing'
 
 
-STATUSES_SQL = 'SELECT status::text AS status, count(*) AS emails FROM outbound_emails GROUP BY 1 ORDER BY 1'
+STATUSES_SQL = 'SELECT status::text AS status, count(*) AS emails FROM outbox GROUP BY 1 ORDER BY 1'
 
 
 async def count_statuses(conn: asyncpg.Connection) -> dict[str, int] | None:

@@ -119,6 +119,12 @@ class Settings(BaseSettings):
         default=frozenset(),
         description='email_types whose uncertain attempts wait for an operator, comma separated.',
     )
+    adoption_hold_after_hours: float = Field(
+        default=24,
+        gt=0,
+        le=87600,
+        description='E-mails of an adopted table that were due longer ago when it was taken over are held, not sent.',
+    )
     email_max_bytes: int = Field(default=25 * 1024 * 1024, ge=1024, description='A whole message, encoded.')
     email_retention_days: int = Field(
         default=90, ge=1, le=36500, description='Finished e-mails are deleted after this.'

@@ -4,9 +4,12 @@ from pathlib import Path
 
 import asyncpg
 
+from db.adoption.phases import Phase, read_phase
+
 MIGRATIONS_DIR = Path(__file__).parent / 'migrations'
 
 APPLIED_SQL = 'SELECT migration_id FROM public._pogo_migration'
+HAS_VIEW_SQL = "SELECT to_regclass('outbox') IS NOT NULL"
 
 
 class SchemaMismatchError(Exception):
@@ -37,4 +40,9 @@ async def check_schema(pool: asyncpg.Pool) -> None:
         raise SchemaMismatchError(
             f'the database schema is newer than this program: it has {", ".join(sorted(unknown))}; '
             'install the version of this program that belongs to it'
+        )
+    if not await pool.fetchval(HAS_VIEW_SQL) or await read_phase(pool) is Phase.EXPANDING:
+        raise SchemaMismatchError(
+            'the database schema is older than this program: its outbound_emails is not adopted, or not to the end; '
+            'run `python -m db.migrate`'
         )

@@ -26,7 +26,7 @@ CREATE TABLE outbox_adoption (
     taken_over_at timestamptz,
     finished_at timestamptz,
     added_columns text[] NOT NULL DEFAULT '{}', -- what the way back removes
-    added_indexes text[] NOT NULL DEFAULT '{}'
+    words jsonb NOT NULL DEFAULT '{}' -- the application's words for the states, see db/adoption/words.py
 );
 
 CREATE TABLE table_origins (
@@ -41,13 +41,15 @@ INSERT INTO table_origins (name, made_here)
 SELECT name, COALESCE(obj_description(to_regclass(name), 'pg_class') = 'made by arq-mail-worker', false)
 FROM unnest(ARRAY['sessions', 'refresh_tokens', 'service_health']) AS t (name);
 
+-- What a word in outbound_emails.status means; NULL when nobody here knows it. An adopted table may have words of its own.
+CREATE FUNCTION outbox_state(word text) RETURNS text LANGUAGE sql IMMUTABLE
+    RETURN CASE WHEN word IN ('pending', 'sending', 'sent', 'failed', 'uncertain', 'expired', 'cancelled', 'held') THEN word END;
+
 DO $views$
 BEGIN
 -- A table without our columns was there before: `python -m db.migrate` goes on with it after these files.
-IF NOT EXISTS (SELECT FROM pg_attribute
-               WHERE attrelid = 'outbound_emails'::regclass AND attname = 'claim_token' AND NOT attisdropped) THEN
-    INSERT INTO outbox_adoption (phase) VALUES ('expanding');
-ELSE
+IF (SELECT count(*) FROM pg_attribute WHERE attrelid = 'outbound_emails'::regclass AND NOT attisdropped
+    AND attname IN ('claim_token', 'lease_expires_at', 'lost_attempts')) = 3 THEN
     CREATE VIEW outbox WITH (security_invoker = true) AS SELECT
     id, recipient, subject, body_text, body_html, email_type, template_id, template_data, status,
     smtp_response, smtp_code, attempts, max_attempts, next_retry_at, last_attempt_at, sent_at, expires_at,
@@ -60,7 +62,7 @@ ELSE
 END IF;
 
 -- A service_health of the application's stays as it is; a database of the version before wrote into it already.
-IF (SELECT made_here FROM table_origins WHERE name = 'service_health') OR NOT EXISTS (SELECT FROM outbox_adoption) THEN
+IF (SELECT made_here FROM table_origins WHERE name = 'service_health') OR to_regclass('outbox') IS NOT NULL THEN
     CREATE VIEW mail_service_health WITH (security_invoker = true) AS
     SELECT id, service_name, status, response_time_ms, error_message, checked_at FROM service_health;
     GRANT SELECT, INSERT, DELETE ON mail_service_health TO PUBLIC;
@@ -79,5 +81,6 @@ END
 $views$;
 
 -- migrate: rollback
-DROP VIEW IF EXISTS outbox;
+DROP VIEW IF EXISTS outbox, mail_service_health;
+DROP FUNCTION outbox_state;
 DROP TABLE outbox_adoption, table_origins;

@@ -1,0 +1,258 @@
+"""The last step: give an adopted table the form of a new one, when no old program writes to it any more."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import asyncpg
+
+from db.adoption.columns import APPLICATION, Column, mapping, read_columns
+from db.adoption.locks import Progress, briefly
+from db.adoption.phases import Phase, read_adoption, set_phase
+from db.adoption.takeover import BATCH, WrongPhaseError
+from db.adoption.trigger import NAIVE, TRIGGER, quoted, view_ddl
+from mail.outcome import Status
+
+# Ours stands beside these while the table is adopted, and takes their place.
+REPLACED = ('status', 'smtp_response', 'smtp_code')
+NOT_NULL = ('status', 'attempts', 'max_attempts', 'created_at', 'updated_at')
+DEFAULTS = {'status': "'pending'", 'attempts': '0', 'created_at': 'now()', 'updated_at': 'now()'}
+STATES = ', '.join(f"'{state}'" for state in Status)
+# As in db/migrations/0001_outbox.sql; a test holds a finished table against a new one.
+CHECKS: Mapping[str, str] = {
+    'outbound_emails_status_known': f'status IN ({STATES})',
+    'outbound_emails_attempts_in_range': 'attempts BETWEEN 0 AND max_attempts',
+    'outbound_emails_priority_known': '{priority} BETWEEN 0 AND 2',
+    'outbound_emails_sending_is_claimed': "status <> 'sending' OR ({claim_token} IS NOT NULL "
+    'AND {claimed_by} IS NOT NULL AND {lease_expires_at} IS NOT NULL)',
+    'outbound_emails_sent_has_time': "status <> 'sent' OR sent_at IS NOT NULL",
+}
+STORAGE = (
+    'fillfactor = 70, autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_threshold = 10000, '
+    'autovacuum_analyze_scale_factor = 0.02'
+)
+# Measured with bench/adoption.py on PostgreSQL 18, 2026-11: an index on a converted column is built anew while the lock
+# is held, and a zone other than UTC writes the table anew.
+INDEX_S_PER_MILLION = 0.5
+REWRITE_BYTES_PER_S = 60e6
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One thing that finishing changes."""
+
+    what: str
+    under_lock: bool
+    ddl: str = ''
+
+
+@dataclass(frozen=True, slots=True)
+class FinishPlan:
+    """Everything that finishing changes, and how long the table is locked."""
+
+    changes: Sequence[Change]
+    lock_s: float
+    columns: Mapping[str, Column]
+    zone: str
+    max_attempts: int
+
+
+DEPENDENTS_SQL = """
+SELECT DISTINCT r.ev_class::regclass::text AS name
+FROM pg_depend AS d JOIN pg_rewrite AS r ON r.oid = d.objid
+WHERE d.classid = 'pg_rewrite'::regclass AND d.refobjid = 'outbound_emails'::regclass
+  AND r.ev_class <> COALESCE(to_regclass('outbox')::oid, 0)
+ORDER BY 1
+"""
+SIZE_SQL = """
+SELECT GREATEST(c.reltuples, 0)::float8 AS rows, pg_table_size(c.oid)::float8 AS bytes,
+    (SELECT count(*) FROM pg_index AS i JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attnum = ANY(i.indkey)
+     JOIN pg_am AS m ON m.oid = (SELECT relam FROM pg_class WHERE oid = i.indexrelid)
+     WHERE i.indrelid = c.oid AND a.atttypid = 'timestamp'::regtype AND m.amname = 'btree' AND i.indpred IS NULL)::int
+        AS converted_indexes
+FROM pg_class AS c WHERE c.oid = 'outbound_emails'::regclass
+"""
+
+
+async def plan_finish(conn: asyncpg.Connection, *, zone: str, max_attempts: int) -> FinishPlan:
+    """List what finishing changes. Reads only.
+
+    Raises:
+        WrongPhaseError: the table is not taken over, or something of the application's is in the way; says what to do.
+    """
+    adoption = await read_adoption(conn)
+    if adoption is None:
+        raise WrongPhaseError('outbound_emails was made by this program: there is nothing to finish')
+    if adoption.phase in (Phase.EXPANDING, Phase.SHARED):
+        raise WrongPhaseError('the table is not taken over yet: `python -m ops import-celery` does it')
+    columns = await read_columns(conn)
+    if 'mail_status' in columns and (views := await conn.fetch(DEPENDENTS_SQL)):
+        names = ', '.join(view['name'] for view in views)
+        raise WrongPhaseError(
+            f'these views read outbound_emails and would break: {names}. Drop them, and make them anew after it'
+        )
+    size = await conn.fetchrow(SIZE_SQL)
+    assert size is not None  # noqa: S101 - the table is there
+    naive = [column.name for column in columns.values() if column.type == NAIVE]
+    lock_s = 0.2
+    if naive and zone == 'UTC':
+        lock_s += size['converted_indexes'] * size['rows'] / 1e6 * INDEX_S_PER_MILLION
+    elif naive:
+        lock_s += size['bytes'] / REWRITE_BYTES_PER_S
+    return FinishPlan(_changes(columns, naive, zone, max_attempts), lock_s, columns, zone, max_attempts)
+
+
+def _changes(columns: Mapping[str, Column], naive: Sequence[str], zone: str, max_attempts: int) -> list[Change]:
+    if 'mail_status' not in columns:
+        return _checked_later()
+    changes = [
+        Change(
+            'rows that the other system ended get our word for their state; NULL in attempts, created_at ... is filled',
+            False,
+        ),
+        Change(
+            'the trigger and the view outbox go',
+            True,
+            f'DROP TRIGGER {TRIGGER} ON outbound_emails; DROP VIEW outbox; DROP FUNCTION outbox_sync()',
+        ),
+    ]
+    for name in REPLACED:
+        if f'mail_{name}' in columns:
+            old = columns[name]
+            kind = f'{old.type}, {old.limit} characters' if old.limit else old.type
+            changes.append(
+                Change(
+                    f'{name} ({kind}) is replaced by ours, with its indexes and CHECKs',
+                    True,
+                    f'ALTER TABLE outbound_emails DROP COLUMN {name};'
+                    f'ALTER TABLE outbound_emails RENAME COLUMN mail_{name} TO {name}',
+                )
+            )
+    changes += _types(columns, naive, zone)
+    defaults = {**DEFAULTS, 'max_attempts': str(max_attempts)}
+    changes.append(
+        Change(
+            'columns get our defaults',
+            True,
+            'ALTER TABLE outbound_emails '
+            + ', '.join(f'ALTER COLUMN {name} SET DEFAULT {value}' for name, value in defaults.items()),
+        )
+    )
+    changes.append(
+        Change(
+            'room on each page and early vacuum, docs/schema.md', True, f'ALTER TABLE outbound_emails SET ({STORAGE})'
+        )
+    )
+    names = {
+        wanted: {'mail_status': 'status', 'mail_smtp_response': 'smtp_response', 'mail_smtp_code': 'smtp_code'}.get(
+            is_, is_
+        )
+        for wanted, is_ in mapping(columns).items()
+    }
+    checks = {name: check.format(**names) for name, check in CHECKS.items()} | {
+        f'outbound_emails_{name}_given': f'{name} IS NOT NULL' for name in NOT_NULL
+    }
+    added = ', '.join(f'ADD CONSTRAINT {name} CHECK ({check}) NOT VALID' for name, check in checks.items())
+    changes.append(Change('CHECKs forbid illegal rows from then on', True, f'ALTER TABLE outbound_emails {added}'))
+    changes.append(Change('the view outbox is made anew', True, view_ddl(names)))
+    return changes + _checked_later()
+
+
+def _types(columns: Mapping[str, Column], naive: Sequence[str], zone: str) -> list[Change]:
+    changes = []
+    if naive:
+        # In one statement and without USING: in UTC no row is rewritten.
+        ddl = ', '.join(f'ALTER COLUMN {quoted(name)} TYPE timestamptz' for name in naive)
+        drop = ', '.join(f'ALTER COLUMN {quoted(name)} DROP DEFAULT' for name in naive)
+        how = 'no row is rewritten' if zone == 'UTC' else f'they mean {zone}, so the table is written anew'
+        changes.append(
+            Change(
+                f'{", ".join(naive)} get a time zone: {how}',
+                True,
+                f'ALTER TABLE outbound_emails {drop}; ALTER TABLE outbound_emails {ddl}',
+            )
+        )
+    narrow = [
+        w.name
+        for w in APPLICATION
+        if w.text
+        and w.name in columns
+        and columns[w.name].is_text
+        and columns[w.name].type != 'text'
+        and w.name not in REPLACED
+    ]
+    if narrow:
+        ddl = ', '.join(f'ALTER COLUMN {name} TYPE text' for name in narrow)
+        changes.append(Change(f'{", ".join(narrow)} become text', True, f'ALTER TABLE outbound_emails {ddl}'))
+    return changes
+
+
+def _checked_later() -> list[Change]:
+    return [Change('all rows are checked while others write; then attempts, created_at ... refuse NULL', False)]
+
+
+FILL_SQL = """
+WITH stretch AS (SELECT id FROM outbound_emails WHERE id > $1::bigint ORDER BY id LIMIT $2), filled AS (
+    UPDATE outbound_emails AS e
+    SET mail_status = CASE WHEN e.mail_status = 'external' THEN COALESCE(outbox_state(e.status::text), 'external')
+                           ELSE e.mail_status END,
+        attempts = COALESCE(e.attempts, 0), max_attempts = GREATEST(COALESCE(e.max_attempts, $3::int), e.attempts, 1),
+        created_at = COALESCE(e.created_at, e.updated_at, now()),
+        updated_at = COALESCE(e.updated_at, e.created_at, now()),
+        sent_at = CASE WHEN e.mail_status = 'sent' OR outbox_state(e.status::text) = 'sent'
+                       THEN COALESCE(e.sent_at, e.last_attempt_at, e.updated_at, e.created_at, now()) ELSE e.sent_at END
+    WHERE e.id IN (SELECT id FROM stretch) AND (
+        e.mail_status = 'external' OR e.attempts IS NULL OR e.max_attempts IS NULL OR e.attempts > e.max_attempts
+        OR e.max_attempts < 1 OR e.created_at IS NULL OR e.updated_at IS NULL
+        OR (e.mail_status = 'sent' AND e.sent_at IS NULL))
+    RETURNING 1
+)
+SELECT (SELECT max(id) FROM stretch) AS last_id, (SELECT count(*) FROM filled) AS filled
+"""
+LATE_SQL = """
+UPDATE outbound_emails
+SET status = COALESCE(status, 'external'), attempts = COALESCE(attempts, 0),
+    max_attempts = GREATEST(COALESCE(max_attempts, $1::int), attempts, 1),
+    created_at = COALESCE(created_at, updated_at, now()), updated_at = COALESCE(updated_at, created_at, now()),
+    sent_at = CASE WHEN status = 'sent' THEN COALESCE(sent_at, last_attempt_at, updated_at, created_at, now())
+                   ELSE sent_at END
+WHERE status IS NULL OR attempts IS NULL OR max_attempts IS NULL OR attempts > max_attempts OR max_attempts < 1
+   OR created_at IS NULL OR updated_at IS NULL OR (status = 'sent' AND sent_at IS NULL)
+"""
+
+
+async def finish(conn: asyncpg.Connection, plan: FinishPlan, progress: Progress) -> None:
+    """Do what the plan lists. Called again after an interruption, it goes on.
+
+    Raises:
+        TableBusyError: somebody holds the table; calling again goes on.
+        asyncpg.PostgresError: connection or statement failure; calling again goes on.
+    """
+    if 'mail_status' in plan.columns:
+        last_id, filled = -(2**63), 0
+        while last_id is not None:
+            row = await conn.fetchrow(FILL_SQL, last_id, BATCH, plan.max_attempts)
+            assert row is not None  # noqa: S101 - a count always has a row
+            last_id, filled = row['last_id'], filled + row['filled']
+            if filled:
+                progress(f'{filled} rows filled')
+
+        async def change() -> None:
+            for change in plan.changes:
+                if change.under_lock:
+                    await conn.execute(change.ddl)
+
+        await briefly(conn, change, progress)
+        progress('the table has its new form')
+    await conn.execute(LATE_SQL, plan.max_attempts)
+    for name in (*CHECKS, *(f'outbound_emails_{name}_given' for name in NOT_NULL)):
+        await conn.execute(f'ALTER TABLE outbound_emails VALIDATE CONSTRAINT {name}')
+
+    async def refuse_null() -> None:
+        set_not_null = ', '.join(f'ALTER COLUMN {name} SET NOT NULL' for name in NOT_NULL)
+        drop = ', '.join(f'DROP CONSTRAINT outbound_emails_{name}_given' for name in NOT_NULL)
+        # Two statements: the CHECKs that are valid spare the first one a look at every row.
+        await conn.execute(f'ALTER TABLE outbound_emails {set_not_null}')
+        await conn.execute(f'ALTER TABLE outbound_emails {drop}')
+
+    await briefly(conn, refuse_null, progress)
+    await set_phase(conn, Phase.FINISHED)

@@ -1,0 +1,63 @@
+"""Short locks on a table that others write: try briefly, let them go on, try again."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+import asyncpg
+
+LOCK_WAIT_MS = 200  # who waits behind us waits no longer than this and the change itself
+PAUSE_S = 0.8
+GIVE_UP_S = 300.0
+
+BLOCKERS_SQL = """
+SELECT a.pid, a.application_name, now() - a.xact_start AS age
+FROM pg_locks AS l JOIN pg_stat_activity AS a ON a.pid = l.pid
+WHERE l.relation = 'outbound_emails'::regclass AND l.pid <> pg_backend_pid() AND l.granted
+ORDER BY a.xact_start LIMIT 1
+"""
+
+Progress = Callable[[str], None]
+
+
+class TableBusyError(Exception):
+    """Somebody holds the table in a transaction that does not end."""
+
+
+@asynccontextmanager
+async def _transaction(conn: asyncpg.Connection) -> AsyncIterator[None]:
+    async with conn.transaction():
+        await conn.execute(f"SET LOCAL lock_timeout = '{LOCK_WAIT_MS}ms'")
+        yield
+
+
+async def briefly(
+    conn: asyncpg.Connection, change: Callable[[], Awaitable[None]], progress: Progress, *, give_up_s: float = GIVE_UP_S
+) -> None:
+    """Run a change in a transaction that waits for no lock longer than LOCK_WAIT_MS, again until it gets through.
+
+    Raises:
+        TableBusyError: it did not within give_up_s; names the session that is in the way. Nothing was changed.
+        asyncpg.PostgresError: the change failed; nothing was changed.
+    """
+    deadline = time.monotonic() + give_up_s
+    told = False
+    while True:
+        try:
+            async with _transaction(conn):
+                await change()
+        except (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError) as error:
+            blocker = await conn.fetchrow(BLOCKERS_SQL)
+            who = f'session {blocker["pid"]} ({blocker["application_name"]})' if blocker else 'a session'
+            if time.monotonic() > deadline:
+                age = f', open for {blocker["age"]}' if blocker else ''
+                raise TableBusyError(
+                    f'{who} holds outbound_emails{age}: end its transaction, then run this again'
+                ) from error
+            if not told:
+                progress(f'waiting for {who} to let go of outbound_emails; nobody else waits meanwhile')
+                told = True
+            await asyncio.sleep(PAUSE_S)
+        else:
+            return

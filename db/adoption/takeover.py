@@ -1,0 +1,119 @@
+"""Make every e-mail that is not sent ours: the moment from which the other system has nothing left to do."""
+
+import json
+from collections import Counter
+from collections.abc import Mapping
+from datetime import timedelta
+
+import asyncpg
+
+from db.adoption.locks import Progress, briefly
+from db.adoption.phases import Phase, read_phase, set_phase
+from db.adoption.trigger import Form, quoted, sync_ddl
+
+BATCH = 5_000
+
+# What becomes of an e-mail, by what its application's word means. Nobody can know whether an e-mail that was being sent
+# got as far as its final dot, so an operator decides about it; and about what has been due for so long that whoever
+# waits for it has stopped waiting.
+BECOMES_SQL = """
+CASE
+    WHEN natural_state = 'sending' THEN 'uncertain'
+    WHEN expires_at <= now() THEN natural_state
+    WHEN natural_state = 'pending' AND COALESCE(next_retry_at, created_at) < now() - $1::interval THEN 'held'
+    WHEN natural_state = 'failed' AND next_retry_at < now() - $1::interval
+        AND COALESCE(attempts, 0) < COALESCE(max_attempts, $2::int) THEN 'held'
+    ELSE natural_state
+END
+"""
+
+
+class WrongPhaseError(Exception):
+    """The adoption has not come so far yet, or further; the message says what to do."""
+
+
+def take_batch_sql(names: Mapping[str, str]) -> str:
+    """Return the statement that takes one stretch of ids.
+
+    Parameters: how long ago is too long, attempts of rows that do not say, the last id before the stretch, its length.
+    """
+    copied = ''
+    if names['smtp_response'] != 'smtp_response':
+        copied = 'mail_smtp_response = COALESCE(e.mail_smtp_response, e.smtp_response::text),'
+    return f"""
+WITH stretch AS (
+    SELECT id, status, mail_status, next_retry_at, expires_at, created_at, attempts, max_attempts
+    FROM outbound_emails WHERE id > $3::bigint ORDER BY id LIMIT $4
+), judged AS (
+    SELECT *, outbox_state(status::text) AS natural_state FROM stretch WHERE mail_status = 'external'
+), wanted AS (
+    SELECT id, {BECOMES_SQL} AS state FROM judged WHERE natural_state <> 'sent'
+), taken AS (
+    UPDATE outbound_emails AS e
+    SET mail_status = w.state, {copied}
+        next_retry_at = CASE WHEN w.state IN ('uncertain', 'expired', 'cancelled') THEN NULL ELSE e.next_retry_at END,
+        {quoted(names['last_error'])} = CASE WHEN w.state = 'uncertain'
+            THEN 'was being sent by the previous system when its table was taken over'
+            ELSE e.{quoted(names['last_error'])} END
+    FROM wanted AS w WHERE e.id = w.id AND e.mail_status = 'external'
+    RETURNING e.mail_status
+)
+SELECT (SELECT max(id) FROM stretch) AS last_id, (
+    SELECT jsonb_object_agg(mail_status, n)::text FROM (SELECT mail_status, count(*) AS n FROM taken GROUP BY 1) AS t
+) AS counted
+"""  # noqa: S608 - names of this module
+
+
+# What was hidden from the other system shows its own word again.
+SHOW_SQL = """
+UPDATE outbound_emails SET mail_status = mail_status
+WHERE mail_status IN ('pending', 'failed', 'uncertain', 'held', 'expired', 'cancelled') AND status::text = $1
+"""
+
+
+async def take_over(
+    conn: asyncpg.Connection, form: Form, *, hold_after: timedelta, progress: Progress
+) -> dict[str, int]:
+    """Take every e-mail of the other system that is not sent. Called again after an interruption, it goes on.
+
+    The other system must not send any more. What it sent stays `external`: it is its own, and no duty deletes it.
+
+    Args:
+        form: From db.adoption.expand.plan.
+        hold_after: What was due longer ago is held for an operator.
+    Returns:
+        How many e-mails came into which state.
+    Raises:
+        WrongPhaseError: the table is not shared.
+        TableBusyError: somebody holds the table; nothing was changed.
+        asyncpg.PostgresError: connection or statement failure; calling again goes on.
+    """
+    phase = await read_phase(conn)
+    if phase is not Phase.SHARED:
+        raise WrongPhaseError(
+            'the table is not shared with another system' if phase else 'outbound_emails was made by this program'
+        )
+
+    async def change() -> None:
+        # Waits for those who are writing: what they insert is still theirs, and is taken below.
+        await conn.execute('LOCK TABLE outbound_emails IN SHARE ROW EXCLUSIVE MODE')
+        await conn.execute(sync_ddl(form, shared=False))
+
+    await briefly(conn, change, progress)
+    states: Counter[str] = Counter()
+    sql, last_id = take_batch_sql(form.names), -(2**63)
+    while last_id is not None:
+        [row] = await conn.fetch(sql, hold_after, form.max_attempts, last_id, BATCH)
+        last_id = row['last_id']
+        if taken := _counts(row['counted']):
+            states.update(taken)
+            progress(f'took over {states.total()} e-mails')
+    if form.words.hidden is not None:
+        await conn.execute(SHOW_SQL, form.words.hidden)
+    await set_phase(conn, Phase.TAKEN_OVER)
+    return dict(states)
+
+
+def _counts(counted: str | None) -> dict[str, int]:
+    counts: dict[str, int] = json.loads(counted) if counted else {}
+    return counts

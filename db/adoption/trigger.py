@@ -1,0 +1,200 @@
+"""The trigger that keeps the application's `status` and our `mail_status` in step, and the view over both."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from db.adoption.columns import WANTED, Column, mapping
+from db.adoption.words import Words
+
+TRIGGER = 'zz_outbox_sync'  # triggers fire in the order of their names: ours after the application's own
+NAIVE = 'timestamp without time zone'
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """What an adopted table is like."""
+
+    columns: Mapping[str, Column]  # with those that expanding added
+    words: Words
+    zone: str  # what the application's times without a zone mean
+    max_attempts: int  # of rows that do not say
+
+    @property
+    def names(self) -> dict[str, str]:
+        """Which column of the table each column of the view is."""
+        return mapping(self.columns)
+
+
+def literal(value: str | None) -> str:
+    """Return a text as SQL has it, whatever it holds."""
+    if value is None:
+        return 'NULL'
+    quoted = value.replace("'", "''").replace('\\', '\\\\')
+    return f"E'{quoted}'" if '\\' in value else f"'{quoted}'"
+
+
+def quoted(name: str) -> str:
+    """Return an identifier as SQL has it."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def view_ddl(names: Mapping[str, str]) -> str:
+    """Return the DDL of the view `outbox`; the caller's own rights on outbound_emails decide who may do what."""
+    columns = ', '.join(f'{quoted(names[w.name])} AS {w.name}' for w in WANTED)
+    return f"""
+DROP VIEW IF EXISTS outbox;
+CREATE VIEW outbox WITH (security_invoker = true) AS SELECT {columns} FROM outbound_emails;
+GRANT SELECT, INSERT, UPDATE, DELETE ON outbox TO PUBLIC"""  # noqa: S608 - names of this module
+
+
+def trigger_ddl() -> str:
+    """Return the DDL of the trigger; a lease that is only renewed does not fire it."""
+    return (
+        f'CREATE OR REPLACE TRIGGER {TRIGGER} BEFORE INSERT OR UPDATE OF status, mail_status, next_retry_at '
+        'ON outbound_emails FOR EACH ROW EXECUTE FUNCTION outbox_sync()'
+    )
+
+
+def state_ddl(words: Words) -> str:
+    """Return the DDL of outbox_state: what the application's words mean."""
+    return (
+        'CREATE OR REPLACE FUNCTION outbox_state(word text) RETURNS text LANGUAGE sql IMMUTABLE '
+        f'RETURN {case("lower(word)", words.read, "NULL")}'
+    )
+
+
+def sync_ddl(form: Form, *, shared: bool) -> str:
+    """Return the DDL of the trigger's function.
+
+    What changed tells who wrote: this program writes mail_status, by way of the view; who writes only status does not
+    know of it, and means what the word means.
+
+    Args:
+        shared: The other system still runs. Its rows, and those that it inserts, stay `external`; a row of ours shows
+            it a word that it does not pick up.
+    """
+    words, names = form.words, form.names
+    read = case('lower(NEW.status::text)', words.read, 'NULL')
+    return f"""
+CREATE OR REPLACE FUNCTION outbox_sync() RETURNS trigger LANGUAGE plpgsql AS $sync$
+DECLARE
+    state text := {read};
+    by_others boolean;
+BEGIN
+    IF TG_OP = 'INSERT' THEN
+        by_others := NEW.mail_status IS NULL;
+    ELSE
+        -- SET status = 'pending', next_retry_at = now() means it also where `pending` is shown already.
+        by_others := NEW.mail_status IS NOT DISTINCT FROM OLD.mail_status AND (
+            NEW.status IS DISTINCT FROM OLD.status
+            OR (state = 'pending' AND OLD.mail_status NOT IN ('pending', 'external')
+                AND NEW.next_retry_at IS DISTINCT FROM OLD.next_retry_at));
+    END IF;
+    IF by_others THEN
+{_written_by_others(form, shared=shared)}
+    END IF;
+{_zones(form)}{_given_back(words, shared=shared)}    IF NEW.mail_status = 'external' THEN
+        RETURN NEW;
+    END IF;
+    NEW.{quoted(names['attempts'])} := COALESCE(NEW.{quoted(names['attempts'])}, 0);
+    NEW.{quoted(names['max_attempts'])} := COALESCE(NEW.{quoted(names['max_attempts'])}, {form.max_attempts});
+    IF TG_OP = 'INSERT' THEN
+        NEW.created_at := COALESCE(NEW.created_at, now());
+    END IF;
+{_mirrors(form)}{_show(words, shared=shared)}
+    RETURN NEW;
+END
+$sync$"""
+
+
+def case(subject: str, pairs: Mapping[str, str], otherwise: str) -> str:
+    """Return an expression that gives a word for a word."""
+    whens = ' '.join(f'WHEN {literal(key)} THEN {literal(value)}' for key, value in sorted(pairs.items()))
+    return f'CASE {subject} {whens} ELSE {otherwise} END'
+
+
+def _written_by_others(form: Form, *, shared: bool) -> str:
+    names = form.names
+    theirs = "IF TG_OP = 'INSERT' OR OLD.mail_status = 'external' THEN state := 'external'; END IF;" if shared else ''
+    return f"""        IF NEW.status IS NULL THEN
+            NEW.status := {literal(form.words.shown['pending'])};
+            state := 'pending';
+        END IF;
+        {theirs}
+        NEW.mail_status := COALESCE(state, 'external');
+        -- Another program says that it sends: after an hour without a word its e-mail counts as one of a lost worker.
+        IF NEW.mail_status = 'sending' AND (TG_OP = 'INSERT' OR OLD.mail_status <> 'sending') THEN
+            NEW.{names['claim_token']} := gen_random_uuid();
+            NEW.{names['claimed_by']} := 'another program';
+            NEW.{names['claimed_at']} := now();
+            NEW.{names['lease_expires_at']} := now() + interval '1 hour';
+        END IF;"""
+
+
+def _given_back(words: Words, *, shared: bool) -> str:
+    """While the table is shared and no word hides an e-mail, the other system sends also what is queued here."""
+    if not shared or words.hidden is not None:
+        return ''
+    return f"""    IF NEW.mail_status NOT IN ('external', 'sent') THEN
+        NEW.mail_status := 'external';
+        NEW.status := {literal(words.shown['pending'])};
+    END IF;
+"""
+
+
+def _zones(form: Form) -> str:
+    """Turn what queue_email wrote in a session of any zone into what the table's times mean."""
+    naive = [c for c in ('next_retry_at', 'expires_at') if form.columns[c].type == NAIVE]
+    if not naive:
+        return ''
+    zone = literal(form.zone)
+    lines = '\n'.join(
+        f"        NEW.{c} := NEW.{c} AT TIME ZONE current_setting('TimeZone') AT TIME ZONE {zone};" for c in naive
+    )
+    return f"""    IF TG_OP = 'INSERT' AND NOT by_others AND current_setting('TimeZone') <> {zone} THEN
+{lines}
+    END IF;
+"""
+
+
+def _mirrors(form: Form) -> str:
+    """Write what stands in a column of ours into the application's as well, as far as it goes in."""
+    lines = []
+    for name in ('smtp_response', 'smtp_code'):
+        theirs = form.columns.get(name)
+        if form.names[name] == name or theirs is None:
+            continue
+        value = f'NEW.mail_{name}::text'
+        if theirs.limit is not None:
+            value = f'left({value}, {theirs.limit})'
+        if theirs.is_text or name == 'smtp_code':
+            lines.append(f'        NEW.{name} := COALESCE({value}, NEW.{name}::text);')
+    if not lines:
+        return ''
+    body = '\n'.join(lines)
+    return f"""    IF NOT by_others THEN
+{body}
+    END IF;
+"""
+
+
+def _show(words: Words, *, shared: bool) -> str:
+    shown = {state: word for state, word in words.shown.items() if word is not None}
+    show = f'NEW.status := {case("NEW.mail_status", shown, "NEW.status::text")};'
+    if not shared or words.hidden is None:
+        return f"""    IF NOT by_others OR NEW.status IS NULL THEN
+        {show}
+    END IF;"""
+    # What looks pending or failed with attempts left is what the other system's sweeps look for.
+    looks_open = sorted(
+        state
+        for state in words.shown
+        if words.read.get((words.shown[state] or 'pending').lower(), 'pending') in ('pending', 'failed')
+    )
+    open_states = ', '.join(literal(state) for state in looks_open)
+    return f"""    IF NEW.mail_status IN ({open_states})
+       AND NOT (NEW.mail_status = 'failed' AND NEW.attempts >= NEW.max_attempts) THEN
+        NEW.status := {literal(words.hidden)};
+    ELSE
+        {show}
+    END IF;"""

@@ -1,0 +1,76 @@
+"""The way back: give the table to the application as it was, so that the system that was there before can go on."""
+
+import asyncpg
+
+from db.adoption.locks import Progress, briefly
+from db.adoption.phases import Phase, read_adoption
+from db.adoption.takeover import WrongPhaseError
+from db.adoption.trigger import TRIGGER, Form, quoted, sync_ddl
+
+LIVE_SQL = """
+SELECT count(*) FROM outbox WHERE status = 'sending' AND lease_expires_at > now()
+"""
+
+# What ended here and shows `failed` there has no attempt left, or the other system would send it: refused, cancelled or
+# perhaps delivered as it is. What waits shows the word it waits under.
+GIVE_BACK_SQL = """
+UPDATE outbound_emails SET mail_status = CASE mail_status WHEN 'sending' THEN 'uncertain' ELSE mail_status END,
+    attempts = CASE WHEN mail_status IN ('pending', 'held') OR (mail_status = 'failed' AND next_retry_at IS NOT NULL)
+        THEN attempts ELSE GREATEST(attempts, max_attempts) END
+WHERE mail_status IN ('pending', 'sending', 'failed', 'uncertain', 'expired', 'cancelled', 'held')
+RETURNING CASE WHEN mail_status = 'failed' AND next_retry_at IS NOT NULL THEN 'retrying' ELSE mail_status END AS state
+"""
+
+UNVIEW_DDL = f"""
+DROP TRIGGER IF EXISTS {TRIGGER} ON outbound_emails;
+DROP VIEW IF EXISTS outbox;
+DROP FUNCTION IF EXISTS outbox_sync();
+DROP INDEX IF EXISTS outbound_emails_created;
+DELETE FROM outbox_adoption;
+"""  # noqa: S608 - a constant of this package
+
+STAYS = (
+    'email_attempts, email_suppressions, mail_switches, cron_runs and the other tables of this program stay',
+    'the columns that this program added are gone, and with them Message-IDs and claims',
+)
+
+
+async def undo(conn: asyncpg.Connection, form: Form | None, progress: Progress) -> dict[str, int]:
+    """Take away what expanding added. Called again after an interruption, it goes on.
+
+    The workers must have stopped.
+
+    Args:
+        form: From db.adoption.expand.plan; None when nothing was added yet.
+    Returns:
+        How many e-mails were given back, by state: pending and retrying ones the other system sends.
+    Raises:
+        WrongPhaseError: the table was made by this program, is finished, or workers hold e-mails.
+        TableBusyError: somebody holds the table; calling again goes on.
+    """
+    adoption = await read_adoption(conn)
+    if adoption is None:
+        raise WrongPhaseError('outbound_emails was not adopted: there is nothing to undo')
+    if adoption.phase is Phase.FINISHED:
+        raise WrongPhaseError('the table was finished: its old form is gone, and with it the way back')
+    counts: dict[str, int] = {}
+    if adoption.added_columns and form is not None:
+        live = await conn.fetchval(LIVE_SQL)
+        if live:
+            raise WrongPhaseError(f'workers are sending {live} e-mails: stop them, then run this again')
+
+        async def show_own_words() -> None:
+            await conn.execute(sync_ddl(form, shared=False))
+
+        await briefly(conn, show_own_words, progress)
+        for row in await conn.fetch(GIVE_BACK_SQL):
+            counts[row['state']] = counts.get(row['state'], 0) + 1
+    columns = ', '.join(f'DROP COLUMN IF EXISTS {quoted(name)}' for name in adoption.added_columns)
+
+    async def remove() -> None:
+        await conn.execute(UNVIEW_DDL)
+        if columns:
+            await conn.execute(f'ALTER TABLE outbound_emails {columns}')
+
+    await briefly(conn, remove, progress)
+    return counts

@@ -1,0 +1,174 @@
+"""The words an application has for the states of an e-mail: how its `status` is read, and what it may show."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import asyncpg
+
+# For each state the words that applications have for it, the most usual first.
+SYNONYMS: Mapping[str, tuple[str, ...]] = {
+    'pending': ('pending',),
+    'sending': ('sending', 'processing', 'in_progress'),
+    'sent': ('sent',),
+    'failed': ('failed',),
+    'expired': ('expired',),
+    'cancelled': ('cancelled', 'canceled'),
+    'uncertain': ('uncertain',),
+    'held': ('held',),
+}
+NEEDED = ('pending', 'sent', 'failed')
+# What is shown instead of a state that the application has no word for. None: the word that stands there stays.
+SHOWN_INSTEAD: Mapping[str, str | None] = {
+    'sending': None,
+    'held': None,
+    'expired': 'failed',
+    'cancelled': 'failed',
+    'uncertain': 'failed',
+}
+NO_WORD = 'no-such-word'  # what a column that takes this takes, it takes any
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """How `status` is read and written.
+
+    A column of text takes any word, but an application may fail when it reads one that it does not know, so only those
+    that stand in the table, or that an operator named, are shown.
+    """
+
+    read: Mapping[str, str]  # the application's word in lower case -> our state
+    shown: Mapping[str, str | None]  # our state -> the word that is shown; None: what stands there stays
+    hidden: str | None  # the word of an e-mail of ours that the other system must not pick up; None: it has none
+
+    def as_json(self) -> dict[str, Any]:
+        """Return what from_json reads."""
+        return asdict(self)
+
+
+def from_json(stored: Mapping[str, Any]) -> Words:
+    """Read what as_json wrote."""
+    return Words(stored['read'], stored['shown'], stored['hidden'])
+
+
+def choose(known: Iterable[str], given: Mapping[str, str] | None = None, *, hidden_anyway: str | None = None) -> Words:
+    """Decide from the words that the application knows.
+
+    Args:
+        known: Its words, in their own case.
+        given: What an operator says of words that are not in SYNONYMS: word -> state.
+        hidden_anyway: The word that hides e-mails where the application is not known to have one for `sending`.
+    """
+    # What an operator types by hand is understood, whether the application knows the word or not.
+    read = {form: state for state, words in SYNONYMS.items() for word in words for form in cases(word)} | dict(
+        given or {}
+    )
+    known = set(known)
+    own: dict[str, str] = {}
+    for state in SYNONYMS:
+        words = [word for word in known if read.get(word.lower()) == state]
+        if words:
+            own[state] = min(words, key=lambda word: _rank(state, word))
+    shown: dict[str, str | None] = {}
+    for state in SYNONYMS:
+        instead = SHOWN_INSTEAD.get(state)
+        shown[state] = own.get(state) or (own.get(instead) if instead else None)
+    hidden = own.get('sending') or hidden_anyway
+    if hidden is not None:
+        read.setdefault(hidden.lower(), 'sending')
+    return Words(read, shown, hidden)
+
+
+def _rank(state: str, word: str) -> tuple[int, str]:
+    synonyms = SYNONYMS[state]
+    return (synonyms.index(word.lower()) if word.lower() in synonyms else -1), word
+
+
+COUNT_WORDS_SQL = 'SELECT status::text AS word, count(*) AS emails FROM outbound_emails GROUP BY 1 ORDER BY 1'
+
+
+async def count_words(conn: asyncpg.Connection) -> dict[str | None, int]:
+    """Count the e-mails by what stands in status."""
+    return {row['word']: row['emails'] for row in await conn.fetch(COUNT_WORDS_SQL)}
+
+
+PROBE_SQL = 'CREATE TEMPORARY TABLE outbox_probe (LIKE outbound_emails INCLUDING CONSTRAINTS) ON COMMIT DROP'
+NOT_NULL_SQL = """
+SELECT attname FROM pg_attribute WHERE attrelid = 'outbox_probe'::regclass AND attnum > 0 AND attnotnull
+"""
+# A CHECK may want other columns filled for some states.
+FILLED = {
+    'attempts': '1',
+    'max_attempts': '5',
+    'sent_at': 'now()',
+    'last_attempt_at': 'now()',
+    'next_retry_at': 'now()',
+}
+
+
+async def accepted_words(conn: asyncpg.Connection, words: Iterable[str], columns: Iterable[str]) -> set[str]:
+    """Return those of these words that type and CHECKs of the column status take, without writing to the table.
+
+    Raises:
+        asyncpg.InsufficientPrivilegeError: this role may make no temporary table.
+    """
+    filled = {name: value for name, value in FILLED.items() if name in set(columns)}
+    insert = f'INSERT INTO outbox_probe (status, {", ".join(filled)}) VALUES'
+    if not filled:
+        insert = 'INSERT INTO outbox_probe (status) VALUES'
+    accepted = set()
+    probing = conn.transaction()
+    await probing.start()
+    try:
+        await conn.execute(PROBE_SQL)
+        for row in await conn.fetch(NOT_NULL_SQL):
+            await conn.execute(f'ALTER TABLE outbox_probe ALTER COLUMN "{row["attname"]}" DROP NOT NULL')
+        for word in words:
+            literal = "'" + word.replace("'", "''") + "'"
+            try:
+                async with conn.transaction():
+                    await conn.execute(f'{insert} ({", ".join([literal, *filled.values()])})')
+            except (asyncpg.DataError, asyncpg.CheckViolationError):
+                continue
+            accepted.add(word)
+    finally:
+        await probing.rollback()
+    return accepted
+
+
+def cases(word: str) -> tuple[str, ...]:
+    """Return a word as applications write it."""
+    return word, word.upper(), word.capitalize()
+
+
+def candidates() -> list[str]:
+    """Return every word that is tried."""
+    return [form for words in SYNONYMS.values() for word in words for form in cases(word)]
+
+
+ENUM_SQL = """
+SELECT enumlabel FROM pg_enum WHERE enumtypid = (
+    SELECT COALESCE(NULLIF(t.typbasetype, 0), t.oid)
+    FROM pg_attribute AS a JOIN pg_type AS t ON t.oid = a.atttypid
+    WHERE a.attrelid = 'outbound_emails'::regclass AND a.attname = 'status'
+) ORDER BY enumsortorder
+"""
+
+
+async def known_words(
+    conn: asyncpg.Connection, columns: Iterable[str], counted: Iterable[str | None], named: Iterable[str] = ()
+) -> tuple[set[str], bool]:
+    """Return the words that the application knows, and whether the column takes others as well.
+
+    An enum and a CHECK tell all of them. Else they are those that stand in the table and those that an operator named;
+    pending, sent and failed every application has.
+    """
+    labels = [row['enumlabel'] for row in await conn.fetch(ENUM_SQL)]
+    stand = {word for word in counted if word is not None}
+    tried = {*candidates(), *labels, *stand, *named, NO_WORD}
+    accepted = await accepted_words(conn, sorted(tried), columns)
+    if NO_WORD not in accepted:
+        return accepted, False
+    upper = bool(stand) and all(word == word.upper() for word in stand)
+    basic = {word.upper() if upper else word for word in NEEDED}
+    return (basic | stand | set(named)) & accepted, True

@@ -1,0 +1,262 @@
+"""`python -m db.migrate`: bring the schema up to date; adopt a table that was there before, finish it, give it back."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any
+
+import asyncpg
+from pogo_core.error import BadMigrationError
+from rich.console import Console
+
+from db.adoption.columns import read_columns
+from db.adoption.expand import NotAdoptableError, Plan, is_adopted, plan
+from db.adoption.finish import finish, plan_finish
+from db.adoption.forecast import FATES, Expected, forecast
+from db.adoption.locks import TableBusyError
+from db.adoption.phases import Phase, read_phase
+from db.adoption.takeover import WrongPhaseError, take_over
+from db.adoption.undo import STAYS, undo
+from db.adoption.words import SYNONYMS
+from db.migrate import alone, migrate
+from db.schema import known_migrations
+from ops.answer import TroubleError
+from ops.arguments import confirmed
+from ops.connect import redis_of
+from ops.output import counted, length, make_console, print_table
+from settings import Settings, load_settings
+
+TAKE_OVER = 'python -m ops import-celery'
+EPILOG = """An outbound_emails that was there before is adopted: docs/migration.md. Until --finish nothing of it is
+changed or removed, and --undo leads back."""
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog='python -m db.migrate', description=__doc__, epilog=EPILOG)
+    step = parser.add_mutually_exclusive_group()
+    step.add_argument(
+        '--take-over', action='store_true', help='take all e-mails, whoever else may be sending: nobody is, you say'
+    )
+    step.add_argument('--shared', action='store_true', help='take no e-mail of the other system over yet')
+    step.add_argument('--finish', action='store_true', help='the last step: give the table the form of a new one')
+    step.add_argument('--undo', action='store_true', help='the way back: take away what was added')
+    parser.add_argument(
+        '--word', action='append', type=_word, default=[], metavar='WORD=STATE',
+        help=f"what a word in the application's status means: {', '.join(SYNONYMS)}",
+    )  # fmt: skip
+    parser.add_argument('--dry-run', action='store_true', help='say what would be done, and change nothing')
+    parser.add_argument('--yes', action='store_true', help='do not ask (--finish and --undo do)')
+    return parser
+
+
+def _word(text: str) -> tuple[str, str]:
+    word, _, state = text.rpartition('=')
+    if not word or state not in SYNONYMS:
+        raise argparse.ArgumentTypeError(f'{text!r} is not WORD=STATE with one of {", ".join(SYNONYMS)}')
+    return word, state
+
+
+async def main(arguments: Sequence[str] | None = None) -> int:
+    """Migrate the database the settings name. Returns the exit status."""
+    options = _parser().parse_args(arguments)
+    settings = load_settings()
+    try:
+        conn = await asyncpg.connect(settings.postgres_dsn, timeout=settings.db_connect_timeout_s)
+    except (OSError, asyncpg.PostgresError, TimeoutError) as error:
+        print(f'cannot connect to PostgreSQL at {settings.postgres_place}: {error}', file=sys.stderr)
+        return 1
+    try:
+        return await Migration(conn, settings, options).run()
+    except (NotAdoptableError, WrongPhaseError, TableBusyError) as error:
+        print(error, file=sys.stderr)
+    except TroubleError as error:
+        print(error.trouble.line, file=sys.stderr)
+        return error.trouble.exit_status
+    except (BadMigrationError, asyncpg.PostgresError, OSError) as error:
+        cause = error.__cause__ or error
+        hint = getattr(cause, 'hint', None)
+        print(f'{error}: {cause}{f" ({hint})" if hint else ""}', file=sys.stderr)
+    finally:
+        await conn.close()
+    return 1
+
+
+class Migration:
+    """One call of the command."""
+
+    def __init__(self, conn: asyncpg.Connection, settings: Settings, options: argparse.Namespace) -> None:
+        self.conn = conn
+        self.settings = settings
+        self.options = options
+        self.console = make_console()
+        self.zone = getattr(settings, 'db_naive_timezone', 'UTC')
+        self.hold_after = timedelta(hours=settings.adoption_hold_after_hours)
+
+    async def run(self) -> int:
+        """Do the step that was asked for. Returns the exit status."""
+        if self.options.finish:
+            return await self._finish()
+        if self.options.undo:
+            return await self._undo()
+        if not await is_adopted(self.conn):
+            return await self._bring_up_to_date()
+        return await self._adopt()
+
+    def _progress(self, text: str) -> None:
+        print(text, file=sys.stderr, flush=True)
+
+    async def _plan(self) -> Plan:
+        return await plan(
+            self.conn,
+            zone=self.zone,
+            max_attempts=self.settings.email_max_attempts,
+            given=dict(self.options.word),
+        )
+
+    async def _bring_up_to_date(self) -> int:
+        if self.options.dry_run:
+            self.console.print('outbound_emails is not a table that was there before: nothing is adopted.')
+            return 0
+        await migrate(self.conn, self.settings.email_max_attempts, zone=self.zone)
+        print(f'schema is up to date ({max(known_migrations())})')
+        return 0
+
+    async def _adopt(self) -> int:
+        async with alone(self.conn, self.zone):
+            planned = await self._plan()
+            phase = await read_phase(self.conn)
+            expected: Sequence[Expected] = ()
+            if phase is not Phase.TAKEN_OVER:
+                expected = await forecast(self.conn, await read_columns(self.conn), planned.form, self.hold_after)
+        signs = await self._signs()
+        if phase is not Phase.TAKEN_OVER or self.options.dry_run:
+            self._tell(planned, expected, signs)
+        if self.options.dry_run:
+            self.console.print('Nothing was changed.')
+            return 0
+        await migrate(
+            self.conn,
+            self.settings.email_max_attempts,
+            zone=self.zone,
+            given=dict(self.options.word),
+            progress=self._progress,
+        )
+        print(f'schema is up to date ({max(known_migrations())})')
+        if phase is Phase.TAKEN_OVER:
+            return 0
+        if self.options.take_over or (signs.is_gone and not self.options.shared):
+            return await self._take_over(planned)
+        why = f'{signs.told}.' if signs.told else ''
+        self.console.print(
+            f'{why}\nThe table is shared: workers send what queue_email queues from now on, and nothing else. '
+            f'When beat and the Celery workers have stopped, `{TAKE_OVER}` takes over what is left.'
+        )
+        return 0
+
+    async def _signs(self) -> Any:
+        try:
+            from fleet.celery_signs import signs_of_celery
+        except ImportError:
+            from types import SimpleNamespace
+
+            return SimpleNamespace(told='', unknown=[], messages=0, is_gone=False)
+        redis = redis_of(self.settings.arq_redis_url.get_secret_value(), 'ARQ_REDIS_URL')
+        try:
+            return await signs_of_celery(redis)
+        finally:
+            await redis.aclose(close_connection_pool=True)
+
+    def _tell(self, planned: Plan, expected: Sequence[Expected], signs: Any) -> None:
+        """Say what is added, and what the first start will do."""
+        console = self.console
+        console.print(
+            f'outbound_emails was there before, with {counted(planned.emails, "e-mail")}. Nothing of it is changed.'
+        )
+        if planned.added:
+            console.print(f'Added are the trigger, the view outbox, and the columns {", ".join(planned.added)}.')
+        if planned.indexes:
+            console.print(f'Indexes are built while others write: {", ".join(planned.indexes)}.')
+        for note in planned.notes:
+            console.print(f'Note: {note}.')
+        tell_forecast(console, expected, self.hold_after)
+        for line in (signs.told, *signs.unknown):
+            if line:
+                console.print(f'Celery: {line}.')
+        if signs.messages:
+            waiting = counted(signs.messages, 'message waits', 'messages wait')
+            console.print(f'Celery: {waiting}: `{TAKE_OVER}` takes them.')
+
+    async def _take_over(self, planned: Plan) -> int:
+        async with alone(self.conn, self.zone):
+            states = await take_over(self.conn, planned.form, hold_after=self.hold_after, progress=self._progress)
+        tell_taken(self.console, states)
+        return 0
+
+    async def _finish(self) -> int:
+        async with alone(self.conn, self.zone):
+            planned = await plan_finish(self.conn, zone=self.zone, max_attempts=self.settings.email_max_attempts)
+            if await read_phase(self.conn) is Phase.FINISHED:
+                self.console.print('outbound_emails is finished already.')
+                return 0
+            rows = ((change.what, 'yes' if change.under_lock else 'no') for change in planned.changes)
+            print_table(self.console, 'What --finish changes, in this order', ('change', 'others wait'), rows)
+            self.console.print(
+                f'Others wait for about {planned.lock_s:.1f} s, in one transaction. An old program that writes to the '
+                'table fails from then on, and there is no way back.'
+            )
+            if self.options.dry_run:
+                self.console.print('Nothing was changed.')
+                return 0
+            if not confirmed(self.options, 'Finish outbound_emails?'):
+                self.console.print('Not confirmed, nothing was changed.')
+                return 1
+            await finish(self.conn, planned, self._progress)
+            self.console.print('outbound_emails has the form of a new installation.')
+            return 0
+
+    async def _undo(self) -> int:
+        async with alone(self.conn, self.zone):
+            phase = await read_phase(self.conn)
+            form = (await self._plan()).form if phase not in (None, Phase.FINISHED) else None
+            if self.options.dry_run:
+                self.console.print(f'The table is {phase or "not adopted"}. Nothing was changed.')
+                return 0
+            if not confirmed(self.options, 'Take away what was added to outbound_emails?'):
+                self.console.print('Not confirmed, nothing was changed.')
+                return 1
+            states = await undo(self.conn, form, self._progress)
+        tell_given_back(self.console, states)
+        return 0
+
+
+def tell_forecast(console: Console, expected: Sequence[Expected], hold_after: timedelta) -> None:
+    """Print what the first start will do."""
+    rows = ((e.status, e.emails, e.oldest_due_at, e.first_id, f'{e.fate}: {FATES[e.fate]}') for e in expected)
+    print_table(console, 'What the first start does', ('status', 'e-mails', 'oldest due at', 'id', 'then'), rows)
+    if any(e.status and e.fate.startswith('sent') and 'failed' in e.status.lower() for e in expected):
+        console.print('Note: here `failed` with attempts left and a next_retry_at means: sent by itself when due.')
+    if any(e.fate == 'held' for e in expected):
+        console.print(
+            f'Due longer ago than {length(hold_after.total_seconds())} (ADOPTION_HOLD_AFTER_HOURS) is held, not sent.'
+        )
+
+
+def tell_taken(console: Console, states: dict[str, int]) -> None:
+    """Print what a take-over did."""
+    print_table(console, 'Taken over', ('state', 'e-mails'), sorted(states.items()))
+    if states.get('held'):
+        console.print('`python -m ops held ls` shows what is held; `ops held release` and `ops held cancel` decide.')
+    if states.get('uncertain'):
+        console.print('`python -m ops resolve` decides about what was being sent.')
+    if states.get('failed'):
+        console.print('`failed` with attempts left and a next_retry_at is sent by itself when due.')
+
+
+def tell_given_back(console: Console, states: dict[str, int]) -> None:
+    """Print what the way back did."""
+    print_table(console, 'Given back', ('state', 'e-mails'), sorted(states.items()))
+    if states.get('uncertain'):
+        console.print('What is uncertain may have been delivered: it shows failed, without an attempt left.')
+    for line in STAYS:
+        console.print(f'{line[0].upper()}{line[1:]}.')

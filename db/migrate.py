@@ -4,20 +4,26 @@ Run it when installing or updating, never from the worker: a worker that meets a
 outbound_emails that was there before is adopted: docs/migration.md.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
 import asyncpg
 from pogo_core.util import migrate as pogo
 
+from db.adoption.columns import WANTED, mapping, read_columns
 from db.adoption.expand import Plan, expand, is_adopted, plan
 from db.adoption.locks import Progress
+from db.adoption.trigger import VIEW_RIGHTS_DDL, state_ddl, view_ddl
+from db.adoption.words import SYNONYMS, choose
 from db.schema import MIGRATIONS_DIR
 
 # Any constant will do, as long as nothing else on this database takes the same advisory lock.
 MIGRATION_LOCK = 7_305_803
 
-LOCK_SQL = 'SELECT pg_advisory_lock($1)'
+# Tried again and again: a statement that waits would keep the other caller's CREATE INDEX CONCURRENTLY from ending.
+TRY_LOCK_SQL = 'SELECT pg_try_advisory_lock($1)'
+LOCK_EVERY_S = 0.2
 UNLOCK_SQL = 'SELECT pg_advisory_unlock($1)'
 ZONE_SQL = "SELECT set_config('TimeZone', $1, false)"
 
@@ -32,7 +38,8 @@ def silent(_: str) -> None:
 async def alone(conn: asyncpg.Connection, zone: str) -> AsyncIterator[None]:
     """Be the only one that changes the schema, in a session whose times without a zone mean this zone."""
     before = await conn.fetchval("SELECT current_setting('TimeZone')")
-    await conn.execute(LOCK_SQL, MIGRATION_LOCK)
+    while not await conn.fetchval(TRY_LOCK_SQL, MIGRATION_LOCK):  # noqa: ASYNC110 - another process has it
+        await asyncio.sleep(LOCK_EVERY_S)
     try:
         await conn.execute(ZONE_SQL, zone)
         yield
@@ -71,13 +78,28 @@ async def migrate(
         await pogo.apply(conn, MIGRATIONS_DIR, schema_name='public')
         if planned is None:
             await conn.execute(MAX_ATTEMPTS_DEFAULT_DDL.format(int(max_attempts)))  # DDL takes no parameters
+            await _make_view(conn)
         else:
             await expand(conn, planned, progress)
         return planned
 
 
+VIEW_COLUMNS_SQL = """
+SELECT count(*) FROM pg_attribute WHERE attrelid = to_regclass('outbox') AND attnum > 0 AND NOT attisdropped
+"""
+
+
+async def _make_view(conn: asyncpg.Connection) -> None:
+    """Make the view that all statements go through, unless it has all columns already."""
+    if await conn.fetchval(VIEW_COLUMNS_SQL) == len(WANTED):
+        await conn.execute(VIEW_RIGHTS_DDL)  # a backup keeps none
+        return
+    async with conn.transaction():
+        await conn.execute(state_ddl(choose(SYNONYMS)))
+        await conn.execute(view_ddl(mapping(await read_columns(conn))))
+
+
 if __name__ == '__main__':
-    import asyncio
     import sys
 
     from ops.migration import main

@@ -172,13 +172,13 @@ def _types(columns: Mapping[str, Column], naive: Sequence[str], zone: str) -> li
             )
         )
     narrow = [
-        w.name
-        for w in APPLICATION
-        if w.text
-        and w.name in columns
-        and columns[w.name].is_text
-        and columns[w.name].type != 'text'
-        and w.name not in REPLACED
+        wanted.name
+        for wanted in APPLICATION
+        if (column := columns.get(wanted.name)) is not None
+        and wanted.name not in REPLACED
+        and (wanted.ddl == 'text' or wanted.name == 'recipient')
+        and column.is_text
+        and column.type != 'text'
     ]
     if narrow:
         ddl = ', '.join(f'ALTER COLUMN {name} TYPE text' for name in narrow)

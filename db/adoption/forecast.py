@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 import asyncpg
 
 from db.adoption.columns import Column
-from db.adoption.takeover import BECOMES_SQL
+from db.adoption.takeover import BECOMES
 from db.adoption.trigger import Form, case
 
 FATES = {
@@ -56,7 +56,7 @@ WITH emails AS (
     SELECT id, status::text AS status, {case('lower(status::text)', form.words.read, 'NULL')} AS natural_state, {source}
     FROM outbound_emails {theirs}
 ), judged AS (
-    SELECT *, {BECOMES_SQL} AS state, COALESCE(next_retry_at, created_at) AS due_at,
+    SELECT *, {BECOMES} AS state, COALESCE(next_retry_at, created_at) AS due_at,
         natural_state = 'pending' OR (natural_state = 'failed' AND next_retry_at IS NOT NULL
             AND COALESCE(attempts, 0) < COALESCE(max_attempts, $2::int)) AS is_open
     FROM emails

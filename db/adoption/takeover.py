@@ -16,7 +16,7 @@ BATCH = 5_000
 # What becomes of an e-mail, by what its application's word means. Nobody can know whether an e-mail that was being sent
 # got as far as its final dot, so an operator decides about it; and about what has been due for so long that whoever
 # waits for it has stopped waiting.
-BECOMES_SQL = """
+BECOMES = """
 CASE
     WHEN natural_state = 'sending' THEN 'uncertain'
     WHEN expires_at <= now() THEN natural_state
@@ -47,7 +47,7 @@ WITH stretch AS (
 ), judged AS (
     SELECT *, outbox_state(status::text) AS natural_state FROM stretch WHERE mail_status = 'external'
 ), wanted AS (
-    SELECT id, {BECOMES_SQL} AS state FROM judged WHERE natural_state <> 'sent'
+    SELECT id, {BECOMES} AS state FROM judged WHERE natural_state <> 'sent'
 ), taken AS (
     UPDATE outbound_emails AS e
     SET mail_status = w.state, {copied}

@@ -7,6 +7,8 @@ from db.adoption.columns import WANTED, Column, mapping
 from db.adoption.words import Words
 
 TRIGGER = 'zz_outbox_sync'  # triggers fire in the order of their names: ours after the application's own
+# The caller's own rights on outbound_emails decide who may do what.
+VIEW_RIGHTS_DDL = 'GRANT SELECT, INSERT, UPDATE, DELETE ON outbox TO PUBLIC'
 NAIVE = 'timestamp without time zone'
 
 
@@ -39,12 +41,12 @@ def quoted(name: str) -> str:
 
 
 def view_ddl(names: Mapping[str, str]) -> str:
-    """Return the DDL of the view `outbox`; the caller's own rights on outbound_emails decide who may do what."""
+    """Return the DDL of the view `outbox`."""
     columns = ', '.join(f'{quoted(names[w.name])} AS {w.name}' for w in WANTED)
     return f"""
 DROP VIEW IF EXISTS outbox;
 CREATE VIEW outbox WITH (security_invoker = true) AS SELECT {columns} FROM outbound_emails;
-GRANT SELECT, INSERT, UPDATE, DELETE ON outbox TO PUBLIC"""  # noqa: S608 - names of this module
+{VIEW_RIGHTS_DDL}"""  # noqa: S608 - names of this module
 
 
 def trigger_ddl() -> str:

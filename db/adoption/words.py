@@ -92,8 +92,8 @@ async def count_words(conn: asyncpg.Connection) -> dict[str | None, int]:
     return {row['word']: row['emails'] for row in await conn.fetch(COUNT_WORDS_SQL)}
 
 
-PROBE_SQL = 'CREATE TEMPORARY TABLE outbox_probe (LIKE outbound_emails INCLUDING CONSTRAINTS) ON COMMIT DROP'
-NOT_NULL_SQL = """
+PROBE_DDL = 'CREATE TEMPORARY TABLE outbox_probe (LIKE outbound_emails INCLUDING CONSTRAINTS) ON COMMIT DROP'
+NOT_NULL = """
 SELECT attname FROM pg_attribute WHERE attrelid = 'outbox_probe'::regclass AND attnum > 0 AND attnotnull
 """
 # A CHECK may want other columns filled for some states.
@@ -120,8 +120,8 @@ async def accepted_words(conn: asyncpg.Connection, words: Iterable[str], columns
     probing = conn.transaction()
     await probing.start()
     try:
-        await conn.execute(PROBE_SQL)
-        for row in await conn.fetch(NOT_NULL_SQL):
+        await conn.execute(PROBE_DDL)
+        for row in await conn.fetch(NOT_NULL):
             await conn.execute(f'ALTER TABLE outbox_probe ALTER COLUMN "{row["attname"]}" DROP NOT NULL')
         for word in words:
             literal = "'" + word.replace("'", "''") + "'"

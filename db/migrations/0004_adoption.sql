@@ -1,4 +1,4 @@
--- The view that every statement of this program reads and writes, and what is kept about tables that were there before.
+-- What is kept about tables that were there before this program, and two more states.
 -- depends: 0003_suppressions
 
 -- migrate: apply
@@ -41,28 +41,14 @@ INSERT INTO table_origins (name, made_here)
 SELECT name, COALESCE(obj_description(to_regclass(name), 'pg_class') = 'made by arq-mail-worker', false)
 FROM unnest(ARRAY['sessions', 'refresh_tokens', 'service_health']) AS t (name);
 
--- What a word in outbound_emails.status means; NULL when nobody here knows it. An adopted table may have words of its own.
-CREATE FUNCTION outbox_state(word text) RETURNS text LANGUAGE sql IMMUTABLE
-    RETURN CASE WHEN word IN ('pending', 'sending', 'sent', 'failed', 'uncertain', 'expired', 'cancelled', 'held') THEN word END;
-
-DO $views$
-BEGIN
--- A table without our columns was there before: `python -m db.migrate` goes on with it after these files.
-IF (SELECT count(*) FROM pg_attribute WHERE attrelid = 'outbound_emails'::regclass AND NOT attisdropped
-    AND attname IN ('claim_token', 'lease_expires_at', 'lost_attempts')) = 3 THEN
-    CREATE VIEW outbox WITH (security_invoker = true) AS SELECT
-    id, recipient, subject, body_text, body_html, email_type, template_id, template_data, status,
-    smtp_response, smtp_code, attempts, max_attempts, next_retry_at, last_attempt_at, sent_at, expires_at,
-    user_id, organization_id, created_at, updated_at, message_id, message_date, idempotency_key, headers,
-    content_id, priority, claim_token, claimed_by, claimed_at, lease_expires_at, lost_attempts, relay,
-    enhanced_code, last_error, dead_reason, recipient_outcomes
-    FROM outbound_emails;
-    -- The caller's own rights on outbound_emails decide.
-    GRANT SELECT, INSERT, UPDATE, DELETE ON outbox TO PUBLIC;
-END IF;
+-- The view `outbox` and the function `outbox_state` are made by `python -m db.migrate` itself: an adopted table's differ.
 
 -- A service_health of the application's stays as it is; a database of the version before wrote into it already.
-IF (SELECT made_here FROM table_origins WHERE name = 'service_health') OR to_regclass('outbox') IS NOT NULL THEN
+DO $health$
+BEGIN
+IF (SELECT made_here FROM table_origins WHERE name = 'service_health') OR (
+    SELECT count(*) FROM pg_attribute WHERE attrelid = 'outbound_emails'::regclass AND NOT attisdropped
+    AND attname IN ('claim_token', 'lease_expires_at', 'lost_attempts')) = 3 THEN
     CREATE VIEW mail_service_health WITH (security_invoker = true) AS
     SELECT id, service_name, status, response_time_ms, error_message, checked_at FROM service_health;
     GRANT SELECT, INSERT, DELETE ON mail_service_health TO PUBLIC;
@@ -78,9 +64,8 @@ ELSE
     CREATE INDEX mail_service_health_checked ON mail_service_health (checked_at);
 END IF;
 END
-$views$;
+$health$;
 
 -- migrate: rollback
 DROP VIEW IF EXISTS outbox, mail_service_health;
-DROP FUNCTION outbox_state;
 DROP TABLE outbox_adoption, table_origins;

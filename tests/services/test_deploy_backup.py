@@ -32,6 +32,8 @@ TABLES = [
     'mail_switches',
     'cron_runs',
     'service_health',
+    'outbox_adoption',
+    'table_origins',
 ]
 IN_PUBLIC_SQL = "SELECT relname FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace"
 
@@ -87,6 +89,7 @@ class Copies:
     async def restore(self, *options):
         conn = await asyncpg.connect(self.dsn)
         await migrate(conn)
+        await conn.execute('DELETE FROM table_origins')
         for table, copy in self.copies.items():
             copy.seek(0)
             await conn.copy_to_table(table, source=copy, format='binary')
@@ -122,6 +125,7 @@ async def outbox(pool):
     )
     await pool.execute("INSERT INTO email_templates (name, subject) VALUES ('welcome', 'Grüße {{ name }}')")
     await pool.execute("INSERT INTO email_suppressions (address, reason) VALUES ('no@example.com', 'asked')")
+    await pool.execute("INSERT INTO outbox_adoption (phase) VALUES ('finished')")
     await pool.execute("INSERT INTO mail_switches (kind, name, paused_by) VALUES ('cron', 'cleanup', 'me')")
     await pool.execute("INSERT INTO cron_runs (duty, slot, worker, lease_expires_at) VALUES ('x', now(), 'w', now())")
     await pool.execute("INSERT INTO service_health (service_name, status) VALUES ('mongodb', 'up')")

@@ -12,9 +12,10 @@ from typing import Any
 import asyncpg
 
 from bench.outbox import with_database
-from db.claims import Claim, Result, claim, claim_due, record
+from db.claims import Claim, claim, claim_due
 from db.migrate import migrate
 from db.pools import create_postgres_pool
+from db.results import Result, record
 from dev.postgres import Postgres, PostgresPasswords
 from dev.postgres_home import remove_data
 from dev.watchdog import Watchdog

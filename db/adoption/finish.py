@@ -1,11 +1,13 @@
 """The last step: give an adopted table the form of a new one, when no old program writes to it any more."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import asyncpg
 
 from db.adoption.columns import APPLICATION, Column, mapping, read_columns
+from db.adoption.expand import INDEX_STATE_SQL
 from db.adoption.locks import Progress, briefly
 from db.adoption.phases import Phase, read_adoption, set_phase
 from db.adoption.takeover import BATCH, WrongPhaseError
@@ -30,9 +32,8 @@ STORAGE = (
     'fillfactor = 70, autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_threshold = 10000, '
     'autovacuum_analyze_scale_factor = 0.02'
 )
-# Measured with bench/adoption.py on PostgreSQL 18, 2026-11: an index on a converted column is built anew while the lock
-# is held, and a zone other than UTC writes the table anew.
-INDEX_S_PER_MILLION = 0.5
+# Measured with bench/adoption.py on PostgreSQL 18, 2026-11. A zone other than UTC writes the table anew.
+LOCK_S = 0.2
 REWRITE_BYTES_PER_S = 60e6
 
 
@@ -52,7 +53,7 @@ class FinishPlan:
     changes: Sequence[Change]
     lock_s: float
     columns: Mapping[str, Column]
-    zone: str
+    rebuilt: Mapping[str, str]  # indexes on converted columns, with their DDL
     max_attempts: int
 
 
@@ -63,13 +64,19 @@ WHERE d.classid = 'pg_rewrite'::regclass AND d.refobjid = 'outbound_emails'::reg
   AND r.ev_class <> COALESCE(to_regclass('outbox')::oid, 0)
 ORDER BY 1
 """
-SIZE_SQL = """
-SELECT GREATEST(c.reltuples, 0)::float8 AS rows, pg_table_size(c.oid)::float8 AS bytes,
-    (SELECT count(*) FROM pg_index AS i JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attnum = ANY(i.indkey)
-     JOIN pg_am AS m ON m.oid = (SELECT relam FROM pg_class WHERE oid = i.indexrelid)
-     WHERE i.indrelid = c.oid AND a.atttypid = 'timestamp'::regtype AND m.amname = 'btree' AND i.indpred IS NULL)::int
-        AS converted_indexes
-FROM pg_class AS c WHERE c.oid = 'outbound_emails'::regclass
+BYTES_SQL = "SELECT pg_table_size('outbound_emails')::float8"
+# Those that a converted column is in, but for those that a constraint stands on.
+REBUILT_SQL = """
+SELECT c.relname AS name, pg_get_indexdef(i.indexrelid) AS ddl
+FROM pg_index AS i JOIN pg_class AS c ON c.oid = i.indexrelid
+WHERE i.indrelid = 'outbound_emails'::regclass
+  AND NOT EXISTS (SELECT FROM pg_constraint AS k WHERE k.conindid = i.indexrelid)
+  AND EXISTS (SELECT FROM pg_depend AS d JOIN pg_attribute AS a ON a.attrelid = d.refobjid AND a.attnum = d.refobjsubid
+              WHERE d.objid = i.indexrelid AND d.refobjid = i.indrelid AND a.attname = ANY($1::text[]))
+  AND NOT EXISTS (SELECT FROM pg_depend AS d JOIN pg_attribute AS a
+                      ON a.attrelid = d.refobjid AND a.attnum = d.refobjsubid
+                  WHERE d.objid = i.indexrelid AND d.refobjid = i.indrelid AND a.attname = ANY($2::text[]))
+ORDER BY 1
 """
 
 
@@ -90,15 +97,13 @@ async def plan_finish(conn: asyncpg.Connection, *, zone: str, max_attempts: int)
         raise WrongPhaseError(
             f'these views read outbound_emails and would break: {names}. Drop them, and make them anew after it'
         )
-    size = await conn.fetchrow(SIZE_SQL)
-    assert size is not None  # noqa: S101 - the table is there
     naive = [column.name for column in columns.values() if column.type == NAIVE]
-    lock_s = 0.2
-    if naive and zone == 'UTC':
-        lock_s += size['converted_indexes'] * size['rows'] / 1e6 * INDEX_S_PER_MILLION
-    elif naive:
-        lock_s += size['bytes'] / REWRITE_BYTES_PER_S
-    return FinishPlan(_changes(columns, naive, zone, max_attempts), lock_s, columns, zone, max_attempts)
+    lock_s = LOCK_S
+    if naive and zone != 'UTC':
+        lock_s += await conn.fetchval(BYTES_SQL) / REWRITE_BYTES_PER_S
+    going = [name for name in REPLACED if f'mail_{name}' in columns]  # with their indexes
+    rebuilt = {row['name']: row['ddl'] for row in await conn.fetch(REBUILT_SQL, naive, going)}
+    return FinishPlan(_changes(columns, naive, zone, max_attempts), lock_s, columns, rebuilt, max_attempts)
 
 
 def _changes(columns: Mapping[str, Column], naive: Sequence[str], zone: str, max_attempts: int) -> list[Change]:
@@ -187,7 +192,10 @@ def _types(columns: Mapping[str, Column], naive: Sequence[str], zone: str) -> li
 
 
 def _checked_later() -> list[Change]:
-    return [Change('all rows are checked while others write; then attempts, created_at ... refuse NULL', False)]
+    return [
+        Change('indexes on times are built anew while others write; until then claims are slower', False),
+        Change('all rows are checked while others write; then attempts, created_at ... refuse NULL', False),
+    ]
 
 
 FILL_SQL = """
@@ -208,6 +216,8 @@ WITH stretch AS (SELECT id FROM outbound_emails WHERE id > $1::bigint ORDER BY i
 )
 SELECT (SELECT max(id) FROM stretch) AS last_id, (SELECT count(*) FROM filled) AS filled
 """
+REMEMBER_SQL = 'UPDATE outbox_adoption SET rebuilt_indexes = $1'
+REMEMBERED_SQL = 'SELECT rebuilt_indexes FROM outbox_adoption'
 LATE_SQL = """
 UPDATE outbound_emails
 SET status = COALESCE(status, 'external'), attempts = COALESCE(attempts, 0),
@@ -237,12 +247,16 @@ async def finish(conn: asyncpg.Connection, plan: FinishPlan, progress: Progress)
                 progress(f'{filled} rows filled')
 
         async def change() -> None:
+            await conn.execute(REMEMBER_SQL, [_concurrently(ddl) for ddl in plan.rebuilt.values()])
+            for name in plan.rebuilt:
+                await conn.execute(f'DROP INDEX {quoted(name)}')
             for change in plan.changes:
                 if change.under_lock:
                     await conn.execute(change.ddl)
 
         await briefly(conn, change, progress)
         progress('the table has its new form')
+    await _rebuild(conn, progress)
     await conn.execute(LATE_SQL, plan.max_attempts)
     for name in (*CHECKS, *(f'outbound_emails_{name}_given' for name in NOT_NULL)):
         await conn.execute(f'ALTER TABLE outbound_emails VALIDATE CONSTRAINT {name}')
@@ -256,3 +270,22 @@ async def finish(conn: asyncpg.Connection, plan: FinishPlan, progress: Progress)
 
     await briefly(conn, refuse_null, progress)
     await set_phase(conn, Phase.FINISHED)
+
+
+def _concurrently(ddl: str) -> str:
+    """Return an index's DDL for building it while others write, with the columns' names of afterwards."""
+    for name in REPLACED:
+        ddl = ddl.replace(f'mail_{name}', name)
+    return re.sub(r'^CREATE (UNIQUE )?INDEX ', r'CREATE \1INDEX CONCURRENTLY ', ddl)
+
+
+async def _rebuild(conn: asyncpg.Connection, progress: Progress) -> None:
+    """Build the indexes that were dropped under the lock; one that was left half built is built anew."""
+    for ddl in await conn.fetchval(REMEMBERED_SQL):
+        name = ddl.partition('CONCURRENTLY ')[2].partition(' ON ')[0]
+        valid = await conn.fetchval(INDEX_STATE_SQL, name)
+        if valid is False:
+            await conn.execute(f'DROP INDEX CONCURRENTLY {name}')
+        if not valid:
+            await conn.execute(ddl)
+            progress(f'built the index {name}')

@@ -80,17 +80,18 @@ def sync_ddl(form: Form, *, shared: bool) -> str:
     return f"""
 CREATE OR REPLACE FUNCTION outbox_sync() RETURNS trigger LANGUAGE plpgsql AS $sync$
 DECLARE
-    state text := {read};
-    by_others boolean;
+    state text;
+    by_others boolean := false;
 BEGIN
     IF TG_OP = 'INSERT' THEN
         by_others := NEW.mail_status IS NULL;
-    ELSE
+        state := {read};
+    ELSIF NEW.mail_status IS NOT DISTINCT FROM OLD.mail_status THEN
+        state := {read};
         -- SET status = 'pending', next_retry_at = now() means it also where `pending` is shown already.
-        by_others := NEW.mail_status IS NOT DISTINCT FROM OLD.mail_status AND (
-            NEW.status IS DISTINCT FROM OLD.status
+        by_others := NEW.status IS DISTINCT FROM OLD.status
             OR (state = 'pending' AND OLD.mail_status NOT IN ('pending', 'external')
-                AND NEW.next_retry_at IS DISTINCT FROM OLD.next_retry_at));
+                AND NEW.next_retry_at IS DISTINCT FROM OLD.next_retry_at);
     END IF;
     IF by_others THEN
 {_written_by_others(form, shared=shared)}

@@ -26,7 +26,8 @@ CREATE TABLE outbox_adoption (
     taken_over_at timestamptz,
     finished_at timestamptz,
     added_columns text[] NOT NULL DEFAULT '{}', -- what the way back removes
-    words jsonb NOT NULL DEFAULT '{}' -- the application's words for the states, see db/adoption/words.py
+    words jsonb NOT NULL DEFAULT '{}', -- the application's words for the states, see db/adoption/words.py
+    rebuilt_indexes text[] NOT NULL DEFAULT '{}' -- their DDL: finishing drops them under its lock and builds them after it
 );
 
 CREATE TABLE table_origins (

@@ -8,7 +8,7 @@ import asyncpg
 
 from db.adoption.columns import APPLICATION, Column, mapping, read_columns
 from db.adoption.expand import INDEX_STATE_SQL
-from db.adoption.locks import Progress, briefly
+from db.adoption.locks import Progress, briefly, by_index
 from db.adoption.phases import Phase, read_adoption, set_phase
 from db.adoption.takeover import BATCH, WrongPhaseError
 from db.adoption.trigger import NAIVE, TRIGGER, quoted, view_ddl
@@ -238,13 +238,7 @@ async def finish(conn: asyncpg.Connection, plan: FinishPlan, progress: Progress)
         asyncpg.PostgresError: connection or statement failure; calling again goes on.
     """
     if 'mail_status' in plan.columns:
-        last_id, filled = -(2**63), 0
-        while last_id is not None:
-            row = await conn.fetchrow(FILL_SQL, last_id, BATCH, plan.max_attempts)
-            assert row is not None  # noqa: S101 - a count always has a row
-            last_id, filled = row['last_id'], filled + row['filled']
-            if filled:
-                progress(f'{filled} rows filled')
+        await _fill(conn, plan, progress)
 
         async def change() -> None:
             await conn.execute(REMEMBER_SQL, [_concurrently(ddl) for ddl in plan.rebuilt.values()])
@@ -270,6 +264,18 @@ async def finish(conn: asyncpg.Connection, plan: FinishPlan, progress: Progress)
 
     await briefly(conn, refuse_null, progress)
     await set_phase(conn, Phase.FINISHED)
+
+
+async def _fill(conn: asyncpg.Connection, plan: FinishPlan, progress: Progress) -> None:
+    """Give every row what the CHECKs will ask for, in stretches of ids."""
+    last_id, filled = -(2**63), 0
+    async with by_index(conn):
+        while last_id is not None:
+            [row] = await conn.fetch(FILL_SQL, last_id, BATCH, plan.max_attempts)
+            last_id = row['last_id']
+            if row['filled']:
+                filled += row['filled']
+                progress(f'{filled} rows filled')
 
 
 def _concurrently(ddl: str) -> str:

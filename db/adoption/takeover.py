@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import asyncpg
 
-from db.adoption.locks import Progress, briefly
+from db.adoption.locks import Progress, briefly, by_index
 from db.adoption.phases import Phase, read_phase, set_phase
 from db.adoption.trigger import Form, quoted, sync_ddl
 
@@ -102,12 +102,13 @@ async def take_over(
     await briefly(conn, change, progress)
     states: Counter[str] = Counter()
     sql, last_id = take_batch_sql(form.names), -(2**63)
-    while last_id is not None:
-        [row] = await conn.fetch(sql, hold_after, form.max_attempts, last_id, BATCH)
-        last_id = row['last_id']
-        if taken := _counts(row['counted']):
-            states.update(taken)
-            progress(f'took over {states.total()} e-mails')
+    async with by_index(conn):
+        while last_id is not None:
+            [row] = await conn.fetch(sql, hold_after, form.max_attempts, last_id, BATCH)
+            last_id = row['last_id']
+            if taken := _counts(row['counted']):
+                states.update(taken)
+                progress(f'took over {states.total()} e-mails')
     if form.words.hidden is not None:
         await conn.execute(SHOW_SQL, form.words.hidden)
     await set_phase(conn, Phase.TAKEN_OVER)

@@ -173,6 +173,7 @@ async def _connect_postgres(worker: str, switches: Switches) -> asyncpg.Pool:
                 command_timeout_s=settings.db_command_timeout_s,
                 application_name=worker,
                 by_index=True,
+                naive_timezone=settings.db_naive_timezone,
             )
             await check_schema(pool)
             switches.update(await read_switches(pool))

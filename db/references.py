@@ -24,12 +24,14 @@ class Reference:
         table: The table it stands in, quoted where it must be.
         holds: SQL that is true of a row `t` that a row of that table refers to; None when this role must not look.
         refuses: The server itself refuses to delete a row that is referred to.
+        is_indexed: The server finds the rows that refer to one without reading all.
     """
 
     name: str
     table: str
     holds: str | None
     refuses: bool
+    is_indexed: bool
 
 
 # The operators are those of the constraint itself: whatever its types and the search_path. A row that refers to itself
@@ -43,7 +45,9 @@ SELECT c.conname AS name, c.conrelid::regclass::text AS table, c.confdeltype IN 
     string_agg(format('t.%I OPERATOR(%I.%s) f.%I', p.attname, n.nspname, o.oprname, f.attname), ' AND ' ORDER BY k.n)
         AS refers,
     string_agg(format('f.%I OPERATOR(%I.%s) t.%I', p.attname, ns.nspname, s.oprname, p.attname), ' AND ' ORDER BY k.n)
-        AS is_the_same, c.conrelid = c.confrelid AS is_own
+        AS is_the_same, c.conrelid = c.confrelid AS is_own,
+    EXISTS (SELECT FROM pg_index AS i WHERE i.indrelid = c.conrelid AND i.indpred IS NULL
+            AND (i.indkey::int2[])[0:cardinality(c.conkey) - 1] @> c.conkey) AS is_indexed
 FROM pg_constraint AS c
 CROSS JOIN LATERAL unnest(c.confkey, c.conkey, c.conpfeqop, c.conppeqop) WITH ORDINALITY
     AS k (key, referring, operator, same, n)
@@ -53,7 +57,7 @@ JOIN pg_operator AS o ON o.oid = k.operator JOIN pg_namespace AS n ON n.oid = o.
 JOIN pg_operator AS s ON s.oid = k.same JOIN pg_namespace AS ns ON ns.oid = s.oprnamespace
 WHERE c.contype = 'f' AND c.conparentid = 0
   AND (c.confrelid = $1::oid OR c.confrelid IN (SELECT relid FROM pg_partition_ancestors($1::oid::regclass)))
-GROUP BY c.oid, c.conname, c.conrelid, c.confrelid, c.confdeltype ORDER BY 2, 1
+GROUP BY c.oid, c.conname, c.conrelid, c.conkey, c.confrelid, c.confdeltype ORDER BY 2, 1
 """
 
 
@@ -69,7 +73,8 @@ async def read_references(conn: Connection | asyncpg.Pool, table: int) -> list[R
     for row in await conn.fetch(REFERENCES_SQL, table):
         other = f' AND NOT ({row["is_the_same"]})' if row['is_own'] else ''
         holds = f'EXISTS (SELECT FROM {row["table"]} AS f WHERE {row["refers"]}{other})'
-        found.append(Reference(row['name'], row['table'], holds if row['may_look'] else None, row['refuses']))
+        seen = holds if row['may_look'] else None
+        found.append(Reference(row['name'], row['table'], seen, row['refuses'], row['is_indexed']))
     return found
 
 

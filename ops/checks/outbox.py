@@ -10,6 +10,7 @@ import asyncpg
 
 from db import checkup, reports
 from ops.answer import TroubleError
+from ops.checks import cleanup
 from ops.checks.finding import Finding, away, error, warning
 from ops.connect import Connections
 from ops.output import because, counted, fault, length
@@ -38,6 +39,7 @@ async def check(connections: Connections) -> list[Finding]:
         *judge_outbox(outbox, poisoned),
         *judge_attempts(attempts),
         *judge_duties(await connections.ask_postgres(reports.read_duties)),
+        *await cleanup.check(connections),
     ]
 
 

@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 from db.content import COLLECTION, store_attachments
 from jobs.cleanup_expired_emails import cleanup_expired_emails
 from mail.envelope import Attachment
-from tests.services.ops_desk import insert
+from tests.services.ops_desk import insert, run
 
 LONG_AGO = "sql:now() - interval '400 days'"
 ENDED = {'status': 'sent', 'sent_at': LONG_AGO, 'created_at': LONG_AGO, 'updated_at': LONG_AGO}
@@ -164,3 +164,20 @@ async def test_health_that_the_application_wrote_stays(ctx, pool):
     )
     await clean(ctx)
     assert await pool.fetchval('SELECT array_agg(service_name) FROM service_health') == ['billing']
+
+
+async def test_doctor_names_what_keeps_the_duties_from_their_work(env, pool):
+    await pool.execute('CREATE TABLE invoices (email_id bigint REFERENCES outbound_emails)')
+    await pool.execute('ALTER TABLE sessions DROP expires_at')
+    await adopt(pool)
+    given = await run(env, 'doctor', 'outbox')
+    told = {row['what']: row['severity'] for row in given.document['findings']}
+    no_column = 'cleanup_old_sessions: sessions has no column expires_at: nobody can tell what is over, '
+    no_index = 'invoices refers to outbound_emails (invoices_email_id_fkey) without an index: '
+    assert told == {
+        f'{no_column}so nothing is deleted': 'warning',
+        'outbound_emails was there before this program: nothing is deleted from it': 'note',
+        f'{no_index}each e-mail that is deleted reads it whole': 'note',
+    }
+    await pool.execute('CREATE INDEX ON invoices (email_id)')
+    assert len((await run(env, 'doctor', 'outbox')).document['findings']) == 2

@@ -18,8 +18,8 @@ TABLES = (
 
 # Those that the migrations make and the statements of this program need; a test holds them against a fresh schema.
 INDEXES = (
-    'outbound_emails_created', 'outbound_emails_due', 'outbound_emails_failed', 'outbound_emails_idempotency',
-    'outbound_emails_leased', 'outbound_emails_suspect', 'outbound_emails_unscheduled',
+    'outbound_emails_created', 'outbound_emails_due', 'outbound_emails_failed', 'outbound_emails_held',
+    'outbound_emails_idempotency', 'outbound_emails_leased', 'outbound_emails_suspect', 'outbound_emails_unscheduled',
     'email_attempts_pkey', 'email_attempts_started', 'email_suppressions_pkey', 'cron_runs_pkey',
     'service_health_checked', 'mail_switches_pkey', 'outbox_adoption_pkey', 'table_origins_pkey',
 )  # fmt: skip

@@ -116,13 +116,15 @@ class Removed:
     refusal: str | None = None
 
 
+# An adopted table may hold NULLs: a row without any time is looked past, and never deleted.
 _NEXT_OLD = """
 WITH next AS (
-    SELECT id, created_at < now() - $1 * interval '1 day' AS is_old
+    SELECT id, (COALESCE(created_at, updated_at) < now() - $1 * interval '1 day') IS NOT FALSE AS is_old
     FROM outbox WHERE id > $2 ORDER BY id LIMIT $3
 )"""
 _ENDED_LONG_AGO = """
-    id = ANY(ARRAY(SELECT id FROM next WHERE is_old)) AND updated_at < now() - $1 * interval '1 day'
+    id = ANY(ARRAY(SELECT id FROM next WHERE is_old))
+      AND COALESCE(updated_at, created_at) < now() - $1 * interval '1 day'
       AND (status IN ('sent', 'expired', 'cancelled') OR (status = 'failed' AND next_retry_at IS NULL))
 """
 

@@ -5,11 +5,13 @@ LoadCredential passes in CREDENTIALS_DIRECTORY. Names that existing installation
 """
 
 import os
+import re
 import socket
 import ssl
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import quote, unquote, urlsplit
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
@@ -19,6 +21,13 @@ from pymongo.uri_parser import parse_uri
 from fleet.connection import redis_settings
 from mail.envelope import InvalidEmailError, ascii_address
 from settings_sources import SecretFiles, variable_names
+
+IDENTIFIER = re.compile(r'[^\W\d][\w$]*')
+# What the duties clean anyway, or must not: by the time in expires_at every e-mail would go.
+OWN_TABLES = frozenset({
+    'outbound_emails', 'outbox', 'email_attempts', 'email_templates', 'email_suppressions', 'mail_switches',
+    'cron_runs', 'service_health', 'mail_service_health', 'outbox_adoption', 'table_origins', '_pogo_migration',
+})  # fmt: skip
 
 
 class Settings(BaseSettings):
@@ -53,6 +62,10 @@ class Settings(BaseSettings):
     db_password: SecretStr = Field(default=SecretStr(''), description='Password.')
     db_name: str = Field(default='postgres', description='Database.')
     db_pool_size: int = Field(default=8, ge=2, le=200, description='Connections a worker keeps at most.')
+    db_naive_timezone: str = Field(
+        default='UTC',
+        description="What times without a zone in the application's tables mean: UTC, or a name such as Asia/Tokyo.",
+    )
     db_connect_timeout_s: float = Field(default=5, gt=0, le=120, description='Connecting to PostgreSQL.')
     db_command_timeout_s: float = Field(
         default=15, gt=0, le=300, description='One SQL statement; below WORKER_LEASE_S.'
@@ -127,10 +140,17 @@ class Settings(BaseSettings):
     )
     email_max_bytes: int = Field(default=25 * 1024 * 1024, ge=1024, description='A whole message, encoded.')
     email_retention_days: int = Field(
-        default=90, ge=1, le=36500, description='Finished e-mails are deleted after this.'
+        default=90,
+        ge=1,
+        le=36500,
+        description='Finished e-mails are deleted after this; from a table that was there before only if it is set.',
     )
     session_retention_days: int = Field(
         default=90, ge=1, le=36500, description='Sessions and refresh tokens older than this go.'
+    )
+    cleanup_session_tables: Annotated[frozenset[str], NoDecode] = Field(
+        default=frozenset(),
+        description="The application's own tables that SESSION_RETENTION_DAYS is for, such as sessions,refresh_tokens.",
     )
 
     # The worker.
@@ -172,10 +192,21 @@ class Settings(BaseSettings):
         default='auto', description='auto: console on a terminal, JSON otherwise.'
     )
 
-    @field_validator('email_hold_types', mode='before')
+    @field_validator('email_hold_types', 'cleanup_session_tables', mode='before')
     @classmethod
     def _split_types(cls, value: Any) -> Any:
         return [part.strip() for part in value.split(',') if part.strip()] if isinstance(value, str) else value
+
+    @field_validator('cleanup_session_tables')
+    @classmethod
+    def _check_tables(cls, value: frozenset[str]) -> frozenset[str]:
+        for name in sorted(value):
+            parts = name.split('.')
+            if len(parts) > 2 or not all(IDENTIFIER.fullmatch(part) and len(part.encode()) < 64 for part in parts):
+                raise ValueError('must be names of tables as PostgreSQL spells them: sessions,app.refresh_tokens')
+            if parts[-1] in OWN_TABLES:
+                raise ValueError(f'{parts[-1]} is a table of this program, see EMAIL_RETENTION_DAYS')
+        return value
 
     @field_validator('arq_redis_url', 'redis_url')
     @classmethod
@@ -192,6 +223,15 @@ class Settings(BaseSettings):
                 _ = urlsplit(value.get_secret_value()).port
             except ValueError:
                 raise ValueError('its port is not a number; percent-encode / ? # @ : and % in a password') from None
+        return value
+
+    @field_validator('db_naive_timezone')
+    @classmethod
+    def _check_zone(cls, value: str) -> str:
+        try:
+            ZoneInfo(value)
+        except (ValueError, OSError, ZoneInfoNotFoundError):  # it is looked up as a file
+            raise ValueError('must be the name of a time zone, such as UTC or Asia/Tokyo') from None
         return value
 
     @field_validator('mongodb_url')

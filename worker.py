@@ -89,7 +89,9 @@ async def startup(ctx: dict[str, Any]) -> None:
         sweep_size=settings.worker_sweep_size,
         expiry_hours=settings.email_expiry_hours,
         email_retention_days=settings.email_retention_days,
+        retention_is_set='email_retention_days' in settings.model_fields_set,
         session_retention_days=settings.session_retention_days,
+        cleanup_session_tables=settings.cleanup_session_tables,
         stopping=ctx['stopping'],
         redis_away=ctx['redis_away'],
         sweep_wanted=ctx['sweep_wanted'],
@@ -171,6 +173,7 @@ async def _connect_postgres(worker: str, switches: Switches) -> asyncpg.Pool:
                 command_timeout_s=settings.db_command_timeout_s,
                 application_name=worker,
                 by_index=True,
+                naive_timezone=settings.db_naive_timezone,
             )
             await check_schema(pool)
             switches.update(await read_switches(pool))

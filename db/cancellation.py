@@ -9,7 +9,7 @@ import asyncpg
 from db.selection import IS_FINAL, SELECTED, Selection
 
 CANCEL_BATCH = 1000
-CANCELLABLE = ('pending', 'failed', 'uncertain')
+CANCELLABLE = ('pending', 'failed', 'uncertain', 'held')
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +22,7 @@ class Cancellable:
 
 
 # Never what is being sent, and what has ended only when it is asked for: nothing would send it.
-_WAITING = f"""status IN ('pending', 'failed', 'uncertain') AND {SELECTED}"""
+_WAITING = f"""status IN ('pending', 'failed', 'uncertain', 'held') AND {SELECTED}"""
 
 COUNT_CANCELLABLE_SQL = f"""
 SELECT count(*) FILTER (WHERE NOT is_final OR $9) AS emails, count(*) FILTER (WHERE is_final) AS final,

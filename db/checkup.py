@@ -13,15 +13,15 @@ Row = dict[str, Any]
 
 TABLES = (
     'outbound_emails', 'email_attempts', 'email_templates', 'email_suppressions', 'mail_switches', 'cron_runs',
-    'service_health', 'sessions', 'refresh_tokens',
+    'service_health', 'sessions', 'refresh_tokens', 'outbox_adoption', 'table_origins',
 )  # fmt: skip
 
 # Those that the migrations make and the statements of this program need; a test holds them against a fresh schema.
 INDEXES = (
-    'outbound_emails_created', 'outbound_emails_due', 'outbound_emails_failed', 'outbound_emails_idempotency',
-    'outbound_emails_leased', 'outbound_emails_suspect', 'outbound_emails_unscheduled',
+    'outbound_emails_created', 'outbound_emails_due', 'outbound_emails_failed', 'outbound_emails_held',
+    'outbound_emails_idempotency', 'outbound_emails_leased', 'outbound_emails_suspect', 'outbound_emails_unscheduled',
     'email_attempts_pkey', 'email_attempts_started', 'email_suppressions_pkey', 'cron_runs_pkey',
-    'service_health_checked', 'mail_switches_pkey',
+    'service_health_checked', 'mail_switches_pkey', 'outbox_adoption_pkey', 'table_origins_pkey',
 )  # fmt: skip
 
 # What a worker does to each table.
@@ -31,6 +31,8 @@ RIGHTS = {
     'email_templates': ('SELECT',),
     'cron_runs': ('SELECT', 'INSERT', 'UPDATE'),
     'service_health': ('INSERT',),
+    'outbox_adoption': ('SELECT',),
+    'table_origins': ('SELECT',),
     'mail_switches': ('SELECT',),
     'email_suppressions': ('SELECT',),
 }

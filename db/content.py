@@ -1,8 +1,8 @@
 """Content kept outside the outbox: templates in PostgreSQL, attachments in MongoDB.
 
 One document per attachment in the collection `email_attachments`: {content_id, position, filename, content_type, cid,
-data, created_at}. An outbox row names them all by its content_id. Attachments are written before the row that names
-them, so a committed e-mail always has its attachments; what no row names is swept up by the cleanup.
+data, created_at, stored_by}. An outbox row names them all by its content_id. Attachments are written before the row
+that names them, so a committed e-mail always has its attachments; what no row names is swept up by the cleanup.
 """
 
 import asyncio
@@ -19,6 +19,7 @@ from pymongo.errors import DocumentTooLarge, PyMongoError
 from mail.envelope import Attachment, InvalidEmailError, Template
 
 COLLECTION = 'email_attachments'
+STORED_BY = 'arq-mail-worker'
 
 Mongo = AsyncIOMotorDatabase[dict[str, Any]]
 
@@ -47,6 +48,7 @@ async def store_attachments(mongo: Mongo, attachments: Sequence[Attachment]) -> 
             'cid': attachment.cid,
             'data': Binary(attachment.data),
             'created_at': now,
+            'stored_by': STORED_BY,
         }
         for position, attachment in enumerate(attachments)
     ]
@@ -105,43 +107,69 @@ def _attachment_from(document: Mapping[str, Any]) -> Attachment:
     )
 
 
-async def delete_content(mongo: Mongo, content_ids: Sequence[str]) -> int:
-    """Delete the attachments of e-mails whose rows are gone. Returns how many documents were deleted.
+def _ours(*, is_adopted: bool) -> dict[str, Any]:
+    """Return what tells documents that store_attachments wrote from others in a collection of the same name.
 
-    Raises:
-        ContentUnavailableError: MongoDB does not answer; what is left is swept up by delete_orphans later.
+    Versions before did not sign theirs. Where the outbox was there before this program, none of those has run.
     """
-    try:
-        result = await mongo[COLLECTION].delete_many({'content_id': {'$in': list(content_ids)}})
-    except PyMongoError as error:
-        raise ContentUnavailableError(f'MongoDB: {error}') from error
-    return result.deleted_count
+    signed: dict[str, Any] = {'stored_by': STORED_BY}
+    unsigned = {
+        'stored_by': {'$exists': False},
+        'position': {'$type': 'int'},
+        'data': {'$type': 'binData'},
+        'filename': {'$type': 'string'},
+        'content_type': {'$type': 'string'},
+    }
+    return signed if is_adopted else {'$or': [signed, unsigned]}
 
 
 NAMED_CONTENT_SQL = """
 SELECT content_id FROM outbox WHERE content_id = ANY($1::text[])
 """
+CONTENT_BATCH = 1000
 
 
-async def delete_orphans(pool: asyncpg.Pool, mongo: Mongo, older_than: timedelta) -> int:
+async def delete_content(pool: asyncpg.Pool, mongo: Mongo, content_ids: Sequence[str], *, is_adopted: bool) -> int:
+    """Delete attachments that this program stored and no row names: several e-mails may share them.
+
+    Args:
+        is_adopted: see db.origins.
+    Returns:
+        How many documents were deleted.
+    Raises:
+        ContentUnavailableError: MongoDB does not answer; what is left is swept up by delete_orphans later.
+    """
+    deleted = 0
+    for start in range(0, len(content_ids), CONTENT_BATCH):
+        some = content_ids[start : start + CONTENT_BATCH]
+        named = {row['content_id'] for row in await pool.fetch(NAMED_CONTENT_SQL, some)}
+        unnamed = {'content_id': {'$in': [c for c in some if c not in named]}}
+        try:
+            result = await mongo[COLLECTION].delete_many(unnamed | _ours(is_adopted=is_adopted))
+        except PyMongoError as error:
+            raise ContentUnavailableError(f'MongoDB: {error}') from error
+        deleted += result.deleted_count
+    return deleted
+
+
+async def delete_orphans(pool: asyncpg.Pool, mongo: Mongo, older_than: timedelta, *, is_adopted: bool) -> int:
     """Delete attachments that no row names, stored long enough ago that their row is not still on its way.
 
+    Args:
+        is_adopted: see db.origins.
     Returns:
         How many documents were deleted.
     Raises:
         ContentUnavailableError: MongoDB does not answer.
     """
-    before = datetime.now(UTC) - older_than
-    deleted = 0
+    old = {'created_at': {'$lt': datetime.now(UTC) - older_than}, 'content_id': {'$type': 'string'}}
     try:
-        content_ids = await mongo[COLLECTION].distinct('content_id', {'created_at': {'$lt': before}})
-        for start in range(0, len(content_ids), 1000):
-            some = content_ids[start : start + 1000]
-            named = {row['content_id'] for row in await pool.fetch(NAMED_CONTENT_SQL, some)}
-            deleted += await delete_content(mongo, [c for c in some if c not in named])
+        content_ids = await mongo[COLLECTION].distinct('content_id', old | _ours(is_adopted=is_adopted))
     except PyMongoError as error:
         raise ContentUnavailableError(f'MongoDB: {error}') from error
-    return deleted
+    # Of a field that holds a list, MongoDB tells the items, whatever they are.
+    texts = [content_id for content_id in content_ids if isinstance(content_id, str)]
+    return await delete_content(pool, mongo, texts, is_adopted=is_adopted)
 
 
 async def close_mongo(mongo: Mongo) -> None:

@@ -33,7 +33,13 @@ async def record_health(pool: asyncpg.Pool, findings: Sequence[Finding]) -> None
     )
 
 
-REMOVE_HEALTH_SQL = "DELETE FROM mail_service_health WHERE checked_at < now() - $1 * interval '1 day'"
+# Where service_health may be the application's, see 0004_adoption.sql, only what this program writes is forgotten.
+REMOVE_HEALTH_SQL = """
+DELETE FROM mail_service_health
+WHERE checked_at < now() - $1 * interval '1 day' AND (
+    service_name = ANY('{postgresql,redis_queue,redis_cache,mongodb}'::text[]) OR starts_with(service_name, 'smtp_')
+    OR EXISTS (SELECT FROM table_origins WHERE name = 'service_health' AND made_here))
+"""
 
 
 async def remove_old_health(pool: asyncpg.Pool, older_than_days: int) -> None:

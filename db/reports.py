@@ -29,12 +29,14 @@ WITH open AS (
     UNION ALL
     SELECT status, NULL, attempts, max_attempts, NULL, NULL, created_at FROM outbox
     WHERE status IN ('failed', 'uncertain') AND next_retry_at IS NULL
+    UNION ALL
+    SELECT status, NULL, attempts, max_attempts, NULL, NULL, created_at FROM outbox WHERE status = 'held'
 ), judged AS (
     SELECT status, next_retry_at, CASE
         WHEN status = 'sending' AND lease_expires_at < now() - interval '30 seconds' THEN 'stuck'
         WHEN status = 'sending' THEN 'sending'
         WHEN status <> 'pending' AND (next_retry_at IS NULL OR attempts >= max_attempts)
-            THEN CASE status WHEN 'failed' THEN 'dead' ELSE 'held' END
+            THEN CASE status WHEN 'failed' THEN 'dead' ELSE 'held' END -- also what has the status `held`
         WHEN expires_at <= now() THEN 'past_expiry'
         WHEN next_retry_at <= now() THEN 'due'
         WHEN status = 'pending' THEN 'scheduled'
@@ -64,7 +66,8 @@ async def read_outbox(pool: asyncpg.Pool) -> Row:
     Returns:
         due (a worker may claim it now) and oldest_due_s (None without any), scheduled (pending, later), sending, stuck
         (sending, but the lease ran out more than 30 s ago), retrying (failed, with a time), dead (failed, without),
-        uncertain (will be tried again), held (uncertain, waits for an operator), past_expiry, sent_last_hour.
+        uncertain (will be tried again), held (waits for an operator: of that status, or uncertain for good),
+        past_expiry, sent_last_hour.
     """
     (row,) = await pool.fetch(OUTBOX_SQL)
     return dict(row)

@@ -51,10 +51,11 @@ def domain_pattern(domain: str | None) -> str | None:
     return f'@({"|".join(map(re.escape, sorted(forms)))})($|[^[:alnum:].-])'
 
 
-# When it was last tried; for what expired or was cancelled, when that happened.
-MOMENT = (
-    """CASE WHEN status IN ('failed', 'uncertain') THEN COALESCE(last_attempt_at, created_at) ELSE updated_at END"""
-)
+# When it was last tried; for what is held, when it was due; for what expired or was cancelled, when that happened.
+MOMENT = """
+    CASE WHEN status IN ('failed', 'uncertain') THEN COALESCE(last_attempt_at, created_at)
+        WHEN status = 'held' THEN COALESCE(next_retry_at, created_at) ELSE updated_at END
+"""
 
 IS_FINAL = """(status IN ('failed', 'uncertain') AND (next_retry_at IS NULL OR attempts >= max_attempts))"""
 

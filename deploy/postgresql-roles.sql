@@ -25,10 +25,15 @@ BEGIN
     IF sequence IS NOT NULL THEN
         EXECUTE format('GRANT USAGE ON SEQUENCE %s TO email_producer, email_web', sequence);
     END IF;
-    sequence := pg_get_serial_sequence('service_health', 'id');
-    IF sequence IS NOT NULL THEN
-        EXECUTE format('GRANT USAGE ON SEQUENCE %s TO email_worker', sequence);
-    END IF;
+    -- Where service_health was the application's before, mail_service_health is a table beside it, else a view of it.
+    FOR sequence IN
+        SELECT pg_get_serial_sequence(name, 'id') FROM unnest(ARRAY['service_health', 'mail_service_health']) AS t (name)
+        WHERE EXISTS (SELECT FROM pg_class WHERE oid = to_regclass(name) AND relkind = 'r')
+    LOOP
+        IF sequence IS NOT NULL THEN
+            EXECUTE format('GRANT USAGE ON SEQUENCE %s TO email_worker', sequence);
+        END IF;
+    END LOOP;
 END
 $roles$;
 
@@ -42,14 +47,27 @@ GRANT UPDATE (status, attempts, max_attempts, next_retry_at, expires_at, sent_at
 GRANT SELECT, INSERT, DELETE ON email_attempts TO email_worker;
 GRANT SELECT ON email_templates, mail_switches, email_suppressions, _pogo_migration TO email_worker;
 GRANT SELECT, INSERT, UPDATE, DELETE ON cron_runs TO email_worker;
-GRANT SELECT, INSERT, DELETE ON service_health TO email_worker;
--- Of sessions and tokens it sees when they end, not whose they are.
-GRANT SELECT (created_at, expires_at), DELETE ON sessions, refresh_tokens TO email_worker;
+GRANT SELECT, INSERT, DELETE ON service_health, mail_service_health TO email_worker;
+GRANT SELECT ON outbox_adoption TO email_worker;
+GRANT SELECT, INSERT, UPDATE ON table_origins TO email_worker;
+-- Of sessions and tokens that this program made it sees when they end, not whose they are. For the application's own that
+-- CLEANUP_SESSION_TABLES names, GRANT SELECT, DELETE; and SELECT on tables whose foreign keys refer to them, or to
+-- outbound_emails.
+DO $sessions$
+DECLARE
+    made text;
+BEGIN
+    FOR made IN SELECT to_regclass(name)::text FROM table_origins
+                WHERE made_here AND name IN ('sessions', 'refresh_tokens') AND to_regclass(name) IS NOT NULL LOOP
+        EXECUTE format('GRANT SELECT (created_at, expires_at), DELETE ON %s TO email_worker', made);
+    END LOOP;
+END
+$sessions$;
 
 -- The operators' desk: `python -m ops` where it changes something. It reads everything about mail,
 -- lets mail be sent again or not at all, pauses, suppresses, and queues test mail.
 GRANT SELECT ON outbound_emails, email_attempts, email_templates, mail_switches, email_suppressions, cron_runs,
-    service_health, _pogo_migration TO email_web;
+    service_health, mail_service_health, outbox_adoption, table_origins, _pogo_migration TO email_web;
 GRANT UPDATE (status, max_attempts, next_retry_at, expires_at, sent_at, updated_at, lost_attempts, last_error,
     dead_reason, idempotency_key) ON outbound_emails TO email_web;
 GRANT INSERT, DELETE ON mail_switches TO email_web;
@@ -57,7 +75,7 @@ GRANT INSERT, UPDATE, DELETE ON email_suppressions TO email_web;
 
 -- A look, and nothing else: the web page, `python -m ops status`, failed, show. Recipients and bodies are personal data.
 GRANT SELECT ON outbound_emails, email_attempts, email_templates, mail_switches, email_suppressions, cron_runs,
-    service_health, _pogo_migration TO email_readonly;
+    service_health, mail_service_health, outbox_adoption, table_origins, _pogo_migration TO email_readonly;
 ALTER ROLE email_readonly SET default_transaction_read_only = on;
 
 -- An application that queues mail, by queue_email or by plain INSERT, and reads nothing back but ids and its own keys.

@@ -3,15 +3,18 @@
 import asyncio
 import contextlib
 import time
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
+import asyncpg
 import structlog
 
 from db.content import ContentUnavailableError, delete_content, delete_orphans
 from db.cron_runs import remove_old_runs
 from db.health import remove_old_health
-from db.transitions import expire_all, remove_old
+from db.origins import is_adopted, note_report, read_origin
+from db.transitions import OUTBOUND_EMAILS_SQL, count_old, expire_all, remove_old
 from jobs.runtime import Runtime
 
 log = structlog.get_logger()
@@ -20,6 +23,7 @@ log = structlog.get_logger()
 ORPHAN_AGE = timedelta(hours=24)
 HEALTH_RETENTION_DAYS = 14
 RUNS_RETENTION_DAYS = 30
+REMOVE_BATCH = 1000
 REMOVE_S = 120.0  # a million e-mails; the rest is for the next hour's run
 
 
@@ -28,43 +32,85 @@ async def cleanup_expired_emails(ctx: dict[str, Any]) -> dict[str, Any]:
 
     Returns:
         {'affected': rows changed, 'expired': 2, 'removed': 10, 'content_removed': 4}; content_removed is None when
-        MongoDB did not answer: what is left over is found by a later run.
+        MongoDB did not answer: what is left over is found by a later run. Where there are any: 'held' e-mails that
+        other rows refer to, 'refused' ones that PostgreSQL would not delete, with the 'refusal', and 'retention', why
+        nothing was deleted.
     """
     runtime: Runtime = ctx['runtime']
     expired = await expire_all(runtime.pool)
-    removed, content_removed, mongo_answers = await _remove(runtime)
-    if mongo_answers:
-        try:
-            content_removed += await delete_orphans(runtime.pool, runtime.mongo, ORPHAN_AGE)
-        except ContentUnavailableError as error:
-            mongo_answers = False
-            log.warning('orphaned content is deleted later', error=str(error))
+    adopted = await is_adopted(runtime.pool)
+    done = Retention(waits_because=await _waits_because(runtime) if adopted else None)
+    if done.waits_because is None:
+        await _remove(runtime, done)
+    content_removed = None
+    try:
+        removed = await delete_content(runtime.pool, runtime.mongo, done.content_ids, is_adopted=adopted)
+        orphans = await delete_orphans(runtime.pool, runtime.mongo, ORPHAN_AGE, is_adopted=adopted)
+        content_removed = removed + orphans
+    except ContentUnavailableError as error:
+        log.warning('orphaned content is deleted later', error=str(error))
     await remove_old_health(runtime.pool, HEALTH_RETENTION_DAYS)
     await remove_old_runs(runtime.pool, RUNS_RETENTION_DAYS)
+    told = {'held': done.held, 'refused': done.refused, 'refusal': done.refusal, 'retention': done.waits_because}
     return {
-        'affected': expired + removed,
+        'affected': expired + done.removed,
         'expired': expired,
-        'removed': removed,
-        'content_removed': content_removed if mongo_answers else None,
-    }
+        'removed': done.removed,
+        'content_removed': content_removed,
+    } | {name: value for name, value in told.items() if value}
 
 
-async def _remove(runtime: Runtime) -> tuple[int, int, bool]:
-    """Delete e-mails past the retention. Returns how many, how much content, and whether MongoDB answered."""
-    removed, content_removed, mongo_answers = 0, 0, True
+@dataclass(slots=True)
+class Retention:
+    """What one run did: rows removed, held by foreign keys, refused by the server; or why it did nothing."""
+
+    waits_because: str | None = None
+    removed: int = 0
+    held: int = 0
+    refused: int = 0
+    refusal: str | None = None
+    content_ids: list[str] = field(default_factory=list)  # of the rows that were removed
+
+
+async def _waits_because(runtime: Runtime) -> str | None:
+    """Say why no mail that was there before this program is deleted now; None when it may be.
+
+    Only where somebody set the days, and after a first run that counts and reports.
+    """
+    if not runtime.retention_is_set:
+        return 'the table was there before this program: nothing is deleted until EMAIL_RETENTION_DAYS is set'
+    table = await runtime.pool.fetchval(OUTBOUND_EMAILS_SQL)
+    if (await read_origin(runtime.pool, table)).reported_at is not None:
+        return None
+    emails = await count_old(runtime.pool, runtime.email_retention_days)
+    await note_report(runtime.pool, table, emails)
+    log.warning('cleanup reports before it deletes', table='outbound_emails', rows=emails)
+    return f'the next run deletes what is older than {runtime.email_retention_days} days, now {emails} e-mails'
+
+
+async def _remove(runtime: Runtime, done: Retention) -> None:
+    """Delete e-mails past the retention."""
     deadline = time.monotonic() + REMOVE_S
     last_id: int | None = 0
+    size = REMOVE_BATCH
     while last_id is not None and not runtime.stopping.is_set() and time.monotonic() < deadline:
         started = time.monotonic()
-        batch = await remove_old(runtime.pool, runtime.email_retention_days, last_id)
-        removed, last_id = removed + batch.emails, batch.last_id
-        if batch.content_ids and mongo_answers:
-            try:
-                content_removed += await delete_content(runtime.mongo, batch.content_ids)
-            except ContentUnavailableError as error:
-                mongo_answers = False
-                log.warning('content is deleted later', error=str(error))
+        try:
+            batch = await remove_old(runtime.pool, runtime.email_retention_days, last_id, size)
+        except (asyncpg.QueryCanceledError, TimeoutError):
+            # A table that refers to these without an index is read once for each row.
+            if size == 1:
+                raise
+            size = max(1, size // 10)
+            continue
+        done.removed += batch.emails
+        done.content_ids += batch.content_ids
+        done.held += batch.held
+        done.refused += batch.refused
+        done.refusal = done.refusal or batch.refusal
+        last_id = batch.last_id
         with contextlib.suppress(TimeoutError):  # a pause of the same length: claims want the server, too
             async with asyncio.timeout(time.monotonic() - started):
                 await runtime.stopping.wait()
-    return removed, content_removed, mongo_answers
+    if done.refused:
+        log.warning('e-mails could not be deleted', emails=done.refused, reason=done.refusal)

@@ -58,6 +58,8 @@ class Runtime:
     redis_away: asyncio.Event  # set while Redis does not answer
     sweep_wanted: asyncio.Event  # set when something may be due that no job will wake us for
     redis_clock: RedisClock
+    cleanup_session_tables: frozenset[str] = frozenset()  # of the application's
+    retention_is_set: bool = False  # an operator named the days: only then is mail deleted that was there before
     sending: set[asyncio.Task[Any]] = field(default_factory=set)  # attempts that a sweep started
     few: int = 0  # of them, at which the sweep that waits claims more; of two sweeps one waits its time out
     few_left: asyncio.Event = field(default_factory=asyncio.Event)

@@ -18,6 +18,8 @@ LOCKED_RETRY_S = 0.2
 REASONS = {
     'failed': 'dead: no further automatic attempt',
     'uncertain': 'waits for an operator',
+    'held': 'held until an operator releases or cancels it',
+    'external': 'the system that was there before sends it',
 }
 
 

@@ -65,6 +65,7 @@ class Connections:
             connect_timeout_s=settings.db_connect_timeout_s,
             command_timeout_s=settings.db_command_timeout_s,
             application_name='ops',
+            naive_timezone=settings.db_naive_timezone,
         )
         try:
             await first_connection(settings, check_schema(pool))

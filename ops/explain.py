@@ -123,6 +123,12 @@ def explain(email: dict[str, Any], facts: Facts) -> list[Obstacle]:
             commands = f'`python -m ops resolve {email["id"]} --as sent`', f'`python -m ops retry {email["id"]}`'
             remedy = f'{commands[0]} if it arrived, else {commands[1]}.'
             return [Obstacle(f'Nobody knows whether it arrived: {email["last_error"] or "no reply came"}.', remedy)]
+        case 'held':
+            due_at = email['next_retry_at'] or email['created_at']
+            what = f'It was due at {cell(due_at)}, and is held since its table was taken over or an operator held it.'
+            return [Obstacle(what, f'`python -m ops held release {email["id"]}`, or `held cancel`.')]
+        case 'external':
+            return [Obstacle('It belongs to the system that was there before; workers leave it alone.')]
         case _:
             return []
 

@@ -209,7 +209,11 @@ async def raw_connection(connections: Connections) -> AsyncIterator[asyncpg.Conn
     settings = connections.settings
     conn: Any = None
     try:
-        connecting = asyncpg.connect(settings.postgres_dsn, timeout=settings.db_connect_timeout_s)
+        connecting = asyncpg.connect(
+            settings.postgres_dsn,
+            timeout=settings.db_connect_timeout_s,
+            server_settings={'timezone': settings.db_naive_timezone},
+        )
         conn = await first_connection(settings, connecting)
         yield conn
     except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:

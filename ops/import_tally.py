@@ -22,6 +22,8 @@ MEANINGS = {
     'cancelled': 'cancelled: stays so',
     'expired': 'expired: stays so, see retry',
     'uncertain': 'may have been delivered: waits for `ops resolve` or `ops retry`',
+    'held': 'was due too long ago: waits for `ops held release` or `ops held cancel`',
+    'external': 'sent by the previous system, or left to it',
     'missing': 'no such e-mail',
     'unknown task': 'a task nobody here knows',
     'unreadable': 'cannot be understood',

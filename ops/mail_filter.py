@@ -1,4 +1,4 @@
-"""Which e-mails a command is about: options that `failed`, `retry` and `purge` share."""
+"""Which e-mails a command is about: options that `failed`, `held`, `retry` and `purge` share."""
 
 import argparse
 from dataclasses import dataclass
@@ -51,7 +51,10 @@ def add_filters(parser: argparse.ArgumentParser) -> None:
     """Give a command the options that narrow down which e-mails it is about."""
     group = parser.add_argument_group('which e-mails', 'Conditions; those given must all be true.')
     group.add_argument(
-        '--since', type=moment, metavar='TIME', help='last tried (or expired, cancelled) within 2h, 7d, or after a time'
+        '--since',
+        type=moment,
+        metavar='TIME',
+        help='last tried (or expired, cancelled; held: due) within 2h, 7d, or after a time',
     )
     group.add_argument('--until', type=moment, metavar='TIME', help='the same, before: 30m ago, or a time')
     group.add_argument(

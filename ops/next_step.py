@@ -59,6 +59,16 @@ def _next(email: Mapping[str, Any]) -> tuple[str, bool]:
             return f'Nothing: it was not sent before {cell(email["expires_at"])}; {again}', False
         case 'cancelled':
             return f'Nothing: it was cancelled; {again}', False
+        case 'held':
+            return (
+                f'It waits for you: `python -m ops held release {email["id"]}` sends it now, '
+                f'`python -m ops held cancel {email["id"]}` cancels it.'
+            ), False
+        case 'external':
+            return (
+                'Nothing here: the system that was there before sends it, or has sent it. '
+                'What it has not sent is sent from here after `python -m db.migrate --take-over`.'
+            ), False
         case 'sending':
             return _sending(email), True
         case 'failed' if not tries_again(email):

@@ -1,6 +1,7 @@
 """Decide about uncertain e-mails: they did arrive, or they are given up; `retry` sends them again."""
 
 import argparse
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -12,7 +13,7 @@ from ops.answer import Answer, Document, Trouble, TroubleError
 from ops.arguments import add_change, add_json, confirmed, email_id
 from ops.connect import Connections
 from ops.output import counted, print_table
-from ops.retry import but_not
+from ops.retry import but_not, why_not
 
 HELP = 'decide about uncertain e-mails: mark them sent, or give them up'
 
@@ -21,6 +22,11 @@ DECISIONS: dict[str, tuple[Any, tuple[str, ...]]] = {
     'sent': (mark_sent, ('uncertain',)),
     'failed': (give_up, ('uncertain', 'failed')),
 }
+OTHERS = ('held', 'external')  # decided about elsewhere
+
+
+def _is(state: Mapping[str, Any] | None) -> str:
+    return f'it is {state["status"]}' if state else 'there is no such e-mail'
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -47,7 +53,7 @@ async def run(connections: Connections, options: argparse.Namespace) -> Answer:
         changed = await connections.ask_postgres(partial(change, email_ids=wanted))
     done = wanted if options.dry_run else changed
     unchanged = [
-        {'id': i, 'reason': f'it is {states[i]["status"]}' if i in states else 'there is no such e-mail'}
+        {'id': i, 'reason': why_not(states[i]) if i in states and states[i]['status'] in OTHERS else _is(states.get(i))}
         for i in ids
         if i not in done
     ]

@@ -17,6 +17,8 @@ from ops.connect import Connections
 from ops.mail_filter import text_value
 from ops.output import length, print_table
 
+NOT_SENT = (*ENDED, 'held', 'external')  # and nothing sends it by itself
+
 HELP = "a job's result, or where it waits"
 
 
@@ -85,7 +87,7 @@ def _troubles_of_email(result: object) -> list[Trouble]:
     match result:
         case {'status': 'not-claimable', 'state': None, 'reason': reason}:
             return [Trouble(f'nothing was sent: {reason}', 'see `python -m ops failed` for ids')]
-        case {'email_id': email_id, 'status': 'not-claimable', 'state': state, 'reason': reason} if state in ENDED:
+        case {'email_id': email_id, 'status': 'not-claimable', 'state': state, 'reason': reason} if state in NOT_SENT:
             return [Trouble(f'the e-mail was not sent: {reason}', f'see `python -m ops explain {email_id}`')]
         case {'email_id': email_id, 'status': status} if status in ENDED:
             return [Trouble(f'the e-mail is {status}', f'see `python -m ops explain {email_id}`')]

@@ -237,6 +237,10 @@ def why_not(state: Mapping[str, Any] | None) -> str:
             return f'{state["claimed_by"]} is sending it'
         case 'sent':
             return f'it was sent at {cell(state["sent_at"])}'
+        case 'held':
+            return f'it is held: `python -m ops held release {state["id"]}` sends it'
+        case 'external':
+            return 'the system that was there before sends it, or has sent it'
         case status:
             return f'somebody changed it meanwhile; it is {status}'
 

@@ -93,7 +93,7 @@ async def serve(settings: Settings, listener: socket.socket) -> None:
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
-    places = Places(settings.postgres_dsn, settings.arq_redis_url.get_secret_value())
+    places = Places(settings.postgres_dsn, settings.arq_redis_url.get_secret_value(), settings.db_naive_timezone)
     watch, readiness = Watch(places, OVERVIEW), Watch(places, READINESS)
     token = settings.web_token.get_secret_value() if settings.web_token else None
     app = make_application(watch, readiness, token=token, loopback_only=is_loopback(settings.web_host))

@@ -41,6 +41,7 @@ class Places:
 
     postgres_dsn: str
     redis_url: str
+    naive_timezone: str = 'UTC'
 
 
 @dataclass(frozen=True, slots=True, eq=False)  # each is itself: what is made of one is made once
@@ -134,6 +135,7 @@ class Watch:
                 connect_timeout_s=self._deadline_s,
                 command_timeout_s=self._deadline_s,  # the server ends a statement then, whether we are there or not
                 application_name='email-web',
+                naive_timezone=self._places.naive_timezone,
             )
             self._pool = pool
             await check_schema(pool)

@@ -21,6 +21,7 @@ INDEXES: Mapping[str, str] = {
     'outbound_emails_suspect': "(next_retry_at) WHERE {lost_attempts} > 0 AND {status} IN ('pending', 'failed', "
     "'uncertain') AND next_retry_at IS NOT NULL",
     'outbound_emails_failed': "(created_at) WHERE {status} IN ('failed', 'uncertain')",
+    'outbound_emails_held': "(created_at) WHERE {status} = 'held'",
     'outbound_emails_idempotency': '(organization_id, {idempotency_key}) NULLS NOT DISTINCT '
     'WHERE {idempotency_key} IS NOT NULL',
     'outbound_emails_created': 'USING brin (created_at)',

@@ -1,4 +1,7 @@
-"""Clock skew: leases go by PostgreSQL's clock, deferred jobs by Redis's, certificates and logs by this machine's."""
+"""Clock skew: leases go by PostgreSQL's clock, deferred jobs by Redis's, certificates and logs by this machine's.
+
+And time zones, where times are stored without one.
+"""
 
 import time
 from collections.abc import Awaitable, Callable, Iterator
@@ -7,6 +10,7 @@ from arq.connections import ArqRedis
 
 from db.checkup import read_time
 from ops.answer import TroubleError
+from ops.checks import zones
 from ops.checks.finding import Finding, away, error, warning
 from ops.connect import Connections
 from ops.output import length
@@ -26,7 +30,7 @@ async def check(connections: Connections) -> list[Finding]:
             ahead_s[name] = await measure(ask)
         except TroubleError as failure:
             silent.append(away(failure.trouble))
-    return [*silent, *judge(ahead_s)]
+    return [*silent, *judge(ahead_s), *(await zones.check(connections) if 'PostgreSQL' in ahead_s else [])]
 
 
 async def redis_time(redis: ArqRedis) -> float:

@@ -9,7 +9,9 @@ from typing import Any, TypeVar
 import asyncpg
 
 from db import checkup, reports
+from db.held import count_all_held
 from ops.answer import TroubleError
+from ops.checks import cleanup
 from ops.checks.finding import Finding, away, error, warning
 from ops.connect import Connections
 from ops.output import because, counted, fault, length
@@ -35,9 +37,10 @@ async def check(connections: Connections) -> list[Finding]:
     poisoned = await connections.ask_postgres(checkup.count_poisoned)
     attempts = await connections.ask_postgres(reports.count_attempts)
     return [
-        *judge_outbox(outbox, poisoned),
+        *judge_outbox(outbox | {'unsent_held': await connections.ask_postgres(count_all_held)}, poisoned),
         *judge_attempts(attempts),
         *judge_duties(await connections.ask_postgres(reports.read_duties)),
+        *await cleanup.check(connections),
     ]
 
 
@@ -53,9 +56,16 @@ def judge_outbox(outbox: Mapping[str, Any], poisoned: int) -> Iterator[Finding]:
             f'{counted(outbox["stuck"], *ARE)} held by workers that are gone, and nobody takes them over',
             'start a worker; see the `beat` lines in the logs',
         )
-    if outbox['held']:
+    # held counts both that an operator must decide about: those of the status `held`, and uncertain ones.
+    unsent = outbox.get('unsent_held', 0)
+    if unsent:
         yield warning(
-            f'{counted(outbox["held"])} may have been delivered or not',
+            f'{counted(unsent, *ARE)} held: nobody sends them before you decide',
+            '`python -m ops held ls`, then `held release` or `held cancel`',
+        )
+    if outbox['held'] > unsent:
+        yield warning(
+            f'{counted(outbox["held"] - unsent)} may have been delivered or not',
             '`python -m ops failed`, then `resolve` or `retry`: they wait for you',
         )
     if outbox['past_expiry']:

@@ -74,7 +74,7 @@ async def refused(conn, found):
 
 
 def select(wanted):
-    return {name: sql for name, sql in statements().items() if wanted(*name.split('.')[1:])}
+    return {name: sql for name, sql in statements().items() if wanted(*name.split('.')[-2:])}
 
 
 async def test_worker_may_run_every_statement_of_its_jobs(as_role):

@@ -38,6 +38,10 @@ EXAMPLES = {
     '202': DEAD | {'dead_reason': 'rejected', 'last_error': '550 5.1.1 timeout of a mailbox', 'relay': 'primary'},
     '303': DEAD | {'status': 'uncertain', 'email_type': 'receipt', 'last_error': 'no reply to the final dot'},
     '404': DEAD | {'dead_reason': 'poison', 'attempts': 3, 'lost_attempts': 3},
+    '707': {
+        'status': 'held', 'email_type': 'newsletter', 'next_retry_at': "sql:now() - interval '40 days'",
+        'created_at': "sql:now() - interval '40 days'",
+    },
     '606': {'email_type': 'newsletter'},
     '505': {'status': 'sent', 'attempts': 2, 'sent_at': 'sql:now()', 'message_id': '<m@example.com>'},
 }  # fmt: skip

@@ -1,0 +1,45 @@
+"""What the duties may delete, and what keeps them from it."""
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+
+import asyncpg
+
+from db.origins import is_adopted
+from db.references import Reference, read_references
+from db.sessions import find_troubles
+from db.transitions import OUTBOUND_EMAILS_SQL
+from ops.checks.finding import Finding, note, warning
+from ops.connect import Connections
+
+
+async def check(connections: Connections) -> list[Finding]:
+    """Look at the retention, the tables it is for, and those that refer to them."""
+    settings = connections.settings
+    troubles = await connections.ask_postgres(partial(find_troubles, named=settings.cleanup_session_tables))
+    found = [warning(f'cleanup_old_sessions: {what}', 'correct it, or CLEANUP_SESSION_TABLES') for what in troubles]
+    if 'email_retention_days' not in settings.model_fields_set and await connections.ask_postgres(is_adopted):
+        found.append(
+            note(
+                'outbound_emails was there before this program: nothing is deleted from it',
+                'set EMAIL_RETENTION_DAYS when old e-mails may go',
+            )
+        )
+    return [*found, *judge_references(await connections.ask_postgres(_read_references))]
+
+
+async def _read_references(pool: asyncpg.Pool) -> list[Reference]:
+    return await read_references(pool, await pool.fetchval(OUTBOUND_EMAILS_SQL))
+
+
+def judge_references(references: Sequence[Reference]) -> Iterator[Finding]:
+    """Judge the foreign keys to outbound_emails."""
+    for reference in references:
+        if reference.holds is None and not reference.refuses:
+            what = f'{reference.table} refers to outbound_emails ({reference.name}), and this role may not read it'
+            yield warning(f'{what}: no e-mail is deleted', f'GRANT SELECT ON {reference.table} to the worker')
+        if not reference.is_indexed:
+            what = f'{reference.table} refers to outbound_emails ({reference.name}) without an index'
+            yield note(
+                f'{what}: each e-mail that is deleted reads it whole', 'CREATE INDEX CONCURRENTLY on its columns'
+            )

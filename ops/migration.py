@@ -21,6 +21,7 @@ from db.adoption.undo import STAYS, undo
 from db.adoption.words import SYNONYMS
 from db.migrate import alone, migrate
 from db.schema import known_migrations
+from db.zones import compare_zones
 from ops.answer import TroubleError
 from ops.arguments import confirmed
 from ops.connect import redis_of
@@ -90,7 +91,7 @@ class Migration:
         self.settings = settings
         self.options = options
         self.console = make_console()
-        self.zone = getattr(settings, 'db_naive_timezone', 'UTC')
+        self.zone = settings.db_naive_timezone
         self.hold_after = timedelta(hours=settings.adoption_hold_after_hours)
 
     async def run(self) -> int:
@@ -129,9 +130,12 @@ class Migration:
             expected: Sequence[Expected] = ()
             if phase is not Phase.TAKEN_OVER:
                 expected = await forecast(self.conn, await read_columns(self.conn), planned.form, self.hold_after)
+        clocks = await compare_zones(self.conn, self.zone)
         signs = await self._signs()
         if phase is not Phase.TAKEN_OVER or self.options.dry_run:
             self._tell(planned, expected, signs)
+            for clock in clocks:
+                self.console.print(f'{clock.severity.capitalize()}: {clock.what}. {clock.remedy}.')
         if self.options.dry_run:
             self.console.print('Nothing was changed.')
             return 0
@@ -145,7 +149,9 @@ class Migration:
         print(f'schema is up to date ({max(known_migrations())})')
         if phase is Phase.TAKEN_OVER:
             return 0
-        if self.options.take_over or (signs.is_gone and not self.options.shared):
+        # E-mails whose times are read on the wrong clock would go out too early, or too late.
+        on_wrong_clocks = any(clock.severity == 'error' for clock in clocks)
+        if self.options.take_over or (signs.is_gone and not (self.options.shared or on_wrong_clocks)):
             return await self._take_over(planned)
         why = f'{signs.told}.' if signs.told else ''
         self.console.print(

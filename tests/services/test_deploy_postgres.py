@@ -193,7 +193,9 @@ async def test_worker_delivers_under_its_role_and_the_operator_looks_on(granted,
     for email_id in ids:
         await redis.enqueue_job('send_email', email_id)
     await wait_until(lambda: inbox.accepted('granted+4xx-twice@example.com'))
-    await pool.execute("INSERT INTO sessions (created_at) VALUES (now() - interval '1 year')")
+    await pool.execute(
+        "INSERT INTO sessions (created_at, expires_at) VALUES (now() - interval '1 year', now() - interval '1 day')"
+    )
     await insert(pool, status='sent', sent_at='sql:now()', created_at="sql:now() - interval '1 year'",
                  updated_at="sql:now() - interval '1 year'")  # fmt: skip
     for duty in ('cleanup_old_sessions', 'cleanup_expired_emails', 'check_service_health', 'process_pending_emails'):

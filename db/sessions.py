@@ -210,7 +210,8 @@ async def _delete_stretch(
         WHERE t.ctid = ANY($2::tid[]) AND {_OVER} AND NOT ({is_held}) RETURNING 1
     """  # noqa: S608
     async with pool.acquire() as conn, conn.transaction():
-        await conn.execute('SET CONSTRAINTS ALL IMMEDIATE')
+        # A row that the application holds is narrowed down and left for the next run.
+        await conn.execute("SET LOCAL lock_timeout = '200ms'; SET CONSTRAINTS ALL IMMEDIATE")
         rows = await conn.fetch(finding, *stretch)
         free = [row['ctid'] for row in rows if not row['is_held']]
         done = await delete_narrowly(conn, free, lambda some: conn.fetch(deleting, stretch[0], some))

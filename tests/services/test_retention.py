@@ -4,11 +4,13 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import asyncpg
 import pytest
 from bson.binary import Binary
 from structlog.testing import capture_logs
 
 from db.content import COLLECTION, store_attachments
+from db.transitions import remove_old
 from jobs.cleanup_expired_emails import cleanup_expired_emails
 from mail.envelope import Attachment
 from tests.services.ops_desk import insert, run
@@ -181,3 +183,19 @@ async def test_doctor_names_what_keeps_the_duties_from_their_work(env, pool):
     }
     await pool.execute('CREATE INDEX ON invoices (email_id)')
     assert len((await run(env, 'doctor', 'outbox')).document['findings']) == 2
+
+
+async def test_batches_that_take_too_long_become_smaller_until_they_pass(ctx, pool, monkeypatch):
+    asked = []
+
+    async def slow(pool: Any, days: int, last_id: int, batch: int) -> Any:
+        asked.append(batch)
+        if batch > 10:
+            raise asyncpg.QueryCanceledError
+        return await remove_old(pool, days, last_id, batch)
+
+    monkeypatch.setattr('jobs.cleanup_expired_emails.remove_old', slow)
+    for _ in range(15):
+        await insert(pool, **ENDED)
+    assert (await clean(ctx))['removed'] == 15
+    assert asked == [1000, 100, 10, 10, 10]

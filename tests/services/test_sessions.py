@@ -205,3 +205,12 @@ async def test_a_role_that_sees_only_the_times_cleans_our_own_tables_and_no_othe
     done = await clean(ctx, 'refresh_tokens')
     assert (done['sessions'], done['refresh_tokens']) == (3, 0)
     assert 'GRANT SELECT, DELETE ON refresh_tokens' in done['notes']['refresh_tokens']
+
+
+async def test_a_row_that_the_application_holds_is_left_for_the_next_run(ctx, pool):
+    await fill(pool, 'sessions', 20)
+    async with pool.acquire() as conn, conn.transaction():
+        await conn.execute('SELECT FROM sessions WHERE id = 9 FOR UPDATE')
+        done = await clean(ctx)
+    assert (done['sessions'], done['refused']) == (19, {'sessions': 1})
+    assert (await clean(ctx))['sessions'] == 1

@@ -186,6 +186,34 @@ def test_hold_types_are_a_comma_separated_list(configure: Configure) -> None:
     assert load_settings().email_hold_types == {'receipt', 'invoice'}
 
 
+def test_tables_of_sessions_are_a_comma_separated_list_of_names(configure: Configure) -> None:
+    assert load_settings().cleanup_session_tables == frozenset()
+    configure(CLEANUP_SESSION_TABLES='sessions, app.refresh_tokens,Logins,')
+    assert load_settings().cleanup_session_tables == {'sessions', 'app.refresh_tokens', 'Logins'}
+
+
+@pytest.mark.parametrize(
+    'value',
+    ['a b', 'sessions; DROP TABLE users', 'a.b.c', '"sessions"', '1st', 'x' * 64, '.sessions', 'outbound_emails',
+     'public.outbox', 'cron_runs'],
+)  # fmt: skip
+def test_what_names_no_table_or_one_of_ours_is_refused(configure: Configure, value: str) -> None:
+    configure(CLEANUP_SESSION_TABLES=value)
+    assert refusal().startswith('settings: CLEANUP_SESSION_TABLES: ')
+
+
+@pytest.mark.parametrize('value', ['Nowhere/City', '../etc/passwd', '/etc/localtime', 'Europe', '9', 'a b'])
+def test_what_names_no_time_zone_is_refused(configure: Configure, value: str) -> None:
+    configure(DB_NAIVE_TIMEZONE=value)
+    assert refusal().startswith('settings: DB_NAIVE_TIMEZONE: must be the name of a time zone')
+
+
+def test_retention_that_is_set_to_its_default_is_told_from_one_that_is_not(configure: Configure) -> None:
+    assert 'email_retention_days' not in load_settings().model_fields_set
+    configure(EMAIL_RETENTION_DAYS='90')
+    assert 'email_retention_days' in load_settings().model_fields_set
+
+
 def test_env_file_is_read() -> None:
     Path('.env').write_text("DB_HOST=from-file\nDB_PASSWORD='p#ss word'\nSMTP_FROM_NAME=\n")
     settings = load_settings()

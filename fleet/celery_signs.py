@@ -7,9 +7,9 @@ Source: kombu/transport/redis.py
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from redis.exceptions import RedisError, ResponseError
 
@@ -27,19 +27,20 @@ class Signs:
     waiting: int | None = None  # clients that wait for messages
     listening: int = 0  # subscribers of Celery's control messages, on plain channels
     producers: int = 0  # clients that put messages there last: no harm, but more may come
-    changed: list[str] = field(default_factory=list)  # keys whose messages came or went between two looks
+    changed: list[str] = field(default_factory=list)  # keys from which messages went between two looks
+    growing: list[str] = field(default_factory=list)  # lists to which some only came: no harm, but more may come
     messages: int | None = None  # how many are there
     unknown: list[str] = field(default_factory=list)  # what could not be asked, and why
 
     @property
     def is_running(self) -> bool:
-        """Whether somebody takes messages, or makes them."""
+        """Whether somebody takes messages."""
         return bool(self.waiting or self.listening or self.changed)
 
     @property
     def is_gone(self) -> bool:
         """Whether it is certain that nobody waits and nothing is left: then there is nothing to import."""
-        return not self.is_running and not self.unknown and self.messages == 0
+        return not (self.is_running or self.growing or self.unknown) and self.messages == 0
 
     @property
     def told(self) -> str:
@@ -51,7 +52,7 @@ class Signs:
         if self.listening:
             parts.append(f"{counted(self.listening, 'client listens', 'clients listen')} to Celery's control messages")
         if self.changed:
-            parts.append(f'messages come or go in {", ".join(self.changed[:5])}')
+            parts.append(f'messages are taken from {", ".join(self.changed[:5])}')
         return ', and '.join(parts)
 
     def as_document(self) -> dict[str, Any]:
@@ -62,6 +63,7 @@ class Signs:
             'listening': self.listening,
             'producers': self.producers,
             'changed': self.changed,
+            'growing': self.growing,
             'messages': self.messages,
             'unknown': self.unknown,
         }
@@ -107,32 +109,56 @@ async def _count_listeners(redis: Client, signs: Signs) -> None:
 
 
 async def _watch(redis: Client, signs: Signs, places: Places | None, look_again_s: float) -> None:
+    """Look twice: what goes from the end that workers take from is being worked on; what only comes is asked for."""
     try:
         found = places or await find_places(redis)
-        before = await _lengths(redis, found.all)
-        signs.messages = sum(length for length, *_ in before.values())
+        before = await _states(redis, found.all)
+        signs.messages = sum(state.length for state in before.values())
         if look_again_s:
             await asyncio.sleep(look_again_s)
             places_now = {place.name: place for place in [*found.all, *(await find_places(redis)).all]}
-            after = await _lengths(redis, list(places_now.values()))
-            signs.changed += [name for name in after if after[name] != before.get(name)]
-            signs.messages = sum(length for length, *_ in after.values())
+            after = await _states(redis, list(places_now.values()))
+            for name, state in after.items():
+                old = before.get(name, _State(0, b'', is_hash=state.is_hash))
+                if state.is_hash or not old.length:
+                    goes = state.is_hash and state != old
+                else:
+                    goes = state.next != old.next or state.length < old.length
+                if goes:
+                    signs.changed.append(name)
+                elif state.length > old.length:
+                    signs.growing.append(name)
+            signs.messages = sum(state.length for state in after.values())
     except ResponseError as error:
         signs.unknown.append(f'this user may not look at the keys of Redis: {error}'[:200])
 
 
-async def _lengths(redis: Client, places: Sequence[Place]) -> Mapping[str, tuple[Any, ...]]:
-    """Return what tells one state of a place from another: its length, and the last that was taken from it."""
+class _State(NamedTuple):
+    """What tells one moment of a place from another."""
+
+    length: int
+    next: bytes  # a digest of the message that is taken next; of a hash, of the one that was taken last
+    is_hash: bool
+
+
+STATE_SCRIPT = """
+local kind, length, mark = redis.call('TYPE', KEYS[1]).ok, 0, ''
+if kind == 'list' then
+    length, mark = redis.call('LLEN', KEYS[1]), redis.call('LINDEX', KEYS[1], -1) or ''
+elseif kind == 'hash' then
+    length = redis.call('HLEN', KEYS[1])
+    mark = redis.call('TYPE', KEYS[2]).ok == 'zset' and redis.call('ZRANGE', KEYS[2], -1, -1)[1] or ''
+end
+return {length, redis.sha1hex(mark)}
+"""
+
+
+async def _states(redis: Client, places: Sequence[Place]) -> dict[str, _State]:
     async with redis.pipeline(transaction=False) as pipe:
         for place in places:
-            if place.is_hash:
-                pipe.hlen(place.key)
-                pipe.zrange(place.index or place.key + b'_index', -1, -1, withscores=True)
-            else:
-                pipe.llen(place.key)
-                pipe.ping()
-        answers = await pipe.execute(raise_on_error=False)
-    told = {}
-    for place, length, more in zip(places, answers[::2], answers[1::2], strict=True):
-        told[place.name] = (length if isinstance(length, int) else 0, str(more))
-    return told
+            pipe.eval(STATE_SCRIPT, 2, place.key, place.index or place.key + b'_index')
+        answers = await pipe.execute()
+    return {
+        place.name: _State(length, mark, is_hash=place.is_hash)
+        for place, (length, mark) in zip(places, answers, strict=True)
+    }

@@ -208,10 +208,12 @@ class Import:
                 raise TroubleError(Trouble(what, 'stop Celery, then run this again'))
 
     async def _what_came(self, tally: Tally) -> list[Trouble]:
-        """Say what was put there meanwhile. Its e-mails are ours now and go out; the messages are in nobody's way."""
+        """Say what was put there meanwhile: by a producer that was not deployed yet. Their rows are ours."""
         left = (await self._find_places()).messages
         came = left - (tally.outcomes['unknown task'] - tally.unknown_set_aside)
-        remedy = 'stop beat and what else asks Celery for e-mails, then run this again'
+        remedy = (
+            'the sweep sends their e-mails all the same; run this again when beat and the last old producer are gone'
+        )
         return [Trouble(f'{counted(came, "message")} came meanwhile', remedy)] if came > 0 else []
 
     async def _make_due(self, messages: Sequence[Message]) -> dict[int, str]:

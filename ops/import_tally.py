@@ -28,7 +28,6 @@ MEANINGS = {
     'cancelled': 'cancelled: stays so',
     'expired': 'expired: stays so, see retry',
     'uncertain': 'may have been delivered: waits for `ops resolve` or `ops retry`',
-    'held': 'was due too long ago: waits for `ops held release` or `ops held cancel`',
     'external': 'sent by the previous system, or left to it',
     'missing': 'no such e-mail',
     'unknown task': 'a task nobody here knows',
@@ -191,6 +190,8 @@ def _print_notes(document: Document, console: Console) -> None:
     if document['signs']['producers']:
         puts = counted(document['signs']['producers'], 'client puts', 'clients put')
         console.print(f'{puts} messages here, or did last: beat, or an application that was not deployed yet.')
+    if document['signs']['growing']:
+        console.print(f'Messages come into {", ".join(document["signs"]["growing"][:5])}: somebody still asks Celery.')
     for unknown in document['signs']['unknown']:
         console.print(f'Not known: {unknown}.')
 

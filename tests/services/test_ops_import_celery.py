@@ -295,8 +295,9 @@ async def test_import_refuses_while_celery_workers_wait_for_messages(env, pool, 
         await asyncio.gather(waiting, return_exceptions=True)
 
 
-async def test_import_refuses_while_messages_come_and_go(env, pool, redis, monkeypatch):
+async def test_import_refuses_while_messages_are_taken(env, pool, redis, monkeypatch):
     await take(redis, 'a', message(args=[1]))
+    await queue(redis, message(id='1'), message(id='2'))
     number = iter(range(1000))
 
     async def works(_):
@@ -306,13 +307,31 @@ async def test_import_refuses_while_messages_come_and_go(env, pool, redis, monke
 
     monkeypatch.setattr('fleet.celery_signs.asyncio.sleep', works)
     given = await run(env, 'import-celery', '--yes')
-    assert given.troubles[0].what == 'messages come or go in unacked'
+    assert given.troubles[0].what == 'messages are taken from unacked'
 
-    async def beats(_):
-        await queue(redis, message('app.process_pending_emails', []))
+    async def takes(_):
+        await redis.rpop('celery')
+        await queue(redis, message(id='3'))
 
-    monkeypatch.setattr('fleet.celery_signs.asyncio.sleep', beats)
-    assert (await run(env, 'import-celery', '--yes')).troubles[0].what == 'messages come or go in celery'
+    monkeypatch.setattr('fleet.celery_signs.asyncio.sleep', takes)
+    assert (await run(env, 'import-celery', '--yes')).troubles[0].what == 'messages are taken from celery'
+
+
+async def test_messages_that_only_come_stop_neither_the_import_nor_the_way_back(env, pool, redis, monkeypatch):
+    first, *later = [await insert(pool) for _ in range(4)]
+    await queue(redis, message(args=[first]))
+
+    async def asks(_):
+        await queue(redis, message(args=[later[0]]), name='bulk')
+        await queue(redis, message(args=[later[1]]))
+
+    monkeypatch.setattr('fleet.celery_signs.asyncio.sleep', asks)
+    given = await run(env, 'import-celery', '--yes')
+    assert given.document['outcomes'] == {'due': 1}
+    assert given.document['signs']['growing'] == ['celery', 'bulk']
+    assert [trouble.what for trouble in given.troubles] == ['2 messages came meanwhile']
+    assert 'somebody still asks Celery' in rendered('import-celery', given)
+    assert (await run(env, 'import-celery', '--undo', '--yes')).document['put_back'] == {'celery': 1}
 
 
 async def test_import_in_batches_stops_when_somebody_else_takes_messages(env, pool, redis, monkeypatch):

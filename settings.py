@@ -50,6 +50,10 @@ class Settings(BaseSettings):
         validation_alias=AliasChoices('ARQ_REDIS_URL', 'CELERY_BROKER_URL'),
         description='The queue: redis://, rediss:// or unix://, database 1. CELERY_BROKER_URL is accepted for it.',
     )
+    celery_broker_url: SecretStr | None = Field(
+        default=None,
+        description='Where import-celery, db.migrate and doctor look for Celery, if not in ARQ_REDIS_URL.',
+    )
     redis_url: SecretStr = Field(
         default=SecretStr('redis://localhost:6379/0'), description="The application's cache, database 0; only watched."
     )

@@ -21,6 +21,7 @@ from fleet.claimed_jobs import claim_jobs
 from fleet.connection import RedisClock, open_redis
 from fleet.job_events import listen_for_jobs
 from fleet.job_runner import End, JobRunner
+from fleet.wording import redis_said
 
 log = structlog.get_logger()
 
@@ -140,7 +141,7 @@ class Dispatcher(JobRunner):
             if not self.ctx['redis_away'].is_set():
                 self.ctx['redis_away'].set()
                 self.ctx['sweep_wanted'].set()  # from now on nobody else asks for it
-                log.error('redis is away, going on without it', error=str(error) or type(error).__name__)
+                log.error('redis is away, going on without it', error=redis_said(error, self.queue_name))
             await asyncio.sleep(self._retry_s)
             self._retry_s = min(self._retry_s * 2, RETRY_MAX_S)
         else:

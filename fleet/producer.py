@@ -10,6 +10,7 @@ from redis.exceptions import RedisError
 
 from db.pools import DATABASE_DOWN
 from db.wakeups import notify
+from fleet.wording import redis_said
 
 log = structlog.get_logger()
 
@@ -32,7 +33,8 @@ async def wake_workers(
         async with asyncio.timeout(ENQUEUE_TIMEOUT_S):  # a frozen Redis must not hold up a request
             await redis.enqueue_job('send_email', email_id, _queue_name=queue_name)
     except (RedisError, OSError) as error:
-        log.warning('redis refused the job', email_id=email_id, error=str(error) or type(error).__name__)
+        said = redis_said(error, queue_name or redis.default_queue_name)
+        log.warning('redis refused the job', email_id=email_id, error=said)
     else:
         return 'redis'
     try:

@@ -56,6 +56,23 @@ def because(error: str | None) -> str:
     return f': {error}' if error else ''
 
 
+IMPORT_HINT = '`python -m ops import-celery` takes over, or moves out of the way, what Celery left under that name'
+
+
+def wrong_key_hint(problem: str) -> str:
+    """Return what to do about a key that stands in a queue's place, see fleet.queues.QueueState.problem."""
+    if problem.endswith(' is a list, not a queue of arq'):  # so kombu keeps its own
+        return f'{IMPORT_HINT}; another program: rename the key, or give the queue a database of its own'
+    return 'see whose it is: rename it, or give the queue a database of its own'
+
+
+def redis_said(error: BaseException, queue: str) -> str:
+    """Return what Redis said about a queue, in words that an operator can act on."""
+    if 'WRONGTYPE' in str(error):
+        return f'the key {queue!r} is no queue of arq (WRONGTYPE); {IMPORT_HINT}'
+    return str(error) or type(error).__name__
+
+
 def hide_addresses(text: str | None) -> str | None:
     """Return a relay's reply or an error without the local parts it quotes."""
     return ADDRESS.sub('***@', text) if text else text

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from ops.answer import Answer, Document, Trouble, TroubleError
 from ops.arguments import add_json
-from ops.checks import clocks, fleet, machine, outbox, postgresql, redis_server, relays, timeouts
+from ops.checks import celery, clocks, fleet, machine, outbox, postgresql, redis_server, relays, timeouts
 from ops.checks.finding import Check, Finding, Severity, away, error
 from ops.connect import Connections
 from ops.output import counted, print_table
@@ -20,6 +20,7 @@ HELP = 'look for what is or will be wrong: servers, relays, clocks, settings, ro
 CHECKS: Mapping[str, Check] = {
     'postgresql': postgresql.check,
     'redis': redis_server.check,
+    'celery': celery.check,
     'relays': relays.check,
     'workers': fleet.check,
     'outbox': outbox.check,

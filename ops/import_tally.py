@@ -2,65 +2,87 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 from rich.console import Console
 
-from fleet.celery_broker import IMPORTED_FOR_S, IMPORTED_KEY
+from fleet.celery_broker import IMPORTED_KEY, SET_ASIDE_KEY
 from fleet.celery_messages import Meaning, Message
 from ops.answer import Document, Trouble
 from ops.output import counted, print_table
 
 SAMPLES = 20
+MAX_NAMES = 200  # of tasks and lists that are told apart: whoever may write to Redis may write any
+MAX_IDS = 1000
+OTHERS = '(others)'
 
-# What became of a message, by what became of its e-mail. The first three need nothing of anybody.
+# What became of a message, by what became of its e-mail.
 MEANINGS = {
-    'due': 'made due, or due already',
+    'due': 'made due, or due already; at the time the message asks for',
+    'held': 'due too long ago: an operator releases or cancels it, see `ops held`',
+    'task expired': 'Celery would have dropped the task: its e-mail is held, see `ops held`',
     'sent': 'sent already',
     'duty': "a duty of beat's: our own cron runs it",
     'sending': 'being sent now, or when the table was adopted',
     'cancelled': 'cancelled: stays so',
     'expired': 'expired: stays so, see retry',
     'uncertain': 'may have been delivered: waits for `ops resolve` or `ops retry`',
-    'held': 'was due too long ago: waits for `ops held release` or `ops held cancel`',
     'external': 'sent by the previous system, or left to it',
     'missing': 'no such e-mail',
     'unknown task': 'a task nobody here knows',
     'unreadable': 'cannot be understood',
 }
-LEFT = ('missing', 'unknown task', 'unreadable')  # these stay in Redis
+TOLD = ('missing', 'unreadable', 'uncertain', 'task expired')  # of these, samples are shown
+UNUSABLE = ('missing', 'unreadable')  # moved out of the way
 
 
 class Tally:
     """Counts of messages, by source, outcome and task."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_dry: bool = False) -> None:
+        self.is_dry = is_dry  # counts what would be done
         self.messages = 0
         self.sources: Counter[str] = Counter()
         self.outcomes: Counter[str] = Counter()
         self.unknown_tasks: Counter[str] = Counter()
+        self.unknown_set_aside = 0
+        self.by_header = 0
+        self.goes_on = 0
+        self.latest: datetime | None = None  # of the times that messages ask for
+        self.unreadable_ids: list[int] = []
         self.samples: list[Document] = []
 
     @property
     def due(self) -> int:
-        """How many messages are about e-mails that are due now."""
+        """How many messages are about e-mails that are due now or later."""
         return self.outcomes['due']
 
-    def add(self, source: str, messages: Sequence[Message], outcomes: Mapping[int, str]) -> None:
+    def add(self, source: str, messages: Sequence[Message], outcomes: Sequence[str], *, unknown_moves: bool) -> None:
         """Count a batch.
 
         Args:
-            outcomes: What became of each e-mail, see db.import_requests.
+            outcomes: What became of each message, a key of MEANINGS.
+            unknown_moves: Those of unknown tasks are moved out of the way.
         """
         self.messages += len(messages)
-        self.sources[source] += len(messages)
-        for message in messages:
-            outcome = outcome_of(message, outcomes)
+        _count(self.sources, source, len(messages))
+        for message, outcome in zip(messages, outcomes, strict=True):
             self.outcomes[outcome] += 1
             if outcome == 'unknown task':
-                self.unknown_tasks[message.task or ''] += 1
-            if outcome in ('missing', 'unreadable', 'uncertain') and len(self.samples) < SAMPLES:
-                self.samples.append({'outcome': outcome, 'email_id': message.email_id, 'problem': message.problem})
+                _count(self.unknown_tasks, message.task or '', 1)
+                self.unknown_set_aside += unknown_moves
+            self.by_header += message.by_header
+            self.goes_on += message.goes_on
+            if message.by_header and message.email_id and len(self.unreadable_ids) < MAX_IDS:
+                self.unreadable_ids.append(message.email_id)
+            if message.not_before and outcome == 'due':
+                self.latest = max(self.latest or message.not_before, message.not_before)
+            if outcome in TOLD and sum(s['outcome'] == outcome for s in self.samples) < SAMPLES:
+                self.samples.append({
+                    'outcome': outcome, 'source': source, 'task': message.task, 'email_id': message.email_id,
+                    'problem': message.problem,
+                })  # fmt: skip
 
     def as_document(self) -> Document:
         """Return the counts."""
@@ -69,20 +91,44 @@ class Tally:
             'sources': dict(self.sources),
             'outcomes': {name: self.outcomes[name] for name in MEANINGS if self.outcomes[name]},
             'unknown_tasks': dict(self.unknown_tasks),
+            'by_header': self.by_header,
+            'by_header_ids': self.unreadable_ids,
+            'goes_on': self.goes_on,
+            'latest_eta': self.latest,
             'samples': self.samples,
         }
 
-    def troubles(self, set_aside: bool) -> list[Trouble]:
-        """Name what nobody took."""
-        left = sum(self.outcomes[name] for name in LEFT)
-        if not left or set_aside:
-            return []
-        remedy = '--task NAME=send_email says what a task means; --set-aside moves the rest out of the way'
-        return [Trouble(f'{counted(left, "message stays", "messages stay")} in Redis', remedy)]
+    def troubles(self, *, set_aside: bool) -> list[Trouble]:
+        """Name what nobody took over."""
+        found = []
+        if unusable := sum(self.outcomes[name] for name in UNUSABLE):
+            cannot = counted(unusable, 'message cannot', 'messages cannot')
+            found.append(
+                Trouble(f'{cannot} be used, see the samples', f'kept under {SET_ASIDE_KEY}:*, --undo puts them back')
+            )
+        if (unknown := self.outcomes['unknown task']) and not set_aside:
+            remedy = '--task NAME=send_email says what a task means; --set-aside moves the rest out of the way'
+            names = ', '.join(f'{name} ({count})' for name, count in self.unknown_tasks.most_common(5))
+            if left := unknown - self.unknown_set_aside:
+                of = 'of an unknown task stays in Redis', 'of unknown tasks stay in Redis'
+                found.append(Trouble(f'{counted(left, f"message {of[0]}", f"messages {of[1]}")}: {names}', remedy))
+            if moved := self.unknown_set_aside:
+                of = "of an unknown task is in the way of our queue's name", "of unknown tasks are in our queues' way"
+                what = f'{counted(moved, f"message {of[0]}", f"messages {of[1]}")}: {names}'
+                found.append(Trouble(what, f'kept under {SET_ASIDE_KEY}:*, in their order; --undo puts them back'))
+        return found
 
 
-def outcome_of(message: Message, outcomes: Mapping[int, str]) -> str:
-    """Return what became of a message, a key of MEANINGS."""
+def _count(counter: Counter[str], name: str, number: int) -> None:
+    counter[name if name in counter or len(counter) < MAX_NAMES else OTHERS] += number
+
+
+def outcome_of(message: Message, outcomes: Mapping[int, str], now: datetime) -> str:
+    """Return what became of a message, a key of MEANINGS.
+
+    Args:
+        outcomes: What became of each e-mail, see db.import_requests.
+    """
     if message.problem is not None:
         return 'unreadable'
     if message.meaning is Meaning.DUTY:
@@ -90,11 +136,21 @@ def outcome_of(message: Message, outcomes: Mapping[int, str]) -> str:
     if message.meaning is None or message.email_id is None:
         return 'unknown task'
     outcome = outcomes.get(message.email_id, 'missing')
+    if outcome in ('due', 'held') and has_lapsed(message, now):
+        return 'task expired'
     return outcome if outcome in MEANINGS else 'sending'
+
+
+def has_lapsed(message: Message, now: datetime) -> bool:
+    """Whether Celery would drop the task instead of running it."""
+    return message.expires is not None and message.expires <= now
 
 
 def render_import(document: Document, console: Console) -> None:
     """Print what was found, and what became of it."""
+    if 'put_back' in document:
+        render_undo(document, console)
+        return
     schema: dict[str, Any] = document['schema']
     would = 'would be ' if document['dry_run'] else ''
     if schema['missing']:
@@ -103,15 +159,64 @@ def render_import(document: Document, console: Console) -> None:
         console.print('There was no outbound_emails.')
     else:
         print_table(console, 'E-mails before', ('status', 'e-mails'), schema['emails'].items())
-    print_table(console, 'Messages', ('in', 'messages'), document['sources'].items())
+    print_table(console, f'Messages in {document["broker"]}', ('in', 'messages'), document['sources'].items())
     rows = ((name, count, MEANINGS[name]) for name, count in document['outcomes'].items())
     print_table(console, 'What becomes of them' if would else 'What became of them', ('', 'messages', ''), rows)
     if document['unknown_tasks']:
         print_table(console, 'Unknown tasks', ('task', 'messages'), document['unknown_tasks'].items())
     if document['samples']:
-        samples = ((s['outcome'], s['email_id'], s['problem']) for s in document['samples'])
-        print_table(console, 'To look at', ('', 'e-mail', 'problem'), samples)
+        samples = ((s['outcome'], s['source'], s['task'], s['email_id'], s['problem']) for s in document['samples'])
+        print_table(console, 'To look at', ('', 'in', 'task', 'e-mail', 'problem'), samples)
+    _print_notes(document, console)
+    _print_table_side(document, console)
     if document['dry_run']:
         console.print('Nothing was changed.')
     elif document['messages']:
-        console.print(f'What was taken is kept in the list {IMPORTED_KEY} for {IMPORTED_FOR_S // 86400} days.')
+        console.print(f'What was taken is kept under {IMPORTED_KEY}:*, in its order, for --undo.')
+
+
+def _print_notes(document: Document, console: Console) -> None:
+    if document['latest_eta']:
+        console.print(f'Messages with an ETA keep it; the last is for {document["latest_eta"]:%Y-%m-%d %H:%M:%SZ}.')
+    if document['by_header']:
+        told = counted(document['by_header'], 'message is', 'messages are')
+        console.print(f'{told} in no JSON: the headers name the e-mail, the body was not read.')
+    if document['goes_on']:
+        console.print(
+            f'Other tasks were to follow {document["goes_on"]} of them (chains, callbacks): nobody runs those.'
+        )
+    if document['results']:
+        console.print("Results of Celery's tasks (celery-task-meta-*) are left alone: they lapse by themselves.")
+    if document['signs']['producers']:
+        puts = counted(document['signs']['producers'], 'client puts', 'clients put')
+        console.print(f'{puts} messages here, or did last: beat, or an application that was not deployed yet.')
+    if document['signs']['growing']:
+        console.print(f'Messages come into {", ".join(document["signs"]["growing"][:5])}: somebody still asks Celery.')
+    for unknown in document['signs']['unknown']:
+        console.print(f'Not known: {unknown}.')
+
+
+def _print_table_side(document: Document, console: Console) -> None:
+    if document.get('forecast'):
+        rows = ((f['fate'], f['status'], f['emails'], f['oldest_due_at'], f['first_id']) for f in document['forecast'])
+        columns = ('the first start', 'status', 'e-mails', 'the oldest due at', 'for example')
+        print_table(console, 'What becomes of e-mails without a message', columns, rows)
+    if document.get('taken_over') is not None:
+        print_table(console, 'The table was taken over', ('became', 'e-mails'), document['taken_over'].items())
+
+
+def render_undo(document: Document, console: Console) -> None:
+    """Print what went back to Celery, and what did not."""
+    would = 'would be ' if document['dry_run'] else ''
+    print_table(console, f'Messages {would}put back', ('to', 'messages'), document['put_back'].items())
+    if document['stay_kept']:
+        ended = counted(document['stay_kept'], 'message is', 'messages are')
+        console.print(
+            f'{ended} about e-mails that were sent, refused or given up here: not put back, so not sent twice.'
+        )
+    for name in document['queues_moved']:
+        console.print(f'Our queue {name} {would or "was "}renamed: Celery has a list of that name.')
+    if document['given_back'] is not None:
+        print_table(console, 'E-mails given back', ('state', 'e-mails'), document['given_back'].items())
+    if document['dry_run']:
+        console.print('Nothing was changed.')

@@ -4,7 +4,6 @@ import argparse
 import sys
 from collections.abc import Sequence
 from datetime import timedelta
-from typing import Any
 
 import asyncpg
 from pogo_core.error import BadMigrationError
@@ -22,9 +21,10 @@ from db.adoption.words import SYNONYMS
 from db.migrate import alone, migrate
 from db.schema import known_migrations
 from db.zones import compare_zones
+from fleet.celery_signs import Signs
 from ops.answer import TroubleError
 from ops.arguments import confirmed
-from ops.connect import redis_of
+from ops.import_broker import look_for_celery
 from ops.output import counted, length, make_console, print_table
 from settings import Settings, load_settings
 
@@ -131,7 +131,7 @@ class Migration:
             if phase is not Phase.TAKEN_OVER:
                 expected = await forecast(self.conn, await read_columns(self.conn), planned.form, self.hold_after)
         clocks = await compare_zones(self.conn, self.zone)
-        signs = await self._signs()
+        signs = await look_for_celery(self.settings)
         if phase is not Phase.TAKEN_OVER or self.options.dry_run:
             self._tell(planned, expected, signs)
             for clock in clocks:
@@ -160,20 +160,7 @@ class Migration:
         )
         return 0
 
-    async def _signs(self) -> Any:
-        try:
-            from fleet.celery_signs import signs_of_celery
-        except ImportError:
-            from types import SimpleNamespace
-
-            return SimpleNamespace(told='', unknown=[], messages=0, is_gone=False)
-        redis = redis_of(self.settings.arq_redis_url.get_secret_value(), 'ARQ_REDIS_URL')
-        try:
-            return await signs_of_celery(redis)
-        finally:
-            await redis.aclose(close_connection_pool=True)
-
-    def _tell(self, planned: Plan, expected: Sequence[Expected], signs: Any) -> None:
+    def _tell(self, planned: Plan, expected: Sequence[Expected], signs: Signs) -> None:
         """Say what is added, and what the first start will do."""
         console = self.console
         console.print(

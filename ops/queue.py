@@ -7,6 +7,7 @@ from functools import partial
 from rich.console import Console
 
 from fleet.queues import read_jobs
+from fleet.wording import wrong_key_hint
 from ops.answer import USAGE, Answer, Document, Trouble, TroubleError
 from ops.arguments import add_json, add_limit
 from ops.connect import Connections
@@ -33,9 +34,7 @@ async def run(connections: Connections, options: argparse.Namespace) -> Answer:
             what = f'{options.queue!r} is no queue'
             raise TroubleError(Trouble(what, 'see `python -m ops queue ls`', exit_status=USAGE))
     troubles = queue_troubles(fleet) + [
-        Trouble(queue['problem'], 'rename or delete that key; arq cannot use the queue before')
-        for queue in fleet['queues']
-        if queue['problem']
+        Trouble(queue['problem'], wrong_key_hint(queue['problem'])) for queue in fleet['queues'] if queue['problem']
     ]
     document: Document = {'queues': fleet['queues']}
     if options.what == 'peek':

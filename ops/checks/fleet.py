@@ -6,6 +6,7 @@ from arq.connections import ArqRedis
 from redis.exceptions import NoPermissionError as RedisNoPermissionError
 
 from fleet.registry import WorkerRecord
+from fleet.wording import wrong_key_hint
 from ops.answer import Document
 from ops.checks.finding import Finding, error, note, warning
 from ops.connect import Connections
@@ -46,7 +47,7 @@ def judge_queues(fleet: Document) -> Iterator[Finding]:
         yield error(trouble.what, trouble.remedy)
     for queue in fleet['queues']:
         if queue.get('problem'):
-            yield error(queue['problem'], 'rename or delete that key; arq cannot use the queue before')
+            yield error(queue['problem'], wrong_key_hint(queue['problem']))
 
 
 def nobody() -> Finding:

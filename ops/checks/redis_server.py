@@ -10,11 +10,10 @@ from redis.exceptions import RedisError, ResponseError
 from fleet.connection import redis_settings
 from ops.checks.finding import Finding, error, note, warning
 from ops.connect import Connections, redis_of
-from ops.output import counted, megabytes
+from ops.output import megabytes
 
 OLDEST_VERSION = (6, 2)  # ZMSCORE, LMOVE
 FULL_SHARE = 0.9
-CELERY_LIST = 'celery'
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +26,6 @@ class Facts:
     cache_info: Mapping[str, Any] | None = None  # None: it does not answer
     cache_database: int = 0
     cache_error: str | None = None
-    celery_messages: int = 0
 
 
 async def check(connections: Connections) -> list[Finding]:
@@ -48,7 +46,6 @@ async def check(connections: Connections) -> list[Finding]:
     queue_address = redis_settings(connections.settings.arq_redis_url.get_secret_value())
     complete = Facts(
         facts.info, facts.config, queue_address.database, cache_info, redis_settings(cache_url).database, cache_error,
-        facts.celery_messages,
     )  # fmt: skip
     return list(judge(complete))
 
@@ -66,12 +63,7 @@ async def read_server(redis: ArqRedis) -> Facts:
             config |= await redis.config_get(name)
         except ResponseError:
             break
-    messages: Any = redis.llen(CELERY_LIST)
-    try:
-        celery_messages = int(await messages)
-    except ResponseError:  # another kind of key, or not our business
-        celery_messages = 0
-    return Facts(info, config, celery_messages=celery_messages)
+    return Facts(info, config)
 
 
 def judge(facts: Facts) -> Iterator[Finding]:
@@ -84,12 +76,6 @@ def judge(facts: Facts) -> Iterator[Finding]:
         yield from _judge_persistence(facts)
     yield from _judge_events(facts)
     yield from _judge_cache(facts)
-    if facts.celery_messages:
-        waiting = counted(facts.celery_messages, 'message waits', 'messages wait')
-        yield warning(
-            f"{waiting} in the list `celery` of the queue's database",
-            '`python -m ops import-celery` takes them over',
-        )
 
 
 def _judge_role(info: Mapping[str, Any]) -> Iterator[Finding]:

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 
 import pytest
 
-from db import migrate
 from db.switches import Kind, pause
 from fleet.control import ask
 from fleet.registry import RECORD_PREFIX, WORKERS_KEY, read_workers
+from ops import migration
 from ops.__main__ import COMMANDS, answer, make_parser
 from ops.control import INSTEAD as NO_CONTROL
 from ops.control import WORDS
@@ -139,7 +139,7 @@ class Desk:
         return given.exit_status, f'{printed.out}\n{shown}\n{troubles}'
 
     async def migrate(self) -> tuple[int, str]:
-        return await migrate.main(), self.capsys.readouterr().out
+        return await migration.main([]), self.capsys.readouterr().out
 
 
 async def insert_example(pool, example: str) -> str:

@@ -91,7 +91,6 @@ def test_redis_that_loses_or_refuses_jobs(info, severity, what):
             WARNING,
             'queue and cache share an instance with a maxmemory',
         ),
-        ({'celery_messages': 3}, WARNING, '3 messages wait in the list `celery`'),
     ],
 )
 def test_redis_beside_a_cache_or_without_rights(changes, severity, what):

@@ -163,6 +163,14 @@ def test_celery_broker_url_is_accepted_for_the_queue(configure: Configure) -> No
     assert load_settings().arq_redis_url.get_secret_value() == 'redis://old/1'
 
 
+def test_celerys_broker_is_known_beside_the_queue(configure: Configure) -> None:
+    configure(CELERY_BROKER_URL='redis://old/0', ARQ_REDIS_URL='redis://new/1')
+    settings = load_settings()
+    assert settings.celery_broker_url is not None
+    assert settings.celery_broker_url.get_secret_value() == 'redis://old/0'
+    assert settings.arq_redis_url.get_secret_value() == 'redis://new/1'
+
+
 def test_arq_redis_url_wins_over_celery_broker_url(configure: Configure) -> None:
     configure(CELERY_BROKER_URL='amqp://old', ARQ_REDIS_URL='redis://new/1')
     assert load_settings().arq_redis_url.get_secret_value() == 'redis://new/1'

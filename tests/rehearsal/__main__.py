@@ -17,6 +17,7 @@ from tests.rehearsal.arena import Arena
 from tests.rehearsal.installations import SHORT, VARIANTS
 from tests.rehearsal.old_system import OLD
 from tests.rehearsal.report import Row, print_table
+from tests.rehearsal.stage import StepFailedError
 
 LANES, LANES_SHORT = 2, 3
 
@@ -63,7 +64,11 @@ async def run_one(name: str, arena: Arena, lane: int) -> Row:
     try:
         async with arena.stage(variant, lane) as stage:
             row = stage.row
-            await variant.story(stage)
+            try:
+                await variant.story(stage)
+            except StepFailedError as error:
+                row.problems.append(str(error))
+                await stage.judge()
     except Exception as error:  # noqa: BLE001 - the others shall run, and the table shall say so
         console.print_exception()
         row.problems.append(f'broke off: {type(error).__name__}: {error}')

@@ -72,8 +72,6 @@ class Arena:
         environment, broker = await self.environment(variant, lane, directory)
         old = OldSystem(directory, environment)
         ours = environment | {'DATABASE_URL': self.dsn(database), 'PYTHONPATH': str(HERE.parents[1])}
-        for name in [name for name in ours if name.startswith('OLD_') or name == 'CELERY_BROKER_URL']:
-            del ours[name]
         fleet = Fleet(directory, ours)
         try:
             yield Stage(variant, directory, conn, broker, old, fleet, ours, self.stack, short=self.short)

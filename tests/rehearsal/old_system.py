@@ -33,6 +33,15 @@ class Client:
         self.module = module
         self.process = process
         self.rounds = 0
+        self._reading: asyncio.Task[None] | None = None
+
+    def keep_reading(self) -> None:
+        """Count the lines it writes by itself, from now on."""
+        self._reading = asyncio.create_task(self._read())
+
+    async def _read(self) -> None:
+        while True:
+            await self.answer()
 
     async def answer(self) -> Any:
         """Return the next line it writes, read as JSON."""
@@ -52,6 +61,9 @@ class Client:
 
     async def end(self) -> None:
         """Close its standard input and wait for its end."""
+        if self._reading is not None:
+            self._reading.cancel()
+            await asyncio.gather(self._reading, return_exceptions=True)
         if self.process.stdin is not None:
             self.process.stdin.close()
         try:

@@ -70,7 +70,7 @@ async def take_over(stage: Stage) -> None:
 
 
 async def decide_on_held(stage: Stage) -> None:
-    """Release one of what is held, cancel the rest, and count them."""
+    """Release one of what is held, cancel the rest; the old producers end, and what they left is taken."""
     held = await stage.conn.fetch("SELECT id FROM outbox WHERE status = 'held' ORDER BY id")
     stage.row.held = len(held)
     ledger = stage.ledger()
@@ -83,7 +83,9 @@ async def decide_on_held(stage: Stage) -> None:
     first = held[0]['id']
     stage.examples['101'] = str(first)
     stage.released.add(first)
+    await stage.load(0)
     await stage.follow('7.')
+    await stage.nothing_of_celery_is_in_the_way()
     await stage.settled()
     left = await stage.conn.fetchval("SELECT count(*) FROM outbox WHERE status = 'held'")
     if left:
@@ -201,8 +203,6 @@ async def finish(stage: Stage) -> None:
     await stage.start_new_producer()
     await take_over(stage)
     await decide_on_held(stage)
-    await stage.load(0)
-    await stage.settled()
     await stage.orm.end()
     await stage.follow('8.')
     before = len(stage.ledger().of(ONCE))

@@ -130,7 +130,7 @@ class Stage:
             case _:
                 raise ValueError(f'nobody here knows how to carry out {command.text!r}')
         came = wanted == 0 and answered.status == 1 and CAME_MEANWHILE in answered.said
-        if answered.status != wanted and not came:
+        if (answered.status != wanted and not came) or 'Traceback' in answered.said:
             raise StepFailedError(f'{command.text}: status {answered.status}, not {wanted}: {answered.said[-600:]}')
         if wanted == command.status:
             missing = [claim for claim in command.claims if claim not in answered.said]

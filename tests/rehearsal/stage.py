@@ -152,7 +152,8 @@ class Stage:
         answered = Answered(' '.join(words), process.returncode or 0, said.decode(errors='replace'))
         self.answers.append(answered)
         with (self.directory / 'commands.log').open('a') as log:
-            log.write(f'$ python {answered.command}\n{answered.said}[{answered.status}]\n\n')
+            at = f'{time.monotonic() - self._started_at:.0f} s'
+            log.write(f'$ python {answered.command}\n{answered.said}[{answered.status}] at {at}\n\n')
         return answered
 
     async def _manage(self, verb: str, units: list[str]) -> None:

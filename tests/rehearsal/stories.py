@@ -66,7 +66,7 @@ async def take_over(stage: Stage) -> None:
     await stage.follow('5.', status={'import-celery': 1} if stage.variant.unreadable else None)
     await stage.orm_goes_round()
     await stage.follow('6.')
-    await stage.settled()
+    await stage.more_arrive(10)
 
 
 async def decide_on_held(stage: Stage) -> None:
@@ -86,7 +86,6 @@ async def decide_on_held(stage: Stage) -> None:
     await stage.load(0)
     await stage.follow('7.')
     await stage.nothing_of_celery_is_in_the_way()
-    await stage.settled()
     left = await stage.conn.fetchval("SELECT count(*) FROM outbox WHERE status = 'held'")
     if left:
         stage.row.problems.append(f'{left} still held after all were cancelled')

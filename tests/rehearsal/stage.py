@@ -113,7 +113,7 @@ class Stage:
             status: Other exit statuses than the document's, by a part of the command.
         """
         said = []
-        (name,) = [name for name in self._sections if name.startswith(section)]
+        name = next(name for name in self._sections if name.startswith(section))
         for command in self._sections[name]:
             wanted = next((code for part, code in (status or {}).items() if part in command.text), command.status)
             said.append(await self.carry_out(command, wanted))

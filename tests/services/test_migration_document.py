@@ -5,7 +5,6 @@ real one.
 """
 
 import asyncio
-import contextlib
 import re
 import shlex
 import subprocess
@@ -13,6 +12,7 @@ import sys
 
 import asyncpg
 import pytest
+from redis.asyncio import Redis
 
 from tests.conftest import DEADLINE_S, ROOT, wait_until
 from tests.rehearsal.document import MIGRATION, commands_of
@@ -75,7 +75,8 @@ class Operator:
 
     async def start_celery(self):
         """Wait for messages of a queue that stays empty, as a worker of Celery's does."""
-        self.celery = asyncio.create_task(self.redis.brpop('celery\x06\x163', 0))
+        self.celery = await Redis.from_url(self.env['ARQ_REDIS_URL'], single_connection_client=True).initialize()
+        await self.celery.connection.send_command('BRPOP', 'celery\x06\x163', 0)
         await wait_until(self.someone_waits)
 
     async def someone_waits(self):
@@ -83,11 +84,12 @@ class Operator:
 
     async def stop_celery(self):
         if self.celery is not None:
-            self.celery.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self.celery
+            await self.celery.aclose()
             self.celery = None
-            await self.redis.connection_pool.disconnect()  # a cancelled one waits on, on the server
+            await wait_until(self.nobody_waits)
+
+    async def nobody_waits(self):
+        return not await self.someone_waits()
 
     async def status_of(self, recipient):
         sql = 'SELECT status::text FROM outbound_emails WHERE recipient = $1'

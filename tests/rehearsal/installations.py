@@ -35,6 +35,7 @@ VARIANTS = {
         Variant('back-priority-steps', stories.back_to_celery, celery={'broker_transport_options': STEPS},
                 priorities=(0, 3, 6, 9), own_broker=True, status='ENUM'),
         Variant('interrupted', stories.interrupted, status='varchar'),
+        Variant('import-interrupted', stories.import_interrupted, celery={'task_acks_late': True}, ending='KILL'),
         Variant('finish', stories.finish, status='ENUM'),
     )
 }  # fmt: skip

@@ -13,7 +13,7 @@ from dev.inbox_store import StoredMessage
 ONCE = {
     'waiting', 'crashed', 'scheduled', 'eta', 'refused', 'asked again', 'live', 'forgotten', 'orm', 'new',
 }  # fmt: skip
-HELD = {'old pending', 'old failed'}
+HELD = {'old pending', 'old failed', 'old waiting'}
 NEVER = {'given up', 'tomorrow', 'sent before', 'cancelled'}
 EARLY_S = 0.1  # of two clocks' readings in one machine, written one after the other
 

@@ -85,7 +85,7 @@ class Stage:
         count = max(2, count // 3) if self.short else count
         priorities = {'priorities': self.variant.priorities} if self.variant.priorities else {}
         ids: list[int] = await self.producer.order(do='seed', kind=kind, count=count, **priorities, **options)
-        if kind in ('invoiced', 'old pending'):
+        if kind == 'old pending':
             await self.conn.executemany('INSERT INTO invoices (email_id) VALUES ($1)', [(number,) for number in ids])
         return ids
 
@@ -155,6 +155,18 @@ class Stage:
             at = f'{time.monotonic() - self._started_at:.0f} s'
             log.write(f'$ python {answered.command}\n{answered.said}[{answered.status}] at {at}\n\n')
         return answered
+
+    async def run_and_kill(self, *words: str, after_s: float) -> None:
+        """Start a program of ours, and kill it a moment later, if it has not ended by then."""
+        null = asyncio.subprocess.DEVNULL
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, *words, cwd=self.directory, env=self.environment, stdin=null, stdout=null, stderr=null
+        )
+        try:
+            await asyncio.wait_for(process.wait(), after_s)
+        except TimeoutError:
+            process.kill()
+            await process.wait()
 
     async def _manage(self, verb: str, units: list[str]) -> None:
         if any(unit.startswith('celery') for unit in units):

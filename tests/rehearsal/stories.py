@@ -1,18 +1,18 @@
 """The ways that installations go, each as docs/migration.md has it; a section is named by how its heading begins."""
 
-import asyncio
-import signal
-import sys
+from collections.abc import Awaitable, Callable
 
 from tests.chaos.waiting import until
-from tests.rehearsal.ledger import ONCE
+from tests.rehearsal.ledger import HELD, ONCE
 from tests.rehearsal.stage import Stage
 
 LOAD_PER_S = 6.0
 SOON_S, LATER_S = 20.0, 45.0
+# From before anything is changed to about the end; a busy machine needs longer.
+KILLED_AFTER_S = (0.8, 1.2, 1.6, 2.0, 2.5, 3.0)
 
 
-async def seed_backlog(stage: Stage, *, lost_messages: bool = True) -> None:
+async def seed_backlog(stage: Stage) -> None:
     """Make what an installation has in its table and its broker, before anybody works on it."""
     await stage.seed('old pending', 10)
     await stage.seed('old failed', 10)
@@ -20,8 +20,7 @@ async def seed_backlog(stage: Stage, *, lost_messages: bool = True) -> None:
     await stage.seed('sent before', 20)
     await stage.seed('tomorrow', 5)
     await stage.seed('asked again', 5)
-    if lost_messages:
-        await stage.seed('crashed', 10)
+    await stage.seed('crashed', 10)
     await stage.seed('refused', 5)
     await stage.seed('scheduled', 6, in_s=LATER_S)
     await stage.seed('eta', 6, in_s=LATER_S)
@@ -57,12 +56,15 @@ async def expand(stage: Stage) -> None:
     await stage.more_arrive(5)
 
 
-async def take_over(stage: Stage) -> None:
+async def take_over(stage: Stage, before_import: Callable[[Stage], Awaitable[None]] | None = None) -> None:
     """Stop Celery with messages left, take them, and start the worker."""
     await stage.seed('eta', 6, in_s=LATER_S)
     await burst(stage)
     await stage.follow('4.')
+    await stage.seed('old waiting', 6)  # a Celery that runs would have sent them
     await stage.orm_goes_round()
+    if before_import:
+        await before_import(stage)
     await stage.follow('5.', status={'import-celery': 1} if stage.variant.unreadable else None)
     await stage.orm_goes_round()
     await stage.follow('6.')
@@ -74,7 +76,7 @@ async def decide_on_held(stage: Stage) -> None:
     held = await stage.conn.fetch("SELECT id FROM outbox WHERE status = 'held' ORDER BY id")
     stage.row.held = len(held)
     ledger = stage.ledger()
-    if unexpected := [h['id'] for h in held if ledger.entries[h['id']].kind not in ('old pending', 'old failed')]:
+    if unexpected := [h['id'] for h in held if ledger.entries[h['id']].kind not in HELD]:
         kinds = {ledger.entries[number].kind for number in unexpected}
         stage.row.problems.append(f'held although they are not old: {len(unexpected)} of {kinds}')
     if not held:
@@ -176,22 +178,30 @@ async def back_to_celery(stage: Stage) -> None:
 async def interrupted(stage: Stage) -> None:
     """`python -m db.migrate` is killed again and again, a little later each time, and then run to its end."""
     await begin(stage)
-    for delay_s in (0.6, 0.8, 1.0, 1.2, 1.5):
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, '-m', 'db.migrate', cwd=stage.directory, env=stage.environment,
-            stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL,
-        )  # fmt: skip
-        try:
-            await asyncio.wait_for(process.wait(), delay_s)
-        except TimeoutError:
-            process.send_signal(signal.SIGKILL)
-            await process.wait()
+    for delay_s in KILLED_AFTER_S:
+        await stage.run_and_kill('-m', 'db.migrate', after_s=delay_s)
         await stage.orm_goes_round(1)
         await stage.form_is_untouched('after an interrupted db.migrate')
     await expand(stage)
     await take_over(stage)
     await decide_on_held(stage)
     await stage.close()
+
+
+async def import_interrupted(stage: Stage) -> None:
+    """`ops import-celery --yes` is killed again and again, a little later each time, and then run to its end."""
+    await begin(stage)
+    await expand(stage)
+    await take_over(stage, kill_imports)
+    await decide_on_held(stage)
+    await stage.close()
+
+
+async def kill_imports(stage: Stage) -> None:
+    """See import_interrupted."""
+    for delay_s in KILLED_AFTER_S:
+        await stage.run_and_kill('-m', 'ops', 'import-celery', '--yes', after_s=delay_s)
+        await stage.orm_goes_round(1)
 
 
 async def finish(stage: Stage) -> None:

@@ -29,6 +29,7 @@ def rows_of(kind: str, options: dict[str, Any]) -> dict[str, Any]:
     return {
         'crashed': {'created_at': moment - timedelta(minutes=10)},
         'old pending': {'created_at': moment - MONTH},
+        'old waiting': {'created_at': moment - MONTH},
         'old failed': failed | {'attempts': 2, 'next_retry_at': moment - MONTH + timedelta(hours=1)},
         'given up': failed | {'attempts': MAX_ATTEMPTS},
         'asked again': failed | {'attempts': MAX_ATTEMPTS, 'created_at': moment - timedelta(hours=3)},
@@ -57,7 +58,7 @@ def queue(kind: str, email_id: int, options: dict[str, Any]) -> None:
         retry_failed_email.delay(email_id)
     elif kind == 'eta':
         send_email.apply_async((email_id,), countdown=options['in_s'])
-    elif kind in ('waiting', 'refused', 'live'):
+    elif kind in ('waiting', 'old waiting', 'refused', 'live'):
         elsewhere = {'queue': 'celery'} if email_id % 3 == 0 else {}
         priority = {'priority': options['priorities'][email_id % 4]} if options.get('priorities') else {}
         send_email.apply_async((email_id,), **elsewhere, **priority)

@@ -40,8 +40,9 @@ class Client:
         self._reading = asyncio.create_task(self._read())
 
     async def _read(self) -> None:
-        while True:
-            await self.answer()
+        assert self.process.stdout is not None
+        async for _ in self.process.stdout:
+            self.rounds += 1
 
     async def answer(self) -> Any:
         """Return the next line it writes, read as JSON."""
@@ -61,13 +62,13 @@ class Client:
 
     async def end(self) -> None:
         """Close its standard input and wait for its end."""
-        if self._reading is not None:
-            self._reading.cancel()
-            await asyncio.gather(self._reading, return_exceptions=True)
-        if self.process.stdin is not None:
-            self.process.stdin.close()
+        if self.process.stdin is None or self.process.stdout is None:
+            return
+        self.process.stdin.close()
         try:
-            await asyncio.wait_for(self.process.communicate(), STOP_DEADLINE_S)
+            async with asyncio.timeout(STOP_DEADLINE_S):
+                await (self._reading or self.process.stdout.read())
+                await self.process.wait()
         except TimeoutError:
             with contextlib.suppress(ProcessLookupError):
                 self.process.kill()

@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup test check demo chaos up lock clean bench arq-tests
+.PHONY: setup test check demo chaos rehearsal up lock clean bench arq-tests
 
 setup: $(VENV)/.installed
 
@@ -28,6 +28,10 @@ demo: setup ## the main job, end to end; KEEP=1 leaves the stack running
 chaos: setup ## break everything under load and count; SHORT=1, SEED=7, SCENARIO="kills poison"
 	@$(BIN)/python -m tests.chaos $(if $(SEED),--seed $(SEED)) $(if $(SCENARIO),--scenario $(SCENARIO)) \
 	    $(if $(SHORT),--short) $(if $(TABLE),--table $(TABLE))
+
+rehearsal: setup ## a real Celery under load moves over as docs/migration.md says; SHORT=1, SEED=7, VARIANT="kill both"
+	@$(BIN)/python -m tests.rehearsal $(if $(SEED),--seed $(SEED)) $(if $(VARIANT),--variant $(VARIANT)) \
+	    $(if $(SHORT),--short)
 
 arq-tests: setup ## arq's own tests against the worker we run
 	@$(BIN)/python -m dev.arq_suite

@@ -46,6 +46,8 @@ async def run(options: argparse.Namespace, directory: Path) -> list[Row]:
             name = waiting.pop()
             rows[name] = await run_one(name, arena, number)
             console.print(f'{name} {"FAILED" if rows[name].problems else "ok"}, {rows[name].took_s:.0f} s')
+            for problem in rows[name].problems:
+                console.print(f'    {problem}', markup=False, highlight=False)
 
     await arena.open()
     try:

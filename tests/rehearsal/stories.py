@@ -65,7 +65,7 @@ async def take_over(stage: Stage, before_import: Callable[[Stage], Awaitable[Non
     await stage.orm_goes_round()
     if before_import:
         await before_import(stage)
-    await stage.follow('5.', status={'import-celery': 1} if stage.variant.unreadable else None)
+    await stage.follow('5.')
     await stage.orm_goes_round()
     await stage.follow('6.')
     await stage.more_arrive(10)
@@ -164,7 +164,7 @@ async def back_to_celery(stage: Stage) -> None:
     await stage.seed('eta', 6, in_s=LATER_S)
     await burst(stage)
     await stage.follow('4.')
-    await stage.follow('5.', status={'import-celery': 1} if stage.variant.unreadable else None)
+    await stage.follow('5.')
     await stage.more_arrive(10)
     await stage.orm_goes_round()
     await end_new_producer(stage)

@@ -20,7 +20,6 @@ class Variant:
         columns: All that people have, or only those that the worker cannot do without.
         ending: The signal that ends the Celery workers.
         own_broker: Celery has a database of Redis for itself.
-        unreadable: Messages that nobody may read, so the import says so with status 1.
     """
 
     name: str
@@ -33,7 +32,6 @@ class Variant:
     ending: Literal['TERM', 'KILL'] = 'TERM'
     own_broker: bool = False
     writes_sending: bool = False
-    unreadable: bool = False
     priorities: tuple[int, ...] = ()
     retry_delay_s: float = 20.0
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from arq.connections import ArqRedis, RedisSettings
 from redis.exceptions import RedisError
 
+from fleet.away import unreadable
 from fleet.celery_address import NoRedisError, chosen_broker
 from fleet.celery_keys import find_places, other_databases
 from fleet.celery_signs import Signs, signs_of_celery
@@ -59,7 +60,11 @@ async def open_broker(settings: Settings, number: int | None) -> AsyncIterator[B
         TroubleError: it does not answer, now or later, or CELERY_BROKER_URL names no Redis.
     """
     address, is_ours = address_of(settings, number)
-    redis = open_redis(address, QUEUE)
+    try:
+        redis = open_redis(address, QUEUE)
+    except ValueError as error:  # an option of the address makes no sense
+        variable = 'CELERY_BROKER_URL' if settings.celery_broker_url else 'ARQ_REDIS_URL'
+        raise TroubleError(unreadable('Redis', variable)) from error
     try:
         yield Broker(redis, address, is_ours)
     except (RedisError, OSError) as error:

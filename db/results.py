@@ -8,7 +8,7 @@ import asyncpg
 import orjson
 
 from db.claims import Claim
-from mail.outcome import Decision, Delivery
+from mail.outcome import Decision, Delivery, Settled
 
 
 class Result(NamedTuple):
@@ -114,8 +114,28 @@ def _record_row(result: Result) -> dict[str, object]:
     if decision.dead_reason is not None:
         row['dead_reason'] = decision.dead_reason
     if delivery.recipients:
-        row['recipient_outcomes'] = {to: (outcome, _storable(r)) for to, (outcome, r) in delivery.recipients.items()}
+        row['recipient_outcomes'] = _outcomes(delivery.recipients)
     return row
+
+
+def _outcomes(recipients: Settled) -> dict[str, tuple[str, str]]:
+    return {to: (outcome, _storable(reply)) for to, (outcome, reply) in recipients.items()}
+
+
+KEEP_RECIPIENTS_SQL = """
+UPDATE outbound_emails SET recipient_outcomes = $3::text::jsonb
+WHERE id = $1 AND claim_token = $2 AND status = 'sending'
+"""
+
+
+async def keep_recipients(pool: asyncpg.Pool, claim: Claim, recipients: Settled) -> None:
+    """Write down what is known of an e-mail's recipients while it is still being sent, if the claim is still current.
+
+    Raises:
+        asyncpg.PostgresError, OSError: connection or statement failure.
+    """
+    known = orjson.dumps(_outcomes(recipients)).decode()
+    await pool.execute(KEEP_RECIPIENTS_SQL, claim.email.id, claim.token, known)
 
 
 def _storable(text: str) -> str:

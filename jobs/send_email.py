@@ -12,7 +12,7 @@ from db.claims import Claim, LeaseLost
 from db.content import ContentUnavailableError
 from db.pools import DATABASE_DOWN
 from db.results import Result
-from jobs.recording import log_attempt, record_to_the_end
+from jobs.recording import keep_recipients, log_attempt, record_to_the_end
 from jobs.runtime import JobResult, Runtime
 from jobs.suppression import SuppressedError, leave_out_suppressed
 from jobs.unclaimed import explain_unclaimed, not_claimable, send_later
@@ -62,7 +62,12 @@ async def send_claimed(runtime: Runtime, claim: Claim) -> JobResult:
     # Each attempt has a task of its own, and so a context.
     structlog.contextvars.bind_contextvars(email_id=email.id, attempt=claim.attempt)
     started = time.monotonic()
-    progress = Progress(phase=Phase.CONTENT, urgent=claim.suspect, before_data=partial(runtime.leases.check, claim))
+    progress = Progress(
+        phase=Phase.CONTENT,
+        urgent=claim.suspect,
+        before_data=partial(runtime.leases.check, claim),
+        keep=partial(keep_recipients, runtime, claim),
+    )
     runtime.under_way[claim.key] = progress
     try:
         delivery = await attempt(runtime, claim, progress)

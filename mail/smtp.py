@@ -8,6 +8,7 @@ from collections import deque
 
 from mail.connect import RelayOptions, dial
 from mail.pace import Pace
+from mail.recipients import RecipientLimit
 from mail.session import Session
 from mail.transaction import Answers, RelayBehindError, RelayError, RelayRefusedError, Transaction
 
@@ -48,6 +49,7 @@ class Relay:
         self._cool_until = 0.0
         self._probes = 0  # e-mails that are trying whether the relay is well again
         self.pace = Pace()
+        self.recipients = RecipientLimit()
         self._turn: asyncio.TimerHandle | None = None  # when the pace lets the next begin
         self.last_error: str | None = None
 

@@ -191,7 +191,7 @@ class _Attempt:
                 break
         if outcome is Outcome.REJECTED and any(o is Outcome.ACCEPTED for o, _ in self.settled.values()):
             outcome = Outcome.ACCEPTED  # by an earlier attempt; the refused ones are told one by one
-        refused = [f'{r}: {reply}' for r, (o, reply) in answers.items() if o is not Outcome.ACCEPTED]
+        refused = [f'{r}: {said}' for r, (o, said) in self.settled.items() if o is not Outcome.ACCEPTED]
         reply = replies[0]
         return Delivery(
             outcome,
@@ -237,9 +237,7 @@ def _ends_the_series(outcome: Outcome, reply: Reply) -> bool:
     return outcome is Outcome.UNCERTAIN or (outcome is Outcome.DEFERRED and is_throttling(reply))
 
 
-async def _transact(
-    relay: Relay, envelope: Envelope, message: bytes, progress: Progress
-) -> tuple[Answers, int | None]:
+async def _transact(relay: Relay, envelope: Envelope, message: bytes, progress: Progress) -> tuple[Answers, int | None]:
     """Run one transaction; where the relay has given the connection up meanwhile, again on another.
 
     Returns:

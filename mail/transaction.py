@@ -195,7 +195,7 @@ class Transaction:
         return Step.DONE
 
     def _take_421(self, reply: Reply, index: int) -> Step:
-        """The relay ends the connection: over the number of recipients, or because it wants nothing from us now."""
+        """Take note that the relay ends the connection, be it over the number of recipients."""
         if 0 < index <= len(self.recipients):
             self._answers[self.recipients[index - 1]] = (Outcome.RELEASED, reply)
         if says_too_many(reply) and index > len(self.recipients) and len(self._accepted()) > 1:

@@ -183,7 +183,9 @@ async def test_those_who_have_it_are_written_down_before_the_next_transaction() 
     kept: list[tuple[int, Settled]] = []
 
     async def keep(recipients: Settled) -> None:
-        kept.append((len(server.bodies), {who: said for who, said in recipients.items() if said[0] is Outcome.ACCEPTED}))
+        kept.append(
+            (len(server.bodies), {who: said for who, said in recipients.items() if said[0] is Outcome.ACCEPTED})
+        )
 
     async with LimitedRelay(10, '452 too many recipients') as server:
         await send(server.relay(), mail=to(*THIRTY), progress=Progress(keep=keep))
@@ -204,3 +206,22 @@ async def test_shutdown_between_two_transactions_forgets_nobody_who_has_the_e_ma
         assert not progress.reached_data_end
         known = progress.recipients or {}
         assert [known[r][0] for r in THIRTY[:4]] == [Outcome.ACCEPTED] * 2 + [Outcome.DEFERRED] * 2
+
+
+async def test_e_mail_that_is_cut_off_as_the_first_transaction_ends_is_not_taken_for_sent(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with LimitedRelay(2, '452 too many recipients') as server:
+        relay, progress = server.relay(), Progress()
+        relay.recipients.learn(2)
+        transact = relay.transact
+
+        async def cut_off(*arguments: Any, **options: Any) -> Any:
+            progress.cut_off = True  # as Relay.transact does when a cancellation comes together with the reply
+            return await transact(*arguments, **options)
+
+        monkeypatch.setattr(relay, 'transact', cut_off)
+        with pytest.raises(asyncio.CancelledError):
+            await send(relay, mail=to(*THIRTY[:4]), progress=progress)
+        assert list(progress.recipients or ()) == list(THIRTY[:2])
+        assert not progress.reached_data_end

@@ -18,6 +18,7 @@ from pymongo.uri_parser import parse_uri
 
 from fleet.connection import redis_settings
 from mail.envelope import InvalidEmailError, ascii_address
+from mail.outcome import Policy
 from settings_sources import SecretFiles, variable_names
 
 
@@ -94,8 +95,12 @@ class Settings(BaseSettings):
     )
 
     # E-mail policy.
-    email_max_attempts: int = Field(
-        default=5, ge=1, le=100, description="New rows that do not say; set by db.migrate as the column's default."
+    email_max_attempts: int | None = Field(
+        default=None,
+        ge=1,
+        le=100,
+        description='Attempts of e-mails that do not say, also as the column default, by db.migrate. '
+        'Without it: as many as fit before expires_at, or into EMAIL_EXPIRY_HOURS. `ops schedule` prints the times.',
     )
     email_retry_base_delay_s: float = Field(
         default=60,
@@ -113,7 +118,8 @@ class Settings(BaseSettings):
         default=24,
         gt=0,
         le=87600,
-        description='What an expired e-mail gets when it is retried; see queue_email for new ones.',
+        description='What an expired e-mail gets when it is retried; queue_email gives new ones 24. '
+        'Rows without expires_at do not expire, but are tried no longer than this.',
     )
     email_hold_types: Annotated[frozenset[str], NoDecode] = Field(
         default=frozenset(),
@@ -258,6 +264,17 @@ class Settings(BaseSettings):
         """Where PostgreSQL is, for people: host, port and database without the password."""
         parts = urlsplit(self.postgres_dsn)
         return f'{unquote(parts.hostname or "")}:{parts.port or 5432}{parts.path}'
+
+    @property
+    def retry_policy(self) -> Policy:
+        """How often and when e-mails are tried again."""
+        return Policy(
+            base_delay_s=self.email_retry_base_delay_s,
+            max_delay_s=self.email_retry_max_delay_s,
+            hold_types=self.email_hold_types,
+            max_attempts=self.email_max_attempts,
+            life_s=self.email_expiry_hours * 3600,
+        )
 
     @property
     def job_timeout_s(self) -> float:

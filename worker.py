@@ -45,7 +45,6 @@ from jobs.runtime import Runtime
 from jobs.send_email import send_email
 from jobs.sweeper import keep_sending_suspects, keep_sweeping
 from mail.connect import RelayOptions, Tls
-from mail.outcome import Policy
 from mail.render import Sender
 from mail.smtp import Relay
 from mail.tls import make_context
@@ -84,7 +83,7 @@ async def startup(ctx: dict[str, Any]) -> None:
         # where jobs for e-mails go
         queue_name=EMAIL_QUEUE if settings.queue_routing else queue_name,
         sender=Sender(settings.smtp_from_email, settings.smtp_from_name),
-        policy=Policy(settings.email_retry_base_delay_s, settings.email_retry_max_delay_s, settings.email_hold_types),
+        policy=settings.retry_policy,
         max_message_bytes=settings.email_max_bytes,
         sweep_size=settings.worker_sweep_size,
         expiry_hours=settings.email_expiry_hours,

@@ -10,6 +10,7 @@ import asyncpg
 from pogo_core.util import migrate as pogo
 
 from db.schema import MIGRATIONS_DIR, known_migrations
+from mail.outcome import BY_LIFE
 
 # Any constant will do, as long as nothing else on this database takes the same advisory lock.
 MIGRATION_LOCK = 7_305_803
@@ -21,8 +22,11 @@ UNLOCK_SQL = 'SELECT pg_advisory_unlock($1)'
 MAX_ATTEMPTS_DEFAULT_DDL = 'ALTER TABLE outbound_emails ALTER COLUMN max_attempts SET DEFAULT {}'
 
 
-async def migrate(conn: asyncpg.Connection, max_attempts: int = 5) -> None:
+async def migrate(conn: asyncpg.Connection, max_attempts: int | None = None) -> None:
     """Apply what is missing, each file in a transaction of its own, and set the default of max_attempts.
+
+    Args:
+        max_attempts: None: rows that do not say have no number of their own, see mail.outcome.BY_LIFE.
 
     Two callers at once are safe: the second waits for the first and then finds nothing to do.
 
@@ -32,7 +36,7 @@ async def migrate(conn: asyncpg.Connection, max_attempts: int = 5) -> None:
     await conn.execute(LOCK_SQL, MIGRATION_LOCK)
     try:
         await pogo.apply(conn, MIGRATIONS_DIR, schema_name='public')
-        await conn.execute(MAX_ATTEMPTS_DEFAULT_DDL.format(int(max_attempts)))  # DDL takes no parameters
+        await conn.execute(MAX_ATTEMPTS_DEFAULT_DDL.format(int(max_attempts or BY_LIFE)))  # DDL takes no parameters
     finally:
         await conn.execute(UNLOCK_SQL, MIGRATION_LOCK)
 

@@ -27,6 +27,7 @@ WITH recorded AS (
     UPDATE outbound_emails AS e
     SET status = r.status,
         attempts = e.attempts - CASE WHEN r.counts THEN 0 ELSE 1 END,
+        max_attempts = COALESCE(r.max_attempts, e.max_attempts),
         next_retry_at = now() + r.retry_in_s * interval '1 second',
         sent_at = CASE WHEN r.status = 'sent' THEN now() ELSE e.sent_at END,
         dead_reason = r.dead_reason,
@@ -40,9 +41,9 @@ WITH recorded AS (
         claim_token = NULL, claimed_by = NULL, lease_expires_at = NULL,
         updated_at = now()
     FROM json_to_recordset($1::text::json) AS r (
-        id bigint, claim_token uuid, status text, retry_in_s float8, counts boolean, dead_reason text, outcome text,
-        phase text, relay text, smtp_code integer, enhanced_code text, reply text, error text,
-        recipient_outcomes jsonb, duration_s float8
+        id bigint, claim_token uuid, status text, retry_in_s float8, counts boolean, max_attempts integer,
+        dead_reason text, outcome text, phase text, relay text, smtp_code integer, enhanced_code text, reply text,
+        error text, recipient_outcomes jsonb, duration_s float8
     )
     -- COALESCE: else the planner starts from the index of leased rows and reads all results once for each of them.
     WHERE e.id = r.id AND COALESCE(e.status) = 'sending' AND e.claim_token = r.claim_token
@@ -111,6 +112,8 @@ def _record_row(result: Result) -> dict[str, object]:
         row['error'] = _storable(delivery.error)
     if decision.retry_in_s is not None:
         row['retry_in_s'] = decision.retry_in_s
+    if decision.max_attempts is not None:
+        row['max_attempts'] = decision.max_attempts
     if decision.dead_reason is not None:
         row['dead_reason'] = decision.dead_reason
     if delivery.recipients:

@@ -71,8 +71,10 @@ async def send_claimed(runtime: Runtime, claim: Claim) -> JobResult:
     runtime.under_way[claim.key] = progress
     try:
         delivery = await attempt(runtime, claim, progress)
-        decision = decide(delivery, claim.attempt, claim.max_attempts, email.email_type, runtime.policy)
-        result = Result(claim, delivery, decision, time.monotonic() - started)
+        took_s = time.monotonic() - started
+        life_left_s = None if claim.life_left_s is None else claim.life_left_s - took_s
+        decision = decide(delivery, claim.attempt, claim.max_attempts, email.email_type, runtime.policy, life_left_s)
+        result = Result(claim, delivery, decision, took_s)
         await record_to_the_end(runtime, result, progress)
     except LeaseLost as lost:
         runtime.outcomes['lease-lost'] += 1

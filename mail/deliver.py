@@ -15,6 +15,7 @@ from mail.transaction import (
     Answers,
     Progress,
     RelayBehindError,
+    RelayDiedError,
     RelayError,
     RelayRefusedError,
     TooLargeError,
@@ -99,7 +100,8 @@ class _Attempt:
             self.failures.insert(0, delivery)  # whatever another relay says is the better answer
             return delivery
         except RelayGoneError as error:
-            delivery = Delivery(Outcome.DEFERRED, progress.phase, relay.name, None, f'{relay.name}: {error}')
+            outcome = Outcome.RELEASED if progress.phase is Phase.CONNECT else Outcome.DEFERRED
+            delivery = Delivery(outcome, progress.phase, relay.name, None, f'{relay.name}: {error}')
         else:
             delivery = self._sum_up(answers, relay.name, progress.phase)
             if delivery.outcome is not Outcome.UNCERTAIN and progress.phase is not Phase.CONNECT:  # it did reply
@@ -216,8 +218,7 @@ class _Attempt:
         said = self._said()
         throttled = any(delivery.throttled for delivery in self.failures)
         for delivery in self.failures:
-            # That another relay is not there is none of its fault.
-            if delivery.outcome is Outcome.DEFERRED and not (throttled and delivery.phase is Phase.CONNECT):
+            if delivery.outcome is Outcome.DEFERRED:
                 settled = self.settled if self.several else None
                 return Delivery(Outcome.DEFERRED, delivery.phase, delivery.relay, delivery.reply, said, settled)
         last = self.failures[-1] if self.failures else Delivery(Outcome.RELEASED, Phase.CONNECT)
@@ -256,9 +257,8 @@ async def _transact(relay: Relay, envelope: Envelope, message: bytes, progress: 
             if progress.phase is not Phase.MAIL or (isinstance(error, RelayError) and error.is_throttling):
                 raise
             if transaction.fresh and isinstance(error, RelayGoneError):
-                # As good as no connection: the other e-mails shall not find that out one by one. It counts for this
-                # one, because its sender may be what the relay dies of.
-                raise RelayError(f'{relay.name}: {error}') from error
+                # As good as no connection: the other e-mails shall not find that out one by one.
+                raise RelayDiedError(f'{relay.name}: {error}') from error
             # Closed, or 421, because it was idle or has carried enough: that says nothing about the relay.
             if transaction.fresh or not (first or (tries_left and time.monotonic() < until)):
                 raise

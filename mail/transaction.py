@@ -25,9 +25,9 @@ Answers = dict[str, tuple[Outcome, Reply]]
 
 
 class RelayError(Exception):
-    """No connection to the relay could be made, or none that is of use."""
+    """No connection to the relay could be made, or none that is of use; that costs no attempt."""
 
-    counts = True
+    counts = False
 
     def __init__(self, reason: str, reply: Reply | None = None) -> None:
         super().__init__(reason)
@@ -42,7 +42,11 @@ class RelayError(Exception):
 class RelayRefusedError(RelayError):
     """The relay wants nothing from us now: 421, or it does not accept our credentials."""
 
-    counts = False
+
+class RelayDiedError(RelayError):
+    """A new connection ended as it came to this e-mail, whose sender may be what the relay dies of."""
+
+    counts = True
 
 
 class RelayBehindError(RelayRefusedError):

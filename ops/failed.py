@@ -13,7 +13,7 @@ from ops.answer import Answer, Document
 from ops.arguments import add_json, add_limit
 from ops.connect import Connections
 from ops.mail_filter import add_filters, make_selection
-from ops.output import hide_addresses, hide_recipient, print_table, reply_code
+from ops.output import hide_addresses, hide_recipient, print_table, reply_code, tried
 
 HELP = 'failed, dead and uncertain e-mails, and those that not every recipient got, the newest first'
 
@@ -61,7 +61,7 @@ def render(document: Document, console: Console) -> None:
         'Failed e-mails',
         ('id', 'recipient', 'type', 'status', 'attempts', 'code', 'next retry', 'error'),
         (
-            (e['id'], e['recipient'], e['email_type'], _state(e), f'{e["attempts"]} of {e["max_attempts"]}',
+            (e['id'], e['recipient'], e['email_type'], _state(e), tried(e['attempts'], e['max_attempts']),
              reply_code(e), e['next_retry_at'], e['error'] or e['dead_reason'])
             for e in document['emails']
         ),

@@ -231,7 +231,7 @@ async def look_at_schema(conn: asyncpg.Connection) -> tuple[list[str], dict[str,
     return sorted(known_migrations() - applied), await count_statuses(conn)
 
 
-async def adopt(conn: asyncpg.Connection, max_attempts: int) -> None:
+async def adopt(conn: asyncpg.Connection, max_attempts: int | None) -> None:
     """Bring the schema up to this version, the old system's table included."""
     try:
         await migrate(conn, max_attempts)

@@ -58,6 +58,8 @@ def default_of(field: FieldInfo) -> str:
             return str(value).lower()
         case frozenset() as values:
             return ','.join(sorted(values))
+        case tuple() as values:
+            return ','.join(values)
         case float() as value if value.is_integer():
             return str(int(value))
         case value:

@@ -34,6 +34,7 @@ class Relay:
 
     def __init__(self, options: RelayOptions) -> None:
         self.options = options
+        self._login = options.login()
         self._sessions: set[Session] = set()  # all that are open
         self._idle: list[Session] = []  # those of them that are free
         self._connecting = 0
@@ -288,7 +289,7 @@ class Relay:
             None when the relay takes no more of them now.
         """
         try:
-            session = await dial(self.options, self._on_free, self._next_waiting)
+            session = await dial(self.options, self._login, self._on_free, self._next_waiting)
             if not session.is_open:
                 raise RelayError(f'{self.name} closed the connection after the greeting')  # noqa: TRY301 - as dial would
         except RelayError as error:

@@ -40,15 +40,16 @@ class Login:
         self._chosen = bool(mechanisms)
         self._works: str | None = None
         self._refused_times = 0  # in a row
-        self._failures = 0
+        self.failures = 0
         self._failure: RelayError | None = None  # the last
         self._one_at_a_time = asyncio.Lock()
 
-    async def log_in(self, client: aiosmtplib.SMTP, relay: str) -> None:
+    async def log_in(self, client: aiosmtplib.SMTP, relay: str, failures_before: int | None = None) -> None:
         """Log in on a connection that has been greeted.
 
         Args:
             relay: Its name, for people.
+            failures_before: `failures` when the connection was begun: one that failed since then speaks for this one.
         Raises:
             RelayRefusedError: it does not let us in, or offers no mechanism that we may use.
             RelayError: the connection ended or stalled meanwhile, or there is no token.
@@ -57,11 +58,12 @@ class Login:
         if self._works in offered:
             await self._try(client, relay, [self._works])
             return
-        failures = self._failures
+        if failures_before is None:
+            failures_before = self.failures
         async with self._one_at_a_time:
             if self._works in offered:
                 offered = [self._works]
-            elif self._failures != failures and self._failure is not None:
+            elif self.failures != failures_before and self._failure is not None:
                 raise type(self._failure)(str(self._failure), self._failure.reply)
             elif self._refused_times:
                 offered = [offered[self._refused_times % len(offered)]]
@@ -118,7 +120,7 @@ class Login:
 
     def _failed(self, error: RelayError) -> RelayError:
         """Note a failure, for those who waited for this try."""
-        self._failures += 1
+        self.failures += 1
         self._failure = error
         return error
 

@@ -70,10 +70,13 @@ async def dial(
         RelayError: no connection; RelayRefusedError when the relay sends us away or does not let us in.
     """
     client = None
+    failures_before = login.failures if login is not None else 0
     taken_over = False
     try:
         client = await open_client(options)
-        await _set_up(client, options, login)
+        await _set_up(client, options)
+        if login is not None:
+            await login.log_in(client, options.name, failures_before)
         if client.transport is None:
             raise RelayError(f'{options.name} closed the connection')
         keep_session(options.tls_context, client.transport)
@@ -137,14 +140,12 @@ def _why(error: BaseException) -> str:
     return str(error).replace(' on port None', '')  # aiosmtplib does not know the port of a socket
 
 
-async def _set_up(client: aiosmtplib.SMTP, options: RelayOptions, login: Login | None) -> None:
-    """Greet the relay, and get TLS and let in where that is asked for."""
+async def _set_up(client: aiosmtplib.SMTP, options: RelayOptions) -> None:
+    """Greet the relay, and get TLS where that is asked for."""
     await say_hello(client, options)
     if options.tls is Tls.STARTTLS:
         await client.starttls()
         await say_hello(client, options)
-    if login is not None:
-        await login.log_in(client, options.name)
 
 
 async def say_hello(client: aiosmtplib.SMTP, options: RelayOptions) -> None:

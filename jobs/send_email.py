@@ -97,7 +97,7 @@ async def attempt(runtime: Runtime, claim: Claim, progress: Progress) -> Deliver
     """Fetch, render and deliver. However it ends, it is told as a Delivery.
 
     Raises:
-        LeaseLost: the claim ran out before DATA.
+        LeaseLost: the claim ran out before the final dot.
     """
     try:
         content = await fetch_content(runtime, claim.email)

@@ -73,19 +73,43 @@ def _enhanced_code(beginning: str) -> str | None:
     return match[1] if match else None
 
 
+class Override(NamedTuple):
+    """A reply that a provider documents as something else than its basic code says."""
+
+    first_digit: int
+    words: re.Pattern[str]  # in the reply's text, the enhanced code included
+    outcome: Outcome
+
+
+# Only what a provider says of itself. A 5xx that ends by itself: each e-mail of a day over the limit would be dead.
+OVERRIDES = (
+    # Gmail and Google Workspace, https://support.google.com/a/answer/3726730:
+    # 550 5.4.5 Daily user sending limit exceeded, 550 5.7.1 Daily SMTP relay limit exceeded for user (for customer).
+    Override(
+        5,
+        re.compile(r'\bdaily (user sending|smtp relay( sending)?) (limit|quota) exceeded', re.IGNORECASE),
+        Outcome.DEFERRED,
+    ),
+    # Exchange Online, https://learn.microsoft.com/exchange, non-delivery reports in Exchange Online,
+    # 550 5.1.90: the sender has reached the day's limit for recipients.
+    Override(5, re.compile(r'^5\.1\.90(?=\s|$)'), Outcome.DEFERRED),
+)
+
+
 def classify(reply: Reply) -> Outcome:
     """Decide what a reply to MAIL, RCPT, DATA or the final dot means for the e-mail.
 
-    A permanent enhanced code wins over a transient basic one; a code outside 2xx to 5xx is a relay out of its mind,
-    which is worth another attempt.
+    The basic code decides (RFC 5321, 4.2.1), whatever the enhanced code says, but for OVERRIDES. A code outside 2xx to
+    5xx is a relay out of its mind, which is worth another attempt.
     """
     if reply.code == 421:
         return Outcome.RELEASED
     if 200 <= reply.code < 300:
         return Outcome.ACCEPTED
-    if 500 <= reply.code < 600 or (reply.code >= 400 and (reply.enhanced_code or '').startswith('5.')):
-        return Outcome.REJECTED
-    return Outcome.DEFERRED
+    for override in OVERRIDES:
+        if reply.code // 100 == override.first_digit and override.words.search(reply.text):
+            return override.outcome
+    return Outcome.REJECTED if 500 <= reply.code < 600 else Outcome.DEFERRED
 
 
 # max_attempts of a row that has no number of its own: the settings of the worker that sends it decide, and without one

@@ -22,7 +22,8 @@ WORDS = re.compile(
     | (recipients? | rcpts?)\ (count | limit | number | maximum)\b
     | \b(number | count | limit | maximum | max)\ (\w+\ ){0,3}(recipients | rcpts)
     | \b(recipients | rcpts)\ (\w+\ ){0,3}(limit | exceed\w* | maximum)
-    | exceed\w*\ (\w+\ ){0,4}(recipients | rcpts)""",
+    | exceed\w*\ (\w+\ ){0,4}(recipients | rcpts)
+    | multiple\ destination\ domains\ per\ transaction | recipient\ in\ a\ separate\ transaction""",  # Gmail
     re.IGNORECASE | re.VERBOSE,
 )
 

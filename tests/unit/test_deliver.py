@@ -43,7 +43,8 @@ async def test_accepted_message_reaches_the_relay_with_its_envelope() -> None:
     ('reply', 'outcome'),
     [
         ('451 4.7.1 greylisted', Outcome.DEFERRED),
-        ('450 5.1.1 no such user', Outcome.REJECTED),
+        ('450 5.1.1 no such user', Outcome.DEFERRED),
+        ('451 5.7.3 STARTTLS is required to send mail', Outcome.DEFERRED),
         ('554 spam', Outcome.REJECTED),
     ],
 )
@@ -193,7 +194,7 @@ async def test_backup_takes_what_an_unreachable_primary_could_not(free_port: int
     [
         ({'MAIL': '550 no'}, Outcome.REJECTED),
         ({'RCPT': '550 no'}, Outcome.REJECTED),
-        ({'RCPT': '450 5.1.1 no'}, Outcome.REJECTED),
+        ({'RCPT': '551 5.1.6 moved'}, Outcome.REJECTED),
         ({'DATA': '554 no'}, Outcome.REJECTED),
         ({'DOT': '554 no'}, Outcome.REJECTED),
         ({'DOT': DROP}, Outcome.UNCERTAIN),

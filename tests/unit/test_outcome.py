@@ -43,14 +43,31 @@ def test_classify_goes_by_the_first_digit(code: int, text: str, outcome: Outcome
     assert classify(Reply(code, text)) is outcome
 
 
-@pytest.mark.parametrize('text', ['5.1.1 no such user', '5.7.1', '5.999.999 x'])
-def test_classify_treats_4xx_with_permanent_enhanced_code_as_rejected(text: str) -> None:
-    assert classify(Reply(450, text)) is Outcome.REJECTED
+@pytest.mark.parametrize('code', [450, 451, 452, 454, 471])
+@pytest.mark.parametrize(
+    'text', ['5.1.1 no such user', '5.7.1', '5.7.3 STARTTLS is required', '5.999.999 x', '4.7.1 x']
+)
+def test_classify_goes_by_the_basic_code_whatever_the_enhanced_one_says(code: int, text: str) -> None:
+    assert classify(Reply(code, text)) is Outcome.DEFERRED
 
 
-@pytest.mark.parametrize('text', ['5.1.1x', '5.1', 'see 5.1.1', '55.1.1 x', '5.1.1.1 x', '3.1.1 x'])
-def test_classify_takes_nothing_else_for_an_enhanced_code(text: str) -> None:
-    assert classify(Reply(450, text)) is Outcome.DEFERRED
+@pytest.mark.parametrize(
+    'text',
+    [
+        '5.4.5 Daily user sending limit exceeded. For more information on Gmail sending limits go to',
+        '5.4.5 Daily user sending quota exceeded.',
+        '5.4.5 Daily SMTP relay sending limit exceeded for user.',
+        '5.7.1 Daily SMTP relay limit exceeded for customer. For more information',
+        "5.1.90 Your message can't be sent because you've reached your daily limit for message recipients",
+    ],
+)
+def test_limit_of_a_day_that_a_provider_tells_with_5xx_is_deferred(text: str) -> None:
+    assert classify(Reply(550, text)) is Outcome.DEFERRED
+
+
+@pytest.mark.parametrize('text', ['5.4.5 no', '5.1.9 x', '5.1.900 x', '5.7.1 the daily report exceeded its limit'])
+def test_other_5xx_replies_are_rejected_as_their_code_says(text: str) -> None:
+    assert classify(Reply(550, text)) is Outcome.REJECTED
 
 
 def test_classify_treats_5xx_with_transient_enhanced_code_as_rejected() -> None:

@@ -26,6 +26,8 @@ def reply(text: str) -> Reply:
         '503 You have exceeded the number of recipients per message',
         '452 recipient limit reached',
         '450 4.5.3 nothing said',
+        '451 4.3.0 Multiple destination domains per transaction is unsupported. Please try again.',  # Gmail
+        '452 4.5.3 Domain policy size per transaction exceeded, please try this recipient in a separate transaction.',
     ],
 )
 def test_words_or_the_enhanced_code_say_that_there_are_too_many_recipients(said: str) -> None:

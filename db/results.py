@@ -125,20 +125,21 @@ def _outcomes(recipients: Settled) -> dict[str, tuple[str, str]]:
     return {to: (outcome, _storable(reply)) for to, (outcome, reply) in recipients.items()}
 
 
+# It renews the lease as well: a renewal that comes just now passes over the row, because it is locked.
 KEEP_RECIPIENTS_SQL = """
-UPDATE outbound_emails SET recipient_outcomes = $3::text::jsonb
+UPDATE outbound_emails SET recipient_outcomes = $3::text::jsonb, lease_expires_at = now() + $4 * interval '1 second'
 WHERE id = $1 AND claim_token = $2 AND status = 'sending'
 """
 
 
-async def keep_recipients(pool: asyncpg.Pool, claim: Claim, recipients: Settled) -> None:
+async def keep_recipients(pool: asyncpg.Pool, claim: Claim, recipients: Settled, lease_s: float) -> None:
     """Write down what is known of an e-mail's recipients while it is still being sent, if the claim is still current.
 
     Raises:
         asyncpg.PostgresError, OSError: connection or statement failure.
     """
     known = orjson.dumps(_outcomes(recipients)).decode()
-    await pool.execute(KEEP_RECIPIENTS_SQL, claim.email.id, claim.token, known)
+    await pool.execute(KEEP_RECIPIENTS_SQL, claim.email.id, claim.token, known, lease_s)
 
 
 def _storable(text: str) -> str:

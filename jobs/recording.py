@@ -82,7 +82,7 @@ async def keep_recipients(runtime: Runtime, claim: Claim, recipients: Settled) -
     """Write down who has the e-mail before the others get it; should PostgreSQL be away, only a crash makes copies."""
     try:
         async with asyncio.timeout(KEEP_S):
-            await results.keep_recipients(runtime.pool, claim, recipients)
+            await results.keep_recipients(runtime.pool, claim, recipients, runtime.leases.lease_s)
     except (*DATABASE_DOWN, asyncpg.PostgresError) as error:
         log.warning('recipients not kept', email_id=claim.email.id, error=str(error) or type(error).__name__)
 

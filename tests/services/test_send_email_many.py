@@ -1,5 +1,6 @@
 """An e-mail to more recipients than the relay takes at once: what its row tells, also of a worker that died."""
 
+from db import results
 from jobs.send_email import send_email
 from mail.outcome import Outcome
 from mail.relays import Relays
@@ -39,3 +40,30 @@ async def test_who_got_it_before_the_worker_died_gets_no_second_copy(ctx, pool, 
         ctx['runtime'].relays = Relays([server.relay()])
         assert (await send_email(ctx, email_id))['status'] == 'sent'
         assert server.recipients == list(THIRTY[10:])
+
+
+async def test_who_got_it_is_kept_only_under_the_current_claim_and_with_a_whole_lease(ctx, pool, queue, row):
+    runtime = ctx['runtime']
+    email_id = await queue(', '.join(THIRTY[:2]))
+    claim = await runtime.claim_one(email_id)
+    known = {THIRTY[0]: (Outcome.ACCEPTED, '250 ok \0')}
+    await pool.execute('UPDATE outbound_emails SET lease_expires_at = now()')
+    await results.keep_recipients(pool, claim, known, 30.0)
+    stored = await row(email_id)
+    assert stored['recipient_outcomes'] == {THIRTY[0]: ['accepted', '250 ok \N{REPLACEMENT CHARACTER}']}
+    assert stored['status'] == 'sending'
+    assert await pool.fetchval("SELECT lease_expires_at > now() + interval '25 s' FROM outbound_emails")
+    await pool.execute('UPDATE outbound_emails SET claim_token = gen_random_uuid(), recipient_outcomes = NULL')
+    await results.keep_recipients(pool, claim, known, 30.0)
+    assert (await row(email_id))['recipient_outcomes'] is None
+
+
+async def test_mail_goes_on_when_who_got_it_cannot_be_kept(ctx, queue, monkeypatch):
+    async def away(*_):
+        raise OSError('PostgreSQL is away')
+
+    monkeypatch.setattr('db.results.keep_recipients', away)
+    async with LimitedRelay(10, '552 Too many recipients') as server:
+        ctx['runtime'].relays = Relays([server.relay()])
+        assert (await send_email(ctx, await queue(', '.join(THIRTY))))['status'] == 'sent'
+    assert server.got == list(THIRTY)

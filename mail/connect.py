@@ -114,16 +114,16 @@ async def open_client(options: RelayOptions) -> aiosmtplib.SMTP:
         raise TimeoutError(f'nobody told its address within {options.connect_timeout_s:g} s') from None
     while True:
         sock, address = await open_socket(addresses, options.connect_timeout_s)
-        client = aiosmtplib.SMTP(
-            hostname=options.host,  # for the certificate
-            sock=sock,
-            use_tls=options.tls is Tls.IMPLICIT,
-            start_tls=False,
-            tls_context=options.tls_context,
-            local_hostname=options.local_hostname or address_literal(sock.getsockname()[0]),
-            timeout=options.connect_timeout_s,
-        )
         try:
+            client = aiosmtplib.SMTP(
+                hostname=options.host,  # for the certificate
+                sock=sock,
+                use_tls=options.tls is Tls.IMPLICIT,
+                start_tls=False,
+                tls_context=options.tls_context,
+                local_hostname=options.local_hostname or address_literal(sock.getsockname()[0]),
+                timeout=options.connect_timeout_s,
+            )
             await client.connect()
         except BaseException as error:
             sock.close()

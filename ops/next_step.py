@@ -92,4 +92,7 @@ def _waiting(email: Mapping[str, Any]) -> str:
     repeated = ', with the same Message-ID: the first may have been delivered' if email['status'] == 'uncertain' else ''
     if due is None or due <= now:
         return f'It is due: the next free worker or sweep (every 5 minutes) makes {attempt}{repeated}.'
+    if email['expires_at'] is not None and email['expires_at'] <= due:
+        left_s = (email['expires_at'] - now).total_seconds()
+        return f'It expires in {length(left_s)}, before another attempt would be due.'
     return f'In {length((due - now).total_seconds())}, at {cell(due)}, a worker makes {attempt}{repeated}.'

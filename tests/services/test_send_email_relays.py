@@ -80,11 +80,14 @@ async def test_5xx_is_dead_at_once_and_no_second_relay_is_asked(
     assert asked(inbox, 'backup') == before
 
 
-async def test_permanent_enhanced_code_wins_over_a_transient_reply(ctx, queue, row, inbox):
-    inbox.control.misbehave('rcpt', 'refuse', code=450, text='5.1.1 no such user', times=1)
+@pytest.mark.parametrize('text', ['5.7.3 STARTTLS is required', '5.1.1 no such user'])
+async def test_transient_reply_is_tried_again_whatever_its_enhanced_code_says(ctx, queue, row, inbox, text):
+    inbox.control.misbehave('rcpt', 'refuse', code=451, text=text)
     email_id = await queue('enhanced@example.com')
     assert (await send_email(ctx, email_id))['status'] == 'failed'
-    assert (await row(email_id))['dead_reason'] == 'rejected'
+    stored = await row(email_id)
+    assert (stored['dead_reason'], stored['enhanced_code']) == (None, text[:5])
+    assert stored['next_retry_at'] is not None
 
 
 async def test_recipients_settle_one_by_one_and_nobody_gets_two_copies(ctx, pool, queue, row, inbox):

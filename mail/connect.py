@@ -13,6 +13,7 @@ from mail.addresses import open_socket, resolve
 from mail.auth import Login
 from mail.greeting import address_literal, greet
 from mail.outcome import Reply
+from mail.recipients import told_limit
 from mail.session import Session, Timeouts
 from mail.tls import keep_session
 from mail.token import TokenSource
@@ -83,6 +84,7 @@ async def dial(
         timeouts = Timeouts(options.command_timeout_s, options.body_timeout_s, options.reply_timeout_s)
         transport, extensions = cast('asyncio.Transport', client.transport), client.esmtp_extensions
         session = Session(transport, extensions, size_limit_bytes(extensions), timeouts, on_free, next_waiting)
+        session.most_recipients = told_limit(extensions)
         taken_over = True
     except aiosmtplib.SMTPResponseException as error:
         reply = Reply(error.code, error.message)

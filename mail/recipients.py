@@ -27,6 +27,8 @@ WORDS = re.compile(
     re.IGNORECASE | re.VERBOSE,
 )
 
+RCPT_MAX = re.compile(r'(?:^|\s)RCPTMAX=([1-9]\d{0,5})(?=\s|$)', re.IGNORECASE)
+
 Answers = Mapping[str, tuple[Outcome, Reply]]
 
 
@@ -67,17 +69,26 @@ def left_over(answers: Answers) -> list[str]:
     ]
 
 
+def told_limit(extensions: Mapping[str, str]) -> int | None:
+    """Return LIMITS RCPTMAX (RFC 9422) from EHLO's keywords and their parameters; None for none."""
+    match = RCPT_MAX.search(extensions.get('limits', ''))
+    return int(match[1]) if match else None
+
+
 class RecipientLimit:
     """How many recipients a relay takes in one transaction, as far as it has told."""
 
     def __init__(self) -> None:
         self._most = 0
         self._until = 0.0
+        self.told: int | None = None  # by EHLO
 
     @property
     def most(self) -> int | None:
         """The number; None when no limit is known."""
-        return self._most if time.monotonic() < self._until else None
+        if time.monotonic() >= self._until:
+            return self.told
+        return self._most if self.told is None else min(self._most, self.told)
 
     def learn(self, most: int) -> None:
         """Note that the relay took so many, at least 1, and no more."""

@@ -30,6 +30,7 @@ class Session(asyncio.Protocol):
 
     Attributes:
         size_limit_bytes: The relay's SIZE (RFC 1870), 0 for none.
+        most_recipients: The relay's LIMITS RCPTMAX (RFC 9422), None for none.
         messages: Transactions begun.
         worn_out_after: How many it carried, when the relay ended it in between without having let it rest.
         idle_since: Kept by the relay's pool; 0 until it was idle.
@@ -52,6 +53,7 @@ class Session(asyncio.Protocol):
             next_waiting: Asked for a transaction whose envelope may travel along with a body.
         """
         self.size_limit_bytes = size_limit_bytes
+        self.most_recipients: int | None = None
         self.messages = 0
         self.worn_out_after: int | None = None
         self._without_rest = False  # the current transaction began right behind another

@@ -303,6 +303,7 @@ class Relay:
             if self._one_more_at == math.inf:  # there was room: the next may be tried at once
                 self._one_more_at = 0.0
         self._served_at = time.monotonic()
+        self.recipients.told = session.most_recipients
         self._sessions.add(session)
         if _is_cancelled():
             session.close()

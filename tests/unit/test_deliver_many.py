@@ -225,3 +225,13 @@ async def test_e_mail_that_is_cut_off_as_the_first_transaction_ends_is_not_taken
             await send(relay, mail=to(*THIRTY[:4]), progress=progress)
         assert list(progress.recipients or ()) == list(THIRTY[:2])
         assert not progress.reached_data_end
+
+
+async def test_limit_that_the_relay_tells_with_ehlo_is_kept_to_at_once() -> None:
+    script = {'EHLO': '250-relay.test\r\n250 LIMITS MAILMAX=100 RCPTMAX=10'}
+    async with LimitedRelay(10, '452 too many recipients', script) as server:
+        relay = server.relay()
+        await relay.greet()
+        delivery = await send(relay, mail=to(*THIRTY))
+        assert outcomes(delivery) == dict.fromkeys(THIRTY, Outcome.ACCEPTED)
+        assert server.recipients == list(THIRTY)

@@ -3,7 +3,7 @@
 import pytest
 
 from mail.outcome import Outcome, Reply, classify
-from mail.recipients import REMEMBER_S, RecipientLimit, left_over, says_too_many
+from mail.recipients import REMEMBER_S, RecipientLimit, left_over, says_too_many, told_limit
 from tests.unit.scripted_relay import Clock
 
 OK = '250 ok'
@@ -83,3 +83,25 @@ def test_limit_is_known_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_accepted_recipients_alone_leave_nobody_over() -> None:
     assert left_over({'anna@example.com': (Outcome.ACCEPTED, Reply(250, 'ok'))}) == []
+
+
+@pytest.mark.parametrize(
+    ('limits', 'most'),
+    [
+        ('RCPTMAX=20', 20), ('MAILMAX=5 rcptmax=7 RCPTDOMAINMAX=1', 7), ('', None), ('RCPTMAX=0', None),
+        ('RCPTMAX=ten', None), ('RCPTMAX=99999999999', None), ('XRCPTMAX=3', None),
+    ],
+)  # fmt: skip
+def test_limit_that_ehlo_tells_is_read_when_it_is_a_number(limits: str, most: int | None) -> None:
+    assert told_limit({'limits': limits}) == most
+    assert told_limit({}) is None
+
+
+def test_lower_of_the_told_and_the_learned_limit_is_kept_to() -> None:
+    limit = RecipientLimit()
+    limit.told = 10
+    assert limit.most == 10
+    limit.learn(4)
+    assert limit.most == 4
+    limit.learn(40)
+    assert limit.most == 10

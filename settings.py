@@ -6,6 +6,8 @@ LoadCredential passes in CREDENTIALS_DIRECTORY. Names that existing installation
 
 import os
 import re
+import shlex
+import shutil
 import socket
 import ssl
 from pathlib import Path
@@ -19,7 +21,10 @@ from pymongo.errors import PyMongoError
 from pymongo.uri_parser import parse_uri
 
 from fleet.connection import redis_settings
+from mail.auth import MECHANISMS
 from mail.envelope import InvalidEmailError, ascii_address
+from mail.greeting import is_name
+from mail.outcome import Policy
 from settings_sources import SecretFiles, variable_names
 
 IDENTIFIER = re.compile(r'[^\W\d][\w$]*')
@@ -88,6 +93,25 @@ class Settings(BaseSettings):
     smtp_user: str | None = Field(default=None, description='Without it there is no AUTH.')
     smtp_password: SecretStr | None = Field(default=None, description='Password.')
     smtp_use_tls: bool = Field(default=True, description='Require TLS: STARTTLS, or from the first byte on port 465.')
+    smtp_auth_mechanisms: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(),
+        description='AUTH by these only, in this order: xoauth2, cram-md5, plain, login, comma separated. '
+        'By default all that both sides know, in that order.',
+    )
+    smtp_oauth_token_file: Path | None = Field(
+        default=None, description='File with the access token for XOAUTH2, which somebody else renews.'
+    )
+    smtp_oauth_token_command: SecretStr | None = Field(
+        default=None,
+        description='Command that prints the access token, or JSON with access_token and expires_in; run without a '
+        'shell whenever the last one is over.',
+    )
+    smtp_oauth_timeout_s: float = Field(default=30, gt=0, le=300, description='One run of that command.')
+    smtp_ehlo_name: str | None = Field(
+        default=None,
+        description="Our name in EHLO: a domain or an address literal. By default the host's full name, or without one "
+        'the address it connects from.',
+    )
     smtp_ca_file: Path | None = Field(default=None, description='PEM file of a private certificate authority.')
     smtp_from_email: str = Field(default='noreply@localhost', description='From address and envelope sender.')
     smtp_from_name: str | None = Field(default=None, description='Name in the From header.')
@@ -95,6 +119,11 @@ class Settings(BaseSettings):
     smtp_backup_port: int = Field(default=587, ge=1, le=65535, description='As SMTP_PORT.')
     smtp_backup_user: str | None = Field(default=None, description='As SMTP_USER.')
     smtp_backup_password: SecretStr | None = Field(default=None, description='As SMTP_PASSWORD.')
+    smtp_backup_auth_mechanisms: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(), description='As SMTP_AUTH_MECHANISMS.'
+    )
+    smtp_backup_oauth_token_file: Path | None = Field(default=None, description='As SMTP_OAUTH_TOKEN_FILE.')
+    smtp_backup_oauth_token_command: SecretStr | None = Field(default=None, description='As SMTP_OAUTH_TOKEN_COMMAND.')
     smtp_backup_use_tls: bool = Field(default=True, description='As SMTP_USE_TLS.')
     smtp_max_connections: int = Field(
         default=20, ge=1, le=500, description='Open at once per relay and worker; fewer where the relay takes fewer.'
@@ -111,8 +140,12 @@ class Settings(BaseSettings):
     )
 
     # E-mail policy.
-    email_max_attempts: int = Field(
-        default=5, ge=1, le=100, description="New rows that do not say; set by db.migrate as the column's default."
+    email_max_attempts: int | None = Field(
+        default=None,
+        ge=1,
+        le=100,
+        description='Attempts of e-mails that do not say, also as the column default, by db.migrate. '
+        'Without it: as many as fit before expires_at, or into EMAIL_EXPIRY_HOURS. `ops schedule` prints the times.',
     )
     email_retry_base_delay_s: float = Field(
         default=60,
@@ -130,7 +163,8 @@ class Settings(BaseSettings):
         default=24,
         gt=0,
         le=87600,
-        description='What an expired e-mail gets when it is retried; see queue_email for new ones.',
+        description='What an expired e-mail gets when it is retried; queue_email gives new ones 24. '
+        'Rows without expires_at do not expire, but are tried no longer than this.',
     )
     email_hold_types: Annotated[frozenset[str], NoDecode] = Field(
         default=frozenset(),
@@ -251,6 +285,35 @@ class Settings(BaseSettings):
                 raise ValueError('not a MongoDB URL; percent-encode / ? # @ : and % in a password') from None
         return value
 
+    @field_validator('smtp_auth_mechanisms', 'smtp_backup_auth_mechanisms', mode='before')
+    @classmethod
+    def _split_mechanisms(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        named = tuple(dict.fromkeys(part.strip().lower() for part in value.split(',') if part.strip()))
+        if unknown := [name for name in named if name not in MECHANISMS]:
+            raise ValueError(f'{", ".join(unknown)}: we know only {", ".join(MECHANISMS)}')
+        return named
+
+    @field_validator('smtp_oauth_token_command', 'smtp_backup_oauth_token_command')
+    @classmethod
+    def _check_command(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            try:
+                words = shlex.split(value.get_secret_value())
+            except ValueError:
+                raise ValueError('its quotes are not closed') from None
+            if not words or shutil.which(words[0]) is None:
+                raise ValueError('its first word is no program that can be run')
+        return value
+
+    @field_validator('smtp_ehlo_name')
+    @classmethod
+    def _check_ehlo_name(cls, value: str | None) -> str | None:
+        if value is not None and not is_name(value):
+            raise ValueError('must be a domain in ASCII, such as mail.example.com, or an address literal: [192.0.2.1]')
+        return value
+
     @field_validator('smtp_ca_file')
     @classmethod
     def _check_ca_file(cls, value: Path | None) -> Path | None:
@@ -286,11 +349,27 @@ class Settings(BaseSettings):
             raise ValueError('WORKER_LEASE_S must be at least 2.5 times WORKER_BEAT_S')
         if self.email_retry_base_delay_s > self.email_retry_max_delay_s:
             raise ValueError('EMAIL_RETRY_BASE_DELAY must not be above EMAIL_RETRY_MAX_DELAY')
-        if self.smtp_user and self.smtp_password is None:
-            raise ValueError('SMTP_USER needs SMTP_PASSWORD')
-        if self.smtp_backup_user and self.smtp_backup_password is None:
-            raise ValueError('SMTP_BACKUP_USER needs SMTP_BACKUP_PASSWORD')
+        for prefix in ('smtp_', 'smtp_backup_'):
+            self._check_login(prefix)
         return self
+
+    def _check_login(self, prefix: str) -> None:
+        user, password, mechanisms, file, command = (
+            getattr(self, prefix + part)
+            for part in ('user', 'password', 'auth_mechanisms', 'oauth_token_file', 'oauth_token_command')
+        )
+        name = prefix.upper()
+        has_token = file is not None or command is not None
+        if file is not None and command is not None:
+            raise ValueError(f'{name}OAUTH_TOKEN_FILE and {name}OAUTH_TOKEN_COMMAND exclude each other')
+        if has_token and not user:
+            raise ValueError(f'{name}OAUTH_TOKEN_... needs {name}USER')
+        if user and password is None and not has_token:
+            raise ValueError(f'{name}USER needs {name}PASSWORD, or an OAUTH_TOKEN_FILE or _COMMAND')
+        if 'xoauth2' in mechanisms and not has_token:
+            raise ValueError(f'{name}AUTH_MECHANISMS: xoauth2 needs {name}OAUTH_TOKEN_FILE or _COMMAND')
+        if user and password is None and set(mechanisms) - {'xoauth2'}:
+            raise ValueError(f'{name}AUTH_MECHANISMS: all but xoauth2 need {name}PASSWORD')
 
     @property
     def postgres_dsn(self) -> str:
@@ -308,6 +387,17 @@ class Settings(BaseSettings):
         """Where PostgreSQL is, for people: host, port and database without the password."""
         parts = urlsplit(self.postgres_dsn)
         return f'{unquote(parts.hostname or "")}:{parts.port or 5432}{parts.path}'
+
+    @property
+    def retry_policy(self) -> Policy:
+        """How often and when e-mails are tried again."""
+        return Policy(
+            base_delay_s=self.email_retry_base_delay_s,
+            max_delay_s=self.email_retry_max_delay_s,
+            hold_types=self.email_hold_types,
+            max_attempts=self.email_max_attempts,
+            life_s=self.email_expiry_hours * 3600,
+        )
 
     @property
     def job_timeout_s(self) -> float:

@@ -28,6 +28,8 @@ def _shown(value: Any) -> Any:
             return _without_secret(value.get_secret_value())
         case frozenset():
             return sorted(value)
+        case tuple():
+            return list(value)
         case Path():
             return str(value)
         case _:

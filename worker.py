@@ -6,9 +6,7 @@ from logs import configure_logs  # before structlog, which would load rich
 import asyncio
 import contextlib
 import gc
-import socket
 import time
-from dataclasses import replace
 from datetime import UTC
 from functools import partial
 from typing import Any, ClassVar
@@ -17,7 +15,6 @@ import arq.worker
 import asyncpg
 import structlog
 from arq import func
-from pydantic import SecretStr
 
 from cron import MAIL_DUTIES, MAINTENANCE_DUTIES, SCHEDULES, cron_jobs, keep_schedules
 from db.content import close_mongo
@@ -44,13 +41,11 @@ from jobs.retry_failed_email import retry_failed_email
 from jobs.runtime import Runtime
 from jobs.send_email import send_email
 from jobs.sweeper import keep_sending_suspects, keep_sweeping
-from mail.connect import RelayOptions, Tls
-from mail.outcome import Policy
 from mail.render import Sender
 from mail.smtp import Relay
-from mail.tls import make_context
 from operating import Operating
 from settings import Settings, load_settings, worker_identity
+from settings_relays import relay_options
 
 # arq's command always builds arq.worker.Worker: make that ours. tests/unit/test_arq_traps.py watches the name.
 arq.worker.Worker = Dispatcher  # type: ignore[misc]
@@ -84,7 +79,7 @@ async def startup(ctx: dict[str, Any]) -> None:
         # where jobs for e-mails go
         queue_name=EMAIL_QUEUE if settings.queue_routing else queue_name,
         sender=Sender(settings.smtp_from_email, settings.smtp_from_name),
-        policy=Policy(settings.email_retry_base_delay_s, settings.email_retry_max_delay_s, settings.email_hold_types),
+        policy=settings.retry_policy,
         max_message_bytes=settings.email_max_bytes,
         sweep_size=settings.worker_sweep_size,
         expiry_hours=settings.email_expiry_hours,
@@ -189,47 +184,7 @@ async def _connect_postgres(worker: str, switches: Switches) -> asyncpg.Pool:
 
 def make_relays(settings: Settings) -> list[Relay]:
     """Return the configured relays, the primary first."""
-    primary = RelayOptions(
-        name='primary',
-        host=settings.smtp_host,
-        port=settings.smtp_port,
-        tls=_tls(settings.smtp_port, required=settings.smtp_use_tls),
-        tls_context=make_context(settings.smtp_ca_file) if settings.smtp_use_tls else None,
-        username=settings.smtp_user,
-        password=_reveal(settings.smtp_password),
-        local_hostname=socket.getfqdn(),
-        max_connections=settings.smtp_max_connections,
-        idle_timeout_s=settings.smtp_idle_timeout_s,
-        connect_timeout_s=settings.smtp_connect_timeout_s,
-        command_timeout_s=settings.smtp_command_timeout_s,
-        body_timeout_s=settings.smtp_body_timeout_s,
-        reply_timeout_s=settings.smtp_reply_timeout_s,
-    )
-    options = [primary]
-    if settings.smtp_backup_host:
-        backup = replace(
-            primary,
-            name='backup',
-            host=settings.smtp_backup_host,
-            port=settings.smtp_backup_port,
-            tls=_tls(settings.smtp_backup_port, required=settings.smtp_backup_use_tls),
-            # of its own: a session is resumed with the host that gave it
-            tls_context=make_context(settings.smtp_ca_file) if settings.smtp_backup_use_tls else None,
-            username=settings.smtp_backup_user,
-            password=_reveal(settings.smtp_backup_password),
-        )
-        options.append(backup)
-    return [Relay(option) for option in options]
-
-
-def _tls(port: int, *, required: bool) -> Tls:
-    if not required:
-        return Tls.NONE
-    return Tls.IMPLICIT if port == 465 else Tls.STARTTLS
-
-
-def _reveal(secret: SecretStr | None) -> str | None:
-    return secret.get_secret_value() if secret else None
+    return [Relay(options) for options in relay_options(settings)]
 
 
 class WorkerSettings:

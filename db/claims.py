@@ -28,6 +28,7 @@ class Claim(NamedTuple):
     settled: Settled  # recipients whose outcome an earlier attempt decided
     suspect: bool = False  # the last worker that held it was lost
     any_suppressed: bool = False  # somebody gets no mail: see whether it is one of the recipients
+    life_left_s: float | None = None  # when it was claimed; None: it does not expire
 
     @property
     def key(self) -> tuple[int, UUID]:
@@ -52,7 +53,9 @@ _CLAIMED = """
     RETURNING e.id, e.recipient, e.subject, e.body_text, e.body_html, e.email_type::text, e.template_id::text,
         e.template_data::text, e.headers::text, e.content_id, e.message_id, e.message_date,
         e.attempts, e.max_attempts, e.claimed_at, e.recipient_outcomes, e.lost_attempts,
-        EXISTS (SELECT FROM email_suppressions) AS any_suppressed -- asked once a statement
+        EXISTS (SELECT FROM email_suppressions) AS any_suppressed, -- asked once a statement
+        -- not expires_at - now(), which fails for infinity
+        EXTRACT(EPOCH FROM e.expires_at)::float8 - EXTRACT(EPOCH FROM now())::float8 AS life_left_s
 """
 
 # An uncertain row with a time is one whose policy says retry; failed rows with a time have attempts left.
@@ -202,10 +205,10 @@ async def give_due_time(pool: asyncpg.Pool) -> bool:
 
 def _claim_from(row: asyncpg.Record, token: UUID) -> Claim:
     """Read a row of _CLAIMED: the fields of Email, then what is the claim's."""
-    attempt, max_attempts, claimed_at, recipient_outcomes, lost_attempts, any_suppressed = row[len(Email._fields) :]
-    settled = _settled(recipient_outcomes) if recipient_outcomes else {}
+    attempt, max_attempts, claimed_at, outcomes, lost, any_suppressed, life_left_s = row[len(Email._fields) :]
+    settled = _settled(outcomes) if outcomes else {}
     email = Email(*row[: len(Email._fields)])
-    return Claim(email, token, attempt, max_attempts, claimed_at, settled, lost_attempts > 0, any_suppressed)
+    return Claim(email, token, attempt, max_attempts, claimed_at, settled, lost > 0, any_suppressed, life_left_s)
 
 
 def _settled(stored: Any) -> Settled:

@@ -17,6 +17,7 @@ from db.adoption.locks import Progress
 from db.adoption.trigger import VIEW_RIGHTS_DDL, state_ddl, view_ddl
 from db.adoption.words import SYNONYMS, choose
 from db.schema import MIGRATIONS_DIR
+from mail.outcome import BY_LIFE
 
 # Any constant will do, as long as nothing else on this database takes the same advisory lock.
 MIGRATION_LOCK = 7_305_803
@@ -51,7 +52,7 @@ async def alone(conn: asyncpg.Connection, zone: str) -> AsyncIterator[None]:
 
 async def migrate(
     conn: asyncpg.Connection,
-    max_attempts: int = 5,
+    max_attempts: int | None = None,
     *,
     zone: str = 'UTC',
     given: Mapping[str, str] | None = None,
@@ -62,7 +63,8 @@ async def migrate(
     Two callers at once are safe: the second waits for the first and then finds nothing to do.
 
     Args:
-        max_attempts: The default of new rows.
+        max_attempts: The default of new rows. None: rows that do not say have no number of their own, see
+            mail.outcome.BY_LIFE.
         zone: What times without a zone in an adopted table mean.
         given: What an operator says of words in an adopted table's status: word -> state.
     Returns:
@@ -77,7 +79,7 @@ async def migrate(
             planned = await plan(conn, zone=zone, max_attempts=max_attempts, given=given)
         await pogo.apply(conn, MIGRATIONS_DIR, schema_name='public')
         if planned is None:
-            await conn.execute(MAX_ATTEMPTS_DEFAULT_DDL.format(int(max_attempts)))  # DDL takes no parameters
+            await conn.execute(MAX_ATTEMPTS_DEFAULT_DDL.format(int(max_attempts or BY_LIFE)))  # DDL takes no parameters
             await _make_view(conn)
         else:
             await expand(conn, planned, progress)

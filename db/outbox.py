@@ -17,6 +17,7 @@ from mail.envelope import (
     parse_recipients,
     refuse_control_characters,
 )
+from mail.outcome import BY_LIFE
 
 MAX_BODY_BYTES = 10 * 1024 * 1024
 MAX_DATA_BYTES = 1024 * 1024
@@ -48,7 +49,7 @@ async def queue_email(
     headers: Mapping[str, str] | None = None,
     content_id: str | None = None,
     priority: str = 'normal',
-    max_attempts: int = 5,
+    max_attempts: int | None = None,
     send_at: datetime | None = None,
     expires_at: datetime | None = None,
     expiry_hours: float = 24,
@@ -68,6 +69,8 @@ async def queue_email(
         headers: Extra header fields such as Reply-To or List-Unsubscribe.
         content_id: From db.content.store_attachments.
         priority: 'high', 'normal' or 'low'.
+        max_attempts: How many attempts that count are made; by default EMAIL_MAX_ATTEMPTS of the workers, or as many as
+            fit before expires_at where that is not set.
         send_at: Not before this time (aware); now by default.
         expires_at: Not after this time (aware); send_at plus expiry_hours by default.
         idempotency_key: The same key in the same organisation always returns the first e-mail's id.
@@ -153,7 +156,7 @@ def _checked(
     headers: Mapping[str, str] | None = None,
     content_id: str | None = None,
     priority: str = 'normal',
-    max_attempts: int = 5,
+    max_attempts: int | None = None,
     send_at: datetime | None = None,
     expires_at: datetime | None = None,
     expiry_hours: float = 24,
@@ -171,7 +174,7 @@ def _checked(
     check_headers(headers or {})
     if priority not in PRIORITIES:
         raise InvalidEmailError(f'priority: {priority!r} is none of {", ".join(PRIORITIES)}')
-    if type(max_attempts) is not int or not 1 <= max_attempts <= 100:
+    if max_attempts is not None and (type(max_attempts) is not int or not 1 <= max_attempts <= 100):
         raise InvalidEmailError(f'max_attempts: {max_attempts!r} is not a number between 1 and 100')
     _check_times(send_at, expires_at, expiry_hours)
     for name, value in (('email_type', email_type), ('idempotency_key', idempotency_key), ('content_id', content_id)):
@@ -192,7 +195,7 @@ def _checked(
         _as_json('headers', headers),
         content_id,
         PRIORITIES[priority],
-        max_attempts,
+        BY_LIFE if max_attempts is None else max_attempts,
         send_at,
         expires_at,
         expiry_hours,

@@ -44,7 +44,7 @@ WITH open AS (
         ELSE 'uncertain' END AS state
     FROM open
 )
-SELECT count(*) FILTER (WHERE state = 'due') AS due,
+SELECT * FROM (SELECT count(*) FILTER (WHERE state = 'due') AS due,
     EXTRACT(EPOCH FROM now() - min(next_retry_at) FILTER (WHERE state = 'due'))::float8 AS oldest_due_s,
     count(*) FILTER (WHERE state = 'scheduled') AS scheduled,
     count(*) FILTER (WHERE state = 'sending') AS sending,
@@ -53,10 +53,13 @@ SELECT count(*) FILTER (WHERE state = 'due') AS due,
     count(*) FILTER (WHERE state = 'dead') AS dead,
     count(*) FILTER (WHERE state = 'uncertain') AS uncertain,
     count(*) FILTER (WHERE state = 'held') AS held,
-    count(*) FILTER (WHERE state = 'past_expiry') AS past_expiry,
-    (SELECT count(*) FROM email_attempts
-     WHERE outcome = 'accepted' AND started_at > now() - interval '1 hour') AS sent_last_hour
-FROM judged
+    count(*) FILTER (WHERE state = 'past_expiry') AS past_expiry
+FROM judged) AS waiting CROSS JOIN (
+    -- error: somebody was refused all the same
+    SELECT count(*) FILTER (WHERE started_at > now() - interval '1 hour') AS sent_last_hour,
+        count(error) AS sent_in_part_last_day
+    FROM email_attempts WHERE outcome = 'accepted' AND started_at > now() - interval '1 day'
+) AS sent
 """
 
 
@@ -67,7 +70,7 @@ async def read_outbox(pool: asyncpg.Pool) -> Row:
         due (a worker may claim it now) and oldest_due_s (None without any), scheduled (pending, later), sending, stuck
         (sending, but the lease ran out more than 30 s ago), retrying (failed, with a time), dead (failed, without),
         uncertain (will be tried again), held (waits for an operator: of that status, or uncertain for good),
-        past_expiry, sent_last_hour.
+        past_expiry, sent_last_hour, sent_in_part_last_day (a relay took it, but not for every recipient).
     """
     (row,) = await pool.fetch(OUTBOX_SQL)
     return dict(row)

@@ -8,7 +8,7 @@ import asyncpg
 import orjson
 
 from db.claims import Claim
-from mail.outcome import Decision, Delivery
+from mail.outcome import Decision, Delivery, Settled
 
 
 class Result(NamedTuple):
@@ -27,6 +27,7 @@ WITH recorded AS (
     UPDATE outbox AS e
     SET status = r.status,
         attempts = e.attempts - CASE WHEN r.counts THEN 0 ELSE 1 END,
+        max_attempts = COALESCE(r.max_attempts, e.max_attempts),
         next_retry_at = now() + r.retry_in_s * interval '1 second',
         sent_at = CASE WHEN r.status = 'sent' THEN now() ELSE e.sent_at END,
         dead_reason = r.dead_reason,
@@ -40,9 +41,9 @@ WITH recorded AS (
         claim_token = NULL, claimed_by = NULL, lease_expires_at = NULL,
         updated_at = now()
     FROM json_to_recordset($1::text::json) AS r (
-        id bigint, claim_token uuid, status text, retry_in_s float8, counts boolean, dead_reason text, outcome text,
-        phase text, relay text, smtp_code integer, enhanced_code text, reply text, error text,
-        recipient_outcomes jsonb, duration_s float8
+        id bigint, claim_token uuid, status text, retry_in_s float8, counts boolean, max_attempts integer,
+        dead_reason text, outcome text, phase text, relay text, smtp_code integer, enhanced_code text, reply text,
+        error text, recipient_outcomes jsonb, duration_s float8
     )
     -- COALESCE: else the planner starts from the index of leased rows and reads all results once for each of them.
     WHERE e.id = r.id AND COALESCE(e.status) = 'sending' AND e.claim_token = r.claim_token
@@ -111,11 +112,34 @@ def _record_row(result: Result) -> dict[str, object]:
         row['error'] = _storable(delivery.error)
     if decision.retry_in_s is not None:
         row['retry_in_s'] = decision.retry_in_s
+    if decision.max_attempts is not None:
+        row['max_attempts'] = decision.max_attempts
     if decision.dead_reason is not None:
         row['dead_reason'] = decision.dead_reason
     if delivery.recipients:
-        row['recipient_outcomes'] = {to: (outcome, _storable(r)) for to, (outcome, r) in delivery.recipients.items()}
+        row['recipient_outcomes'] = _outcomes(delivery.recipients)
     return row
+
+
+def _outcomes(recipients: Settled) -> dict[str, tuple[str, str]]:
+    return {to: (outcome, _storable(reply)) for to, (outcome, reply) in recipients.items()}
+
+
+# It renews the lease as well: a renewal that comes just now passes over the row, because it is locked.
+KEEP_RECIPIENTS_SQL = """
+UPDATE outbox SET recipient_outcomes = $3::text::jsonb, lease_expires_at = now() + $4 * interval '1 second'
+WHERE id = $1 AND claim_token = $2 AND status = 'sending'
+"""
+
+
+async def keep_recipients(pool: asyncpg.Pool, claim: Claim, recipients: Settled, lease_s: float) -> None:
+    """Write down what is known of an e-mail's recipients while it is still being sent, if the claim is still current.
+
+    Raises:
+        asyncpg.PostgresError, OSError: connection or statement failure.
+    """
+    known = orjson.dumps(_outcomes(recipients)).decode()
+    await pool.execute(KEEP_RECIPIENTS_SQL, claim.email.id, claim.token, known, lease_s)
 
 
 def _storable(text: str) -> str:

@@ -2,7 +2,7 @@
 
 import contextlib
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -102,12 +102,13 @@ async def select_ids(pool: asyncpg.Pool, selection: Selection, limit: int) -> li
     return [row['id'] for row in await pool.fetch(SELECT_IDS_SQL, *selection.parameters, limit)]
 
 
-LIST_SELECTED_SQL = f"""
+_LISTED = f"""
 SELECT id, recipient, email_type::text AS email_type, status, attempts, max_attempts, smtp_code, enhanced_code, relay,
     COALESCE(last_error, smtp_response) AS error, dead_reason, {IS_FINAL} AS is_final, next_retry_at, last_attempt_at,
     created_at, {MOMENT} AS since
-FROM outbox WHERE {SELECTED} ORDER BY created_at DESC, id DESC LIMIT $8
+FROM outbox WHERE {SELECTED}
 """  # noqa: S608 - constants of this module
+LIST_SELECTED_SQL = f'{_LISTED} ORDER BY created_at DESC, id DESC LIMIT $8'
 
 
 async def list_selected(pool: asyncpg.Pool, selection: Selection, limit: int) -> list[dict[str, Any]]:
@@ -117,3 +118,19 @@ async def list_selected(pool: asyncpg.Pool, selection: Selection, limit: int) ->
         asyncpg.PostgresError, OSError: connection or statement failure; the same for the others here.
     """
     return [dict(row) for row in await pool.fetch(LIST_SELECTED_SQL, *selection.parameters, limit)]
+
+
+# Only the last days, by the BRIN index of created_at: among all that was ever sent they would be sought for long.
+LIST_SENT_IN_PART_SQL = f"""{_LISTED}
+  AND created_at > now() - interval '7 days' AND jsonb_path_exists(recipient_outcomes, '$.*[0] ? (@ == "rejected")')
+ORDER BY created_at DESC, id DESC LIMIT $8"""
+
+
+async def list_sent_in_part(pool: asyncpg.Pool, selection: Selection, limit: int) -> list[dict[str, Any]]:
+    """Return what was queued and sent within a week though some recipients were refused, the last created first.
+
+    Args:
+        selection: Its conditions, but for the states.
+    """
+    parameters = replace(selection, statuses=('sent',)).parameters
+    return [dict(row) for row in await pool.fetch(LIST_SENT_IN_PART_SQL, *parameters, limit)]

@@ -20,6 +20,27 @@ credentials for any variable, then `.env`. Times are in seconds unless the name 
 | variable | default | what it is |
 |---|---|---|
 """
+TABLE_TAIL = """
+## How long mail is tried
+
+What ends an e-mail that relays defer is its `expires_at`, or a number of attempts:
+
+| the row | how often it is tried |
+|---|---|
+| `max_attempts` as its producer chose it (1 to 100 with `queue_email`) | so often |
+| none chosen, `EMAIL_MAX_ATTEMPTS` set | so often as that says |
+| none chosen, `EMAIL_MAX_ATTEMPTS` not set | until `expires_at`, the last time shortly before it |
+| the same, without `expires_at` | for `EMAIL_EXPIRY_HOURS` |
+
+A row for which none was chosen has `max_attempts` 32767: `queue_email` writes that, and `python -m db.migrate`
+makes it the column's default where `EMAIL_MAX_ATTEMPTS` is not set (else that number). Rows from before keep the
+number they have. After an attempt whose outcome nobody knows, each further one may be a copy: then such a row gets
+4 more, and that as its number.
+
+Only what a relay said about the e-mail counts, and a connection lost in the middle of it. A relay that cannot be
+reached, does not greet, gives no TLS, does not let us in or wants fewer e-mails costs no attempt: mail waits for it
+and goes on by itself, until it expires. `python -m ops schedule` prints the times that the current settings give.
+"""
 EXAMPLE_HEAD = """\
 # Copy to .env and change what differs; every line is optional and shows the default.
 # Secrets may come from files instead: SMTP_PASSWORD_FILE=/run/secrets/smtp-password, and so on.
@@ -37,6 +58,8 @@ def default_of(field: FieldInfo) -> str:
             return str(value).lower()
         case frozenset() as values:
             return ','.join(sorted(values))
+        case tuple() as values:
+            return ','.join(values)
         case float() as value if value.is_integer():
             return str(int(value))
         case value:
@@ -50,7 +73,7 @@ def configuration_table() -> str:
         names = ' or '.join(f'`{name}`' for name in variable_names(field_name, field))
         default = f'`{default_of(field)}`' if default_of(field) else ''
         rows.append(f'| {names} | {default} | {field.description} |')
-    return TABLE_HEAD + '\n'.join(rows) + '\n'
+    return TABLE_HEAD + '\n'.join(rows) + '\n' + TABLE_TAIL
 
 
 def env_example() -> str:

@@ -1,7 +1,6 @@
 """The beat of a worker: renew its own leases, rescue those of the dead, drop idle connections."""
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable, Iterable
 
 import asyncpg
@@ -9,7 +8,7 @@ import structlog
 
 from db.leases import RESCUE_BATCH, renew, rescue
 from db.pools import DATABASE_DOWN
-from fleet.leases import Leases
+from fleet.leases import Leases, now_s
 from mail.relays import Relays
 
 log = structlog.get_logger()
@@ -36,14 +35,14 @@ async def beat(
         every_s: How often leases are renewed: a third of the lease, so that one missed beat loses nothing.
         on_rescued: Called when something was rescued that is to be sent again.
     """
-    renewed_at = time.monotonic()
+    renewed_at = now_s()
     while True:
         relays.tend()
         if stopping.is_set():  # whose turn does not come soon goes out by another worker
             relays.send_away_waiting()
         try:
-            if time.monotonic() - renewed_at >= every_s - RESCUE_EVERY_S / 2:
-                renewed_at = time.monotonic()
+            if now_s() - renewed_at >= every_s - RESCUE_EVERY_S / 2:
+                renewed_at = now_s()
                 await _renew(pool, leases, renewed_at)
             await _rescue(pool, hold_types, on_rescued)
         except DATABASE_DOWN as error:

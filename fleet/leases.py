@@ -8,10 +8,19 @@ from db.leases import ClaimKey
 
 # A send that begins must have this much of its lease left: the time between the check and DATA reaching the relay.
 SAFETY_S = 1.0
+HAS_BOOTTIME = hasattr(time, 'CLOCK_BOOTTIME')  # not on macOS, whose monotonic clock counts sleep
+
+
+def now_s() -> float:
+    """Return the seconds since the machine was started, those it slept included.
+
+    time.monotonic() stands still on Linux while a machine or a virtual one is suspended, and a lease does not.
+    """
+    return time.clock_gettime(time.CLOCK_BOOTTIME) if HAS_BOOTTIME else time.monotonic()
 
 
 class Leases:
-    """Which claims are held, and until when by this machine's own monotonic clock.
+    """Which claims are held, and until when by this machine's own clock, see now_s.
 
     The deadline is counted from before the claim or renewal was sent, so it always lies before the database's. A worker
     whose loop hung, or whose database is away, finds its lease over without asking anybody.
@@ -22,7 +31,7 @@ class Leases:
         self._until: dict[ClaimKey, float] = {}
 
     def hold(self, claims: Iterable[Claim], since: float) -> None:
-        """Note new claims. since: time.monotonic() before they were asked for."""
+        """Note new claims. since: now_s() before they were asked for."""
         for claim in claims:
             self._until[claim.key] = since + self.lease_s
 
@@ -43,10 +52,10 @@ class Leases:
                 self._until[key] = since + self.lease_s
 
     def check(self, claim: Claim) -> None:
-        """Make sure that the e-mail may still be sent; called just before DATA.
+        """Make sure that the e-mail may still be sent; called before MAIL, each part of the body, and the final dot.
 
         Raises:
             LeaseLost: somebody else may send it by now.
         """
-        if time.monotonic() > self._until.get(claim.key, 0.0) - SAFETY_S:
-            raise LeaseLost(f'the lease of e-mail {claim.email.id} ran out before DATA')
+        if now_s() > self._until.get(claim.key, 0.0) - SAFETY_S:
+            raise LeaseLost(f'the lease of e-mail {claim.email.id} ran out before its end was sent')

@@ -2,20 +2,23 @@
 
 import asyncio
 
+import asyncpg
 import structlog
 
-from db.claims import LeaseLost
+from db import results
+from db.claims import Claim, LeaseLost
 from db.pools import DATABASE_DOWN
 from db.results import Result, is_recorded
 from jobs.runtime import Runtime
 from logs import write_line
-from mail.outcome import Outcome
+from mail.outcome import Outcome, Settled
 from mail.transaction import Progress
 
 log = structlog.get_logger()
 
 RECORD_RETRY_S = 0.5
 LAST_RECORD_S = 5.0
+KEEP_S = 2.0
 
 
 async def record_to_the_end(runtime: Runtime, result: Result, progress: Progress) -> None:
@@ -73,6 +76,15 @@ async def record_result(runtime: Runtime, result: Result, *, again: bool = False
             )
             await asyncio.sleep(RECORD_RETRY_S)
     raise LeaseLost(f'e-mail {result.claim.email.id} was taken over before its result was recorded')
+
+
+async def keep_recipients(runtime: Runtime, claim: Claim, recipients: Settled) -> None:
+    """Write down who has the e-mail before the others get it; should PostgreSQL be away, only a crash makes copies."""
+    try:
+        async with asyncio.timeout(KEEP_S):
+            await results.keep_recipients(runtime.pool, claim, recipients, runtime.leases.lease_s)
+    except (*DATABASE_DOWN, asyncpg.PostgresError) as error:
+        log.warning('recipients not kept', email_id=claim.email.id, error=str(error) or type(error).__name__)
 
 
 def log_attempt(runtime: Runtime, result: Result) -> None:

@@ -1,7 +1,6 @@
 """What every job works with, made once when the worker starts."""
 
 import asyncio
-import time
 from collections import Counter
 from collections.abc import Awaitable, Coroutine, Sequence
 from dataclasses import dataclass, field
@@ -22,7 +21,7 @@ from db.suppressions import suppressed
 from fleet.batches import Batcher
 from fleet.connection import RedisClock
 from fleet.events import Events
-from fleet.leases import Leases
+from fleet.leases import Leases, now_s
 from fleet.switches import Switches
 from jobs.places import Places
 from mail.outcome import Decision, Delivery, Outcome, Phase, Policy, Status
@@ -107,7 +106,7 @@ class Runtime:
         """Claim up to limit due e-mails; see db.claims.claim_due."""
         if self.switches.claims_paused:
             return []
-        since = time.monotonic()
+        since = now_s()
         return await self._take(claims.claim_due(self.pool, limit, **self._claimant()), since)
 
     async def claim_suspects(self, lost_attempts: int, limit: int) -> list[Claim]:
@@ -115,7 +114,7 @@ class Runtime:
         limit = self.rate.allows(limit)
         if self.switches.claims_paused or not limit:
             return []
-        since = time.monotonic()
+        since = now_s()
         return await self._take(claims.claim_suspects(self.pool, lost_attempts, limit, **self._claimant()), since)
 
     async def _take(self, claiming: Coroutine[Any, Any, list[Claim]], since: float) -> list[Claim]:
@@ -134,7 +133,7 @@ class Runtime:
     async def _claim_each(self, email_ids: Sequence[int]) -> list[Claim | None]:
         if self.switches.claims_paused:
             return [None] * len(email_ids)
-        since = time.monotonic()
+        since = now_s()
         claimed = await claims.claim(self.pool, list(set(email_ids)), **self._claimant())
         self._hold(claimed, since)
         by_id = {claim.email.id: claim for claim in claimed}

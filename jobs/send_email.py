@@ -12,7 +12,7 @@ from db.claims import Claim, LeaseLost
 from db.content import ContentUnavailableError
 from db.pools import DATABASE_DOWN
 from db.results import Result
-from jobs.recording import log_attempt, record_to_the_end
+from jobs.recording import keep_recipients, log_attempt, record_to_the_end
 from jobs.runtime import JobResult, Runtime
 from jobs.suppression import SuppressedError, leave_out_suppressed
 from jobs.unclaimed import explain_unclaimed, not_claimable, send_later
@@ -62,12 +62,19 @@ async def send_claimed(runtime: Runtime, claim: Claim) -> JobResult:
     # Each attempt has a task of its own, and so a context.
     structlog.contextvars.bind_contextvars(email_id=email.id, attempt=claim.attempt)
     started = time.monotonic()
-    progress = Progress(phase=Phase.CONTENT, urgent=claim.suspect, before_data=partial(runtime.leases.check, claim))
+    progress = Progress(
+        phase=Phase.CONTENT,
+        urgent=claim.suspect,
+        before_data=partial(runtime.leases.check, claim),
+        keep=partial(keep_recipients, runtime, claim),
+    )
     runtime.under_way[claim.key] = progress
     try:
         delivery = await attempt(runtime, claim, progress)
-        decision = decide(delivery, claim.attempt, claim.max_attempts, email.email_type, runtime.policy)
-        result = Result(claim, delivery, decision, time.monotonic() - started)
+        took_s = time.monotonic() - started
+        life_left_s = None if claim.life_left_s is None else claim.life_left_s - took_s
+        decision = decide(delivery, claim.attempt, claim.max_attempts, email.email_type, runtime.policy, life_left_s)
+        result = Result(claim, delivery, decision, took_s)
         await record_to_the_end(runtime, result, progress)
     except LeaseLost as lost:
         runtime.outcomes['lease-lost'] += 1
@@ -90,7 +97,7 @@ async def attempt(runtime: Runtime, claim: Claim, progress: Progress) -> Deliver
     """Fetch, render and deliver. However it ends, it is told as a Delivery.
 
     Raises:
-        LeaseLost: the claim ran out before DATA.
+        LeaseLost: the claim ran out before the final dot.
     """
     try:
         content = await fetch_content(runtime, claim.email)

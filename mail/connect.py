@@ -9,9 +9,14 @@ from typing import cast
 
 import aiosmtplib
 
+from mail.addresses import open_socket, resolve
+from mail.auth import Login
+from mail.greeting import address_literal, greet
 from mail.outcome import Reply
+from mail.recipients import told_limit
 from mail.session import Session, Timeouts
 from mail.tls import keep_session
+from mail.token import TokenSource
 from mail.transaction import RelayError, RelayRefusedError, Transaction
 
 
@@ -34,7 +39,9 @@ class RelayOptions:
     tls_context: ssl.SSLContext | None = None
     username: str | None = None
     password: str | None = field(default=None, repr=False)
-    local_hostname: str | None = None
+    auth_mechanisms: tuple[str, ...] = ()  # to use these only, in this order; see mail.auth.Login
+    token: TokenSource | None = None  # for XOAUTH2
+    local_hostname: str | None = None  # None: the connection's local address
     max_connections: int = 20
     idle_timeout_s: float = 30.0
     connect_timeout_s: float = 10.0
@@ -42,39 +49,42 @@ class RelayOptions:
     body_timeout_s: float = 180.0
     reply_timeout_s: float = 600.0
 
+    def login(self) -> Login | None:
+        """Return how to log in, which learns from each connection; None when there is no user name."""
+        if self.username is None:
+            return None
+        return Login(self.username, self.password, self.token, self.auth_mechanisms)
+
 
 async def dial(
     options: RelayOptions,
+    login: Login | None,
     on_free: Callable[[Session], None],
     next_waiting: Callable[[Session], Transaction | None],
 ) -> Session:
     """Connect, say EHLO, start TLS, log in.
 
     Args:
+        login: How to log in; None for not at all.
         on_free, next_waiting: See mail.session.Session.
     Raises:
         RelayError: no connection; RelayRefusedError when the relay sends us away or does not let us in.
     """
-    client = aiosmtplib.SMTP(
-        hostname=options.host,
-        port=options.port,
-        use_tls=options.tls is Tls.IMPLICIT,
-        start_tls=options.tls is Tls.STARTTLS,
-        tls_context=options.tls_context,
-        local_hostname=options.local_hostname,
-        timeout=options.connect_timeout_s,
-    )
+    client = None
+    failures_before = login.failures if login is not None else 0
     taken_over = False
     try:
-        await client.connect()
-        await client.ehlo()
-        await log_in(client, options)
+        client = await open_client(options)
+        await _set_up(client, options)
+        if login is not None:
+            await login.log_in(client, options.name, failures_before)
         if client.transport is None:
             raise RelayError(f'{options.name} closed the connection')
         keep_session(options.tls_context, client.transport)
         timeouts = Timeouts(options.command_timeout_s, options.body_timeout_s, options.reply_timeout_s)
         transport, extensions = cast('asyncio.Transport', client.transport), client.esmtp_extensions
         session = Session(transport, extensions, size_limit_bytes(extensions), timeouts, on_free, next_waiting)
+        session.most_recipients = told_limit(extensions)
         taken_over = True
     except aiosmtplib.SMTPResponseException as error:
         reply = Reply(error.code, error.message)
@@ -84,28 +94,77 @@ async def dial(
     except (aiosmtplib.SMTPException, OSError, ValueError) as error:
         raise RelayError(f'{options.name} ({options.host}:{options.port}): {error}') from error
     finally:
-        if not taken_over:
+        if client is not None and not taken_over:
             client.close()
     return session
+
+
+NOT_GREETED = (aiosmtplib.SMTPConnectError, aiosmtplib.SMTPConnectTimeoutError)
+
+
+async def open_client(options: RelayOptions) -> aiosmtplib.SMTP:
+    """Connect to the first address that answers and greets.
+
+    Raises:
+        OSError: none answered.
+        RelayError: none greeted; aiosmtplib.SMTPException: one did, but not as it should.
+    """
+    try:
+        async with asyncio.timeout(options.connect_timeout_s):
+            addresses = await resolve(options.host, options.port)
+    except TimeoutError:
+        raise TimeoutError(f'nobody told its address within {options.connect_timeout_s:g} s') from None
+    while True:
+        sock, address = await open_socket(addresses, options.connect_timeout_s)
+        try:
+            client = aiosmtplib.SMTP(
+                hostname=options.host,  # for the certificate
+                sock=sock,
+                use_tls=options.tls is Tls.IMPLICIT,
+                start_tls=False,
+                tls_context=options.tls_context,
+                local_hostname=options.local_hostname or address_literal(sock.getsockname()[0]),
+                timeout=options.connect_timeout_s,
+            )
+            await client.connect()
+        except BaseException as error:
+            sock.close()
+            if isinstance(error, aiosmtplib.SMTPResponseException) or not isinstance(error, NOT_GREETED):
+                raise
+            addresses.remove(address)  # a dead host behind something that takes connections for it
+            if not addresses:
+                raise RelayError(f'{options.name} ({options.host}:{options.port}): {_why(error)}') from error
+        else:
+            return client
+
+
+def _why(error: BaseException) -> str:
+    return str(error).replace(' on port None', '')  # aiosmtplib does not know the port of a socket
+
+
+async def _set_up(client: aiosmtplib.SMTP, options: RelayOptions) -> None:
+    """Greet the relay, and get TLS where that is asked for."""
+    await say_hello(client, options)
+    if options.tls is Tls.STARTTLS:
+        await client.starttls()
+        await say_hello(client, options)
+
+
+async def say_hello(client: aiosmtplib.SMTP, options: RelayOptions) -> None:
+    """Greet the relay, before TLS and again behind it.
+
+    Raises:
+        RelayError: it knows only HELO, and we want more; aiosmtplib.SMTPException: see mail.greeting.greet.
+    """
+    needs = None
+    if options.username is not None:
+        needs = 'AUTH, which SMTP_USER needs'
+    if options.tls is Tls.STARTTLS and client.get_transport_info('sslcontext') is None:
+        needs = 'STARTTLS, which SMTP_USE_TLS asks for'
+    await greet(client, client.local_hostname or '', needs, options.name)
 
 
 def size_limit_bytes(extensions: Mapping[str, str]) -> int:
     """Return the relay's SIZE (RFC 1870), 0 for none, from EHLO's keywords and their parameters."""
     size = extensions.get('size', '')
     return int(size) if size.isdecimal() and len(size) < 20 else 0  # '²' is a digit as well
-
-
-async def log_in(client: aiosmtplib.SMTP, options: RelayOptions) -> None:
-    """Log in by the first method both sides know; aiosmtplib's own login tries all, and loses a 421 on the way."""
-    username, password = options.username, options.password or ''
-    if username is None:
-        return
-    methods = {'cram-md5': client.auth_crammd5, 'plain': client.auth_plain, 'login': client.auth_login}
-    offered = [methods[name] for name in client.supported_auth_methods if name in methods]
-    if not offered:
-        raise RelayRefusedError(f'{options.name} offers no AUTH that we know; SMTP_USER needs one')
-    try:
-        await offered[0](username, password)
-    except aiosmtplib.SMTPAuthenticationError as error:
-        reply = Reply(error.code, error.message)
-        raise RelayRefusedError(f'{options.name} does not accept our user name and password: {reply}', reply) from error

@@ -1,10 +1,12 @@
 """One e-mail to one relay, and to the next if the first cannot take it."""
 
+import asyncio
 import time
 
 from mail.envelope import Envelope
 from mail.outcome import Delivery, Outcome, Phase, Reply, Settled
 from mail.pace import RETRY_BASE_S, is_throttling
+from mail.recipients import says_too_many
 from mail.relays import Relays
 from mail.render import Rendered
 from mail.replies import RelayGoneError
@@ -13,6 +15,7 @@ from mail.transaction import (
     Answers,
     Progress,
     RelayBehindError,
+    RelayDiedError,
     RelayError,
     RelayRefusedError,
     TooLargeError,
@@ -40,6 +43,8 @@ async def deliver(relays: Relays, rendered: Rendered, settled: Settled, progress
     for relay in relays.available():
         if attempt.failures and relay.is_behind:
             continue  # who has had his turn does not wait for another
+        if attempt.failures:
+            await attempt.go_on()
         progress.relay = relay.name
         delivery = await attempt.on(relay)
         if delivery.outcome not in (Outcome.DEFERRED, Outcome.RELEASED):
@@ -85,9 +90,8 @@ class _Attempt:
 
     async def on(self, relay: Relay) -> Delivery:
         progress = self.progress
-        envelope = Envelope(self.rendered.envelope.sender, self.recipients)
         try:
-            answers = await _transact(relay, envelope, self.rendered.message, progress)
+            answers = await self._carry(relay)
         except RelayError as error:
             delivery = self._not_carried(relay, error)
         except TooLargeError as error:
@@ -96,7 +100,8 @@ class _Attempt:
             self.failures.insert(0, delivery)  # whatever another relay says is the better answer
             return delivery
         except RelayGoneError as error:
-            delivery = Delivery(Outcome.DEFERRED, progress.phase, relay.name, None, f'{relay.name}: {error}')
+            outcome = Outcome.RELEASED if progress.phase is Phase.CONNECT else Outcome.DEFERRED
+            delivery = Delivery(outcome, progress.phase, relay.name, None, f'{relay.name}: {error}')
         else:
             delivery = self._sum_up(answers, relay.name, progress.phase)
             if delivery.outcome is not Outcome.UNCERTAIN and progress.phase is not Phase.CONNECT:  # it did reply
@@ -108,6 +113,53 @@ class _Attempt:
         if delivery.outcome in (Outcome.DEFERRED, Outcome.RELEASED):
             self.failures.append(delivery)
         return delivery
+
+    async def _carry(self, relay: Relay) -> Answers:
+        """Run one transaction, or as many as the relay needs for this number of recipients (RFC 5321, 4.5.3.1.10).
+
+        Raises:
+            See _transact; what the transactions before it settled is noted.
+        """
+        sender, left = self.rendered.envelope.sender, self.recipients
+        answers: Answers = {}
+        guess: tuple[int, frozenset[str]] | None = None  # a limit that the next transaction confirms, and by whom
+        while left:
+            part = left[: relay.recipients.most]
+            said, room = await _transact(relay, Envelope(sender, part), self.rendered.message, self.progress)
+            over = {who: reply for who, (outcome, reply) in said.items() if outcome is Outcome.RELEASED}
+            answers |= said | {who: (Outcome.DEFERRED, reply) for who, reply in over.items()}
+            if guess and any(said[who][0] is Outcome.ACCEPTED for who in guess[1] & said.keys()):
+                relay.recipients.learn(guess[0])
+            guess = None
+            if room is not None and (len(over) == len(said) or any(map(says_too_many, over.values()))):
+                relay.recipients.learn(room)
+            elif room is not None:
+                guess = (room, frozenset(over))
+            left = (*over, *left[len(part) :])
+            if not left or any(_ends_the_series(*answer) for answer in said.values()):
+                break
+            self._note(answers)
+            await self.go_on()
+        return answers
+
+    async def go_on(self) -> None:
+        """Stand between two transactions: nothing is on its way.
+
+        Raises:
+            CancelledError: this was the last; what is known so far is in progress.recipients.
+        """
+        self.progress.phase = Phase.CONNECT
+        if self.progress.cut_off:
+            raise asyncio.CancelledError
+        if self.progress.recipients:
+            await self.progress.keep(self.progress.recipients)
+
+    def _note(self, answers: Answers) -> None:
+        """Keep what is known of each recipient, for whoever goes on with this e-mail."""
+        for recipient, (outcome, reply) in answers.items():
+            self.settled[recipient] = (outcome, str(reply))
+        self.progress.recipients = self.settled
+        self.recipients = tuple(r for r in self.recipients if self.settled.get(r, (None,))[0] not in FINAL)
 
     def _not_carried(self, relay: Relay, error: RelayError) -> Delivery:
         phase = self.progress.phase
@@ -134,17 +186,14 @@ class _Attempt:
             ((outcome, reply),) = answers.values()
             error = None if outcome is Outcome.ACCEPTED else f'{relay}: {reply.text or reply}'
             return Delivery(outcome, phase, relay, reply if reply.code else None, error)
-        for recipient, (outcome, reply) in answers.items():
-            self.settled[recipient] = (outcome, str(reply))
-        self.progress.recipients = self.settled
+        self._note(answers)
         for outcome in (Outcome.UNCERTAIN, Outcome.DEFERRED, Outcome.ACCEPTED, Outcome.REJECTED):
             replies = [reply for o, reply in answers.values() if o is outcome]
             if replies:
                 break
         if outcome is Outcome.REJECTED and any(o is Outcome.ACCEPTED for o, _ in self.settled.values()):
             outcome = Outcome.ACCEPTED  # by an earlier attempt; the refused ones are told one by one
-        refused = [f'{r}: {reply}' for r, (o, reply) in answers.items() if o is not Outcome.ACCEPTED]
-        self.recipients = tuple(r for r in self.recipients if self.settled[r][0] not in FINAL)
+        refused = [f'{r}: {said}' for r, (o, said) in self.settled.items() if o is not Outcome.ACCEPTED]
         reply = replies[0]
         return Delivery(
             outcome,
@@ -169,8 +218,7 @@ class _Attempt:
         said = self._said()
         throttled = any(delivery.throttled for delivery in self.failures)
         for delivery in self.failures:
-            # That another relay is not there is none of its fault.
-            if delivery.outcome is Outcome.DEFERRED and not (throttled and delivery.phase is Phase.CONNECT):
+            if delivery.outcome is Outcome.DEFERRED:
                 settled = self.settled if self.several else None
                 return Delivery(Outcome.DEFERRED, delivery.phase, delivery.relay, delivery.reply, said, settled)
         last = self.failures[-1] if self.failures else Delivery(Outcome.RELEASED, Phase.CONNECT)
@@ -185,9 +233,16 @@ class _Attempt:
         )
 
 
-async def _transact(relay: Relay, envelope: Envelope, message: bytes, progress: Progress) -> Answers:
+def _ends_the_series(outcome: Outcome, reply: Reply) -> bool:
+    """Tell whether no further transaction is to follow at once: the relay is gone, or wants fewer e-mails."""
+    return outcome is Outcome.UNCERTAIN or (outcome is Outcome.DEFERRED and is_throttling(reply))
+
+
+async def _transact(relay: Relay, envelope: Envelope, message: bytes, progress: Progress) -> tuple[Answers, int | None]:
     """Run one transaction; where the relay has given the connection up meanwhile, again on another.
 
+    Returns:
+        The answer for each recipient, and Transaction.room.
     Raises:
         RelayError: see Relay.transact; also when a new connection ended before MAIL was replied to.
     """
@@ -197,14 +252,13 @@ async def _transact(relay: Relay, envelope: Envelope, message: bytes, progress: 
         progress.phase = Phase.CONNECT
         transaction = Transaction(relay.name, envelope, message, progress)
         try:
-            return await relay.transact(transaction, fresh=not first)
+            return await relay.transact(transaction, fresh=not first), transaction.room
         except (RelayGoneError, RelayRefusedError) as error:
             if progress.phase is not Phase.MAIL or (isinstance(error, RelayError) and error.is_throttling):
                 raise
             if transaction.fresh and isinstance(error, RelayGoneError):
-                # As good as no connection: the other e-mails shall not find that out one by one. It counts for this
-                # one, because its sender may be what the relay dies of.
-                raise RelayError(f'{relay.name}: {error}') from error
+                # As good as no connection: the other e-mails shall not find that out one by one.
+                raise RelayDiedError(f'{relay.name}: {error}') from error
             # Closed, or 421, because it was idle or has carried enough: that says nothing about the relay.
             if transaction.fresh or not (first or (tries_left and time.monotonic() < until)):
                 raise

@@ -75,20 +75,50 @@ def _enhanced_code(beginning: str) -> str | None:
     return match[1] if match else None
 
 
+class Override(NamedTuple):
+    """A reply that a provider documents as something else than its basic code says."""
+
+    first_digit: int
+    words: re.Pattern[str]  # in the reply's text, the enhanced code included
+    outcome: Outcome
+
+
+# Only what a provider says of itself. A 5xx that ends by itself: each e-mail of a day over the limit would be dead.
+OVERRIDES = (
+    # Gmail and Google Workspace, https://support.google.com/a/answer/3726730:
+    # 550 5.4.5 Daily user sending limit exceeded, 550 5.7.1 Daily SMTP relay limit exceeded for user (for customer).
+    Override(
+        5,
+        re.compile(r'\bdaily (user sending|smtp relay( sending)?) (limit|quota) exceeded', re.IGNORECASE),
+        Outcome.DEFERRED,
+    ),
+    # Exchange Online, https://learn.microsoft.com/exchange, non-delivery reports in Exchange Online,
+    # 550 5.1.90: the sender has reached the day's limit for recipients.
+    Override(5, re.compile(r'^5\.1\.90(?=\s|$)'), Outcome.DEFERRED),
+)
+
+
 def classify(reply: Reply) -> Outcome:
     """Decide what a reply to MAIL, RCPT, DATA or the final dot means for the e-mail.
 
-    A permanent enhanced code wins over a transient basic one; a code outside 2xx to 5xx is a relay out of its mind,
-    which is worth another attempt.
+    The basic code decides (RFC 5321, 4.2.1), whatever the enhanced code says, but for OVERRIDES. A code outside 2xx to
+    5xx is a relay out of its mind, which is worth another attempt.
     """
     if reply.code == 421:
         return Outcome.RELEASED
     if 200 <= reply.code < 300:
         return Outcome.ACCEPTED
-    if 500 <= reply.code < 600 or (reply.code >= 400 and (reply.enhanced_code or '').startswith('5.')):
-        return Outcome.REJECTED
-    return Outcome.DEFERRED
+    for override in OVERRIDES:
+        if reply.code // 100 == override.first_digit and override.words.search(reply.text):
+            return override.outcome
+    return Outcome.REJECTED if 500 <= reply.code < 600 else Outcome.DEFERRED
 
+
+# max_attempts of a row that has no number of its own: the settings of the worker that sends it decide, and without one
+# there either, the time the e-mail has. The largest smallint: adopted tables may have a column of that type.
+BY_LIFE = 32767
+# Each further attempt after one whose outcome nobody knows may be a copy, so such an e-mail has a number from then on.
+ATTEMPTS_AFTER_UNCERTAIN = 4
 
 # What became of each recipient so far: outcome and the relay's reply.
 Settled = dict[str, tuple[Outcome, str]]
@@ -110,16 +140,26 @@ class Delivery(NamedTuple):
     throttled: bool = False  # RELEASED only: the relay takes no more now, whatever the e-mail
 
 
+MOST_TIMES = 10_000
+LAST_ATTEMPT_AT = 0.9  # of what is left of the life, when the backoff is longer than that
+
+
 @dataclass(frozen=True, slots=True)
 class Policy:
     """How often and when an e-mail is tried again.
 
     Source: RFC 5321 section 4.5.4.1 (retry strategy).
+
+    Attributes:
+        max_attempts: Of rows that have no number of their own; None: as many as fit into the e-mail's life.
+        life_s: The life of an e-mail that does not say when it expires; only its number of attempts follows from it.
     """
 
     base_delay_s: float
     max_delay_s: float
     hold_types: frozenset[str] = frozenset()
+    max_attempts: int | None = None
+    life_s: float = 86400.0
 
     def backoff_s(self, attempt: int, jitter: float | None = None) -> float:
         """Return the wait after a failed attempt: base * 2^(attempt-1), capped, shortened by up to a tenth.
@@ -132,6 +172,57 @@ class Policy:
         full_s = min(self.max_delay_s, self.base_delay_s * 2.0 ** min(attempt - 1, 64))
         return full_s * (1 - 0.1 * (random.random() if jitter is None else jitter))
 
+    def wait_s(self, attempt: int, life_left_s: float | None, jitter: float | None = None) -> float:
+        """Return the wait after a failed attempt, with a last one shortly before the e-mail expires.
+
+        Args:
+            life_left_s: Seconds until it does; None when it does not.
+        """
+        backoff_s = self.backoff_s(attempt, jitter)
+        if life_left_s is None or backoff_s < life_left_s:
+            return backoff_s
+        last_s = life_left_s * LAST_ATTEMPT_AT
+        return last_s if last_s >= min(self.base_delay_s, backoff_s) else backoff_s
+
+    def most_attempts(self, max_attempts: int, *, expires: bool) -> int:
+        """Return how many attempts a row with this max_attempts has.
+
+        Args:
+            expires: Whether its expires_at ends it; else so many as life_s holds are made.
+        """
+        if max_attempts < BY_LIFE:
+            return max_attempts
+        if self.max_attempts is not None:
+            return self.max_attempts
+        return BY_LIFE if expires else min(BY_LIFE - 1, self.attempts_within(self.life_s))
+
+    def attempts_within(self, life_s: float) -> int:
+        """Return how many attempts the backoff without jitter makes in so many seconds, the first at 0."""
+        attempts, left_s = 1, life_s
+        while (wait_s := self.backoff_s(attempts, jitter=0)) < self.max_delay_s:
+            if wait_s > left_s:
+                return attempts
+            attempts, left_s = attempts + 1, left_s - wait_s
+        return attempts + int(left_s // self.max_delay_s)
+
+    def times_s(self, max_attempts: int, life_s: float | None) -> list[float]:
+        """Return when the attempts of an e-mail that is deferred each time are made, without jitter.
+
+        Args:
+            max_attempts: The row's; BY_LIFE for none of its own.
+            life_s: Seconds until it expires; None when it does not.
+        Returns:
+            Seconds after the first attempt, in order, from 0; MOST_TIMES at most.
+        """
+        times = [0.0]
+        most = min(MOST_TIMES, self.most_attempts(max_attempts, expires=life_s is not None))
+        while len(times) < most:
+            at_s = times[-1] + self.wait_s(len(times), None if life_s is None else life_s - times[-1], jitter=0)
+            if life_s is not None and at_s >= life_s:
+                break
+            times.append(at_s)
+        return times
+
 
 class Decision(NamedTuple):
     """The row's next state."""
@@ -140,19 +231,28 @@ class Decision(NamedTuple):
     retry_in_s: float | None = None  # None: no automatic attempt will follow
     counts: bool = True  # whether the attempt is one of max_attempts
     dead_reason: str | None = None
+    max_attempts: int | None = None  # the row's new number; None: it stays
 
 
 # Why an e-mail is dead that was given up before any relay was asked.
 DEAD_REASONS = {Phase.CONTENT: 'render', Phase.RENDER: 'render', Phase.RECIPIENTS: 'suppressed'}
 
 
-def decide(delivery: Delivery, attempt: int, max_attempts: int, email_type: str | None, policy: Policy) -> Decision:
+def decide(
+    delivery: Delivery,
+    attempt: int,
+    max_attempts: int,
+    email_type: str | None,
+    policy: Policy,
+    life_left_s: float | None = None,
+) -> Decision:
     """Decide what becomes of the e-mail after an attempt.
 
     Args:
         attempt: The number of this attempt, 1 for the first.
+        max_attempts: The row's; BY_LIFE for none of its own.
+        life_left_s: Seconds until the e-mail expires; None when it does not.
     """
-    exhausted = attempt >= max_attempts
     match delivery.outcome:
         case Outcome.ACCEPTED:
             return Decision(Status.SENT)
@@ -164,13 +264,13 @@ def decide(delivery: Delivery, attempt: int, max_attempts: int, email_type: str 
             return Decision(Status.PENDING, retry_in_s=wait_s, counts=False)
         case Outcome.REJECTED:
             return Decision(Status.FAILED, dead_reason=DEAD_REASONS.get(delivery.phase, 'rejected'))
-        case Outcome.DEFERRED if exhausted:
-            return Decision(Status.FAILED, dead_reason='exhausted')
-        case Outcome.DEFERRED:
-            return Decision(Status.FAILED, retry_in_s=policy.backoff_s(attempt))
-        case Outcome.UNCERTAIN if exhausted or email_type in policy.hold_types:
-            return Decision(Status.UNCERTAIN)
-        case Outcome.UNCERTAIN:
-            return Decision(Status.UNCERTAIN, retry_in_s=policy.backoff_s(attempt))
-        case _:
+        case Outcome.LOST:
             raise ValueError(f'{delivery.outcome} is not the outcome of an attempt that ended')
+    most = policy.most_attempts(max_attempts, expires=life_left_s is not None)
+    again_in_s = policy.wait_s(attempt, life_left_s) if attempt < most else None
+    if delivery.outcome is Outcome.DEFERRED:
+        return Decision(Status.FAILED, again_in_s, dead_reason=None if attempt < most else 'exhausted')
+    if again_in_s is None or email_type in policy.hold_types:
+        return Decision(Status.UNCERTAIN)
+    few = min(attempt + ATTEMPTS_AFTER_UNCERTAIN, most) if max_attempts >= BY_LIFE else None
+    return Decision(Status.UNCERTAIN, again_in_s, max_attempts=few)

@@ -15,6 +15,11 @@ from mail.replies import RelayGoneError, ReplyReader
 from mail.transaction import Step, TooLargeError, Transaction
 
 BODY_CHUNK_BYTES = 64 * 1024
+# A body that the kernel takes at once, whatever the relay does. What waits in this process instead is sent when it
+# wakes from a freeze (SIGSTOP, a suspended machine), before anybody can look whether the lease is over: so little of a
+# larger body is written together with the dot.
+AT_ONCE_BYTES = 16 * 1024
+LAST_BYTES = 1024
 # A relay that thinks for longer than this about one message shall not hold up the next, whose envelope is behind it.
 STALL_S = 1.0
 RSET = b'RSET\r\n'
@@ -25,6 +30,7 @@ class Session(asyncio.Protocol):
 
     Attributes:
         size_limit_bytes: The relay's SIZE (RFC 1870), 0 for none.
+        most_recipients: The relay's LIMITS RCPTMAX (RFC 9422), None for none.
         messages: Transactions begun.
         worn_out_after: How many it carried, when the relay ended it in between without having let it rest.
         idle_since: Kept by the relay's pool; 0 until it was idle.
@@ -47,6 +53,7 @@ class Session(asyncio.Protocol):
             next_waiting: Asked for a transaction whose envelope may travel along with a body.
         """
         self.size_limit_bytes = size_limit_bytes
+        self.most_recipients: int | None = None
         self.messages = 0
         self.worn_out_after: int | None = None
         self._without_rest = False  # the current transaction began right behind another
@@ -214,30 +221,37 @@ class Session(asyncio.Protocol):
     def _send_body(self, transaction: Transaction) -> None:
         """Send the body and the final dot.
 
-        All but the last chunk is sent and flushed first. Until that last write, which ends in the dot, a failure leaves
-        no doubt: the relay cannot have the message. From then on until its reply nobody can know.
+        All but the last bytes are sent and flushed first, a chunk at a time, and before each the e-mail must still be
+        ours. Until that last write, which ends in the dot, a failure leaves no doubt: the relay cannot have the
+        message. From then on until its reply nobody can know.
         """
+        if not self._may_go_on(transaction):
+            return
+        transaction.progress.phase = Phase.BODY
+        body = transaction.body()
+        if len(body) <= AT_ONCE_BYTES:
+            self._end_body(transaction, body)
+        else:
+            self._streaming = self._loop.create_task(self._stream(transaction, body))
+
+    def _may_go_on(self, transaction: Transaction) -> bool:
+        """End the connection if the e-mail is somebody else's by now; without the dot the relay drops what it has."""
         try:
             transaction.progress.before_data()
         except Exception as error:  # noqa: BLE001 - see _may_begin
             transaction.fail(error)
             self._current = None
             self._fail(RelayGoneError('the lease ran out'))
-            return
-        transaction.progress.phase = Phase.BODY
-        body = transaction.body()
-        if len(body) <= BODY_CHUNK_BYTES:
-            self._end_body(transaction, body)
-        else:
-            self._streaming = self._loop.create_task(self._stream(transaction, body))
+            return False
+        return True
 
     async def _stream(self, transaction: Transaction, body: bytes) -> None:
-        last = len(body) - BODY_CHUNK_BYTES
+        last = len(body) - LAST_BYTES
         for start in range(0, last, BODY_CHUNK_BYTES):
             self._arm(self._timeouts.body_s, 'room')
             self._write(body[start : min(start + BODY_CHUNK_BYTES, last)])
             await self._flushed.wait()
-            if self._lost is not None or transaction.done.done():
+            if self._lost is not None or transaction.done.done() or not self._may_go_on(transaction):
                 return
         self._end_body(transaction, body[last:])
 

@@ -8,6 +8,7 @@ from collections import deque
 
 from mail.connect import RelayOptions, dial
 from mail.pace import Pace
+from mail.recipients import RecipientLimit
 from mail.session import Session
 from mail.transaction import Answers, RelayBehindError, RelayError, RelayRefusedError, Transaction
 
@@ -33,6 +34,7 @@ class Relay:
 
     def __init__(self, options: RelayOptions) -> None:
         self.options = options
+        self._login = options.login()
         self._sessions: set[Session] = set()  # all that are open
         self._idle: list[Session] = []  # those of them that are free
         self._connecting = 0
@@ -48,6 +50,7 @@ class Relay:
         self._cool_until = 0.0
         self._probes = 0  # e-mails that are trying whether the relay is well again
         self.pace = Pace()
+        self.recipients = RecipientLimit()
         self._turn: asyncio.TimerHandle | None = None  # when the pace lets the next begin
         self.last_error: str | None = None
 
@@ -286,7 +289,7 @@ class Relay:
             None when the relay takes no more of them now.
         """
         try:
-            session = await dial(self.options, self._on_free, self._next_waiting)
+            session = await dial(self.options, self._login, self._on_free, self._next_waiting)
             if not session.is_open:
                 raise RelayError(f'{self.name} closed the connection after the greeting')  # noqa: TRY301 - as dial would
         except RelayError as error:
@@ -300,6 +303,7 @@ class Relay:
             if self._one_more_at == math.inf:  # there was room: the next may be tried at once
                 self._one_more_at = 0.0
         self._served_at = time.monotonic()
+        self.recipients.told = session.most_recipients
         self._sessions.add(session)
         if _is_cancelled():
             session.close()

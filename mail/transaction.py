@@ -7,13 +7,14 @@ the relay takes that, RFC 2920), hands in the replies one by one, and does what 
 import asyncio
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from enum import Enum, auto
 
 from mail.envelope import Envelope
 from mail.outcome import Outcome, Phase, Reply, Settled, classify
 from mail.pace import is_throttling
+from mail.recipients import left_over, says_too_many
 from mail.replies import RelayGoneError
 
 # Replies to MAIL that speak of our login, not of the e-mail (RFC 4954, 4 and 6).
@@ -24,9 +25,9 @@ Answers = dict[str, tuple[Outcome, Reply]]
 
 
 class RelayError(Exception):
-    """No connection to the relay could be made, or none that is of use."""
+    """No connection to the relay could be made, or none that is of use; that costs no attempt."""
 
-    counts = True
+    counts = False
 
     def __init__(self, reason: str, reply: Reply | None = None) -> None:
         super().__init__(reason)
@@ -41,7 +42,11 @@ class RelayError(Exception):
 class RelayRefusedError(RelayError):
     """The relay wants nothing from us now: 421, or it does not accept our credentials."""
 
-    counts = False
+
+class RelayDiedError(RelayError):
+    """A new connection ended as it came to this e-mail, whose sender may be what the relay dies of."""
+
+    counts = True
 
 
 class RelayBehindError(RelayRefusedError):
@@ -54,6 +59,10 @@ class TooLargeError(Exception):
     def __init__(self, message_bytes: int, limit_bytes: int) -> None:
         self.reply = Reply(552, f"5.3.4 message of {message_bytes} bytes is over the relay's {limit_bytes}")
         super().__init__(self.reply.text)
+
+
+async def _forget(_: Settled) -> None:
+    pass
 
 
 @dataclass(slots=True)
@@ -70,6 +79,9 @@ class Progress:
     cut_off: bool = False  # its task was cancelled
     # Called just before MAIL and before the body; raises when this worker no longer holds the e-mail.
     before_data: Callable[[], None] = field(default=lambda: None)
+    # Called between two transactions of one e-mail: writes down `recipients`, so that nobody who has it gets it again
+    # should this worker die.
+    keep: Callable[[Settled], Awaitable[None]] = field(default=_forget)
 
     @property
     def reached_data_end(self) -> bool:
@@ -95,6 +107,8 @@ class Transaction:
         done: The answer for each recipient, once there is one. Fails with RelayGoneError when the connection failed
             before the final dot, with RelayRefusedError on 421 or an objection to our login, with TooLargeError, and
             with what progress.before_data raises.
+            The outcome of recipients it had no room for is RELEASED: they go in another transaction.
+        room: How many recipients it had room for; None when nothing spoke of a limit.
         fresh: Whether its connection had carried none before, nor been idle; set by the connection.
     """
 
@@ -104,6 +118,7 @@ class Transaction:
         self.message = message
         self.progress = progress
         self.fresh = True
+        self.room: int | None = None
         self.done: asyncio.Future[Answers] = asyncio.get_running_loop().create_future()
         self.commands = [
             f'MAIL FROM:<{envelope.sender}>\r\n'.encode(),
@@ -136,7 +151,7 @@ class Transaction:
         if self._withdrawn:
             return self._rest(reply, is_last=index == data)
         if reply.code == 421:
-            return self.fail(RelayRefusedError(f'{self.relay_name} sends us away: {reply}', reply))
+            return self._take_421(reply, index)
         if index == 0:
             return self._take_mail(reply, all_sent=all_sent)
         if index < data:
@@ -156,8 +171,11 @@ class Transaction:
         self._answers[recipient] = (classify(reply), reply)
         if not is_last:
             return Step.GO_ON
-        if not self._accepted():
+        if not (accepted := self._accepted()):
             return self._withdraw(all_sent=all_sent)
+        for later in left_over(self._answers):
+            self._answers[later] = (Outcome.RELEASED, self._answers[later][1])
+            self.room = len(accepted)
         self.progress.phase = Phase.DATA
         return Step.GO_ON
 
@@ -172,13 +190,37 @@ class Transaction:
         early = self.progress.phase is not Phase.BODY_SENT
         self.progress.phase = Phase.REPLIED
         if reply.code == 421:
-            return self.fail(RelayRefusedError(f'{self.relay_name} sends us away: {reply}', reply))
+            return self._take_421(reply, len(self.commands))
         outcome = classify(reply)
         if early:  # it has only a part of the body, and takes what follows for the rest of it
             self._answer_accepted(Outcome.DEFERRED if outcome is Outcome.ACCEPTED else outcome, reply)
             return Step.CLOSE
         self._answer_accepted(outcome, reply)
         return Step.DONE
+
+    def _take_421(self, reply: Reply, index: int) -> Step:
+        """Take note that the relay ends the connection, be it over the number of recipients."""
+        if 0 < index <= len(self.recipients):
+            self._answers[self.recipients[index - 1]] = (Outcome.RELEASED, reply)
+        if says_too_many(reply) and index > len(self.recipients) and len(self._accepted()) > 1:
+            self._answer_accepted(Outcome.RELEASED, reply)
+        elif not self._ended_over_recipients(reply):
+            return self.fail(RelayRefusedError(f'{self.relay_name} sends us away: {reply}', reply))
+        return Step.CLOSE
+
+    def _ended_over_recipients(self, reply: Reply) -> bool:
+        """End with no outcome for anybody whom the relay did not refuse, if it had said that they are too many.
+
+        Postfix closes the connection after so many refusals (smtpd_hard_error_limit).
+        """
+        over = left_over(self._answers)
+        if not over or self.progress.phase not in (Phase.RCPT, Phase.DATA):
+            return False
+        accepted = self._accepted()
+        self.room = len(accepted)
+        unknown = [recipient for recipient in self.recipients if recipient not in self._answers]
+        self.resolve(self._answers | dict.fromkeys([*accepted, *over, *unknown], (Outcome.RELEASED, reply)))
+        return True
 
     def _withdraw(self, *, all_sent: bool) -> Step:
         """Nobody is left to send to. What the answer is stands; the connection is to be brought back to its start."""
@@ -200,6 +242,8 @@ class Transaction:
             self.resolve(self._answers)
         elif self.progress.reached_data_end:
             self._answer_accepted(Outcome.UNCERTAIN, Reply(0, f'no reply to the final dot: {error}'))
+        elif self._ended_over_recipients(Reply(0, str(error))):
+            return
         elif self.answered < len(self.commands):
             verb = self.commands[self.answered].partition(b' ')[0].strip().decode()
             self.fail(RelayGoneError(f'{verb}: {error}'))
@@ -218,8 +262,10 @@ class Transaction:
             self.done.set_result(answers)
 
     def _answer_accepted(self, outcome: Outcome, reply: Reply) -> None:
-        answers = self._answers.copy()
-        for recipient in self._accepted():
+        answers, accepted = self._answers.copy(), self._accepted()
+        if len(accepted) > 1 and outcome is not Outcome.ACCEPTED and says_too_many(reply):
+            outcome, self.room = Outcome.RELEASED, len(accepted) // 2  # it counts them only now, and tells no number
+        for recipient in accepted:
             answers[recipient] = (outcome, reply)
         self.resolve(answers)
 

@@ -10,6 +10,7 @@ from ops.answer import USAGE, Trouble, TroubleError
 
 UNITS_S = {'s': 1, 'm': 60, 'h': 3600, 'd': 86400}
 MAX_ROWS = 100_000
+MAX_ATTEMPTS, MAX_HOURS = 100, 87600
 NO_TERMINAL = Trouble('refused: there is no terminal to ask at', 'give --yes or --dry-run', exit_status=USAGE)
 DURATION = re.compile(r'([0-9]{1,9})([smhd])')
 
@@ -56,6 +57,24 @@ def count(text: str) -> int:
     if not (text.isascii() and text.isdigit() and 1 <= int(text) <= MAX_ROWS):
         raise argparse.ArgumentTypeError(f'{text!r} is no number from 1 to {MAX_ROWS}')
     return int(text)
+
+
+def attempts(text: str) -> int:
+    """Read a number of attempts."""
+    if not (text.isascii() and text.isdigit() and 1 <= int(text) <= MAX_ATTEMPTS):
+        raise argparse.ArgumentTypeError(f'{text!r} is no number from 1 to {MAX_ATTEMPTS}')
+    return int(text)
+
+
+def hours(text: str) -> float:
+    """Read a number of hours."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value <= MAX_HOURS:
+        raise argparse.ArgumentTypeError(f'{text!r} is no number of hours above 0 and up to {MAX_HOURS}')
+    return value
 
 
 def email_id(text: str) -> int:

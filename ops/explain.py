@@ -20,7 +20,7 @@ from ops.arguments import add_json, email_id
 from ops.connect import Connections, attempt
 from ops.live import ask_living, has_health_key
 from ops.next_step import next_step, tries_again, where_now
-from ops.obstacles import Facts, Obstacle, obstacles, why_dead
+from ops.obstacles import Facts, Obstacle, obstacles, refused_recipients, why_dead
 from ops.output import cell, length
 
 HELP = 'why an e-mail is not sent yet, when it will be, and what to do'
@@ -115,6 +115,8 @@ def explain(email: dict[str, Any], facts: Facts) -> list[Obstacle]:
     if tries_again(email):
         return obstacles(email, facts)
     match email['status']:
+        case 'sent':
+            return list(refused_recipients(email))
         case 'failed':
             return [why_dead(email)]
         case 'sending' if facts.workers is not None and email['claimed_by'] not in {w.worker for w in facts.workers}:

@@ -2,7 +2,10 @@
 
 import argparse
 from functools import partial
+from operator import itemgetter
+from typing import Any
 
+import asyncpg
 from rich.console import Console
 
 from db import selection as selections
@@ -10,9 +13,9 @@ from ops.answer import Answer, Document
 from ops.arguments import add_json, add_limit
 from ops.connect import Connections
 from ops.mail_filter import add_filters, make_selection
-from ops.output import hide_addresses, hide_recipient, print_table, reply_code
+from ops.output import hide_addresses, hide_recipient, print_table, reply_code, tried
 
-HELP = 'failed, dead and uncertain e-mails, the newest first'
+HELP = 'failed, dead and uncertain e-mails, and those that not every recipient got, the newest first'
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,7 +31,7 @@ async def run(connections: Connections, options: argparse.Namespace) -> Answer:
     """Read them; that mail failed is no trouble of the system's."""
     statuses = (selections.DEAD,) if options.dead else ('failed', 'uncertain')
     selection = await make_selection(connections, options, statuses)
-    emails = await connections.ask_postgres(partial(selections.list_selected, selection=selection, limit=options.limit))
+    emails = await connections.ask_postgres(partial(_read, selection=selection, limit=options.limit))
     for email in emails:
         if not options.show_recipients:
             email['recipient'] = hide_recipient(email['recipient'])
@@ -36,8 +39,18 @@ async def run(connections: Connections, options: argparse.Namespace) -> Answer:
     return Answer({'emails': emails})
 
 
+async def _read(pool: asyncpg.Pool, selection: selections.Selection, limit: int) -> list[dict[str, Any]]:
+    emails = await selections.list_selected(pool, selection, limit)
+    if selections.DEAD not in selection.statuses:
+        emails += await selections.list_sent_in_part(pool, selection, limit)
+        emails.sort(key=itemgetter('created_at', 'id'), reverse=True)
+    return emails[:limit]
+
+
 def _state(email: Document) -> str:
     """Say dead of what failed and is not tried again, as --dead does."""
+    if email['status'] == 'sent':
+        return 'sent in part'
     return 'dead' if email['status'] == 'failed' and email['is_final'] else str(email['status'])
 
 
@@ -48,7 +61,7 @@ def render(document: Document, console: Console) -> None:
         'Failed e-mails',
         ('id', 'recipient', 'type', 'status', 'attempts', 'code', 'next retry', 'error'),
         (
-            (e['id'], e['recipient'], e['email_type'], _state(e), f'{e["attempts"]} of {e["max_attempts"]}',
+            (e['id'], e['recipient'], e['email_type'], _state(e), tried(e['attempts'], e['max_attempts']),
              reply_code(e), e['next_retry_at'], e['error'] or e['dead_reason'])
             for e in document['emails']
         ),

@@ -9,7 +9,7 @@ from mail.outcome import Outcome
 from ops.answer import Document
 from ops.cron import every
 from ops.live import outcomes_of, render_queues, render_workers
-from ops.output import length, megabytes, percent, print_table
+from ops.output import length, megabytes, percent, print_table, tried
 from ops.result import render_job
 
 
@@ -40,7 +40,7 @@ def _render_active(document: Document, console: Console) -> None:
 
 
 def _attempt(email: Document) -> str | None:
-    return f'{email["attempt"]} of {email["max_attempts"]}' if 'attempt' in email else None
+    return tried(email['attempt'], email['max_attempts']) if 'attempt' in email else None
 
 
 def _ago(seconds: float | None) -> str | None:
@@ -59,7 +59,7 @@ def _render_scheduled(document: Document, console: Console) -> None:
             f'Scheduled e-mails ({shown} of {document["total"]})',
             ('id', 'type', 'status', 'attempts', 'in', 'at'),
             (
-                (e['id'], e['email_type'], e['status'], f'{e["attempts"]} of {e["max_attempts"]}',
+                (e['id'], e['email_type'], e['status'], tried(e['attempts'], e['max_attempts']),
                  length(e['due_in_s']), e['next_retry_at'])
                 for e in document['emails']
             ),

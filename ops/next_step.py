@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from fleet.registry import WorkerRecord
-from ops.output import cell, length
+from ops.output import cell, length, tried
 
 
 def next_step(email: Mapping[str, Any], *, has_worker: bool | None) -> str:
@@ -87,7 +87,7 @@ def _sending(email: Mapping[str, Any]) -> str:
     if left_s < 0:
         return f'{email["claimed_by"]} stopped renewing its lease; the next beat of any worker takes it over.'
     return (
-        f'{email["claimed_by"]} is sending it, attempt {email["attempts"]} of {email["max_attempts"]}; '
+        f'{email["claimed_by"]} is sending it, attempt {tried(email["attempts"], email["max_attempts"])}; '
         f'if that worker dies, another takes over in {length(left_s)}.'
     )
 
@@ -98,8 +98,11 @@ def _waiting(email: Mapping[str, Any]) -> str:
         return 'It is not sent any more: its expires_at is over, and the hourly cleanup will say so.'
     due: datetime | None = email['next_retry_at']
     # An operator's `SET status = 'pending'` on an exhausted row grants one attempt more.
-    attempt = f'attempt {email["attempts"] + 1} of {max(email["max_attempts"], email["attempts"] + 1)}'
+    attempt = f'attempt {tried(email["attempts"] + 1, max(email["max_attempts"], email["attempts"] + 1))}'
     repeated = ', with the same Message-ID: the first may have been delivered' if email['status'] == 'uncertain' else ''
     if due is None or due <= now:
         return f'It is due: the next free worker or sweep (every 5 minutes) makes {attempt}{repeated}.'
+    if email['expires_at'] is not None and email['expires_at'] <= due:
+        left_s = (email['expires_at'] - now).total_seconds()
+        return f'It expires in {length(left_s)}, before another attempt would be due.'
     return f'In {length((due - now).total_seconds())}, at {cell(due)}, a worker makes {attempt}{repeated}.'

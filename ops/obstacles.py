@@ -1,5 +1,6 @@
 """What stands between an e-mail that waits and its next attempt, and what to do about each. Facts in, sentences out."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -7,7 +8,8 @@ from typing import Any
 
 from db.switches import Kind, Switch
 from fleet.registry import WorkerRecord
-from ops.output import because, cell, counted, hide_addresses, length
+from mail.outcome import Outcome
+from ops.output import because, cell, counted, hide_addresses, hide_recipient, length
 
 Email = Mapping[str, Any]  # a row of db.reports.read_email
 
@@ -50,6 +52,24 @@ def obstacles(email: Email, facts: Facts) -> list[Obstacle]:
         *_suspect(email),
         *_queue(email, facts),
     ]
+
+
+MOST_REFUSALS = 3  # told apart
+
+
+def refused_recipients(email: Email) -> Iterator[Obstacle]:
+    """Yield who did not get an e-mail that others got, by domain and with the relay's words."""
+    outcomes = email['recipient_outcomes']
+    told = outcomes.items() if isinstance(outcomes, dict) else ()
+    refused = [(to, str(t[1])) for to, t in told if isinstance(t, list) and len(t) == 2 and t[0] == Outcome.REJECTED]
+    if refused:
+        alike = Counter(f'{hide_recipient(to)}: {hide_addresses(said)}'[:80] for to, said in refused)
+        named = [what if times == 1 else f'{times} x {what}' for what, times in alike.most_common(MOST_REFUSALS)]
+        left = '; ...' if len(alike) > MOST_REFUSALS else ''
+        yield Obstacle(
+            f'{len(refused)} of {counted(len(outcomes), "recipient")} did not get it: {"; ".join(named)}{left}.',
+            'Queue a new e-mail for those whose addresses you can correct.',
+        )
 
 
 def _nobody(facts: Facts) -> Iterator[Obstacle]:

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from fleet.wording import as_json, because, cell, counted, fault, hide_addresses, length, megabytes
+from mail.outcome import BY_LIFE
 
 __all__ = [
     'as_json',
@@ -24,6 +25,7 @@ __all__ = [
     'percent',
     'print_table',
     'reply_code',
+    'tried',
 ]
 
 PIPE_WIDTH = 500  # rows stay lines
@@ -69,6 +71,11 @@ def percent(rate: float | None) -> str:
 def reply_code(row: Mapping[str, Any]) -> str | None:
     """Return what a relay replied in digits: 550 5.1.1, or as much of it as there is."""
     return ' '.join(str(row[name]) for name in ('smtp_code', 'enhanced_code') if row[name]) or None
+
+
+def tried(attempts: int, max_attempts: int) -> str:
+    """Return the number of attempts for people: 3 of 5; 3 where no number ends them."""
+    return f'{attempts} of {max_attempts}' if max_attempts < BY_LIFE else str(attempts)
 
 
 def hide_recipient(recipient: str) -> str:

@@ -11,6 +11,7 @@ from db.adoption.locks import Progress, briefly
 from db.adoption.phases import Adoption, Phase, read_adoption, set_phase
 from db.adoption.trigger import Form, quoted, state_ddl, sync_ddl, trigger_ddl, view_ddl
 from db.adoption.words import NEEDED, Words, choose, count_words, known_words
+from mail.outcome import BY_LIFE
 
 # As in db/migrations/0001_outbox.sql, in the table's own names; a test holds a finished table against a new one.
 INDEXES: Mapping[str, str] = {
@@ -81,14 +82,14 @@ async def plan(
     conn: asyncpg.Connection,
     *,
     zone: str,
-    max_attempts: int,
+    max_attempts: int | None,
     given: Mapping[str, str] | None = None,
 ) -> Plan:
     """Look at a table that was there before, and decide what it needs. Reads only.
 
     Args:
         zone: What its times without a zone mean.
-        max_attempts: Of rows that do not say.
+        max_attempts: Of rows that do not say; None: they are tried until they expire.
         given: What an operator says of the application's words: word -> state.
     Raises:
         NotAdoptableError: names every reason.
@@ -113,7 +114,7 @@ async def plan(
     if reasons:
         raise NotAdoptableError(reasons)
     added = {} if adoption and adoption.added_columns else added_columns(columns)
-    form = Form(_with_added(columns, added), words, zone, max_attempts)
+    form = Form(_with_added(columns, added), words, zone, max_attempts or BY_LIFE)
     emails = await conn.fetchval('SELECT count(*) FROM outbound_emails')
     missing = [name for name in INDEXES if name not in await _valid_indexes(conn)]
     return Plan(form, added, missing, emails, takes_any, _notes(form, takes_any))

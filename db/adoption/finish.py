@@ -12,7 +12,7 @@ from db.adoption.locks import Progress, briefly, by_index
 from db.adoption.phases import Phase, read_adoption, set_phase
 from db.adoption.takeover import BATCH, WrongPhaseError
 from db.adoption.trigger import NAIVE, TRIGGER, quoted, view_ddl
-from mail.outcome import Status
+from mail.outcome import BY_LIFE, Status
 
 # Ours stands beside these while the table is adopted, and takes their place.
 REPLACED = ('status', 'smtp_response', 'smtp_code')
@@ -80,12 +80,13 @@ ORDER BY 1
 """
 
 
-async def plan_finish(conn: asyncpg.Connection, *, zone: str, max_attempts: int) -> FinishPlan:
+async def plan_finish(conn: asyncpg.Connection, *, zone: str, max_attempts: int | None) -> FinishPlan:
     """List what finishing changes. Reads only.
 
     Raises:
         WrongPhaseError: the table is not taken over, or something of the application's is in the way; says what to do.
     """
+    max_attempts = max_attempts or BY_LIFE
     adoption = await read_adoption(conn)
     if adoption is None:
         raise WrongPhaseError('outbound_emails was made by this program: there is nothing to finish')

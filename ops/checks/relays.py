@@ -9,13 +9,15 @@ from typing import Any
 
 import aiosmtplib
 
+from mail.connect import RelayOptions, Tls, open_client, say_hello
+from mail.transaction import RelayError
 from ops.checks.finding import Finding, error, note, warning
 from ops.connect import Connections
 from ops.output import hide_addresses, length
 from settings import Settings
+from settings_relays import relay_options
 
 EXPIRY_WARN_S, EXPIRY_ERROR_S = 21 * 86400.0, 3 * 86400.0
-IMPLICIT_TLS_PORT = 465
 LOCAL = ('localhost', '127.0.0.1', '::1')
 
 
@@ -37,49 +39,36 @@ class RelayFacts:
 async def check(connections: Connections) -> list[Finding]:
     """Try every configured relay."""
     settings = connections.settings
-    relays = await asyncio.gather(*(try_relay(settings, prefix) for prefix in prefixes(settings)))
+    relays = await asyncio.gather(*map(try_relay, relay_options(settings)))
     return [*judge_configuration(settings), *(f for facts in relays for f in judge(facts, settings.email_max_bytes))]
 
 
-def prefixes(settings: Settings) -> list[str]:
-    """Return what the settings of each relay begin with."""
-    return ['smtp_', 'smtp_backup_'] if settings.smtp_backup_host else ['smtp_']
-
-
-async def try_relay(settings: Settings, prefix: str) -> RelayFacts:
-    """Connect, say EHLO, start TLS, log in, say NOOP and QUIT."""
-    host, port, user, password, use_tls = (
-        getattr(settings, prefix + name) for name in ('host', 'port', 'user', 'password', 'use_tls')
-    )
-    facts: dict[str, Any] = {
-        'name': 'primary' if prefix == 'smtp_' else 'backup', 'host': host, 'port': port, 'user': user, 'tls': use_tls
-    }  # fmt: skip
-    implicit = use_tls and port == IMPLICIT_TLS_PORT
-    context = ssl.create_default_context(cafile=settings.smtp_ca_file)
-    client = aiosmtplib.SMTP(
-        hostname=host, port=port, use_tls=implicit, start_tls=False, tls_context=context,
-        timeout=settings.smtp_connect_timeout_s,
-    )  # fmt: skip
+async def try_relay(options: RelayOptions) -> RelayFacts:
+    """Connect, say EHLO, start TLS, log in, say NOOP and QUIT, as a worker does it."""
+    facts: dict[str, Any] = {'name': options.name, 'host': options.host, 'port': options.port,
+                             'user': options.username, 'tls': options.tls is not Tls.NONE}  # fmt: skip
+    client = None
     step = 'connect'
     try:
-        await client.connect()
+        client = await open_client(options)
         step = 'EHLO'
-        await client.ehlo()
-        if use_tls and not implicit:
+        await say_hello(client, options)
+        if options.tls is Tls.STARTTLS:
             step = 'STARTTLS'
-            await client.starttls(tls_context=context)
-            await client.ehlo()
+            await client.starttls()
+            await say_hello(client, options)
         facts |= {'expires_at': expiry(client), 'size_bytes': size_limit(client.esmtp_extensions)}
-        if user is not None:
+        if (login := options.login()) is not None:
             step = 'AUTH'
-            await client.login(user, password.get_secret_value() if password else '')
+            await login.log_in(client, options.name)
         step = 'NOOP'
         await client.noop()
         await client.quit()
-    except (aiosmtplib.SMTPException, OSError, ValueError) as failure:
+    except (aiosmtplib.SMTPException, RelayError, OSError, ValueError) as failure:
         return RelayFacts(**facts, failed_at=step, failure=str(failure) or type(failure).__name__)
     finally:
-        client.close()
+        if client is not None:
+            client.close()
     return RelayFacts(**facts)
 
 

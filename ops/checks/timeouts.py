@@ -14,6 +14,7 @@ UNITS = 'email-worker*.service'
 RFC_REPLY_S = 600.0  # RFC 5321, 4.5.3.2.6
 LOSE_S = 10.0  # closing connections and the last results, after the drain
 SYSTEMD_DEFAULT_S = 90.0
+LEAST_PART_OF_LIFE = 0.5
 UNIT_S: Mapping[str, float] = {'': 1, 's': 1, 'sec': 1, 'min': 60, 'm': 60, 'ms': 0.001, 'h': 3600, 'hr': 3600}
 
 
@@ -37,18 +38,28 @@ def judge_settings(settings: Settings) -> Iterator[Finding]:
             'and it is sent again',
             'RFC 5321 says 600',
         )
-    attempts = settings.email_max_attempts
-    waits = (settings.email_retry_base_delay_s * 2.0**n for n in range(attempts - 1))
-    needed_s = sum(min(settings.email_retry_max_delay_s, wait_s) for wait_s in waits)
-    if needed_s > settings.email_expiry_hours * 3600:
+    if settings.email_max_attempts is not None:
+        yield from _judge_attempts(settings.email_max_attempts, settings)
+    if settings.mongodb_timeout_s * 2 > settings.worker_lease_s:
+        yield warning(
+            f'MONGODB_TIMEOUT_S ({settings.mongodb_timeout_s:g}) is long beside WORKER_LEASE_S', 'lower it to 5'
+        )
+
+
+def _judge_attempts(attempts: int, settings: Settings) -> Iterator[Finding]:
+    needed_s = settings.retry_policy.times_s(attempts, None)[-1]
+    life_s = settings.email_expiry_hours * 3600
+    if needed_s > life_s:
         yield warning(
             f'{attempts} attempts take {length(needed_s)}, but mail expires after {settings.email_expiry_hours:g} h: '
             'the last are never made',
             'raise EMAIL_EXPIRY_HOURS, or lower EMAIL_MAX_ATTEMPTS or EMAIL_RETRY_MAX_DELAY',
         )
-    if settings.mongodb_timeout_s * 2 > settings.worker_lease_s:
-        yield warning(
-            f'MONGODB_TIMEOUT_S ({settings.mongodb_timeout_s:g}) is long beside WORKER_LEASE_S', 'lower it to 5'
+    elif needed_s < life_s * LEAST_PART_OF_LIFE:
+        yield note(
+            f'mail that a relay defers is dead after {attempts} attempts in {length(needed_s)}, '
+            f'though it expires only after {settings.email_expiry_hours:g} h',
+            'leave EMAIL_MAX_ATTEMPTS out, and it is tried until it expires; `python -m ops schedule` tells the times',
         )
 
 

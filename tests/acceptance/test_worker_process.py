@@ -4,6 +4,7 @@ import asyncio
 import email
 import email.policy
 import signal
+import socket
 
 import asyncpg
 import pytest
@@ -15,6 +16,7 @@ from db.outbox import queue_email
 from fleet.connection import redis_settings
 from fleet.producer import wake_workers
 from tests.conftest import DEADLINE_S, SHORT_LEASE, wait_until
+from tests.unit.scripted_relay import ScriptedRelay
 
 
 @pytest.fixture
@@ -252,6 +254,49 @@ async def test_worker_frozen_for_longer_than_its_lease_abandons_the_send_before_
         frozen.process.send_signal(signal.SIGCONT)
     await wait_until(lambda: 'lease lost' in frozen.log)
     assert len(inbox.accepted('anna@example.com')) == 1
+
+
+class PausingRelay(ScriptedRelay):
+    """Reads the first body that comes no further than its beginning, until it is told to."""
+
+    def __init__(self):
+        super().__init__({'BODY': ()})
+        self.go_on = asyncio.Event()
+
+    async def __aenter__(self):
+        listening = socket.socket()
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 64 * 1024)  # little is on its way unread
+        listening.bind(('127.0.0.1', 0))
+        self._server = await asyncio.start_server(self._serve, sock=listening)
+        self.port = listening.getsockname()[1]
+        return self
+
+    async def _do(self, key, session, reader, writer):
+        if key == 'BODY' and session is self.sessions[0]:
+            await self.go_on.wait()
+        return await super()._do(key, session, reader, writer)
+
+
+async def test_worker_frozen_in_a_body_for_longer_than_its_lease_sends_no_dot(start_worker, producer, queue, pool):
+    async with PausingRelay() as relay:
+        where = {'SMTP_HOST': '127.0.0.1', 'SMTP_PORT': str(relay.port), 'SMTP_USE_TLS': 'false', 'SMTP_USER': '',
+                 'SMTP_BACKUP_HOST': ''}  # fmt: skip
+        frozen = await start_worker(**where, **SHORT_LEASE).started()
+        line = 'x' * 70 + '\n'
+        email_id = await queue(body_text=line * 100_000)  # more than the kernel keeps for us
+        await producer.enqueue_job('send_email', email_id)
+        await relay.until(lambda: relay.sessions and relay.sessions[0].body_bytes)
+        frozen.process.send_signal(signal.SIGSTOP)
+        try:
+            await start_worker(**where).started()
+            await status_is(pool, email_id, 'sent')  # by the other, after the lease
+        finally:
+            frozen.process.send_signal(signal.SIGCONT)
+        relay.go_on.set()
+        await wait_until(lambda: 'lease lost' in frozen.log)
+        await relay.until(lambda: not relay.sessions[0].open)
+        assert len(relay.bodies) == 1
+        assert relay.sessions[0].body_bytes > 0
 
 
 async def test_line_of_a_sent_email_names_job_email_attempt_and_worker(start_worker, producer, queue):

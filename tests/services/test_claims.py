@@ -62,7 +62,7 @@ async def test_claim_by_several_workers_at_once_has_one_winner(pool, queue, work
         "status = 'uncertain', next_retry_at = NULL",
         "next_retry_at = now() + interval '1 minute'",
         "expires_at = now() - interval '1 second'",
-        "status = 'failed', attempts = 5, next_retry_at = now()",
+        "status = 'failed', attempts = 5, max_attempts = 5, next_retry_at = now()",
     ],
 )
 async def test_claim_skips_what_is_not_due(pool, queue, change):

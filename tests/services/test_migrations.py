@@ -113,3 +113,10 @@ async def test_command_that_cannot_connect_says_where_in_one_line(empty_database
     assert len(result.stderr.splitlines()) == 1
     assert result.stderr.startswith(f'cannot connect to PostgreSQL at {dsn.rpartition("@")[2]}: ')
     assert 'secret-password' not in result.stderr
+
+
+@pytest.mark.parametrize(('max_attempts', 'stored'), [(None, 32767), (5, 5)])
+async def test_rows_that_do_not_say_carry_the_number_of_the_settings_or_none_of_their_own(conn, max_attempts, stored):
+    await migrate(conn, max_attempts)
+    sql = "INSERT INTO outbound_emails (recipient) VALUES ('anna@example.com') RETURNING max_attempts"
+    assert await conn.fetchval(sql) == stored

@@ -111,3 +111,24 @@ async def test_explain_goes_on_without_redis_and_mongodb(env, pool):
     ]
     unknown = await run(env, 'explain', '404')
     assert (unknown.exit_status, unknown.troubles[0].what) == (1, 'there is no e-mail 404')
+
+
+async def test_explain_of_sent_mail_names_the_recipients_that_were_refused(env, pool):
+    outcomes = {f'{i}@example.com': ['rejected', f'550 no {i}@example.com'] for i in range(12)}
+    email_id = await insert(
+        pool,
+        status='sent',
+        sent_at='sql:now()',
+        recipient_outcomes=outcomes | {'ben@b.com': ['rejected', '550 x'], 'anna@example.org': ['accepted', '250 ok']},
+    )
+    document, sentences = await explained(env, email_id)
+    (reason,) = document['because']
+    what = '13 of 14 recipients did not get it: 12 x ***@example.com: 550 no ***@example.com; ***@b.com: 550 x.'
+    assert reason['what'] == what
+    assert reason['what'] in sentences
+
+
+async def test_explain_of_sent_mail_survives_outcomes_that_are_none(env, pool):
+    for outcomes in ([], {'anna@example.com': 'rejected'}, {'anna@example.com': [['rejected']]}):
+        email_id = await insert(pool, status='sent', sent_at='sql:now()', recipient_outcomes=outcomes)
+        assert (await explained(env, email_id))[0]['because'] == []

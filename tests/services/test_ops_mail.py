@@ -40,6 +40,21 @@ async def test_failed_lists_failed_dead_and_uncertain_newest_first(env, pool):
     assert list(await listed(env, '--since', '90m')) == [dead, retrying]
 
 
+async def test_failed_lists_mail_that_was_sent_to_some_of_its_recipients_only(env, pool):
+    refused = {'anna@example.com': ['accepted', '250 ok'], 'ben@example.org': ['rejected', '550 5.1.1 unknown']}
+    taken = {'anna@example.com': ['accepted', '250 ok'], 'ben@example.org': ['accepted', '250 ok']}
+    sent = {'status': 'sent', 'sent_at': 'sql:now()', 'last_error': 'ben@example.org: 550 5.1.1 unknown'}
+    in_part = await insert(pool, **sent, recipient_outcomes=refused, email_type='news', created_at=AN_HOUR_AGO)
+    await insert(pool, **sent, recipient_outcomes=taken)
+    await insert(pool, **sent, recipient_outcomes=refused, created_at="sql:now() - interval '9 days'")
+    failed = await insert(pool, status='failed', created_at=AN_HOUR_AGO)
+    assert list(await listed(env)) == [failed, in_part]
+    assert list(await listed(env, '--type', 'news')) == [in_part]
+    assert list(await listed(env, '--dead')) == [failed]
+    (row,) = [line for line in rendered('failed', await run(env, 'failed')).splitlines() if 'sent in part' in line]
+    assert '***@example.org: 550 5.1.1 unknown' in row
+
+
 async def test_failed_since_counts_from_the_last_attempt(env, pool):
     old = {'status': 'failed', 'attempts': 1, 'created_at': "sql:now() - interval '3 days'"}
     await insert(pool, last_attempt_at="sql:now() - interval '2 days'", **old)

@@ -54,6 +54,7 @@ async def test_status_counts_the_outbox_in_disjoint_states(env, pool):
         'held': 1,
         'past_expiry': 1,
         'sent_last_hour': 1,
+        'sent_in_part_last_day': 0,
     }
 
 

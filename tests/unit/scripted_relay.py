@@ -262,3 +262,8 @@ class Clock:
 
     def monotonic(self) -> float:
         return self.now_s
+
+    CLOCK_BOOTTIME = 7
+
+    def clock_gettime(self, _: int) -> float:
+        return self.now_s

@@ -43,7 +43,8 @@ async def test_accepted_message_reaches_the_relay_with_its_envelope() -> None:
     ('reply', 'outcome'),
     [
         ('451 4.7.1 greylisted', Outcome.DEFERRED),
-        ('450 5.1.1 no such user', Outcome.REJECTED),
+        ('450 5.1.1 no such user', Outcome.DEFERRED),
+        ('451 5.7.3 STARTTLS is required to send mail', Outcome.DEFERRED),
         ('554 spam', Outcome.REJECTED),
     ],
 )
@@ -80,11 +81,13 @@ async def test_nonsense_is_deferred_and_uncertain_after_the_dot(verb: str, reply
 
 @pytest.mark.parametrize('verb', ['GREETING', 'EHLO', 'AUTH', 'MAIL', 'RCPT', 'DATA'])
 @pytest.mark.parametrize('action', [DROP, STALL])
-async def test_connection_lost_or_silent_before_the_body_is_deferred(verb: str, action: str) -> None:
+async def test_connection_lost_or_silent_before_the_body_counts_only_once_the_dialogue_began(
+    verb: str, action: str
+) -> None:
     async with ScriptedRelay({'EHLO': OFFERS_AUTH, verb: action}) as server:
         short = 'command_timeout_s' if verb in PHASES else 'connect_timeout_s'
         delivery = await send(server.relay(**LOGIN, **({short: SHORT_S} if action == STALL else {})))
-        assert delivery.outcome is Outcome.DEFERRED
+        assert delivery.outcome is (Outcome.DEFERRED if verb in PHASES else Outcome.RELEASED)
         assert delivery.phase is PHASES.get(verb, Phase.CONNECT)
         assert delivery.reply is None
         assert delivery.error
@@ -191,7 +194,7 @@ async def test_backup_takes_what_an_unreachable_primary_could_not(free_port: int
     [
         ({'MAIL': '550 no'}, Outcome.REJECTED),
         ({'RCPT': '550 no'}, Outcome.REJECTED),
-        ({'RCPT': '450 5.1.1 no'}, Outcome.REJECTED),
+        ({'RCPT': '551 5.1.6 moved'}, Outcome.REJECTED),
         ({'DATA': '554 no'}, Outcome.REJECTED),
         ({'DOT': '554 no'}, Outcome.REJECTED),
         ({'DOT': DROP}, Outcome.UNCERTAIN),
@@ -261,7 +264,7 @@ async def test_message_over_the_size_of_all_relays_is_rejected_and_the_reason_na
     [
         ({'RCPT': '451 later'}, Outcome.DEFERRED, 451),
         ({'RCPT': '421 busy'}, Outcome.RELEASED, 421),
-        ({'GREETING': DROP}, Outcome.DEFERRED, None),
+        ({'GREETING': DROP}, Outcome.RELEASED, None),
         ({'RCPT': '550 no'}, Outcome.REJECTED, 550),
         ({'DOT': DROP}, Outcome.UNCERTAIN, None),
     ],

@@ -1,12 +1,13 @@
 """The claims a worker holds, by its own clock."""
 
+import time
 from datetime import UTC, datetime
 from uuid import uuid4
 
 import pytest
 
 from db.claims import Claim, LeaseLost
-from fleet.leases import SAFETY_S, Leases
+from fleet.leases import SAFETY_S, Leases, now_s
 from mail.envelope import Email
 from tests.unit.scripted_relay import Clock
 
@@ -46,7 +47,7 @@ def test_claim_may_be_sent_until_shortly_before_its_lease_ends(leases: Leases, c
     clock.now_s += LEASE_S - SAFETY_S
     leases.check(claim)
     clock.now_s += 0.001
-    with pytest.raises(LeaseLost, match='e-mail 1 ran out before DATA'):
+    with pytest.raises(LeaseLost, match='e-mail 1 ran out before its end'):
         leases.check(claim)
 
 
@@ -108,3 +109,14 @@ def test_dropped_claim_may_not_be_sent(leases: Leases, claim: Claim) -> None:
 def test_another_claim_of_the_same_e_mail_is_not_covered(leases: Leases) -> None:
     with pytest.raises(LeaseLost):
         leases.check(a_claim(1))
+
+
+def test_leases_go_on_while_the_machine_sleeps(monkeypatch: pytest.MonkeyPatch, claim: Claim) -> None:
+    """CLOCK_MONOTONIC stands still then, and the database's clock does not."""
+    leases = Leases(LEASE_S)
+    leases.hold([claim], since=now_s())
+    leases.check(claim)
+    awake_s = time.clock_gettime(time.CLOCK_BOOTTIME)
+    monkeypatch.setattr('fleet.leases.time.clock_gettime', lambda _: awake_s + LEASE_S)
+    with pytest.raises(LeaseLost):
+        leases.check(claim)

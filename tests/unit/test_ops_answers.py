@@ -36,6 +36,11 @@ AGAIN = '`python -m ops retry 7` sends it again.'
             'It is due: the next free worker or sweep (every 5 minutes) makes attempt 1 of 5.',
         ),
         ({'next_retry_at': LATER}, 'In 2.0 h, at 2026-01-01 14:00:00Z, a worker makes attempt 1 of 5.'),
+        ({'max_attempts': 32767}, 'It is due: the next free worker or sweep (every 5 minutes) makes attempt 1.'),
+        (
+            {'next_retry_at': LATER, 'expires_at': NOW + timedelta(hours=1)},
+            'It expires in 60 min, before another attempt would be due.',
+        ),
         ({'attempts': 5}, 'It is due: the next free worker or sweep (every 5 minutes) makes attempt 6 of 6.'),
         (
             {'expires_at': EARLIER},

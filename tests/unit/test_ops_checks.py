@@ -178,7 +178,12 @@ def test_relays_as_they_are_configured():
             'DB_COMMAND_TIMEOUT_S (25) is not below WORKER_LEASE_S',
         ),
         ({'smtp_reply_timeout_s': 60}, NOTE, 'SMTP_REPLY_TIMEOUT_S is 60'),
-        ({'email_expiry_hours': 0.2}, WARNING, '5 attempts take 15 min, but mail expires after 0.2 h'),
+        (
+            {'email_max_attempts': 5, 'email_expiry_hours': 0.2},
+            WARNING,
+            '5 attempts take 15 min, but mail expires after 0.2 h',
+        ),
+        ({'email_max_attempts': 5}, NOTE, 'mail that a relay defers is dead after 5 attempts in 15 min'),
         ({'mongodb_timeout_s': 20}, WARNING, 'MONGODB_TIMEOUT_S (20) is long'),
     ],
 )

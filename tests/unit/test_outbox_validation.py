@@ -8,6 +8,7 @@ import pytest
 
 from db.outbox import MAX_BODY_BYTES, MAX_DATA_BYTES, QUEUE_SQL, queue_email, queue_emails
 from mail.envelope import MAX_SUBJECT_CHARS, Content, Email, InvalidEmailError
+from mail.outcome import BY_LIFE
 from mail.render import Sender, render
 
 SURROGATE = '\ud800'
@@ -45,7 +46,7 @@ async def test_valid_e_mail_is_inserted_with_its_defaults(conn: Connection) -> N
     assert (recipient, subject, body_text) == ('anna@example.com', 'Hello', 'Hello, Anna.')
     html, email_type, template_id, template_data, headers, content_id, priority, max_attempts, *times_and_ids = rest
     assert (html, email_type, template_id, template_data, headers, content_id) == (None,) * 6
-    assert (priority, max_attempts) == (1, 5)
+    assert (priority, max_attempts) == (1, BY_LIFE)
     assert times_and_ids == [None, None, 24, None, None, None]
 
 

@@ -1,11 +1,24 @@
 """From a reply to what happens next."""
 
 import re
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
-from mail.outcome import Decision, Delivery, Outcome, Phase, Policy, Reply, Status, classify, decide
+from mail.outcome import (
+    ATTEMPTS_AFTER_UNCERTAIN,
+    BY_LIFE,
+    Decision,
+    Delivery,
+    Outcome,
+    Phase,
+    Policy,
+    Reply,
+    Status,
+    classify,
+    decide,
+)
 
 POLICY = Policy(base_delay_s=60, max_delay_s=3600, hold_types=frozenset({'receipt'}))
 MIGRATIONS = Path(__file__).parents[2] / 'db' / 'migrations'
@@ -30,14 +43,31 @@ def test_classify_goes_by_the_first_digit(code: int, text: str, outcome: Outcome
     assert classify(Reply(code, text)) is outcome
 
 
-@pytest.mark.parametrize('text', ['5.1.1 no such user', '5.7.1', '5.999.999 x'])
-def test_classify_treats_4xx_with_permanent_enhanced_code_as_rejected(text: str) -> None:
-    assert classify(Reply(450, text)) is Outcome.REJECTED
+@pytest.mark.parametrize('code', [450, 451, 452, 454, 471])
+@pytest.mark.parametrize(
+    'text', ['5.1.1 no such user', '5.7.1', '5.7.3 STARTTLS is required', '5.999.999 x', '4.7.1 x']
+)
+def test_classify_goes_by_the_basic_code_whatever_the_enhanced_one_says(code: int, text: str) -> None:
+    assert classify(Reply(code, text)) is Outcome.DEFERRED
 
 
-@pytest.mark.parametrize('text', ['5.1.1x', '5.1', 'see 5.1.1', '55.1.1 x', '5.1.1.1 x', '3.1.1 x'])
-def test_classify_takes_nothing_else_for_an_enhanced_code(text: str) -> None:
-    assert classify(Reply(450, text)) is Outcome.DEFERRED
+@pytest.mark.parametrize(
+    'text',
+    [
+        '5.4.5 Daily user sending limit exceeded. For more information on Gmail sending limits go to',
+        '5.4.5 Daily user sending quota exceeded.',
+        '5.4.5 Daily SMTP relay sending limit exceeded for user.',
+        '5.7.1 Daily SMTP relay limit exceeded for customer. For more information',
+        "5.1.90 Your message can't be sent because you've reached your daily limit for message recipients",
+    ],
+)
+def test_limit_of_a_day_that_a_provider_tells_with_5xx_is_deferred(text: str) -> None:
+    assert classify(Reply(550, text)) is Outcome.DEFERRED
+
+
+@pytest.mark.parametrize('text', ['5.4.5 no', '5.1.9 x', '5.1.900 x', '5.7.1 the daily report exceeded its limit'])
+def test_other_5xx_replies_are_rejected_as_their_code_says(text: str) -> None:
+    assert classify(Reply(550, text)) is Outcome.REJECTED
 
 
 def test_classify_treats_5xx_with_transient_enhanced_code_as_rejected() -> None:
@@ -159,6 +189,81 @@ def test_released_by_421_in_the_dialogue_waits_for_the_backoff() -> None:
 def test_lost_is_nothing_to_decide_on() -> None:
     with pytest.raises(ValueError, match='lost'):
         decided(Outcome.LOST)
+
+
+# The life of an e-mail that has no number of attempts of its own.
+
+DAY_S, HOUR_S = 86400.0, 3600.0
+
+
+def deferred(
+    attempt: int, max_attempts: int = BY_LIFE, policy: Policy = POLICY, left_s: float | None = None
+) -> Decision:
+    return decide(Delivery(Outcome.DEFERRED, Phase.RCPT), attempt, max_attempts, None, policy, left_s)
+
+
+def test_default_schedule_uses_the_whole_day_and_survives_six_hours_of_deferrals() -> None:
+    times_s = POLICY.times_s(BY_LIFE, DAY_S)
+    assert times_s[:8] == [0, 60, 180, 420, 900, 1860, 3780, 7380]
+    assert max(later - earlier for earlier, later in pairwise(times_s)) == HOUR_S
+    assert any(6 * HOUR_S < at_s <= 7 * HOUR_S for at_s in times_s)
+    assert 0.99 * DAY_S < times_s[-1] < DAY_S
+
+
+@pytest.mark.parametrize('life_s', [90, 600, HOUR_S, 1.5 * HOUR_S, 7 * DAY_S])
+def test_schedule_of_any_life_ends_shortly_before_it_does(life_s: float) -> None:
+    times_s = POLICY.times_s(BY_LIFE, life_s)
+    assert life_s - 70 <= times_s[-1] < life_s
+    waits_s = [later - earlier for earlier, later in pairwise(times_s)]
+    assert all(60 <= wait_s <= HOUR_S for wait_s in waits_s)
+
+
+@pytest.mark.parametrize('attempt', [5, 33, 1000])
+def test_e_mail_without_a_number_of_its_own_is_tried_until_it_expires(attempt: int) -> None:
+    assert deferred(attempt, left_s=2 * HOUR_S).retry_in_s is not None
+
+
+def test_e_mail_whose_producer_chose_a_number_keeps_it() -> None:
+    assert deferred(4, 5, left_s=DAY_S).retry_in_s is not None
+    assert deferred(5, 5, left_s=DAY_S).dead_reason == 'exhausted'
+
+
+def test_number_of_the_settings_is_that_of_e_mails_without_their_own() -> None:
+    policy = Policy(60, 3600, max_attempts=3)
+    assert deferred(2, policy=policy, left_s=DAY_S).retry_in_s is not None
+    assert deferred(3, policy=policy, left_s=DAY_S).dead_reason == 'exhausted'
+    assert deferred(3, 5, policy, DAY_S).retry_in_s is not None
+
+
+def test_e_mail_that_does_not_expire_is_tried_for_the_life_of_the_settings() -> None:
+    most = POLICY.attempts_within(DAY_S)
+    assert POLICY.times_s(BY_LIFE, None)[-1] <= DAY_S < POLICY.times_s(BY_LIFE, None)[-1] + HOUR_S
+    assert deferred(most - 1).retry_in_s is not None
+    assert deferred(most).dead_reason == 'exhausted'
+
+
+@pytest.mark.parametrize(
+    ('base_s', 'most_s', 'life_s', 'attempts'),
+    [(60, 3600, 59, 1), (60, 3600, 60, 2), (60, 60, 600, 11), (1, 1, 3.2e8, 320_000_001), (60, 3600, DAY_S, 29)],
+)
+def test_attempts_within_a_life_are_counted(base_s: float, most_s: float, life_s: float, attempts: int) -> None:
+    assert Policy(base_s, most_s).attempts_within(life_s) == attempts
+
+
+def test_last_attempt_comes_before_the_e_mail_expires() -> None:
+    assert deferred(10, left_s=1000).retry_in_s == pytest.approx(900)
+    assert POLICY.wait_s(10, 30) > 30  # no sense in trying again so soon: it expires
+    assert POLICY.wait_s(10, float('inf'), jitter=0) == HOUR_S
+
+
+def test_uncertain_e_mail_gets_a_number_of_attempts_since_each_may_be_a_copy() -> None:
+    uncertain = Delivery(Outcome.UNCERTAIN, Phase.BODY_SENT)
+    first = decide(uncertain, 7, BY_LIFE, None, POLICY, DAY_S)
+    assert first.max_attempts == 7 + ATTEMPTS_AFTER_UNCERTAIN
+    again = decide(uncertain, 8, first.max_attempts, None, POLICY, DAY_S)
+    assert (again.retry_in_s is None, again.max_attempts) == (False, None)
+    assert decide(uncertain, first.max_attempts, first.max_attempts, None, POLICY, DAY_S).retry_in_s is None
+    assert decide(uncertain, 2, BY_LIFE, None, Policy(60, 3600, max_attempts=3), DAY_S).max_attempts == 3
 
 
 # The words in Python and in SQL.

@@ -10,7 +10,7 @@ from mail.connect import size_limit_bytes
 from mail.envelope import Envelope
 from mail.outcome import Outcome, Phase
 from mail.replies import RelayGoneError
-from mail.session import BODY_CHUNK_BYTES, Session, Timeouts
+from mail.session import AT_ONCE_BYTES, BODY_CHUNK_BYTES, LAST_BYTES, Session, Timeouts
 from mail.transaction import Progress, RelayRefusedError, Transaction
 
 ENVELOPE_REPLIES = b'250 ok\r\n250 ok\r\n354 go\r\n'
@@ -349,3 +349,51 @@ async def test_close_says_quit(open_session: Open, transport: Transport) -> None
     assert (transport.written, transport.ended) == ([b'QUIT\r\n'], 'closed')
     session.close()
     assert transport.written == [b'QUIT\r\n']
+
+
+@pytest.mark.parametrize('lost_at', [2, 3, 4, 5])
+async def test_large_body_is_given_up_at_the_chunk_before_which_the_lease_ran_out(
+    open_session: Open, transport: Transport, lost_at: int
+) -> None:
+    """MAIL, the body, each chunk's end, the last of which comes before the dot."""
+    looks = 0
+
+    def before_data() -> None:
+        nonlocal looks
+        looks += 1
+        if looks == lost_at:
+            raise LeaseLost
+
+    body = b'x' * (3 * BODY_CHUNK_BYTES)
+    session, anna = open_session(), transaction(message=body, progress=Progress(before_data=before_data))
+    session.begin(anna)
+    session.data_received(ENVELOPE_REPLIES)
+    with pytest.raises(LeaseLost):
+        await anna.done
+    written = b''.join(transport.written[1:])
+    assert len(written) == (lost_at - 2) * BODY_CHUNK_BYTES - (LAST_BYTES - 5 if lost_at == 5 else 0)
+    assert not written.endswith(b'.\r\n')
+    assert (transport.ended, looks) == ('aborted', lost_at)
+
+
+async def test_dot_of_a_large_body_goes_only_when_all_before_it_was_flushed(
+    open_session: Open, transport: Transport
+) -> None:
+    body = b'x' * (AT_ONCE_BYTES + 1)
+    session, anna = open_session(), transaction(message=body)
+    session.begin(anna)
+    session.pause_writing()
+    session.data_received(ENVELOPE_REPLIES)
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert b''.join(transport.written[1:]) == body[: len(body) + 5 - LAST_BYTES]
+    assert anna.progress.phase is Phase.BODY
+    session.resume_writing()
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert b''.join(transport.written[1:]) == body + b'\r\n.\r\n'
+    assert anna.progress.phase is Phase.BODY_SENT
+
+
+class LeaseLost(Exception):  # noqa: N818 - stands for db.claims.LeaseLost
+    """Somebody else has it."""

@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 from asyncpg.connect_utils import _parse_connect_dsn_and_args as parse_as_asyncpg_does
 
+from mail.connect import Tls
 from settings import Settings, load_settings, worker_identity
+from settings_relays import relay_options
 from settings_sources import variable_names
 
 ROOT = Path(__file__).parents[2]
@@ -94,6 +96,14 @@ def test_without_any_variable_the_defaults_hold() -> None:
         ('SMTP_FROM_EMAIL', 'shop@example..com'),
         ('SMTP_FROM_EMAIL', 'jörg@example.com'),
         ('SMTP_FROM_NAME', 'The\nShop'),
+        ('SMTP_EHLO_NAME', 'mail.example.com\r\nMAIL FROM:<x>'),
+        ('SMTP_EHLO_NAME', 'mail example com'),
+        ('SMTP_EHLO_NAME', 'mäil.example.com'),
+        ('SMTP_EHLO_NAME', '[192.0.2.256]'),
+        ('SMTP_AUTH_MECHANISMS', 'plain,ntlm'),
+        ('SMTP_OAUTH_TOKEN_COMMAND', "print 'hunter2"),
+        ('SMTP_OAUTH_TOKEN_COMMAND', '/no/such/program --secret=hunter2'),
+        ('SMTP_OAUTH_TIMEOUT_S', '0'),
     ],
 )
 def test_wrong_value_stops_with_one_line_that_names_the_variable(configure: Configure, name: str, value: str) -> None:
@@ -338,3 +348,58 @@ def test_worker_identity_tells_role_host_and_process(configure: Configure) -> No
     assert worker_identity(settings, 'arq:queue').endswith(f':{os.getpid()}')
     configure(WORKER_NAME='blue')
     assert worker_identity(load_settings(), 'high_priority').startswith('blue@')
+
+
+@pytest.mark.parametrize(
+    ('variables', 'reason'),
+    [
+        ({'SMTP_USER': 'shop'}, 'SMTP_USER needs SMTP_PASSWORD, or an OAUTH_TOKEN_FILE or _COMMAND'),
+        ({'SMTP_OAUTH_TOKEN_FILE': '/run/token'}, 'SMTP_OAUTH_TOKEN_... needs SMTP_USER'),
+        (
+            {'SMTP_USER': 'shop', 'SMTP_OAUTH_TOKEN_FILE': '/run/token', 'SMTP_OAUTH_TOKEN_COMMAND': '/bin/true'},
+            'exclude each other',
+        ),
+        (
+            {'SMTP_USER': 'shop', 'SMTP_PASSWORD': 'x', 'SMTP_AUTH_MECHANISMS': 'xoauth2'},
+            'xoauth2 needs SMTP_OAUTH_TOKEN_FILE or _COMMAND',
+        ),
+        (
+            {'SMTP_USER': 'shop', 'SMTP_OAUTH_TOKEN_FILE': '/run/token', 'SMTP_AUTH_MECHANISMS': 'plain'},
+            'all but xoauth2 need SMTP_PASSWORD',
+        ),
+        ({'SMTP_BACKUP_USER': 'shop'}, 'SMTP_BACKUP_USER needs SMTP_BACKUP_PASSWORD'),
+    ],
+)
+def test_login_that_cannot_be_made_is_refused_at_the_start(
+    configure: Configure, variables: dict[str, str], reason: str
+) -> None:
+    configure(**variables)
+    assert reason in refusal()
+
+
+def test_relays_log_in_as_the_settings_say(configure: Configure) -> None:
+    configure(
+        SMTP_USER='shop', SMTP_OAUTH_TOKEN_COMMAND="/bin/echo 'a token'", SMTP_AUTH_MECHANISMS='XOAUTH2',
+        SMTP_BACKUP_HOST='backup.example.com', SMTP_BACKUP_USER='b', SMTP_BACKUP_PASSWORD='hunter2',
+        SMTP_BACKUP_AUTH_MECHANISMS='login, plain,login', SMTP_EHLO_NAME='[IPv6:2001:db8::1]', SMTP_BACKUP_PORT='465',
+    )  # fmt: skip
+    primary, backup = relay_options(load_settings())
+    assert (primary.name, primary.password, primary.auth_mechanisms, primary.tls) == (
+        'primary', None, ('xoauth2',), Tls.STARTTLS,
+    )  # fmt: skip
+    assert primary.token is not None
+    assert (backup.host, backup.password, backup.auth_mechanisms, backup.token, backup.tls) == (
+        'backup.example.com', 'hunter2', ('login', 'plain'), None, Tls.IMPLICIT,
+    )  # fmt: skip
+    assert primary.local_hostname == backup.local_hostname == '[IPv6:2001:db8::1]'
+    assert primary.tls_context is not backup.tls_context
+
+
+def test_host_without_a_full_name_is_greeted_by_its_address(
+    configure: Configure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    configure()
+    monkeypatch.setattr('socket.getfqdn', lambda: 'localhost')
+    assert relay_options(load_settings())[0].local_hostname is None
+    monkeypatch.setattr('socket.getfqdn', lambda: 'mail.example.com')
+    assert relay_options(load_settings())[0].local_hostname == 'mail.example.com'

@@ -116,7 +116,7 @@ async def test_no_more_connections_are_open_than_allowed() -> None:
         ({'GREETING': DROP}, RelayError),
         ({'GREETING': STALL}, RelayError),
         ({'GREETING': '554 5.3.2 not now'}, RelayError),
-        ({'EHLO': '502 5.5.1 unknown'}, RelayError),
+        ({'EHLO': '550 5.7.1 unknown'}, RelayError),
         ({'GREETING': 'nonsense'}, RelayError),
         ({'GREETING': '421 4.3.2 busy'}, RelayRefusedError),
         ({'EHLO': '421 4.3.2 busy'}, RelayRefusedError),

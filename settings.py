@@ -5,17 +5,19 @@ LoadCredential passes in CREDENTIALS_DIRECTORY. Names that existing installation
 """
 
 import os
+import re
 import socket
 import ssl
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import quote
 
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 from pymongo.errors import PyMongoError
 from pymongo.uri_parser import parse_uri
 
+from db.address import PERCENT_ENCODE, check_postgres_url, place_of, read_url
 from fleet.connection import redis_settings
 from mail.envelope import InvalidEmailError, ascii_address
 from settings_sources import SecretFiles, variable_names
@@ -47,6 +49,10 @@ class Settings(BaseSettings):
 
     # PostgreSQL: DATABASE_URL, or its parts.
     database_url: SecretStr | None = Field(default=None, description='postgresql://...; wins over the DB_ variables.')
+    database_direct_url: SecretStr | None = Field(
+        default=None,
+        description='Past the pooler that DATABASE_URL leads through (pgbouncer): for NOTIFY, and for migrations.',
+    )
     db_host: str = Field(default='localhost', description='Host, or the directory of a Unix socket.')
     db_port: int = Field(default=5432, ge=1, le=65535, description='Port.')
     db_user: str = Field(default='postgres', description='Role.')
@@ -177,28 +183,30 @@ class Settings(BaseSettings):
         redis_settings(value.get_secret_value())
         return value
 
-    @field_validator('database_url')
+    @field_validator('database_url', 'database_direct_url')
     @classmethod
     def _check_database_url(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None:
-            _require_scheme(value, 'postgresql', 'postgres')
-            try:
-                _ = urlsplit(value.get_secret_value()).port
-            except ValueError:
-                raise ValueError('its port is not a number; percent-encode / ? # @ : and % in a password') from None
+            check_postgres_url(value.get_secret_value())
+        return value
+
+    @field_validator('db_host')
+    @classmethod
+    def _check_db_host(cls, value: str) -> str:
+        if not value.startswith('/') and re.search(r'[@\s]', value):
+            raise ValueError('must be the name or the address of a host, or a directory')
         return value
 
     @field_validator('mongodb_url')
     @classmethod
     def _check_mongodb_url(cls, value: SecretStr) -> SecretStr:
-        _require_scheme(value, 'mongodb', 'mongodb+srv')
-        if value.get_secret_value().startswith('mongodb://'):  # the other form would ask the DNS
+        if read_url(value.get_secret_value(), 'mongodb', 'mongodb+srv').scheme == 'mongodb':  # the other asks the DNS
             try:
                 parse_uri(value.get_secret_value())
             except OSError as error:
                 raise ValueError(f'{error.filename or "a file"} that it names cannot be read') from None
             except (ValueError, PyMongoError):
-                raise ValueError('not a MongoDB URL; percent-encode / ? # @ : and % in a password') from None
+                raise ValueError(f'not a MongoDB URL; {PERCENT_ENCODE}') from None
         return value
 
     @field_validator('smtp_ca_file')
@@ -256,8 +264,17 @@ class Settings(BaseSettings):
     @property
     def postgres_place(self) -> str:
         """Where PostgreSQL is, for people: host, port and database without the password."""
-        parts = urlsplit(self.postgres_dsn)
-        return f'{unquote(parts.hostname or "")}:{parts.port or 5432}{parts.path}'
+        return place_of(self.postgres_dsn, 5432) or 'the address in DATABASE_URL'
+
+    @property
+    def direct_dsn(self) -> str:
+        """Where PostgreSQL is without a pooler, for what needs a session: LISTEN and migrations."""
+        return self.database_direct_url.get_secret_value() if self.database_direct_url else self.postgres_dsn
+
+    @property
+    def direct_place(self) -> str:
+        """As postgres_place, of direct_dsn."""
+        return place_of(self.direct_dsn, 5432) or 'the address in DATABASE_DIRECT_URL'
 
     @property
     def job_timeout_s(self) -> float:
@@ -265,17 +282,6 @@ class Settings(BaseSettings):
         setup = 5 * self.smtp_connect_timeout_s
         dialogue = 6 * self.smtp_command_timeout_s + self.smtp_body_timeout_s + self.smtp_reply_timeout_s
         return 2 * (setup + dialogue) + self.mongodb_timeout_s + 2 * self.db_command_timeout_s
-
-
-def _require_scheme(value: SecretStr, *schemes: str) -> None:
-    try:
-        scheme = urlsplit(value.get_secret_value()).scheme
-    except ValueError:  # its message may quote a part of the password
-        raise ValueError(
-            'not a URL; an IPv6 address stands in [ ], percent-encode / ? # @ : and % in a password'
-        ) from None
-    if scheme not in schemes:
-        raise ValueError(f'must start with {" or ".join(s + "://" for s in schemes)}')
 
 
 class _Sources(Settings):

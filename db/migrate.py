@@ -9,10 +9,14 @@ import sys
 import asyncpg
 from pogo_core.util import migrate as pogo
 
+from db.connection import is_pooled
 from db.schema import MIGRATIONS_DIR, known_migrations
+from db.troubles import DATABASE_DOWN, words_of
 
 # Any constant will do, as long as nothing else on this database takes the same advisory lock.
 MIGRATION_LOCK = 7_305_803
+
+BEHIND_POOLER = 'a pooler stands before it, and migrations need a session of their own: set DATABASE_DIRECT_URL'
 
 LOCK_SQL = 'SELECT pg_advisory_lock($1)'
 UNLOCK_SQL = 'SELECT pg_advisory_unlock($1)'
@@ -37,15 +41,30 @@ async def migrate(conn: asyncpg.Connection, max_attempts: int = 5) -> None:
         await conn.execute(UNLOCK_SQL, MIGRATION_LOCK)
 
 
+async def connect_directly(dsn: str, timeout_s: float) -> asyncpg.Connection:
+    """Connect for migrations, which need one session from their first statement to the last.
+
+    Raises:
+        asyncpg.FeatureNotSupportedError: there is a pooler in between.
+        asyncpg.PostgresError, asyncpg.InterfaceError, OSError, ValueError: there is no way in.
+    """
+    conn: asyncpg.Connection = await asyncpg.connect(dsn, timeout=timeout_s)
+    if await is_pooled(conn):
+        conn.terminate()
+        raise asyncpg.FeatureNotSupportedError(BEHIND_POOLER)
+    return conn
+
+
 async def main() -> int:
     """Migrate the database the settings name. Returns the exit status."""
     from settings import load_settings  # noqa: PLC0415 - only as an entry point does this module read settings
 
     settings = load_settings()
     try:
-        conn = await asyncpg.connect(settings.postgres_dsn, timeout=settings.db_connect_timeout_s)
-    except (OSError, asyncpg.PostgresError, TimeoutError) as error:
-        print(f'cannot connect to PostgreSQL at {settings.postgres_place}: {error}', file=sys.stderr)  # noqa: T201
+        conn = await connect_directly(settings.direct_dsn, settings.db_connect_timeout_s)
+    except (*DATABASE_DOWN, asyncpg.PostgresError, ValueError) as error:
+        told = words_of(error)
+        print(f'cannot connect to PostgreSQL at {settings.direct_place}: {told}', file=sys.stderr)  # noqa: T201
         return 1
     try:
         await migrate(conn, settings.email_max_attempts)

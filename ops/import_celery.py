@@ -11,7 +11,8 @@ from arq.connections import ArqRedis
 from redis.exceptions import RedisError
 
 from db.adoption import Wish, count_statuses, grant, merged, preview
-from db.migrate import migrate
+from db.migrate import connect_directly, migrate
+from db.pools import DATABASE_DOWN
 from db.schema import APPLIED_SQL, known_migrations
 from db.wakeups import notify
 from fleet import celery_broker as broker
@@ -209,11 +210,11 @@ async def raw_connection(connections: Connections) -> AsyncIterator[asyncpg.Conn
     settings = connections.settings
     conn: Any = None
     try:
-        connecting = asyncpg.connect(settings.postgres_dsn, timeout=settings.db_connect_timeout_s)
+        connecting = connect_directly(settings.direct_dsn, settings.db_connect_timeout_s)
         conn = await first_connection(settings, connecting)
         yield conn
-    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-        raise TroubleError(postgres_trouble(error, place_of(settings.postgres_dsn, 5432))) from error
+    except (*DATABASE_DOWN, asyncpg.PostgresError) as error:
+        raise TroubleError(postgres_trouble(error, place_of(settings.direct_dsn, 5432))) from error
     finally:
         if conn is not None:
             conn.terminate()

@@ -78,7 +78,7 @@ def kind_of(error: BaseException) -> Kind:
         case asyncpg.UnsupportedServerFeatureError() | asyncpg.UnsupportedClientFeatureError() | ValueError():
             # Also an address that makes no sense, and an argument that its type does not take.
             return Kind.REFUSED
-        case ssl.SSLCertVerificationError():
+        case ssl.SSLCertVerificationError() | asyncpg.UndefinedFileError():  # an extension's library
             return Kind.REFUSED
         case OSError(filename=str()):  # a file that the address names
             return Kind.REFUSED

@@ -41,7 +41,7 @@ class Settings(BaseSettings):
     arq_redis_url: SecretStr = Field(
         default=SecretStr('redis://localhost:6379/1'),
         validation_alias=AliasChoices('ARQ_REDIS_URL', 'CELERY_BROKER_URL'),
-        description='The queue: redis://, rediss:// or unix://, database 1. CELERY_BROKER_URL is accepted for it.',
+        description='The queue: redis://, rediss://, unix:// or redis+sentinel://, database 1; or CELERY_BROKER_URL.',
     )
     redis_url: SecretStr = Field(
         default=SecretStr('redis://localhost:6379/0'), description="The application's cache, database 0; only watched."

@@ -20,15 +20,13 @@ from pymongo.uri_parser import parse_uri
 from db.address import PERCENT_ENCODE, check_postgres_url, place_of, read_url
 from fleet.connection import redis_settings
 from mail.envelope import InvalidEmailError, ascii_address
-from settings_sources import SecretFiles, variable_names
+from settings_sources import ENV_FILE, EnvFile, SecretFiles, variable_names
 
 
 class Settings(BaseSettings):
     """All settings, checked. Units are in the names; where a variable's own name has none, the field's name has it."""
 
     model_config = SettingsConfigDict(
-        env_file='.env',
-        env_file_encoding='utf-8',
         env_ignore_empty=True,
         extra='ignore',
         frozen=True,
@@ -293,10 +291,10 @@ class _Sources(Settings):
         settings_cls: type[BaseSettings],
         init_settings: PydanticBaseSettingsSource,
         env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - EnvFile replaces it
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - SecretFiles replaces it
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        return init_settings, env_settings, SecretFiles(settings_cls), dotenv_settings
+        return init_settings, env_settings, SecretFiles(settings_cls), EnvFile(settings_cls, ENV_FILE)
 
 
 def load_settings() -> Settings:

@@ -6,7 +6,9 @@ from logs import configure_logs  # before structlog, which would load rich
 import asyncio
 import contextlib
 import gc
+import importlib.util
 import socket
+import sys
 import time
 from dataclasses import replace
 from datetime import UTC
@@ -63,6 +65,8 @@ WAITING_JOBS = 20  # jobs claimed beyond the e-mails they could send now; they n
 
 log = structlog.get_logger()
 settings = load_settings()
+if '--watch' in sys.argv and importlib.util.find_spec('watchfiles') is None:  # arq's option, which would not say so
+    raise SystemExit('worker: --watch needs the package watchfiles: pip install watchfiles')
 
 
 async def startup(ctx: dict[str, Any]) -> None:

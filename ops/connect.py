@@ -80,6 +80,8 @@ class Connections:
             self._redis = redis_of(url, 'ARQ_REDIS_URL', job_serializer=serialize, job_deserializer=deserialize)
         try:
             return await question(self._redis)
+        except BrokenPipeError:  # of what the question prints; those of connections are RedisErrors
+            raise
         except (RedisError, OSError) as error:
             raise TroubleError(redis_trouble(error, place_of(url, 6379))) from error
 

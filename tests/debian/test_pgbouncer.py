@@ -12,6 +12,7 @@ from db.outbox import queue_email
 from db.pools import create_postgres_pool
 from db.wakeups import listen, notify
 from tests.conftest import ROOT, wait_until
+from tests.services.ops_desk import ops
 
 OURS = (
     'statement_timeout,idle_in_transaction_session_timeout,enable_seqscan,enable_sort,enable_hashjoin,enable_mergejoin'
@@ -215,3 +216,18 @@ async def test_pooler_that_restarts_or_loses_its_server_is_waited_for(start_pool
     await asyncio.to_thread(pooler.start)
     await wait_until(lambda: len(inbox.accepted()) == 10, what='10 e-mails sent')
     assert worker.process.poll() is None
+
+
+async def test_doctor_warns_of_a_pooler_that_there_is_no_way_past(start_pooler, env, database):
+    pooler = await start_pooler()
+
+    async def found(**variables):
+        checked = await ops(env | variables, 'doctor', 'postgresql', '--json')
+        return [row['what'] for row in checked.document['findings'] if 'DATABASE_' in row['what']]
+
+    (alone,) = await found(DATABASE_URL=pooler.dsn)
+    assert 'NOTIFY is not heard' in alone
+    assert await found(DATABASE_URL=pooler.dsn, DATABASE_DIRECT_URL=database.dsn) == []
+    (wrong,) = await found(DATABASE_URL=pooler.dsn, DATABASE_DIRECT_URL=pooler.dsn)
+    assert 'a pooler stands before it' in wrong
+    assert await found() == []

@@ -223,6 +223,30 @@ async def test_function_that_is_missing_stops_the_worker_with_one_line(database,
     assert 'db.migrate' in line
 
 
+async def test_running_worker_tells_of_a_password_that_was_changed_and_goes_on_when_it_is_back(
+    database, pool, start_worker, inbox
+):
+    role = f'{database.name}_app'
+    await pool.execute(f"CREATE ROLE {role} LOGIN SUPERUSER PASSWORD 'geheim'")
+    try:
+        worker = await start_worker(DATABASE_URL=changed(database.dsn, userinfo=f'{role}:geheim')).started()
+        await pool.execute(f"ALTER ROLE {role} PASSWORD 'other'")
+        end = 'SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE usename = $1'
+        await pool.fetchval(end, role)
+        await wait_until(lambda: 'PostgreSQL refuses: password authentication failed' in worker.log)
+        assert 'correct DB_USER and DB_PASSWORD' in worker.log
+        await pool.execute(f"ALTER ROLE {role} PASSWORD 'geheim'")
+        async with pool.acquire() as conn, conn.transaction():
+            await queue_email(conn, recipient='anna@example.com', subject='Hello', body_text='Hello.')
+            await notify(conn)
+        await wait_until(inbox.accepted, what='the e-mail')
+        assert worker.process.poll() is None
+        assert 'geheim' not in worker.log
+        worker.stop()
+    finally:
+        await pool.execute(f'DROP ROLE {role}')
+
+
 async def test_too_many_connections_are_waited_for(database, pool, start_worker, inbox):
     await pool.execute(f'ALTER DATABASE {database.name} CONNECTION LIMIT 0')
     role = f'{database.name}_app'

@@ -181,6 +181,9 @@ async def _connect_postgres(worker: str, switches: Switches) -> asyncpg.Pool:
             )
             await check_schema(pool)
             switches.update(await read_switches(pool))
+            async with pool.acquire() as conn:
+                if conn.is_pooled:  # type: ignore[attr-defined]  # see db.connection
+                    log.info('a pooler stands before PostgreSQL', place=settings.postgres_place)
         except SchemaMismatchError as error:
             raise SystemExit(f'worker: {error}') from error
         except (*DATABASE_DOWN, asyncpg.PostgresError, ValueError) as error:

@@ -28,6 +28,7 @@ REFUSED_PARAMETER = 'startup parameter'
 IS_OWN_SESSION_SQL = 'SELECT WHERE pg_backend_pid() = {pid}'
 HAS_LIMIT_SQL = " AND current_setting('statement_timeout')::interval = '{limit_ms} ms'"
 YES = 'SELECT 1'
+ROLLBACK_TIMEOUT_S = 5.0  # of a task that was cancelled, maybe because the server does not answer
 
 # A server's session that a pooler opened while the database was read-only stays so for an hour; it is between two of
 # our statements, and nobody else's.
@@ -107,7 +108,7 @@ class Connection(asyncpg.Connection):
     async def _roll_back(self) -> None:
         try:
             if not self.is_closed():
-                await super().execute('ROLLBACK')
+                await super().execute('ROLLBACK', timeout=ROLLBACK_TIMEOUT_S)
         except (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError):
             self.is_spoilt = True
 
@@ -206,7 +207,7 @@ class Connector:
             if not self.is_pooled:
                 await conn.execute(begin_sql)  # a pooler by the statement refuses it
                 await conn.execute('ROLLBACK')
-                log.info('a pooler stands before PostgreSQL: each statement in a transaction of its own')
+                log.debug('a pooler stands before PostgreSQL: each statement in a transaction of its own')
                 self.is_pooled = True
             conn.begin_sql = begin_sql
         except BaseException:

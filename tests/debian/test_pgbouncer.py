@@ -12,7 +12,7 @@ from db.outbox import queue_email
 from db.pools import create_postgres_pool
 from db.wakeups import listen, notify
 from tests.conftest import ROOT, wait_until
-from tests.services.ops_desk import ops
+from tests.services.ops_desk import insert, ops
 
 OURS = (
     'statement_timeout,idle_in_transaction_session_timeout,enable_seqscan,enable_sort,enable_hashjoin,enable_mergejoin'
@@ -231,3 +231,15 @@ async def test_doctor_warns_of_a_pooler_that_there_is_no_way_past(start_pooler, 
     (wrong,) = await found(DATABASE_URL=pooler.dsn, DATABASE_DIRECT_URL=pooler.dsn)
     assert 'a pooler stands before it' in wrong
     assert await found() == []
+
+
+@pytest.mark.parametrize(
+    'words', [['failed'], ['show', '1'], ['retry', '1', '--yes'], ['qshape'], ['cron', 'ls'], ['suppress', 'ls']]
+)
+async def test_commands_work_behind_a_pooler(start_pooler, env, pool, words):
+    pooler = await start_pooler()
+    await insert(pool, status='failed')
+    direct = await ops(env, *words, '--json')
+    await pool.execute("UPDATE outbound_emails SET status = 'failed'")
+    pooled = await ops(env | {'DATABASE_URL': pooler.dsn}, *words, '--json')
+    assert (pooled.status, pooled.err) == (direct.status, direct.err)

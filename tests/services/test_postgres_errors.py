@@ -151,6 +151,16 @@ async def test_argument_that_does_not_fit_is_an_error_of_the_statement_and_never
     assert not isinstance(raised.value, DATABASE_DOWN)
 
 
+@pytest.mark.parametrize('timeout_s', [0.2, 0.5, 1, 7.3, 15, 60, 61, 120, 300])
+async def test_session_of_our_own_is_never_taken_for_a_pooler(database, timeout_s):
+    pool = await create_postgres_pool(
+        database.dsn, size=1, connect_timeout_s=20, command_timeout_s=timeout_s, application_name='tests'
+    )
+    async with pool.acquire(timeout=20) as conn:
+        assert not conn.is_pooled
+    pool.terminate()
+
+
 async def test_statement_that_takes_too_long_is_ended_by_the_server_and_told_as_such(database):
     pool = await create_postgres_pool(
         database.dsn, size=1, connect_timeout_s=20, command_timeout_s=0.5, application_name='tests'

@@ -2,8 +2,7 @@
 
 import contextlib
 import weakref
-from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import structlog
 from redis.asyncio import Redis
@@ -35,9 +34,7 @@ def has_moved(error: BaseException) -> bool:
 class _Dropped(AbstractConnection):
     """A connection that ends itself, and all others of its pool, when the server is not the right one any more."""
 
-    def __init__(self, *, on_moved: Callable[[], Awaitable[None]], **options: Any) -> None:
-        super().__init__(**options)
-        self._on_moved = on_moved
+    on_moved: ClassVar['_DropAll']  # of the pool for which the class was made
 
     async def read_response(self, *args: Any, **options: Any) -> Any:
         """See redis-py.
@@ -51,7 +48,7 @@ class _Dropped(AbstractConnection):
             if not has_moved(error):
                 raise
             await self.disconnect(nowait=True)
-            await self._on_moved()
+            await self.on_moved()
             raise RedisConnectionError(f'another Redis has taken over, or will: {error}') from error
 
     def cut(self) -> None:
@@ -79,8 +76,7 @@ def drop_when_moved(redis: Client) -> Client:
     """
     pool = redis.connection_pool
     kind = pool.connection_class
-    pool.connection_class = type(f'Dropped{kind.__name__}', (_Dropped, kind), {})
-    pool.connection_kwargs['on_moved'] = _DropAll(pool)
+    pool.connection_class = type(f'Dropped{kind.__name__}', (_Dropped, kind), {'on_moved': _DropAll(pool)})
     return redis
 
 

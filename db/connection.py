@@ -25,8 +25,8 @@ REFUSED_PARAMETER = 'startup parameter'
 
 # An answer in a word, without a statement to prepare: whether we talk to the process that greeted us, in our settings.
 # A pooler greets with a process number of its own.
-IS_OWN_SESSION_SQL = 'SELECT WHERE pg_backend_pid() = {pid}'
-HAS_LIMIT_SQL = " AND current_setting('statement_timeout')::interval = '{limit_ms} ms'"
+OWN_SESSION_QUESTION = 'SELECT WHERE pg_backend_pid() = {pid}'
+AND_LIMIT_QUESTION = " AND current_setting('statement_timeout')::interval = '{limit_ms} ms'"
 YES = 'SELECT 1'
 ROLLBACK_TIMEOUT_S = 5.0  # of a task that was cancelled, maybe because the server does not answer
 
@@ -184,8 +184,8 @@ class Connector:
                 return None
             raise
         try:
-            question = IS_OWN_SESSION_SQL.format(pid=conn.get_server_pid())
-            question += HAS_LIMIT_SQL.format(limit_ms=self.settings['statement_timeout'])
+            question = OWN_SESSION_QUESTION.format(pid=conn.get_server_pid())
+            question += AND_LIMIT_QUESTION.format(limit_ms=self.settings['statement_timeout'])
             if await conn.execute(question) == YES:
                 return conn
         except BaseException:
@@ -238,4 +238,4 @@ async def keep_or_drop(conn: Any) -> None:
 
 async def is_pooled(conn: asyncpg.Connection) -> bool:
     """Whether there is a pooler between this connection and the server."""
-    return bool(await conn.execute(IS_OWN_SESSION_SQL.format(pid=conn.get_server_pid())) != YES)
+    return bool(await conn.execute(OWN_SESSION_QUESTION.format(pid=conn.get_server_pid())) != YES)

@@ -16,6 +16,7 @@ from arq.cron import CronJob, cron
 
 from db.cron_runs import SLOT_LEASE_S, claim_slot, finish_slot, give_up_slot, open_duties, renew_slot
 from db.pools import DATABASE_DOWN
+from db.troubles import tell, words_of
 from jobs.check_service_health import check_service_health
 from jobs.cleanup_expired_emails import cleanup_expired_emails
 from jobs.cleanup_old_sessions import cleanup_old_sessions
@@ -122,7 +123,7 @@ async def _keep_slot(runtime: Runtime, duty: str, slot: datetime) -> None:
         try:
             await renew_slot(runtime.pool, duty, slot, runtime.worker)
         except DATABASE_DOWN as error:
-            log.warning('slot not renewed', duty=duty, error=str(error) or type(error).__name__)
+            log.warning('slot not renewed', duty=duty, error=words_of(error))
 
 
 async def keep_schedules(ctx: dict[str, Any]) -> None:
@@ -146,7 +147,7 @@ async def _open_schedules(runtime: Runtime) -> list[Schedule]:
     try:
         names = await open_duties(runtime.pool, {schedule.name: schedule.every_s for schedule in SCHEDULES})
     except DATABASE_DOWN as error:
-        log.warning('schedules wait for PostgreSQL', error=str(error) or type(error).__name__)
+        tell(log, 'looking for missed duties', error)
         return []
     return [schedule for schedule in SCHEDULES if schedule.name in names]
 
@@ -162,6 +163,6 @@ async def _make_up(ctx: dict[str, Any], schedule: Schedule) -> None:
     try:
         await run_slot(ctx, schedule, SKIP_AFTER_S if schedule.missed == 'skip' else None)
     except DATABASE_DOWN as error:
-        log.warning('schedule waits for PostgreSQL', duty=schedule.name, error=str(error) or type(error).__name__)
+        tell(log, 'schedule', error, duty=schedule.name)
     except Exception:  # noqa: BLE001 - run_slot has logged and recorded it; the next slot gets its chance
         return

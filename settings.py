@@ -12,7 +12,7 @@ import socket
 import ssl
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import quote
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator, model_validator
@@ -20,12 +20,13 @@ from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource
 from pymongo.errors import PyMongoError
 from pymongo.uri_parser import parse_uri
 
+from db.address import PERCENT_ENCODE, check_postgres_url, place_of, read_url
 from fleet.connection import redis_settings
 from mail.auth import MECHANISMS
 from mail.envelope import InvalidEmailError, ascii_address
 from mail.greeting import is_name
 from mail.outcome import Policy
-from settings_sources import SecretFiles, variable_names
+from settings_sources import ENV_FILE, EnvFile, SecretFiles, variable_names
 
 IDENTIFIER = re.compile(r'[^\W\d][\w$]*')
 # What the duties clean anyway, or must not: by the time in expires_at every e-mail would go.
@@ -39,8 +40,6 @@ class Settings(BaseSettings):
     """All settings, checked. Units are in the names; where a variable's own name has none, the field's name has it."""
 
     model_config = SettingsConfigDict(
-        env_file='.env',
-        env_file_encoding='utf-8',
         env_ignore_empty=True,
         extra='ignore',
         frozen=True,
@@ -53,7 +52,7 @@ class Settings(BaseSettings):
     arq_redis_url: SecretStr = Field(
         default=SecretStr('redis://localhost:6379/1'),
         validation_alias=AliasChoices('ARQ_REDIS_URL', 'CELERY_BROKER_URL'),
-        description='The queue: redis://, rediss:// or unix://, database 1. CELERY_BROKER_URL is accepted for it.',
+        description='The queue: redis://, rediss://, unix:// or redis+sentinel://, database 1; or CELERY_BROKER_URL.',
     )
     celery_broker_url: SecretStr | None = Field(
         default=None,
@@ -65,6 +64,10 @@ class Settings(BaseSettings):
 
     # PostgreSQL: DATABASE_URL, or its parts.
     database_url: SecretStr | None = Field(default=None, description='postgresql://...; wins over the DB_ variables.')
+    database_direct_url: SecretStr | None = Field(
+        default=None,
+        description='Past the pooler that DATABASE_URL leads through (pgbouncer): for NOTIFY, and for migrations.',
+    )
     db_host: str = Field(default='localhost', description='Host, or the directory of a Unix socket.')
     db_port: int = Field(default=5432, ge=1, le=65535, description='Port.')
     db_user: str = Field(default='postgres', description='Role.')
@@ -252,15 +255,18 @@ class Settings(BaseSettings):
         redis_settings(value.get_secret_value())
         return value
 
-    @field_validator('database_url')
+    @field_validator('database_url', 'database_direct_url')
     @classmethod
     def _check_database_url(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None:
-            _require_scheme(value, 'postgresql', 'postgres')
-            try:
-                _ = urlsplit(value.get_secret_value()).port
-            except ValueError:
-                raise ValueError('its port is not a number; percent-encode / ? # @ : and % in a password') from None
+            check_postgres_url(value.get_secret_value())
+        return value
+
+    @field_validator('db_host')
+    @classmethod
+    def _check_db_host(cls, value: str) -> str:
+        if not value.startswith('/') and re.search(r'[@\s]', value):
+            raise ValueError('must be the name or the address of a host, or a directory')
         return value
 
     @field_validator('db_naive_timezone')
@@ -275,14 +281,13 @@ class Settings(BaseSettings):
     @field_validator('mongodb_url')
     @classmethod
     def _check_mongodb_url(cls, value: SecretStr) -> SecretStr:
-        _require_scheme(value, 'mongodb', 'mongodb+srv')
-        if value.get_secret_value().startswith('mongodb://'):  # the other form would ask the DNS
+        if read_url(value.get_secret_value(), 'mongodb', 'mongodb+srv').scheme == 'mongodb':  # the other asks the DNS
             try:
                 parse_uri(value.get_secret_value())
             except OSError as error:
                 raise ValueError(f'{error.filename or "a file"} that it names cannot be read') from None
             except (ValueError, PyMongoError):
-                raise ValueError('not a MongoDB URL; percent-encode / ? # @ : and % in a password') from None
+                raise ValueError(f'not a MongoDB URL; {PERCENT_ENCODE}') from None
         return value
 
     @field_validator('smtp_auth_mechanisms', 'smtp_backup_auth_mechanisms', mode='before')
@@ -385,8 +390,17 @@ class Settings(BaseSettings):
     @property
     def postgres_place(self) -> str:
         """Where PostgreSQL is, for people: host, port and database without the password."""
-        parts = urlsplit(self.postgres_dsn)
-        return f'{unquote(parts.hostname or "")}:{parts.port or 5432}{parts.path}'
+        return place_of(self.postgres_dsn, 5432) or 'the address in DATABASE_URL'
+
+    @property
+    def direct_dsn(self) -> str:
+        """Where PostgreSQL is without a pooler, for what needs a session: LISTEN and migrations."""
+        return self.database_direct_url.get_secret_value() if self.database_direct_url else self.postgres_dsn
+
+    @property
+    def direct_place(self) -> str:
+        """As postgres_place, of direct_dsn."""
+        return place_of(self.direct_dsn, 5432) or 'the address in DATABASE_DIRECT_URL'
 
     @property
     def retry_policy(self) -> Policy:
@@ -407,17 +421,6 @@ class Settings(BaseSettings):
         return 2 * (setup + dialogue) + self.mongodb_timeout_s + 2 * self.db_command_timeout_s
 
 
-def _require_scheme(value: SecretStr, *schemes: str) -> None:
-    try:
-        scheme = urlsplit(value.get_secret_value()).scheme
-    except ValueError:  # its message may quote a part of the password
-        raise ValueError(
-            'not a URL; an IPv6 address stands in [ ], percent-encode / ? # @ : and % in a password'
-        ) from None
-    if scheme not in schemes:
-        raise ValueError(f'must start with {" or ".join(s + "://" for s in schemes)}')
-
-
 class _Sources(Settings):
     """Settings with the file sources in place; kept apart so that tests can build Settings from values alone."""
 
@@ -427,10 +430,10 @@ class _Sources(Settings):
         settings_cls: type[BaseSettings],
         init_settings: PydanticBaseSettingsSource,
         env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - EnvFile replaces it
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - SecretFiles replaces it
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        return init_settings, env_settings, SecretFiles(settings_cls), dotenv_settings
+        return init_settings, env_settings, SecretFiles(settings_cls), EnvFile(settings_cls, ENV_FILE)
 
 
 def load_settings() -> Settings:

@@ -6,6 +6,8 @@ from logs import configure_logs  # before structlog, which would load rich
 import asyncio
 import contextlib
 import gc
+import importlib.util
+import sys
 import time
 from datetime import UTC
 from functools import partial
@@ -22,7 +24,9 @@ from db.pools import DATABASE_DOWN, create_postgres_pool, open_mongo
 from db.schema import SchemaMismatchError, check_schema
 from db.switches import CHANNEL as SWITCHES_CHANNEL
 from db.switches import read_switches
+from db.troubles import Kind, kind_of
 from db.wakeups import RESCUED_CHANNEL, listen, notify, notify_rescued
+from fleet.away import postgres_trouble
 from fleet.background import keep_alive
 from fleet.beat import beat
 from fleet.connection import redis_settings
@@ -56,6 +60,8 @@ WAITING_JOBS = 20  # jobs claimed beyond the e-mails they could send now; they n
 
 log = structlog.get_logger()
 settings = load_settings()
+if '--watch' in sys.argv and importlib.util.find_spec('watchfiles') is None:  # arq's option, which would not say so
+    raise SystemExit('worker: --watch needs the package watchfiles: pip install watchfiles')
 
 
 async def startup(ctx: dict[str, Any]) -> None:
@@ -106,7 +112,7 @@ async def startup(ctx: dict[str, Any]) -> None:
         hold_types=settings.email_hold_types,
         on_rescued=partial(notify_rescued, pool),  # all workers share the work, we among them
     )
-    dsn, timeout_s = settings.postgres_dsn, settings.db_connect_timeout_s
+    dsn, timeout_s = settings.direct_dsn, settings.db_connect_timeout_s
 
     others = {SWITCHES_CHANNEL: operating.switches_changed.set, RESCUED_CHANNEL: runtime.suspects_wanted.set}
     listening = partial(listen, dsn, timeout_s, runtime.sweep_wanted.set, others)
@@ -155,10 +161,11 @@ async def _cancel(tasks: list[asyncio.Task[Any]]) -> None:
 
 
 async def _connect_postgres(worker: str, switches: Switches) -> asyncpg.Pool:
-    """Wait for PostgreSQL: on a fresh boot it may come later than we do. A schema that is not ours ends the worker.
+    """Wait for PostgreSQL: on a fresh boot it may come later than we do. What waiting does not heal ends the worker.
 
     What operators have paused is known before anything is claimed.
     """
+    pool: asyncpg.Pool | None = None
     while True:
         try:
             pool = await create_postgres_pool(
@@ -172,9 +179,16 @@ async def _connect_postgres(worker: str, switches: Switches) -> asyncpg.Pool:
             )
             await check_schema(pool)
             switches.update(await read_switches(pool))
+            async with pool.acquire() as conn:
+                if conn.is_pooled:  # type: ignore[attr-defined]  # see db.connection
+                    log.info('a pooler stands before PostgreSQL', place=settings.postgres_place)
         except SchemaMismatchError as error:
             raise SystemExit(f'worker: {error}') from error
-        except (TimeoutError, OSError, asyncpg.PostgresError) as error:
+        except (*DATABASE_DOWN, asyncpg.PostgresError, ValueError) as error:
+            if pool is not None:
+                pool.terminate()
+            if kind_of(error) is Kind.REFUSED:
+                raise SystemExit(f'worker: {postgres_trouble(error, settings.postgres_place).line}') from error
             log.error('waiting for PostgreSQL', place=settings.postgres_place, error=str(error) or type(error).__name__)
             tell_systemd(f'STATUS=Waiting for PostgreSQL at {settings.postgres_place}')
             await asyncio.sleep(2)

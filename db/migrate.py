@@ -16,12 +16,14 @@ from db.adoption.expand import Plan, expand, is_adopted, plan
 from db.adoption.locks import Progress
 from db.adoption.trigger import VIEW_RIGHTS_DDL, state_ddl, view_ddl
 from db.adoption.words import SYNONYMS, choose
+from db.connection import is_pooled
 from db.schema import MIGRATIONS_DIR
 from mail.outcome import BY_LIFE
 
 # Any constant will do, as long as nothing else on this database takes the same advisory lock.
 MIGRATION_LOCK = 7_305_803
 
+BEHIND_POOLER = 'a pooler stands before it, and migrations need a session of their own: set DATABASE_DIRECT_URL'
 # Tried again and again: a statement that waits would keep the other caller's CREATE INDEX CONCURRENTLY from ending.
 TRY_LOCK_SQL = 'SELECT pg_try_advisory_lock($1)'
 LOCK_EVERY_S = 0.2
@@ -99,6 +101,20 @@ async def _make_view(conn: asyncpg.Connection) -> None:
     async with conn.transaction():
         await conn.execute(state_ddl(choose(SYNONYMS)))
         await conn.execute(view_ddl(mapping(await read_columns(conn))))
+
+
+async def connect_directly(dsn: str, timeout_s: float) -> asyncpg.Connection:
+    """Connect for migrations, which need one session from their first statement to the last.
+
+    Raises:
+        asyncpg.FeatureNotSupportedError: there is a pooler in between.
+        asyncpg.PostgresError, asyncpg.InterfaceError, OSError, ValueError: there is no way in.
+    """
+    conn: asyncpg.Connection = await asyncpg.connect(dsn, timeout=timeout_s)
+    if await is_pooled(conn):
+        conn.terminate()
+        raise asyncpg.FeatureNotSupportedError(BEHIND_POOLER)
+    return conn
 
 
 if __name__ == '__main__':

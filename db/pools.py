@@ -10,21 +10,10 @@ from zoneinfo import ZoneInfo
 import asyncpg
 from motor.motor_asyncio import AsyncIOMotorClient, AsyncIOMotorDatabase
 
-# PostgreSQL cannot be reached, or cannot work now (restarting, no disk or connection left, a standby): wait for it.
-DATABASE_DOWN = (
-    OSError,  # TimeoutError is one
-    asyncpg.PostgresConnectionError,
-    asyncpg.InterfaceError,
-    asyncpg.InternalClientError,  # a connection that ended in the middle of a statement
-    asyncpg.TransactionRollbackError,  # deadlock or serialization failure: the same statement may pass next time
-    asyncpg.OperatorInterventionError,
-    asyncpg.InsufficientResourcesError,
-    asyncpg.PostgresSystemError,
-    asyncpg.ReadOnlySQLTransactionError,
-    asyncpg.InvalidCatalogNameError,
-    asyncpg.InvalidAuthorizationSpecificationError,
-)
+from db.connection import Connection, Connector, keep_or_drop
+from db.troubles import DATABASE_DOWN
 
+__all__ = ['BY_INDEX', 'DATABASE_DOWN', 'create_postgres_pool', 'open_mongo']
 
 # The worker's statements touch a few rows, by an index, whatever the statistics say. A plan that was right while the
 # table was small, or little was due, is kept, and would read a whole backlog for every claim (docs/schema.md).
@@ -80,10 +69,6 @@ async def _prepare_connection(conn: asyncpg.Connection, zone: ZoneInfo) -> None:
     )
 
 
-async def _keep_as_it_is(_: asyncpg.Connection) -> None:
-    """Save the round trip with which asyncpg resets a session: nothing here changes one."""
-
-
 async def create_postgres_pool(
     dsn: str,
     *,
@@ -96,29 +81,38 @@ async def create_postgres_pool(
 ) -> asyncpg.Pool:
     """Open a pool whose sessions give aware times and never wait for a lock or a statement without end.
 
+    It may be behind a pooler, see db.connection. A connection that an error showed to be of no more use is dropped.
+
     Args:
         naive_timezone: What times without a zone mean, for the server and for us: DB_NAIVE_TIMEZONE.
+        command_timeout_s: The server ends a statement a little earlier, so that one which takes too long is told from
+            a server that does not answer.
         by_index: Plan for few rows by an index wherever there is one: for workers, not for reports.
     Raises:
         OSError, asyncpg.PostgresError, TimeoutError: PostgreSQL does not answer or does not let us in.
     """
-    return await asyncpg.create_pool(
+    connector = Connector(
+        {
+            'application_name': application_name[:63],  # PostgreSQL cuts longer names, with a warning
+            'timezone': naive_timezone,  # by it the server compares times without a zone with now()
+            'statement_timeout': str(max(1, int((command_timeout_s - min(1.0, command_timeout_s / 10)) * 1000))),
+            'idle_in_transaction_session_timeout': '60000',
+        }
+        | (BY_INDEX if by_index else {})
+    )
+    connector.pool = await asyncpg.create_pool(
         dsn,
         min_size=0,  # a floor would be restored, with a traceback in the log, while PostgreSQL restarts
         max_size=size,
         timeout=connect_timeout_s,
         command_timeout=command_timeout_s,
         max_inactive_connection_lifetime=300,
+        connection_class=Connection,
+        connect=connector.connect,
         init=partial(_prepare_connection, zone=ZoneInfo(naive_timezone)),
-        reset=_keep_as_it_is,
-        server_settings={
-            'application_name': application_name[:63],  # PostgreSQL cuts longer names, with a warning
-            'timezone': naive_timezone,  # by it the server compares times without a zone with now()
-            'statement_timeout': str(int(command_timeout_s * 1000)),
-            'idle_in_transaction_session_timeout': '60000',
-        }
-        | (BY_INDEX if by_index else {}),
+        reset=keep_or_drop,
     )
+    return connector.pool
 
 
 def open_mongo(url: str, database: str, timeout_s: float) -> AsyncIOMotorDatabase[dict[str, Any]]:

@@ -1,30 +1,13 @@
 """What keeps a server from answering, in words, and where it is, without the password."""
 
-from urllib.parse import unquote, urlsplit
-
 import asyncpg
 from redis.exceptions import AuthenticationError, AuthorizationError, ResponseError
 
+from db.address import place_of
+from db.troubles import Kind, kind_of, remedy_of
 from fleet.troubles import Trouble
 
-
-def place_of(url: str, default_port: int) -> str | None:
-    """Return host:port/database of a URL, or None when a piece of the password may be in it.
-
-    An unquoted / ? or # in a password ends the host's part early, and the rest has the @.
-    """
-    try:
-        parts = urlsplit(url)
-        _, _, hosts = parts.netloc.rpartition('@')
-        port = parts.port if ',' not in hosts else None
-    except ValueError:
-        return None
-    if '@' in parts.path + parts.query + parts.fragment:
-        return None
-    if parts.scheme == 'unix':
-        return parts.path
-    host = unquote(hosts) if ',' in hosts or port is not None else f'{unquote(hosts) or "localhost"}:{default_port}'
-    return host + parts.path
+__all__ = ['place_of', 'postgres_trouble', 'redis_trouble', 'unreadable']
 
 
 def postgres_trouble(error: Exception, place: str | None) -> Trouble:
@@ -32,16 +15,13 @@ def postgres_trouble(error: Exception, place: str | None) -> Trouble:
     if place is None:
         return unreadable('PostgreSQL', 'DATABASE_URL')
     what = str(error) or type(error).__name__
-    match error:
-        case asyncpg.InvalidPasswordError() | asyncpg.InvalidAuthorizationSpecificationError():
-            remedy = 'correct DB_USER and DB_PASSWORD, or DATABASE_URL'
-        case asyncpg.InvalidCatalogNameError():
-            remedy = 'create it, or correct DB_NAME, then run `python -m db.migrate`'
-        case asyncpg.InsufficientPrivilegeError():
-            remedy = 'use a role that may do this'
-        case asyncpg.QueryCanceledError():
+    match kind_of(error):
+        case Kind.LIMIT:
+            what = f'a statement ran into its time limit: {what}'
             remedy = 'look for locks and load on the server, or raise DB_COMMAND_TIMEOUT_S'
-        case asyncpg.PostgresConnectionError() | asyncpg.InterfaceError() | OSError():
+        case Kind.REFUSED:
+            remedy = remedy_of(error)
+        case _ if isinstance(error, asyncpg.PostgresConnectionError | asyncpg.InterfaceError | OSError):
             what = f'does not answer: {what}'
             remedy = 'start it, or correct DB_HOST and DB_PORT, or DATABASE_URL'
         case _:

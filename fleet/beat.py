@@ -8,6 +8,7 @@ import structlog
 
 from db.leases import RESCUE_BATCH, renew, rescue
 from db.pools import DATABASE_DOWN
+from db.troubles import words_of
 from fleet.leases import Leases, now_s
 from mail.relays import Relays
 
@@ -46,7 +47,7 @@ async def beat(
                 await _renew(pool, leases, renewed_at)
             await _rescue(pool, hold_types, on_rescued)
         except DATABASE_DOWN as error:
-            log.warning('beat missed', held=len(leases.held()), error=str(error) or type(error).__name__)
+            log.warning('beat missed', held=len(leases.held()), error=words_of(error))
         await asyncio.sleep(min(every_s, RESCUE_EVERY_S))
 
 

@@ -6,7 +6,7 @@ import functools
 import math
 import time
 from collections.abc import Callable, Sequence
-from signal import Signals
+from signal import Handlers, Signals, getsignal
 from typing import Any
 
 import structlog
@@ -60,6 +60,10 @@ class Dispatcher(JobRunner):
         except RuntimeError:  # arq's command has no loop yet and takes the current one
             asyncio.set_event_loop(uvloop.new_event_loop())
         super().__init__(*args, **kwargs)
+        # A terminal that is closed ends its worker in order, unless it was told to stay (nohup).
+        if self._handle_signals and getsignal(Signals.SIGHUP) is not Handlers.SIG_IGN:
+            drains = bool(self._job_completion_wait)
+            self._add_signal_handler(Signals.SIGHUP, self.handle_sig_wait_for_completion if drains else self.handle_sig)
         self.ctx['stopping'] = asyncio.Event()
         self.ctx['redis_away'] = asyncio.Event()
         self.ctx['sweep_wanted'] = asyncio.Event()
@@ -258,3 +262,7 @@ class Dispatcher(JobRunner):
             await self.on_shutdown(self.ctx)
         await self.pool.aclose(close_connection_pool=True)
         self._pool = None
+        # `arq --watch` runs us again.
+        self.ctx.pop('background', None)
+        self.ctx['stopping'].clear()
+        self.allow_pick_jobs = True

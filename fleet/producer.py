@@ -9,6 +9,7 @@ from arq.connections import ArqRedis
 from redis.exceptions import RedisError
 
 from db.pools import DATABASE_DOWN
+from db.troubles import words_of
 from db.wakeups import notify
 from fleet.wording import redis_said
 
@@ -40,6 +41,6 @@ async def wake_workers(
     try:
         await notify(pg)
     except DATABASE_DOWN as error:
-        log.warning('left to the sweep', email_id=email_id, error=str(error) or type(error).__name__)
+        log.warning('left to the sweep', email_id=email_id, error=words_of(error))
         return 'sweep'
     return 'notify'

@@ -8,6 +8,7 @@ import structlog
 
 from db.pools import DATABASE_DOWN
 from db.switches import Kind, Switch, read_switches
+from db.troubles import words_of
 
 log = structlog.get_logger()
 
@@ -79,7 +80,7 @@ async def keep_switches(
                 )
                 apply()
         except DATABASE_DOWN as error:
-            log.debug('switches not read', error=str(error) or type(error).__name__)
+            log.debug('switches not read', error=words_of(error))
         try:
             async with asyncio.timeout(LOOK_EVERY_S):
                 await changed.wait()

@@ -6,9 +6,9 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import structlog
-from redis.asyncio import Redis
 
 from db.health import Finding, record_health
+from fleet.connection import open_redis, redis_settings
 from jobs.runtime import Runtime
 
 log = structlog.get_logger()
@@ -51,5 +51,8 @@ async def _check(name: str, check: Callable[[], Awaitable[Any]]) -> Finding:
 
 
 async def _ping(url: str) -> None:
-    async with Redis.from_url(url, socket_connect_timeout=CHECK_TIMEOUT_S, socket_timeout=CHECK_TIMEOUT_S) as redis:
+    redis = open_redis(redis_settings(url), 'arq:queue')
+    try:
         await redis.ping()
+    finally:
+        await redis.aclose(close_connection_pool=True)

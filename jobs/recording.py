@@ -9,6 +9,7 @@ from db import results
 from db.claims import Claim, LeaseLost
 from db.pools import DATABASE_DOWN
 from db.results import Result, is_recorded
+from db.troubles import tell
 from jobs.runtime import Runtime
 from logs import write_line
 from mail.outcome import Outcome, Settled
@@ -69,11 +70,7 @@ async def record_result(runtime: Runtime, result: Result, *, again: bool = False
             break
         except DATABASE_DOWN as error:
             again = True
-            log.warning(
-                'result waits for PostgreSQL',
-                outcome=result.delivery.outcome,
-                error=str(error) or type(error).__name__,
-            )
+            tell(log, 'result', error, outcome=result.delivery.outcome)
             await asyncio.sleep(RECORD_RETRY_S)
     raise LeaseLost(f'e-mail {result.claim.email.id} was taken over before its result was recorded')
 

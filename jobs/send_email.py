@@ -12,6 +12,7 @@ from db.claims import Claim, LeaseLost
 from db.content import ContentUnavailableError
 from db.pools import DATABASE_DOWN
 from db.results import Result
+from db.troubles import tell, words_of
 from jobs.recording import keep_recipients, log_attempt, record_to_the_end
 from jobs.runtime import JobResult, Runtime
 from jobs.suppression import SuppressedError, leave_out_suppressed
@@ -51,7 +52,7 @@ async def send_email(ctx: dict[str, Any], email_id: int) -> JobResult:
             if claim is None:
                 return await explain_unclaimed(runtime, email_id, relay_wait_s)
         except DATABASE_DOWN as error:
-            log.warning('job waits for PostgreSQL', email_id=email_id, error=str(error) or type(error).__name__)
+            tell(log, 'job', error, email_id=email_id)
             raise Retry(defer=DATABASE_RETRY_S) from error
         return await send_claimed(runtime, claim)
 
@@ -145,7 +146,7 @@ async def fetch_content(runtime: Runtime, email: Email) -> Content:
         try:
             template = await runtime.fetch_template(email.template_id)
         except DATABASE_DOWN as error:
-            raise ContentUnavailableError(f'PostgreSQL: {error}') from error
+            raise ContentUnavailableError(f'PostgreSQL: {words_of(error)}') from error
         if template is None:
             raise InvalidEmailError(f'template {email.template_id} does not exist in email_templates')
     if email.content_id is not None:

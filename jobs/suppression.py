@@ -4,6 +4,7 @@ import asyncio
 
 from db.content import ContentUnavailableError
 from db.pools import DATABASE_DOWN
+from db.troubles import words_of
 from jobs.runtime import Runtime
 from mail.deliver import open_recipients
 from mail.outcome import Outcome, Settled
@@ -21,7 +22,7 @@ async def leave_out_suppressed(runtime: Runtime, rendered: Rendered, settled: Se
     try:
         reasons = await asyncio.gather(*map(runtime.suppression, recipients))
     except DATABASE_DOWN as error:
-        raise ContentUnavailableError(f'PostgreSQL: {error}') from error
+        raise ContentUnavailableError(f'PostgreSQL: {words_of(error)}') from error
     left_out = {to: f'suppressed: {reason}' for to, reason in zip(recipients, reasons, strict=True) if reason}
     if not left_out:
         return rendered, settled

@@ -10,6 +10,7 @@ import structlog
 
 from db.pools import DATABASE_DOWN
 from db.transitions import next_due_in_s
+from db.troubles import tell
 from jobs.process_pending_emails import finished, sweep
 from jobs.runtime import Runtime
 from jobs.send_email import send_claimed
@@ -41,7 +42,7 @@ async def keep_sweeping(ctx: dict[str, Any]) -> None:
             if due_in_s is not None:
                 asyncio.get_running_loop().call_later(due_in_s + LATER_S, runtime.sweep_wanted.set)
         except DATABASE_DOWN as error:
-            log.warning('sweep waits for PostgreSQL', error=str(error) or type(error).__name__)
+            tell(log, 'sweep', error)
             runtime.sweep_wanted.set()
             await asyncio.sleep(AWAY_EVERY_S)
 
@@ -55,7 +56,7 @@ async def keep_sending_suspects(ctx: dict[str, Any]) -> None:
                 if not await _send_suspects(runtime):
                     break
         except DATABASE_DOWN as error:
-            log.warning('suspects wait for PostgreSQL', error=str(error) or type(error).__name__)
+            tell(log, 'sending suspects', error)
         await _wait(runtime.suspects_wanted, SUSPECTS_EVERY_S)
         runtime.suspects_wanted.clear()
 

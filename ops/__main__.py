@@ -5,6 +5,7 @@ Exit status: 0 fine, 1 trouble found, 2 usage, 69 no worker replied. The answer 
 
 import argparse
 import asyncio
+import io
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -115,7 +116,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     settings = load_settings()
     configure_logs(settings.log_level, settings.log_format)
     given = asyncio.run(answer(settings, command, options))
-    sys.stdout.reconfigure(errors='replace')  # type: ignore[union-attr]
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors='replace')
     if given.streamed:
         pass
     elif options.json:
@@ -128,11 +130,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return given.exit_status
 
 
-if __name__ == '__main__':
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Run a command whoever reads it. Returns the exit status, also when he has stopped reading.
+
+    130 and 141 are what a shell says of programs that SIGINT and SIGPIPE have ended.
+    """
+    for name in ('stdout', 'stderr'):
+        if getattr(sys, name) is None:  # closed before we began: `ops status >&-`
+            setattr(sys, name, open(os.devnull, 'w', encoding='utf-8'))  # noqa: SIM115, PTH123 - until the end
     try:
-        sys.exit(main())
+        try:
+            return main(arguments)
+        finally:  # also after --help, which exits
+            sys.stdout.flush()
+            sys.stderr.flush()
     except KeyboardInterrupt:
-        sys.exit(130)
+        return 130
     except BrokenPipeError:  # `ops failed | head` has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        for descriptor in (1, 2):  # what is still to be written at the end
+            os.dup2(nowhere, descriptor)
+        return 141
+
+
+if __name__ == '__main__':
+    sys.exit(run())

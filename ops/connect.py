@@ -10,7 +10,7 @@ from pymongo.errors import PyMongoError
 from redis.exceptions import RedisError
 
 from db.content import Mongo, close_mongo
-from db.pools import create_postgres_pool, open_mongo
+from db.pools import DATABASE_DOWN, create_postgres_pool, open_mongo
 from db.schema import SchemaMismatchError, check_schema
 from fleet.away import place_of, postgres_trouble, redis_trouble, unreadable
 from fleet.connection import open_redis, redis_settings
@@ -51,7 +51,7 @@ class Connections:
                 if self._pool is None:
                     self._pool = await self._open_postgres()
             return await question(self._pool)
-        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        except (*DATABASE_DOWN, asyncpg.PostgresError) as error:
             raise TroubleError(postgres_trouble(error, place)) from error
         except SchemaMismatchError as error:
             what, _, remedy = str(error).partition('; ')
@@ -81,6 +81,8 @@ class Connections:
             self._redis = redis_of(url, 'ARQ_REDIS_URL', job_serializer=serialize, job_deserializer=deserialize)
         try:
             return await question(self._redis)
+        except BrokenPipeError:  # of what the question prints; those of connections are RedisErrors
+            raise
         except (RedisError, OSError) as error:
             raise TroubleError(redis_trouble(error, place_of(url, 6379))) from error
 

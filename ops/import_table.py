@@ -17,7 +17,7 @@ from db.adoption.takeover import WrongPhaseError
 from db.adoption.takeover import take_over as take_over_table
 from db.adoption.undo import undo as undo_table
 from db.import_requests import count_statuses
-from db.migrate import alone, migrate
+from db.migrate import ZONE_SQL, alone, connect_directly, migrate
 from db.schema import APPLIED_SQL, known_migrations
 from ops.answer import USAGE, Trouble, TroubleError
 from ops.connect import Connections, first_connection, place_of, postgres_trouble
@@ -32,15 +32,12 @@ async def raw_connection(connections: Connections) -> AsyncIterator[asyncpg.Conn
     settings = connections.settings
     conn: Any = None
     try:
-        connecting = asyncpg.connect(
-            settings.postgres_dsn,
-            timeout=settings.db_connect_timeout_s,
-            server_settings={'timezone': settings.db_naive_timezone},
-        )
+        connecting = connect_directly(settings.direct_dsn, settings.db_connect_timeout_s)
         conn = await first_connection(settings, connecting)
+        await conn.execute(ZONE_SQL, settings.db_naive_timezone)
         yield conn
     except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-        raise TroubleError(postgres_trouble(error, place_of(settings.postgres_dsn, 5432))) from error
+        raise TroubleError(postgres_trouble(error, place_of(settings.direct_dsn, 5432))) from error
     finally:
         if conn is not None:
             conn.terminate()

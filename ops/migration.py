@@ -18,8 +18,10 @@ from db.adoption.phases import Phase, read_phase
 from db.adoption.takeover import WrongPhaseError, take_over
 from db.adoption.undo import STAYS, undo
 from db.adoption.words import SYNONYMS
-from db.migrate import alone, migrate
+from db.migrate import alone, connect_directly, migrate
+from db.pools import DATABASE_DOWN
 from db.schema import known_migrations
+from db.troubles import words_of
 from db.zones import compare_zones
 from fleet.celery_signs import Signs
 from ops.answer import TroubleError
@@ -63,9 +65,9 @@ async def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     settings = load_settings()
     try:
-        conn = await asyncpg.connect(settings.postgres_dsn, timeout=settings.db_connect_timeout_s)
-    except (OSError, asyncpg.PostgresError, TimeoutError) as error:
-        print(f'cannot connect to PostgreSQL at {settings.postgres_place}: {error}', file=sys.stderr)
+        conn = await connect_directly(settings.direct_dsn, settings.db_connect_timeout_s)
+    except (*DATABASE_DOWN, asyncpg.PostgresError, ValueError) as error:
+        print(f'cannot connect to PostgreSQL at {settings.direct_place}: {words_of(error)}', file=sys.stderr)
         return 1
     try:
         return await Migration(conn, settings, options).run()

@@ -32,9 +32,18 @@ PIPE_WIDTH = 500  # rows stay lines
 DOMAIN = re.compile(r'@([\w.-]+)')
 
 
+class PipedConsole(Console):
+    """Rich's, which leaves the end of a pipe to whoever runs the command."""
+
+    def on_broken_pipe(self) -> None:
+        """Tell of it; rich would exit with 1, our status of trouble."""
+        self.quiet = True
+        raise BrokenPipeError
+
+
 def make_console() -> Console:
     """Return where tables go: as wide as the terminal, or wide enough for a pipe, never interpreting what it prints."""
-    return Console(
+    return PipedConsole(
         file=sys.stdout,
         markup=False,
         highlight=False,

@@ -89,10 +89,11 @@ def check_access(settings: Settings) -> None:
 
 
 async def serve(settings: Settings, listener: socket.socket) -> None:
-    """Serve until SIGTERM or SIGINT, then let answers that are under way finish."""
+    """Serve until SIGTERM, SIGINT or SIGHUP, then let answers that are under way finish."""
     stopping = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup
+            asyncio.get_running_loop().add_signal_handler(number, stopping.set)
     places = Places(settings.postgres_dsn, settings.arq_redis_url.get_secret_value(), settings.db_naive_timezone)
     watch, readiness = Watch(places, OVERVIEW), Watch(places, READINESS)
     token = settings.web_token.get_secret_value() if settings.web_token else None

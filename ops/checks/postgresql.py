@@ -3,7 +3,11 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import asyncpg
+
 from db import checkup
+from db.migrate import connect_directly
+from db.troubles import DATABASE_DOWN, words_of
 from ops.checks.finding import Finding, error, note, warning
 from ops.connect import Connections
 from ops.output import length, megabytes
@@ -25,7 +29,37 @@ async def check(connections: Connections) -> list[Finding]:
         *judge_rights(await connections.ask_postgres(checkup.read_missing_rights)),
         *judge_indexes(await connections.ask_postgres(checkup.read_indexes)),
         *judge_tables(await connections.ask_postgres(checkup.read_statistics)),
+        *await check_way(connections),
     ]
+
+
+async def check_way(connections: Connections) -> list[Finding]:
+    """Look whether there is a pooler before the server, and a way past it."""
+    settings = connections.settings
+    if settings.database_direct_url is None:
+        return list(judge_way(is_pooled=await connections.ask_postgres(leads_through_pooler)))
+    try:
+        conn = await connect_directly(settings.direct_dsn, settings.db_connect_timeout_s)
+    except (*DATABASE_DOWN, asyncpg.PostgresError, ValueError) as failure:
+        what = f'DATABASE_DIRECT_URL, {settings.direct_place}: {words_of(failure)}'
+        return [error(what, 'correct it: NOTIFY and migrations go that way')]
+    conn.terminate()
+    return []
+
+
+async def leads_through_pooler(pool: asyncpg.Pool) -> bool:
+    """Whether statements go through a pooler such as pgbouncer."""
+    async with pool.acquire() as conn:
+        return bool(conn.is_pooled)  # type: ignore[attr-defined]  # see db.connection
+
+
+def judge_way(*, is_pooled: bool) -> Iterator[Finding]:
+    """Judge a pooler that there is no way past."""
+    if is_pooled:
+        yield warning(
+            'DATABASE_URL leads through a pooler: NOTIFY is not heard, mail that Redis does not announce waits 5 s',
+            'set DATABASE_DIRECT_URL to the server itself',
+        )
 
 
 def judge_server(server: Row) -> Iterator[Finding]:

@@ -86,7 +86,13 @@ class Arena:
         await self._administer(f'CREATE DATABASE {database} TEMPLATE {self.template}')
         redis = open_redis(redis_settings(self.stack.env['ARQ_REDIS_URL']), 'arq:queue')
         await redis.flushdb()
-        pool = await asyncpg.create_pool(self.dsn(database), min_size=0, max_size=8, command_timeout=60)
+        pool = await asyncpg.create_pool(
+            self.dsn(database),
+            min_size=0,
+            max_size=8,
+            command_timeout=60,
+            server_settings={'default_transaction_read_only': 'off'},  # the application's, also while workers may not
+        )
         environment = self.stack.env | {'DATABASE_URL': self.dsn(database), 'LOG_FORMAT': 'json'}
         environment |= {'EMAIL_RETRY_BASE_DELAY': str(RETRY_BASE_S)} | self.lease | variables
         fleet = Fleet(directory, environment)

@@ -1,4 +1,4 @@
-"""PostgreSQL restarted, and all its sessions ended again and again."""
+"""PostgreSQL restarted, all its sessions ended again and again, and read-only for a while."""
 
 import asyncio
 import time
@@ -20,12 +20,13 @@ WHERE datname = current_database() AND pid <> pg_backend_pid()
 
 
 async def postgres_faults(arena: Arena) -> list[Row]:
-    """PostgreSQL restarted, killed, and every session terminated each second; under load."""
+    """PostgreSQL restarted, every session terminated each second, and new sessions read-only; under load."""
     rows = []
     async with arena.stage('postgres') as stage:
         await stage.fleet.start_up(WORKERS)
         rows.append(await _under_load(stage, Row('PostgreSQL restart'), _restart))
         rows.append(await _under_load(stage, Row('PostgreSQL: all sessions ended each second'), _end_sessions))
+        rows.append(await _under_load(stage, Row('PostgreSQL: read-only for new sessions'), _read_only))
         rows[-1].problems += await stage.fleet.stop_all()
         rows[-1].notes += [f'logged: {alarm}' for alarm in stage.fleet.alarms()]
     return rows
@@ -74,4 +75,16 @@ async def _end_sessions(stage: Stage, row: Row) -> None:
         row.faults += 1
         await conn.execute(END_SESSIONS_SQL)
         await asyncio.sleep(1)
+    await conn.close()
+
+
+async def _read_only(stage: Stage, row: Row) -> None:
+    """As a managed server whose disk is full does it; the sessions of that time stay read-only afterwards."""
+    database = f'chaos_{stage.name}'
+    conn = await asyncpg.connect(stage.arena.dsn(database), server_settings={'default_transaction_read_only': 'off'})
+    row.faults += 1
+    await conn.execute(f'ALTER DATABASE {database} SET default_transaction_read_only = on')
+    await conn.execute(END_SESSIONS_SQL)
+    await asyncio.sleep(stage.pick(20, 5))
+    await conn.execute(f'ALTER DATABASE {database} RESET default_transaction_read_only')
     await conn.close()

@@ -44,6 +44,10 @@ class Gate:
         if way is Way.AWAY:
             self._cut()
 
+    def lead_to(self, host, port):
+        """Lead elsewhere from now on, as a name that moves: connections that are open stay."""
+        self._host, self._port = host, port
+
     def _cut(self):
         for writer in self._writers:
             writer.transport.abort()

@@ -21,6 +21,8 @@ from arq.worker import Function, create_worker, get_kwargs
 from click.testing import CliRunner
 
 from cron import SCHEDULES, cron_jobs
+from dev.inbox_certificate import server_tls_context
+from dev.inbox_store import CERTIFICATE_NAME
 from fleet.connection import redis_settings
 from fleet.dispatcher import Dispatcher
 from fleet.job_runner import JobRunner
@@ -188,11 +190,13 @@ def test_arq_command_runs_a_dispatcher(worker: Any, queue: str, monkeypatch: pyt
 # Redis settings.
 
 
-def test_from_dsn_would_not_decode_the_password_and_drop_tls_options() -> None:
-    url = 'rediss://:p%40ss@localhost:6379/1?ssl_ca_certs=/etc/ca.pem'
+def test_from_dsn_would_not_decode_the_password_and_drop_tls_options(tmp_path: Path) -> None:
+    server_tls_context(tmp_path)
+    ca = str(tmp_path / CERTIFICATE_NAME)
+    url = f'rediss://:p%40ss@localhost:6379/1?ssl_ca_certs={ca}'
     theirs, ours = RedisSettings.from_dsn(url), redis_settings(url)
     assert (theirs.password, theirs.ssl_ca_certs, theirs.ssl_check_hostname) == ('p%40ss', None, False)
-    assert (ours.password, ours.ssl_ca_certs, ours.ssl_check_hostname) == ('p@ss', '/etc/ca.pem', True)
+    assert (ours.password, ours.ssl_ca_certs, ours.ssl_check_hostname) == ('p@ss', ca, True)
 
 
 # Cron.

@@ -1,6 +1,7 @@
 """Where Redis is, in arq's terms, and a client that waits for nothing."""
 
 import ssl
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,6 +10,8 @@ from redis.asyncio.connection import Connection, SSLConnection, UnixDomainSocket
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
+from dev.inbox_certificate import server_tls_context
+from dev.inbox_store import CERTIFICATE_NAME, KEY_NAME
 from fleet.connection import open_redis, redis_settings
 from fleet.wire import deserialize, serialize
 from tests.unit.scripted_relay import STALL, ScriptedRelay
@@ -52,14 +55,135 @@ def test_rediss_checks_certificate_and_host_name() -> None:
     assert parts(found, 'ssl', 'ssl_check_hostname', 'ssl_cert_reqs') == (True, True, 'required')
 
 
-def test_tls_options_are_kept() -> None:
-    url = (
-        'rediss://redis.example.com/1?ssl_ca_certs=/etc/ca.pem&ssl_certfile=/etc/c.pem&ssl_keyfile=/etc/k.pem'
-        '&ssl_cert_reqs=none&ssl_check_hostname=false'
-    )
-    found = redis_settings(url)
-    assert parts(found, 'ssl_ca_certs', 'ssl_certfile', 'ssl_keyfile') == ('/etc/ca.pem', '/etc/c.pem', '/etc/k.pem')
+@pytest.fixture(scope='module')
+def pem(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A certificate, its key, both in one file, and a file that is neither."""
+    directory = tmp_path_factory.mktemp('pem')
+    server_tls_context(directory)
+    certificate, key = directory / CERTIFICATE_NAME, directory / KEY_NAME
+    both, neither = directory / 'both.pem', directory / 'neither.pem'
+    both.write_bytes(certificate.read_bytes() + key.read_bytes())
+    neither.write_text('geheim')
+    return {'certificate': certificate, 'key': key, 'both': both, 'neither': neither}
+
+
+def test_tls_options_are_kept(pem: dict[str, Path]) -> None:
+    files = f'ssl_ca_certs={pem["certificate"]}&ssl_certfile={pem["certificate"]}&ssl_keyfile={pem["key"]}'
+    found = redis_settings(f'rediss://h/1?{files}&ssl_cert_reqs=none&ssl_check_hostname=false')
+    kept = tuple(str(pem[name]) for name in ('certificate', 'certificate', 'key'))
+    assert parts(found, 'ssl_ca_certs', 'ssl_certfile', 'ssl_keyfile') == kept
     assert parts(found, 'ssl_cert_reqs', 'ssl_check_hostname') == ('none', False)
+
+
+@pytest.mark.parametrize(
+    ('written', 'meant', 'checks'),
+    [
+        ('CERT_REQUIRED', 'required', True),
+        ('ssl.CERT_REQUIRED', 'required', True),
+        ('required', 'required', True),
+        ('Required', 'required', True),
+        ('2', 'required', True),
+        ('CERT_OPTIONAL', 'optional', True),
+        ('optional', 'optional', True),
+        ('CERT_NONE', 'none', False),
+        ('None', 'none', False),
+        ('none', 'none', False),
+        ('0', 'none', False),
+    ],
+)
+def test_spellings_of_cert_reqs_that_people_use_are_understood(written: str, meant: str, *, checks: bool) -> None:
+    found = redis_settings(f'rediss://h/1?ssl_cert_reqs={written}')
+    assert parts(found, 'ssl_cert_reqs', 'ssl_check_hostname') == (meant, checks)
+    context = open_redis(found, 'arq:queue').connection_pool.make_connection().ssl_context.get()
+    assert context.verify_mode == {'required': 2, 'optional': 1, 'none': 0}[meant]
+
+
+@pytest.mark.parametrize(
+    ('written', 'checks'), [('False', False), ('no', False), ('0', False), ('off', False), ('1', True)]
+)
+def test_host_name_is_checked_or_not_as_it_is_written(written: str, *, checks: bool) -> None:
+    assert redis_settings(f'rediss://h/1?ssl_check_hostname={written}').ssl_check_hostname is checks
+
+
+def test_certificate_and_key_may_be_in_one_file(pem: dict[str, Path]) -> None:
+    found = redis_settings(f'rediss://h/1?ssl_certfile={pem["both"]}')
+    assert found.ssl_keyfile == str(pem['both'])  # redis-py would show no certificate at all
+
+
+@pytest.mark.parametrize(
+    ('options', 'words'),
+    [
+        ('ssl_cert_reqs=maybe', 'ssl_cert_reqs must be'),
+        ('ssl_cert_reqs=CERT_REQUIRE', 'ssl_cert_reqs must be'),
+        ('ssl_check_hostname=perhaps', 'ssl_check_hostname must be'),
+        ('ssl_cert_reqs=none&ssl_check_hostname=true', 'needs ssl_cert_reqs'),
+        ('ssl_ca_certs=/no/such/ca.pem', 'ssl_ca_certs: /no/such/ca.pem cannot be read'),
+        ('ssl_certfile=/no/such/c.pem&ssl_keyfile=/no/such/k.pem', 'ssl_certfile: /no/such/c.pem cannot be read'),
+        ('ssl_ca_certs=/', 'cannot be read'),
+        ('ssl_ca_certs={neither}', 'no certificates'),
+        ('ssl_certfile={certificate}&ssl_keyfile={neither}', 'no certificates'),
+        ('ssl_certfile={certificate}', 'no certificates'),
+        ('ssl_keyfile={key}', 'ssl_keyfile needs ssl_certfile'),
+        ('ssl_ca_data=nothing', 'no certificates'),
+        ('ssl_ca_path=/etc/ssl/certs', 'not supported: ssl_ca_path'),
+    ],
+)
+def test_tls_option_that_cannot_be_used_is_refused_at_the_start(pem: dict[str, Path], options: str, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        redis_settings(f'rediss://h/1?{options.format_map(pem)}')
+
+
+def test_tls_option_without_tls_is_refused_and_not_ignored() -> None:
+    with pytest.raises(ValueError, match='need rediss://'):
+        redis_settings('redis://h/1?ssl_cert_reqs=required')
+    assert not redis_settings('redis://h/1?ssl_cert_reqs=none').ssl
+
+
+@pytest.mark.parametrize(
+    ('url', 'hosts'),
+    [
+        ('redis+sentinel://:secret@one:1,two,[::1]:3/2?master=shop', [('one', 1), ('two', 26379), ('::1', 3)]),
+        ('redis+sentinel://one/2?master_name=shop', [('one', 26379)]),
+        ('rediss+sentinel://app:secret@one,[::1]/2?service_name=shop', [('one', 26379), ('::1', 26379)]),
+    ],
+)
+def test_sentinels_are_read_with_the_name_of_their_master(url: str, hosts: list[tuple[str, int]]) -> None:
+    found = redis_settings(url)
+    assert parts(found, 'sentinel', 'sentinel_master', 'host', 'database') == (True, 'shop', hosts, 2)
+    assert found.ssl is url.startswith('rediss')
+
+
+def test_passwords_of_sentinels_and_of_their_master_are_two() -> None:
+    found = redis_settings('redis+sentinel://a:b%2Fc@h/1?master=m&sentinel_username=d&sentinel_password=e%26f')
+    assert parts(found, 'username', 'password', 'sentinel_username', 'sentinel_password') == ('a', 'b/c', 'd', 'e&f')
+    assert 'e&f' not in repr(found)
+    assert 'b/c' not in repr(found)
+
+
+def test_client_of_sentinels_over_tls_asks_them_and_the_master_over_tls() -> None:
+    pool = open_redis(redis_settings('rediss+sentinel://:x@one,two/1?master=m'), 'high_priority').connection_pool
+    assert isinstance(pool.make_connection(), SSLConnection)
+    for sentinel in pool.sentinel_manager.sentinels:
+        assert isinstance(sentinel.connection_pool.make_connection(), SSLConnection)
+
+
+@pytest.mark.parametrize(
+    'url',
+    [
+        'redis+sentinel://one,two/1',
+        'redis+sentinel://one,two/1?master=',
+        'redis+sentinel://one,two/shop/1?master=m',
+        'redis+sentinel://,two/1?master=m',
+        'redis+sentinel://one:x/1?master=m',
+        'redis+sentinel://one/1?master=m&master_name=n',
+        'redis://one,two/1',
+        'redis://one/1?master=m',
+        'sentinel://one:26379',
+    ],
+)
+def test_sentinels_that_are_not_all_told_are_refused(url: str) -> None:
+    with pytest.raises(ValueError, match=r'.'):
+        redis_settings(url)
 
 
 def test_unix_socket_has_path_database_and_password() -> None:
@@ -102,7 +226,7 @@ def test_refusal_tells_no_password(url: str) -> None:
 )
 def test_client_connects_to_what_the_url_says(url: str, kind: type, expected: dict[str, Any]) -> None:
     pool = open_redis(redis_settings(url), 'arq:queue').connection_pool
-    assert pool.connection_class is kind
+    assert issubclass(pool.connection_class, kind)
     options = pool.connection_kwargs
     assert expected.items() <= options.items()
     assert (options['username'], options['password']) == ('mail', 'secret')

@@ -239,6 +239,156 @@ def test_env_file_is_read() -> None:
     assert settings.smtp_from_name is None
 
 
+def test_env_file_may_begin_with_a_byte_order_mark_and_hold_other_programs_lines() -> None:
+    text = """\ufeffDB_HOST=from-file
+# "a comment
+export DB_NAME = "app"
+set -a
+JWT_KEY="-----BEGIN KEY-----
+MIIBVgIBADANBgkq==
+-----END KEY-----"
+DB_USER='mail' # "who
+"""
+    Path('.env').write_text(text, encoding='utf-8')
+    settings = load_settings()
+    assert (settings.db_host, settings.db_name, settings.db_user) == ('from-file', 'app', 'mail')
+
+
+@pytest.mark.parametrize('password', ['pa$$word', '$HOME', '${HOME}', '${DB_HOST}', '$(id)', '${UNSET:-x}'])
+@pytest.mark.parametrize('quote', ['', "'", '"'])
+def test_dollar_in_the_env_file_stands_for_itself(password: str, quote: str) -> None:
+    Path('.env').write_text(f'DB_HOST=h\nDB_PASSWORD={quote}{password}{quote}\n')
+    assert load_settings().db_password.get_secret_value() == password
+
+
+@pytest.mark.parametrize(
+    ('text', 'line'),
+    [
+        ('DB_HOST=h\n\nDB_PASSWORD="hunter2\nDB_NAME=app\n', 3),
+        ("DB_HOST=h\nDB_PASSWORD='hunter2\nDB_NAME=app\n", 2),
+        ('DB_PASSWORD="hunter2\nDB_NAME="app"\n', 1),
+        ('DB_PASSWORD="hunter2\nDB_NAME=app\nDB_USER="\n', 1),
+        ('OTHER="hunter2\nDB_NAME=app\nMORE="\n', 1),
+        ('DB_HOST=h\nDB_PASSWORD="hunter2" x\n', 2),
+        ('DB_HOST=h\nDB PASSWORD=hunter2\n', 2),
+        ('DB_HOST=h\n=hunter2\n', 2),
+    ],
+)
+def test_unclosed_quote_in_the_env_file_is_refused_with_its_line(text: str, line: int) -> None:
+    Path('.env').write_text(text)
+    told = refusal()
+    assert f'.env: line {line}: ' in told
+    assert 'hunter2' not in told
+
+
+@pytest.mark.parametrize(
+    ('data', 'line', 'word'),
+    [
+        ('DB_HOST=h\n'.encode('utf-16'), 1, 'UTF-16'),
+        ('DB_HOST=h\n'.encode('utf-32'), 1, 'UTF-32'),
+        ('DB_HOST=h\n'.encode('utf-16-le'), 1, 'UTF-8'),
+        ('DB_HOST=h\nSMTP_FROM_NAME=Müller\n'.encode('latin-1'), 2, 'UTF-8'),
+        ('DB_HOST=h\n\nSMTP_FROM_NAME=店\n'.encode('shift-jis'), 3, 'UTF-8'),
+    ],
+)
+def test_env_file_in_another_encoding_is_refused_with_its_line(data: bytes, line: int, word: str) -> None:
+    Path('.env').write_bytes(data)
+    told = refusal()
+    assert f'.env: line {line}: ' in told
+    assert word in told
+
+
+# Passwords in URLs.
+
+UNESCAPED = [
+    'app:2024/hunter2@',
+    'app:2024?hunter2@',
+    'app:2024#hunter2@',
+    'app:hun@ter2@',
+    'app:hun%zzter2@',
+    'app:hunter2%@',
+    'app:hun[ter2@',
+    'app:hun]ter2@',
+    'app:hun ter2@',
+    'app:hun\tter2@',
+    'app:2024/hun@ter2@',
+    'app:/hunter2@',
+    'app:?@hunter2@',
+    'app:#hunter2#@',
+    'app:hun/ter2?x#y@',
+]
+
+
+@pytest.mark.parametrize('userinfo', UNESCAPED)
+@pytest.mark.parametrize(
+    ('name', 'url'),
+    [
+        ('DATABASE_URL', 'postgresql://{}db.example.com/mail'),
+        ('DATABASE_URL', 'postgres://{}one:5432,two:5432/mail?target_session_attrs=read-write'),
+        ('DATABASE_DIRECT_URL', 'postgresql://{}db.example.com:5432/mail'),
+        ('ARQ_REDIS_URL', 'redis://{}redis.example.com:6379/1'),
+        ('CELERY_BROKER_URL', 'rediss://{}redis.example.com/1'),
+        ('ARQ_REDIS_URL', 'redis+sentinel://{}one,two/1?master=m'),
+        ('REDIS_URL', 'redis://{}redis.example.com/0'),
+        ('MONGODB_URL', 'mongodb://{}mongo.example.com/mail'),
+        ('MONGODB_URL', 'mongodb+srv://{}mongo.example.com/mail'),
+    ],
+)
+def test_unescaped_password_in_a_url_is_refused_with_its_variable_and_the_remedy_and_never_shown(
+    configure: Configure, name: str, url: str, userinfo: str
+) -> None:
+    configure(**{name: url.format(userinfo)})
+    line = refusal()
+    assert line.startswith(f'settings: {name}: ')
+    assert 'percent-encode' in line
+    assert not any(piece in line for piece in ('hun', 'ter2', '2024'))
+
+
+@pytest.mark.parametrize(
+    ('name', 'url'),
+    [
+        ('DATABASE_URL', 'postgresql://app:h%2F%3F%23%40%3A%5B%25%20@db/mail'),
+        ('DATABASE_URL', 'postgresql://u@h1:5432,h2:5432/db?target_session_attrs=read-write'),
+        ('DATABASE_URL', 'postgresql:///mail?host=h1:5432,h2:5433&user=u'),
+        ('DATABASE_URL', 'postgresql://u:p:q@%2Fvar%2Frun%2Fpostgresql/db'),
+        ('DATABASE_URL', 'postgresql://u:pässwörd!$&()*+,;=@[::1]:5432/db'),
+        ('ARQ_REDIS_URL', 'redis://:h%2F%3F%23%40%3A@redis/1'),
+        ('ARQ_REDIS_URL', 'redis://:p!$&()*+,;=~@redis/1'),
+        ('ARQ_REDIS_URL', 'unix://:p@/run/redis.sock?db=1'),
+        ('MONGODB_URL', 'mongodb://u:h%2F%3F@one:27017,two:27017/mail?replicaSet=rs0&authSource=$external'),
+        ('MONGODB_URL', 'mongodb://%2Ftmp%2Fmongodb.sock'),
+    ],
+)
+def test_url_that_can_be_read_in_one_way_is_taken(configure: Configure, name: str, url: str) -> None:
+    configure(**{name: url})
+    assert getattr(load_settings(), name.lower()).get_secret_value() == url
+
+
+@pytest.mark.parametrize(
+    'url',
+    [
+        'postgresql://u@h/db?sslmode=sometimes',
+        'postgresql:///db?host=h&port=x',
+        'postgresql:///db?host=h1,h2&port=1,2,3',
+        'postgresql://u@h/db?target_session_attrs=sometimes',
+        'postgresql://u@h/db?password=hunter2&hunter2',
+        'postgresql://u@h/db?sslmode=verify-full&sslrootcert=/no/such/file',
+    ],
+)
+def test_options_of_a_postgresql_url_that_make_no_sense_are_refused(configure: Configure, url: str) -> None:
+    configure(DATABASE_URL=url)
+    line = refusal()
+    assert line.startswith('settings: DATABASE_URL: ')
+    assert 'hunter2' not in line
+
+
+def test_direct_address_is_that_of_the_database_url_unless_there_is_one(configure: Configure) -> None:
+    configure(DATABASE_URL='postgresql://u@pooler:6432/app')
+    assert load_settings().direct_dsn == 'postgresql://u@pooler:6432/app'
+    configure(DATABASE_DIRECT_URL='postgresql://u@db:5432/app')
+    assert (load_settings().direct_dsn, load_settings().direct_place) == ('postgresql://u@db:5432/app', 'db:5432/app')
+
+
 def test_secret_is_read_from_its_file(configure: Configure, tmp_path: Path) -> None:
     (tmp_path / 'secret').write_text('p@ss wörd \n', encoding='utf-8')
     configure(SMTP_PASSWORD_FILE=str(tmp_path / 'secret'))

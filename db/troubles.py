@@ -1,0 +1,157 @@
+"""What PostgreSQL's errors mean: whether waiting helps, and whose they are, the statement's or the connection's."""
+
+import re
+import ssl
+from enum import StrEnum
+from typing import Any
+
+import asyncpg
+
+# PostgreSQL cannot be reached, or cannot work now: the same statement may pass later, on another connection.
+DATABASE_DOWN = (
+    OSError,  # TimeoutError is one
+    asyncpg.PostgresConnectionError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,  # a connection that ended in the middle of a statement
+    asyncpg.TransactionRollbackError,  # deadlock or serialization failure: the same statement may pass next time
+    asyncpg.OperatorInterventionError,
+    asyncpg.InsufficientResourcesError,
+    asyncpg.PostgresSystemError,
+    asyncpg.ReadOnlySQLTransactionError,
+    asyncpg.IdleInTransactionSessionTimeoutError,
+    asyncpg.LockNotAvailableError,
+    asyncpg.InvalidCatalogNameError,
+    asyncpg.InvalidAuthorizationSpecificationError,
+    # Somebody took the session's prepared statements away: a pooler, or a program behind it.
+    asyncpg.InvalidSQLStatementNameError,
+    asyncpg.DuplicatePreparedStatementError,
+    asyncpg.InvalidCachedStatementError,
+)
+
+# The server has changed: every connection of ours is as good as this one.
+_SERVER_CHANGED = (
+    asyncpg.ReadOnlySQLTransactionError,  # a standby now, or opened while the database was set read-only
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.DatabaseDroppedError,
+)
+
+# This connection is done for, whatever the next statement is.
+_CONNECTION_SPOILT = (
+    *_SERVER_CHANGED,
+    asyncpg.PostgresConnectionError,
+    asyncpg.InternalClientError,
+    asyncpg.IdleSessionTimeoutError,
+    asyncpg.IdleInTransactionSessionTimeoutError,
+    asyncpg.InvalidSQLStatementNameError,
+    asyncpg.DuplicatePreparedStatementError,
+    asyncpg.InvalidCachedStatementError,
+)
+
+# pgbouncer has one SQLSTATE, 08P01, for all it has to say; by its words, what waiting does not heal.
+_POOLER_REFUSES = re.compile(
+    r'unsupported startup parameter|no such (user|database)|auth(entication)? failed|not allowed'
+    r'|transaction blocks not allowed|wrong password|bouncer config error|TLS required|SSL required',
+    re.IGNORECASE,
+)
+STATEMENT_POOLING = 'transaction blocks not allowed'
+
+
+class Kind(StrEnum):
+    """What to make of an error."""
+
+    AWAY = 'away'  # heals by itself, or when the server is back
+    LIMIT = 'limit'  # the server works; this statement took too long
+    REFUSED = 'refused'  # waiting does not help: somebody has to change something
+
+
+def kind_of(error: BaseException) -> Kind:
+    """Tell what an error of a connection or a statement means."""
+    match error:
+        case asyncpg.QueryCanceledError() | asyncpg.LockNotAvailableError():
+            return Kind.LIMIT
+        case asyncpg.InvalidAuthorizationSpecificationError() | asyncpg.InvalidCatalogNameError():
+            return Kind.REFUSED
+        case asyncpg.PostgresConnectionError():
+            return Kind.REFUSED if _POOLER_REFUSES.search(str(error)) else Kind.AWAY
+        case asyncpg.UnsupportedServerFeatureError() | asyncpg.UnsupportedClientFeatureError() | ValueError():
+            # Also an address that makes no sense, and an argument that its type does not take.
+            return Kind.REFUSED
+        case ssl.SSLCertVerificationError() | asyncpg.UndefinedFileError():  # an extension's library
+            return Kind.REFUSED
+        case OSError(filename=str()):  # a file that the address names
+            return Kind.REFUSED
+        case ConnectionError() if 'rejected SSL upgrade' in str(error):
+            return Kind.REFUSED
+    return Kind.AWAY if isinstance(error, DATABASE_DOWN) else Kind.REFUSED
+
+
+def is_spoilt(error: BaseException) -> bool:
+    """Whether an error belongs to its connection, which is to be dropped, rather than to the statement."""
+    return isinstance(error, _CONNECTION_SPOILT)
+
+
+def server_changed(error: BaseException) -> bool:
+    """Whether an error concerns all connections to the server."""
+    return isinstance(error, _SERVER_CHANGED)
+
+
+def words_of(error: BaseException) -> str:
+    """Return what happened, in one line, with the remedy where there is one."""
+    said = str(error).partition('\n')[0] or type(error).__name__
+    if isinstance(error, TimeoutError):
+        return f'no answer in time: {said}'
+    match kind_of(error):
+        case Kind.LIMIT:
+            return f'a statement ran into its time limit: {said}; see DB_COMMAND_TIMEOUT_S'
+        case Kind.REFUSED:
+            return f'PostgreSQL refuses: {said}; {remedy_of(error)}'
+        case _:
+            return said
+
+
+def remedy_of(error: BaseException) -> str:
+    """Say what somebody has to do about an error that waiting does not heal."""
+    said = str(error)
+    match error:
+        case asyncpg.InvalidCatalogNameError():
+            return 'create it, or correct DB_NAME or DATABASE_URL, then run `python -m db.migrate`'
+        case asyncpg.InvalidAuthorizationSpecificationError():
+            return 'correct DB_USER and DB_PASSWORD, or DATABASE_URL'
+        case asyncpg.PostgresConnectionError() if STATEMENT_POOLING in said:
+            return "set the pooler's pool_mode to transaction or session, or name another port in DATABASE_URL"
+        case asyncpg.ProtocolViolationError() if 'startup parameter' in said:
+            return 'leave it out of DATABASE_URL, or list it in ignore_startup_parameters of pgbouncer'
+        case asyncpg.PostgresConnectionError() | ssl.SSLError() | OSError() | ValueError():
+            return 'correct DATABASE_URL, or DB_HOST, DB_USER, DB_PASSWORD and DB_NAME'
+        case asyncpg.FeatureNotSupportedError() if 'DATABASE_DIRECT_URL' in said:
+            return 'it names the server itself, with the port of PostgreSQL'
+        case asyncpg.InsufficientPrivilegeError():
+            return 'use a role that may do this in DATABASE_URL or DB_USER'
+        case (
+            asyncpg.UndefinedObjectError()
+            | asyncpg.InvalidParameterValueError()
+            | asyncpg.CantChangeRuntimeParamError()
+        ):
+            return 'correct the options of DATABASE_URL'
+    return 'see whether DATABASE_URL or DB_NAME names the right database, and `python -m db.migrate` has run'
+
+
+EVENTS = {
+    Kind.AWAY: ' waits for PostgreSQL',
+    Kind.LIMIT: ' ran into a time limit of PostgreSQL',
+    Kind.REFUSED: ' is refused by PostgreSQL',
+}
+
+
+def tell(log: Any, what: str, error: BaseException, **fields: Any) -> None:
+    """Log that something has to wait, or cannot go on, because of PostgreSQL.
+
+    Args:
+        log: A structlog logger.
+        what: Who waits, as in 'sweep waits for PostgreSQL'.
+    """
+    event = what + EVENTS[kind_of(error)]
+    level = log.error if kind_of(error) is Kind.REFUSED else log.warning
+    level(event, error=words_of(error), **fields)

@@ -70,6 +70,36 @@ async def read_outbox(pool: asyncpg.Pool) -> Row:
     return dict(row)
 
 
+# The same rows that OUTBOX_SQL counts as due, by whether an operator has paused their type.
+PAUSED_DUE_SQL = """
+WITH paused AS (SELECT name FROM mail_switches WHERE kind = 'email_type'), open AS (
+    SELECT email_type::text, next_retry_at, expires_at FROM outbound_emails
+    WHERE status IN ('pending', 'failed', 'uncertain') AND next_retry_at <= now()
+      AND (status = 'pending' OR attempts < max_attempts) AND EXISTS (SELECT FROM paused)
+    UNION ALL
+    SELECT email_type::text, created_at, expires_at FROM outbound_emails
+    WHERE status = 'pending' AND next_retry_at IS NULL AND EXISTS (SELECT FROM paused)
+), judged AS (
+    SELECT next_retry_at, COALESCE(email_type IN (SELECT name FROM paused), false) AS is_paused FROM open
+    WHERE expires_at IS NULL OR expires_at > now()
+)
+SELECT count(*) FILTER (WHERE is_paused) AS due, count(*) FILTER (WHERE NOT is_paused) AS others_due,
+    EXTRACT(EPOCH FROM now() - min(next_retry_at) FILTER (WHERE is_paused))::float8 AS oldest_due_s,
+    EXTRACT(EPOCH FROM now() - min(next_retry_at) FILTER (WHERE NOT is_paused))::float8 AS oldest_other_s
+FROM judged
+"""
+
+
+async def read_paused_due(pool: asyncpg.Pool) -> Row:
+    """Count the due e-mails whose type is paused, and the others; nothing is read while no type is.
+
+    Returns:
+        due and oldest_due_s of the paused types (0 and None without any), others_due and oldest_other_s of all others.
+    """
+    (row,) = await pool.fetch(PAUSED_DUE_SQL)
+    return dict(row)
+
+
 # A lease that runs is the proof of a life: somebody renewed it seconds ago. A duty's run is a trace.
 SEEN_WORKERS_SQL = """
 SELECT worker, sum(sending)::bigint AS sending, bool_or(alive) AS alive, max(seen_at) AS last_seen_at,

@@ -63,6 +63,8 @@ class WorkerRecord:
     version: str = ''
     settings: str = ''  # digest: the same for workers with the same settings
     log_level: str = ''
+    log_lines_dropped: int = 0  # because nobody read them in time
+    database: str = ''  # which PostgreSQL database it serves, see db.identity
     seen_ago_s: float = 0.0
 
 

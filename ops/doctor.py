@@ -8,10 +8,10 @@ from dataclasses import asdict
 
 from rich.console import Console
 
-from ops.answer import Answer, Document, Trouble, TroubleError
+from ops.answer import Answer, Document, Level, Trouble, TroubleError
 from ops.arguments import add_json
 from ops.checks import clocks, fleet, machine, outbox, postgresql, redis_server, relays, timeouts
-from ops.checks.finding import Check, Finding, Severity, away, error
+from ops.checks.finding import LEVELS, Check, Finding, Severity, away, error
 from ops.connect import Connections
 from ops.output import counted, print_table
 
@@ -56,6 +56,7 @@ async def run(connections: Connections, options: argparse.Namespace) -> Answer:
     bad = [row for row in rows if row['severity'] != Severity.NOTE]
     missing = {name: list(dict.fromkeys(f.away for f in findings if f.away)) for name, findings in found.items()}
     document: Document = {
+        'level': max((LEVELS[row['severity']] for row in rows), key=list(Level).index, default=Level.OK).value,
         'checks': {name: state_of(findings) for name, findings in found.items()},
         'not_made': {name: services for name, services in missing.items() if services},
         'findings': rows,

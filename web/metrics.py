@@ -1,6 +1,7 @@
 """The metrics in Prometheus' text format: the table of docs/metrics.md, each with how it is read from an answer."""
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -11,8 +12,10 @@ from prometheus_client import generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
-from fleet.troubles import CHECK_IS_OLD_S
+from fleet.overview import STORED
 from mail.outcome import Outcome
+from reporting.judge import CHECK_IS_OLD_S, KINDS
+from web.overview import WORKERS, find_troubles
 from web.watch import Reading, Source
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
@@ -126,9 +129,23 @@ class Exposition:
         for source in Source:
             up.add_metric([source.value], source not in self._reading.troubles)
         yield up
+        if all(name in self._reading.found for name in (*WORKERS, *STORED)):
+            yield self._findings()
         for defined in DEFINED:
             if defined.question in self._reading.found:
                 yield _family(defined, self._reading.found[defined.question])
+
+    def _findings(self) -> Metric:
+        """Return what the judge found, by kind; unlike the numbers, each is there all the time, so that alerts end."""
+        found = Counter(trouble.kind for trouble in find_troubles(self._reading) if trouble.kind)
+        family = GaugeMetricFamily(
+            'email_findings',
+            'how much is wrong, as ops status and the page tell it: act now, or worth a look',
+            labels=('level', 'kind'),
+        )
+        for name, kind in KINDS.items():
+            family.add_metric([kind.level.value, name], found[name])
+        return family
 
 
 def _family(defined: Defined, answer: Any) -> Metric:

@@ -127,7 +127,7 @@ async def test_status_names_each_trouble_and_its_remedy(env, pool, redis):
     assert [trouble.what for trouble in given.troubles] == [
         'nobody serves the queue low_priority, which has 1 job',
         '1 e-mail is due, the first for 60 min',
-        '1 e-mail is held by workers that are gone',
+        '1 e-mail is held by workers that are gone, and nobody takes them over',
         'cleanup failed: no table for ***@example.com',
         'mongodb is down: refused',
     ]

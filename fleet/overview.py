@@ -10,7 +10,7 @@ import asyncpg
 from arq.connections import ArqRedis
 
 from db import attempts, checkup, reports
-from db.identity import read_identity
+from db.identity import is_other, read_identity
 from db.switches import Switch, read_switches
 from fleet.queues import read_queues
 from fleet.registry import WorkerRecord, read_served_queues, read_workers
@@ -59,7 +59,7 @@ def with_time(item: Any) -> Any:
 def mark_foreign(workers: Iterable[Document], database: str | None) -> None:
     """Say of each worker whether it serves another database than this one; None is unknown."""
     for worker in workers:
-        worker['foreign'] = worker['database'] != database if worker['database'] and database else None
+        worker['foreign'] = is_other(worker['database'], database)
 
 
 async def read_stored(pool: asyncpg.Pool) -> Document:

@@ -22,6 +22,7 @@ def describe(runtime: Runtime, dispatcher: Dispatcher) -> dict[str, Any]:
     ]
     return {
         'queue': dispatcher.queue_name,
+        'database': runtime.neighbours.database,
         'emails': emails,
         'sending': len(runtime.under_way),
         'held': len(runtime.leases.held()),

@@ -11,12 +11,14 @@ from typing import Any
 from arq.connections import ArqRedis
 from rich.console import Console
 
+from db.identity import is_other
 from fleet import events
 from fleet.control import ask
 from fleet.registry import read_workers
 from logs import hide_recipients
 from ops.answer import NOBODY_REPLIED, Answer, Document
 from ops.arguments import add_json, count, duration_s
+from ops.asking import read_database
 from ops.connect import Connections
 from ops.output import cell
 
@@ -39,14 +41,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 async def run(connections: Connections, options: argparse.Namespace) -> Answer:
     """Listen until told to end. Nothing is stored: who was not listening reads `ops failed` and `ops show`."""
-    heard = await connections.ask_redis(partial(listen, options=options))
+    database = await read_database(connections)
+    heard = await connections.ask_redis(partial(listen, options=options, database=database))
     return Answer({'events': heard}, [] if heard is not None else [NOBODY_REPLIED], streamed=True)
 
 
-async def listen(redis: ArqRedis, options: argparse.Namespace) -> int | None:
-    """Print events. Returns how many; None when there is no worker from the beginning to the end."""
+async def listen(redis: ArqRedis, options: argparse.Namespace, database: str | None = None) -> int | None:
+    """Print events of our database's workers. Returns how many; None when there is no worker all the time."""
     ends_at = time.monotonic() + options.for_s if options.for_s else None
-    told, known, look_at, ask_at = 0, {r.worker for r in await read_workers(redis)}, 0.0, 0.0
+    told, known, look_at, ask_at = 0, await _own_workers(redis, database), 0.0, 0.0
     seen_any = bool(known)
     async with redis.pubsub(ignore_subscribe_messages=True) as pubsub:
         await pubsub.subscribe(events.channel(redis))
@@ -59,13 +62,14 @@ async def listen(redis: ArqRedis, options: argparse.Namespace) -> int | None:
                     print('ops events: no worker yet, waiting for one', file=sys.stderr)
             if time.monotonic() >= look_at:
                 look_at = time.monotonic() + LOOK_EVERY_S
-                now = {record.worker for record in await read_workers(redis)}
+                now = await _own_workers(redis, database)
                 batch += [_of_worker(name, 'worker-online') for name in sorted(now - known)]
                 batch += [_of_worker(name, 'worker-offline') for name in sorted(known - now)]
                 ask_at, known = (0.0 if now - known else ask_at), now
             message = await pubsub.get_message(timeout=POLL_S)
             if message is not None:
-                batch += events.read_events(message['data'])
+                told_by_all = events.read_events(message['data'])
+                batch += [e for e in told_by_all if not is_other(str(e.pop('database', '')), database)]
             for event in batch:
                 if options.failures and event.get('event') in ('claimed', 'accepted'):
                     continue
@@ -74,6 +78,10 @@ async def listen(redis: ArqRedis, options: argparse.Namespace) -> int | None:
                 if told == options.count:
                     return told
     return told if seen_any else None
+
+
+async def _own_workers(redis: ArqRedis, database: str | None) -> set[str]:
+    return {r.worker for r in await read_workers(redis) if not is_other(r.database, database)}
 
 
 def _of_worker(worker: str, kind: str) -> Event:

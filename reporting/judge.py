@@ -1,17 +1,18 @@
 """What is wrong with the fleet and the outbox, how grave it is, and what to do: one judge for everybody who tells it.
 
 `ops status`, `ops top`, `ops doctor`, the page, /api/status and /metrics show what is found here, so none of them is
-content beside another that is not. KINDS is the table of everything that can be found. Facts are the plain values of
-fleet.overview; workers tell of themselves what they like, so their parts are read with care.
+content beside another that is not. reporting.kinds is the table of everything that can be found. Facts are the plain
+values of fleet.overview; workers tell of themselves what they like, so their parts are read with care.
 """
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 
+from db.identity import are_mixed
 from db.switches import Kind as Paused
 from fleet.troubles import NOBODY_REPLIED, Document, Level, Trouble, is_alive, queue_troubles
 from fleet.wording import because, counted, fault, hide_addresses, length
+from reporting.kinds import found
 
 CHECK_IS_OLD_S = 180.0  # services are checked every minute
 MAIL_IS_LATE_S = 600.0  # two sweeps
@@ -26,75 +27,6 @@ EVERY_S = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
-class Kind:
-    """One kind of finding. is_settled: an operator wanted it, or nothing more can happen; the doctor only notes it."""
-
-    level: Level
-    remedy: str
-    is_settled: bool = False
-
-
-ACT, LOOK = Level.ACT, Level.LOOK
-KINDS: Mapping[str, Kind] = {
-    # Workers and queues.
-    'no_worker': Kind(ACT, NOBODY_REPLIED.remedy),
-    'unserved_queue': Kind(ACT, 'start a worker for it, or see who puts jobs there'),
-    'broken_queue': Kind(ACT, 'rename or delete that key; arq cannot use the queue before'),
-    'foreign_worker': Kind(
-        ACT,
-        'give each application a Redis database of its own (the number at the end of ARQ_REDIS_URL), '
-        'or queues and a server of its own',
-    ),
-    'no_relay': Kind(ACT, '`python -m ops relay ls` says why; mend the relay or its settings, or resume it'),
-    'relay_cooling': Kind(LOOK, '`python -m ops relay ls` says when it is tried again; see its log'),
-    'paused_relay': Kind(LOOK, '`python -m ops relay resume NAME` when the reason is gone', is_settled=True),
-    'all_paused': Kind(LOOK, '`python -m ops control resume`, with --queue NAME for a queue, when the reason is gone'),
-    'paused_worker': Kind(LOOK, '`python -m ops control resume` when the reason is gone', is_settled=True),
-    'hanging_worker': Kind(
-        LOOK, 'see `python -m ops control stacks`; lower WORKER_MAX_JOBS, or give it a CPU of its own'
-    ),
-    'lost_log_lines': Kind(LOOK, 'see why nobody reads its standard error: journald, a pipe, a full disk'),
-    'different_settings': Kind(
-        LOOK, 'restart those that were left out; `python -m ops inspect conf` shows the differences'
-    ),
-    'different_versions': Kind(LOOK, 'restart those that were left out'),
-    # The outbox.
-    'late': Kind(ACT, '`python -m ops qshape` tells which, `python -m ops explain ID` why; or start more workers'),
-    'stuck': Kind(ACT, 'start a worker; see the `beat` lines in the log'),
-    'held': Kind(LOOK, '`python -m ops failed`, then `resolve` or `retry`: they wait for you'),
-    'past_expiry': Kind(LOOK, 'see why mail was late: `python -m ops failed`'),
-    'poisoned': Kind(LOOK, "`python -m ops failed --dead`; read those workers' logs"),
-    'dead': Kind(
-        LOOK, '`python -m ops failed --dead` says why; then `retry`, or `purge outbox --dead`', is_settled=True
-    ),
-    'due_in_paused_type': Kind(
-        LOOK, '`python -m ops control resume --type NAME` when the reason is gone', is_settled=True
-    ),
-    'paused_type': Kind(LOOK, '`python -m ops control resume --type NAME` when the reason is gone', is_settled=True),
-    'paused_queue': Kind(LOOK, '`python -m ops control resume --queue NAME` when the reason is gone', is_settled=True),
-    'paused_duty': Kind(LOOK, '`python -m ops cron resume NAME` when the reason is gone', is_settled=True),
-    'failing': Kind(ACT, '`python -m ops failed --since 1h` says why'),
-    'refused': Kind(LOOK, '`python -m ops failed --since 1h` says why'),
-    # Duties and services.
-    'duty_failed': Kind(ACT, "see `duty failed` in the worker's log"),
-    'duty_late': Kind(ACT, 'see why no worker runs it'),
-    'checks_stopped': Kind(ACT, 'see why no worker runs check_service_health'),
-    'service_down': Kind(ACT, 'start it, or correct its settings'),
-}
-
-
-def found(kind: str, what: str, remedy: str | None = None) -> Trouble:
-    """Return a finding of a kind of the table; remedy: a better one than the table's."""
-    entry = KINDS[kind]
-    return Trouble(what, remedy or entry.remedy, level=entry.level, kind=kind)
-
-
-def is_settled(trouble: Trouble) -> bool:
-    """Whether an operator wanted it so, or nothing more can happen to it."""
-    return trouble.kind is not None and KINDS[trouble.kind].is_settled
-
-
 def level_of(troubles: Iterable[Trouble]) -> Level:
     """Return the gravest level; OK without any trouble."""
     return max((trouble.level for trouble in troubles), key=list(Level).index, default=Level.OK)
@@ -107,7 +39,7 @@ def in_order(troubles: Iterable[Trouble]) -> list[Trouble]:
 
 def judge(fleet: Document | None, stored: Document | None) -> list[Trouble]:
     """Judge what is known; None is a server that did not answer, and that is the caller's trouble to tell."""
-    is_worked = not fleet or is_alive(fleet)
+    is_worked = not fleet or has_own_worker(fleet)
     return in_order(
         [
             *(judge_fleet(fleet) if fleet else ()),
@@ -122,9 +54,15 @@ def judge_fleet(fleet: Document) -> list[Trouble]:
     Args:
         fleet: see fleet.overview.read_fleet.
     """
-    if not is_alive(fleet):
-        return [NOBODY_REPLIED, *broken_queues(fleet)]
+    if not has_own_worker(fleet):
+        return [NOBODY_REPLIED, *broken_queues(fleet), *judge_foreign(fleet['workers'])]
     return [*queue_troubles(fleet), *broken_queues(fleet), *judge_workers(fleet['workers'])]
+
+
+def has_own_worker(fleet: Document) -> bool:
+    """Whether anybody works for us: those of another application take our jobs, and send nothing."""
+    workers = fleet['workers']
+    return is_alive(fleet) and not (workers and all(worker.get('foreign') for worker in workers))
 
 
 def broken_queues(fleet: Document) -> list[Trouble]:
@@ -134,15 +72,8 @@ def broken_queues(fleet: Document) -> list[Trouble]:
 
 def judge_workers(workers: Sequence[Document]) -> Iterator[Trouble]:
     """Judge what workers tell of themselves, and whether they are of one mind."""
+    yield from judge_foreign(workers)
     ours = [worker for worker in workers if not worker.get('foreign')]
-    if foreign := [worker['worker'] for worker in workers if worker.get('foreign')]:
-        yield found(
-            'foreign_worker', f'{_names(foreign)} of another PostgreSQL database here: each takes jobs of the other'
-        )
-    elif len(databases := {worker['database'] for worker in workers if worker['database']}) > 1:
-        yield found(
-            'foreign_worker', f'the workers here serve {len(databases)} PostgreSQL databases: they mix up their jobs'
-        )
     for kind, part in (('different_settings', 'settings'), ('different_versions', 'version')):
         told: dict[str, list[str]] = {}
         for worker in ours:
@@ -160,6 +91,18 @@ def judge_workers(workers: Sequence[Document]) -> Iterator[Trouble]:
             yield found('lost_log_lines', f'{worker["worker"]} dropped {lines} of its log: nobody read it in time')
     yield from _judge_pauses(ours)
     yield from judge_relays(ours)
+
+
+def judge_foreign(workers: Sequence[Document]) -> Iterator[Trouble]:
+    """Name workers of another application. Their foreign is as fleet.overview.mark_foreign says."""
+    if foreign := [worker['worker'] for worker in workers if worker.get('foreign')]:
+        yield found(
+            'foreign_worker', f'{_names(foreign)} of another PostgreSQL database here: each takes jobs of the other'
+        )
+    elif are_mixed(worker['database'] for worker in workers):
+        yield found(
+            'foreign_worker', 'the workers here serve different PostgreSQL databases: each takes jobs of the other'
+        )
 
 
 def _names(names: Sequence[str]) -> str:

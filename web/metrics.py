@@ -14,7 +14,8 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
 from fleet.overview import STORED
 from mail.outcome import Outcome
-from reporting.judge import CHECK_IS_OLD_S, KINDS
+from reporting.judge import CHECK_IS_OLD_S
+from reporting.kinds import KINDS
 from web.overview import WORKERS, find_troubles
 from web.watch import Reading, Source
 

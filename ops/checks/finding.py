@@ -6,7 +6,7 @@ from enum import StrEnum
 
 from ops.answer import Level, Trouble
 from ops.connect import Connections
-from reporting.judge import is_settled
+from reporting.kinds import is_settled
 
 
 class Severity(StrEnum):

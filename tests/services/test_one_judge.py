@@ -7,7 +7,7 @@ import pytest
 
 from fleet.troubles import Level
 from ops.checks.finding import LEVELS
-from reporting.judge import KINDS
+from reporting.kinds import KINDS
 from tests.services.ops_desk import insert, ops, run
 from tests.services.test_ops_status import AN_HOUR_AGO, IN_AN_HOUR, register
 from tests.services.test_web_crowded import watching

@@ -145,7 +145,8 @@ async def shutdown(ctx: dict[str, Any]) -> None:
     await _cancel(sweeping)
     await _cancel(list(runtime.sending))
     with contextlib.suppress(TimeoutError):
-        await asyncio.wait_for(runtime.settle(), SETTLE_S)
+        async with asyncio.timeout(SETTLE_S):
+            await runtime.settle()
     with contextlib.suppress(*DATABASE_DOWN):  # they will find it in their next sweep
         await notify(runtime.pool)  # what we released is due for the others
     await _cancel(holding)

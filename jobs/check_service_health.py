@@ -9,6 +9,7 @@ import structlog
 from redis.asyncio import Redis
 
 from db.health import Finding, record_health
+from fleet.connection import keep_cancellations
 from jobs.runtime import Runtime
 
 log = structlog.get_logger()
@@ -51,5 +52,6 @@ async def _check(name: str, check: Callable[[], Awaitable[Any]]) -> Finding:
 
 
 async def _ping(url: str) -> None:
-    async with Redis.from_url(url, socket_connect_timeout=CHECK_TIMEOUT_S, socket_timeout=CHECK_TIMEOUT_S) as redis:
+    client = Redis.from_url(url, socket_connect_timeout=CHECK_TIMEOUT_S, socket_timeout=CHECK_TIMEOUT_S)
+    async with keep_cancellations(client) as redis:
         await redis.ping()

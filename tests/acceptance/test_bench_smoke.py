@@ -3,6 +3,8 @@
 import subprocess
 import sys
 
+import pytest
+
 from bench import model, report, results
 from bench.measures.all import MEASURES
 from bench.measures.delivery import EMAILS
@@ -23,6 +25,7 @@ def kept(key, data):
     return Result(key, 'today', 'bench', 'abc', 0.0, 5, ['a machine'], data)
 
 
+@pytest.mark.timeout(900)
 def test_benchmark_smoke_run_sends_and_verifies_everything():
     command = [sys.executable, '-m', 'bench.run', '--smoke', '--only', 'emails', 'enqueue', 'old_rows', '--own-sink']
     ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=600)

@@ -36,6 +36,30 @@ LEVELS = {'info': logging.INFO, 'warning': logging.WARNING}
 NOT_PERSONAL = frozenset({'worker', 'lost_worker', 'message_id'})
 
 
+def visible(text: str) -> str:
+    r"""Return text that steers no terminal: what does not print is shown by its number, \x1b, and spaces are spaces.
+
+    Control characters (C0, DEL, C1), overrides of the direction of writing, half characters and the like come out of
+    replies of relays, records in Redis, subjects and names: whoever wrote them must not move the cursor of who reads.
+    """
+    if text.isprintable():
+        return text
+    return ''.join(c if c.isprintable() else ' ' if _is_space(c) else _number(c) for c in text)
+
+
+def visible_lines(text: str) -> str:
+    """Return the same for text of several lines, which stay lines."""
+    return text if text.isprintable() else '\n'.join(map(visible, text.split('\n')))
+
+
+def _is_space(character: str) -> bool:
+    return character in '\t\n\v\f\r' or (character > '\x9f' and character.isspace())
+
+
+def _number(character: str) -> str:
+    return character.encode('ascii', 'backslashreplace').decode() if character > '\x7f' else f'\\x{ord(character):02x}'
+
+
 def hide_recipients(_: Any, method: str, event: MutableMapping[str, Any]) -> Mapping[str, Any]:
     """Replace the local part of every address in a line above DEBUG, wherever it stands."""
     if method != 'debug':
@@ -80,8 +104,11 @@ def render_json(_: Any, __: str, event: MutableMapping[str, Any]) -> str:
 
 
 def render_time(_: Any, __: str, event: MutableMapping[str, Any]) -> Mapping[str, Any]:
-    """Write the time out, for the console."""
+    """Write the time out, for the console, and let no value steer it; what is no text is shown by its repr."""
     event['timestamp'] = _iso(event['timestamp'])
+    for name, value in event.items():
+        if isinstance(value, str) and not value.isprintable():
+            event[name] = visible_lines(value)
     return event
 
 

@@ -22,6 +22,7 @@ from arq.connections import ArqRedis
 from redis.exceptions import RedisError
 
 from db.identity import is_other
+from fleet.registry import is_name
 
 log = structlog.get_logger()
 
@@ -230,7 +231,7 @@ def _read_reply(data: bytes) -> Reply | None:
         told = json.loads(data)
     except (ValueError, RecursionError):
         return None
-    if not isinstance(told, dict) or not isinstance(told.get('worker'), str):
+    if not isinstance(told, dict) or not isinstance(told.get('worker'), str) or not is_name(told['worker']):
         return None
     return told if isinstance(told.get('done'), dict) or isinstance(told.get('refused'), str) else None
 

@@ -29,6 +29,7 @@ REGISTER_EVERY_S = 5.0
 LIFETIME_S = 15.0  # two writes may fail before a living worker looks dead
 LAG_EVERY_S = 1.0
 LARGEST = 2**53  # of no use beyond, and no number at all: whoever may write to Redis can write anything
+LISTS = frozenset({'emails', 'jobs', 'relays', 'duties'})
 MAX_LISTED = 200  # e-mails and jobs in a record; their number is told besides
 WORKERS_KEY = 'mail:workers'
 RECORD_PREFIX = 'mail:worker:'
@@ -78,6 +79,24 @@ def resident_bytes() -> int:
     return resident_pages * resource.getpagesize()
 
 
+# Of the lists in a record: what each part must be; it is left out otherwise.
+PARTS: dict[str, Any] = {
+    'id': int, 'phase': str, 'relay': str, 'started_at': int | float, 'job_id': str, 'name': str, 'place': str,
+    'tls': str, 'state': str, 'retry_in_s': int | float, 'most_per_s': int | float, 'last_error': str,
+    'every_s': int | float, 'missed': str,
+}  # fmt: skip
+
+
+def _with_parts(items: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{name: part for name, part in item.items() if _is_part(name, part)} for item in items[:MAX_LISTED]]
+
+
+def _is_part(name: str, value: Any) -> bool:
+    if isinstance(value, int | float) and not -sys.float_info.max <= value <= sys.float_info.max:  # NaN neither
+        return False
+    return value is None or isinstance(value, PARTS.get(name, str | int | float))
+
+
 def _fits(value: Any, wanted: Any) -> bool:
     kind = get_origin(wanted) or wanted
     if kind is list:
@@ -92,13 +111,23 @@ def read_told(told: Any) -> WorkerRecord | None:
     """Read what a worker told of itself; parts that another version does not tell, or tells otherwise, are missing."""
     if not isinstance(told, dict):
         return None
-    values = {}
+    values: dict[str, Any] = {}
     for part in fields(WorkerRecord):
         if part.name in told and _fits(told[part.name], part.type):
-            values[part.name] = told[part.name]
+            value = told[part.name]
+            values[part.name] = _with_parts(value) if part.name in LISTS else value
         elif part.default is MISSING and part.default_factory is MISSING:
             return None
-    return WorkerRecord(**values)
+    return WorkerRecord(**values) if is_name(values['worker']) and is_name(values['queue']) else None
+
+
+def is_name(text: str) -> bool:
+    """Whether Redis may be asked for this name: JSON can tell half characters, UTF-8 cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def read_record(data: Any, lives_for_ms: int) -> WorkerRecord | None:

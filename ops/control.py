@@ -19,7 +19,7 @@ from ops.arguments import Choices, add_change, add_json, confirmed
 from ops.asking import add_workers, ask_workers, no_such_worker, read_database
 from ops.connect import Connections
 from ops.live import ask_living, read_living
-from ops.output import print_table
+from ops.output import print_table, say
 from ops.switching import WORDS as KINDS
 from ops.switching import add_pause, render_switch, render_switches, switch
 
@@ -214,11 +214,11 @@ def render(document: Document, console: Console) -> None:
         render_switches(document['switches'], console)
     elif document['dry_run']:
         told = ', '.join(document['workers']) or 'nobody'
-        console.print(f'Would tell {document["control"]} to {told}; nothing was changed.')
+        say(console, f'Would tell {document["control"]} to {told}; nothing was changed.')
     elif document['control'] == 'stacks':
         for worker in document['done']:
-            console.print(f'{worker["worker"]}\n', style='bold')
-            console.print(worker['stacks'], soft_wrap=True)
+            say(console, f'{worker["worker"]}\n', style='bold')
+            say(console, str(worker.get('stacks')), soft_wrap=True)
     elif document['done']:
         columns = ('worker', TITLES.get(document['control'], 'state'))
         print_table(console, f'Workers told: {len(document["done"])}', columns, map(_row, document['done']))
@@ -238,16 +238,16 @@ def _row(done: Document) -> tuple[str, str]:
     match done:
         case {'emails': emails, 'before': before}:
             told = f'{before} -> {emails}'
-        case {'per_s': limit, 'before': before}:
+        case {'per_s': int() | float() as limit, 'before': int() | float() as before}:
             told = f'{_rate(before)} -> {_rate(limit)}'
         case {'level': level}:
-            told = level
-        case {'relays': relays}:
+            told = str(level)
+        case {'relays': dict(relays)}:
             told = ', '.join(f'{name} {place}' for name, place in relays.items())
         case {'stopping': _, 'sending': sending}:
             told = f'stopping, {sending} e-mail{"" if sending == 1 else "s"} under way may finish'
-        case {'paused': reasons}:
-            told = '; '.join(reasons) or 'running'
+        case {'paused': list(reasons)}:
+            told = '; '.join(map(str, reasons)) or 'running'
         case _:
             told = 'done'
     return done['worker'], told

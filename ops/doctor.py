@@ -13,7 +13,7 @@ from ops.arguments import add_json
 from ops.checks import clocks, fleet, machine, outbox, postgresql, redis_server, relays, timeouts
 from ops.checks.finding import LEVELS, Check, Finding, Severity, away, error
 from ops.connect import Connections
-from ops.output import counted, print_table
+from ops.output import counted, print_table, say
 
 HELP = 'look for what is or will be wrong: servers, relays, clocks, settings, rows; each with its remedy'
 
@@ -95,7 +95,7 @@ def render(document: Document, console: Console) -> None:
     counts = Counter(row['severity'] for row in document['findings'])
     fine = [name for name, state in document['checks'].items() if state == 'ok']
     told = ', '.join(counted(counts[severity], severity) for severity in ORDER)
-    console.print(f'{told}. Nothing to say about: {", ".join(fine) or "-"}.')
+    say(console, f'{told}. Nothing to say about: {", ".join(fine) or "-"}.')
     if missing := document['not_made']:
         told = '; '.join(f'{name} (without {", ".join(services)})' for name, services in missing.items())
-        console.print(f'Not made, or only in part: {told}.')
+        say(console, f'Not made, or only in part: {told}.')

@@ -1,7 +1,7 @@
 """What happens, as it happens: claims, outcomes, workers that come and go."""
 
 import argparse
-import json
+import contextlib
 import sys
 import time
 from datetime import UTC, datetime
@@ -20,6 +20,7 @@ from ops.answer import NOBODY_REPLIED, Answer, Document
 from ops.arguments import add_json, count, duration_s
 from ops.asking import read_database
 from ops.connect import Connections
+from ops.output import as_json as encode
 from ops.output import cell
 
 HELP = 'claims and outcomes as they happen; --json prints one JSON object a line'
@@ -92,20 +93,26 @@ def _print(event: Event, *, as_json: bool) -> None:
     # Relays quote recipients in their replies; the workers' log does not show them either.
     shown = dict(hide_recipients(None, 'info', dict(event)))
     if as_json:
-        at = shown.get('at')
-        if isinstance(at, int | float):
-            shown['at'] = datetime.fromtimestamp(at, UTC).isoformat(timespec='milliseconds')
-        line = json.dumps(shown, default=str)
+        if at := _time(shown.get('at')):
+            shown['at'] = at.isoformat(timespec='milliseconds')
+        line = encode(shown, indent=None)
     else:
         line = as_line(shown)
     sys.stdout.write(line + '\n')
     sys.stdout.flush()
 
 
+def _time(at: Any) -> datetime | None:
+    """Return when an event happened; None when whoever published it wrote something else."""
+    with contextlib.suppress(ValueError, OverflowError, OSError):
+        return datetime.fromtimestamp(at, UTC) if isinstance(at, int | float) else None
+    return None
+
+
 def as_line(event: Event) -> str:
     """Return an event for people."""
-    at = event.get('at')
-    when = datetime.fromtimestamp(at, UTC).strftime('%H:%M:%S.%f')[:-3] if isinstance(at, int | float) else '-'
+    at = _time(event.get('at'))
+    when = at.strftime('%H:%M:%S.%f')[:-3] if at else '-'
     parts = [when, f'{cell(event.get("event")):<14}', cell(event.get('worker'))]
     if 'email_id' in event:
         parts += [f'e-mail {cell(event["email_id"])}', f'attempt {cell(event.get("attempt"))}']

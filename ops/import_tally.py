@@ -9,7 +9,7 @@ from rich.console import Console
 from fleet.celery_broker import IMPORTED_FOR_S, IMPORTED_KEY
 from fleet.celery_messages import Meaning, Message
 from ops.answer import Document, Trouble
-from ops.output import counted, print_table
+from ops.output import counted, print_table, say
 
 SAMPLES = 20
 
@@ -96,9 +96,9 @@ def render_import(document: Document, console: Console) -> None:
     schema: dict[str, Any] = document['schema']
     would = 'would be ' if document['dry_run'] else ''
     if schema['missing']:
-        console.print(f'The schema {would or "was "}brought up to date: {", ".join(schema["missing"])}.')
+        say(console, f'The schema {would or "was "}brought up to date: {", ".join(schema["missing"])}.')
     if schema['emails'] is None:
-        console.print('There was no outbound_emails.')
+        say(console, 'There was no outbound_emails.')
     else:
         print_table(console, 'E-mails before', ('status', 'e-mails'), schema['emails'].items())
     print_table(console, 'Messages', ('in', 'messages'), document['sources'].items())
@@ -110,6 +110,6 @@ def render_import(document: Document, console: Console) -> None:
         samples = ((s['outcome'], s['email_id'], s['problem']) for s in document['samples'])
         print_table(console, 'To look at', ('', 'e-mail', 'problem'), samples)
     if document['dry_run']:
-        console.print('Nothing was changed.')
+        say(console, 'Nothing was changed.')
     elif document['messages']:
-        console.print(f'What was taken is kept in the list {IMPORTED_KEY} for {IMPORTED_FOR_S // 86400} days.')
+        say(console, f'What was taken is kept in the list {IMPORTED_KEY} for {IMPORTED_FOR_S // 86400} days.')

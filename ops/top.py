@@ -99,7 +99,7 @@ def render(document: Document, console: Console) -> None:
 def frame(given: Answer) -> RenderableType:
     """Return the screen."""
     document = given.document
-    parts: list[RenderableType] = [Text(headline(document), style='bold'), Text()]
+    parts: list[RenderableType] = [Text(cell(headline(document)), style='bold'), Text()]
     parts += [Text(cell(trouble.line), style=STYLES[trouble.level]) for trouble in given.troubles]
     if document['switches']:
         parts.append(Text('paused: ' + ', '.join(map(_switch, document['switches'])), style='bold yellow'))

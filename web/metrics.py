@@ -13,6 +13,7 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
 from fleet.overview import STORED
+from logs import visible_lines
 from mail.outcome import Outcome
 from reporting.judge import CHECK_IS_OLD_S
 from reporting.kinds import KINDS
@@ -161,8 +162,8 @@ def _family(defined: Defined, answer: Any) -> Metric:
 
 
 def _label(value: Any) -> str:
-    """Return text that can be written as UTF-8, whatever stood in Redis."""
-    return str(value)[:LONGEST_LABEL].encode('utf-8', 'backslashreplace').decode('utf-8')
+    """Return harmless text, whatever stood in Redis: scrapes are read on terminals, too."""
+    return visible_lines(str(value)[:LONGEST_LABEL])  # line ends are escaped there
 
 
 def _number(value: Any) -> float | None:

@@ -16,7 +16,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from db.switches import Kind
 from fleet.overview import STORED, Document, mark_foreign
 from fleet.troubles import Level, Trouble
-from fleet.wording import cell, fault, hide_addresses, length, megabytes
+from fleet.wording import DEEPEST, cell, fault, hide_addresses, length, megabytes
 from reporting.judge import judge, level_of
 from web.watch import Reading, Source
 
@@ -29,7 +29,6 @@ HEADINGS = {Level.OK: 'nothing is wrong', Level.LOOK: 'worth a look', Level.ACT:
 # Words of relays, of errors and of whoever queued a job: there may be addresses in them.
 FREE_TEXT = frozenset({'detail', 'error', 'last_error', 'reason', 'problem', 'job_id', 'what'})
 LONGEST_TEXT = 500  # names and ids come from whoever may write to Redis
-DEEPEST = 20  # levels of a document: ours have six
 KINDS = {Kind.QUEUE: 'queue', Kind.RELAY: 'relay', Kind.EMAIL_TYPE: 'e-mail type', Kind.CRON: 'duty'}
 
 
@@ -77,8 +76,8 @@ def _hidden(text: str | None) -> str | None:
 
 
 def _text(value: Any) -> str:
-    """Return a value as one line that can be written as UTF-8."""
-    return cell(value)[:LONGEST_TEXT].encode('utf-8', 'backslashreplace').decode('utf-8')
+    """Return a value as one short line of harmless text."""
+    return cell(value)[:LONGEST_TEXT]
 
 
 def _ago(seconds: float) -> str:

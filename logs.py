@@ -10,11 +10,15 @@ import json
 import logging
 import re
 import sys
+from collections import deque
 from collections.abc import Mapping, MutableMapping
 from datetime import UTC, datetime
-from typing import Any, Literal, NamedTuple, TextIO
+from functools import partial
+from typing import Any, Literal, NamedTuple
 
 import orjson
+
+from log_writer import FLUSH_S, LineWriter, writer_to
 
 # structlog.dev loads rich, for tracebacks on a terminal: 4 MB in every worker. Whoever draws with it loads it himself.
 if 'rich' not in sys.modules:
@@ -117,16 +121,16 @@ def _iso(time: datetime) -> str:
 
 
 class _Lines:
-    """Writes the lines of one turn of the event loop together: one system call for the e-mails of a batch.
+    """Hands the lines of one turn of the event loop to the writer together: one system call for those of a batch.
 
-    They are out before the loop waits for anything; what is logged without a loop is written at once.
+    What is logged without a loop is out when the call returns, unless nobody reads it.
     """
 
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
-        self._lines: list[str] = []
-        self._loop: asyncio.AbstractEventLoop | None = None  # the one that will write them
-        atexit.register(self._write_out)
+    def __init__(self, writer: LineWriter) -> None:
+        self._writer = writer
+        self._lines: deque[str] = deque()  # other threads log as well
+        self._loop: asyncio.AbstractEventLoop | None = None  # the one that will hand them over
+        atexit.register(self._at_exit)
 
     def write(self, line: str) -> None:
         self._lines.append(line)
@@ -135,19 +139,30 @@ class _Lines:
         try:
             self._loop = loop = asyncio.get_running_loop()
         except RuntimeError:
-            self._write_out()
+            self._hand_over()
+            self._writer.flush(FLUSH_S)
         else:
-            loop.call_soon(self._write_out)
+            loop.call_soon(self._hand_over)
 
-    def _write_out(self) -> None:
+    def _hand_over(self) -> None:
         self._loop = None
-        lines, self._lines = self._lines, []
+        lines = []
+        while self._lines:
+            lines.append(self._lines.popleft())
         if lines:
-            self._stream.write(''.join(lines))
-            self._stream.flush()
+            self._writer.put(''.join(lines))
+
+    def _at_exit(self) -> None:
+        self._hand_over()
+        self._writer.flush(FLUSH_S)
+
+    def close(self) -> None:
+        """Hand over what is left; another takes this one's place."""
+        self._hand_over()
+        atexit.unregister(self._at_exit)
 
     def flush(self) -> None:
-        """Do nothing: structlog flushes after each line."""
+        """Do nothing: structlog and logging flush after each line."""
 
 
 class _Pipeline(NamedTuple):
@@ -179,6 +194,14 @@ def write_line(level: Literal['info', 'warning'], event: str, fields: dict[str, 
         lines.write(f'{line}\n')
 
 
+def _tell_dropped(processors: list[structlog.types.Processor], lines: int) -> str:
+    """Return the line that tells of lines that are missing here."""
+    line: Any = {'event': 'log lines dropped', 'lines': lines, 'why': 'nobody read them in time'}
+    for process in processors:
+        line = process(None, 'warning', line)
+    return f'{line}\n'
+
+
 def configure_logs(level: str, format_: Literal['auto', 'json', 'console']) -> None:
     """Send everything through one pipeline; may be called again, the last call wins.
 
@@ -199,7 +222,10 @@ def configure_logs(level: str, format_: Literal['auto', 'json', 'console']) -> N
     )
     threshold = logging.getLevelNamesMapping()[level]
     global _pipeline  # noqa: PLW0603 - structlog's configuration is global as well
-    _pipeline = _Pipeline(threshold, [*shared, *renderer], _Lines(sys.stderr))
+    if _pipeline is not None:
+        _pipeline.lines.close()
+    processors = [*shared, *renderer]
+    _pipeline = _Pipeline(threshold, processors, _Lines(writer_to(sys.stderr, partial(_tell_dropped, processors))))
     structlog.configure(
         processors=_pipeline.processors,
         wrapper_class=structlog.make_filtering_bound_logger(threshold),
@@ -207,7 +233,7 @@ def configure_logs(level: str, format_: Literal['auto', 'json', 'console']) -> N
         cache_logger_on_first_use=False,
     )
     # Libraries log through the standard library: the same processors, the same renderer, the same stream.
-    handler = logging.StreamHandler(sys.stderr)
+    handler: logging.Handler = logging.StreamHandler(_pipeline.lines)  # it writes, no more
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[structlog.stdlib.ExtraAdder(), *shared],

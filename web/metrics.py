@@ -110,6 +110,9 @@ DEFINED = tuple(starmap(Defined, (
      'the worst delay of its event loop in the last seconds'),
     ('email_worker_resident_memory_bytes', ('worker',), 'workers', _each('worker', value=lambda w: w['rss_bytes']),
      'memory'),
+    ('email_worker_log_lines_dropped_total', ('worker',), 'workers',
+     _each('worker', value=lambda w: w['log_lines_dropped']),
+     'lines of its log that nobody read in time'),
     ('email_worker_uptime_seconds', ('worker',), 'workers', _each('worker', value=lambda w: w['uptime_s']),
      'since its start'),
 )))  # fmt: skip

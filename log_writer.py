@@ -102,8 +102,9 @@ class _Direct(LineWriter):
         self._stream = stream
 
     def put(self, text: str) -> None:
-        self._stream.write(text)
-        self._stream.flush()
+        with contextlib.suppress(ValueError):  # it was closed before us
+            self._stream.write(text)
+            self._stream.flush()
 
 
 _writers: dict[int, LineWriter] = {}

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import math
 import statistics
 import tempfile
 import time
@@ -12,9 +13,10 @@ from typing import Any
 import asyncpg
 
 from bench.outbox import with_database
-from db.claims import Claim, Result, claim, claim_due, record
+from db.claims import Claim, claim, claim_due
 from db.migrate import migrate
 from db.pools import create_postgres_pool
+from db.results import Result, record
 from dev.postgres import Postgres, PostgresPasswords
 from dev.postgres_home import remove_data
 from dev.watchdog import Watchdog
@@ -119,7 +121,9 @@ async def record_sent(pool: Any, claims: Sequence[Claim]) -> None:
 
 
 def percentile(values: Sequence[float], percent: int) -> float:
-    """Return a percentile, interpolated."""
+    """Return a percentile, interpolated; of a single value itself, of none NaN."""
+    if len(values) < 2:
+        return values[0] if values else math.nan
     return statistics.quantiles(values, n=100, method='inclusive')[percent - 1]
 
 

@@ -10,11 +10,15 @@ import json
 import logging
 import re
 import sys
+from collections import deque
 from collections.abc import Mapping, MutableMapping
 from datetime import UTC, datetime
-from typing import Any, Literal, NamedTuple, TextIO
+from functools import partial
+from typing import Any, Literal, NamedTuple
 
 import orjson
+
+from log_writer import FLUSH_S, LineWriter, writer_to
 
 # structlog.dev loads rich, for tracebacks on a terminal: 4 MB in every worker. Whoever draws with it loads it himself.
 if 'rich' not in sys.modules:
@@ -34,6 +38,30 @@ LEVELS = {'info': logging.INFO, 'warning': logging.WARNING}
 
 # Not addresses of people: who we are, and what we call an e-mail.
 NOT_PERSONAL = frozenset({'worker', 'lost_worker', 'message_id'})
+
+
+def visible(text: str) -> str:
+    r"""Return text that steers no terminal: what does not print is shown by its number, \x1b, and spaces are spaces.
+
+    Control characters (C0, DEL, C1), overrides of the direction of writing, half characters and the like come out of
+    replies of relays, records in Redis, subjects and names: whoever wrote them must not move the cursor of who reads.
+    """
+    if text.isprintable():
+        return text
+    return ''.join(c if c.isprintable() else ' ' if _is_space(c) else _number(c) for c in text)
+
+
+def visible_lines(text: str) -> str:
+    """Return the same for text of several lines, which stay lines."""
+    return text if text.isprintable() else '\n'.join(map(visible, text.split('\n')))
+
+
+def _is_space(character: str) -> bool:
+    return character in '\t\n\v\f\r' or (character > '\x9f' and character.isspace())
+
+
+def _number(character: str) -> str:
+    return character.encode('ascii', 'backslashreplace').decode() if character > '\x7f' else f'\\x{ord(character):02x}'
 
 
 def hide_recipients(_: Any, method: str, event: MutableMapping[str, Any]) -> Mapping[str, Any]:
@@ -80,8 +108,11 @@ def render_json(_: Any, __: str, event: MutableMapping[str, Any]) -> str:
 
 
 def render_time(_: Any, __: str, event: MutableMapping[str, Any]) -> Mapping[str, Any]:
-    """Write the time out, for the console."""
+    """Write the time out, for the console, and let no value steer it; what is no text is shown by its repr."""
     event['timestamp'] = _iso(event['timestamp'])
+    for name, value in event.items():
+        if isinstance(value, str) and not value.isprintable():
+            event[name] = visible_lines(value)
     return event
 
 
@@ -90,16 +121,16 @@ def _iso(time: datetime) -> str:
 
 
 class _Lines:
-    """Writes the lines of one turn of the event loop together: one system call for the e-mails of a batch.
+    """Hands the lines of one turn of the event loop to the writer together: one system call for those of a batch.
 
-    They are out before the loop waits for anything; what is logged without a loop is written at once.
+    What is logged without a loop is out when the call returns, unless nobody reads it.
     """
 
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
-        self._lines: list[str] = []
-        self._loop: asyncio.AbstractEventLoop | None = None  # the one that will write them
-        atexit.register(self._write_out)
+    def __init__(self, writer: LineWriter) -> None:
+        self._writer = writer
+        self._lines: deque[str] = deque()  # other threads log as well
+        self._loop: asyncio.AbstractEventLoop | None = None  # the one that will hand them over
+        atexit.register(self._at_exit)
 
     def write(self, line: str) -> None:
         self._lines.append(line)
@@ -108,19 +139,30 @@ class _Lines:
         try:
             self._loop = loop = asyncio.get_running_loop()
         except RuntimeError:
-            self._write_out()
+            self._hand_over()
+            self._writer.flush(FLUSH_S)
         else:
-            loop.call_soon(self._write_out)
+            loop.call_soon(self._hand_over)
 
-    def _write_out(self) -> None:
+    def _hand_over(self) -> None:
         self._loop = None
-        lines, self._lines = self._lines, []
+        lines = []
+        while self._lines:
+            lines.append(self._lines.popleft())
         if lines:
-            self._stream.write(''.join(lines))
-            self._stream.flush()
+            self._writer.put(''.join(lines))
+
+    def _at_exit(self) -> None:
+        self._hand_over()
+        self._writer.flush(FLUSH_S)
+
+    def close(self) -> None:
+        """Hand over what is left; another takes this one's place."""
+        self._hand_over()
+        atexit.unregister(self._at_exit)
 
     def flush(self) -> None:
-        """Do nothing: structlog flushes after each line."""
+        """Do nothing: structlog and logging flush after each line."""
 
 
 class _Pipeline(NamedTuple):
@@ -152,6 +194,14 @@ def write_line(level: Literal['info', 'warning'], event: str, fields: dict[str, 
         lines.write(f'{line}\n')
 
 
+def _tell_dropped(processors: list[structlog.types.Processor], lines: int) -> str:
+    """Return the line that tells of lines that are missing here."""
+    line: Any = {'event': 'log lines dropped', 'lines': lines, 'why': 'nobody read them in time'}
+    for process in processors:
+        line = process(None, 'warning', line)
+    return f'{line}\n'
+
+
 def configure_logs(level: str, format_: Literal['auto', 'json', 'console']) -> None:
     """Send everything through one pipeline; may be called again, the last call wins.
 
@@ -172,7 +222,10 @@ def configure_logs(level: str, format_: Literal['auto', 'json', 'console']) -> N
     )
     threshold = logging.getLevelNamesMapping()[level]
     global _pipeline  # noqa: PLW0603 - structlog's configuration is global as well
-    _pipeline = _Pipeline(threshold, [*shared, *renderer], _Lines(sys.stderr))
+    if _pipeline is not None:
+        _pipeline.lines.close()
+    processors = [*shared, *renderer]
+    _pipeline = _Pipeline(threshold, processors, _Lines(writer_to(sys.stderr, partial(_tell_dropped, processors))))
     structlog.configure(
         processors=_pipeline.processors,
         wrapper_class=structlog.make_filtering_bound_logger(threshold),
@@ -180,7 +233,7 @@ def configure_logs(level: str, format_: Literal['auto', 'json', 'console']) -> N
         cache_logger_on_first_use=False,
     )
     # Libraries log through the standard library: the same processors, the same renderer, the same stream.
-    handler = logging.StreamHandler(sys.stderr)
+    handler: logging.Handler = logging.StreamHandler(_pipeline.lines)  # it writes, no more
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[structlog.stdlib.ExtraAdder(), *shared],

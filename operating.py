@@ -56,7 +56,9 @@ class Operating:
         stop = partial(os.kill, os.getpid(), signal.SIGTERM)
         starts = (
             partial(keep_registered, runtime.redis, self.registrar),
-            partial(listen_for_commands, runtime.redis, runtime.worker, self.controls.handlers),
+            partial(
+                listen_for_commands, runtime.redis, runtime.worker, self.controls.handlers, runtime.neighbours.database
+            ),
             partial(keep_switches, runtime.pool, runtime.switches, self.switches_changed, self.controls.apply_switches),
             partial(keep_recycling, limits, done, stop),
         )

@@ -20,6 +20,7 @@ from arq import func
 
 from cron import MAIL_DUTIES, MAINTENANCE_DUTIES, SCHEDULES, cron_jobs, keep_schedules
 from db.content import close_mongo
+from db.identity import read_identity
 from db.pools import DATABASE_DOWN, create_postgres_pool, open_mongo
 from db.schema import SchemaMismatchError, check_schema
 from db.switches import CHANNEL as SWITCHES_CHANNEL
@@ -32,6 +33,7 @@ from fleet.beat import beat
 from fleet.connection import redis_settings
 from fleet.dispatcher import Dispatcher
 from fleet.leases import Leases
+from fleet.neighbours import Neighbours, keep_watching_neighbours
 from fleet.relays import SwitchableRelays
 from fleet.routing import EMAIL_QUEUE, MAINTENANCE_QUEUE, keep_watching_routes
 from fleet.switches import Switches
@@ -98,6 +100,7 @@ async def startup(ctx: dict[str, Any]) -> None:
         sweep_wanted=ctx['sweep_wanted'],
         redis_clock=ctx['redis_clock'],
         switches=switches,
+        neighbours=Neighbours(await read_identity(pool)),
     )
     operating = Operating(ctx, settings, make_relays)
     operating.controls.heed_switches()
@@ -118,9 +121,10 @@ async def startup(ctx: dict[str, Any]) -> None:
     listening = partial(listen, dsn, timeout_s, runtime.sweep_wanted.set, others)
     telling = partial(keep_systemd_informed, ctx['stopping'], settings.worker_drain_s, f'Serving {queue_name}')
     watching = partial(keep_watching_routes, runtime.redis, ctx['stopping'])
+    neighbours = partial(keep_watching_neighbours, runtime.redis, runtime.neighbours, ctx['stopping'])
     # In the order in which they end: no new wake-ups, no new claims, and only then nothing to renew any more.
     ctx['background'] = [
-        [keep_alive(listening), *([keep_alive(watching)] if settings.queue_routing else [])],
+        [keep_alive(listening), keep_alive(neighbours), *([keep_alive(watching)] if settings.queue_routing else [])],
         [keep_alive(partial(keep, ctx)) for keep in (keep_schedules, keep_sweeping, keep_sending_suspects)],
         [keep_alive(beating), keep_alive(telling), *operating.tasks()],
     ]
@@ -144,7 +148,8 @@ async def shutdown(ctx: dict[str, Any]) -> None:
     await _cancel(sweeping)
     await _cancel(list(runtime.sending))
     with contextlib.suppress(TimeoutError):
-        await asyncio.wait_for(runtime.settle(), SETTLE_S)
+        async with asyncio.timeout(SETTLE_S):
+            await runtime.settle()
     with contextlib.suppress(*DATABASE_DOWN):  # they will find it in their next sweep
         await notify(runtime.pool)  # what we released is due for the others
     await _cancel(holding)

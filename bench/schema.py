@@ -84,8 +84,8 @@ async def measure(postgres: Postgres, name: str, emails: int, *, steady: bool) -
 
 async def _row(pool: asyncpg.Pool, took_ms: list[float], rates: list[float], wal_bytes: float) -> dict[str, Any]:
     await pool.execute('SELECT pg_stat_force_next_flush()')
-    state = await pool.fetchrow(STATE_SQL, 'outbound_emails')
-    attempts = await pool.fetchrow(STATE_SQL, 'email_attempts')
+    (state,) = await pool.fetch(STATE_SQL, 'outbound_emails')
+    (attempts,) = await pool.fetch(STATE_SQL, 'email_attempts')
     tenth = len(took_ms) // 10
     parts = (took_ms[:tenth], took_ms[-tenth:])
     first, last = (' / '.join(f'{percentile(part, p):.1f}' for p in (50, 99)) for part in parts)

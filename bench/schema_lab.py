@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import math
 import statistics
 import tempfile
 import time
@@ -120,7 +121,9 @@ async def record_sent(pool: Any, claims: Sequence[Claim]) -> None:
 
 
 def percentile(values: Sequence[float], percent: int) -> float:
-    """Return a percentile, interpolated."""
+    """Return a percentile, interpolated; of a single value itself, of none NaN."""
+    if len(values) < 2:
+        return values[0] if values else math.nan
     return statistics.quantiles(values, n=100, method='inclusive')[percent - 1]
 
 

@@ -65,15 +65,15 @@ async def one_round(pool: asyncpg.Pool, batches: TimedPool, singles: TimedPool) 
 
 async def compare_claims(empty: asyncpg.Pool, full: asyncpg.Pool, rounds: int) -> None:
     """Print the claims' latency on both databases, which take turns."""
-    timed = {name: (pool, TimedPool(pool), TimedPool(pool)) for name, pool in (('empty', empty), ('old rows', full))}
+    timed = {name: (TimedPool(pool), TimedPool(pool)) for name, pool in (('empty', empty), ('old rows', full))}
     for number in range(rounds + 1):
-        for pool, batches, singles in timed.values():
+        for batches, singles in timed.values():
             if number == 1:  # the first round warms up
                 batches.took_ms.clear()
                 singles.took_ms.clear()
-            await one_round(pool, batches, singles)
+            await one_round(batches.pool, batches, singles)
     print('| claim latency, ms | empty p50 / p99 | with old rows p50 / p99 | ratio p50 / p99 |\n|---|---|---|---|')
-    for place, what in ((1, f'{CLAIM_BATCH} due ones'), (2, 'one by its id')):
+    for place, what in ((0, f'{CLAIM_BATCH} due ones'), (1, 'one by its id')):
         (few50, few99), (many50, many99) = (
             [percentile(timed[name][place].took_ms, percent) for percent in (50, 99)] for name in timed
         )
@@ -86,7 +86,9 @@ async def measure_retention(pool: asyncpg.Pool) -> None:
     quiet, beside = TimedPool(pool), TimedPool(pool)
     await singles_until(quiet, lambda: len(quiet.took_ms) >= 500)
     sending = asyncio.create_task(singles_until(beside, lambda: False))
-    took_ms, removed, last_id = [], 0, 0
+    took_ms: list[float] = []
+    removed = 0
+    last_id: int | None = 0
     started = time.perf_counter()
     while last_id is not None:
         batch_started = time.perf_counter()

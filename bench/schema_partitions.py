@@ -62,7 +62,8 @@ async def measure(postgres: Postgres, name: str, months: int, old: int, rounds: 
 
 
 async def _delete_month(pool: asyncpg.Pool, span_months: int) -> tuple[float, int]:
-    started, removed, last_id = time.perf_counter(), 0, 0
+    started, removed = time.perf_counter(), 0
+    last_id: int | None = 0
     while last_id is not None:
         batch = await remove_old(pool, (span_months - 2) * MONTH_DAYS, last_id)
         removed, last_id = removed + batch.emails, batch.last_id

@@ -73,6 +73,8 @@ class Sink(asyncio.Protocol):
     async def _start_tls(self, reply: bytes) -> None:
         self._transport.write(reply)
         self._buffer.clear()
+        if Sink.tls is None:  # then STARTTLS is not offered
+            return
         try:
             transport = await self._loop.start_tls(self._transport, self, Sink.tls, server_side=True)
         except (OSError, ssl.SSLError):

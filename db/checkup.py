@@ -26,7 +26,7 @@ INDEXES = (
 
 # What a worker does to each table.
 RIGHTS = {
-    'outbound_emails': ('SELECT', 'UPDATE', 'DELETE'),
+    'outbox': ('SELECT', 'UPDATE', 'DELETE'),
     'email_attempts': ('SELECT', 'INSERT', 'DELETE'),
     'email_templates': ('SELECT',),
     'cron_runs': ('SELECT', 'INSERT', 'UPDATE'),

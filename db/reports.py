@@ -53,6 +53,7 @@ SELECT * FROM (SELECT count(*) FILTER (WHERE state = 'due') AS due,
     count(*) FILTER (WHERE state = 'dead') AS dead,
     count(*) FILTER (WHERE state = 'uncertain') AS uncertain,
     count(*) FILTER (WHERE state = 'held') AS held,
+    count(*) FILTER (WHERE status = 'held') AS held_unsent,
     count(*) FILTER (WHERE state = 'past_expiry') AS past_expiry
 FROM judged) AS waiting CROSS JOIN (
     -- error: somebody was refused all the same
@@ -70,9 +71,40 @@ async def read_outbox(pool: asyncpg.Pool) -> Row:
         due (a worker may claim it now) and oldest_due_s (None without any), scheduled (pending, later), sending, stuck
         (sending, but the lease ran out more than 30 s ago), retrying (failed, with a time), dead (failed, without),
         uncertain (will be tried again), held (waits for an operator: of that status, or uncertain for good),
+        held_unsent (those of that status alone),
         past_expiry, sent_last_hour, sent_in_part_last_day (a relay took it, but not for every recipient).
     """
     (row,) = await pool.fetch(OUTBOX_SQL)
+    return dict(row)
+
+
+# The same rows that OUTBOX_SQL counts as due, by whether an operator has paused their type.
+PAUSED_DUE_SQL = """
+WITH paused AS (SELECT name FROM mail_switches WHERE kind = 'email_type'), open AS (
+    SELECT email_type::text, next_retry_at, expires_at FROM outbox
+    WHERE status IN ('pending', 'failed', 'uncertain') AND next_retry_at <= now()
+      AND (status = 'pending' OR attempts < max_attempts) AND EXISTS (SELECT FROM paused)
+    UNION ALL
+    SELECT email_type::text, created_at, expires_at FROM outbox
+    WHERE status = 'pending' AND next_retry_at IS NULL AND EXISTS (SELECT FROM paused)
+), judged AS (
+    SELECT next_retry_at, COALESCE(email_type IN (SELECT name FROM paused), false) AS is_paused FROM open
+    WHERE expires_at IS NULL OR expires_at > now()
+)
+SELECT count(*) FILTER (WHERE is_paused) AS due, count(*) FILTER (WHERE NOT is_paused) AS others_due,
+    EXTRACT(EPOCH FROM now() - min(next_retry_at) FILTER (WHERE is_paused))::float8 AS oldest_due_s,
+    EXTRACT(EPOCH FROM now() - min(next_retry_at) FILTER (WHERE NOT is_paused))::float8 AS oldest_other_s
+FROM judged
+"""
+
+
+async def read_paused_due(pool: asyncpg.Pool) -> Row:
+    """Count the due e-mails whose type is paused, and the others; nothing is read while no type is.
+
+    Returns:
+        due and oldest_due_s of the paused types (0 and None without any), others_due and oldest_other_s of all others.
+    """
+    (row,) = await pool.fetch(PAUSED_DUE_SQL)
     return dict(row)
 
 

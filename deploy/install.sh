@@ -13,6 +13,7 @@
 # `current` is switched in one step; running workers keep theirs until they are restarted (rolling-restart.sh). With
 # DESTDIR everything goes below that directory, and neither systemd nor users are touched: for packages and for tests.
 set -euo pipefail
+umask 022 # whatever root's is: the service reads what is installed, and nobody else writes it
 
 DESTDIR=${DESTDIR:-}
 HOME_DIR=/opt/email-worker
@@ -25,7 +26,7 @@ RUN=/usr/local/sbin/email-worker-run
 SERVICE_USER=email-worker
 KEEP_RELEASES=3
 # What runs in production, besides the modules at the top: not tests, bench and the development stack.
-PARTS=(db fleet jobs mail ops web deploy docs README.md CHANGELOG.md pyproject.toml requirements.txt .env.example)
+PARTS=(db fleet jobs mail ops reporting web deploy docs README.md CHANGELOG.md pyproject.toml requirements.txt .env.example)
 
 mode=install purge='' python=python3 wheels='' venv='' differs=0
 source_dir=$(cd "$(dirname "$0")/.." && pwd)
@@ -75,7 +76,14 @@ want() {
 is_live() { [ -z "$DESTDIR" ]; }
 has_systemd() { is_live && [ -d /run/systemd/system ]; }
 owns() { is_live && getent group "$SERVICE_USER" >/dev/null; } # may files be given to the service's group
-same() { cmp -s "$1" "$2"; }
+same() { # SOURCE PATH MODE
+    cmp -s "$1" "$2" && [ "$(stat -c %a "$2")" = "$3" ]
+}
+# Whether everybody may read what is below a directory, and only its owner write it. A link's own mode means nothing.
+has_open_modes() { # PATH
+    [ -z "$(find "$1" ! -type l \( -perm /022 -o ! -perm -444 -o -type d ! -perm -111 \) -print -quit)" ]
+}
+open_modes() { chmod -R u+rwX,go-w,go+rX "$1"; } # PATH
 has_access() { # PATH MODE GROUP
     [ -e "$1" ] && [ "$(stat -c %a "$1")" = "$2" ] && { ! owns || [ "$(stat -c %G "$1")" = "$3" ]; }
 }
@@ -91,7 +99,7 @@ make_directory() { # PATH MODE GROUP
 }
 
 copy() { # SOURCE PATH MODE
-    install -D -m "$3" "$1" "$DESTDIR$2"
+    install -D -m "$3" "$1" "$DESTDIR$2" && chmod "$3" "$DESTDIR$2"
 }
 
 list_parts() {
@@ -113,6 +121,8 @@ release_name() {
 check_python() {
     if [ -n "$venv" ]; then
         "$venv/bin/python" -c 'import arq, asyncpg' || fail "--venv: $venv has no requirements.txt installed"
+        ! is_live || [ -z "$(find "$venv" ! -type l ! -perm -444 -print -quit)" ] ||
+            fail "--venv: the service's user cannot read all of $venv: chmod -R go+rX $venv"
         return
     fi
     "$python" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null ||
@@ -135,6 +145,7 @@ build_release() { # what an interrupted run left is made anew
     fi
     # The service may not write its own bytecode.
     "$place/.venv/bin/python" -m compileall -q -x '/\.venv/' "$place"
+    open_modes "$place"
     touch "$place/.complete"
 }
 
@@ -167,12 +178,17 @@ install_all() {
     check_python
     release=$(release_name)
     local root=$DESTDIR
-    want "describe the user $SERVICE_USER in $SYSUSERS" same "$source_dir/deploy/email-worker.sysusers" "$root$SYSUSERS" \
+    want "describe the user $SERVICE_USER in $SYSUSERS" \
+        same "$source_dir/deploy/email-worker.sysusers" "$root$SYSUSERS" 644 \
         -- copy "$source_dir/deploy/email-worker.sysusers" "$SYSUSERS" 644
     if is_live; then
         want "create the user $SERVICE_USER" user_exists -- systemd-sysusers "$SYSUSERS"
     fi
-    want "make $HOME_DIR/releases" test -d "$root$HOME_DIR/releases" -- make_directory "$root$HOME_DIR/releases" 755 root
+    local directory
+    for directory in "$HOME_DIR" "$HOME_DIR/releases"; do
+        want "make $directory, for everybody to read" has_access "$root$directory" 755 root \
+            -- make_directory "$root$directory" 755 root
+    done
     want "make $ETC, for root and the service only" has_access "$root$ETC" 750 "$SERVICE_USER" \
         -- make_directory "$root$ETC" 750 "$SERVICE_USER"
     want "make $CREDSTORE, for root only" has_access "$root$CREDSTORE" 700 root -- make_directory "$root$CREDSTORE" 700 root
@@ -181,16 +197,20 @@ install_all() {
         want "let only root and the service read $ETC/env" has_access "$root$ETC/env" 640 "$SERVICE_USER" \
             -- give_access "$root$ETC/env" 640 "$SERVICE_USER"
     fi
-    want "write $ETC/env.example, this version's settings" same "$source_dir/.env.example" "$root$ETC/env.example" \
+    want "write $ETC/env.example, this version's settings" same "$source_dir/.env.example" "$root$ETC/env.example" 644 \
         -- copy "$source_dir/.env.example" "$ETC/env.example" 644
     want "build release $release" test -e "$root$HOME_DIR/releases/$release/.complete" -- build_release
+    if [ -e "$root$HOME_DIR/releases/$release/.complete" ]; then
+        want "let everybody read release $release, and only root write it" \
+            has_open_modes "$root$HOME_DIR/releases/$release" -- open_modes "$root$HOME_DIR/releases/$release"
+    fi
     want "switch $HOME_DIR/current to $release" is_current -- switch_current
-    want "install $RUN" same "$source_dir/deploy/email-worker-run" "$root$RUN" \
+    want "install $RUN" same "$source_dir/deploy/email-worker-run" "$root$RUN" 755 \
         -- copy "$source_dir/deploy/email-worker-run" "$RUN" 755
     local unit text
     for unit in "${UNIT_NAMES[@]}"; do
         text=$source_dir/deploy/${unit/@/} # the template has the same text
-        want "install $UNITS/$unit" same "$text" "$root$UNITS/$unit" -- copy "$text" "$UNITS/$unit" 644
+        want "install $UNITS/$unit" same "$text" "$root$UNITS/$unit" 644 -- copy "$text" "$UNITS/$unit" 644
     done
     if [ "$mode-$differs" = install-1 ] && has_systemd; then systemctl daemon-reload; fi
     want 'remove old releases that nobody runs' test -z "$(old_releases)" -- remove_old_releases

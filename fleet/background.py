@@ -24,8 +24,8 @@ def keep_alive(start: Callable[[], Coroutine[Any, Any, None]]) -> asyncio.Task[N
 def is_cancelled() -> bool:
     """Return whether this task was cancelled and may not know.
 
-    Before Python 3.12 asyncio.wait_for, which redis-py uses, swallows a cancellation that comes together with its
-    result (python/cpython issue 86296).
+    Before Python 3.12 asyncio.wait_for swallows a cancellation that comes together with its result (python/cpython
+    issue 86296). Ours of Redis do not use it, see fleet.connection; whatever else a task awaits may.
     """
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0

@@ -21,6 +21,9 @@ import structlog
 from arq.connections import ArqRedis
 from redis.exceptions import RedisError
 
+from db.identity import is_other
+from fleet.registry import is_name
+
 log = structlog.get_logger()
 
 REPLY_PREFIX = 'mail:reply:'
@@ -54,6 +57,7 @@ class Command:
     request_id: str
     name: str
     arguments: Arguments
+    database: str | None = None  # whose workers are meant, see db.identity; None: all who hear it
 
 
 def channel(redis: ArqRedis, worker: str | None = None) -> str:
@@ -74,14 +78,16 @@ def read_command(data: bytes) -> Command:
         told = json.loads(data)
     except (ValueError, RecursionError):
         raise RefusedError('not JSON') from None
-    if not isinstance(told, dict) or set(told) != {'id', 'command', 'arguments'}:
+    if not isinstance(told, dict) or set(told) - {'database'} != {'id', 'command', 'arguments'}:
         raise RefusedError('not an object with id, command and arguments')
-    request_id, name, arguments = told['id'], told['command'], told['arguments']
+    request_id, name, arguments, database = told['id'], told['command'], told['arguments'], told.get('database')
     if not isinstance(request_id, str) or not REQUEST_ID.fullmatch(request_id):
         raise RefusedError('id must be 32 hexadecimal digits')
     if not isinstance(name, str) or not isinstance(arguments, dict):
         raise RefusedError('command must be a word, arguments an object')
-    return Command(request_id, name, arguments)
+    if database is not None and not isinstance(database, str):
+        raise RefusedError('database must be text')
+    return Command(request_id, name, arguments, database)
 
 
 def is_count(value: Any) -> bool:
@@ -122,8 +128,14 @@ def _find(handlers: Mapping[str, Handler], command: Command) -> Handler:
     return handler
 
 
-async def listen_for_commands(redis: ArqRedis, worker: str, handlers: Mapping[str, Handler]) -> None:
-    """Obey and reply until cancelled; listen again when Redis comes back."""
+async def listen_for_commands(
+    redis: ArqRedis, worker: str, handlers: Mapping[str, Handler], database: str | None = None
+) -> None:
+    """Obey and reply until cancelled; listen again when Redis comes back.
+
+    Args:
+        database: Which we serve: commands for the workers of another are not for us, though they may have our name.
+    """
     while True:
         try:
             async with redis.pubsub(ignore_subscribe_messages=True) as pubsub:
@@ -131,17 +143,22 @@ async def listen_for_commands(redis: ArqRedis, worker: str, handlers: Mapping[st
                 while True:
                     message = await pubsub.get_message(timeout=SILENCE_S)
                     if message is not None:
-                        await _answer(redis, worker, handlers, message['data'])
+                        await _answer(redis, worker, handlers, message['data'], database)
         except (RedisError, OSError) as error:
             log.debug('not listening for commands', error=str(error) or type(error).__name__)
         await asyncio.sleep(RECONNECT_S)
 
 
-async def _answer(redis: ArqRedis, worker: str, handlers: Mapping[str, Handler], data: bytes) -> None:
+async def _answer(
+    redis: ArqRedis, worker: str, handlers: Mapping[str, Handler], data: bytes, database: str | None
+) -> None:
     try:
         command = read_command(data)
     except RefusedError as refusal:
         log.warning('command refused', reason=str(refusal))
+        return
+    if is_other(command.database, database):
+        log.debug('command for another application', command=command.name[:40])
         return
     reply = await obey(handlers, command)
     if 'refused' in reply:
@@ -180,17 +197,20 @@ async def ask(
     arguments: Arguments | None = None,
     *,
     workers: Sequence[str] | None = None,
+    database: str | None = None,
     timeout_s: float = 2.0,
 ) -> Asked:
     """Send a command and wait for the replies: as long as it takes, but no longer than the time-out.
 
     Args:
         workers: Full names; all workers when None.
+        database: Only those that serve it obey; they must be of a version that tells which it serves.
     Raises:
         redis.RedisError, OSError: Redis does not answer.
     """
     request_id = uuid4().hex
-    text = json.dumps({'id': request_id, 'command': command, 'arguments': dict(arguments or {})})
+    told: dict[str, Any] = {'id': request_id, 'command': command, 'arguments': dict(arguments or {})}
+    text = json.dumps(told if database is None else told | {'database': database})
     heard = 0
     for name in [None] if workers is None else dict.fromkeys(workers):
         heard += await redis.publish(channel(redis, name), text)
@@ -211,7 +231,7 @@ def _read_reply(data: bytes) -> Reply | None:
         told = json.loads(data)
     except (ValueError, RecursionError):
         return None
-    if not isinstance(told, dict) or not isinstance(told.get('worker'), str):
+    if not isinstance(told, dict) or not isinstance(told.get('worker'), str) or not is_name(told['worker']):
         return None
     return told if isinstance(told.get('done'), dict) or isinstance(told.get('refused'), str) else None
 

@@ -65,10 +65,12 @@ class Events:
             self._waiting.clear()
 
 
-async def publish_events(redis: ArqRedis, worker: str, batch: list[Event]) -> None:
-    """Tell those who listen; without Redis nobody does."""
+async def publish_events(redis: ArqRedis, worker: str, batch: list[Event], database: str = '') -> None:
+    """Tell those who listen; without Redis nobody does. database: which we serve, see db.identity."""
     try:
-        await redis.publish(channel(redis), json.dumps([{'worker': worker, **event} for event in batch]))
+        await redis.publish(
+            channel(redis), json.dumps([{'worker': worker, 'database': database, **event} for event in batch])
+        )
     except (RedisError, OSError):
         return
 

@@ -9,12 +9,18 @@ from typing import Any
 import asyncpg
 from arq.connections import ArqRedis
 
-from db import reports
+from db import attempts, checkup, reports
+from db.identity import is_other, read_identity
 from db.switches import Switch, read_switches
 from fleet.queues import read_queues
 from fleet.registry import WorkerRecord, read_served_queues, read_workers
 
 Document = dict[str, Any]
+
+STORED = (
+    'seen_workers', 'outbox', 'duties', 'services', 'switches', 'paused_due', 'poisoned', 'failures', 'database'
+)  # fmt: skip
+MOST_REASONS = 10  # why attempts failed, the commonest first
 
 
 async def read_fleet(redis: ArqRedis, most_queues: int | None = None) -> Document:
@@ -50,6 +56,12 @@ def with_time(item: Any) -> Any:
     return item
 
 
+def mark_foreign(workers: Iterable[Document], database: str | None) -> None:
+    """Say of each worker whether it serves another database than this one; None is unknown."""
+    for worker in workers:
+        worker['foreign'] = is_other(worker['database'], database)
+
+
 async def read_stored(pool: asyncpg.Pool) -> Document:
     """Return what PostgreSQL knows."""
     return {
@@ -58,6 +70,10 @@ async def read_stored(pool: asyncpg.Pool) -> Document:
         'duties': await reports.read_duties(pool),
         'services': await reports.read_services(pool),
         'switches': as_rows(await read_switches(pool)),
+        'paused_due': await reports.read_paused_due(pool),
+        'poisoned': await checkup.count_poisoned(pool),
+        'failures': await attempts.count_failures(pool, MOST_REASONS),
+        'database': await read_identity(pool),
     }
 
 

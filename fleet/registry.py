@@ -10,26 +10,41 @@ import json
 import resource
 import sys
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, get_args, get_origin
+from typing import Any
 
 import structlog
 from arq.connections import ArqRedis
 from arq.constants import health_check_key_suffix
-from redis.exceptions import RedisError
+from redis.exceptions import NoPermissionError, RedisError
 
 from fleet.background import is_cancelled
+from fleet.foreign_values import MAX_LISTED, bounded, fits, is_name
+
+__all__ = [
+    'MAX_LISTED',
+    'WorkerRecord',
+    'is_name',
+    'keep_registered',
+    'read_served_queues',
+    'read_told',
+    'read_workers',
+]
 
 log = structlog.get_logger()
 
 REGISTER_EVERY_S = 5.0
 LIFETIME_S = 15.0  # two writes may fail before a living worker looks dead
 LAG_EVERY_S = 1.0
-LARGEST = 2**53  # of no use beyond, and no number at all: whoever may write to Redis can write anything
-MAX_LISTED = 200  # e-mails and jobs in a record; their number is told besides
+MOST_WORKERS, MOST_NAMES = 1000, 5000
+READ_AT_ONCE = 50
+LARGEST_RECORD_BYTES = 256 * 1024  # a full one has 40 KiB
+LONGEST_NAME_BYTES = 500
+RECENT_S = 3600.0
+NO_KEY = -2  # PTTL's
 WORKERS_KEY = 'mail:workers'
 RECORD_PREFIX = 'mail:worker:'
 FORGET_AFTER_S = 86400.0  # names of killed workers, whose records are long gone
@@ -63,6 +78,8 @@ class WorkerRecord:
     version: str = ''
     settings: str = ''  # digest: the same for workers with the same settings
     log_level: str = ''
+    log_lines_dropped: int = 0  # because nobody read them in time
+    database: str = ''  # which PostgreSQL database it serves, see db.identity
     seen_ago_s: float = 0.0
 
 
@@ -76,27 +93,18 @@ def resident_bytes() -> int:
     return resident_pages * resource.getpagesize()
 
 
-def _fits(value: Any, wanted: Any) -> bool:
-    kind = get_origin(wanted) or wanted
-    if kind is list:
-        inner = get_origin(get_args(wanted)[0]) or get_args(wanted)[0]
-        return isinstance(value, list) and all(isinstance(item, inner) for item in value)
-    if kind in (int, float):
-        return type(value) in (int, kind) and abs(value) < LARGEST
-    return isinstance(value, kind)
-
-
 def read_told(told: Any) -> WorkerRecord | None:
     """Read what a worker told of itself; parts that another version does not tell, or tells otherwise, are missing."""
     if not isinstance(told, dict):
         return None
-    values = {}
+    values: dict[str, Any] = {}
     for part in fields(WorkerRecord):
-        if part.name in told and _fits(told[part.name], part.type):
-            values[part.name] = told[part.name]
+        if part.name in told and fits(told[part.name], part.type):
+            value = told[part.name]
+            values[part.name] = bounded(part.name, value)
         elif part.default is MISSING and part.default_factory is MISSING:
             return None
-    return WorkerRecord(**values)
+    return WorkerRecord(**values) if is_name(values['worker']) and is_name(values['queue']) else None
 
 
 def read_record(data: Any, lives_for_ms: int) -> WorkerRecord | None:
@@ -110,22 +118,68 @@ def read_record(data: Any, lives_for_ms: int) -> WorkerRecord | None:
 
 
 async def read_workers(redis: ArqRedis) -> list[WorkerRecord]:
-    """Return the living workers, by name.
+    """Return the living workers, by name: MOST_WORKERS at most, and those that wrote of late before any others.
+
+    Whoever may write to Redis can write hundreds of thousands of names and records of any size: neither is read.
 
     Raises:
         redis.RedisError, OSError: Redis does not answer.
     """
-    keys = sorted(RECORD_PREFIX.encode() + name for name in await redis.zrange(WORKERS_KEY, 0, -1))
+    records: dict[str, WorkerRecord] = {}
+    names = await _read_names(redis)
+    for first in range(0, len(names), READ_AT_ONCE):
+        for record in await _read_some(
+            redis, [RECORD_PREFIX.encode() + n for n in names[first : first + READ_AT_ONCE]]
+        ):
+            records.setdefault(record.worker, record)
+        if len(records) >= MOST_WORKERS:
+            break
+    return sorted(records.values(), key=lambda record: record.worker)[:MOST_WORKERS]
+
+
+async def _read_names(redis: ArqRedis) -> list[bytes]:
+    """Return names, those whose worker wrote within the hour by our clock first: the clocks of machines differ."""
+    now = time.time()
+    async with redis.pipeline(transaction=False) as pipe:
+        pipe.zrangebyscore(WORKERS_KEY, now - RECENT_S, now + RECENT_S, start=0, num=MOST_NAMES)
+        pipe.zrange(WORKERS_KEY, 0, MOST_NAMES - 1)
+        recent, lowest = await pipe.execute()
+    return [name for name in dict.fromkeys([*recent, *lowest]) if len(name) <= LONGEST_NAME_BYTES][:MOST_NAMES]
+
+
+async def _read_some(redis: ArqRedis, keys: Sequence[bytes]) -> list[WorkerRecord]:
     async with redis.pipeline(transaction=False) as pipe:
         for key in keys:
-            pipe.get(key)
+            pipe.strlen(key)
             pipe.pttl(key)
-        answers = await pipe.execute(raise_on_error=False)
+        told = _without_errors(await pipe.execute(raise_on_error=False))
+        # None: a key of another type, or a user of an older redis-users.acl, who may not ask.
+        small = [
+            (key, lives_for_ms)
+            for key, size, lives_for_ms in zip(keys, told[::2], told[1::2], strict=True)
+            if lives_for_ms != NO_KEY and (size is None or size <= LARGEST_RECORD_BYTES)
+        ]
+        for key, _ in small:
+            pipe.get(key)
+        bodies = _without_errors(await pipe.execute(raise_on_error=False)) if small else []
+    records = (read_record(body, lives_for_ms) for body, (_, lives_for_ms) in zip(bodies, small, strict=True))
+    return [record for record in records if record]
+
+
+def _without_errors(answers: Sequence[Any]) -> list[Any]:
+    """Return answers, None for what is no record, which hides nobody else's.
+
+    Raises:
+        redis.RedisError: any other error.
+    """
     for error in answers:
-        # A key of another type is no record, and hides nobody else's.
-        if isinstance(error, Exception) and not str(error).startswith('WRONGTYPE'):
+        if isinstance(error, Exception) and not str(error).startswith('WRONGTYPE') and not _may_not_ask(error):
             raise error
-    return [record for record in map(read_record, answers[::2], answers[1::2]) if record]
+    return [None if isinstance(answer, Exception) else answer for answer in answers]
+
+
+def _may_not_ask(error: Exception) -> bool:
+    return isinstance(error, NoPermissionError) and 'strlen' in str(error).lower()
 
 
 async def read_served_queues(redis: ArqRedis, workers: Collection[WorkerRecord], names: Collection[str]) -> set[str]:

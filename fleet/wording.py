@@ -1,15 +1,51 @@
 """Values as people and programs read them, on a terminal and on a page."""
 
 import json
+import math
 from datetime import UTC, datetime
 from typing import Any
 
-from logs import ADDRESS
+from logs import ADDRESS, visible
+
+DEEPEST = 20  # levels of a document: ours have six
 
 
-def as_json(document: dict[str, Any]) -> str:
-    """Encode a document; times as ISO 8601, everything else that JSON does not know as its text."""
-    return json.dumps(document, default=lambda v: v.isoformat() if isinstance(v, datetime) else str(v), indent=2)
+def as_json(document: dict[str, Any], indent: int | None = 2) -> str:
+    """Encode a document in ASCII; times as ISO 8601, everything else that JSON does not know as its text.
+
+    What a foreign record can hold and JSON cannot is left out or shown by its number: NaN, lists without end, half
+    characters. The result steers no terminal.
+    """
+    try:
+        text = _encode(document, indent)
+    except (ValueError, RecursionError):
+        return _encode(_plain(document), indent)
+    return _encode(_plain(document), indent) if '\\ud' in text else text
+
+
+def _encode(document: Any, indent: int | None) -> str:
+    text = json.dumps(document, default=_told, indent=indent, allow_nan=False)
+    return text.replace('\x7f', '\\u007f')  # the only control character that JSON leaves as it is
+
+
+def _told(value: Any) -> str:
+    return value.isoformat() if isinstance(value, datetime) else str(value)
+
+
+def _plain(value: Any, depth: int = 0) -> Any:
+    match value:
+        case dict() | list() | tuple() if depth > DEEPEST:
+            return None
+        case dict():
+            return {_plain(name): _plain(part, depth + 1) for name, part in value.items()}
+        case list() | tuple():
+            return [_plain(part, depth + 1) for part in value]
+        case float() if not math.isfinite(value):
+            return None
+        case str():
+            return value.encode('utf-8', 'backslashreplace').decode('utf-8')
+        case _:
+            return value
 
 
 def cell(value: Any) -> str:
@@ -20,7 +56,7 @@ def cell(value: Any) -> str:
         case datetime():
             return value.astimezone(UTC).strftime('%Y-%m-%d %H:%M:%SZ')
         case _:
-            return ''.join(c if c.isprintable() else ' ' for c in str(value))
+            return visible(str(value))
 
 
 def length(seconds: float | None) -> str:

@@ -116,5 +116,7 @@ class Controls:
 
     def send_events(self, _: Arguments) -> Reply:
         """Publish what happens for some seconds."""
-        self.runtime.events.want(partial(publish_events, self.runtime.redis, self.runtime.worker))
+        self.runtime.events.want(
+            partial(publish_events, self.runtime.redis, self.runtime.worker, database=self.runtime.neighbours.database)
+        )
         return {'events': True}

@@ -7,6 +7,7 @@ from typing import Any
 from fleet.dispatcher import Dispatcher
 from fleet.registry import MAX_LISTED
 from jobs.runtime import Runtime
+from log_writer import dropped_lines
 from mail.smtp import Relay
 
 
@@ -22,6 +23,7 @@ def describe(runtime: Runtime, dispatcher: Dispatcher) -> dict[str, Any]:
     ]
     return {
         'queue': dispatcher.queue_name,
+        'database': runtime.neighbours.database,
         'emails': emails,
         'sending': len(runtime.under_way),
         'held': len(runtime.leases.held()),
@@ -37,6 +39,7 @@ def describe(runtime: Runtime, dispatcher: Dispatcher) -> dict[str, Any]:
         'rate_limit_per_s': runtime.rate.per_s,
         'state': _state(runtime),
         'paused': runtime.switches.reasons(),
+        'log_lines_dropped': dropped_lines(),
         'relays': [_relay(relay, runtime.switches.relays) for relay in runtime.relays],
     }
 

@@ -8,6 +8,7 @@ import structlog
 from redis.exceptions import RedisError
 
 from db.transitions import expire, state_of
+from fleet.neighbours import REMEDY
 from jobs.runtime import JobResult, Runtime
 
 log = structlog.get_logger()
@@ -33,7 +34,7 @@ async def explain_unclaimed(runtime: Runtime, email_id: int, relay_wait_s: float
     if state is None:
         # A producer that enqueues before it commits is early, not wrong: look once more.
         await send_later(runtime, email_id, UNSEEN_RETRY_S, 'unseen')
-        return not_claimable(email_id, None, 'there is no such e-mail')
+        return not_claimable(email_id, None, unseen_reason(runtime))
     status = state['status']
     if status == 'sent':  # by a sweep, or by another job for the same id
         return {'email_id': email_id, 'status': 'sent', 'attempts': state['attempts'], 'reason': 'already sent'}
@@ -61,6 +62,14 @@ async def explain_unclaimed(runtime: Runtime, email_id: int, relay_wait_s: float
     if status == 'sending':
         return not_claimable(email_id, status, f'held by {state["claimed_by"]}')
     return not_claimable(email_id, status, REASONS.get(status, status))
+
+
+def unseen_reason(runtime: Runtime) -> str:
+    """Say why there may be no such e-mail. Another application's job is not handed on: its own sweep sends it."""
+    if others := runtime.neighbours.names:
+        log.warning('a job of another application, perhaps', workers=others[:10], remedy=REMEDY)
+        return 'there is no such e-mail here; perhaps it is one of another application, whose own sweep then sends it'
+    return 'there is no such e-mail'
 
 
 async def send_later(runtime: Runtime, email_id: int, in_s: float, job_key: str) -> None:

@@ -13,7 +13,7 @@ from typing import Protocol
 
 from rich.console import Console
 
-from logs import configure_logs
+from logs import configure_logs, visible
 from ops import (
     call,
     control,
@@ -126,7 +126,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command.render(given.document, make_console())
     sys.stdout.flush()
     for trouble in given.troubles:
-        print(f'ops {options.command}: {trouble.line}', file=sys.stderr)
+        print(f'ops {options.command}: {visible(trouble.line)}', file=sys.stderr)
     return given.exit_status
 
 

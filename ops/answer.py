@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from fleet.troubles import NO_WORKER, NOBODY_REPLIED, TROUBLE, Document, Trouble
+from fleet.troubles import FINE, NO_WORKER, NOBODY_REPLIED, TROUBLE, Document, Level, Trouble
 
 __all__ = [
     'FINE',
@@ -12,11 +12,12 @@ __all__ = [
     'USAGE',
     'Answer',
     'Document',
+    'Level',
     'Trouble',
     'TroubleError',
 ]
 
-FINE, USAGE = 0, 2
+USAGE = 2
 
 
 class TroubleError(Exception):
@@ -40,4 +41,4 @@ class Answer:
         """1 when a server is away, for then nobody can speak of the workers; else the highest there is a reason for."""
         if any(trouble.service for trouble in self.troubles):
             return TROUBLE
-        return max((trouble.exit_status for trouble in self.troubles), default=FINE)
+        return max((trouble.ends_with for trouble in self.troubles), default=FINE)

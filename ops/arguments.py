@@ -6,6 +6,7 @@ import signal
 import sys
 from collections.abc import Collection, Iterator
 
+from logs import visible
 from ops.answer import USAGE, Trouble, TroubleError
 
 UNITS_S = {'s': 1, 'm': 60, 'h': 3600, 'd': 86400}
@@ -97,7 +98,7 @@ def confirmed(options: argparse.Namespace, question: str) -> bool:
     # asyncio's own handler would only cancel the task, which reading a line never notices.
     handler = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        print(f'{question} [y/N] ', end='', file=sys.stderr, flush=True)
+        print(f'{visible(question)} [y/N] ', end='', file=sys.stderr, flush=True)
         return sys.stdin.readline().strip().lower() in ('y', 'yes')
     finally:
         signal.signal(signal.SIGINT, handler)

@@ -10,6 +10,7 @@ from typing import Any
 
 from arq.connections import ArqRedis
 
+from db.identity import is_other, read_identity
 from fleet.control import Asked, ask, choose
 from fleet.overview import read_fleet
 from fleet.registry import WorkerRecord, read_workers
@@ -84,10 +85,17 @@ class Answers:
 
 
 async def ask_workers(
-    connections: Connections, options: argparse.Namespace, command: str, arguments: Mapping[str, Any] | None = None
+    connections: Connections,
+    options: argparse.Namespace,
+    command: str,
+    arguments: Mapping[str, Any] | None = None,
+    database: str | None = None,
 ) -> Answers:
-    """Ask the workers that are meant."""
-    asking = partial(_ask, command=command, arguments=arguments, patterns=options.workers, timeout_s=options.timeout)
+    """Ask the workers that are meant. database: only those that serve it, or do not say which they serve."""
+    asking = partial(
+        _ask, command=command, arguments=arguments, patterns=options.workers, database=database,
+        timeout_s=options.timeout,
+    )  # fmt: skip
     return await connections.ask_redis(asking)
 
 
@@ -96,18 +104,28 @@ async def _ask(
     command: str,
     arguments: Mapping[str, Any] | None,
     patterns: Sequence[str] | None,
+    database: str | None,
     timeout_s: float,
 ) -> Answers:
-    registered = await read_workers(redis)
+    everybody = await read_workers(redis)
+    registered = [record for record in everybody if not is_other(record.database, database)]
     names = [record.worker for record in registered]
     wanted = None if patterns is None else choose(patterns, names)
-    asked = await ask(redis, command, arguments, workers=wanted, timeout_s=timeout_s)
+    if not all(record.database for record in everybody):  # a worker of an older version: it would refuse the database
+        wanted = names if wanted is None and names and database else wanted
+        database = None
+    asked = await ask(redis, command, arguments, workers=wanted, database=database, timeout_s=timeout_s)
     replied = {reply['worker'] for reply in asked.replies}
     meant = [record for record in registered if wanted is None or record.worker in wanted]
     silent = [record.worker for record in meant if record.worker not in replied]
     others = [record.worker for record in registered if record not in meant]
     unknown = [name for name in wanted or () if name not in names and name not in replied]
     return Answers(asked, meant, silent, others, unknown)
+
+
+async def read_database(connections: Connections) -> str | None:
+    """Return which database this command's settings name, see db.identity; None while PostgreSQL does not tell."""
+    return await attempt(connections.ask_postgres(read_identity), [])
 
 
 async def read_live(connections: Connections, options: argparse.Namespace) -> list[WorkerRecord]:

@@ -20,7 +20,7 @@ from ops.arguments import add_change, add_json, confirmed, duration_s, email_id
 from ops.connect import QUEUE, Connections
 from ops.live import read_living
 from ops.mail_filter import text_value
-from ops.output import counted
+from ops.output import counted, say
 from ops.result import as_document, render_job, troubles_of
 
 HELP = 'run a job: send_email 123, retry_failed_email 123, or one of the duties'
@@ -139,8 +139,8 @@ def render(document: Document, console: Console) -> None:
     """Print the job's id, and what became of it."""
     call = ' '.join(map(str, (document['function'], *document['arguments'])))
     if document['dry_run']:
-        console.print(f'Would put {call} into {document["queue"]}; nothing was changed.')
+        say(console, f'Would put {call} into {document["queue"]}; nothing was changed.')
     else:
-        console.print(f'{call} is in {document["queue"]} as job {document["job_id"]}.')
+        say(console, f'{call} is in {document["queue"]} as job {document["job_id"]}.')
         if 'job' in document:
             render_job(document['job'], console)

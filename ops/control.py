@@ -9,15 +9,17 @@ from typing import Any
 from arq.connections import ArqRedis
 from rich.console import Console
 
+from db.identity import are_mixed, is_other
 from db.switches import Kind, read_switches
 from fleet.control import choose
 from fleet.overview import as_rows
-from ops.answer import NOBODY_REPLIED, USAGE, Answer, Document, Trouble, TroubleError
+from fleet.registry import WorkerRecord
+from ops.answer import NO_WORKER, NOBODY_REPLIED, USAGE, Answer, Document, Trouble, TroubleError
 from ops.arguments import Choices, add_change, add_json, confirmed
-from ops.asking import add_workers, ask_workers, no_such_worker
+from ops.asking import add_workers, ask_workers, no_such_worker, read_database
 from ops.connect import Connections
 from ops.live import ask_living, read_living
-from ops.output import print_table
+from ops.output import print_table, say
 from ops.switching import WORDS as KINDS
 from ops.switching import add_pause, render_switch, render_switches, switch
 
@@ -162,30 +164,46 @@ async def run(connections: Connections, options: argparse.Namespace) -> Answer:
 
 
 async def tell(connections: Connections, options: argparse.Namespace, word: Word) -> Answer:
-    """Send a word to live workers, and show what each did."""
-    known, names = await connections.ask_redis(partial(find_workers, patterns=options.workers))
+    """Send a word to live workers of our database, and show what each did."""
+    database = await read_database(connections)
+    living = await connections.ask_redis(partial(find_workers, patterns=options.workers))
+    if word.changes and database is None and are_mixed(record.database for record in living):
+        raise TroubleError(Trouble('workers of several PostgreSQL databases are here, and ours does not answer', START))
+    ours = [record.worker for record in living if not is_other(record.database, database)]
+    names = ours if options.workers is None else [name for name in choose(options.workers, ours) if name in ours]
     document: Document = {
         'control': options.word, 'dry_run': word.changes and options.dry_run, 'workers': names, 'done': []
     }  # fmt: skip
     if not names:
-        return Answer(document, [no_such_worker(known) if known else NOBODY_REPLIED])
+        foreign = [record.worker for record in living if record.worker not in ours]
+        if set(choose(options.workers or ['*'], foreign)) & set(foreign):
+            return Answer(document, [not_ours(foreign)])
+        return Answer(document, [no_such_worker(ours) if ours else NOBODY_REPLIED])
     if document['dry_run']:
         return Answer(document)
     if word.changes and not confirmed(options, f'{word.question} {", ".join(names)}?'):
         raise TroubleError(Trouble('not confirmed, nothing was changed', 'answer y, or give --yes'))
     arguments = {word.takes[0]: getattr(options, word.takes[0])} if word.takes else {}
-    answers = await ask_workers(connections, options, word.command, arguments)
+    answers = await ask_workers(connections, options, word.command, arguments, database)
     return Answer(document | {'done': answers.done}, answers.troubles())
 
 
-async def find_workers(redis: ArqRedis, patterns: list[str] | None) -> tuple[list[str], list[str]]:
-    """Return the names of the workers that are there, and of those that are meant."""
-    known = [record.worker for record in await read_living(redis)]
-    if patterns is None:
-        return known, known
-    if not set(choose(patterns, known)) <= set(known):  # not registered: perhaps not yet again
-        known = [record.worker for record in await ask_living(redis)]
-    return known, [name for name in choose(patterns, known) if name in known]
+START = 'start PostgreSQL, or correct DATABASE_URL: then it is known whose workers are whose'
+
+
+def not_ours(names: list[str]) -> Trouble:
+    """Say that workers are of another application."""
+    what = f'{", ".join(names)}: of another PostgreSQL database, and told nothing'
+    return Trouble(what, 'give the command with the settings of that application', exit_status=NO_WORKER)
+
+
+async def find_workers(redis: ArqRedis, patterns: list[str] | None) -> list[WorkerRecord]:
+    """Return the workers that are there; when one that is meant is not registered, as they reply."""
+    living = await read_living(redis)
+    known = [record.worker for record in living]
+    if patterns is not None and not set(choose(patterns, known)) <= set(known):  # perhaps not yet again
+        return await ask_living(redis)
+    return living
 
 
 def render(document: Document, console: Console) -> None:
@@ -196,11 +214,11 @@ def render(document: Document, console: Console) -> None:
         render_switches(document['switches'], console)
     elif document['dry_run']:
         told = ', '.join(document['workers']) or 'nobody'
-        console.print(f'Would tell {document["control"]} to {told}; nothing was changed.')
+        say(console, f'Would tell {document["control"]} to {told}; nothing was changed.')
     elif document['control'] == 'stacks':
         for worker in document['done']:
-            console.print(f'{worker["worker"]}\n', style='bold')
-            console.print(worker['stacks'], soft_wrap=True)
+            say(console, f'{worker["worker"]}\n', style='bold')
+            say(console, str(worker.get('stacks')), soft_wrap=True)
     elif document['done']:
         columns = ('worker', TITLES.get(document['control'], 'state'))
         print_table(console, f'Workers told: {len(document["done"])}', columns, map(_row, document['done']))
@@ -220,16 +238,16 @@ def _row(done: Document) -> tuple[str, str]:
     match done:
         case {'emails': emails, 'before': before}:
             told = f'{before} -> {emails}'
-        case {'per_s': limit, 'before': before}:
+        case {'per_s': int() | float() as limit, 'before': int() | float() as before}:
             told = f'{_rate(before)} -> {_rate(limit)}'
         case {'level': level}:
-            told = level
-        case {'relays': relays}:
+            told = str(level)
+        case {'relays': dict(relays)}:
             told = ', '.join(f'{name} {place}' for name, place in relays.items())
         case {'stopping': _, 'sending': sending}:
             told = f'stopping, {sending} e-mail{"" if sending == 1 else "s"} under way may finish'
-        case {'paused': reasons}:
-            told = '; '.join(reasons) or 'running'
+        case {'paused': list(reasons)}:
+            told = '; '.join(map(str, reasons)) or 'running'
         case _:
             told = 'done'
     return done['worker'], told

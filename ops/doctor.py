@@ -8,12 +8,12 @@ from dataclasses import asdict
 
 from rich.console import Console
 
-from ops.answer import Answer, Document, Trouble, TroubleError
+from ops.answer import Answer, Document, Level, Trouble, TroubleError
 from ops.arguments import add_json
 from ops.checks import celery, clocks, fleet, machine, outbox, postgresql, redis_server, relays, timeouts
-from ops.checks.finding import Check, Finding, Severity, away, error
+from ops.checks.finding import LEVELS, Check, Finding, Severity, away, error
 from ops.connect import Connections
-from ops.output import counted, print_table
+from ops.output import counted, print_table, say
 
 HELP = 'look for what is or will be wrong: servers, relays, clocks, settings, rows; each with its remedy'
 
@@ -57,6 +57,7 @@ async def run(connections: Connections, options: argparse.Namespace) -> Answer:
     bad = [row for row in rows if row['severity'] != Severity.NOTE]
     missing = {name: list(dict.fromkeys(f.away for f in findings if f.away)) for name, findings in found.items()}
     document: Document = {
+        'level': max((LEVELS[row['severity']] for row in rows), key=list(Level).index, default=Level.OK).value,
         'checks': {name: state_of(findings) for name, findings in found.items()},
         'not_made': {name: services for name, services in missing.items() if services},
         'findings': rows,
@@ -95,7 +96,7 @@ def render(document: Document, console: Console) -> None:
     counts = Counter(row['severity'] for row in document['findings'])
     fine = [name for name, state in document['checks'].items() if state == 'ok']
     told = ', '.join(counted(counts[severity], severity) for severity in ORDER)
-    console.print(f'{told}. Nothing to say about: {", ".join(fine) or "-"}.')
+    say(console, f'{told}. Nothing to say about: {", ".join(fine) or "-"}.')
     if missing := document['not_made']:
         told = '; '.join(f'{name} (without {", ".join(services)})' for name, services in missing.items())
-        console.print(f'Not made, or only in part: {told}.')
+        say(console, f'Not made, or only in part: {told}.')

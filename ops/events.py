@@ -1,7 +1,7 @@
 """What happens, as it happens: claims, outcomes, workers that come and go."""
 
 import argparse
-import json
+import contextlib
 import sys
 import time
 from datetime import UTC, datetime
@@ -11,13 +11,16 @@ from typing import Any
 from arq.connections import ArqRedis
 from rich.console import Console
 
+from db.identity import is_other
 from fleet import events
 from fleet.control import ask
 from fleet.registry import read_workers
 from logs import hide_recipients
 from ops.answer import NOBODY_REPLIED, Answer, Document
 from ops.arguments import add_json, count, duration_s
+from ops.asking import read_database
 from ops.connect import Connections
+from ops.output import as_json as encode
 from ops.output import cell
 
 HELP = 'claims and outcomes as they happen; --json prints one JSON object a line'
@@ -39,14 +42,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 async def run(connections: Connections, options: argparse.Namespace) -> Answer:
     """Listen until told to end. Nothing is stored: who was not listening reads `ops failed` and `ops show`."""
-    heard = await connections.ask_redis(partial(listen, options=options))
+    database = await read_database(connections)
+    heard = await connections.ask_redis(partial(listen, options=options, database=database))
     return Answer({'events': heard}, [] if heard is not None else [NOBODY_REPLIED], streamed=True)
 
 
-async def listen(redis: ArqRedis, options: argparse.Namespace) -> int | None:
-    """Print events. Returns how many; None when there is no worker from the beginning to the end."""
+async def listen(redis: ArqRedis, options: argparse.Namespace, database: str | None = None) -> int | None:
+    """Print events of our database's workers. Returns how many; None when there is no worker all the time."""
     ends_at = time.monotonic() + options.for_s if options.for_s else None
-    told, known, look_at, ask_at = 0, {r.worker for r in await read_workers(redis)}, 0.0, 0.0
+    told, known, look_at, ask_at = 0, await _own_workers(redis, database), 0.0, 0.0
     seen_any = bool(known)
     async with redis.pubsub(ignore_subscribe_messages=True) as pubsub:
         await pubsub.subscribe(events.channel(redis))
@@ -59,13 +63,14 @@ async def listen(redis: ArqRedis, options: argparse.Namespace) -> int | None:
                     print('ops events: no worker yet, waiting for one', file=sys.stderr)
             if time.monotonic() >= look_at:
                 look_at = time.monotonic() + LOOK_EVERY_S
-                now = {record.worker for record in await read_workers(redis)}
+                now = await _own_workers(redis, database)
                 batch += [_of_worker(name, 'worker-online') for name in sorted(now - known)]
                 batch += [_of_worker(name, 'worker-offline') for name in sorted(known - now)]
                 ask_at, known = (0.0 if now - known else ask_at), now
             message = await pubsub.get_message(timeout=POLL_S)
             if message is not None:
-                batch += events.read_events(message['data'])
+                told_by_all = events.read_events(message['data'])
+                batch += [e for e in told_by_all if not is_other(str(e.pop('database', '')), database)]
             for event in batch:
                 if options.failures and event.get('event') in ('claimed', 'accepted'):
                     continue
@@ -76,6 +81,10 @@ async def listen(redis: ArqRedis, options: argparse.Namespace) -> int | None:
     return told if seen_any else None
 
 
+async def _own_workers(redis: ArqRedis, database: str | None) -> set[str]:
+    return {r.worker for r in await read_workers(redis) if not is_other(r.database, database)}
+
+
 def _of_worker(worker: str, kind: str) -> Event:
     return {'worker': worker, 'event': kind, 'at': time.time()}
 
@@ -84,20 +93,26 @@ def _print(event: Event, *, as_json: bool) -> None:
     # Relays quote recipients in their replies; the workers' log does not show them either.
     shown = dict(hide_recipients(None, 'info', dict(event)))
     if as_json:
-        at = shown.get('at')
-        if isinstance(at, int | float):
-            shown['at'] = datetime.fromtimestamp(at, UTC).isoformat(timespec='milliseconds')
-        line = json.dumps(shown, default=str)
+        if at := _time(shown.get('at')):
+            shown['at'] = at.isoformat(timespec='milliseconds')
+        line = encode(shown, indent=None)
     else:
         line = as_line(shown)
     sys.stdout.write(line + '\n')
     sys.stdout.flush()
 
 
+def _time(at: Any) -> datetime | None:
+    """Return when an event happened; None when whoever published it wrote something else."""
+    with contextlib.suppress(ValueError, OverflowError, OSError):
+        return datetime.fromtimestamp(at, UTC) if isinstance(at, int | float) else None
+    return None
+
+
 def as_line(event: Event) -> str:
     """Return an event for people."""
-    at = event.get('at')
-    when = datetime.fromtimestamp(at, UTC).strftime('%H:%M:%S.%f')[:-3] if isinstance(at, int | float) else '-'
+    at = _time(event.get('at'))
+    when = at.strftime('%H:%M:%S.%f')[:-3] if at else '-'
     parts = [when, f'{cell(event.get("event")):<14}', cell(event.get('worker'))]
     if 'email_id' in event:
         parts += [f'e-mail {cell(event["email_id"])}', f'attempt {cell(event.get("attempt"))}']

@@ -21,7 +21,7 @@ from ops.connect import Connections, attempt
 from ops.live import ask_living, has_health_key
 from ops.next_step import next_step, tries_again, where_now
 from ops.obstacles import Facts, Obstacle, obstacles, refused_recipients, why_dead
-from ops.output import cell, length
+from ops.output import cell, length, say
 
 HELP = 'why an e-mail is not sent yet, when it will be, and what to do'
 
@@ -137,12 +137,12 @@ def explain(email: dict[str, Any], facts: Facts) -> list[Obstacle]:
 
 def render(document: Document, console: Console) -> None:
     """Print sentences."""
-    console.print(f'E-mail {document["id"]} is {document["status"]}.', style='bold')
-    console.print(cell(document['next']))
+    say(console, f'E-mail {document["id"]} is {document["status"]}.', style='bold')
+    say(console, cell(document['next']))
     if now := document['now']:
         since = f' for {length(now["since_s"])}' if now['since_s'] is not None else ''
         relay = f' to {now["relay"]}' if now['relay'] else ''
-        console.print(f'{cell(now["worker"])} has been at it{since}: {cell(now["phase"])}{cell(relay)}.')
+        say(console, f'{cell(now["worker"])} has been at it{since}: {cell(now["phase"])}{cell(relay)}.')
     for reason in document['because']:
         remedy = f' {cell(reason["remedy"])}' if reason['remedy'] else ''
-        console.print(f'- {cell(reason["what"])}{remedy}')
+        say(console, f'- {cell(reason["what"])}{remedy}')

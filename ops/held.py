@@ -15,7 +15,7 @@ from ops.answer import USAGE, Answer, Document, Trouble, TroubleError
 from ops.arguments import add_change, add_json, add_limit, confirmed, email_id
 from ops.connect import Connections, attempt
 from ops.mail_filter import add_filters, described, has_filters, make_selection
-from ops.output import counted, hide_recipient, length, print_table
+from ops.output import counted, hide_recipient, length, print_table, say
 from ops.retry import but_not, idle_troubles, not_confirmed, why_not
 
 HELP = 'e-mails that are held until you decide: list them, release them to be sent, or cancel them'
@@ -174,11 +174,11 @@ def render(document: Document, console: Console) -> None:
     if document['dry_run']:
         if document.get('by_type'):
             _render_types(document, console)
-        console.print(f'{would} {counted(document["matched"], "held e-mail")}; nothing was changed.')
+        say(console, f'{would} {counted(document["matched"], "held e-mail")}; nothing was changed.')
     else:
-        console.print(f'{did} {counted(document["changed"], "held e-mail")}.')
+        say(console, f'{did} {counted(document["changed"], "held e-mail")}.')
         if (left := document['matched'] - document['changed']) and 'by_type' in document:
-            console.print(f'{counted(left)} left alone: changed meanwhile.')
+            say(console, f'{counted(left)} left alone: changed meanwhile.')
     if document.get('unchanged'):
         print_table(console, 'Not changed', ('id', 'why'), ((u['id'], u['reason']) for u in document['unchanged']))
 
@@ -197,7 +197,7 @@ def _render_types(document: Document, console: Console) -> None:
 
 def _render_list(document: Document, console: Console) -> None:
     if not document['held']:
-        console.print('No e-mail is held.')
+        say(console, 'No e-mail is held.')
         return
     _render_types(document, console)
     print_table(
@@ -210,4 +210,4 @@ def _render_list(document: Document, console: Console) -> None:
             for e in document['emails']
         ),
     )  # fmt: skip
-    console.print('`python -m ops held release ID` sends one, `held cancel ID` cancels it; --all and conditions: many.')
+    say(console, '`python -m ops held release ID` sends one, `held cancel ID` cancels it; --all and conditions: many.')

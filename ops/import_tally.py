@@ -10,7 +10,7 @@ from rich.console import Console
 from fleet.celery_broker import IMPORTED_KEY, SET_ASIDE_KEY
 from fleet.celery_messages import Meaning, Message
 from ops.answer import Document, Trouble
-from ops.output import counted, print_table
+from ops.output import counted, print_table, say
 
 SAMPLES = 20
 MAX_NAMES = 200  # of tasks and lists that are told apart: whoever may write to Redis may write any
@@ -154,9 +154,9 @@ def render_import(document: Document, console: Console) -> None:
     schema: dict[str, Any] = document['schema']
     would = 'would be ' if document['dry_run'] else ''
     if schema['missing']:
-        console.print(f'The schema {would or "was "}brought up to date: {", ".join(schema["missing"])}.')
+        say(console, f'The schema {would or "was "}brought up to date: {", ".join(schema["missing"])}.')
     if schema['emails'] is None:
-        console.print('There was no outbound_emails.')
+        say(console, 'There was no outbound_emails.')
     else:
         print_table(console, 'E-mails before', ('status', 'e-mails'), schema['emails'].items())
     print_table(console, f'Messages in {document["broker"]}', ('in', 'messages'), document['sources'].items())
@@ -170,30 +170,30 @@ def render_import(document: Document, console: Console) -> None:
     _print_notes(document, console)
     _print_table_side(document, console)
     if document['dry_run']:
-        console.print('Nothing was changed.')
+        say(console, 'Nothing was changed.')
     elif document['messages']:
-        console.print(f'What was taken is kept under {IMPORTED_KEY}:*, in its order, for --undo.')
+        say(console, f'What was taken is kept under {IMPORTED_KEY}:*, in its order, for --undo.')
 
 
 def _print_notes(document: Document, console: Console) -> None:
     if document['latest_eta']:
-        console.print(f'Messages with an ETA keep it; the last is for {document["latest_eta"]:%Y-%m-%d %H:%M:%SZ}.')
+        say(console, f'Messages with an ETA keep it; the last is for {document["latest_eta"]:%Y-%m-%d %H:%M:%SZ}.')
     if document['by_header']:
         told = counted(document['by_header'], 'message is', 'messages are')
-        console.print(f'{told} in no JSON: the headers name the e-mail, the body was not read.')
+        say(console, f'{told} in no JSON: the headers name the e-mail, the body was not read.')
     if document['goes_on']:
-        console.print(
-            f'Other tasks were to follow {document["goes_on"]} of them (chains, callbacks): nobody runs those.'
+        say(
+            console, f'Other tasks were to follow {document["goes_on"]} of them (chains, callbacks): nobody runs those.'
         )
     if document['results']:
-        console.print("Results of Celery's tasks (celery-task-meta-*) are left alone: they lapse by themselves.")
+        say(console, "Results of Celery's tasks (celery-task-meta-*) are left alone: they lapse by themselves.")
     if document['signs']['producers']:
         puts = counted(document['signs']['producers'], 'client puts', 'clients put')
-        console.print(f'{puts} messages here, or did last: beat, or an application that was not deployed yet.')
+        say(console, f'{puts} messages here, or did last: beat, or an application that was not deployed yet.')
     if document['signs']['growing']:
-        console.print(f'Messages come into {", ".join(document["signs"]["growing"][:5])}: somebody still asks Celery.')
+        say(console, f'Messages come into {", ".join(document["signs"]["growing"][:5])}: somebody still asks Celery.')
     for unknown in document['signs']['unknown']:
-        console.print(f'Not known: {unknown}.')
+        say(console, f'Not known: {unknown}.')
 
 
 def _print_table_side(document: Document, console: Console) -> None:
@@ -211,12 +211,12 @@ def render_undo(document: Document, console: Console) -> None:
     print_table(console, f'Messages {would}put back', ('to', 'messages'), document['put_back'].items())
     if document['stay_kept']:
         ended = counted(document['stay_kept'], 'message is', 'messages are')
-        console.print(
-            f'{ended} about e-mails that were sent, refused or given up here: not put back, so not sent twice.'
+        say(
+            console, f'{ended} about e-mails that were sent, refused or given up here: not put back, so not sent twice.'
         )
     for name in document['queues_moved']:
-        console.print(f'Our queue {name} {would or "was "}renamed: Celery has a list of that name.')
+        say(console, f'Our queue {name} {would or "was "}renamed: Celery has a list of that name.')
     if document['given_back'] is not None:
         print_table(console, 'E-mails given back', ('state', 'e-mails'), document['given_back'].items())
     if document['dry_run']:
-        console.print('Nothing was changed.')
+        say(console, 'Nothing was changed.')

@@ -11,17 +11,19 @@ from arq.connections import ArqRedis
 
 from db import reports
 from fleet.control import choose
+from fleet.overview import mark_foreign
 from fleet.queues import EMAIL_JOBS, find_queues, read_deferred, read_running
 from fleet.results import read_job
 from mail.outcome import Outcome
 from ops.answer import NOBODY_REPLIED, USAGE, Answer, Document, Trouble, TroubleError
 from ops.arguments import MAX_ROWS, Choices, add_json, add_limit
-from ops.asking import add_workers, ask_workers, read_living_fleet
+from ops.asking import add_workers, ask_workers, read_database, read_living_fleet
 from ops.connect import Connections, attempt
 from ops.inspect_tables import render
 from ops.live import is_alive, queue_troubles, read_fleet
 from ops.result import as_document
 from ops.software import read_software
+from reporting.judge import judge_foreign
 
 HELP = 'the words of `celery inspect`: active, reserved, scheduled, stats, ping, conf ...'
 
@@ -71,10 +73,14 @@ async def run(connections: Connections, options: argparse.Namespace) -> Answer:
     check(options)
     what = options.what
     troubles: list[Trouble] = []
-    fleet, document = await asyncio.gather(
-        read_living(connections, options, troubles), READERS[what](connections, options, troubles)
+    fleet, document, database = await asyncio.gather(
+        read_living(connections, options, troubles),
+        READERS[what](connections, options, troubles),
+        read_database(connections),
     )
     if fleet:
+        mark_foreign(fleet['workers'], database)
+        troubles += judge_foreign(fleet['workers'])
         if options.workers and what == 'active_queues':
             own = {worker['queue'] for worker in fleet['workers']}
             fleet['queues'] = [queue for queue in fleet['queues'] if queue['name'] in own]

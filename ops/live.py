@@ -13,14 +13,13 @@ from fleet.control import Asked, ask
 from fleet.overview import as_documents
 from fleet.queues import QUEUES
 from fleet.registry import WorkerRecord, read_served_queues, read_told, read_workers
-from fleet.troubles import fleet_troubles, is_alive, queue_troubles
+from fleet.troubles import is_alive, queue_troubles
 from ops.answer import Document
 from ops.output import length, megabytes, print_table
 
 __all__ = [
     'as_documents',
     'ask_living',
-    'fleet_troubles',
     'has_health_key',
     'has_worker',
     'is_alive',
@@ -98,7 +97,8 @@ def render_workers(document: Document, console: Console) -> None:
 
 def state_of(worker: Document) -> str:
     """Return a worker's state with its reasons."""
-    return ', '.join(worker['paused']) if worker['state'] == 'paused' and worker['paused'] else str(worker['state'])
+    state = ', '.join(worker['paused']) if worker['state'] == 'paused' and worker['paused'] else str(worker['state'])
+    return f'{state}, of another application' if worker.get('foreign') else state
 
 
 def render_queues(document: Document, console: Console) -> None:

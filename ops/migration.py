@@ -27,7 +27,7 @@ from fleet.celery_signs import Signs
 from ops.answer import TroubleError
 from ops.arguments import confirmed
 from ops.import_broker import look_for_celery
-from ops.output import counted, length, make_console, print_table
+from ops.output import counted, length, make_console, print_table, say
 from settings import Settings, load_settings
 
 TAKE_OVER = 'python -m ops import-celery'
@@ -119,7 +119,7 @@ class Migration:
 
     async def _bring_up_to_date(self) -> int:
         if self.options.dry_run:
-            self.console.print('outbound_emails is not a table that was there before: nothing is adopted.')
+            say(self.console, 'outbound_emails is not a table that was there before: nothing is adopted.')
             return 0
         await migrate(self.conn, self.settings.email_max_attempts, zone=self.zone)
         print(f'schema is up to date ({max(known_migrations())})')
@@ -137,9 +137,9 @@ class Migration:
         if phase is not Phase.TAKEN_OVER or self.options.dry_run:
             self._tell(planned, expected, signs)
             for clock in clocks:
-                self.console.print(f'{clock.severity.capitalize()}: {clock.what}. {clock.remedy}.')
+                say(self.console, f'{clock.severity.capitalize()}: {clock.what}. {clock.remedy}.')
         if self.options.dry_run:
-            self.console.print('Nothing was changed.')
+            say(self.console, 'Nothing was changed.')
             return 0
         await migrate(
             self.conn,
@@ -156,31 +156,33 @@ class Migration:
         if self.options.take_over or (signs.is_gone and not (self.options.shared or on_wrong_clocks)):
             return await self._take_over(planned)
         why = f'{signs.told}.' if signs.told else ''
-        self.console.print(
+        say(
+            self.console,
             f'{why}\nThe table is shared: workers send what queue_email queues from now on, and nothing else. '
-            f'When beat and the Celery workers have stopped, `{TAKE_OVER}` takes over what is left.'
+            f'When beat and the Celery workers have stopped, `{TAKE_OVER}` takes over what is left.',
         )
         return 0
 
     def _tell(self, planned: Plan, expected: Sequence[Expected], signs: Signs) -> None:
         """Say what is added, and what the first start will do."""
         console = self.console
-        console.print(
-            f'outbound_emails was there before, with {counted(planned.emails, "e-mail")}. Nothing of it is changed.'
+        say(
+            console,
+            f'outbound_emails was there before, with {counted(planned.emails, "e-mail")}. Nothing of it is changed.',
         )
         if planned.added:
-            console.print(f'Added are the trigger, the view outbox, and the columns {", ".join(planned.added)}.')
+            say(console, f'Added are the trigger, the view outbox, and the columns {", ".join(planned.added)}.')
         if planned.indexes:
-            console.print(f'Indexes are built while others write: {", ".join(planned.indexes)}.')
+            say(console, f'Indexes are built while others write: {", ".join(planned.indexes)}.')
         for note in planned.notes:
-            console.print(f'Note: {note}.')
+            say(console, f'Note: {note}.')
         tell_forecast(console, expected, self.hold_after)
         for line in (signs.told, *signs.unknown):
             if line:
-                console.print(f'Celery: {line}.')
+                say(console, f'Celery: {line}.')
         if signs.messages:
             waiting = counted(signs.messages, 'message waits', 'messages wait')
-            console.print(f'Celery: {waiting}: `{TAKE_OVER}` takes them.')
+            say(console, f'Celery: {waiting}: `{TAKE_OVER}` takes them.')
 
     async def _take_over(self, planned: Plan) -> int:
         async with alone(self.conn, self.zone):
@@ -192,22 +194,23 @@ class Migration:
         async with alone(self.conn, self.zone):
             planned = await plan_finish(self.conn, zone=self.zone, max_attempts=self.settings.email_max_attempts)
             if await read_phase(self.conn) is Phase.FINISHED:
-                self.console.print('outbound_emails is finished already.')
+                say(self.console, 'outbound_emails is finished already.')
                 return 0
             rows = ((change.what, 'yes' if change.under_lock else 'no') for change in planned.changes)
             print_table(self.console, 'What --finish changes, in this order', ('change', 'others wait'), rows)
-            self.console.print(
+            say(
+                self.console,
                 f'Others wait for about {planned.lock_s:.1f} s, in one transaction. An old program that writes to the '
-                'table fails from then on, and there is no way back.'
+                'table fails from then on, and there is no way back.',
             )
             if self.options.dry_run:
-                self.console.print('Nothing was changed.')
+                say(self.console, 'Nothing was changed.')
                 return 0
             if not confirmed(self.options, 'Finish outbound_emails?'):
-                self.console.print('Not confirmed, nothing was changed.')
+                say(self.console, 'Not confirmed, nothing was changed.')
                 return 1
             await finish(self.conn, planned, self._progress)
-            self.console.print('outbound_emails has the form of a new installation.')
+            say(self.console, 'outbound_emails has the form of a new installation.')
             return 0
 
     async def _undo(self) -> int:
@@ -215,10 +218,10 @@ class Migration:
             phase = await read_phase(self.conn)
             form = (await self._plan()).form if phase not in (None, Phase.FINISHED) else None
             if self.options.dry_run:
-                self.console.print(f'The table is {phase or "not adopted"}. Nothing was changed.')
+                say(self.console, f'The table is {phase or "not adopted"}. Nothing was changed.')
                 return 0
             if not confirmed(self.options, 'Take away what was added to outbound_emails?'):
-                self.console.print('Not confirmed, nothing was changed.')
+                say(self.console, 'Not confirmed, nothing was changed.')
                 return 1
             states = await undo(self.conn, form, self._progress)
         tell_given_back(self.console, states)
@@ -230,10 +233,11 @@ def tell_forecast(console: Console, expected: Sequence[Expected], hold_after: ti
     rows = ((e.status, e.emails, e.oldest_due_at, e.first_id, f'{e.fate}: {FATES[e.fate]}') for e in expected)
     print_table(console, 'What the first start does', ('status', 'e-mails', 'oldest due at', 'id', 'then'), rows)
     if any(e.status and e.fate.startswith('sent') and 'failed' in e.status.lower() for e in expected):
-        console.print('Note: here `failed` with attempts left and a next_retry_at means: sent by itself when due.')
+        say(console, 'Note: here `failed` with attempts left and a next_retry_at means: sent by itself when due.')
     if any(e.fate == 'held' for e in expected):
-        console.print(
-            f'Due longer ago than {length(hold_after.total_seconds())} (ADOPTION_HOLD_AFTER_HOURS) is held, not sent.'
+        say(
+            console,
+            f'Due longer ago than {length(hold_after.total_seconds())} (ADOPTION_HOLD_AFTER_HOURS) is held, not sent.',
         )
 
 
@@ -241,17 +245,17 @@ def tell_taken(console: Console, states: dict[str, int]) -> None:
     """Print what a take-over did."""
     print_table(console, 'Taken over', ('state', 'e-mails'), sorted(states.items()))
     if states.get('held'):
-        console.print('`python -m ops held ls` shows what is held; `ops held release` and `ops held cancel` decide.')
+        say(console, '`python -m ops held ls` shows what is held; `ops held release` and `ops held cancel` decide.')
     if states.get('uncertain'):
-        console.print('`python -m ops resolve` decides about what was being sent.')
+        say(console, '`python -m ops resolve` decides about what was being sent.')
     if states.get('failed'):
-        console.print('`failed` with attempts left and a next_retry_at is sent by itself when due.')
+        say(console, '`failed` with attempts left and a next_retry_at is sent by itself when due.')
 
 
 def tell_given_back(console: Console, states: dict[str, int]) -> None:
     """Print what the way back did."""
     print_table(console, 'Given back', ('state', 'e-mails'), sorted(states.items()))
     if states.get('uncertain'):
-        console.print('What is uncertain may have been delivered: it shows failed, without an attempt left.')
+        say(console, 'What is uncertain may have been delivered: it shows failed, without an attempt left.')
     for line in STAYS:
-        console.print(f'{line[0].upper()}{line[1:]}.')
+        say(console, f'{line[0].upper()}{line[1:]}.')

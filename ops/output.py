@@ -6,9 +6,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
+from rich.segment import Segment
 from rich.table import Table
 
 from fleet.wording import as_json, because, cell, counted, fault, hide_addresses, length, megabytes
+from logs import visible_lines
 from mail.outcome import BY_LIFE
 
 __all__ = [
@@ -25,6 +27,7 @@ __all__ = [
     'percent',
     'print_table',
     'reply_code',
+    'say',
     'tried',
 ]
 
@@ -32,18 +35,24 @@ PIPE_WIDTH = 500  # rows stay lines
 DOMAIN = re.compile(r'@([\w.-]+)')
 
 
-class PipedConsole(Console):
-    """Rich's, which leaves the end of a pipe to whoever runs the command."""
+class HarmlessConsole(Console):
+    """The last gate: whatever a command prints, only rich's own styles steer the terminal."""
+
+    def _render_buffer(self, buffer: Iterable[Segment]) -> str:
+        return super()._render_buffer(
+            Segment(visible_lines(text), style) if not control else Segment(text, style, control)
+            for text, style, control in buffer
+        )
 
     def on_broken_pipe(self) -> None:
-        """Tell of it; rich would exit with 1, our status of trouble."""
+        """Leave the end of a pipe to whoever runs the command; rich would exit with 1, our status of trouble."""
         self.quiet = True
         raise BrokenPipeError
 
 
 def make_console() -> Console:
     """Return where tables go: as wide as the terminal, or wide enough for a pipe, never interpreting what it prints."""
-    return PipedConsole(
+    return HarmlessConsole(
         file=sys.stdout,
         markup=False,
         highlight=False,
@@ -54,6 +63,7 @@ def make_console() -> Console:
 
 def print_table(console: Console, title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     """Print a titled table, or that there is nothing in it."""
+    title, columns = cell(title), [cell(column) for column in columns]
     table = Table(
         *columns,
         title=title,
@@ -70,6 +80,11 @@ def print_table(console: Console, title: str, columns: Sequence[str], rows: Iter
     else:
         console.print(f'{title}: none', style='bold')
     console.print()
+
+
+def say(console: Console, *texts: str, style: str | None = None, soft_wrap: bool | None = None) -> None:
+    """Print text, each line of it harmless; without text an empty line."""
+    console.print(*map(visible_lines, texts), style=style, soft_wrap=soft_wrap)
 
 
 def percent(rate: float | None) -> str:

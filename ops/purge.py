@@ -16,7 +16,7 @@ from ops.answer import USAGE, Answer, Document, Trouble, TroubleError
 from ops.arguments import add_change, add_json, confirmed, duration_s
 from ops.connect import Connections
 from ops.mail_filter import add_filters, described, make_selection
-from ops.output import counted, print_table
+from ops.output import counted, print_table, say
 
 HELP = 'queue: remove waiting jobs, the mail stays due; outbox: cancel mail that waits'
 
@@ -138,17 +138,19 @@ def render(document: Document, console: Console) -> None:
             ((q['name'], q[done], q['running']) for q in document['queues']),
         )
         verb = 'Would remove' if document['dry_run'] else 'Removed'
-        console.print(
+        say(
+            console,
             f'{verb} {counted(document[done], "job")}. The mail they were about stays due: the next sweep sends it.'
-            f'{told_others(document["other_functions"])}'
+            f'{told_others(document["other_functions"])}',
         )
         return
     if document['dry_run']:
-        console.print(f'Would cancel {emails(document["would_cancel"], document["status"])}; nothing was changed.')
+        say(console, f'Would cancel {emails(document["would_cancel"], document["status"])}; nothing was changed.')
     else:
-        console.print(f'Cancelled {emails(document["cancelled"], document["status"])}.')
+        say(console, f'Cancelled {emails(document["cancelled"], document["status"])}.')
     if document['final_left'] and document['status'] != 'pending':
-        console.print(
+        say(
+            console,
             f'Left alone: {emails(document["final_left"], document["status"])} that nothing would send; '
-            '--dead cancels them too.'
+            '--dead cancels them too.',
         )

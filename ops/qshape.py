@@ -11,7 +11,7 @@ from db.ages import BUCKETS_MIN, WAITING, read_ages
 from ops.answer import Answer, Document
 from ops.arguments import add_json, add_limit
 from ops.connect import Connections
-from ops.output import cell, counted
+from ops.output import cell, counted, say
 
 HELP = 'the age of waiting mail by recipient domain, as Postfix shows it'
 
@@ -43,4 +43,4 @@ def render(document: Document, console: Console) -> None:
     console.print(table)
     if document['domains'] > len(document['rows']):
         more = counted(document['domains'] - len(document['rows']), 'more domain')
-        console.print(f'{more}; --limit shows all.')
+        say(console, f'{more}; --limit shows all.')

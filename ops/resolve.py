@@ -12,7 +12,7 @@ from db.transitions import give_up, mark_sent
 from ops.answer import Answer, Document, Trouble, TroubleError
 from ops.arguments import add_change, add_json, confirmed, email_id
 from ops.connect import Connections
-from ops.output import counted, print_table
+from ops.output import counted, print_table, say
 from ops.retry import but_not, why_not
 
 HELP = 'decide about uncertain e-mails: mark them sent, or give them up'
@@ -70,6 +70,6 @@ async def run(connections: Connections, options: argparse.Namespace) -> Answer:
 def render(document: Document, console: Console) -> None:
     """Print what was done, counted, and the reasons."""
     would = 'would be ' if document['dry_run'] else ''
-    console.print(f'{counted(len(document["resolved"]))} {would}resolved as {document["decision"]}.')
+    say(console, f'{counted(len(document["resolved"]))} {would}resolved as {document["decision"]}.')
     if document['unchanged']:
         print_table(console, 'Not changed', ('id', 'why'), ((u['id'], u['reason']) for u in document['unchanged']))

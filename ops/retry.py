@@ -18,7 +18,7 @@ from ops.call import queue_for
 from ops.connect import Connections, attempt
 from ops.live import has_worker
 from ops.mail_filter import add_filters, described, has_filters, make_selection
-from ops.output import cell, counted, hide_addresses, hide_recipient, print_table
+from ops.output import cell, counted, hide_addresses, hide_recipient, print_table, say
 
 HELP = 'send failed, expired, uncertain or cancelled e-mails again: some ids, or all that fit'
 
@@ -250,11 +250,11 @@ def render(document: Document, console: Console) -> None:
     if 'matched' in document:
         _render_selected(document, console)
     elif document['dry_run']:
-        console.print(f'Would send {counted(len(document["would_retry"]))} again; nothing was changed.')
+        say(console, f'Would send {counted(len(document["would_retry"]))} again; nothing was changed.')
     else:
         missed = len(document['retried']) - document['enqueued']
         told = f'; {missed} without a job: workers were told through PostgreSQL' if missed else ''
-        console.print(f'{counted(len(document["retried"]))} due now, {document["enqueued"]} queued{told}.')
+        say(console, f'{counted(len(document["retried"]))} due now, {document["enqueued"]} queued{told}.')
     if document.get('unchanged'):
         print_table(console, 'Not changed', ('id', 'why'), ((u['id'], u['reason']) for u in document['unchanged']))
 
@@ -268,7 +268,7 @@ def by_itself(final_because: str | None) -> str:
 
 def _render_selected(document: Document, console: Console) -> None:
     if not document['matched']:
-        console.print('No e-mail fits; nothing was changed.')
+        say(console, 'No e-mail fits; nothing was changed.')
     elif document['dry_run']:
         print_table(
             console,
@@ -285,16 +285,17 @@ def _render_selected(document: Document, console: Console) -> None:
                 for e in document['sample']
             ),
         )
-        console.print(
+        say(
+            console,
             *document['warnings'],
             f'Would send {document["would_retry"]} of {counted(document["matched"])} again, the oldest first; '
             'nothing was changed.',
         )
     else:
         passed = document['passed_over']
-        console.print(f'{counted(len(document["retried"]))} due now; workers were told through PostgreSQL.')
+        say(console, f'{counted(len(document["retried"]))} due now; workers were told through PostgreSQL.')
         if passed:
-            console.print(f'{counted(passed)} left alone: changed meanwhile.')
+            say(console, f'{counted(passed)} left alone: changed meanwhile.')
         if document['left']:
             more = counted(document['left'], 'more e-mail fits', 'more e-mails fit')
-            console.print(f'{more}: run it again, or raise --limit.')
+            say(console, f'{more}: run it again, or raise --limit.')

@@ -15,7 +15,7 @@ from ops.arguments import add_json, email_id
 from ops.connect import Connections, attempt
 from ops.live import ask_living, has_health_key
 from ops.next_step import next_step, where_now
-from ops.output import cell, hide_addresses, hide_recipient, length, print_table, reply_code
+from ops.output import cell, hide_addresses, hide_recipient, length, print_table, reply_code, say
 
 HELP = 'one e-mail: its row, its attempts, its attachments, and what happens next'
 
@@ -115,16 +115,16 @@ def render(document: Document, console: Console) -> None:
         )
     for name in CONTENT:
         if email.get(name):
-            console.print(f'{name}:', style='bold')
-            console.print('\n'.join(map(cell, email[name].splitlines())))
-            console.print()
+            say(console, f'{name}:', style='bold')
+            say(console, '\n'.join(map(cell, email[name].splitlines())))
+            say(console)
     if now := document['now']:
         rows = [('worker', now['worker']), ('phase', now['phase']), ('relay', now['relay']),
                 ('since', length(now['since_s'])), ('told', f'{length(now["told_s"])} ago')]  # fmt: skip
         print_table(console, 'Now', ('', ''), rows)
-    console.print(cell(document['next']))
+    say(console, cell(document['next']))
     if email['status'] not in ('sent', 'cancelled'):
-        console.print(f'`python -m ops explain {email["id"]}` says what stands in its way.')
+        say(console, f'`python -m ops explain {email["id"]}` says what stands in its way.')
 
 
 def _render_attempts(attempts: list[Document], console: Console, *, under_way: int | None) -> None:
@@ -141,4 +141,4 @@ def _render_attempts(attempts: list[Document], console: Console, *, under_way: i
             ),
         )  # fmt: skip
     if under_way is not None:
-        console.print(f'Attempt {under_way} is under way; its row is written at the end.\n')
+        say(console, f'Attempt {under_way} is under way; its row is written at the end.\n')

@@ -5,15 +5,15 @@ import asyncio
 
 from rich.console import Console
 
-from fleet.overview import read_stored
-from fleet.troubles import stored_troubles
+from fleet.overview import STORED, mark_foreign, read_stored
 from ops.answer import Answer, Document, Trouble
 from ops.arguments import add_json
 from ops.asking import add_workers, read_living_fleet
 from ops.connect import Connections, attempt
-from ops.live import fleet_troubles, is_alive, render_queues, render_workers
+from ops.live import render_queues, render_workers
 from ops.output import length, print_table
 from ops.switching import render_switches
+from reporting.judge import judge, level_of
 
 HELP = 'workers, queues, outbox, duties and services at a glance; says what is wrong'
 
@@ -30,14 +30,11 @@ async def run(connections: Connections, options: argparse.Namespace) -> Answer:
     stored, fleet = await asyncio.gather(
         attempt(connections.ask_postgres(read_stored), troubles), read_living_fleet(connections, options, troubles)
     )
-    document = (fleet or {'workers': None, 'queues': None}) | (
-        stored or dict.fromkeys(('seen_workers', 'outbox', 'duties', 'services', 'switches'))
-    )
-    troubles = list(dict.fromkeys(troubles))
     if fleet:
-        troubles += fleet_troubles(fleet)
-    if stored:
-        troubles += stored_troubles(stored, is_worked=not fleet or is_alive(fleet))
+        mark_foreign(fleet['workers'], stored['database'] if stored else None)
+    troubles = [*dict.fromkeys(troubles), *judge(fleet, stored)]
+    document: Document = {'level': level_of(troubles).value}
+    document |= (fleet or {'workers': None, 'queues': None}) | (stored or dict.fromkeys(STORED))
     return Answer(document, troubles)
 
 

@@ -16,7 +16,7 @@ from ops.answer import Answer, Document, Trouble, TroubleError
 from ops.arguments import add_change, add_json, add_limit, confirmed, duration_s
 from ops.connect import Connections
 from ops.mail_filter import text_value
-from ops.output import cell, hide_recipient, print_table
+from ops.output import cell, hide_recipient, print_table, say
 
 HELP = 'ls, add, rm: addresses and whole domains that get no mail'
 
@@ -153,10 +153,10 @@ def render(document: Document, console: Console) -> None:
         print_table(console, 'Suppressed', ('address', '', 'reason'), rows)
     elif document['suppress'] == 'add':
         if document['dry_run']:
-            console.print(f'Would add {_entries(document["would_add"])}; nothing was changed.')
+            say(console, f'Would add {_entries(document["would_add"])}; nothing was changed.')
         else:
-            console.print(f'{len(document["added"])} added, {len(document["changed"])} changed.')
+            say(console, f'{len(document["added"])} added, {len(document["changed"])} changed.')
     elif document['dry_run']:
-        console.print(f'Would remove {_entries(document["would_remove"])}; nothing was changed.')
+        say(console, f'Would remove {_entries(document["would_remove"])}; nothing was changed.')
     else:
-        console.print(f'{len(document["removed"])} removed.')
+        say(console, f'{len(document["removed"])} removed.')

@@ -16,7 +16,7 @@ from ops.answer import USAGE, Answer, Document, Trouble, TroubleError
 from ops.arguments import add_change, add_json, confirmed
 from ops.connect import Connections, attempt
 from ops.live import read_living
-from ops.output import print_table
+from ops.output import print_table, say
 
 WORDS = {Kind.QUEUE: 'queue', Kind.RELAY: 'relay', Kind.EMAIL_TYPE: 'e-mail type', Kind.CRON: 'duty'}
 MEANING = {
@@ -146,19 +146,20 @@ def render_switch(document: Document, console: Console) -> None:
     waiting = '' if document['waiting'] is None else f' E-mails of this type that wait: {document["waiting"]}.'
     if document['dry_run']:
         meaning = _meaning(kind, pausing=pausing)
-        console.print(f'Would {document["switch"]} the {WORDS[kind]} {name}: {meaning}.{waiting} Nothing was changed.')
+        say(console, f'Would {document["switch"]} the {WORDS[kind]} {name}: {meaning}.{waiting} Nothing was changed.')
     elif document['already']:
-        console.print(f'The {WORDS[kind]} {name} was paused already; nothing was changed.')
+        say(console, f'The {WORDS[kind]} {name} was paused already; nothing was changed.')
     elif pausing:
-        console.print(
+        say(
+            console,
             f'The {WORDS[kind]} {name} is paused: {MEANING[kind]}.{waiting} '
-            f'Restarts do not change that; `python -m ops {RESUME_BY[kind]} {name}` does.'
+            f'Restarts do not change that; `python -m ops {RESUME_BY[kind]} {name}` does.',
         )
     else:
-        console.print(f'The {WORDS[kind]} {name} is resumed: {RESUMED[kind]}.{waiting}')
+        say(console, f'The {WORDS[kind]} {name} is resumed: {RESUMED[kind]}.{waiting}')
     if document['changed']:
         workers = 'nobody knows' if document['workers'] is None else document['workers']
-        console.print(f'Workers that hear of it, at once or within 3 seconds: {workers}.')
+        say(console, f'Workers that hear of it, at once or within 3 seconds: {workers}.')
 
 
 def render_switches(rows: list[Document], console: Console) -> None:

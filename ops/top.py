@@ -15,19 +15,24 @@ from rich.text import Text
 
 from db import reports
 from db.attempts import count_last_minute, read_last_failures
+from db.checkup import count_poisoned
+from db.identity import read_identity
 from db.switches import Kind, read_switches
-from fleet.overview import as_rows
+from fleet.overview import as_rows, mark_foreign
+from fleet.troubles import Level, is_alive
 from ops.answer import Answer, Document, Trouble
 from ops.arguments import add_json
 from ops.asking import add_workers, read_living_fleet, wait_s
 from ops.connect import Connections, attempt
-from ops.live import fleet_troubles, state_of
+from ops.live import state_of
 from ops.output import cell, counted, hide_addresses, length, make_console, megabytes
 from ops.switching import WORDS
+from reporting.judge import in_order, judge_fleet, judge_outbox, judge_switches
 
 HELP = 'a live screen of the fleet; --once prints it once'
 
 FAILURES = 8
+STYLES = {Level.ACT: 'bold red', Level.LOOK: 'yellow', Level.OK: ''}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -62,9 +67,14 @@ async def look(connections: Connections, options: argparse.Namespace) -> Answer:
     document: Document = {'at': datetime.now(UTC), 'workers': None, 'queues': None}
     if fleet is not None:
         document |= fleet
-        troubles += fleet_troubles(fleet)
+        mark_foreign(fleet['workers'], stored['database'] if stored else None)
+        troubles += judge_fleet(fleet)
+    if stored is not None:
+        is_worked = not fleet or is_alive(fleet)
+        troubles += judge_outbox(stored['outbox'], stored['paused_due'], stored['poisoned'], is_worked=is_worked)
+        troubles += judge_switches(stored['switches'], stored['paused_due'])
     document |= stored or dict.fromkeys(('outbox', 'last_minute', 'failures', 'switches'))
-    return Answer(document, list(dict.fromkeys(troubles)))
+    return Answer(document, in_order(troubles))
 
 
 async def read_stored(pool: asyncpg.Pool) -> Document:
@@ -75,6 +85,9 @@ async def read_stored(pool: asyncpg.Pool) -> Document:
         'last_minute': await count_last_minute(pool),
         'failures': [failure | {'error': hide_addresses(failure['error'])} for failure in failures],
         'switches': as_rows(await read_switches(pool)),
+        'paused_due': await reports.read_paused_due(pool),
+        'poisoned': await count_poisoned(pool),
+        'database': await read_identity(pool),
     }
 
 
@@ -86,8 +99,8 @@ def render(document: Document, console: Console) -> None:
 def frame(given: Answer) -> RenderableType:
     """Return the screen."""
     document = given.document
-    parts: list[RenderableType] = [Text(headline(document), style='bold'), Text()]
-    parts += [Text(trouble.line, style='bold red') for trouble in given.troubles]
+    parts: list[RenderableType] = [Text(cell(headline(document)), style='bold'), Text()]
+    parts += [Text(cell(trouble.line), style=STYLES[trouble.level]) for trouble in given.troubles]
     if document['switches']:
         parts.append(Text('paused: ' + ', '.join(map(_switch, document['switches'])), style='bold yellow'))
     if document['workers'] is not None:

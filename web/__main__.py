@@ -9,37 +9,22 @@ from collections.abc import Iterator
 
 import structlog
 import uvicorn
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from fleet.systemd import keep_systemd_informed
 from logs import configure_logs
 from settings import Settings, load_settings
 from web.access import is_loopback
 from web.application import make_application
+from web.connection import BACKLOG, Connection, quieten
 from web.questions import OVERVIEW, READINESS
 from web.watch import DEADLINE_S, Places, Watch
 
 log = structlog.get_logger()
 
-MOST_CONNECTIONS = 100  # beyond these, 503: a few scrapers and people with the page open
+MOST_CONNECTIONS = 100  # beyond these, 503: a few scrapers and people with the page open; idle ones go before
+WAITING = 512
 ASK_WITHIN_S = 10  # also the next request on the same connection
 FINISH_S = int(DEADLINE_S) + 1  # what is being answered when the stop comes
-
-
-class Connection(H11Protocol):
-    """uvicorn's, but who does not ask in time is let go: else silent connections take every place, and keep it."""
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn's
-        """Start to wait for a request."""
-        super().connection_made(transport)
-        self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
-
-    def data_received(self, data: bytes) -> None:
-        """Go on waiting when this was a part of a request: it gets no more time than a whole one."""
-        waiting = self.timeout_keep_alive_task
-        super().data_received(data)
-        if waiting and not self.timeout_keep_alive_task and (self.cycle is None or self.cycle.response_complete):
-            self.timeout_keep_alive_task = self.loop.call_at(waiting.when(), self.timeout_keep_alive_handler)
 
 
 class Server(uvicorn.Server):
@@ -55,8 +40,10 @@ class Server(uvicorn.Server):
         yield
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start, and say so."""
+        """Start, and say so. Who waits for being accepted waits in the kernel, and is not sent away."""
         await super().startup(sockets)
+        for listener in sockets or ():
+            listener.listen(WAITING)
         self.ready.set()
 
 
@@ -67,7 +54,8 @@ def listen(host: str, port: int) -> socket.socket:
         SystemExit: somebody else does, or there is no such address here.
     """
     try:
-        listener = socket.create_server((host, port), family=socket.AF_INET6 if ':' in host else socket.AF_INET)
+        family = socket.AF_INET6 if ':' in host else socket.AF_INET
+        listener = socket.create_server((host, port), family=family, backlog=BACKLOG)
     except OSError as error:
         raise SystemExit(f'web: cannot listen on {host}:{port}: {error}. Change WEB_HOST or WEB_PORT') from error
     # Inherited by connections. Without it the second part of an answer waits 40 ms for the first one to be confirmed.
@@ -91,6 +79,7 @@ def check_access(settings: Settings) -> None:
 async def serve(settings: Settings, listener: socket.socket) -> None:
     """Serve until SIGTERM, SIGINT or SIGHUP, then let answers that are under way finish."""
     stopping = asyncio.Event()
+    quieten(asyncio.get_running_loop())
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:  # nohup
             asyncio.get_running_loop().add_signal_handler(number, stopping.set)
@@ -101,7 +90,7 @@ async def serve(settings: Settings, listener: socket.socket) -> None:
     config = uvicorn.Config(
         app, http=Connection, log_config=None, log_level='warning', access_log=False, lifespan='off', ws='none',
         proxy_headers=False, server_header=False, limit_concurrency=MOST_CONNECTIONS, timeout_keep_alive=ASK_WITHIN_S,
-        timeout_graceful_shutdown=FINISH_S,
+        timeout_graceful_shutdown=FINISH_S, backlog=BACKLOG,
     )  # fmt: skip
     server = Server(config)
     serving = asyncio.create_task(server.serve([listener]))

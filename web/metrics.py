@@ -1,6 +1,7 @@
 """The metrics in Prometheus' text format: the table of docs/metrics.md, each with how it is read from an answer."""
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -11,8 +12,12 @@ from prometheus_client import generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
-from fleet.troubles import CHECK_IS_OLD_S
+from fleet.overview import STORED
+from logs import visible_lines
 from mail.outcome import Outcome
+from reporting.judge import CHECK_IS_OLD_S
+from reporting.kinds import KINDS
+from web.overview import WORKERS, find_troubles
 from web.watch import Reading, Source
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
@@ -105,6 +110,9 @@ DEFINED = tuple(starmap(Defined, (
      'the worst delay of its event loop in the last seconds'),
     ('email_worker_resident_memory_bytes', ('worker',), 'workers', _each('worker', value=lambda w: w['rss_bytes']),
      'memory'),
+    ('email_worker_log_lines_dropped_total', ('worker',), 'workers',
+     _each('worker', value=lambda w: w['log_lines_dropped']),
+     'lines of its log that nobody read in time'),
     ('email_worker_uptime_seconds', ('worker',), 'workers', _each('worker', value=lambda w: w['uptime_s']),
      'since its start'),
 )))  # fmt: skip
@@ -126,9 +134,23 @@ class Exposition:
         for source in Source:
             up.add_metric([source.value], source not in self._reading.troubles)
         yield up
+        if all(name in self._reading.found for name in (*WORKERS, *STORED)):
+            yield self._findings()
         for defined in DEFINED:
             if defined.question in self._reading.found:
                 yield _family(defined, self._reading.found[defined.question])
+
+    def _findings(self) -> Metric:
+        """Return what the judge found, by kind; unlike the numbers, each is there all the time, so that alerts end."""
+        found = Counter(trouble.kind for trouble in find_troubles(self._reading) if trouble.kind)
+        family = GaugeMetricFamily(
+            'email_findings',
+            'how much is wrong, as ops status and the page tell it: act now, or worth a look',
+            labels=('level', 'kind'),
+        )
+        for name, kind in KINDS.items():
+            family.add_metric([kind.level.value, name], found[name])
+        return family
 
 
 def _family(defined: Defined, answer: Any) -> Metric:
@@ -143,8 +165,8 @@ def _family(defined: Defined, answer: Any) -> Metric:
 
 
 def _label(value: Any) -> str:
-    """Return text that can be written as UTF-8, whatever stood in Redis."""
-    return str(value)[:LONGEST_LABEL].encode('utf-8', 'backslashreplace').decode('utf-8')
+    """Return harmless text, whatever stood in Redis: scrapes are read on terminals, too."""
+    return visible_lines(str(value)[:LONGEST_LABEL])  # line ends are escaped there
 
 
 def _number(value: Any) -> float | None:

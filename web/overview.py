@@ -14,41 +14,42 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from db.switches import Kind
-from fleet.overview import Document
-from fleet.troubles import Trouble, fleet_troubles, is_alive, stored_troubles
-from fleet.wording import cell, fault, hide_addresses, length, megabytes
+from fleet.overview import STORED, Document, mark_foreign
+from fleet.troubles import Level, Trouble
+from fleet.wording import DEEPEST, cell, fault, hide_addresses, length, megabytes
+from reporting.judge import judge, level_of
 from web.watch import Reading, Source
 
 TEMPLATES = Path(__file__).parent / 'templates'
 STYLE = (TEMPLATES / 'style.css').read_text(encoding='utf-8')
 STYLE_HASH = f"'sha256-{base64.b64encode(hashlib.sha256(STYLE.encode()).digest()).decode()}'"
 
-WORKERS, STORED = ('workers', 'queues'), ('seen_workers', 'outbox', 'duties', 'services', 'switches')
+WORKERS = ('workers', 'queues')
+HEADINGS = {Level.OK: 'nothing is wrong', Level.LOOK: 'worth a look', Level.ACT: 'act now'}
 # Words of relays, of errors and of whoever queued a job: there may be addresses in them.
 FREE_TEXT = frozenset({'detail', 'error', 'last_error', 'reason', 'problem', 'job_id', 'what'})
 LONGEST_TEXT = 500  # names and ids come from whoever may write to Redis
-DEEPEST = 20  # levels of a document: ours have six
 KINDS = {Kind.QUEUE: 'queue', Kind.RELAY: 'relay', Kind.EMAIL_TYPE: 'e-mail type', Kind.CRON: 'duty'}
 
 
+@lru_cache(maxsize=2)
 def find_troubles(reading: Reading) -> list[Trouble]:
     """Judge as `ops status` does; where a source did not answer, that is the trouble."""
     found = reading.found
-    troubles = [reading.troubles[source] for source in Source if source in reading.troubles]
-    fleet = {name: found[name] for name in WORKERS} if all(name in found for name in WORKERS) else None
-    if fleet:
-        troubles += fleet_troubles(fleet)
-    if all(name in found for name in STORED):
-        stored = {name: found[name] for name in STORED}
-        troubles += stored_troubles(stored, is_worked=not fleet or is_alive(fleet))
-    return troubles
+    fleet, stored = (
+        {name: found[name] for name in names} if all(name in found for name in names) else None
+        for names in (WORKERS, STORED)
+    )
+    mark_foreign(found.get('workers', ()), found.get('database'))
+    return [*(reading.troubles[source] for source in Source if source in reading.troubles), *judge(fleet, stored)]
 
 
 @lru_cache(maxsize=1)
 def as_status(reading: Reading) -> Document:
     """Return the document of `ops status --json`; what was not answered is None, and addresses are hidden."""
-    answers = {name: reading.found.get(name) for name in (*WORKERS, *STORED)}
-    document: Document = _hide(answers | {'troubles': [t.as_document() for t in find_troubles(reading)]})
+    troubles = find_troubles(reading)
+    answers = {'level': level_of(troubles).value} | {name: reading.found.get(name) for name in (*WORKERS, *STORED)}
+    document: Document = _hide(answers | {'troubles': [trouble.as_document() for trouble in troubles]})
     return document
 
 
@@ -75,8 +76,8 @@ def _hidden(text: str | None) -> str | None:
 
 
 def _text(value: Any) -> str:
-    """Return a value as one line that can be written as UTF-8."""
-    return cell(value)[:LONGEST_TEXT].encode('utf-8', 'backslashreplace').decode('utf-8')
+    """Return a value as one short line of harmless text."""
+    return cell(value)[:LONGEST_TEXT]
 
 
 def _ago(seconds: float) -> str:
@@ -89,7 +90,8 @@ def _outcomes(worker: Document) -> str:
 
 def _state(worker: Document) -> str:
     is_paused = worker['state'] == 'paused' and worker['paused']
-    return ', '.join(worker['paused']) if is_paused else worker['state']
+    state = ', '.join(worker['paused']) if is_paused else worker['state']
+    return f'{state}, of another application' if worker.get('foreign') else state
 
 
 def _reason(failure: Document) -> str:
@@ -152,9 +154,10 @@ def _rows(answer: Any, cells: Callable[[Document], Iterable[Any]]) -> list[list[
 @lru_cache(maxsize=1)
 def render_overview(reading: Reading) -> str:
     """Return the page. Names, numbers and codes only: no address and no subject is on it."""
-    found = reading.found
+    found, troubles = reading.found, find_troubles(reading)
     return PAGE.render(
-        troubles=[_text(_hidden(trouble.line)) for trouble in find_troubles(reading)],
+        heading=HEADINGS[level_of(troubles)],
+        troubles=[(trouble.level, _text(_hidden(trouble.line))) for trouble in troubles],
         tables=[
             (table, _rows(found[table.question], table.cells) if table.question in found else None) for table in TABLES
         ],

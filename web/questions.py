@@ -5,13 +5,13 @@ from typing import Any
 import asyncpg
 from arq.connections import ArqRedis
 
-from db import attempts, reports
+from db import attempts, checkup, reports
+from db.identity import read_identity
 from db.switches import read_switches
-from fleet.overview import Document, as_documents, as_rows, read_fleet
+from fleet.overview import MOST_REASONS, Document, as_documents, as_rows, read_fleet
 from fleet.registry import read_workers
 from web.watch import Questions, Source
 
-FAILURES = 10  # reasons listed
 MOST_QUEUES = 200  # of others than ours: anything in Redis that looks like one is a time series
 
 
@@ -20,7 +20,7 @@ async def _read_switches(pool: asyncpg.Pool) -> list[Document]:
 
 
 async def _count_failures(pool: asyncpg.Pool) -> list[dict[str, Any]]:
-    return await attempts.count_failures(pool, FAILURES)
+    return await attempts.count_failures(pool, MOST_REASONS)
 
 
 async def _read_workers(redis: ArqRedis) -> list[Document]:
@@ -43,12 +43,15 @@ async def _ping(redis: ArqRedis) -> bool:
 # The counts come last: they take the longest where much mail waits.
 OVERVIEW: Questions = {
     Source.POSTGRESQL: {
+        'database': read_identity,
         'switches': _read_switches,
         'duties': reports.read_duties,
         'services': reports.read_services,
         'durations': attempts.read_durations,
         'failures': _count_failures,
         'seen_workers': reports.read_seen_workers,
+        'poisoned': checkup.count_poisoned,
+        'paused_due': reports.read_paused_due,
         'outbox': reports.read_outbox,
     },
     Source.REDIS: {'workers': _read_workers, 'queues': _read_queues},

@@ -5,6 +5,7 @@ import inspect
 import statistics
 import time
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import asyncpg
 from arq import create_pool
@@ -80,14 +81,14 @@ async def _queue_emails(outbox: Outbox, rows: int) -> float:
     emails = [_arguments(number) for number in range(rows)]
     started_at = time.perf_counter()
     async with outbox.conn.transaction():
-        await db.outbox.queue_emails(outbox.conn, emails, notify=True)  # type: ignore[attr-defined]
+        await db.outbox.queue_emails(outbox.conn, emails, notify=True)
     return time.perf_counter() - started_at
 
 
 BULK: dict[str, Callable[[Outbox, int], Awaitable[float]]] = {'unnest': _unnest, 'queue_emails': _queue_emails}
 
 
-def _arguments(number: int) -> dict[str, str]:
+def _arguments(number: int) -> dict[str, Any]:
     recipient, subject, text, html = email(number)
     return {'recipient': recipient, 'subject': subject, 'body_text': text, 'body_html': html, 'email_type': 'receipt'}
 

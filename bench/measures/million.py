@@ -185,8 +185,8 @@ async def _tables(bench: Bench, outbox: Outbox) -> Data:
 
 
 async def _table(conn: asyncpg.Connection, name: str) -> Data:
-    activity = dict(await conn.fetchrow(ACTIVITY_SQL, name))
-    tuples = await conn.fetchrow(TUPLES_SQL, name)
+    (activity,) = await conn.fetch(ACTIVITY_SQL, name)
+    (tuples,) = await conn.fetch(TUPLES_SQL, name)
     indexes = {row['name']: {'bytes': row['bytes']} for row in await conn.fetch(INDEXES_SQL, name)}
     started_at = time.perf_counter()
     await conn.execute(f'VACUUM {name}')

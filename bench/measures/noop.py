@@ -123,7 +123,7 @@ class Noop(Measure):
         counts = directory / 'tally'
         counts.mkdir(parents=True)
         redis_url = bench.stack.valkey.url(ARQ_DATABASE)
-        async with redis.asyncio.from_url(redis_url) as client:
+        async with redis.asyncio.Redis.from_url(redis_url) as client:
             await client.flushall()
         environment = {'BENCH_REDIS': redis_url, 'BENCH_TALLY': str(counts), 'PYTHONPATH': str(ROOT)}
         produce = [peer.program('python'), '-m', 'bench.peers.produce', peer.module]

@@ -85,7 +85,7 @@ class OldRows(Measure):
                     await _compare(pair if number % 2 else pair[::-1], took_ms, plan)
                 step = {'rows': rows, 'fill_s': fill_s, 'vacuum_first_s': vacuum_first_s, 'took_ms': took_ms}
                 step['vacuum_again_s'] = await _vacuum(old)
-                step['bytes'] = dict(await old.conn.fetchrow(SIZE_SQL))
+                step['bytes'] = dict((await old.conn.fetch(SIZE_SQL))[0])
                 steps.append(step)
                 ratios = ', '.join(f'{way} {statistics.median(_ratios(took_ms[way])):.2f}' for way in WAYS)
                 print(f'old_rows {rows:,}: filled in {fill_s:.0f} s, p99 over empty: {ratios}', flush=True)

@@ -4,12 +4,13 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from enum import StrEnum
 
-from ops.answer import Trouble
+from ops.answer import Level, Trouble
 from ops.connect import Connections
+from reporting.kinds import is_settled
 
 
 class Severity(StrEnum):
-    """How grave; only notes leave the exit status 0."""
+    """How grave; only notes leave the exit status 0. An error is to be acted on, the others are to be looked at."""
 
     ERROR = 'error'  # mail is lost, late or refused, now or when the next thing goes wrong
     WARNING = 'warning'  # it works, with less safety or speed than it could
@@ -41,10 +42,19 @@ def note(what: str, remedy: str) -> Finding:
     return Finding(Severity.NOTE, what, remedy)
 
 
+def from_judge(trouble: Trouble) -> Finding:
+    """Return what reporting.judge found. What is settled is only noted, so that it alone is no failure."""
+    if trouble.level is Level.ACT:
+        return error(trouble.what, trouble.remedy)
+    return (note if is_settled(trouble) else warning)(trouble.what, trouble.remedy)
+
+
 def away(trouble: Trouble) -> Finding:
     """Return what a server that does not answer is."""
     where = f'{trouble.service} at {trouble.place}: ' if trouble.service else ''
     return Finding(Severity.ERROR, f'{where}{trouble.what}', trouble.remedy, trouble.service)
 
+
+LEVELS = {Severity.ERROR: Level.ACT, Severity.WARNING: Level.LOOK, Severity.NOTE: Level.LOOK}
 
 Check = Callable[[Connections], Awaitable[list[Finding]]]

@@ -1,7 +1,11 @@
 """bench/ keeps working: tiny runs of our worker, everything verified, nothing timed; documents from what was kept."""
 
+import os
+import re
 import subprocess
 import sys
+
+import pytest
 
 from bench import model, report, results
 from bench.measures.all import MEASURES
@@ -23,6 +27,7 @@ def kept(key, data):
     return Result(key, 'today', 'bench', 'abc', 0.0, 5, ['a machine'], data)
 
 
+@pytest.mark.timeout(900)
 def test_benchmark_smoke_run_sends_and_verifies_everything():
     command = [sys.executable, '-m', 'bench.run', '--smoke', '--only', 'emails', 'enqueue', 'old_rows', '--own-sink']
     ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=600)
@@ -57,3 +62,34 @@ def test_every_kept_result_can_be_reported():
     text = '\n'.join([*report.document(MEASURES, found), *(line for b in model.BLOCKS.values() for line in b(found))])
     for measure in MEASURES:
         assert (measure.title in text) or measure.key not in found or measure.key in report.ELSEWHERE
+
+
+MODULES = sorted('.'.join(path.relative_to(ROOT).with_suffix('').parts) for path in (ROOT / 'bench').rglob('*.py'))
+PEERS = {'celery', 'dramatiq', 'saq', 'sqlalchemy', 'streaq', 'taskiq_redis'}  # of bench/requirements-peers.txt
+
+
+@pytest.mark.parametrize('module', MODULES)
+def test_every_module_can_be_imported(module):
+    # In a process of its own: some read the environment, others change the loop.
+    env = dict(os.environ) | {'BENCH_REDIS': 'redis://127.0.0.1/1', 'BENCH_TALLY': '/nonexistent', 'BENCH_DSN': ''}
+    command = [sys.executable, '-c', f'import {module}']
+    ended = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
+    if missing := re.search(r"ModuleNotFoundError: No module named '(\w+)", ended.stderr):
+        assert missing[1] in PEERS, ended.stderr
+        pytest.skip(f'{missing[1]} is installed for a measurement only')
+    assert 'ImportError' not in ended.stderr, ended.stderr
+    assert ended.returncode == 0 or 'KeyError' in ended.stderr or '/nonexistent' in ended.stderr, ended.stderr
+
+
+@pytest.mark.parametrize(
+    ('module', 'arguments', 'told'),
+    [
+        ('schema', ['--emails', '3000', '--only', 'as migrated'], '| as migrated | '),
+        ('schema_old', ['--old', '2000', '--rounds', '1'], 'claim by id beside it'),
+        ('schema_partitions', ['--old', '2000', '--months', '6', '--rounds', '1'], '| 6 months | '),
+    ],
+)
+def test_measurement_of_the_schema_runs_to_its_end(module, arguments, told):
+    command = [sys.executable, '-m', f'bench.{module}', *arguments]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (ended.returncode, told in ended.stdout) == (0, True), ended.stdout + ended.stderr

@@ -7,6 +7,7 @@ import re
 import shutil
 import signal
 import socket
+import stat
 import subprocess
 import sys
 import tempfile
@@ -72,6 +73,78 @@ def tree(root):
 
 def current(root):
     return root / 'opt/email-worker/current'
+
+
+PYTHON = """#!/bin/sh
+# What python3 does for install.sh: -c checks, -m venv makes an environment, pip and compileall write files into it.
+case $1$2 in
+    -mvenv) mkdir -p "$3/bin" && cp "$0" "$3/bin/python" ;;
+    -mpip) here=$(dirname "$(dirname "$0")") && mkdir -p "$here/lib/arq" && touch "$here/lib/arq/worker.py" ;;
+    -mcompileall) mkdir -p "$6/__pycache__" && touch "$6/__pycache__/worker.pyc" ;;
+esac
+"""
+PRIVATE = {'etc/email-worker': 0o750, 'etc/email-worker/env': 0o640, 'etc/credstore': 0o700}
+
+
+def wrong_modes(root):
+    """What others than root can write, or the service cannot read and should."""
+    found = {}
+    for path in sorted(root.rglob('*')):
+        mode, name = stat.S_IMODE(path.lstat().st_mode), str(path.relative_to(root))
+        wanted = 0o555 if path.is_dir() else 0o444
+        if not path.is_symlink() and (
+            mode != PRIVATE[name] if name in PRIVATE else mode & 0o022 or mode & wanted != wanted
+        ):
+            found[name] = oct(mode)
+    return found
+
+
+@pytest.fixture
+def stub_python(tmp_path):
+    program = tmp_path / 'python3'
+    program.write_text(PYTHON)
+    program.chmod(0o755)
+    return program
+
+
+@pytest.mark.parametrize('umask', [0o077, 0o027, 0o022, 0o002, 0o000], ids=oct)
+def test_modes_are_the_same_under_every_umask(source, tmp_path, stub_python, umask):
+    root = tmp_path / 'new'
+    ran = install(source, root, '--python', stub_python, umask=umask)
+    assert ran.returncode == 0, ran.stderr
+    assert (current(root) / '.venv/lib/arq/worker.py').is_file()
+    assert (current(root) / '__pycache__/worker.pyc').is_file()
+    assert wrong_modes(root) == {}
+    assert install(source, root, '--python', stub_python, '--check', umask=umask).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ('spoilt', 'mode', 'told'),
+    [
+        ('opt/email-worker/current/.venv', 0o700, 'let everybody read release'),
+        ('opt/email-worker/current/.venv/lib/arq/worker.py', 0o600, 'let everybody read release'),
+        ('opt/email-worker/current/__pycache__/worker.pyc', 0o666, 'let everybody read release'),
+        ('opt/email-worker/current/worker.py', 0o664, 'let everybody read release'),
+        ('opt/email-worker/current/db', 0o777, 'let everybody read release'),
+        ('opt/email-worker', 0o700, 'make /opt/email-worker'),
+        ('opt/email-worker/releases', 0o777, 'make /opt/email-worker/releases'),
+        ('etc/email-worker/env.example', 0o666, 'write /etc/email-worker/env.example'),
+        ('usr/local/sbin/email-worker-run', 0o700, 'install /usr/local/sbin/email-worker-run'),
+        (f'{UNITS}/email-web.service', 0o666, f'install /{UNITS}/email-web.service'),
+        ('usr/lib/sysusers.d/email-worker.conf', 0o600, 'describe the user'),
+        ('etc/email-worker', 0o755, 'make /etc/email-worker'),
+        ('etc/credstore', 0o755, 'make /etc/credstore'),
+    ],
+)
+def test_wrong_mode_is_told_by_check_and_mended_by_the_next_install(source, tmp_path, stub_python, spoilt, mode, told):
+    root = tmp_path / 'new'
+    assert install(source, root, '--python', stub_python).returncode == 0
+    (root / spoilt).chmod(mode)
+    checked = install(source, root, '--python', stub_python, '--check')
+    assert (checked.returncode, checked.stdout.startswith(f'not done: {told}')) == (1, True), checked.stdout
+    assert install(source, root, '--python', stub_python).returncode == 0
+    assert wrong_modes(root) == {}
+    assert install(source, root, '--python', stub_python, '--check').returncode == 0
 
 
 def test_dry_run_says_everything_and_changes_nothing(source, tmp_path):

@@ -351,7 +351,7 @@ async def test_top_prints_one_frame_without_a_terminal_and_survives_hostile_text
     assert '2 workers' in text
     assert '1 deferred' in text
     assert '1 due' in text
-    assert '[bold]***@example.com [2J' in text
+    assert r'[bold]***@example.com\x1b[2J' in text
     assert given.document['outbox']['due'] == 1
 
 

@@ -52,6 +52,7 @@ async def test_status_counts_the_outbox_in_disjoint_states(env, pool):
         'dead': 2,
         'uncertain': 1,
         'held': 1,
+        'held_unsent': 0,
         'past_expiry': 1,
         'sent_last_hour': 1,
         'sent_in_part_last_day': 0,
@@ -128,7 +129,7 @@ async def test_status_names_each_trouble_and_its_remedy(env, pool, redis):
     assert [trouble.what for trouble in given.troubles] == [
         'nobody serves the queue low_priority, which has 1 job',
         '1 e-mail is due, the first for 60 min',
-        '1 e-mail is held by workers that are gone',
+        '1 e-mail is held by workers that are gone, and nobody takes them over',
         'cleanup failed: no table for ***@example.com',
         'mongodb is down: refused',
     ]

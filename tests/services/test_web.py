@@ -149,14 +149,22 @@ async def test_overview_shows_reasons_and_neither_addresses_nor_subjects(open_pa
 
 async def test_status_is_the_one_of_the_command(open_page, seeded, env):
     told = (await (await open_page()).get('/api/status')).json()
-    command = as_document(await run(env, 'status', '-t', '0.1'))
+    answered = await run(env, 'status', '-t', '0.1')
+    command = as_document(answered)
     assert told.keys() == command.keys() | {'troubles'}
     assert [trouble['what'] for trouble in told['troubles']] == [
         'nobody serves the queue elsewhere, which has 1 job',
         '1 e-mail is due, the first for 60 min',
         'tidy failed',
         'mongodb is down',
+        'every worker is paused: ',
+        '1 e-mail may have been delivered or not',
+        '1 e-mail is dead: failed, and not tried again',
+        '101 of 101 attempts failed within the hour: 101 rejected',
+        'e-mails of type news are paused',
     ]
+    assert [trouble['what'] for trouble in told['troubles']] == [trouble.what for trouble in answered.troubles]
+    assert {trouble['level'] for trouble in told['troubles']} == {'act', 'look'}
     for part in ('queues', 'outbox', 'duties', 'services', 'switches'):
         assert without_ages(told[part]) == without_ages(command[part])
 

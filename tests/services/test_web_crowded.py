@@ -1,14 +1,24 @@
 """The web page on a Redis that others write to as well: no key hides the workers, and no crowd the queues."""
 
 import contextlib
+import json
+import time
 
 import pytest
 
+from fleet.foreign_values import MAX_LISTED, MOST_TEXT
 from fleet.queues import read_queues
-from fleet.registry import RECORD_PREFIX, WORKERS_KEY, read_workers
+from fleet.registry import (
+    LARGEST_RECORD_BYTES,
+    MOST_NAMES,
+    MOST_WORKERS,
+    RECORD_PREFIX,
+    WORKERS_KEY,
+    read_workers,
+)
 from tests.conftest import DEADLINE_S
 from tests.services.ops_desk import closed_port
-from tests.services.test_ops_status import register
+from tests.services.test_ops_status import RECORD, register
 from web.questions import MOST_QUEUES, OVERVIEW
 from web.watch import Places, Source, Watch
 
@@ -58,3 +68,43 @@ async def test_address_that_cannot_be_read_is_told_and_logged_without_a_piece_of
     told = trouble.line + ''.join(capfd.readouterr())
     assert 'geheim' not in told
     assert 'Traceback' not in told
+
+
+async def test_hundreds_of_thousands_of_forged_names_hide_no_worker_and_are_not_read(redis, env):
+    now = time.time()
+    for first in range(0, 300_000, 20_000):
+        # By the names' order before ours and behind them, of every age, and of none.
+        ages = (0.0, 1.0, now - 7200, now + 1e6, float('inf'), float('-inf'))
+        await redis.zadd(WORKERS_KEY, {f'{"az"[n % 2]}{n}@forged:1': ages[n % 6] for n in range(first, first + 20_000)})
+    await register(redis)
+    await redis.zadd(WORKERS_KEY, {'mail-7@host:42': now})
+    commands = await redis.info('commandstats')
+    assert [worker.worker for worker in await read_workers(redis)] == ['mail-7@host:42']
+    asked = await redis.info('commandstats')
+    assert asked['cmdstat_strlen']['calls'] - commands.get('cmdstat_strlen', {'calls': 0})['calls'] <= MOST_NAMES
+    async with watching(redis_url=env['ARQ_REDIS_URL']) as watch:
+        reading = await watch.look()
+    assert [worker['worker'] for worker in reading.found['workers']] == ['mail-7@host:42']
+    assert Source.REDIS not in reading.troubles
+
+
+async def test_record_that_is_too_large_is_not_fetched_and_a_crowd_is_cut(redis):
+    await redis.set(RECORD_PREFIX + 'huge', 'x' * (LARGEST_RECORD_BYTES + 1))
+    await redis.zadd(WORKERS_KEY, {'huge': time.time(), 'long' * 1000: time.time()})
+    async with redis.pipeline(transaction=False) as pipe:
+        for n in range(MOST_WORKERS + 100):
+            name = f'w{n:04}@host:1'
+            pipe.set(RECORD_PREFIX + name, json.dumps(RECORD | {'worker': name, 'emails': [{'id': 1}] * 500}))
+            pipe.zadd(WORKERS_KEY, {name: time.time()})
+        await pipe.execute()
+    workers = await read_workers(redis)
+    assert len(workers) == MOST_WORKERS
+    assert {len(worker.emails) for worker in workers} == {MAX_LISTED}
+
+
+@pytest.mark.parametrize('part', ['paused', 'functions', 'outcomes', 'version'])
+async def test_each_part_of_a_record_is_bounded(redis, part):
+    many = {'outcomes': {f'o{n}': n for n in range(5_000)}, 'version': 'v' * 100_000}
+    await register(redis, **{part: many.get(part, ['f' * 10] * 10_000)})
+    (worker,) = await read_workers(redis)
+    assert len(getattr(worker, part)) <= MOST_TEXT

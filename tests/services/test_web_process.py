@@ -1,10 +1,12 @@
 """`python -m web` as its user starts it."""
 
 import asyncio
+import resource
 import signal
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import httpx
 import pytest
@@ -93,3 +95,35 @@ async def test_page_with_a_token_shows_a_worker_to_who_has_it(start_web, redis, 
         await wait_until(shown)
         assert (await client.get('/api/status', auth=('anna', 'a token of sixteen'))).json()['outbox']['due'] == 0
     assert 'a token of sixteen' not in web.log_path.read_text()
+
+
+def count_descriptors(pid):
+    return len(list(Path(f'/proc/{pid}/fd').iterdir()))
+
+
+async def test_page_answers_beside_fifteen_hundred_silent_connections_with_512_descriptors(start_web, redis):
+    web = start_web(WEB_PORT='0')
+    place = place_of(await web.hears('READY=1'))
+    resource.prlimit(web.process.pid, resource.RLIMIT_NOFILE, (512, 512))
+    port = int(place.rpartition(':')[2])
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(max(soft, 4096), hard), hard))
+    silent = []
+    client = httpx.AsyncClient(base_url=place, timeout=DEADLINE_S, verify=False, headers={'Connection': 'close'})
+    try:
+        for n in range(1500):
+            silent.append(socket.create_connection(('127.0.0.1', port), timeout=DEADLINE_S))
+            if n % 3 == 0:
+                silent[-1].send(b'GET / HTTP/1.1\r\nHost: local')
+            if n % 100 == 99:
+                assert (await client.get('/health/live')).status_code == 200, n
+                assert await asyncio.to_thread(count_descriptors, web.process.pid) < 200
+        assert [(await client.get(path)).status_code for path in ('/', '/metrics', '/api/status')] == [200] * 3
+        await client.aclose()
+    finally:
+        for connection in silent:
+            connection.close()
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    # Nobody reads what this test's systemd is told.
+    log = [line for line in web.log_path.read_text().splitlines() if 'systemd was not told' not in line]
+    assert len(log) == 1, log[:20]

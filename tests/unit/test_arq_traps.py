@@ -33,7 +33,11 @@ from tests.unit.fake_redis import FakeRedis
 
 STOCK_WORKER = JobRunner.__base__
 QUEUES = ['WorkerSettings', 'HighPriority', 'LowPriority']
-SOURCES = ['cron.py', 'worker.py', *(f'{folder}/*.py' for folder in ('db', 'fleet', 'jobs', 'mail', 'ops', 'web'))]
+SOURCES = [
+    'cron.py',
+    'worker.py',
+    *(f'{folder}/*.py' for folder in ('db', 'fleet', 'jobs', 'mail', 'ops', 'reporting', 'web')),
+]
 
 
 @pytest.fixture(scope='module')

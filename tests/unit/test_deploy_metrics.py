@@ -34,7 +34,7 @@ def test_every_metric_has_its_unit_or_counts_something():
     plain = {
         *('email_source_up', 'email_service_up', 'email_worker_up', 'email_queue_served', 'email_duty_failed'),
         *('email_paused', 'email_worker_paused', 'email_outbox_emails', 'email_queue_jobs'),
-        *('email_worker_sending', 'email_worker_concurrency'),
+        *('email_worker_sending', 'email_worker_concurrency', 'email_findings'),
     }
     assert {name for name in defined() if not name.endswith(units)} == plain
 

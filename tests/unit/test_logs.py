@@ -289,3 +289,12 @@ def test_worker_does_not_load_what_only_terminals_need() -> None:
     root = Path(__file__).parent.parent.parent
     done = subprocess.run([sys.executable, '-c', program], cwd=root, capture_output=True, text=True, check=True)
     assert done.stdout == '[]\n'
+
+
+def test_no_value_steers_the_terminal_that_shows_the_log(lines: Lines) -> None:
+    configure_logs('INFO', 'console')
+    our('info', 'said\x1b[2J', reply='a\x1b]0;owned\x07', hidden='\u202eevil\x9b', deep=['\x1b[2J'])
+    logging.getLogger('a.library').warning('said %s', '\x1b[2J')
+    told = '\n'.join(re.sub(r'\x1b\[[\d;]*m', '', line) for line in lines())  # without our own colours
+    assert not re.search(r'[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e]', told), told
+    assert told.count('x1b[2J') == 3

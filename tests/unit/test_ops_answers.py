@@ -216,7 +216,7 @@ def test_every_command_has_help(command, capsys):
 
 
 def test_cells_are_one_line_of_printable_text():
-    assert cell('a\nb\x1b[2J\u202ec\0') == 'a b [2J c '
+    assert cell('a\nb\x1b[2J\u202ec\0') == r'a b\x1b[2J\u202ec\x00'
     assert cell(None) == '-'
     assert cell(NOW) == '2026-01-01 12:00:00Z'
 

@@ -3,9 +3,11 @@ import os
 
 import pytest
 
+from fleet.overview import as_documents
 from fleet.registry import read_told
-from ops.checks import clocks, fleet, machine, outbox, postgresql, redis_server, relays, timeouts
-from ops.checks.finding import Severity
+from ops.checks import clocks, machine, outbox, postgresql, redis_server, relays, timeouts
+from ops.checks.finding import Severity, from_judge
+from reporting import judge
 from settings import Settings
 
 ERROR, WARNING, NOTE = Severity.ERROR, Severity.WARNING, Severity.NOTE
@@ -18,7 +20,8 @@ REDIS = redis_server.Facts(INFO, CONFIG, 1, INFO | {'run_id': 'b'}, 0)
 SERVER = {'version': 150004, 'is_standby': False, 'fsync': True, 'full_page_writes': True, 'synchronous_commit': 'on',
           'autovacuum': True, 'max_connections': 100, 'connections': 12, 'oldest_xid_age': 1000,
           'oldest_transaction_s': 3.0, 'idle_slot': None}  # fmt: skip
-OUTBOX = dict.fromkeys(('due', 'stuck', 'held', 'past_expiry'), 0) | {'oldest_due_s': None}
+NO_PAUSES = {'due': 0, 'others_due': 0, 'oldest_due_s': None, 'oldest_other_s': None}
+OUTBOX = dict.fromkeys(('due', 'stuck', 'held', 'past_expiry', 'dead'), 0) | {'oldest_due_s': None}
 RELAY = relays.RelayFacts('primary', 'smtp.example.com', 587, 'user', tls=True, expires_at=1e9, size_bytes=0)
 WHERE = 'the relay primary (smtp.example.com:587)'
 RECORD = {'worker': 'w1', 'queue': 'arq:queue', 'started_at': '', 'emails': [], 'outcomes': {}, 'rss_bytes': 1}
@@ -34,6 +37,18 @@ def one(findings):
     return finding.severity, finding.what
 
 
+def judged_attempts(counts):
+    return map(from_judge, judge.judge_attempts(outbox.last_hour(counts)))
+
+
+def judged_duties(duties):
+    return map(from_judge, judge.judge_duties(duties, is_worked=True))
+
+
+def judged_workers(records):
+    return map(from_judge, judge.judge_workers(as_documents(records)))
+
+
 def make_settings(**values):
     return Settings(_env_file=None, **values)
 
@@ -41,7 +56,7 @@ def make_settings(**values):
 def test_servers_as_they_should_be_are_nothing_to_talk_about():
     assert told(redis_server.judge(REDIS)) == []
     assert told(postgresql.judge_server(SERVER)) == []
-    assert told(outbox.judge_outbox(OUTBOX, 0)) == []
+    assert list(judge.judge_outbox(OUTBOX, NO_PAUSES, 0, is_worked=True)) == []
     assert told(relays.judge(RELAY, 1000, now=1e9 - 90 * 86400)) == []
     assert told(timeouts.judge_settings(make_settings())) == []
     assert told(clocks.judge({'PostgreSQL': 0.9, 'Redis': -0.9})) == []
@@ -227,11 +242,12 @@ def test_our_own_units_leave_time_to_drain():
         ({'stuck': 2}, 0, ERROR, '2 e-mails are held by workers that are gone'),
         ({'held': 3}, 0, WARNING, '3 e-mails may have been delivered or not'),
         ({'past_expiry': 3}, 0, WARNING, '3 e-mails were not sent before expires_at'),
+        ({'dead': 36}, 0, NOTE, '36 e-mails are dead'),
         ({}, 1, WARNING, '1 e-mail was set aside within a day'),
     ],
 )
 def test_mail_that_is_late_or_waits_for_somebody(changes, poisoned, severity, what):
-    found, text = one(outbox.judge_outbox(OUTBOX | changes, poisoned))
+    found, text = one(map(from_judge, judge.judge_outbox(OUTBOX | changes, NO_PAUSES, poisoned, is_worked=True)))
     assert (found, text.startswith(what)) == (severity, True), text
 
 
@@ -239,38 +255,35 @@ def test_attempts_that_mostly_fail_and_duties_that_do_not_run():
     def counts(**outcomes):
         return [{'worker': 'w', 'outcome': name, 'hour': hour, 'day': hour} for name, hour in outcomes.items()]
 
-    assert told(outbox.judge_attempts(counts(accepted=10, deferred=9, released=500))) == []
-    assert told(outbox.judge_attempts(counts(deferred=19))) == []
-    assert one(outbox.judge_attempts(counts(accepted=8, deferred=8, lost=3, rejected=1, released=9))) == (
+    assert told(judged_attempts(counts(accepted=10, deferred=9, released=500))) == []
+    assert told(judged_attempts(counts(deferred=19))) == []
+    assert one(judged_attempts(counts(accepted=8, deferred=8, lost=3, rejected=1, released=9))) == (
         ERROR, '12 of 20 attempts failed within the hour: 8 deferred, 3 lost, 1 rejected'
     )  # fmt: skip
-    assert one(outbox.judge_attempts(counts(accepted=10, rejected=12))) == (
+    assert one(judged_attempts(counts(accepted=10, rejected=12))) == (
         WARNING, '12 of 22 attempts failed within the hour: 12 rejected'
     )  # fmt: skip
     duty = {'duty': 'check_service_health', 'outcome': 'done', 'detail': None, 'started_s': 170.0}
-    assert told(outbox.judge_duties([duty, duty | {'duty': 'of another version', 'started_s': 86400.0}])) == []
-    assert one(outbox.judge_duties([duty | {'started_s': 190.0}]))[1] == 'check_service_health last ran 3 min ago'
-    assert told(outbox.judge_duties([duty | {'started_s': 190.0, 'outcome': 'skipped'}])) == []
-    assert 'anna' not in one(outbox.judge_duties([duty | {'outcome': 'error', 'detail': 'x anna@x.de'}]))[1]
+    assert told(judged_duties([duty, duty | {'duty': 'of another version', 'started_s': 86400.0}])) == []
+    assert one(judged_duties([duty | {'started_s': 190.0}]))[1] == 'check_service_health last ran 3 min ago'
+    assert told(judged_duties([duty | {'started_s': 190.0, 'outcome': 'skipped'}])) == []
+    assert 'anna' not in one(judged_duties([duty | {'outcome': 'error', 'detail': 'x anna@x.de'}]))[1]
 
 
 def test_workers_that_differ_hang_or_are_all_paused():
     def worker(name, **more):
         return read_told(RECORD | {'worker': name, 'settings': 'aaa', 'version': '1'} | more)
 
-    assert told(fleet.judge_workers([worker('a'), worker('b'), read_told(RECORD)])) == []
-    assert one(fleet.judge_workers([worker('a'), worker('b', settings='bbb')]))[1] == (
+    assert told(judged_workers([worker('a'), worker('b'), read_told(RECORD)])) == []
+    assert one(judged_workers([worker('a'), worker('b', settings='bbb')]))[1] == (
         'workers run with 2 different settings (aaa: a; bbb: b)'
     )
-    assert one(fleet.judge_workers([worker('a'), worker('b', version='2')]))[1].startswith(
-        'workers run with 2 different v'
-    )
-    assert one(fleet.judge_workers([worker('a', loop_lag_ms=900.0)]))[1].startswith(
-        'a hangs: its event loop was late by'
-    )
-    assert told(fleet.judge_workers([worker('a', state='paused'), worker('b')])) == []
+    assert one(judged_workers([worker('a'), worker('b', version='2')]))[1].startswith('workers run with 2 different v')
+    assert one(judged_workers([worker('a', loop_lag_ms=900.0)]))[1].startswith('a hangs: its event loop was late by')
+    some = [worker('a', state='paused', paused=['why']), worker('b')]
+    assert one(judged_workers(some)) == (NOTE, '1 worker (a) of 2 paused: why')
     paused = worker('a', state='paused', paused=['queue arq:queue is paused by anna'])
-    assert one(fleet.judge_workers([paused]))[1] == 'every worker is paused: queue arq:queue is paused by anna'
+    assert one(judged_workers([paused]))[1] == 'every worker is paused: queue arq:queue is paused by anna'
 
 
 def test_clocks_that_differ():

@@ -1,12 +1,15 @@
 """Who takes a place and asks nothing loses it."""
 
 import asyncio
+import errno
 
 import pytest
+import structlog
 import uvicorn
 
 from tests.conftest import DEADLINE_S
-from web.__main__ import Connection, Server, listen
+from web.__main__ import Server, listen
+from web.connection import Connection, most_open, quieten
 
 WHOLE = b'GET / HTTP/1.1\r\nHost: localhost\r\n\r\n'
 
@@ -38,3 +41,26 @@ async def test_connection_that_asks_nothing_or_half_of_it_is_ended(port, said):
         await reader.read()
     assert reader.at_eof()
     writer.close()
+
+
+def test_missing_descriptors_are_told_once_a_minute_and_other_errors_as_ever():
+    loop = asyncio.new_event_loop()
+    others = []
+    loop.default_exception_handler = others.append
+    quieten(loop)
+    with structlog.testing.capture_logs() as told:
+        for _ in range(3000):
+            loop.call_exception_handler(
+                {'message': 'accept', 'exception': OSError(errno.EMFILE, 'too many open files')}
+            )
+        loop.call_exception_handler({'message': 'other', 'exception': KeyError('x')})
+        loop.call_exception_handler({'message': 'without an exception'})
+    loop.close()
+    assert [line['event'] for line in told] == ['no connection can be accepted']
+    assert [context['message'] for context in others] == ['other', 'without an exception']
+
+
+@pytest.mark.parametrize(('allowed', 'most'), [(512, 90), (1_000_000, 90), (128, 48), (64, 4)])
+def test_there_are_fewer_connections_than_descriptors(monkeypatch, allowed, most):
+    monkeypatch.setattr('web.connection.resource.getrlimit', lambda _: (allowed, allowed))
+    assert most_open() == most

@@ -1,0 +1,238 @@
+"""What is wrong with the fleet and the outbox, how grave it is, and what to do: one judge for everybody who tells it.
+
+`ops status`, `ops top`, `ops doctor`, the page, /api/status and /metrics show what is found here, so none of them is
+content beside another that is not. reporting.kinds is the table of everything that can be found. Facts are the plain
+values of fleet.overview; workers tell of themselves what they like, so their parts are read with care.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+from db.identity import are_mixed
+from db.switches import Kind as Paused
+from fleet.troubles import NOBODY_REPLIED, Document, Level, Trouble, is_alive, queue_troubles
+from fleet.wording import because, counted, fault, hide_addresses, length
+from reporting.kinds import found
+
+CHECK_IS_OLD_S = 180.0  # services are checked every minute
+MAIL_IS_LATE_S = 600.0  # two sweeps
+LAG_IS_LONG_MS = 500.0
+LATE_DUTIES = 3.0  # slots
+FAILING_SHARE, FAILING_ATTEMPTS = 0.5, 20
+OF_THE_SYSTEM = ('deferred', 'uncertain', 'lost')  # what may work later; a refused e-mail is the e-mail's own fault
+ARE, WERE = ('e-mail is', 'e-mails are'), ('e-mail was', 'e-mails were')
+EVERY_S = {
+    'process_pending_emails': 300, 'check_service_health': 60, 'cleanup_expired_emails': 3600,
+    'cleanup_old_sessions': 86400,
+}  # fmt: skip
+
+
+def level_of(troubles: Iterable[Trouble]) -> Level:
+    """Return the gravest level; OK without any trouble."""
+    return max((trouble.level for trouble in troubles), key=list(Level).index, default=Level.OK)
+
+
+def in_order(troubles: Iterable[Trouble]) -> list[Trouble]:
+    """Return each trouble once, what calls for action before what is worth a look."""
+    return sorted(dict.fromkeys(troubles), key=lambda trouble: trouble.level is not Level.ACT)
+
+
+def judge(fleet: Document | None, stored: Document | None) -> list[Trouble]:
+    """Judge what is known; None is a server that did not answer, and that is the caller's trouble to tell."""
+    is_worked = not fleet or has_own_worker(fleet)
+    return in_order(
+        [
+            *(judge_fleet(fleet) if fleet else ()),
+            *(judge_stored(stored, is_worked=is_worked) if stored else ()),
+        ]
+    )
+
+
+def judge_fleet(fleet: Document) -> list[Trouble]:
+    """Judge workers and queues.
+
+    Args:
+        fleet: see fleet.overview.read_fleet.
+    """
+    if not has_own_worker(fleet):
+        return [NOBODY_REPLIED, *broken_queues(fleet), *judge_foreign(fleet['workers'])]
+    return [*queue_troubles(fleet), *broken_queues(fleet), *judge_workers(fleet['workers'])]
+
+
+def has_own_worker(fleet: Document) -> bool:
+    """Whether anybody works for us: those of another application take our jobs, and send nothing."""
+    workers = fleet['workers']
+    return is_alive(fleet) and not (workers and all(worker.get('foreign') for worker in workers))
+
+
+def broken_queues(fleet: Document) -> list[Trouble]:
+    """Name keys that stand in a queue's place."""
+    return [found('broken_queue', queue['problem']) for queue in fleet['queues'] if queue.get('problem')]
+
+
+def judge_workers(workers: Sequence[Document]) -> Iterator[Trouble]:
+    """Judge what workers tell of themselves, and whether they are of one mind."""
+    yield from judge_foreign(workers)
+    ours = [worker for worker in workers if not worker.get('foreign')]
+    for kind, part in (('different_settings', 'settings'), ('different_versions', 'version')):
+        told: dict[str, list[str]] = {}
+        for worker in ours:
+            if value := worker[part]:
+                told.setdefault(value, []).append(worker['worker'])
+        if len(told) > 1:
+            groups = '; '.join(f'{value}: {", ".join(names[:3])}' for value, names in sorted(told.items()))
+            yield found(kind, f'workers run with {len(told)} different {kind.split("_")[1]} ({groups})')
+    for worker in ours:
+        if worker['loop_lag_ms'] > LAG_IS_LONG_MS:
+            late = length(worker['loop_lag_ms'] / 1000)
+            yield found('hanging_worker', f'{worker["worker"]} hangs: its event loop was late by {late}')
+        if worker['log_lines_dropped']:
+            lines = counted(worker['log_lines_dropped'], 'line')
+            yield found('lost_log_lines', f'{worker["worker"]} dropped {lines} of its log: nobody read it in time')
+    yield from _judge_pauses(ours)
+    yield from judge_relays(ours)
+
+
+def judge_foreign(workers: Sequence[Document]) -> Iterator[Trouble]:
+    """Name workers of another application. Their foreign is as fleet.overview.mark_foreign says."""
+    if foreign := [worker['worker'] for worker in workers if worker.get('foreign')]:
+        yield found(
+            'foreign_worker', f'{_names(foreign)} of another PostgreSQL database here: each takes jobs of the other'
+        )
+    elif are_mixed(worker['database'] for worker in workers):
+        yield found(
+            'foreign_worker', 'the workers here serve different PostgreSQL databases: each takes jobs of the other'
+        )
+
+
+def _names(names: Sequence[str]) -> str:
+    more = f' and {len(names) - 3} more' if len(names) > 3 else ''
+    return f'{counted(len(names), "worker")} ({", ".join(names[:3])}{more})'
+
+
+def _judge_pauses(workers: Sequence[Document]) -> Iterator[Trouble]:
+    paused = [worker for worker in workers if worker['state'] == 'paused']
+    why = '; '.join(dict.fromkeys(reason for worker in paused for reason in worker['paused']))
+    if paused and len(paused) == len(workers):
+        yield found('all_paused', f'every worker is paused: {why}')
+    elif paused:
+        yield found(
+            'paused_worker', f'{_names([worker["worker"] for worker in paused])} of {len(workers)} paused: {why}'
+        )
+
+
+def judge_relays(workers: Sequence[Document]) -> Iterator[Trouble]:
+    """Name relays that no worker can use now, and say when none is left."""
+    states: dict[str, list[Document]] = {}
+    for worker in workers:
+        for relay in worker['relays']:
+            if isinstance(relay.get('name'), str) and isinstance(relay.get('state'), str):
+                states.setdefault(relay['name'], []).append(relay)
+    cooling = {name: told for name, told in states.items() if all(relay['state'] == 'cooling down' for relay in told)}
+    if states and all(relay['state'] != 'ready' for told in states.values() for relay in told):
+        why = ', '.join(f'{name} is {told[0]["state"]}' for name, told in states.items())
+        yield found('no_relay', f'no relay can be used: {why}')
+    for name, told in cooling.items():
+        error = next((relay['last_error'] for relay in told if isinstance(relay.get('last_error'), str)), None)
+        yield found('relay_cooling', f'the relay {name} cools down{because(hide_addresses(error))}')
+
+
+def judge_stored(stored: Document, *, is_worked: bool) -> list[Trouble]:
+    """Judge what PostgreSQL knows. Without a worker, mail that waits is no second trouble.
+
+    Args:
+        stored: see fleet.overview.read_stored.
+    """
+    hour = Counter({'accepted': stored['outbox']['sent_last_hour']})
+    for failure in stored['failures']:
+        hour[failure['outcome']] += failure['attempts']
+    return [
+        *judge_outbox(stored['outbox'], stored['paused_due'], stored['poisoned'], is_worked=is_worked),
+        *judge_attempts(hour),
+        *judge_switches(stored['switches'], stored['paused_due']),
+        *judge_duties(stored['duties'], stored['switches'], is_worked=is_worked),
+        *judge_services(stored['services'], is_worked=is_worked),
+    ]
+
+
+def judge_outbox(outbox: Document, paused_due: Document, poisoned: int, *, is_worked: bool) -> Iterator[Trouble]:
+    """Judge the counts of db.reports.read_outbox; what waits only because its type is paused is not late."""
+    if is_worked:
+        due, oldest_s = outbox['due'], outbox['oldest_due_s']
+        if paused_due['due']:
+            due, oldest_s = paused_due['others_due'], paused_due['oldest_other_s']
+        if due and (oldest_s or 0) > MAIL_IS_LATE_S:
+            yield found('late', f'{counted(due, *ARE)} due, the first for {length(oldest_s)}')
+        if outbox['stuck']:
+            stuck = counted(outbox['stuck'], *ARE)
+            yield found('stuck', f'{stuck} held by workers that are gone, and nobody takes them over')
+    unsent = outbox.get('held_unsent', 0)
+    if unsent:
+        yield found('held', f'{counted(unsent, *ARE)} held: nobody sends them before you decide')
+    if outbox['held'] > unsent:
+        yield found('undecided', f'{counted(outbox["held"] - unsent)} may have been delivered or not')
+    if outbox['past_expiry']:
+        yield found('past_expiry', f'{counted(outbox["past_expiry"], *WERE)} not sent before expires_at')
+    if poisoned:
+        yield found('poisoned', f'{counted(poisoned, *WERE)} set aside within a day: workers died sending them')
+    if outbox['dead']:
+        yield found('dead', f'{counted(outbox["dead"], *ARE)} dead: failed, and not tried again')
+
+
+def judge_attempts(hour: Mapping[str, int]) -> Iterator[Trouble]:
+    """Judge how many attempts of the last hour ended how. Refused mail is the mail's fault, the rest the system's."""
+    total = sum(hour.values()) - hour.get('released', 0)
+    failed = {name: hour[name] for name in (*OF_THE_SYSTEM, 'rejected') if hour.get(name)}
+    if total < FAILING_ATTEMPTS or total - sum(failed.values()) >= FAILING_SHARE * total:
+        return
+    kind = 'failing' if sum(hour.get(name, 0) for name in OF_THE_SYSTEM) > FAILING_SHARE * total else 'refused'
+    told = ', '.join(f'{number} {name}' for name, number in failed.items())
+    yield found(kind, f'{sum(failed.values())} of {total} attempts failed within the hour: {told}')
+
+
+PAUSED_KINDS = {
+    Paused.QUEUE: ('paused_queue', 'the queue {} is paused'),
+    Paused.RELAY: ('paused_relay', 'the relay {} is paused'),
+    Paused.EMAIL_TYPE: ('paused_type', 'e-mails of type {} are paused'),
+    Paused.CRON: ('paused_duty', 'the duty {} is paused'),
+}
+
+
+def judge_switches(switches: Iterable[Document], paused_due: Document) -> Iterator[Trouble]:
+    """Tell what operators have paused, and how much mail waits for that."""
+    if paused_due['due']:
+        due = counted(paused_due['due'], *ARE)
+        oldest = length(paused_due['oldest_due_s'])
+        yield found('due_in_paused_type', f'{due} due, the first for {oldest}, and of a type that is paused')
+    for switch in switches:
+        kind, what = PAUSED_KINDS[switch['kind']]
+        yield found(kind, what.format(switch['name']) + because(hide_addresses(switch['reason'])))
+
+
+def judge_duties(
+    duties: Iterable[Document], switches: Iterable[Document] = (), *, is_worked: bool
+) -> Iterator[Trouble]:
+    """Judge the last run of each duty; one that is paused is not late."""
+    paused = {switch['name'] for switch in switches if switch['kind'] == Paused.CRON}
+    for duty in duties:
+        name = duty['duty']
+        if duty['outcome'] == 'error':
+            yield found('duty_failed', f'{name} failed{because(fault(duty["detail"]))}')
+        elif (
+            is_worked
+            and name not in paused
+            and duty['outcome'] != 'skipped'
+            and duty['started_s'] > LATE_DUTIES * EVERY_S.get(name, 86400)
+        ):
+            yield found('duty_late', f'{name} last ran {length(duty["started_s"])} ago')
+
+
+def judge_services(services: Sequence[Document], *, is_worked: bool) -> Iterator[Trouble]:
+    """Judge what the workers' last check said of each service."""
+    fresh = [service for service in services if service['checked_s'] <= CHECK_IS_OLD_S]
+    if is_worked and services and not fresh:
+        age = length(min(service['checked_s'] for service in services))
+        yield found('checks_stopped', f'services were last checked {age} ago')
+    for service in fresh:
+        if service['status'] != 'up':
+            yield found('service_down', f'{service["service"]} is {service["status"]}{because(service["error"])}')

@@ -1,0 +1,92 @@
+"""Connections to the page: few, and never kept by who asks nothing.
+
+Descriptors are what runs out first: a client that connects and says nothing costs one. So there is a limit on how long
+a connection may be idle, and one on how many there are: beyond it the one that has been idle for longest makes room.
+"""
+
+import asyncio
+import errno
+import resource
+import time
+from typing import Any
+
+import structlog
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+log = structlog.get_logger()
+
+BACKLOG = 32  # asyncio accepts so many at once, before any of them can be let go
+MOST_OPEN = 90
+RESERVED = 48  # descriptors for everything else: servers asked, their new connections, the log
+STUCK_S = 30.0  # for who asked and does not read the answer
+TOLD_EVERY_S = 60.0
+OUT_OF_DESCRIPTORS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+
+
+def most_open() -> int:
+    """Return how many connections there may be with the descriptors this process may have."""
+    allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if allowed == resource.RLIM_INFINITY:
+        return MOST_OPEN
+    return max(4, min(MOST_OPEN, allowed - RESERVED - BACKLOG))
+
+
+class Connection(H11Protocol):
+    """uvicorn's, but who does not ask in time is let go: else silent connections take every place, and keep it."""
+
+    opened_at = 0.0
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn's
+        """Start to wait for a request; the oldest idle connection goes when there are too many."""
+        super().connection_made(transport)
+        self.opened_at = self.loop.time()
+        self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
+        if len(self.connections) > most_open():
+            self._make_room()
+
+    def data_received(self, data: bytes) -> None:
+        """Go on waiting when this was a part of a request: it gets no more time than a whole one."""
+        waiting = self.timeout_keep_alive_task
+        super().data_received(data)
+        if waiting and not self.timeout_keep_alive_task and self.is_idle:
+            self.timeout_keep_alive_task = self.loop.call_at(waiting.when(), self.timeout_keep_alive_handler)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nobody waits for an answer."""
+        return self.cycle is None or self.cycle.response_complete
+
+    def _make_room(self) -> None:
+        others: list[Any] = sorted(self.connections - {self}, key=lambda connection: connection.opened_at)
+        stuck_before = self.loop.time() - STUCK_S
+        let_go = next((c for c in others if c.is_idle), None) or next(
+            (c for c in others if c.opened_at < stuck_before), None
+        )
+        if let_go is not None:
+            self.connections.discard(let_go)  # it is closed in the next turn, and no place is counted for it
+            let_go.transport.abort()
+
+
+class _Quiet:
+    """Says once a minute what asyncio says thousands of times, each with a traceback."""
+
+    def __init__(self) -> None:
+        self._told_at = -TOLD_EVERY_S
+        self._untold = 0
+
+    def __call__(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        error = context.get('exception')
+        if not isinstance(error, OSError) or error.errno not in OUT_OF_DESCRIPTORS:
+            loop.default_exception_handler(context)
+            return
+        self._untold += 1
+        if time.monotonic() - self._told_at >= TOLD_EVERY_S:
+            log.warning(
+                'no connection can be accepted', error=str(error), times=self._untold, remedy='raise LimitNOFILE'
+            )
+            self._told_at, self._untold = time.monotonic(), 0
+
+
+def quieten(loop: asyncio.AbstractEventLoop) -> None:
+    """Have the loop tell of missing descriptors once a minute, and of everything else as ever."""
+    loop.set_exception_handler(_Quiet())

@@ -17,7 +17,7 @@ from pymongo.errors import PyMongoError
 from pymongo.uri_parser import parse_uri
 
 from fleet.connection import redis_settings
-from mail.envelope import InvalidEmailError, ascii_address
+from mail.envelope import MAX_MESSAGE_BYTES, InvalidEmailError, ascii_address
 from settings_sources import SecretFiles, variable_names
 
 
@@ -119,7 +119,7 @@ class Settings(BaseSettings):
         default=frozenset(),
         description='email_types whose uncertain attempts wait for an operator, comma separated.',
     )
-    email_max_bytes: int = Field(default=25 * 1024 * 1024, ge=1024, description='A whole message, encoded.')
+    email_max_bytes: int = Field(default=MAX_MESSAGE_BYTES, ge=1024, description='A whole message, encoded.')
     email_retention_days: int = Field(
         default=90, ge=1, le=36500, description='Finished e-mails are deleted after this.'
     )

@@ -41,7 +41,7 @@ def body_part(text: str, subtype: str) -> bytes:
     except UnicodeEncodeError as error:
         raise InvalidEmailError(f'{name}: contains half a character (a lone surrogate)') from error
     encoding, chunks = b'7bit', _slices(content)
-    if not text.isascii() or _has_long_line(content):
+    if not text.isascii() or _has_long_line(content) or _has_many_dots(content):
         encoding, chunks = b'quoted-printable', _quoted_printable(chunks)
     return TEXT_HEAD % (subtype.encode(), encoding) + _with_crlf(chunks)
 
@@ -79,8 +79,18 @@ def _quoted_printable(chunks: Iterable[bytes]) -> Iterator[bytes]:
         encoded = binascii.b2a_qp(line + chunk, istext=True)
         end = encoded.rfind(b'\n') + 1
         line = binascii.a2b_qp(encoded[end:])
-        yield encoded[:end]
-    yield binascii.b2a_qp(line, istext=True)
+        yield _without_leading_dots(encoded[:end])
+    yield _without_leading_dots(binascii.b2a_qp(line, istext=True))
+
+
+def _without_leading_dots(encoded: bytes) -> bytes:
+    encoded = encoded.replace(b'\n.', b'\n=2E')
+    return b'=2E' + encoded[1:] if encoded.startswith(b'.') else encoded
+
+
+def _has_many_dots(content: bytes) -> bool:
+    """Return whether dots at the beginning of lines are encoded: doubling them (RFC 5321, 4.5.2) holds the loop."""
+    return len(content) > CHUNK and b'\n.' in content
 
 
 def _has_long_line(content: bytes) -> bool:
@@ -177,7 +187,7 @@ def _seven_bit(data: bytes) -> bytes | None:
     if not data.isascii() or b'\0' in data:
         return None
     content = _with_lf(data.decode('ascii'))
-    return None if _has_long_line(content) else _with_crlf(_slices(content))
+    return None if _has_long_line(content) or _has_many_dots(content) else _with_crlf(_slices(content))
 
 
 def _base64(data: bytes) -> bytes:

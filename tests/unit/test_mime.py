@@ -183,6 +183,17 @@ def test_body_that_is_encoded_in_chunks_is_the_same(text: str, chunk: int, monke
         assert max(map(len, lines_of(part))) <= 78  # a space at its end is one more =20
 
 
+def test_large_part_has_no_dot_to_double(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The loop doubles them, when the relay waits for the body."""
+    monkeypatch.setattr('mail.mime.CHUNK', 10)
+    for text in ('.\n' * 20, '.\r\n' * 20, 'a\n.b\n\n..\n' * 5, '.ü\n' * 20):
+        part = body_part(text, 'plain')
+        assert b'\n.' not in part
+        assert content_of(parsed(part)) == text.replace('\r\n', '\n')
+    message = attachment_part(Attachment('a.eml', 'message/rfc822', b'Subject: x\r\n\r\n.\r\n' * 20))
+    assert b'\n.' not in message
+
+
 def test_attachment_that_is_encoded_in_chunks_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = [attachment_part(Attachment('a', None, bytes(range(256)) * n)) for n in range(4)]
     monkeypatch.setattr('mail.mime.BASE64_CHUNK_BYTES', 57)

@@ -71,6 +71,13 @@ def judge_workers(workers: Sequence[WorkerRecord]) -> Iterator[Finding]:
                 f'{worker.worker} hangs: its event loop was late by {length(worker.loop_lag_ms / 1000)}',
                 'see `python -m ops control stacks`; lower WORKER_MAX_JOBS, or give it a CPU of its own',
             )
+        if worker.loop_holds:
+            where, email_ids = worker.last_hold.get('where', ''), worker.last_hold.get('email_ids', [])
+            yield warning(
+                f'{worker.worker} stood still for more than a second, {worker.loop_holds} times since its start; '
+                f'the last time in {where!r:.100} for the e-mails {email_ids!r:.100}',
+                "its log says 'loop held', with the code; look at these e-mails with `python -m ops show ID`",
+            )
     paused = [worker for worker in workers if worker.state == 'paused']
     if paused and len(paused) == len(workers):
         why = '; '.join(dict.fromkeys(reason for worker in paused for reason in worker.paused))

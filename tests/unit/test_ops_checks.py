@@ -264,6 +264,11 @@ def test_workers_that_differ_hang_or_are_all_paused():
     assert one(fleet.judge_workers([worker('a', loop_lag_ms=900.0)]))[1].startswith(
         'a hangs: its event loop was late by'
     )
+    hold = {'at': 1.0, 'email_ids': [42], 'where': 'mail/render.py:50 render'}
+    assert one(fleet.judge_workers([worker('a', loop_holds=3, last_hold=hold)]))[1] == (
+        'a stood still for more than a second, 3 times since its start; '
+        "the last time in 'mail/render.py:50 render' for the e-mails [42]"
+    )
     assert told(fleet.judge_workers([worker('a', state='paused'), worker('b')])) == []
     paused = worker('a', state='paused', paused=['queue arq:queue is paused by anna'])
     assert one(fleet.judge_workers([paused]))[1] == 'every worker is paused: queue arq:queue is paused by anna'

@@ -43,7 +43,7 @@ def body_part(text: str, subtype: str) -> bytes:
     encoding, chunks = b'7bit', _slices(content)
     if not text.isascii() or _has_long_line(content) or _has_many_dots(content):
         encoding, chunks = b'quoted-printable', _quoted_printable(chunks)
-    return TEXT_HEAD % (subtype.encode(), encoding) + _with_crlf(chunks)
+    return _with_crlf(chunks, TEXT_HEAD % (subtype.encode(), encoding))
 
 
 def _with_lf(text: str) -> bytes:
@@ -68,8 +68,8 @@ def _slices(content: bytes) -> Iterable[bytes]:
     return (content[start : start + CHUNK] for start in range(0, len(content), CHUNK))
 
 
-def _with_crlf(chunks: Iterable[bytes]) -> bytes:
-    return b''.join([chunk.replace(b'\n', b'\r\n') for chunk in chunks])
+def _with_crlf(chunks: Iterable[bytes], head: bytes = b'') -> bytes:
+    return b''.join([head, *(chunk.replace(b'\n', b'\r\n') for chunk in chunks)])
 
 
 def _quoted_printable(chunks: Iterable[bytes]) -> Iterator[bytes]:
@@ -112,7 +112,8 @@ def attachment_part(attachment: Attachment, *, inline: bool = False) -> bytes:
         InvalidEmailError: file name, content type or Content-ID cannot stand in a header.
     """
     media_type, given = _media_type(attachment)
-    content, encoding = None, b'7bit'
+    content: Sequence[bytes] | None = None
+    encoding = b'7bit'
     if media_type.lower().startswith('message/'):
         content = _seven_bit(attachment.data)
     if content is None:
@@ -127,7 +128,7 @@ def attachment_part(attachment: Attachment, *, inline: bool = False) -> bytes:
             _with_parameters('Content-Disposition', 'inline' if inline else 'attachment', _filename(attachment)),
             header('Content-ID', f'<{cid}>') if cid else b'',
             b'\r\n',
-            content,
+            *content,
         ]
     )
 
@@ -182,21 +183,21 @@ def _with_parameters(name: str, value: str, given: Sequence[str]) -> bytes:
     return (line if len(line) <= FOLD_CHARS else line.replace('; ', ';\r\n ')).encode() + b'\r\n'
 
 
-def _seven_bit(data: bytes) -> bytes | None:
+def _seven_bit(data: bytes) -> Sequence[bytes] | None:
     """Return a message as it travels; None when it has to be encoded."""
     if not data.isascii() or b'\0' in data:
         return None
     content = _with_lf(data.decode('ascii'))
-    return None if _has_long_line(content) or _has_many_dots(content) else _with_crlf(_slices(content))
+    return None if _has_long_line(content) or _has_many_dots(content) else [_with_crlf(_slices(content))]
 
 
-def _base64(data: bytes) -> bytes:
+def _base64(data: bytes) -> Sequence[bytes]:
     chunks = []
     for start in range(0, len(data), BASE64_CHUNK_BYTES):
         encoded = binascii.b2a_base64(data[start : start + BASE64_CHUNK_BYTES], newline=False)
         lines = [encoded[start : start + 76] for start in range(0, len(encoded), 76)]
         chunks.append(b'\r\n'.join([*lines, b'']))
-    return b''.join(chunks)
+    return chunks
 
 
 def multipart(subtype: str, parts: Sequence[bytes], seed: str, parameter: bytes = b'') -> bytes:
@@ -213,4 +214,9 @@ def multipart(subtype: str, parts: Sequence[bytes], seed: str, parameter: bytes 
     head = b'Content-Type: multipart/%b; boundary="%b"%b\r\n\r\n--%b\r\n' % (
         subtype.encode(), boundary, parameter, boundary,
     )  # fmt: skip
-    return head + (b'\r\n--%b\r\n' % boundary).join(parts) + b'\r\n--%b--\r\n' % boundary
+    # One join: each copy of a large message is made in one piece.
+    pieces = [head]
+    for part in parts:
+        pieces += [part, b'\r\n--%b\r\n' % boundary]
+    pieces[-1] = b'\r\n--%b--\r\n' % boundary
+    return b''.join(pieces)

@@ -2,11 +2,13 @@
 
 import functools
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from email.utils import format_datetime
 from typing import Any, NamedTuple
+from urllib.parse import unquote
 
 from mail.envelope import (
     Attachment,
@@ -23,6 +25,7 @@ from mail.mime import attachment_part, body_part, content_id, multipart
 
 JSON_CHARS_PER_CHAR = 12  # "\\ud83d\\ude00" is one
 BYTES_PER_CHAR = 13  # of a body, at most: four bytes of UTF-8, each as =F0, a line end after 24 of them
+CID_URL = re.compile(r"""cid:([^\s"'<>)]++)""", re.IGNORECASE)
 NO_BODY = 'body: there is neither a text nor an HTML body'
 RELATED_TO_HTML = b'; type="text/html"'  # RFC 2387, 3.1
 
@@ -130,8 +133,7 @@ def _body(email: Email, text: str | None, html: str | None, attachments: Sequenc
     # Beside another part, one with nothing in it is what a reader might show instead.
     if html is not None and text is not None and not (html.strip() and text.strip()):
         text, html = (text, None) if text.strip() or not html.strip() else (None, html)
-    inline = [a for a in attachments if html is not None and content_id(a)]
-    files = [a for a in attachments if html is None or not content_id(a)]
+    inline, files = _by_place(html, attachments)
     bodies = [] if text is None else [body_part(text, 'plain')]
     if html is not None:
         bodies.append(body_part(html, 'html'))
@@ -142,6 +144,20 @@ def _body(email: Email, text: str | None, html: str | None, attachments: Sequenc
     if not files:
         return body
     return multipart('mixed', [body, *(attachment_part(a) for a in files)], email.message_id)
+
+
+def _by_place(html: str | None, attachments: Sequence[Attachment]) -> tuple[list[Attachment], list[Attachment]]:
+    """Return what is a part of the HTML, images with a Content-ID and what the HTML refers to, and the other files."""
+    cids = [content_id(attachment) for attachment in attachments]
+    if html is None or not any(cids):
+        return [], list(attachments)
+    referred = {unquote(cid) for cid in CID_URL.findall(html)}  # RFC 2392, 2: percent-encoded
+    inline: list[Attachment] = []
+    files: list[Attachment] = []
+    for attachment, cid in zip(attachments, cids, strict=True):
+        is_image = str(attachment.content_type).lower().startswith('image/')
+        (inline if cid and (is_image or cid in referred) else files).append(attachment)
+    return inline, files
 
 
 def _bodies(email: Email, content: Content) -> tuple[str, str | None, str | None]:

@@ -76,6 +76,17 @@ def test_images_are_related_to_the_html_and_files_mixed_with_all(
     assert shape(read(*files, body_text=text, body_html=html)) == expected
 
 
+def test_file_with_a_content_id_is_related_only_if_the_html_refers_to_it() -> None:
+    """Readers do not list what is in multipart/related: nobody would find the file."""
+    pdf, css = replace(PDF, cid='pdf@shop'), Attachment('a.css', 'text/css', b'', cid='<a%css@shop>')
+    html = '<link href="cid:a%25css@shop">'
+    related = ['multipart/related', 'text/html', 'text/css']
+    assert shape(read(pdf, css, body_text=None, body_html=html)) == ['multipart/mixed', related, PDF.content_type]
+    assert shape(read(pdf, body_text=None, body_html='<a href="cid:pdf@shop">')) == [
+        'multipart/related', 'text/html', PDF.content_type,
+    ]  # fmt: skip
+
+
 def test_related_part_names_its_root_type_and_its_images_are_inline() -> None:
     related = read(LOGO, body_text=None, body_html=SEES_LOGO)
     assert related['Content-Type'].params['type'] == 'text/html'

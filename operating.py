@@ -12,6 +12,7 @@ import structlog
 from cron import SCHEDULES
 from fleet.background import keep_alive
 from fleet.control import RefusedError, listen_for_commands
+from fleet.loop_watch import LoopWatch
 from fleet.recycling import Limits, keep_recycling
 from fleet.registry import Registrar, keep_registered
 from fleet.switches import keep_switches
@@ -43,6 +44,7 @@ class Operating:
             'functions': sorted(self.dispatcher.functions),
             'duties': [{'name': s.name, 'every_s': s.every_s, 'missed': s.missed} for s in SCHEDULES],
         }
+        self.loop_watch = LoopWatch(lambda: (email_id for email_id, _ in self.runtime.under_way))
         self.registrar = Registrar(self.runtime.worker, self.describe)
         surroundings = Surroundings(self.load_relays, self.set_log_level, lambda: view(self.settings))
         self.controls = Controls(self.runtime, self.dispatcher, self.registrar, surroundings)
@@ -61,12 +63,14 @@ class Operating:
             ),
             partial(keep_switches, runtime.pool, runtime.switches, self.switches_changed, self.controls.apply_switches),
             partial(keep_recycling, limits, done, stop),
+            self.loop_watch.run,
         )
         return [keep_alive(start) for start in starts]
 
     def describe(self) -> dict[str, Any]:
         """Return the worker's record."""
-        told = {'settings': self.digest, 'log_level': self.log_level}
+        told: dict[str, Any] = {'settings': self.digest, 'log_level': self.log_level}
+        told |= {'loop_holds': self.loop_watch.holds, 'last_hold': self.loop_watch.last}
         return {**self.never_changes, **told, **describe(self.runtime, self.dispatcher)}
 
     def set_log_level(self, level: str) -> None:

@@ -23,7 +23,7 @@ from pymongo.uri_parser import parse_uri
 from db.address import PERCENT_ENCODE, check_postgres_url, place_of, read_url
 from fleet.connection import redis_settings
 from mail.auth import MECHANISMS
-from mail.envelope import InvalidEmailError, ascii_address
+from mail.envelope import MAX_MESSAGE_BYTES, InvalidEmailError, ascii_address
 from mail.greeting import is_name
 from mail.outcome import Policy
 from settings_sources import ENV_FILE, EnvFile, SecretFiles, variable_names
@@ -179,7 +179,7 @@ class Settings(BaseSettings):
         le=87600,
         description='E-mails of an adopted table that were due longer ago when it was taken over are held, not sent.',
     )
-    email_max_bytes: int = Field(default=25 * 1024 * 1024, ge=1024, description='A whole message, encoded.')
+    email_max_bytes: int = Field(default=MAX_MESSAGE_BYTES, ge=1024, description='A whole message, encoded.')
     email_retention_days: int = Field(
         default=90,
         ge=1,

@@ -16,7 +16,8 @@ from bson.binary import Binary
 from motor.motor_asyncio import AsyncIOMotorDatabase
 from pymongo.errors import DocumentTooLarge, PyMongoError
 
-from mail.envelope import Attachment, InvalidEmailError, Template
+from mail.envelope import MAX_MESSAGE_BYTES, Attachment, InvalidEmailError, Template
+from mail.mime import check_attachment
 
 COLLECTION = 'email_attachments'
 STORED_BY = 'arq-mail-worker'
@@ -28,15 +29,25 @@ class ContentUnavailableError(Exception):
     """What holds the content does not answer: nothing is wrong with the e-mail."""
 
 
-async def store_attachments(mongo: Mongo, attachments: Sequence[Attachment]) -> str:
+async def store_attachments(
+    mongo: Mongo, attachments: Sequence[Attachment], *, max_bytes: int = MAX_MESSAGE_BYTES
+) -> str:
     """Store the attachments of one e-mail before its row is inserted.
 
+    Args:
+        max_bytes: The most that workers send as one message: their EMAIL_MAX_BYTES, if that was changed.
     Returns:
         The content_id to give to queue_email.
     Raises:
-        InvalidEmailError: one attachment is larger than MongoDB takes (16 MiB).
+        InvalidEmailError: one attachment is larger than MongoDB takes (16 MiB), all together are more than a message
+            may have, or a name, content type or Content-ID cannot be sent; nothing was stored.
         ContentUnavailableError: MongoDB does not answer.
     """
+    for attachment in attachments:
+        check_attachment(attachment)
+    size_bytes = sum(4 * len(attachment.data) // 3 for attachment in attachments)
+    if size_bytes > max_bytes:
+        raise InvalidEmailError(f'attachments: {size_bytes} bytes in base64, at most {max_bytes} are allowed')
     content_id = uuid4().hex
     now = datetime.now(UTC)
     documents = [
@@ -97,11 +108,11 @@ async def fetch_attachments(mongo: Mongo, content_ids: Sequence[str]) -> list[li
 
 
 def _attachment_from(document: Mapping[str, Any]) -> Attachment:
-    """Read a document; one that store_attachments did not write gets a content type that render refuses."""
+    """Read a document; of one that store_attachments did not write, render refuses what it cannot send."""
     data = document.get('data')
     return Attachment(
-        filename=str(document.get('filename')),
-        content_type=str(document.get('content_type')) if isinstance(data, bytes) else 'malformed',
+        filename=document.get('filename'),
+        content_type=document.get('content_type') if isinstance(data, bytes) else 'malformed',
         data=data if isinstance(data, bytes) else b'',
         cid=document.get('cid'),
     )

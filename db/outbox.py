@@ -1,26 +1,27 @@
 """The outbox as the application uses it: queue an e-mail in the caller's own transaction."""
 
+import asyncio
 import json
 import math
 import re
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 
 import asyncpg
 
 from db import wakeups
-from mail.envelope import (
-    MAX_SUBJECT_CHARS,
-    InvalidEmailError,
-    check_headers,
-    parse_recipients,
-    refuse_control_characters,
-)
+from mail.envelope import MAX_MESSAGE_BYTES, Email, InvalidEmailError, refuse_control_characters
 from mail.outcome import BY_LIFE
+from mail.render import check
 
 MAX_BODY_BYTES = 10 * 1024 * 1024
 MAX_DATA_BYTES = 1024 * 1024
+# More than this is checked in a thread: it takes longer than a caller's event loop should stand still.
+LARGE_BODY_CHARS = 256 * 1024
+LARGE_FIELD_CHARS = 4096  # addresses and headers are read, not only copied
+YIELD_EVERY_EMAILS = 100
 NUL_IN_JSON = re.compile(r'(?<!\\)(?:\\\\)*\\u0000')
 PRIORITIES = {'high': 0, 'normal': 1, 'low': 2}
 
@@ -56,6 +57,7 @@ async def queue_email(
     user_id: Any = None,
     organization_id: Any = None,
     idempotency_key: str | None = None,
+    max_bytes: int = MAX_MESSAGE_BYTES,
     notify: bool = False,
 ) -> int:
     """Insert one e-mail in the transaction the caller has open; it exists when the caller commits.
@@ -74,6 +76,7 @@ async def queue_email(
         send_at: Not before this time (aware); now by default.
         expires_at: Not after this time (aware); send_at plus expiry_hours by default.
         idempotency_key: The same key in the same organisation always returns the first e-mail's id.
+        max_bytes: The most that workers send as one message: their EMAIL_MAX_BYTES, if that was changed.
         notify: Wake the workers through PostgreSQL when the caller commits, for producers without Redis.
     Returns:
         The e-mail's id.
@@ -81,7 +84,7 @@ async def queue_email(
         InvalidEmailError: a value can never be sent; the message names it. Nothing was inserted.
         asyncpg.PostgresError: the insert failed.
     """
-    row = _checked(
+    row = await _checked_apart(
         recipient=recipient,
         subject=subject,
         body_text=body_text,
@@ -99,6 +102,7 @@ async def queue_email(
         user_id=user_id,
         organization_id=organization_id,
         idempotency_key=idempotency_key,
+        max_bytes=max_bytes,
     )
     try:
         email_id: int = await conn.fetchval(QUEUE_SQL, *row)
@@ -127,8 +131,10 @@ async def queue_emails(
     """
     rows = []
     for place, email in enumerate(emails):
+        if place % YIELD_EVERY_EMAILS == YIELD_EVERY_EMAILS - 1:
+            await asyncio.sleep(0)  # the caller's loop has other things to do
         try:
-            rows.append(_checked(**email))
+            rows.append(await _checked_apart(**email))
         except InvalidEmailError as error:
             raise InvalidEmailError(f'e-mail {place}: {error}') from error
         except TypeError as error:  # an argument that is unknown or missing
@@ -142,6 +148,18 @@ async def queue_emails(
     if notify:
         await wakeups.notify(conn)
     return ids
+
+
+async def _checked_apart(**email: Any) -> tuple[Any, ...]:
+    """Return the parameters of QUEUE_SQL; what takes its time is checked in a thread."""
+    body_chars = sum(len(email[name]) for name in ('body_text', 'body_html') if isinstance(email.get(name), str))
+    fields = [email.get('recipient')]
+    if isinstance(headers := email.get('headers'), Mapping):
+        fields += headers.values()
+    field_chars = sum(len(field) for field in fields if isinstance(field, str))
+    if body_chars > LARGE_BODY_CHARS or field_chars > LARGE_FIELD_CHARS:
+        return await asyncio.to_thread(partial(_checked, **email))
+    return _checked(**email)
 
 
 def _checked(
@@ -163,15 +181,14 @@ def _checked(
     user_id: Any = None,
     organization_id: Any = None,
     idempotency_key: str | None = None,
+    max_bytes: int = MAX_MESSAGE_BYTES,
 ) -> tuple[Any, ...]:
     """Return the parameters of QUEUE_SQL."""
-    texts = {'recipient': recipient, 'priority': priority, 'subject': subject or '', 'body_text': body_text or ''}
-    for name, text in (texts | {'body_html': body_html or ''}).items():
-        if not isinstance(text, str):
-            raise InvalidEmailError(f'{name}: must be text, not {type(text).__name__}')
-    parse_recipients(recipient)
-    _check_parts(subject, body_text, body_html, template_id)
-    check_headers(headers or {})
+    email = Email(0, recipient, subject, body_text, body_html, template_id=template_id)
+    _check_types(email, priority, headers)
+    if subject is None and template_id is None:
+        raise InvalidEmailError('subject: give subject or template_id')
+    check(email, headers, max_bytes)
     if priority not in PRIORITIES:
         raise InvalidEmailError(f'priority: {priority!r} is none of {", ".join(PRIORITIES)}')
     if max_attempts is not None and (type(max_attempts) is not int or not 1 <= max_attempts <= 100):
@@ -205,17 +222,15 @@ def _checked(
     )
 
 
-def _check_parts(subject: str | None, body_text: str | None, body_html: str | None, template_id: Any) -> None:
-    if body_text is None and body_html is None and template_id is None:
-        raise InvalidEmailError('body: give body_text, body_html or template_id')
-    if subject is None and template_id is None:
-        raise InvalidEmailError('subject: give subject or template_id')
-    if subject is not None:
-        refuse_control_characters('subject', subject)
-        if len(subject) > MAX_SUBJECT_CHARS:
-            raise InvalidEmailError(f'subject: {len(subject)} characters, at most {MAX_SUBJECT_CHARS} are allowed')
-    for name, part in (('subject', subject), ('body_text', body_text), ('body_html', body_html)):
-        _check_text(name, part or '')
+def _check_types(email: Email, priority: Any, headers: Any) -> None:
+    bodies = {'subject': email.subject or '', 'body_text': email.body_text or '', 'body_html': email.body_html or ''}
+    for name, text in ({'recipient': email.recipient, 'priority': priority} | bodies).items():
+        if not isinstance(text, str):
+            raise InvalidEmailError(f'{name}: must be text, not {type(text).__name__}')
+    if headers is not None and not isinstance(headers, Mapping):
+        raise InvalidEmailError(f'headers: must be a mapping, not {type(headers).__name__}')
+    for name, text in bodies.items():
+        _check_text(name, text)
 
 
 def _check_text(name: str, text: str) -> None:

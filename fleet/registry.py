@@ -75,6 +75,8 @@ class WorkerRecord:
     duties: list[dict[str, Any]] = field(default_factory=list)  # name, every_s, missed
     uptime_s: float = 0.0
     loop_lag_ms: float = 0.0  # the worst of the last few seconds
+    loop_holds: int = 0  # how often the loop was held for more than a second
+    last_hold: dict[str, Any] = field(default_factory=dict)  # see fleet.loop_watch
     version: str = ''
     settings: str = ''  # digest: the same for workers with the same settings
     log_level: str = ''

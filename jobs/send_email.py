@@ -29,6 +29,7 @@ CONTENT_RETRY_S = 15.0  # MongoDB away: long enough not to spin, short enough fo
 DATABASE_RETRY_S = 2
 OTHERS_RETRY_S = 0.05  # not 0: only a change of its time makes the others hear of a job
 RENDER_IN_THREAD_BYTES = 256 * 1024  # base64 of more than this would hold up every other e-mail
+FIELD_CHAR_BYTES = 64  # reading a character of addresses or headers takes as long as encoding so many of a body
 
 
 async def send_email(ctx: dict[str, Any], email_id: int) -> JobResult:
@@ -159,6 +160,7 @@ async def fetch_content(runtime: Runtime, email: Email) -> Content:
 async def render_email(runtime: Runtime, email: Email, content: Content) -> Rendered:
     """Render, in a thread when there is enough to encode that the loop would hang."""
     size_bytes = len(email.body_html or '') + len(email.body_text or '')
+    size_bytes += FIELD_CHAR_BYTES * (len(email.recipient) + len(email.headers or ''))
     if content.attachments:
         size_bytes += sum(len(a.data) for a in content.attachments)
     arguments = (email, content, runtime.sender, runtime.max_message_bytes)

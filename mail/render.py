@@ -2,27 +2,32 @@
 
 import functools
 import json
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from email.utils import format_datetime
 from typing import Any, NamedTuple
+from urllib.parse import unquote
 
 from mail.envelope import (
-    MAX_SUBJECT_CHARS,
     Attachment,
     Content,
     Email,
     Envelope,
     InvalidEmailError,
     Recipient,
-    ascii_address,
-    check_headers,
+    check_subject,
     parse_recipients,
-    refuse_control_characters,
-    split_list,
 )
-from mail.mime import address, attachment_part, body_part, header, multipart
+from mail.headers import MAX_EXTRA_CHARS, address, extra_fields, header, message_id_field
+from mail.mime import attachment_part, body_part, content_id, multipart
+
+JSON_CHARS_PER_CHAR = 12  # "\\ud83d\\ude00" is one
+BYTES_PER_CHAR = 13  # of a body, at most: four bytes of UTF-8, each as =F0, a line end after 24 of them
+CID_URL = re.compile(r"""cid:([^\s"'<>)]++)""", re.IGNORECASE)
+NO_BODY = 'body: there is neither a text nor an HTML body'
+RELATED_TO_HTML = b'; type="text/html"'  # RFC 2387, 3.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,17 +54,42 @@ def render(email: Email, content: Content, sender: Sender, max_bytes: int) -> Re
         InvalidEmailError: an address, header, template or size is wrong; the message says which.
     """
     recipients = parse_recipients(email.recipient)
+    _check_size(sum(len(attachment.data) for attachment in content.attachments), max_bytes)  # before it is encoded
     subject, text, html = _bodies(email, content)
     try:
         head = _headers(email, sender, recipients, subject)
         body = _body(email, text, html, content.attachments)
     except (ValueError, LookupError) as error:
-        # A malformed content type, a header word without end, half a character (a lone surrogate).
         raise error if isinstance(error, InvalidEmailError) else InvalidEmailError(f'message: {error}') from error
     message = head + body
-    if len(message) > max_bytes:
-        raise InvalidEmailError(f'message: {len(message)} bytes, at most {max_bytes} are allowed (EMAIL_MAX_BYTES)')
+    _check_size(len(message), max_bytes)
     return Rendered(Envelope(sender.address, tuple(to.address for to in recipients)), message)
+
+
+def check(email: Email, headers: Mapping[str, Any] | None, max_bytes: int) -> None:
+    """Refuse what render refuses, as far as that does not depend on a template or on attachments.
+
+    Args:
+        headers: Extra header fields; those of email are not looked at.
+    Raises:
+        InvalidEmailError: the message says which part is wrong.
+    """
+    parse_recipients(email.recipient)
+    check_subject(email.subject or '')
+    fields = extra_fields(headers or {})
+    texts = [(email.body_text, 'plain'), (email.body_html, 'html')]
+    if email.template_id is None and all(text is None for text, _ in texts):
+        raise InvalidEmailError(NO_BODY)
+    size_chars = sum(len(text or '') for text, _ in texts)
+    # A template may have a part instead of the row's.
+    if email.template_id is None and BYTES_PER_CHAR * size_chars > max_bytes:
+        body = _body(email, email.body_text, email.body_html, ())
+        _check_size(len(body) + sum(map(len, fields.values())), max_bytes)
+
+
+def _check_size(size_bytes: int, max_bytes: int) -> None:
+    if size_bytes > max_bytes:
+        raise InvalidEmailError(f'message: {size_bytes} bytes, at most {max_bytes} are allowed (EMAIL_MAX_BYTES)')
 
 
 def _headers(email: Email, sender: Sender, recipients: list[Recipient], subject: str) -> bytes:
@@ -69,18 +99,17 @@ def _headers(email: Email, sender: Sender, recipients: list[Recipient], subject:
         'To': header('To', ', '.join(address(to.name, to.address) for to in recipients)),
         'Subject': header('Subject', subject),
         'Date': _date(email.message_date) if email.message_date else b'',
-        'Message-ID': header('Message-ID', email.message_id),
+        'Message-ID': message_id_field(email.message_id),
         # RFC 3834: nobody's out-of-office reply should answer a machine.
         'Auto-Submitted': b'Auto-Submitted: auto-generated\r\n',
         'MIME-Version': b'MIME-Version: 1.0\r\n',
     }
     if email.headers is not None:
-        extra = _json_object('headers', email.headers)
-        check_headers(extra)
+        if len(email.headers) > JSON_CHARS_PER_CHAR * MAX_EXTRA_CHARS:
+            raise InvalidEmailError(f'headers: {len(email.headers)} characters, at most {MAX_EXTRA_CHARS} are allowed')
+        extra = extra_fields(_json_object('headers', email.headers))
         replaced = {name.lower() for name in extra}
-        fields = {name: field for name, field in fields.items() if name.lower() not in replaced}
-        for name, value in extra.items():
-            fields[name] = header(name, _with_addresses(value) if name.lower() in ADDRESS_FIELDS else value)
+        fields = {name: field for name, field in fields.items() if name.lower() not in replaced} | extra
     return b''.join(fields.values())
 
 
@@ -94,25 +123,41 @@ def _date(date: datetime) -> bytes:
     return header('Date', format_datetime(date))
 
 
-# Extra fields whose value is an address list: only the names in it may be encoded.
-ADDRESS_FIELDS = frozenset({'reply-to', 'errors-to', 'disposition-notification-to', 'return-receipt-to'})
-
-
-def _with_addresses(value: str) -> str:
-    return (
-        value if value.isascii() else ', '.join(address(name, ascii_address(spec)) for name, spec in split_list(value))
-    )
-
-
 def _body(email: Email, text: str | None, html: str | None, attachments: Sequence[Attachment]) -> bytes:
-    """Return the content's header fields, an empty line and the content."""
-    bodies = [body_part(body, subtype) for body, subtype in ((text, 'plain'), (html, 'html')) if body is not None]
-    if not bodies:
-        raise InvalidEmailError('body: there is neither a text nor an HTML body')
+    """Return the content's header fields, an empty line and the content.
+
+    mixed: [alternative: [text, related: [HTML, what it refers to]], files]; a level with one part is left out.
+    """
+    if text is None and html is None:
+        raise InvalidEmailError(NO_BODY)
+    # Beside another part, one with nothing in it is what a reader might show instead.
+    if html is not None and text is not None and not (html.strip() and text.strip()):
+        text, html = (text, None) if text.strip() or not html.strip() else (None, html)
+    inline, files = _by_place(html, attachments)
+    bodies = [] if text is None else [body_part(text, 'plain')]
+    if html is not None:
+        bodies.append(body_part(html, 'html'))
+    if inline:
+        related = [bodies[-1], *(attachment_part(a, inline=True) for a in inline)]
+        bodies[-1] = multipart('related', related, email.message_id, RELATED_TO_HTML)
     body = bodies[0] if len(bodies) == 1 else multipart('alternative', bodies, email.message_id)
-    if not attachments:
+    if not files:
         return body
-    return multipart('mixed', [body, *(attachment_part(a) for a in attachments)], email.message_id)
+    return multipart('mixed', [body, *(attachment_part(a) for a in files)], email.message_id)
+
+
+def _by_place(html: str | None, attachments: Sequence[Attachment]) -> tuple[list[Attachment], list[Attachment]]:
+    """Return what is a part of the HTML, images with a Content-ID and what the HTML refers to, and the other files."""
+    cids = [content_id(attachment) for attachment in attachments]
+    if html is None or not any(cids):
+        return [], list(attachments)
+    referred = {unquote(cid) for cid in CID_URL.findall(html)}  # RFC 2392, 2: percent-encoded
+    inline: list[Attachment] = []
+    files: list[Attachment] = []
+    for attachment, cid in zip(attachments, cids, strict=True):
+        is_image = str(attachment.content_type).lower().startswith('image/')
+        (inline if cid and (is_image or cid in referred) else files).append(attachment)
+    return inline, files
 
 
 def _bodies(email: Email, content: Content) -> tuple[str, str | None, str | None]:
@@ -128,9 +173,7 @@ def _bodies(email: Email, content: Content) -> tuple[str, str | None, str | None
             subject = ' '.join(fill('subject', template.subject, data).split())
         text = text if template.body_text is None else fill('body_text', template.body_text, data)
         html = html if template.body_html is None else fill('body_html', template.body_html, data)
-    refuse_control_characters('subject', subject)
-    if len(subject) > MAX_SUBJECT_CHARS:
-        raise InvalidEmailError(f'subject: {len(subject)} characters, at most {MAX_SUBJECT_CHARS} are allowed')
+    check_subject(subject)
     return subject, text, html
 
 

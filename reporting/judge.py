@@ -86,6 +86,13 @@ def judge_workers(workers: Sequence[Document]) -> Iterator[Trouble]:
         if worker['loop_lag_ms'] > LAG_IS_LONG_MS:
             late = length(worker['loop_lag_ms'] / 1000)
             yield found('hanging_worker', f'{worker["worker"]} hangs: its event loop was late by {late}')
+        if worker['loop_holds']:
+            where, ids = worker['last_hold'].get('where', ''), worker['last_hold'].get('email_ids', [])
+            yield found(
+                'held_loop',
+                f'{worker["worker"]} stood still for more than a second, {worker["loop_holds"]} times since its start; '
+                f'the last time in {where!r:.100} for the e-mails {ids!r:.100}',
+            )
         if worker['log_lines_dropped']:
             lines = counted(worker['log_lines_dropped'], 'line')
             yield found('lost_log_lines', f'{worker["worker"]} dropped {lines} of its log: nobody read it in time')

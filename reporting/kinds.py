@@ -34,6 +34,7 @@ KINDS: Mapping[str, Kind] = {
     'hanging_worker': Kind(
         LOOK, 'see `python -m ops control stacks`; lower WORKER_MAX_JOBS, or give it a CPU of its own'
     ),
+    'held_loop': Kind(LOOK, "its log says 'loop held', with the code; `python -m ops show ID` for these e-mails"),
     'lost_log_lines': Kind(LOOK, 'see why nobody reads its standard error: journald, a pipe, a full disk'),
     'different_settings': Kind(
         LOOK, 'restart those that were left out; `python -m ops inspect conf` shows the differences'

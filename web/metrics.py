@@ -108,6 +108,8 @@ DEFINED = tuple(starmap(Defined, (
      'how many it may have under way'),
     ('email_worker_loop_lag_seconds', ('worker',), 'workers', _each('worker', value=lambda w: w['loop_lag_ms'] / 1000),
      'the worst delay of its event loop in the last seconds'),
+    ('email_worker_loop_holds_total', ('worker',), 'workers', _each('worker', value=lambda w: w['loop_holds']),
+     'how often its event loop was held for more than a second'),
     ('email_worker_resident_memory_bytes', ('worker',), 'workers', _each('worker', value=lambda w: w['rss_bytes']),
      'memory'),
     ('email_worker_log_lines_dropped_total', ('worker',), 'workers',

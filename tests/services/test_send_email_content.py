@@ -1,6 +1,7 @@
 """What the job sends and fetches for it: templates from PostgreSQL, attachments from MongoDB."""
 
 import asyncio
+import json
 from dataclasses import replace
 from email import policy
 from email.parser import BytesParser
@@ -11,8 +12,9 @@ import pytest
 from db.content import COLLECTION, store_attachments
 from db.pools import open_mongo
 from dev.ports import free_port
+from jobs.process_pending_emails import process_pending_emails
 from jobs.send_email import CONTENT_RETRY_S, send_email
-from mail.envelope import Attachment
+from mail.envelope import Attachment, InvalidEmailError
 
 MAKE_DUE = 'UPDATE outbound_emails SET next_retry_at = now() WHERE id = $1'
 ADD_TEMPLATE = (
@@ -94,7 +96,10 @@ async def test_attachments_arrive_byte_for_byte(ctx, queue, mongo, inbox):
     assert (await asyncio.wait_for(send_email(ctx, email_id), 15))['status'] == 'sent'
     received = list(only_message(inbox, 'files@example.com').iter_attachments())
     assert [part.get_filename() for part in received] == [a.filename for a in attachments]
-    assert [part.get_payload(decode=True) for part in received] == [a.data for a in attachments]
+    (message,) = (part for part in received if part.get_content_type() == 'message/rfc822')
+    assert (message.get_content()['Subject'], message.get_content().get_content()) == ('inner', 'body\r\n')
+    files = [a for a in attachments if a.content_type != 'message/rfc822']
+    assert [part.get_payload(decode=True) for part in received if part is not message] == [a.data for a in files]
     assert received[4]['content-id'] == '<logo@example.com>'
 
 
@@ -176,3 +181,54 @@ async def test_row_that_cannot_be_rendered_is_dead_with_the_reason(ctx, pool, ro
         stored = await row(email_id)
         assert (result['status'], stored['dead_reason']) == ('failed', 'render'), column
         assert stored['last_error'].startswith(reason)
+
+
+async def test_attachments_that_another_program_stored_without_a_name_or_a_type_are_sent(ctx, queue, mongo, inbox):
+    document = {'position': 0, 'filename': None, 'content_type': None, 'cid': '<x@example.com>', 'data': b'x'}
+    await mongo[COLLECTION].insert_one(document | {'content_id': 'theirs'})
+    assert (await send_email(ctx, await queue('theirs@example.com', content_id='theirs')))['status'] == 'sent'
+    (part,) = only_message(inbox, 'theirs@example.com').iter_attachments()
+    assert (part.get_content_type(), part.get_filename()) == ('application/octet-stream', None)
+    assert (part['Content-ID'], part.get_content()) == ('<x@example.com>', b'x')
+
+
+async def test_attachment_that_can_never_be_sent_is_not_stored(mongo):
+    for attachment in (
+        Attachment('a\nb', 'a/b', b''),
+        Attachment('a', 'pdf', b''),
+        Attachment('a', 'a/b', b'', cid='x y'),
+        Attachment('a', 'a/b', b'x' * 20_000_000),
+    ):
+        with pytest.raises(InvalidEmailError, match=r'^attachment'):
+            await store_attachments(mongo, [Attachment('good', 'a/b', b''), attachment])
+    assert await mongo[COLLECTION].count_documents({}) == 0
+
+
+HOSTILE = {
+    'recipient': ('(é)' * 10_660 + '@example.org', '"' * 16_000, ',' * 16_000, '(' * 16_000, '"', 'a@b@example.org'),
+    'message_id': ('<1@example.com>\r\nBcc: eve@example.com', '<ü@example.com>', 'x' * 1000),
+    'headers': (
+        '{"Reply-To": "anna"}',
+        json.dumps({'Reply-To': '"' * 30_000}),
+        json.dumps({'References': '<ü@example.com>' * 3000}),
+        json.dumps({f'X-{i}': 'x' for i in range(50_000)}),
+    ),
+    'subject': ('a\r\nBcc: eve@example.com', 'x' * 100_000),
+}
+
+
+async def test_hostile_rows_are_dead_by_the_name_of_their_field_and_the_others_are_sent(ctx, pool, queue, row, inbox):
+    hostile = {}
+    for column, values in HOSTILE.items():
+        for value in values:
+            email_id = await queue('eve@example.com')
+            await pool.execute(f'UPDATE outbound_emails SET {column} = $2 WHERE id = $1', email_id, value)
+            hostile[email_id] = column
+    innocent = [await queue(f'innocent{i}@example.com') for i in range(20)]
+    await process_pending_emails(ctx)
+    for email_id, column in hostile.items():
+        stored = await row(email_id)
+        assert (stored['status'], stored['dead_reason'], stored['attempts']) == ('failed', 'render', 1)
+        assert stored['last_error'].startswith(f'{column}: ')
+    assert [(await row(email_id))['status'] for email_id in innocent] == ['sent'] * 20
+    assert inbox.accepted('eve@example.com') == []

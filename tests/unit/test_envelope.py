@@ -29,6 +29,12 @@ def shown(found: Recipient) -> str:
         ('Anna@example.com', ['Anna@example.com']),
         ('anna@bücher.example', ['anna@xn--bcher-kva.example']),
         ('"anna b"@example.com', ['"anna b"@example.com']),
+        ('"foo..bar"@example.jp', ['"foo..bar"@example.jp']),
+        ('Foo <".foo."@example.jp>', ['Foo <".foo."@example.jp>']),
+        ('"foo.bar"@example.jp', ['foo.bar@example.jp']),
+        ('J. Doe <anna@example.com>', ['J. Doe <anna@example.com>']),
+        ('anna@example.com (Anna, at home)', ['anna@example.com']),
+        ('\u3000anna@example.com\xa0', ['anna@example.com']),
     ],
 )
 def test_recipients_are_read_and_normalised(recipient: str, expected: list[str]) -> None:
@@ -69,6 +75,12 @@ def test_address_that_comes_twice_is_kept_once_with_its_first_name() -> None:
         '\ud800@example.com',
         '=?utf-8?q?Anna=0D=0ABcc=3A_x?= <anna@example.com>',
         '=?utf-8?q?Anna=00?= <anna@example.com>',
+        '"',
+        '<',
+        '(' * 3000 + ')' * 3000,
+        'g:;',
+        '""@example.com',
+        'anna@' + 'bücher.' * 1000 + 'example',
     ],
 )
 def test_what_is_no_address_is_refused(recipient: str) -> None:

@@ -5,7 +5,8 @@ import email.policy
 
 import pytest
 
-from mail.mime import body_part, header, multipart
+from mail.envelope import Attachment
+from mail.mime import attachment_part, body_part, header, multipart
 
 ODD_SEPARATORS = ['\x0b', '\x0c', '\x1c', '\x85', '\u2028']  # str.splitlines() splits at them, RFC 5322 does not
 
@@ -169,3 +170,31 @@ def test_boundary_stands_in_no_part_even_when_its_writer_knew_the_seed() -> None
     boundary = message.split(b'"')[1]
     assert boundary != known
     assert message.split(b'--' + boundary)[1:] == [b'\r\n--' + known + b'--\r\n', b'\r\ntwo\r\n', b'--\r\n']
+
+
+@pytest.mark.parametrize('text', [*BODIES, 'a\r\r\n\r', '\r\n' * 20, 'ü\r\n' * 20, 'word \n' * 30, 'ü' * 300 + ' '])
+@pytest.mark.parametrize('chunk', [1, 2, 3, 7, 64])
+def test_body_that_is_encoded_in_chunks_is_the_same(text: str, chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = parsed(body_part(text, 'plain')).get_payload(decode=True)
+    monkeypatch.setattr('mail.mime.CHUNK', chunk)
+    part = body_part(text, 'plain')
+    assert parsed(part).get_payload(decode=True) == whole
+    if parsed(part)['Content-Transfer-Encoding'] == 'quoted-printable':
+        assert max(map(len, lines_of(part))) <= 78  # a space at its end is one more =20
+
+
+def test_large_part_has_no_dot_to_double(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The loop doubles them, when the relay waits for the body."""
+    monkeypatch.setattr('mail.mime.CHUNK', 10)
+    for text in ('.\n' * 20, '.\r\n' * 20, 'a\n.b\n\n..\n' * 5, '.ü\n' * 20):
+        part = body_part(text, 'plain')
+        assert b'\n.' not in part
+        assert content_of(parsed(part)) == text.replace('\r\n', '\n')
+    message = attachment_part(Attachment('a.eml', 'message/rfc822', b'Subject: x\r\n\r\n.\r\n' * 20))
+    assert b'\n.' not in message
+
+
+def test_attachment_that_is_encoded_in_chunks_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = [attachment_part(Attachment('a', None, bytes(range(256)) * n)) for n in range(4)]
+    monkeypatch.setattr('mail.mime.BASE64_CHUNK_BYTES', 57)
+    assert [attachment_part(Attachment('a', None, bytes(range(256)) * n)) for n in range(4)] == whole

@@ -280,6 +280,11 @@ def test_workers_that_differ_hang_or_are_all_paused():
     )
     assert one(judged_workers([worker('a'), worker('b', version='2')]))[1].startswith('workers run with 2 different v')
     assert one(judged_workers([worker('a', loop_lag_ms=900.0)]))[1].startswith('a hangs: its event loop was late by')
+    hold = {'at': 1.0, 'email_ids': [42], 'where': 'mail/render.py:50 render'}
+    assert one(judged_workers([worker('a', loop_holds=3, last_hold=hold)]))[1] == (
+        'a stood still for more than a second, 3 times since its start; '
+        "the last time in 'mail/render.py:50 render' for the e-mails [42]"
+    )
     some = [worker('a', state='paused', paused=['why']), worker('b')]
     assert one(judged_workers(some)) == (NOTE, '1 worker (a) of 2 paused: why')
     paused = worker('a', state='paused', paused=['queue arq:queue is paused by anna'])

@@ -1,5 +1,6 @@
 """queue_email refuses what can never be sent, before anything is inserted."""
 
+import asyncio
 import json
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -25,6 +26,12 @@ class Connection:
     async def fetchval(self, sql: str, *values: Any) -> int:
         self.sql, self.values = sql, values
         return 42
+
+    async def fetchmany(self, _: str, rows: list[tuple[Any, ...]]) -> list[dict[str, int]]:
+        return [{'id': i} for i in range(len(rows))]
+
+    async def execute(self, *_: Any) -> None:
+        pass
 
 
 @pytest.fixture
@@ -96,6 +103,10 @@ def test_statement_takes_as_many_values_as_are_given() -> None:
         ('recipient', ','.join(f'r{i}@example.com' for i in range(101)), 'recipient: 101 addresses'),
         ('recipient', f'{SURROGATE}@example.com', 'recipient'),
         ('recipient', '=?utf-8?q?a=0D=0Ab?= <anna@example.com>', 'recipient'),
+        ('recipient', '"', 'recipient'),
+        ('recipient', '(' * 2000 + ')' * 2000, 'recipient'),
+        ('recipient', '(é)' * 10_660 + '@example.org', 'recipient'),
+        ('recipient', '"' * 16_000, 'recipient'),
         ('subject', None, 'subject'),
         ('subject', 'two\nlines', 'subject'),
         ('subject', 'two\rlines', 'subject'),
@@ -118,6 +129,16 @@ def test_statement_takes_as_many_values_as_are_given() -> None:
         ('headers', {'X Tag': 'a'}, 'headers'),
         ('headers', {'X-Tag': 1}, 'headers'),
         ('headers', {'X-Tag': SURROGATE}, 'headers'),
+        ('headers', {'Reply-To': 'anna'}, 'headers: Reply-To'),
+        ('headers', {'Reply-To': 'Größe <anna'}, 'headers: Reply-To'),
+        ('headers', {'reply-to': ''}, 'headers: reply-to'),
+        ('headers', {'Reply-To': '"' * 30_000}, 'headers: Reply-To'),
+        ('headers', {'References': '<ü@example.com>'}, 'headers: References'),
+        ('headers', {'X-Tag': 'x' * 1000}, 'headers: X-Tag: more than 998 characters without a space'),
+        ('headers', {'X' * 300: 'x'}, 'headers: '),
+        ('headers', {1: 'x'}, 'headers: 1 is not a header field name'),
+        ('headers', {f'X-{i}': 'x' * 60 for i in range(1100)}, r'headers: \d+ characters, at most'),
+        ('headers', [('X-Tag', 'x')], 'headers: must be a mapping, not list'),
         ('priority', 'urgent', "priority: 'urgent' is none of high, normal, low"),
         ('priority', 0, 'priority'),
         ('max_attempts', 0, 'max_attempts'),
@@ -221,3 +242,86 @@ async def test_unknown_and_missing_arguments_of_one_of_many_name_its_place(conn:
     for email, what in (({**VALID, 'subjet': 'x'}, 'subjet'), ({'subject': 'x', 'body_text': 'y'}, 'recipient')):
         with pytest.raises(InvalidEmailError, match=f'e-mail 1: .*{what}'):
             await queue_emails(conn, [VALID, email])  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    'parts',
+    [
+        {'recipient': recipient}
+        for recipient in ('', '"', 'anna', 'a@example.com, bob', '(' * 999, 'x' * 40_000, 'a@b@c')
+    ]
+    + [
+        {'headers': {name: value}}
+        for name in ('Reply-To', 'List-Id', 'References', 'X-Tag', 'Precedence', 'Subject', 'X Y')
+        for value in (
+            '',
+            'x',
+            'ü',
+            '<a@example.com>',
+            'Größe <a@example.com>',
+            '<ü@example.com>',
+            'x' * 1000,
+            'a\nb',
+            '"',
+            '\t',
+        )
+    ]
+    + [{'subject': subject} for subject in ('x' * 988, 'ü' * 988, 'x' * 989, 'a\rb', '\x0b')]
+    + [{'body_text': body, 'body_html': html} for body in (None, '', 'x') for html in (None, '', '<p>')],
+    ids=lambda parts: ascii(parts)[:60],
+)
+async def test_queue_email_and_render_refuse_the_same(conn: Connection, parts: dict[str, Any]) -> None:
+    parts = {**VALID, **parts}
+    queued = rendered = ''
+    try:
+        await queue_email(conn, **parts)  # type: ignore[arg-type]
+    except InvalidEmailError as error:
+        queued = str(error)
+    headers = json.dumps(parts.pop('headers')) if 'headers' in parts else None
+    try:
+        render(Email(1, **parts, headers=headers, message_id='<1@x>'), Content(), Sender('shop@example.com'), 10**8)
+    except InvalidEmailError as error:
+        rendered = str(error)
+    assert queued == rendered
+
+
+@pytest.mark.parametrize('body', ['ü' * 3_000_000, 'ü' * 6_000_000, '\r\n' * 4_000_000, '\n' * 6_000_000])
+async def test_message_that_is_too_large_when_encoded_is_refused_by_both(conn: Connection, body: str) -> None:
+    parts = VALID | {'body_text': body, 'body_html': f'<p>{body[:1_000_000]}'}
+    queued = rendered = False
+    try:
+        await queue_email(conn, **parts, max_bytes=10_000_000)  # type: ignore[arg-type]
+    except InvalidEmailError:
+        queued = True
+    try:
+        render(Email(1, **parts, message_id='<1@x>'), Content(), Sender('shop@example.com'), 10_000_000)
+    except InvalidEmailError:
+        rendered = True
+    assert queued == rendered
+
+
+async def test_total_size_is_refused_with_both_numbers(conn: Connection) -> None:
+    with pytest.raises(InvalidEmailError, match=r'^message: \d{8} bytes, at most 26214400 are allowed'):
+        await queue(conn, body_text='ü' * 5_000_000)
+    assert await queue(conn, body_text='ü' * 5_000_000, max_bytes=40_000_000)
+    assert await queue(conn, body_text='ü' * 5_000_000, template_id=1), 'the template may have the text'
+
+
+async def test_loop_turns_while_large_values_are_checked(conn: Connection) -> None:
+    turns = 0
+
+    async def turn() -> None:
+        nonlocal turns
+        while True:
+            await asyncio.sleep(0)
+            turns += 1
+
+    turning = asyncio.create_task(turn())
+    for parts in ({'body_text': 'ü' * 1_000_000}, {'recipient': 'x <a@example.com>, ' * 300}):
+        turns = 0
+        await queue(conn, **parts)
+        assert turns
+    turns = 0
+    await queue_emails(conn, [VALID] * 1000)  # type: ignore[arg-type]
+    assert turns >= 9
+    turning.cancel()

@@ -56,14 +56,20 @@ def test_hundred_recipients_with_names_stay_within_the_line_limit() -> None:
         (None, '<p>html</p>', 'text/html'),
         ('text', '<p>html</p>', 'multipart/alternative'),
         ('', None, 'text/plain'),
+        ('', '<p>html</p>', 'text/html'),
+        (' \r\n', '<p>html</p>', 'text/html'),
+        ('text', '', 'text/plain'),
+        ('text', '\n\t ', 'text/plain'),
+        ('', '', 'text/plain'),
+        (None, '', 'text/html'),
     ],
 )
 def test_bodies_make_the_content_type(text: str | None, html: str | None, content_type: str) -> None:
     message = read(body_text=text, body_html=html)
     assert message.get_content_type() == content_type
-    if text:
+    if text and text.strip():
         assert content_of(message, 'plain') == f'{text}\n'
-    if html:
+    if html and html.strip():
         assert content_of(message, 'html') == f'{html}\n'
 
 
@@ -142,3 +148,10 @@ def test_column_that_is_not_json_is_refused_by_its_name(column: str, text: str) 
 def test_json_is_read_also_from_inside_a_json_string(text: str) -> None:
     """Adopted tables hold it so."""
     assert read(template=TEXT, template_data=text)['Subject'] == 'Hello Anna'
+
+
+@pytest.mark.parametrize('part', ['body_text', 'body_html'])
+def test_template_that_makes_a_nul_is_refused_by_its_part(part: str) -> None:
+    template = Template(None, '{{ a }}', None) if part == 'body_text' else Template(None, None, '{{ a }}')
+    with pytest.raises(InvalidEmailError, match=rf'^{part}: must not contain NUL'):
+        rendered(template=template, template_data='{"a": "\\u0000"}')

@@ -1,6 +1,7 @@
 """What the header says is what was asked for, and nothing more."""
 
 import json
+import random
 from typing import Any
 
 import pytest
@@ -95,3 +96,36 @@ def test_auto_submitted_is_replaced_whatever_its_case(name: str) -> None:
 def test_extra_headers_that_cannot_be_sent_are_refused(extra: object) -> None:
     with pytest.raises(InvalidEmailError):
         rendered(headers=json.dumps(extra))
+
+
+LETTERS = 'abXYZ01  _-.,;:()"\\\'=?%&*!/<>@[]{}|~^`+#$éüß日本\u202f\u3000\xa0\U0001f469\u200d\ufeff\u2028\x85'
+
+
+@pytest.mark.parametrize('seed', range(25))
+def test_random_message_is_read_back_as_it_was(seed: int) -> None:
+    draw = random.Random(seed)
+
+    def word(most: int) -> str:
+        return ' '.join(''.join(draw.choices(LETTERS, k=draw.randint(1, most))).split(' ')).strip(' ') or 'x'
+
+    for _ in range(20):
+        name, subject, tag, text = ' '.join(word(10).split()) or 'x', word(200), word(200), word(3000)
+        quoted = name.replace('\\', '\\\\').replace('"', '\\"')
+        extra = {'X-Tag': tag, 'Reply-To': f'"{quoted}" <help@example.com>'}
+        message = read(
+            recipient=f'"{quoted}" <anna@example.com>, bob@example.com',
+            subject=subject,
+            body_text=text,
+            body_html=f'<p>{text}',
+            headers=json.dumps(extra),
+        )
+        assert [(a.display_name, a.addr_spec) for a in message['To'].addresses] == [
+            (name, 'anna@example.com'),
+            ('', 'bob@example.com'),
+        ]
+        assert [a.display_name for a in message['Reply-To'].addresses] == [name]
+        assert (message['Subject'], message['X-Tag']) == (subject, tag)
+        for kind, body in (('plain', text), ('html', f'<p>{text}')):
+            part = message.get_body((kind,))
+            assert part is not None
+            assert part.get_payload(decode=True) == f'{body}\r\n'.encode()

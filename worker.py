@@ -146,6 +146,7 @@ async def shutdown(ctx: dict[str, Any]) -> None:
         await notify(runtime.pool)  # what we released is due for the others
     await _cancel(holding)
     runtime.relays.close_idle(older_than_s=0)
+    await runtime.templates.close()
     await close_mongo(runtime.mongo)
     await runtime.pool.close()
     log.info('worker stopped', outcomes=dict(runtime.outcomes))

@@ -29,6 +29,7 @@ from mail.outcome import Decision, Delivery, Outcome, Phase, Policy, Status
 from mail.rate import RateLimit
 from mail.relays import Relays
 from mail.render import Sender
+from mail.templates import Templates
 from mail.transaction import Progress
 
 Recorded = bool | Exception  # whether the claim was still ours; an error for a result that cannot be stored
@@ -77,6 +78,7 @@ class Runtime:
         self.places = Places(
             least=lambda: 3 * max(relay.wanted_connections for relay in self.relays), most=lambda: self.sweep_size
         )
+        self.templates = Templates(self.max_message_bytes)
         self._claim_batched = Batcher(self._claim_each, orphaned=self._release)
         self.record = Batcher(self._record_each, drop_cancelled=False)  # what happened is to be known, whoever asks
         self.suppression = Batcher(self._suppression_each)

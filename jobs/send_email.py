@@ -20,11 +20,12 @@ from mail.deliver import deliver
 from mail.envelope import Content, Email, InvalidEmailError
 from mail.outcome import Delivery, Outcome, Phase, decide
 from mail.render import Rendered, render
+from mail.templates import TemplatesUnavailableError, with_parts
 from mail.transaction import Progress
 
 log = structlog.get_logger()
 
-CONTENT_RETRY_S = 15.0  # MongoDB away: long enough not to spin, short enough for a password reset
+CONTENT_RETRY_S = 15.0  # MongoDB away, no renderer free: long enough not to spin, short enough for a password reset
 DATABASE_RETRY_S = 2
 OTHERS_RETRY_S = 0.05  # not 0: only a change of its time makes the others hear of a job
 RENDER_IN_THREAD_BYTES = 256 * 1024  # base64 of more than this would hold up every other e-mail
@@ -105,7 +106,7 @@ async def attempt(runtime: Runtime, claim: Claim, progress: Progress) -> Deliver
         return Delivery(error.outcome, progress.phase, error=str(error), recipients=error.settled)
     except InvalidEmailError as error:
         return Delivery(Outcome.REJECTED, progress.phase, error=str(error))
-    except ContentUnavailableError as error:
+    except (ContentUnavailableError, TemplatesUnavailableError) as error:
         return Delivery(Outcome.RELEASED, progress.phase, error=str(error), retry_in_s=CONTENT_RETRY_S)
     except asyncio.CancelledError:
         progress.cut_off = True
@@ -149,7 +150,14 @@ async def fetch_content(runtime: Runtime, email: Email) -> Content:
 
 
 async def render_email(runtime: Runtime, email: Email, content: Content) -> Rendered:
-    """Render, in a thread when there is enough to encode that the loop would hang."""
+    """Fill the template in another process, and render: in a thread when the loop would hang over so much.
+
+    Raises:
+        InvalidEmailError: the e-mail, its template or its data is wrong.
+        TemplatesUnavailableError: no renderer could be had.
+    """
+    if content.template is not None:
+        email = with_parts(email, await runtime.templates.fill(content.template, email.template_data))
     size_bytes = len(email.body_html or '') + len(email.body_text or '')
     if content.attachments:
         size_bytes += sum(len(a.data) for a in content.attachments)

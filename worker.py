@@ -95,6 +95,7 @@ async def startup(ctx: dict[str, Any]) -> None:
         sweep_wanted=ctx['sweep_wanted'],
         redis_clock=ctx['redis_clock'],
         switches=switches,
+        refused=ctx['dispatcher'].refused,
     )
     operating = Operating(ctx, settings, make_relays)
     operating.controls.heed_switches()

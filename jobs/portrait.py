@@ -33,6 +33,8 @@ def describe(runtime: Runtime, dispatcher: Dispatcher) -> dict[str, Any]:
             'failed': dispatcher.jobs_failed,
             'retried': dispatcher.jobs_retried,
         },
+        'refused': dict(runtime.refused.counts),
+        'refused_jobs': runtime.refused.latest(),
         'concurrency': {'emails': runtime.sweep_size, 'jobs': dispatcher.max_jobs},
         'rate_limit_per_s': runtime.rate.per_s,
         'state': _state(runtime),

@@ -23,6 +23,7 @@ from fleet.batches import Batcher
 from fleet.connection import RedisClock
 from fleet.events import Events
 from fleet.leases import Leases
+from fleet.refused import RefusedJobs
 from fleet.switches import Switches
 from jobs.places import Places
 from mail.outcome import Decision, Delivery, Outcome, Phase, Policy, Status
@@ -71,6 +72,7 @@ class Runtime:
     switches: Switches = field(default_factory=Switches)
     rate: RateLimit = field(default_factory=RateLimit)
     events: Events = field(default_factory=Events)
+    refused: RefusedJobs = field(default_factory=RefusedJobs)
 
     def __post_init__(self) -> None:
         """Group what concurrent e-mails ask of the databases into one call each."""

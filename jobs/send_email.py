@@ -12,6 +12,7 @@ from db.claims import Claim, LeaseLost
 from db.content import ContentUnavailableError
 from db.pools import DATABASE_DOWN
 from db.results import Result
+from fleet.refused import ARGUMENTS, email_id_of
 from jobs.recording import log_attempt, record_to_the_end
 from jobs.runtime import JobResult, Runtime
 from jobs.suppression import SuppressedError, leave_out_suppressed
@@ -31,7 +32,7 @@ OTHERS_RETRY_S = 0.05  # not 0: only a change of its time makes the others hear 
 RENDER_IN_THREAD_BYTES = 256 * 1024  # base64 of more than this would hold up every other e-mail
 
 
-async def send_email(ctx: dict[str, Any], email_id: int) -> JobResult:
+async def send_email(ctx: dict[str, Any], email_id: int | str) -> JobResult:
     """Send the e-mail with this id, if it is due and nobody else is sending it.
 
     Returns:
@@ -40,19 +41,22 @@ async def send_email(ctx: dict[str, Any], email_id: int) -> JobResult:
         'reason' say why. An e-mail that was sent before is 'sent' with the reason 'already sent'.
     """
     runtime: Runtime = ctx['runtime']
-    if type(email_id) is not int or not 0 < email_id < 2**63:
+    checked = email_id_of(email_id)
+    if checked is None:
         log.warning('send_email refused', argument=repr(email_id)[:80])
+        why = f'{repr(email_id)[:80]} is no id: it must be a positive integer'
+        runtime.refused.add(ARGUMENTS, ctx.get('job_id', ''), why, function='send_email')
         return not_claimable(email_id, None, 'the id must be a positive integer')
     async with runtime.places:
         if runtime.stopping.is_set():  # it waited for a place too long: somebody else's
             raise Retry(defer=OTHERS_RETRY_S)
         try:
             relay_wait_s = runtime.relays.unavailable_for_s()
-            claim = None if relay_wait_s else await runtime.claim_one(email_id)
+            claim = None if relay_wait_s else await runtime.claim_one(checked)
             if claim is None:
-                return await explain_unclaimed(runtime, email_id, relay_wait_s)
+                return await explain_unclaimed(runtime, checked, relay_wait_s)
         except DATABASE_DOWN as error:
-            log.warning('job waits for PostgreSQL', email_id=email_id, error=str(error) or type(error).__name__)
+            log.warning('job waits for PostgreSQL', email_id=checked, error=str(error) or type(error).__name__)
             raise Retry(defer=DATABASE_RETRY_S) from error
         return await send_claimed(runtime, claim)
 

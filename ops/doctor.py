@@ -10,7 +10,7 @@ from rich.console import Console
 
 from ops.answer import Answer, Document, Trouble, TroubleError
 from ops.arguments import add_json
-from ops.checks import clocks, fleet, machine, outbox, postgresql, redis_server, relays, timeouts
+from ops.checks import clocks, fleet, machine, outbox, postgresql, redis_server, refused, relays, timeouts
 from ops.checks.finding import Check, Finding, Severity, away, error
 from ops.connect import Connections
 from ops.output import counted, print_table
@@ -22,6 +22,7 @@ CHECKS: Mapping[str, Check] = {
     'redis': redis_server.check,
     'relays': relays.check,
     'workers': fleet.check,
+    'jobs': refused.check,
     'outbox': outbox.check,
     'content': outbox.check_content,
     'clocks': clocks.check,

@@ -1,11 +1,13 @@
 """What stands between an e-mail that waits and its next attempt, and what to do about each. Facts in, sentences out."""
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
 from db.switches import Kind, Switch
+from fleet.refused import REMEDIES, told
 from fleet.registry import WorkerRecord
 from ops.output import because, cell, counted, hide_addresses, length
 
@@ -50,6 +52,15 @@ def obstacles(email: Email, facts: Facts) -> list[Obstacle]:
         *_suspect(email),
         *_queue(email, facts),
     ]
+
+
+def refused_jobs(email: Email, facts: Facts) -> Iterator[Obstacle]:
+    """Tell of jobs for this e-mail that workers could not run: whoever enqueued them believes that they did."""
+    refused = [job for worker in facts.workers or () for job in worker.refused_jobs]
+    for job in told(refused, email['id'])[:3]:
+        age = length(max(0.0, time.time() - float(job['at'])))
+        why = (hide_addresses(cell(job['why'])) or '').rstrip('.')
+        yield Obstacle(f'A job for it was refused {age} ago: {why}.', f'{REMEDIES[job["reason"]].capitalize()}.')
 
 
 def _nobody(facts: Facts) -> Iterator[Obstacle]:

@@ -11,6 +11,7 @@ from prometheus_client import generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
+from fleet.refused import REASONS
 from fleet.troubles import CHECK_IS_OLD_S
 from mail.outcome import Outcome
 from web.watch import Reading, Source
@@ -45,6 +46,10 @@ def _each(*names: str, value: Callable[[Row], Any]) -> Callable[[Iterable[Row]],
 
 def _outcomes(workers: Iterable[Row]) -> Samples:
     return (((w['worker'], name), w['outcomes'].get(name, 0)) for w in workers for name in OUTCOMES)
+
+
+def _refused(workers: Iterable[Row]) -> Samples:
+    return (((w['worker'], reason), w['refused'].get(reason, 0)) for w in workers for reason in REASONS)
 
 
 def _jobs(queues: Iterable[Row]) -> Samples:
@@ -105,6 +110,8 @@ DEFINED = tuple(starmap(Defined, (
      'the worst delay of its event loop in the last seconds'),
     ('email_worker_resident_memory_bytes', ('worker',), 'workers', _each('worker', value=lambda w: w['rss_bytes']),
      'memory'),
+    ('email_worker_refused_jobs_total', ('worker', 'reason'), 'workers', _refused,
+     "jobs since the worker's start that could not be run"),
     ('email_worker_uptime_seconds', ('worker',), 'workers', _each('worker', value=lambda w: w['uptime_s']),
      'since its start'),
 )))  # fmt: skip

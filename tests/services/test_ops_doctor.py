@@ -90,6 +90,7 @@ async def test_doctor_goes_on_while_every_server_is_away(env):
         'postgresql': ['PostgreSQL'],
         'redis': ['Redis'],
         'workers': ['Redis'],
+        'jobs': ['Redis'],
         'outbox': ['PostgreSQL'],
         'content': ['PostgreSQL', 'MongoDB'],
         'clocks': ['PostgreSQL', 'Redis'],

@@ -38,6 +38,7 @@ from fleet.refused import (
 logger = logging.getLogger('arq.worker')
 
 MAX_STARTS = 3  # without an end; as an e-mail's lost attempts
+NEVER_ENDED = f'{MAX_STARTS} workers began it, and none came to its end: they were killed, or hung'
 
 
 class Job(NamedTuple):
@@ -128,10 +129,9 @@ class JobRunner(Worker):
         """Read a job's body. One that cannot be run is recorded as failed."""
         unread = Job(claimed, NOBODY, '<unknown>', (), {}, claimed.tries, 0)
         if claimed.starts > MAX_STARTS:  # before anything of it is looked at
-            why = f'{MAX_STARTS} workers began it, and none came to its end: they were killed, or hung'
-            logger.error('job %s is set aside: %s', claimed.id, why)
-            self.refused.add(SET_ASIDE, claimed.id, why)
-            await self._refuse(unread, JobExecutionFailed(f'set aside: {why}'))
+            logger.error('job %s is set aside: %s', claimed.id, NEVER_ENDED)
+            self.refused.add(SET_ASIDE, claimed.id, NEVER_ENDED)
+            await self._refuse(unread, JobExecutionFailed(f'set aside: {NEVER_ENDED}'))
             return None
         if not claimed.body_bytes:
             logger.warning('job %s expired', claimed.id)
@@ -143,8 +143,7 @@ class JobRunner(Worker):
         except SerializationError as error:
             logger.exception('deserializing job %s failed', claimed.id)
             wanted, email_id = read_json_job(claimed.body or b'')
-            why = str(error.__cause__ or error)
-            self.refused.add(UNREADABLE, claimed.id, why, function=wanted, email_id=email_id)
+            self.refused.add(UNREADABLE, claimed.id, str(error.__cause__ or error), function=wanted, email_id=email_id)
             await self._refuse(unread, error)
             return None
         function = self.functions.get(name, NOBODY)

@@ -15,6 +15,7 @@ from arq.connections import ArqRedis
 from arq.constants import abort_jobs_ss, in_progress_key_prefix, job_key_prefix, retry_key_prefix
 
 from fleet.registry import WORKERS_KEY
+from fleet.refused import email_id_among
 from fleet.wire import RefusedJobError, deserialize
 
 QUEUES = ('high_priority', 'arq:queue', 'low_priority')  # those worker.py has settings for
@@ -226,7 +227,7 @@ def _read_body(body: Any) -> tuple[str | None, int | None, str | None]:
     try:
         job: dict[str, Any] = deserialize(body)
         function, arguments = str(job['f'])[:200], job['a']
-        about_email = function in EMAIL_JOBS and arguments and type(arguments[0]) is int
+        email_id = email_id_among(arguments, job['k']) if function in EMAIL_JOBS else None
     except (RefusedJobError, KeyError, TypeError) as error:
         return None, None, str(error)[:200]
-    return function, arguments[0] if about_email else None, None
+    return function, email_id, None

@@ -19,6 +19,7 @@ MAX_WHY_CHARS = 200
 RECENT_S = 3600.0
 MAX_ID = 2**63 - 1
 LARGEST = 2**53
+MAX_JSON_BYTES = 64 * 1024
 
 REMEDIES = {
     UNREADABLE: "have their producer enqueue plain values with arq's default serializer",
@@ -42,7 +43,7 @@ def email_id_among(args: Sequence[Any], kwargs: Mapping[str, Any]) -> int | None
 
 def read_json_job(body: bytes) -> tuple[str | None, int | None]:
     """Return function and e-mail id of a job that was written as JSON; (None, None) for any other."""
-    if body[:1] != b'{':
+    if body[:1] != b'{' or len(body) > MAX_JSON_BYTES:
         return None, None
     try:
         job = json.loads(body)

@@ -14,6 +14,7 @@ import orjson
 LENGTH = struct.Struct('>I')
 READ_AHEAD = 64  # requests it holds at once, so that neither side waits for the other
 READ_AHEAD_BYTES = 2**20
+MAX_ANSWER_BYTES = 256 * 2**20
 LOOK_EVERY_S = 0.1
 FROZEN_S = 20.0  # without an answer and without processor time: it was stopped
 ROOT = Path(__file__).parent.parent
@@ -37,7 +38,7 @@ class RendererProcess(asyncio.SubprocessProtocol):
     def __init__(
         self,
         most_s: float,
-        on_answer: Callable[['RendererProcess', Request, list[Any]], None],
+        on_answer: Callable[['RendererProcess', Request, tuple[Any, ...]], None],
         on_end: Callable[['RendererProcess'], None],
     ) -> None:
         """Prepare; start() starts it.
@@ -98,6 +99,10 @@ class RendererProcess(asyncio.SubprocessProtocol):
         self._input.write(b''.join(request.written for request in requests))
         self._watch()
 
+    def used_s(self) -> float:
+        """Return the processor time that the first request asked has taken so far."""
+        return self._state()[0] - self._head_cpu_s
+
     def kill(self) -> None:
         """End it at once."""
         if self._look is not None:
@@ -119,23 +124,30 @@ class RendererProcess(asyncio.SubprocessProtocol):
         received = self._received
         received += data  # type: ignore[arg-type]  # asyncio never passes text
         start = 0
-        while len(received) >= start + LENGTH.size:
-            (length,) = LENGTH.unpack_from(received, start)
-            end = start + LENGTH.size + length
-            if len(received) < end:
-                break
-            self._take(orjson.loads(memoryview(received)[start + LENGTH.size : end]))
-            start = end
+        try:
+            while len(received) >= start + LENGTH.size:
+                (length,) = LENGTH.unpack_from(received, start)
+                end = start + LENGTH.size + length
+                if length > MAX_ANSWER_BYTES:
+                    raise ValueError('too long')  # noqa: TRY301 - one end for all that is no answer
+                if len(received) < end:
+                    break
+                self._take(*orjson.loads(bytes(received[start + LENGTH.size : end])))
+                start = end
+        except (ValueError, TypeError, IndexError):  # whoever breaks out of the sandbox can write anything
+            self.kill()
         del received[:start]
 
-    def _take(self, answer: list[Any]) -> None:
+    def _take(self, number: int, *answer: Any) -> None:
         if not self.ready:
             self.ready = True
             self._on_answer(self, READY, answer)
             return
+        if number != self.asked[0].number or not _is_answer(*answer):
+            raise ValueError('not an answer')
         request = self.asked.popleft()
         self.asked_bytes -= len(request.written)
-        self._on_answer(self, request, answer[1:])
+        self._on_answer(self, request, answer)
 
     def process_exited(self) -> None:
         """Note that it is gone. What it wrote before was read, or is lost with it."""
@@ -188,6 +200,17 @@ class RendererProcess(asyncio.SubprocessProtocol):
             return (int(used[11]) + int(used[12])) / TICKS_PER_S, int(number) if number.isdigit() else 0
         except (OSError, ValueError, IndexError):
             return self._loop.time(), 0
+
+
+def _is_answer(*answer: Any) -> bool:
+    """Whether this is what mail/renderer.py writes after a number."""
+    match answer:
+        case [[subject, text, html]]:
+            return all(part is None or isinstance(part, str) for part in (subject, text, html))
+        case ['wrong' | 'memory', str()]:
+            return True
+        case _:
+            return False
 
 
 READY = Request(0, b'', 0, None)  # type: ignore[arg-type]  # stands for the first answer, which nobody asked for

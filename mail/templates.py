@@ -10,6 +10,7 @@ no longer than FAST_S and the start of another renderer. Renderers are started w
 """
 
 import asyncio
+import contextlib
 import itertools
 import signal
 import time
@@ -31,6 +32,7 @@ MAX_STARTS = 3  # of a renderer that ends before it is ready; then nobody waits 
 SLOW_WAITING = 8  # e-mails; others are given back meanwhile, so that those do not take all places of the worker
 REMEMBERED_S = 60.0  # how long e-mails like one that was slow are not tried in the fast renderer
 MAX_REMEMBERED = 1000
+CLOSE_S = 5.0
 TOO_LONG = 'it takes more than 2 s of processor time'
 TOO_DEEP = 'it ended its renderer: out of memory, or nested too deep'
 # How a renderer ends that one e-mail ended: out of time, or a fault in C that it provoked.
@@ -67,6 +69,7 @@ class Templates:
         self._lone: RendererProcess | None = None  # the one for a slow e-mail
         self._tasks: set[asyncio.Task[None]] = set()
         self._failed_starts = 0  # in a row
+        self._closed = False
         self._pump_wanted = False
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -100,13 +103,15 @@ class Templates:
         return filled
 
     async def close(self) -> None:
-        """End the renderers."""
-        for task in self._tasks:
-            task.cancel()
+        """End the renderers. Nobody is to wait for an e-mail any more."""
+        self._closed = True
+        if self._tasks:  # one is just being started
+            await asyncio.wait(self._tasks, timeout=CLOSE_S)
         for renderer in (self._fast, self._lone):
             if renderer is not None:
                 renderer.kill()
-                await renderer.ended.wait()
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(renderer.ended.wait(), CLOSE_S)
 
     # The fast renderer.
 
@@ -120,7 +125,7 @@ class Templates:
         self._pump_wanted = False
         while self._waiting and self._waiting[0].answer.done():  # given up meanwhile
             self._waiting.popleft()
-        if not self._waiting:
+        if not self._waiting or self._closed:
             return
         if self._fast is None:
             self._fast = RendererProcess(FAST_S, self._answered, self._fast_ended)
@@ -179,12 +184,14 @@ class Templates:
     def _pump_slow(self) -> None:
         while self._slow and self._slow[0].answer.done():
             self._slow.popleft()
-        if self._slow and self._lone is None:
+        if self._slow and self._lone is None and not self._closed:
             self._lone = RendererProcess(SLOW_S, self._answered_alone, self._lone_ended)
             self._start(self._lone, self._slow)
 
-    def _answered_alone(self, renderer: RendererProcess, request: Request, answer: list[Any]) -> None:
+    def _answered_alone(self, renderer: RendererProcess, request: Request, answer: tuple[Any, ...]) -> None:
         if request.number:
+            if len(answer) == 1 and renderer.used_s() < FAST_S:  # it was the data of another one
+                self._slow_keys.pop(request.key, None)
             self._settle_by(request, answer)
             renderer.kill()
         elif self._slow:
@@ -227,7 +234,7 @@ class Templates:
             self._failed_starts = 0
             self._fail(for_whom, f'a renderer could not start: {_how(renderer)}')
 
-    def _answered(self, _: RendererProcess, request: Request, answer: list[Any]) -> None:
+    def _answered(self, _: RendererProcess, request: Request, answer: tuple[Any, ...]) -> None:
         self._failed_starts = 0
         if request.number:
             if answer[0] == 'memory':  # others may have left it too little
@@ -237,7 +244,7 @@ class Templates:
                 self._settle_by(request, answer)
         self._pump_soon()
 
-    def _settle_by(self, request: Request, answer: list[Any]) -> None:
+    def _settle_by(self, request: Request, answer: tuple[Any, ...]) -> None:
         if len(answer) == 1:
             _settle(request, tuple(answer[0]))
         else:

@@ -139,6 +139,29 @@ async def test_data_that_is_hostile_is_refused_and_its_template_serves_others(re
     assert await fill(renderers, source, n=3) == '3'
 
 
+async def test_e_mails_like_a_hostile_one_are_fast_again_after_the_first_that_is_not(renderers: Templates) -> None:
+    source = '{% for a in range(n) %}{% for b in range(n) %}{% endfor %}{% endfor %}{{ n }}'
+    assert 'processor time' in await verdict(renderers, source, n=50_000)
+    assert len(renderers._slow_keys) == 1
+    assert await fill(renderers, source, n=3) == '3'  # data of about the same size
+    assert renderers._slow_keys == {}
+
+
+async def test_renderer_that_writes_nonsense_is_ended(
+    renderers: Templates, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    nonsense = tmp_path / 'nonsense'
+    nonsense.write_text(
+        "#!/bin/sh\nprintf '\\000\\000\\000\\010[0,null]'\nread x\nprintf '\\000\\000\\000\\014[1,[1,2,3,4]]'\nread x\n"
+    )
+    nonsense.chmod(0o755)
+    monkeypatch.setattr(sys, 'executable', str(nonsense))
+    with pytest.raises(TemplatesUnavailableError):
+        await fill(renderers, 'x\n')
+    monkeypatch.undo()
+    assert await fill(renderers, 'x') == 'x'
+
+
 async def test_slow_template_within_its_budget_is_filled(renderers: Templates) -> None:
     source = '{% for a in range(n) %}{% for b in range(1000) %}{% endfor %}{% endfor %}done'
     assert await fill(renderers, source, n=8000) == 'done'

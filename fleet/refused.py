@@ -6,7 +6,7 @@ from collections import Counter, deque
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from fleet.wording import counted, length
+from fleet.wording import counted, hide_addresses, length
 
 UNREADABLE = 'unreadable'  # of another serializer, or no plain values
 UNKNOWN_FUNCTION = 'unknown-function'
@@ -71,7 +71,7 @@ class RefusedJobs:
             'job_id': job_id[:MAX_WHY_CHARS],
             'function': function[:MAX_WHY_CHARS] if function is not None else None,
             'email_id': email_id,
-            'why': why[:MAX_WHY_CHARS],
+            'why': (hide_addresses(why[: 2 * MAX_WHY_CHARS]) or '')[:MAX_WHY_CHARS],
             'at': round(time.time(), 3),
         })  # fmt: skip
 

@@ -29,6 +29,7 @@ MALFORMED = {
     'no dict': pickle.dumps([]),
     'unknown function': pickle.dumps(a_job(f='unknown')),
     'no function': pickle.dumps(a_job(f=None)),
+    'a long name of a function': pickle.dumps(a_job(f='x' * 500_000)),
     'function is a list': pickle.dumps(a_job(f=[])),
     'try is text': pickle.dumps(a_job(t='x')),
     'no time': pickle.dumps(a_job(et=None)),

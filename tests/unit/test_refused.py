@@ -42,6 +42,12 @@ def test_all_are_counted_and_the_last_few_told() -> None:
     assert all(len(job['why']) <= 200 and len(job['job_id']) <= 200 for job in refused.latest())
 
 
+def test_address_is_not_told() -> None:
+    refused = RefusedJobs()
+    refused.add('arguments', 'job', "'anna@example.com' is no id")
+    assert refused.latest()[0]['why'] == "'***@example.com' is no id"
+
+
 def test_doctor_warns_of_what_was_refused_lately_and_notes_what_was_long_ago() -> None:
     jobs = [
         {'reason': 'unreadable', 'job_id': 'a', 'why': 'it is JSON, of anna@example.com\x1b[31m', 'at': time.time()},

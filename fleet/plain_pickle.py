@@ -48,16 +48,21 @@ class _Reader:
         self.bytes_left = len(data) + 1024  # what is written once always fits
 
     def read(self) -> Any:
-        data, opcodes = self.data, OPCODES
+        data, stack = self.data, self.stack
         for _ in range(MAX_OPCODES):
             code = data[self.at]
             self.at += 1
-            if code == STOP:
+            if (make := MAKES[code]) is not None:
+                stack.append(make(self))
+                self.values_left -= 1
+                if self.values_left < 0:
+                    raise NotPlainError(f'refused more than {MAX_VALUES} values: pass an id, not the content')
+            elif code == STOP:
                 break
-            read = opcodes[code]
-            if read is None:
+            elif (act := ACTS[code]) is not None:
+                act(self)
+            else:
                 raise ValueError(f'opcode {bytes([code])!r}')
-            read(self)
         else:
             raise NotPlainError(f'refused more than {MAX_OPCODES} opcodes: pass an id, not the content')
         (value,) = self.stack
@@ -69,9 +74,8 @@ class _Reader:
         end = self.at + length
         if end > len(self.data):
             raise ValueError('it was cut off')
-        taken = self.data[self.at : end]
-        self.at = end
-        return taken
+        at, self.at = self.at, end
+        return self.data[at:end]
 
     def line(self, most: int) -> bytes:
         end = self.data.index(b'\n', self.at)
@@ -80,12 +84,6 @@ class _Reader:
         taken = self.data[self.at : end]
         self.at = end + 1
         return taken
-
-    def push(self, value: Any) -> None:
-        self.values_left -= 1
-        if self.values_left < 0:
-            raise NotPlainError(f'refused more than {MAX_VALUES} values: pass an id, not the content')
-        self.stack.append(value)
 
     def to_mark(self) -> list[Any]:
         start = self.marks.pop()
@@ -101,14 +99,14 @@ class _Reader:
             raise NotPlainError('refused a value that contains itself, or grows after it was used')
         return container
 
-    def get(self, index: int) -> None:
+    def get(self, index: int) -> Any:
         value = self.memo[index]
         if isinstance(value, list | dict | tuple):
             self.shared.add(id(value))  # the memo keeps it, and so its id
             self.walk(value, 0, charge=True)
         elif isinstance(value, str | bytes | bytearray):
             self.charge(value)
-        self.push(value)
+        return value
 
     def charge(self, value: Any) -> None:
         """Take a value off what is left, as if it was written once more."""
@@ -150,18 +148,18 @@ def _refused(what: str) -> NoReturn:
     raise NotPlainError(f'refused to load {shown}: only plain values are accepted')
 
 
-def _constant(value: Any) -> Callable[[_Reader], None]:
-    return lambda reader: reader.push(value)
+def _constant(value: Any) -> Callable[[_Reader], Any]:
+    return lambda _: value
 
 
-def _number(layout: str) -> Callable[[_Reader], None]:
+def _number(layout: str) -> Callable[[_Reader], Any]:
     packed = struct.Struct(layout)
-    return lambda reader: reader.push(packed.unpack(reader.take(packed.size))[0])
+    return lambda reader: packed.unpack(reader.take(packed.size))[0]
 
 
-def _sized(layout: str, make: Callable[[bytes], Any]) -> Callable[[_Reader], None]:
+def _sized(layout: str, make: Callable[[bytes], Any]) -> Callable[[_Reader], Any]:
     length = struct.Struct(layout)
-    return lambda reader: reader.push(make(reader.take(length.unpack(reader.take(length.size))[0])))
+    return lambda reader: make(reader.take(length.unpack(reader.take(length.size))[0]))
 
 
 def _text(data: bytes) -> str:
@@ -174,9 +172,9 @@ def _int(data: bytes) -> int:
     return int.from_bytes(data, 'little', signed=True)
 
 
-def _int_line(reader: _Reader) -> None:
+def _int_line(reader: _Reader) -> int:
     line = reader.line(MAX_LINE)
-    reader.push({b'00': False, b'01': True}[line] if line in (b'00', b'01') else _int_of(line))
+    return {b'00': False, b'01': True}[line] if line in (b'00', b'01') else _int_of(line)
 
 
 def _int_of(line: bytes) -> int:
@@ -186,13 +184,13 @@ def _int_of(line: bytes) -> int:
     return number
 
 
-def _tuple(length: int) -> Callable[[_Reader], None]:
-    def read(reader: _Reader) -> None:
+def _tuple(length: int) -> Callable[[_Reader], Any]:
+    def read(reader: _Reader) -> Any:
         if len(reader.stack) < length:
             raise IndexError('nothing to make a tuple of')
         values = tuple(reader.stack[-length:])
         del reader.stack[-length:]
-        reader.push(values)
+        return values
 
     return read
 
@@ -217,10 +215,10 @@ def _set_items(reader: _Reader) -> None:
     reader.set_items(reader.top(dict), items)
 
 
-def _dict(reader: _Reader) -> None:
+def _dict(reader: _Reader) -> dict[Any, Any]:
     made: dict[Any, Any] = {}
     reader.set_items(made, reader.to_mark())
-    reader.push(made)
+    return made
 
 
 def _put(index: Callable[[_Reader], int]) -> Callable[[_Reader], None]:
@@ -246,35 +244,44 @@ def _stack_global(reader: _Reader) -> None:
 
 
 STOP = ord('.')
-READ: dict[str, Callable[[_Reader], Any]] = {
-    '(': lambda reader: reader.marks.append(len(reader.stack)),
-    '\x80': _protocol,
-    '\x95': lambda reader: reader.take(8),  # a frame
+Table = list[Callable[[_Reader], Any] | None]
+
+
+def _table(opcodes: dict[str, Callable[[_Reader], Any]]) -> Table:
+    return [opcodes.get(chr(code)) for code in range(256)]
+
+
+# What puts a value on the stack.
+MAKES = _table({
     'N': _constant(None), '\x88': _constant(True), '\x89': _constant(False),
     'K': _number('<B'), 'M': _number('<H'), 'J': _number('<i'), 'G': _number('>d'),
     '\x8a': _sized('<B', _int), '\x8b': _sized('<I', _int),
-    'I': _int_line, 'L': lambda reader: reader.push(_int_of(reader.line(MAX_LINE))),
-    'F': lambda reader: reader.push(float(reader.line(MAX_LINE))),
-    'V': lambda reader: reader.push(str(reader.line(len(reader.data)), 'raw-unicode-escape')),
+    'I': _int_line, 'L': lambda reader: _int_of(reader.line(MAX_LINE)),
+    'F': lambda reader: float(reader.line(MAX_LINE)),
+    'V': lambda reader: str(reader.line(len(reader.data)), 'raw-unicode-escape'),
     '\x8c': _sized('<B', _text), 'X': _sized('<I', _text), '\x8d': _sized('<Q', _text),
     'C': _sized('<B', bytes), 'B': _sized('<I', bytes), '\x8e': _sized('<Q', bytes), '\x96': _sized('<Q', bytearray),
-    ']': lambda reader: reader.push([]), 'l': lambda reader: reader.push(reader.to_mark()),
-    'a': _append, 'e': _appends,
-    '}': lambda reader: reader.push({}), 'd': _dict, 's': _set_item, 'u': _set_items,
-    ')': _constant(()), 't': lambda reader: reader.push(tuple(reader.to_mark())),
+    ']': lambda _: [], 'l': _Reader.to_mark, '}': lambda _: {}, 'd': _dict,
+    ')': _constant(()), 't': lambda reader: tuple(reader.to_mark()),
     '\x85': _tuple(1), '\x86': _tuple(2), '\x87': _tuple(3),
-    '\x94': _put(lambda reader: len(reader.memo)), 'q': _put(_index('<B')), 'r': _put(_index('<I')),
-    'p': _put(lambda reader: int(reader.line(20))),
     'h': lambda reader: reader.get(reader.take(1)[0]), 'j': lambda reader: reader.get(_index('<I')(reader)),
     'g': lambda reader: reader.get(int(reader.line(20))),
+})  # fmt: skip
+# What does something with those that are there, and what is refused by its name.
+ACTS = _table({
+    '(': lambda reader: reader.marks.append(len(reader.stack)),
+    '\x80': _protocol,
+    '\x95': lambda reader: reader.take(8),  # a frame
+    'a': _append, 'e': _appends, 's': _set_item, 'u': _set_items,
+    '\x94': _put(lambda reader: len(reader.memo)), 'q': _put(_index('<B')), 'r': _put(_index('<I')),
+    'p': _put(lambda reader: int(reader.line(20))),
     'c': lambda reader: _refused(f'{_name(reader)}.{_name(reader)}'),
     'i': lambda reader: _refused(f'{_name(reader)}.{_name(reader)}'),
     '\x93': _stack_global,
     'P': lambda reader: _refused(f'persistent id {_name(reader)!r}'),
     'Q': lambda reader: _refused(f'persistent id {str(reader.stack.pop())[:80]!r}'),
     '\x8f': lambda _: _refused('a set'), '\x91': lambda _: _refused('a set'),
-}  # fmt: skip
-OPCODES: list[Callable[[_Reader], Any] | None] = [READ.get(chr(code)) for code in range(256)]
+})  # fmt: skip
 
 
 def _name(reader: _Reader) -> str:

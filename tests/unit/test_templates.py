@@ -125,7 +125,7 @@ async def test_template_over_its_memory_is_told_as_such_and_the_renderer_never_h
     hostile = asyncio.create_task(verdict(renderers, HOSTILE['doubling with ~']))
     while not hostile.done():
         with suppress(psutil.Error):
-            most = max(most, *(child.memory_info().vms for child in children()))
+            most = max([most, *(child.memory_info().vms for child in children())])
         await asyncio.sleep(0.005)
     assert (await hostile).endswith('it needs more memory than a template may take')
     assert most <= at_rest_bytes + MEMORY_BYTES + KEPT_BYTES + 2**20

@@ -6,8 +6,6 @@ from collections import Counter, deque
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from fleet.wording import counted, hide_addresses, length
-
 UNREADABLE = 'unreadable'  # of another serializer, or no plain values
 UNKNOWN_FUNCTION = 'unknown-function'
 ARGUMENTS = 'arguments'  # the function does not take them, or the id is none
@@ -16,7 +14,6 @@ REASONS = (UNREADABLE, UNKNOWN_FUNCTION, ARGUMENTS, SET_ASIDE)
 
 MAX_TOLD = 20  # of a worker; all are counted
 MAX_WHY_CHARS = 200
-RECENT_S = 3600.0
 MAX_ID = 2**63 - 1
 LARGEST = 2**53
 MAX_JSON_BYTES = 64 * 1024
@@ -71,7 +68,7 @@ class RefusedJobs:
             'job_id': job_id[:MAX_WHY_CHARS],
             'function': function[:MAX_WHY_CHARS] if function is not None else None,
             'email_id': email_id,
-            'why': (hide_addresses(why[: 2 * MAX_WHY_CHARS]) or '')[:MAX_WHY_CHARS],
+            'why': why[:MAX_WHY_CHARS],
             'at': round(time.time(), 3),
         })  # fmt: skip
 
@@ -102,28 +99,3 @@ def told(refused: Iterable[Any], email_id: int | None = None) -> list[dict[str, 
         and (email_id is None or job.get('email_id') == email_id)
     ]
     return sorted(fit, key=lambda job: float(job['at']), reverse=True)
-
-
-def sentences(counts: Mapping[str, Any], refused: Iterable[Any]) -> list[tuple[str, str, bool]]:
-    """Say what was refused, a sentence and a remedy for each reason, and whether it was within the last hour.
-
-    Args:
-        counts: By reason, of all workers.
-        refused: As for told.
-    """
-    found = []
-    now = time.time()
-    latest = told(refused)
-    for reason in REASONS:
-        number = counts.get(reason)
-        if type(number) is not int or not 0 < number < LARGEST:
-            continue
-        last = next((job for job in latest if job['reason'] == reason), None)
-        what = f'{counted(number, "job was", "jobs were")} refused ({reason.replace("-", " ")})'
-        if last is None:
-            found.append((what, REMEDIES[reason], False))
-            continue
-        age_s = max(0.0, now - float(last['at']))
-        what += f', the last {length(age_s)} ago ({last["job_id"]}): {last["why"]}'
-        found.append((what, REMEDIES[reason], age_s < RECENT_S))
-    return found

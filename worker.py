@@ -101,6 +101,7 @@ async def startup(ctx: dict[str, Any]) -> None:
         redis_clock=ctx['redis_clock'],
         switches=switches,
         neighbours=Neighbours(await read_identity(pool)),
+        refused=ctx['dispatcher'].refused,
     )
     operating = Operating(ctx, settings, make_relays)
     operating.controls.heed_switches()
@@ -154,6 +155,7 @@ async def shutdown(ctx: dict[str, Any]) -> None:
         await notify(runtime.pool)  # what we released is due for the others
     await _cancel(holding)
     runtime.relays.close_idle(older_than_s=0)
+    await runtime.templates.close()
     await close_mongo(runtime.mongo)
     await runtime.pool.close()
     log.info('worker stopped', outcomes=dict(runtime.outcomes))

@@ -13,6 +13,8 @@ log = structlog.get_logger()
 
 RETRY_KEY_LIFETIME_S = 88400  # arq's
 MAX_CLAIMED = 1000
+# How often a job was begun without an end, by its id: its worker was killed, or hung until its lock was over.
+STARTS_PREFIX = 'email-worker:starts:'
 
 # arq's ids stay in the queue while they run, so the scan pages on until it has enough: nothing starves behind the
 # running ones, and two workers never fight over the same ids. Due is what Redis's own clock says. A body that is no
@@ -32,8 +34,11 @@ while #jobs < room and offset < 100000 do
             local try = redis.pcall('INCR', ARGV[5] .. id)
             if type(try) == 'table' then try = 1 end
             redis.call('EXPIRE', ARGV[5] .. id, ARGV[7])
+            local starts = redis.pcall('INCR', ARGV[10] .. id)
+            if type(starts) == 'table' then starts = 1 end
+            redis.call('EXPIRE', ARGV[10] .. id, ARGV[7])
             local aborted = ARGV[8] == '1' and redis.pcall('ZREM', ARGV[9], id) == 1 and 1 or 0
-            table.insert(jobs, {id, page[i + 1], body, size, try, aborted})
+            table.insert(jobs, {id, page[i + 1], body, size, try, aborted, starts})
         end
     end
     if #page < 1000 then
@@ -55,6 +60,7 @@ class ClaimedJob(NamedTuple):
     body_bytes: int  # 0: the job has expired; less: it is no string
     tries: int  # this one included
     aborted: bool
+    starts: int = 1  # since it last ended, this one included
 
 
 class Claims(NamedTuple):
@@ -77,10 +83,10 @@ async def claim_jobs(redis: ArqRedis, queue_name: str, room: int, *, lock_s: flo
     """
     claim = redis.register_script(CLAIM_LUA)
     arguments: list[Any] = [min(room, MAX_CLAIMED), int(lock_s * 1000), in_progress_key_prefix, job_key_prefix]
-    arguments += [retry_key_prefix, MAX_JOB_BYTES, RETRY_KEY_LIFETIME_S, int(aborts), abort_jobs_ss]
+    arguments += [retry_key_prefix, MAX_JOB_BYTES, RETRY_KEY_LIFETIME_S, int(aborts), abort_jobs_ss, STARTS_PREFIX]
     rows, now_ms, next_due_ms = await claim(keys=[queue_name], args=arguments)
     jobs = []
-    for raw_id, raw_score, body, body_bytes, tries, aborted in rows:
+    for raw_id, raw_score, body, body_bytes, tries, aborted, starts in rows:
         try:
             job_id = raw_id.decode()
         except UnicodeDecodeError:
@@ -89,5 +95,5 @@ async def claim_jobs(redis: ArqRedis, queue_name: str, room: int, *, lock_s: flo
             continue
         score = float(raw_score)
         due_ms = int(score) if math.isfinite(score) else 0
-        jobs.append(ClaimedJob(job_id, due_ms, body, body_bytes, tries, bool(aborted)))
+        jobs.append(ClaimedJob(job_id, due_ms, body, body_bytes, tries, bool(aborted), starts))
     return Claims(jobs, now_ms, float(next_due_ms or 'inf'))

@@ -4,6 +4,7 @@ Same keys, same results, same hooks and same log lines: arq's own tests run agai
 """
 
 import asyncio
+import inspect
 import logging
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -23,9 +24,21 @@ from arq.utils import args_to_string, ms_to_datetime, timestamp_ms, truncate
 from arq.worker import Function, JobExecutionFailed, Retry, RetryJob, Worker
 
 from fleet.batches import Batcher
-from fleet.claimed_jobs import RETRY_KEY_LIFETIME_S, ClaimedJob
+from fleet.claimed_jobs import RETRY_KEY_LIFETIME_S, STARTS_PREFIX, ClaimedJob
+from fleet.refused import (
+    ARGUMENTS,
+    SET_ASIDE,
+    UNKNOWN_FUNCTION,
+    UNREADABLE,
+    RefusedJobs,
+    email_id_among,
+    read_json_job,
+)
 
 logger = logging.getLogger('arq.worker')
+
+MAX_STARTS = 3  # without an end; as an e-mail's lost attempts
+NEVER_ENDED = f'{MAX_STARTS} workers began it, and none came to its end: they were killed, or hung'
 
 
 class Job(NamedTuple):
@@ -72,6 +85,7 @@ class JobRunner(Worker):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._write_ends = Batcher(self._write_each_end, drop_cancelled=False)
+        self.refused = RefusedJobs()
 
     async def run_claimed(self, claimed: ClaimedJob) -> None:
         """Run a job to its end in Redis."""
@@ -114,6 +128,11 @@ class JobRunner(Worker):
     async def _read(self, claimed: ClaimedJob) -> Job | None:
         """Read a job's body. One that cannot be run is recorded as failed."""
         unread = Job(claimed, NOBODY, '<unknown>', (), {}, claimed.tries, 0)
+        if claimed.starts > MAX_STARTS:  # before anything of it is looked at
+            logger.error('job %s is set aside: %s', claimed.id, NEVER_ENDED)
+            self.refused.add(SET_ASIDE, claimed.id, NEVER_ENDED)
+            await self._refuse(unread, JobExecutionFailed(f'set aside: {NEVER_ENDED}'))
+            return None
         if not claimed.body_bytes:
             logger.warning('job %s expired', claimed.id)
             await self._refuse(unread, JobExecutionFailed('job expired'))
@@ -123,6 +142,8 @@ class JobRunner(Worker):
             name, args, kwargs, tries, enqueued_ms = deserialize_job_raw(body, deserializer=self.job_deserializer)
         except SerializationError as error:
             logger.exception('deserializing job %s failed', claimed.id)
+            wanted, email_id = read_json_job(claimed.body or b'')
+            self.refused.add(UNREADABLE, claimed.id, str(error.__cause__ or error), function=wanted, email_id=email_id)
             await self._refuse(unread, error)
             return None
         function = self.functions.get(name, NOBODY)
@@ -134,6 +155,8 @@ class JobRunner(Worker):
             return None
         if function is NOBODY:
             logger.warning('job %s, function %r not found', claimed.id, name)
+            why = f'no worker here has a function {name[:80]!r}'
+            self.refused.add(UNKNOWN_FUNCTION, claimed.id, why, function=name, email_id=email_id_among(args, kwargs))
             await self._refuse(job, JobExecutionFailed(f'function {name!r} not found'))
             return None
         return job
@@ -191,6 +214,8 @@ class JobRunner(Worker):
             self.jobs_retried += 1
             return Outcome(finished=False)
         else:
+            if isinstance(error, TypeError):
+                self._note_wrong_arguments(job)
             extra = getattr(error, 'extra', None)
             extra = extra() if callable(extra) else extra
             name = type(error).__name__
@@ -199,6 +224,14 @@ class JobRunner(Worker):
             )
         self.jobs_failed += 1
         return Outcome(finished=True, has_result=True, result=error)
+
+    def _note_wrong_arguments(self, job: Job) -> None:
+        """Tell a job that its function cannot take from one whose function failed."""
+        try:
+            inspect.signature(job.function.coroutine).bind(None, *job.args, **job.kwargs)
+        except TypeError as error:
+            email_id = email_id_among(job.args, job.kwargs)
+            self.refused.add(ARGUMENTS, job.claimed.id, str(error), function=job.name, email_id=email_id)
 
     def _end(self, job: Job, outcome: Outcome, started_ms: int, finished_ms: int) -> End:
         function = job.function
@@ -237,6 +270,7 @@ class JobRunner(Worker):
         async with self.pool.pipeline(transaction=True) as pipe:
             command: Callable[..., Any] = pipe.execute_command  # the methods cost twice as much
             for end in ends:
+                gone.append(STARTS_PREFIX + end.job_id)
                 if end.keep_lock_s is None:
                     gone.append(in_progress_key_prefix + end.job_id)
                 else:

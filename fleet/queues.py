@@ -14,6 +14,7 @@ from typing import Any, Literal
 from arq.connections import ArqRedis
 from arq.constants import abort_jobs_ss, in_progress_key_prefix, job_key_prefix, retry_key_prefix
 
+from fleet.refused import email_id_among
 from fleet.registry import WORKERS_KEY
 from fleet.wire import RefusedJobError, deserialize
 
@@ -226,7 +227,10 @@ def _read_body(body: Any) -> tuple[str | None, int | None, str | None]:
     try:
         job: dict[str, Any] = deserialize(body)
         function, arguments = str(job['f'])[:200], job['a']
-        about_email = function in EMAIL_JOBS and arguments and type(arguments[0]) is int
+        email_id = None
+        if function in EMAIL_JOBS:
+            is_number = arguments and type(arguments[0]) is int
+            email_id = arguments[0] if is_number else email_id_among(arguments, job['k'])
     except (RefusedJobError, KeyError, TypeError) as error:
         return None, None, str(error)[:200]
-    return function, arguments[0] if about_email else None, None
+    return function, email_id, None

@@ -65,6 +65,8 @@ class WorkerRecord:
     jobs: list[dict[str, Any]] = field(default_factory=list)  # running, at most MAX_LISTED: job_id, started_at
     running_jobs: int = 0
     jobs_done: dict[str, int] = field(default_factory=dict)  # complete, failed, retried
+    refused: dict[str, int] = field(default_factory=dict)  # jobs since its start, by reason, see fleet/refused.py
+    refused_jobs: list[dict[str, Any]] = field(default_factory=list)  # the last few of them
     emails_per_s: float = 0.0  # attempts, over the last few seconds
     concurrency: dict[str, int] = field(default_factory=dict)  # emails, jobs: how many at once
     rate_limit_per_s: float = 0.0  # 0: none

@@ -1,21 +1,23 @@
-"""The wire format: arq's pickles, read without ever resolving a name.
+"""The wire format: arq's pickles, of plain values only.
 
-Loading an ordinary pickle from Redis is running whatever code its writer chose. Plain arq producers send numbers,
-strings, bytes, lists, tuples, dicts, sets and None, and for these the pickle machine needs no global at all.
+They are read by a reader of our own (fleet/plain_pickle.py): who may write to Redis can neither have the worker run
+code, nor have it make a value that never ends.
 """
 
 import io
 import pickle
-import re
 from collections.abc import Callable
 from typing import Any, NoReturn
 
+from fleet.plain_pickle import NotPlainError, read_plain
+
 MAX_JOB_BYTES = 1024 * 1024
+MAX_NAME_CHARS = 200  # it is written into logs, records and results
 
 # What arq's worker takes for granted of a job and of a result (arq.jobs.serialize_job): function, arguments, try, and
 # milliseconds since 1970, for which the platform must have a date.
 FIELDS: dict[str, Callable[[Any], bool]] = {
-    'f': lambda value: isinstance(value, str),
+    'f': lambda value: isinstance(value, str) and len(value) <= MAX_NAME_CHARS,
     'a': lambda value: isinstance(value, tuple | list),
     'k': lambda value: isinstance(value, dict) and all(isinstance(key, str) for key in value),
     't': lambda value: value is None or (type(value) is int and abs(value) < 2**31),
@@ -27,29 +29,6 @@ class RefusedJobError(Exception):
     """A job's bytes ask for more than plain values, or are no pickle at all."""
 
 
-class _PlainUnpickler:
-    """What both unpicklers are restricted to."""
-
-    def find_class(self, module: str, name: str) -> NoReturn:
-        raise RefusedJobError(f'refused to load {module}.{name}: only plain values are accepted')
-
-    def persistent_load(self, pid: Any) -> NoReturn:
-        raise RefusedJobError(f'refused to load persistent id {pid!r}: only plain values are accepted')
-
-
-class _FastUnpickler(_PlainUnpickler, pickle.Unpickler):
-    pass
-
-
-class _FrugalUnpickler(_PlainUnpickler, pickle._Unpickler):  # noqa: SLF001 - the same, in Python
-    """Keeps its memo in a dict: the C one allocates as much memory as the highest index a PUT names."""
-
-
-# The opcodes PUT and LONG_BINPUT with a large index, or bytes that look like it; stock producers use neither.
-LARGE_PUT = re.compile(rb'p\s*[+-]?[\d_]{5}|r..(?!\0\0)', re.DOTALL)
-MAX_VALUES = 10_000
-
-
 def deserialize(data: bytes) -> dict[str, Any]:
     """Read a job or a result.
 
@@ -59,14 +38,13 @@ def deserialize(data: bytes) -> dict[str, Any]:
     if len(data) > MAX_JOB_BYTES:
         raise RefusedJobError(f'refused a job of {len(data)} bytes: pass an id, not the content')
     try:
-        unpickler = _FrugalUnpickler if LARGE_PUT.search(data) else _FastUnpickler
-        value = unpickler(io.BytesIO(data)).load()
-        _count_values(value, MAX_VALUES)
-    except RefusedJobError:
-        raise
+        value = read_plain(data)
+    except NotPlainError as error:
+        raise RefusedJobError(str(error)) from None
     except Exception as error:
-        # A broken pickle makes the machine fail in any way: EOFError, KeyError, MemoryError, UnpicklingError ...
-        raise RefusedJobError(f'not a readable job: {type(error).__name__}: {error}') from error
+        # A broken pickle makes the reader fail in any way: IndexError, KeyError, ValueError ...
+        why = other_serializer(data) or f'{type(error).__name__}: {error}'
+        raise RefusedJobError(f'not a readable job: {why}') from error
     if not isinstance(value, dict):
         raise RefusedJobError(f'not a job: a pickled {type(value).__name__}')
     wrong = [key for key, fits in FIELDS.items() if not fits(value.get(key))]
@@ -75,18 +53,13 @@ def deserialize(data: bytes) -> dict[str, Any]:
     return value
 
 
-def _count_values(value: Any, left: int) -> int:
-    """Refuse a job whose values, written out, would never end: lists may contain each other many times over."""
-    if left <= 0:
-        raise RefusedJobError(f'refused a job of more than {MAX_VALUES} values: pass an id, not the content')
-    left -= 1
-    if isinstance(value, dict):
-        for key, item in value.items():
-            left = _count_values(item, _count_values(key, left))
-    elif isinstance(value, list | tuple | set | frozenset):
-        for item in value:
-            left = _count_values(item, left)
-    return left
+def other_serializer(data: bytes) -> str | None:
+    """Say which serializer a producer seems to use instead of arq's own; no pickle begins so."""
+    if data[:1] in (b'{', b'['):
+        return "it is JSON; its producer must enqueue with arq's default serializer"
+    if data[:1] and (0x81 <= data[0] <= 0x8F or data[0] in (0xDE, 0xDF)):
+        return "it looks like msgpack; its producer must enqueue with arq's default serializer"
+    return None
 
 
 class _NotPlainError(Exception):
@@ -100,25 +73,32 @@ class _PlainPickler(pickle.Pickler):
 
 
 PROTOCOL = 5  # the first that needs no global for a bytearray
+SCALARS = (type(None), bool, int, float, str, bytes)
+SET_OPCODES = (b'\x8f', b'\x91')
 
 
 def serialize(data: dict[str, Any]) -> bytes:
-    """Write a job or a result with plain values only; what is not plain becomes its description."""
+    """Write a job or a result with plain values only; what is not plain becomes its description, a set a list."""
     written = io.BytesIO()
     try:
         _PlainPickler(written, PROTOCOL).dump(data)
     except _NotPlainError:
         return pickle.dumps(_plain(data), PROTOCOL)
-    return written.getvalue()
+    pickled = written.getvalue()
+    if any(opcode in pickled for opcode in SET_OPCODES):  # or it only looks so
+        return pickle.dumps(_plain(data), PROTOCOL)
+    return pickled
 
 
 def _plain(value: Any) -> Any:
-    if value is None or type(value) in (bool, int, float, str, bytes):
+    if type(value) in SCALARS or type(value) is bytearray:
         return value
     if type(value) in (list, tuple):
         return type(value)(_plain(item) for item in value)
+    if type(value) in (set, frozenset):
+        return [_plain(item) for item in value]
     if isinstance(value, dict):
-        return {_plain(key): _plain(item) for key, item in value.items()}
+        return {key if type(key) in SCALARS else repr(key): _plain(item) for key, item in value.items()}
     if isinstance(value, BaseException):
         return {'error': type(value).__name__, 'message': str(value)}
     return repr(value)

@@ -1,11 +1,12 @@
 """What a worker says of itself: the parts of its record that its runtime and its dispatcher know."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import islice
 from typing import Any
 
 from fleet.dispatcher import Dispatcher
 from fleet.registry import MAX_LISTED
+from fleet.wording import hide_addresses
 from jobs.runtime import Runtime
 from log_writer import dropped_lines
 from mail.smtp import Relay
@@ -35,6 +36,8 @@ def describe(runtime: Runtime, dispatcher: Dispatcher) -> dict[str, Any]:
             'failed': dispatcher.jobs_failed,
             'retried': dispatcher.jobs_retried,
         },
+        'refused': dict(runtime.refused.counts),
+        'refused_jobs': without_addresses(runtime.refused.latest()),
         'concurrency': {'emails': runtime.sweep_size, 'jobs': dispatcher.max_jobs},
         'rate_limit_per_s': runtime.rate.per_s,
         'state': _state(runtime),
@@ -42,6 +45,11 @@ def describe(runtime: Runtime, dispatcher: Dispatcher) -> dict[str, Any]:
         'log_lines_dropped': dropped_lines(),
         'relays': [_relay(relay, runtime.switches.relays) for relay in runtime.relays],
     }
+
+
+def without_addresses(refused: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return refused jobs as everybody may see them, see fleet.refused.RefusedJobs."""
+    return [{**job, 'why': hide_addresses(job['why'])} for job in refused]
 
 
 def _state(runtime: Runtime) -> str:

@@ -3,17 +3,18 @@
 from typing import Any
 
 from db.transitions import retry
+from fleet.refused import email_id_of
 from jobs.runtime import JobResult, Runtime
 from jobs.send_email import send_email
 
 
-async def retry_failed_email(ctx: dict[str, Any], email_id: int) -> JobResult:
+async def retry_failed_email(ctx: dict[str, Any], email_id: int | str) -> JobResult:
     """Make the e-mail due now, with at least one attempt left, and send it.
 
     Returns:
         What send_email returns; for an e-mail that has not ended, nothing is changed first.
     """
     runtime: Runtime = ctx['runtime']
-    if type(email_id) is int and 0 < email_id < 2**63:
-        await retry(runtime.pool, [email_id], expiry_hours=runtime.expiry_hours)
+    if (checked := email_id_of(email_id)) is not None:
+        await retry(runtime.pool, [checked], expiry_hours=runtime.expiry_hours)
     return await send_email(ctx, email_id)

@@ -23,12 +23,14 @@ from fleet.connection import RedisClock
 from fleet.events import Events
 from fleet.leases import Leases, now_s
 from fleet.neighbours import Neighbours
+from fleet.refused import RefusedJobs
 from fleet.switches import Switches
 from jobs.places import Places
 from mail.outcome import Decision, Delivery, Outcome, Phase, Policy, Status
 from mail.rate import RateLimit
 from mail.relays import Relays
 from mail.render import Sender
+from mail.templates import Templates
 from mail.transaction import Progress
 
 Recorded = bool | Exception  # whether the claim was still ours; an error for a result that cannot be stored
@@ -73,6 +75,7 @@ class Runtime:
     rate: RateLimit = field(default_factory=RateLimit)
     events: Events = field(default_factory=Events)
     neighbours: Neighbours = field(default_factory=Neighbours)
+    refused: RefusedJobs = field(default_factory=RefusedJobs)
 
     def __post_init__(self) -> None:
         """Group what concurrent e-mails ask of the databases into one call each."""
@@ -80,6 +83,7 @@ class Runtime:
         self.places = Places(
             least=lambda: 3 * max(relay.wanted_connections for relay in self.relays), most=lambda: self.sweep_size
         )
+        self.templates = Templates(self.max_message_bytes)
         self._claim_batched = Batcher(self._claim_each, orphaned=self._release)
         self.record = Batcher(self._record_each, drop_cancelled=False)  # what happened is to be known, whoever asks
         self.suppression = Batcher(self._suppression_each)

@@ -13,6 +13,7 @@ from db.content import ContentUnavailableError
 from db.pools import DATABASE_DOWN
 from db.results import Result
 from db.troubles import tell, words_of
+from fleet.refused import ARGUMENTS, email_id_of
 from jobs.recording import keep_recipients, log_attempt, record_to_the_end
 from jobs.runtime import JobResult, Runtime
 from jobs.suppression import SuppressedError, leave_out_suppressed
@@ -21,18 +22,19 @@ from mail.deliver import deliver
 from mail.envelope import Content, Email, InvalidEmailError
 from mail.outcome import Delivery, Outcome, Phase, decide
 from mail.render import Rendered, render
+from mail.templates import TemplatesUnavailableError, with_parts
 from mail.transaction import Progress
 
 log = structlog.get_logger()
 
-CONTENT_RETRY_S = 15.0  # MongoDB away: long enough not to spin, short enough for a password reset
+CONTENT_RETRY_S = 15.0  # MongoDB away, no renderer free: long enough not to spin, short enough for a password reset
 DATABASE_RETRY_S = 2
 OTHERS_RETRY_S = 0.05  # not 0: only a change of its time makes the others hear of a job
 RENDER_IN_THREAD_BYTES = 256 * 1024  # base64 of more than this would hold up every other e-mail
 FIELD_CHAR_BYTES = 64  # reading a character of addresses or headers takes as long as encoding so many of a body
 
 
-async def send_email(ctx: dict[str, Any], email_id: int) -> JobResult:
+async def send_email(ctx: dict[str, Any], email_id: int | str) -> JobResult:
     """Send the e-mail with this id, if it is due and nobody else is sending it.
 
     Returns:
@@ -41,19 +43,22 @@ async def send_email(ctx: dict[str, Any], email_id: int) -> JobResult:
         'reason' say why. An e-mail that was sent before is 'sent' with the reason 'already sent'.
     """
     runtime: Runtime = ctx['runtime']
-    if type(email_id) is not int or not 0 < email_id < 2**63:
+    checked = email_id_of(email_id)
+    if checked is None:
         log.warning('send_email refused', argument=repr(email_id)[:80])
+        why = f'{repr(email_id)[:80]} is no id: it must be a positive integer'
+        runtime.refused.add(ARGUMENTS, ctx.get('job_id', ''), why, function='send_email')
         return not_claimable(email_id, None, 'the id must be a positive integer')
     async with runtime.places:
         if runtime.stopping.is_set():  # it waited for a place too long: somebody else's
             raise Retry(defer=OTHERS_RETRY_S)
         try:
             relay_wait_s = runtime.relays.unavailable_for_s()
-            claim = None if relay_wait_s else await runtime.claim_one(email_id)
+            claim = None if relay_wait_s else await runtime.claim_one(checked)
             if claim is None:
-                return await explain_unclaimed(runtime, email_id, relay_wait_s)
+                return await explain_unclaimed(runtime, checked, relay_wait_s)
         except DATABASE_DOWN as error:
-            tell(log, 'job', error, email_id=email_id)
+            tell(log, 'job', error, email_id=checked)
             raise Retry(defer=DATABASE_RETRY_S) from error
         return await send_claimed(runtime, claim)
 
@@ -114,7 +119,7 @@ async def attempt(runtime: Runtime, claim: Claim, progress: Progress) -> Deliver
         return Delivery(error.outcome, progress.phase, error=str(error), recipients=error.settled)
     except InvalidEmailError as error:
         return Delivery(Outcome.REJECTED, progress.phase, error=str(error))
-    except ContentUnavailableError as error:
+    except (ContentUnavailableError, TemplatesUnavailableError) as error:
         return Delivery(Outcome.RELEASED, progress.phase, error=str(error), retry_in_s=CONTENT_RETRY_S)
     except asyncio.CancelledError:
         progress.cut_off = True
@@ -158,7 +163,14 @@ async def fetch_content(runtime: Runtime, email: Email) -> Content:
 
 
 async def render_email(runtime: Runtime, email: Email, content: Content) -> Rendered:
-    """Render, in a thread when there is enough to encode that the loop would hang."""
+    """Fill the template in another process, and render: in a thread when the loop would hang over so much.
+
+    Raises:
+        InvalidEmailError: the e-mail, its template or its data is wrong.
+        TemplatesUnavailableError: no renderer could be had.
+    """
+    if content.template is not None:
+        email = with_parts(email, await runtime.templates.fill(content.template, email.template_data))
     size_bytes = len(email.body_html or '') + len(email.body_text or '')
     size_bytes += FIELD_CHAR_BYTES * (len(email.recipient) + len(email.headers or ''))
     if content.attachments:

@@ -46,16 +46,16 @@ class Rendered(NamedTuple):
 
 
 def render(email: Email, content: Content, sender: Sender, max_bytes: int) -> Rendered:
-    """Render an e-mail with its template and attachments.
+    """Render an e-mail, whose template was filled (mail/templates.py), with its attachments.
 
     The same row renders to the same Message-ID and Date every time, so that a duplicate can be recognised.
 
     Raises:
-        InvalidEmailError: an address, header, template or size is wrong; the message says which.
+        InvalidEmailError: an address, header or size is wrong; the message says which.
     """
     recipients = parse_recipients(email.recipient)
     _check_size(sum(len(attachment.data) for attachment in content.attachments), max_bytes)  # before it is encoded
-    subject, text, html = _bodies(email, content)
+    subject, text, html = _bodies(email)
     try:
         head = _headers(email, sender, recipients, subject)
         body = _body(email, text, html, content.attachments)
@@ -160,19 +160,9 @@ def _by_place(html: str | None, attachments: Sequence[Attachment]) -> tuple[list
     return inline, files
 
 
-def _bodies(email: Email, content: Content) -> tuple[str, str | None, str | None]:
-    """Return subject, text and HTML: the template's where it has them, the row's own otherwise."""
+def _bodies(email: Email) -> tuple[str, str | None, str | None]:
+    """Return subject, text and HTML. A template was filled before, see mail/templates.py."""
     subject, text, html = email.subject or '', email.body_text, email.body_html
-    template = content.template
-    if template is not None:
-        # jinja2 is 2 MB in every worker, and many installations store no template.
-        from mail.template import fill  # noqa: PLC0415
-
-        data = _json_object('template_data', email.template_data)
-        if template.subject is not None:
-            subject = ' '.join(fill('subject', template.subject, data).split())
-        text = text if template.body_text is None else fill('body_text', template.body_text, data)
-        html = html if template.body_html is None else fill('body_html', template.body_html, data)
     check_subject(subject)
     return subject, text, html
 

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from ops.answer import Answer, Document, Level, Trouble, TroubleError
 from ops.arguments import add_json
-from ops.checks import celery, clocks, fleet, machine, outbox, postgresql, redis_server, relays, timeouts
+from ops.checks import celery, clocks, fleet, machine, outbox, postgresql, redis_server, refused, relays, timeouts
 from ops.checks.finding import LEVELS, Check, Finding, Severity, away, error
 from ops.connect import Connections
 from ops.output import counted, print_table, say
@@ -23,6 +23,7 @@ CHECKS: Mapping[str, Check] = {
     'celery': celery.check,
     'relays': relays.check,
     'workers': fleet.check,
+    'jobs': refused.check,
     'outbox': outbox.check,
     'content': outbox.check_content,
     'clocks': clocks.check,

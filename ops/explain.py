@@ -20,7 +20,7 @@ from ops.arguments import add_json, email_id
 from ops.connect import Connections, attempt
 from ops.live import ask_living, has_health_key
 from ops.next_step import next_step, tries_again, where_now
-from ops.obstacles import Facts, Obstacle, obstacles, refused_recipients, why_dead
+from ops.obstacles import Facts, Obstacle, obstacles, refused_jobs, refused_recipients, why_dead
 from ops.output import cell, length, say
 
 HELP = 'why an e-mail is not sent yet, when it will be, and what to do'
@@ -41,7 +41,7 @@ async def run(connections: Connections, options: argparse.Namespace) -> Answer:
         raise TroubleError(Trouble(f'there is no e-mail {options.id}', 'see `python -m ops failed` for ids'))
     troubles: list[Trouble] = []
     facts = await gather_facts(connections, email, troubles)
-    found = explain(email, facts)
+    found = [*explain(email, facts), *refused_jobs(email, facts)]
     if facts.anybody_alive is False and (tries_again(email) or email['status'] == 'sending'):
         troubles.append(NOBODY_REPLIED)
     document: Document = {

@@ -1,5 +1,6 @@
 """What stands between an e-mail that waits and its next attempt, and what to do about each. Facts in, sentences out."""
 
+import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -7,6 +8,8 @@ from datetime import datetime
 from typing import Any
 
 from db.switches import Kind, Switch
+from fleet.refused import REMEDIES
+from fleet.refused import told as told_of
 from fleet.registry import WorkerRecord
 from mail.outcome import Outcome
 from ops.output import because, cell, counted, hide_addresses, hide_recipient, length
@@ -70,6 +73,15 @@ def refused_recipients(email: Email) -> Iterator[Obstacle]:
             f'{len(refused)} of {counted(len(outcomes), "recipient")} did not get it: {"; ".join(named)}{left}.',
             'Queue a new e-mail for those whose addresses you can correct.',
         )
+
+
+def refused_jobs(email: Email, facts: Facts) -> Iterator[Obstacle]:
+    """Tell of jobs for this e-mail that workers could not run: whoever enqueued them believes that they did."""
+    refused = [job for worker in facts.workers or () for job in worker.refused_jobs]
+    for job in told_of(refused, email['id'])[:3]:
+        age = length(max(0.0, time.time() - float(job['at'])))
+        why = (hide_addresses(cell(job['why'])) or '').rstrip('.')
+        yield Obstacle(f'A job for it was refused {age} ago: {why}.', f'{REMEDIES[job["reason"]].capitalize()}.')
 
 
 def _nobody(facts: Facts) -> Iterator[Obstacle]:

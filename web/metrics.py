@@ -13,6 +13,7 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
 from fleet.overview import STORED
+from fleet.refused import REASONS
 from logs import visible_lines
 from mail.outcome import Outcome
 from reporting.judge import CHECK_IS_OLD_S
@@ -50,6 +51,10 @@ def _each(*names: str, value: Callable[[Row], Any]) -> Callable[[Iterable[Row]],
 
 def _outcomes(workers: Iterable[Row]) -> Samples:
     return (((w['worker'], name), w['outcomes'].get(name, 0)) for w in workers for name in OUTCOMES)
+
+
+def _refused(workers: Iterable[Row]) -> Samples:
+    return (((w['worker'], reason), w['refused'].get(reason, 0)) for w in workers for reason in REASONS)
 
 
 def _jobs(queues: Iterable[Row]) -> Samples:
@@ -115,6 +120,8 @@ DEFINED = tuple(starmap(Defined, (
     ('email_worker_log_lines_dropped_total', ('worker',), 'workers',
      _each('worker', value=lambda w: w['log_lines_dropped']),
      'lines of its log that nobody read in time'),
+    ('email_worker_refused_jobs_total', ('worker', 'reason'), 'workers', _refused,
+     "jobs since the worker's start that could not be run"),
     ('email_worker_uptime_seconds', ('worker',), 'workers', _each('worker', value=lambda w: w['uptime_s']),
      'since its start'),
 )))  # fmt: skip

@@ -2,6 +2,7 @@
 
 import asyncio
 import ssl
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -18,7 +19,7 @@ from mail.smtp import Relay
 
 
 @pytest.fixture
-def runtime(stack: Any, pool: Any, mongo: Any, redis: Any, inbox: Any) -> Runtime:
+async def runtime(stack: Any, pool: Any, mongo: Any, redis: Any, inbox: Any) -> AsyncIterator[Runtime]:
     context = ssl.create_default_context(cafile=stack.env['SMTP_CA_FILE'])
     relays = [
         Relay(
@@ -36,7 +37,7 @@ def runtime(stack: Any, pool: Any, mongo: Any, redis: Any, inbox: Any) -> Runtim
         )
         for name, prefix in (('primary', 'SMTP_'), ('backup', 'SMTP_BACKUP_'))
     ]
-    return Runtime(
+    runtime = Runtime(
         pool=pool,
         mongo=mongo,
         redis=redis,
@@ -57,6 +58,8 @@ def runtime(stack: Any, pool: Any, mongo: Any, redis: Any, inbox: Any) -> Runtim
         sweep_wanted=asyncio.Event(),
         redis_clock=RedisClock(),
     )
+    yield runtime
+    await runtime.templates.close()
 
 
 @pytest.fixture

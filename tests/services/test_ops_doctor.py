@@ -91,6 +91,7 @@ async def test_doctor_goes_on_while_every_server_is_away(env):
         'redis': ['Redis'],
         'celery': ['Redis'],
         'workers': ['Redis'],
+        'jobs': ['Redis'],
         'outbox': ['PostgreSQL'],
         'content': ['PostgreSQL', 'MongoDB'],
         'clocks': ['PostgreSQL', 'Redis'],

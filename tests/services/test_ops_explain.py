@@ -1,8 +1,11 @@
 import json
 
+from arq.constants import default_queue_name, job_key_prefix
+
 from db.suppressions import add
 from db.switches import Kind, pause
 from fleet.registry import RECORD_PREFIX, WORKERS_KEY
+from tests.conftest import wait_until
 from tests.services.ops_desk import as_document, closed_port, insert, rendered, run
 
 RECORD = {'worker': 'mail-7@host:42', 'queue': 'arq:queue', 'started_at': '2026-01-01T00:00:00+00:00', 'emails': [],
@@ -94,6 +97,28 @@ async def test_show_tells_worker_phase_and_template(env, pool, redis):
     assert 'Code {{ code }}' in rendered('show', shown)
     lost = await run(env, 'show', str(await insert(pool, template_id=404)))
     assert as_document(lost)['template'] == {'id': '404', 'missing': True}
+
+
+async def test_explain_and_doctor_tell_of_a_job_that_a_worker_refused(env, pool, redis, start_worker):
+    """Its producer writes JSON: without this, it is known to the worker's log alone."""
+    email_id = await insert(pool, next_retry_at="sql:now() + interval '1 hour'")
+    worker = await start_worker().started()
+    body = json.dumps({'t': None, 'f': 'send_email', 'a': [str(email_id)], 'k': {}, 'et': 1})
+    await redis.set(f'{job_key_prefix}json', body)
+    await redis.zadd(default_queue_name, {'json': 1})
+    await wait_until(lambda: 'deserializing job json failed' in worker.log)
+    _, sentences = await explained(env, email_id)
+    assert 'A job for it was refused' in sentences
+    assert 'it is JSON' in sentences
+
+    async def findings():
+        given = await run(env, 'doctor', 'jobs')
+        return given.document['findings']
+
+    (finding,) = await wait_until(findings)  # workers register every 5 s
+    assert (finding['severity'], finding['check']) == ('warning', 'jobs')
+    assert finding['what'].startswith('1 job was refused (unreadable)')
+    assert 'default serializer' in finding['remedy']
 
 
 async def test_explain_goes_on_without_redis_and_mongodb(env, pool):

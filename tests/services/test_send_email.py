@@ -75,12 +75,19 @@ async def test_unknown_id_is_not_claimable_and_looked_for_once_more(ctx, redis):
 
 
 async def test_wrong_types_are_refused_with_a_plain_result(ctx, redis):
-    for wrong in ('12', True, 1.0, None, b'1', [1], -1, 0, 2**63, 2**70, 'x' * 10_000):
+    for wrong in ('12x', '-1', '', True, 1.0, None, b'1', [1], -1, 0, 2**63, 2**70, 'x' * 10_000):
         result = await send_email(ctx, wrong)  # type: ignore[arg-type]
         assert (result['status'], result['state']) == ('not-claimable', None), wrong
         assert 'positive integer' in result['reason']
         assert pickle.loads(serialize(result)) == result
     assert await redis.queued_jobs() == []
+    assert ctx['runtime'].refused.counts == {'arguments': 13}
+
+
+async def test_decimal_string_is_an_id(ctx, queue, inbox):
+    email_id = await queue('text@example.com')
+    assert await send_email(ctx, str(email_id)) == {'email_id': email_id, 'status': 'sent', 'attempts': 1}
+    assert len(inbox.accepted('text@example.com')) == 1
 
 
 LEFT_ALONE = [  # change, state, reason

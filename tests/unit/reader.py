@@ -8,6 +8,8 @@ from typing import Any
 
 from mail.envelope import Attachment, Content, Email, Template
 from mail.render import Rendered, Sender, render
+from mail.template import fill_parts
+from mail.templates import with_parts
 
 SENDER = Sender('shop@example.com', 'The Shop')
 DATE = datetime(2026, 11, 5, 9, 30, tzinfo=UTC)
@@ -22,7 +24,13 @@ def an_email(**parts: Any) -> Email:
 def rendered(
     *attachments: Attachment, template: Template | None = None, sender: Sender = SENDER, **parts: Any
 ) -> Rendered:
-    return render(an_email(**parts), Content(template, attachments), sender, 10_000_000)
+    row = an_email(**parts)
+    if template is not None:
+        subject, text, html = fill_parts(
+            (template.subject, template.body_text, template.body_html), row.template_data, 10_000_000
+        )
+        row = with_parts(row, (subject, text, html))
+    return render(row, Content(None, attachments), sender, 10_000_000)
 
 
 def read(*attachments: Attachment, **parts: Any) -> EmailMessage:

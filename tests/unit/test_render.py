@@ -1,10 +1,10 @@
-"""From an e-mail's values to the bytes that follow DATA: addresses, bodies, templates."""
+"""From an e-mail's values to the bytes that follow DATA: addresses, bodies."""
 
 import pytest
 
-from mail.envelope import Attachment, InvalidEmailError, Template
+from mail.envelope import Attachment, InvalidEmailError
 from mail.render import Sender
-from tests.unit.reader import TEXT, content_of, read, rendered
+from tests.unit.reader import content_of, read, rendered
 
 
 def test_text_message_has_all_its_fields() -> None:
@@ -93,65 +93,10 @@ def test_same_row_renders_to_the_same_bytes() -> None:
     assert rendered(body_html='<p>ü</p>') == rendered(body_html='<p>ü</p>')
 
 
-# Templates.
-
-
-def test_template_fills_all_parts_and_escapes_html_only() -> None:
-    message = read(template=TEXT, template_data='{"name": "Anna <3 & ü"}', subject='unused', body_text='unused')
-    assert message['Subject'] == 'Hello Anna <3 & ü'
-    assert content_of(message, 'plain') == 'Dear Anna <3 & ü,\n'
-    assert content_of(message, 'html') == '<p>Dear Anna &lt;3 &amp; ü,</p>\n'
-
-
-def test_part_that_the_template_lacks_is_the_rows_own() -> None:
-    message = read(template=Template(None, None, '<p>{{ n }}</p>'), template_data='{"n": 1}')
-    assert (message['Subject'], content_of(message, 'plain')) == ('Hello', 'Hello, Anna.\n')
-
-
-def test_subject_of_a_template_becomes_one_line() -> None:
-    template = Template('{% if name %}\n  Hello\n  {{ name }}\n{% endif %}\n', 'x', None)
-    assert read(template=template, template_data='{"name": "Anna\\r\\nBcc: x@example.com"}').keys().count('Bcc') == 0
-
-
-@pytest.mark.parametrize(
-    ('source', 'error'),
-    [
-        ('{{ missing }}', r"template body_text: UndefinedError: 'missing' is undefined"),
-        ('{{ name.missing }}', 'UndefinedError'),
-        ('{{ unclosed', 'TemplateSyntaxError'),
-        ('{{ 1 // 0 }}', 'ZeroDivisionError'),
-        ('{% for i in range(10**9) %}{% endfor %}', 'OverflowError'),
-        ('{{ name.__class__.__mro__ }}', 'SecurityError'),
-        ('{{ cycler.__init__.__globals__.os.popen("id").read() }}', 'SecurityError'),
-        ('{% include "/etc/passwd" %}', 'template body_text: TypeError'),
-    ],
-)
-def test_template_that_fails_is_refused_with_its_reason(source: str, error: str) -> None:
-    with pytest.raises(InvalidEmailError, match=error):
-        rendered(template=Template(None, source, None), template_data='{"name": "Anna"}')
-
-
-def test_template_that_makes_half_a_character_is_refused() -> None:
-    for template in (Template('{{ a }}', None, None), Template(None, '{{ a }}', None)):
-        with pytest.raises(InvalidEmailError):
-            rendered(template=template, template_data='{"a": "\\ud800"}')
+# Columns.
 
 
 @pytest.mark.parametrize('text', ['{', '', '[' * 100_000, 'NaN?'])
-@pytest.mark.parametrize('column', ['headers', 'template_data'])
-def test_column_that_is_not_json_is_refused_by_its_name(column: str, text: str) -> None:
-    with pytest.raises(InvalidEmailError, match=rf'^{column}: is not JSON'):
-        rendered(template=TEXT if column == 'template_data' else None, **{column: text})
-
-
-@pytest.mark.parametrize('text', ['{"name": "Anna"}', '"{\\"name\\": \\"Anna\\"}"'])
-def test_json_is_read_also_from_inside_a_json_string(text: str) -> None:
-    """Adopted tables hold it so."""
-    assert read(template=TEXT, template_data=text)['Subject'] == 'Hello Anna'
-
-
-@pytest.mark.parametrize('part', ['body_text', 'body_html'])
-def test_template_that_makes_a_nul_is_refused_by_its_part(part: str) -> None:
-    template = Template(None, '{{ a }}', None) if part == 'body_text' else Template(None, None, '{{ a }}')
-    with pytest.raises(InvalidEmailError, match=rf'^{part}: must not contain NUL'):
-        rendered(template=template, template_data='{"a": "\\u0000"}')
+def test_headers_that_are_not_json_are_refused_by_their_name(text: str) -> None:
+    with pytest.raises(InvalidEmailError, match=r'^headers: is not JSON'):
+        rendered(headers=text)

@@ -7,12 +7,12 @@ from typing import Any, get_args, get_origin
 MAX_LISTED = 200  # of anything in a record
 LARGEST = 2**53  # of no use beyond, and no number at all: whoever may write to Redis can write anything
 MOST_TEXT = 500  # characters of a text in a list of a record
-LISTS = frozenset({'emails', 'jobs', 'relays', 'duties'})
+LISTS = frozenset({'emails', 'jobs', 'relays', 'duties', 'refused_jobs'})
 # Of the lists in a record: what each part must be; it is left out otherwise.
 PARTS: dict[str, Any] = {
     'id': int, 'phase': str, 'relay': str, 'started_at': int | float, 'job_id': str, 'name': str, 'place': str,
     'tls': str, 'state': str, 'retry_in_s': int | float, 'most_per_s': int | float, 'last_error': str,
-    'every_s': int | float, 'missed': str,
+    'every_s': int | float, 'missed': str, 'at': int | float, 'reason': str, 'why': str, 'function': str, 'email_id': int,
 }  # fmt: skip
 
 

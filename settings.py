@@ -31,7 +31,7 @@ from settings_sources import ENV_FILE, EnvFile, SecretFiles, variable_names
 IDENTIFIER = re.compile(r'[^\W\d][\w$]*')
 # What the duties clean anyway, or must not: by the time in expires_at every e-mail would go.
 OWN_TABLES = frozenset({
-    'outbound_emails', 'outbox', 'email_attempts', 'email_templates', 'email_suppressions', 'mail_switches',
+    'outbound_emails', 'mail_outbox', 'email_attempts', 'email_templates', 'email_suppressions', 'mail_switches',
     'cron_runs', 'service_health', 'mail_service_health', 'outbox_adoption', 'table_origins', '_pogo_migration',
 })  # fmt: skip
 

@@ -23,7 +23,7 @@ class Ages:
 QSHAPE_SQL = f"""
 WITH waiting AS MATERIALIZED (
     SELECT id, recipient, width_bucket(EXTRACT(EPOCH FROM now() - created_at) / 60, $1::numeric[]) AS bucket
-    FROM outbox
+    FROM mail_outbox
     WHERE ((status IN ('pending', 'failed', 'uncertain') AND next_retry_at IS NOT NULL
             AND (status = 'pending' OR attempts < max_attempts) AND (attempts > 0 OR next_retry_at <= now()))
            OR (status = 'pending' AND next_retry_at IS NULL) OR status = 'sending')

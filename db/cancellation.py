@@ -28,7 +28,7 @@ COUNT_CANCELLABLE_SQL = f"""
 SELECT count(*) FILTER (WHERE NOT is_final OR $9) AS emails, count(*) FILTER (WHERE is_final) AS final,
     now() - $8 * interval '1 second' AS created_until
 FROM (
-    SELECT {IS_FINAL} AS is_final FROM outbox
+    SELECT {IS_FINAL} AS is_final FROM mail_outbox
     WHERE {_WAITING} AND created_at <= now() - $8 * interval '1 second'
 ) AS waiting
 """  # noqa: S608 - constants of this module
@@ -51,9 +51,9 @@ async def count_cancellable(
 
 
 CANCEL_SQL = f"""
-UPDATE outbox SET status = 'cancelled', next_retry_at = NULL, updated_at = now()
+UPDATE mail_outbox SET status = 'cancelled', next_retry_at = NULL, updated_at = now()
 WHERE id IN (
-    SELECT id FROM outbox WHERE {_WAITING} AND created_at <= $8 AND ($9 OR NOT {IS_FINAL})
+    SELECT id FROM mail_outbox WHERE {_WAITING} AND created_at <= $8 AND ($9 OR NOT {IS_FINAL})
     LIMIT $10 FOR UPDATE SKIP LOCKED
 )
 RETURNING id

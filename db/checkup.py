@@ -26,7 +26,7 @@ INDEXES = (
 
 # What a worker does to each table.
 RIGHTS = {
-    'outbox': ('SELECT', 'UPDATE', 'DELETE'),
+    'mail_outbox': ('SELECT', 'UPDATE', 'DELETE'),
     'email_attempts': ('SELECT', 'INSERT', 'DELETE'),
     'email_templates': ('SELECT',),
     'cron_runs': ('SELECT', 'INSERT', 'UPDATE'),
@@ -113,13 +113,13 @@ _WAITS = """(status = 'sending' OR status = 'pending'
     OR (status IN ('failed', 'uncertain') AND next_retry_at IS NOT NULL AND attempts < max_attempts))"""
 
 TEMPLATES_LOST_SQL = f"""
-SELECT count(*) AS emails, min(id) AS first FROM outbox AS e
+SELECT count(*) AS emails, min(id) AS first FROM mail_outbox AS e
 WHERE {_WAITS} AND template_id IS NOT NULL
   AND NOT EXISTS (SELECT FROM email_templates AS t WHERE t.id::text = e.template_id::text)
 """  # noqa: S608 - constants of this module
 
 CONTENT_SQL = f"""
-SELECT content_id, min(id) AS first FROM outbox
+SELECT content_id, min(id) AS first FROM mail_outbox
 WHERE {_WAITS} AND content_id IS NOT NULL GROUP BY content_id ORDER BY first LIMIT $1
 """  # noqa: S608 - constants of this module
 
@@ -157,7 +157,7 @@ async def content_is_indexed(mongo: Mongo) -> bool:
 
 
 POISONED_SQL = """
-SELECT count(*) FROM outbox
+SELECT count(*) FROM mail_outbox
 WHERE status = 'failed' AND dead_reason = 'poison' AND updated_at > now() - interval '1 day'
 """
 

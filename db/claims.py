@@ -68,11 +68,11 @@ _DUE = f'next_retry_at <= now() AND {_CLAIMABLE}'
 
 CLAIM_SQL = f"""
 WITH due AS (
-    SELECT id FROM outbox WHERE id = ANY($1::bigint[]) AND lost_attempts = 0 AND {_CLAIMABLE}
+    SELECT id FROM mail_outbox WHERE id = ANY($1::bigint[]) AND lost_attempts = 0 AND {_CLAIMABLE}
       AND (next_retry_at <= now() OR (status = 'pending' AND next_retry_at IS NULL))
     FOR UPDATE SKIP LOCKED
 )
-UPDATE outbox AS e {_CLAIMED}
+UPDATE mail_outbox AS e {_CLAIMED}
 """  # noqa: S608 - constants of this module
 
 
@@ -111,13 +111,13 @@ WITH due AS (
     SELECT d.id
     FROM (VALUES (0::smallint), (1::smallint), (2::smallint)) AS p (priority)
     CROSS JOIN LATERAL (
-        SELECT id FROM outbox
+        SELECT id FROM mail_outbox
         WHERE priority = p.priority AND lost_attempts = 0 AND {_DUE}
         ORDER BY next_retry_at LIMIT $1 FOR UPDATE SKIP LOCKED
     ) AS d
     LIMIT $1
 )
-UPDATE outbox AS e {_CLAIMED}
+UPDATE mail_outbox AS e {_CLAIMED}
 """  # noqa: S608 - constants of this module
 
 
@@ -138,11 +138,11 @@ async def claim_due(
 
 CLAIM_SUSPECTS_SQL = f"""
 WITH due AS (
-    SELECT id FROM outbox
+    SELECT id FROM mail_outbox
     WHERE lost_attempts = $6 AND lost_attempts > 0 AND {_DUE}
     ORDER BY next_retry_at LIMIT $1 FOR UPDATE SKIP LOCKED
 )
-UPDATE outbox AS e {_CLAIMED}
+UPDATE mail_outbox AS e {_CLAIMED}
 """  # noqa: S608 - constants of this module
 
 
@@ -182,8 +182,8 @@ async def _fetch(pool: asyncpg.Pool, sql: str, paused_types: Names, *arguments: 
 
 
 GIVE_DUE_TIME_SQL = """
-UPDATE outbox SET next_retry_at = now() WHERE id = ANY(ARRAY(
-    SELECT id FROM outbox WHERE status = 'pending' AND next_retry_at IS NULL LIMIT $1 FOR UPDATE SKIP LOCKED
+UPDATE mail_outbox SET next_retry_at = now() WHERE id = ANY(ARRAY(
+    SELECT id FROM mail_outbox WHERE status = 'pending' AND next_retry_at IS NULL LIMIT $1 FOR UPDATE SKIP LOCKED
 ))
 """
 DUE_TIME_BATCH = 10_000  # a tenth of a second: a million in one statement would run into its time limit, every time

@@ -135,7 +135,7 @@ def _ours(*, is_adopted: bool) -> dict[str, Any]:
 
 
 NAMED_CONTENT_SQL = """
-SELECT content_id FROM outbox WHERE content_id = ANY($1::text[])
+SELECT content_id FROM mail_outbox WHERE content_id = ANY($1::text[])
 """
 CONTENT_BATCH = 1000
 

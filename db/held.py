@@ -21,7 +21,7 @@ SELECT email_type::text AS email_type, count(*) AS emails, min({_DUE_AT}) AS old
         AS within_a_month,
     count(*) FILTER (WHERE {_DUE_AT} <= now() - interval '30 days') AS older,
     count(*) FILTER (WHERE expires_at <= now()) AS past_expiry
-FROM outbox WHERE status = 'held' AND {SELECTED} GROUP BY 1 ORDER BY min({_DUE_AT}), 1
+FROM mail_outbox WHERE status = 'held' AND {SELECTED} GROUP BY 1 ORDER BY min({_DUE_AT}), 1
 """  # noqa: S608 - constants of this module
 
 
@@ -40,7 +40,7 @@ async def count_held(pool: asyncpg.Pool, selection: Selection) -> list[dict[str,
 LIST_HELD_SQL = f"""
 SELECT id, recipient, email_type::text AS email_type, attempts, max_attempts, {_DUE_AT} AS due_at, created_at,
     expires_at, EXTRACT(EPOCH FROM now() - {_DUE_AT})::float8 AS due_s
-FROM outbox WHERE status = 'held' AND {SELECTED} ORDER BY {_DUE_AT}, id LIMIT $8
+FROM mail_outbox WHERE status = 'held' AND {SELECTED} ORDER BY {_DUE_AT}, id LIMIT $8
 """  # noqa: S608 - constants of this module
 
 
@@ -50,7 +50,7 @@ async def list_held(pool: asyncpg.Pool, selection: Selection, limit: int) -> lis
 
 
 HELD_IDS_SQL = f"""
-SELECT id FROM outbox WHERE status = 'held' AND id > $8 AND {SELECTED} ORDER BY id LIMIT $9
+SELECT id FROM mail_outbox WHERE status = 'held' AND id > $8 AND {SELECTED} ORDER BY id LIMIT $9
 """  # noqa: S608 - constants of this module
 
 
@@ -60,7 +60,7 @@ async def next_held(pool: asyncpg.Pool, selection: Selection, after_id: int, lim
 
 
 RELEASE_SQL = """
-UPDATE outbox
+UPDATE mail_outbox
 SET status = 'pending', next_retry_at = now(), dead_reason = NULL, lost_attempts = 0,
     max_attempts = GREATEST(max_attempts, attempts + 1),
     expires_at = CASE WHEN expires_at <= now() THEN now() + $2 * interval '1 hour' ELSE expires_at END,
@@ -82,7 +82,7 @@ async def release(pool: asyncpg.Pool, email_ids: Sequence[int], *, expiry_hours:
 
 
 CANCEL_HELD_SQL = """
-UPDATE outbox SET status = 'cancelled', next_retry_at = NULL, updated_at = now()
+UPDATE mail_outbox SET status = 'cancelled', next_retry_at = NULL, updated_at = now()
 WHERE id = ANY($1::bigint[]) AND status = 'held'
 RETURNING id
 """
@@ -93,7 +93,7 @@ async def cancel(pool: asyncpg.Pool, email_ids: Sequence[int]) -> list[int]:
     return [row['id'] for row in await pool.fetch(CANCEL_HELD_SQL, email_ids)]
 
 
-COUNT_ALL_HELD_SQL = "SELECT count(*) FROM outbox WHERE status = 'held'"
+COUNT_ALL_HELD_SQL = "SELECT count(*) FROM mail_outbox WHERE status = 'held'"
 
 
 async def count_all_held(pool: asyncpg.Pool) -> int:

@@ -69,13 +69,13 @@ _STATE = "CASE WHEN e.status = 'external' THEN COALESCE(outbox_state(n.status::t
 PREVIEW_SQL = f"""
 WITH found AS (
     SELECT e.id, {_STATE} AS status, e.next_retry_at, e.last_attempt_at, e.created_at, e.expires_at
-    FROM outbox AS e JOIN outbound_emails AS n ON n.id = e.id WHERE e.id = ANY($1::bigint[])
+    FROM mail_outbox AS e JOIN outbound_emails AS n ON n.id = e.id WHERE e.id = ANY($1::bigint[])
 ), {_JUDGED}
 SELECT id, {_OUTCOME} AS outcome FROM judged
 """  # noqa: S608 - constants of this module
 
 COLUMNS_SQL = "SELECT attname FROM pg_attribute WHERE attrelid = to_regclass('outbound_emails') AND attnum > 0"
-IS_EXPANDED_SQL = "SELECT to_regclass('outbox') IS NOT NULL"
+IS_EXPANDED_SQL = "SELECT to_regclass('mail_outbox') IS NOT NULL"
 
 
 def _preview_before(columns: Collection[str]) -> str:
@@ -110,10 +110,10 @@ async def preview(
 MAKE_DUE_SQL = f"""
 WITH found AS (
     SELECT e.id, {_STATE} AS status, e.next_retry_at, e.last_attempt_at, e.created_at, e.expires_at
-    FROM outbox AS e JOIN outbound_emails AS n ON n.id = e.id WHERE e.id = ANY($1::bigint[])
+    FROM mail_outbox AS e JOIN outbound_emails AS n ON n.id = e.id WHERE e.id = ANY($1::bigint[])
     ORDER BY e.id FOR UPDATE OF e, n
 ), {_JUDGED}, made AS (
-    UPDATE outbox AS e
+    UPDATE mail_outbox AS e
     SET status = j.becomes, dead_reason = NULL,
         next_retry_at = CASE
             WHEN j.becomes = 'held' THEN e.next_retry_at
@@ -165,7 +165,7 @@ def _columns(requests: Sequence[ImportRequest]) -> tuple[list[int], list[bool], 
 
 
 NOT_ENDED_SQL = f"""
-SELECT e.id FROM outbox AS e JOIN outbound_emails AS n ON n.id = e.id
+SELECT e.id FROM mail_outbox AS e JOIN outbound_emails AS n ON n.id = e.id
 WHERE e.id = ANY($1::bigint[])
   AND ({_STATE} IN ('pending', 'held') OR ({_STATE} = 'failed' AND e.next_retry_at IS NOT NULL))
 """  # noqa: S608 - constants of this module
@@ -184,7 +184,7 @@ async def not_ended(conn: asyncpg.Connection, email_ids: Collection[int]) -> set
     return {row['id'] for row in await conn.fetch(sql, list(email_ids))}
 
 
-LEASED_SQL = "SELECT count(*) FROM outbox WHERE status = 'sending' AND lease_expires_at > now()"
+LEASED_SQL = "SELECT count(*) FROM mail_outbox WHERE status = 'sending' AND lease_expires_at > now()"
 
 
 async def count_leased(conn: asyncpg.Connection) -> int:

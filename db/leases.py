@@ -16,14 +16,14 @@ RENEW_SQL = """
 WITH held AS (
     SELECT * FROM unnest($1::bigint[], $2::uuid[]) AS h (id, claim_token)
 ), still AS (
-    SELECT e.id FROM outbox AS e JOIN held USING (id, claim_token)
+    SELECT e.id FROM mail_outbox AS e JOIN held USING (id, claim_token)
     WHERE e.status = 'sending' FOR UPDATE OF e SKIP LOCKED
 ), renewed AS (
-    UPDATE outbox AS e SET lease_expires_at = now() + $3 * interval '1 second'
+    UPDATE mail_outbox AS e SET lease_expires_at = now() + $3 * interval '1 second'
     FROM still WHERE e.id = still.id
 )
 SELECT h.id, h.claim_token FROM held AS h
-WHERE NOT EXISTS (SELECT FROM outbox AS e
+WHERE NOT EXISTS (SELECT FROM mail_outbox AS e
                   WHERE e.id = h.id AND e.claim_token = h.claim_token AND e.status = 'sending')
 """
 
@@ -56,10 +56,10 @@ class Rescued:
 RESCUE_SQL = """
 WITH expired AS (
     SELECT id, claimed_by, claimed_at, lost_attempts + 1 >= $2 AS poison, email_type::text = ANY($1::text[]) AS hold
-    FROM outbox WHERE status = 'sending' AND lease_expires_at < now()
+    FROM mail_outbox WHERE status = 'sending' AND lease_expires_at < now()
     ORDER BY lease_expires_at LIMIT $3 FOR UPDATE SKIP LOCKED
 ), rescued AS (
-    UPDATE outbox AS e
+    UPDATE mail_outbox AS e
     SET status = CASE WHEN x.poison THEN 'failed' ELSE 'uncertain' END,
         dead_reason = CASE WHEN x.poison THEN 'poison' END,
         next_retry_at = CASE WHEN x.poison OR x.hold IS TRUE THEN NULL ELSE now() END,

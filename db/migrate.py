@@ -11,9 +11,10 @@ from contextlib import asynccontextmanager
 import asyncpg
 from pogo_core.util import migrate as pogo
 
-from db.adoption.columns import WANTED, mapping, read_columns
+from db.adoption.columns import WANTED, mapping
 from db.adoption.expand import Plan, expand, is_adopted, plan
 from db.adoption.locks import Progress
+from db.adoption.phases import read_adoption
 from db.adoption.trigger import VIEW_RIGHTS_DDL, state_ddl, view_ddl
 from db.adoption.words import SYNONYMS, choose
 from db.connection import is_pooled
@@ -89,7 +90,7 @@ async def migrate(
 
 
 VIEW_COLUMNS_SQL = """
-SELECT count(*) FROM pg_attribute WHERE attrelid = to_regclass('outbox') AND attnum > 0 AND NOT attisdropped
+SELECT count(*) FROM pg_attribute WHERE attrelid = to_regclass('mail_outbox') AND attnum > 0 AND NOT attisdropped
 """
 
 
@@ -100,7 +101,8 @@ async def _make_view(conn: asyncpg.Connection) -> None:
         return
     async with conn.transaction():
         await conn.execute(state_ddl(choose(SYNONYMS)))
-        await conn.execute(view_ddl(mapping(await read_columns(conn))))
+        adoption = await read_adoption(conn)
+        await conn.execute(view_ddl(mapping(adoption.added_columns if adoption else ())))
 
 
 async def connect_directly(dsn: str, timeout_s: float) -> asyncpg.Connection:

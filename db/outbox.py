@@ -27,12 +27,12 @@ PRIORITIES = {'high': 0, 'normal': 1, 'low': 2}
 
 # The first id is returned when the key is known: DO UPDATE, because DO NOTHING would return no row.
 QUEUE_SQL = """
-INSERT INTO outbox (recipient, subject, body_text, body_html, email_type, template_id, template_data, headers,
+INSERT INTO mail_outbox (recipient, subject, body_text, body_html, email_type, template_id, template_data, headers,
     content_id, priority, max_attempts, next_retry_at, expires_at, user_id, organization_id, idempotency_key, status)
 VALUES ($1, $2, $3, $4, $5, $6, $7::text::jsonb, $8::text::jsonb, $9, $10, $11, COALESCE($12, now()),
     COALESCE($13, COALESCE($12, now()) + $14 * interval '1 hour'), $15, $16, $17, 'pending')
 ON CONFLICT (organization_id, idempotency_key) WHERE idempotency_key IS NOT NULL
-DO UPDATE SET idempotency_key = outbox.idempotency_key
+DO UPDATE SET idempotency_key = mail_outbox.idempotency_key
 RETURNING id
 """
 

@@ -18,19 +18,19 @@ Row = dict[str, Any]
 # Each branch is one of the table's partial indexes, so what is sent is never read. The states are disjoint.
 OUTBOX_SQL = """
 WITH open AS (
-    SELECT status, next_retry_at, attempts, max_attempts, expires_at, lease_expires_at, created_at FROM outbox
+    SELECT status, next_retry_at, attempts, max_attempts, expires_at, lease_expires_at, created_at FROM mail_outbox
     WHERE status IN ('pending', 'failed', 'uncertain') AND next_retry_at IS NOT NULL
     UNION ALL
-    SELECT status, created_at, attempts, max_attempts, expires_at, lease_expires_at, created_at FROM outbox
+    SELECT status, created_at, attempts, max_attempts, expires_at, lease_expires_at, created_at FROM mail_outbox
     WHERE status = 'pending' AND next_retry_at IS NULL
     UNION ALL
-    SELECT status, NULL, attempts, max_attempts, NULL, lease_expires_at, created_at FROM outbox
+    SELECT status, NULL, attempts, max_attempts, NULL, lease_expires_at, created_at FROM mail_outbox
     WHERE status = 'sending'
     UNION ALL
-    SELECT status, NULL, attempts, max_attempts, NULL, NULL, created_at FROM outbox
+    SELECT status, NULL, attempts, max_attempts, NULL, NULL, created_at FROM mail_outbox
     WHERE status IN ('failed', 'uncertain') AND next_retry_at IS NULL
     UNION ALL
-    SELECT status, NULL, attempts, max_attempts, NULL, NULL, created_at FROM outbox WHERE status = 'held'
+    SELECT status, NULL, attempts, max_attempts, NULL, NULL, created_at FROM mail_outbox WHERE status = 'held'
 ), judged AS (
     SELECT status, next_retry_at, CASE
         WHEN status = 'sending' AND lease_expires_at < now() - interval '30 seconds' THEN 'stuck'
@@ -81,11 +81,11 @@ async def read_outbox(pool: asyncpg.Pool) -> Row:
 # The same rows that OUTBOX_SQL counts as due, by whether an operator has paused their type.
 PAUSED_DUE_SQL = """
 WITH paused AS (SELECT name FROM mail_switches WHERE kind = 'email_type'), open AS (
-    SELECT email_type::text, next_retry_at, expires_at FROM outbox
+    SELECT email_type::text, next_retry_at, expires_at FROM mail_outbox
     WHERE status IN ('pending', 'failed', 'uncertain') AND next_retry_at <= now()
       AND (status = 'pending' OR attempts < max_attempts) AND EXISTS (SELECT FROM paused)
     UNION ALL
-    SELECT email_type::text, created_at, expires_at FROM outbox
+    SELECT email_type::text, created_at, expires_at FROM mail_outbox
     WHERE status = 'pending' AND next_retry_at IS NULL AND EXISTS (SELECT FROM paused)
 ), judged AS (
     SELECT next_retry_at, COALESCE(email_type IN (SELECT name FROM paused), false) AS is_paused FROM open
@@ -115,7 +115,7 @@ SELECT worker, sum(sending)::bigint AS sending, bool_or(alive) AS alive, max(see
 FROM (
     SELECT claimed_by AS worker, count(*) AS sending, bool_or(lease_expires_at > now()) AS alive,
         max(claimed_at) AS seen_at
-    FROM outbox WHERE status = 'sending' GROUP BY claimed_by
+    FROM mail_outbox WHERE status = 'sending' GROUP BY claimed_by
     UNION ALL
     SELECT worker, 0, bool_or(finished_at IS NULL AND lease_expires_at > now()),
         max(COALESCE(finished_at, started_at))
@@ -186,7 +186,7 @@ ACTIVE_SQL = """
 SELECT id, claimed_by AS worker, email_type::text AS email_type, relay AS last_relay, attempts AS attempt,
     max_attempts, claimed_at, EXTRACT(EPOCH FROM now() - claimed_at)::float8 AS claimed_s,
     EXTRACT(EPOCH FROM lease_expires_at - now())::float8 AS lease_ends_in_s
-FROM outbox WHERE status = 'sending' ORDER BY claimed_at, id LIMIT $1
+FROM mail_outbox WHERE status = 'sending' ORDER BY claimed_at, id LIMIT $1
 """
 
 
@@ -198,7 +198,7 @@ async def read_active(pool: asyncpg.Pool, limit: int) -> list[Row]:
 SCHEDULED_SQL = """
 SELECT id, email_type::text AS email_type, status, attempts, max_attempts, next_retry_at,
     EXTRACT(EPOCH FROM next_retry_at - now())::float8 AS due_in_s, count(*) OVER () AS total
-FROM outbox
+FROM mail_outbox
 WHERE status IN ('pending', 'failed', 'uncertain') AND next_retry_at > now()
   AND (status = 'pending' OR attempts < max_attempts)
 ORDER BY next_retry_at LIMIT $1
@@ -234,7 +234,7 @@ SELECT id, status, recipient, subject, email_type::text AS email_type, template_
     octet_length(template_data::text) AS template_data_bytes,
     CASE WHEN $2 THEN body_text END AS body_text, CASE WHEN $2 THEN body_html END AS body_html,
     CASE WHEN $2 THEN template_data::text END AS template_data, now() AS read_at
-FROM outbox WHERE id = $1
+FROM mail_outbox WHERE id = $1
 """
 
 
@@ -257,7 +257,7 @@ async def read_attempts(pool: asyncpg.Pool, email_id: int) -> list[Row]:
 
 STATES_SQL = """
 SELECT id, status, attempts, max_attempts, next_retry_at, claimed_by, sent_at, dead_reason
-FROM outbox WHERE id = ANY($1::bigint[])
+FROM mail_outbox WHERE id = ANY($1::bigint[])
 """
 
 
@@ -269,7 +269,7 @@ async def read_states(pool: asyncpg.Pool, email_ids: Sequence[int]) -> dict[int,
 # The due index in its own order. What is suspect or over does not stand in anybody's way.
 AHEAD_SQL = """
 SELECT (
-    SELECT count(*) FROM outbox
+    SELECT count(*) FROM mail_outbox
     WHERE status IN ('pending', 'failed', 'uncertain') AND next_retry_at IS NOT NULL AND next_retry_at <= now()
       AND (status = 'pending' OR attempts < max_attempts) AND lost_attempts = 0
       AND (expires_at IS NULL OR expires_at > now()) AND (priority, next_retry_at) < ($1::smallint, $2::timestamptz)

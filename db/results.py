@@ -24,7 +24,7 @@ class Result(NamedTuple):
 # one JSON text: 15 arrays took the worker twice as long to encode (2026-11).
 RECORD_SQL = """
 WITH recorded AS (
-    UPDATE outbox AS e
+    UPDATE mail_outbox AS e
     SET status = r.status,
         attempts = e.attempts - CASE WHEN r.counts THEN 0 ELSE 1 END,
         max_attempts = COALESCE(r.max_attempts, e.max_attempts),
@@ -127,7 +127,7 @@ def _outcomes(recipients: Settled) -> dict[str, tuple[str, str]]:
 
 # It renews the lease as well: a renewal that comes just now passes over the row, because it is locked.
 KEEP_RECIPIENTS_SQL = """
-UPDATE outbox SET recipient_outcomes = $3::text::jsonb, lease_expires_at = now() + $4 * interval '1 second'
+UPDATE mail_outbox SET recipient_outcomes = $3::text::jsonb, lease_expires_at = now() + $4 * interval '1 second'
 WHERE id = $1 AND claim_token = $2 AND status = 'sending'
 """
 

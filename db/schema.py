@@ -9,7 +9,7 @@ from db.adoption.phases import Phase, read_phase
 MIGRATIONS_DIR = Path(__file__).parent / 'migrations'
 
 APPLIED_SQL = 'SELECT migration_id FROM public._pogo_migration'
-HAS_VIEW_SQL = "SELECT to_regclass('outbox') IS NOT NULL"
+HAS_VIEW_SQL = "SELECT to_regclass('mail_outbox') IS NOT NULL"
 
 
 class SchemaMismatchError(Exception):

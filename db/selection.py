@@ -79,7 +79,7 @@ async def read_clock(pool: asyncpg.Pool) -> datetime:
 COUNT_SELECTED_SQL = f"""
 SELECT status, CASE WHEN {IS_FINAL} OR status IN ('expired', 'cancelled') THEN COALESCE(dead_reason, '') END
     AS final_because, count(*) AS emails
-FROM outbox WHERE {SELECTED} GROUP BY 1, 2 ORDER BY 3 DESC, 1, 2
+FROM mail_outbox WHERE {SELECTED} GROUP BY 1, 2 ORDER BY 3 DESC, 1, 2
 """  # noqa: S608 - constants of this module
 
 
@@ -93,7 +93,7 @@ async def count_selected(pool: asyncpg.Pool, selection: Selection) -> list[dict[
 
 
 SELECT_IDS_SQL = f"""
-SELECT id FROM outbox WHERE {SELECTED} ORDER BY id LIMIT $8
+SELECT id FROM mail_outbox WHERE {SELECTED} ORDER BY id LIMIT $8
 """  # noqa: S608 - constants of this module
 
 
@@ -106,7 +106,7 @@ _LISTED = f"""
 SELECT id, recipient, email_type::text AS email_type, status, attempts, max_attempts, smtp_code, enhanced_code, relay,
     COALESCE(last_error, smtp_response) AS error, dead_reason, {IS_FINAL} AS is_final, next_retry_at, last_attempt_at,
     created_at, {MOMENT} AS since
-FROM outbox WHERE {SELECTED}
+FROM mail_outbox WHERE {SELECTED}
 """  # noqa: S608 - constants of this module
 LIST_SELECTED_SQL = f'{_LISTED} ORDER BY created_at DESC, id DESC LIMIT $8'
 

@@ -78,10 +78,10 @@ async def resume(pool: asyncpg.Pool, kind: Kind, name: str) -> bool:
 # The due index and the youngest rows: every type that matters now, without reading the whole table.
 EMAIL_TYPES_SQL = """
 SELECT DISTINCT email_type FROM (
-    (SELECT email_type::text AS email_type FROM outbox
+    (SELECT email_type::text AS email_type FROM mail_outbox
      WHERE status IN ('pending', 'failed', 'uncertain') AND next_retry_at IS NOT NULL LIMIT 20000)
     UNION ALL
-    (SELECT email_type::text FROM outbox ORDER BY id DESC LIMIT 20000)
+    (SELECT email_type::text FROM mail_outbox ORDER BY id DESC LIMIT 20000)
 ) AS seen
 WHERE email_type IS NOT NULL ORDER BY email_type
 """
@@ -101,7 +101,7 @@ async def read_duty_names(pool: asyncpg.Pool) -> list[str]:
 
 
 WAITING_SQL = """
-SELECT count(*) FROM outbox
+SELECT count(*) FROM mail_outbox
 WHERE status IN ('pending', 'failed', 'uncertain') AND email_type::text = $1
   AND (status = 'pending' OR (next_retry_at IS NOT NULL AND attempts < max_attempts))
 """

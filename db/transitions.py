@@ -10,7 +10,7 @@ from db.pools import BY_INDEX, DATABASE_DOWN
 from db.references import Connection, Reference, delete_narrowly, held, read_references
 
 RETRY_SQL = """
-UPDATE outbox
+UPDATE mail_outbox
 SET status = 'pending', next_retry_at = now(), dead_reason = NULL, lost_attempts = 0,
     max_attempts = GREATEST(max_attempts, attempts + 1),
     expires_at = CASE WHEN expires_at <= now() THEN now() + $2 * interval '1 hour' ELSE expires_at END,
@@ -38,7 +38,7 @@ async def retry(
 
 
 MARK_SENT_SQL = """
-UPDATE outbox
+UPDATE mail_outbox
 SET status = 'sent', sent_at = COALESCE(last_attempt_at, now()), next_retry_at = NULL, updated_at = now()
 WHERE id = ANY($1::bigint[]) AND status = 'uncertain'
 RETURNING id
@@ -51,7 +51,7 @@ async def mark_sent(pool: asyncpg.Pool, email_ids: Sequence[int]) -> list[int]:
 
 
 GIVE_UP_SQL = """
-UPDATE outbox SET status = 'failed', dead_reason = 'given up', next_retry_at = NULL, updated_at = now()
+UPDATE mail_outbox SET status = 'failed', dead_reason = 'given up', next_retry_at = NULL, updated_at = now()
 WHERE id = ANY($1::bigint[]) AND (status = 'uncertain' OR (status = 'failed' AND next_retry_at IS NOT NULL))
 RETURNING id
 """
@@ -63,7 +63,7 @@ async def give_up(pool: asyncpg.Pool, email_ids: Sequence[int]) -> list[int]:
 
 
 EXPIRE_SQL = """
-UPDATE outbox
+UPDATE mail_outbox
 SET status = CASE WHEN status = 'uncertain' THEN 'uncertain' ELSE 'expired' END, next_retry_at = NULL,
     last_error = COALESCE(last_error, 'expired before it could be sent'), updated_at = now()
 WHERE id = ANY($1::bigint[]) AND status IN ('pending', 'failed', 'uncertain') AND expires_at <= now()
@@ -82,10 +82,10 @@ async def expire(pool: asyncpg.Pool, email_ids: Sequence[int]) -> list[int]:
 
 # What waits stands in the due index or in the one of rows without a time, so neither part reads the whole table.
 EXPIRABLE_SQL = """
-SELECT id FROM outbox
+SELECT id FROM mail_outbox
 WHERE status IN ('pending', 'failed', 'uncertain') AND next_retry_at IS NOT NULL AND expires_at <= now()
 UNION ALL
-SELECT id FROM outbox WHERE status = 'pending' AND next_retry_at IS NULL AND expires_at <= now()
+SELECT id FROM mail_outbox WHERE status = 'pending' AND next_retry_at IS NULL AND expires_at <= now()
 LIMIT $1
 """
 
@@ -120,7 +120,7 @@ class Removed:
 _NEXT_OLD = """
 WITH next AS (
     SELECT id, (COALESCE(created_at, updated_at) < now() - $1 * interval '1 day') IS NOT FALSE AS is_old
-    FROM outbox WHERE id > $2 ORDER BY id LIMIT $3
+    FROM mail_outbox WHERE id > $2 ORDER BY id LIMIT $3
 )"""
 _ENDED_LONG_AGO = """
     id = ANY(ARRAY(SELECT id FROM next WHERE is_old))
@@ -132,10 +132,10 @@ _ENDED_LONG_AGO = """
 # ones the batches before have left. SKIP LOCKED keeps the hot path free.
 REMOVE_SQL = f"""
 {_NEXT_OLD}, old AS (
-    SELECT id FROM outbox WHERE {_ENDED_LONG_AGO}
+    SELECT id FROM mail_outbox WHERE {_ENDED_LONG_AGO}
     FOR UPDATE SKIP LOCKED
 ), removed AS (
-    DELETE FROM outbox WHERE id = ANY(ARRAY(SELECT id FROM old)) RETURNING id, content_id
+    DELETE FROM mail_outbox WHERE id = ANY(ARRAY(SELECT id FROM old)) RETURNING id, content_id
 ), attempts AS (
     DELETE FROM email_attempts WHERE email_id = ANY(ARRAY(SELECT id FROM removed))
 )
@@ -171,7 +171,7 @@ async def remove_old(pool: asyncpg.Pool, older_than_days: int, after_id: int = 0
 
 LOCK_OLD_SQL = f"""
 {_NEXT_OLD}, old AS (
-    SELECT id FROM outbox WHERE {_ENDED_LONG_AGO}
+    SELECT id FROM mail_outbox WHERE {_ENDED_LONG_AGO}
     FOR UPDATE SKIP LOCKED
 )
 SELECT ARRAY(SELECT id::bigint FROM old) AS ids, (SELECT max(id) FROM next HAVING bool_or(is_old)) AS last_id
@@ -182,7 +182,7 @@ PLAN_FREELY_SQL = "SELECT set_config(name, 'on', true) FROM unnest($1::text[]) A
 
 DELETE_SQL = """
 WITH removed AS (
-    DELETE FROM outbox WHERE id = ANY($1::bigint[]) RETURNING id, content_id
+    DELETE FROM mail_outbox WHERE id = ANY($1::bigint[]) RETURNING id, content_id
 ), attempts AS (
     DELETE FROM email_attempts WHERE email_id = ANY(ARRAY(SELECT id FROM removed))
 )
@@ -212,7 +212,7 @@ async def _remove_around(
 
 COUNT_OLD_SQL = f"""
 {_NEXT_OLD}
-SELECT (SELECT count(*) FROM outbox WHERE {_ENDED_LONG_AGO}) AS emails,
+SELECT (SELECT count(*) FROM mail_outbox WHERE {_ENDED_LONG_AGO}) AS emails,
     (SELECT max(id) FROM next HAVING bool_or(is_old)) AS last_id
 """  # noqa: S608 - constants of this module
 
@@ -231,7 +231,7 @@ NEXT_DUE_SQL = """
 SELECT EXTRACT(EPOCH FROM min(next_retry_at) - now())::float8
 FROM (VALUES (0::smallint), (1::smallint), (2::smallint)) AS p (priority)
 CROSS JOIN LATERAL (
-    SELECT next_retry_at FROM outbox
+    SELECT next_retry_at FROM mail_outbox
     WHERE priority = p.priority AND status IN ('pending', 'failed', 'uncertain')
       AND next_retry_at BETWEEN now() AND now() + $1 * interval '1 second'
     ORDER BY next_retry_at LIMIT 1
@@ -249,7 +249,7 @@ STATE_SQL = """
 SELECT status, attempts, max_attempts, lost_attempts, next_retry_at, expires_at, claimed_by,
     email_type::text AS email_type, expires_at <= now() AS past_expiry,
     EXTRACT(EPOCH FROM next_retry_at - now())::float8 AS due_in_s
-FROM outbox WHERE id = $1::bigint
+FROM mail_outbox WHERE id = $1::bigint
 """
 
 

@@ -39,12 +39,12 @@ $roles$;
 
 -- The worker reads mail and writes what became of it. It can neither queue mail nor change whom it goes to or what it
 -- says. It deletes what is past its retention.
--- All of it goes by way of the view outbox, whose columns are the same whatever the application's table is like.
-GRANT SELECT, DELETE ON outbox TO email_worker;
+-- All of it goes by way of the view mail_outbox, whose columns are the same whatever the application's table is like.
+GRANT SELECT, DELETE ON mail_outbox TO email_worker;
 GRANT UPDATE (status, attempts, max_attempts, next_retry_at, expires_at, sent_at, last_attempt_at, updated_at,
     message_id, message_date, claim_token, claimed_by, claimed_at, lease_expires_at, lost_attempts,
     relay, smtp_code, smtp_response, enhanced_code, last_error, dead_reason, recipient_outcomes)
-    ON outbox TO email_worker;
+    ON mail_outbox TO email_worker;
 GRANT SELECT ON outbound_emails TO email_worker;
 GRANT SELECT, INSERT, DELETE ON email_attempts TO email_worker;
 GRANT SELECT ON email_templates, mail_switches, email_suppressions, _pogo_migration TO email_worker;
@@ -68,15 +68,15 @@ $sessions$;
 
 -- The operators' desk: `python -m ops` where it changes something. It reads everything about mail,
 -- lets mail be sent again or not at all, pauses, suppresses, and queues test mail.
-GRANT SELECT ON outbound_emails, outbox, email_attempts, email_templates, mail_switches, email_suppressions, cron_runs,
+GRANT SELECT ON outbound_emails, mail_outbox, email_attempts, email_templates, mail_switches, email_suppressions, cron_runs,
     service_health, mail_service_health, outbox_adoption, table_origins, _pogo_migration TO email_web;
 GRANT UPDATE (status, max_attempts, next_retry_at, expires_at, sent_at, updated_at, lost_attempts, last_error,
-    dead_reason, idempotency_key) ON outbox TO email_web;
+    dead_reason, idempotency_key) ON mail_outbox TO email_web;
 GRANT INSERT, DELETE ON mail_switches TO email_web;
 GRANT INSERT, UPDATE, DELETE ON email_suppressions TO email_web;
 
 -- A look, and nothing else: the web page, `python -m ops status`, failed, show. Recipients and bodies are personal data.
-GRANT SELECT ON outbound_emails, outbox, email_attempts, email_templates, mail_switches, email_suppressions, cron_runs,
+GRANT SELECT ON outbound_emails, mail_outbox, email_attempts, email_templates, mail_switches, email_suppressions, cron_runs,
     service_health, mail_service_health, outbox_adoption, table_origins, _pogo_migration TO email_readonly;
 ALTER ROLE email_readonly SET default_transaction_read_only = on;
 
@@ -93,8 +93,8 @@ BEGIN
     SELECT string_agg(quote_ident(attname), ', ') INTO granted FROM pg_attribute
     WHERE attrelid = 'outbound_emails'::regclass AND attname = ANY(wanted) AND NOT attisdropped;
     EXECUTE format('GRANT INSERT (%s) ON outbound_emails TO email_producer, email_web', granted);
-    EXECUTE format('GRANT INSERT (%s) ON outbox TO email_producer, email_web', array_to_string(wanted, ', '));
+    EXECUTE format('GRANT INSERT (%s) ON mail_outbox TO email_producer, email_web', array_to_string(wanted, ', '));
 END
 $queue$;
-GRANT SELECT (id, organization_id, idempotency_key), UPDATE (idempotency_key) ON outbox TO email_producer;
+GRANT SELECT (id, organization_id, idempotency_key), UPDATE (idempotency_key) ON mail_outbox TO email_producer;
 GRANT SELECT (id) ON outbound_emails TO email_producer;

@@ -35,7 +35,7 @@ STUB
     pg_restore --file=- --clean --if-exists --no-owner --no-privileges "$1"
     if [ -n "$hold" ]; then
         cat <<'SQL'
-UPDATE public.outbox SET status = 'uncertain', next_retry_at = NULL, claim_token = NULL, claimed_by = NULL,
+UPDATE public.mail_outbox SET status = 'uncertain', next_retry_at = NULL, claim_token = NULL, claimed_by = NULL,
     lease_expires_at = NULL, last_error = 'restored from a backup: may have been sent since'
 WHERE status IN ('pending', 'sending') OR (status IN ('failed', 'uncertain') AND next_retry_at IS NOT NULL);
 SQL

@@ -83,7 +83,8 @@ async def look_for_celery(settings: Settings) -> Signs:
             signs = await signs_of_celery(broker.redis)
             if signs.is_running or signs.messages or signs.unknown:
                 return signs
-            if found := await elsewhere(broker):
+            # An address that somebody gave is believed, also while nothing waits there.
+            if not settings.celery_broker_url and (found := await elsewhere(broker)):
                 told = f'Celery is in database {", ".join(map(str, found))} of the same server, not in {broker.place}'
                 signs.unknown.append(f'{told}: set CELERY_BROKER_URL')
             elif not settings.celery_broker_url and not (await find_places(broker.redis)).is_kombus:

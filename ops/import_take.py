@@ -53,7 +53,9 @@ class Import:
         if signs.is_running and not (self.options.dry_run or self.options.force):
             remedy = 'stop the Celery workers and beat first, or give --force if they are something else'
             raise TroubleError(Trouble(signs.told, remedy))
-        if self.options.db is None and not places.messages:
+        # An address that somebody gave is believed, also while nothing waits there.
+        is_given = self.options.db is not None or self.connections.settings.celery_broker_url is not None
+        if not is_given and not places.messages:
             found = await elsewhere(self.broker)
             if any(found.values()) or (found and not places.is_kombus):
                 raise TroubleError(_found_elsewhere(self.broker, found))

@@ -171,7 +171,7 @@ class Migration:
             f'outbound_emails was there before, with {counted(planned.emails, "e-mail")}. Nothing of it is changed.',
         )
         if planned.added:
-            say(console, f'Added are the trigger, the view outbox, and the columns {", ".join(planned.added)}.')
+            say(console, f'Added are the trigger, the view mail_outbox, and the columns {", ".join(planned.added)}.')
         if planned.indexes:
             say(console, f'Indexes are built while others write: {", ".join(planned.indexes)}.')
         for note in planned.notes:

@@ -1,6 +1,6 @@
-"""What the view `outbox` has, and which columns of an adopted table can serve for it."""
+"""What the view `mail_outbox` has, and which columns of an adopted table can serve for it."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from typing import NamedTuple
 
 import asyncpg
@@ -122,13 +122,20 @@ def added_columns(columns: Mapping[str, Column]) -> dict[str, str]:
     return added
 
 
-def mapping(names: Sequence[str] | Mapping[str, Column]) -> dict[str, str]:
+def mapping(added: Collection[str]) -> dict[str, str]:
     """Return which column of the table each column of the view is.
 
     Args:
-        names: The table's columns, with those that expanding added.
+        added: The columns that expanding added; a column of the application's may be called mail_something, too.
     """
-    return {w.name: f'mail_{w.name}' if f'mail_{w.name}' in names else w.name for w in WANTED}
+    return {w.name: f'mail_{w.name}' if f'mail_{w.name}' in added else w.name for w in WANTED}
+
+
+def in_the_way(columns: Mapping[str, Column]) -> Iterator[str]:
+    """Name the columns of the application that are called what expanding would call its own."""
+    for name in added_columns(columns):
+        if name in columns:
+            yield f'it has a column {name}, and this program adds one of that name: rename it'
 
 
 def unsuitable(columns: Mapping[str, Column]) -> Iterator[str]:

@@ -6,11 +6,12 @@ from dataclasses import dataclass, field
 
 import asyncpg
 
-from db.adoption.columns import Column, added_columns, read_columns, unsuitable
+from db.adoption.columns import Column, added_columns, in_the_way, read_columns, unsuitable
 from db.adoption.locks import Progress, briefly
 from db.adoption.phases import Adoption, Phase, read_adoption, set_phase
-from db.adoption.trigger import Form, quoted, state_ddl, sync_ddl, trigger_ddl, view_ddl
-from db.adoption.words import NEEDED, Words, choose, count_words, known_words
+from db.adoption.quoting import quoted
+from db.adoption.trigger import Form, state_ddl, sync_ddl, trigger_ddl, view_ddl
+from db.adoption.words import NEEDED, Words, choose, count_words, known_words, refusing_checks
 from mail.outcome import BY_LIFE
 
 # As in db/migrations/0001_outbox.sql, in the table's own names; a test holds a finished table against a new one.
@@ -108,16 +109,51 @@ async def plan(
             'row-level security hides rows from this program: ALTER TABLE outbound_emails DISABLE ROW LEVEL SECURITY'
         )
     adoption = await read_adoption(conn)
+    if not (adoption and adoption.added_columns):
+        reasons += in_the_way(columns)
+    reasons += await _names_taken(conn, adoption)
     words, takes_any = Words({}, {}, None), False
-    if 'status' in columns and not reasons:
+    if 'status' in columns and facts['relkind'] not in KINDS and facts['is_owner']:
         words, takes_any = await _words(conn, columns, given or {}, adoption, reasons)
     if reasons:
         raise NotAdoptableError(reasons)
     added = {} if adoption and adoption.added_columns else added_columns(columns)
-    form = Form(_with_added(columns, added), words, zone, max_attempts or BY_LIFE)
+    names = adoption.added_columns if adoption and adoption.added_columns else list(added)
+    form = Form(_with_added(columns, added), names, words, zone, max_attempts or BY_LIFE)
     emails = await conn.fetchval('SELECT count(*) FROM outbound_emails')
     missing = [name for name in INDEXES if name not in await _valid_indexes(conn)]
     return Plan(form, added, missing, emails, takes_any, _notes(form, takes_any))
+
+
+# What the migrations make. The tables of an earlier adoption that was undone stay, and are ours.
+TAKEN_SQL = """
+SELECT name, 'table or view' AS kind FROM unnest($1::text[]) AS t (name) WHERE to_regclass(name) IS NOT NULL
+UNION ALL SELECT name, 'function' FROM unnest($2::text[]) AS f (name) WHERE to_regprocedure(name) IS NOT NULL
+"""
+RELATIONS = (
+    'mail_outbox', 'email_attempts', 'email_suppressions', 'mail_switches', 'cron_runs', 'outbox_adoption',
+    'table_origins', 'mail_service_health',
+)  # fmt: skip
+FUNCTIONS = ('outbox_sync()', 'outbox_state(text)')
+MIGRATED_SQL = "SELECT to_regclass('public._pogo_migration') IS NOT NULL"
+FIRST_SQL = "SELECT EXISTS (SELECT FROM public._pogo_migration WHERE migration_id LIKE '0001%')"
+INDEX_NAMES_SQL = """
+SELECT relname FROM pg_class
+WHERE relname = ANY($1::text[])
+  AND relnamespace = (SELECT relnamespace FROM pg_class WHERE oid = 'outbound_emails'::regclass)
+"""
+
+
+async def _names_taken(conn: asyncpg.Connection, adoption: Adoption | None) -> list[str]:
+    """Name what the application has under names that this program needs."""
+    reasons: list[str] = []
+    if not (await conn.fetchval(MIGRATED_SQL) and await conn.fetchval(FIRST_SQL)):
+        taken = await conn.fetch(TAKEN_SQL, list(RELATIONS), list(FUNCTIONS))
+        reasons += [f'there is a {row["kind"]} {row["name"]}, and this program makes one: rename it' for row in taken]
+    ours = adoption.added_indexes if adoption else []
+    taken = await conn.fetch(INDEX_NAMES_SQL, [name for name in INDEXES if name not in ours])
+    reasons += [f'there is an index {row["relname"]}, and this program makes one: rename it' for row in taken]
+    return reasons
 
 
 async def _words(
@@ -128,10 +164,11 @@ async def _words(
     reasons: list[str],
 ) -> tuple[Words, bool]:
     counted = await count_words(conn)
-    known, takes_any = await known_words(conn, columns, counted, given)
+    known, takes_any = await known_words(conn, counted, given)
     if adoption and adoption.words and not given:  # decided when the table was expanded: our own words stand in it now
         return adoption.words, takes_any
     words = choose(known, given, hidden_anyway='sending' if takes_any else None)
+    reasons += await refusing_checks(conn, columns, words)
     reasons += [
         f"status takes no word for {state!r}: --word WORD={state} says what the application's is"
         for state in NEEDED
@@ -199,7 +236,7 @@ async def expand(conn: asyncpg.Connection, plan: Plan, progress: Progress) -> No
     await conn.execute('ANALYZE outbound_emails')
     if adoption.phase is Phase.EXPANDING:
         await set_phase(conn, Phase.SHARED)
-    elif 'mail_status' in plan.form.columns:  # a later version of this program may have another trigger
+    elif 'mail_status' in plan.form.added:  # a later version of this program may have another trigger
         await conn.execute(sync_ddl(plan.form, shared=adoption.phase is Phase.SHARED))
 
 
@@ -240,9 +277,12 @@ async def _add_columns(conn: asyncpg.Connection, plan: Plan, progress: Progress)
         await conn.execute(DECIDED_SQL, list(plan.added), json.dumps(form.words.as_json()))
 
     await briefly(conn, change, progress)
-    progress(f'added {len(plan.added)} columns, the trigger and the view outbox')
+    progress(f'added {len(plan.added)} columns, the trigger and the view mail_outbox')
 
 
+NOTE_INDEX_SQL = """
+UPDATE outbox_adoption SET added_indexes = added_indexes || $1::text WHERE NOT $1 = ANY(added_indexes)
+"""
 INDEX_STATE_SQL = """
 SELECT i.indisvalid FROM pg_index AS i
 WHERE i.indexrelid = to_regclass($1) AND i.indrelid = 'outbound_emails'::regclass
@@ -263,5 +303,6 @@ async def _add_index(conn: asyncpg.Connection, name: str, names: Mapping[str, st
         return
     if valid is False:
         await conn.execute(f'DROP INDEX CONCURRENTLY {name}')
+    await conn.execute(NOTE_INDEX_SQL, name)  # first: an interrupted call leaves an index that is ours
     await conn.execute(index_ddl(name, names))
     progress(f'built the index {name}')

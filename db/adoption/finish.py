@@ -10,8 +10,9 @@ from db.adoption.columns import APPLICATION, Column, mapping, read_columns
 from db.adoption.expand import INDEX_STATE_SQL
 from db.adoption.locks import Progress, briefly, by_index
 from db.adoption.phases import Phase, read_adoption, set_phase
+from db.adoption.quoting import quoted
 from db.adoption.takeover import BATCH, WrongPhaseError
-from db.adoption.trigger import NAIVE, TRIGGER, quoted, view_ddl
+from db.adoption.trigger import NAIVE, TRIGGER, view_ddl
 from mail.outcome import BY_LIFE, Status
 
 # Ours stands beside these while the table is adopted, and takes their place.
@@ -52,17 +53,36 @@ class FinishPlan:
 
     changes: Sequence[Change]
     lock_s: float
-    columns: Mapping[str, Column]
+    is_renaming: bool  # False: an interrupted call has done so already
+    added_columns: Sequence[str]  # that keep their names
     rebuilt: Mapping[str, str]  # indexes on converted columns, with their DDL
     max_attempts: int
 
 
+# What stands on a column that goes or changes, but for what this program made: it breaks, vanishes, or is in the way.
 DEPENDENTS_SQL = """
-SELECT DISTINCT r.ev_class::regclass::text AS name
+SELECT d.classid::regclass::text AS catalog, d.objid, pg_describe_object(d.classid, d.objid, d.objsubid) AS what,
+    CASE d.classid WHEN 'pg_class'::regclass THEN pg_get_indexdef(d.objid)
+        WHEN 'pg_constraint'::regclass THEN pg_get_constraintdef(d.objid)
+        WHEN 'pg_trigger'::regclass THEN pg_get_triggerdef(d.objid) END AS ddl,
+    EXISTS (SELECT FROM pg_index AS i WHERE i.indexrelid = d.objid AND i.indisunique) AS is_unique,
+    (SELECT tgname FROM pg_trigger WHERE oid = d.objid) AS trigger, a.attname AS column
+FROM pg_depend AS d JOIN pg_attribute AS a ON a.attrelid = d.refobjid AND a.attnum = d.refobjsubid
+WHERE d.refclassid = 'pg_class'::regclass AND d.refobjid = 'outbound_emails'::regclass AND a.attname = ANY($1::text[])
+  AND NOT (d.classid = 'pg_constraint'::regclass
+           AND d.objid IN (SELECT oid FROM pg_constraint WHERE contype = 'n'))
+  AND NOT (d.classid = 'pg_trigger'::regclass AND d.objid IN (SELECT oid FROM pg_trigger WHERE tgname = $2))
+  AND NOT (d.classid = 'pg_rewrite'::regclass
+           AND d.objid IN (SELECT oid FROM pg_rewrite WHERE ev_class = to_regclass('mail_outbox')))
+  AND NOT (d.classid = 'pg_attrdef'::regclass AND d.objid IN (
+      SELECT f.oid FROM pg_attrdef AS f JOIN pg_attribute AS c ON c.attrelid = f.adrelid AND c.attnum = f.adnum
+      WHERE c.attname = ANY($1::text[])))
+UNION
+SELECT 'pg_rewrite', r.oid, pg_describe_object('pg_rewrite'::regclass, r.oid, 0), NULL, false, NULL, NULL
 FROM pg_depend AS d JOIN pg_rewrite AS r ON r.oid = d.objid
 WHERE d.classid = 'pg_rewrite'::regclass AND d.refobjid = 'outbound_emails'::regclass
-  AND r.ev_class <> COALESCE(to_regclass('outbox')::oid, 0)
-ORDER BY 1
+  AND r.ev_class <> COALESCE(to_regclass('mail_outbox')::oid, 0)
+ORDER BY what
 """
 BYTES_SQL = "SELECT pg_table_size('outbound_emails')::float8"
 # Those that a converted column is in, but for those that a constraint stands on.
@@ -93,47 +113,89 @@ async def plan_finish(conn: asyncpg.Connection, *, zone: str, max_attempts: int 
     if adoption.phase in (Phase.EXPANDING, Phase.SHARED):
         raise WrongPhaseError('the table is not taken over yet: `python -m ops import-celery` does it')
     columns = await read_columns(conn)
-    if 'mail_status' in columns and (views := await conn.fetch(DEPENDENTS_SQL)):
-        names = ', '.join(view['name'] for view in views)
-        raise WrongPhaseError(
-            f'these views read outbound_emails and would break: {names}. Drop them, and make them anew after it'
-        )
+    replaced = [name for name in REPLACED if f'mail_{name}' in adoption.added_columns]
     naive = [column.name for column in columns.values() if column.type == NAIVE]
+    going: list[str] = []
+    triggers: dict[str, str] = {}
+    if replaced:
+        going, triggers = await _standing_on(conn, replaced, [*naive, *_narrow(columns)])
     lock_s = LOCK_S
     if naive and zone != 'UTC':
         lock_s += await conn.fetchval(BYTES_SQL) / REWRITE_BYTES_PER_S
-    going = [name for name in REPLACED if f'mail_{name}' in columns]  # with their indexes
-    rebuilt = {row['name']: row['ddl'] for row in await conn.fetch(REBUILT_SQL, naive, going)}
-    return FinishPlan(_changes(columns, naive, zone, max_attempts), lock_s, columns, rebuilt, max_attempts)
+    rebuilt = {row['name']: row['ddl'] for row in await conn.fetch(REBUILT_SQL, naive, replaced)}
+    stay = [name for name in adoption.added_columns if name.removeprefix('mail_') not in replaced]
+    changes = _checked_later()
+    if replaced:
+        changes = [
+            *_replaced(columns, replaced, going, triggers),
+            *_types(columns, naive, zone),
+            *_filled(max_attempts, mapping(stay)),
+            *[Change(f'the trigger {name} is made anew', True, ddl) for name, ddl in triggers.items()],
+            *changes,
+        ]
+    return FinishPlan(changes, lock_s, bool(replaced), stay, rebuilt, max_attempts)
 
 
-def _changes(columns: Mapping[str, Column], naive: Sequence[str], zone: str, max_attempts: int) -> list[Change]:
-    if 'mail_status' not in columns:
-        return _checked_later()
+async def _standing_on(
+    conn: asyncpg.Connection, replaced: Sequence[str], converted: Sequence[str]
+) -> tuple[list[str], dict[str, str]]:
+    """Return what goes with the columns that are replaced, and the triggers that are made anew.
+
+    Raises:
+        WrongPhaseError: something would break; names all of it.
+    """
+    going: list[str] = []
+    breaking: list[str] = []
+    triggers: dict[str, str] = {}
+    for row in await conn.fetch(DEPENDENTS_SQL, [*replaced, *converted], TRIGGER):
+        catalog, ddl = row['catalog'], row['ddl']
+        if catalog in ('pg_constraint', 'pg_class') and row['column'] not in replaced:
+            continue  # these are converted with their columns
+        if catalog == 'pg_trigger' and ' WHEN (' not in ddl:
+            triggers[row['trigger']] = ddl
+        elif catalog == 'pg_constraint' or (catalog == 'pg_class' and not row['is_unique']):
+            going.append(f'{row["what"]}: {ddl}')
+        else:
+            breaking.append(f'{row["what"]}: {ddl}' if ddl else row['what'])
+    if breaking:
+        what = '\n'.join(f'  - {each}' for each in breaking)
+        raise WrongPhaseError(
+            f'these stand on columns that finishing changes; drop them, and make them anew after it:\n{what}'
+        )
+    return going, triggers
+
+
+def _replaced(
+    columns: Mapping[str, Column], replaced: Sequence[str], going: Sequence[str], triggers: Mapping[str, str]
+) -> list[Change]:
     changes = [
         Change(
             'rows that the other system ended get our word for their state; NULL in attempts, created_at ... is filled',
             False,
         ),
         Change(
-            'the trigger and the view outbox go',
+            'the trigger and the view mail_outbox go',
             True,
-            f'DROP TRIGGER {TRIGGER} ON outbound_emails; DROP VIEW outbox; DROP FUNCTION outbox_sync()',
+            f'DROP TRIGGER {TRIGGER} ON outbound_emails; DROP VIEW mail_outbox; DROP FUNCTION outbox_sync()',
         ),
     ]
-    for name in REPLACED:
-        if f'mail_{name}' in columns:
+    changes += [Change(f'goes with its column: {what}', True) for what in going]
+    changes += [
+        Change(f'the trigger {name} goes for a moment', True, f'DROP TRIGGER {quoted(name)} ON outbound_emails')
+        for name in triggers
+    ]
+    for name in replaced:
+        ddl = f'ALTER TABLE outbound_emails RENAME COLUMN mail_{name} TO {name}'
+        if name in columns:
             old = columns[name]
             kind = f'{old.type}, {old.limit} characters' if old.limit else old.type
-            changes.append(
-                Change(
-                    f'{name} ({kind}) is replaced by ours, with its indexes and CHECKs',
-                    True,
-                    f'ALTER TABLE outbound_emails DROP COLUMN {name};'
-                    f'ALTER TABLE outbound_emails RENAME COLUMN mail_{name} TO {name}',
-                )
-            )
-    changes += _types(columns, naive, zone)
+            what = f'{name} ({kind}) is replaced by ours'
+            changes.append(Change(what, True, f'ALTER TABLE outbound_emails DROP COLUMN {name};{ddl}'))
+    return changes
+
+
+def _filled(max_attempts: int, names: Mapping[str, str]) -> list[Change]:
+    changes = []
     defaults = {**DEFAULTS, 'max_attempts': str(max_attempts)}
     changes.append(
         Change(
@@ -148,19 +210,13 @@ def _changes(columns: Mapping[str, Column], naive: Sequence[str], zone: str, max
             'room on each page and early vacuum, docs/schema.md', True, f'ALTER TABLE outbound_emails SET ({STORAGE})'
         )
     )
-    names = {
-        wanted: {'mail_status': 'status', 'mail_smtp_response': 'smtp_response', 'mail_smtp_code': 'smtp_code'}.get(
-            is_, is_
-        )
-        for wanted, is_ in mapping(columns).items()
-    }
     checks = {name: check.format(**names) for name, check in CHECKS.items()} | {
         f'outbound_emails_{name}_given': f'{name} IS NOT NULL' for name in NOT_NULL
     }
     added = ', '.join(f'ADD CONSTRAINT {name} CHECK ({check}) NOT VALID' for name, check in checks.items())
     changes.append(Change('CHECKs forbid illegal rows from then on', True, f'ALTER TABLE outbound_emails {added}'))
-    changes.append(Change('the view outbox is made anew', True, view_ddl(names)))
-    return changes + _checked_later()
+    changes.append(Change('the view mail_outbox is made anew', True, view_ddl(names)))
+    return changes
 
 
 def _types(columns: Mapping[str, Column], naive: Sequence[str], zone: str) -> list[Change]:
@@ -177,7 +233,15 @@ def _types(columns: Mapping[str, Column], naive: Sequence[str], zone: str) -> li
                 f'ALTER TABLE outbound_emails {drop}; ALTER TABLE outbound_emails {ddl}',
             )
         )
-    narrow = [
+    narrow = _narrow(columns)
+    if narrow:
+        ddl = ', '.join(f'ALTER COLUMN {name} TYPE text' for name in narrow)
+        changes.append(Change(f'{", ".join(narrow)} become text', True, f'ALTER TABLE outbound_emails {ddl}'))
+    return changes
+
+
+def _narrow(columns: Mapping[str, Column]) -> list[str]:
+    return [
         wanted.name
         for wanted in APPLICATION
         if (column := columns.get(wanted.name)) is not None
@@ -186,10 +250,6 @@ def _types(columns: Mapping[str, Column], naive: Sequence[str], zone: str) -> li
         and column.is_text
         and column.type != 'text'
     ]
-    if narrow:
-        ddl = ', '.join(f'ALTER COLUMN {name} TYPE text' for name in narrow)
-        changes.append(Change(f'{", ".join(narrow)} become text', True, f'ALTER TABLE outbound_emails {ddl}'))
-    return changes
 
 
 def _checked_later() -> list[Change]:
@@ -217,7 +277,7 @@ WITH stretch AS (SELECT id FROM outbound_emails WHERE id > $1::bigint ORDER BY i
 )
 SELECT (SELECT max(id) FROM stretch) AS last_id, (SELECT count(*) FROM filled) AS filled
 """
-REMEMBER_SQL = 'UPDATE outbox_adoption SET rebuilt_indexes = $1'
+REMEMBER_SQL = 'UPDATE outbox_adoption SET rebuilt_indexes = $1, added_columns = $2'
 REMEMBERED_SQL = 'SELECT rebuilt_indexes FROM outbox_adoption'
 LATE_SQL = """
 UPDATE outbound_emails
@@ -238,15 +298,16 @@ async def finish(conn: asyncpg.Connection, plan: FinishPlan, progress: Progress)
         TableBusyError: somebody holds the table; calling again goes on.
         asyncpg.PostgresError: connection or statement failure; calling again goes on.
     """
-    if 'mail_status' in plan.columns:
+    if plan.is_renaming:
         await _fill(conn, plan, progress)
 
         async def change() -> None:
-            await conn.execute(REMEMBER_SQL, [_concurrently(ddl) for ddl in plan.rebuilt.values()])
+            rebuilt = [_concurrently(ddl) for ddl in plan.rebuilt.values()]
+            await conn.execute(REMEMBER_SQL, rebuilt, list(plan.added_columns))
             for name in plan.rebuilt:
                 await conn.execute(f'DROP INDEX {quoted(name)}')
             for change in plan.changes:
-                if change.under_lock:
+                if change.ddl:
                     await conn.execute(change.ddl)
 
         await briefly(conn, change, progress)

@@ -23,10 +23,11 @@ class Adoption(NamedTuple):
 
     phase: Phase
     added_columns: list[str]
+    added_indexes: list[str]
     words: Words | None  # None: not decided yet
 
 
-READ_SQL = 'SELECT phase, added_columns, words::text AS words FROM outbox_adoption'
+READ_SQL = 'SELECT phase, added_columns, added_indexes, words::text AS words FROM outbox_adoption'
 
 
 async def read_adoption(conn: Any) -> Adoption | None:
@@ -42,7 +43,9 @@ async def read_adoption(conn: Any) -> Adoption | None:
     if row is None:
         return None
     words = json.loads(row['words'])
-    return Adoption(Phase(row['phase']), row['added_columns'], from_json(words) if words else None)
+    return Adoption(
+        Phase(row['phase']), row['added_columns'], row['added_indexes'], from_json(words) if words else None
+    )
 
 
 async def read_phase(conn: Any) -> Phase | None:

@@ -9,7 +9,8 @@ import asyncpg
 
 from db.adoption.locks import Progress, briefly, by_index
 from db.adoption.phases import Phase, read_phase, set_phase
-from db.adoption.trigger import Form, quoted, sync_ddl
+from db.adoption.quoting import quoted
+from db.adoption.trigger import Form, sync_ddl
 
 BATCH = 5_000
 

@@ -1,9 +1,10 @@
 """The trigger that keeps the application's `status` and our `mail_status` in step, and the view over both."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from db.adoption.columns import WANTED, Column, mapping
+from db.adoption.quoting import literal, quoted
 from db.adoption.words import Words
 
 TRIGGER = 'zz_outbox_sync'  # triggers fire in the order of their names: ours after the application's own
@@ -22,13 +23,14 @@ BEGIN
         UNION ALL
         SELECT a.privilege_type, format('(%I)', v.attname), a.grantee
         FROM pg_depend AS d
-        JOIN pg_rewrite AS r ON r.oid = d.objid AND r.ev_class = 'outbox'::regclass
+        JOIN pg_rewrite AS r ON r.oid = d.objid AND r.ev_class = 'mail_outbox'::regclass
         JOIN pg_attribute AS b ON b.attrelid = d.refobjid AND b.attnum = d.refobjsubid
-        JOIN pg_attribute AS v ON v.attrelid = 'outbox'::regclass AND b.attname IN (v.attname, 'mail_' || v.attname)
+        JOIN pg_attribute AS v
+            ON v.attrelid = 'mail_outbox'::regclass AND b.attname IN (v.attname, 'mail_' || v.attname)
         CROSS JOIN aclexplode(b.attacl) AS a
         WHERE d.classid = 'pg_rewrite'::regclass AND d.refobjid = 'outbound_emails'::regclass
     LOOP
-        EXECUTE format('GRANT %s %s ON outbox TO %s', given.privilege, given.columns,
+        EXECUTE format('GRANT %s %s ON mail_outbox TO %s', given.privilege, given.columns,
                        CASE WHEN given.grantee = 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(given.grantee)) END);
     END LOOP;
 END
@@ -41,6 +43,7 @@ class Form:
     """What an adopted table is like."""
 
     columns: Mapping[str, Column]  # with those that expanding added
+    added: Collection[str]  # their names
     words: Words
     zone: str  # what the application's times without a zone mean
     max_attempts: int  # of rows that do not say
@@ -48,28 +51,15 @@ class Form:
     @property
     def names(self) -> dict[str, str]:
         """Which column of the table each column of the view is."""
-        return mapping(self.columns)
-
-
-def literal(value: str | None) -> str:
-    """Return a text as SQL has it, whatever it holds."""
-    if value is None:
-        return 'NULL'
-    quoted = value.replace("'", "''").replace('\\', '\\\\')
-    return f"E'{quoted}'" if '\\' in value else f"'{quoted}'"
-
-
-def quoted(name: str) -> str:
-    """Return an identifier as SQL has it."""
-    return '"' + name.replace('"', '""') + '"'
+        return mapping(self.added)
 
 
 def view_ddl(names: Mapping[str, str]) -> str:
-    """Return the DDL of the view `outbox`."""
+    """Return the DDL of the view `mail_outbox`."""
     columns = ', '.join(f'{quoted(names[w.name])} AS {w.name}' for w in WANTED)
     return f"""
-DROP VIEW IF EXISTS outbox;
-CREATE VIEW outbox AS SELECT {columns} FROM outbound_emails;
+DROP VIEW IF EXISTS mail_outbox;
+CREATE VIEW mail_outbox AS SELECT {columns} FROM outbound_emails;
 {VIEW_RIGHTS_DDL}"""  # noqa: S608 - names of this module
 
 

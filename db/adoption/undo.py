@@ -4,11 +4,12 @@ import asyncpg
 
 from db.adoption.locks import Progress, briefly
 from db.adoption.phases import Phase, read_adoption
+from db.adoption.quoting import quoted
 from db.adoption.takeover import WrongPhaseError
-from db.adoption.trigger import TRIGGER, Form, quoted, sync_ddl
+from db.adoption.trigger import TRIGGER, Form, sync_ddl
 
 LIVE_SQL = """
-SELECT count(*) FROM outbox WHERE status = 'sending' AND lease_expires_at > now()
+SELECT count(*) FROM mail_outbox WHERE status = 'sending' AND lease_expires_at > now()
 """
 
 # What ended here and shows `failed` there has no attempt left, or the other system would send it: refused, cancelled or
@@ -23,9 +24,8 @@ RETURNING CASE WHEN mail_status = 'failed' AND next_retry_at IS NOT NULL THEN 'r
 
 UNVIEW_DDL = f"""
 DROP TRIGGER IF EXISTS {TRIGGER} ON outbound_emails;
-DROP VIEW IF EXISTS outbox;
+DROP VIEW IF EXISTS mail_outbox;
 DROP FUNCTION IF EXISTS outbox_sync();
-DROP INDEX IF EXISTS outbound_emails_created;
 DELETE FROM outbox_adoption;
 """  # noqa: S608 - a constant of this package
 
@@ -69,6 +69,8 @@ async def undo(conn: asyncpg.Connection, form: Form | None, progress: Progress) 
 
     async def remove() -> None:
         await conn.execute(UNVIEW_DDL)
+        for name in adoption.added_indexes:
+            await conn.execute(f'DROP INDEX IF EXISTS {quoted(name)}')
         if columns:
             await conn.execute(f'ALTER TABLE outbound_emails {columns}')
 

@@ -1,10 +1,14 @@
 """The words an application has for the states of an e-mail: how its `status` is read, and what it may show."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import asyncpg
+
+from db.adoption.columns import Column
+from db.adoption.quoting import literal, quoted
 
 # For each state the words that applications have for it, the most usual first.
 SYNONYMS: Mapping[str, tuple[str, ...]] = {
@@ -60,9 +64,8 @@ def choose(known: Iterable[str], given: Mapping[str, str] | None = None, *, hidd
         hidden_anyway: The word that hides e-mails where the application is not known to have one for `sending`.
     """
     # What an operator types by hand is understood, whether the application knows the word or not.
-    read = {form: state for state, words in SYNONYMS.items() for word in words for form in cases(word)} | dict(
-        given or {}
-    )
+    read = {word: state for state, words in SYNONYMS.items() for word in words}
+    read |= {word.lower(): state for word, state in (given or {}).items()}
     known = set(known)
     own: dict[str, str] = {}
     for state in SYNONYMS:
@@ -92,48 +95,87 @@ async def count_words(conn: asyncpg.Connection) -> dict[str | None, int]:
     return {row['word']: row['emails'] for row in await conn.fetch(COUNT_WORDS_SQL)}
 
 
-PROBE_DDL = 'CREATE TEMPORARY TABLE outbox_probe (LIKE outbound_emails INCLUDING CONSTRAINTS) ON COMMIT DROP'
-NOT_NULL = """
-SELECT attname FROM pg_attribute WHERE attrelid = 'outbox_probe'::regclass AND attnum > 0 AND attnotnull
+STATUS_CHECKS_SQL = """
+SELECT conname AS name, pg_get_constraintdef(oid) AS definition, array(
+    SELECT attname::text FROM pg_attribute WHERE attrelid = conrelid AND attnum = ANY(conkey)) AS columns
+FROM pg_constraint
+WHERE conrelid = 'outbound_emails'::regclass AND contype = 'c' AND conkey @> ARRAY[(
+    SELECT attnum FROM pg_attribute WHERE attrelid = 'outbound_emails'::regclass AND attname = 'status')]
+ORDER BY 1
 """
-# A CHECK may want other columns filled for some states.
-FILLED = {
-    'attempts': '1',
-    'max_attempts': '5',
-    'sent_at': 'now()',
-    'last_attempt_at': 'now()',
-    'next_retry_at': 'now()',
-}
 
 
-async def accepted_words(conn: asyncpg.Connection, words: Iterable[str], columns: Iterable[str]) -> set[str]:
+@asynccontextmanager
+async def _probe(conn: asyncpg.Connection, columns: Iterable[str], checks: Iterable[str]) -> AsyncIterator[None]:
+    """Have an empty table outbox_probe with columns of outbound_emails and these CHECKs, and nothing else of it."""
+    listed = ', '.join(quoted(name) for name in columns)
+    probing = conn.transaction()
+    await probing.start()
+    try:
+        await conn.execute(
+            f'CREATE TEMPORARY TABLE outbox_probe ON COMMIT DROP AS SELECT {listed} FROM outbound_emails WITH NO DATA'  # noqa: S608
+        )
+        for number, check in enumerate(checks):
+            await conn.execute(f'ALTER TABLE outbox_probe ADD CONSTRAINT probe{number} {check}')
+        yield
+    finally:
+        await probing.rollback()
+
+
+async def _takes(conn: asyncpg.Connection, values: Mapping[str, str]) -> bool:
+    """Whether the probe takes a row; values are SQL."""
+    try:
+        async with conn.transaction():
+            names = ', '.join(quoted(name) for name in values)
+            await conn.execute(f'INSERT INTO outbox_probe ({names}) VALUES ({", ".join(values.values())})')  # noqa: S608
+    except (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError):
+        return False
+    return True
+
+
+async def accepted_words(conn: asyncpg.Connection, words: Iterable[str]) -> set[str]:
     """Return those of these words that type and CHECKs of the column status take, without writing to the table.
 
     Raises:
         asyncpg.InsufficientPrivilegeError: this role may make no temporary table.
     """
-    filled = {name: value for name, value in FILLED.items() if name in set(columns)}
-    insert = f'INSERT INTO outbox_probe (status, {", ".join(filled)}) VALUES'
-    if not filled:
-        insert = 'INSERT INTO outbox_probe (status) VALUES'
-    accepted = set()
-    probing = conn.transaction()
-    await probing.start()
-    try:
-        await conn.execute(PROBE_DDL)
-        for row in await conn.fetch(NOT_NULL):
-            await conn.execute(f'ALTER TABLE outbox_probe ALTER COLUMN "{row["attname"]}" DROP NOT NULL')
-        for word in words:
-            literal = "'" + word.replace("'", "''") + "'"
-            try:
-                async with conn.transaction():
-                    await conn.execute(f'{insert} ({", ".join([literal, *filled.values()])})')
-            except (asyncpg.DataError, asyncpg.CheckViolationError):
-                continue
-            accepted.add(word)
-    finally:
-        await probing.rollback()
-    return accepted
+    checks = [row['definition'] for row in await conn.fetch(STATUS_CHECKS_SQL) if row['columns'] == ['status']]
+    async with _probe(conn, ['status'], checks):
+        return {word for word in words if await _takes(conn, {'status': literal(word)})}
+
+
+# What this program writes when an e-mail comes into a state, and what every e-mail has.
+ALWAYS = {'recipient': "'a@example.com'", 'subject': "'s'", 'body_text': "'t'", 'body_html': "'h'", 'id': '1'}
+TRIED = {'attempts': '1', 'max_attempts': '5', 'last_attempt_at': 'now()', 'created_at': 'now()', 'updated_at': 'now()'}
+WRITTEN: Mapping[str, Mapping[str, str]] = {
+    'sending': TRIED,
+    'sent': {**TRIED, 'sent_at': 'now()', 'smtp_code': "'250'", 'smtp_response': "'250 ok'"},
+    'failed': {**TRIED, 'smtp_code': "'550'", 'smtp_response': "'550 no'"},
+}
+
+
+async def refusing_checks(conn: asyncpg.Connection, columns: Mapping[str, Column], words: Words) -> list[str]:
+    """Name the CHECKs over status and other columns that would refuse what this program writes."""
+    reasons = []
+    for check in await conn.fetch(STATUS_CHECKS_SQL):
+        if check['columns'] == ['status']:
+            continue
+        async with _probe(conn, check['columns'], [check['definition']]):
+            for state, written in WRITTEN.items():
+                if (word := words.shown.get(state)) is None:
+                    continue
+                values = {'status': literal(word)}
+                for name in check['columns']:
+                    if name in ALWAYS or name in written:
+                        values[name] = written.get(name) or ALWAYS[name]
+                    elif name != 'status' and columns[name].is_not_null:
+                        values[name] = f'(SELECT {quoted(name)} FROM outbound_emails LIMIT 1)'  # noqa: S608
+                if not await _takes(conn, values):
+                    reasons.append(
+                        f'CHECK {check["name"]} wants of e-mails that are {word} what this program does not write: '
+                        f'{check["definition"]}. Drop it, or have a trigger fill that column'
+                    )
+    return reasons
 
 
 def cases(word: str) -> tuple[str, ...]:
@@ -156,7 +198,7 @@ SELECT enumlabel FROM pg_enum WHERE enumtypid = (
 
 
 async def known_words(
-    conn: asyncpg.Connection, columns: Iterable[str], counted: Iterable[str | None], named: Iterable[str] = ()
+    conn: asyncpg.Connection, counted: Iterable[str | None], named: Iterable[str] = ()
 ) -> tuple[set[str], bool]:
     """Return the words that the application knows, and whether the column takes others as well.
 
@@ -166,7 +208,7 @@ async def known_words(
     labels = [row['enumlabel'] for row in await conn.fetch(ENUM_SQL)]
     stand = {word for word in counted if word is not None}
     tried = {*candidates(), *labels, *stand, *named, NO_WORD}
-    accepted = await accepted_words(conn, sorted(tried), columns)
+    accepted = await accepted_words(conn, sorted(tried))
     if NO_WORD not in accepted:
         return accepted, False
     upper = bool(stand) and all(word == word.upper() for word in stand)

@@ -26,6 +26,7 @@ CREATE TABLE outbox_adoption (
     taken_over_at timestamptz,
     finished_at timestamptz,
     added_columns text[] NOT NULL DEFAULT '{}', -- what the way back removes
+    added_indexes text[] NOT NULL DEFAULT '{}',
     words jsonb NOT NULL DEFAULT '{}', -- the application's words for the states, see db/adoption/words.py
     rebuilt_indexes text[] NOT NULL DEFAULT '{}' -- their DDL: finishing drops them under its lock and builds them after it
 );
@@ -42,7 +43,7 @@ INSERT INTO table_origins (name, made_here)
 SELECT name, COALESCE(obj_description(to_regclass(name), 'pg_class') = 'made by arq-mail-worker', false)
 FROM unnest(ARRAY['sessions', 'refresh_tokens', 'service_health']) AS t (name);
 
--- The view `outbox` and the function `outbox_state` are made by `python -m db.migrate` itself: an adopted table's differ.
+-- The view `mail_outbox` and the function `outbox_state` are made by `python -m db.migrate` itself: an adopted table's differ.
 
 -- A service_health of the application's stays as it is; a database of the version before wrote into it already.
 DO $health$
@@ -68,5 +69,5 @@ END
 $health$;
 
 -- migrate: rollback
-DROP VIEW IF EXISTS outbox, mail_service_health;
+DROP VIEW IF EXISTS mail_outbox, mail_service_health;
 DROP TABLE outbox_adoption, table_origins;

@@ -73,7 +73,7 @@ async def take_over(stage: Stage, before_import: Callable[[Stage], Awaitable[Non
 
 async def decide_on_held(stage: Stage) -> None:
     """Release one of what is held, cancel the rest; the old producers end, and what they left is taken."""
-    held = await stage.conn.fetch("SELECT id FROM outbox WHERE status = 'held' ORDER BY id")
+    held = await stage.conn.fetch("SELECT id FROM mail_outbox WHERE status = 'held' ORDER BY id")
     stage.row.held = len(held)
     ledger = stage.ledger()
     if unexpected := [h['id'] for h in held if ledger.entries[h['id']].kind not in HELD]:
@@ -88,7 +88,7 @@ async def decide_on_held(stage: Stage) -> None:
     await stage.load(0)
     await stage.follow('7.')
     await stage.nothing_of_celery_is_in_the_way()
-    left = await stage.conn.fetchval("SELECT count(*) FROM outbox WHERE status = 'held'")
+    left = await stage.conn.fetchval("SELECT count(*) FROM mail_outbox WHERE status = 'held'")
     if left:
         stage.row.problems.append(f'{left} still held after all were cancelled')
 

@@ -42,7 +42,7 @@ async def adopt(
 async def state_of(conn: asyncpg.Connection, email_id: int) -> tuple[str, str]:
     """Our state of an e-mail, and the word its application sees."""
     row = await conn.fetchrow(
-        'SELECT o.status AS ours, e.status::text AS theirs FROM outbox AS o JOIN outbound_emails AS e USING (id) '
+        'SELECT o.status AS ours, e.status::text AS theirs FROM mail_outbox AS o JOIN outbound_emails AS e USING (id) '
         'WHERE id = $1',
         email_id,
     )

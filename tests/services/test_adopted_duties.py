@@ -45,20 +45,24 @@ async def theirs(request: Any, empty_database: Any) -> Any:
 
 async def test_held_mail_of_an_adopted_table_is_counted_released_and_cancelled(theirs, empty_database, env):
     env = env | {'DATABASE_URL': empty_database.dsn}
-    first, second = [r['id'] for r in await theirs.fetch("SELECT id FROM outbox WHERE status = 'held' ORDER BY id")]
+    first, second = [
+        r['id'] for r in await theirs.fetch("SELECT id FROM mail_outbox WHERE status = 'held' ORDER BY id")
+    ]
     listed = (await run(env, 'held', 'ls')).document
     assert (listed['held'], listed['by_age']['older']) == (2, 2)
     assert (await run(env, 'status')).document['outbox']['held'] == 2
     await run(env, 'held', 'release', str(first), '--yes')
     await run(env, 'held', 'cancel', '--all', '--yes')
-    states = {r['id']: r['status'] for r in await theirs.fetch('SELECT id, status FROM outbox ORDER BY id LIMIT 2')}
+    states = {
+        r['id']: r['status'] for r in await theirs.fetch('SELECT id, status FROM mail_outbox ORDER BY id LIMIT 2')
+    }
     assert states == {first: 'pending', second: 'cancelled'}
 
 
 async def test_retention_of_an_adopted_table_waits_reports_and_steps_around(theirs, ctx):
-    ids = [r['id'] for r in await theirs.fetch('SELECT id FROM outbox ORDER BY id')]
+    ids = [r['id'] for r in await theirs.fetch('SELECT id FROM mail_outbox ORDER BY id')]
     await theirs.execute(
-        "UPDATE outbox SET status = 'sent', sent_at = now(), next_retry_at = NULL, "
+        "UPDATE mail_outbox SET status = 'sent', sent_at = now(), next_retry_at = NULL, "
         "created_at = now() - interval '99 days', updated_at = now() - interval '91 days' WHERE id = ANY($1)", ids[:3]
     )  # fmt: skip
     await theirs.execute('INSERT INTO invoices VALUES ($1)', ids[1])
@@ -86,15 +90,15 @@ async def test_sessions_of_an_application_are_not_touched(theirs, ctx):
 
 async def test_an_adopted_table_in_its_own_zone_is_no_error_and_in_another_one(theirs):
     async with theirs.acquire() as conn:
-        await conn.execute('UPDATE outbound_emails SET created_at = now() WHERE id = (SELECT max(id) FROM outbox)')
+        await conn.execute('UPDATE outbound_emails SET created_at = now() WHERE id = (SELECT max(id) FROM mail_outbox)')
         assert [one for one in await compare_zones(conn, ZONE) if one.severity == 'error'] == []
         errors = [one.what for one in await compare_zones(conn, 'UTC') if one.severity == 'error']
     assert any(f'look like {ZONE}' in what for what in errors)
 
 
 async def test_rows_without_times_stop_the_retention_of_no_other(theirs, ctx):
-    ids = [r['id'] for r in await theirs.fetch('SELECT id FROM outbox ORDER BY id')]
-    await theirs.execute("UPDATE outbox SET status = 'cancelled' WHERE id = ANY($1)", ids[:3])
+    ids = [r['id'] for r in await theirs.fetch('SELECT id FROM mail_outbox ORDER BY id')]
+    await theirs.execute("UPDATE mail_outbox SET status = 'cancelled' WHERE id = ANY($1)", ids[:3])
     long_ago = "now() - interval '99 days'"
     for email_id, times in zip(ids, ('NULL, NULL', f'NULL, {long_ago}', f'{long_ago}, NULL'), strict=False):
         await theirs.execute(
@@ -104,4 +108,4 @@ async def test_rows_without_times_stop_the_retention_of_no_other(theirs, ctx):
         last_id: int | None = 0
         while last_id is not None:
             last_id = (await remove_old(theirs, 90, last_id, batch)).last_id
-        assert [r['id'] for r in await theirs.fetch('SELECT id FROM outbox ORDER BY id')] == [ids[0], ids[3]]
+        assert [r['id'] for r in await theirs.fetch('SELECT id FROM mail_outbox ORDER BY id')] == [ids[0], ids[3]]

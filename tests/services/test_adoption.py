@@ -255,8 +255,8 @@ async def test_the_application_never_sees_a_word_it_does_not_know(conn, worker_p
     email_id = await insert(conn, 'anna', word(words, 'pending'))
     for state in ('sending', 'failed', 'uncertain', 'held', 'expired', 'cancelled', 'pending', 'sent'):
         await conn.execute(
-            'UPDATE outbox SET status = $1, claim_token = gen_random_uuid(), claimed_by = $2, lease_expires_at = now() '
-            'WHERE id = $3',
+            'UPDATE mail_outbox SET status = $1, claim_token = gen_random_uuid(), claimed_by = $2, '
+            'lease_expires_at = now() WHERE id = $3',
             state,
             'w',
             email_id,
@@ -331,7 +331,7 @@ async def test_narrow_columns_of_the_application_get_what_goes_in(conn, worker_p
     adopted = {'runtime': replace(ctx['runtime'], pool=worker_pool)}
     assert (await send_email(adopted, email_id))['status'] == 'failed'
     theirs = await conn.fetchrow('SELECT smtp_response, smtp_code FROM outbound_emails WHERE id = $1', email_id)
-    ours = await conn.fetchrow('SELECT smtp_response, smtp_code, dead_reason FROM outbox WHERE id = $1', email_id)
+    ours = await conn.fetchrow('SELECT smtp_response, smtp_code, dead_reason FROM mail_outbox WHERE id = $1', email_id)
     assert tuple(ours)[1:] == (550, 'rejected')
     assert len(ours['smtp_response']) > 100
     assert tuple(theirs) == (ours['smtp_response'][:20], '550')
@@ -438,6 +438,146 @@ async def test_a_table_that_cannot_serve_is_refused_before_anything_is_changed(c
     assert await conn.fetchval("SELECT to_regclass('_pogo_migration')") is None
 
 
+TAKEN = {
+    'a view mail_outbox': 'CREATE VIEW mail_outbox AS SELECT id FROM outbound_emails',
+    'a table or view email_attempts': 'CREATE TABLE email_attempts (id int)',
+    'a table or view cron_runs': 'CREATE TABLE cron_runs (id int)',
+    'a function outbox_sync()': "CREATE FUNCTION outbox_sync() RETURNS int LANGUAGE sql AS 'SELECT 1'",
+    'an index outbound_emails_due': 'CREATE INDEX outbound_emails_due ON outbound_emails (user_id)',
+    'a column mail_status': 'ALTER TABLE outbound_emails ADD COLUMN mail_status text',
+    'a column mail_headers': 'ALTER TABLE outbound_emails ADD COLUMN headers text, ADD COLUMN mail_headers text',
+}
+
+
+@pytest.mark.parametrize('what', TAKEN)
+async def test_a_name_that_is_taken_is_told_before_anything_is_changed(conn, what):
+    await create_legacy(conn, 'enum')
+    await conn.execute(TAKEN[what])
+    before = await shape(conn)
+    with pytest.raises(NotAdoptableError) as refusal:
+        await migrate(conn)
+    (reason,) = refusal.value.reasons
+    assert what.split()[-1] in reason
+    assert 'rename it' in reason
+    assert await shape(conn) == before
+    assert await conn.fetchval("SELECT to_regclass('_pogo_migration')") is None
+
+
+async def test_a_table_outbox_of_the_application_is_nobodys_business(conn):
+    await create_legacy(conn, 'enum')
+    await conn.execute('CREATE TABLE outbox (id bigserial PRIMARY KEY, payload json)')
+    await adopt(conn)
+    assert (
+        await conn.fetchval("SELECT count(*) FROM pg_attribute WHERE attrelid = 'outbox'::regclass AND attnum > 0") == 2
+    )
+
+
+async def test_columns_of_the_application_called_like_ours_beside_theirs_are_not_taken_for_ours(conn, worker_pool):
+    await create_legacy(conn, 'enum')
+    await conn.execute('ALTER TABLE outbound_emails ADD COLUMN mail_headers varchar(5), ADD COLUMN mail_message_id int')
+    await insert(conn, 'a', 'pending')
+    await adopt(conn)
+    await give_due_time(worker_pool)
+    (claim,) = await claim_due(worker_pool, 1, **CLAIM)
+    row = await conn.fetchrow('SELECT mail_message_id, message_id FROM outbound_emails')
+    assert (row['mail_message_id'], row['message_id']) == (None, claim.email.message_id)
+
+
+PASSING_CHECKS = (
+    'CHECK (body_text IS NOT NULL OR body_html IS NOT NULL)',
+    "CHECK (status <> 'sent' OR (sent_at IS NOT NULL AND smtp_response IS NOT NULL))",
+    "CHECK (status <> 'sent' OR recipient IS NOT NULL)",
+    'CHECK (attempts >= 0)',
+)
+
+
+@pytest.mark.parametrize('check', PASSING_CHECKS)
+async def test_checks_that_our_writes_pass_are_no_obstacle(conn, worker_pool, ctx, inbox, check):
+    await create_legacy(conn, 'enum')
+    await conn.execute(f'ALTER TABLE outbound_emails ADD CONSTRAINT theirs {check}')
+    await adopt(conn)
+    email_id = await queue_email(conn, recipient='anna@example.com', subject='s', body_text='t')
+    adopted = {'runtime': replace(ctx['runtime'], pool=worker_pool)}
+    assert (await send_email(adopted, email_id))['status'] == 'sent'
+
+
+async def test_a_check_that_our_writes_do_not_pass_is_named(conn):
+    await create_legacy(conn, 'enum')
+    await conn.execute(
+        'ALTER TABLE outbound_emails ADD COLUMN provider_id text, '
+        "ADD CONSTRAINT has_provider CHECK (status <> 'sent' OR provider_id IS NOT NULL)"
+    )
+    with pytest.raises(NotAdoptableError, match=r'CHECK has_provider .* sent'):
+        await migrate(conn)
+
+
+async def test_a_column_of_a_domain_that_refuses_null_is_no_obstacle(conn):
+    await create_legacy(conn, 'enum')
+    await conn.execute('CREATE DOMAIN nn AS int NOT NULL; ALTER TABLE outbound_emails ADD COLUMN tenant nn DEFAULT 1')
+    await adopt(conn)
+
+
+async def test_an_operator_explains_a_word_in_the_applications_own_spelling(conn):
+    await create_legacy(conn, 'enum', ('QUEUED', 'PENDING', 'SENT', 'FAILED'))
+    email_id = await insert(conn, 'a', 'QUEUED')
+    await adopt(conn, given={'QUEUED': 'pending'})
+    assert (await state_of(conn, email_id))[0] == 'pending'
+
+
+STANDING = {
+    'a view': 'CREATE VIEW dashboard AS SELECT status FROM outbound_emails',
+    'a generated column': (
+        "ALTER TABLE outbound_emails ADD COLUMN is_sent boolean GENERATED ALWAYS AS (status = 'sent') STORED"
+    ),
+    'a function': (
+        'CREATE FUNCTION waiting() RETURNS bigint LANGUAGE sql '
+        "BEGIN ATOMIC SELECT count(*) FROM outbound_emails WHERE status = 'pending'; END"
+    ),
+    'a unique index': (
+        "CREATE UNIQUE INDEX one_open ON outbound_emails (recipient, email_type) WHERE status IN ('pending', 'sending')"
+    ),
+    'a rule': 'CREATE RULE keep AS ON DELETE TO outbound_emails DO INSTEAD NOTHING',
+    'a trigger with a condition': (
+        "CREATE TRIGGER told AFTER UPDATE ON outbound_emails FOR EACH ROW WHEN (NEW.status = 'sent') "
+        'EXECUTE FUNCTION noop()'
+    ),
+}
+NOOP = 'CREATE FUNCTION noop() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NEW; END $$'
+
+
+@pytest.mark.parametrize('what', STANDING)
+async def test_finishing_names_what_would_break_before_anything_is_changed(conn, what):
+    await create_legacy(conn, 'enum')
+    await conn.execute(NOOP)
+    await conn.execute(STANDING[what])
+    await adopt(conn)
+    before = await shape(conn)
+    with pytest.raises(WrongPhaseError, match=r'these stand on columns .*\n  - '):
+        await plan_finish(conn, zone='UTC', max_attempts=5)
+    assert await shape(conn) == before
+
+
+async def test_finishing_makes_triggers_of_the_application_anew_and_lists_what_goes(conn):
+    await create_legacy(conn, 'enum')
+    await conn.execute(NOOP)
+    await conn.execute(
+        'CREATE TRIGGER told AFTER UPDATE OF status, next_retry_at ON outbound_emails '
+        'FOR EACH ROW EXECUTE FUNCTION noop()'
+    )
+    await conn.execute(
+        "ALTER TABLE outbound_emails ADD CONSTRAINT sane CHECK (status <> 'sent' OR recipient IS NOT NULL)"
+    )
+    await adopt(conn)
+    async with alone(conn, 'UTC'):
+        planned = await plan_finish(conn, zone='UTC', max_attempts=5)
+        told = '\n'.join(change.what for change in planned.changes)
+        assert 'ix_outbound_emails_status' in told
+        assert 'sane' in told
+        await finish(conn, planned, lambda _: None)
+    assert await conn.fetchval("SELECT count(*) FROM pg_trigger WHERE tgname = 'told'") == 1
+    assert await read_phase(conn) is Phase.FINISHED
+
+
 async def test_every_reason_is_told_at_once(conn):
     await create_legacy(conn, 'text')
     await conn.execute(
@@ -518,12 +658,18 @@ async def test_an_interrupted_expansion_goes_on(conn, worker_pool, after):
 
 async def test_an_index_that_was_left_half_built_is_built_anew(conn, empty_database):
     await create_legacy(conn, 'enum')
+
+    def interrupt(text: str) -> None:
+        raise Interrupted
+
+    with pytest.raises(Interrupted):
+        await migrate(conn, progress=interrupt)
+    await conn.execute("UPDATE outbox_adoption SET added_indexes = '{outbound_emails_created}'")
     other = await asyncpg.connect(empty_database.dsn)
     holding = other.transaction()
     await holding.start()
     await other.execute("INSERT INTO outbound_emails (recipient) VALUES ('slow@example.com')")
     await conn.execute("SET statement_timeout = '300ms'")  # building waits for the transaction
-    await conn.execute('CREATE TABLE IF NOT EXISTS placeholder (id int)')
     with pytest.raises(asyncpg.PostgresError):
         await conn.execute(
             'CREATE INDEX CONCURRENTLY outbound_emails_created ON outbound_emails USING brin (created_at)'
@@ -583,13 +729,13 @@ async def test_what_was_queued_here_is_sent_by_the_old_program_after_the_way_bac
     await create_legacy(conn, 'enum', FEW_STATES)
     await migrate(conn)
     ids = [await queue_email(conn, recipient=f'{n}@example.com', subject='s', body_text='t') for n in range(4)]
-    await conn.execute("UPDATE outbox SET status = 'sent', sent_at = now() WHERE id = $1", ids[1])
+    await conn.execute("UPDATE mail_outbox SET status = 'sent', sent_at = now() WHERE id = $1", ids[1])
     await conn.execute(
-        "UPDATE outbox SET status = 'failed', attempts = 1, next_retry_at = NULL WHERE id = $1",
+        "UPDATE mail_outbox SET status = 'failed', attempts = 1, next_retry_at = NULL WHERE id = $1",
         ids[2],
     )
     await conn.execute(
-        "UPDATE outbox SET status = 'uncertain', attempts = 1, next_retry_at = NULL WHERE id = $1", ids[3]
+        "UPDATE mail_outbox SET status = 'uncertain', attempts = 1, next_retry_at = NULL WHERE id = $1", ids[3]
     )
     async with alone(conn, 'UTC'):
         form = (await plan(conn, zone='UTC', max_attempts=5)).form
@@ -727,6 +873,6 @@ async def test_what_another_program_sends_without_end_is_taken_from_it_after_an_
     await adopt(conn)
     email_id = await insert(conn, 'a', 'pending')
     await conn.execute("UPDATE outbound_emails SET status = 'sending' WHERE id = $1", email_id)
-    row = await conn.fetchrow('SELECT status, claimed_by, lease_expires_at - now() AS left FROM outbox')
+    row = await conn.fetchrow('SELECT status, claimed_by, lease_expires_at - now() AS left FROM mail_outbox')
     assert (row['status'], row['claimed_by']) == ('sending', 'another program')
     assert timedelta(minutes=59) < row['left'] <= timedelta(hours=1)

@@ -71,7 +71,7 @@ class Operator:
         return process.returncode, said.decode()
 
     async def held(self):
-        return str(await self.conn.fetchval("SELECT min(id) FROM outbox WHERE status = 'held'"))
+        return str(await self.conn.fetchval("SELECT min(id) FROM mail_outbox WHERE status = 'held'"))
 
     async def start_celery(self):
         """Wait for messages of a queue that stays empty, as a worker of Celery's does."""
@@ -141,7 +141,7 @@ async def test_the_way_back_gives_messages_and_rows_back_to_celery(operator, inb
     operator.worker.stop()  # one that was started, and has not sent anything yet
     await carry_out_sections(operator, [BACK])
     assert await operator.redis.lrange('celery', 0, -1) == before
-    assert await operator.conn.fetchval("SELECT to_regclass('outbox')") is None
+    assert await operator.conn.fetchval("SELECT to_regclass('mail_outbox')") is None
     assert [await operator.status_of(f'{who}@example.com') for who in ('old1', 'old2')] == ['pending', 'failed']
 
 

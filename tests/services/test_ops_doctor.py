@@ -133,7 +133,7 @@ async def test_the_doctors_lists_are_those_of_a_fresh_schema(pool):
     assert {row['indexname'] for row in made} == set(INDEXES)
     tables = await pool.fetch("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
     assert {row['tablename'] for row in tables if not row['tablename'].startswith('_')} == set(TABLES)
-    assert set(RIGHTS) <= {*TABLES, 'outbox'}
+    assert set(RIGHTS) <= {*TABLES, 'mail_outbox'}
 
 
 async def test_doctor_knows_what_a_worker_needs_and_that_some_columns_are_enough(env, pool, database):
@@ -142,7 +142,7 @@ async def test_doctor_knows_what_a_worker_needs_and_that_some_columns_are_enough
     dsn = f'postgresql://{role}:geheim@{database.dsn.split("@")[1]}'
     try:
         await pool.execute(f'GRANT SELECT ON ALL TABLES IN SCHEMA public TO {role}')
-        await pool.execute(f'GRANT UPDATE (status), DELETE ON outbox TO {role}')
+        await pool.execute(f'GRANT UPDATE (status), DELETE ON mail_outbox TO {role}')
         warnings = whats(await found(env | {'DATABASE_URL': dsn}, 'postgresql'), 'warning')
         (lacks,) = [what for what in warnings if 'role' in what]
         assert lacks == (

@@ -234,9 +234,9 @@ async def test_import_takes_over_an_adopted_table_last(env, empty_database, redi
     assert given.document['taken_over']['uncertain'] == 1
     assert await conn.fetchval('SELECT phase FROM outbox_adoption') == 'taken over'
     assert await state_of(conn, ids['pending']) == ('pending', 'pending')
-    assert await conn.fetchval('SELECT next_retry_at FROM outbox WHERE id = $1', ids['pending']) == IN_AN_HOUR.replace(
-        tzinfo=None
-    )
+    assert await conn.fetchval(
+        'SELECT next_retry_at FROM mail_outbox WHERE id = $1', ids['pending']
+    ) == IN_AN_HOUR.replace(tzinfo=None)
     assert await redis.llen('celery') == 0
     await conn.close()
 

@@ -142,8 +142,8 @@ async def test_undo_after_the_table_was_given_back_still_knows_what_was_sent(env
     ids = [await conn.fetchval(f'{insert_sql} RETURNING id', 'a@example.com') for _ in range(3)]
     await queue(redis, *(message(args=[i]) for i in ids))
     await run(env, 'import-celery', '--yes')
-    await conn.execute("UPDATE outbox SET status = 'sent', sent_at = now() WHERE id = $1", ids[0])
-    await conn.execute("UPDATE outbox SET status = 'uncertain' WHERE id = $1", ids[1])
+    await conn.execute("UPDATE mail_outbox SET status = 'sent', sent_at = now() WHERE id = $1", ids[0])
+    await conn.execute("UPDATE mail_outbox SET status = 'uncertain' WHERE id = $1", ids[1])
     kept = await redis.dump(f'{IMPORTED_KEY}:list:celery')
     await run(env, 'import-celery', '--undo', '--yes')
     await redis.delete('celery', f'{IMPORTED_KEY}:list:celery')

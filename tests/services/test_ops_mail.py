@@ -322,7 +322,7 @@ async def test_a_role_without_rights_is_told_so(env, pool, database):
         refused = await run(reader, 'retry', str(email_id), '--yes')
         assert refused.exit_status == 1
         assert refused.troubles[0].line.endswith(
-            'permission denied for view outbox; use a role that may do this in DATABASE_URL or DB_USER'
+            'permission denied for view mail_outbox; use a role that may do this in DATABASE_URL or DB_USER'
         )
         (trouble,) = (await run(wrong, 'failed')).troubles
         assert trouble.remedy == 'correct DB_USER and DB_PASSWORD, or DATABASE_URL'

@@ -120,11 +120,11 @@ async def test_every_zone_that_is_proposed_is_one_that_the_server_knows(conn):
 
 
 async def test_doctor_says_that_times_are_of_another_zone(env, pool):
-    view = await pool.fetchval("SELECT pg_get_viewdef('outbox'::regclass)")
-    await pool.execute('DROP VIEW outbox')
+    view = await pool.fetchval("SELECT pg_get_viewdef('mail_outbox'::regclass)")
+    await pool.execute('DROP VIEW mail_outbox')
     for name in ('created_at', 'updated_at'):
         await pool.execute(f'ALTER TABLE outbound_emails ALTER {name} TYPE timestamp')
-    await pool.execute(f'CREATE VIEW outbox AS {view}')
+    await pool.execute(f'CREATE VIEW mail_outbox AS {view}')
     await pool.execute(
         'INSERT INTO outbound_emails (recipient, created_at, updated_at) '
         "SELECT 'a@example.com', t, t FROM (SELECT now() AT TIME ZONE 'Asia/Tokyo' AS t) AS s"

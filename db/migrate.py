@@ -12,7 +12,7 @@ import asyncpg
 from pogo_core.util import migrate as pogo
 
 from db.adoption.columns import WANTED, mapping
-from db.adoption.expand import Plan, expand, is_adopted, plan
+from db.adoption.expand import Plan, expand, is_adopted, plan, refuse_elsewhere
 from db.adoption.locks import Progress
 from db.adoption.phases import read_adoption
 from db.adoption.trigger import VIEW_RIGHTS_DDL, state_ddl, view_ddl
@@ -29,6 +29,8 @@ BEHIND_POOLER = 'a pooler stands before it, and migrations need a session of the
 TRY_LOCK_SQL = 'SELECT pg_try_advisory_lock($1)'
 LOCK_EVERY_S = 0.2
 UNLOCK_SQL = 'SELECT pg_advisory_unlock($1)'
+# Limits of the role are meant for its requests: an index on a large table takes longer, and ours waits for old ones.
+NO_TIMEOUTS = 'SET statement_timeout = 0; SET lock_timeout = 0; SET idle_in_transaction_session_timeout = 0'
 ZONE_SQL = "SELECT set_config('TimeZone', $1, false)"
 
 MAX_ATTEMPTS_DEFAULT_DDL = 'ALTER TABLE outbound_emails ALTER COLUMN max_attempts SET DEFAULT {}'
@@ -78,6 +80,7 @@ async def migrate(
     """
     async with alone(conn, zone):
         planned = None
+        await refuse_elsewhere(conn)
         if await is_adopted(conn):  # before anything is changed
             planned = await plan(conn, zone=zone, max_attempts=max_attempts, given=given)
         await pogo.apply(conn, MIGRATIONS_DIR, schema_name='public')
@@ -116,6 +119,7 @@ async def connect_directly(dsn: str, timeout_s: float) -> asyncpg.Connection:
     if await is_pooled(conn):
         conn.terminate()
         raise asyncpg.FeatureNotSupportedError(BEHIND_POOLER)
+    await conn.execute(NO_TIMEOUTS)
     return conn
 
 

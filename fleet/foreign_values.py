@@ -12,7 +12,8 @@ LISTS = frozenset({'emails', 'jobs', 'relays', 'duties', 'refused_jobs'})
 PARTS: dict[str, Any] = {
     'id': int, 'phase': str, 'relay': str, 'started_at': int | float, 'job_id': str, 'name': str, 'place': str,
     'tls': str, 'state': str, 'retry_in_s': int | float, 'most_per_s': int | float, 'last_error': str,
-    'every_s': int | float, 'missed': str, 'at': int | float, 'reason': str, 'why': str, 'function': str, 'email_id': int,
+    'every_s': int | float, 'missed': str, 'at': int | float, 'reason': str, 'why': str, 'function': str,
+    'email_id': int,
 }  # fmt: skip
 
 

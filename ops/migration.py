@@ -10,7 +10,7 @@ from pogo_core.error import BadMigrationError
 from rich.console import Console
 
 from db.adoption.columns import read_columns
-from db.adoption.expand import NotAdoptableError, Plan, is_adopted, plan
+from db.adoption.expand import NotAdoptableError, Plan, is_adopted, plan, refuse_elsewhere
 from db.adoption.finish import finish, plan_finish
 from db.adoption.forecast import FATES, Expected, forecast
 from db.adoption.locks import TableBusyError
@@ -77,9 +77,10 @@ async def main(arguments: Sequence[str] | None = None) -> int:
         print(error.trouble.line, file=sys.stderr)
         return error.trouble.exit_status
     except (BadMigrationError, asyncpg.PostgresError, OSError) as error:
-        cause = error.__cause__ or error
-        hint = getattr(cause, 'hint', None)
-        print(f'{error}: {cause}{f" ({hint})" if hint else ""}', file=sys.stderr)
+        cause = error.__cause__
+        told = f'{error}: {cause}' if cause is not None else str(error).partition('\n')[0]
+        hint = getattr(cause or error, 'hint', None)
+        print(f'{told}{f" ({hint})" if hint else ""}', file=sys.stderr)
     finally:
         await conn.close()
     return 1
@@ -102,6 +103,7 @@ class Migration:
             return await self._finish()
         if self.options.undo:
             return await self._undo()
+        await refuse_elsewhere(self.conn)
         if not await is_adopted(self.conn):
             return await self._bring_up_to_date()
         return await self._adopt()

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from db.identity import are_mixed
 from db.switches import Kind as Paused
 from fleet.troubles import NOBODY_REPLIED, Document, Level, Trouble, is_alive, queue_troubles
-from fleet.wording import because, counted, fault, hide_addresses, length
+from fleet.wording import because, counted, fault, hide_addresses, length, wrong_key_hint
 from reporting.kinds import found
 
 CHECK_IS_OLD_S = 180.0  # services are checked every minute
@@ -67,7 +67,8 @@ def has_own_worker(fleet: Document) -> bool:
 
 def broken_queues(fleet: Document) -> list[Trouble]:
     """Name keys that stand in a queue's place."""
-    return [found('broken_queue', queue['problem']) for queue in fleet['queues'] if queue.get('problem')]
+    problems = [queue['problem'] for queue in fleet['queues'] if queue.get('problem')]
+    return [found('broken_queue', problem, wrong_key_hint(problem)) for problem in problems]
 
 
 def judge_workers(workers: Sequence[Document]) -> Iterator[Trouble]:

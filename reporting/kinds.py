@@ -20,7 +20,7 @@ KINDS: Mapping[str, Kind] = {
     # Workers and queues.
     'no_worker': Kind(ACT, NOBODY_REPLIED.remedy),
     'unserved_queue': Kind(ACT, 'start a worker for it, or see who puts jobs there'),
-    'broken_queue': Kind(ACT, 'rename or delete that key; arq cannot use the queue before'),
+    'broken_queue': Kind(ACT, 'rename that key: arq cannot use the queue before'),
     'foreign_worker': Kind(
         ACT,
         'give each application a Redis database of its own (the number at the end of ARQ_REDIS_URL), '

@@ -246,6 +246,26 @@ AND attname IN ('claim_token', 'lease_expires_at', 'lost_attempts')
 """
 
 
+ELSEWHERE_SQL = """
+SELECT n.nspname AS schema, current_user AS role, current_database() AS database
+FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
+WHERE c.relname = 'outbound_emails' AND c.relkind IN ('r', 'p') AND n.nspname !~ '^pg_'
+  AND to_regclass('outbound_emails') IS NULL
+LIMIT 1
+"""
+
+
+async def refuse_elsewhere(conn: asyncpg.Connection) -> None:
+    """Refuse to make a second outbound_emails where there is one that this session does not see.
+
+    Raises:
+        NotAdoptableError: names its schema, and the remedy.
+    """
+    for row in await conn.fetch(ELSEWHERE_SQL):
+        path = f'ALTER ROLE {row["role"]} IN DATABASE {row["database"]} SET search_path = {row["schema"]}, public'
+        raise NotAdoptableError([f'it is in the schema {row["schema"]}, where this session does not look: {path}'])
+
+
 async def is_adopted(conn: asyncpg.Connection) -> bool:
     """Whether there is an outbound_emails that this program did not make, and that is not finished."""
     if await conn.fetchval("SELECT to_regclass('outbound_emails')") is None:

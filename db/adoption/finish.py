@@ -262,15 +262,16 @@ def _checked_later() -> list[Change]:
 FILL_SQL = """
 WITH stretch AS (SELECT id FROM outbound_emails WHERE id > $1::bigint ORDER BY id LIMIT $2), filled AS (
     UPDATE outbound_emails AS e
-    SET mail_status = CASE WHEN e.mail_status = 'external' THEN COALESCE(outbox_state(e.status::text), 'external')
-                           ELSE e.mail_status END,
+    SET mail_status = CASE WHEN COALESCE(e.mail_status, 'external') = 'external'
+                           THEN COALESCE(outbox_state(e.status::text), 'external') ELSE e.mail_status END,
         attempts = COALESCE(e.attempts, 0), max_attempts = GREATEST(COALESCE(e.max_attempts, $3::int), e.attempts, 1),
         created_at = COALESCE(e.created_at, e.updated_at, now()),
         updated_at = COALESCE(e.updated_at, e.created_at, now()),
         sent_at = CASE WHEN e.mail_status = 'sent' OR outbox_state(e.status::text) = 'sent'
                        THEN COALESCE(e.sent_at, e.last_attempt_at, e.updated_at, e.created_at, now()) ELSE e.sent_at END
     WHERE e.id IN (SELECT id FROM stretch) AND (
-        e.mail_status = 'external' OR e.attempts IS NULL OR e.max_attempts IS NULL OR e.attempts > e.max_attempts
+        e.mail_status IS NULL OR e.mail_status = 'external'
+        OR e.attempts IS NULL OR e.max_attempts IS NULL OR e.attempts > e.max_attempts
         OR e.max_attempts < 1 OR e.created_at IS NULL OR e.updated_at IS NULL
         OR (e.mail_status = 'sent' AND e.sent_at IS NULL))
     RETURNING 1

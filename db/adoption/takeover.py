@@ -46,7 +46,8 @@ WITH stretch AS (
     SELECT id, status, mail_status, next_retry_at, expires_at, created_at, attempts, max_attempts
     FROM outbound_emails WHERE id > $3::bigint ORDER BY id LIMIT $4
 ), judged AS (
-    SELECT *, outbox_state(status::text) AS natural_state FROM stretch WHERE mail_status = 'external'
+    SELECT *, outbox_state(status::text) AS natural_state FROM stretch
+    WHERE COALESCE(mail_status, 'external') = 'external' -- no trigger fired where it is empty
 ), wanted AS (
     SELECT id, {BECOMES} AS state FROM judged WHERE natural_state <> 'sent'
 ), taken AS (
@@ -56,7 +57,7 @@ WITH stretch AS (
         {quoted(names['last_error'])} = CASE WHEN w.state = 'uncertain'
             THEN 'was being sent by the previous system when its table was taken over'
             ELSE e.{quoted(names['last_error'])} END
-    FROM wanted AS w WHERE e.id = w.id AND e.mail_status = 'external'
+    FROM wanted AS w WHERE e.id = w.id AND COALESCE(e.mail_status, 'external') = 'external'
     RETURNING e.mail_status
 )
 SELECT (SELECT max(id) FROM stretch) AS last_id, (

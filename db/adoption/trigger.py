@@ -103,7 +103,8 @@ BEGIN
     ELSIF NEW.mail_status IS NOT DISTINCT FROM OLD.mail_status THEN
         state := {read};
         -- SET status = 'pending', next_retry_at = now() means it also where `pending` is shown already.
-        by_others := NEW.status IS DISTINCT FROM OLD.status
+        -- A session that fires no triggers (replication, loaders) left it empty: any later UPDATE reads it.
+        by_others := OLD.mail_status IS NULL OR NEW.status IS DISTINCT FROM OLD.status
             OR (state = 'pending' AND OLD.mail_status NOT IN ('pending', 'external')
                 AND NEW.next_retry_at IS DISTINCT FROM OLD.next_retry_at);
     END IF;
@@ -132,7 +133,11 @@ def case(subject: str, pairs: Mapping[str, str], otherwise: str) -> str:
 
 def _written_by_others(form: Form, *, shared: bool) -> str:
     names = form.names
-    theirs = "IF TG_OP = 'INSERT' OR OLD.mail_status = 'external' THEN state := 'external'; END IF;" if shared else ''
+    theirs = ''
+    if shared:
+        theirs = """IF TG_OP = 'INSERT' OR COALESCE(OLD.mail_status, 'external') = 'external' THEN
+            state := 'external';
+        END IF;"""
     return f"""        IF NEW.status IS NULL THEN
             NEW.status := {literal(form.words.shown['pending'])};
             state := 'pending';
@@ -140,7 +145,7 @@ def _written_by_others(form: Form, *, shared: bool) -> str:
         {theirs}
         NEW.mail_status := COALESCE(state, 'external');
         -- Another program says that it sends: after an hour without a word its e-mail counts as one of a lost worker.
-        IF NEW.mail_status = 'sending' AND (TG_OP = 'INSERT' OR OLD.mail_status <> 'sending') THEN
+        IF NEW.mail_status = 'sending' AND (TG_OP = 'INSERT' OR OLD.mail_status IS DISTINCT FROM 'sending') THEN
             NEW.{names['claim_token']} := gen_random_uuid();
             NEW.{names['claimed_by']} := 'another program';
             NEW.{names['claimed_at']} := now();
@@ -161,15 +166,23 @@ def _given_back(words: Words, *, shared: bool) -> str:
 
 def _zones(form: Form) -> str:
     """Turn what queue_email wrote in a session of any zone into what the table's times mean."""
-    naive = [c for c in ('next_retry_at', 'expires_at') if form.columns[c].type == NAIVE]
-    if not naive:
-        return ''
     zone = literal(form.zone)
-    lines = '\n'.join(
-        f"        NEW.{c} := NEW.{c} AT TIME ZONE current_setting('TimeZone') AT TIME ZONE {zone};" for c in naive
-    )
+    lines = [
+        f"NEW.{c} := NEW.{c} AT TIME ZONE current_setting('TimeZone') AT TIME ZONE {zone};"
+        for c in ('next_retry_at', 'expires_at')
+        if form.columns[c].type == NAIVE
+    ]
+    # Whatever the application has as their defaults.
+    lines += [
+        f'NEW.{c} := CASE WHEN NEW.{c} IS NOT NULL THEN now() AT TIME ZONE {zone} END;'
+        for c in ('created_at', 'updated_at')
+        if form.columns[c].type == NAIVE
+    ]
+    if not lines:
+        return ''
+    body = '\n'.join(f'        {line}' for line in lines)
     return f"""    IF TG_OP = 'INSERT' AND NOT by_others AND current_setting('TimeZone') <> {zone} THEN
-{lines}
+{body}
     END IF;
 """
 

@@ -1,5 +1,7 @@
 """The way back: give the table to the application as it was, so that the system that was there before can go on."""
 
+from collections import Counter
+
 import asyncpg
 
 from db.adoption.locks import Progress, briefly
@@ -29,6 +31,14 @@ DROP FUNCTION IF EXISTS outbox_sync();
 DELETE FROM outbox_adoption;
 """  # noqa: S608 - a constant of this package
 
+VIEWS_SQL = """
+SELECT DISTINCT r.ev_class::regclass::text AS name
+FROM pg_depend AS d JOIN pg_rewrite AS r ON r.oid = d.objid
+JOIN pg_attribute AS a ON a.attrelid = d.refobjid AND a.attnum = d.refobjsubid
+WHERE d.classid = 'pg_rewrite'::regclass AND d.refobjid = 'outbound_emails'::regclass AND a.attname = ANY($1::text[])
+  AND r.ev_class <> COALESCE(to_regclass('mail_outbox')::oid, 0)
+ORDER BY 1
+"""
 STAYS = (
     'email_attempts, email_suppressions, mail_switches, cron_runs and the other tables of this program stay',
     'the columns that this program added are gone, and with them Message-IDs and claims',
@@ -53,18 +63,11 @@ async def undo(conn: asyncpg.Connection, form: Form | None, progress: Progress) 
         raise WrongPhaseError('outbound_emails was not adopted: there is nothing to undo')
     if adoption.phase is Phase.FINISHED:
         raise WrongPhaseError('the table was finished: its old form is gone, and with it the way back')
-    counts: dict[str, int] = {}
-    if adoption.added_columns and form is not None:
-        live = await conn.fetchval(LIVE_SQL)
-        if live:
-            raise WrongPhaseError(f'workers are sending {live} e-mails: stop them, then run this again')
-
-        async def show_own_words() -> None:
-            await conn.execute(sync_ddl(form, shared=False))
-
-        await briefly(conn, show_own_words, progress)
-        for row in await conn.fetch(GIVE_BACK_SQL):
-            counts[row['state']] = counts.get(row['state'], 0) + 1
+    views = await conn.fetch(VIEWS_SQL, adoption.added_columns)
+    if views:
+        names = ', '.join(row['name'] for row in views)
+        raise WrongPhaseError(f'these read columns that this program added: {names}. Drop them, then run this again')
+    counts = await _give_back(conn, form, progress) if adoption.added_columns and form is not None else {}
     columns = ', '.join(f'DROP COLUMN IF EXISTS {quoted(name)}' for name in adoption.added_columns)
 
     async def remove() -> None:
@@ -76,3 +79,16 @@ async def undo(conn: asyncpg.Connection, form: Form | None, progress: Progress) 
 
     await briefly(conn, remove, progress)
     return counts
+
+
+async def _give_back(conn: asyncpg.Connection, form: Form, progress: Progress) -> dict[str, int]:
+    """Have every e-mail show the word that the other system knows it by. Returns how many, by state."""
+    live = await conn.fetchval(LIVE_SQL)
+    if live:
+        raise WrongPhaseError(f'workers are sending {live} e-mails: stop them, then run this again')
+
+    async def show_own_words() -> None:
+        await conn.execute(sync_ddl(form, shared=False))
+
+    await briefly(conn, show_own_words, progress)
+    return dict(Counter(row['state'] for row in await conn.fetch(GIVE_BACK_SQL)))

@@ -18,7 +18,7 @@ from db.adoption.phases import Phase, read_phase
 from db.adoption.takeover import WrongPhaseError
 from db.adoption.undo import undo
 from db.claims import claim_due, give_due_time
-from db.migrate import alone, migrate
+from db.migrate import alone, connect_directly, migrate
 from db.outbox import queue_email
 from db.pools import create_postgres_pool
 from db.schema import SchemaMismatchError, check_schema
@@ -625,6 +625,69 @@ async def test_a_word_that_an_operator_explains_is_understood(conn):
     assert await state_of(conn, bounced) == ('failed', 'bounced')
 
 
+async def test_a_word_is_understood_as_its_application_spells_it(conn):
+    await create_legacy(conn, 'enum', ('PENDING', 'Queued', 'SENT', 'FAILED'))
+    queued = await insert(conn, 'a', 'Queued')
+    await adopt(conn, given={'Queued': 'pending'})
+    assert await state_of(conn, queued) == ('pending', 'Queued')
+
+
+@pytest.mark.parametrize(
+    'check',
+    [
+        'body_text IS NOT NULL OR body_html IS NOT NULL',
+        'octet_length(recipient) > 3',
+        "status::text <> 'sent' OR (sent_at IS NOT NULL AND smtp_response IS NOT NULL)",
+        "status::text NOT IN ('sent', 'failed') OR length(subject) > 0",
+    ],
+)
+@pytest.mark.parametrize('status', ['text', 'enum'])
+async def test_checks_of_the_application_on_other_columns_hinder_nothing(conn, status, check):
+    await create_legacy(conn, status)
+    await conn.execute(f"""
+        CREATE DOMAIN never_null AS integer NOT NULL;
+        ALTER TABLE outbound_emails ADD CHECK ({check}), ADD COLUMN "Own one" never_null DEFAULT 1
+    """)
+    email_id = await insert(conn, 'a', 'pending')
+    await adopt(conn)
+    assert await state_of(conn, email_id) == ('pending', 'pending')
+
+
+async def test_a_check_that_wants_what_only_the_application_writes_is_named(conn):
+    await create_legacy(conn, 'text')
+    await conn.execute("""
+        ALTER TABLE outbound_emails ADD COLUMN provider_id text,
+            ADD CONSTRAINT has_provider CHECK (status <> 'sent' OR provider_id IS NOT NULL)
+    """)
+    with pytest.raises(NotAdoptableError, match=r'has_provider .*provider_id'):
+        await migrate(conn)
+
+
+async def test_queue_email_dates_on_the_clock_of_the_table_in_a_session_of_any_zone(conn):
+    await create_legacy(conn, 'text')
+    await conn.execute('ALTER TABLE outbound_emails ALTER COLUMN updated_at SET DEFAULT now()')
+    await adopt(conn, zone='Europe/Berlin')
+    await conn.execute("SET TimeZone = 'Asia/Tokyo'")
+    email_id = await queue_email(conn, recipient='anna@example.com', subject='s', body_text='t')
+    ages = await conn.fetchrow(
+        "SELECT now() - created_at AT TIME ZONE 'Europe/Berlin' AS made, "
+        "now() - updated_at AT TIME ZONE 'Europe/Berlin' AS updated FROM outbound_emails WHERE id = $1",
+        email_id,
+    )
+    assert all(timedelta() <= age < timedelta(minutes=10) for age in ages)
+
+
+async def test_time_limits_of_the_role_do_not_stop_a_migration(conn, empty_database):
+    limits = ('statement_timeout', 'lock_timeout', 'idle_in_transaction_session_timeout')
+    for limit in limits:
+        await conn.execute(f"ALTER DATABASE {empty_database.name} SET {limit} = '1ms'")
+    direct = await connect_directly(empty_database.dsn, 20)
+    try:
+        assert [await direct.fetchval('SELECT current_setting($1)', limit) for limit in limits] == ['0'] * 3
+    finally:
+        await direct.close()
+
+
 async def test_an_unknown_word_that_comes_later_is_left_alone(conn, worker_pool):
     await create_legacy(conn, 'text')
     await adopt(conn)
@@ -858,6 +921,41 @@ async def test_other_tables_of_the_application_are_not_touched(conn):
     assert (await conn.fetch(columns), await conn.fetch(constraints)) == before
     origins = dict(await conn.fetch('SELECT name, made_here FROM table_origins'))
     assert origins == {'sessions': False, 'refresh_tokens': False, 'service_health': False}
+
+
+async def test_a_row_that_was_written_without_triggers_is_read_by_the_next_update_and_by_the_take_over(conn):
+    await create_legacy(conn, 'enum')
+    await migrate(conn)
+    await conn.execute('SET session_replication_role = replica')
+    before = await insert(conn, 'before', 'pending')
+    await conn.execute('RESET session_replication_role')
+    await adopt(conn)
+    assert await state_of(conn, before) == ('pending', 'pending')
+    await conn.execute('SET session_replication_role = replica')
+    after = await insert(conn, 'after', 'pending')
+    await conn.execute('RESET session_replication_role')
+    await conn.execute('UPDATE outbound_emails SET status = status WHERE mail_status IS NULL')
+    assert await state_of(conn, after) == ('pending', 'pending')
+
+
+async def test_a_table_in_a_schema_that_nobody_looks_into_is_named(conn):
+    await conn.execute('CREATE SCHEMA shop; SET search_path = shop')
+    await create_legacy(conn, 'enum')
+    await conn.execute('RESET search_path')
+    with pytest.raises(NotAdoptableError, match='SET search_path = shop, public'):
+        await migrate(conn)
+    assert await conn.fetchval("SELECT to_regclass('public.outbound_emails')") is None
+
+
+async def test_a_view_over_our_columns_is_named_before_the_way_back_changes_anything(conn):
+    await create_legacy(conn, 'enum')
+    await adopt(conn)
+    await conn.execute('CREATE VIEW all_of_it AS SELECT * FROM outbound_emails')
+    async with alone(conn, 'UTC'):
+        form = (await plan(conn, zone='UTC', max_attempts=5)).form
+        with pytest.raises(WrongPhaseError, match='all_of_it'):
+            await undo(conn, form, lambda _: None)
+    assert await read_phase(conn) is Phase.TAKEN_OVER
 
 
 async def test_two_expansions_at_once_are_one(conn, empty_database, worker_pool):

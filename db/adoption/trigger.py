@@ -143,6 +143,13 @@ def _written_by_others(form: Form, *, shared: bool) -> str:
             state := 'pending';
         END IF;
         {theirs}
+        -- An ORM that saves whole rows writes an old `sending` over what has ended since: nobody is sending it.
+        IF TG_OP = 'UPDATE' AND state = 'sending' AND (OLD.mail_status IN ('sent', 'expired', 'cancelled', 'held')
+                OR (OLD.mail_status IN ('failed', 'uncertain') AND OLD.next_retry_at IS NULL)) THEN
+            state := OLD.mail_status;
+            NEW.status := OLD.status;
+            NEW.next_retry_at := OLD.next_retry_at;
+        END IF;
         NEW.mail_status := COALESCE(state, 'external');
         -- Another program says that it sends: after an hour without a word its e-mail counts as one of a lost worker.
         IF NEW.mail_status = 'sending' AND (TG_OP = 'INSERT' OR OLD.mail_status IS DISTINCT FROM 'sending') THEN

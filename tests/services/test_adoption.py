@@ -663,6 +663,28 @@ async def test_a_check_that_wants_what_only_the_application_writes_is_named(conn
         await migrate(conn)
 
 
+@pytest.mark.parametrize('ended', ['sent', 'failed', 'uncertain', 'cancelled', 'expired', 'held'])
+@pytest.mark.parametrize('taken_over', [False, True])
+async def test_an_old_row_saved_whole_over_what_has_ended_sends_nothing_again(conn, worker_pool, ended, taken_over):
+    await create_legacy(conn, 'enum', UPPER)
+    await (adopt if taken_over else migrate)(conn)
+    email_id = await queue_email(conn, recipient='anna@example.com', subject='s', body_text='t')
+    await conn.execute(
+        "UPDATE outbox SET status = $2, next_retry_at = NULL, sent_at = CASE WHEN $2 = 'sent' THEN now() END "
+        'WHERE id = $1',
+        email_id,
+        ended,
+    )
+    before = await state_of(conn, email_id)
+    await conn.execute(
+        "UPDATE outbound_emails SET recipient = recipient, status = 'SENDING', next_retry_at = NULL, attempts = 0 "
+        'WHERE id = $1',
+        email_id,
+    )
+    assert await state_of(conn, email_id) == before
+    assert await claim_due(worker_pool, 10, **CLAIM) == []
+
+
 async def test_queue_email_dates_on_the_clock_of_the_table_in_a_session_of_any_zone(conn):
     await create_legacy(conn, 'text')
     await conn.execute('ALTER TABLE outbound_emails ALTER COLUMN updated_at SET DEFAULT now()')

@@ -670,7 +670,7 @@ async def test_an_old_row_saved_whole_over_what_has_ended_sends_nothing_again(co
     await (adopt if taken_over else migrate)(conn)
     email_id = await queue_email(conn, recipient='anna@example.com', subject='s', body_text='t')
     await conn.execute(
-        "UPDATE outbox SET status = $2, next_retry_at = NULL, sent_at = CASE WHEN $2 = 'sent' THEN now() END "
+        "UPDATE mail_outbox SET status = $2, next_retry_at = NULL, sent_at = CASE WHEN $2 = 'sent' THEN now() END "
         'WHERE id = $1',
         email_id,
         ended,
@@ -978,6 +978,21 @@ async def test_a_view_over_our_columns_is_named_before_the_way_back_changes_anyt
         with pytest.raises(WrongPhaseError, match='all_of_it'):
             await undo(conn, form, lambda _: None)
     assert await read_phase(conn) is Phase.TAKEN_OVER
+
+
+async def test_triggers_that_do_not_see_our_writes_are_named(conn):
+    await create_legacy(conn, 'enum')
+    await conn.execute(NOOP)
+    for name, when in (
+        ('of_status', 'AFTER UPDATE OF status'),
+        ('before', 'BEFORE UPDATE'),
+        ('seeing', 'AFTER UPDATE'),
+        ('inserting', 'BEFORE INSERT'),
+    ):
+        await conn.execute(f'CREATE TRIGGER {name} {when} ON outbound_emails FOR EACH ROW EXECUTE FUNCTION noop()')
+    planned = await plan(conn, zone='UTC', max_attempts=5)
+    (note,) = planned.notes
+    assert 'before, of_status:' in note
 
 
 async def test_two_expansions_at_once_are_one(conn, empty_database, worker_pool):

@@ -76,7 +76,7 @@ WHERE t.relname = ANY($1::text[]) AND pg_table_is_visible(t.oid)
 
 async def read_indexes(pool: asyncpg.Pool) -> list[Row]:
     """Return every index of our tables: name, table, is_valid, is_unique, bytes."""
-    return [dict(row) for row in await pool.fetch(INDEXES_SQL, TABLES)]
+    return [dict(row) for row in await pool.fetch(INDEXES_SQL, [*TABLES, 'mail_service_health'])]
 
 
 STATISTICS_SQL = """

@@ -10,7 +10,7 @@ from db.adoption.columns import Column, added_columns, in_the_way, read_columns,
 from db.adoption.locks import Progress, briefly
 from db.adoption.phases import Adoption, Phase, read_adoption, set_phase
 from db.adoption.quoting import quoted
-from db.adoption.trigger import TRIGGER, Form, state_ddl, sync_ddl, trigger_ddl, view_ddl
+from db.adoption.trigger import Form, blind_triggers, state_ddl, sync_ddl, trigger_ddl, view_ddl
 from db.adoption.words import NEEDED, Words, choose, count_words, known_words, refusing_checks
 from mail.outcome import BY_LIFE
 
@@ -30,19 +30,6 @@ INDEXES: Mapping[str, str] = {
 }
 UNIQUE = ('outbound_emails_idempotency',)
 MAX_UNKNOWN_TOLD = 10
-# PostgreSQL fires `UPDATE OF status` by the columns that a statement names, and this program names mail_status. A
-# BEFORE trigger fires before ours has written status.
-BLIND_TRIGGERS_SQL = """
-SELECT tgname::text AS name FROM pg_trigger
-WHERE tgrelid = 'outbound_emails'::regclass AND NOT tgisinternal AND tgname <> $1 AND tgtype & 16 <> 0
-  AND (tgtype & 2 <> 0 OR (SELECT attnum FROM pg_attribute
-                           WHERE attrelid = 'outbound_emails'::regclass AND attname = 'status') = ANY(tgattr::int2[]))
-ORDER BY 1
-"""
-BLIND = (
-    'what this program writes into status does not fire or reach the triggers {}: where they shall see it, make them '
-    'AFTER UPDATE ... FOR EACH ROW WHEN (OLD.status IS DISTINCT FROM NEW.status)'
-)
 NOTHING_HIDES = (
     'status has no word for an e-mail that is being sent, so nothing hides ours from the other system: '
     'until the take-over it also sends what queue_email queues'
@@ -50,6 +37,12 @@ NOTHING_HIDES = (
 NEW_WORD = (
     'while both systems run, e-mails of queue_email show the status {!r}, which stands in no row yet: '
     'if the application fails on words that it does not know, teach it this one first'
+)
+
+
+BLIND_TRIGGERS = (
+    'triggers of yours do not see what this system does to status: {}. AFTER UPDATE ON outbound_emails ... WHEN '
+    '(OLD.status IS DISTINCT FROM NEW.status) sees everything'
 )
 
 
@@ -135,8 +128,10 @@ async def plan(
     form = Form(_with_added(columns, added), names, words, zone, max_attempts or BY_LIFE)
     emails = await conn.fetchval('SELECT count(*) FROM outbound_emails')
     missing = [name for name in INDEXES if name not in await _valid_indexes(conn)]
-    blind = [row['name'] for row in await conn.fetch(BLIND_TRIGGERS_SQL, TRIGGER)]
-    return Plan(form, added, missing, emails, takes_any, _notes(form, takes_any, blind))
+    notes = _notes(form, takes_any)
+    if blind := await blind_triggers(conn):
+        notes.append(BLIND_TRIGGERS.format(', '.join(blind)))
+    return Plan(form, added, missing, emails, takes_any, notes)
 
 
 # What the migrations make. The tables of an earlier adoption that was undone stay, and are ours.
@@ -210,14 +205,13 @@ def _with_added(columns: Mapping[str, Column], added: Mapping[str, str]) -> dict
     return {**columns, **new}
 
 
-def _notes(form: Form, takes_any: bool, blind: Sequence[str]) -> list[str]:
-    notes = [BLIND.format(', '.join(blind))] if blind else []
+def _notes(form: Form, takes_any: bool) -> list[str]:
     hidden = form.words.hidden
     if hidden is None:
-        notes.append(NOTHING_HIDES)
-    elif takes_any and form.words.shown['sending'] is None:
-        notes.append(NEW_WORD.format(hidden))
-    return notes
+        return [NOTHING_HIDES]
+    if takes_any and form.words.shown['sending'] is None:
+        return [NEW_WORD.format(hidden)]
+    return []
 
 
 VALID_INDEXES_SQL = """

@@ -3,6 +3,8 @@
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
+import asyncpg
+
 from db.adoption.columns import WANTED, Column, mapping
 from db.adoption.quoting import literal, quoted
 from db.adoption.words import Words
@@ -36,6 +38,21 @@ BEGIN
 END
 $rights$"""
 NAIVE = 'timestamp without time zone'
+# Triggers on UPDATE OF status, and those before each row's UPDATE that read NEW.status. Bits of tgtype: 1 for each row,
+# 2 before, 16 update.
+BLIND_SQL = r"""
+SELECT t.tgname FROM pg_trigger AS t
+WHERE t.tgrelid = 'outbound_emails'::regclass AND NOT t.tgisinternal AND t.tgenabled <> 'D' AND t.tgtype & 16 > 0
+  AND t.tgname <> $1 AND (
+    (SELECT attnum FROM pg_attribute WHERE attrelid = t.tgrelid AND attname = 'status') = ANY (t.tgattr::int2[])
+    OR (t.tgtype & 3 = 3 AND pg_get_functiondef(t.tgfoid) ~* '\mNEW[.]"?status\M'))
+ORDER BY 1
+"""
+
+
+async def blind_triggers(conn: asyncpg.Connection) -> list[str]:
+    """Return the application's triggers that do not see what ours does to status: its SET names mail_status."""
+    return [row['tgname'] for row in await conn.fetch(BLIND_SQL, TRIGGER)]
 
 
 @dataclass(frozen=True, slots=True)

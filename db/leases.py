@@ -11,20 +11,24 @@ ClaimKey = tuple[int, UUID]
 MAX_LOST_ATTEMPTS = 3  # in a row: then the e-mail is what kills the workers
 RESCUE_BATCH = 500
 
-# SKIP LOCKED: a row that is locked is being recorded right now. What a claim lost is read from the snapshot instead.
+# No join here or below: rows are fetched by their ids, whatever the statistics say, see db/claims.py. OFFSET 0 keeps an
+# EXISTS from becoming one. SKIP LOCKED: a row that is locked is being recorded right now. What a claim lost is read
+# from the snapshot instead.
 RENEW_SQL = """
-WITH held AS (
+WITH held AS MATERIALIZED (
     SELECT * FROM unnest($1::bigint[], $2::uuid[]) AS h (id, claim_token)
 ), still AS (
-    SELECT e.id FROM mail_outbox AS e JOIN held USING (id, claim_token)
-    WHERE e.status = 'sending' FOR UPDATE OF e SKIP LOCKED
+    SELECT e.id FROM mail_outbox AS e
+    WHERE e.id = ANY($1::bigint[]) AND e.claim_token = ANY($2::uuid[]) AND COALESCE(e.status, '') = 'sending'
+      AND EXISTS (SELECT FROM held AS h WHERE h.id = e.id AND h.claim_token = e.claim_token OFFSET 0)
+    FOR UPDATE SKIP LOCKED
 ), renewed AS (
     UPDATE mail_outbox AS e SET lease_expires_at = now() + $3 * interval '1 second'
-    FROM still WHERE e.id = still.id
+    WHERE e.id = ANY(ARRAY(SELECT id FROM still))
 )
 SELECT h.id, h.claim_token FROM held AS h
 WHERE NOT EXISTS (SELECT FROM mail_outbox AS e
-                  WHERE e.id = h.id AND e.claim_token = h.claim_token AND e.status = 'sending')
+                  WHERE e.id = h.id AND e.claim_token = h.claim_token AND COALESCE(e.status, '') = 'sending' OFFSET 0)
 """
 
 
@@ -55,21 +59,24 @@ class Rescued:
 # A retry is given back to the e-mail: it was not the relay that failed. Poison bounds how often.
 RESCUE_SQL = """
 WITH expired AS (
-    SELECT id, claimed_by, claimed_at, lost_attempts + 1 >= $2 AS poison, email_type::text = ANY($1::text[]) AS hold
-    FROM mail_outbox WHERE status = 'sending' AND lease_expires_at < now()
+    SELECT id, claimed_by FROM mail_outbox WHERE status = 'sending' AND lease_expires_at < now()
     ORDER BY lease_expires_at LIMIT $3 FOR UPDATE SKIP LOCKED
+), holders AS MATERIALIZED (
+    SELECT jsonb_object_agg(id, claimed_by) AS by_id FROM expired
 ), rescued AS (
     UPDATE mail_outbox AS e
-    SET status = CASE WHEN x.poison THEN 'failed' ELSE 'uncertain' END,
-        dead_reason = CASE WHEN x.poison THEN 'poison' END,
-        next_retry_at = CASE WHEN x.poison OR x.hold IS TRUE THEN NULL ELSE now() END,
-        max_attempts = CASE WHEN x.poison OR x.hold IS TRUE THEN e.max_attempts
-                            ELSE GREATEST(e.max_attempts, e.attempts + 1) END,
+    SET status = CASE WHEN e.lost_attempts + 1 >= $2 THEN 'failed' ELSE 'uncertain' END,
+        dead_reason = CASE WHEN e.lost_attempts + 1 >= $2 THEN 'poison' END,
+        next_retry_at = CASE WHEN e.lost_attempts + 1 >= $2 OR (e.email_type::text = ANY($1::text[])) IS TRUE
+                             THEN NULL ELSE now() END,
+        max_attempts = CASE WHEN e.lost_attempts + 1 >= $2 OR (e.email_type::text = ANY($1::text[])) IS TRUE
+                            THEN e.max_attempts ELSE GREATEST(e.max_attempts, e.attempts + 1) END,
         lost_attempts = e.lost_attempts + 1,
         last_error = 'worker ' || e.claimed_by || ' was lost while sending',
         claim_token = NULL, claimed_by = NULL, lease_expires_at = NULL, updated_at = now()
-    FROM expired AS x WHERE e.id = x.id
-    RETURNING e.id, e.status, e.attempts, e.next_retry_at IS NOT NULL AS due, x.claimed_by, x.claimed_at, e.last_error
+    WHERE e.id = ANY(ARRAY(SELECT id FROM expired))
+    RETURNING e.id, e.status, e.attempts, e.next_retry_at IS NOT NULL AS due, e.claimed_at, e.last_error,
+        (SELECT by_id FROM holders) ->> e.id::text AS claimed_by
 ), attempted AS (
     INSERT INTO email_attempts (email_id, started_at, attempt, worker, outcome, phase, error)
     SELECT id, claimed_at, attempts, claimed_by, 'lost', 'unknown', last_error FROM rescued

@@ -125,7 +125,8 @@ def _record_row(result: Result) -> dict[str, object]:
 
 
 def _outcomes(recipients: Settled) -> dict[str, tuple[str, str]]:
-    return {to: (outcome, _storable(reply)) for to, (outcome, reply) in recipients.items()}
+    reply_chars = max(200, 20_000 // max(len(recipients), 1))  # a batch of results is kept small as well
+    return {to: (outcome, _storable(reply)[:reply_chars]) for to, (outcome, reply) in recipients.items()}
 
 
 # It renews the lease as well: a renewal that comes just now passes over the row, because it is locked.

@@ -11,8 +11,8 @@ ClaimKey = tuple[int, UUID]
 MAX_LOST_ATTEMPTS = 3  # in a row: then the e-mail is what kills the workers
 RESCUE_BATCH = 500
 
-# No join here or below: rows are fetched by their ids, whatever the statistics say, see db/claims.py. OFFSET 0 keeps an
-# EXISTS from becoming one. SKIP LOCKED: a row that is locked is being recorded right now. What a claim lost is read
+# Rows are fetched by their ids, here and below, whatever the statistics say, see db/claims.py. OFFSET 0 keeps an
+# EXISTS from becoming a join. SKIP LOCKED: a row that is locked is being recorded right now. What a claim lost is read
 # from the snapshot instead.
 RENEW_SQL = """
 WITH held AS MATERIALIZED (
@@ -59,24 +59,21 @@ class Rescued:
 # A retry is given back to the e-mail: it was not the relay that failed. Poison bounds how often.
 RESCUE_SQL = """
 WITH expired AS (
-    SELECT id, claimed_by FROM mail_outbox WHERE status = 'sending' AND lease_expires_at < now()
+    SELECT id, claimed_by, claimed_at, lost_attempts + 1 >= $2 AS poison, email_type::text = ANY($1::text[]) AS hold
+    FROM mail_outbox WHERE status = 'sending' AND lease_expires_at < now()
     ORDER BY lease_expires_at LIMIT $3 FOR UPDATE SKIP LOCKED
-), holders AS MATERIALIZED (
-    SELECT jsonb_object_agg(id, claimed_by) AS by_id FROM expired
 ), rescued AS (
     UPDATE mail_outbox AS e
-    SET status = CASE WHEN e.lost_attempts + 1 >= $2 THEN 'failed' ELSE 'uncertain' END,
-        dead_reason = CASE WHEN e.lost_attempts + 1 >= $2 THEN 'poison' END,
-        next_retry_at = CASE WHEN e.lost_attempts + 1 >= $2 OR (e.email_type::text = ANY($1::text[])) IS TRUE
-                             THEN NULL ELSE now() END,
-        max_attempts = CASE WHEN e.lost_attempts + 1 >= $2 OR (e.email_type::text = ANY($1::text[])) IS TRUE
-                            THEN e.max_attempts ELSE GREATEST(e.max_attempts, e.attempts + 1) END,
+    SET status = CASE WHEN x.poison THEN 'failed' ELSE 'uncertain' END,
+        dead_reason = CASE WHEN x.poison THEN 'poison' END,
+        next_retry_at = CASE WHEN x.poison OR x.hold IS TRUE THEN NULL ELSE now() END,
+        max_attempts = CASE WHEN x.poison OR x.hold IS TRUE THEN e.max_attempts
+                            ELSE GREATEST(e.max_attempts, e.attempts + 1) END,
         lost_attempts = e.lost_attempts + 1,
         last_error = 'worker ' || e.claimed_by || ' was lost while sending',
         claim_token = NULL, claimed_by = NULL, lease_expires_at = NULL, updated_at = now()
-    WHERE e.id = ANY(ARRAY(SELECT id FROM expired))
-    RETURNING e.id, e.status, e.attempts, e.next_retry_at IS NOT NULL AS due, e.claimed_at, e.last_error,
-        (SELECT by_id FROM holders) ->> e.id::text AS claimed_by
+    FROM expired AS x WHERE e.id = x.id AND e.id = ANY(ARRAY(SELECT id FROM expired)) -- see RENEW_SQL
+    RETURNING e.id, e.status, e.attempts, e.next_retry_at IS NOT NULL AS due, x.claimed_by, x.claimed_at, e.last_error
 ), attempted AS (
     INSERT INTO email_attempts (email_id, started_at, attempt, worker, outcome, phase, error)
     SELECT id, claimed_at, attempts, claimed_by, 'lost', 'unknown', last_error FROM rescued

@@ -99,9 +99,10 @@ async def is_recorded(pool: asyncpg.Pool, result: Result) -> bool:
 
 def _record_row(result: Result) -> dict[str, object]:
     """Return the columns of RECORD_SQL's two `r` that are not null, and the token."""
-    claim, delivery, decision, duration_s = result
+    (email, token, *_), delivery, decision, duration_s = result
     row: dict[str, object] = {
-        'claim_token': claim.token,
+        'id': email.id,
+        'claim_token': token,
         'status': decision.status,
         'counts': decision.counts,
         'outcome': delivery.outcome,

@@ -468,7 +468,7 @@ async def test_a_table_outbox_of_the_application_is_nobodys_business(conn):
     await conn.execute('CREATE TABLE outbox (id bigserial PRIMARY KEY, payload json)')
     await adopt(conn)
     assert (
-        await conn.fetchval("SELECT count(*) FROM pg_attribute WHERE attrelid = 'outbox'::regclass AND attnum > 0") == 2
+        await conn.fetchval("SELECT count(*) FROM pg_attribute WHERE attrelid = 'mail_outbox'::regclass AND attnum > 0") == 2
     )
 
 
@@ -670,7 +670,7 @@ async def test_an_old_row_saved_whole_over_what_has_ended_sends_nothing_again(co
     await (adopt if taken_over else migrate)(conn)
     email_id = await queue_email(conn, recipient='anna@example.com', subject='s', body_text='t')
     await conn.execute(
-        "UPDATE outbox SET status = $2, next_retry_at = NULL, sent_at = CASE WHEN $2 = 'sent' THEN now() END "
+        "UPDATE mail_outbox SET status = $2, next_retry_at = NULL, sent_at = CASE WHEN $2 = 'sent' THEN now() END "
         'WHERE id = $1',
         email_id,
         ended,

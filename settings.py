@@ -200,6 +200,12 @@ class Settings(BaseSettings):
     worker_sweep_size: int = Field(
         default=300, ge=1, le=1000, description='The most e-mails under way; fewer where 0.1 s of sending needs fewer.'
     )
+    worker_max_bytes_in_flight: int | None = Field(
+        default=None,
+        ge=1024 * 1024,
+        description='Content of large e-mails in memory at once; small mail goes on beside them. '
+        "By default a sixteenth of the process's memory limit, 16 to 256 MiB.",
+    )
     worker_poll_delay_s: float = Field(default=0.1, ge=0.01, le=10, description='How often Redis is asked for jobs.')
     worker_lease_s: float = Field(default=25, ge=2, description='A claim not renewed for this long is rescued.')
     worker_beat_s: float = Field(default=8, ge=0.1, description='Claims are renewed, lost ones rescued, this often.')

@@ -39,6 +39,7 @@ from fleet.routing import EMAIL_QUEUE, MAINTENANCE_QUEUE, keep_watching_routes
 from fleet.switches import Switches
 from fleet.systemd import keep_systemd_informed, tell_systemd
 from fleet.wire import deserialize, serialize
+from jobs.bytes_in_flight import default_bytes_in_flight
 from jobs.check_service_health import check_service_health
 from jobs.cleanup_expired_emails import cleanup_expired_emails
 from jobs.cleanup_old_sessions import cleanup_old_sessions
@@ -89,6 +90,7 @@ async def startup(ctx: dict[str, Any]) -> None:
         sender=Sender(settings.smtp_from_email, settings.smtp_from_name),
         policy=settings.retry_policy,
         max_message_bytes=settings.email_max_bytes,
+        max_bytes_in_flight=settings.worker_max_bytes_in_flight or default_bytes_in_flight(),
         sweep_size=settings.worker_sweep_size,
         expiry_hours=settings.email_expiry_hours,
         email_retention_days=settings.email_retention_days,

@@ -29,6 +29,7 @@ class Claim(NamedTuple):
     suspect: bool = False  # the last worker that held it was lost
     any_suppressed: bool = False  # somebody gets no mail: see whether it is one of the recipients
     life_left_s: float | None = None  # when it was claimed; None: it does not expire
+    is_whole: bool = True  # else some of the content is left out, because it is large: db.bodies.fetch_email
 
     @property
     def key(self) -> tuple[int, UUID]:
@@ -36,9 +37,28 @@ class Claim(NamedTuple):
         return self.email.id, self.token
 
 
-# The columns a claim returns, and the change it makes, are the same for one id and for a batch. The planner takes an
-# array for ten rows and fetches each by the primary key; for `FROM due` it may read the whole table.
-_CLAIMED = """
+# What comes with a claim: ordinary mail, whole. Larger content is fetched in its turn, see db/bodies.py, so that no
+# batch takes more than 40 MB, and a worker that large content kills has made an attempt, which counts as lost. Both
+# functions tell a size without reading the content; the stored size of JSON is that of its compressed form.
+_SMALL = {
+    'recipient': 'octet_length(e.recipient) <= 16384',
+    'subject': 'octet_length(e.subject) <= 4096',
+    'body_text': 'octet_length(e.body_text) <= 32768',
+    'body_html': 'octet_length(e.body_html) <= 65536',
+    'email_type::text': 'octet_length(e.email_type::text) <= 1024',
+    'template_id::text': 'octet_length(e.template_id::text) <= 1024',
+    'template_data::text': 'pg_column_size(e.template_data) <= 2000',
+    'headers::text': 'pg_column_size(e.headers) <= 2000',
+    'content_id': 'octet_length(e.content_id) <= 1024',
+    'message_id': 'octet_length(e.message_id) <= 1024',
+}
+_CONTENT = ', '.join(f'CASE WHEN {is_small} THEN e.{column} END' for column, is_small in _SMALL.items())
+_IS_WHOLE = ' AND '.join(f'({is_small}) IS NOT FALSE' for is_small in _SMALL.values())
+
+# The columns a claim returns, and the change it makes, are the same for one id and for a batch. The rows are fetched by
+# an array of their ids, which leaves the planner no other way but the primary key: a join with `due`, or with unnest of
+# the array, would have an order, and with statistics of a smaller table that order reads the whole table.
+_CLAIMED = f"""
     SET status = 'sending',
         attempts = e.attempts + 1,
         -- An operator's `SET status = 'pending'` on an exhausted row grants one attempt more.
@@ -48,28 +68,34 @@ _CLAIMED = """
         message_id = COALESCE(e.message_id, '<' || gen_random_uuid() || '@' || $5 || '>'),
         message_date = COALESCE(e.message_date, now()),
         dead_reason = NULL, updated_at = now()
-    FROM unnest(ARRAY(SELECT id FROM due)) AS claimed (id) WHERE e.id = claimed.id
+    WHERE e.id = ANY(ARRAY(SELECT id FROM due))
     -- in the order of Email's fields and _claim_from
-    RETURNING e.id, e.recipient, e.subject, e.body_text, e.body_html, e.email_type::text, e.template_id::text,
-        e.template_data::text, e.headers::text, e.content_id, e.message_id, e.message_date,
-        e.attempts, e.max_attempts, e.claimed_at, e.recipient_outcomes, e.lost_attempts,
+    RETURNING e.id, {_CONTENT}, e.message_date,
+        e.attempts, e.max_attempts, e.claimed_at,
+        -- more than record writes
+        CASE WHEN pg_column_size(e.recipient_outcomes) <= 262144 THEN e.recipient_outcomes END,
+        e.lost_attempts,
         EXISTS (SELECT FROM email_suppressions) AS any_suppressed, -- asked once a statement
         -- not expires_at - now(), which fails for infinity
-        EXTRACT(EPOCH FROM e.expires_at)::float8 - EXTRACT(EPOCH FROM now())::float8 AS life_left_s
-"""
+        EXTRACT(EPOCH FROM e.expires_at)::float8 - EXTRACT(EPOCH FROM now())::float8 AS life_left_s,
+        {_IS_WHOLE} AS is_whole,
+        e.priority, EXTRACT(EPOCH FROM e.next_retry_at)::float8 AS due_at
+"""  # noqa: S608 - constants of this module
 
 # An uncertain row with a time is one whose policy says retry; failed rows with a time have attempts left.
+_WAITING = "status IN ('pending', 'failed', 'uncertain')"
 _CLAIMABLE = """
-    status IN ('pending', 'failed', 'uncertain') AND (expires_at IS NULL OR expires_at > now())
-    AND (status = 'pending' OR attempts < max_attempts)
+    COALESCE(expires_at, 'infinity') > now() AND (status = 'pending' OR attempts < max_attempts)
 """
 # An OR with `next_retry_at IS NULL` here would keep the due index from ending its scan at now().
-_DUE = f'next_retry_at <= now() AND {_CLAIMABLE}'
+_DUE = f'next_retry_at <= now() AND {_WAITING} AND {_CLAIMABLE}'
 
+# A column inside a function hides from the planner what other indexes, ours or an application's, have of the row.
 CLAIM_SQL = f"""
 WITH due AS (
-    SELECT id FROM mail_outbox WHERE id = ANY($1::bigint[]) AND lost_attempts = 0 AND {_CLAIMABLE}
-      AND (next_retry_at <= now() OR (status = 'pending' AND next_retry_at IS NULL))
+    SELECT id FROM mail_outbox WHERE id = ANY($1::bigint[]) AND lost_attempts = 0
+      AND COALESCE(status, '') IN ('pending', 'failed', 'uncertain') AND {_CLAIMABLE}
+      AND COALESCE(next_retry_at, CASE WHEN status = 'pending' THEN now() END) <= now()
     FOR UPDATE SKIP LOCKED
 )
 UPDATE mail_outbox AS e {_CLAIMED}
@@ -105,15 +131,18 @@ async def claim(
 
 
 # The lateral join walks the due index once per priority, so low priority mail never delays high, and mail scheduled for
-# later is never looked at. It stops as soon as it has enough, and locks no more rows than it returns.
+# later is never looked at. It stops as soon as it has enough, and locks no more rows than it returns. Rows are compared
+# as pairs and sorted by pairs, so that no index but the due one can serve: with `priority = ` an index that an
+# application has on next_retry_at alone would, and reads all that was ever sent.
 CLAIM_DUE_SQL = f"""
 WITH due AS (
     SELECT d.id
     FROM (VALUES (0::smallint), (1::smallint), (2::smallint)) AS p (priority)
     CROSS JOIN LATERAL (
         SELECT id FROM mail_outbox
-        WHERE priority = p.priority AND lost_attempts = 0 AND {_DUE}
-        ORDER BY next_retry_at LIMIT $1 FOR UPDATE SKIP LOCKED
+        WHERE (priority, next_retry_at) BETWEEN (p.priority, '-infinity') AND (p.priority, now())
+          AND next_retry_at IS NOT NULL AND lost_attempts = 0 AND {_WAITING} AND {_CLAIMABLE}
+        ORDER BY priority, next_retry_at LIMIT $1 FOR UPDATE SKIP LOCKED
     ) AS d
     LIMIT $1
 )
@@ -178,12 +207,14 @@ async def _fetch(pool: asyncpg.Pool, sql: str, paused_types: Names, *arguments: 
         arguments = (*arguments, list(paused_types))
         is_open = f'AND (email_type IS NULL OR email_type::text <> ALL(${len(arguments)}::text[]))'
         sql = sql.replace(_CLAIMABLE, _CLAIMABLE + is_open)
-    return await pool.fetch(sql, *arguments)
+    return sorted(await pool.fetch(sql, *arguments), key=lambda row: (row['priority'] or 0, row['due_at'] or 0.0))
 
 
 GIVE_DUE_TIME_SQL = """
 UPDATE mail_outbox SET next_retry_at = now() WHERE id = ANY(ARRAY(
-    SELECT id FROM mail_outbox WHERE status = 'pending' AND next_retry_at IS NULL LIMIT $1 FOR UPDATE SKIP LOCKED
+    SELECT id FROM mail_outbox WHERE status = 'pending' AND next_retry_at IS NULL
+    ORDER BY id -- only its index has this order, not one that an application has on next_retry_at
+    LIMIT $1 FOR UPDATE SKIP LOCKED
 ))
 """
 DUE_TIME_BATCH = 10_000  # a tenth of a second: a million in one statement would run into its time limit, every time
@@ -205,10 +236,11 @@ async def give_due_time(pool: asyncpg.Pool) -> bool:
 
 def _claim_from(row: asyncpg.Record, token: UUID) -> Claim:
     """Read a row of _CLAIMED: the fields of Email, then what is the claim's."""
-    attempt, max_attempts, claimed_at, outcomes, lost, any_suppressed, life_left_s = row[len(Email._fields) :]
+    attempt, max_attempts, claimed_at, outcomes, lost, *more = row[len(Email._fields) : -2]
     settled = _settled(outcomes) if outcomes else {}
-    email = Email(*row[: len(Email._fields)])
-    return Claim(email, token, attempt, max_attempts, claimed_at, settled, lost > 0, any_suppressed, life_left_s)
+    email_id, recipient, *content = row[: len(Email._fields)]
+    email = Email(email_id, recipient or '', *content)
+    return Claim(email, token, attempt, max_attempts, claimed_at, settled, lost > 0, *more)
 
 
 def _settled(stored: Any) -> Settled:

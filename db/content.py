@@ -14,7 +14,7 @@ from uuid import uuid4
 import asyncpg
 from bson.binary import Binary
 from motor.motor_asyncio import AsyncIOMotorDatabase
-from pymongo.errors import DocumentTooLarge, PyMongoError
+from pymongo.errors import DocumentTooLarge, OperationFailure, PyMongoError
 
 from mail.envelope import MAX_MESSAGE_BYTES, Attachment, InvalidEmailError, Template
 from mail.mime import check_attachment
@@ -89,6 +89,28 @@ async def fetch_templates(pool: asyncpg.Pool, template_ids: Sequence[str]) -> li
         Template(row['subject'], row['body_text'], row['body_html']) if (row := rows.get(template_id)) else None
         for template_id in template_ids
     ]
+
+
+UNKNOWN_BYTES = 16 * 1024 * 1024  # what one document may have, where the server cannot tell
+
+
+async def attachment_sizes(mongo: Mongo, content_ids: Sequence[str]) -> list[int]:
+    """Return how many bytes the attachments of several e-mails take, without reading them; 0 for no content.
+
+    Raises:
+        ContentUnavailableError: MongoDB does not answer.
+    """
+    named = {'$match': {'content_id': {'$in': list(set(content_ids))}}}
+    summed = {'$group': {'_id': '$content_id', 'size_bytes': {'$sum': {'$bsonSize': '$$ROOT'}}}}
+    try:
+        sizes = {found['_id']: found['size_bytes'] async for found in mongo[COLLECTION].aggregate([named, summed])}
+    except OperationFailure as error:
+        if error.timeout:
+            raise ContentUnavailableError(f'MongoDB: {error}') from error
+        return [UNKNOWN_BYTES] * len(content_ids)  # a server of another make, without $bsonSize
+    except PyMongoError as error:
+        raise ContentUnavailableError(f'MongoDB: {error}') from error
+    return [sizes.get(content_id, 0) for content_id in content_ids]
 
 
 async def fetch_attachments(mongo: Mongo, content_ids: Sequence[str]) -> list[list[Attachment]]:

@@ -11,20 +11,24 @@ ClaimKey = tuple[int, UUID]
 MAX_LOST_ATTEMPTS = 3  # in a row: then the e-mail is what kills the workers
 RESCUE_BATCH = 500
 
-# SKIP LOCKED: a row that is locked is being recorded right now. What a claim lost is read from the snapshot instead.
+# Rows are fetched by their ids, here and below, whatever the statistics say, see db/claims.py. OFFSET 0 keeps an
+# EXISTS from becoming a join. SKIP LOCKED: a row that is locked is being recorded right now. What a claim lost is read
+# from the snapshot instead.
 RENEW_SQL = """
-WITH held AS (
+WITH held AS MATERIALIZED (
     SELECT * FROM unnest($1::bigint[], $2::uuid[]) AS h (id, claim_token)
 ), still AS (
-    SELECT e.id FROM mail_outbox AS e JOIN held USING (id, claim_token)
-    WHERE e.status = 'sending' FOR UPDATE OF e SKIP LOCKED
+    SELECT e.id FROM mail_outbox AS e
+    WHERE e.id = ANY($1::bigint[]) AND e.claim_token = ANY($2::uuid[]) AND COALESCE(e.status, '') = 'sending'
+      AND EXISTS (SELECT FROM held AS h WHERE h.id = e.id AND h.claim_token = e.claim_token OFFSET 0)
+    FOR UPDATE SKIP LOCKED
 ), renewed AS (
     UPDATE mail_outbox AS e SET lease_expires_at = now() + $3 * interval '1 second'
-    FROM still WHERE e.id = still.id
+    WHERE e.id = ANY(ARRAY(SELECT id FROM still))
 )
 SELECT h.id, h.claim_token FROM held AS h
 WHERE NOT EXISTS (SELECT FROM mail_outbox AS e
-                  WHERE e.id = h.id AND e.claim_token = h.claim_token AND e.status = 'sending')
+                  WHERE e.id = h.id AND e.claim_token = h.claim_token AND COALESCE(e.status, '') = 'sending' OFFSET 0)
 """
 
 
@@ -68,7 +72,7 @@ WITH expired AS (
         lost_attempts = e.lost_attempts + 1,
         last_error = 'worker ' || e.claimed_by || ' was lost while sending',
         claim_token = NULL, claimed_by = NULL, lease_expires_at = NULL, updated_at = now()
-    FROM expired AS x WHERE e.id = x.id
+    FROM expired AS x WHERE e.id = x.id AND e.id = ANY(ARRAY(SELECT id FROM expired)) -- see RENEW_SQL
     RETURNING e.id, e.status, e.attempts, e.next_retry_at IS NOT NULL AS due, x.claimed_by, x.claimed_at, e.last_error
 ), attempted AS (
     INSERT INTO email_attempts (email_id, started_at, attempt, worker, outcome, phase, error)

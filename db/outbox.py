@@ -4,7 +4,7 @@ import asyncio
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 import asyncpg
 
 from db import wakeups
+from db.bulk import insert_in_parts
 from mail.envelope import MAX_MESSAGE_BYTES, Email, InvalidEmailError, refuse_control_characters
 from mail.outcome import BY_LIFE
 from mail.render import check
@@ -120,7 +121,8 @@ async def queue_emails(
 
     Args:
         conn: The caller's own connection; without a transaction open, all are committed together.
-        emails: For each e-mail the arguments of queue_email by name, without notify.
+        emails: For each e-mail the arguments of queue_email by name, without notify; an iterator is read part by part,
+            so that many large ones are never in memory together.
         notify: Wake the workers through PostgreSQL when the caller commits. One arq job an e-mail is for single mails.
     Returns:
         Their ids, in the same order. An idempotency key that is known, or comes twice, gives the first e-mail's id.
@@ -129,25 +131,27 @@ async def queue_emails(
             Nothing was inserted.
         asyncpg.PostgresError: the insert failed.
     """
-    rows = []
+    try:
+        ids = await insert_in_parts(conn, QUEUE_SQL, _all_checked(emails))
+    except asyncpg.DataError as error:
+        raise InvalidEmailError(str(error)) from error
+    if not ids:
+        return []
+    if notify:
+        await wakeups.notify(conn)
+    return ids
+
+
+async def _all_checked(emails: Iterable[Mapping[str, Any]]) -> AsyncIterator[tuple[Any, ...]]:
     for place, email in enumerate(emails):
         if place % YIELD_EVERY_EMAILS == YIELD_EVERY_EMAILS - 1:
             await asyncio.sleep(0)  # the caller's loop has other things to do
         try:
-            rows.append(await _checked_apart(**email))
+            yield await _checked_apart(**email)
         except InvalidEmailError as error:
             raise InvalidEmailError(f'e-mail {place}: {error}') from error
         except TypeError as error:  # an argument that is unknown or missing
             raise InvalidEmailError(f'e-mail {place}: {str(error).removeprefix("_checked() ")}') from error
-    if not rows:
-        return []
-    try:
-        ids = [row['id'] for row in await conn.fetchmany(QUEUE_SQL, rows)]
-    except asyncpg.DataError as error:
-        raise InvalidEmailError(str(error)) from error
-    if notify:
-        await wakeups.notify(conn)
-    return ids
 
 
 async def _checked_apart(**email: Any) -> tuple[Any, ...]:

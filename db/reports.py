@@ -223,7 +223,8 @@ async def count_attempts(pool: asyncpg.Pool) -> list[Row]:
     return _rows(await pool.fetch(ATTEMPTS_BY_WORKER_SQL))
 
 
-# Bodies of password resets are secrets: they are read only when they are asked for.
+# Bodies of password resets are secrets: they are read only when they are asked for, and no more than a screen can use;
+# their sizes tell what is missing.
 EMAIL_SQL = """
 SELECT id, status, recipient, subject, email_type::text AS email_type, template_id::text AS template_id,
     user_id::text AS user_id, organization_id::text AS organization_id, priority, attempts, max_attempts,
@@ -232,8 +233,9 @@ SELECT id, status, recipient, subject, email_type::text AS email_type, template_
     enhanced_code, smtp_response, last_error, dead_reason, recipient_outcomes, headers,
     octet_length(body_text) AS body_text_bytes, octet_length(body_html) AS body_html_bytes,
     octet_length(template_data::text) AS template_data_bytes,
-    CASE WHEN $2 THEN body_text END AS body_text, CASE WHEN $2 THEN body_html END AS body_html,
-    CASE WHEN $2 THEN template_data::text END AS template_data, now() AS read_at
+    CASE WHEN $2 THEN left(body_text, 1000000) END AS body_text,
+    CASE WHEN $2 THEN left(body_html, 1000000) END AS body_html,
+    CASE WHEN $2 THEN left(template_data::text, 1000000) END AS template_data, now() AS read_at
 FROM mail_outbox WHERE id = $1
 """
 

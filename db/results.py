@@ -20,44 +20,46 @@ class Result(NamedTuple):
     duration_s: float
 
 
-# One statement writes the row and its attempt, or neither. The fence is the WHERE of `recorded`. The results come as
-# one JSON text: 15 arrays took the worker twice as long to encode (2026-11).
+# One statement writes the row and its attempt, or neither. The results come as one JSON text, {id: result}: 15 arrays
+# took the worker twice as long to encode (2026-11). Nothing is joined: the rows are those of the ids, and each looks
+# its result up. A join had an order, and with statistics of a smaller table that order read the whole primary key.
+# COALESCE keeps the index of leased rows out of it, whose scan would read all that the fleet holds.
 RECORD_SQL = """
-WITH recorded AS (
+WITH given AS MATERIALIZED (
+    SELECT $1::text::jsonb AS results
+), recorded AS (
     UPDATE mail_outbox AS e
-    SET status = r.status,
-        attempts = e.attempts - CASE WHEN r.counts THEN 0 ELSE 1 END,
-        max_attempts = COALESCE(r.max_attempts, e.max_attempts),
-        next_retry_at = now() + r.retry_in_s * interval '1 second',
-        sent_at = CASE WHEN r.status = 'sent' THEN now() ELSE e.sent_at END,
-        dead_reason = r.dead_reason,
-        smtp_code = r.smtp_code,
-        smtp_response = r.reply,
-        enhanced_code = r.enhanced_code,
-        relay = r.relay,
-        last_error = r.error,
-        recipient_outcomes = COALESCE(r.recipient_outcomes, e.recipient_outcomes),
+    SET (status, attempts, max_attempts, next_retry_at, sent_at, dead_reason, smtp_code, smtp_response, enhanced_code,
+            relay, last_error, recipient_outcomes) = (
+            SELECT r.status,
+                e.attempts - CASE WHEN r.counts THEN 0 ELSE 1 END,
+                COALESCE(r.max_attempts, e.max_attempts),
+                now() + r.retry_in_s * interval '1 second',
+                CASE WHEN r.status = 'sent' THEN now() ELSE e.sent_at END,
+                r.dead_reason, r.smtp_code, r.reply, r.enhanced_code, r.relay, r.error,
+                COALESCE(r.recipient_outcomes, e.recipient_outcomes)
+            FROM jsonb_to_record((SELECT results FROM given) -> e.id::text) AS r (
+                status text, retry_in_s float8, counts boolean, max_attempts integer, dead_reason text, relay text,
+                smtp_code integer, enhanced_code text, reply text, error text, recipient_outcomes jsonb
+            )
+        ),
         lost_attempts = 0,
         claim_token = NULL, claimed_by = NULL, lease_expires_at = NULL,
         updated_at = now()
-    FROM json_to_recordset($1::text::json) AS r (
-        id bigint, claim_token uuid, status text, retry_in_s float8, counts boolean, max_attempts integer,
-        dead_reason text, outcome text, phase text, relay text, smtp_code integer, enhanced_code text, reply text,
-        error text, recipient_outcomes jsonb, duration_s float8
-    )
-    -- COALESCE: else the planner starts from the index of leased rows and reads all results once for each of them.
-    WHERE e.id = r.id AND COALESCE(e.status) = 'sending' AND e.claim_token = r.claim_token
-    -- All that the attempt's row needs: joining the values once more would take the square of their number.
-    RETURNING e.id, r.claim_token, e.claimed_at, e.attempts + CASE WHEN r.counts THEN 0 ELSE 1 END AS attempt,
-        r.outcome, r.phase, r.relay, r.smtp_code, r.enhanced_code, r.reply, r.error, r.duration_s
+    WHERE e.id = ANY($3::bigint[]) AND COALESCE(e.status, '') = 'sending'
+      -- the fence
+      AND e.claim_token::text = (SELECT results FROM given) -> e.id::text ->> 'claim_token'
+    RETURNING e.id, e.claimed_at, e.attempts, e.relay, e.smtp_code, e.enhanced_code, e.smtp_response, e.last_error
 ), attempted AS (
     INSERT INTO email_attempts (email_id, started_at, attempt, worker, outcome, phase, relay, smtp_code,
         enhanced_code, reply, error, duration_ms)
-    SELECT id, claimed_at, attempt, $2::text, outcome, phase, relay, smtp_code,
-        enhanced_code, reply, error, duration_s * 1000
-    FROM recorded
+    SELECT e.id, e.claimed_at, e.attempts + CASE WHEN r.counts THEN 0 ELSE 1 END, $2::text, r.outcome, r.phase, e.relay,
+        e.smtp_code, e.enhanced_code, e.smtp_response, e.last_error, r.duration_s * 1000
+    FROM recorded AS e CROSS JOIN LATERAL jsonb_to_record((SELECT results FROM given) -> e.id::text) AS r (
+        counts boolean, outcome text, phase text, duration_s float8
+    )
 )
-SELECT id, claim_token FROM recorded
+SELECT id FROM recorded
 """
 
 
@@ -71,14 +73,16 @@ async def record(pool: asyncpg.Pool, results: Sequence[Result], *, worker: str) 
         asyncpg.PostgresError, OSError: connection or statement failure; all or none of the results were recorded, and
             recording them again is safe.
     """
-    # In one order everywhere: two statements that share rows must not wait for each other.
-    rows = [_record_row(result) for result in sorted(results, key=_email_id)]
-    recorded = await pool.fetch(RECORD_SQL, orjson.dumps(rows).decode(), worker)
-    return {(row['id'], row['claim_token']) for row in recorded}
-
-
-def _email_id(result: Result) -> int:
-    return result.claim.email.id
+    recorded: set[tuple[int, UUID]] = set()
+    left = results
+    while left:
+        # Mostly all of them; twice the same e-mail, lost and claimed again meanwhile, needs two statements.
+        batch = {result.claim.email.id: result for result in reversed(left)}
+        left = [result for result in left if batch[result.claim.email.id] is not result]
+        rows = orjson.dumps({str(email_id): _record_row(result) for email_id, result in batch.items()}).decode()
+        done = await pool.fetch(RECORD_SQL, rows, worker, sorted(batch))
+        recorded |= {batch[row['id']].claim.key for row in done}
+    return recorded
 
 
 IS_RECORDED_SQL = """
@@ -94,7 +98,7 @@ async def is_recorded(pool: asyncpg.Pool, result: Result) -> bool:
 
 
 def _record_row(result: Result) -> dict[str, object]:
-    """Return the columns of RECORD_SQL's `r` that are not null."""
+    """Return the columns of RECORD_SQL's two `r` that are not null, and the token."""
     (email, token, *_), delivery, decision, duration_s = result
     row: dict[str, object] = {
         'id': email.id,
@@ -122,13 +126,14 @@ def _record_row(result: Result) -> dict[str, object]:
 
 
 def _outcomes(recipients: Settled) -> dict[str, tuple[str, str]]:
-    return {to: (outcome, _storable(reply)) for to, (outcome, reply) in recipients.items()}
+    reply_chars = max(200, 20_000 // max(len(recipients), 1))  # a batch of results is kept small as well
+    return {to: (outcome, _storable(reply)[:reply_chars]) for to, (outcome, reply) in recipients.items()}
 
 
 # It renews the lease as well: a renewal that comes just now passes over the row, because it is locked.
 KEEP_RECIPIENTS_SQL = """
 UPDATE mail_outbox SET recipient_outcomes = $3::text::jsonb, lease_expires_at = now() + $4 * interval '1 second'
-WHERE id = $1 AND claim_token = $2 AND status = 'sending'
+WHERE id = $1 AND claim_token = $2 AND COALESCE(status, '') = 'sending'
 """
 
 

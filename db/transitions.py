@@ -66,7 +66,8 @@ EXPIRE_SQL = """
 UPDATE mail_outbox
 SET status = CASE WHEN status = 'uncertain' THEN 'uncertain' ELSE 'expired' END, next_retry_at = NULL,
     last_error = COALESCE(last_error, 'expired before it could be sent'), updated_at = now()
-WHERE id = ANY($1::bigint[]) AND status IN ('pending', 'failed', 'uncertain') AND expires_at <= now()
+WHERE id = ANY($1::bigint[]) AND COALESCE(status, '') IN ('pending', 'failed', 'uncertain')
+  AND COALESCE(expires_at, 'infinity') <= now() -- in functions: only the primary key is to serve, see db/claims.py
   AND (status = 'pending' OR next_retry_at IS NOT NULL)
 RETURNING id
 """
@@ -125,7 +126,7 @@ WITH next AS (
 _ENDED_LONG_AGO = """
     id = ANY(ARRAY(SELECT id FROM next WHERE is_old))
       AND COALESCE(updated_at, created_at) < now() - $1 * interval '1 day'
-      AND (status IN ('sent', 'expired', 'cancelled') OR (status = 'failed' AND next_retry_at IS NULL))
+      AND (COALESCE(status, '') IN ('sent', 'expired', 'cancelled') OR (status = 'failed' AND next_retry_at IS NULL))
 """
 
 # Ids grow with time, so each batch is the next stretch of the primary key: no row is looked at twice, however many dead
@@ -232,9 +233,9 @@ SELECT EXTRACT(EPOCH FROM min(next_retry_at) - now())::float8
 FROM (VALUES (0::smallint), (1::smallint), (2::smallint)) AS p (priority)
 CROSS JOIN LATERAL (
     SELECT next_retry_at FROM mail_outbox
-    WHERE priority = p.priority AND status IN ('pending', 'failed', 'uncertain')
-      AND next_retry_at BETWEEN now() AND now() + $1 * interval '1 second'
-    ORDER BY next_retry_at LIMIT 1
+    WHERE status IN ('pending', 'failed', 'uncertain') AND next_retry_at IS NOT NULL
+      AND (priority, next_retry_at) BETWEEN (p.priority, now()) AND (p.priority, now() + $1 * interval '1 second')
+    ORDER BY priority, next_retry_at LIMIT 1 -- as pairs: see CLAIM_DUE_SQL
 ) AS d
 """
 

@@ -30,7 +30,18 @@ class Places:
         self._ended = 0
         self._since = time.monotonic()
         self._taken = 0
+        self._absent = 0
         self._waiting: deque[asyncio.Future[None]] = deque()
+
+    @property
+    def absent(self) -> int:
+        """How many hold a place that others may have meanwhile, because they wait for something else."""
+        return self._absent
+
+    @absent.setter
+    def absent(self, number: int) -> None:
+        self._absent = number
+        self._fill()
 
     @property
     def size(self) -> int:
@@ -51,7 +62,7 @@ class Places:
 
     async def __aenter__(self) -> None:
         """Wait for a place, in the order of coming."""
-        if self._taken < self.size and not self._waiting:
+        if self._taken - self._absent < self.size and not self._waiting:
             self._taken += 1
             return
         turn = asyncio.get_running_loop().create_future()
@@ -69,7 +80,10 @@ class Places:
 
     def _leave(self) -> None:
         self._taken -= 1
-        while self._waiting and self._taken < self.size:
+        self._fill()
+
+    def _fill(self) -> None:
+        while self._waiting and self._taken - self._absent < self.size:
             turn = self._waiting.popleft()
             if not turn.done():
                 self._taken += 1

@@ -68,9 +68,9 @@ async def sweep(runtime: Runtime, mine: set[Attempt], outcomes: Counter[str]) ->
         size = runtime.places.size
         stuck &= runtime.sending
         few = min(size - (size - len(stuck)) // 3, size - 1)
-        if len(runtime.sending) > few and not await _wait_for_fewer(runtime, few):
+        if runtime.busy > few and not await _wait_for_fewer(runtime, few):
             stuck = set(runtime.sending)
-        room = runtime.places.size - len(runtime.sending)
+        room = runtime.places.size - runtime.busy
         if room <= 0:
             continue
         room = runtime.rate.allows(room)
@@ -109,7 +109,7 @@ async def _wait_for_fewer(runtime: Runtime, few: int) -> bool:
 def finished(runtime: Runtime, mine: set[Attempt], outcomes: Counter[str], attempt: Attempt) -> None:
     """Count an attempt that has ended, and report a fault that kept it from being recorded."""
     runtime.sending.discard(attempt)
-    if len(runtime.sending) <= runtime.few:
+    if runtime.busy <= runtime.few:
         runtime.few_left.set()
     mine.discard(attempt)
     if attempt.cancelled():

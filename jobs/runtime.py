@@ -14,7 +14,7 @@ from motor.motor_asyncio import AsyncIOMotorDatabase
 
 from db import claims, results
 from db.claims import Claim
-from db.content import fetch_attachments, fetch_templates
+from db.content import attachment_sizes, fetch_attachments, fetch_templates
 from db.pools import DATABASE_DOWN
 from db.results import Result
 from db.suppressions import suppressed
@@ -25,6 +25,7 @@ from fleet.leases import Leases, now_s
 from fleet.neighbours import Neighbours
 from fleet.refused import RefusedJobs
 from fleet.switches import Switches
+from jobs.bytes_in_flight import MAX_WAITING, BytesInFlight
 from jobs.places import Places
 from mail.outcome import Decision, Delivery, Outcome, Phase, Policy, Status
 from mail.rate import RateLimit
@@ -60,6 +61,7 @@ class Runtime:
     redis_away: asyncio.Event  # set while Redis does not answer
     sweep_wanted: asyncio.Event  # set when something may be due that no job will wake us for
     redis_clock: RedisClock
+    max_bytes_in_flight: int = 64 * 1024 * 1024  # of large e-mails
     cleanup_session_tables: frozenset[str] = frozenset()  # of the application's
     retention_is_set: bool = False  # an operator named the days: only then is mail deleted that was there before
     sending: set[asyncio.Task[Any]] = field(default_factory=set)  # attempts that a sweep started
@@ -84,11 +86,24 @@ class Runtime:
             least=lambda: 3 * max(relay.wanted_connections for relay in self.relays), most=lambda: self.sweep_size
         )
         self.templates = Templates(self.max_message_bytes)
+        self.large = BytesInFlight(self.max_bytes_in_flight, self._look_for_room)
         self._claim_batched = Batcher(self._claim_each, orphaned=self._release)
         self.record = Batcher(self._record_each, drop_cancelled=False)  # what happened is to be known, whoever asks
         self.suppression = Batcher(self._suppression_each)
         self.fetch_template = Batcher(partial(fetch_templates, self.pool))
+        self.attachment_size = Batcher(partial(attachment_sizes, self.mongo))
         self.fetch_attachments = Batcher(partial(fetch_attachments, self.mongo), max_items=8)  # they may be large
+
+    @property
+    def busy(self) -> int:
+        """How many attempts of sweeps are under way, without those that hold nothing yet but wait to be large."""
+        return len(self.sending) - min(MAX_WAITING, len(self.large.waiting & self.sending))
+
+    def _look_for_room(self) -> None:
+        """Take notice of who begins to wait for bytes, or does so no more: small mail goes on meanwhile."""
+        self.places.absent = len(self.large.waiting - self.sending)
+        if self.busy <= self.few:
+            self.few_left.set()
 
     async def _suppression_each(self, addresses: Sequence[str]) -> list[str | None]:
         reasons = await suppressed(self.pool, addresses)

@@ -12,8 +12,9 @@ from db.claims import Claim, LeaseLost
 from db.content import ContentUnavailableError
 from db.pools import DATABASE_DOWN
 from db.results import Result
-from db.troubles import tell, words_of
+from db.troubles import tell
 from fleet.refused import ARGUMENTS, email_id_of
+from jobs.content import fetch_content, fetch_large, large_bytes
 from jobs.recording import keep_recipients, log_attempt, record_to_the_end
 from jobs.runtime import JobResult, Runtime
 from jobs.suppression import SuppressedError, leave_out_suppressed
@@ -107,14 +108,11 @@ async def attempt(runtime: Runtime, claim: Claim, progress: Progress) -> Deliver
         LeaseLost: the claim ran out before the final dot.
     """
     try:
-        content = await fetch_content(runtime, claim.email)
-        progress.phase = Phase.RENDER
-        rendered = await render_email(runtime, claim.email, content)
-        settled = claim.settled
-        if claim.any_suppressed:
-            progress.phase = Phase.RECIPIENTS
-            rendered, settled = await leave_out_suppressed(runtime, rendered, settled)
-        return await deliver(runtime.relays, rendered, settled, progress)
+        size_bytes = await large_bytes(runtime, claim)
+        if not size_bytes:
+            return await fetch_and_deliver(runtime, claim, progress)
+        async with runtime.large.share(size_bytes):
+            return await fetch_and_deliver(runtime, claim, progress)
     except SuppressedError as error:
         return Delivery(error.outcome, progress.phase, error=str(error), recipients=error.settled)
     except InvalidEmailError as error:
@@ -140,26 +138,22 @@ def cut_off(progress: Progress, outcome: Outcome, error: str) -> Delivery:
     return Delivery(outcome, progress.phase, progress.relay, error=error, recipients=progress.recipients)
 
 
-async def fetch_content(runtime: Runtime, email: Email) -> Content:
-    """Fetch what the e-mail's row only refers to: its template and its attachments.
+async def fetch_and_deliver(runtime: Runtime, claim: Claim, progress: Progress) -> Delivery:
+    """Fetch, render and deliver; see attempt for what it raises."""
+    rendered = await fetch_and_render(runtime, claim, progress)
+    settled = claim.settled
+    if claim.any_suppressed:
+        progress.phase = Phase.RECIPIENTS
+        rendered, settled = await leave_out_suppressed(runtime, rendered, settled)
+    return await deliver(runtime.relays, rendered, settled, progress)
 
-    Raises:
-        InvalidEmailError: they do not exist.
-        ContentUnavailableError: MongoDB or PostgreSQL does not answer.
-    """
-    template, attachments = None, []
-    if email.template_id is not None:
-        try:
-            template = await runtime.fetch_template(email.template_id)
-        except DATABASE_DOWN as error:
-            raise ContentUnavailableError(f'PostgreSQL: {words_of(error)}') from error
-        if template is None:
-            raise InvalidEmailError(f'template {email.template_id} does not exist in email_templates')
-    if email.content_id is not None:
-        attachments = await runtime.fetch_attachments(email.content_id)
-        if not attachments:
-            raise InvalidEmailError(f'content {email.content_id} has no attachments in MongoDB')
-    return Content(template, attachments)
+
+async def fetch_and_render(runtime: Runtime, claim: Claim, progress: Progress) -> Rendered:
+    """Return the message; what it was made of is in memory no more."""
+    email = claim.email if claim.is_whole else await fetch_large(runtime, claim)
+    content = await fetch_content(runtime, email)
+    progress.phase = Phase.RENDER
+    return await render_email(runtime, email, content)
 
 
 async def render_email(runtime: Runtime, email: Email, content: Content) -> Rendered:

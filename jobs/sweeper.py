@@ -73,6 +73,8 @@ async def _send_suspects(runtime: Runtime) -> bool:
         if attempts:
             # What kills a worker does so at once; one whose relay is slow must not hold up the others.
             await asyncio.wait(attempts, timeout=SUSPECT_PATIENCE_S)
+            while attempts & runtime.large.waiting:  # it has not done its worst yet
+                await asyncio.wait(attempts, timeout=SUSPECT_PATIENCE_S)
             return True
     return False
 

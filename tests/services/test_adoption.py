@@ -470,7 +470,7 @@ async def test_a_table_outbox_of_the_application_is_nobodys_business(conn):
     await conn.execute('CREATE TABLE outbox (id bigserial PRIMARY KEY, payload json)')
     await adopt(conn)
     assert (
-        await conn.fetchval("SELECT count(*) FROM pg_attribute WHERE attrelid = 'outbox'::regclass AND attnum > 0") == 2
+        await conn.fetchval("SELECT count(*) FROM pg_attribute WHERE attrelid = 'mail_outbox'::regclass AND attnum > 0") == 2
     )
 
 

@@ -1,6 +1,8 @@
 """Many e-mails at once: one statement a thousand, one wake-up for all."""
 
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -78,3 +80,77 @@ async def test_template_id_of_another_type_is_named(pool):
             await queue_emails(conn, [{'recipient': 'a@example.com', 'template_id': 'nope'}])
         with pytest.raises(InvalidEmailError, match='nope'):
             await queue_email(conn, recipient='a@example.com', template_id='nope')
+
+
+KNOWN_ROWS_SQL = "SELECT reltuples FROM pg_class WHERE oid = 'outbound_emails'::regclass"
+
+
+def letters(number: int) -> list[dict[str, str]]:
+    return [{'recipient': f'u{n}@example.com', **TEXT} for n in range(number)]
+
+
+async def test_many_leave_fresh_statistics_behind(pool):
+    await pool.execute('ALTER TABLE outbound_emails SET (autovacuum_enabled = off)')
+    await pool.execute('ANALYZE outbound_emails')
+    async with pool.acquire() as conn, conn.transaction():
+        await queue_emails(conn, letters(1500))
+    assert await pool.fetchval(KNOWN_ROWS_SQL) == 1500
+    assert (
+        await pool.fetchval("SELECT count(*) FROM pg_stats WHERE tablename = 'outbound_emails' AND n_distinct <> 0") > 0
+    )
+
+
+async def test_role_that_may_not_analyse_queues_many_without_a_word(pool):
+    await pool.execute('ALTER TABLE outbound_emails SET (autovacuum_enabled = off)')
+    await pool.execute('CREATE ROLE producer_of_many')
+    try:
+        await pool.execute(
+            'GRANT SELECT, INSERT, UPDATE ON mail_outbox, outbound_emails TO producer_of_many;'
+            'GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO producer_of_many'
+        )
+        told: list[object] = []
+        async with pool.acquire() as conn, conn.transaction():
+            listener = lambda _, message: told.append(message)  # noqa: E731 - to be removed again
+            conn.add_log_listener(listener)
+            await conn.execute('SET LOCAL ROLE producer_of_many')
+            assert len(await queue_emails(conn, letters(1500))) == 1500
+            await conn.execute('RESET ROLE')
+            conn.remove_log_listener(listener)
+        assert told == []
+        assert await pool.fetchval('SELECT count(*) FROM outbound_emails') == 1500
+    finally:
+        await pool.execute('DROP OWNED BY producer_of_many; DROP ROLE producer_of_many')
+
+
+async def test_time_limit_of_the_caller_costs_the_statistics_and_not_the_e_mails(pool, monkeypatch):
+    monkeypatch.setattr('db.bulk.ANALYZE_SQL', "SET LOCAL statement_timeout = '10ms'; SELECT pg_sleep(5)")
+    async with pool.acquire() as conn, conn.transaction():
+        await queue_emails(conn, letters(1500))
+    assert await pool.fetchval('SELECT count(*) FROM outbound_emails') == 1500
+
+
+async def test_large_e_mails_are_read_and_inserted_part_by_part_and_committed_together(pool, monkeypatch):
+    monkeypatch.setattr('db.bulk.PART_BYTES', 1000)
+    read: list[int] = []
+    read_at_insert: list[int] = []
+
+    async def insert(conn: Any, sql: str, rows: Any) -> Any:
+        read_at_insert.append(len(read))
+        return [row['id'] for row in await conn.fetchmany(sql, rows)]
+
+    monkeypatch.setattr('db.bulk._insert', insert)
+    async with pool.acquire() as conn:
+
+        def produce(*more: dict[str, str]) -> Iterator[dict[str, str]]:
+            for n in range(4):
+                read.append(n)
+                yield {'recipient': f'u{n}@example.com', 'subject': 's', 'body_text': 'x' * 2000}
+            yield from more
+
+        ids = await queue_emails(conn, produce())
+        assert (len(ids), read_at_insert) == (4, [1, 2, 3, 4])
+        async with conn.transaction():
+            with pytest.raises(InvalidEmailError, match='e-mail 4: '):
+                await queue_emails(conn, produce({'recipient': 'nobody', **TEXT}))
+            recipients = await conn.fetch('SELECT recipient FROM outbound_emails ORDER BY id')
+        assert [row['recipient'] for row in recipients] == [f'u{n}@example.com' for n in range(4)]

@@ -65,8 +65,9 @@ async def test_every_statement_prepares_against_an_adopted_table(empty_database,
 
 CLAIM = "'00000000-0000-0000-0000-000000000000', 'w', 30, 'example.com'"
 RESULT = (
-    """'[{"id": 1, "claim_token": "00000000-0000-0000-0000-000000000000", "status": "sent", "counts": true, """
-    """"outcome": "accepted", "phase": "replied", "relay": "primary", "smtp_code": 250, "duration_s": 1.5}]', 'w'"""
+    """'{"1": {"claim_token": "00000000-0000-0000-0000-000000000000", "status": "sent", "counts": true, """
+    """"outcome": "accepted", "phase": "replied", "relay": "primary", "smtp_code": 250, "duration_s": 1.5}}', 'w', """
+    """'{1}'"""
 )
 HOT_STATEMENTS = {  # arguments, the index
     'db.claims.CLAIM_SQL': (f"'{{1,2,3}}', {CLAIM}", 'pkey'),
@@ -74,7 +75,9 @@ HOT_STATEMENTS = {  # arguments, the index
     'db.claims.CLAIM_SUSPECTS_SQL': (f'10, {CLAIM}, 1', 'suspect'),
     'db.claims.GIVE_DUE_TIME_SQL': ('10', 'unscheduled'),
     'db.results.RECORD_SQL': (RESULT, 'pkey'),
+    'db.leases.RENEW_SQL': ("'{1}', '{00000000-0000-0000-0000-000000000000}', 30", 'pkey'),
     'db.leases.RESCUE_SQL': ("'{}', 3, 10", 'leased'),
+    'db.transitions.EXPIRE_SQL': ("'{1,2,3}'", 'pkey'),
     'db.transitions.EXPIRABLE_SQL': ('10', 'due'),
     'db.transitions.NEXT_DUE_SQL': ('300', 'due'),
     'db.transitions.REMOVE_SQL': ('90, 0, 10', 'pkey'),

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from db.bulk import STALE_SQL
 from db.outbox import MAX_BODY_BYTES, MAX_DATA_BYTES, QUEUE_SQL, queue_email, queue_emails
 from mail.envelope import MAX_SUBJECT_CHARS, Content, Email, InvalidEmailError
 from mail.outcome import BY_LIFE
@@ -24,6 +25,8 @@ class Connection:
         self.values: tuple[Any, ...] = ()
 
     async def fetchval(self, sql: str, *values: Any) -> int:
+        if sql == STALE_SQL:
+            return 0
         self.sql, self.values = sql, values
         return 42
 

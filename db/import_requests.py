@@ -6,6 +6,9 @@ from datetime import datetime, timedelta
 
 import asyncpg
 
+from db.adoption.quoting import literal
+from db.adoption.takeover import CUT_OFF
+
 
 @dataclass(frozen=True, slots=True)
 class ImportRequest:
@@ -167,14 +170,15 @@ def _columns(requests: Sequence[ImportRequest]) -> tuple[list[int], list[bool], 
 NOT_ENDED_SQL = f"""
 SELECT e.id FROM mail_outbox AS e JOIN outbound_emails AS n ON n.id = e.id
 WHERE e.id = ANY($1::bigint[])
-  AND ({_STATE} IN ('pending', 'held') OR ({_STATE} = 'failed' AND e.next_retry_at IS NOT NULL))
+  AND ({_STATE} IN ('pending', 'held') OR ({_STATE} = 'failed' AND e.next_retry_at IS NOT NULL)
+       OR (e.status = 'uncertain' AND e.message_id IS NULL AND e.last_error = {literal(CUT_OFF)}))
 """  # noqa: S608 - constants of this module
 # Once adoption was undone: what ended here shows `failed` without an attempt left. Which columns there are, nobody
 # knows.
 NOT_ENDED_UNDONE_SQL = """
 SELECT id FROM outbound_emails AS e
-WHERE id = ANY($1::bigint[]) AND (outbox_state(status::text) = 'pending' OR (outbox_state(status::text) = 'failed'
-    AND COALESCE((to_jsonb(e) ->> 'attempts')::int, 0) < COALESCE((to_jsonb(e) ->> 'max_attempts')::int, 1)))
+WHERE id = ANY($1::bigint[]) AND (outbox_state(status::text) IN ('pending', 'sending')
+    OR (outbox_state(status::text) = 'failed' AND COALESCE((to_jsonb(e) ->> 'attempts')::int, 0) < COALESCE((to_jsonb(e) ->> 'max_attempts')::int, 1)))
 """
 
 

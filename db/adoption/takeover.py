@@ -9,10 +9,11 @@ import asyncpg
 
 from db.adoption.locks import Progress, briefly, by_index
 from db.adoption.phases import Phase, read_phase, set_phase
-from db.adoption.quoting import quoted
+from db.adoption.quoting import literal, quoted
 from db.adoption.trigger import Form, sync_ddl
 
 BATCH = 5_000
+CUT_OFF = 'was being sent by the previous system when its table was taken over'
 
 # What becomes of an e-mail, by what its application's word means. Nobody can know whether an e-mail that was being sent
 # got as far as its final dot, so an operator decides about it; and about what has been due for so long that whoever
@@ -55,7 +56,7 @@ WITH stretch AS (
     SET mail_status = w.state, {copied}
         next_retry_at = CASE WHEN w.state IN ('uncertain', 'expired', 'cancelled') THEN NULL ELSE e.next_retry_at END,
         {quoted(names['last_error'])} = CASE WHEN w.state = 'uncertain'
-            THEN 'was being sent by the previous system when its table was taken over'
+            THEN {literal(CUT_OFF)}
             ELSE e.{quoted(names['last_error'])} END
     FROM wanted AS w WHERE e.id = w.id AND COALESCE(e.mail_status, 'external') = 'external'
     RETURNING e.mail_status

@@ -6,23 +6,35 @@ import asyncpg
 
 from db.adoption.locks import Progress, briefly
 from db.adoption.phases import Phase, read_adoption
-from db.adoption.quoting import quoted
-from db.adoption.takeover import WrongPhaseError
+from db.adoption.quoting import literal, quoted
+from db.adoption.takeover import CUT_OFF, WrongPhaseError
 from db.adoption.trigger import TRIGGER, Form, sync_ddl
 
 LIVE_SQL = """
 SELECT count(*) FROM mail_outbox WHERE status = 'sending' AND lease_expires_at > now()
 """
 
-# What ended here and shows `failed` there has no attempt left, or the other system would send it: refused, cancelled or
-# perhaps delivered as it is. What waits shows the word it waits under.
-GIVE_BACK_SQL = """
+
+def give_back_sql(form: Form) -> str:
+    """Return the statement that has every e-mail show the word that the other system knows it by.
+
+    What ended here and shows `failed` there has no attempt left, or the other system would send it: refused, cancelled
+    or perhaps delivered as it is. What waits shows the word it waits under; what was being sent there is as it was.
+    """
+    return f"""
 UPDATE outbound_emails SET mail_status = CASE mail_status WHEN 'sending' THEN 'uncertain' ELSE mail_status END,
     attempts = CASE WHEN mail_status IN ('pending', 'held') OR (mail_status = 'failed' AND next_retry_at IS NOT NULL)
-        THEN attempts ELSE GREATEST(attempts, max_attempts) END
+        OR {_cut_off(form)} THEN attempts ELSE GREATEST(attempts, max_attempts) END
 WHERE mail_status IN ('pending', 'sending', 'failed', 'uncertain', 'expired', 'cancelled', 'held')
 RETURNING CASE WHEN mail_status = 'failed' AND next_retry_at IS NOT NULL THEN 'retrying' ELSE mail_status END AS state
-"""
+"""  # noqa: S608 - names and words of this package
+
+
+def _cut_off(form: Form) -> str:
+    """Return the condition of what the other system was sending at the take-over, and nobody has sent since."""
+    error, message_id = quoted(form.names['last_error']), quoted(form.names['message_id'])
+    return f"(mail_status = 'uncertain' AND {message_id} IS NULL AND {error} = {literal(CUT_OFF)})"
+
 
 UNVIEW_DDL = f"""
 DROP TRIGGER IF EXISTS {TRIGGER} ON outbound_emails;
@@ -72,6 +84,8 @@ async def undo(conn: asyncpg.Connection, form: Form | None, progress: Progress) 
 
     async def remove() -> None:
         await conn.execute(UNVIEW_DDL)
+        if adoption.added_columns and form is not None and (word := form.words.shown['sending']):
+            await conn.execute(f'UPDATE outbound_emails SET status = {literal(word)} WHERE {_cut_off(form)}')  # noqa: S608
         for name in adoption.added_indexes:
             await conn.execute(f'DROP INDEX IF EXISTS {quoted(name)}')
         if columns:
@@ -91,4 +105,4 @@ async def _give_back(conn: asyncpg.Connection, form: Form, progress: Progress) -
         await conn.execute(sync_ddl(form, shared=False))
 
     await briefly(conn, show_own_words, progress)
-    return dict(Counter(row['state'] for row in await conn.fetch(GIVE_BACK_SQL)))
+    return dict(Counter(row['state'] for row in await conn.fetch(give_back_sql(form))))

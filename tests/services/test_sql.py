@@ -26,7 +26,7 @@ def statements() -> dict[str, str]:
     return found
 
 
-ADOPTED_ONLY = ('GIVE_BACK_SQL', 'SHOW_SQL', 'FILL_SQL')  # these name columns that only an adopted table has
+ADOPTED_ONLY = ('SHOW_SQL', 'FILL_SQL')  # these name columns that only an adopted table has
 FINISHED_ONLY = ('LATE_SQL',)  # and this one is for the moment after them
 
 

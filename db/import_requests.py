@@ -178,7 +178,8 @@ WHERE e.id = ANY($1::bigint[])
 NOT_ENDED_UNDONE_SQL = """
 SELECT id FROM outbound_emails AS e
 WHERE id = ANY($1::bigint[]) AND (outbox_state(status::text) IN ('pending', 'sending')
-    OR (outbox_state(status::text) = 'failed' AND COALESCE((to_jsonb(e) ->> 'attempts')::int, 0) < COALESCE((to_jsonb(e) ->> 'max_attempts')::int, 1)))
+    OR (outbox_state(status::text) = 'failed' AND COALESCE((to_jsonb(e) ->> 'attempts')::int, 0)
+        < COALESCE((to_jsonb(e) ->> 'max_attempts')::int, 1)))
 """
 
 

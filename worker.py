@@ -117,6 +117,7 @@ async def startup(ctx: dict[str, Any]) -> None:
         every_s=settings.worker_beat_s,
         hold_types=settings.email_hold_types,
         on_rescued=partial(notify_rescued, pool),  # all workers share the work, we among them
+        set_aside=runtime.set_aside,
     )
     dsn, timeout_s = settings.direct_dsn, settings.db_connect_timeout_s
 

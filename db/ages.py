@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 import asyncpg
 
+from db.times import elapsed_s
+
 # The upper ends of the columns in minutes; what is older stands in one more.
 BUCKETS_MIN = (5, 10, 20, 40, 80, 160, 320, 640, 1280)
 _COLUMNS = ', '.join(f'count(*) FILTER (WHERE bucket = {i})' for i in range(len(BUCKETS_MIN) + 1))
@@ -22,7 +24,7 @@ class Ages:
 # Each branch is one of the partial indexes. What was scheduled and was never due yet is not late: it has no age.
 QSHAPE_SQL = f"""
 WITH waiting AS MATERIALIZED (
-    SELECT id, recipient, width_bucket(EXTRACT(EPOCH FROM now() - created_at) / 60, $1::numeric[]) AS bucket
+    SELECT id, recipient, width_bucket({elapsed_s('created_at')} / 60, $1::float8[]) AS bucket
     FROM mail_outbox
     WHERE ((status IN ('pending', 'failed', 'uncertain') AND next_retry_at IS NOT NULL
             AND (status = 'pending' OR attempts < max_attempts) AND (attempts > 0 OR next_retry_at <= now()))

@@ -5,7 +5,10 @@ from typing import Any
 
 import asyncpg
 
+from db.narrowing import fetch_narrowly
 from db.selection import SELECTED, Selection
+from db.times import as_row, elapsed_s
+from db.transitions import NEXT_MAX_ATTEMPTS
 
 HELD = 'held'
 
@@ -38,15 +41,17 @@ async def count_held(pool: asyncpg.Pool, selection: Selection) -> list[dict[str,
 
 
 LIST_HELD_SQL = f"""
-SELECT id, recipient, email_type::text AS email_type, attempts, max_attempts, {_DUE_AT} AS due_at, created_at,
-    expires_at, EXTRACT(EPOCH FROM now() - {_DUE_AT})::float8 AS due_s
+SELECT id, recipient, email_type::text AS email_type,
+    COALESCE(attempts, 0) AS attempts, COALESCE(max_attempts, 32767) AS max_attempts,
+    {_DUE_AT} AS due_at, created_at,
+    expires_at, {elapsed_s(_DUE_AT)} AS due_s
 FROM mail_outbox WHERE status = 'held' AND {SELECTED} ORDER BY {_DUE_AT}, id LIMIT $8
 """  # noqa: S608 - constants of this module
 
 
 async def list_held(pool: asyncpg.Pool, selection: Selection, limit: int) -> list[dict[str, Any]]:
     """Return what is held, the longest due first."""
-    return [dict(row) for row in await pool.fetch(LIST_HELD_SQL, *selection.parameters, limit)]
+    return [as_row(row) for row in await pool.fetch(LIST_HELD_SQL, *selection.parameters, limit)]
 
 
 HELD_IDS_SQL = f"""
@@ -59,15 +64,15 @@ async def next_held(pool: asyncpg.Pool, selection: Selection, after_id: int, lim
     return [row['id'] for row in await pool.fetch(HELD_IDS_SQL, *selection.parameters, after_id, limit)]
 
 
-RELEASE_SQL = """
+RELEASE_SQL = f"""
 UPDATE mail_outbox
 SET status = 'pending', next_retry_at = now(), dead_reason = NULL, lost_attempts = 0,
-    max_attempts = GREATEST(max_attempts, attempts + 1),
+    max_attempts = {NEXT_MAX_ATTEMPTS},
     expires_at = CASE WHEN expires_at <= now() THEN now() + $2 * interval '1 hour' ELSE expires_at END,
     updated_at = now()
 WHERE id = ANY($1::bigint[]) AND status = 'held'
 RETURNING id
-"""
+"""  # noqa: S608 - constants of this module
 
 
 async def release(pool: asyncpg.Pool, email_ids: Sequence[int], *, expiry_hours: float) -> list[int]:
@@ -78,7 +83,7 @@ async def release(pool: asyncpg.Pool, email_ids: Sequence[int], *, expiry_hours:
     Returns:
         The ids that were changed.
     """
-    return [row['id'] for row in await pool.fetch(RELEASE_SQL, email_ids, expiry_hours)]
+    return await fetch_narrowly(pool, RELEASE_SQL, email_ids, expiry_hours)
 
 
 CANCEL_HELD_SQL = """
@@ -90,7 +95,7 @@ RETURNING id
 
 async def cancel(pool: asyncpg.Pool, email_ids: Sequence[int]) -> list[int]:
     """Cancel held e-mails. Returns the ids that were changed."""
-    return [row['id'] for row in await pool.fetch(CANCEL_HELD_SQL, email_ids)]
+    return await fetch_narrowly(pool, CANCEL_HELD_SQL, email_ids)
 
 
 COUNT_ALL_HELD_SQL = "SELECT count(*) FROM mail_outbox WHERE status = 'held'"

@@ -1,8 +1,6 @@
 """Connections to PostgreSQL and MongoDB, made once per process and handed on."""
 
 import json
-from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -11,6 +9,7 @@ import asyncpg
 from motor.motor_asyncio import AsyncIOMotorClient, AsyncIOMotorDatabase
 
 from db.connection import Connection, Connector, keep_or_drop
+from db.times import decode_zoned, encode_zoned, naive_decoder, naive_encoder
 from db.troubles import DATABASE_DOWN
 
 __all__ = ['BY_INDEX', 'DATABASE_DOWN', 'create_postgres_pool', 'open_mongo']
@@ -20,49 +19,21 @@ __all__ = ['BY_INDEX', 'DATABASE_DOWN', 'create_postgres_pool', 'open_mongo']
 BY_INDEX = {'enable_seqscan': 'off', 'enable_sort': 'off', 'enable_hashjoin': 'off', 'enable_mergejoin': 'off'}
 
 
-EPOCH = datetime(2000, 1, 1)  # noqa: DTZ001 - PostgreSQL's, of times without a zone
-MICROSECOND = timedelta(microseconds=1)
-# 'infinity' and '-infinity', as asyncpg gives them for times with a zone.
-ENDS = {2**63 - 1: datetime.max.replace(tzinfo=UTC), -(2**63): datetime.min.replace(tzinfo=UTC)}
-
-
-def naive_decoder(zone: ZoneInfo) -> Callable[[tuple[int]], datetime]:
-    """Return what makes an aware time, in UTC, of microseconds since 2000 on the clocks of a zone.
-
-    In the hour that clocks show twice it takes the second, in the one they skip it goes on with the offset before: as
-    PostgreSQL does when it compares such a column with now(). What no datetime can hold is the first or the last one.
-    """
-
-    def decode(value: tuple[int]) -> datetime:
-        if value[0] in ENDS:
-            return ENDS[value[0]]
-        try:
-            local = (EPOCH + value[0] * MICROSECOND).replace(tzinfo=zone)
-            offset = min(local.utcoffset() or timedelta(), local.replace(fold=1).utcoffset() or timedelta())
-            return (local.replace(tzinfo=None) - offset).replace(tzinfo=UTC)
-        except OverflowError:
-            return ENDS[2**63 - 1] if value[0] > 0 else ENDS[-(2**63)]
-
-    return decode
-
-
-def naive_encoder(zone: ZoneInfo) -> Callable[[datetime], tuple[int]]:
-    """Return what makes microseconds since 2000 on the clocks of a zone of a time; a naive one is of that zone."""
-    places = {end: place for place, end in ENDS.items()}
-
-    def encode(moment: datetime) -> tuple[int]:
-        if moment.tzinfo is not None:
-            if moment in places:
-                return (places[moment],)
-            moment = moment.astimezone(zone).replace(tzinfo=None)
-        return ((moment - EPOCH) // MICROSECOND,)
-
-    return encode
+def _from_json(text: str) -> Any:
+    """Return a jsonb value; as the text that it is where Python cannot hold it: too deep, or a number too long."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text
 
 
 async def _prepare_connection(conn: asyncpg.Connection, zone: ZoneInfo) -> None:
     # jsonb travels as text and comes out as Python values.
-    await conn.set_type_codec('jsonb', encoder=json.dumps, decoder=json.loads, schema='pg_catalog')
+    await conn.set_type_codec('jsonb', encoder=json.dumps, decoder=_from_json, schema='pg_catalog')
+    # One time that Python does not know (infinity, the year 20260) must not make the whole answer unreadable.
+    await conn.set_type_codec(
+        'timestamptz', encoder=encode_zoned, decoder=decode_zoned, schema='pg_catalog', format='tuple'
+    )
     # Tables that were there before may hold times without a zone: here, too, they are moments.
     await conn.set_type_codec(
         'timestamp', encoder=naive_encoder(zone), decoder=naive_decoder(zone), schema='pg_catalog', format='tuple'

@@ -12,10 +12,13 @@ from typing import Any
 import asyncpg
 
 from db.content import COLLECTION, Mongo
+from db.late import TAKEN_BACK
+from db.times import as_row, elapsed_s
 
 Row = dict[str, Any]
 
 # Each branch is one of the table's partial indexes, so what is sent is never read. The states are disjoint.
+# A time before 2000 is nobody's: such a row counts as one of that year.
 OUTBOX_SQL = """
 WITH open AS (
     SELECT status, next_retry_at, attempts, max_attempts, expires_at, lease_expires_at, created_at FROM mail_outbox
@@ -45,7 +48,8 @@ WITH open AS (
     FROM open
 )
 SELECT * FROM (SELECT count(*) FILTER (WHERE state = 'due') AS due,
-    EXTRACT(EPOCH FROM now() - min(next_retry_at) FILTER (WHERE state = 'due'))::float8 AS oldest_due_s,
+    EXTRACT(EPOCH FROM now() - min(GREATEST(next_retry_at, '2000-01-01'))
+        FILTER (WHERE state = 'due'))::float8 AS oldest_due_s,
     count(*) FILTER (WHERE state = 'scheduled') AS scheduled,
     count(*) FILTER (WHERE state = 'sending') AS sending,
     count(*) FILTER (WHERE state = 'stuck') AS stuck,
@@ -58,10 +62,10 @@ SELECT * FROM (SELECT count(*) FILTER (WHERE state = 'due') AS due,
 FROM judged) AS waiting CROSS JOIN (
     -- error: somebody was refused all the same
     SELECT count(*) FILTER (WHERE started_at > now() - interval '1 hour') AS sent_last_hour,
-        count(error) AS sent_in_part_last_day
+        count(NULLIF(error, '__LATE__')) AS sent_in_part_last_day
     FROM email_attempts WHERE outcome = 'accepted' AND started_at > now() - interval '1 day'
 ) AS sent
-"""
+""".replace('__LATE__', TAKEN_BACK)
 
 
 async def read_outbox(pool: asyncpg.Pool) -> Row:
@@ -92,8 +96,10 @@ WITH paused AS (SELECT name FROM mail_switches WHERE kind = 'email_type'), open 
     WHERE expires_at IS NULL OR expires_at > now()
 )
 SELECT count(*) FILTER (WHERE is_paused) AS due, count(*) FILTER (WHERE NOT is_paused) AS others_due,
-    EXTRACT(EPOCH FROM now() - min(next_retry_at) FILTER (WHERE is_paused))::float8 AS oldest_due_s,
-    EXTRACT(EPOCH FROM now() - min(next_retry_at) FILTER (WHERE NOT is_paused))::float8 AS oldest_other_s
+    EXTRACT(EPOCH FROM now() - min(GREATEST(next_retry_at, '2000-01-01'))
+        FILTER (WHERE is_paused))::float8 AS oldest_due_s,
+    EXTRACT(EPOCH FROM now() - min(GREATEST(next_retry_at, '2000-01-01'))
+        FILTER (WHERE NOT is_paused))::float8 AS oldest_other_s
 FROM judged
 """
 
@@ -109,9 +115,9 @@ async def read_paused_due(pool: asyncpg.Pool) -> Row:
 
 
 # A lease that runs is the proof of a life: somebody renewed it seconds ago. A duty's run is a trace.
-SEEN_WORKERS_SQL = """
+SEEN_WORKERS_SQL = f"""
 SELECT worker, sum(sending)::bigint AS sending, bool_or(alive) AS alive, max(seen_at) AS last_seen_at,
-    EXTRACT(EPOCH FROM now() - max(seen_at))::float8 AS last_seen_s
+    {elapsed_s('max(seen_at)')} AS last_seen_s
 FROM (
     SELECT claimed_by AS worker, count(*) AS sending, bool_or(lease_expires_at > now()) AS alive,
         max(claimed_at) AS seen_at
@@ -122,7 +128,7 @@ FROM (
     FROM cron_runs WHERE slot > now() - interval '1 hour' AND started_at > now() - interval '1 hour' GROUP BY worker
 ) AS seen
 GROUP BY worker ORDER BY last_seen_at DESC
-"""
+"""  # noqa: S608 - constants of this module
 
 
 async def read_seen_workers(pool: asyncpg.Pool) -> list[Row]:
@@ -182,12 +188,12 @@ async def read_services(pool: asyncpg.Pool) -> list[Row]:
     return _rows(await pool.fetch(SERVICES_SQL))
 
 
-ACTIVE_SQL = """
-SELECT id, claimed_by AS worker, email_type::text AS email_type, relay AS last_relay, attempts AS attempt,
-    max_attempts, claimed_at, EXTRACT(EPOCH FROM now() - claimed_at)::float8 AS claimed_s,
-    EXTRACT(EPOCH FROM lease_expires_at - now())::float8 AS lease_ends_in_s
+ACTIVE_SQL = f"""
+SELECT id, claimed_by AS worker, email_type::text AS email_type, relay AS last_relay, COALESCE(attempts, 0) AS attempt,
+    COALESCE(max_attempts, 32767) AS max_attempts, claimed_at, {elapsed_s('claimed_at')} AS claimed_s,
+    {elapsed_s('now()', 'lease_expires_at')} AS lease_ends_in_s
 FROM mail_outbox WHERE status = 'sending' ORDER BY claimed_at, id LIMIT $1
-"""
+"""  # noqa: S608 - constants of this module
 
 
 async def read_active(pool: asyncpg.Pool, limit: int) -> list[Row]:
@@ -195,14 +201,15 @@ async def read_active(pool: asyncpg.Pool, limit: int) -> list[Row]:
     return _rows(await pool.fetch(ACTIVE_SQL, limit))
 
 
-SCHEDULED_SQL = """
-SELECT id, email_type::text AS email_type, status, attempts, max_attempts, next_retry_at,
-    EXTRACT(EPOCH FROM next_retry_at - now())::float8 AS due_in_s, count(*) OVER () AS total
+SCHEDULED_SQL = f"""
+SELECT id, email_type::text AS email_type, status,
+    COALESCE(attempts, 0) AS attempts, COALESCE(max_attempts, 32767) AS max_attempts, next_retry_at,
+    {elapsed_s('now()', 'next_retry_at')} AS due_in_s, count(*) OVER () AS total
 FROM mail_outbox
 WHERE status IN ('pending', 'failed', 'uncertain') AND next_retry_at > now()
   AND (status = 'pending' OR attempts < max_attempts)
 ORDER BY next_retry_at LIMIT $1
-"""
+"""  # noqa: S608 - constants of this module
 
 
 async def read_scheduled(pool: asyncpg.Pool, limit: int) -> tuple[int, list[Row]]:
@@ -227,7 +234,8 @@ async def count_attempts(pool: asyncpg.Pool) -> list[Row]:
 # their sizes tell what is missing.
 EMAIL_SQL = """
 SELECT id, status, recipient, subject, email_type::text AS email_type, template_id::text AS template_id,
-    user_id::text AS user_id, organization_id::text AS organization_id, priority, attempts, max_attempts,
+    user_id::text AS user_id, organization_id::text AS organization_id, priority,
+    COALESCE(attempts, 0) AS attempts, COALESCE(max_attempts, 32767) AS max_attempts,
     next_retry_at, expires_at, created_at, updated_at, last_attempt_at, sent_at, message_id, message_date,
     idempotency_key, content_id, claimed_by, claimed_at, lease_expires_at, lost_attempts, relay, smtp_code,
     enhanced_code, smtp_response, last_error, dead_reason, recipient_outcomes, headers,
@@ -312,4 +320,4 @@ async def read_attachments(mongo: Mongo, content_id: str) -> list[Row]:
 
 
 def _rows(records: Sequence[asyncpg.Record]) -> list[Row]:
-    return [dict(record) for record in records]
+    return [as_row(record) for record in records]

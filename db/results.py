@@ -67,8 +67,8 @@ async def record(pool: asyncpg.Pool, results: Sequence[Result], *, worker: str) 
     """Record finished attempts, each only if its claim is still the current one.
 
     Returns:
-        The keys of the claims that were recorded. A claim that is missing was lost: its result must be dropped, see
-        LeaseLost.
+        The keys of the claims that were recorded. A claim that is missing was lost, or recorded by an earlier try: see
+        db.late.
     Raises:
         asyncpg.PostgresError, OSError: connection or statement failure; all or none of the results were recorded, and
             recording them again is safe.
@@ -79,25 +79,13 @@ async def record(pool: asyncpg.Pool, results: Sequence[Result], *, worker: str) 
         # Mostly all of them; twice the same e-mail, lost and claimed again meanwhile, needs two statements.
         batch = {result.claim.email.id: result for result in reversed(left)}
         left = [result for result in left if batch[result.claim.email.id] is not result]
-        rows = orjson.dumps({str(email_id): _record_row(result) for email_id, result in batch.items()}).decode()
+        rows = orjson.dumps({str(email_id): storable_row(result) for email_id, result in batch.items()}).decode()
         done = await pool.fetch(RECORD_SQL, rows, worker, sorted(batch))
         recorded |= {batch[row['id']].claim.key for row in done}
     return recorded
 
 
-IS_RECORDED_SQL = """
-SELECT EXISTS (SELECT FROM email_attempts WHERE email_id = $1 AND started_at = $2 AND outcome = $3)
-"""
-
-
-async def is_recorded(pool: asyncpg.Pool, result: Result) -> bool:
-    """Return whether this very attempt is on record already, with this outcome."""
-    claim = result.claim
-    found: bool = await pool.fetchval(IS_RECORDED_SQL, claim.email.id, claim.claimed_at, result.delivery.outcome.value)
-    return found
-
-
-def _record_row(result: Result) -> dict[str, object]:
+def storable_row(result: Result) -> dict[str, object]:
     """Return the columns of RECORD_SQL's two `r` that are not null, and the token."""
     (email, token, *_), delivery, decision, duration_s = result
     row: dict[str, object] = {
@@ -111,9 +99,9 @@ def _record_row(result: Result) -> dict[str, object]:
         'duration_s': duration_s,
     }
     if (reply := delivery.reply) is not None:
-        row['smtp_code'], row['enhanced_code'], row['reply'] = reply.code, reply.enhanced_code, _storable(reply.text)
+        row['smtp_code'], row['enhanced_code'], row['reply'] = reply.code, reply.enhanced_code, storable(reply.text)
     if delivery.error is not None:
-        row['error'] = _storable(delivery.error)
+        row['error'] = storable(delivery.error)
     if decision.retry_in_s is not None:
         row['retry_in_s'] = decision.retry_in_s
     if decision.max_attempts is not None:
@@ -127,7 +115,7 @@ def _record_row(result: Result) -> dict[str, object]:
 
 def _outcomes(recipients: Settled) -> dict[str, tuple[str, str]]:
     reply_chars = max(200, 20_000 // max(len(recipients), 1))  # a batch of results is kept small as well
-    return {to: (outcome, _storable(reply)[:reply_chars]) for to, (outcome, reply) in recipients.items()}
+    return {to: (outcome, storable(reply)[:reply_chars]) for to, (outcome, reply) in recipients.items()}
 
 
 # It renews the lease as well: a renewal that comes just now passes over the row, because it is locked.
@@ -147,7 +135,7 @@ async def keep_recipients(pool: asyncpg.Pool, claim: Claim, recipients: Settled,
     await pool.execute(KEEP_RECIPIENTS_SQL, claim.email.id, claim.token, known, lease_s)
 
 
-def _storable(text: str) -> str:
+def storable(text: str) -> str:
     """Return text as PostgreSQL can keep it: no NUL, no half characters a relay sent, of sensible length."""
     if text.isascii() and '\0' not in text:
         return text[:2000]

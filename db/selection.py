@@ -103,7 +103,9 @@ async def select_ids(pool: asyncpg.Pool, selection: Selection, limit: int) -> li
 
 
 _LISTED = f"""
-SELECT id, recipient, email_type::text AS email_type, status, attempts, max_attempts, smtp_code, enhanced_code, relay,
+SELECT id, recipient, email_type::text AS email_type, status,
+    COALESCE(attempts, 0) AS attempts, COALESCE(max_attempts, 32767) AS max_attempts,
+    smtp_code, enhanced_code, relay,
     COALESCE(last_error, smtp_response) AS error, dead_reason, {IS_FINAL} AS is_final, next_retry_at, last_attempt_at,
     created_at, {MOMENT} AS since
 FROM mail_outbox WHERE {SELECTED}

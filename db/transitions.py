@@ -6,18 +6,24 @@ from typing import Any
 
 import asyncpg
 
+from db.claims import NEXT_ATTEMPT
+from db.narrowing import fetch_narrowly
 from db.pools import BY_INDEX, DATABASE_DOWN
 from db.references import Connection, Reference, delete_narrowly, held, read_references
+from db.times import elapsed_s
 
-RETRY_SQL = """
+# Room for one attempt more, whatever the numbers are.
+NEXT_MAX_ATTEMPTS = f'GREATEST(max_attempts, {NEXT_ATTEMPT.replace("e.", "")})'
+
+RETRY_SQL = f"""
 UPDATE mail_outbox
 SET status = 'pending', next_retry_at = now(), dead_reason = NULL, lost_attempts = 0,
-    max_attempts = GREATEST(max_attempts, attempts + 1),
+    max_attempts = {NEXT_MAX_ATTEMPTS},
     expires_at = CASE WHEN expires_at <= now() THEN now() + $2 * interval '1 hour' ELSE expires_at END,
     updated_at = now()
 WHERE id = ANY($1::bigint[]) AND status = ANY($3::text[])
 RETURNING id
-"""
+"""  # noqa: S608 - constants of this module
 
 ENDED = ('failed', 'expired', 'uncertain', 'cancelled')  # what retry may change
 
@@ -34,7 +40,7 @@ async def retry(
         The ids that were changed.
     """
     states = [state for state in from_states if state in ENDED]
-    return [row['id'] for row in await pool.fetch(RETRY_SQL, email_ids, expiry_hours, states)]
+    return await fetch_narrowly(pool, RETRY_SQL, email_ids, expiry_hours, states)
 
 
 MARK_SENT_SQL = """
@@ -47,7 +53,7 @@ RETURNING id
 
 async def mark_sent(pool: asyncpg.Pool, email_ids: Sequence[int]) -> list[int]:
     """Decide that uncertain e-mails did arrive. Returns the changed ids."""
-    return [row['id'] for row in await pool.fetch(MARK_SENT_SQL, email_ids)]
+    return await fetch_narrowly(pool, MARK_SENT_SQL, email_ids)
 
 
 GIVE_UP_SQL = """
@@ -59,7 +65,7 @@ RETURNING id
 
 async def give_up(pool: asyncpg.Pool, email_ids: Sequence[int]) -> list[int]:
     """Decide that uncertain or failing e-mails get no further attempt. Returns the changed ids."""
-    return [row['id'] for row in await pool.fetch(GIVE_UP_SQL, email_ids)]
+    return await fetch_narrowly(pool, GIVE_UP_SQL, email_ids)
 
 
 EXPIRE_SQL = """
@@ -78,7 +84,7 @@ async def expire(pool: asyncpg.Pool, email_ids: Sequence[int]) -> list[int]:
 
     Dead ones stay failed. Uncertain ones may have been delivered, so they stay uncertain, without another attempt.
     """
-    return [row['id'] for row in await pool.fetch(EXPIRE_SQL, email_ids)]
+    return await fetch_narrowly(pool, EXPIRE_SQL, email_ids, or_none=True)
 
 
 # What waits stands in the due index or in the one of rows without a time, so neither part reads the whole table.
@@ -246,12 +252,13 @@ async def next_due_in_s(pool: asyncpg.Pool, within_s: float) -> float | None:
     return due_in_s
 
 
-STATE_SQL = """
-SELECT status, attempts, max_attempts, lost_attempts, next_retry_at, expires_at, claimed_by,
+STATE_SQL = f"""
+SELECT status, COALESCE(attempts, 0) AS attempts, COALESCE(max_attempts, 32767) AS max_attempts, lost_attempts,
+    next_retry_at, expires_at, claimed_by,
     email_type::text AS email_type, expires_at <= now() AS past_expiry,
-    EXTRACT(EPOCH FROM next_retry_at - now())::float8 AS due_in_s
+    CASE WHEN next_retry_at IS NOT NULL THEN LEAST({elapsed_s('now()', 'next_retry_at')}, 1e9) END AS due_in_s
 FROM mail_outbox WHERE id = $1::bigint
-"""
+"""  # noqa: S608 - constants of this module
 
 
 async def state_of(pool: asyncpg.Pool, email_id: int) -> dict[str, Any] | None:

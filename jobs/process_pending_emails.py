@@ -89,7 +89,7 @@ async def sweep(runtime: Runtime, mine: set[Attempt], outcomes: Counter[str]) ->
         # After the claim, and after its e-mails have begun: most rows have a time, and somebody waits for his password
         # reset.
         await asyncio.sleep(0)
-        given = await give_due_time(runtime.pool)
+        given = await give_due_time(runtime.pool, runtime.set_aside)
         if len(claims) < room and not given:
             break
 

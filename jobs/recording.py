@@ -8,7 +8,7 @@ import structlog
 from db import results
 from db.claims import Claim, LeaseLost
 from db.pools import DATABASE_DOWN
-from db.results import Result, is_recorded
+from db.results import Result
 from db.troubles import tell
 from jobs.runtime import Runtime
 from logs import write_line
@@ -29,50 +29,45 @@ async def record_to_the_end(runtime: Runtime, result: Result, progress: Progress
         progress: Told that the task was cancelled.
 
     Raises:
-        LeaseLost: the claim is no longer ours.
+        LeaseLost: the row is no longer ours.
         CancelledError: a shutdown did not leave enough time; the rescue will find the e-mail uncertain.
     """
-    again = False
     if not progress.cut_off:
         try:
             await record_result(runtime, result)
         except asyncio.CancelledError:
-            progress.cut_off = again = True
+            progress.cut_off = True
         else:
             return
     try:
         # Whether the try that was cut off got through, the next one will find out.
         async with asyncio.timeout(LAST_RECORD_S):
-            await record_result(runtime, result, again=again)
+            await record_result(runtime, result)
     except TimeoutError:
         log.error('stopped before PostgreSQL took the result', outcome=result.delivery.outcome)
         raise asyncio.CancelledError from None
 
 
-async def record_result(runtime: Runtime, result: Result, *, again: bool = False) -> None:
+async def record_result(runtime: Runtime, result: Result) -> None:
     """Record, waiting for PostgreSQL as long as it takes: what a relay accepted must not be forgotten.
 
-    Should the lease run out meanwhile, somebody else takes the e-mail as uncertain, and this result is dropped.
-
-    Args:
-        again: Whether an earlier try's answer was lost: it may have been committed all the same.
+    Should somebody else take the e-mail over meanwhile, only the attempt is recorded, see db.late.
 
     Raises:
-        LeaseLost: the claim is no longer ours.
+        LeaseLost: the row is no longer ours.
     """
     while True:
         try:
             recorded = await runtime.record.ask(result)
             if isinstance(recorded, Exception):
                 raise recorded
-            if recorded or (again and await is_recorded(runtime.pool, result)):
+            if recorded:
                 return
             break
         except DATABASE_DOWN as error:
-            again = True
             tell(log, 'result', error, outcome=result.delivery.outcome)
             await asyncio.sleep(RECORD_RETRY_S)
-    raise LeaseLost(f'e-mail {result.claim.email.id} was taken over before its result was recorded')
+    raise LeaseLost(f'e-mail {result.claim.email.id} was taken back or over before the outcome was recorded')
 
 
 async def keep_recipients(runtime: Runtime, claim: Claim, recipients: Settled) -> None:

@@ -9,12 +9,15 @@ from typing import Any
 from uuid import UUID
 
 import asyncpg
+import structlog
 from arq.connections import ArqRedis
 from motor.motor_asyncio import AsyncIOMotorDatabase
 
 from db import claims, results
 from db.claims import Claim
 from db.content import attachment_sizes, fetch_attachments, fetch_templates
+from db.late import record_beside_row, record_late
+from db.narrowing import Narrowed, SetAside, give_up_rows
 from db.pools import DATABASE_DOWN
 from db.results import Result
 from db.suppressions import suppressed
@@ -33,6 +36,8 @@ from mail.relays import Relays
 from mail.render import Sender
 from mail.templates import Templates
 from mail.transaction import Progress
+
+log = structlog.get_logger()
 
 Recorded = bool | Exception  # whether the claim was still ours; an error for a result that cannot be stored
 JobResult = dict[str, Any]  # {'email_id': 123, 'status': 'sent', 'attempts': 1}
@@ -73,6 +78,7 @@ class Runtime:
     # How far each attempt has come, by its claim's key, for whoever asks what this worker is doing.
     under_way: dict[tuple[int, UUID], Progress] = field(default_factory=dict)
 
+    set_aside: SetAside = field(default_factory=SetAside)
     switches: Switches = field(default_factory=Switches)
     rate: RateLimit = field(default_factory=RateLimit)
     events: Events = field(default_factory=Events)
@@ -164,13 +170,30 @@ class Runtime:
         """Record; when PostgreSQL objects to the batch, one by one, so that one bad result spoils no other."""
         try:
             recorded = await results.record(self.pool, ended, worker=self.worker)
+            # Whose claim is gone still tells what became of its attempt.
+            if late := [result for result in ended if result.claim.key not in recorded]:
+                recorded = recorded | await record_late(self.pool, late, worker=self.worker)
         except DATABASE_DOWN:
             raise
         except (asyncpg.PostgresError, TypeError) as error:  # TypeError: it cannot even be written as JSON
             if len(ended) == 1:
-                return [error]
+                return [await self._record_beside_row(ended[0], error)]
             return [answer for result in ended for answer in await self._record_each([result])]
         return [result.claim.key in recorded for result in ended]
+
+    async def _record_beside_row(self, result: Result, error: Exception) -> Exception:
+        """Keep what a row refuses to take: the attempt by itself, and in the row why; it is not sent again."""
+        try:
+            await record_beside_row(self.pool, result, error, worker=self.worker)
+        except DATABASE_DOWN:
+            raise
+        except asyncpg.PostgresError as also:
+            log.exception('attempt not recorded', email_id=result.claim.email.id, error=str(also))
+        refused = Narrowed(refused={result.claim.email.id: error})
+        may_be_there = result.delivery.outcome in (Outcome.ACCEPTED, Outcome.UNCERTAIN)
+        status = 'uncertain' if may_be_there else 'failed'
+        await give_up_rows(self.pool, refused, self.set_aside, status, result.claim.token)
+        return error
 
     def _release(self, _: int, claim: Claim | None) -> None:
         """Give back an e-mail that was claimed for a job which is gone."""
@@ -194,4 +217,5 @@ class Runtime:
             'lease_s': self.leases.lease_s,
             'message_id_domain': self.sender.address.rpartition('@')[2],
             'paused_types': self.switches.email_types,
+            'set_aside': self.set_aside,
         }

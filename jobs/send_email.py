@@ -102,11 +102,7 @@ async def send_claimed(runtime: Runtime, claim: Claim) -> JobResult:
 
 
 async def attempt(runtime: Runtime, claim: Claim, progress: Progress) -> Delivery:
-    """Fetch, render and deliver. However it ends, it is told as a Delivery.
-
-    Raises:
-        LeaseLost: the claim ran out before the final dot.
-    """
+    """Fetch, render and deliver. However it ends, it is told as a Delivery."""
     try:
         size_bytes = await large_bytes(runtime, claim)
         if not size_bytes:
@@ -122,8 +118,8 @@ async def attempt(runtime: Runtime, claim: Claim, progress: Progress) -> Deliver
     except asyncio.CancelledError:
         progress.cut_off = True
         return cut_off(progress, Outcome.RELEASED, 'the worker stopped')
-    except LeaseLost:
-        raise
+    except LeaseLost as error:  # it ran out before the final dot
+        return cut_off(progress, Outcome.RELEASED, str(error))
     except Exception as error:
         # A fault of this program. The e-mail gets its state and its next attempt like after any other failure; left in
         # 'sending', its lease would be renewed for ever.

@@ -15,6 +15,7 @@ log = structlog.get_logger()
 
 UNSEEN_RETRY_S = 2.0
 LOCKED_RETRY_S = 0.2
+LATEST_WAKE_UP_S = 30 * 86400.0  # jobs for what comes later (`infinity` is a time, too) would only lie in Redis
 
 REASONS = {
     'failed': 'dead: no further automatic attempt',
@@ -74,6 +75,8 @@ def unseen_reason(runtime: Runtime) -> str:
 
 async def send_later(runtime: Runtime, email_id: int, in_s: float, job_key: str) -> None:
     """Have arq wake us when the e-mail is due. Only a wake-up: without it, the next sweep finds the row."""
+    if in_s > LATEST_WAKE_UP_S:
+        return
     try:
         await runtime.redis.enqueue_job(
             'send_email',

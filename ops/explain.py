@@ -20,8 +20,9 @@ from ops.arguments import add_json, email_id
 from ops.connect import Connections, attempt
 from ops.live import ask_living, has_health_key
 from ops.next_step import next_step, tries_again, where_now
-from ops.obstacles import Facts, Obstacle, obstacles, refused_jobs, refused_recipients, why_dead
+from ops.obstacles import Facts, Obstacle, obstacles, refused_jobs, refused_recipients, taken_back, why_dead
 from ops.output import cell, length, say
+from ops.show import no_such_email
 
 HELP = 'why an e-mail is not sent yet, when it will be, and what to do'
 
@@ -38,10 +39,11 @@ async def run(connections: Connections, options: argparse.Namespace) -> Answer:
     """Read the row, then whatever could stand in its way; what does not answer is named and left out."""
     email = await connections.ask_postgres(partial(reports.read_email, email_id=options.id, with_content=False))
     if email is None:
-        raise TroubleError(Trouble(f'there is no e-mail {options.id}', 'see `python -m ops failed` for ids'))
+        raise TroubleError(await no_such_email(connections, options.id))
     troubles: list[Trouble] = []
     facts = await gather_facts(connections, email, troubles)
-    found = [*explain(email, facts), *refused_jobs(email, facts)]
+    attempts = await connections.ask_postgres(partial(reports.read_attempts, email_id=options.id))
+    found = [*explain(email, facts), *refused_jobs(email, facts), *taken_back(attempts)]
     if facts.anybody_alive is False and (tries_again(email) or email['status'] == 'sending'):
         troubles.append(NOBODY_REPLIED)
     document: Document = {
@@ -60,7 +62,7 @@ async def gather_facts(connections: Connections, email: dict[str, Any], troubles
     recipients: list[str] = []
     unreadable = None
     try:
-        recipients = [recipient.address for recipient in parse_recipients(email['recipient'])]
+        recipients = [recipient.address for recipient in parse_recipients(email['recipient'] or '')]
     except InvalidEmailError as error:
         unreadable = str(error).removeprefix('recipient: ')
     workers, stored, content = await asyncio.gather(

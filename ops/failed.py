@@ -2,13 +2,13 @@
 
 import argparse
 from functools import partial
-from operator import itemgetter
 from typing import Any
 
 import asyncpg
 from rich.console import Console
 
 from db import selection as selections
+from db.times import FIRST
 from ops.answer import Answer, Document
 from ops.arguments import add_json, add_limit
 from ops.connect import Connections
@@ -43,7 +43,7 @@ async def _read(pool: asyncpg.Pool, selection: selections.Selection, limit: int)
     emails = await selections.list_selected(pool, selection, limit)
     if selections.DEAD not in selection.statuses:
         emails += await selections.list_sent_in_part(pool, selection, limit)
-        emails.sort(key=itemgetter('created_at', 'id'), reverse=True)
+        emails.sort(key=lambda email: (email['created_at'] or FIRST, email['id']), reverse=True)
     return emails[:limit]
 
 

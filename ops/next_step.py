@@ -83,6 +83,8 @@ def _next(email: Mapping[str, Any]) -> tuple[str, bool]:
 
 
 def _sending(email: Mapping[str, Any]) -> str:
+    if email['lease_expires_at'] is None:  # of a table that another program writes
+        return 'It is marked as being sent, by nobody who would say so; `UPDATE` its status to pending sends it.'
     left_s = (email['lease_expires_at'] - email['read_at']).total_seconds()
     if left_s < 0:
         return f'{email["claimed_by"]} stopped renewing its lease; the next beat of any worker takes it over.'

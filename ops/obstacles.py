@@ -2,11 +2,12 @@
 
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from db.late import TAKEN_BACK
 from db.switches import Kind, Switch
 from fleet.refused import REMEDIES
 from fleet.refused import told as told_of
@@ -82,6 +83,17 @@ def refused_jobs(email: Email, facts: Facts) -> Iterator[Obstacle]:
         age = length(max(0.0, time.time() - float(job['at'])))
         why = (hide_addresses(cell(job['why'])) or '').rstrip('.')
         yield Obstacle(f'A job for it was refused {age} ago: {why}.', f'{REMEDIES[job["reason"]].capitalize()}.')
+
+
+def taken_back(attempts: Iterable[Mapping[str, Any]]) -> Iterator[Obstacle]:
+    """Yield the attempts that the row does not tell of: it was set to something else while they were under way."""
+    for made in attempts:
+        if (made['error'] or '').endswith(TAKEN_BACK):
+            ended = {'accepted': 'was accepted, so it was delivered'}.get(
+                made['outcome'], f'ended as {made["outcome"]}'
+            )
+            begun = f'attempt {made["attempt"]}, begun at {cell(made["started_at"])}'
+            yield Obstacle(f'Its row was set to something else while {begun}, was under way, which {ended}.')
 
 
 def _nobody(facts: Facts) -> Iterator[Obstacle]:
@@ -210,6 +222,8 @@ DEAD = {
     'render': ('It could not be made into a message', 'Correct its row, template or attachments first.'),
     'exhausted': ('Every attempt failed', 'See what the relay said; it may work now.'),
     'poison': ('Three workers in a row were lost while they sent it', "Read those workers' logs first."),
+    'refused': ('PostgreSQL refuses to change its row', 'See which rule it breaks; then `retry` sends it.'),
+    'unreadable': ('Its row holds what cannot be worked with', 'Correct the row; then `retry` sends it.'),
     'given up': ('An operator gave it up', None),
 }
 

@@ -102,6 +102,8 @@ def tried(attempts: int, max_attempts: int) -> str:
     return f'{attempts} of {max_attempts}' if max_attempts < BY_LIFE else str(attempts)
 
 
-def hide_recipient(recipient: str) -> str:
+def hide_recipient(recipient: str | None) -> str:
     """Return a recipient field without names and local parts."""
+    if not recipient:  # an adopted table may have none
+        return '-'
     return ', '.join(f'***@{domain}' for domain in DOMAIN.findall(recipient)) or '***'

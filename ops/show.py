@@ -37,7 +37,7 @@ async def run(connections: Connections, options: argparse.Namespace) -> Answer:
         partial(reports.read_email, email_id=options.id, with_content=options.content)
     )
     if email is None:
-        raise TroubleError(Trouble(f'there is no e-mail {options.id}', 'see `python -m ops failed` for ids'))
+        raise TroubleError(await no_such_email(connections, options.id))
     troubles: list[Trouble] = []
     attempts, template, fleet, attachments = await asyncio.gather(
         connections.ask_postgres(partial(reports.read_attempts, email_id=options.id)),
@@ -56,6 +56,18 @@ async def run(connections: Connections, options: argparse.Namespace) -> Answer:
             _hide(made)
     document = {'email': email, 'attempts': attempts, 'template': template, 'attachments': attachments, 'now': now}
     return Answer(document | {'next': step}, troubles)
+
+
+async def no_such_email(connections: Connections, email_id: int) -> Trouble:
+    """Say that there is no such row, and what its attempts tell when it was deleted while it was sent."""
+    attempts = await connections.ask_postgres(partial(reports.read_attempts, email_id=email_id))
+    if not attempts:
+        return Trouble(f'there is no e-mail {email_id}', 'see `python -m ops failed` for ids')
+    made = '; '.join(
+        f'attempt {a["attempt"]} at {cell(a["started_at"])} by {a["relay"] or "no relay"}: {a["outcome"]}'
+        for a in attempts
+    )
+    return Trouble(f'there is no e-mail {email_id} any more: its row was deleted. {made}', 'nothing will be sent')
 
 
 async def _read_alive(redis: ArqRedis) -> tuple[list[WorkerRecord], bool]:
@@ -87,11 +99,17 @@ def _hide(row: dict[str, Any]) -> None:
             row[name] = hide_addresses(row[name])
     if 'recipient' in row:
         row['recipient'] = hide_recipient(row['recipient'])
-        row['headers'] = row['headers'] and sorted(row['headers'])
-        row['recipient_outcomes'] = [
-            [hide_recipient(address), outcome, hide_addresses(reply)]
-            for address, (outcome, reply) in (row['recipient_outcomes'] or {}).items()
-        ]
+        # Who may write to the table may write anything: what is no object is only told of.
+        for name, told in (('headers', sorted), ('recipient_outcomes', _outcomes)):
+            if row[name] is not None:
+                row[name] = told(row[name]) if isinstance(row[name], dict) else f'no object: {type(row[name]).__name__}'
+
+
+def _outcomes(recipients: dict[str, Any]) -> list[list[str | None]]:
+    return [
+        [hide_recipient(address), *(hide_addresses(str(part)) for part in (told if isinstance(told, list) else [told]))]
+        for address, told in recipients.items()
+    ]
 
 
 def render(document: Document, console: Console) -> None:

@@ -1,4 +1,4 @@
-"""PostgreSQL restarted, all its sessions ended again and again, and read-only for a while."""
+"""PostgreSQL restarted, all its sessions ended again and again, read-only for a while, frozen beyond a lease."""
 
 import asyncio
 import time
@@ -10,9 +10,11 @@ from tests.chaos import recovery
 from tests.chaos.arena import SMTP_CONNECTIONS, Arena, Stage
 from tests.chaos.load import Producer
 from tests.chaos.report import Row
+from tests.chaos.waiting import until
 
 WORKERS = 2
 PER_S = 25.0
+REACH_S = 60.0
 END_SESSIONS_SQL = """
 SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
 WHERE datname = current_database() AND pid <> pg_backend_pid()
@@ -30,6 +32,31 @@ async def postgres_faults(arena: Arena) -> list[Row]:
         rows[-1].problems += await stage.fleet.stop_all()
         rows[-1].notes += [f'logged: {alarm}' for alarm in stage.fleet.alarms()]
     return rows
+
+
+async def frozen(arena: Arena) -> list[Row]:
+    """PostgreSQL stopped with SIGSTOP for longer than a lease while e-mails are with the relay, and back: no copies."""
+    async with arena.stage('frozen') as stage:
+        row = Row(f'PostgreSQL frozen for {stage.pick(40, 14)} s')
+        await stage.fleet.start_up(WORKERS)
+        async with Producer(stage) as producer:
+            for _ in range(stage.pick(3, 1)):
+                await _freeze(stage, producer, row)
+            row.took_s = time.time() - stage.started_at
+            await stage.finish(row, producer.ids, deadline_s=2 * stage.lease_s + 60, most_duplicates=0)
+    return [row]
+
+
+async def _freeze(stage: Stage, producer: Producer, row: Row) -> None:
+    """Freeze the server in the middle of a batch, with results that wait to be recorded."""
+    row.faults += 1
+    before = stage.accepted().total()
+    await producer.queue(400)
+    await until(lambda: stage.accepted().total() > before + 40, REACH_S, 'the batch begins', poll_s=0.01)
+    await asyncio.to_thread(stage.stack.postgres.freeze)
+    await asyncio.sleep(stage.pick(40, 14))
+    await asyncio.to_thread(stage.stack.postgres.thaw)
+    await stage.quiet(producer.ids, 2 * stage.lease_s + 60)
 
 
 async def _under_load(stage: Stage, row: Row, fault: Callable[[Stage, Row], Awaitable[None]]) -> Row:

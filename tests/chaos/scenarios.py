@@ -17,6 +17,7 @@ SCENARIOS: dict[str, Scenario] = {
     'closes': relays.closes,
     'rolling': rolling.rolling_restart,
     'cron': cron_slots.cron_slots,
+    'frozen': postgres_faults.frozen,
     'postgres': postgres_faults.postgres_faults,
     'clocks': clocks.clocks,
     'stalls': relays.stalls,

@@ -193,3 +193,30 @@ async def test_check_constraints_forbid_illegal_rows(pool):
     ):
         with pytest.raises(asyncpg.CheckViolationError):
             await pool.execute(f"INSERT INTO outbound_emails (recipient, {columns}) VALUES ('a@b.example', {values})")
+
+
+async def test_message_id_of_a_row_is_the_same_on_every_server_that_has_it(pool, queue, row):
+    """A replica that lags, or a backup, has the row as it was before its claim; its sessions may have any settings."""
+    email_id, other = await queue(), await queue()
+    before = await row(email_id)
+    (first,) = await claims.claim(pool, [email_id], **WHO)
+    await pool.execute('DELETE FROM outbound_emails WHERE id = $1', email_id)
+    await pool.execute(
+        "INSERT INTO outbound_emails (id, recipient, body_text, created_at) VALUES ($1, 'a@example.com', 't', $2)",
+        email_id,
+        before['created_at'],
+    )
+    async with pool.acquire() as conn:
+        await conn.execute("SET timezone = 'Asia/Tokyo'; SET datestyle = 'German'; SET extra_float_digits = 0")
+        (again,) = await claims.claim(conn, [email_id], **WHO)
+        await conn.execute('RESET ALL')
+    assert again.email.message_id == first.email.message_id
+    (another,) = await claims.claim(pool, [other], **WHO)
+    assert another.email.message_id != first.email.message_id
+
+
+async def test_message_id_that_the_row_has_is_kept(pool, queue):
+    email_id = await queue()
+    await pool.execute("UPDATE outbound_emails SET message_id = '<own@example.com>'")
+    (claim,) = await claims.claim(pool, [email_id], **WHO)
+    assert claim.email.message_id == '<own@example.com>'

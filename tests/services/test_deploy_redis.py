@@ -130,7 +130,8 @@ FORBIDDEN = {
         ZRANGE arq:queue 0 -1, PSETEX arq:result:1 1 x, PUBLISH mail:control:1 x, GET mail:workers, GET arq:retry:1,
         SUBSCRIBE mail:events:1, ZADD mail:workers 1 x, PSETEX session:1 1 x""",
     'email-operator': """FLUSHALL, KEYS *, CONFIG GET *, CONFIG SET dir /, SHUTDOWN, DEL session:1, ACL LIST,
-        SET arq:result:1 x, PUBLISH cache x, MONITOR""",
+        SET arq:result:1 x, PUBLISH cache x, MONITOR, GET session:1, LRANGE l 0 -1, HGETALL h, DEL cache:by-time,
+        LPOP celery, EXPIRE x 1, ZREM cache:by-time 1""",
 }
 
 

@@ -1,13 +1,20 @@
 import asyncio
-from typing import Any
+from datetime import timedelta
+from typing import Any, cast
 from uuid import uuid4
 
 import pytest
 
+import fleet.beat
 from db import claims, results
-from db.leases import MAX_LOST_ATTEMPTS, Rescued, renew, rescue
+from db.late import record_beside_row
+from db.leases import MAX_LOST_ATTEMPTS, Contact, Rescued, renew, rescue
+from db.narrowing import SetAside
 from db.results import Result
+from fleet.leases import Leases
 from mail.outcome import Decision, Delivery, Outcome, Phase, Reply, Status
+from mail.relays import Relays
+from tests.services.test_rows_that_break import REFUSE
 
 WHO = {'worker': 'w1@host:1', 'lease_s': 30, 'message_id_domain': 'example.com'}
 DEFERRED = Delivery(Outcome.DEFERRED, Phase.RCPT, 'primary', Reply(451, '4.7.1 later'))
@@ -181,3 +188,111 @@ async def test_record_after_rescue_changes_nothing(pool, queue, row):
     again = await claim_one(pool, email_id)
     assert await results.record(pool, [Result(claim, ACCEPTED, Decision(Status.SENT), 0.1)], worker='w') == set()
     assert await results.record(pool, [Result(again, ACCEPTED, Decision(Status.SENT), 0.1)], worker='w') == {again.key}
+
+
+async def test_row_that_refuses_the_rescue_stops_the_rescue_of_no_other(pool, queue, row):
+    ids = [await queue() for _ in range(9)]
+    await claims.claim(pool, ids, **WHO)
+    await lose_lease(pool, *ids)
+    await pool.execute(REFUSE.format(f"IF NEW.id = {ids[4]} AND NEW.lost_attempts > 0 THEN RAISE 'not me'; END IF;"))
+    rescued = await rescue(pool, HOLD)
+    assert sorted(r.email_id for r in rescued) == [i for i in ids if i != ids[4]]
+    stored = await row(ids[4])
+    assert (stored['status'], stored['next_retry_at'], stored['dead_reason']) == ('uncertain', None, 'refused')
+
+
+@pytest.mark.parametrize(
+    'change',
+    [
+        'lost_attempts = 32767',
+        'attempts = 2147483647, max_attempts = 2147483647',
+        'claimed_at = NULL',
+        "claimed_at = 'infinity'",
+        "claimed_by = repeat('w', 1000000)",
+    ],
+)
+async def test_rescue_takes_a_row_with_an_odd_value_and_all_others(pool, queue, change):
+    ids = [await queue() for _ in range(3)]
+    await claims.claim(pool, ids, **WHO)
+    await lose_lease(pool, *ids)
+    await pool.execute(f'UPDATE outbound_emails SET {change} WHERE id = $1', ids[1])
+    assert sorted(r.email_id for r in await rescue(pool, HOLD)) == ids
+
+
+async def test_rescue_of_an_attempt_that_is_on_record_leaves_the_record(pool, queue, row):
+    email_id = await queue()
+    claim = await claim_one(pool, email_id)
+    result = Result(claim, ACCEPTED, Decision(Status.SENT), 0.1)
+    await record_beside_row(pool, result, RuntimeError('a rule'), worker='w')
+    await lose_lease(pool, email_id)
+    assert await rescue(pool, HOLD) == [Rescued(email_id, 'w1@host:1', 'sent', due=False)]
+    assert (await row(email_id))['sent_at'] == claim.claimed_at
+    assert await pool.fetchval('SELECT outcome FROM email_attempts') == 'accepted'
+
+
+def contact(**seen: Any) -> Contact:
+    return Contact(5.0, 8.0, **seen)
+
+
+async def test_rescue_by_a_worker_that_has_just_begun_waits_for_the_living(pool, queue):
+    email_id = await queue()
+    await claim_one(pool, email_id)
+    await lose_lease(pool, email_id)
+    first = contact()
+    assert await rescue(pool, HOLD, None, first) == []
+    assert first.quiet_until - first.seen_at == timedelta(seconds=8)
+    assert await rescue(pool, HOLD, None, first) == []
+    first.quiet_until = first.seen_at
+    assert [r.email_id for r in await rescue(pool, HOLD, None, first)] == [email_id]
+
+
+async def test_rescue_that_a_frozen_server_runs_later_takes_nothing_and_a_moment_passes_before_the_next(pool, queue):
+    email_id = await queue()
+    await claim_one(pool, email_id)
+    await lose_lease(pool, email_id)
+    now = await pool.fetchval('SELECT now()')
+    frozen = contact(seen_at=now - timedelta(seconds=40), quiet_until=now - timedelta(hours=1))
+    assert await rescue(pool, HOLD, None, frozen) == []
+    assert frozen.quiet_until - frozen.seen_at == timedelta(seconds=8)
+    assert await rescue(pool, HOLD, None, frozen) == []
+
+
+async def test_rescue_of_the_dead_waits_for_nobody_while_the_server_answers(pool, queue):
+    email_id = await queue()
+    await claim_one(pool, email_id)
+    await lose_lease(pool, email_id)
+    now = await pool.fetchval('SELECT now()')
+    usual = contact(seen_at=now - timedelta(seconds=2), quiet_until=now - timedelta(hours=1))
+    assert [r.email_id for r in await rescue(pool, HOLD, None, usual)] == [email_id]
+
+
+async def test_renewal_that_failed_is_tried_again_before_anything_is_rescued(monkeypatch):
+    asked: list[str] = []
+
+    async def renew(*_: Any) -> set[Any]:
+        asked.append('renew')
+        if asked.count('renew') < 3:
+            raise ConnectionResetError('away')
+        return set()
+
+    async def rescue(*_: Any) -> list[Any]:
+        asked.append('rescue')
+        raise asyncio.CancelledError
+
+    monkeypatch.setattr(fleet.beat, 'renew', renew)
+    monkeypatch.setattr(fleet.beat, 'rescue', rescue)
+    leases = Leases(30)
+    leases._until[1, uuid4()] = 0.0
+    monkeypatch.setattr(fleet.beat, 'RESCUE_EVERY_S', 0.01)
+    with pytest.raises(asyncio.CancelledError):
+        await fleet.beat.beat(
+            cast('Any', None),
+            leases,
+            Relays([]),
+            stopping=asyncio.Event(),
+            every_s=0.0,
+            hold_types=(),
+            on_rescued=cast('Any', None),
+            set_aside=SetAside(),
+        )
+    assert asked == ['renew', 'renew', 'renew', 'rescue']

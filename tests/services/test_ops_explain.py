@@ -1,10 +1,15 @@
 import json
 
+import pytest
 from arq.constants import default_queue_name, job_key_prefix
 
+from db import claims
+from db.late import record_late
+from db.results import Result
 from db.suppressions import add
 from db.switches import Kind, pause
 from fleet.registry import RECORD_PREFIX, WORKERS_KEY
+from mail.outcome import Decision, Delivery, Outcome, Phase, Reply, Status
 from tests.conftest import wait_until
 from tests.services.ops_desk import as_document, closed_port, insert, rendered, run
 
@@ -157,3 +162,29 @@ async def test_explain_of_sent_mail_survives_outcomes_that_are_none(env, pool):
     for outcomes in ([], {'anna@example.com': 'rejected'}, {'anna@example.com': [['rejected']]}):
         email_id = await insert(pool, status='sent', sent_at='sql:now()', recipient_outcomes=outcomes)
         assert (await explained(env, email_id))[0]['because'] == []
+
+
+async def taken_back(pool, queue, change: str) -> int:
+    """Queue an e-mail that a relay accepts after its row was changed."""
+    email_id = await queue()
+    [claim] = await claims.claim(pool, [email_id], worker='w', lease_s=30, message_id_domain='example.com')
+    await pool.execute(change)
+    delivery = Delivery(Outcome.ACCEPTED, Phase.REPLIED, 'primary', Reply(250, 'ok'))
+    await record_late(pool, [Result(claim, delivery, Decision(Status.SENT), 0.1)], worker='w')
+    return email_id
+
+
+async def test_explain_of_cancelled_mail_tells_that_a_relay_accepted_it_meanwhile(env, pool, queue):
+    email_id = await taken_back(pool, queue, "UPDATE outbound_emails SET status = 'cancelled'")
+    document, sentences = await explained(env, email_id)
+    assert 'was accepted, so it was delivered' in document['because'][0]['what']
+    assert 'was accepted, so it was delivered' in sentences
+    assert (await run(env, 'status')).document['outbox']['sent_in_part_last_day'] == 0
+
+
+@pytest.mark.parametrize('command', ['show', 'explain'])
+async def test_deleted_mail_is_told_of_by_its_attempts(env, pool, queue, command):
+    email_id = await taken_back(pool, queue, 'DELETE FROM outbound_emails')
+    given = await run(env, command, str(email_id))
+    assert 'its row was deleted. attempt 1 at' in given.troubles[0].what
+    assert 'by primary: accepted' in given.troubles[0].what

@@ -180,7 +180,7 @@ async def test_retry_tells_what_was_done_before_a_fault(env, pool, monkeypatch):
     ids = [await insert(pool, status='failed') for _ in range(5)]
     await pool.execute(
         'CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION $a$no$a$; END $$;'
-        f'CREATE TRIGGER refuse BEFORE UPDATE ON outbound_emails FOR EACH ROW WHEN (OLD.id = {ids[3]}) '
+        f'CREATE TRIGGER refuse BEFORE UPDATE ON outbound_emails FOR EACH ROW WHEN (OLD.id >= {ids[2]}) '
         'EXECUTE FUNCTION refuse()'
     )
     given = await run(env, 'retry', '--status', 'failed', '--yes')

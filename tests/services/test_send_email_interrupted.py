@@ -11,12 +11,16 @@ from arq import Retry
 import jobs.recording
 import jobs.send_email
 from db import claims, results
+from db.late import TAKEN_BACK, record_late
 from db.leases import rescue
+from db.results import Result
 from fleet.leases import Leases
+from jobs.process_pending_emails import process_pending_emails
 from jobs.send_email import send_claimed, send_email
-from mail.outcome import Phase
+from mail.outcome import Decision, Delivery, Outcome, Phase, Reply, Status
 from mail.transaction import Progress
 from tests.conftest import wait_until
+from tests.services.test_rows_that_break import REFUSE
 
 MAKE_DUE = 'UPDATE outbound_emails SET next_retry_at = now() WHERE id = $1'
 END_SESSIONS = (
@@ -276,34 +280,126 @@ async def test_sessions_ended_between_acceptance_and_record_lose_nothing(ctx, qu
     await admin.close()
 
 
-async def test_lease_that_is_over_before_data_sends_nothing(ctx, pool, queue, row, inbox):
+async def test_lease_that_is_over_before_data_sends_nothing_and_is_given_back(ctx, pool, queue, row, inbox):
     runtime = ctx['runtime']
     runtime.leases = Leases(0.2)
     email_id = await queue('too-late@example.com')
-    assert await send_email(ctx, email_id) == {'email_id': email_id, 'status': 'lease-lost', 'attempts': 1}
+    assert await send_email(ctx, email_id) == {'email_id': email_id, 'status': 'pending', 'attempts': 0}
     assert runtime.leases.held() == []
-    assert runtime.outcomes['lease-lost'] == 1
-    (rescued,) = await wait_until(lambda: rescue(pool, []))
-    assert (rescued.email_id, rescued.status, rescued.due) == (email_id, 'uncertain', True)
+    stored = await row(email_id)
+    assert (stored['status'], stored['claim_token'], stored['lost_attempts']) == ('pending', None, 0)
+    assert 'the lease of e-mail' in stored['last_error']
+    assert [outcome for outcome, _ in await attempts_of(pool)] == ['released']
     assert inbox.accepted() == []
 
 
-async def test_lease_that_a_renewal_found_lost_sends_nothing(ctx, queue, row, inbox):
+async def test_lease_that_a_renewal_found_lost_sends_nothing_and_tells_so(ctx, pool, queue, row, inbox):
     runtime = ctx['runtime']
     email_id = await queue('taken@example.com')
     claim = await runtime.claim_one(email_id)
+    await pool.execute("UPDATE outbound_emails SET status = 'cancelled'")
     runtime.leases.renewed([claim.key], {claim.key}, 0.0)
     assert (await send_claimed(runtime, claim))['status'] == 'lease-lost'
+    assert runtime.outcomes['lease-lost'] == 1
     assert inbox.accepted() == []
+    assert (await row(email_id))['status'] == 'cancelled'
+    [attempt] = await pool.fetch('SELECT * FROM email_attempts')
+    assert attempt['outcome'] == 'released'
+    assert attempt['error'].endswith(TAKEN_BACK)
 
 
-async def test_result_of_mail_that_was_taken_over_is_dropped(ctx, pool, queue, row, inbox):
+TAKING_BACK = {
+    'rescued': "UPDATE outbound_emails SET lease_expires_at = now() - interval '1 second'",
+    'set to pending': "UPDATE outbound_emails SET status = 'pending', next_retry_at = now()",
+    'cancelled': "UPDATE outbound_emails SET status = 'cancelled'",
+    'deleted': 'DELETE FROM outbound_emails',
+}
+
+
+@pytest.mark.parametrize('way', TAKING_BACK)
+async def test_acceptance_is_on_record_whatever_became_of_the_row(ctx, pool, queue, inbox, way):
     runtime = ctx['runtime']
-    email_id = await queue('rescued@example.com')
+    email_id = await queue(f'{way.replace(" ", "-")}@example.com')
     claim = await runtime.claim_one(email_id)
-    await pool.execute("UPDATE outbound_emails SET lease_expires_at = now() - interval '1 second'")
-    await rescue(pool, [])
+    await pool.execute(TAKING_BACK[way])
+    assert len(await rescue(pool, [])) == (way == 'rescued')
+    told = await send_claimed(runtime, claim)
+    [attempt] = await pool.fetch('SELECT * FROM email_attempts')
+    assert (attempt['outcome'], attempt['started_at'], attempt['smtp_code']) == ('accepted', claim.claimed_at, 250)
+    status = await pool.fetchval('SELECT status FROM outbound_emails')
+    if way in ('rescued', 'set to pending'):  # nobody has it yet: sending it again would make a copy
+        assert (told['status'], status, attempt['error']) == ('sent', 'sent', None)
+        await process_pending_emails(ctx)
+    else:
+        assert (told['status'], status) == ('lease-lost', None if way == 'deleted' else 'cancelled')
+        assert attempt['error'] == TAKEN_BACK
+    assert len(inbox.accepted(f'{way.replace(" ", "-")}@example.com')) == 1
+    assert runtime.leases.held() == []
+
+
+async def test_acceptance_of_mail_that_somebody_else_is_sending_leaves_the_row_to_him(ctx, pool, queue, row):
+    runtime = ctx['runtime']
+    email_id = await queue('twice-held@example.com')
+    claim = await runtime.claim_one(email_id)
+    await pool.execute("UPDATE outbound_emails SET status = 'pending', next_retry_at = now()")
+    other = await runtime.claim_one(email_id)
     before = await row(email_id)
     assert await send_claimed(runtime, claim) == {'email_id': email_id, 'status': 'lease-lost', 'attempts': 1}
     assert await row(email_id) == before
-    assert runtime.leases.held() == []
+    assert (await send_claimed(runtime, other))['status'] == 'sent'
+    told = await pool.fetch('SELECT outcome, error FROM email_attempts ORDER BY started_at')
+    assert [tuple(attempt) for attempt in told] == [('accepted', TAKEN_BACK), ('accepted', None)]
+
+
+async def test_result_that_comes_after_the_rescue_says_what_the_rescue_could_not_know(ctx, pool, queue, row):
+    email_id = await queue('late+5xx-rcpt@example.com')
+    claim = await ctx['runtime'].claim_one(email_id)
+    await pool.execute(TAKING_BACK['rescued'])
+    await rescue(pool, [])
+    assert [outcome for outcome, _ in await attempts_of(pool)] == ['lost']
+    assert (await send_claimed(ctx['runtime'], claim))['status'] == 'failed'
+    stored = await row(email_id)
+    assert (stored['status'], stored['dead_reason'], stored['lost_attempts']) == ('failed', 'rejected', 0)
+    assert [outcome for outcome, _ in await attempts_of(pool)] == ['rejected']
+
+
+async def test_late_result_that_is_recorded_twice_stands_once(ctx, pool, queue, row):
+    runtime = ctx['runtime']
+    email_id = await queue()
+    claim = await runtime.claim_one(email_id)
+    await pool.execute("UPDATE outbound_emails SET status = 'cancelled'")
+    delivery = Delivery(Outcome.ACCEPTED, Phase.REPLIED, 'primary', Reply(250, 'ok'))
+    result = Result(claim, delivery, Decision(Status.SENT), 0.1)
+    for _ in range(2):
+        assert await record_late(pool, [result], worker='w') == set()
+    assert await pool.fetchval('SELECT count(*) FROM email_attempts') == 1
+    assert await pool.fetchval('SELECT error FROM email_attempts') == TAKEN_BACK
+
+
+@pytest.mark.parametrize(
+    ('refused', 'ends_as'),
+    [("NEW.status = 'sent'", 'uncertain'), ("OLD.status = 'sending'", 'sending')],
+    ids=['only as sent', 'altogether'],
+)
+async def test_acceptance_that_its_row_refuses_is_on_record_and_is_not_sent_again(
+    ctx, pool, queue, row, inbox, refused, ends_as
+):
+    others = [await queue('other@example.com') for _ in range(3)]
+    email_id = await queue('refused@example.com')
+    await pool.execute(REFUSE.format(f"IF NEW.id = {email_id} AND {refused} THEN RAISE 'not this row'; END IF;"))
+    await process_pending_emails(ctx)
+    assert [(await row(i))['status'] for i in others] == ['sent'] * 3
+    stored = await row(email_id)
+    assert stored['status'] == ends_as
+    [attempt] = await pool.fetch('SELECT outcome, error FROM email_attempts WHERE email_id = $1', email_id)
+    assert attempt['outcome'] == 'accepted'
+    assert 'not this row' in attempt['error']
+    if ends_as == 'sending':
+        await pool.execute('DROP TRIGGER refuse ON outbound_emails')
+        await pool.execute(TAKING_BACK['rescued'])
+        await rescue(pool, [])
+        assert (await row(email_id))['status'] == 'sent'
+    else:
+        assert (stored['dead_reason'], stored['next_retry_at']) == ('refused', None)
+        assert 'not this row' in stored['last_error']
+    assert len(inbox.accepted('refused@example.com')) == 1

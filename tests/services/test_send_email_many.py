@@ -9,7 +9,7 @@ from tests.unit.test_deliver_many import THIRTY, LimitedRelay
 
 RESCUED = """
 UPDATE outbound_emails SET status = 'uncertain', next_retry_at = now(), claim_token = NULL, claimed_by = NULL,
-    lease_expires_at = NULL WHERE id = $1
+    claimed_at = now(), lease_expires_at = NULL WHERE id = $1
 """
 
 

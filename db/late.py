@@ -24,6 +24,7 @@ WITH r AS (
 ), known AS (
     SELECT a.email_id AS id, a.started_at AS claimed_at, COALESCE(a.error, '') LIKE '%' || $3 AS is_late
     FROM r JOIN email_attempts AS a ON a.email_id = r.id AND a.started_at = r.claimed_at AND a.outcome <> 'lost'
+    WHERE a.email_id = ANY(ARRAY(SELECT id FROM r)) -- by the primary key, whatever the join's order: see RENEW_SQL
 ), fresh AS (
     SELECT * FROM r WHERE NOT EXISTS (SELECT FROM known AS k WHERE k.id = r.id AND k.claimed_at = r.claimed_at)
 ), settled AS (
@@ -38,7 +39,7 @@ WITH r AS (
         recipient_outcomes = COALESCE(r.recipient_outcomes, e.recipient_outcomes),
         lost_attempts = 0, claim_token = NULL, claimed_by = NULL, lease_expires_at = NULL, updated_at = now()
     FROM fresh AS r
-    WHERE e.id = r.id AND e.claimed_at = r.claimed_at
+    WHERE e.id = r.id AND e.id = ANY(ARRAY(SELECT id FROM r AS given)) AND e.claimed_at = r.claimed_at
       AND COALESCE(e.status) IN ('pending', 'failed', 'uncertain', 'expired')
       AND (r.status = 'sent' OR (e.lost_attempts > 0 AND e.status <> 'expired'))
     RETURNING e.id, r.claimed_at

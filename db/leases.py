@@ -68,8 +68,9 @@ RESCUE_SQL = f"""
 WITH expired AS (
     SELECT id, COALESCE(claimed_by, 'nobody') AS claimed_by, COALESCE(claimed_at, now()) AS claimed_at,
         lost_attempts + 1 >= $2 AS poison, email_type::text = ANY($1::text[]) AS hold,
-        EXISTS (SELECT FROM email_attempts AS a
-                WHERE a.email_id = o.id AND a.started_at = o.claimed_at AND a.outcome = 'accepted') AS sent
+        -- not EXISTS, which the planner may answer by reading all attempts
+        COALESCE((SELECT a.outcome = 'accepted' FROM email_attempts AS a
+                  WHERE a.email_id = o.id AND a.started_at = o.claimed_at), false) AS sent
     FROM mail_outbox AS o WHERE {_OVER}
     ORDER BY lease_expires_at LIMIT $3 FOR UPDATE OF o SKIP LOCKED
 ), rescued AS (

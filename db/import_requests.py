@@ -8,6 +8,9 @@ import asyncpg
 
 from db.adoption.quoting import literal
 from db.adoption.takeover import CUT_OFF
+from db.adoption.trigger import case
+from db.adoption.words import choose
+from mail.outcome import BY_LIFE
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,6 +190,46 @@ async def not_ended(conn: asyncpg.Connection, email_ids: Collection[int]) -> set
     """Return those of these e-mails that nobody has sent or given up: another system may send them."""
     sql = NOT_ENDED_SQL if await conn.fetchval(IS_EXPANDED_SQL) else NOT_ENDED_UNDONE_SQL
     return {row['id'] for row in await conn.fetch(sql, list(email_ids))}
+
+
+# What another system's messages may still be about. Before the take-over e-mails of queue_email are none of its.
+OPEN_SQL = f"""
+SELECT e.id FROM mail_outbox AS e JOIN outbound_emails AS n ON n.id = e.id
+WHERE e.id = ANY($1::bigint[]) AND (e.status = 'external' OR NOT $3::boolean)
+  AND ({_STATE} IN ('pending', 'sending', 'held') OR ({_STATE} = 'failed' AND CASE WHEN e.status = 'external'
+      THEN COALESCE(e.attempts, 0) < COALESCE(e.max_attempts, $2) ELSE e.next_retry_at IS NOT NULL END))
+"""  # noqa: S608 - constants of this module
+
+
+def _open_before(columns: Collection[str]) -> str:
+    """Return OPEN_SQL for a table that this program has not touched yet."""
+    attempts, most = (name if name in columns else 'NULL::int' for name in ('attempts', 'max_attempts'))
+    return f"""
+WITH found AS (
+    SELECT {case('lower(status::text)', choose(()).read, 'NULL')} AS state,
+        id, {attempts} AS attempts, {most} AS max_attempts
+    FROM outbound_emails WHERE id = ANY($1::bigint[])
+)
+SELECT id FROM found WHERE state IN ('pending', 'sending', 'held')
+    OR (state = 'failed' AND COALESCE(attempts, 0) < COALESCE(max_attempts, $2))
+"""  # noqa: S608 - names of this module, and words as literals
+
+
+async def still_open(
+    conn: asyncpg.Connection, email_ids: Collection[int], *, max_attempts: int | None, only_theirs: bool
+) -> set[int]:
+    """Return those of these e-mails that are neither sent nor given up, also before the table is adopted.
+
+    Args:
+        max_attempts: Of rows that do not say.
+        only_theirs: Not the e-mails that are ours already.
+    """
+    asked = list(email_ids), max_attempts or BY_LIFE
+    if await conn.fetchval(IS_EXPANDED_SQL):
+        rows = await conn.fetch(OPEN_SQL, *asked, only_theirs)
+    else:
+        rows = await conn.fetch(_open_before([row['attname'] for row in await conn.fetch(COLUMNS_SQL)]), *asked)
+    return {row['id'] for row in rows}
 
 
 LEASED_SQL = "SELECT count(*) FROM mail_outbox WHERE status = 'sending' AND lease_expires_at > now()"

@@ -32,7 +32,8 @@ async def remember_tasks(redis: Client, tasks: Mapping[str, str]) -> None:
 async def remembered_tasks(redis: Client) -> dict[str, Meaning]:
     """Return what remember_tasks kept."""
     kept = await redis.hgetall(TASKS_KEY)
-    return {name.decode(errors='replace'): Meaning(meaning.decode()) for name, meaning in kept.items()}
+    known = {meaning.encode(): meaning for meaning in Meaning}
+    return {name.decode(errors='replace'): known[meaning] for name, meaning in kept.items() if meaning in known}
 
 
 @dataclass(frozen=True, slots=True)

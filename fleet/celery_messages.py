@@ -23,7 +23,12 @@ EARLIEST, LATEST = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo
 
 # The first argument, when what follows it shows that it is whole: (123,) or ['123', ...], never (12...
 FIRST_ARGUMENT = re.compile(r"""\s*[(\[]\s*(['"]?)([0-9]{1,19})\1\s*[,)\]]""")
-NAMED_ARGUMENT = re.compile(r"""[{,]\s*(?:u?'email_id'|"email_id")\s*:\s*(['"]?)([0-9]{1,19})\1\s*[,}]""")
+ID_NAMES = ('email_id', 'outbound_email_id', 'mail_id', 'id', 'pk')
+# Those that may as well stand in something nested count only where they come first.
+NAMED_ARGUMENT = re.compile(
+    r"""(?:[{,]\s*(?:u?'email_id'|"email_id")|^\s*\{\s*'(?:outbound_email_id|mail_id|id|pk)')"""
+    r"""\s*:\s*(['"]?)([0-9]{1,19})\1\s*[,}]"""
+)
 HEADERS = re.compile(rb'(?<!\\)"headers"\s*:\s*(?=\{)')
 
 
@@ -33,6 +38,7 @@ class Meaning(StrEnum):
     SEND = 'send_email'
     RETRY = 'retry_failed_email'
     DUTY = 'duty'  # one of beat's: our own cron runs it
+    OTHER = 'other'  # about something else, an operator says: left to whoever works on it
 
 
 # By the last part of a task's name, without the `_task` that many put there.
@@ -58,6 +64,7 @@ class Message:
     by_header: bool = False  # the e-mail is known by the text of the headers only: the body is in another form
     goes_on: bool = False  # other tasks were to follow it: a chain, a callback
     problem: str | None = None
+    may_mean: int | None = None  # of a task nobody here knows: what would be the e-mail's id if it were about one
 
 
 def read_message(data: bytes, tasks: Mapping[str, Meaning], *, unacked: bool = False, whole: bool = True) -> Message:
@@ -107,8 +114,8 @@ def _from_envelope(envelope: Any, tasks: Mapping[str, Meaning]) -> Message:
     if not isinstance(headers, dict):
         raise UnreadableError('its headers are no object')
     name = headers.get('task')
-    if isinstance(name, str) and meaning_of(name, tasks) is None:
-        return Message(_named(name))  # others may have any form
+    if isinstance(name, str) and (meaning := meaning_of(name, tasks)) in (None, Meaning.OTHER):
+        return Message(_named(name), meaning) if meaning else _unknown(name, envelope, headers)
     if envelope.get('content-type') not in JSON_TYPES:
         return _from_headers(headers, tasks, f'its body is {_told(envelope.get("content-type"))}, not JSON')
     try:
@@ -127,15 +134,29 @@ def _from_envelope(envelope: Any, tasks: Mapping[str, Meaning]) -> Message:
     return _from_parts(parts, embed, tasks)
 
 
+def _unknown(name: str, envelope: Mapping[str, Any], headers: Mapping[str, Any]) -> Message:
+    """Read a message of a task nobody here knows: it may have any form, and none is a problem."""
+    may_mean = _email_id_told(headers.get('argsrepr'), headers.get('kwargsrepr'))
+    if envelope.get('content-type') in JSON_TYPES:
+        try:
+            body = _json(read_body(envelope, headers.get('compression')))
+            may_mean = _email_id(*body[:2]) if isinstance(body, list) and len(body) >= 2 else None
+        except UnreadableError:
+            may_mean = None
+    return Message(_named(name), not_before=_time(headers.get('eta')), may_mean=may_mean)
+
+
 def _from_parts(parts: Mapping[str, Any], embed: Any, tasks: Mapping[str, Meaning]) -> Message:
     name = parts['task']
     meaning = meaning_of(name, tasks)
-    if meaning not in (Meaning.SEND, Meaning.RETRY):
+    if meaning in (Meaning.DUTY, Meaning.OTHER):
         return Message(_named(name), meaning)
     try:
         email_id = _email_id(parts.get('args'), parts.get('kwargs'))
     except UnreadableError as error:
-        return Message(_named(name), meaning, problem=str(error))
+        return Message(_named(name), meaning, problem=str(error) if meaning else None)
+    if meaning is None:
+        return Message(_named(name), not_before=_time(parts.get('eta')), may_mean=email_id)
     return Message(
         task=_named(name),
         meaning=meaning,
@@ -152,7 +173,9 @@ def _from_headers(headers: Mapping[str, Any], tasks: Mapping[str, Meaning], prob
     if not isinstance(name, str):
         raise UnreadableError(problem)
     meaning = meaning_of(name, tasks)
-    if meaning not in (Meaning.SEND, Meaning.RETRY):
+    if meaning is None:
+        return _unknown(name, {}, headers)
+    if meaning in (Meaning.DUTY, Meaning.OTHER):
         return Message(_named(name), meaning)
     email_id = _email_id_told(headers.get('argsrepr'), headers.get('kwargsrepr'))
     if email_id is None:
@@ -174,13 +197,19 @@ def _json(data: bytes | str) -> Any:
 
 
 def _email_id(args: Any, kwargs: Any) -> int:
-    """Return the e-mail a task is about: its first argument, or email_id by name."""
-    value = args[0] if isinstance(args, list) and args else kwargs.get('email_id') if isinstance(kwargs, dict) else None
+    """Return the e-mail a task is about: its first argument, or email_id or the like by name."""
+    named = kwargs if isinstance(kwargs, dict) else {}
+    values = [*(args[:1] if isinstance(args, list) else ()), *(named[name] for name in ID_NAMES if name in named)]
+    for value in values:
+        if (email_id := _as_id(value)) is not None:
+            return email_id
+    raise UnreadableError(f'it names no e-mail: {_told(next(iter(values), None))}')
+
+
+def _as_id(value: Any) -> int | None:
     if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 20:
         value = int(value)
-    if type(value) is not int or not 0 < value < 2**63:
-        raise UnreadableError(f'it names no e-mail: {_told(value)}')
-    return value
+    return value if type(value) is int and 0 < value < 2**63 else None
 
 
 def _email_id_told(args: Any, kwargs: Any) -> int | None:
@@ -191,8 +220,7 @@ def _email_id_told(args: Any, kwargs: Any) -> int | None:
         found = NAMED_ARGUMENT.search((kwargs or '')[:MAX_REPR_CHARS])
     else:
         found = FIRST_ARGUMENT.match(args[:MAX_REPR_CHARS])
-    value = int(found[2]) if found else 0
-    return value if 0 < value < 2**63 else None
+    return _as_id(found[2]) if found else None
 
 
 def _time(value: Any) -> datetime | None:

@@ -15,7 +15,12 @@ from ops.mail_filter import text_value
 
 HELP = "take over what waits in Celery's Redis, and its outbound_emails; --undo gives them back"
 
-MAPPINGS = {'send_email': Meaning.SEND, 'retry_failed_email': Meaning.RETRY, 'ignore': Meaning.DUTY}
+MAPPINGS = {
+    'send_email': Meaning.SEND,
+    'retry_failed_email': Meaning.RETRY,
+    'duty': Meaning.DUTY,
+    'ignore': Meaning.OTHER,
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,7 +35,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--key-prefix', default='', metavar='TEXT', help="the broker's global_keyprefix, for --queue")
     parser.add_argument(
         '--task', action='append', type=mapping, default=[], metavar='NAME=MEANING',
-        help=f'what a task of another name means: {", ".join(MAPPINGS)}',
+        help='what a task of another name means, remembered from then on: send_email, retry_failed_email, duty (one of '
+        "beat's that is ours now), ignore (about something else: stays where it is)",
     )  # fmt: skip
     parser.add_argument(
         '--set-aside', action='store_true', help=f'move messages of other tasks, too, to {SET_ASIDE_KEY}:*'

@@ -2,19 +2,20 @@
 
 import argparse
 import math
-from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 
 import asyncpg
 
+from db.adoption.expand import is_adopted
 from db.adoption.phases import Phase, read_phase
-from db.import_requests import ImportRequest, make_due, merged, preview
+from db.import_requests import ImportRequest, make_due, merged, preview, still_open
 from db.wakeups import notify
 from fleet import celery_broker
 from fleet.celery_broker import Entry, Fate
-from fleet.celery_kept import remember_tasks
+from fleet.celery_kept import remember_tasks, remembered_tasks
 from fleet.celery_keys import Place, Places, find_places, has_results
 from fleet.celery_messages import Meaning, Message, read_message
 from fleet.celery_signs import Signs, signs_of_celery
@@ -24,7 +25,7 @@ from ops.arguments import confirmed
 from ops.connect import Connections, attempt
 from ops.import_broker import Broker, elsewhere
 from ops.import_table import expand, expected, look_at_schema, raw_connection, take_over, tell
-from ops.import_tally import Tally, has_lapsed, outcome_of
+from ops.import_tally import NOT_OURS, Tally, has_lapsed, outcome_of
 from ops.output import counted
 
 NOW, NEVER = 0.0, math.inf
@@ -40,7 +41,7 @@ class Import:
         self.broker = broker
         self.redis = broker.redis
         self.options = options
-        self.tasks = dict(options.task)
+        self.tasks: dict[str, Meaning] = dict(options.task)
         self.hold_after = timedelta(hours=connections.settings.adoption_hold_after_hours)
         self.now = datetime.now(UTC)
         # For e-mails that some message asks for later, or no more: the earliest time that any asks for, s since 1970.
@@ -48,6 +49,7 @@ class Import:
 
     async def run(self) -> Answer:
         """Count what there is, ask, add to the table what it needs, take the messages, take over the table."""
+        self.tasks = await remembered_tasks(self.redis) | self.tasks
         places = await self._find_places()
         signs = await signs_of_celery(self.redis, places=places)
         if signs.is_running and not (self.options.dry_run or self.options.force):
@@ -68,6 +70,8 @@ class Import:
                 document['forecast'] = [asdict(e) for e in await expected(conn, self.connections.settings)]
                 runs = [Trouble(signs.told, 'stop Celery before the import')] if signs.is_running else []
                 return Answer(document, runs + found_now.troubles(set_aside=self.options.set_aside))
+            if await _comes_before_take_over(conn) and (unexplained := found_now.unknown.trouble()):
+                raise TroubleError(replace(unexplained, what=f'{unexplained.what}; nothing was changed'))
             self._confirm(found_now, changes_table=bool(missing) or await read_phase(conn) in BEFORE_TAKE_OVER)
             plan = await expand(conn, self.connections.settings)
             troubles: list[Trouble] = []
@@ -113,6 +117,7 @@ class Import:
     async def _look(self, places: Places, conn: asyncpg.Connection | None) -> Tally:
         """Count what a run would do."""
         tally = Tally(is_dry=True)
+        only_theirs = conn is not None and await _comes_before_take_over(conn)
         async for place, messages in self._entries(places):
             requests = merged(self._requests(messages))
             self._note_later(messages)
@@ -121,7 +126,14 @@ class Import:
                 if conn and requests
                 else {request.email_id: 'missing' for request in requests}
             )
-            self._count(tally, place, messages, outcomes)
+            may_mean = {message.may_mean for message in messages if message.may_mean is not None}
+            most = self.connections.settings.email_max_attempts
+            open_ids = (
+                await still_open(conn, may_mean, max_attempts=most, only_theirs=only_theirs)
+                if conn and may_mean
+                else set()
+            )
+            self._count(tally, place, messages, outcomes, open_ids)
         return tally
 
     def _note_later(self, messages: Sequence[Message]) -> None:
@@ -158,20 +170,28 @@ class Import:
             requests.append(ImportRequest(message.email_id, retry, not_before, lapsed=asks == NEVER))
         return requests
 
-    def _count(self, tally: Tally, place: Place, messages: Sequence[Message], outcomes: Mapping[int, str]) -> None:
+    def _count(
+        self,
+        tally: Tally,
+        place: Place,
+        messages: Sequence[Message],
+        outcomes: Mapping[int, str],
+        open_ids: Collection[int] = (),
+    ) -> None:
         named = [outcome_of(message, outcomes, self.now) for message in messages]
-        tally.add(place.name, messages, named, unknown_moves=self._unknown_moves(place))
+        moves = self._others_move(place)
+        tally.add(place.name, messages, named, others_move=moves, open_ids=open_ids, now=self.now)
         if tally.messages // TELL_EVERY != (tally.messages - len(messages)) // TELL_EVERY:
             tell(f'{tally.messages} messages {"looked at" if tally.is_dry else "taken"}')
 
     def _fates(self, place: Place, messages: Sequence[Message], outcomes: Mapping[int, str]) -> list[Fate]:
         """Say where messages go: what cannot be used is set aside, other applications' tasks stay if they can."""
         fates = {'missing': Fate.SET_ASIDE, 'unreadable': Fate.SET_ASIDE}
-        fates['unknown task'] = Fate.SET_ASIDE if self._unknown_moves(place) else Fate.STAYS
+        fates |= dict.fromkeys(NOT_OURS, Fate.SET_ASIDE if self._others_move(place) else Fate.STAYS)
         return [fates.get(outcome_of(message, outcomes, self.now), Fate.IMPORTED) for message in messages]
 
-    def _unknown_moves(self, place: Place) -> bool:
-        """Whether messages of unknown tasks are moved: asked for, or their list has the name of a queue of ours."""
+    def _others_move(self, place: Place) -> bool:
+        """Whether messages of other tasks are moved: asked for, or their list has the name of a queue of ours."""
         in_the_way = self.broker.is_ours and not place.is_hash and place.name in QUEUES
         return bool(self.options.set_aside) or in_the_way
 
@@ -212,7 +232,7 @@ class Import:
     async def _what_came(self, tally: Tally) -> list[Trouble]:
         """Say what was put there meanwhile: by a producer that was not deployed yet. Their rows are ours."""
         left = (await self._find_places()).messages
-        came = left - (tally.outcomes['unknown task'] - tally.unknown_set_aside)
+        came = left - tally.stays
         remedy = (
             'the sweep sends their e-mails all the same; run this again when beat and the last old producer are gone'
         )
@@ -224,6 +244,10 @@ class Import:
         expiry_hours = self.connections.settings.email_expiry_hours
         making = partial(make_due, requests=requests, hold_after=self.hold_after, expiry_hours=expiry_hours)
         return await self.connections.ask_postgres(making) if requests else {}
+
+
+async def _comes_before_take_over(conn: asyncpg.Connection) -> bool:
+    return await is_adopted(conn) and await read_phase(conn) is not Phase.TAKEN_OVER
 
 
 def _found_elsewhere(broker: Broker, found: dict[int, int]) -> Trouble:

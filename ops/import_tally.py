@@ -1,7 +1,7 @@
 """What an import from Celery found and did, counted, and its tables."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -10,10 +10,11 @@ from rich.console import Console
 from fleet.celery_broker import IMPORTED_KEY, SET_ASIDE_KEY
 from fleet.celery_messages import Meaning, Message
 from ops.answer import Document, Trouble
+from ops.import_unknown import UnknownTasks
 from ops.output import counted, print_table, say
 
 SAMPLES = 20
-MAX_NAMES = 200  # of tasks and lists that are told apart: whoever may write to Redis may write any
+MAX_NAMES = 200  # of lists that are told apart: whoever may write to Redis may write any
 MAX_IDS = 1000
 OTHERS = '(others)'
 
@@ -30,11 +31,13 @@ MEANINGS = {
     'uncertain': 'may have been delivered: waits for `ops resolve` or `ops retry`',
     'external': 'sent by the previous system, or left to it',
     'missing': 'no such e-mail',
-    'unknown task': 'a task nobody here knows',
+    'unknown task': 'a task nobody here knows: stays, or is moved out of the way',
+    'other task': 'about something else, as --task said: stays, or is moved out of the way',
     'unreadable': 'cannot be understood',
 }
 TOLD = ('missing', 'unreadable', 'uncertain', 'task expired')  # of these, samples are shown
 UNUSABLE = ('missing', 'unreadable')  # moved out of the way
+NOT_OURS = ('unknown task', 'other task')
 
 
 class Tally:
@@ -45,8 +48,8 @@ class Tally:
         self.messages = 0
         self.sources: Counter[str] = Counter()
         self.outcomes: Counter[str] = Counter()
-        self.unknown_tasks: Counter[str] = Counter()
-        self.unknown_set_aside = 0
+        self.unknown = UnknownTasks()
+        self.moved: Counter[str] = Counter()  # of NOT_OURS: out of the way
         self.by_header = 0
         self.goes_on = 0
         self.latest: datetime | None = None  # of the times that messages ask for
@@ -58,20 +61,36 @@ class Tally:
         """How many messages are about e-mails that are due now or later."""
         return self.outcomes['due']
 
-    def add(self, source: str, messages: Sequence[Message], outcomes: Sequence[str], *, unknown_moves: bool) -> None:
+    @property
+    def stays(self) -> int:
+        """How many messages are left where they are."""
+        return sum(self.outcomes[name] - self.moved[name] for name in NOT_OURS)
+
+    def add(
+        self,
+        source: str,
+        messages: Sequence[Message],
+        outcomes: Sequence[str],
+        *,
+        others_move: bool,
+        open_ids: Collection[int],
+        now: datetime,
+    ) -> None:
         """Count a batch.
 
         Args:
             outcomes: What became of each message, a key of MEANINGS.
-            unknown_moves: Those of unknown tasks are moved out of the way.
+            others_move: Those of NOT_OURS are moved out of the way.
+            open_ids: Of e-mails that are neither sent nor given up, as far as messages of unknown tasks name any.
         """
         self.messages += len(messages)
         _count(self.sources, source, len(messages))
         for message, outcome in zip(messages, outcomes, strict=True):
             self.outcomes[outcome] += 1
             if outcome == 'unknown task':
-                _count(self.unknown_tasks, message.task or '', 1)
-                self.unknown_set_aside += unknown_moves
+                self.unknown.add(message, open_ids, now)
+            if outcome in NOT_OURS:
+                self.moved[outcome] += others_move
             self.by_header += message.by_header
             self.goes_on += message.goes_on
             if message.by_header and message.email_id and len(self.unreadable_ids) < MAX_IDS:
@@ -90,7 +109,7 @@ class Tally:
             'messages': self.messages,
             'sources': dict(self.sources),
             'outcomes': {name: self.outcomes[name] for name in MEANINGS if self.outcomes[name]},
-            'unknown_tasks': dict(self.unknown_tasks),
+            **self.unknown.as_document(),
             'by_header': self.by_header,
             'by_header_ids': self.unreadable_ids,
             'goes_on': self.goes_on,
@@ -106,16 +125,29 @@ class Tally:
             found.append(
                 Trouble(f'{cannot} be used, see the samples', f'kept under {SET_ASIDE_KEY}:*, --undo puts them back')
             )
-        if (unknown := self.outcomes['unknown task']) and not set_aside:
+        about_open = self.unknown.trouble()
+        if about_open:
+            found.append(about_open)
+        if set_aside:
+            return found
+        names = self.unknown.names
+        if left := self.outcomes['unknown task'] - self.moved['unknown task']:
             remedy = '--task NAME=send_email says what a task means; --set-aside moves the rest out of the way'
-            names = ', '.join(f'{name} ({count})' for name, count in self.unknown_tasks.most_common(5))
-            if left := unknown - self.unknown_set_aside:
-                of = 'of an unknown task stays in Redis', 'of unknown tasks stay in Redis'
-                found.append(Trouble(f'{counted(left, f"message {of[0]}", f"messages {of[1]}")}: {names}', remedy))
-            if moved := self.unknown_set_aside:
-                of = "of an unknown task is in the way of our queue's name", "of unknown tasks are in our queues' way"
-                what = f'{counted(moved, f"message {of[0]}", f"messages {of[1]}")}: {names}'
-                found.append(Trouble(what, f'kept under {SET_ASIDE_KEY}:*, in their order; --undo puts them back'))
+            of = 'message of an unknown task stays in Redis', 'messages of unknown tasks stay in Redis'
+            found.append(Trouble(f'{counted(left, *of)}: {names}', remedy))
+        remedy = f'kept under {SET_ASIDE_KEY}:*, in their order; --undo puts them back'
+        if moved := self.moved['unknown task']:
+            of = (
+                "message of an unknown task is in the way of our queue's name",
+                "messages of unknown tasks are in our queues' way",
+            )
+            found.append(Trouble(f'{counted(moved, *of)}: {names}', remedy))
+        if moved := self.moved['other task']:
+            of = (
+                "message of another task is in the way of our queue's name",
+                "messages of other tasks are in our queues' way",
+            )
+            found.append(Trouble(counted(moved, *of), remedy))
         return found
 
 
@@ -133,6 +165,8 @@ def outcome_of(message: Message, outcomes: Mapping[int, str], now: datetime) -> 
         return 'unreadable'
     if message.meaning is Meaning.DUTY:
         return 'duty'
+    if message.meaning is Meaning.OTHER:
+        return 'other task'
     if message.meaning is None or message.email_id is None:
         return 'unknown task'
     outcome = outcomes.get(message.email_id, 'missing')
@@ -163,7 +197,13 @@ def render_import(document: Document, console: Console) -> None:
     rows = ((name, count, MEANINGS[name]) for name, count in document['outcomes'].items())
     print_table(console, 'What becomes of them' if would else 'What became of them', ('', 'messages', ''), rows)
     if document['unknown_tasks']:
-        print_table(console, 'Unknown tasks', ('task', 'messages'), document['unknown_tasks'].items())
+        about_open: dict[str, dict[str, int]] = document['unknown_about_open']
+        rows = (
+            (name, count, *(about_open.get(name, {}).get(key, 0) for key in ('about_open', 'with_eta')))
+            for name, count in document['unknown_tasks'].items()
+        )
+        columns = ('task', 'messages', 'name e-mails not sent yet', 'of these with an ETA')
+        print_table(console, 'Unknown tasks', columns, rows)
     if document['samples']:
         samples = ((s['outcome'], s['source'], s['task'], s['email_id'], s['problem']) for s in document['samples'])
         print_table(console, 'To look at', ('', 'in', 'task', 'e-mail', 'problem'), samples)

@@ -11,7 +11,7 @@ VARIANTS = {
     for variant in (
         Variant('celery-alone', stories.celery_alone, retry_delay_s=4.0),
         Variant('term', stories.move_over),
-        Variant('kill', stories.move_over, ending='kill', status='ENUM'),
+        Variant('kill', stories.move_over, ending='KILL', status='ENUM'),
         Variant('acks-late-kill', stories.move_over, celery={'task_acks_late': True}, ending='KILL', own_broker=True),
         Variant('acks-late-term', stories.move_over, celery={'task_acks_late': True}, status='varchar'),
         Variant('pickle', stories.move_over, celery=PICKLE, status='check'),
@@ -27,7 +27,7 @@ VARIANTS = {
             status='check',
         ),
         Variant('writes-sending', stories.move_over, writes_sending=True),
-        Variant('writes-sending-kill', stories.move_over, writes_sending=True, ending='kill', status='ENUM'),
+        Variant('writes-sending-kill', stories.move_over, writes_sending=True, ending='KILL', status='ENUM'),
         Variant('not-stopped', stories.celery_not_stopped),
         Variant('both', stories.both_for_a_while),
         Variant('both-own-broker', stories.both_for_a_while, own_broker=True, status='check', columns='few'),

@@ -26,6 +26,7 @@ COMMAND_DEADLINE_S = 180.0
 SETTLE_DEADLINE_S = 150.0
 SEEN_IDS = 12
 CAME_MEANWHILE = 'came meanwhile'  # an import's status is 1 then, although all is well
+UNCERTAIN = {'202', '203', '204'}  # ids of the document; a story decides about its own before
 SHORT_QUEUE = 5  # beat's own
 SWEEPS_SQL = "SELECT count(*) FROM cron_runs WHERE duty = 'process_pending_emails' AND outcome IS NOT NULL"
 
@@ -121,6 +122,8 @@ class Stage:
         match command.words:
             case ['systemctl', verb, *units]:
                 await self._manage(verb, units)
+                return
+            case ['python', *words] if UNCERTAIN & set(words):
                 return
             case ['python', *words]:
                 answered = await self.run(*(self.examples.get(word, word) for word in words))

@@ -24,6 +24,7 @@ COMMANDS = list(commands_of(DOCUMENT))
 SECTIONS = list(dict.fromkeys(command.section for command in COMMANDS))
 BACK, BACK_FROM_2 = 'The way back', 'Back from step 2'
 FINISH = next(section for section in SECTIONS if section.startswith('8.'))
+EXAMPLES = {'101': 'held', '202': 'uncertain', '203': 'uncertain', '204': 'uncertain'}  # ids that the document names
 CELERY = ['celery-worker', 'celery-beat']
 ROWS_SQL = """
 INSERT INTO outbound_emails (recipient, subject, body_text, status, attempts, max_attempts, created_at, next_retry_at)
@@ -31,7 +32,10 @@ VALUES
     ('due@example.com', 'Due', 'Hello.', 'pending', 0, 5, now(), NULL),
     ('asked@example.com', 'Asked for', 'Hello.', 'failed', 5, 5, now(), NULL),
     ('old1@example.com', 'Old', 'Hello.', 'pending', 0, 5, now() - interval '30 days', NULL),
-    ('old2@example.com', 'Old', 'Hello.', 'failed', 1, 5, now() - interval '30 days', now() - interval '29 days')
+    ('old2@example.com', 'Old', 'Hello.', 'failed', 1, 5, now() - interval '30 days', now() - interval '29 days'),
+    ('killed1@example.com', 'Killed', 'Hello.', 'sending', 1, 5, now(), NULL),
+    ('killed2@example.com', 'Killed', 'Hello.', 'sending', 1, 5, now(), NULL),
+    ('killed3@example.com', 'Killed', 'Hello.', 'sending', 1, 5, now(), NULL)
 """
 
 
@@ -61,17 +65,17 @@ class Operator:
                 pytest.fail(f'the document has a command that nobody knows: {command.text}')
 
     async def run(self, words):
-        held = await self.held() if '101' in words else ''
+        real = {number: await self.first(status) for number, status in EXAMPLES.items() if number in words}
         process = await asyncio.create_subprocess_exec(
-            sys.executable, *(held if word == '101' else word for word in words), cwd=self.directory, env=self.env,
+            sys.executable, *(real.get(word, word) for word in words), cwd=self.directory, env=self.env,
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         )  # fmt: skip
         async with asyncio.timeout(DEADLINE_S):
             said, _ = await process.communicate()
         return process.returncode, said.decode()
 
-    async def held(self):
-        return str(await self.conn.fetchval("SELECT min(id) FROM mail_outbox WHERE status = 'held'"))
+    async def first(self, status):
+        return str(await self.conn.fetchval('SELECT min(id) FROM mail_outbox WHERE status = $1', status))
 
     async def start_celery(self):
         """Wait for messages of a queue that stays empty, as a worker of Celery's does."""
@@ -102,7 +106,7 @@ async def operator(env, empty_database, redis, start_worker, tmp_path):
     conn = await asyncpg.connect(empty_database.dsn)
     await create_legacy(conn, 'enum')
     await conn.execute(ROWS_SQL)
-    await redis.lpush('celery', message(args=[1]), message('app.retry_failed_email', [2]))
+    await redis.lpush('celery', message('shop.mail.deliver', [1]), message('app.retry_failed_email', [2]))
     await redis.sadd('_kombu.binding.celery', 'celery\x06\x16\x06\x16celery')
     operator = Operator(env, conn, redis, start_worker, tmp_path)
     await operator.start_celery()
@@ -122,14 +126,17 @@ async def test_steps_to_the_last_send_what_waits_hold_what_is_old_and_finish(ope
     await carry_out_sections(operator, steps)
     for recipient in ('due@example.com', 'asked@example.com'):
         await wait_until(lambda who=recipient: inbox.accepted(who))
-    await wait_until(lambda: inbox.accepted('old1@example.com'))
+    for recipient in ('old1@example.com', 'killed3@example.com'):
+        await wait_until(lambda who=recipient: inbox.accepted(who))
+    assert [await operator.status_of(f'killed{n}@example.com') for n in (1, 2)] == ['sent', 'failed']
     assert await operator.status_of('old2@example.com') == 'cancelled'
     assert not inbox.accepted('old2@example.com')
     await carry_out_sections(operator, [FINISH])
     kind = "SELECT data_type FROM information_schema.columns WHERE table_name = 'outbound_emails' AND column_name = $1"
     assert await operator.conn.fetchval(kind, 'status') == 'text'
     assert await operator.conn.fetchval(kind, 'created_at') == 'timestamp with time zone'
-    assert [len(inbox.accepted(f'{who}@example.com')) for who in ('due', 'asked', 'old1', 'old2')] == [1, 1, 1, 0]
+    people = ('due', 'asked', 'old1', 'old2', 'killed1', 'killed2', 'killed3')
+    assert [len(inbox.accepted(f'{who}@example.com')) for who in people] == [1, 1, 1, 0, 0, 0, 1]
 
 
 async def test_the_way_back_gives_messages_and_rows_back_to_celery(operator, inbox):

@@ -211,3 +211,50 @@ def test_what_is_no_message_says_so_and_never_raises(raw):
             assert told.problem or not whole
             assert told.email_id is None
             str(told.task).encode()
+
+
+FORMS_OF_UNKNOWN = {
+    'first argument': message('shop.mail.deliver', [7]),
+    'as text': message('shop.mail.deliver', ['7', 'more']),
+    'email_id': message('shop.mail.deliver', [], {'email_id': 7}),
+    'id': message('shop.mail.deliver', [], {'id': '7'}),
+    'id after something else': message('shop.mail.deliver', ['urgent'], {'email_id': 7}),
+    'protocol 1': message('shop.mail.deliver', [7], protocol=1),
+    'another body': message(
+        'shop.mail.deliver', headers={'argsrepr': '(7,)', 'kwargsrepr': '{}'}, **{'content-type': 'x-pickle'}
+    ),
+    'another body, by name': message(
+        'shop.mail.deliver', headers={'argsrepr': '()', 'kwargsrepr': "{'id': 7}"}, **{'content-type': 'x-pickle'}
+    ),
+}
+
+
+@pytest.mark.parametrize('form', FORMS_OF_UNKNOWN)
+def test_of_an_unknown_task_the_id_that_it_may_be_about_is_read_and_nothing_is_asked_of_it(form):
+    told = read(FORMS_OF_UNKNOWN[form])
+    assert (told.task, told.meaning, told.may_mean) == ('shop.mail.deliver', None, 7)
+    assert (told.email_id, told.problem) == (None, None)
+    known = read(FORMS_OF_UNKNOWN[form], {'shop.mail.deliver': Meaning.SEND})
+    assert (known.email_id, known.problem) == (7, None)
+    other = read(FORMS_OF_UNKNOWN[form], {'shop.mail.deliver': Meaning.OTHER})
+    assert (other.meaning, other.may_mean, other.problem) == (Meaning.OTHER, None, None)
+
+
+@pytest.mark.parametrize('protocol', [1, 2])
+def test_of_an_unknown_task_the_eta_is_read(protocol):
+    told = read(message('t.deliver', [7], headers={'eta': NOON.isoformat()}, protocol=protocol))
+    assert (told.may_mean, told.not_before) == (7, NOON)
+
+
+@pytest.mark.parametrize(
+    'raw',
+    [
+        message('t.report', ['x']), message('t.report', []), message('t.report', [True]), message('t.report', [0]),
+        message('t.report', [2**63]), message('t.report', [[7]]), message('t.report', body='%'),
+        message('t.report', [], {'day': 7}), message('t.report', body='W10='), message('t.report', [7.0]),
+        message('t.report', headers={'argsrepr': '(***)', 'kwargsrepr': "{'a': {'id': 7}}"}, **{'content-type': 'y'}),
+    ],
+)  # fmt: skip
+def test_an_unknown_task_of_any_other_form_is_about_no_e_mail_and_no_problem(raw):
+    assert read(raw).may_mean is None
+    assert read(raw).problem is None

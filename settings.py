@@ -198,7 +198,10 @@ class Settings(BaseSettings):
     worker_name: str | None = Field(default=None, max_length=100, description='Default: worker@host:pid.')
     worker_max_jobs: int = Field(default=400, ge=1, le=1000, description='Jobs at once.')
     worker_sweep_size: int = Field(
-        default=300, ge=1, le=1000, description='The most e-mails under way; fewer where 0.1 s of sending needs fewer.'
+        default=300,
+        ge=1,
+        le=1000,
+        description='The most e-mails under way, and a tenth more if urgent; fewer where 0.1 s needs fewer.',
     )
     worker_max_bytes_in_flight: int | None = Field(
         default=None,

@@ -48,6 +48,7 @@ from jobs.retry_failed_email import retry_failed_email
 from jobs.runtime import Runtime
 from jobs.send_email import send_email
 from jobs.sweeper import keep_sending_suspects, keep_sweeping
+from jobs.urgent import keep_sending_urgent
 from mail.render import Sender
 from mail.smtp import Relay
 from operating import Operating
@@ -58,6 +59,7 @@ from settings_relays import relay_options
 arq.worker.Worker = Dispatcher  # type: ignore[misc]
 
 GC_EVERY_OBJECTS = 20_000
+KEEPERS = (keep_schedules, keep_sweeping, keep_sending_suspects, keep_sending_urgent)
 SETTLE_S = 5.0  # at the end: what PostgreSQL does not take by then, the rescue finds
 WAITING_JOBS = 20  # jobs claimed beyond the e-mails they could send now; they need no place
 
@@ -100,6 +102,7 @@ async def startup(ctx: dict[str, Any]) -> None:
         stopping=ctx['stopping'],
         redis_away=ctx['redis_away'],
         sweep_wanted=ctx['sweep_wanted'],
+        urgent_wanted=ctx['urgent_wanted'],
         redis_clock=ctx['redis_clock'],
         switches=switches,
         neighbours=Neighbours(await read_identity(pool)),
@@ -122,14 +125,19 @@ async def startup(ctx: dict[str, Any]) -> None:
     dsn, timeout_s = settings.direct_dsn, settings.db_connect_timeout_s
 
     others = {SWITCHES_CHANNEL: operating.switches_changed.set, RESCUED_CHANNEL: runtime.suspects_wanted.set}
-    listening = partial(listen, dsn, timeout_s, runtime.sweep_wanted.set, others)
+
+    def wake() -> None:
+        runtime.sweep_wanted.set()
+        runtime.urgent_wanted.set()
+
+    listening = partial(listen, dsn, timeout_s, wake, others)
     telling = partial(keep_systemd_informed, ctx['stopping'], settings.worker_drain_s, f'Serving {queue_name}')
     watching = partial(keep_watching_routes, runtime.redis, ctx['stopping'])
     neighbours = partial(keep_watching_neighbours, runtime.redis, runtime.neighbours, ctx['stopping'])
     # In the order in which they end: no new wake-ups, no new claims, and only then nothing to renew any more.
     ctx['background'] = [
         [keep_alive(listening), keep_alive(neighbours), *([keep_alive(watching)] if settings.queue_routing else [])],
-        [keep_alive(partial(keep, ctx)) for keep in (keep_schedules, keep_sweeping, keep_sending_suspects)],
+        [keep_alive(partial(keep, ctx)) for keep in KEEPERS],
         [keep_alive(beating), keep_alive(telling), *operating.tasks()],
     ]
     ctx['dispatcher'].wanted_jobs = lambda: WAITING_JOBS + 2 * runtime.places.size
@@ -147,6 +155,7 @@ async def shutdown(ctx: dict[str, Any]) -> None:
     listening, sweeping, holding = ctx['background']
     runtime.sweep_wanted.set()  # whoever waits for work sees that there will be none
     runtime.suspects_wanted.set()
+    runtime.urgent_wanted.set()
     await _cancel(listening)
     await asyncio.wait({*sweeping, *runtime.sending}, timeout=max(0.0, ctx['stop_by'] - time.monotonic()))
     await _cancel(sweeping)

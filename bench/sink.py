@@ -3,7 +3,7 @@
 One process, SMTP on 127.0.0.1, with pipelining (RFC 2920). With --delay-ms every answer comes that much later, as
 from a relay with this round-trip time; with --certificate and --key it offers STARTTLS. XCOUNT answers with the number
 of messages taken. After XWATCH a connection is told of each message when its final dot has come: one line
-`count nanoseconds`, by the machine's monotonic clock.
+`count nanoseconds`, by the machine's monotonic clock; after XWATCH TEXT only of those whose recipient holds TEXT.
 """
 
 import argparse
@@ -28,7 +28,7 @@ class Sink(asyncio.Protocol):
     messages: ClassVar[int] = 0  # taken by all connections together
     delay_s: ClassVar[float] = 0.0
     tls: ClassVar[ssl.SSLContext | None] = None
-    watchers: ClassVar[list[asyncio.Transport]] = []
+    watchers: ClassVar[dict[asyncio.Transport, bytes]] = {}  # and what the recipient's line must hold
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Greet."""
@@ -38,13 +38,13 @@ class Sink(asyncio.Protocol):
         self._in_data = False
         self._has_sender = False
         self._recipients = 0
+        self._last_recipient = b''
         self._loop = asyncio.get_running_loop()
         self._answer_with(GREETING)
 
     def connection_lost(self, error: Exception | None) -> None:  # noqa: ARG002 - the protocol's signature
         """Forget a watcher."""
-        if self._transport in Sink.watchers:
-            Sink.watchers.remove(self._transport)
+        Sink.watchers.pop(self._transport, None)
 
     def _answer_with(self, replies: bytes) -> None:
         if Sink.delay_s:
@@ -94,8 +94,9 @@ class Sink(asyncio.Protocol):
         Sink.messages += 1
         if Sink.watchers:
             line = b'%d %d\r\n' % (Sink.messages, time.monotonic_ns())
-            for watcher in Sink.watchers:
-                watcher.write(line)
+            for watcher, wanted in Sink.watchers.items():
+                if wanted in self._last_recipient:
+                    watcher.write(line)
         return b'250 2.0.0 Ok\r\n'
 
     def _take_command(self) -> bytes | None:
@@ -119,6 +120,7 @@ class Sink(asyncio.Protocol):
                 self._has_sender = True
             case b'RCPT' if self._has_sender:
                 self._recipients += 1
+                self._last_recipient = line
             case b'DATA' if self._recipients:
                 return self._start_data()
             case b'MAIL' | b'RCPT' | b'DATA':
@@ -126,17 +128,17 @@ class Sink(asyncio.Protocol):
             case b'HELO' | b'RSET':
                 self._forget_transaction()
             case _:
-                return self._answer_aside(verb)
+                return self._answer_aside(verb, line.partition(b' ')[2])
         return b'250 2.0.0 Ok\r\n'
 
-    def _answer_aside(self, verb: bytes) -> bytes:
+    def _answer_aside(self, verb: bytes, rest: bytes) -> bytes:
         match verb:
             case b'STARTTLS' if Sink.tls:
                 return b'220 2.0.0 go ahead\r\n'
             case b'XCOUNT':
                 return b'250 %d\r\n' % Sink.messages
             case b'XWATCH':
-                Sink.watchers.append(self._transport)
+                Sink.watchers[self._transport] = rest
                 return b'250 2.0.0 Ok\r\n'
             case b'NOOP':
                 return b'250 2.0.0 Ok\r\n'

@@ -11,6 +11,7 @@ import asyncpg
 from db.narrowing import UNREADABLE, SetAside, give_up_rows, narrow
 from db.pools import DATABASE_DOWN
 from mail.envelope import Email
+from mail.line import NORMAL, known_priority
 from mail.outcome import Outcome, Settled
 
 Names = Sequence[str]
@@ -33,6 +34,7 @@ class Claim(NamedTuple):
     any_suppressed: bool = False  # somebody gets no mail: see whether it is one of the recipients
     life_left_s: float | None = None  # when it was claimed; None: it does not expire
     is_whole: bool = True  # else some of the content is left out, because it is large: db.bodies.fetch_email
+    priority: int = NORMAL
 
     @property
     def key(self) -> tuple[int, UUID]:
@@ -96,17 +98,17 @@ _CLAIMED = f"""
 
 # An uncertain row with a time is one whose policy says retry; failed rows with a time have attempts left.
 _WAITING = "status IN ('pending', 'failed', 'uncertain')"
-_CLAIMABLE = """
+CLAIMABLE = """
     COALESCE(expires_at, 'infinity') > now() AND (status = 'pending' OR attempts < max_attempts)
 """
 # An OR with `next_retry_at IS NULL` here would keep the due index from ending its scan at now().
-_DUE = f'next_retry_at <= now() AND {_WAITING} AND {_CLAIMABLE}'
+_DUE = f'next_retry_at <= now() AND {_WAITING} AND {CLAIMABLE}'
 
 # A column inside a function hides from the planner what other indexes, ours or an application's, have of the row.
 CLAIM_SQL = f"""
 WITH due AS (
     SELECT id FROM mail_outbox WHERE id = ANY($1::bigint[]) AND lost_attempts = 0
-      AND COALESCE(status, '') IN ('pending', 'failed', 'uncertain') AND {_CLAIMABLE}
+      AND COALESCE(status, '') IN ('pending', 'failed', 'uncertain') AND {CLAIMABLE}
       AND COALESCE(next_retry_at, CASE WHEN status = 'pending' THEN now() END) <= now()
     FOR UPDATE SKIP LOCKED
 )
@@ -153,7 +155,7 @@ DUE_SQL = f"""
     CROSS JOIN LATERAL (
         SELECT id FROM mail_outbox
         WHERE (priority, next_retry_at) BETWEEN (p.priority, '-infinity') AND (p.priority, now())
-          AND next_retry_at IS NOT NULL AND lost_attempts = 0 AND {_WAITING} AND {_CLAIMABLE}
+          AND next_retry_at IS NOT NULL AND lost_attempts = 0 AND {_WAITING} AND {CLAIMABLE}
         ORDER BY priority, next_retry_at LIMIT $1 FOR UPDATE SKIP LOCKED
     ) AS d
     LIMIT $1
@@ -281,7 +283,7 @@ class _Asking(NamedTuple):
         if ids := self.set_aside.ids():
             arguments = (*arguments, ids)
             conditions += f' AND id <> ALL(${len(arguments)}::bigint[])'
-        return await self.pool.fetch(sql.replace(_CLAIMABLE, _CLAIMABLE + conditions), *arguments)
+        return await self.pool.fetch(sql.replace(CLAIMABLE, CLAIMABLE + conditions), *arguments)
 
 
 _UNSCHEDULED = "status = 'pending' AND next_retry_at IS NULL"
@@ -329,11 +331,15 @@ async def _give_due_time(pool: asyncpg.Pool, set_aside: SetAside) -> int:
 
 def _claim_from(row: asyncpg.Record, token: UUID) -> Claim:
     """Read a row of _CLAIMED: the fields of Email, then what is the claim's."""
-    attempt, max_attempts, claimed_at, outcomes, lost, *more = row[len(Email._fields) : -2]
+    attempt, max_attempts, claimed_at, outcomes, lost, any_suppressed, life_left_s, is_whole, priority, _ = row[
+        len(Email._fields) :
+    ]
     settled = _settled(outcomes) if outcomes else {}
     email_id, recipient, *content = row[: len(Email._fields)]
     email = Email(email_id, recipient or '', *content)
-    return Claim(email, token, attempt, max_attempts, claimed_at, settled, lost > 0, *more)
+    known = known_priority(priority)
+    claim = Claim(email, token, attempt, max_attempts, claimed_at, settled, lost > 0, any_suppressed, life_left_s)
+    return claim._replace(is_whole=is_whole, priority=known)
 
 
 def _settled(stored: str) -> Settled:

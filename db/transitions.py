@@ -253,19 +253,19 @@ async def next_due_in_s(pool: asyncpg.Pool, within_s: float) -> float | None:
 
 
 STATE_SQL = f"""
-SELECT status, COALESCE(attempts, 0) AS attempts, COALESCE(max_attempts, 32767) AS max_attempts, lost_attempts,
+SELECT id, status, COALESCE(attempts, 0) AS attempts, COALESCE(max_attempts, 32767) AS max_attempts, lost_attempts,
     next_retry_at, expires_at, claimed_by,
     email_type::text AS email_type, expires_at <= now() AS past_expiry,
     CASE WHEN next_retry_at IS NOT NULL THEN LEAST({elapsed_s('now()', 'next_retry_at')}, 1e9) END AS due_in_s
-FROM mail_outbox WHERE id = $1::bigint
+FROM mail_outbox WHERE id = ANY($1::bigint[])
 """  # noqa: S608 - constants of this module
 
 
-async def state_of(pool: asyncpg.Pool, email_id: int) -> dict[str, Any] | None:
-    """Return what decides whether an e-mail can be claimed, or None when there is no such row.
+async def states_of(pool: asyncpg.Pool, email_ids: Sequence[int]) -> list[dict[str, Any] | None]:
+    """Return what decides whether each of these e-mails can be claimed, or None when there is no such row.
 
-    Keys: status, attempts, max_attempts, lost_attempts, next_retry_at, expires_at, claimed_by, email_type, past_expiry,
-    due_in_s (negative: overdue, None: no time).
+    Keys: id, status, attempts, max_attempts, lost_attempts, next_retry_at, expires_at, claimed_by, email_type,
+    past_expiry, due_in_s (negative: overdue, None: no time).
     """
-    row = await pool.fetchrow(STATE_SQL, email_id)
-    return dict(row) if row else None
+    states = {row['id']: dict(row) for row in await pool.fetch(STATE_SQL, list(email_ids))}
+    return [states.get(email_id) for email_id in email_ids]

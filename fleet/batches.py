@@ -7,6 +7,9 @@ from typing import Generic, TypeVar
 Item = TypeVar('Item')
 Answer = TypeVar('Answer')
 
+# Callers that go on in one turn of the loop; what else has to be done then, for somebody who waits, is done in between.
+AT_ONCE = 32
+
 
 class Batcher(Generic[Item, Answer]):
     """Collects items until the loop is idle for a moment, then calls once for all of them.
@@ -42,13 +45,13 @@ class Batcher(Generic[Item, Answer]):
         self._running: set[asyncio.Task[None]] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
 
-    async def __call__(self, item: Item) -> Answer:
+    async def __call__(self, item: Item, *, first: bool = False) -> Answer:
         """Return the answer for one item.
 
         Raises:
             Whatever the call raises, to every caller of that batch.
         """
-        future = self.ask(item)
+        future = self.ask(item, first=first)
         try:
             return await future
         except asyncio.CancelledError:
@@ -57,13 +60,17 @@ class Batcher(Generic[Item, Answer]):
                 self._orphaned(item, future.result())
             raise
 
-    def ask(self, item: Item) -> asyncio.Future[Answer]:
-        """Return the answer for one item as a future."""
+    def ask(self, item: Item, *, first: bool = False) -> asyncio.Future[Answer]:
+        """Return the answer for one item as a future.
+
+        Args:
+            first: Before all others that wait.
+        """
         loop = self._loop
         if loop is None:  # finding it out again for each e-mail would cost a system call
             loop = self._loop = asyncio.get_running_loop()
         future: asyncio.Future[Answer] = loop.create_future()
-        self._waiting.append((item, future))
+        self._waiting.insert(0 if first else len(self._waiting), (item, future))
         if not self._scheduled:
             self._scheduled = True
             # After everything that is ready now has had its turn, and may have called as well.
@@ -102,7 +109,17 @@ class Batcher(Generic[Item, Answer]):
             if not isinstance(error, Exception):
                 raise
             return
-        for (item, future), answer in zip(batch, answers, strict=True):
+        answered = list(zip(batch, answers, strict=True))
+        try:
+            while len(answered) > AT_ONCE:
+                self._give(answered[:AT_ONCE])
+                del answered[:AT_ONCE]
+                await asyncio.sleep(0)
+        finally:
+            self._give(answered)
+
+    def _give(self, answered: list[tuple[tuple[Item, asyncio.Future[Answer]], Answer]]) -> None:
+        for (item, future), answer in answered:
             if not future.done():
                 future.set_result(answer)
             elif self._orphaned is not None:

@@ -48,8 +48,8 @@ class Dispatcher(JobRunner):
     """arq's Worker that outlives Redis.
 
     ctx has events for the jobs: 'stopping' is set by the first SIGTERM, 'redis_away' while Redis does not answer,
-    'sweep_wanted' when wake-ups were lost in it; 'stop_by', the end of the drain time in time.monotonic() seconds; and
-    'redis_clock'.
+    'sweep_wanted' when wake-ups were lost in it, 'urgent_wanted' when Redis has more jobs than there is room for;
+    'stop_by', the end of the drain time in time.monotonic() seconds; and 'redis_clock'.
     """
 
     # wraps: arq picks the options it knows out of WorkerSettings by this signature.
@@ -67,6 +67,7 @@ class Dispatcher(JobRunner):
         self.ctx['stopping'] = asyncio.Event()
         self.ctx['redis_away'] = asyncio.Event()
         self.ctx['sweep_wanted'] = asyncio.Event()
+        self.ctx['urgent_wanted'] = asyncio.Event()
         self.ctx['stop_by'] = 0.0
         self.ctx['redis_clock'] = RedisClock()
         self.ctx['dispatcher'] = self  # for operators' commands
@@ -172,6 +173,7 @@ class Dispatcher(JobRunner):
             room = min(room, self.max_burst_jobs - self._jobs_started())
         if room < 1:
             self._next_due_ms, self._more = math.inf, True  # a job that ends makes us look again
+            self.ctx['urgent_wanted'].set()
             return
         claims = await claim_jobs(
             self.pool, self.queue_name, room, lock_s=IN_PROGRESS_S, aborts=bool(self.allow_abort_jobs)
@@ -180,6 +182,8 @@ class Dispatcher(JobRunner):
         self.ctx['redis_clock'].ahead_s = ahead_ms / 1000
         self._next_due_ms = claims.next_due_ms - ahead_ms  # by our own clock
         self._more = len(claims.jobs) == room
+        if self._more:
+            self.ctx['urgent_wanted'].set()
         for job in claims.jobs:
             self.job_started_at[job.id] = time.time()
             task = self.loop.create_task(self.run_claimed(job))

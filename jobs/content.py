@@ -63,7 +63,7 @@ async def fetch_large(runtime: Runtime, claim: Claim) -> Email:
         raise InvalidEmailError(f'row: it cannot be read: {error}') from error
 
 
-async def fetch_content(runtime: Runtime, email: Email) -> Content:
+async def fetch_content(runtime: Runtime, email: Email, *, first: bool = False) -> Content:
     """Fetch what the e-mail's row only refers to: its template and its attachments.
 
     Raises:
@@ -73,13 +73,13 @@ async def fetch_content(runtime: Runtime, email: Email) -> Content:
     template, attachments = None, []
     if email.template_id is not None:
         try:
-            template = await runtime.fetch_template(email.template_id)
+            template = await runtime.fetch_template(email.template_id, first=first)
         except DATABASE_DOWN as error:
             raise ContentUnavailableError(f'PostgreSQL: {words_of(error)}') from error
         if template is None:
             raise InvalidEmailError(f'template {email.template_id} does not exist in email_templates')
     if email.content_id is not None:
-        attachments = await runtime.fetch_attachments(email.content_id)
+        attachments = await runtime.fetch_attachments(email.content_id, first=first)
         if not attachments:
             raise InvalidEmailError(f'content {email.content_id} has no attachments in MongoDB')
     return Content(template, attachments)

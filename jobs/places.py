@@ -1,20 +1,22 @@
 """How many e-mails may be under way at once: enough to keep the relay busy, and no more."""
 
 import asyncio
+import contextlib
 import time
-from collections import deque
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 
-# What is claimed and not sent yet is what a kill delays by a lease, and what urgent mail that comes now waits behind.
-AHEAD_S = 0.1
+from mail.line import HIGH, NORMAL, Line
+
+AHEAD_S = 0.1  # what is claimed and not sent yet is what a kill delays by a lease
 MEASURE_S = 0.1
+KEPT_PART = 10  # a tenth more of the places is for urgent mail alone, which shall not wait until one is free
 
 
 class Places:
     """Places for e-mails under way: as many as AHEAD_S of sending needs at the rate of the last moments.
 
     A slow relay gets few e-mails at once, a fast one many, without anybody setting a number. Jobs enter one by one
-    (`async with`); sweeps look at `size`.
+    (`async with places.one(priority)`); sweeps look at `size`.
     """
 
     def __init__(self, least: Callable[[], int], most: Callable[[], int]) -> None:
@@ -31,7 +33,7 @@ class Places:
         self._since = time.monotonic()
         self._taken = 0
         self._absent = 0
-        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._waiting: Line[asyncio.Future[None]] = Line()
 
     @property
     def absent(self) -> int:
@@ -60,13 +62,31 @@ class Places:
             self._wanted = max(self._wanted // 2, min(wanted, 2 * self.size))
             self._ended, self._since = 0, time.monotonic()
 
-    async def __aenter__(self) -> None:
-        """Wait for a place, in the order of coming."""
-        if self._taken - self._absent < self.size and not self._waiting:
+    @property
+    def kept(self) -> int:
+        """How many e-mails of high priority may be under way beyond size."""
+        return max(1, self.size // KEPT_PART)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether an ordinary e-mail would have to wait."""
+        return bool(self._waiting) or not self._has_place(NORMAL)
+
+    @contextlib.asynccontextmanager
+    async def one(self, priority: int) -> AsyncIterator[None]:
+        """Wait for a place, by priority and in the order of coming; give it to the next in the end."""
+        await self._enter(priority)
+        try:
+            yield
+        finally:
+            self._leave()
+
+    async def _enter(self, priority: int) -> None:
+        if not self._waiting.ahead_of(priority) and self._has_place(priority):
             self._taken += 1
             return
         turn = asyncio.get_running_loop().create_future()
-        self._waiting.append(turn)
+        self._waiting.append(turn, priority)
         try:
             await turn
         except asyncio.CancelledError:
@@ -74,16 +94,15 @@ class Places:
                 self._leave()
             raise
 
-    async def __aexit__(self, *_: object) -> None:
-        """Give the place to the next."""
-        self._leave()
+    def _has_place(self, priority: int) -> bool:
+        return self._taken - self._absent < self.size + (self.kept if priority == HIGH else 0)
 
     def _leave(self) -> None:
         self._taken -= 1
         self._fill()
 
     def _fill(self) -> None:
-        while self._waiting and self._taken - self._absent < self.size:
+        while self._waiting and self._has_place(self._waiting.next_priority):
             turn = self._waiting.popleft()
             if not turn.done():
                 self._taken += 1

@@ -20,6 +20,8 @@ TIME_BOX_S = 280.0
 PATIENCE_S = 10.0
 # A claim for a third of the places costs as much as one for a single e-mail: wait this long for so many to be free.
 ROOM_WAIT_S = 0.1
+# So many are rendered in one turn of the loop; more would hold up whoever comes meanwhile.
+AT_ONCE = 16
 
 Attempt = asyncio.Task[JobResult]
 
@@ -80,9 +82,10 @@ async def sweep(runtime: Runtime, mine: set[Attempt], outcomes: Counter[str]) ->
         if wait_s := runtime.relays.unavailable_for_s():
             loop.call_later(wait_s, runtime.sweep_wanted.set)
             break
+        runtime.urgent_wanted.clear()  # what is urgent comes first in this claim
         claims = await runtime.claim_due(room)
-        for claim in claims:
-            attempt = loop.create_task(send_claimed(runtime, claim))
+        for number, claim in enumerate(claims):
+            attempt = loop.create_task(send_claimed(runtime, claim, turns=number // AT_ONCE))
             mine.add(attempt)
             runtime.sending.add(attempt)
             attempt.add_done_callback(partial(finished, runtime, mine, outcomes))

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Awaitable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from operator import attrgetter
 from typing import Any
 from uuid import UUID
 
@@ -21,6 +22,8 @@ from db.narrowing import Narrowed, SetAside, give_up_rows
 from db.pools import DATABASE_DOWN
 from db.results import Result
 from db.suppressions import suppressed
+from db.transitions import states_of
+from db.urgent import priorities
 from fleet.batches import Batcher
 from fleet.connection import RedisClock
 from fleet.events import Events
@@ -30,6 +33,7 @@ from fleet.refused import RefusedJobs
 from fleet.switches import Switches
 from jobs.bytes_in_flight import MAX_WAITING, BytesInFlight
 from jobs.places import Places
+from mail.line import HIGH, NORMAL
 from mail.outcome import Decision, Delivery, Outcome, Phase, Policy, Status
 from mail.rate import RateLimit
 from mail.relays import Relays
@@ -74,6 +78,8 @@ class Runtime:
     few_left: asyncio.Event = field(default_factory=asyncio.Event)
     releasing: set[asyncio.Task[Any]] = field(default_factory=set)  # claims that are being given back
     suspects_wanted: asyncio.Event = field(default_factory=asyncio.Event)
+    urgent_wanted: asyncio.Event = field(default_factory=asyncio.Event)  # urgent mail may wait behind other
+    asked_for: set[int] = field(default_factory=set)  # e-mails whose jobs are running here
     outcomes: Counter[str] = field(default_factory=Counter)  # totals since the start, by outcome
     # How far each attempt has come, by its claim's key, for whoever asks what this worker is doing.
     under_way: dict[tuple[int, UUID], Progress] = field(default_factory=dict)
@@ -94,6 +100,10 @@ class Runtime:
         self.templates = Templates(self.max_message_bytes)
         self.large = BytesInFlight(self.max_bytes_in_flight, self._look_for_room)
         self._claim_batched = Batcher(self._claim_each, orphaned=self._release)
+        self._claim_urgent = Batcher(self._claim_each, orphaned=self._release)  # does not wait for the others' claims
+        self.priority_of = Batcher(partial(priorities, self.pool))
+        # Of jobs whose e-mails a sweep has sent there are many at once.
+        self.state_of = Batcher(partial(states_of, self.pool))
         self.record = Batcher(self._record_each, drop_cancelled=False)  # what happened is to be known, whoever asks
         self.suppression = Batcher(self._suppression_each)
         self.fetch_template = Batcher(partial(fetch_templates, self.pool))
@@ -115,19 +125,23 @@ class Runtime:
         reasons = await suppressed(self.pool, addresses)
         return [reasons.get(address) for address in addresses]
 
-    def claim_one(self, email_id: int) -> Awaitable[Claim | None]:
+    def claim_one(self, email_id: int, priority: int = NORMAL) -> Awaitable[Claim | None]:
         """Claim one e-mail, together with all others that are asked for now; None when it cannot be claimed."""
-        return self._claim_in_turn(email_id) if self.rate.per_s else self._claim_batched(email_id)
+        batched = self._claim_urgent if priority == HIGH else self._claim_batched
+        if self.rate.per_s:
+            return self._claim_in_turn(batched, email_id, high=priority == HIGH)
+        return batched(email_id)
 
     async def settle(self) -> None:
         """Wait until no claim is under way that nobody would send, and all such are given back."""
-        await self._claim_batched.settle()
+        for claiming in (self._claim_batched, self._claim_urgent):
+            await claiming.settle()
         while self.releasing:
             await asyncio.wait(self.releasing)
 
-    async def _claim_in_turn(self, email_id: int) -> Claim | None:
-        await self.rate.turn()
-        return await self._claim_batched(email_id)
+    async def _claim_in_turn(self, batched: Batcher[int, Claim | None], email_id: int, *, high: bool) -> Claim | None:
+        await self.rate.turn(high=high)
+        return await batched(email_id)
 
     async def claim_due(self, limit: int) -> list[Claim]:
         """Claim up to limit due e-mails; see db.claims.claim_due."""
@@ -153,6 +167,7 @@ class Runtime:
             for claim in await fetching:
                 self._release(claim.email.id, claim)
             raise
+        claimed.sort(key=attrgetter('priority'))
         self.rate.spend(len(claimed))
         self._hold(claimed, since)
         return claimed

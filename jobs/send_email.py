@@ -1,7 +1,9 @@
 """Send one e-mail: claim, fetch content, render, deliver, decide, record."""
 
 import asyncio
+import contextlib
 import time
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -21,6 +23,7 @@ from jobs.suppression import SuppressedError, leave_out_suppressed
 from jobs.unclaimed import explain_unclaimed, not_claimable, send_later
 from mail.deliver import deliver
 from mail.envelope import Content, Email, InvalidEmailError
+from mail.line import HIGH, NORMAL
 from mail.outcome import Delivery, Outcome, Phase, decide
 from mail.render import Rendered, render
 from mail.templates import TemplatesUnavailableError, with_parts
@@ -50,22 +53,44 @@ async def send_email(ctx: dict[str, Any], email_id: int | str) -> JobResult:
         why = f'{repr(email_id)[:80]} is no id: it must be a positive integer'
         runtime.refused.add(ARGUMENTS, ctx.get('job_id', ''), why, function='send_email')
         return not_claimable(email_id, None, 'the id must be a positive integer')
-    async with runtime.places:
+    runtime.asked_for.add(checked)
+    try:
+        return await _send_in_turn(runtime, checked)
+    finally:
+        runtime.asked_for.discard(checked)
+
+
+async def _send_in_turn(runtime: Runtime, email_id: int) -> JobResult:
+    # Whether it is urgent matters only where it would wait.
+    in_line = runtime.places.is_full or runtime.rate.per_s
+    with _again_without_postgres(email_id):
+        priority = await runtime.priority_of(email_id) if in_line else NORMAL
+    async with runtime.places.one(priority):
         if runtime.stopping.is_set():  # it waited for a place too long: somebody else's
             raise Retry(defer=OTHERS_RETRY_S)
-        try:
+        with _again_without_postgres(email_id):
             relay_wait_s = runtime.relays.unavailable_for_s()
-            claim = None if relay_wait_s else await runtime.claim_one(checked)
+            claim = None if relay_wait_s else await runtime.claim_one(email_id, priority)
             if claim is None:
-                return await explain_unclaimed(runtime, checked, relay_wait_s)
-        except DATABASE_DOWN as error:
-            tell(log, 'job', error, email_id=checked)
-            raise Retry(defer=DATABASE_RETRY_S) from error
+                return await explain_unclaimed(runtime, email_id, relay_wait_s)
         return await send_claimed(runtime, claim)
 
 
-async def send_claimed(runtime: Runtime, claim: Claim) -> JobResult:
-    """Make one attempt under a claim and record how it ended, also when a shutdown ends it."""
+@contextlib.contextmanager
+def _again_without_postgres(email_id: int) -> Iterator[None]:
+    try:
+        yield
+    except DATABASE_DOWN as error:
+        tell(log, 'job', error, email_id=email_id)
+        raise Retry(defer=DATABASE_RETRY_S) from error
+
+
+async def send_claimed(runtime: Runtime, claim: Claim, *, turns: int = 0) -> JobResult:
+    """Make one attempt under a claim and record how it ended, also when a shutdown ends it.
+
+    Args:
+        turns: How many turns of the loop to let pass before: it was claimed together with many others.
+    """
     email = claim.email
     # Each attempt has a task of its own, and so a context.
     structlog.contextvars.bind_contextvars(email_id=email.id, attempt=claim.attempt)
@@ -73,12 +98,13 @@ async def send_claimed(runtime: Runtime, claim: Claim) -> JobResult:
     progress = Progress(
         phase=Phase.CONTENT,
         urgent=claim.suspect,
+        priority=claim.priority,
         before_data=partial(runtime.leases.check, claim),
         keep=partial(keep_recipients, runtime, claim),
     )
     runtime.under_way[claim.key] = progress
     try:
-        delivery = await attempt(runtime, claim, progress)
+        delivery = await attempt(runtime, claim, progress, turns)
         took_s = time.monotonic() - started
         life_left_s = None if claim.life_left_s is None else claim.life_left_s - took_s
         decision = decide(delivery, claim.attempt, claim.max_attempts, email.email_type, runtime.policy, life_left_s)
@@ -101,9 +127,11 @@ async def send_claimed(runtime: Runtime, claim: Claim) -> JobResult:
     return {'email_id': email.id, 'status': str(decision.status), 'attempts': attempts}
 
 
-async def attempt(runtime: Runtime, claim: Claim, progress: Progress) -> Delivery:
+async def attempt(runtime: Runtime, claim: Claim, progress: Progress, turns: int = 0) -> Delivery:
     """Fetch, render and deliver. However it ends, it is told as a Delivery."""
     try:
+        for _ in range(turns):
+            await asyncio.sleep(0)
         size_bytes = await large_bytes(runtime, claim)
         if not size_bytes:
             return await fetch_and_deliver(runtime, claim, progress)
@@ -147,12 +175,13 @@ async def fetch_and_deliver(runtime: Runtime, claim: Claim, progress: Progress) 
 async def fetch_and_render(runtime: Runtime, claim: Claim, progress: Progress) -> Rendered:
     """Return the message; what it was made of is in memory no more."""
     email = claim.email if claim.is_whole else await fetch_large(runtime, claim)
-    content = await fetch_content(runtime, email)
+    is_urgent = claim.priority == HIGH
+    content = await fetch_content(runtime, email, first=is_urgent)
     progress.phase = Phase.RENDER
-    return await render_email(runtime, email, content)
+    return await render_email(runtime, email, content, first=is_urgent)
 
 
-async def render_email(runtime: Runtime, email: Email, content: Content) -> Rendered:
+async def render_email(runtime: Runtime, email: Email, content: Content, *, first: bool = False) -> Rendered:
     """Fill the template in another process, and render: in a thread when the loop would hang over so much.
 
     Raises:
@@ -160,7 +189,8 @@ async def render_email(runtime: Runtime, email: Email, content: Content) -> Rend
         TemplatesUnavailableError: no renderer could be had.
     """
     if content.template is not None:
-        email = with_parts(email, await runtime.templates.fill(content.template, email.template_data))
+        filled = await runtime.templates.fill(content.template, email.template_data, first=first)
+        email = with_parts(email, filled)
     size_bytes = len(email.body_html or '') + len(email.body_text or '')
     size_bytes += FIELD_CHAR_BYTES * (len(email.recipient) + len(email.headers or ''))
     if content.attachments:

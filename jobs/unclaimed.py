@@ -7,7 +7,7 @@ from typing import Any
 import structlog
 from redis.exceptions import RedisError
 
-from db.transitions import expire, state_of
+from db.transitions import expire
 from fleet.neighbours import REMEDY
 from jobs.runtime import JobResult, Runtime
 
@@ -31,7 +31,7 @@ async def explain_unclaimed(runtime: Runtime, email_id: int, relay_wait_s: float
     Args:
         relay_wait_s: How long no relay can be used: then nothing was tried.
     """
-    state = await state_of(runtime.pool, email_id)
+    state = await runtime.state_of(email_id)
     if state is None:
         # A producer that enqueues before it commits is early, not wrong: look once more.
         await send_later(runtime, email_id, UNSEEN_RETRY_S, 'unseen')

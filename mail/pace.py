@@ -84,9 +84,9 @@ class Pace:
         """E-mails a second; 0 for no limit."""
         return self._limit.per_s
 
-    def allows(self) -> bool:
-        """Whether an e-mail may begin now."""
-        return not self._limit.per_s or self._limit.allows(1) > 0
+    def allows(self, *, high: bool = False) -> bool:
+        """Whether an e-mail may begin now; an urgent one a little before its turn, see RateLimit."""
+        return not self._limit.per_s or self._limit.allows(1, high=high) > 0
 
     def spend(self) -> None:
         """Count an e-mail that begins."""
@@ -96,9 +96,9 @@ class Pace:
         """Return about how long an e-mail would wait behind so many others."""
         return self._limit.turn_in_s(waiting)
 
-    def wait_s(self) -> float:
+    def wait_s(self, *, high: bool = False) -> float:
         """Return how long to wait before asking whether an e-mail may begin."""
-        return self._limit.wait_s()
+        return self._limit.wait_s(high=high)
 
     def accepted(self, now: float) -> None:
         """Take note that the relay took an e-mail."""

@@ -4,9 +4,9 @@ import asyncio
 import contextlib
 import math
 import time
-from collections import deque
 
 from mail.connect import RelayOptions, dial
+from mail.line import HIGH, Line
 from mail.pace import Pace
 from mail.recipients import RecipientLimit
 from mail.session import Session
@@ -38,7 +38,7 @@ class Relay:
         self._sessions: set[Session] = set()  # all that are open
         self._idle: list[Session] = []  # those of them that are free
         self._connecting = 0
-        self._waiting: deque[Transaction] = deque()  # for a free connection
+        self._waiting: Line[Transaction] = Line()  # for a free connection
         self._opening: set[asyncio.Task[None]] = set()  # connections for those who wait
         self._most = options.max_connections  # the relay's own limit where that is lower
         self._one_more_at = 0.0
@@ -76,7 +76,7 @@ class Relay:
         # 2**64 is far beyond the cap and still a float.
         pause_s = min(COOL_DOWN_MAX_S, COOL_DOWN_BASE_S * 2.0 ** min(self._failures - 1, 64))
         self._cool_until = time.monotonic() + pause_s
-        waiting, self._waiting = self._waiting, deque()
+        waiting = self._waiting.take_all()
         self.close_idle(older_than_s=0)
         for transaction in waiting:
             transaction.fail(RelayRefusedError(f'{self.name} was left alone: {reason}'))
@@ -94,14 +94,18 @@ class Relay:
         """Whether an e-mail would wait only because the relay wants no more at once."""
         return bool(self.pace.per_s) and (bool(self._waiting) or not self.pace.allows())
 
+    def _is_behind_for(self, priority: int) -> bool:
+        if not self.pace.per_s:
+            return False
+        return self._waiting.ahead_of(priority) > 0 or not self.pace.allows(high=priority == HIGH)
+
     def turn_in_s(self) -> float:
         """Return about how long an e-mail would wait because of that."""
         return self.pace.turn_in_s(len(self._waiting))
 
     def send_away_waiting(self) -> None:
         """Let nobody wait for his turn any longer."""
-        waiting, self._waiting = self._waiting, deque()
-        for transaction in waiting:
+        for transaction in self._waiting.take_all():
             transaction.fail(RelayBehindError(f'{self.name} is behind: {self.pace.reason}'))
 
     @property
@@ -126,13 +130,13 @@ class Relay:
         probe = self._failures > 0
         self._probes += probe
         try:
-            session, urgent = None, transaction.progress.urgent
-            if urgent or not self.is_behind:
+            session, urgent, priority = None, transaction.progress.urgent, transaction.progress.priority
+            if urgent or not self._is_behind_for(priority):
                 session = None if fresh else self._take_idle()
                 if session is None and (urgent or self._has_room()):
                     session = await self._connect() or self._take_idle()
             if session is None:
-                self._waiting.append(transaction)
+                self._waiting.append(transaction, priority)
                 self._await_turn()
             else:
                 if not urgent or self.pace.allows():  # the others shall not pay for those who do not wait
@@ -201,7 +205,7 @@ class Relay:
         for session in list(self._sessions):
             session.cancel(transaction)
         if all(waiting.done.done() for waiting in self._waiting):
-            self._waiting.clear()
+            self._waiting.take_all()
             for opening in self._opening:
                 opening.cancel()
         self._open_for_waiting()
@@ -209,7 +213,7 @@ class Relay:
     def _next_waiting(self, session: Session) -> Transaction | None:
         """Return who is to be carried next, if this session may carry more."""
         if session.messages < self._most_messages and not self._cool_until > time.monotonic():
-            while self._waiting and self.pace.allows():
+            while self._waiting and self._lets_next_begin():
                 transaction = self._waiting.popleft()
                 if not transaction.done.done():
                     self.pace.spend()
@@ -220,8 +224,18 @@ class Relay:
     def _await_turn(self) -> None:
         """See to it that somebody looks after those who wait when the pace lets the next of them begin."""
         # Where it lets somebody begin now, who waits does so for a connection.
-        if self._waiting and self._turn is None and not self.pace.allows():
-            self._turn = asyncio.get_running_loop().call_later(self.pace.wait_s(), self._take_turn)
+        if not self._waiting or self._lets_next_begin():
+            return
+        loop = asyncio.get_running_loop()
+        at = loop.time() + self.pace.wait_s(high=self._waiting.next_priority == HIGH)
+        if self._turn is not None:
+            if self._turn.when() <= at:
+                return
+            self._turn.cancel()  # who came last goes first
+        self._turn = loop.call_at(at, self._take_turn)
+
+    def _lets_next_begin(self) -> bool:
+        return not self.pace.per_s or self.pace.allows(high=self._waiting.next_priority == HIGH)
 
     def _take_turn(self) -> None:
         self._turn = None
@@ -326,7 +340,7 @@ class Relay:
             self._most_messages = MAX_MESSAGES_PER_CONNECTION
         for session in list(self._sessions):
             if (transaction := session.give_back_stalled()) is not None:
-                self._waiting.appendleft(transaction)
+                self._waiting.appendleft(transaction, transaction.progress.priority)
         self.pace.tend()
         self._serve_waiting()
 

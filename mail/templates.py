@@ -73,11 +73,12 @@ class Templates:
         self._pump_wanted = False
         self._loop: asyncio.AbstractEventLoop | None = None
 
-    async def fill(self, template: Template, data: str | None) -> Filled:
+    async def fill(self, template: Template, data: str | None, *, first: bool = False) -> Filled:
         """Fill a template.
 
         Args:
             data: A JSON object, not yet parsed.
+            first: Before all others that wait: somebody waits for this e-mail.
         Raises:
             InvalidEmailError: the template or the data is wrong, or takes too much time or memory; says which.
             TemplatesUnavailableError: nothing is known to be wrong with it; to be tried later.
@@ -97,7 +98,10 @@ class Templates:
         if self._slow_keys and self._slow_keys.get(key, 0.0) > time.monotonic():
             self._ask_slow(request)
         else:
-            self._waiting.append(request)
+            if first:
+                self._waiting.appendleft(request)
+            else:
+                self._waiting.append(request)
             self._pump_soon()
         filled: Filled = await request.answer
         return filled

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 
 from mail.envelope import Envelope
+from mail.line import NORMAL
 from mail.outcome import Outcome, Phase, Reply, Settled, classify
 from mail.pace import is_throttling
 from mail.recipients import left_over, says_too_many
@@ -74,6 +75,7 @@ class Progress:
     started_at: float = field(default_factory=time.time)  # seconds since 1970
     # Does not queue for a connection: the shorter it is under way, the less it can be lost by chance once more.
     urgent: bool = False
+    priority: int = NORMAL  # its place in line
     # What is known of several recipients so far, for whoever has to record an attempt that was cut off.
     recipients: Settled | None = None
     cut_off: bool = False  # its task was cancelled

@@ -8,6 +8,7 @@ from bench.measures.measure import Measure
 from bench.measures.million import Million
 from bench.measures.noop import Noop
 from bench.measures.old_rows import OldRows
+from bench.measures.priority import Priority
 from bench.measures.workers import SCALING, WORKERS
 
 MEASURES: tuple[Measure, ...] = (
@@ -16,6 +17,7 @@ MEASURES: tuple[Measure, ...] = (
     STARTTLS,
     WORKERS,
     Latency(),
+    Priority(),
     Noop(),
     Idle(),
     Enqueue(),

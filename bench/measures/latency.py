@@ -61,9 +61,9 @@ class Latency(Measure):
         order = Order(contender, relay, count, name)
         senders = {'celery': _celery_sender, 'enqueue': _enqueue_sender, 'notify': _notify_sender}
         async with bench.site(order) as site, bench.workers(order, site), senders[kind](site) as send:
-            await _sample(relay, send, WARM_UP)
+            await sample(relay, send, WARM_UP)
             await asyncio.sleep(SETTLE_S)
-            return await _sample(relay, send, count)
+            return await sample(relay, send, count)
 
     def bars(self, data: Data) -> list[Bar]:
         """Judge the medians of the rounds' percentiles."""
@@ -102,12 +102,18 @@ def _below_celery(by_kind: dict[str, tuple[list[float], list[float]]], kind: str
     return Bar(text, 'lower', '; '.join(f'{spread(values, ".2f")} of it' for values in ratios), met)
 
 
-async def _sample(relay: Relay, send: Send, count: int) -> dict[str, list[float]]:
-    """Send one after the other; return the milliseconds by what they are counted from."""
+async def sample(
+    relay: Relay, send: Send, count: int, *, watch: str = '', pause_s: tuple[float, float] = PAUSE_S
+) -> dict[str, list[float]]:
+    """Send one after the other; return the milliseconds by what they are counted from.
+
+    Args:
+        watch: What the recipients hold, where others' mail comes at the same time.
+    """
     reader, writer = await asyncio.open_connection('127.0.0.1', relay.port)
     try:
         await reader.readline()
-        writer.write(b'XWATCH\r\n')
+        writer.write(f'XWATCH {watch}\r\n'.upper().encode())
         await reader.readline()
         samples_ms: dict[str, list[float]] = {}
         for number in range(count):
@@ -119,7 +125,7 @@ async def _sample(relay: Relay, send: Send, count: int) -> dict[str, list[float]
             arrived_ns = int(line.split()[1])
             for name, at_ns in began_ns.items():
                 samples_ms.setdefault(name, []).append((arrived_ns - at_ns) / 1e6)
-            await asyncio.sleep(random.uniform(*PAUSE_S))
+            await asyncio.sleep(random.uniform(*pause_s))
         return samples_ms
     finally:
         writer.close()

@@ -29,10 +29,22 @@ def kept(key, data):
 
 @pytest.mark.timeout(900)
 def test_benchmark_smoke_run_sends_and_verifies_everything():
-    command = [sys.executable, '-m', 'bench.run', '--smoke', '--only', 'emails', 'enqueue', 'old_rows', '--own-sink']
+    command = [
+        sys.executable,
+        '-m',
+        'bench.run',
+        '--smoke',
+        '--only',
+        'emails',
+        'enqueue',
+        'old_rows',
+        'priority',
+        '--own-sink',
+    ]
     ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=600)
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert 'one job per e-mail against Celery' in ended.stdout
+    assert 'urgent mail by enqueue_job while a newsletter drains' in ended.stdout
 
 
 def test_bar_is_judged_by_the_median_of_ratios_within_rounds():

@@ -177,7 +177,7 @@ async def test_stalled_mail_in_most_places_does_not_slow_the_others_down(ctx, qu
     await process_pending_emails(ctx)
     stalled = set(runtime.sending)
 
-    async def at_once(runtime: Any, claim: Any) -> Any:
+    async def at_once(runtime: Any, claim: Any, **_: Any) -> Any:
         runtime.leases.drop(claim)
         return {'email_id': claim.email.id, 'status': 'sent', 'attempts': 1}
 

@@ -81,6 +81,9 @@ HOT_STATEMENTS = {  # arguments, the index
     'db.transitions.EXPIRABLE_SQL': ('10', 'due'),
     'db.transitions.NEXT_DUE_SQL': ('300', 'due'),
     'db.transitions.REMOVE_SQL': ('90, 0, 10', 'pkey'),
+    'db.transitions.STATE_SQL': ("'{1,2,3}'", 'pkey'),
+    'db.urgent.PRIORITIES_SQL': ("'{1,2,3}'", 'pkey'),
+    'db.urgent.URGENT_SQL': ("10, '{}', '{}'", 'due'),
 }
 FILL_SQL = """
 INSERT INTO outbound_emails (recipient, status, sent_at, next_retry_at)

@@ -76,3 +76,16 @@ async def test_error_of_a_call_reaches_all_its_callers_and_nobody_else() -> None
     batched = Batcher(fail_first, max_items=2)
     answers = await asyncio.gather(*map(batched, range(4)), return_exceptions=True)
     assert [str(answer) for answer in answers] == ['no zero', 'no zero', '2', '3']
+
+
+async def test_urgent_item_is_in_the_next_call_whoever_else_waits() -> None:
+    squares = Squares()
+    squares.go_on.clear()
+    batched = Batcher(squares, max_items=2, parallel=1)
+    first = batched.ask(1)
+    await squares.was_asked.wait()
+    others = [batched.ask(number) for number in (2, 3, 4)]
+    urgent = batched.ask(5, first=True)
+    squares.go_on.set()
+    assert await asyncio.gather(first, *others, urgent) == [1, 4, 9, 16, 25]
+    assert squares.asked == [[1], [5, 2], [3, 4]]

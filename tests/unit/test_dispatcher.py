@@ -47,6 +47,26 @@ async def test_cancelled_job_is_run_again_however_often(redis: ArqRedis, make_wo
 # Room.
 
 
+async def test_more_jobs_than_there_is_room_for_make_the_worker_look_for_urgent_mail(
+    redis: ArqRedis, make_worker: MakeWorker
+) -> None:
+    release = asyncio.Event()
+
+    async def slow(_: Any) -> None:
+        await release.wait()
+
+    worker = make_worker(slow, max_jobs=3)
+    wanted = worker.ctx['urgent_wanted']
+    for jobs, is_wanted in ((2, False), (1, True), (1, True)):  # the third may have others behind it; the fourth waits
+        for _ in range(jobs):
+            await redis.enqueue_job('slow')
+        wanted.clear()
+        await worker._poll_iteration()
+        assert wanted.is_set() == is_wanted
+    release.set()
+    await poll(worker)
+
+
 async def test_no_more_jobs_run_at_once_than_allowed_and_the_rest_follow(
     redis: ArqRedis, make_worker: MakeWorker
 ) -> None:

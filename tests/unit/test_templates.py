@@ -68,6 +68,20 @@ async def test_many_at_once_get_each_their_own_from_one_renderer(renderers: Temp
     assert len(children()) == 1
 
 
+async def test_urgent_e_mail_is_filled_before_those_that_wait(renderers: Templates) -> None:
+    filled: list[str] = []
+
+    async def one(name: str, *, first: bool = False) -> None:
+        await renderers.fill(Template(None, name, None), None, first=first)
+        filled.append(name)
+
+    waiting = [asyncio.create_task(one(str(number))) for number in range(3 * renderer_process.READ_AHEAD)]
+    waiting.append(asyncio.create_task(one('urgent', first=True)))
+    async with asyncio.timeout(DEADLINE_S):
+        await asyncio.gather(*waiting)
+    assert filled[0] == 'urgent'
+
+
 async def test_renderer_has_none_of_the_workers_environment(
     renderers: Templates, monkeypatch: pytest.MonkeyPatch
 ) -> None:

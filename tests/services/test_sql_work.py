@@ -26,7 +26,6 @@ WORK = {
     'db.claims.GIVE_DUE_TIME_SQL': f'{BATCH}',
     'db.results.RECORD_SQL': "'{results}', 'w', '{{{held}}}'",
     'db.results.KEEP_RECIPIENTS_SQL': f"{{one}}, '{TOKEN}', '{{{{}}}}', 30",
-    'db.results.IS_RECORDED_SQL': "{one}, now(), 'accepted'",
     'db.leases.RENEW_SQL': "'{{{held}}}', array_fill('" + TOKEN + "'::uuid, ARRAY[{count}]), 30",
     'db.leases.RESCUE_SQL': f"'{{{{}}}}', 3, {BATCH}",
     'db.transitions.EXPIRE_SQL': "'{{{due}}}'",

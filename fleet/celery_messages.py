@@ -6,6 +6,7 @@ text; what that text does not say for certain is not known.
 Source: https://docs.celeryq.dev/en/stable/internals/protocol.html
 """
 
+import contextlib
 import json
 import re
 import reprlib
@@ -137,12 +138,10 @@ def _from_envelope(envelope: Any, tasks: Mapping[str, Meaning]) -> Message:
 def _unknown(name: str, envelope: Mapping[str, Any], headers: Mapping[str, Any]) -> Message:
     """Read a message of a task nobody here knows: it may have any form, and none is a problem."""
     may_mean = _email_id_told(headers.get('argsrepr'), headers.get('kwargsrepr'))
-    if envelope.get('content-type') in JSON_TYPES:
-        try:
+    if may_mean is None and envelope.get('content-type') in JSON_TYPES:
+        with contextlib.suppress(UnreadableError):
             body = _json(read_body(envelope, headers.get('compression')))
             may_mean = _email_id(*body[:2]) if isinstance(body, list) and len(body) >= 2 else None
-        except UnreadableError:
-            may_mean = None
     return Message(_named(name), not_before=_time(headers.get('eta')), may_mean=may_mean)
 
 

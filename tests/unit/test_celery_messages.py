@@ -223,6 +223,9 @@ FORMS_OF_UNKNOWN = {
     'another body': message(
         'shop.mail.deliver', headers={'argsrepr': '(7,)', 'kwargsrepr': '{}'}, **{'content-type': 'x-pickle'}
     ),
+    'packed in a form that nobody here unpacks': message(
+        'shop.mail.deliver', headers={'argsrepr': '(7,)', 'kwargsrepr': '{}', 'compression': 'application/zstd'}
+    ),
     'another body, by name': message(
         'shop.mail.deliver', headers={'argsrepr': '()', 'kwargsrepr': "{'id': 7}"}, **{'content-type': 'x-pickle'}
     ),

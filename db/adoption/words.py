@@ -173,7 +173,7 @@ async def refusing_checks(conn: asyncpg.Connection, columns: Mapping[str, Column
                 if not await _takes(conn, values):
                     reasons.append(
                         f'CHECK {check["name"]} wants of e-mails that are {word} what this program does not write: '
-                        f'{check["definition"]}. Drop it, or have a trigger fill that column'
+                        f'{check["definition"]}. Drop it'
                     )
     return reasons
 

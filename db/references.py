@@ -102,6 +102,9 @@ class Narrowed:
     refusal: str | None = None  # why the first of them was
 
 
+OF_THE_SERVER = (*DATABASE_DOWN, asyncpg.InsufficientPrivilegeError)
+
+
 async def delete_narrowly(
     conn: Connection, keys: Sequence[Any], delete: Callable[[Sequence[Any]], Awaitable[list[asyncpg.Record]]]
 ) -> Narrowed:
@@ -119,9 +122,9 @@ async def delete_narrowly(
         try:
             async with conn.transaction():
                 found.deleted += await delete(part)
-        except (*DATABASE_DOWN, asyncpg.InsufficientPrivilegeError):
-            raise
-        except asyncpg.PostgresError as error:  # a key that was not seen, or a trigger of the application's
+        except asyncpg.PostgresError as error:  # a key that was not seen, a lock, or a trigger of the application's
+            if isinstance(error, OF_THE_SERVER) and not isinstance(error, asyncpg.LockNotAvailableError):
+                raise
             if len(part) == 1:
                 found.refused += 1
                 found.refusal = found.refusal or f'{type(error).__name__}: {error}'

@@ -124,7 +124,7 @@ class Loaded:
 
 async def test_result_reads_stock_results_and_loads_no_object(env, redis, capsys):
     stored = {
-        'good': result(value={'sent': 1, (2, b'k'): {b'b'}}),
+        'good': result(value={'sent': 1, 'k': (2, [b'b'])}),
         'bad': result(success=False, value=ValueError('no')),
         'evil': result(value=Loaded()),
         'ours': result(success=False, value=ValueError('no such relay'), serializer=serialize),
@@ -140,7 +140,7 @@ async def test_result_reads_stock_results_and_loads_no_object(env, redis, capsys
         'good': (0, 'complete'), 'bad': (1, 'ended'), 'evil': (1, 'ended'), 'ours': (1, 'failed'), 'junk': (1, 'ended'),
         'no dict': (1, 'ended'), 'list': (1, 'unknown'), 'absent': (1, 'unknown'),
     }  # fmt: skip
-    assert as_document(given['good'])['result'] == {'sent': 1, "(2, b'k')": ["b'b'"]}
+    assert as_document(given['good'])['result'] == {'sent': 1, 'k': [2, ["b'b'"]]}
     assert 'refused to load builtins.ValueError' in given['bad'].troubles[0].what
     assert given['ours'].troubles[0].what == 'the job failed: ValueError: no such relay'
     assert given['absent'].troubles[0].what == 'there is no job absent'

@@ -52,6 +52,7 @@ class Relay:
         self.pace = Pace()
         self.recipients = RecipientLimit()
         self._turn: asyncio.TimerHandle | None = None  # when the pace lets the next begin
+        self._turn_at = 0.0
         self.last_error: str | None = None
 
     @property
@@ -229,10 +230,11 @@ class Relay:
         loop = asyncio.get_running_loop()
         at = loop.time() + self.pace.wait_s(high=self._waiting.next_priority == HIGH)
         if self._turn is not None:
-            if self._turn.when() <= at:
+            if self._turn_at <= at:
                 return
             self._turn.cancel()  # who came last goes first
-        self._turn = loop.call_at(at, self._take_turn)
+        # Kept besides: uvloop's handle of what is to run at once knows no time.
+        self._turn, self._turn_at = loop.call_at(at, self._take_turn), at
 
     def _lets_next_begin(self) -> bool:
         return not self.pace.per_s or self.pace.allows(high=self._waiting.next_priority == HIGH)

@@ -27,7 +27,7 @@ MESSAGE_IDS_SQL = 'SELECT message_id FROM outbound_emails WHERE id = ANY($1::big
 # By its beginning: pg_stat_activity cuts a query after 1,024 bytes.
 RECORDING_SQL = """
 SELECT pid FROM pg_stat_activity
-WHERE datname = current_database() AND wait_event_type = 'Lock' AND query LIKE '%WITH recorded AS (%'
+WHERE datname = current_database() AND wait_event_type = 'Lock' AND query LIKE '%recorded AS (%'
 """
 END_SESSION_SQL = 'SELECT pg_terminate_backend($1)'
 

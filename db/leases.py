@@ -100,9 +100,9 @@ SELECT id, claimed_by, status, due FROM rescued
 # So it says when its worker had an answer last, by the server's clock, and rescues nothing when that was long ago.
 RESCUE_UNLESS_AWAY_SQL = RESCUE_SQL.replace(  # noqa: S608 - constants of this module
     _OVER, f"{_OVER} AND now() < $4::timestamptz + $5 * interval '1 second' AND now() >= $6::timestamptz"
-).replace('SELECT id, claimed_by, status, due FROM', 'SELECT now() AS read_at, r.* FROM (VALUES (1)) AS one (n) LEFT JOIN') + (
-    ' AS r ON true'
-)
+).replace(
+    'SELECT id, claimed_by, status, due FROM', 'SELECT now() AS read_at, r.* FROM (VALUES (1)) AS one (n) LEFT JOIN'
+) + (' AS r ON true')
 # Only these: when one row makes the statement fail.
 EXPIRED_IDS_SQL = f'SELECT id FROM mail_outbox WHERE {_OVER} ORDER BY lease_expires_at LIMIT $1'  # noqa: S608
 RESCUE_THESE_SQL = RESCUE_SQL.replace(_OVER, f'{_OVER} AND id = ANY($4::bigint[])')

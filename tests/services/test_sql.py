@@ -119,14 +119,17 @@ async def test_hot_statements_go_by_their_index_whatever_the_statistics_say(data
         await conn.close()
 
 
-async def test_claim_looks_at_no_mail_that_is_scheduled_for_later(pool):
+async def test_claim_looks_at_no_mail_that_is_scheduled_for_later(pool, database):
     await pool.execute(
         "INSERT INTO outbound_emails (recipient, next_retry_at) SELECT 'a@example.com', now() + interval '1 hour' "
         'FROM generate_series(1, 2000)'
     )
-    async with pool.acquire() as conn:
+    conn = await asyncpg.connect(database.dsn, server_settings=BY_INDEX)  # as a worker does
+    try:
         await conn.execute(f'PREPARE statement AS {statements()["db.claims.CLAIM_DUE_SQL"]}')
         plan = await conn.fetchval(f'EXPLAIN (ANALYZE, FORMAT json) EXECUTE statement(10, {CLAIM})')
+    finally:
+        await conn.close()
     assert set(re.findall(r'"Rows Removed by Filter": (\d+)', plan)) == {'0'}
 
 

@@ -23,6 +23,14 @@ def queue(pool):
     return queue
 
 
+@pytest.fixture(autouse=True)
+def not_under_nohup():
+    """What the tests were started by may ignore SIGHUP, and workers inherit that."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
 def arq(env, log, *options, before=()):
     with log.open('wb') as out:
         process = subprocess.Popen(

@@ -1,7 +1,8 @@
 """The table of schedules: which duty, how often, and what becomes of a missed run. All times are UTC.
 
-arq's cron fires each slot in time; the keeper below also looks every few seconds, so that the duties go on while Redis
-is away and a missed slot is made up for. Whoever comes first claims the slot in PostgreSQL; the other finds it taken.
+arq's cron fires each slot in time; the keeper below also looks every few seconds, so that the
+duties go on while Redis is away and a missed slot is made up for. Whoever comes first claims the
+slot in PostgreSQL; the other finds it taken.
 """
 
 import asyncio
@@ -14,20 +15,28 @@ from typing import Any, Literal
 import structlog
 from arq.cron import CronJob, cron
 
-from db.cron_runs import SLOT_LEASE_S, claim_slot, finish_slot, give_up_slot, open_duties, renew_slot
+from db.cron_runs import (
+    SLOT_LEASE_S,
+    claim_slot,
+    finish_slot,
+    give_up_slot,
+    open_duties,
+    renew_slot,
+)
 from db.pools import DATABASE_DOWN
 from db.troubles import tell, words_of
+from delivery.runtime import Runtime
 from jobs.check_service_health import check_service_health
 from jobs.cleanup_expired_emails import cleanup_expired_emails
 from jobs.cleanup_old_sessions import cleanup_old_sessions
 from jobs.process_pending_emails import process_pending_emails
-from jobs.runtime import Runtime
 
 log = structlog.get_logger()
 
 MINUTE_S, HOUR_S, DAY_S = 60, 3600, 86400
 KEEPER_S = 5.0
-# A duty whose missed runs are skipped may still be this late, which is how often the keeper looks, with room to spare.
+# A duty whose missed runs are skipped may still be this late, which is how often the keeper looks,
+# with room to spare.
 SKIP_AFTER_S = 15.0
 
 Duty = Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]
@@ -39,7 +48,9 @@ class Schedule:
 
     duty: Duty
     every_s: int  # divides a day
-    missed: Literal['once', 'skip']  # no worker was alive: run the latest slot on return, or wait for the next
+    missed: Literal[
+        'once', 'skip'
+    ]  # no worker was alive: run the latest slot on return, or wait for the next
     maintenance: bool = True  # what QUEUE_ROUTING sends to the queue for it
 
     @property
@@ -83,7 +94,9 @@ def _cron_job(schedule: Schedule, timeout_s: float) -> CronJob:
     )
 
 
-async def run_slot(ctx: dict[str, Any], schedule: Schedule, max_age_s: float | None = None) -> dict[str, Any] | None:
+async def run_slot(
+    ctx: dict[str, Any], schedule: Schedule, max_age_s: float | None = None
+) -> dict[str, Any] | None:
     """Run a duty for the current slot, if nobody has or does.
 
     Returns:
@@ -92,7 +105,9 @@ async def run_slot(ctx: dict[str, Any], schedule: Schedule, max_age_s: float | N
     runtime: Runtime = ctx['runtime']
     if runtime.switches.claims_paused and schedule.duty is process_pending_emails:
         return None  # left to a worker that may claim
-    slot = await claim_slot(runtime.pool, schedule.name, schedule.every_s, runtime.worker, max_age_s=max_age_s)
+    slot = await claim_slot(
+        runtime.pool, schedule.name, schedule.every_s, runtime.worker, max_age_s=max_age_s
+    )
     if slot is None:
         return None
     if schedule.name in runtime.switches.duties:
@@ -145,7 +160,9 @@ async def keep_schedules(ctx: dict[str, Any]) -> None:
 
 async def _open_schedules(runtime: Runtime) -> list[Schedule]:
     try:
-        names = await open_duties(runtime.pool, {schedule.name: schedule.every_s for schedule in SCHEDULES})
+        names = await open_duties(
+            runtime.pool, {schedule.name: schedule.every_s for schedule in SCHEDULES}
+        )
     except DATABASE_DOWN as error:
         tell(log, 'looking for missed duties', error)
         return []

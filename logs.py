@@ -1,7 +1,7 @@
 """The log pipeline: structlog for our lines and for those of arq and other libraries, on standard error.
 
-Bound by context where they are known: job_id, email_id, attempt, worker. Recipients are personal data: above DEBUG only
-their domain is shown, whoever wrote the line.
+Bound by context where they are known: job_id, email_id, attempt, worker. Recipients are personal
+data: above DEBUG only their domain is shown, whoever wrote the line.
 """
 
 import asyncio
@@ -18,9 +18,10 @@ from typing import Any, Literal, NamedTuple
 
 import orjson
 
-from log_writer import FLUSH_S, LineWriter, writer_to
+from process.log_writer import FLUSH_S, LineWriter, writer_to
 
-# structlog.dev loads rich, for tracebacks on a terminal: 4 MB in every worker. Whoever draws with it loads it himself.
+# structlog.dev loads rich, for tracebacks on a terminal: 4 MB in every worker. Whoever draws with
+# it loads it himself.
 if 'rich' not in sys.modules:
     sys.modules['rich'] = None  # type: ignore[assignment]  # Python's way to say that there is none
 import structlog
@@ -29,8 +30,15 @@ if sys.modules['rich'] is None:
     del sys.modules['rich']
 
 LOCAL_CHARS = r"""[^\s@"'<>(),:;\[\]\\{}=]"""
-# It begins where such characters begin: looking from each of them anew would take a long word's length squared.
+# It begins where such characters begin: looking from each of them anew would take a long word's
+# length squared.
 ADDRESS = re.compile(rf'("[^"]*"|(?<!{LOCAL_CHARS}){LOCAL_CHARS}+)@(?=[\w\[])')
+
+
+def hide_addresses(text: str | None) -> str | None:
+    """Return a relay's reply or an error without the local parts it quotes."""
+    return ADDRESS.sub('***@', text) if text else text
+
 
 JSON_OPTIONS = orjson.OPT_NON_STR_KEYS | orjson.OPT_UTC_Z
 
@@ -43,8 +51,9 @@ NOT_PERSONAL = frozenset({'worker', 'lost_worker', 'message_id'})
 def visible(text: str) -> str:
     r"""Return text that steers no terminal: what does not print is shown by its number, \x1b, and spaces are spaces.
 
-    Control characters (C0, DEL, C1), overrides of the direction of writing, half characters and the like come out of
-    replies of relays, records in Redis, subjects and names: whoever wrote them must not move the cursor of who reads.
+    Control characters (C0, DEL, C1), overrides of the direction of writing, half characters and the
+    like come out of replies of relays, records in Redis, subjects and names: whoever wrote them
+    must not move the cursor of who reads.
     """
     if text.isprintable():
         return text
@@ -61,7 +70,11 @@ def _is_space(character: str) -> bool:
 
 
 def _number(character: str) -> str:
-    return character.encode('ascii', 'backslashreplace').decode() if character > '\x7f' else f'\\x{ord(character):02x}'
+    return (
+        character.encode('ascii', 'backslashreplace').decode()
+        if character > '\x7f'
+        else f'\\x{ord(character):02x}'
+    )
 
 
 def hide_recipients(_: Any, method: str, event: MutableMapping[str, Any]) -> Mapping[str, Any]:
@@ -167,7 +180,9 @@ class _Lines:
 
 class _Pipeline(NamedTuple):
     threshold: int
-    processors: list[structlog.types.Processor]  # structlog's own list, in which structlog.testing puts another
+    processors: list[
+        structlog.types.Processor
+    ]  # structlog's own list, in which structlog.testing puts another
     lines: _Lines
 
 
@@ -179,7 +194,9 @@ def write_line(level: Literal['info', 'warning'], event: str, fields: dict[str, 
 
     For the line that each e-mail has; fields becomes the line.
     """
-    if _pipeline is None or _pipeline.processors is not structlog.get_config()['processors']:  # somebody else's
+    if (
+        _pipeline is None or _pipeline.processors is not structlog.get_config()['processors']
+    ):  # somebody else's
         getattr(structlog.get_logger(), level)(event, **fields)
         return
     threshold, processors, lines = _pipeline
@@ -225,14 +242,17 @@ def configure_logs(level: str, format_: Literal['auto', 'json', 'console']) -> N
     if _pipeline is not None:
         _pipeline.lines.close()
     processors = [*shared, *renderer]
-    _pipeline = _Pipeline(threshold, processors, _Lines(writer_to(sys.stderr, partial(_tell_dropped, processors))))
+    _pipeline = _Pipeline(
+        threshold, processors, _Lines(writer_to(sys.stderr, partial(_tell_dropped, processors)))
+    )
     structlog.configure(
         processors=_pipeline.processors,
         wrapper_class=structlog.make_filtering_bound_logger(threshold),
         logger_factory=structlog.WriteLoggerFactory(_pipeline.lines),  # type: ignore[arg-type]  # it writes, no more
         cache_logger_on_first_use=False,
     )
-    # Libraries log through the standard library: the same processors, the same renderer, the same stream.
+    # Libraries log through the standard library: the same processors, the same renderer, the same
+    # stream.
     handler: logging.Handler = logging.StreamHandler(_pipeline.lines)  # it writes, no more
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
@@ -244,7 +264,8 @@ def configure_logs(level: str, format_: Literal['auto', 'json', 'console']) -> N
     root.handlers[:] = [handler]
     root.setLevel(max(threshold, logging.INFO))
     for name in ('arq', 'arq.worker'):
-        # arq's own command installs a handler; two lines a job at INFO would double every e-mail's line.
+        # arq's own command installs a handler; two lines a job at INFO would double every e-mail's
+        # line.
         logger = logging.getLogger(name)
         logger.handlers.clear()
         logger.propagate = True

@@ -18,6 +18,7 @@ import asyncpg
 import structlog
 from arq import func
 
+from configuration.relays import relay_options
 from cron import MAIL_DUTIES, MAINTENANCE_DUTIES, SCHEDULES, cron_jobs, keep_schedules
 from db.content import close_mongo
 from db.identity import read_identity
@@ -26,36 +27,38 @@ from db.schema import SchemaMismatchError, check_schema
 from db.switches import CHANNEL as SWITCHES_CHANNEL
 from db.switches import read_switches
 from db.troubles import Kind, kind_of
-from db.wakeups import RESCUED_CHANNEL, listen, notify, notify_rescued
-from fleet.away import postgres_trouble
-from fleet.background import keep_alive
-from fleet.beat import beat
-from fleet.connection import redis_settings
-from fleet.dispatcher import Dispatcher
-from fleet.leases import Leases
-from fleet.neighbours import Neighbours, keep_watching_neighbours
-from fleet.relays import SwitchableRelays
+from db.wakeups import RESCUED_CHANNEL, listen, notify_rescued
+from delivery.beat import beat
+from delivery.bytes_in_flight import default_bytes_in_flight
+from delivery.leases import Leases
+from delivery.neighbours import Neighbours
+from delivery.runtime import Runtime
+from delivery.switches import Switches
+from engine.background import keep_alive
+from engine.connection import redis_settings
+from engine.dispatcher import Dispatcher
+from engine.wire import deserialize, serialize
+from fleet.neighbours import keep_watching_neighbours
 from fleet.routing import EMAIL_QUEUE, MAINTENANCE_QUEUE, keep_watching_routes
-from fleet.switches import Switches
-from fleet.systemd import keep_systemd_informed, tell_systemd
-from fleet.wire import deserialize, serialize
-from jobs.bytes_in_flight import default_bytes_in_flight
 from jobs.check_service_health import check_service_health
 from jobs.cleanup_expired_emails import cleanup_expired_emails
 from jobs.cleanup_old_sessions import cleanup_old_sessions
 from jobs.process_pending_emails import process_pending_emails
 from jobs.retry_failed_email import retry_failed_email
-from jobs.runtime import Runtime
 from jobs.send_email import send_email
 from jobs.sweeper import keep_sending_suspects, keep_sweeping
 from jobs.urgent import keep_sending_urgent
-from mail.render import Sender
-from mail.smtp import Relay
+from mail.relay.pool import Relay
+from mail.route import SwitchableRelays
+from mail_outbox.render import Sender
+from mail_outbox.wake import notify
 from operating import Operating
+from process.systemd import keep_systemd_informed, tell_systemd
+from reporting.unreachable import postgres_trouble
 from settings import Settings, load_settings, worker_identity
-from settings_relays import relay_options
 
-# arq's command always builds arq.worker.Worker: make that ours. tests/unit/test_arq_traps.py watches the name.
+# arq's command always builds arq.worker.Worker: make that ours. tests/unit/test_arq_traps.py
+# watches the name.
 arq.worker.Worker = Dispatcher  # type: ignore[misc]
 
 GC_EVERY_OBJECTS = 20_000
@@ -65,7 +68,9 @@ WAITING_JOBS = 20  # jobs claimed beyond the e-mails they could send now; they n
 
 log = structlog.get_logger()
 settings = load_settings()
-if '--watch' in sys.argv and importlib.util.find_spec('watchfiles') is None:  # arq's option, which would not say so
+if (
+    '--watch' in sys.argv and importlib.util.find_spec('watchfiles') is None
+):  # arq's option, which would not say so
     raise SystemExit('worker: --watch needs the package watchfiles: pip install watchfiles')
 
 
@@ -80,7 +85,9 @@ async def startup(ctx: dict[str, Any]) -> None:
     runtime = ctx['runtime'] = Runtime(
         pool=pool,
         mongo=open_mongo(
-            settings.mongodb_url.get_secret_value(), settings.mongodb_database, settings.mongodb_timeout_s
+            settings.mongodb_url.get_secret_value(),
+            settings.mongodb_database,
+            settings.mongodb_timeout_s,
         ),
         redis=ctx['redis'],
         cache_url=settings.redis_url.get_secret_value(),
@@ -124,19 +131,31 @@ async def startup(ctx: dict[str, Any]) -> None:
     )
     dsn, timeout_s = settings.direct_dsn, settings.db_connect_timeout_s
 
-    others = {SWITCHES_CHANNEL: operating.switches_changed.set, RESCUED_CHANNEL: runtime.suspects_wanted.set}
+    others = {
+        SWITCHES_CHANNEL: operating.switches_changed.set,
+        RESCUED_CHANNEL: runtime.suspects_wanted.set,
+    }
 
     def wake() -> None:
         runtime.sweep_wanted.set()
         runtime.urgent_wanted.set()
 
     listening = partial(listen, dsn, timeout_s, wake, others)
-    telling = partial(keep_systemd_informed, ctx['stopping'], settings.worker_drain_s, f'Serving {queue_name}')
+    telling = partial(
+        keep_systemd_informed, ctx['stopping'], settings.worker_drain_s, f'Serving {queue_name}'
+    )
     watching = partial(keep_watching_routes, runtime.redis, ctx['stopping'])
-    neighbours = partial(keep_watching_neighbours, runtime.redis, runtime.neighbours, ctx['stopping'])
-    # In the order in which they end: no new wake-ups, no new claims, and only then nothing to renew any more.
+    neighbours = partial(
+        keep_watching_neighbours, runtime.redis, runtime.neighbours, ctx['stopping']
+    )
+    # In the order in which they end: no new wake-ups, no new claims, and only then nothing to renew
+    # any more.
     ctx['background'] = [
-        [keep_alive(listening), keep_alive(neighbours), *([keep_alive(watching)] if settings.queue_routing else [])],
+        [
+            keep_alive(listening),
+            keep_alive(neighbours),
+            *([keep_alive(watching)] if settings.queue_routing else []),
+        ],
         [keep_alive(partial(keep, ctx)) for keep in KEEPERS],
         [keep_alive(beating), keep_alive(telling), *operating.tasks()],
     ]
@@ -151,13 +170,17 @@ async def shutdown(ctx: dict[str, Any]) -> None:
     if 'background' not in ctx:  # the start did not get this far
         return
     runtime: Runtime = ctx['runtime']
-    structlog.contextvars.bind_contextvars(worker=runtime.worker)  # arq closes outside the task that started
+    structlog.contextvars.bind_contextvars(
+        worker=runtime.worker
+    )  # arq closes outside the task that started
     listening, sweeping, holding = ctx['background']
     runtime.sweep_wanted.set()  # whoever waits for work sees that there will be none
     runtime.suspects_wanted.set()
     runtime.urgent_wanted.set()
     await _cancel(listening)
-    await asyncio.wait({*sweeping, *runtime.sending}, timeout=max(0.0, ctx['stop_by'] - time.monotonic()))
+    await asyncio.wait(
+        {*sweeping, *runtime.sending}, timeout=max(0.0, ctx['stop_by'] - time.monotonic())
+    )
     await _cancel(sweeping)
     await _cancel(list(runtime.sending))
     with contextlib.suppress(TimeoutError):
@@ -207,8 +230,14 @@ async def _connect_postgres(worker: str, switches: Switches) -> asyncpg.Pool:
             if pool is not None:
                 pool.terminate()
             if kind_of(error) is Kind.REFUSED:
-                raise SystemExit(f'worker: {postgres_trouble(error, settings.postgres_place).line}') from error
-            log.error('waiting for PostgreSQL', place=settings.postgres_place, error=str(error) or type(error).__name__)
+                raise SystemExit(
+                    f'worker: {postgres_trouble(error, settings.postgres_place).line}'
+                ) from error
+            log.error(
+                'waiting for PostgreSQL',
+                place=settings.postgres_place,
+                error=str(error) or type(error).__name__,
+            )
             tell_systemd(f'STATUS=Waiting for PostgreSQL at {settings.postgres_place}')
             await asyncio.sleep(2)
         else:
@@ -235,7 +264,9 @@ class WorkerSettings:
             cleanup_old_sessions,
         )
     ]
-    cron_jobs: ClassVar = cron_jobs(settings.job_timeout_s, MAIL_DUTIES if settings.queue_routing else SCHEDULES)
+    cron_jobs: ClassVar = cron_jobs(
+        settings.job_timeout_s, MAIL_DUTIES if settings.queue_routing else SCHEDULES
+    )
     timezone = UTC
     redis_settings = redis_settings(settings.arq_redis_url.get_secret_value())
     on_startup = startup

@@ -2,9 +2,9 @@
 
     python -m bench.adoption [--rows 1000000] [--status enum|varchar] [--zone UTC]
 
-Makes the table of an application with Celery (native enum, times without a zone, serial ids), keeps inserting into it
-from another connection, and runs every step of an adoption. Then claims and records on an adopted table beside those on
-a new one, in turns.
+Makes the table of an application with Celery (native enum, times without a zone, serial ids), keeps
+inserting into it from another connection, and runs every step of an adoption. Then claims and
+records on an adopted table beside those on a new one, in turns.
 """
 
 import argparse
@@ -123,7 +123,9 @@ async def adopt(dsn: str, rows: int, status: str, zone: str) -> None:
             await measure('take over again', application, took)
             planned = await plan_finish(conn, zone=zone, max_attempts=5)
             print(f'--finish expects to lock for {planned.lock_s:.1f} s')
-            await measure('db.migrate --finish', application, lambda: finish(conn, planned, lambda _: None))
+            await measure(
+                'db.migrate --finish', application, lambda: finish(conn, planned, lambda _: None)
+            )
         application.stopping = True
         await inserting
     finally:
@@ -142,7 +144,12 @@ async def compare(new_dsn: str, adopted_dsn: str) -> None:
     await conn.close()
     pools = {
         name: await create_postgres_pool(
-            dsn, size=2, connect_timeout_s=20, command_timeout_s=60, application_name='bench', by_index=True
+            dsn,
+            size=2,
+            connect_timeout_s=20,
+            command_timeout_s=60,
+            application_name='bench',
+            by_index=True,
         )
         for name, dsn in (('new', new_dsn), ('adopted', adopted_dsn))
     }
@@ -170,14 +177,21 @@ async def main(postgres: Any, options: argparse.Namespace) -> None:
     admin = await asyncpg.connect(postgres.superuser_url)
     for name in ('adopt', 'adopted'):
         await admin.execute(f'CREATE DATABASE {name}')
-    await adopt(with_database(postgres.superuser_url, 'adopt'), options.rows, options.status, options.zone)
+    await adopt(
+        with_database(postgres.superuser_url, 'adopt'), options.rows, options.status, options.zone
+    )
     async with database(postgres, 'fresh'):
-        await compare(with_database(postgres.superuser_url, 'fresh'), with_database(postgres.superuser_url, 'adopted'))
+        await compare(
+            with_database(postgres.superuser_url, 'fresh'),
+            with_database(postgres.superuser_url, 'adopted'),
+        )
     await admin.close()
 
 
 if __name__ == '__main__':
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument('--rows', type=int, default=1_000_000)
     parser.add_argument('--status', choices=('enum', 'varchar'), default='enum')
     parser.add_argument('--zone', default='UTC')

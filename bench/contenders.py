@@ -18,13 +18,13 @@ from arq.constants import result_key_prefix
 from bench import environments
 from bench.outbox import Outbox, RunFailed
 from bench.relay import Relay
-from db.wakeups import notify
+from configuration.sources import variable_names
 from dev.processes import Command
 from dev.stack import ARQ_DATABASE, Stack
-from fleet.connection import redis_settings
-from fleet.wire import deserialize
+from engine.connection import redis_settings
+from engine.wire import deserialize
+from mail_outbox.wake import notify
 from settings import Settings
-from settings_sources import variable_names
 
 ROOT = Path(__file__).parent.parent
 DEFAULT_CONNECTIONS: int = Settings.model_fields['smtp_max_connections'].default
@@ -90,13 +90,20 @@ class OneJobEach(Contender):
     key = 'jobs'
     title = 'this worker, one job per e-mail'
     settings: ClassVar[Mapping[str, str]] = {}  # that differ from the defaults
-    # It sweeps once, two seconds after its start. That must not send what waits for its jobs, and `check` would tell.
+    # It sweeps once, two seconds after its start. That must not send what waits for its jobs, and
+    # `check` would tell.
     settle_s = 3.0
 
     def command(self, site: Site) -> Command:
         """`arq worker.WorkerSettings`, with default settings but the site's; an empty variable counts as not set."""
-        unset = {name: '' for field, info in Settings.model_fields.items() for name in variable_names(field, info)}
-        servers = {name: value for name, value in site.stack.env.items() if not name.startswith('SMTP_')}
+        unset = {
+            name: ''
+            for field, info in Settings.model_fields.items()
+            for name in variable_names(field, info)
+        }
+        servers = {
+            name: value for name, value in site.stack.env.items() if not name.startswith('SMTP_')
+        }
         environment = {
             **unset,
             **servers,
@@ -113,7 +120,9 @@ class OneJobEach(Contender):
         }
         # Away from the project, where a developer's .env would be read.
         return Command(
-            [environments.worker_program('arq'), 'worker.WorkerSettings'], cwd=site.directory, environment=environment
+            [environments.worker_program('arq'), 'worker.WorkerSettings'],
+            cwd=site.directory,
+            environment=environment,
         )
 
     async def hold(self, site: Site, ids: Sequence[int]) -> None:
@@ -122,7 +131,9 @@ class OneJobEach(Contender):
         try:
             for start in range(0, len(ids), TOGETHER):
                 some = ids[start : start + TOGETHER]
-                await asyncio.gather(*(producer.enqueue_job('send_email', i, _queue_name=HELD_QUEUE) for i in some))
+                await asyncio.gather(
+                    *(producer.enqueue_job('send_email', i, _queue_name=HELD_QUEUE) for i in some)
+                )
         finally:
             await producer.aclose()
 
@@ -135,10 +146,14 @@ class OneJobEach(Contender):
     async def check(self, site: Site, ids: Sequence[int]) -> None:
         """Each e-mail has one accepted attempt in the history, and was sent by its own job, not by a sweep."""
         await _check_history(site.outbox, ids)
-        end = time.monotonic() + RESULTS_DEADLINE_S  # a job's result is written a little after its row
+        end = (
+            time.monotonic() + RESULTS_DEADLINE_S
+        )  # a job's result is written a little after its row
         while others := set(ids) - await _sent_by_jobs(site.redis):
             if time.monotonic() > end:
-                raise RunFailed(f'{len(others)} of {len(ids)} e-mails were sent by a sweep, not by their jobs')
+                raise RunFailed(
+                    f'{len(others)} of {len(ids)} e-mails were sent by a sweep, not by their jobs'
+                )
             await asyncio.sleep(0.1)
 
 
@@ -146,7 +161,11 @@ async def _sent_by_jobs(redis: ArqRedis) -> set[int]:
     """Return the e-mails for which a send_email job has the result 'sent'."""
     keys = [key async for key in redis.scan_iter(match=f'{result_key_prefix}*', count=1000)]
     results = [deserialize(data) for data in await redis.mget(keys) if data] if keys else []
-    return {r['r']['email_id'] for r in results if r['f'] == 'send_email' and r['r'].get('status') == 'sent'}
+    return {
+        r['r']['email_id']
+        for r in results
+        if r['f'] == 'send_email' and r['r'].get('status') == 'sent'
+    }
 
 
 class Bulk(OneJobEach):
@@ -200,12 +219,25 @@ class CeleryPrefork(Contender):
 
     async def prepare(self, outbox: Outbox) -> None:
         """Allow 'sending' rows without a claim: the previous system had none."""
-        await outbox.execute('ALTER TABLE outbound_emails DROP CONSTRAINT outbound_emails_sending_is_claimed')
+        await outbox.execute(
+            'ALTER TABLE outbound_emails DROP CONSTRAINT outbound_emails_sending_is_claimed'
+        )
 
     def command(self, site: Site) -> Command:
         """`celery worker -c 4` as most people start it."""
-        argv = [environments.PEERS.program('python'), '-m', 'celery', '-A', 'bench.celery_app.app', 'worker']
-        return Command([*argv, '-P', 'prefork', '-c', '4', '-l', 'info'], cwd=ROOT, environment=self.environment(site))
+        argv = [
+            environments.PEERS.program('python'),
+            '-m',
+            'celery',
+            '-A',
+            'bench.celery_app.app',
+            'worker',
+        ]
+        return Command(
+            [*argv, '-P', 'prefork', '-c', '4', '-l', 'info'],
+            cwd=ROOT,
+            environment=self.environment(site),
+        )
 
     def environment(self, site: Site) -> dict[str, str]:
         """Return what bench/celery_app reads."""
@@ -221,15 +253,24 @@ class CeleryPrefork(Contender):
 
     async def hold(self, site: Site, ids: Sequence[int]) -> None:
         """One apply_async an e-mail, by a producer in Celery's environment."""
-        command = [environments.PEERS.program('python'), '-m', 'bench.celery_app.enqueue', HELD_QUEUE]
-        await run_to_end(command, os.environ | self.environment(site), json.dumps(list(ids)).encode())
+        command = [
+            environments.PEERS.program('python'),
+            '-m',
+            'bench.celery_app.enqueue',
+            HELD_QUEUE,
+        ]
+        await run_to_end(
+            command, os.environ | self.environment(site), json.dumps(list(ids)).encode()
+        )
 
     async def release(self, site: Site) -> None:
         """Give the queue its name."""
         await site.redis.rename(HELD_QUEUE, 'celery')
 
 
-CONTENDERS: dict[str, Contender] = {c.key: c for c in (CeleryPrefork(), OneJobEach(), Bulk(), BulkWide(), BulkForAll())}
+CONTENDERS: dict[str, Contender] = {
+    c.key: c for c in (CeleryPrefork(), OneJobEach(), Bulk(), BulkWide(), BulkForAll())
+}
 BASELINE = CeleryPrefork.key
 
 
@@ -243,10 +284,18 @@ async def run_to_end(command: list[str], environment: dict[str, str], stdin: byt
     def call() -> subprocess.CompletedProcess[bytes]:
         limit_s = ENQUEUE_DEADLINE_S
         return subprocess.run(
-            command, cwd=ROOT, env=environment, input=stdin, capture_output=True, timeout=limit_s, check=False
+            command,
+            cwd=ROOT,
+            env=environment,
+            input=stdin,
+            capture_output=True,
+            timeout=limit_s,
+            check=False,
         )
 
     done = await asyncio.to_thread(call)
     if done.returncode:
-        raise RunFailed(f'{command[2]} ended with status {done.returncode}:\n{done.stderr.decode()[-2000:]}')
+        raise RunFailed(
+            f'{command[2]} ended with status {done.returncode}:\n{done.stderr.decode()[-2000:]}'
+        )
     return done.stdout

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-VERSIONS_PROGRAM = 'import importlib.metadata as m, sys; print(*(m.version(name) for name in sys.argv[1:]))'
+VERSIONS_PROGRAM = (
+    'import importlib.metadata as m, sys; print(*(m.version(name) for name in sys.argv[1:]))'
+)
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,14 @@ class Environment:
         print(f'installing {self.whose} into {self.directory.name} ...', file=sys.stderr)
         subprocess.run([sys.executable, '-m', 'venv', '--clear', str(self.directory)], check=True)
         (self.directory / '.gitignore').write_text('*\n')
-        pip = [self.program('python'), '-m', 'pip', 'install', '--quiet', '--disable-pip-version-check']
+        pip = [
+            self.program('python'),
+            '-m',
+            'pip',
+            'install',
+            '--quiet',
+            '--disable-pip-version-check',
+        ]
         subprocess.run([*pip, '--require-hashes', '-r', str(self.lock)], check=True)
         self._stamp.write_text(self._lock_hash())
 
@@ -55,10 +64,13 @@ class Environment:
 
 
 PEERS = Environment('the peers', ROOT / '.venv-bench', ROOT / 'bench' / 'requirements-peers.txt')
-# Not the developer's, which has what the tests need: redis-py, for one, imports cryptography where it finds it (6 MB).
+# Not the developer's, which has what the tests need: redis-py, for one, imports cryptography where
+# it finds it (6 MB).
 WORKER = Environment('the worker', ROOT / '.venv-worker', ROOT / 'requirements.txt')
 
 
 def worker_program(name: str) -> str:
     """Return a program of the worker's environment; of this one in a smoke run, which installs nothing."""
-    return WORKER.program(name) if WORKER.is_installed() else str(Path(sys.executable).with_name(name))
+    return (
+        WORKER.program(name) if WORKER.is_installed() else str(Path(sys.executable).with_name(name))
+    )

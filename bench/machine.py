@@ -54,8 +54,16 @@ def _distribution() -> str:
 
 def _file_system(directory: Path) -> str:
     path = str(directory.resolve())
-    above = [p for p in psutil.disk_partitions(all=True) if f'{path}/'.startswith(f'{p.mountpoint.rstrip("/")}/')]
-    return max(above, key=lambda partition: len(partition.mountpoint)).fstype if above else 'an unknown file system'
+    above = [
+        p
+        for p in psutil.disk_partitions(all=True)
+        if f'{path}/'.startswith(f'{p.mountpoint.rstrip("/")}/')
+    ]
+    return (
+        max(above, key=lambda partition: len(partition.mountpoint)).fstype
+        if above
+        else 'an unknown file system'
+    )
 
 
 def _sync_ms(directory: Path) -> float:
@@ -72,7 +80,17 @@ def _sync_ms(directory: Path) -> float:
     return statistics.median(took_ms)
 
 
-PEERS = ('celery', 'sqlalchemy', 'psycopg', 'kombu', 'redis', 'dramatiq', 'taskiq-redis', 'saq', 'streaq')
+PEERS = (
+    'celery',
+    'sqlalchemy',
+    'psycopg',
+    'kombu',
+    'redis',
+    'dramatiq',
+    'taskiq-redis',
+    'saq',
+    'streaq',
+)
 
 
 async def describe_versions(stack: Stack, relays: Sequence[str]) -> list[str]:
@@ -90,7 +108,9 @@ async def describe_versions(stack: Stack, relays: Sequence[str]) -> list[str]:
         postgres = await conn.fetchval("SELECT current_setting('server_version')")
     finally:
         await conn.close()
-    ours = ', '.join(f'{name} {version(name)}' for name in ('arq', 'asyncpg', 'aiosmtplib', 'redis', 'uvloop'))
+    ours = ', '.join(
+        f'{name} {version(name)}' for name in ('arq', 'asyncpg', 'aiosmtplib', 'redis', 'uvloop')
+    )
     lines = [
         f'PostgreSQL {postgres} ({", ".join(settings)}), Valkey {_valkey_version(stack)}, {", ".join(relays)}',
         f'this worker: Python {platform.python_version()}, {ours}',
@@ -109,8 +129,17 @@ def busy_fraction(window_s: float) -> float:
 def commit() -> str:
     """Return which version of the project this is, as far as git knows."""
     try:
-        command = ['git', '-C', str(Path(__file__).parent), 'describe', '--always', '--dirty=, with changes']
-        described = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+        command = [
+            'git',
+            '-C',
+            str(Path(__file__).parent),
+            'describe',
+            '--always',
+            '--dirty=, with changes',
+        ]
+        described = subprocess.run(
+            command, capture_output=True, text=True, check=True
+        ).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return 'unknown'
     return described

@@ -22,7 +22,9 @@ BUSY = 0.5  # how much of a core may be used at the peak
 WORKER_CORES, POSTGRES_CORES = 4, 8
 RELAY_RTT_S = 0.05
 RETENTION_DAYS = 90
-INSTANCE_BYTES = 2e12  # what one PostgreSQL instance should hold: more takes too long to copy and restore
+INSTANCE_BYTES = (
+    2e12  # what one PostgreSQL instance should hold: more takes too long to copy and restore
+)
 WAL_BYTES_PER_S = 100e6  # what a replica still follows without effort
 JOB_SHARE = 0.5  # of the e-mails that have a job of their own
 RESULT_S = 3600
@@ -51,7 +53,9 @@ class Costs:
     @property
     def mixed(self) -> dict[str, float]:
         """Half of the e-mails each way."""
-        return {role: JOB_SHARE * self.job[role] + (1 - JOB_SHARE) * self.bulk[role] for role in ROLES}
+        return {
+            role: JOB_SHARE * self.job[role] + (1 - JOB_SHARE) * self.bulk[role] for role in ROLES
+        }
 
 
 def calibrate(kept: Mapping[str, Result]) -> Costs | None:
@@ -60,7 +64,10 @@ def calibrate(kept: Mapping[str, Result]) -> Costs | None:
         return None
     by_contender = runs_by_contender(kept[EMAILS.key].data)
     job, bulk = (
-        {role: statistics.median(run.cpu_s_per_1000(role) for run in by_contender[key]) / 1000 for role in ROLES}
+        {
+            role: statistics.median(run.cpu_s_per_1000(role) for run in by_contender[key]) / 1000
+            for role in ROLES
+        }
         for key in ('jobs', 'bulk')
     )
     scaling = kept[SCALING.key].data
@@ -93,8 +100,26 @@ def check(kept: Mapping[str, Result]) -> list[str]:
         mark = ' (calibrated)' if (workers, delay_ms) == CALIBRATED_ON else ''
         busy = f'{statistics.median(run.machine_busy for run in runs):.0%}'
         ratio = f'{measured / predicted:.2f}{mark}'
-        rows.append((f'{workers}', f'{delay_ms:g}', f'{predicted:,.0f}', limit, f'{measured:,.0f}', ratio, busy))
-    headings = ('workers', 'latency ms', 'predicted/s', 'limited by', 'measured/s', 'measured over predicted', 'busy')
+        rows.append(
+            (
+                f'{workers}',
+                f'{delay_ms:g}',
+                f'{predicted:,.0f}',
+                limit,
+                f'{measured:,.0f}',
+                ratio,
+                busy,
+            )
+        )
+    headings = (
+        'workers',
+        'latency ms',
+        'predicted/s',
+        'limited by',
+        'measured/s',
+        'measured over predicted',
+        'busy',
+    )
     told = (
         f'{DEFAULT_CONNECTIONS} connections a worker, {costs.round_trips:.2f} round trips an e-mail, '
         f'{costs.cores} cores for everything, the relay included.'
@@ -139,7 +164,10 @@ def machines(kept: Mapping[str, Result]) -> list[str]:
     if costs is None or 'million' not in kept:
         return NOT_YET
     million = kept['million'].data
-    columns = [_plan(costs, million['bytes_per_email'], million['wal_bytes_per_email'], per_day) for per_day in PER_DAY]
+    columns = [
+        _plan(costs, million['bytes_per_email'], million['wal_bytes_per_email'], per_day)
+        for per_day in PER_DAY
+    ]
     rows = [(name, *(column[name] for column in columns)) for name in columns[0]]
     headings = ('', *(f'{per_day / 1e6:g} million a day' for per_day in PER_DAY))
     return table(headings, rows)
@@ -194,7 +222,12 @@ def partitioning(kept: Mapping[str, Result]) -> list[str]:
         stored = per_day * RETENTION_DAYS
         columns = (stored / 1e6, per_day * delete_s_per_row, stored * vacuum_s_per_row)
         rows.append((f'{per_day / 1e6:g} million', *(f'{value:,.0f}' for value in columns)))
-    headings = ('e-mails a day', f'million rows, {RETENTION_DAYS} days', 'deleting a day, s', 'one VACUUM after it, s')
+    headings = (
+        'e-mails a day',
+        f'million rows, {RETENTION_DAYS} days',
+        'deleting a day, s',
+        'one VACUUM after it, s',
+    )
     threshold = TOLERABLE_S / (delete_s_per_row + RETENTION_DAYS * vacuum_s_per_row)
     told = (
         f'By these numbers retention and the VACUUM after it take {TOLERABLE_S / 3600:g} h a day from '
@@ -209,7 +242,11 @@ def matrix(kept: Mapping[str, Result]) -> list[str]:
     if SCALING.key not in kept:
         return NOT_YET
     result = kept[SCALING.key]
-    return [f'{result.at}, `{result.command}`, {result.rounds} rounds.', '', *SCALING.details(result.data)]
+    return [
+        f'{result.at}, `{result.command}`, {result.rounds} rounds.',
+        '',
+        *SCALING.details(result.data),
+    ]
 
 
 BLOCKS = {

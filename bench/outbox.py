@@ -18,7 +18,8 @@ POLL_S = 0.02
 LOOK_EVERY_S = 10.0
 MANY = 10_000  # rows the server itself multiplies
 
-# The cron sweep would send in batches what a run sends one job each. Its slots are marked as done in advance.
+# The cron sweep would send in batches what a run sends one job each. Its slots are marked as done
+# in advance.
 SKIP_SWEEPS_SQL = """
 INSERT INTO cron_runs (duty, slot, worker, lease_expires_at, finished_at, outcome)
 SELECT 'process_pending_emails', slot, 'bench', now(), now(), 'done'
@@ -97,7 +98,8 @@ class Outbox:
     async def insert(self, count: int) -> list[int]:
         """Insert due e-mails, each with a text of 0.5 kB and an HTML body of 1.2 kB; return their ids.
 
-        Nobody sees them before `commit`: our worker would find them without being told, in a sweep of its own.
+        Nobody sees them before `commit`: our worker would find them without being told, in a sweep
+        of its own.
         """
         self._transaction = self.conn.transaction()
         await self._transaction.start()
@@ -139,12 +141,16 @@ class Outbox:
         return count
 
     async def wait_until_sent(
-        self, workers: Sequence[subprocess.Popen[bytes]], has_taken_all: Callable[[], bool], deadline_s: float
+        self,
+        workers: Sequence[subprocess.Popen[bytes]],
+        has_taken_all: Callable[[], bool],
+        deadline_s: float,
     ) -> None:
         """Return when no row is open.
 
         Args:
-            has_taken_all: Whether the relay has them all; cheap to ask. The database is asked often only afterwards.
+            has_taken_all: Whether the relay has them all; cheap to ask. The database is asked often
+                only afterwards.
         Raises:
             RunFailed: a worker ended, or the deadline passed.
         """
@@ -177,7 +183,9 @@ class Outbox:
         """
         (row,) = await self.conn.fetch(self.SENT_SQL, ids)
         if not len(ids) == row['emails'] == row['sent_at_once']:
-            raise RunFailed(f'of {len(ids)} e-mails {row["sent_at_once"]} were sent at the first attempt')
+            raise RunFailed(
+                f'of {len(ids)} e-mails {row["sent_at_once"]} were sent at the first attempt'
+            )
         last: datetime = row['last_sent_at']
         return last
 
@@ -193,10 +201,18 @@ def email(number: int) -> tuple[str, str, str, str]:
     """Return recipient, subject, text (0.5 kB) and HTML body (1.2 kB) of an e-mail."""
     # Every fourth has a name that is not ASCII, as real ones have.
     name = 'Zoë Müller' if number % 4 == 0 else 'Chris Miller'
-    lines = [f'{item}. Article number {number}-{item}: 1 piece at 12.50, sent within two days.' for item in range(6)]
+    lines = [
+        f'{item}. Article number {number}-{item}: 1 piece at 12.50, sent within two days.'
+        for item in range(6)
+    ]
     link = f'https://shop.example.com/orders/{number:08d}?from=mail'
-    text = '\n'.join([f'Hello {name},', '', 'thank you for your order:', '', *lines, '', f'See it at {link}', ''])
-    cells = ''.join(f'<tr><td style="padding:4px;border-bottom:1px solid #ddd">{line}</td></tr>\n' for line in lines)
+    text = '\n'.join(
+        [f'Hello {name},', '', 'thank you for your order:', '', *lines, '', f'See it at {link}', '']
+    )
+    cells = ''.join(
+        f'<tr><td style="padding:4px;border-bottom:1px solid #ddd">{line}</td></tr>\n'
+        for line in lines
+    )
     html = (
         '<!DOCTYPE html>\n<html><head><meta charset="utf-8"><title>Your order</title></head>\n'
         '<body style="font-family:sans-serif;color:#222;margin:0;padding:24px;background:#f5f5f5">\n'

@@ -33,7 +33,15 @@ def profiled(pid: int, target: Path | None) -> Iterator[None]:
     if target is None or found is None:
         yield
         return
-    options = ['--format', 'raw', '--rate', str(SAMPLES_PER_S), '--duration', '3600', '--nonblocking']
+    options = [
+        '--format',
+        'raw',
+        '--rate',
+        str(SAMPLES_PER_S),
+        '--duration',
+        '3600',
+        '--nonblocking',
+    ]
     sampler = subprocess.Popen(
         [found, 'record', '--pid', str(pid), '--output', str(target), *options],
         stdout=subprocess.DEVNULL,
@@ -67,6 +75,9 @@ def summarise(stacks: str) -> list[str]:
             within[name] += int(count)
     if not total:
         return ['no samples']
-    top = sorted(set(dict(alone.most_common(LINES))) | set(dict(within.most_common(LINES))), key=lambda n: -alone[n])
+    top = sorted(
+        set(dict(alone.most_common(LINES))) | set(dict(within.most_common(LINES))),
+        key=lambda n: -alone[n],
+    )
     rows = [f'{alone[n] / total:7.1%} {within[n] / total:7.1%}  {n}' for n in top]
     return [f'{total} samples, {SAMPLES_PER_S} a second', '', '  alone  within  function', *rows]

@@ -80,7 +80,15 @@ class SmtpSink(Relay):
 
     def command(self) -> Command:
         """`smtp-sink` with running counters; as root it wants another user."""
-        argv = [_postfix_program('smtp-sink') or '', '-4', '-c', '-m', '1024', f'127.0.0.1:{self.port}', '1024']
+        argv = [
+            _postfix_program('smtp-sink') or '',
+            '-4',
+            '-c',
+            '-m',
+            '1024',
+            f'127.0.0.1:{self.port}',
+            '1024',
+        ]
         return Command(argv, identity=server_identity(), death_signal=signal.SIGKILL)
 
     def describe(self) -> str:
@@ -104,7 +112,14 @@ class OwnSink(Relay):
 
     def command(self) -> Command:
         """Run the module with our own Python."""
-        argv = [sys.executable, '-m', 'bench.sink', str(self.port), '--delay-ms', str(self.kind.delay_ms)]
+        argv = [
+            sys.executable,
+            '-m',
+            'bench.sink',
+            str(self.port),
+            '--delay-ms',
+            str(self.kind.delay_ms),
+        ]
         if self.kind.tls:
             directory = self.log_path.parent
             server_tls_context(directory)  # makes the files
@@ -145,7 +160,13 @@ class RelayKind:
     @property
     def is_own(self) -> bool:
         """Whether it takes bench/sink.py."""
-        return self.own or self.tls or self.watched or self.delay_ms > 0 or not _postfix_program('smtp-sink')
+        return (
+            self.own
+            or self.tls
+            or self.watched
+            or self.delay_ms > 0
+            or not _postfix_program('smtp-sink')
+        )
 
 
 def _postfix_program(name: str) -> str | None:
@@ -153,7 +174,9 @@ def _postfix_program(name: str) -> str | None:
     return shutil.which(name, path=f'{os.environ.get("PATH", "")}:/usr/sbin')
 
 
-def smtp_source_rate(relay: Relay, messages: int, *, sessions: int, message_bytes: int) -> float | None:
+def smtp_source_rate(
+    relay: Relay, messages: int, *, sessions: int, message_bytes: int
+) -> float | None:
     """Send with Postfix' own test program, connections reused; return messages per second, None where it is missing.
 
     Raises:
@@ -185,8 +208,16 @@ def install_smtp_sink() -> None:
     answer = 'postfix postfix/main_mailer_type select No configuration\n'
     try:
         subprocess.run(['debconf-set-selections'], input=answer, text=True, check=True)  # noqa: S607
-        for step in (['update', '-qq'], ['install', '-qq', '-y', '--no-install-recommends', 'postfix']):
-            subprocess.run(['apt-get', *step], env=environment, check=True, stdout=subprocess.DEVNULL)  # noqa: S607
+        for step in (
+            ['update', '-qq'],
+            ['install', '-qq', '-y', '--no-install-recommends', 'postfix'],
+        ):
+            subprocess.run(
+                ['apt-get', *step],  # noqa: S607
+                env=environment,
+                check=True,
+                stdout=subprocess.DEVNULL,
+            )
     except (OSError, subprocess.CalledProcessError) as error:
         raise RelayFailed(f'postfix could not be installed: {error}') from error
 

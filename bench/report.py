@@ -61,10 +61,15 @@ def _warnings(measures: Sequence[Measure], taken: Sequence[Result]) -> list[str]
     few = [r.key for r in taken for m in measures if m.key == r.key and r.rounds < m.rounds]
     lines = []
     if busy:
-        lines += [f'**Preliminary: other programs used the machine when these began: {", ".join(busy)}.**', '']
+        lines += [
+            f'**Preliminary: other programs used the machine when these began: {", ".join(busy)}.**',
+            '',
+        ]
     if few:
         lines += [f'**Preliminary: fewer rounds than there should be: {", ".join(few)}.**', '']
-    return lines + [f'**{note}**\n' for note in dict.fromkeys(result.note for result in taken if result.note)]
+    return lines + [
+        f'**{note}**\n' for note in dict.fromkeys(result.note for result in taken if result.note)
+    ]
 
 
 def _section(measure: Measure, result: Result) -> list[str]:

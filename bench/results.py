@@ -36,7 +36,10 @@ def load(path: Path) -> dict[str, Result]:
     """Return the results by key; none when nothing was measured yet."""
     if not path.exists():
         return {}
-    return {key: Result(**stored) for key, stored in json.loads(path.read_text(encoding='utf-8')).items()}
+    return {
+        key: Result(**stored)
+        for key, stored in json.loads(path.read_text(encoding='utf-8')).items()
+    }
 
 
 def keep(path: Path, result: Result) -> None:

@@ -18,7 +18,7 @@ from bench.usage import PeakMemory, Usage
 from dev.processes import last_lines, log_since, spawn
 from dev.stack import Stack
 from dev.watchdog import Watchdog
-from fleet.connection import open_redis, redis_settings
+from engine.connection import open_redis, redis_settings
 
 WARM_UP_DEADLINE_S = 60.0
 SLOWEST_EMAILS_PER_S = 5.0
@@ -90,14 +90,17 @@ class Bench:
     @contextlib.contextmanager
     def relay(self, **kind: Any) -> Any:
         """Start a sink; see RelayKind."""
-        with running_relay(self.directory, self.watchdog, RelayKind(own=self.own_sink, **kind)) as relay:
+        with running_relay(
+            self.directory, self.watchdog, RelayKind(own=self.own_sink, **kind)
+        ) as relay:
             yield relay
 
     async def run(self, order: Order) -> Run:
         """Start the workers, warm them up, give them the e-mails, wait, check.
 
         Raises:
-            RunFailed: the e-mails were not all sent exactly once. The message ends with a worker's log.
+            RunFailed: the e-mails were not all sent exactly once. The message ends with a worker's
+                log.
         """
         async with self.site(order) as site, self.workers(order, site) as workers:
             outbox, contender = site.outbox, order.contender
@@ -123,16 +126,27 @@ class Bench:
                 released_at = await outbox.now()
                 await outbox.commit()
                 await contender.release(site)
-                await outbox.wait_until_sent(workers, lambda: took(warm_up + order.emails), deadline_s)
+                await outbox.wait_until_sent(
+                    workers, lambda: took(warm_up + order.emails), deadline_s
+                )
                 cpu_s, machine_busy = usage.taken()
-            taken = await order.relay.settled_count(before + warm_up + order.emails) - before - warm_up
+            taken = (
+                await order.relay.settled_count(before + warm_up + order.emails) - before - warm_up
+            )
             if taken != order.emails:
                 raise RunFailed(f'the sink took {taken} messages for {order.emails} e-mails')
             wall_s = (await outbox.last_sent_at(ids) - released_at).total_seconds()
             await contender.check(site, ids)
             redis_bytes = await _used_bytes(site) - empty_bytes
         return Run(
-            contender.key, order.workers, order.emails, wall_s, cpu_s, machine_busy, memory.peak_bytes, redis_bytes
+            contender.key,
+            order.workers,
+            order.emails,
+            wall_s,
+            cpu_s,
+            machine_busy,
+            memory.peak_bytes,
+            redis_bytes,
         )
 
     def roles(self, relay: Relay, workers: list[int]) -> dict[str, list[int]]:
@@ -159,19 +173,25 @@ class Bench:
             await redis.aclose()
 
     @contextlib.asynccontextmanager
-    async def workers(self, order: Order, site: Site) -> AsyncIterator[list[subprocess.Popen[bytes]]]:
+    async def workers(
+        self, order: Order, site: Site
+    ) -> AsyncIterator[list[subprocess.Popen[bytes]]]:
         """Start the workers, stop them at the end; a run that fails gets the last words of one."""
         log_path = site.directory / 'worker.log'
         command = order.contender.command(site)
         workers = [
-            await asyncio.to_thread(spawn, command, log_path.with_suffix(f'.{n}.log') if n else log_path, self.watchdog)
+            await asyncio.to_thread(
+                spawn, command, log_path.with_suffix(f'.{n}.log') if n else log_path, self.watchdog
+            )
             for n in range(order.workers)
         ]
         try:
             yield workers
         except RunFailed as error:
             log = last_lines(re.sub(r'\n+', '\n', log_since(log_path, 0)))
-            raise RunFailed(f'{order.contender.title}: {error}\n  Last lines of its log:\n{log}') from error
+            raise RunFailed(
+                f'{order.contender.title}: {error}\n  Last lines of its log:\n{log}'
+            ) from error
         finally:
             await asyncio.to_thread(stop, workers, self.watchdog)
 

@@ -1,7 +1,8 @@
 """Measure everything the bars are about: `python -m bench.run [--only KEY ...]`; without --only, all of it.
 
-Starts the embedded stack, the sinks and the peers by itself. Results are kept in docs/performance.json, so that
-measures can be taken at different times; docs/performance.md and docs/scaling.md are put together from them.
+Starts the embedded stack, the sinks and the peers by itself. Results are kept in
+docs/performance.json, so that measures can be taken at different times; docs/performance.md and
+docs/scaling.md are put together from them.
 """
 
 import argparse
@@ -44,18 +45,38 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     keys = [measure.key for measure in MEASURES]
     parser = argparse.ArgumentParser(prog='python -m bench.run', description=_describe_measures())
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument('--only', nargs='+', choices=keys, default=keys, metavar='KEY', help='these measures')
-    parser.add_argument('--skip', nargs='+', choices=keys, default=[], metavar='KEY', help='not these')
-    parser.add_argument('--rounds', type=int, help='default: what each measure needs to be published')
-    parser.add_argument('--scale', type=float, default=1.0, help='multiplies the sizes; anything but 1 is not kept')
-    parser.add_argument('--look', action='store_true', help='show only: keep nothing, write no document')
     parser.add_argument(
-        '--smoke', action='store_true', help='tiny, and without peers that are not installed; no numbers'
+        '--only', nargs='+', choices=keys, default=keys, metavar='KEY', help='these measures'
     )
-    parser.add_argument('--install-sink', action='store_true', help='install smtp-sink (Debian, as root)')
-    parser.add_argument('--own-sink', action='store_true', help='use bench/sink.py even where smtp-sink is installed')
+    parser.add_argument(
+        '--skip', nargs='+', choices=keys, default=[], metavar='KEY', help='not these'
+    )
+    parser.add_argument(
+        '--rounds', type=int, help='default: what each measure needs to be published'
+    )
+    parser.add_argument(
+        '--scale', type=float, default=1.0, help='multiplies the sizes; anything but 1 is not kept'
+    )
+    parser.add_argument(
+        '--look', action='store_true', help='show only: keep nothing, write no document'
+    )
+    parser.add_argument(
+        '--smoke',
+        action='store_true',
+        help='tiny, and without peers that are not installed; no numbers',
+    )
+    parser.add_argument(
+        '--install-sink', action='store_true', help='install smtp-sink (Debian, as root)'
+    )
+    parser.add_argument(
+        '--own-sink',
+        action='store_true',
+        help='use bench/sink.py even where smtp-sink is installed',
+    )
     parser.add_argument('--note', default='', help='written above the table')
-    parser.add_argument('--report', action='store_true', help='measure nothing, write the documents anew')
+    parser.add_argument(
+        '--report', action='store_true', help='measure nothing, write the documents anew'
+    )
     options = parser.parse_args(argv)
     if (options.rounds is not None and options.rounds < 1) or options.scale <= 0:
         parser.error('--rounds and --scale must be more than 0')
@@ -66,7 +87,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 
 def _describe_measures() -> str:
-    lines = [f'  {measure.key:10} {measure.title} (about {measure.about_s} s)' for measure in MEASURES]
+    lines = [
+        f'  {measure.key:10} {measure.title} (about {measure.about_s} s)' for measure in MEASURES
+    ]
     return '\n'.join(['What can be measured:', *lines])
 
 
@@ -109,7 +132,9 @@ async def bench_all(options: argparse.Namespace, command: str) -> list[str]:
     return failed
 
 
-async def take(measure: Measure, bench: Bench, options: argparse.Namespace, command: str, facts: Sequence[str]) -> None:
+async def take(
+    measure: Measure, bench: Bench, options: argparse.Namespace, command: str, facts: Sequence[str]
+) -> None:
     """Take one measure, and a profile when it does not meet a bar; show, keep, write."""
     started_at = time.monotonic()
     plan = Plan(options.rounds or measure.rounds, options.scale, peers=not options.smoke)
@@ -119,8 +144,12 @@ async def take(measure: Measure, bench: Bench, options: argparse.Namespace, comm
     profile = None
     if not options.look and any(bar.met is False for bar in measure.bars(data)):
         profile = await _profile(measure, bench, plan)
-    result = Result(measure.key, at, command, commit(), busy, plan.rounds, facts, data, options.note, profile)
-    Console(soft_wrap=True).print(f'\n{measure.title}: {time.monotonic() - started_at:.0f} s', style='bold')
+    result = Result(
+        measure.key, at, command, commit(), busy, plan.rounds, facts, data, options.note, profile
+    )
+    Console(soft_wrap=True).print(
+        f'\n{measure.title}: {time.monotonic() - started_at:.0f} s', style='bold'
+    )
     lines = [*report.bars([measure], {measure.key: result}), '', *measure.details(result.data), '']
     print('\n'.join(lines), flush=True)
     if not options.look:
@@ -136,8 +165,12 @@ async def _profile(measure: Measure, bench: Bench, plan: Plan) -> str | None:
         return None
     PROFILES.mkdir(exist_ok=True)
     target = PROFILES / f'{measure.key}.txt'
-    title = f'{measure.title}: the worker under py-spy, {datetime.now(UTC):%Y-%m-%d}, commit {commit()}'
-    target.write_text('\n'.join([title, '', *py_spy.summarise(stacks.read_text())]) + '\n', encoding='utf-8')
+    title = (
+        f'{measure.title}: the worker under py-spy, {datetime.now(UTC):%Y-%m-%d}, commit {commit()}'
+    )
+    target.write_text(
+        '\n'.join([title, '', *py_spy.summarise(stacks.read_text())]) + '\n', encoding='utf-8'
+    )
     return str(target.relative_to(DOCS))
 
 
@@ -151,7 +184,9 @@ def write_documents() -> None:
 
 def complain(error: str) -> None:
     """Tell what went wrong."""
-    Console(stderr=True).print(f'bench: {error}', style='red', markup=False, highlight=False, soft_wrap=True)
+    Console(stderr=True).print(
+        f'bench: {error}', style='red', markup=False, highlight=False, soft_wrap=True
+    )
 
 
 def main(argv: list[str] | None = None) -> int:

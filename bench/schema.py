@@ -2,8 +2,9 @@
 
     python -m bench.schema [--emails 1000000] [--only NAME ...] [--steady]
 
-Claims and records in batches of 200 by the statements of db/claims.py, without any SMTP, on the stack's PostgreSQL.
-All e-mails are due at the start, or with --steady they come 2,000 at a time, each lot when the last has been sent.
+Claims and records in batches of 200 by the statements of db/claims.py, without any SMTP, on the
+stack's PostgreSQL. All e-mails are due at the start, or with --steady they come 2,000 at a time,
+each lot when the last has been sent.
 """
 
 import argparse
@@ -12,7 +13,15 @@ from typing import Any
 
 import asyncpg
 
-from bench.schema_lab import INSERT_SQL, TimedPool, claim_batch, database, percentile, record_sent, run
+from bench.schema_lab import (
+    INSERT_SQL,
+    TimedPool,
+    claim_batch,
+    database,
+    percentile,
+    record_sent,
+    run,
+)
 from dev.postgres import Postgres
 
 STEADY_LOT = 2000
@@ -40,7 +49,11 @@ SETTINGS: dict[str, tuple[str, ...]] = {
     'vacuum often, fillfactor 70': (DEFAULTS, VACUUM, _fillfactor(70)),
     'vacuum often, fillfactor 50': (DEFAULTS, VACUUM, _fillfactor(50)),
     'vacuum often, fillfactor 85': (DEFAULTS, VACUUM, _fillfactor(85)),
-    'vacuum often, primary key 70': (DEFAULTS, VACUUM, 'ALTER INDEX outbound_emails_pkey SET (fillfactor = 70)'),
+    'vacuum often, primary key 70': (
+        DEFAULTS,
+        VACUUM,
+        'ALTER INDEX outbound_emails_pkey SET (fillfactor = 70)',
+    ),
     'no autovacuum': (DEFAULTS, 'ALTER TABLE outbound_emails SET (autovacuum_enabled = off)'),
 }
 
@@ -79,10 +92,14 @@ async def measure(postgres: Postgres, name: str, emails: int, *, steady: bool) -
             if sent % part == 0:
                 rates.append(part / (time.perf_counter() - part_started))
                 part_started = time.perf_counter()
-        return await _row(pool, claiming.took_ms, rates, (await pool.fetchval(WAL_SQL) - wal_start) / emails)
+        return await _row(
+            pool, claiming.took_ms, rates, (await pool.fetchval(WAL_SQL) - wal_start) / emails
+        )
 
 
-async def _row(pool: asyncpg.Pool, took_ms: list[float], rates: list[float], wal_bytes: float) -> dict[str, Any]:
+async def _row(
+    pool: asyncpg.Pool, took_ms: list[float], rates: list[float], wal_bytes: float
+) -> dict[str, Any]:
     await pool.execute('SELECT pg_stat_force_next_flush()')
     (state,) = await pool.fetch(STATE_SQL, 'outbound_emails')
     (attempts,) = await pool.fetch(STATE_SQL, 'email_attempts')
@@ -97,7 +114,9 @@ async def _row(pool: asyncpg.Pool, took_ms: list[float], rates: list[float], wal
         'dead rows': f'{state["n_dead_tup"]:,}',
         'HOT': f'{state["n_tup_hot_upd"] / state["n_tup_upd"]:.1%}',
         'table MB': f'{state["table_mb"]:.0f}',
-        'indexes MB': ', '.join(f'{row["name"]} {row["mb"]:.0f}' for row in await pool.fetch(INDEXES_SQL)),
+        'indexes MB': ', '.join(
+            f'{row["name"]} {row["mb"]:.0f}' for row in await pool.fetch(INDEXES_SQL)
+        ),
         'attempts MB': f'{attempts["total_mb"]:.0f}',
         'WAL bytes an e-mail': f'{wal_bytes:,.0f}',
     }
@@ -105,9 +124,13 @@ async def _row(pool: asyncpg.Pool, took_ms: list[float], rates: list[float], wal
 
 def main() -> None:
     """Measure each setting and print a table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument('--emails', type=int, default=1_000_000)
-    parser.add_argument('--only', nargs='+', choices=SETTINGS, default=list(SETTINGS), metavar='NAME')
+    parser.add_argument(
+        '--only', nargs='+', choices=SETTINGS, default=list(SETTINGS), metavar='NAME'
+    )
     parser.add_argument('--steady', action='store_true')
     options = parser.parse_args()
 

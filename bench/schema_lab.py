@@ -26,7 +26,8 @@ LOCAL_PASSWORD = 'loopback'  # noqa: S105 - a server of one command, on loopback
 CLAIM_BATCH = 200
 WORKER = 'bench@localhost:1'
 
-# Text of the size of an ordinary notification. $2 is how long ago, in seconds, the first was made; then evenly to now.
+# Text of the size of an ordinary notification. $2 is how long ago, in seconds, the first was made;
+# then evenly to now.
 INSERT_SQL = """
 INSERT INTO outbound_emails (recipient, subject, body_text, email_type, next_retry_at)
 SELECT 'user' || n || '@example.com', 'Your order ' || n, repeat('Thank you. ', 40), 'receipt', now()
@@ -89,7 +90,12 @@ async def database(postgres: Postgres, name: str, *changes: str) -> AsyncIterato
         await conn.execute(change)
     await conn.close()
     pool = await create_postgres_pool(
-        dsn, size=4, connect_timeout_s=5, command_timeout_s=3600, application_name='bench', by_index=True
+        dsn,
+        size=4,
+        connect_timeout_s=5,
+        command_timeout_s=3600,
+        application_name='bench',
+        by_index=True,
     )
     try:
         yield pool
@@ -112,9 +118,13 @@ async def claim_one(pool: Any, email_id: int) -> list[Claim]:
 
 async def record_sent(pool: Any, claims: Sequence[Claim]) -> None:
     """Record that these were accepted."""
-    delivery = Delivery(Outcome.ACCEPTED, Phase.DATA, relay='primary', reply=Reply(250, '2.0.0 Ok: queued as 4F2A'))
+    delivery = Delivery(
+        Outcome.ACCEPTED, Phase.DATA, relay='primary', reply=Reply(250, '2.0.0 Ok: queued as 4F2A')
+    )
     recorded = await record(
-        pool, [Result(claim, delivery, Decision(Status.SENT), 0.012) for claim in claims], worker=WORKER
+        pool,
+        [Result(claim, delivery, Decision(Status.SENT), 0.012) for claim in claims],
+        worker=WORKER,
     )
     if len(recorded) != len(claims):
         raise RuntimeError(f'{len(recorded)} of {len(claims)} recorded')

@@ -2,8 +2,8 @@
 
     python -m bench.schema_old [--old 10000000] [--rounds 20] [--parts claims retention partitions]
 
-Two databases of one server, one of them with the old rows, take turns. Claims, records and the retention's deletes are
-the statements of db/.
+Two databases of one server, one of them with the old rows, take turns. Claims, records and the
+retention's deletes are the statements of db/.
 """
 
 import argparse
@@ -65,20 +65,29 @@ async def one_round(pool: asyncpg.Pool, batches: TimedPool, singles: TimedPool) 
 
 async def compare_claims(empty: asyncpg.Pool, full: asyncpg.Pool, rounds: int) -> None:
     """Print the claims' latency on both databases, which take turns."""
-    timed = {name: (TimedPool(pool), TimedPool(pool)) for name, pool in (('empty', empty), ('old rows', full))}
+    timed = {
+        name: (TimedPool(pool), TimedPool(pool))
+        for name, pool in (('empty', empty), ('old rows', full))
+    }
     for number in range(rounds + 1):
         for batches, singles in timed.values():
             if number == 1:  # the first round warms up
                 batches.took_ms.clear()
                 singles.took_ms.clear()
             await one_round(batches.pool, batches, singles)
-    print('| claim latency, ms | empty p50 / p99 | with old rows p50 / p99 | ratio p50 / p99 |\n|---|---|---|---|')
+    print(
+        '| claim latency, ms | empty p50 / p99 | with old rows p50 / p99 | ratio p50 / p99 |\n|---|---|---|---|'
+    )
     for place, what in ((0, f'{CLAIM_BATCH} due ones'), (1, 'one by its id')):
         (few50, few99), (many50, many99) = (
-            [percentile(timed[name][place].took_ms, percent) for percent in (50, 99)] for name in timed
+            [percentile(timed[name][place].took_ms, percent) for percent in (50, 99)]
+            for name in timed
         )
         ratio = f'{many50 / few50:.2f} / {many99 / few99:.2f}'
-        print(f'| {what} | {few50:.2f} / {few99:.2f} | {many50:.2f} / {many99:.2f} | {ratio} |', flush=True)
+        print(
+            f'| {what} | {few50:.2f} / {few99:.2f} | {many50:.2f} / {many99:.2f} | {ratio} |',
+            flush=True,
+        )
 
 
 async def measure_retention(pool: asyncpg.Pool) -> None:
@@ -122,10 +131,14 @@ async def singles_until(timed: TimedPool, is_over: Callable[[], bool]) -> None:
 
 def main() -> None:
     """Measure the parts that are asked for."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument('--old', type=int, default=10_000_000)
     parser.add_argument('--rounds', type=int, default=20)
-    parser.add_argument('--parts', nargs='+', choices=['claims', 'retention'], default=['claims', 'retention'])
+    parser.add_argument(
+        '--parts', nargs='+', choices=['claims', 'retention'], default=['claims', 'retention']
+    )
     options = parser.parse_args()
 
     async def measure(postgres: Postgres) -> None:

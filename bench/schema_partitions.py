@@ -2,8 +2,9 @@
 
     python -m bench.schema_partitions [--old 200000] [--months 6 24] [--rounds 10]
 
-The same statements on the table as it is and on one with the same columns and partial indexes, partitioned by
-created_at, the rows spread evenly over the months. Then the oldest month goes: by retention, or DETACH and DROP.
+The same statements on the table as it is and on one with the same columns and partial indexes,
+partitioned by created_at, the rows spread evenly over the months. Then the oldest month goes: by
+retention, or DETACH and DROP.
 """
 
 import argparse
@@ -17,7 +18,8 @@ from db.transitions import remove_old
 from dev.postgres import Postgres
 
 MONTH_DAYS = 30
-# The idempotency index cannot come along: a unique index of a partitioned table must contain created_at.
+# The idempotency index cannot come along: a unique index of a partitioned table must contain
+# created_at.
 PARTITION_SQL = """
 ALTER TABLE outbound_emails RENAME TO plain;
 CREATE TABLE outbound_emails (LIKE plain INCLUDING DEFAULTS, PRIMARY KEY (id, created_at))
@@ -55,10 +57,16 @@ async def measure(postgres: Postgres, name: str, months: int, old: int, rounds: 
                 singles.took_ms.clear()
             await one_round(pool, batches, singles)
         cells = [
-            f'{percentile(timed.took_ms, 50):.2f} / {percentile(timed.took_ms, 99):.2f}' for timed in (batches, singles)
+            f'{percentile(timed.took_ms, 50):.2f} / {percentile(timed.took_ms, 99):.2f}'
+            for timed in (batches, singles)
         ]
-        took_s, removed = await (_drop_month(pool, months - 1) if months else _delete_month(pool, span_months))
-        print(f'| {name} | {" | ".join(cells)} | {removed:,} rows in {took_s * 1000:,.0f} ms |', flush=True)
+        took_s, removed = await (
+            _drop_month(pool, months - 1) if months else _delete_month(pool, span_months)
+        )
+        print(
+            f'| {name} | {" | ".join(cells)} | {removed:,} rows in {took_s * 1000:,.0f} ms |',
+            flush=True,
+        )
 
 
 async def _delete_month(pool: asyncpg.Pool, span_months: int) -> tuple[float, int]:
@@ -81,14 +89,18 @@ async def _drop_month(pool: asyncpg.Pool, month: int) -> tuple[float, int]:
 
 def main() -> None:
     """Measure the table as it is, then each number of months."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument('--old', type=int, default=200_000)
     parser.add_argument('--months', type=int, nargs='+', default=[6, 24])
     parser.add_argument('--rounds', type=int, default=10)
     options = parser.parse_args()
 
     async def measure_all(postgres: Postgres) -> None:
-        print('| ms, p50 / p99 | claim of 200 due | claim by id | the oldest month goes |\n|---|---|---|---|')
+        print(
+            '| ms, p50 / p99 | claim of 200 due | claim by id | the oldest month goes |\n|---|---|---|---|'
+        )
         await measure(postgres, 'as it is', 0, options.old, options.rounds)
         for months in options.months:
             await measure(postgres, f'{months} months', months, options.old, options.rounds)

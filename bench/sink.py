@@ -1,9 +1,10 @@
 """A relay that takes everything and keeps nothing, and can do what smtp-sink cannot: `python -m bench.sink PORT`.
 
-One process, SMTP on 127.0.0.1, with pipelining (RFC 2920). With --delay-ms every answer comes that much later, as
-from a relay with this round-trip time; with --certificate and --key it offers STARTTLS. XCOUNT answers with the number
-of messages taken. After XWATCH a connection is told of each message when its final dot has come: one line
-`count nanoseconds`, by the machine's monotonic clock; after XWATCH TEXT only of those whose recipient holds TEXT.
+One process, SMTP on 127.0.0.1, with pipelining (RFC 2920). With --delay-ms every answer comes that
+much later, as from a relay with this round-trip time; with --certificate and --key it offers
+STARTTLS. XCOUNT answers with the number of messages taken. After XWATCH a connection is told of
+each message when its final dot has come: one line `count nanoseconds`, by the machine's monotonic
+clock; after XWATCH TEXT only of those whose recipient holds TEXT.
 """
 
 import argparse
@@ -28,7 +29,9 @@ class Sink(asyncio.Protocol):
     messages: ClassVar[int] = 0  # taken by all connections together
     delay_s: ClassVar[float] = 0.0
     tls: ClassVar[ssl.SSLContext | None] = None
-    watchers: ClassVar[dict[asyncio.Transport, bytes]] = {}  # and what the recipient's line must hold
+    watchers: ClassVar[
+        dict[asyncio.Transport, bytes]
+    ] = {}  # and what the recipient's line must hold
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Greet."""
@@ -56,7 +59,9 @@ class Sink(asyncio.Protocol):
         """Take what there is, and answer all of it in one write."""
         self._buffer += data
         replies = []
-        while (reply := self._take_message() if self._in_data else self._take_command()) is not None:
+        while (
+            reply := self._take_message() if self._in_data else self._take_command()
+        ) is not None:
             replies.append(reply)
             if reply.startswith((b'220', b'221', b'421')):
                 break
@@ -76,7 +81,9 @@ class Sink(asyncio.Protocol):
         if Sink.tls is None:  # then STARTTLS is not offered
             return
         try:
-            transport = await self._loop.start_tls(self._transport, self, Sink.tls, server_side=True)
+            transport = await self._loop.start_tls(
+                self._transport, self, Sink.tls, server_side=True
+            )
         except (OSError, ssl.SSLError):
             self._transport.close()
             return

@@ -21,7 +21,8 @@ class Ages:
     by_age: list[int]
 
 
-# Each branch is one of the partial indexes. What was scheduled and was never due yet is not late: it has no age.
+# Each branch is one of the partial indexes. What was scheduled and was never due yet is not late:
+# it has no age.
 QSHAPE_SQL = f"""
 WITH waiting AS MATERIALIZED (
     SELECT id, recipient, width_bucket({elapsed_s('created_at')} / 60, $1::float8[]) AS bucket
@@ -59,6 +60,10 @@ async def read_ages(
     """
     rows = await pool.fetch(QSHAPE_SQL, list(BUCKETS_MIN), list(statuses), limit)
     (sums,) = [row for row in rows if row['domain'] is None]
-    named = [Ages(row['domain'], row['total'], row['by_age']) for row in rows if row['domain'] is not None]
+    named = [
+        Ages(row['domain'], row['total'], row['by_age'])
+        for row in rows
+        if row['domain'] is not None
+    ]
     named.sort(key=lambda ages: (-ages.total, ages.domain))
     return Ages('TOTAL', sums['total'], sums['by_age']), named, sums['domains']

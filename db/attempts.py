@@ -29,7 +29,8 @@ async def read_last_failures(pool: asyncpg.Pool, limit: int) -> list[dict[str, A
     return [dict(row) for row in await pool.fetch(LAST_FAILURES_SQL, limit)]
 
 
-# What a relay or an error says in words may hold an address, so reasons are counted by codes and phases.
+# What a relay or an error says in words may hold an address, so reasons are counted by codes and
+# phases.
 FAILURES_SQL = """
 SELECT outcome, phase, relay, smtp_code, enhanced_code, count(*) AS attempts,
     EXTRACT(EPOCH FROM now() - max(started_at))::float8 AS last_s
@@ -43,7 +44,8 @@ async def count_failures(pool: asyncpg.Pool, limit: int) -> list[dict[str, Any]]
     """Count the attempts of the last hour that failed by reason, the commonest first.
 
     Returns:
-        outcome, phase (how far it came), relay, smtp_code, enhanced_code, attempts, last_s (how long ago the last was).
+        outcome, phase (how far it came), relay, smtp_code, enhanced_code, attempts, last_s (how
+        long ago the last was).
     """
     return [dict(row) for row in await pool.fetch(FAILURES_SQL, limit)]
 

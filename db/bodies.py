@@ -3,7 +3,7 @@
 import asyncpg
 
 from db.claims import Claim, LeaseLost
-from mail.envelope import Email
+from mail_outbox.envelope import Email
 
 SIZE_SQL = """
 SELECT octet_length(e.recipient)::bigint + COALESCE(octet_length(e.subject), 0) + COALESCE(octet_length(e.body_text), 0)

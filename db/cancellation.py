@@ -46,7 +46,9 @@ async def count_cancellable(
     Raises:
         asyncpg.PostgresError, OSError: connection or statement failure.
     """
-    (row,) = await pool.fetch(COUNT_CANCELLABLE_SQL, *selection.parameters, older_than_s, with_final)
+    (row,) = await pool.fetch(
+        COUNT_CANCELLABLE_SQL, *selection.parameters, older_than_s, with_final
+    )
     return Cancellable(row['emails'], row['final'], row['created_until'])
 
 
@@ -60,14 +62,17 @@ RETURNING id
 """  # noqa: S608 - constants of this module
 
 
-async def cancel(pool: asyncpg.Pool, selection: Selection, *, created_until: datetime, with_final: bool) -> int:
+async def cancel(
+    pool: asyncpg.Pool, selection: Selection, *, created_until: datetime, with_final: bool
+) -> int:
     """Cancel e-mails in batches, each committed by itself. Returns how many were cancelled.
 
-    A row that somebody is claiming or recording at this moment is skipped. created_until, from count_cancellable, keeps
-    this from running after an application that goes on queueing.
+    A row that somebody is claiming or recording at this moment is skipped. created_until, from
+    count_cancellable, keeps this from running after an application that goes on queueing.
 
     Raises:
-        asyncpg.PostgresError, OSError: connection or statement failure; earlier batches stay cancelled.
+        asyncpg.PostgresError, OSError: connection or statement failure; earlier batches stay
+        cancelled.
     """
     cancelled = 0
     while True:

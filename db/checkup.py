@@ -16,7 +16,8 @@ TABLES = (
     'service_health', 'sessions', 'refresh_tokens', 'outbox_adoption', 'table_origins',
 )  # fmt: skip
 
-# Those that the migrations make and the statements of this program need; a test holds them against a fresh schema.
+# Those that the migrations make and the statements of this program need; a test holds them against
+# a fresh schema.
 INDEXES = (
     'outbound_emails_created', 'outbound_emails_due', 'outbound_emails_failed', 'outbound_emails_held',
     'outbound_emails_idempotency', 'outbound_emails_leased', 'outbound_emails_suspect', 'outbound_emails_unscheduled',
@@ -104,8 +105,12 @@ WHERE NOT CASE wanted.privilege WHEN 'DELETE' THEN has_table_privilege(wanted.na
 
 async def read_missing_rights(pool: asyncpg.Pool) -> list[Row]:
     """Return what a worker needs and this role may not do: table, privilege."""
-    wanted = [(table, privilege) for table, privileges in RIGHTS.items() for privilege in privileges]
-    rows = await pool.fetch(RIGHTS_SQL, [table for table, _ in wanted], [privilege for _, privilege in wanted])
+    wanted = [
+        (table, privilege) for table, privileges in RIGHTS.items() for privilege in privileges
+    ]
+    rows = await pool.fetch(
+        RIGHTS_SQL, [table for table, _ in wanted], [privilege for _, privilege in wanted]
+    )
     return [dict(row) for row in rows]
 
 

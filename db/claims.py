@@ -10,9 +10,9 @@ import asyncpg
 
 from db.narrowing import UNREADABLE, SetAside, give_up_rows, narrow
 from db.pools import DATABASE_DOWN
-from mail.envelope import Email
-from mail.line import NORMAL, known_priority
 from mail.outcome import Outcome, Settled
+from mail.priority import NORMAL, known_priority
+from mail_outbox.envelope import Email
 
 Names = Sequence[str]
 
@@ -33,7 +33,9 @@ class Claim(NamedTuple):
     suspect: bool = False  # the last worker that held it was lost
     any_suppressed: bool = False  # somebody gets no mail: see whether it is one of the recipients
     life_left_s: float | None = None  # when it was claimed; None: it does not expire
-    is_whole: bool = True  # else some of the content is left out, because it is large: db.bodies.fetch_email
+    is_whole: bool = (
+        True  # else some of the content is left out, because it is large: db.bodies.fetch_email
+    )
     priority: int = NORMAL
 
     @property
@@ -42,9 +44,10 @@ class Claim(NamedTuple):
         return self.email.id, self.token
 
 
-# What comes with a claim: ordinary mail, whole. Larger content is fetched in its turn, see db/bodies.py, so that no
-# batch takes more than 40 MB, and a worker that large content kills has made an attempt, which counts as lost. Both
-# functions tell a size without reading the content; the stored size of JSON is that of its compressed form.
+# What comes with a claim: ordinary mail, whole. Larger content is fetched in its turn, see
+# db/bodies.py, so that no batch takes more than 40 MB, and a worker that large content kills has
+# made an attempt, which counts as lost. Both functions tell a size without reading the content; the
+# stored size of JSON is that of its compressed form.
 _SMALL = {
     'recipient': 'octet_length(e.recipient) <= 16384',
     'subject': 'octet_length(e.subject) <= 4096',
@@ -57,20 +60,25 @@ _SMALL = {
     'content_id': 'octet_length(e.content_id) <= 1024',
     'message_id': 'octet_length(e.message_id) <= 1024',
 }
-_CONTENT = ', '.join(f'CASE WHEN {is_small} THEN e.{column} END' for column, is_small in _SMALL.items())
+_CONTENT = ', '.join(
+    f'CASE WHEN {is_small} THEN e.{column} END' for column, is_small in _SMALL.items()
+)
 _IS_WHOLE = ' AND '.join(f'({is_small}) IS NOT FALSE' for is_small in _SMALL.values())
 
-# Of a row whose number is none, negative, or larger than its column or email_attempts could count on. BY_LIFE at most.
+# Of a row whose number is none, negative, or larger than its column or email_attempts could count
+# on. BY_LIFE at most.
 NEXT_ATTEMPT = 'LEAST(GREATEST(COALESCE(e.attempts, 0), 0), 32766) + 1'
 
-# From what the row is: a server that was restored, or that lags behind the one that failed, makes the same once more.
+# From what the row is: a server that was restored, or that lags behind the one that failed, makes
+# the same once more.
 MADE_MESSAGE_ID = """'<' || left(encode(sha256(convert_to(
             e.id || ' ' || COALESCE(EXTRACT(EPOCH FROM e.created_at)::text, '') || ' ' || $5, 'UTF8')), 'hex'), 32)
             || '@' || $5 || '>'"""
 
-# The columns a claim returns, and the change it makes, are the same for one id and for a batch. The rows are fetched by
-# an array of their ids, which leaves the planner no other way but the primary key: a join with `due`, or with unnest of
-# the array, would have an order, and with statistics of a smaller table that order reads the whole table.
+# The columns a claim returns, and the change it makes, are the same for one id and for a batch. The
+# rows are fetched by an array of their ids, which leaves the planner no other way but the primary
+# key: a join with `due`, or with unnest of the array, would have an order, and with statistics of a
+# smaller table that order reads the whole table.
 _CLAIMED = f"""
     SET status = 'sending',
         attempts = {NEXT_ATTEMPT},
@@ -96,7 +104,8 @@ _CLAIMED = f"""
         e.priority, EXTRACT(EPOCH FROM e.next_retry_at)::float8 AS due_at
 """  # noqa: S608 - constants of this module
 
-# An uncertain row with a time is one whose policy says retry; failed rows with a time have attempts left.
+# An uncertain row with a time is one whose policy says retry; failed rows with a time have attempts
+# left.
 _WAITING = "status IN ('pending', 'failed', 'uncertain')"
 CLAIMABLE = """
     COALESCE(expires_at, 'infinity') > now() AND (status = 'pending' OR attempts < max_attempts)
@@ -104,7 +113,8 @@ CLAIMABLE = """
 # An OR with `next_retry_at IS NULL` here would keep the due index from ending its scan at now().
 _DUE = f'next_retry_at <= now() AND {_WAITING} AND {CLAIMABLE}'
 
-# A column inside a function hides from the planner what other indexes, ours or an application's, have of the row.
+# A column inside a function hides from the planner what other indexes, ours or an application's,
+# have of the row.
 CLAIM_SQL = f"""
 WITH due AS (
     SELECT id FROM mail_outbox WHERE id = ANY($1::bigint[]) AND lost_attempts = 0
@@ -136,19 +146,23 @@ async def claim(
         message_id_domain: Right-hand side of the Message-ID of an e-mail that has none yet.
         set_aside: What this worker knows of rows that nobody can change.
     Returns:
-        One claim, with attempt >= 1, for each e-mail that was claimed; none for those that are not due, are final, are
-        held elsewhere, or are suspects, see claim_suspects.
+        One claim, with attempt >= 1, for each e-mail that was claimed; none for those that are not
+        due, are final, are held elsewhere, or are suspects, see claim_suspects.
     Raises:
-        asyncpg.PostgresError, OSError: connection or statement failure; nothing was claimed, or the lease will run out.
+        asyncpg.PostgresError, OSError: connection or statement failure; nothing was claimed, or the
+        lease will run out.
     """
-    asking = _Asking(pool, paused_types, set_aside or SetAside(), (uuid4(), worker, lease_s, message_id_domain))
+    asking = _Asking(
+        pool, paused_types, set_aside or SetAside(), (uuid4(), worker, lease_s, message_id_domain)
+    )
     return await asking.claim(CLAIM_SQL, email_ids)
 
 
-# The lateral join walks the due index once per priority, so low priority mail never delays high, and mail scheduled for
-# later is never looked at. It stops as soon as it has enough, and locks no more rows than it returns. Rows are compared
-# as pairs and sorted by pairs, so that no index but the due one can serve: with `priority = ` an index that an
-# application has on next_retry_at alone would, and reads all that was ever sent.
+# The lateral join walks the due index once per priority, so low priority mail never delays high,
+# and mail scheduled for later is never looked at. It stops as soon as it has enough, and locks no
+# more rows than it returns. Rows are compared as pairs and sorted by pairs, so that no index but
+# the due one can serve: with `priority = ` an index that an application has on next_retry_at alone
+# would, and reads all that was ever sent.
 DUE_SQL = f"""
     SELECT d.id
     FROM (VALUES (0::smallint), (1::smallint), (2::smallint)) AS p (priority)
@@ -183,11 +197,14 @@ async def claim_due(
     Raises:
         asyncpg.PostgresError, OSError: connection or statement failure.
     """
-    asking = _Asking(pool, paused_types, set_aside or SetAside(), (uuid4(), worker, lease_s, message_id_domain))
+    asking = _Asking(
+        pool, paused_types, set_aside or SetAside(), (uuid4(), worker, lease_s, message_id_domain)
+    )
     return await asking.claim(CLAIM_DUE_SQL, limit, find=DUE_SQL)
 
 
-# An operator may have set a row to pending that was lost more often than is counted: it is sent like those before it.
+# An operator may have set a row to pending that was lost more often than is counted: it is sent
+# like those before it.
 SUSPECTS_SQL = f"""
     SELECT id FROM mail_outbox
     WHERE LEAST(lost_attempts, 2) = $2 AND lost_attempts > 0 AND {_DUE}
@@ -212,7 +229,8 @@ async def claim_suspects(
 ) -> list[Claim]:
     """Claim e-mails that were held when their last workers died or lost their leases.
 
-    One of them may be what killed the worker, so they are kept apart from all other mail until an attempt is recorded.
+    One of them may be what killed the worker, so they are kept apart from all other mail until an
+    attempt is recorded.
 
     Args:
         lost_attempts: How many attempts in a row were lost.
@@ -220,7 +238,9 @@ async def claim_suspects(
     Raises:
         asyncpg.PostgresError, OSError: connection or statement failure.
     """
-    asking = _Asking(pool, paused_types, set_aside or SetAside(), (uuid4(), worker, lease_s, message_id_domain))
+    asking = _Asking(
+        pool, paused_types, set_aside or SetAside(), (uuid4(), worker, lease_s, message_id_domain)
+    )
     return await asking.claim(CLAIM_SUSPECTS_SQL, limit, lost_attempts, find=SUSPECTS_SQL)
 
 
@@ -240,7 +260,9 @@ class _Asking(NamedTuple):
     set_aside: SetAside
     claimant: tuple[UUID, str, float, str]  # $2 to $5
 
-    async def claim(self, sql: str, first: object, *more: object, find: str | None = None) -> list[Claim]:
+    async def claim(
+        self, sql: str, first: object, *more: object, find: str | None = None
+    ) -> list[Claim]:
         """Run a claim; find: the statement that tells which rows it is about, when these are not its first value."""
         token = self.claimant[0]
         try:
@@ -249,7 +271,11 @@ class _Asking(NamedTuple):
         except DATABASE_DOWN:
             raise
         except asyncpg.PostgresError:
-            ids: Any = first if find is None else [row['id'] for row in await self._fetch(find, first, *more)]
+            ids: Any = (
+                first
+                if find is None
+                else [row['id'] for row in await self._fetch(find, first, *more)]
+            )
             rows = await self._claim_narrowly(ids)
         except UNREADABLE:  # they are claimed, and one of them cannot be decoded
             rows = await self._read_claimed()
@@ -279,7 +305,9 @@ class _Asking(NamedTuple):
         conditions = ''
         if self.paused_types:
             arguments = (*arguments, list(self.paused_types))
-            conditions += f' AND (email_type IS NULL OR email_type::text <> ALL(${len(arguments)}::text[]))'
+            conditions += (
+                f' AND (email_type IS NULL OR email_type::text <> ALL(${len(arguments)}::text[]))'
+            )
         if ids := self.set_aside.ids():
             arguments = (*arguments, ids)
             conditions += f' AND id <> ALL(${len(arguments)}::bigint[])'
@@ -288,7 +316,9 @@ class _Asking(NamedTuple):
 
 _UNSCHEDULED = "status = 'pending' AND next_retry_at IS NULL"
 # Only its index has the order of id, not one that an application has on next_retry_at.
-UNSCHEDULED_SQL = f'SELECT id FROM mail_outbox WHERE {_UNSCHEDULED} ORDER BY id LIMIT $1 FOR UPDATE SKIP LOCKED'  # noqa: S608
+UNSCHEDULED_SQL = (
+    f'SELECT id FROM mail_outbox WHERE {_UNSCHEDULED} ORDER BY id LIMIT $1 FOR UPDATE SKIP LOCKED'  # noqa: S608
+)
 GIVE_DUE_TIME_SQL = f"""
 UPDATE mail_outbox SET next_retry_at = now() WHERE id = ANY(ARRAY({UNSCHEDULED_SQL}))
 """  # noqa: S608 - constants of this module
@@ -331,14 +361,33 @@ async def _give_due_time(pool: asyncpg.Pool, set_aside: SetAside) -> int:
 
 def _claim_from(row: asyncpg.Record, token: UUID) -> Claim:
     """Read a row of _CLAIMED: the fields of Email, then what is the claim's."""
-    attempt, max_attempts, claimed_at, outcomes, lost, any_suppressed, life_left_s, is_whole, priority, _ = row[
-        len(Email._fields) :
-    ]
+    (
+        attempt,
+        max_attempts,
+        claimed_at,
+        outcomes,
+        lost,
+        any_suppressed,
+        life_left_s,
+        is_whole,
+        priority,
+        _,
+    ) = row[len(Email._fields) :]
     settled = _settled(outcomes) if outcomes else {}
     email_id, recipient, *content = row[: len(Email._fields)]
     email = Email(email_id, recipient or '', *content)
     known = known_priority(priority)
-    claim = Claim(email, token, attempt, max_attempts, claimed_at, settled, lost > 0, any_suppressed, life_left_s)
+    claim = Claim(
+        email,
+        token,
+        attempt,
+        max_attempts,
+        claimed_at,
+        settled,
+        lost > 0,
+        any_suppressed,
+        life_left_s,
+    )
     return claim._replace(is_whole=is_whole, priority=known)
 
 
@@ -346,6 +395,8 @@ def _settled(stored: str) -> Settled:
     """Read recipient_outcomes; what record did not write counts for nothing, and spoils no other claim of the batch."""
     try:
         told = json.loads(stored)
-        return {address: (Outcome(outcome), str(reply)) for address, (outcome, reply) in told.items()}
+        return {
+            address: (Outcome(outcome), str(reply)) for address, (outcome, reply) in told.items()
+        }
     except (AttributeError, TypeError, ValueError, RecursionError):
         return {}

@@ -1,8 +1,9 @@
 """A connection to PostgreSQL: a session of its own, or a place behind a pooler that lends sessions by the transaction.
 
-pgbouncer and its like refuse the parameters that a session starts with, or forget them silently, and give two
-statements in a row to two sessions. There each statement travels in a transaction of its own, which sets for itself
-what it needs: three round trips more, and nothing is left in a session that belongs to somebody else.
+pgbouncer and its like refuse the parameters that a session starts with, or forget them silently,
+and give two statements in a row to two sessions. There each statement travels in a transaction of
+its own, which sets for itself what it needs: three round trips more, and nothing is left in a
+session that belongs to somebody else.
 """
 
 from collections.abc import Awaitable, Callable, Mapping
@@ -23,15 +24,15 @@ T = TypeVar('T')
 PASSED_ON = ('application_name', 'timezone')
 REFUSED_PARAMETER = 'startup parameter'
 
-# An answer in a word, without a statement to prepare: whether we talk to the process that greeted us, in our settings.
-# A pooler greets with a process number of its own.
+# An answer in a word, without a statement to prepare: whether we talk to the process that greeted
+# us, in our settings. A pooler greets with a process number of its own.
 OWN_SESSION_QUESTION = 'SELECT WHERE pg_backend_pid() = {pid}'
 AND_LIMIT_QUESTION = " AND current_setting('statement_timeout')::interval = '{limit_ms} ms'"
 YES = 'SELECT 1'
 ROLLBACK_TIMEOUT_S = 5.0  # of a task that was cancelled, maybe because the server does not answer
 
-# A server's session that a pooler opened while the database was read-only stays so for an hour; it is between two of
-# our statements, and nobody else's.
+# A server's session that a pooler opened while the database was read-only stays so for an hour; it
+# is between two of our statements, and nobody else's.
 END_READ_ONLY_SESSION_SQL = """
 SELECT pg_terminate_backend(pg_backend_pid()) WHERE current_setting('default_transaction_read_only') = 'on'
 """
@@ -109,7 +110,12 @@ class Connection(asyncpg.Connection):
         try:
             if not self.is_closed():
                 await super().execute('ROLLBACK', timeout=ROLLBACK_TIMEOUT_S)
-        except (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError):
+        except (
+            asyncpg.PostgresError,
+            asyncpg.InterfaceError,
+            asyncpg.InternalClientError,
+            OSError,
+        ):
             self.is_spoilt = True
 
     async def _judge(self, error: Exception) -> None:
@@ -117,14 +123,21 @@ class Connection(asyncpg.Connection):
             return
         if self.is_pooled and isinstance(error, asyncpg.ReadOnlySQLTransactionError):
             await self._end_lent_session()
-        self.is_spoilt = True  # dropped when it is given back: until then, a transaction may want to roll back
+        self.is_spoilt = (
+            True  # dropped when it is given back: until then, a transaction may want to roll back
+        )
         if server_changed(error) and self.on_server_changed is not None:
             await self.on_server_changed()
 
     async def _end_lent_session(self) -> None:
         try:
             await super().execute(END_READ_ONLY_SESSION_SQL)
-        except (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError):
+        except (
+            asyncpg.PostgresError,
+            asyncpg.InterfaceError,
+            asyncpg.InternalClientError,
+            OSError,
+        ):
             return  # it is gone, as we asked, or never was
 
 
@@ -132,7 +145,12 @@ class _OwnSettings(Transaction):
     """A transaction that makes our settings its own."""
 
     def __init__(
-        self, connection: Connection, *, isolation: Any = None, readonly: bool = False, deferrable: bool = False
+        self,
+        connection: Connection,
+        *,
+        isolation: Any = None,
+        readonly: bool = False,
+        deferrable: bool = False,
     ) -> None:
         super().__init__(connection, isolation, readonly, deferrable)
         self._ours = connection
@@ -153,7 +171,8 @@ class Connector:
     """Opens connections with the settings of one pool, and recognises a pooler.
 
     Args:
-        settings: Parameters of the session; by statement_timeout, in ms, we see whether the server has taken them.
+        settings: Parameters of the session; by statement_timeout, in ms, we see whether the server
+            has taken them.
     """
 
     def __init__(self, settings: Mapping[str, str]) -> None:
@@ -165,7 +184,8 @@ class Connector:
         """Open a connection; asyncpg.Pool calls it.
 
         Raises:
-            asyncpg.PostgresError, asyncpg.InterfaceError, OSError: see asyncpg; pooled by the statement is refused.
+            asyncpg.PostgresError, asyncpg.InterfaceError, OSError: see asyncpg; pooled by the
+            statement is refused.
         """
         if not self.is_pooled:
             conn = await self._open_session(dsn, options)
@@ -177,10 +197,14 @@ class Connector:
         """Return a session with our settings, or None when there is a pooler in between."""
         try:
             conn: Connection = await asyncpg.connect(
-                dsn, **options | {'connection_class': Connection, 'server_settings': dict(self.settings)}
+                dsn,
+                **options
+                | {'connection_class': Connection, 'server_settings': dict(self.settings)},
             )
         except asyncpg.ProtocolViolationError as error:
-            if REFUSED_PARAMETER in str(error) and any(name in str(error) for name in self._own_parameters()):
+            if REFUSED_PARAMETER in str(error) and any(
+                name in str(error) for name in self._own_parameters()
+            ):
                 return None
             raise
         try:
@@ -199,15 +223,23 @@ class Connector:
 
     async def _open_pooled(self, dsn: str | None, options: dict[str, Any]) -> Connection:
         own = {name: self.settings[name] for name in PASSED_ON if name in self.settings}
-        without_session = {'connection_class': Connection, 'server_settings': own, 'statement_cache_size': 0}
+        without_session = {
+            'connection_class': Connection,
+            'server_settings': own,
+            'statement_cache_size': 0,
+        }
         conn: Connection = await asyncpg.connect(dsn, **options | without_session)
         try:
-            assignments = ''.join(f"SET LOCAL {name}='{value}';" for name, value in self._set_by_us().items())
+            assignments = ''.join(
+                f"SET LOCAL {name}='{value}';" for name, value in self._set_by_us().items()
+            )
             begin_sql = f'BEGIN;{assignments}'
             if not self.is_pooled:
                 await conn.execute(begin_sql)  # a pooler by the statement refuses it
                 await conn.execute('ROLLBACK')
-                log.debug('a pooler stands before PostgreSQL: each statement in a transaction of its own')
+                log.debug(
+                    'a pooler stands before PostgreSQL: each statement in a transaction of its own'
+                )
                 self.is_pooled = True
             conn.begin_sql = begin_sql
         except BaseException:

@@ -1,8 +1,9 @@
 """Content kept outside the outbox: templates in PostgreSQL, attachments in MongoDB.
 
-One document per attachment in the collection `email_attachments`: {content_id, position, filename, content_type, cid,
-data, created_at, stored_by}. An outbox row names them all by its content_id. Attachments are written before the row
-that names them, so a committed e-mail always has its attachments; what no row names is swept up by the cleanup.
+One document per attachment in the collection `email_attachments`: {content_id, position, filename,
+content_type, cid, data, created_at, stored_by}. An outbox row names them all by its content_id.
+Attachments are written before the row that names them, so a committed e-mail always has its
+attachments; what no row names is swept up by the cleanup.
 """
 
 import asyncio
@@ -16,8 +17,8 @@ from bson.binary import Binary
 from motor.motor_asyncio import AsyncIOMotorDatabase
 from pymongo.errors import DocumentTooLarge, OperationFailure, PyMongoError
 
-from mail.envelope import MAX_MESSAGE_BYTES, Attachment, InvalidEmailError, Template
-from mail.mime import check_attachment
+from mail_outbox.envelope import MAX_MESSAGE_BYTES, Attachment, InvalidEmailError, Template
+from mail_outbox.mime import check_attachment
 
 COLLECTION = 'email_attachments'
 STORED_BY = 'arq-mail-worker'
@@ -35,19 +36,23 @@ async def store_attachments(
     """Store the attachments of one e-mail before its row is inserted.
 
     Args:
-        max_bytes: The most that workers send as one message: their EMAIL_MAX_BYTES, if that was changed.
+        max_bytes: The most that workers send as one message: their EMAIL_MAX_BYTES, if that was
+            changed.
     Returns:
         The content_id to give to queue_email.
     Raises:
-        InvalidEmailError: one attachment is larger than MongoDB takes (16 MiB), all together are more than a message
-            may have, or a name, content type or Content-ID cannot be sent; nothing was stored.
+        InvalidEmailError: one attachment is larger than MongoDB takes (16 MiB), all together are
+            more than a message may have, or a name, content type or Content-ID cannot be sent;
+            nothing was stored.
         ContentUnavailableError: MongoDB does not answer.
     """
     for attachment in attachments:
         check_attachment(attachment)
     size_bytes = sum(4 * len(attachment.data) // 3 for attachment in attachments)
     if size_bytes > max_bytes:
-        raise InvalidEmailError(f'attachments: {size_bytes} bytes in base64, at most {max_bytes} are allowed')
+        raise InvalidEmailError(
+            f'attachments: {size_bytes} bytes in base64, at most {max_bytes} are allowed'
+        )
     content_id = uuid4().hex
     now = datetime.now(UTC)
     documents = [
@@ -86,7 +91,9 @@ async def fetch_templates(pool: asyncpg.Pool, template_ids: Sequence[str]) -> li
     """
     rows = {row['id']: row for row in await pool.fetch(TEMPLATES_SQL, list(set(template_ids)))}
     return [
-        Template(row['subject'], row['body_text'], row['body_html']) if (row := rows.get(template_id)) else None
+        Template(row['subject'], row['body_text'], row['body_html'])
+        if (row := rows.get(template_id))
+        else None
         for template_id in template_ids
     ]
 
@@ -103,7 +110,10 @@ async def attachment_sizes(mongo: Mongo, content_ids: Sequence[str]) -> list[int
     named = {'$match': {'content_id': {'$in': list(set(content_ids))}}}
     summed = {'$group': {'_id': '$content_id', 'size_bytes': {'$sum': {'$bsonSize': '$$ROOT'}}}}
     try:
-        sizes = {found['_id']: found['size_bytes'] async for found in mongo[COLLECTION].aggregate([named, summed])}
+        sizes = {
+            found['_id']: found['size_bytes']
+            async for found in mongo[COLLECTION].aggregate([named, summed])
+        }
     except OperationFailure as error:
         if error.timeout:
             raise ContentUnavailableError(f'MongoDB: {error}') from error
@@ -143,7 +153,8 @@ def _attachment_from(document: Mapping[str, Any]) -> Attachment:
 def _ours(*, is_adopted: bool) -> dict[str, Any]:
     """Return what tells documents that store_attachments wrote from others in a collection of the same name.
 
-    Versions before did not sign theirs. Where the outbox was there before this program, none of those has run.
+    Versions before did not sign theirs. Where the outbox was there before this program, none of
+    those has run.
     """
     signed: dict[str, Any] = {'stored_by': STORED_BY}
     unsigned = {
@@ -162,7 +173,9 @@ SELECT content_id FROM mail_outbox WHERE content_id = ANY($1::text[])
 CONTENT_BATCH = 1000
 
 
-async def delete_content(pool: asyncpg.Pool, mongo: Mongo, content_ids: Sequence[str], *, is_adopted: bool) -> int:
+async def delete_content(
+    pool: asyncpg.Pool, mongo: Mongo, content_ids: Sequence[str], *, is_adopted: bool
+) -> int:
     """Delete attachments that this program stored and no row names: several e-mails may share them.
 
     Args:
@@ -170,7 +183,8 @@ async def delete_content(pool: asyncpg.Pool, mongo: Mongo, content_ids: Sequence
     Returns:
         How many documents were deleted.
     Raises:
-        ContentUnavailableError: MongoDB does not answer; what is left is swept up by delete_orphans later.
+        ContentUnavailableError: MongoDB does not answer; what is left is swept up by delete_orphans
+            later.
     """
     deleted = 0
     for start in range(0, len(content_ids), CONTENT_BATCH):
@@ -185,7 +199,9 @@ async def delete_content(pool: asyncpg.Pool, mongo: Mongo, content_ids: Sequence
     return deleted
 
 
-async def delete_orphans(pool: asyncpg.Pool, mongo: Mongo, older_than: timedelta, *, is_adopted: bool) -> int:
+async def delete_orphans(
+    pool: asyncpg.Pool, mongo: Mongo, older_than: timedelta, *, is_adopted: bool
+) -> int:
     """Delete attachments that no row names, stored long enough ago that their row is not still on its way.
 
     Args:
@@ -197,7 +213,9 @@ async def delete_orphans(pool: asyncpg.Pool, mongo: Mongo, older_than: timedelta
     """
     old = {'created_at': {'$lt': datetime.now(UTC) - older_than}, 'content_id': {'$type': 'string'}}
     try:
-        content_ids = await mongo[COLLECTION].distinct('content_id', old | _ours(is_adopted=is_adopted))
+        content_ids = await mongo[COLLECTION].distinct(
+            'content_id', old | _ours(is_adopted=is_adopted)
+        )
     except PyMongoError as error:
         raise ContentUnavailableError(f'MongoDB: {error}') from error
     # Of a field that holds a list, MongoDB tells the items, whatever they are.

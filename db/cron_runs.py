@@ -9,7 +9,8 @@ import asyncpg
 
 SLOT_LEASE_S = 60.0
 
-# The slot is counted by the database's clock, so machines that disagree about the time agree about the slot.
+# The slot is counted by the database's clock, so machines that disagree about the time agree about
+# the slot.
 OPEN_DUTIES_SQL = """
 SELECT duty FROM unnest($1::text[], $2::integer[]) AS d (duty, every_s)
 WHERE NOT EXISTS (
@@ -34,7 +35,8 @@ async def open_duties(pool: asyncpg.Pool, every_s: Mapping[str, int]) -> set[str
 
 LOCK_DUTY_SQL = 'SELECT pg_advisory_xact_lock(hashtextextended($1, 0))'
 
-# A run that was cut off holds its slot until its lease is over. Any unfinished run of the duty holds off the next slot.
+# A run that was cut off holds its slot until its lease is over. Any unfinished run of the duty
+# holds off the next slot.
 CLAIM_SLOT_SQL = """
 INSERT INTO cron_runs (duty, slot, worker, lease_expires_at)
 SELECT $1, slot.at, $3, now() + $4 * interval '1 second'
@@ -57,13 +59,16 @@ async def claim_slot(
         every_s: The length of a slot; slots are aligned to midnight UTC.
         max_age_s: Do not claim a slot that began longer ago than this.
     Returns:
-        The slot's beginning, or None when it is finished, held by somebody, or an earlier run has not ended.
+        The slot's beginning, or None when it is finished, held by somebody, or an earlier run has
+        not ended.
     Raises:
         asyncpg.PostgresError, OSError: connection or statement failure.
     """
     async with pool.acquire() as conn, conn.transaction():
         await conn.execute(LOCK_DUTY_SQL, duty)
-        slot: datetime | None = await conn.fetchval(CLAIM_SLOT_SQL, duty, every_s, worker, SLOT_LEASE_S, max_age_s)
+        slot: datetime | None = await conn.fetchval(
+            CLAIM_SLOT_SQL, duty, every_s, worker, SLOT_LEASE_S, max_age_s
+        )
     return slot
 
 
@@ -92,7 +97,9 @@ async def finish_slot(
     await pool.execute(FINISH_SLOT_SQL, duty, slot, worker, outcome, result.get('affected'), detail)
 
 
-GIVE_UP_SLOT_SQL = 'DELETE FROM cron_runs WHERE duty = $1 AND slot = $2 AND worker = $3 AND finished_at IS NULL'
+GIVE_UP_SLOT_SQL = (
+    'DELETE FROM cron_runs WHERE duty = $1 AND slot = $2 AND worker = $3 AND finished_at IS NULL'
+)
 
 
 async def give_up_slot(pool: asyncpg.Pool, duty: str, slot: datetime, worker: str) -> None:

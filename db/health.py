@@ -33,7 +33,8 @@ async def record_health(pool: asyncpg.Pool, findings: Sequence[Finding]) -> None
     )
 
 
-# Where service_health may be the application's, see 0004_adoption.sql, only what this program writes is forgotten.
+# Where service_health may be the application's, see 0004_adoption.sql, only what this program
+# writes is forgotten.
 REMOVE_HEALTH_SQL = """
 DELETE FROM mail_service_health
 WHERE checked_at < now() - $1 * interval '1 day' AND (

@@ -32,10 +32,12 @@ async def count_held(pool: asyncpg.Pool, selection: Selection) -> list[dict[str,
     """Count what is held by type, the type with the oldest e-mail first.
 
     Returns:
-        email_type, emails, oldest_at and newest_at (when they were due), within_a_day, within_a_week, within_a_month
+        email_type, emails, oldest_at and newest_at (when they were due), within_a_day,
+        within_a_week, within_a_month
         and older, which add up to emails, and past_expiry: what a release gives a new life.
     Raises:
-        asyncpg.PostgresError, OSError: connection or statement failure; the same for the others here.
+        asyncpg.PostgresError, OSError: connection or statement failure; the same for the others
+        here.
     """
     return [dict(row) for row in await pool.fetch(COUNT_HELD_SQL, *selection.parameters)]
 
@@ -59,9 +61,13 @@ SELECT id FROM mail_outbox WHERE status = 'held' AND id > $8 AND {SELECTED} ORDE
 """  # noqa: S608 - constants of this module
 
 
-async def next_held(pool: asyncpg.Pool, selection: Selection, after_id: int, limit: int) -> list[int]:
+async def next_held(
+    pool: asyncpg.Pool, selection: Selection, after_id: int, limit: int
+) -> list[int]:
     """Return the next ids of what is held, in their order."""
-    return [row['id'] for row in await pool.fetch(HELD_IDS_SQL, *selection.parameters, after_id, limit)]
+    return [
+        row['id'] for row in await pool.fetch(HELD_IDS_SQL, *selection.parameters, after_id, limit)
+    ]
 
 
 RELEASE_SQL = f"""
@@ -75,7 +81,9 @@ RETURNING id
 """  # noqa: S608 - constants of this module
 
 
-async def release(pool: asyncpg.Pool, email_ids: Sequence[int], *, expiry_hours: float) -> list[int]:
+async def release(
+    pool: asyncpg.Pool, email_ids: Sequence[int], *, expiry_hours: float
+) -> list[int]:
     """Make held e-mails due now, with at least one attempt left.
 
     Args:

@@ -37,8 +37,13 @@ def is_other(identity: str | None, ours: str | None) -> bool | None:
     """Whether two are different databases; None when one is not known, as from a worker of an older version."""
     if not identity or not ours:
         return None
-    (cluster, _, database), (our_cluster, _, our_database) = identity.partition('.'), ours.partition('.')
-    return database != our_database or (UNKNOWN not in (cluster, our_cluster) and cluster != our_cluster)
+    (cluster, _, database), (our_cluster, _, our_database) = (
+        identity.partition('.'),
+        ours.partition('.'),
+    )
+    return database != our_database or (
+        UNKNOWN not in (cluster, our_cluster) and cluster != our_cluster
+    )
 
 
 def are_mixed(identities: Iterable[str]) -> bool:

@@ -10,7 +10,7 @@ from db.adoption.quoting import literal
 from db.adoption.takeover import CUT_OFF
 from db.adoption.trigger import case
 from db.adoption.words import choose
-from mail.outcome import BY_LIFE
+from mail_outbox.envelope import BY_LIFE
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +45,9 @@ _DECIDING = {
     'created_at': 'timestamptz',
     'expires_at': 'timestamptz',
 }
-# An uncertain e-mail may have been delivered by the worker that had the message, so an operator decides about it; so he
-# does about one that has been due for so long that nobody waits for it any more, unless somebody asked to retry it.
+# An uncertain e-mail may have been delivered by the worker that had the message, so an operator
+# decides about it; so he does about one that has been due for so long that nobody waits for it any
+# more, unless somebody asked to retry it.
 _JUDGED = """
 asked AS (
     SELECT * FROM unnest($1::bigint[], $2::boolean[], $3::timestamptz[], $4::boolean[])
@@ -86,7 +87,9 @@ IS_EXPANDED_SQL = "SELECT to_regclass('mail_outbox') IS NOT NULL"
 
 def _preview_before(columns: Collection[str]) -> str:
     """Return PREVIEW_SQL for a table that this program has not touched yet."""
-    deciding = ', '.join(name if name in columns else f'NULL::{kind} AS {name}' for name, kind in _DECIDING.items())
+    deciding = ', '.join(
+        name if name in columns else f'NULL::{kind} AS {name}' for name, kind in _DECIDING.items()
+    )
     return f"""
 WITH found AS (
     SELECT id, lower(status::text) AS status, {deciding} FROM outbound_emails WHERE id = ANY($1::bigint[])
@@ -104,7 +107,8 @@ async def preview(
         requests: At most one per e-mail, see merged.
         hold_after: What has been due for longer is held for an operator.
     Returns:
-        For each e-mail: 'due', 'held', 'task expired', 'missing', or the state it stays in: sent, cancelled ...
+        For each e-mail: 'due', 'held', 'task expired', 'missing', or the state it stays in: sent,
+        cancelled ...
     """
     sql = PREVIEW_SQL
     if not await conn.fetchval(IS_EXPANDED_SQL):
@@ -142,11 +146,16 @@ SELECT id, {_OUTCOME} AS outcome FROM judged
 
 
 async def make_due(
-    pool: asyncpg.Pool, requests: Sequence[ImportRequest], *, hold_after: timedelta, expiry_hours: float
+    pool: asyncpg.Pool,
+    requests: Sequence[ImportRequest],
+    *,
+    hold_after: timedelta,
+    expiry_hours: float,
 ) -> dict[int, str]:
     """Make e-mails due that a message asked for, and ours if they were not, in one statement. Twice does no harm.
 
-    One with a time is not due before it, whatever its row says; one that has been due for too long is held.
+    One with a time is not due before it, whatever its row says; one that has been due for too long
+    is held.
 
     Args:
         requests: At most one per e-mail, see merged.
@@ -161,7 +170,9 @@ async def make_due(
     return {row['id']: row['outcome'] for row in rows}
 
 
-def _columns(requests: Sequence[ImportRequest]) -> tuple[list[int], list[bool], list[datetime | None], list[bool]]:
+def _columns(
+    requests: Sequence[ImportRequest],
+) -> tuple[list[int], list[bool], list[datetime | None], list[bool]]:
     return (
         [r.email_id for r in requests],
         [r.retry for r in requests],
@@ -176,8 +187,8 @@ WHERE e.id = ANY($1::bigint[])
   AND ({_STATE} IN ('pending', 'held') OR ({_STATE} = 'failed' AND e.next_retry_at IS NOT NULL)
        OR (e.status = 'uncertain' AND e.message_id IS NULL AND e.last_error = {literal(CUT_OFF)}))
 """  # noqa: S608 - constants of this module
-# Once adoption was undone: what ended here shows `failed` without an attempt left. Which columns there are, nobody
-# knows.
+# Once adoption was undone: what ended here shows `failed` without an attempt left. Which columns
+# there are, nobody knows.
 NOT_ENDED_UNDONE_SQL = """
 SELECT id FROM outbound_emails AS e
 WHERE id = ANY($1::bigint[]) AND (outbox_state(status::text) IN ('pending', 'sending')
@@ -192,7 +203,8 @@ async def not_ended(conn: asyncpg.Connection, email_ids: Collection[int]) -> set
     return {row['id'] for row in await conn.fetch(sql, list(email_ids))}
 
 
-# What another system's messages may still be about. Before the take-over e-mails of queue_email are none of its.
+# What another system's messages may still be about. Before the take-over e-mails of queue_email are
+# none of its.
 OPEN_SQL = f"""
 SELECT e.id FROM mail_outbox AS e JOIN outbound_emails AS n ON n.id = e.id
 WHERE e.id = ANY($1::bigint[]) AND (e.status = 'external' OR NOT $3::boolean)
@@ -203,7 +215,9 @@ WHERE e.id = ANY($1::bigint[]) AND (e.status = 'external' OR NOT $3::boolean)
 
 def _open_before(columns: Collection[str]) -> str:
     """Return OPEN_SQL for a table that this program has not touched yet."""
-    attempts, most = (name if name in columns else 'NULL::int' for name in ('attempts', 'max_attempts'))
+    attempts, most = (
+        name if name in columns else 'NULL::int' for name in ('attempts', 'max_attempts')
+    )
     return f"""
 WITH found AS (
     SELECT {case('lower(status::text)', choose(()).read, 'NULL')} AS state,
@@ -216,7 +230,11 @@ SELECT id FROM found WHERE state IN ('pending', 'sending', 'held')
 
 
 async def still_open(
-    conn: asyncpg.Connection, email_ids: Collection[int], *, max_attempts: int | None, only_theirs: bool
+    conn: asyncpg.Connection,
+    email_ids: Collection[int],
+    *,
+    max_attempts: int | None,
+    only_theirs: bool,
 ) -> set[int]:
     """Return those of these e-mails that are neither sent nor given up, also before the table is adopted.
 
@@ -228,11 +246,15 @@ async def still_open(
     if await conn.fetchval(IS_EXPANDED_SQL):
         rows = await conn.fetch(OPEN_SQL, *asked, only_theirs)
     else:
-        rows = await conn.fetch(_open_before([row['attname'] for row in await conn.fetch(COLUMNS_SQL)]), *asked)
+        rows = await conn.fetch(
+            _open_before([row['attname'] for row in await conn.fetch(COLUMNS_SQL)]), *asked
+        )
     return {row['id'] for row in rows}
 
 
-LEASED_SQL = "SELECT count(*) FROM mail_outbox WHERE status = 'sending' AND lease_expires_at > now()"
+LEASED_SQL = (
+    "SELECT count(*) FROM mail_outbox WHERE status = 'sending' AND lease_expires_at > now()"
+)
 
 
 async def count_leased(conn: asyncpg.Connection) -> int:
@@ -240,7 +262,9 @@ async def count_leased(conn: asyncpg.Connection) -> int:
     return int(await conn.fetchval(LEASED_SQL)) if await conn.fetchval(IS_EXPANDED_SQL) else 0
 
 
-STATUSES_SQL = 'SELECT status::text AS status, count(*) AS emails FROM outbound_emails GROUP BY 1 ORDER BY 1'
+STATUSES_SQL = (
+    'SELECT status::text AS status, count(*) AS emails FROM outbound_emails GROUP BY 1 ORDER BY 1'
+)
 
 
 async def count_statuses(conn: asyncpg.Connection) -> dict[str, int] | None:

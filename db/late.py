@@ -11,9 +11,10 @@ from db.results import Result, storable, storable_row
 # Stands at the end of the attempt's error: what the row says did not come from this attempt.
 TAKEN_BACK = 'its row was taken back before this was recorded'
 
-# `known` is what is on record already: by an earlier try whose answer was lost, or `lost` by the rescue, which did not
-# know better. The row gets the outcome when no later claim was made: after a rescue any, it says what the rescue could
-# not know; when an operator took the row back only an acceptance, as sending it once more would make a copy.
+# `known` is what is on record already: by an earlier try whose answer was lost, or `lost` by the
+# rescue, which did not know better. The row gets the outcome when no later claim was made: after a
+# rescue any, it says what the rescue could not know; when an operator took the row back only an
+# acceptance, as sending it once more would make a copy.
 RECORD_LATE_SQL = """
 WITH r AS (
     SELECT * FROM json_to_recordset($1::text::json) AS r (
@@ -59,14 +60,17 @@ SELECT id, claimed_at FROM settled UNION ALL SELECT id, claimed_at FROM known WH
 """
 
 
-async def record_late(pool: asyncpg.Pool, results: Sequence[Result], *, worker: str) -> set[tuple[int, UUID]]:
+async def record_late(
+    pool: asyncpg.Pool, results: Sequence[Result], *, worker: str
+) -> set[tuple[int, UUID]]:
     """Record attempts that RECORD_SQL did not find the claims of. Doing it again changes nothing.
 
     Returns:
-        The keys of the claims whose row has the outcome after all: it was recorded before, or nobody had taken the
-        e-mail over yet. The others' rows are as somebody else left them.
+        The keys of the claims whose row has the outcome after all: it was recorded before, or
+        nobody had taken the e-mail over yet. The others' rows are as somebody else left them.
     Raises:
-        asyncpg.PostgresError, OSError: connection or statement failure; all or nothing was recorded.
+        asyncpg.PostgresError, OSError: connection or statement failure; all or nothing was
+        recorded.
     """
     by_time = {(result.claim.email.id, result.claim.claimed_at): result for result in results}
     rows = [
@@ -88,14 +92,29 @@ WHERE a.outcome = 'lost'
 """
 
 
-async def record_beside_row(pool: asyncpg.Pool, result: Result, error: Exception, *, worker: str) -> None:
+async def record_beside_row(
+    pool: asyncpg.Pool, result: Result, error: Exception, *, worker: str
+) -> None:
     """Record an attempt whose row PostgreSQL refuses to change, with the refusal; the rescue does not send it again.
 
     Raises:
         asyncpg.PostgresError, OSError: connection or statement failure.
     """
     claim, delivery, _, duration_s = result
-    told = storable(f'{delivery.error or delivery.reply or ""}; its row refuses the outcome: {error}'.lstrip('; '))
+    told = storable(
+        f'{delivery.error or delivery.reply or ""}; its row refuses the outcome: {error}'.lstrip(
+            '; '
+        )
+    )
     code = delivery.reply.code if delivery.reply else None
-    values = (delivery.outcome.value, delivery.phase.value, delivery.relay, code, told, round(duration_s * 1000))
-    await pool.execute(ATTEMPT_SQL, claim.email.id, claim.claimed_at, claim.attempt, worker, *values)
+    values = (
+        delivery.outcome.value,
+        delivery.phase.value,
+        delivery.relay,
+        code,
+        told,
+        round(duration_s * 1000),
+    )
+    await pool.execute(
+        ATTEMPT_SQL, claim.email.id, claim.claimed_at, claim.attempt, worker, *values
+    )

@@ -16,9 +16,9 @@ ClaimKey = tuple[int, UUID]
 MAX_LOST_ATTEMPTS = 3  # in a row: then the e-mail is what kills the workers
 RESCUE_BATCH = 500
 
-# Rows are fetched by their ids, here and below, whatever the statistics say, see db/claims.py. OFFSET 0 keeps an
-# EXISTS from becoming a join. SKIP LOCKED: a row that is locked is being recorded right now. What a claim lost is read
-# from the snapshot instead.
+# Rows are fetched by their ids, here and below, whatever the statistics say, see db/claims.py.
+# OFFSET 0 keeps an EXISTS from becoming a join. SKIP LOCKED: a row that is locked is being recorded
+# right now. What a claim lost is read from the snapshot instead.
 RENEW_SQL = """
 WITH held AS MATERIALIZED (
     SELECT * FROM unnest($1::bigint[], $2::uuid[]) AS h (id, claim_token)
@@ -60,9 +60,10 @@ class Rescued:
     due: bool  # whether it is to be sent again now
 
 
-# The outcome of a lost attempt is unknown, so the policy for uncertain ones decides: again, or wait for an operator.
-# A retry is given back to the e-mail: it was not the relay that failed. Poison bounds how often.
-# An attempt that is on record all the same (its row had refused the outcome) is not made again when it was accepted.
+# The outcome of a lost attempt is unknown, so the policy for uncertain ones decides: again, or wait
+# for an operator. A retry is given back to the e-mail: it was not the relay that failed. Poison
+# bounds how often. An attempt that is on record all the same (its row had refused the outcome) is
+# not made again when it was accepted.
 _OVER = "status = 'sending' AND lease_expires_at < now()"
 RESCUE_SQL = f"""
 WITH expired AS (
@@ -96,12 +97,15 @@ SELECT id, claimed_by, status, due FROM rescued
 """  # noqa: S608 - constants of this module
 
 
-# A statement that reached a server which was frozen is run when that goes on, however long ago its worker gave it up.
-# So it says when its worker had an answer last, by the server's clock, and rescues nothing when that was long ago.
+# A statement that reached a server which was frozen is run when that goes on, however long ago its
+# worker gave it up. So it says when its worker had an answer last, by the server's clock, and
+# rescues nothing when that was long ago.
 RESCUE_UNLESS_AWAY_SQL = RESCUE_SQL.replace(  # noqa: S608 - constants of this module
-    _OVER, f"{_OVER} AND now() < $4::timestamptz + $5 * interval '1 second' AND now() >= $6::timestamptz"
+    _OVER,
+    f"{_OVER} AND now() < $4::timestamptz + $5 * interval '1 second' AND now() >= $6::timestamptz",
 ).replace(
-    'SELECT id, claimed_by, status, due FROM', 'SELECT now() AS read_at, r.* FROM (VALUES (1)) AS one (n) LEFT JOIN'
+    'SELECT id, claimed_by, status, due FROM',
+    'SELECT now() AS read_at, r.* FROM (VALUES (1)) AS one (n) LEFT JOIN',
 ) + (' AS r ON true')
 # Only these: when one row makes the statement fail.
 EXPIRED_IDS_SQL = f'SELECT id FROM mail_outbox WHERE {_OVER} ORDER BY lease_expires_at LIMIT $1'  # noqa: S608
@@ -114,7 +118,8 @@ class Contact:
 
     Attributes:
         away_s: A server that gave none for so long was away.
-        grace_s: So long after that nothing is rescued. A worker that has just begun cannot know, and waits as well.
+        grace_s: So long after that nothing is rescued. A worker that has just begun cannot know,
+            and waits as well.
     """
 
     away_s: float
@@ -129,7 +134,9 @@ class Contact:
 
     def note(self, read_at: datetime) -> None:
         """Note an answer."""
-        if self.seen_at is None or not timedelta() <= read_at - self.seen_at < timedelta(seconds=self.away_s):
+        if self.seen_at is None or not timedelta() <= read_at - self.seen_at < timedelta(
+            seconds=self.away_s
+        ):
             self.quiet_until = read_at + timedelta(seconds=self.grace_s)
         self.seen_at = read_at
 

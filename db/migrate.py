@@ -1,7 +1,7 @@
 """Bring the database's schema up to this version: `python -m db.migrate`.
 
-Run it when installing or updating, never from the worker: a worker that meets another schema stops and says so. An
-outbound_emails that was there before is adopted: docs/migration.md.
+Run it when installing or updating, never from the worker: a worker that meets another schema stops
+and says so. An outbound_emails that was there before is adopted: docs/migration.md.
 """
 
 import asyncio
@@ -19,18 +19,24 @@ from db.adoption.trigger import VIEW_RIGHTS_DDL, state_ddl, view_ddl
 from db.adoption.words import SYNONYMS, choose
 from db.connection import is_pooled
 from db.schema import MIGRATIONS_DIR
-from mail.outcome import BY_LIFE
+from mail_outbox.envelope import BY_LIFE
 
 # Any constant will do, as long as nothing else on this database takes the same advisory lock.
 MIGRATION_LOCK = 7_305_803
 
-BEHIND_POOLER = 'a pooler stands before it, and migrations need a session of their own: set DATABASE_DIRECT_URL'
-# Tried again and again: a statement that waits would keep the other caller's CREATE INDEX CONCURRENTLY from ending.
+BEHIND_POOLER = (
+    'a pooler stands before it, and migrations need a session of their own: set DATABASE_DIRECT_URL'
+)
+# Tried again and again: a statement that waits would keep the other caller's CREATE INDEX
+# CONCURRENTLY from ending.
 TRY_LOCK_SQL = 'SELECT pg_try_advisory_lock($1)'
 LOCK_EVERY_S = 0.2
 UNLOCK_SQL = 'SELECT pg_advisory_unlock($1)'
-# Limits of the role are meant for its requests: an index on a large table takes longer, and ours waits for old ones.
-NO_TIMEOUTS = 'SET statement_timeout = 0; SET lock_timeout = 0; SET idle_in_transaction_session_timeout = 0'
+# Limits of the role are meant for its requests: an index on a large table takes longer, and ours
+# waits for old ones.
+NO_TIMEOUTS = (
+    'SET statement_timeout = 0; SET lock_timeout = 0; SET idle_in_transaction_session_timeout = 0'
+)
 ZONE_SQL = "SELECT set_config('TimeZone', $1, false)"
 
 MAX_ATTEMPTS_DEFAULT_DDL = 'ALTER TABLE outbound_emails ALTER COLUMN max_attempts SET DEFAULT {}'
@@ -68,15 +74,16 @@ async def migrate(
     Two callers at once are safe: the second waits for the first and then finds nothing to do.
 
     Args:
-        max_attempts: The default of new rows. None: rows that do not say have no number of their own, see
-            mail.outcome.BY_LIFE.
+        max_attempts: The default of new rows. None: rows that do not say have no number of their
+            own, see mail.outcome.BY_LIFE.
         zone: What times without a zone in an adopted table mean.
         given: What an operator says of words in an adopted table's status: word -> state.
     Returns:
         What an adopted table is like; None when this program made it.
     Raises:
         NotAdoptableError: nothing was changed; names every reason.
-        pogo_core.error.BadMigrationError: a file failed; its cause is the PostgreSQL error. Earlier files stay applied.
+        pogo_core.error.BadMigrationError: a file failed; its cause is the PostgreSQL error. Earlier
+        files stay applied.
     """
     async with alone(conn, zone):
         planned = None
@@ -85,7 +92,9 @@ async def migrate(
             planned = await plan(conn, zone=zone, max_attempts=max_attempts, given=given)
         await pogo.apply(conn, MIGRATIONS_DIR, schema_name='public')
         if planned is None:
-            await conn.execute(MAX_ATTEMPTS_DEFAULT_DDL.format(int(max_attempts or BY_LIFE)))  # DDL takes no parameters
+            await conn.execute(
+                MAX_ATTEMPTS_DEFAULT_DDL.format(int(max_attempts or BY_LIFE))
+            )  # DDL takes no parameters
             await _make_view(conn)
         else:
             await expand(conn, planned, progress)

@@ -12,7 +12,8 @@ from db.pools import DATABASE_DOWN
 
 log = structlog.get_logger()
 
-# What decoding an answer raises: bytes that are no text of the encoding, a value that Python does not have.
+# What decoding an answer raises: bytes that are no text of the encoding, a value that Python does
+# not have.
 UNREADABLE = (ValueError, ArithmeticError, TypeError, RecursionError)
 # About the statement, not about a row of it.
 STATEMENT_IS_WRONG = (asyncpg.SyntaxOrAccessError, asyncpg.FeatureNotSupportedError)
@@ -54,18 +55,22 @@ class SetAside:
         """Return the rows to leave alone now."""
         if self._until:
             now = time.monotonic()
-            self._until = {email_id: until for email_id, until in self._until.items() if until > now}
+            self._until = {
+                email_id: until for email_id, until in self._until.items() if until > now
+            }
         return list(self._until)
 
 
-async def narrow(run: Callable[[Sequence[int]], Awaitable[Sequence[asyncpg.Record]]], ids: Sequence[int]) -> Narrowed:
+async def narrow(
+    run: Callable[[Sequence[int]], Awaitable[Sequence[asyncpg.Record]]], ids: Sequence[int]
+) -> Narrowed:
     """Run a statement over rows, in halves where it fails, down to the rows that make it fail.
 
     Args:
         run: Does it for the rows with these ids, and returns a record for each that was done.
     Raises:
-        asyncpg.PostgresError, OSError: PostgreSQL is away, or the statement is wrong whatever the row; parts of it may
-            be done.
+        asyncpg.PostgresError, OSError: PostgreSQL is away, or the statement is wrong whatever the
+            row; parts of it may be done.
     """
     found = Narrowed()
     parts = [list(ids)] if ids else []
@@ -104,7 +109,11 @@ async def fetch_narrowly(
     if found.refused and not found.done and not or_none:
         raise next(iter(found.refused.values()))
     for email_id, error in found.refused.items():
-        log.warning('row refuses the change', email_id=email_id, reason=f'{type(error).__name__}: {error}'[:2000])
+        log.warning(
+            'row refuses the change',
+            email_id=email_id,
+            reason=f'{type(error).__name__}: {error}'[:2000],
+        )
     return [row['id'] for row in found.done]
 
 
@@ -118,12 +127,16 @@ WHERE id = $1 AND (status IN ('pending', 'failed', 'uncertain')
 
 
 async def give_up_rows(
-    pool: asyncpg.Pool, found: Narrowed, set_aside: SetAside, status: str = 'failed', token: UUID | None = None
+    pool: asyncpg.Pool,
+    found: Narrowed,
+    set_aside: SetAside,
+    status: str = 'failed',
+    token: UUID | None = None,
 ) -> None:
     """Give the rows that could not be worked on a state and a reason; set aside where not even that can be written.
 
-    When many are refused and none passes, it is not the rows' doing, but a rule that is new, or wrong: then none is
-    given up any more, only set aside.
+    When many are refused and none passes, it is not the rows' doing, but a rule that is new, or
+    wrong: then none is given up any more, only set aside.
 
     Args:
         status: Their state; `uncertain` for those that may have been delivered.

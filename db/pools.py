@@ -14,9 +14,15 @@ from db.troubles import DATABASE_DOWN
 
 __all__ = ['BY_INDEX', 'DATABASE_DOWN', 'create_postgres_pool', 'open_mongo']
 
-# The worker's statements touch a few rows, by an index, whatever the statistics say. A plan that was right while the
-# table was small, or little was due, is kept, and would read a whole backlog for every claim (docs/schema.md).
-BY_INDEX = {'enable_seqscan': 'off', 'enable_sort': 'off', 'enable_hashjoin': 'off', 'enable_mergejoin': 'off'}
+# The worker's statements touch a few rows, by an index, whatever the statistics say. A plan that
+# was right while the table was small, or little was due, is kept, and would read a whole backlog
+# for every claim (docs/schema.md).
+BY_INDEX = {
+    'enable_seqscan': 'off',
+    'enable_sort': 'off',
+    'enable_hashjoin': 'off',
+    'enable_mergejoin': 'off',
+}
 
 
 def _from_json(text: str) -> Any:
@@ -30,13 +36,22 @@ def _from_json(text: str) -> Any:
 async def _prepare_connection(conn: asyncpg.Connection, zone: ZoneInfo) -> None:
     # jsonb travels as text and comes out as Python values.
     await conn.set_type_codec('jsonb', encoder=json.dumps, decoder=_from_json, schema='pg_catalog')
-    # One time that Python does not know (infinity, the year 20260) must not make the whole answer unreadable.
+    # One time that Python does not know (infinity, the year 20260) must not make the whole answer
+    # unreadable.
     await conn.set_type_codec(
-        'timestamptz', encoder=encode_zoned, decoder=decode_zoned, schema='pg_catalog', format='tuple'
+        'timestamptz',
+        encoder=encode_zoned,
+        decoder=decode_zoned,
+        schema='pg_catalog',
+        format='tuple',
     )
     # Tables that were there before may hold times without a zone: here, too, they are moments.
     await conn.set_type_codec(
-        'timestamp', encoder=naive_encoder(zone), decoder=naive_decoder(zone), schema='pg_catalog', format='tuple'
+        'timestamp',
+        encoder=naive_encoder(zone),
+        decoder=naive_decoder(zone),
+        schema='pg_catalog',
+        format='tuple',
     )
 
 
@@ -52,21 +67,28 @@ async def create_postgres_pool(
 ) -> asyncpg.Pool:
     """Open a pool whose sessions give aware times and never wait for a lock or a statement without end.
 
-    It may be behind a pooler, see db.connection. A connection that an error showed to be of no more use is dropped.
+    It may be behind a pooler, see db.connection. A connection that an error showed to be of no more
+    use is dropped.
 
     Args:
-        naive_timezone: What times without a zone mean, for the server and for us: DB_NAIVE_TIMEZONE.
-        command_timeout_s: The server ends a statement a little earlier, so that one which takes too long is told from
-            a server that does not answer.
+        naive_timezone: What times without a zone mean, for the server and for us:
+            DB_NAIVE_TIMEZONE.
+        command_timeout_s: The server ends a statement a little earlier, so that one which takes too
+            long is told from a server that does not answer.
         by_index: Plan for few rows by an index wherever there is one: for workers, not for reports.
     Raises:
-        OSError, asyncpg.PostgresError, TimeoutError: PostgreSQL does not answer or does not let us in.
+        OSError, asyncpg.PostgresError, TimeoutError: PostgreSQL does not answer or does not let us
+        in.
     """
     connector = Connector(
         {
-            'application_name': application_name[:63],  # PostgreSQL cuts longer names, with a warning
+            'application_name': application_name[
+                :63
+            ],  # PostgreSQL cuts longer names, with a warning
             'timezone': naive_timezone,  # by it the server compares times without a zone with now()
-            'statement_timeout': str(max(1, int((command_timeout_s - min(1.0, command_timeout_s / 10)) * 1000))),
+            'statement_timeout': str(
+                max(1, int((command_timeout_s - min(1.0, command_timeout_s / 10)) * 1000))
+            ),
             'idle_in_transaction_session_timeout': '60000',
         }
         | (BY_INDEX if by_index else {})

@@ -1,7 +1,7 @@
 """Rows that other rows refer to: what a foreign key holds is stepped over, and one row that fails fails alone.
 
-A foreign key may also ask the server to delete, or to change, the rows that refer (CASCADE, SET NULL, SET DEFAULT).
-Those rows are the application's, so the row they refer to counts as held, too.
+A foreign key may also ask the server to delete, or to change, the rows that refer (CASCADE, SET
+NULL, SET DEFAULT). Those rows are the application's, so the row they refer to counts as held, too.
 """
 
 from collections.abc import Awaitable, Callable, Sequence
@@ -22,7 +22,8 @@ class Reference:
 
     Attributes:
         table: The table it stands in, quoted where it must be.
-        holds: SQL that is true of a row `t` that a row of that table refers to; None when this role must not look.
+        holds: SQL that is true of a row `t` that a row of that table refers to; None when this role
+            must not look.
         refuses: The server itself refuses to delete a row that is referred to.
         is_indexed: The server finds the rows that refer to one without reading all.
     """
@@ -34,8 +35,8 @@ class Reference:
     is_indexed: bool
 
 
-# The operators are those of the constraint itself: whatever its types and the search_path. A row that refers to itself
-# holds nothing. Constraints of partitions are copies of their parent's.
+# The operators are those of the constraint itself: whatever its types and the search_path. A row
+# that refers to itself holds nothing. Constraints of partitions are copies of their parent's.
 REFERENCES_SQL = """
 SELECT c.conname AS name, c.conrelid::regclass::text AS table, c.confdeltype IN ('a', 'r') AS refuses,
     bool_and(has_column_privilege(c.conrelid, f.attnum, 'SELECT')
@@ -81,7 +82,8 @@ async def read_references(conn: Connection | asyncpg.Pool, table: int) -> list[R
 def held(reference: Reference) -> str:
     """Return SQL that is true of a row `t` that must be stepped over.
 
-    Where this role must not look, every row may be held; if the server refuses such rows by itself, it may decide.
+    Where this role must not look, every row may be held; if the server refuses such rows by itself,
+    it may decide.
     """
     if reference.holds is not None:
         return reference.holds
@@ -106,14 +108,17 @@ OF_THE_SERVER = (*DATABASE_DOWN, asyncpg.InsufficientPrivilegeError)
 
 
 async def delete_narrowly(
-    conn: Connection, keys: Sequence[Any], delete: Callable[[Sequence[Any]], Awaitable[list[asyncpg.Record]]]
+    conn: Connection,
+    keys: Sequence[Any],
+    delete: Callable[[Sequence[Any]], Awaitable[list[asyncpg.Record]]],
 ) -> Narrowed:
     """Delete rows, in a transaction that is open; when the server refuses some, find them by halving, and do the rest.
 
     Args:
         delete: Deletes the rows with these keys, and returns a record for each.
     Raises:
-        asyncpg.PostgresError, OSError: connection failure, a time limit, or a right that is missing.
+        asyncpg.PostgresError, OSError: connection failure, a time limit, or a right that is
+        missing.
     """
     found = Narrowed()
     open_parts = [list(keys)] if keys else []
@@ -122,8 +127,12 @@ async def delete_narrowly(
         try:
             async with conn.transaction():
                 found.deleted += await delete(part)
-        except asyncpg.PostgresError as error:  # a key that was not seen, a lock, or a trigger of the application's
-            if isinstance(error, OF_THE_SERVER) and not isinstance(error, asyncpg.LockNotAvailableError):
+        except (
+            asyncpg.PostgresError
+        ) as error:  # a key that was not seen, a lock, or a trigger of the application's
+            if isinstance(error, OF_THE_SERVER) and not isinstance(
+                error, asyncpg.LockNotAvailableError
+            ):
                 raise
             if len(part) == 1:
                 found.refused += 1

@@ -1,7 +1,7 @@
 """What operators read: the outbox, its attempts, duties and services, as plain dicts that become JSON.
 
-Every function raises asyncpg.PostgresError or OSError when PostgreSQL does not answer. Ages (_s) are in seconds, by the
-database's clock.
+Every function raises asyncpg.PostgresError or OSError when PostgreSQL does not answer. Ages (_s)
+are in seconds, by the database's clock.
 """
 
 import json
@@ -17,8 +17,8 @@ from db.times import as_row, elapsed_s
 
 Row = dict[str, Any]
 
-# Each branch is one of the table's partial indexes, so what is sent is never read. The states are disjoint.
-# A time before 2000 is nobody's: such a row counts as one of that year.
+# Each branch is one of the table's partial indexes, so what is sent is never read. The states are
+# disjoint. A time before 2000 is nobody's: such a row counts as one of that year.
 OUTBOX_SQL = """
 WITH open AS (
     SELECT status, next_retry_at, attempts, max_attempts, expires_at, lease_expires_at, created_at FROM mail_outbox
@@ -72,11 +72,12 @@ async def read_outbox(pool: asyncpg.Pool) -> Row:
     """Count the e-mails that are not finished.
 
     Returns:
-        due (a worker may claim it now) and oldest_due_s (None without any), scheduled (pending, later), sending, stuck
-        (sending, but the lease ran out more than 30 s ago), retrying (failed, with a time), dead (failed, without),
-        uncertain (will be tried again), held (waits for an operator: of that status, or uncertain for good),
-        held_unsent (those of that status alone),
-        past_expiry, sent_last_hour, sent_in_part_last_day (a relay took it, but not for every recipient).
+        due (a worker may claim it now) and oldest_due_s (None without any), scheduled (pending,
+        later), sending, stuck (sending, but the lease ran out more than 30 s ago), retrying
+        (failed, with a time), dead (failed, without), uncertain (will be tried again), held (waits
+        for an operator: of that status, or uncertain for good), held_unsent (those of that status
+        alone), past_expiry, sent_last_hour, sent_in_part_last_day (a relay took it, but not for
+        every recipient).
     """
     (row,) = await pool.fetch(OUTBOX_SQL)
     return dict(row)
@@ -108,13 +109,15 @@ async def read_paused_due(pool: asyncpg.Pool) -> Row:
     """Count the due e-mails whose type is paused, and the others; nothing is read while no type is.
 
     Returns:
-        due and oldest_due_s of the paused types (0 and None without any), others_due and oldest_other_s of all others.
+        due and oldest_due_s of the paused types (0 and None without any), others_due and
+        oldest_other_s of all others.
     """
     (row,) = await pool.fetch(PAUSED_DUE_SQL)
     return dict(row)
 
 
-# A lease that runs is the proof of a life: somebody renewed it seconds ago. A duty's run is a trace.
+# A lease that runs is the proof of a life: somebody renewed it seconds ago. A duty's run is a
+# trace.
 SEEN_WORKERS_SQL = f"""
 SELECT worker, sum(sending)::bigint AS sending, bool_or(alive) AS alive, max(seen_at) AS last_seen_at,
     {elapsed_s('max(seen_at)')} AS last_seen_s
@@ -135,12 +138,14 @@ async def read_seen_workers(pool: asyncpg.Pool) -> list[Row]:
     """Return the workers that left a trace in PostgreSQL within the hour, the latest first.
 
     Returns:
-        worker, sending (e-mails it holds), alive (True: it holds a lease that runs), last_seen_at, last_seen_s.
+        worker, sending (e-mails it holds), alive (True: it holds a lease that runs), last_seen_at,
+        last_seen_s.
     """
     return _rows(await pool.fetch(SEEN_WORKERS_SQL))
 
 
-# By the primary key, a few rows of each duty: the table holds weeks of runs, and screens ask every few seconds.
+# By the primary key, a few rows of each duty: the table holds weeks of runs, and screens ask every
+# few seconds.
 DUTIES_SQL = """
 WITH RECURSIVE duties AS (
     (SELECT duty FROM cron_runs ORDER BY duty LIMIT 1)
@@ -162,9 +167,11 @@ FROM duties CROSS JOIN LATERAL (
 async def read_duties(pool: asyncpg.Pool) -> list[Row]:
     """Return the last run of each cron duty: duty, slot, worker, started_at, outcome, affected, detail, ...
 
-    succeeded_at is when a run last ended well, be it this one or an earlier one; None when none did.
+    succeeded_at is when a run last ended well, be it this one or an earlier one; None when none
+    did.
 
-    detail is what the job returned, or {'error': ...}; text where what was stored is no JSON, as when it was too long.
+    detail is what the job returned, or {'error': ...}; text where what was stored is no JSON, as
+    when it was too long.
     """
     return [row | {'detail': _detail(row['detail'])} for row in _rows(await pool.fetch(DUTIES_SQL))]
 
@@ -230,8 +237,8 @@ async def count_attempts(pool: asyncpg.Pool) -> list[Row]:
     return _rows(await pool.fetch(ATTEMPTS_BY_WORKER_SQL))
 
 
-# Bodies of password resets are secrets: they are read only when they are asked for, and no more than a screen can use;
-# their sizes tell what is missing.
+# Bodies of password resets are secrets: they are read only when they are asked for, and no more
+# than a screen can use; their sizes tell what is missing.
 EMAIL_SQL = """
 SELECT id, status, recipient, subject, email_type::text AS email_type, template_id::text AS template_id,
     user_id::text AS user_id, organization_id::text AS organization_id, priority,
@@ -315,7 +322,9 @@ async def read_attachments(mongo: Mongo, content_id: str) -> list[Row]:
     Raises:
         pymongo.errors.PyMongoError: MongoDB does not answer.
     """
-    found = mongo[COLLECTION].find({'content_id': content_id}, {'_id': 0, 'filename': 1, 'content_type': 1, 'cid': 1})
+    found = mongo[COLLECTION].find(
+        {'content_id': content_id}, {'_id': 0, 'filename': 1, 'content_type': 1, 'cid': 1}
+    )
     return list(await found.sort('position', 1).to_list(None))
 
 

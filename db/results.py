@@ -20,10 +20,11 @@ class Result(NamedTuple):
     duration_s: float
 
 
-# One statement writes the row and its attempt, or neither. The results come as one JSON text, {id: result}: 15 arrays
-# took the worker twice as long to encode (2026-11). Nothing is joined: the rows are those of the ids, and each looks
-# its result up. A join had an order, and with statistics of a smaller table that order read the whole primary key.
-# COALESCE keeps the index of leased rows out of it, whose scan would read all that the fleet holds.
+# One statement writes the row and its attempt, or neither. The results come as one JSON text, {id:
+# result}: 15 arrays took the worker twice as long to encode (2026-11). Nothing is joined: the rows
+# are those of the ids, and each looks its result up. A join had an order, and with statistics of a
+# smaller table that order read the whole primary key. COALESCE keeps the index of leased rows out
+# of it, whose scan would read all that the fleet holds.
 RECORD_SQL = """
 WITH given AS MATERIALIZED (
     SELECT $1::text::jsonb AS results
@@ -63,23 +64,28 @@ SELECT id FROM recorded
 """
 
 
-async def record(pool: asyncpg.Pool, results: Sequence[Result], *, worker: str) -> set[tuple[int, UUID]]:
+async def record(
+    pool: asyncpg.Pool, results: Sequence[Result], *, worker: str
+) -> set[tuple[int, UUID]]:
     """Record finished attempts, each only if its claim is still the current one.
 
     Returns:
-        The keys of the claims that were recorded. A claim that is missing was lost, or recorded by an earlier try: see
-        db.late.
+        The keys of the claims that were recorded. A claim that is missing was lost, or recorded by
+        an earlier try: see db.late.
     Raises:
-        asyncpg.PostgresError, OSError: connection or statement failure; all or none of the results were recorded, and
-            recording them again is safe.
+        asyncpg.PostgresError, OSError: connection or statement failure; all or none of the results
+            were recorded, and recording them again is safe.
     """
     recorded: set[tuple[int, UUID]] = set()
     left = results
     while left:
-        # Mostly all of them; twice the same e-mail, lost and claimed again meanwhile, needs two statements.
+        # Mostly all of them; twice the same e-mail, lost and claimed again meanwhile, needs two
+        # statements.
         batch = {result.claim.email.id: result for result in reversed(left)}
         left = [result for result in left if batch[result.claim.email.id] is not result]
-        rows = orjson.dumps({str(email_id): storable_row(result) for email_id, result in batch.items()}).decode()
+        rows = orjson.dumps(
+            {str(email_id): storable_row(result) for email_id, result in batch.items()}
+        ).decode()
         done = await pool.fetch(RECORD_SQL, rows, worker, sorted(batch))
         recorded |= {batch[row['id']].claim.key for row in done}
     return recorded
@@ -99,7 +105,11 @@ def storable_row(result: Result) -> dict[str, object]:
         'duration_s': duration_s,
     }
     if (reply := delivery.reply) is not None:
-        row['smtp_code'], row['enhanced_code'], row['reply'] = reply.code, reply.enhanced_code, storable(reply.text)
+        row['smtp_code'], row['enhanced_code'], row['reply'] = (
+            reply.code,
+            reply.enhanced_code,
+            storable(reply.text),
+        )
     if delivery.error is not None:
         row['error'] = storable(delivery.error)
     if decision.retry_in_s is not None:
@@ -114,18 +124,25 @@ def storable_row(result: Result) -> dict[str, object]:
 
 
 def _outcomes(recipients: Settled) -> dict[str, tuple[str, str]]:
-    reply_chars = max(200, 20_000 // max(len(recipients), 1))  # a batch of results is kept small as well
-    return {to: (outcome, storable(reply)[:reply_chars]) for to, (outcome, reply) in recipients.items()}
+    reply_chars = max(
+        200, 20_000 // max(len(recipients), 1)
+    )  # a batch of results is kept small as well
+    return {
+        to: (outcome, storable(reply)[:reply_chars]) for to, (outcome, reply) in recipients.items()
+    }
 
 
-# It renews the lease as well: a renewal that comes just now passes over the row, because it is locked.
+# It renews the lease as well: a renewal that comes just now passes over the row, because it is
+# locked.
 KEEP_RECIPIENTS_SQL = """
 UPDATE mail_outbox SET recipient_outcomes = $3::text::jsonb, lease_expires_at = now() + $4 * interval '1 second'
 WHERE id = $1 AND claim_token = $2 AND COALESCE(status, '') = 'sending'
 """
 
 
-async def keep_recipients(pool: asyncpg.Pool, claim: Claim, recipients: Settled, lease_s: float) -> None:
+async def keep_recipients(
+    pool: asyncpg.Pool, claim: Claim, recipients: Settled, lease_s: float
+) -> None:
     """Write down what is known of an e-mail's recipients while it is still being sent, if the claim is still current.
 
     Raises:
@@ -139,4 +156,6 @@ def storable(text: str) -> str:
     """Return text as PostgreSQL can keep it: no NUL, no half characters a relay sent, of sensible length."""
     if text.isascii() and '\0' not in text:
         return text[:2000]
-    return text.replace('\0', '\N{REPLACEMENT CHARACTER}').encode('utf-8', 'replace').decode()[:2000]
+    return (
+        text.replace('\0', '\N{REPLACEMENT CHARACTER}').encode('utf-8', 'replace').decode()[:2000]
+    )

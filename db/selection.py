@@ -51,7 +51,8 @@ def domain_pattern(domain: str | None) -> str | None:
     return f'@({"|".join(map(re.escape, sorted(forms)))})($|[^[:alnum:].-])'
 
 
-# When it was last tried; for what is held, when it was due; for what expired or was cancelled, when that happened.
+# When it was last tried; for what is held, when it was due; for what expired or was cancelled, when
+# that happened.
 MOMENT = """
     CASE WHEN status IN ('failed', 'uncertain') THEN COALESCE(last_attempt_at, created_at)
         WHEN status = 'held' THEN COALESCE(next_retry_at, created_at) ELSE updated_at END
@@ -87,7 +88,8 @@ async def count_selected(pool: asyncpg.Pool, selection: Selection) -> list[dict[
     """Count what a selection covers.
 
     Returns:
-        status, final_because (None: an attempt will follow by itself; else dead_reason or ''), emails.
+        status, final_because (None: an attempt will follow by itself; else dead_reason or ''),
+        emails.
     """
     return [dict(row) for row in await pool.fetch(COUNT_SELECTED_SQL, *selection.parameters)]
 
@@ -113,22 +115,28 @@ FROM mail_outbox WHERE {SELECTED}
 LIST_SELECTED_SQL = f'{_LISTED} ORDER BY created_at DESC, id DESC LIMIT $8'
 
 
-async def list_selected(pool: asyncpg.Pool, selection: Selection, limit: int) -> list[dict[str, Any]]:
+async def list_selected(
+    pool: asyncpg.Pool, selection: Selection, limit: int
+) -> list[dict[str, Any]]:
     """Return what a selection covers, the last created first.
 
     Raises:
-        asyncpg.PostgresError, OSError: connection or statement failure; the same for the others here.
+        asyncpg.PostgresError, OSError: connection or statement failure; the same for the others
+        here.
     """
     return [dict(row) for row in await pool.fetch(LIST_SELECTED_SQL, *selection.parameters, limit)]
 
 
-# Only the last days, by the BRIN index of created_at: among all that was ever sent they would be sought for long.
+# Only the last days, by the BRIN index of created_at: among all that was ever sent they would be
+# sought for long.
 LIST_SENT_IN_PART_SQL = f"""{_LISTED}
   AND created_at > now() - interval '7 days' AND jsonb_path_exists(recipient_outcomes, '$.*[0] ? (@ == "rejected")')
 ORDER BY created_at DESC, id DESC LIMIT $8"""
 
 
-async def list_sent_in_part(pool: asyncpg.Pool, selection: Selection, limit: int) -> list[dict[str, Any]]:
+async def list_sent_in_part(
+    pool: asyncpg.Pool, selection: Selection, limit: int
+) -> list[dict[str, Any]]:
     """Return what was queued and sent within a week though some recipients were refused, the last created first.
 
     Args:

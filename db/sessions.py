@@ -19,8 +19,9 @@ TIMES = ('timestamp with time zone', 'timestamp without time zone', 'date')
 class Cleaned:
     """What became of one table in one run.
 
-    deleted, held (another row refers to it) and refused (by the server, see note) are rows. reported is how many a
-    first run would have deleted. note is for people: why the table was left alone, or a part of it.
+    deleted, held (another row refers to it) and refused (by the server, see note) are rows.
+    reported is how many a first run would have deleted. note is for people: why the table was left
+    alone, or a part of it.
     """
 
     deleted: int = 0
@@ -86,16 +87,19 @@ def unsuitable(table: Table, *, made_here: bool) -> str | None:
     return None
 
 
-async def clean(pool: asyncpg.Pool, named: Collection[str], older_than_days: int) -> dict[str, Cleaned]:
+async def clean(
+    pool: asyncpg.Pool, named: Collection[str], older_than_days: int
+) -> dict[str, Cleaned]:
     """Delete the rows that are older than the retention and over; one without an end is never over.
 
-    From a table that was there before this program nothing is deleted unless it is named, and the first time the rows
-    are only counted.
+    From a table that was there before this program nothing is deleted unless it is named, and the
+    first time the rows are only counted.
 
     Args:
         named: Tables that a setting names, each with its schema or without.
     Returns:
-        What became of each table, by its name. Those that are neither made here nor named are missing.
+        What became of each table, by its name. Those that are neither made here nor named are
+        missing.
     Raises:
         asyncpg.PostgresError, OSError: PostgreSQL does not answer; what was deleted stays deleted.
     """
@@ -160,7 +164,9 @@ _STRETCH = f'{_OVER} AND t.ctid >= $2 AND t.ctid < $3'
 Place = tuple[int, int]  # block, and row in it
 
 
-async def _stretches(pool: asyncpg.Pool, table: Table) -> AsyncIterator[tuple[int, str, Place, Place]]:
+async def _stretches(
+    pool: asyncpg.Pool, table: Table
+) -> AsyncIterator[tuple[int, str, Place, Place]]:
     """Yield oid, table, and where to begin and end: in the order of the disk, which needs no index and no sorting."""
     for oid, sql, blocks in await pool.fetch(LEAVES_SQL, table.oid):
         for first in range(0, blocks, BLOCKS):
@@ -191,15 +197,24 @@ async def _delete(pool: asyncpg.Pool, table: Table, older_than_days: int) -> Cle
     return cleaned
 
 
-async def _delete_at_once(pool: asyncpg.Pool, table: Table, older_than_days: int, cleaned: Cleaned) -> None:
+async def _delete_at_once(
+    pool: asyncpg.Pool, table: Table, older_than_days: int, cleaned: Cleaned
+) -> None:
     """Delete what is over from a table of our own, of which this role sees no more than the two times."""
-    is_held = ' OR '.join(held(reference) for reference in await read_references(pool, table.oid)) or 'false'
+    is_held = (
+        ' OR '.join(held(reference) for reference in await read_references(pool, table.oid))
+        or 'false'
+    )
     deleting = f'DELETE FROM ONLY {table.sql} AS t WHERE {_OVER} AND NOT ({is_held})'  # noqa: S608 - quoted by PostgreSQL
     cleaned.deleted = int((await pool.execute(deleting, older_than_days)).split()[-1])
 
 
 async def _delete_stretch(
-    pool: asyncpg.Pool, leaf: str, references: Sequence[Reference], stretch: tuple[object, ...], cleaned: Cleaned
+    pool: asyncpg.Pool,
+    leaf: str,
+    references: Sequence[Reference],
+    stretch: tuple[object, ...],
+    cleaned: Cleaned,
 ) -> None:
     """Delete what is over in some blocks of a table, in one transaction, and add it up."""
     is_held = ' OR '.join(held(reference) for reference in references) or 'false'
@@ -214,7 +229,9 @@ async def _delete_stretch(
         await conn.execute("SET LOCAL lock_timeout = '200ms'; SET CONSTRAINTS ALL IMMEDIATE")
         rows = await conn.fetch(finding, *stretch)
         free = [row['ctid'] for row in rows if not row['is_held']]
-        done = await delete_narrowly(conn, free, lambda some: conn.fetch(deleting, stretch[0], some))
+        done = await delete_narrowly(
+            conn, free, lambda some: conn.fetch(deleting, stretch[0], some)
+        )
     cleaned.deleted += len(done.deleted)
     cleaned.held += len(rows) - len(free)
     cleaned.refused += done.refused

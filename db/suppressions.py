@@ -1,7 +1,8 @@
 """Who gets no mail: single addresses and whole domains, each with the reason why.
 
-A key is an address as it stands in the envelope (its domain in the ASCII form), in lower case; '@example.com' stands
-for everybody there, and not for its subdomains. `anna+news@` and `anna@` are two addresses: only her server knows more.
+A key is an address as it stands in the envelope (its domain in the ASCII form), in lower case;
+'@example.com' stands for everybody there, and not for its subdomains. `anna+news@` and `anna@` are
+two addresses: only her server knows more.
 """
 
 from collections.abc import Iterable, Sequence
@@ -10,7 +11,7 @@ from typing import Any
 
 import asyncpg
 
-from mail.envelope import ascii_address
+from mail_outbox.envelope import ascii_address
 
 MAX_REASON_CHARS = 500
 
@@ -19,7 +20,7 @@ def suppression_key(text: str) -> str:
     """Return the key for an address, or for a domain given as '@example.com'.
 
     Raises:
-        mail.envelope.InvalidEmailError: it is neither.
+        mail_outbox.envelope.InvalidEmailError: it is neither.
     """
     if text.startswith('@'):
         return ascii_address(f'x{text}').removeprefix('x').lower()
@@ -36,15 +37,21 @@ async def suppressed(pool: asyncpg.Pool, addresses: Sequence[str]) -> dict[str, 
     """Look up a whole batch's recipients in one statement.
 
     Args:
-        addresses: As they stand in envelopes, see mail.envelope.Envelope; of several e-mails if need be.
+        addresses: As they stand in envelopes, see mail_outbox.envelope.Envelope; of several e-mails
+            if need be.
     Returns:
-        Those that get no mail, as they were given, each with the reason; its own one before its domain's.
+        Those that get no mail, as they were given, each with the reason; its own one before its
+        domain's.
     Raises:
         asyncpg.PostgresError, OSError: connection or statement failure.
     """
     keys = {address: _keys_of(address) for address in addresses}
     wanted = list({key for both in keys.values() for key in both})
-    reasons = {row['address']: row['reason'] for row in await pool.fetch(SUPPRESSED_SQL, wanted)} if wanted else {}
+    reasons = (
+        {row['address']: row['reason'] for row in await pool.fetch(SUPPRESSED_SQL, wanted)}
+        if wanted
+        else {}
+    )
     return {
         address: next(reasons[key] for key in both if key in reasons)
         for address, both in keys.items()
@@ -95,7 +102,9 @@ async def add(
     Raises:
         asyncpg.PostgresError, OSError: connection or statement failure; nothing was added.
     """
-    rows = await pool.fetch(ADD_SQL, list(dict.fromkeys(keys)), reason, source, created_by, expires_at)
+    rows = await pool.fetch(
+        ADD_SQL, list(dict.fromkeys(keys)), reason, source, created_by, expires_at
+    )
     return {row['address']: row['is_new'] for row in rows}
 
 

@@ -29,7 +29,9 @@ class Switch:
     paused_by: str
 
 
-READ_SWITCHES_SQL = 'SELECT kind, name, reason, paused_at, paused_by FROM mail_switches ORDER BY kind, name'
+READ_SWITCHES_SQL = (
+    'SELECT kind, name, reason, paused_at, paused_by FROM mail_switches ORDER BY kind, name'
+)
 
 
 async def read_switches(pool: asyncpg.Pool) -> list[Switch]:
@@ -39,7 +41,10 @@ async def read_switches(pool: asyncpg.Pool) -> list[Switch]:
         asyncpg.PostgresError, OSError: connection or statement failure.
     """
     rows = await pool.fetch(READ_SWITCHES_SQL)
-    return [Switch(Kind(row['kind']), row['name'], row['reason'], row['paused_at'], row['paused_by']) for row in rows]
+    return [
+        Switch(Kind(row['kind']), row['name'], row['reason'], row['paused_at'], row['paused_by'])
+        for row in rows
+    ]
 
 
 NOTIFY_CHANGE_SQL = f"SELECT pg_notify('{CHANNEL}', '')"

@@ -33,7 +33,9 @@ class FarTime(datetime):
     def at(cls, place: int) -> Self:
         """Return the time that is so many microseconds after 2000."""
         end = LAST if place > 0 else FIRST
-        moment = cls(end.year, end.month, end.day, end.hour, end.minute, end.second, end.microsecond, UTC)
+        moment = cls(
+            end.year, end.month, end.day, end.hour, end.minute, end.second, end.microsecond, UTC
+        )
         moment.place = place
         moment.text = _text(place)
         return moment
@@ -72,7 +74,8 @@ def elapsed_s(since: str, until: str = 'now()') -> str:
 def as_row(record: asyncpg.Record) -> dict[str, Any]:
     """Return a record as a dict that can become JSON: seconds without end are None."""
     return {
-        name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in record.items()
+        name: None if isinstance(value, float) and not math.isfinite(value) else value
+        for name, value in record.items()
     }
 
 
@@ -96,14 +99,16 @@ def encode_zoned(moment: datetime) -> tuple[int]:
 def naive_decoder(zone: ZoneInfo) -> Callable[[tuple[int]], datetime]:
     """Return what makes an aware time, in UTC, of microseconds since 2000 on the clocks of a zone.
 
-    In the hour that clocks show twice it takes the second, in the one they skip it goes on with the offset before: as
-    PostgreSQL does when it compares such a column with now().
+    In the hour that clocks show twice it takes the second, in the one they skip it goes on with the
+    offset before: as PostgreSQL does when it compares such a column with now().
     """
 
     def decode(value: tuple[int]) -> datetime:
         try:
             local = (EPOCH + value[0] * MICROSECOND).replace(tzinfo=zone)
-            offset = min(local.utcoffset() or timedelta(), local.replace(fold=1).utcoffset() or timedelta())
+            offset = min(
+                local.utcoffset() or timedelta(), local.replace(fold=1).utcoffset() or timedelta()
+            )
             return (local.replace(tzinfo=None) - offset).replace(tzinfo=UTC)
         except OverflowError:
             return FarTime.at(value[0])

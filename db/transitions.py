@@ -29,7 +29,11 @@ ENDED = ('failed', 'expired', 'uncertain', 'cancelled')  # what retry may change
 
 
 async def retry(
-    pool: asyncpg.Pool, email_ids: Sequence[int], *, expiry_hours: float, from_states: Sequence[str] = ENDED
+    pool: asyncpg.Pool,
+    email_ids: Sequence[int],
+    *,
+    expiry_hours: float,
+    from_states: Sequence[str] = ENDED,
 ) -> list[int]:
     """Make e-mails that ended, or wait for a decision, due now, with at least one attempt left.
 
@@ -82,12 +86,14 @@ RETURNING id
 async def expire(pool: asyncpg.Pool, email_ids: Sequence[int]) -> list[int]:
     """Expire those of these e-mails whose time is over. Returns the changed ids.
 
-    Dead ones stay failed. Uncertain ones may have been delivered, so they stay uncertain, without another attempt.
+    Dead ones stay failed. Uncertain ones may have been delivered, so they stay uncertain, without
+    another attempt.
     """
     return await fetch_narrowly(pool, EXPIRE_SQL, email_ids, or_none=True)
 
 
-# What waits stands in the due index or in the one of rows without a time, so neither part reads the whole table.
+# What waits stands in the due index or in the one of rows without a time, so neither part reads the
+# whole table.
 EXPIRABLE_SQL = """
 SELECT id FROM mail_outbox
 WHERE status IN ('pending', 'failed', 'uncertain') AND next_retry_at IS NOT NULL AND expires_at <= now()
@@ -112,7 +118,8 @@ async def expire_all(pool: asyncpg.Pool, batch: int = 1000) -> int:
 class Removed:
     """What one batch of the retention removed, and the last id it looked at: None when the rest is not old.
 
-    held counts the e-mails that a foreign key kept, refused those that the server would not delete, and refusal is why.
+    held counts the e-mails that a foreign key kept, refused those that the server would not delete,
+    and refusal is why.
     """
 
     emails: int
@@ -135,8 +142,8 @@ _ENDED_LONG_AGO = """
       AND (COALESCE(status, '') IN ('sent', 'expired', 'cancelled') OR (status = 'failed' AND next_retry_at IS NULL))
 """
 
-# Ids grow with time, so each batch is the next stretch of the primary key: no row is looked at twice, however many dead
-# ones the batches before have left. SKIP LOCKED keeps the hot path free.
+# Ids grow with time, so each batch is the next stretch of the primary key: no row is looked at
+# twice, however many dead ones the batches before have left. SKIP LOCKED keeps the hot path free.
 REMOVE_SQL = f"""
 {_NEXT_OLD}, old AS (
     SELECT id FROM mail_outbox WHERE {_ENDED_LONG_AGO}
@@ -154,7 +161,9 @@ FROM removed
 OUTBOUND_EMAILS_SQL = "SELECT 'outbound_emails'::regclass::oid"
 
 
-async def remove_old(pool: asyncpg.Pool, older_than_days: int, after_id: int = 0, batch: int = 1000) -> Removed:
+async def remove_old(
+    pool: asyncpg.Pool, older_than_days: int, after_id: int = 0, batch: int = 1000
+) -> Removed:
     """Delete e-mails that ended long ago, with their attempts, in one stretch of ids; not uncertain ones.
 
     What another row refers to stays, and what the server refuses to delete.
@@ -184,7 +193,8 @@ LOCK_OLD_SQL = f"""
 SELECT ARRAY(SELECT id::bigint FROM old) AS ids, (SELECT max(id) FROM next HAVING bool_or(is_old)) AS last_id
 """  # noqa: S608 - constants of this module
 
-# Their tables may be large and have no index that helps: better read one once than once for each row.
+# Their tables may be large and have no index that helps: better read one once than once for each
+# row.
 PLAN_FREELY_SQL = "SELECT set_config(name, 'on', true) FROM unnest($1::text[]) AS s (name)"
 
 DELETE_SQL = """
@@ -198,7 +208,11 @@ SELECT content_id FROM removed
 
 
 async def _remove_around(
-    conn: Connection, references: Sequence[Reference], older_than_days: int, after_id: int, batch: int
+    conn: Connection,
+    references: Sequence[Reference],
+    older_than_days: int,
+    after_id: int,
+    batch: int,
 ) -> Removed:
     """Do what REMOVE_SQL does, around the rows that must stay.
 
@@ -264,8 +278,8 @@ FROM mail_outbox WHERE id = ANY($1::bigint[])
 async def states_of(pool: asyncpg.Pool, email_ids: Sequence[int]) -> list[dict[str, Any] | None]:
     """Return what decides whether each of these e-mails can be claimed, or None when there is no such row.
 
-    Keys: id, status, attempts, max_attempts, lost_attempts, next_retry_at, expires_at, claimed_by, email_type,
-    past_expiry, due_in_s (negative: overdue, None: no time).
+    Keys: id, status, attempts, max_attempts, lost_attempts, next_retry_at, expires_at, claimed_by,
+    email_type, past_expiry, due_in_s (negative: overdue, None: no time).
     """
     states = {row['id']: dict(row) for row in await pool.fetch(STATE_SQL, list(email_ids))}
     return [states.get(email_id) for email_id in email_ids]

@@ -7,7 +7,8 @@ from typing import Any
 
 import asyncpg
 
-# PostgreSQL cannot be reached, or cannot work now: the same statement may pass later, on another connection.
+# PostgreSQL cannot be reached, or cannot work now: the same statement may pass later, on another
+# connection.
 DATABASE_DOWN = (
     OSError,  # TimeoutError is one
     asyncpg.PostgresConnectionError,
@@ -49,7 +50,8 @@ _CONNECTION_SPOILT = (
     asyncpg.InvalidCachedStatementError,
 )
 
-# pgbouncer has one SQLSTATE, 08P01, for all it has to say; by its words, what waiting does not heal.
+# pgbouncer has one SQLSTATE, 08P01, for all it has to say; by its words, what waiting does not
+# heal.
 _POOLER_REFUSES = re.compile(
     r'unsupported startup parameter|no such (user|database)|auth(entication)? failed|not allowed'
     r'|transaction blocks not allowed|wrong password|bouncer config error|TLS required|SSL required',
@@ -75,10 +77,16 @@ def kind_of(error: BaseException) -> Kind:
             return Kind.REFUSED
         case asyncpg.PostgresConnectionError():
             return Kind.REFUSED if _POOLER_REFUSES.search(str(error)) else Kind.AWAY
-        case asyncpg.UnsupportedServerFeatureError() | asyncpg.UnsupportedClientFeatureError() | ValueError():
+        case (
+            asyncpg.UnsupportedServerFeatureError()
+            | asyncpg.UnsupportedClientFeatureError()
+            | ValueError()
+        ):
             # Also an address that makes no sense, and an argument that its type does not take.
             return Kind.REFUSED
-        case ssl.SSLCertVerificationError() | asyncpg.UndefinedFileError():  # an extension's library
+        case (
+            ssl.SSLCertVerificationError() | asyncpg.UndefinedFileError()
+        ):  # an extension's library
             return Kind.REFUSED
         case OSError(filename=str()):  # a file that the address names
             return Kind.REFUSED
@@ -122,7 +130,9 @@ def remedy_of(error: BaseException) -> str:
         case asyncpg.PostgresConnectionError() if STATEMENT_POOLING in said:
             return "set the pooler's pool_mode to transaction or session, or name another port in DATABASE_URL"
         case asyncpg.ProtocolViolationError() if 'startup parameter' in said:
-            return 'leave it out of DATABASE_URL, or list it in ignore_startup_parameters of pgbouncer'
+            return (
+                'leave it out of DATABASE_URL, or list it in ignore_startup_parameters of pgbouncer'
+            )
         case asyncpg.PostgresConnectionError() | ssl.SSLError() | OSError() | ValueError():
             return 'correct DATABASE_URL, or DB_HOST, DB_USER, DB_PASSWORD and DB_NAME'
         case asyncpg.FeatureNotSupportedError() if 'DATABASE_DIRECT_URL' in said:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import asyncpg
 
 from db.claims import CLAIMABLE
-from mail.line import HIGH, NORMAL, known_priority
+from mail.priority import HIGH, NORMAL, known_priority
 
 PRIORITIES_SQL = 'SELECT id, priority FROM mail_outbox WHERE id = ANY($1::bigint[])'
 
@@ -16,7 +16,10 @@ async def priorities(pool: asyncpg.Pool, email_ids: Sequence[int]) -> list[int]:
     Raises:
         asyncpg.PostgresError, OSError: connection or statement failure.
     """
-    known = {row['id']: known_priority(row['priority']) for row in await pool.fetch(PRIORITIES_SQL, list(email_ids))}
+    known = {
+        row['id']: known_priority(row['priority'])
+        for row in await pool.fetch(PRIORITIES_SQL, list(email_ids))
+    }
     return [known.get(email_id, NORMAL) for email_id in email_ids]
 
 
@@ -27,7 +30,7 @@ WHERE (priority, next_retry_at) BETWEEN ({HIGH}, '-infinity') AND ({HIGH}, now()
   AND status IN ('pending', 'failed', 'uncertain') AND next_retry_at IS NOT NULL AND lost_attempts = 0
   AND {CLAIMABLE} AND (email_type IS NULL OR email_type::text <> ALL($2::text[])) AND id <> ALL($3::bigint[])
 ORDER BY priority, next_retry_at LIMIT $1
-"""  # noqa: S608 - constants of mail.line
+"""  # noqa: S608 - constants of mail.priority
 
 
 async def urgent_due(

@@ -1,7 +1,8 @@
 """Waking the workers through PostgreSQL: for producers without Redis, and when Redis refuses a job.
 
-Never a trigger: NOTIFY takes a lock of the whole database at commit, which halved concurrent inserts (8,100 to 4,100 a
-second). Only a wake-up: a worker that misses it finds the row in its next sweep.
+Never a trigger: NOTIFY takes a lock of the whole database at commit, which halved concurrent
+inserts (8,100 to 4,100 a second). Only a wake-up: a worker that misses it finds the row in its next
+sweep.
 """
 
 import asyncio
@@ -15,23 +16,17 @@ import structlog
 
 from db.connection import is_pooled
 from db.troubles import DATABASE_DOWN, words_of
+from mail_outbox.wake import CHANNEL
 
 log = structlog.get_logger()
 
-CHANNEL = 'outbound_emails_due'
 RESCUED_CHANNEL = 'outbound_emails_rescued'  # due again, because the worker that held them was lost
 ALIVE_EVERY_S = 30.0
 RECONNECT_S = 1.0
 LOOK_EVERY_S = 5.0
-CATCH_UP_S = 2.0  # jobs that wait in Redis come first, and report to those who wait for their result
-
-NOTIFY_SQL = f"SELECT pg_notify('{CHANNEL}', '')"
-
-
-async def notify(conn: asyncpg.Connection | asyncpg.Pool) -> None:
-    """Wake the workers when the caller's transaction commits, or now when it has none open."""
-    await conn.execute(NOTIFY_SQL)
-
+CATCH_UP_S = (
+    2.0  # jobs that wait in Redis come first, and report to those who wait for their result
+)
 
 NOTIFY_RESCUED_SQL = f"SELECT pg_notify('{RESCUED_CHANNEL}', '')"
 
@@ -42,12 +37,15 @@ async def notify_rescued(pool: asyncpg.Pool) -> None:
 
 
 async def listen(
-    dsn: str, connect_timeout_s: float, wake: Callable[[], None], others: Mapping[str, Callable[[], None]] | None = None
+    dsn: str,
+    connect_timeout_s: float,
+    wake: Callable[[], None],
+    others: Mapping[str, Callable[[], None]] | None = None,
 ) -> None:
     """Call wake for every notification until cancelled; reconnect for as long as it takes.
 
-    All are also called after each connect: nobody knows what was notified while nobody listened. Behind a pooler
-    nothing is heard, and they are called every few seconds instead.
+    All are also called after each connect: nobody knows what was notified while nobody listened.
+    Behind a pooler nothing is heard, and they are called every few seconds instead.
 
     Args:
         dsn: An address of PostgreSQL without a pooler, if there is one.
@@ -75,7 +73,10 @@ async def listen(
 
 
 async def _hear(
-    conn: asyncpg.Connection, calls: Mapping[str, Callable[[], None]], timeout_s: float, catch_up_s: float
+    conn: asyncpg.Connection,
+    calls: Mapping[str, Callable[[], None]],
+    timeout_s: float,
+    catch_up_s: float,
 ) -> None:
     """Listen until the connection has ended."""
     ended = asyncio.Event()
@@ -94,7 +95,9 @@ async def _hear(
 
 async def _look_instead(calls: Mapping[str, Callable[[], None]]) -> NoReturn:
     """Call all every few seconds: notifications do not come through a pooler."""
-    log.warning('NOTIFY is not heard through a pooler: looking every few seconds; set DATABASE_DIRECT_URL')
+    log.warning(
+        'NOTIFY is not heard through a pooler: looking every few seconds; set DATABASE_DIRECT_URL'
+    )
     while True:
         await asyncio.sleep(LOOK_EVERY_S)
         for call in calls.values():

@@ -1,7 +1,8 @@
 """What times without a zone mean in an application's outbound_emails, and whether everybody agrees on it.
 
-Such a column is read here in DB_NAIVE_TIMEZONE. A program, or a default of now() in a session with another TimeZone,
-that writes it on other clocks makes mail late by hours, or over before it was made.
+Such a column is read here in DB_NAIVE_TIMEZONE. A program, or a default of now() in a session with
+another TimeZone, that writes it on other clocks makes mail late by hours, or over before it was
+made.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,7 +15,15 @@ import asyncpg
 
 from db.references import Connection
 
-TIMES = ('created_at', 'updated_at', 'last_attempt_at', 'sent_at', 'next_retry_at', 'expires_at', 'claimed_at')
+TIMES = (
+    'created_at',
+    'updated_at',
+    'last_attempt_at',
+    'sent_at',
+    'next_retry_at',
+    'expires_at',
+    'claimed_at',
+)
 PAST = ('created_at', 'updated_at', 'last_attempt_at', 'sent_at')  # never in the future
 SAMPLE = 1000
 FRESH = timedelta(days=2)
@@ -67,13 +76,19 @@ async def compare_zones(conn: Connection, naive_timezone: str) -> list[ZoneFindi
     Args:
         conn: Best one that asked for no TimeZone: only then is the server's own known.
     Raises:
-        asyncpg.PostgresError, OSError: connection or statement failure; asyncpg.UndefinedTableError: no such table.
+        asyncpg.PostgresError, OSError: connection or statement failure;
+        asyncpg.UndefinedTableError: no such table.
     """
-    columns = {row['name']: row['is_naive'] for row in await conn.fetch(TIME_COLUMNS_SQL, list(TIMES))}
+    columns = {
+        row['name']: row['is_naive'] for row in await conn.fetch(TIME_COLUMNS_SQL, list(TIMES))
+    }
     naive = [name for name in TIMES if columns.get(name)]
     if not naive:
         return []
-    writers = [Writer(*row) for row in await conn.fetch(WRITERS_SQL, naive_timezone, await _server_zone(conn))]
+    writers = [
+        Writer(*row)
+        for row in await conn.fetch(WRITERS_SQL, naive_timezone, await _server_zone(conn))
+    ]
     # Zones that no calendar knows, and times that no datetime holds, are left out.
     chosen = ', '.join(
         f"CASE WHEN {name} BETWEEN '1990-01-01' AND '2900-01-01' THEN {name}{' AT TIME ZONE $1' * columns[name]} END "
@@ -95,7 +110,8 @@ WHERE a.attrelid = 'outbound_emails'::regclass AND a.attname = ANY($1::text[])
   AND COALESCE(NULLIF(t.typbasetype, 0), t.oid) IN ('timestamp'::regtype, 'timestamptz'::regtype)
 """
 
-# What a session gets that asks for nothing: by role and database, by role, by database, or as the server has it.
+# What a session gets that asks for nothing: by role and database, by role, by database, or as the
+# server has it.
 WRITERS_SQL = """
 WITH configured AS (
     SELECT setdatabase, setrole, substr(option, strpos(option, '=') + 1) AS zone
@@ -216,7 +232,11 @@ def _behind(facts: Facts, rows: Sequence[Mapping[str, Any]]) -> Iterator[ZoneFin
         row['claimed_at'] - row['created_at'] for row in rows
         if row.get('claimed_at') is not None and row.get('created_at') is not None
     ]  # fmt: skip
-    if len(waits) >= FEW and min(waits) > 2 * QUARTER - SLACK and (min(waits) + SLACK) % QUARTER < 2 * SLACK:
+    if (
+        len(waits) >= FEW
+        and min(waits) > 2 * QUARTER - SLACK
+        and (min(waits) + SLACK) % QUARTER < 2 * SLACK
+    ):
         zone = _zone_of(facts, -round(min(waits) / QUARTER) * QUARTER)
         what = f'every e-mail seems {_hours(min(waits))} old when it is first claimed: created_at looks like {zone}'
         yield ZoneFinding('error', what, _remedy(facts, zone))
@@ -224,9 +244,8 @@ def _behind(facts: Facts, rows: Sequence[Mapping[str, Any]]) -> Iterator[ZoneFin
     quiet = facts.now - max(made)
     for writer in facts.writers:
         if timedelta() <= quiet + writer.ahead < QUARTER and writer.ahead <= -2 * QUARTER:
-            what = (
-                f'created_at of the newest e-mail is {_hours(quiet)} ago: nobody made one since, or it is {writer.zone}'
-            )
+            what = f'created_at of the newest e-mail is {_hours(quiet)} ago'
+            what += f': nobody made one since, or it is {writer.zone}'
             yield ZoneFinding('warning', what, _remedy(facts, writer.zone))
             return
 
@@ -237,14 +256,18 @@ def _sessions(facts: Facts) -> Iterator[ZoneFinding]:
         if writer.ahead or writer.ahead_later:
             others.setdefault(writer.zone, []).append(writer.role)
     for zone, roles in others.items():
-        told = ', '.join(roles[:FEW]) + (f' and {len(roles) - FEW} more' if len(roles) > FEW else '')
+        told = ', '.join(roles[:FEW]) + (
+            f' and {len(roles) - FEW} more' if len(roles) > FEW else ''
+        )
         what = f'sessions of {told} have the TimeZone {zone}: what now() writes there is read here as {facts.zone}'
         yield ZoneFinding('warning', what, _remedy(facts, zone))
 
 
 def _gaps(facts: Facts) -> dict[timedelta, Writer]:
     """Return by how much the clocks of sessions may make mail late, each with a role."""
-    return {abs(writer.ahead): writer for writer in facts.writers if abs(writer.ahead) >= 2 * QUARTER}
+    return {
+        abs(writer.ahead): writer for writer in facts.writers if abs(writer.ahead) >= 2 * QUARTER
+    }
 
 
 def _zone_of(facts: Facts, ahead: timedelta) -> str:
@@ -261,7 +284,9 @@ def _zone_of(facts: Facts, ahead: timedelta) -> str:
 
 
 def _remedy(facts: Facts, zone: str) -> str:
-    setting = f'set DB_NAIVE_TIMEZONE={zone} for every worker' if '/' in zone or zone == 'UTC' else _FIND
+    setting = (
+        f'set DB_NAIVE_TIMEZONE={zone} for every worker' if '/' in zone or zone == 'UTC' else _FIND
+    )
     return f'if every program writes that, {setting}; else {_one_clock(facts)}'
 
 
@@ -271,9 +296,8 @@ _FIND = 'find its name and set DB_NAIVE_TIMEZONE'
 def _one_clock(facts: Facts) -> str:
     roles = [writer.role for writer in facts.writers if writer.ahead or writer.ahead_later]
     role = '"' + roles[0].replace('"', '""') + '"' if roles else "<the application's role>"
-    return (
-        f"have all of them write {facts.zone}: ALTER ROLE {role} SET timezone = '{facts.zone}', and see its datetimes"
-    )
+    alter = f"ALTER ROLE {role} SET timezone = '{facts.zone}'"
+    return f'have all of them write {facts.zone}: {alter}, and see its datetimes'
 
 
 def _hours(gap: timedelta) -> str:

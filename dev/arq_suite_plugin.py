@@ -9,7 +9,7 @@ import arq
 import arq.worker
 import pytest
 
-from fleet.dispatcher import Dispatcher
+from engine.dispatcher import Dispatcher
 
 STARTS = "looks for arq's line at the start; ours is `worker started` with its fields, by structlog"
 MARKER = 'counts the keys; ours has one more, email-worker:marker, whose absence tells that Redis was emptied'

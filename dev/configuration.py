@@ -8,8 +8,8 @@ from pathlib import Path
 from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
+from configuration.sources import variable_names
 from settings import Settings
-from settings_sources import variable_names
 
 ROOT = Path(__file__).parent.parent
 TABLE_HEAD = """# Configuration
@@ -80,7 +80,9 @@ def env_example() -> str:
     """Return .env.example."""
     blocks = []
     for field_name, field in Settings.model_fields.items():
-        blocks.append(f'# {field.description}\n#{variable_names(field_name, field)[0]}={default_of(field)}\n')
+        blocks.append(
+            f'# {field.description}\n#{variable_names(field_name, field)[0]}={default_of(field)}\n'
+        )
     return EXAMPLE_HEAD + '\n' + '\n'.join(blocks)
 
 

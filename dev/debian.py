@@ -2,8 +2,9 @@
 
     python -m dev.debian COMMAND [ARGUMENT...]
 
-Starts both on free loopback ports, sets TEST_DATABASE_URL and TEST_ARQ_REDIS_URL, runs the command, stops them, and
-ends with the command's exit status. The packages must be installed: postgresql, redis-server.
+Starts both on free loopback ports, sets TEST_DATABASE_URL and TEST_ARQ_REDIS_URL, runs the command,
+stops them, and ends with the command's exit status. The packages must be installed: postgresql,
+redis-server.
 """
 
 import os
@@ -33,7 +34,9 @@ class DebianPostgres(Postgres):
 
     def programs(self) -> Path:
         """Find the highest version's programs."""
-        versions = sorted(POSTGRES_PROGRAMS.glob('*/bin/postgres'), key=lambda path: int(path.parts[-3]))
+        versions = sorted(
+            POSTGRES_PROGRAMS.glob('*/bin/postgres'), key=lambda path: int(path.parts[-3])
+        )
         if not versions:
             raise SystemExit(f'no {POSTGRES_PROGRAMS}/*/bin/postgres: {self.remedy}')
         return versions[-1].parent
@@ -57,13 +60,18 @@ def main() -> int:
     directory = Path(tempfile.mkdtemp(prefix='mail-debian-'))
     watchdog = Watchdog()
     watchdog.remove_at_death(directory)
-    postgres = DebianPostgres(directory / 'postgres', watchdog, PostgresPasswords(LOCAL_PASSWORD, LOCAL_PASSWORD))
+    postgres = DebianPostgres(
+        directory / 'postgres', watchdog, PostgresPasswords(LOCAL_PASSWORD, LOCAL_PASSWORD)
+    )
     redis = DebianRedis(directory / 'redis', watchdog, LOCAL_PASSWORD)
     try:
         postgres.start()
         redis.start()
         servers = {'TEST_DATABASE_URL': postgres.superuser_url, 'TEST_ARQ_REDIS_URL': redis.url(1)}
-        print(f'PostgreSQL {postgres.programs().parent.name} and {redis.program()} are up', file=sys.stderr)
+        print(
+            f'PostgreSQL {postgres.programs().parent.name} and {redis.program()} are up',
+            file=sys.stderr,
+        )
         return subprocess.run(sys.argv[1:], env=os.environ | servers, check=False).returncode
     finally:
         redis.stop()

@@ -1,7 +1,8 @@
 """`make demo`: the main job, end to end, on real servers.
 
-Starts the embedded stack, migrates, starts `arq worker.WorkerSettings` as a process of its own, queues e-mails of every
-kind the way an application does, and compares what the outbox says with what the SMTP inbox holds.
+Starts the embedded stack, migrates, starts `arq worker.WorkerSettings` as a process of its own,
+queues e-mails of every kind the way an application does, and compares what the outbox says with
+what the SMTP inbox holds.
 """
 
 import argparse
@@ -22,30 +23,35 @@ from rich.table import Table
 
 from db.content import store_attachments
 from db.migrate import migrate
-from db.outbox import queue_email
 from db.pools import open_mongo
 from dev import env_file
 from dev.demo_evidence import Found, inbox_entries, verify
 from dev.demo_kinds import Kind, kinds
 from dev.inbox_control import InboxControl
 from dev.stack import Stack
-from fleet.connection import redis_settings
+from engine.connection import redis_settings
+from mail_outbox.outbox import queue_email
 
-# The backoff is shortened so that nobody waits a minute for a retry. Nothing else differs from production.
+# The backoff is shortened so that nobody waits a minute for a retry. Nothing else differs from
+# production.
 DEMO_SETTINGS = {'EMAIL_RETRY_BASE_DELAY': '1', 'LOG_FORMAT': 'json'}
 DEADLINE_S = 30.0
 
 console = Console(width=None if sys.stdout.isatty() else 140)
 
 
-async def demo(stack: Stack, stages: dict[str, float], worker: 'subprocess.Popen[bytes]', log_path: Path) -> bool:
+async def demo(
+    stack: Stack, stages: dict[str, float], worker: 'subprocess.Popen[bytes]', log_path: Path
+) -> bool:
     """Run the demo on a started stack. Returns whether everything was as expected."""
     conn = await asyncpg.connect(stack.postgres.url)
     redis = await create_pool(redis_settings(stack.env['ARQ_REDIS_URL']))
     try:
         await _stage('migrate', stages, lambda: migrate(conn))
         await _stage('start the worker', stages, lambda: _worker_started(worker, log_path))
-        found = await _stage('queue and deliver', stages, lambda: _send_everything(stack, conn, redis))
+        found = await _stage(
+            'queue and deliver', stages, lambda: _send_everything(stack, conn, redis)
+        )
     finally:
         await redis.aclose()
         await conn.close()
@@ -97,17 +103,27 @@ async def _send_everything(stack: Stack, conn: asyncpg.Connection, redis: ArqRed
         batch = [kind for kind in all_kinds if kind.primary_down is primary_down]
         control.listen('primary', on=not primary_down)
         for kind in batch:
-            content_id = await store_attachments(mongo, kind.attachments) if kind.attachments else None
+            content_id = (
+                await store_attachments(mongo, kind.attachments) if kind.attachments else None
+            )
             async with conn.transaction():
-                parts = {'subject': kind.name, 'body_text': f'Hello, this is: {kind.name}.'} | kind.parts | kind.times()
-                email_id = await queue_email(conn, recipient=kind.recipient, content_id=content_id, **parts)
+                parts = (
+                    {'subject': kind.name, 'body_text': f'Hello, this is: {kind.name}.'}
+                    | kind.parts
+                    | kind.times()
+                )
+                email_id = await queue_email(
+                    conn, recipient=kind.recipient, content_id=content_id, **parts
+                )
             await redis.enqueue_job('send_email', email_id, _defer_by=kind.job_delay_s or None)
             ids[email_id] = kind
             console.print(f'  queued {email_id:>3}  {kind.name}')
         await _wait_until_final(conn, ids)
     control.listen('primary', on=True)
     entries = inbox_entries(stack.inbox.directory)[before:]
-    rows = await conn.fetch('SELECT * FROM outbound_emails WHERE id = ANY($1) ORDER BY id', list(ids))
+    rows = await conn.fetch(
+        'SELECT * FROM outbound_emails WHERE id = ANY($1) ORDER BY id', list(ids)
+    )
     mongo.client.close()
     return [verify(ids[row['id']], dict(row), entries, stack.inbox.directory) for row in rows]
 
@@ -138,7 +154,16 @@ def _show(found: list[Found]) -> None:
         table.add_column(column)
     for f in found:
         verdict = '[green]yes' if not f.problems else '[red]' + '; '.join(f.problems)
-        table.add_row(str(f.email_id), f.kind, f.status, str(f.attempts), f.relay or '-', f.reply, f.inbox, verdict)
+        table.add_row(
+            str(f.email_id),
+            f.kind,
+            f.status,
+            str(f.attempts),
+            f.relay or '-',
+            f.reply,
+            f.inbox,
+            verdict,
+        )
     console.print(table)
 
 
@@ -158,7 +183,9 @@ Ctrl-C here stops everything.""")
 def main() -> int:
     """Run the demo. Returns the exit status: 0 when everything was as expected."""
     parser = argparse.ArgumentParser(prog='python -m dev.demo', description=__doc__)
-    parser.add_argument('--keep', action='store_true', help='leave the stack running and say how to look around')
+    parser.add_argument(
+        '--keep', action='store_true', help='leave the stack running and say how to look around'
+    )
     keep = parser.parse_args().keep
     stages: dict[str, float] = {}
     started = time.monotonic()
@@ -169,7 +196,9 @@ def main() -> int:
         worker = _start_worker(stack, log_path)
         try:
             fine = asyncio.run(demo(stack, stages, worker, log_path))
-            console.print('seconds: ' + ', '.join(f'{name} {seconds:.1f}' for name, seconds in stages.items()))
+            console.print(
+                'seconds: ' + ', '.join(f'{name} {seconds:.1f}' for name, seconds in stages.items())
+            )
             if keep:
                 env_path = stack.data_dir / 'demo.env'
                 env_file.write(env_path, stack.env | DEMO_SETTINGS)

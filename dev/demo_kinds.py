@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from mail.envelope import Attachment
+from mail_outbox.envelope import Attachment
 
 DORA = {'name': 'Dora'}
 
@@ -29,7 +29,11 @@ class Kind:
     def times(self) -> dict[str, datetime]:
         """Return when it may go and when it expires, counted from now: the moment it is queued."""
         wanted = {'send_at': self.send_in_s, 'expires_at': self.expires_in_s}
-        return {name: datetime.now(UTC) + timedelta(seconds=s) for name, s in wanted.items() if s is not None}
+        return {
+            name: datetime.now(UTC) + timedelta(seconds=s)
+            for name, s in wanted.items()
+            if s is not None
+        }
 
 
 def kinds(template_id: int) -> list[Kind]:

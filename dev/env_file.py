@@ -21,7 +21,9 @@ def check_may_write(path: Path) -> None:
     except FileNotFoundError:
         return
     if first_line != MARKER:
-        raise NotOurs(f'{path} exists and was not written by dev.stack. Move it away, or give another --env-file.')
+        raise NotOurs(
+            f'{path} exists and was not written by dev.stack. Move it away, or give another --env-file.'
+        )
 
 
 def write(path: Path, variables: dict[str, str]) -> None:
@@ -33,7 +35,9 @@ def write(path: Path, variables: dict[str, str]) -> None:
     """
     check_may_write(path)
     lines = [MARKER, *(f'{name}={quote(value)}' for name, value in variables.items())]
-    handle, unfinished = tempfile.mkstemp(prefix=f'{path.name}.', dir=path.parent)  # mkstemp: mode 0600
+    handle, unfinished = tempfile.mkstemp(
+        prefix=f'{path.name}.', dir=path.parent
+    )  # mkstemp: mode 0600
     try:
         with os.fdopen(handle, 'w', encoding='utf-8') as file:
             file.write('\n'.join(lines) + '\n')

@@ -1,11 +1,13 @@
 """The SMTP inbox: takes mail as two relays, keeps it, and misbehaves on request.
 
-    python -m dev.inbox --dir DIR [--primary-port N] [--backup-port N] [--user U --password P] [--no-tls] [--durable]
+    python -m dev.inbox --dir DIR [--primary-port N] [--backup-port N] [--user U --password P]
+    [--no-tls] [--durable]
 
-`primary` and `backup` listen on a port each. Accepted mail is DIR/NNNNNN.eml and a line in DIR/index.jsonl
-(`dev.inbox_store`). Once both listen, DIR/inbox.json says where, and `listening` is printed. Clients check
-the certificate with DIR/certificate.pem. `dev.inbox_control` changes the behaviour of a running inbox; a recipient
-with a tag (`anna+4xx-twice@example.com`) changes it for one mail:
+`primary` and `backup` listen on a port each. Accepted mail is DIR/NNNNNN.eml and a line in
+DIR/index.jsonl (`dev.inbox_store`). Once both listen, DIR/inbox.json says where, and `listening` is
+printed. Clients check the certificate with DIR/certificate.pem. `dev.inbox_control` changes the
+behaviour of a running inbox; a recipient with a tag (`anna+4xx-twice@example.com`) changes it for
+one mail:
 
     tag             at      what happens
     4xx-twice       RCPT    451 4.7.1, twice for that recipient at each relay, then accepted
@@ -96,15 +98,21 @@ class InboxProcess:
         where: dict[str, Any] = {
             'pid': os.getpid(),
             'control': str(control_path(self._directory)),
-            'certificate': str(self._directory / CERTIFICATE_NAME) if self._inbox.tls_context else None,
+            'certificate': str(self._directory / CERTIFICATE_NAME)
+            if self._inbox.tls_context
+            else None,
         }
-        where |= {relay.name: {'host': '127.0.0.1', 'port': relay.port} for relay in self._relays.values()}
+        where |= {
+            relay.name: {'host': '127.0.0.1', 'port': relay.port} for relay in self._relays.values()
+        }
         unfinished = self._directory / f'{READY_NAME}.new'
         unfinished.write_text(json.dumps(where))
         unfinished.rename(self._directory / READY_NAME)
         print(f'listening {json.dumps(where)}', flush=True)
 
-    async def _serve_control(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _serve_control(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
         with contextlib.suppress(ConnectionError):
             while line := await reader.readline():
                 writer.write(json.dumps(await self._obey(line)).encode() + b'\n')
@@ -120,8 +128,15 @@ class InboxProcess:
         }
         try:
             command = json.loads(line)
-            if not isinstance(command, dict) or len(command) != 1 or not set(command) <= set(commands):
-                return {'ok': False, 'error': f'a command is an object with one of {sorted(commands)}'}
+            if (
+                not isinstance(command, dict)
+                or len(command) != 1
+                or not set(command) <= set(commands)
+            ):
+                return {
+                    'ok': False,
+                    'error': f'a command is an object with one of {sorted(commands)}',
+                }
             (name, argument), *_ = command.items()
             return {'ok': True, **await commands[name](argument)}
         except (ValueError, TypeError, KeyError, OSError) as error:
@@ -140,7 +155,9 @@ class InboxProcess:
     async def _switch(self, argument: dict[str, Any]) -> dict[str, Any]:
         relay = self._relays.get(argument['relay'])
         if relay is None or not isinstance(argument['on'], bool):
-            raise ValueError(f'listen takes a relay ({", ".join(self._relays)}) and on (true or false)')
+            raise ValueError(
+                f'listen takes a relay ({", ".join(self._relays)}) and on (true or false)'
+            )
         if argument['on']:
             await self._listen(relay)
         else:
@@ -151,7 +168,8 @@ class InboxProcess:
         names = ('connections', 'transactions', 'accepted')
         return {
             'relays': {
-                relay.name: {name: relay.counts[name] for name in names} | {'open': len(relay.sessions)}
+                relay.name: {name: relay.counts[name] for name in names}
+                | {'open': len(relay.sessions)}
                 for relay in self._relays.values()
             }
         }
@@ -171,14 +189,20 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog='python -m dev.inbox', description='An SMTP inbox that misbehaves on request.'
     )
-    parser.add_argument('--dir', type=Path, required=True, help='where mail, index, certificate and socket are kept')
+    parser.add_argument(
+        '--dir', type=Path, required=True, help='where mail, index, certificate and socket are kept'
+    )
     parser.add_argument('--primary-port', type=int, default=0, help='0: any free one')
     parser.add_argument('--backup-port', type=int, default=0, help='0: any free one')
     parser.add_argument('--user', default='primary')
-    parser.add_argument('--password', default=os.environ.get('INBOX_PASSWORD', ''), help='empty: no AUTH needed')
+    parser.add_argument(
+        '--password', default=os.environ.get('INBOX_PASSWORD', ''), help='empty: no AUTH needed'
+    )
     parser.add_argument('--backup-user', default='backup')
     parser.add_argument('--backup-password', default=os.environ.get('INBOX_BACKUP_PASSWORD', ''))
-    parser.add_argument('--no-tls', action='store_true', help='do not offer STARTTLS, allow AUTH without it')
+    parser.add_argument(
+        '--no-tls', action='store_true', help='do not offer STARTTLS, allow AUTH without it'
+    )
     parser.add_argument('--durable', action='store_true', help='fsync before every 250')
     return parser.parse_args(argv)
 

@@ -54,15 +54,23 @@ def _make(certificate_path: Path, key_path: Path) -> None:
         .not_valid_after(now + LIFETIME)
         .add_extension(x509.SubjectAlternativeName(own_names), critical=False)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .add_extension(_key_usage(), critical=True)  # Python 3.13 checks all of this (VERIFY_X509_STRICT)
+        .add_extension(
+            _key_usage(), critical=True
+        )  # Python 3.13 checks all of this (VERIFY_X509_STRICT)
         .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
         .add_extension(key_id, critical=False)
-        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(key_id), critical=False)
+        .add_extension(
+            x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(key_id), critical=False
+        )
     )
     certificate = builder.sign(key, hashes.SHA256())
     key_path.touch(mode=0o600)
     key_path.write_bytes(
-        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
     )
     certificate_path.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
 

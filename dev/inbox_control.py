@@ -1,14 +1,16 @@
 """Telling a running inbox what to do: JSON lines over a unix socket.
 
-One JSON object a line in, one a line out; the answer has `ok`, and `error` when it is false. Commands:
+One JSON object a line in, one a line out; the answer has `ok`, and `error` when it is false.
+Commands:
 
     {"set": {"relay": "primary" | "backup" | null, "verb": ..., "do": ..., "times": n | null, ...}}
     {"clear": true}
     {"listen": {"relay": "primary", "on": false}}    open connections of that relay are cut as well
     {"stats": true}
 
-Verbs: connect, ehlo, starttls, auth, mail, rcpt, data (before 354), dot (after the message), rset, quit.
-Deeds: refuse (with code and text), drop, stall (seconds, null: until the client goes), store-then-drop (dot only).
+Verbs: connect, ehlo, starttls, auth, mail, rcpt, data (before 354), dot (after the message), rset,
+quit. Deeds: refuse (with code and text), drop, stall (seconds, null: until the client goes),
+store-then-drop (dot only).
 """
 
 import hashlib
@@ -31,8 +33,8 @@ class ControlFailed(RuntimeError):  # noqa: N818 - reads as what happened
 def control_path(directory: Path) -> Path:
     """Where the inbox of this directory has its control socket.
 
-    `control.sock` in it, or, where that path is too long for a unix socket, a name of its own among the temporary
-    files.
+    `control.sock` in it, or, where that path is too long for a unix socket, a name of its own among
+    the temporary files.
     """
     path = directory.resolve() / 'control.sock'
     if len(os.fsencode(path)) <= LONGEST_PATH_BYTES:
@@ -44,7 +46,8 @@ def control_path(directory: Path) -> Path:
 class InboxControl:
     """A client for the control socket; every call makes a connection of its own.
 
-    All methods raise `ControlFailed` when the inbox refuses the command, OSError when it does not answer.
+    All methods raise `ControlFailed` when the inbox refuses the command, OSError when it does not
+    answer.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -52,14 +55,21 @@ class InboxControl:
         self._path = control_path(directory)
 
     def misbehave(
-        self, verb: str, do: str, *, relay: RelayName | None = None, times: int | None = None, **details: Any
+        self,
+        verb: str,
+        do: str,
+        *,
+        relay: RelayName | None = None,
+        times: int | None = None,
+        **details: Any,
     ) -> None:
         """Set a rule, in place of one for the same relay and verb.
 
         Args:
             relay: None for both.
             times: How many times; None until `behave`.
-            details: `code`, `text` and `beyond` for refuse, `seconds` for stall; see `dev.inbox_faults.Fault`.
+            details: `code`, `text` and `beyond` for refuse, `seconds` for stall; see
+                `dev.inbox_faults.Fault`.
         """
         self.command({'set': {'relay': relay, 'verb': verb, 'do': do, 'times': times, **details}})
 

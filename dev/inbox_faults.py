@@ -1,8 +1,9 @@
 """How the inbox misbehaves: the table of recipient tags, and the rules set by command.
 
-A tag is a part of the recipient's local part after a `+`: `anna+4xx-twice@example.com`. The table `TAGS` is below;
-`dev.inbox` explains it. A rule applies to the next so many occasions of one SMTP verb at one relay or
-both. Rules go before tags. Counts live in memory: an inbox that is started again begins anew.
+A tag is a part of the recipient's local part after a `+`: `anna+4xx-twice@example.com`. The table
+`TAGS` is below; `dev.inbox` explains it. A rule applies to the next so many occasions of one SMTP
+verb at one relay or both. Rules go before tags. Counts live in memory: an inbox that is started
+again begins anew.
 """
 
 import time
@@ -23,8 +24,10 @@ class Fault:
 
     Attributes:
         code, text: The reply of `refuse`; a 421 also closes the connection.
-        seconds: How long `stall` lasts before the verb goes its normal way; None until the client goes.
-        beyond: Only what is more than so many in a second; None for all. 14 with code 454 is Amazon SES.
+        seconds: How long `stall` lasts before the verb goes its normal way; None until the client
+            goes.
+        beyond: Only what is more than so many in a second; None for all. 14 with code 454 is Amazon
+            SES.
     """
 
     do: Deed
@@ -51,7 +54,9 @@ class Tag:
 
 
 TAGS: dict[str, Tag] = {
-    '4xx-twice': Tag('rcpt', Fault('refuse', 451, '4.7.1 Greylisted, come again'), times=2, each_relay=True),
+    '4xx-twice': Tag(
+        'rcpt', Fault('refuse', 451, '4.7.1 Greylisted, come again'), times=2, each_relay=True
+    ),
     '5xx-rcpt': Tag('rcpt', Fault('refuse', 550, '5.1.1 No such mailbox')),
     '5xx-data': Tag('dot', Fault('refuse', 554, '5.7.1 Message refused by policy')),
     '4xx-data': Tag('dot', Fault('refuse', 452, '4.3.1 Insufficient system storage')),
@@ -109,7 +114,11 @@ def parse_rule(command: dict[str, Any]) -> Rule:
     """
     unknown = set(command) - {'relay', 'verb', 'do', 'code', 'text', 'seconds', 'beyond', 'times'}
     relay, verb, deed, times = (command.get(key) for key in ('relay', 'verb', 'do', 'times'))
-    code, seconds, beyond = command.get('code', Fault.code), command.get('seconds'), command.get('beyond')
+    code, seconds, beyond = (
+        command.get('code', Fault.code),
+        command.get('seconds'),
+        command.get('beyond'),
+    )
     problems = [
         (bool(unknown), f'unknown: {", ".join(sorted(unknown))}'),
         (relay is not None and relay not in RELAYS, f'relay must be null or one of {RELAYS}'),
@@ -119,7 +128,10 @@ def parse_rule(command: dict[str, Any]) -> Rule:
         (not _is_number(code, 400, 599), 'code must be between 400 and 599'),
         (times is not None and not _is_number(times, 1), 'times must be null or at least 1'),
         (beyond is not None and not _is_number(beyond, 0), 'beyond must be null or at least 0'),
-        (seconds is not None and not isinstance(seconds, int | float), 'seconds must be null or a number'),
+        (
+            seconds is not None and not isinstance(seconds, int | float),
+            'seconds must be null or a number',
+        ),
     ]
     for is_wrong, explanation in problems:
         if is_wrong:
@@ -129,7 +141,12 @@ def parse_rule(command: dict[str, Any]) -> Rule:
 
 
 def _is_number(value: object, low: int, high: int | None = None) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and low <= value and (high is None or value <= high)
+    return (
+        isinstance(value, int)
+        and not isinstance(value, bool)
+        and low <= value
+        and (high is None or value <= high)
+    )
 
 
 class Rules:
@@ -141,7 +158,9 @@ class Rules:
 
     def set(self, rule: Rule) -> None:
         """Put a rule in force, in place of one for the same relay and verb."""
-        self._rules = [old for old in self._rules if (old.relay, old.verb) != (rule.relay, rule.verb)]
+        self._rules = [
+            old for old in self._rules if (old.relay, old.verb) != (rule.relay, rule.verb)
+        ]
         self._rules.append(rule)
 
     def clear(self) -> None:

@@ -79,7 +79,9 @@ class InboxServer(Server):
     def choose_port(self) -> None:
         """Choose both."""
         super().choose_port()
-        while not self.backup_port or self.backup_port == self.port or not can_bind(self.backup_port):
+        while (
+            not self.backup_port or self.backup_port == self.port or not can_bind(self.backup_port)
+        ):
             self.backup_port = free_port()
 
     def command(self) -> Command:
@@ -88,7 +90,10 @@ class InboxServer(Server):
         argv += ['--primary-port', str(self.port), '--backup-port', str(self.backup_port)]
         argv += ['--user', self.login.user, '--backup-user', self.login.backup_user]
         argv += ['--durable'] if self._durable else []
-        environment = {'INBOX_PASSWORD': self.login.password, 'INBOX_BACKUP_PASSWORD': self.login.backup_password}
+        environment = {
+            'INBOX_PASSWORD': self.login.password,
+            'INBOX_BACKUP_PASSWORD': self.login.backup_password,
+        }
         return Command(argv, cwd=PROJECT, environment=environment)
 
     def probe(self) -> None:

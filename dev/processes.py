@@ -45,13 +45,15 @@ class Command:
 class _Spawner:
     """The one thread that starts processes.
 
-    PR_SET_PDEATHSIG fires when the *thread* that started the child ends, not the process: a child started
-    from a pool's thread would die with the pool. This thread lives as long as the process.
+    PR_SET_PDEATHSIG fires when the *thread* that started the child ends, not the process: a child
+    started from a pool's thread would die with the pool. This thread lives as long as the process.
     """
 
     def __init__(self) -> None:
         self.owner_pid = os.getpid()
-        self._orders: queue.SimpleQueue[tuple[Command, Path, Future[subprocess.Popen[bytes]]]] = queue.SimpleQueue()
+        self._orders: queue.SimpleQueue[tuple[Command, Path, Future[subprocess.Popen[bytes]]]] = (
+            queue.SimpleQueue()
+        )
         threading.Thread(target=self._work, name='dev-spawner', daemon=True).start()
 
     def order(self, command: Command, log_path: Path) -> subprocess.Popen[bytes]:
@@ -93,9 +95,20 @@ def spawn(command: Command, log_path: Path, watchdog: Watchdog) -> subprocess.Po
 
 def _popen(command: Command, log_path: Path) -> subprocess.Popen[bytes]:
     identity = f'{command.identity.uid}:{command.identity.gid}' if command.identity else '-'
-    launcher = [sys.executable, '-I', '-S', str(LAUNCHER), str(os.getpid()), str(int(command.death_signal)), identity]
-    # A developer's PGHOST or PGDATA must not reach initdb; a locale that does not exist here stops servers.
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(('PG', 'LC_'))}
+    launcher = [
+        sys.executable,
+        '-I',
+        '-S',
+        str(LAUNCHER),
+        str(os.getpid()),
+        str(int(command.death_signal)),
+        identity,
+    ]
+    # A developer's PGHOST or PGDATA must not reach initdb; a locale that does not exist here stops
+    # servers.
+    environment = {
+        name: value for name, value in os.environ.items() if not name.startswith(('PG', 'LC_'))
+    }
     with log_path.open('ab') as log:
         return subprocess.Popen(
             launcher + command.argv,

@@ -33,7 +33,9 @@ class Replicated(Valkey):
         master: Whom it follows from its first start on; None for a master.
     """
 
-    def __init__(self, directory: Path, watchdog: Watchdog, password: str, master: Valkey | None = None) -> None:
+    def __init__(
+        self, directory: Path, watchdog: Watchdog, password: str, master: Valkey | None = None
+    ) -> None:
         super().__init__(directory, watchdog, password)
         self._master = master
 
@@ -74,7 +76,9 @@ class Sentinel(Server):
                 quorum=QUORUM,
             )
         )
-        return Command([str(valkey_program()), str(configuration), '--sentinel'], cwd=self.directory)
+        return Command(
+            [str(valkey_program()), str(configuration), '--sentinel'], cwd=self.directory
+        )
 
     def client(self) -> redis.Redis:
         """Return a client that has to be closed."""

@@ -162,7 +162,9 @@ class Server(ABC):
             self._frozen = process_tree(self.pid)
             for process in self._frozen:
                 if process.pid != self.pid:
-                    self._watchdog.watch(process.pid)  # stopped, it cannot notice its parent's death
+                    self._watchdog.watch(
+                        process.pid
+                    )  # stopped, it cannot notice its parent's death
                 with contextlib.suppress(psutil.NoSuchProcess):
                     process.suspend()
 
@@ -199,7 +201,11 @@ class Server(ABC):
             process.wait()
             self._watchdog.forget(process.pid)
         if code != 0:
-            ended = f'ended with status {code}' if code is not None else f'took longer than {timeout_s:.0f} s'
+            ended = (
+                f'ended with status {code}'
+                if code is not None
+                else f'took longer than {timeout_s:.0f} s'
+            )
             raise ServerFailed(self.failure(f'could not be prepared: {command.argv[0]} {ended}'))
 
     def _spawn(self, command: Command) -> subprocess.Popen[bytes]:
@@ -221,7 +227,9 @@ class Server(ABC):
                 self._pause(POLL_S)
             else:
                 return
-        raise ServerFailed(self.failure(f'did not answer within {self.start_deadline_s:.0f} s ({last_error})'))
+        raise ServerFailed(
+            self.failure(f'did not answer within {self.start_deadline_s:.0f} s ({last_error})')
+        )
 
     def _pause(self, seconds: float) -> None:
         if self._cancelled.wait(seconds):

@@ -2,9 +2,9 @@
 
     python -m dev.stack --env-file PATH [--data-dir DIR] [--mongo mongod|secantusdb]
 
-starts the servers, writes their addresses to PATH once every one answers, prints `ready`, and stops them on
-SIGTERM or SIGINT. With --data-dir the data stays, and the next start has the same ports (where they are free) and
-passwords. From Python:
+starts the servers, writes their addresses to PATH once every one answers, prints `ready`, and stops
+them on SIGTERM or SIGINT. With --data-dir the data stays, and the next start has the same ports
+(where they are free) and passwords. From Python:
 
     with Stack() as stack:      # or `async with`
         stack.env               # what the .env file holds
@@ -54,7 +54,11 @@ class Stack:
     inbox: InboxServer
 
     def __init__(
-        self, data_dir: Path | None = None, *, mongo_engine: Engine | None = None, durable_inbox: bool = False
+        self,
+        data_dir: Path | None = None,
+        *,
+        mongo_engine: Engine | None = None,
+        durable_inbox: bool = False,
     ) -> None:
         """Choose where the data lives.
 
@@ -172,8 +176,12 @@ class Stack:
         self._state = state = load_state(self.data_dir)
         passwords = PostgresPasswords(state.postgres_password, state.postgres_superuser_password)
         login = InboxLogin('primary', state.smtp_password, 'backup', state.smtp_backup_password)
-        self.postgres = Postgres(self.data_dir / 'postgres', watchdog, passwords, state.postgres_port)
-        self.valkey = Valkey(self.data_dir / 'valkey', watchdog, state.valkey_password, state.valkey_port)
+        self.postgres = Postgres(
+            self.data_dir / 'postgres', watchdog, passwords, state.postgres_port
+        )
+        self.valkey = Valkey(
+            self.data_dir / 'valkey', watchdog, state.valkey_password, state.valkey_port
+        )
         engine = self._mongo_engine or remembered_engine(state.mongo_engine)
         self.mongo = Mongo(self.data_dir / 'mongo', watchdog, state.mongo_port, engine)
         self.inbox = InboxServer(
@@ -233,7 +241,9 @@ def describe(stack: Stack, path: Path) -> str:
 
 def _stop_on_signal(_signum: int, _frame: object) -> NoReturn:
     for stop_signal in STOP_SIGNALS:
-        signal.signal(stop_signal, signal.SIG_IGN)  # one is enough: the stopping itself shall not be cut
+        signal.signal(
+            stop_signal, signal.SIG_IGN
+        )  # one is enough: the stopping itself shall not be cut
     raise SystemExit(0)
 
 
@@ -250,10 +260,18 @@ def _report_deaths(stack: Stack) -> NoReturn:
 
 def main(argv: list[str] | None = None) -> int:
     """Run the stack in the foreground; the exit status is 1 when it could not start."""
-    parser = argparse.ArgumentParser(prog='python -m dev.stack', description='The embedded stack, for development.')
-    parser.add_argument('--env-file', type=Path, required=True, help='where the variables are written')
-    parser.add_argument('--data-dir', type=Path, help='keeps the data; default: a temporary directory')
-    parser.add_argument('--mongo', choices=['mongod', 'secantusdb'], help='default: mongod where it runs')
+    parser = argparse.ArgumentParser(
+        prog='python -m dev.stack', description='The embedded stack, for development.'
+    )
+    parser.add_argument(
+        '--env-file', type=Path, required=True, help='where the variables are written'
+    )
+    parser.add_argument(
+        '--data-dir', type=Path, help='keeps the data; default: a temporary directory'
+    )
+    parser.add_argument(
+        '--mongo', choices=['mongod', 'secantusdb'], help='default: mongod where it runs'
+    )
     options = parser.parse_args(argv)
     for stop_signal in STOP_SIGNALS:
         signal.signal(stop_signal, _stop_on_signal)

@@ -43,7 +43,9 @@ def load_state(data_dir: Path) -> StackState:
         known = json.loads((data_dir / STATE_NAME).read_text())
     except FileNotFoundError:
         return StackState()
-    return StackState(**{entry.name: known[entry.name] for entry in fields(StackState) if entry.name in known})
+    return StackState(
+        **{entry.name: known[entry.name] for entry in fields(StackState) if entry.name in known}
+    )
 
 
 def save_state(data_dir: Path, state: StackState) -> None:
@@ -75,7 +77,9 @@ def lock_directory(data_dir: Path, wait_s: float = LOCK_WAIT_S) -> int:
         if time.monotonic() > deadline:
             holder = os.pread(lock_fd, 20, 0).decode().strip()
             os.close(lock_fd)
-            raise DirectoryInUse(f'{data_dir} is in use by another stack (process {holder}). Stop that one first.')
+            raise DirectoryInUse(
+                f'{data_dir} is in use by another stack (process {holder}). Stop that one first.'
+            )
         time.sleep(0.05)
     os.ftruncate(lock_fd, 0)
     os.pwrite(lock_fd, f'{os.getpid()}\n'.encode(), 0)

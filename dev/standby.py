@@ -26,7 +26,12 @@ class Standby(Postgres):
 
     def _initdb(self, cluster: Path) -> None:
         source = f'host=127.0.0.1 port={self.primary.port} user={SUPERUSER} password={self.passwords.superuser}'
-        argv = [str(self._programs / 'pg_basebackup'), f'--pgdata={cluster}', f'--dbname={source}', *STREAM_OPTIONS]
+        argv = [
+            str(self._programs / 'pg_basebackup'),
+            f'--pgdata={cluster}',
+            f'--dbname={source}',
+            *STREAM_OPTIONS,
+        ]
         self.run_to_end(Command(argv, identity=self._identity), BACKUP_DEADLINE_S)
 
     async def _probe(self) -> None:
@@ -35,7 +40,11 @@ class Standby(Postgres):
         await connection.close()
 
     @staticmethod
-    def both(primary: Postgres, standby: Postgres, options: str = 'target_session_attrs=read-write') -> str:
+    def both(
+        primary: Postgres, standby: Postgres, options: str = 'target_session_attrs=read-write'
+    ) -> str:
         """Return one address of the two."""
         hosts = f'127.0.0.1:{primary.port},127.0.0.1:{standby.port}'
-        return f'postgresql://{SUPERUSER}:{primary.passwords.superuser}@{hosts}/{DATABASE}?{options}'
+        return (
+            f'postgresql://{SUPERUSER}:{primary.passwords.superuser}@{hosts}/{DATABASE}?{options}'
+        )

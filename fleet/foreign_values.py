@@ -5,7 +5,9 @@ import sys
 from typing import Any, get_args, get_origin
 
 MAX_LISTED = 200  # of anything in a record
-LARGEST = 2**53  # of no use beyond, and no number at all: whoever may write to Redis can write anything
+LARGEST = (
+    2**53
+)  # of no use beyond, and no number at all: whoever may write to Redis can write anything
 MOST_TEXT = 500  # characters of a text in a list of a record
 LISTS = frozenset({'emails', 'jobs', 'relays', 'duties', 'refused_jobs'})
 # Of the lists in a record: what each part must be; it is left out otherwise.
@@ -18,7 +20,10 @@ PARTS: dict[str, Any] = {
 
 
 def _with_parts(items: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [{name: part for name, part in item.items() if _is_part(name, part)} for item in items[:MAX_LISTED]]
+    return [
+        {name: part for name, part in item.items() if _is_part(name, part)}
+        for item in items[:MAX_LISTED]
+    ]
 
 
 def bounded(name: str, value: Any) -> Any:
@@ -37,7 +42,9 @@ def bounded(name: str, value: Any) -> Any:
 
 
 def _is_part(name: str, value: Any) -> bool:
-    if isinstance(value, int | float) and not -sys.float_info.max <= value <= sys.float_info.max:  # NaN neither
+    if (
+        isinstance(value, int | float) and not -sys.float_info.max <= value <= sys.float_info.max
+    ):  # NaN neither
         return False
     return value is None or isinstance(value, PARTS.get(name, str | int | float))
 

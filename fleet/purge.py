@@ -18,8 +18,8 @@ class Purged:
     running: int  # left alone
 
 
-# Atomic, so a job is either removed with all its keys or left to the worker that has locked it. In batches, so that
-# Redis is never busy with it for long.
+# Atomic, so a job is either removed with all its keys or left to the worker that has locked it. In
+# batches, so that Redis is never busy with it for long.
 PURGE_SCRIPT = """
 local ids = redis.call('ZRANGE', KEYS[1], ARGV[1], ARGV[1] + ARGV[2] - 1)
 local removed = 0
@@ -37,8 +37,8 @@ return {#ids, removed}
 async def purge_queue(redis: ArqRedis, name: str) -> Purged:
     """Remove every job that is not running, with its body. The e-mails they were about stay due in the outbox.
 
-    A worker that is just starting one of them finds it gone, logs `expired`, and goes on. Jobs that come while this
-    runs may stay.
+    A worker that is just starting one of them finds it gone, logs `expired`, and goes on. Jobs that
+    come while this runs may stay.
 
     Raises:
         redis.RedisError, OSError: Redis does not answer; some jobs may have been removed.
@@ -47,7 +47,9 @@ async def purge_queue(redis: ArqRedis, name: str) -> Purged:
     removed = running = 0
     keys = (in_progress_key_prefix, job_key_prefix, retry_key_prefix)
     while left > 0:
-        batch: Any = redis.eval(PURGE_SCRIPT, 1, name, str(running), str(min(left, PURGE_BATCH)), *keys)
+        batch: Any = redis.eval(
+            PURGE_SCRIPT, 1, name, str(running), str(min(left, PURGE_BATCH)), *keys
+        )
         seen, gone = await batch
         removed += gone
         running += seen - gone

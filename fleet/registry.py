@@ -1,19 +1,17 @@
 """Who is alive: each worker writes a record of itself to Redis every few seconds, and it lapses when the worker does.
 
-One key per worker, mail:worker:<identity>, a JSON object that lives for LIFETIME_S; the sorted set mail:workers names
-them, so that nobody has to scan a Redis full of jobs. Every write restores both, also after a FLUSHALL.
+One key per worker, mail:worker:<identity>, a JSON object that lives for LIFETIME_S; the sorted set
+mail:workers names them, so that nobody has to scan a Redis full of jobs. Every write restores both,
+also after a FLUSHALL.
 """
 
 import asyncio
 import contextlib
 import json
-import resource
-import sys
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields, replace
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import structlog
@@ -21,8 +19,10 @@ from arq.connections import ArqRedis
 from arq.constants import health_check_key_suffix
 from redis.exceptions import NoPermissionError, RedisError
 
-from fleet.background import is_cancelled
+from engine.background import is_cancelled
+from engine.queues import WORKERS_KEY
 from fleet.foreign_values import MAX_LISTED, bounded, fits, is_name
+from process.memory import resident_bytes
 
 __all__ = [
     'MAX_LISTED',
@@ -45,7 +45,6 @@ LARGEST_RECORD_BYTES = 256 * 1024  # a full one has 40 KiB
 LONGEST_NAME_BYTES = 500
 RECENT_S = 3600.0
 NO_KEY = -2  # PTTL's
-WORKERS_KEY = 'mail:workers'
 RECORD_PREFIX = 'mail:worker:'
 FORGET_AFTER_S = 86400.0  # names of killed workers, whose records are long gone
 
@@ -62,39 +61,33 @@ class WorkerRecord:
     rss_bytes: int
     sending: int = 0  # how many e-mails are under way
     held: int = 0  # how many it holds a claim on
-    jobs: list[dict[str, Any]] = field(default_factory=list)  # running, at most MAX_LISTED: job_id, started_at
+    jobs: list[dict[str, Any]] = field(
+        default_factory=list
+    )  # running, at most MAX_LISTED: job_id, started_at
     running_jobs: int = 0
     jobs_done: dict[str, int] = field(default_factory=dict)  # complete, failed, retried
-    refused: dict[str, int] = field(default_factory=dict)  # jobs since its start, by reason, see fleet/refused.py
+    refused: dict[str, int] = field(
+        default_factory=dict
+    )  # jobs since its start, by reason, see engine/refused.py
     refused_jobs: list[dict[str, Any]] = field(default_factory=list)  # the last few of them
     emails_per_s: float = 0.0  # attempts, over the last few seconds
     concurrency: dict[str, int] = field(default_factory=dict)  # emails, jobs: how many at once
     rate_limit_per_s: float = 0.0  # 0: none
     state: str = 'running'  # running, paused, stopping
     paused: list[str] = field(default_factory=list)  # why, when it claims nothing
-    relays: list[dict[str, Any]] = field(default_factory=list)  # see jobs.portrait
+    relays: list[dict[str, Any]] = field(default_factory=list)  # see fleet.portrait
     functions: list[str] = field(default_factory=list)
     duties: list[dict[str, Any]] = field(default_factory=list)  # name, every_s, missed
     uptime_s: float = 0.0
     loop_lag_ms: float = 0.0  # the worst of the last few seconds
     loop_holds: int = 0  # how often the loop was held for more than a second
-    last_hold: dict[str, Any] = field(default_factory=dict)  # see fleet.loop_watch
+    last_hold: dict[str, Any] = field(default_factory=dict)  # see process.loop_watch
     version: str = ''
     settings: str = ''  # digest: the same for workers with the same settings
     log_level: str = ''
     log_lines_dropped: int = 0  # because nobody read them in time
     database: str = ''  # which PostgreSQL database it serves, see db.identity
     seen_ago_s: float = 0.0
-
-
-def resident_bytes() -> int:
-    """Return the memory this process occupies; where the kernel does not tell, the most it ever did."""
-    try:
-        resident_pages = int(Path('/proc/self/statm').read_text(encoding='ascii').split()[1])
-    except (OSError, IndexError, ValueError):
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return peak if sys.platform == 'darwin' else peak * 1024
-    return resident_pages * resource.getpagesize()
 
 
 def read_told(told: Any) -> WorkerRecord | None:
@@ -108,7 +101,9 @@ def read_told(told: Any) -> WorkerRecord | None:
             values[part.name] = bounded(part.name, value)
         elif part.default is MISSING and part.default_factory is MISSING:
             return None
-    return WorkerRecord(**values) if is_name(values['worker']) and is_name(values['queue']) else None
+    return (
+        WorkerRecord(**values) if is_name(values['worker']) and is_name(values['queue']) else None
+    )
 
 
 def read_record(data: Any, lives_for_ms: int) -> WorkerRecord | None:
@@ -124,7 +119,8 @@ def read_record(data: Any, lives_for_ms: int) -> WorkerRecord | None:
 async def read_workers(redis: ArqRedis) -> list[WorkerRecord]:
     """Return the living workers, by name: MOST_WORKERS at most, and those that wrote of late before any others.
 
-    Whoever may write to Redis can write hundreds of thousands of names and records of any size: neither is read.
+    Whoever may write to Redis can write hundreds of thousands of names and records of any size:
+    neither is read.
 
     Raises:
         redis.RedisError, OSError: Redis does not answer.
@@ -148,7 +144,9 @@ async def _read_names(redis: ArqRedis) -> list[bytes]:
         pipe.zrangebyscore(WORKERS_KEY, now - RECENT_S, now + RECENT_S, start=0, num=MOST_NAMES)
         pipe.zrange(WORKERS_KEY, 0, MOST_NAMES - 1)
         recent, lowest = await pipe.execute()
-    return [name for name in dict.fromkeys([*recent, *lowest]) if len(name) <= LONGEST_NAME_BYTES][:MOST_NAMES]
+    return [name for name in dict.fromkeys([*recent, *lowest]) if len(name) <= LONGEST_NAME_BYTES][
+        :MOST_NAMES
+    ]
 
 
 async def _read_some(redis: ArqRedis, keys: Sequence[bytes]) -> list[WorkerRecord]:
@@ -166,7 +164,10 @@ async def _read_some(redis: ArqRedis, keys: Sequence[bytes]) -> list[WorkerRecor
         for key, _ in small:
             pipe.get(key)
         bodies = _without_errors(await pipe.execute(raise_on_error=False)) if small else []
-    records = (read_record(body, lives_for_ms) for body, (_, lives_for_ms) in zip(bodies, small, strict=True))
+    records = (
+        read_record(body, lives_for_ms)
+        for body, (_, lives_for_ms) in zip(bodies, small, strict=True)
+    )
     return [record for record in records if record]
 
 
@@ -177,7 +178,11 @@ def _without_errors(answers: Sequence[Any]) -> list[Any]:
         redis.RedisError: any other error.
     """
     for error in answers:
-        if isinstance(error, Exception) and not str(error).startswith('WRONGTYPE') and not _may_not_ask(error):
+        if (
+            isinstance(error, Exception)
+            and not str(error).startswith('WRONGTYPE')
+            and not _may_not_ask(error)
+        ):
             raise error
     return [None if isinstance(answer, Exception) else answer for answer in answers]
 
@@ -186,7 +191,9 @@ def _may_not_ask(error: Exception) -> bool:
     return isinstance(error, NoPermissionError) and 'strlen' in str(error).lower()
 
 
-async def read_served_queues(redis: ArqRedis, workers: Collection[WorkerRecord], names: Collection[str]) -> set[str]:
+async def read_served_queues(
+    redis: ArqRedis, workers: Collection[WorkerRecord], names: Collection[str]
+) -> set[str]:
     """Return the queues among names that somebody polls: a registered worker, or any that writes arq's health key."""
     async with redis.pipeline(transaction=False) as pipe:
         for name in names:
@@ -203,7 +210,8 @@ class Registrar:
         """Say who.
 
         Args:
-            describe: Returns queue, emails, outcomes and the rest as they are now, see WorkerRecord.
+            describe: Returns queue, emails, outcomes and the rest as they are now, see
+                WorkerRecord.
         """
         self.worker = worker
         self._describe = describe
@@ -252,7 +260,8 @@ async def keep_registered(redis: ArqRedis, registrar: Registrar) -> None:
                 log.debug('not registered', error=str(error) or type(error).__name__)
             await registrar.measure()
     finally:
-        # In a task of its own: before Python 3.11.3, redis-py does not work in one that was cancelled.
+        # In a task of its own: before Python 3.11.3, redis-py does not work in one that was
+        # cancelled.
         await asyncio.create_task(_remove(redis, worker))
     raise asyncio.CancelledError
 

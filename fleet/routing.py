@@ -1,7 +1,7 @@
 """Queues by kind of work, when QUEUE_ROUTING is on: e-mails in one, maintenance in another.
 
-Only wake-ups are routed. PostgreSQL stays the truth: a route that nobody serves delays mail until the next sweep of any
-worker, and is reported.
+Only wake-ups are routed. PostgreSQL stays the truth: a route that nobody serves delays mail until
+the next sweep of any worker, and is reported.
 """
 
 import asyncio
@@ -32,7 +32,9 @@ async def unserved_routes(redis: ArqRedis) -> list[str]:
     return [queue for queue in SERVED_BY if queue not in served]
 
 
-async def keep_watching_routes(redis: ArqRedis, stopping: asyncio.Event, grace_s: float = LIFETIME_S) -> None:
+async def keep_watching_routes(
+    redis: ArqRedis, stopping: asyncio.Event, grace_s: float = LIFETIME_S
+) -> None:
     """Log an error when a routed queue has nobody who serves it, once until that changes; until the worker stops.
 
     Args:
@@ -52,5 +54,9 @@ async def keep_watching_routes(redis: ArqRedis, stopping: asyncio.Event, grace_s
             continue  # without Redis there are no queues; the worker says so itself
         for queue in unserved:
             if queue not in reported:
-                log.error('nobody serves a routed queue', queue=queue, remedy=f'start `{SERVED_BY[queue]}`')
+                log.error(
+                    'nobody serves a routed queue',
+                    queue=queue,
+                    remedy=f'start `{SERVED_BY[queue]}`',
+                )
         reported = unserved

@@ -8,8 +8,8 @@ from typing import Any
 import structlog
 
 from db.health import Finding, record_health
-from fleet.connection import open_redis, redis_settings
-from jobs.runtime import Runtime
+from delivery.runtime import Runtime
+from engine.connection import open_redis, redis_settings
 
 log = structlog.get_logger()
 
@@ -47,7 +47,9 @@ async def _check(name: str, check: Callable[[], Awaitable[Any]]) -> Finding:
             await check()
     except Exception as failure:  # noqa: BLE001 - whatever a client raises, the service did not answer as it should
         error = str(failure) or type(failure).__name__
-    return Finding(name, 'down' if error else 'up', round((time.monotonic() - started) * 1000), error)
+    return Finding(
+        name, 'down' if error else 'up', round((time.monotonic() - started) * 1000), error
+    )
 
 
 async def _ping(url: str) -> None:

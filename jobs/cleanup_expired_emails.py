@@ -15,7 +15,7 @@ from db.cron_runs import remove_old_runs
 from db.health import remove_old_health
 from db.origins import is_adopted, note_report, read_origin
 from db.transitions import OUTBOUND_EMAILS_SQL, count_old, expire_all, remove_old
-from jobs.runtime import Runtime
+from delivery.runtime import Runtime
 
 log = structlog.get_logger()
 
@@ -31,10 +31,11 @@ async def cleanup_expired_emails(ctx: dict[str, Any]) -> dict[str, Any]:
     """Expire e-mails past their expires_at, delete those past the retention, and content that nothing names.
 
     Returns:
-        {'affected': rows changed, 'expired': 2, 'removed': 10, 'content_removed': 4}; content_removed is None when
-        MongoDB did not answer: what is left over is found by a later run. Where there are any: 'held' e-mails that
-        other rows refer to, 'refused' ones that PostgreSQL would not delete, with the 'refusal', and 'retention', why
-        nothing was deleted.
+        {'affected': rows changed, 'expired': 2, 'removed': 10, 'content_removed': 4};
+        content_removed is None when
+        MongoDB did not answer: what is left over is found by a later run. Where there are any:
+        'held' e-mails that other rows refer to, 'refused' ones that PostgreSQL would not delete,
+        with the 'refusal', and 'retention', why nothing was deleted.
     """
     runtime: Runtime = ctx['runtime']
     expired = await expire_all(runtime.pool)
@@ -44,14 +45,21 @@ async def cleanup_expired_emails(ctx: dict[str, Any]) -> dict[str, Any]:
         await _remove(runtime, done)
     content_removed = None
     try:
-        removed = await delete_content(runtime.pool, runtime.mongo, done.content_ids, is_adopted=adopted)
+        removed = await delete_content(
+            runtime.pool, runtime.mongo, done.content_ids, is_adopted=adopted
+        )
         orphans = await delete_orphans(runtime.pool, runtime.mongo, ORPHAN_AGE, is_adopted=adopted)
         content_removed = removed + orphans
     except ContentUnavailableError as error:
         log.warning('orphaned content is deleted later', error=str(error))
     await remove_old_health(runtime.pool, HEALTH_RETENTION_DAYS)
     await remove_old_runs(runtime.pool, RUNS_RETENTION_DAYS)
-    told = {'held': done.held, 'refused': done.refused, 'refusal': done.refusal, 'retention': done.waits_because}
+    told = {
+        'held': done.held,
+        'refused': done.refused,
+        'refusal': done.refusal,
+        'retention': done.waits_because,
+    }
     return {
         'affected': expired + done.removed,
         'expired': expired,
@@ -109,7 +117,9 @@ async def _remove(runtime: Runtime, done: Retention) -> None:
         done.refused += batch.refused
         done.refusal = done.refusal or batch.refusal
         last_id = batch.last_id
-        with contextlib.suppress(TimeoutError):  # a pause of the same length: claims want the server, too
+        with contextlib.suppress(
+            TimeoutError
+        ):  # a pause of the same length: claims want the server, too
             async with asyncio.timeout(time.monotonic() - started):
                 await runtime.stopping.wait()
     if done.refused:

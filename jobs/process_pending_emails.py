@@ -9,16 +9,18 @@ from typing import Any
 import structlog
 
 from db.claims import give_due_time
-from jobs.runtime import JobResult, Runtime
+from delivery.runtime import JobResult, Runtime
 from jobs.send_email import send_claimed
 
 log = structlog.get_logger()
 
 # The next slot, five minutes later, goes on where this one stopped.
 TIME_BOX_S = 280.0
-# The job's result waits this long for relays that have not answered when nothing more is due; the e-mails go on.
+# The job's result waits this long for relays that have not answered when nothing more is due; the
+# e-mails go on.
 PATIENCE_S = 10.0
-# A claim for a third of the places costs as much as one for a single e-mail: wait this long for so many to be free.
+# A claim for a third of the places costs as much as one for a single e-mail: wait this long for so
+# many to be free.
 ROOM_WAIT_S = 0.1
 # So many are rendered in one turn of the loop; more would hold up whoever comes meanwhile.
 AT_ONCE = 16
@@ -30,8 +32,8 @@ async def process_pending_emails(ctx: dict[str, Any]) -> dict[str, Any]:
     """Send all that is due and report what became of it.
 
     Returns:
-        {'affected': attempts made, 'outcomes': {'sent': 40, 'failed': 2}} by the state each e-mail ended in; those
-        whose relay is slow are counted as 'running'.
+        {'affected': attempts made, 'outcomes': {'sent': 40, 'failed': 2}} by the state each e-mail
+        ended in; those whose relay is slow are counted as 'running'.
     """
     runtime: Runtime = ctx['runtime']
     outcomes: Counter[str] = Counter()
@@ -56,8 +58,8 @@ async def process_pending_emails(ctx: dict[str, Any]) -> dict[str, Any]:
 async def sweep(runtime: Runtime, mine: set[Attempt], outcomes: Counter[str]) -> None:
     """Claim due e-mails in batches and start sending them, until none is left, no relay is, or the time box is over.
 
-    At most places.size e-mails are under way at once, those of earlier sweeps included. Those whose relay stalls go on
-    in the background and hold up nobody.
+    At most places.size e-mails are under way at once, those of earlier sweeps included. Those whose
+    relay stalls go on in the background and hold up nobody.
 
     Args:
         mine: Gets the attempts this sweep started; loses those that finished.
@@ -66,7 +68,10 @@ async def sweep(runtime: Runtime, mine: set[Attempt], outcomes: Counter[str]) ->
     deadline = time.monotonic() + TIME_BOX_S
     loop = asyncio.get_running_loop()
     stuck: set[Attempt] = set()  # under way for so long that the others' places are what counts
-    while not (runtime.stopping.is_set() or runtime.switches.claims_paused) and time.monotonic() < deadline:
+    while (
+        not (runtime.stopping.is_set() or runtime.switches.claims_paused)
+        and time.monotonic() < deadline
+    ):
         size = runtime.places.size
         stuck &= runtime.sending
         few = min(size - (size - len(stuck)) // 3, size - 1)
@@ -89,8 +94,8 @@ async def sweep(runtime: Runtime, mine: set[Attempt], outcomes: Counter[str]) ->
             mine.add(attempt)
             runtime.sending.add(attempt)
             attempt.add_done_callback(partial(finished, runtime, mine, outcomes))
-        # After the claim, and after its e-mails have begun: most rows have a time, and somebody waits for his password
-        # reset.
+        # After the claim, and after its e-mails have begun: most rows have a time, and somebody
+        # waits for his password reset.
         await asyncio.sleep(0)
         given = await give_due_time(runtime.pool, runtime.set_aside)
         if len(claims) < room and not given:
@@ -109,7 +114,9 @@ async def _wait_for_fewer(runtime: Runtime, few: int) -> bool:
     return True
 
 
-def finished(runtime: Runtime, mine: set[Attempt], outcomes: Counter[str], attempt: Attempt) -> None:
+def finished(
+    runtime: Runtime, mine: set[Attempt], outcomes: Counter[str], attempt: Attempt
+) -> None:
     """Count an attempt that has ended, and report a fault that kept it from being recorded."""
     runtime.sending.discard(attempt)
     if runtime.busy <= runtime.few:

@@ -15,19 +15,19 @@ from db.content import ContentUnavailableError
 from db.pools import DATABASE_DOWN
 from db.results import Result
 from db.troubles import tell
-from fleet.refused import ARGUMENTS, email_id_of
-from jobs.content import fetch_content, fetch_large, large_bytes
-from jobs.recording import keep_recipients, log_attempt, record_to_the_end
-from jobs.runtime import JobResult, Runtime
-from jobs.suppression import SuppressedError, leave_out_suppressed
-from jobs.unclaimed import explain_unclaimed, not_claimable, send_later
+from delivery.content import fetch_content, fetch_large, large_bytes
+from delivery.not_claimable import explain_unclaimed, not_claimable, send_later
+from delivery.record import keep_recipients, log_attempt, record_to_the_end
+from delivery.runtime import JobResult, Runtime
+from delivery.suppression import SuppressedError, leave_out_suppressed
+from engine.refused import ARGUMENTS, email_id_of
 from mail.deliver import deliver
-from mail.envelope import Content, Email, InvalidEmailError
-from mail.line import HIGH, NORMAL
 from mail.outcome import Delivery, Outcome, Phase, decide
-from mail.render import Rendered, render
-from mail.templates import TemplatesUnavailableError, with_parts
-from mail.transaction import Progress
+from mail.priority import HIGH, NORMAL
+from mail.relay.transaction import Progress
+from mail.template.renderers import TemplatesUnavailableError, with_parts
+from mail_outbox.envelope import Content, Email, InvalidEmailError
+from mail_outbox.render import Rendered, render
 
 log = structlog.get_logger()
 
@@ -35,16 +35,19 @@ CONTENT_RETRY_S = 15.0  # MongoDB away, no renderer free: long enough not to spi
 DATABASE_RETRY_S = 2
 OTHERS_RETRY_S = 0.05  # not 0: only a change of its time makes the others hear of a job
 RENDER_IN_THREAD_BYTES = 256 * 1024  # base64 of more than this would hold up every other e-mail
-FIELD_CHAR_BYTES = 64  # reading a character of addresses or headers takes as long as encoding so many of a body
+FIELD_CHAR_BYTES = (
+    64  # reading a character of addresses or headers takes as long as encoding so many of a body
+)
 
 
 async def send_email(ctx: dict[str, Any], email_id: int | str) -> JobResult:
     """Send the e-mail with this id, if it is due and nobody else is sending it.
 
     Returns:
-        {'email_id': 123, 'status': 'sent', 'attempts': 1}; status is the row's state after the attempt, 'lease-lost'
-        when somebody else took the e-mail over, or 'not-claimable' when it is not to be sent now: then 'state' and
-        'reason' say why. An e-mail that was sent before is 'sent' with the reason 'already sent'.
+        {'email_id': 123, 'status': 'sent', 'attempts': 1}; status is the row's state after the
+        attempt, 'lease-lost' when somebody else took the e-mail over, or 'not-claimable' when it is
+        not to be sent now: then 'state' and 'reason' say why. An e-mail that was sent before is
+        'sent' with the reason 'already sent'.
     """
     runtime: Runtime = ctx['runtime']
     checked = email_id_of(email_id)
@@ -89,7 +92,8 @@ async def send_claimed(runtime: Runtime, claim: Claim, *, turns: int = 0) -> Job
     """Make one attempt under a claim and record how it ended, also when a shutdown ends it.
 
     Args:
-        turns: How many turns of the loop to let pass before: it was claimed together with many others.
+        turns: How many turns of the loop to let pass before: it was claimed together with many
+            others.
     """
     email = claim.email
     # Each attempt has a task of its own, and so a context.
@@ -107,7 +111,14 @@ async def send_claimed(runtime: Runtime, claim: Claim, *, turns: int = 0) -> Job
         delivery = await attempt(runtime, claim, progress, turns)
         took_s = time.monotonic() - started
         life_left_s = None if claim.life_left_s is None else claim.life_left_s - took_s
-        decision = decide(delivery, claim.attempt, claim.max_attempts, email.email_type, runtime.policy, life_left_s)
+        decision = decide(
+            delivery,
+            claim.attempt,
+            claim.max_attempts,
+            email.email_type,
+            runtime.policy,
+            life_left_s,
+        )
         result = Result(claim, delivery, decision, took_s)
         await record_to_the_end(runtime, result, progress)
     except LeaseLost as lost:
@@ -142,15 +153,17 @@ async def attempt(runtime: Runtime, claim: Claim, progress: Progress, turns: int
     except InvalidEmailError as error:
         return Delivery(Outcome.REJECTED, progress.phase, error=str(error))
     except (ContentUnavailableError, TemplatesUnavailableError) as error:
-        return Delivery(Outcome.RELEASED, progress.phase, error=str(error), retry_in_s=CONTENT_RETRY_S)
+        return Delivery(
+            Outcome.RELEASED, progress.phase, error=str(error), retry_in_s=CONTENT_RETRY_S
+        )
     except asyncio.CancelledError:
         progress.cut_off = True
         return cut_off(progress, Outcome.RELEASED, 'the worker stopped')
     except LeaseLost as error:  # it ran out before the final dot
         return cut_off(progress, Outcome.RELEASED, str(error))
     except Exception as error:
-        # A fault of this program. The e-mail gets its state and its next attempt like after any other failure; left in
-        # 'sending', its lease would be renewed for ever.
+        # A fault of this program. The e-mail gets its state and its next attempt like after any
+        # other failure; left in 'sending', its lease would be renewed for ever.
         log.exception('unexpected error', phase=progress.phase)
         return cut_off(progress, Outcome.DEFERRED, f'{type(error).__name__}: {error}')
 
@@ -159,7 +172,9 @@ def cut_off(progress: Progress, outcome: Outcome, error: str) -> Delivery:
     """Return the outcome of an attempt that ended where it was: uncertain if the relay may have the message."""
     if progress.reached_data_end:
         outcome = Outcome.UNCERTAIN
-    return Delivery(outcome, progress.phase, progress.relay, error=error, recipients=progress.recipients)
+    return Delivery(
+        outcome, progress.phase, progress.relay, error=error, recipients=progress.recipients
+    )
 
 
 async def fetch_and_deliver(runtime: Runtime, claim: Claim, progress: Progress) -> Delivery:
@@ -181,7 +196,9 @@ async def fetch_and_render(runtime: Runtime, claim: Claim, progress: Progress) -
     return await render_email(runtime, email, content, first=is_urgent)
 
 
-async def render_email(runtime: Runtime, email: Email, content: Content, *, first: bool = False) -> Rendered:
+async def render_email(
+    runtime: Runtime, email: Email, content: Content, *, first: bool = False
+) -> Rendered:
     """Fill the template in another process, and render: in a thread when the loop would hang over so much.
 
     Raises:

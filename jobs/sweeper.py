@@ -11,8 +11,8 @@ import structlog
 from db.pools import DATABASE_DOWN
 from db.transitions import next_due_in_s
 from db.troubles import tell
+from delivery.runtime import Runtime
 from jobs.process_pending_emails import finished, sweep
-from jobs.runtime import Runtime
 from jobs.send_email import send_claimed
 
 log = structlog.get_logger()
@@ -22,8 +22,9 @@ SLOT_S = 300.0
 LATER_S = 1.0  # a job that is still there comes first
 SUSPECTS_EVERY_S = 5.0
 SUSPECT_PATIENCE_S = 2.0
-# By lost attempts: how many are sent together. After a second loss each is alone, so that the third tells which one it
-# is that kills workers, and those that were only near it are not counted out with it.
+# By lost attempts: how many are sent together. After a second loss each is alone, so that the third
+# tells which one it is that kills workers, and those that were only near it are not counted out
+# with it.
 SUSPECT_GROUPS = ((1, 10), (2, 1))
 
 
@@ -37,7 +38,8 @@ async def keep_sweeping(ctx: dict[str, Any]) -> None:
         runtime.sweep_wanted.clear()
         try:
             await sweep(runtime, set(), Counter())
-            # What waits for its time has lost its job, if Redis was emptied; the next slot would find it late.
+            # What waits for its time has lost its job, if Redis was emptied; the next slot would
+            # find it late.
             due_in_s = await next_due_in_s(runtime.pool, SLOT_S)
             if due_in_s is not None:
                 asyncio.get_running_loop().call_later(due_in_s + LATER_S, runtime.sweep_wanted.set)
@@ -71,7 +73,8 @@ async def _send_suspects(runtime: Runtime) -> bool:
             runtime.sending.add(attempt)
             attempt.add_done_callback(partial(finished, runtime, set(), Counter()))
         if attempts:
-            # What kills a worker does so at once; one whose relay is slow must not hold up the others.
+            # What kills a worker does so at once; one whose relay is slow must not hold up the
+            # others.
             await asyncio.wait(attempts, timeout=SUSPECT_PATIENCE_S)
             while attempts & runtime.large.waiting:  # it has not done its worst yet
                 await asyncio.wait(attempts, timeout=SUSPECT_PATIENCE_S)

@@ -10,11 +10,11 @@ import structlog
 from db.pools import DATABASE_DOWN
 from db.troubles import tell
 from db.urgent import urgent_due
+from delivery.not_claimable import not_claimable
+from delivery.runtime import JobResult, Runtime
 from jobs.process_pending_emails import Attempt, finished
-from jobs.runtime import JobResult, Runtime
 from jobs.send_email import send_claimed
-from jobs.unclaimed import not_claimable
-from mail.line import HIGH
+from mail.priority import HIGH
 
 log = structlog.get_logger()
 
@@ -24,9 +24,10 @@ LOOK_EVERY_S = 0.01  # at most; a look costs PostgreSQL a tenth of a millisecond
 async def keep_sending_urgent(ctx: dict[str, Any]) -> None:
     """Wait for runtime.urgent_wanted; send what is urgent and due; until the worker stops.
 
-    Set when a wake-up comes by NOTIFY, which a sweep under way would heed only with its next claim, and when more jobs
-    wait in Redis than there is room for: an urgent one may be the last of them. As many of them as places.kept are
-    under way beside all other mail; when more than that is urgent, the rest takes its turn, first of all.
+    Set when a wake-up comes by NOTIFY, which a sweep under way would heed only with its next claim,
+    and when more jobs wait in Redis than there is room for: an urgent one may be the last of them.
+    As many of them as places.kept are under way beside all other mail; when more than that is
+    urgent, the rest takes its turn, first of all.
     """
     runtime: Runtime = ctx['runtime']
     mine: set[Attempt] = set()
@@ -71,7 +72,11 @@ async def _claim_and_send(runtime: Runtime, email_id: int) -> JobResult:
 
 
 def _ended(runtime: Runtime, mine: set[Attempt], email_id: int, attempt: Attempt) -> None:
-    was_sent = not attempt.cancelled() and not attempt.exception() and attempt.result()['status'] != 'not-claimable'
+    was_sent = (
+        not attempt.cancelled()
+        and not attempt.exception()
+        and attempt.result()['status'] != 'not-claimable'
+    )
     if was_sent and len(mine) >= runtime.places.kept:
         runtime.urgent_wanted.set()  # there may be more than there was room for
     runtime.asked_for.discard(email_id)

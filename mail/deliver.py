@@ -3,15 +3,12 @@
 import asyncio
 import time
 
-from mail.envelope import Envelope
 from mail.outcome import Delivery, Outcome, Phase, Reply, Settled
-from mail.pace import RETRY_BASE_S, is_throttling
-from mail.recipients import says_too_many
-from mail.relays import Relays
-from mail.render import Rendered
-from mail.replies import RelayGoneError
-from mail.smtp import Relay
-from mail.transaction import (
+from mail.relay.learned_rate import RETRY_BASE_S, is_throttling
+from mail.relay.pool import Relay
+from mail.relay.recipients import says_too_many
+from mail.relay.replies import RelayGoneError
+from mail.relay.transaction import (
     Answers,
     Progress,
     RelayBehindError,
@@ -21,25 +18,35 @@ from mail.transaction import (
     TooLargeError,
     Transaction,
 )
+from mail.route import Relays
+from mail_outbox.envelope import Envelope
+from mail_outbox.render import Rendered
 
-# Of connections that end before an e-mail's turn comes: where there is no new one, it waits for another kept one.
+# Of connections that end before an e-mail's turn comes: where there is no new one, it waits for
+# another kept one.
 TRIES = 5
 # When to look again for the relay that takes a large message, while others are well.
 LARGER_RELAY_RETRY_S = 30.0
 
 
-async def deliver(relays: Relays, rendered: Rendered, settled: Settled, progress: Progress) -> Delivery:
+async def deliver(
+    relays: Relays, rendered: Rendered, settled: Settled, progress: Progress
+) -> Delivery:
     """Hand a message to the first relay that takes it.
 
-    A relay that defers, cannot be reached, sends us away or takes no message of this size is followed by the next
-    healthy one; a refusal for good or an unknown outcome is not, because another relay would only repeat it.
+    A relay that defers, cannot be reached, sends us away or takes no message of this size is
+    followed by the next healthy one; a refusal for good or an unknown outcome is not, because
+    another relay would only repeat it.
 
     Args:
         settled: Outcomes of recipients from earlier attempts; they get no second copy.
     Returns:
-        The outcome for the e-mail as a whole; RELEASED with a waiting time when no relay could be asked at all.
+        The outcome for the e-mail as a whole; RELEASED with a waiting time when no relay could be
+        asked at all.
     """
-    attempt = _Attempt(relays, rendered, open_recipients(rendered.envelope.recipients, settled), settled, progress)
+    attempt = _Attempt(
+        relays, rendered, open_recipients(rendered.envelope.recipients, settled), settled, progress
+    )
     for relay in relays.available():
         if attempt.failures and relay.is_behind:
             continue  # who has had his turn does not wait for another
@@ -62,7 +69,8 @@ FINAL = frozenset({Outcome.ACCEPTED, Outcome.REJECTED})
 def open_recipients(recipients: tuple[str, ...], settled: Settled) -> tuple[str, ...]:
     """Return who is still to get the e-mail.
 
-    When an operator has everything settled tried again: those who were refused; and everybody when nobody was.
+    When an operator has everything settled tried again: those who were refused; and everybody when
+    nobody was.
     """
     if not settled:
         return recipients
@@ -77,7 +85,12 @@ class _Attempt:
     """The relays' answers so far."""
 
     def __init__(
-        self, relays: Relays, rendered: Rendered, recipients: tuple[str, ...], settled: Settled, progress: Progress
+        self,
+        relays: Relays,
+        rendered: Rendered,
+        recipients: tuple[str, ...],
+        settled: Settled,
+        progress: Progress,
     ) -> None:
         self.relays = relays
         self.progress = progress
@@ -96,7 +109,9 @@ class _Attempt:
             delivery = self._not_carried(relay, error)
         except TooLargeError as error:
             self.too_small[relay] = error.reply
-            delivery = Delivery(Outcome.RELEASED, progress.phase, relay.name, error.reply, f'{relay.name}: {error}')
+            delivery = Delivery(
+                Outcome.RELEASED, progress.phase, relay.name, error.reply, f'{relay.name}: {error}'
+            )
             self.failures.insert(0, delivery)  # whatever another relay says is the better answer
             return delivery
         except RelayGoneError as error:
@@ -104,10 +119,14 @@ class _Attempt:
             delivery = Delivery(outcome, progress.phase, relay.name, None, f'{relay.name}: {error}')
         else:
             delivery = self._sum_up(answers, relay.name, progress.phase)
-            if delivery.outcome is not Outcome.UNCERTAIN and progress.phase is not Phase.CONNECT:  # it did reply
+            if (
+                delivery.outcome is not Outcome.UNCERTAIN and progress.phase is not Phase.CONNECT
+            ):  # it did reply
                 relay.recovered(accepted=delivery.outcome is Outcome.ACCEPTED)
             if delivery.outcome is Outcome.DEFERRED:
-                waiting = [reply for outcome, reply in answers.values() if outcome is Outcome.DEFERRED]
+                waiting = [
+                    reply for outcome, reply in answers.values() if outcome is Outcome.DEFERRED
+                ]
                 if all(map(is_throttling, waiting)):
                     delivery = self._throttled(relay, delivery)
         if delivery.outcome in (Outcome.DEFERRED, Outcome.RELEASED):
@@ -122,16 +141,24 @@ class _Attempt:
         """
         sender, left = self.rendered.envelope.sender, self.recipients
         answers: Answers = {}
-        guess: tuple[int, frozenset[str]] | None = None  # a limit that the next transaction confirms, and by whom
+        guess: tuple[int, frozenset[str]] | None = (
+            None  # a limit that the next transaction confirms, and by whom
+        )
         while left:
             part = left[: relay.recipients.most]
-            said, room = await _transact(relay, Envelope(sender, part), self.rendered.message, self.progress)
-            over = {who: reply for who, (outcome, reply) in said.items() if outcome is Outcome.RELEASED}
+            said, room = await _transact(
+                relay, Envelope(sender, part), self.rendered.message, self.progress
+            )
+            over = {
+                who: reply for who, (outcome, reply) in said.items() if outcome is Outcome.RELEASED
+            }
             answers |= said | {who: (Outcome.DEFERRED, reply) for who, reply in over.items()}
             if guess and any(said[who][0] is Outcome.ACCEPTED for who in guess[1] & said.keys()):
                 relay.recipients.learn(guess[0])
             guess = None
-            if room is not None and (len(over) == len(said) or any(map(says_too_many, over.values()))):
+            if room is not None and (
+                len(over) == len(said) or any(map(says_too_many, over.values()))
+            ):
                 relay.recipients.learn(room)
             elif room is not None:
                 guess = (room, frozenset(over))
@@ -159,7 +186,9 @@ class _Attempt:
         for recipient, (outcome, reply) in answers.items():
             self.settled[recipient] = (outcome, str(reply))
         self.progress.recipients = self.settled
-        self.recipients = tuple(r for r in self.recipients if self.settled.get(r, (None,))[0] not in FINAL)
+        self.recipients = tuple(
+            r for r in self.recipients if self.settled.get(r, (None,))[0] not in FINAL
+        )
 
     def _not_carried(self, relay: Relay, error: RelayError) -> Delivery:
         phase = self.progress.phase
@@ -176,7 +205,11 @@ class _Attempt:
         """Slow down: the relay wants fewer e-mails, and this one is not to blame."""
         assert delivery.reply is not None  # noqa: S101 - it said so
         retry_in_s = relay.pace.throttled(delivery.reply, self.rendered.envelope.recipients)
-        if any(other.turn_in_s() < relay.turn_in_s() for other in self.relays.available() if other is not relay):
+        if any(
+            other.turn_in_s() < relay.turn_in_s()
+            for other in self.relays.available()
+            if other is not relay
+        ):
             relay.send_away_waiting()
         return delivery._replace(outcome=Outcome.RELEASED, throttled=True, retry_in_s=retry_in_s)
 
@@ -191,23 +224,32 @@ class _Attempt:
             replies = [reply for o, reply in answers.values() if o is outcome]
             if replies:
                 break
-        if outcome is Outcome.REJECTED and any(o is Outcome.ACCEPTED for o, _ in self.settled.values()):
-            outcome = Outcome.ACCEPTED  # by an earlier attempt; the refused ones are told one by one
-        refused = [f'{r}: {said}' for r, (o, said) in self.settled.items() if o is not Outcome.ACCEPTED]
+        if outcome is Outcome.REJECTED and any(
+            o is Outcome.ACCEPTED for o, _ in self.settled.values()
+        ):
+            outcome = (
+                Outcome.ACCEPTED
+            )  # by an earlier attempt; the refused ones are told one by one
+        refused = [
+            f'{r}: {said}' for r, (o, said) in self.settled.items() if o is not Outcome.ACCEPTED
+        ]
         reply = replies[0]
         return Delivery(
             outcome,
             phase,
             relay,
             reply if reply.code else None,
-            '; '.join(refused) or (None if outcome is Outcome.ACCEPTED else f'{relay}: {reply.text or reply}'),
+            '; '.join(refused)
+            or (None if outcome is Outcome.ACCEPTED else f'{relay}: {reply.text or reply}'),
             self.settled,
         )
 
     def reject_too_large(self) -> Delivery:
         """Return the outcome when the message is over the SIZE of every relay: nobody who is left will get it."""
         relay, reply = next(iter(self.too_small.items()))
-        delivery = self._sum_up(dict.fromkeys(self.recipients, (Outcome.REJECTED, reply)), relay.name, Phase.CONNECT)
+        delivery = self._sum_up(
+            dict.fromkeys(self.recipients, (Outcome.REJECTED, reply)), relay.name, Phase.CONNECT
+        )
         return delivery._replace(error=self._said())
 
     def _said(self) -> str:
@@ -220,10 +262,17 @@ class _Attempt:
         for delivery in self.failures:
             if delivery.outcome is Outcome.DEFERRED:
                 settled = self.settled if self.several else None
-                return Delivery(Outcome.DEFERRED, delivery.phase, delivery.relay, delivery.reply, said, settled)
+                return Delivery(
+                    Outcome.DEFERRED, delivery.phase, delivery.relay, delivery.reply, said, settled
+                )
         last = self.failures[-1] if self.failures else Delivery(Outcome.RELEASED, Phase.CONNECT)
-        retry_in_s = max(delivery.retry_in_s or 0.0 for delivery in self.failures) if self.failures else 0.0
-        retry_in_s = max(retry_in_s, LARGER_RELAY_RETRY_S if self.too_small else RETRY_BASE_S if throttled else 0.5)
+        retry_in_s = (
+            max(delivery.retry_in_s or 0.0 for delivery in self.failures) if self.failures else 0.0
+        )
+        retry_in_s = max(
+            retry_in_s,
+            LARGER_RELAY_RETRY_S if self.too_small else RETRY_BASE_S if throttled else 0.5,
+        )
         return last._replace(
             outcome=Outcome.RELEASED,
             error=said or 'no relay is available',
@@ -238,7 +287,9 @@ def _ends_the_series(outcome: Outcome, reply: Reply) -> bool:
     return outcome is Outcome.UNCERTAIN or (outcome is Outcome.DEFERRED and is_throttling(reply))
 
 
-async def _transact(relay: Relay, envelope: Envelope, message: bytes, progress: Progress) -> tuple[Answers, int | None]:
+async def _transact(
+    relay: Relay, envelope: Envelope, message: bytes, progress: Progress
+) -> tuple[Answers, int | None]:
     """Run one transaction; where the relay has given the connection up meanwhile, again on another.
 
     Returns:
@@ -254,12 +305,15 @@ async def _transact(relay: Relay, envelope: Envelope, message: bytes, progress: 
         try:
             return await relay.transact(transaction, fresh=not first), transaction.room
         except (RelayGoneError, RelayRefusedError) as error:
-            if progress.phase is not Phase.MAIL or (isinstance(error, RelayError) and error.is_throttling):
+            if progress.phase is not Phase.MAIL or (
+                isinstance(error, RelayError) and error.is_throttling
+            ):
                 raise
             if transaction.fresh and isinstance(error, RelayGoneError):
                 # As good as no connection: the other e-mails shall not find that out one by one.
                 raise RelayDiedError(f'{relay.name}: {error}') from error
-            # Closed, or 421, because it was idle or has carried enough: that says nothing about the relay.
+            # Closed, or 421, because it was idle or has carried enough: that says nothing about the
+            # relay.
             if transaction.fresh or not (first or (tries_left and time.monotonic() < until)):
                 raise
     raise AssertionError('the last try returns or raises')

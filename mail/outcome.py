@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple
 
+from mail_outbox.envelope import BY_LIFE
+
 ENHANCED_CODE = re.compile(r'^([245]\.\d{1,3}\.\d{1,3})(?=\s|$)')
 
 
@@ -32,7 +34,9 @@ class Status(StrEnum):
     EXPIRED = 'expired'
     CANCELLED = 'cancelled'
     HELD = 'held'  # waits for an operator, who releases or cancels it
-    EXTERNAL = 'external'  # of an adopted table that is shared: the system that was there before sends it
+    EXTERNAL = (
+        'external'  # of an adopted table that is shared: the system that was there before sends it
+    )
 
 
 class Phase(StrEnum):
@@ -83,17 +87,20 @@ class Override(NamedTuple):
     outcome: Outcome
 
 
-# Only what a provider says of itself. A 5xx that ends by itself: each e-mail of a day over the limit would be dead.
+# Only what a provider says of itself. A 5xx that ends by itself: each e-mail of a day over the
+# limit would be dead.
 OVERRIDES = (
-    # Gmail and Google Workspace, https://support.google.com/a/answer/3726730:
-    # 550 5.4.5 Daily user sending limit exceeded, 550 5.7.1 Daily SMTP relay limit exceeded for user (for customer).
+    # Gmail and Google Workspace, https://support.google.com/a/answer/3726730: 550 5.4.5 Daily user
+    # sending limit exceeded, 550 5.7.1 Daily SMTP relay limit exceeded for user (for customer).
     Override(
         5,
-        re.compile(r'\bdaily (user sending|smtp relay( sending)?) (limit|quota) exceeded', re.IGNORECASE),
+        re.compile(
+            r'\bdaily (user sending|smtp relay( sending)?) (limit|quota) exceeded', re.IGNORECASE
+        ),
         Outcome.DEFERRED,
     ),
-    # Exchange Online, https://learn.microsoft.com/exchange, non-delivery reports in Exchange Online,
-    # 550 5.1.90: the sender has reached the day's limit for recipients.
+    # Exchange Online, https://learn.microsoft.com/exchange, non-delivery reports in Exchange
+    # Online, 550 5.1.90: the sender has reached the day's limit for recipients.
     Override(5, re.compile(r'^5\.1\.90(?=\s|$)'), Outcome.DEFERRED),
 )
 
@@ -101,8 +108,8 @@ OVERRIDES = (
 def classify(reply: Reply) -> Outcome:
     """Decide what a reply to MAIL, RCPT, DATA or the final dot means for the e-mail.
 
-    The basic code decides (RFC 5321, 4.2.1), whatever the enhanced code says, but for OVERRIDES. A code outside 2xx to
-    5xx is a relay out of its mind, which is worth another attempt.
+    The basic code decides (RFC 5321, 4.2.1), whatever the enhanced code says, but for OVERRIDES. A
+    code outside 2xx to 5xx is a relay out of its mind, which is worth another attempt.
     """
     if reply.code == 421:
         return Outcome.RELEASED
@@ -114,10 +121,8 @@ def classify(reply: Reply) -> Outcome:
     return Outcome.REJECTED if 500 <= reply.code < 600 else Outcome.DEFERRED
 
 
-# max_attempts of a row that has no number of its own: the settings of the worker that sends it decide, and without one
-# there either, the time the e-mail has. The largest smallint: adopted tables may have a column of that type.
-BY_LIFE = 32767
-# Each further attempt after one whose outcome nobody knows may be a copy, so such an e-mail has a number from then on.
+# Each further attempt after one whose outcome nobody knows may be a copy, so such an e-mail has a
+# number from then on.
 ATTEMPTS_AFTER_UNCERTAIN = 4
 
 # What became of each recipient so far: outcome and the relay's reply.
@@ -127,7 +132,8 @@ Settled = dict[str, tuple[Outcome, str]]
 class Delivery(NamedTuple):
     """How one attempt ended; what an attempt's row records.
 
-    recipients maps each address to (outcome, reply) when there is more than one or an earlier attempt settled some.
+    recipients maps each address to (outcome, reply) when there is more than one or an earlier
+    attempt settled some.
     """
 
     outcome: Outcome
@@ -151,8 +157,10 @@ class Policy:
     Source: RFC 5321 section 4.5.4.1 (retry strategy).
 
     Attributes:
-        max_attempts: Of rows that have no number of their own; None: as many as fit into the e-mail's life.
-        life_s: The life of an e-mail that does not say when it expires; only its number of attempts follows from it.
+        max_attempts: Of rows that have no number of their own; None: as many as fit into the
+            e-mail's life.
+        life_s: The life of an e-mail that does not say when it expires; only its number of attempts
+            follows from it.
     """
 
     base_delay_s: float
@@ -166,7 +174,8 @@ class Policy:
 
         Args:
             attempt: 1 for the first.
-            jitter: 0 to 1; random when not given. Spreads the e-mails that one outage failed together.
+            jitter: 0 to 1; random when not given. Spreads the e-mails that one outage failed
+                together.
         """
         # 2**1000 is no float; the cap is reached long before.
         full_s = min(self.max_delay_s, self.base_delay_s * 2.0 ** min(attempt - 1, 64))
@@ -217,7 +226,9 @@ class Policy:
         times = [0.0]
         most = min(MOST_TIMES, self.most_attempts(max_attempts, expires=life_s is not None))
         while len(times) < most:
-            at_s = times[-1] + self.wait_s(len(times), None if life_s is None else life_s - times[-1], jitter=0)
+            at_s = times[-1] + self.wait_s(
+                len(times), None if life_s is None else life_s - times[-1], jitter=0
+            )
             if life_s is not None and at_s >= life_s:
                 break
             times.append(at_s)
@@ -258,8 +269,13 @@ def decide(
             return Decision(Status.SENT)
         case Outcome.RELEASED:
             wait_s = delivery.retry_in_s or 0.0
-            if delivery.reply is not None and delivery.phase is not Phase.CONNECT and not delivery.throttled:
-                # 421 in the middle of the dialogue may be this e-mail's doing, and it costs all others a cool-down.
+            if (
+                delivery.reply is not None
+                and delivery.phase is not Phase.CONNECT
+                and not delivery.throttled
+            ):
+                # 421 in the middle of the dialogue may be this e-mail's doing, and it costs all
+                # others a cool-down.
                 wait_s = max(wait_s, policy.backoff_s(attempt))
             return Decision(Status.PENDING, retry_in_s=wait_s, counts=False)
         case Outcome.REJECTED:
@@ -269,7 +285,9 @@ def decide(
     most = policy.most_attempts(max_attempts, expires=life_left_s is not None)
     again_in_s = policy.wait_s(attempt, life_left_s) if attempt < most else None
     if delivery.outcome is Outcome.DEFERRED:
-        return Decision(Status.FAILED, again_in_s, dead_reason=None if attempt < most else 'exhausted')
+        return Decision(
+            Status.FAILED, again_in_s, dead_reason=None if attempt < most else 'exhausted'
+        )
     if again_in_s is None or email_type in policy.hold_types:
         return Decision(Status.UNCERTAIN)
     few = min(attempt + ATTEMPTS_AFTER_UNCERTAIN, most) if max_attempts >= BY_LIFE else None

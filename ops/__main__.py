@@ -1,6 +1,7 @@
 """`python -m ops <command>`: what the `celery` command, redis-cli and SQL did.
 
-Exit status: 0 fine, 1 trouble found, 2 usage, 69 no worker replied. The answer goes to stdout, troubles to stderr.
+Exit status: 0 fine, 1 trouble found, 2 usage, 69 no worker replied. The answer goes to stdout,
+troubles to stderr.
 """
 
 import argparse
@@ -23,7 +24,6 @@ from ops import (
     explain,
     failed,
     held,
-    import_celery,
     inspect,
     purge,
     qshape,
@@ -39,6 +39,7 @@ from ops import (
     top,
 )
 from ops.answer import Answer, Document, TroubleError
+from ops.celery import command as import_celery
 from ops.connect import Connections
 from ops.output import as_json, make_console
 from settings import Settings, load_settings
@@ -94,7 +95,9 @@ def make_parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(dest='command', required=True, metavar='command')
     for name, command in COMMANDS.items():
-        command.add_arguments(commands.add_parser(name, help=command.HELP, description=command.HELP))
+        command.add_arguments(
+            commands.add_parser(name, help=command.HELP, description=command.HELP)
+        )
     return parser
 
 
@@ -121,7 +124,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if given.streamed:
         pass
     elif options.json:
-        print(as_json(given.document | {'troubles': [trouble.as_document() for trouble in given.troubles]}))
+        print(
+            as_json(
+                given.document | {'troubles': [trouble.as_document() for trouble in given.troubles]}
+            )
+        )
     elif given.document:
         command.render(given.document, make_console())
     sys.stdout.flush()

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from fleet.troubles import FINE, NO_WORKER, NOBODY_REPLIED, TROUBLE, Document, Level, Trouble
+from reporting.problems import FINE, NO_WORKER, NOBODY_REPLIED, TROUBLE, Document, Level, Trouble
 
 __all__ = [
     'FINE',

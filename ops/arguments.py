@@ -12,7 +12,9 @@ from ops.answer import USAGE, Trouble, TroubleError
 UNITS_S = {'s': 1, 'm': 60, 'h': 3600, 'd': 86400}
 MAX_ROWS = 100_000
 MAX_ATTEMPTS, MAX_HOURS = 100, 87600
-NO_TERMINAL = Trouble('refused: there is no terminal to ask at', 'give --yes or --dry-run', exit_status=USAGE)
+NO_TERMINAL = Trouble(
+    'refused: there is no terminal to ask at', 'give --yes or --dry-run', exit_status=USAGE
+)
 DURATION = re.compile(r'([0-9]{1,9})([smhd])')
 
 
@@ -36,20 +38,30 @@ def add_json(parser: argparse.ArgumentParser) -> None:
 
 def add_limit(parser: argparse.ArgumentParser, default: int) -> None:
     """Give a command --limit."""
-    parser.add_argument('--limit', type=count, default=default, metavar='N', help=f'rows at most (default {default})')
+    parser.add_argument(
+        '--limit',
+        type=count,
+        default=default,
+        metavar='N',
+        help=f'rows at most (default {default})',
+    )
 
 
 def add_change(parser: argparse.ArgumentParser) -> None:
     """Give a command that changes something --yes and --dry-run."""
     parser.add_argument('--yes', action='store_true', help='do not ask')
-    parser.add_argument('--dry-run', action='store_true', help='say what would be done, and change nothing')
+    parser.add_argument(
+        '--dry-run', action='store_true', help='say what would be done, and change nothing'
+    )
 
 
 def duration_s(text: str) -> float:
     """Read 90s, 30m, 2h or 7d."""
     match = DURATION.fullmatch(text)
     if match is None:
-        raise argparse.ArgumentTypeError(f'{text!r} is no length of time such as 90s, 30m, 2h or 7d')
+        raise argparse.ArgumentTypeError(
+            f'{text!r} is no length of time such as 90s, 30m, 2h or 7d'
+        )
     return float(match[1]) * UNITS_S[match[2]]
 
 
@@ -74,7 +86,9 @@ def hours(text: str) -> float:
     except ValueError:
         value = 0.0
     if not 0 < value <= MAX_HOURS:
-        raise argparse.ArgumentTypeError(f'{text!r} is no number of hours above 0 and up to {MAX_HOURS}')
+        raise argparse.ArgumentTypeError(
+            f'{text!r} is no number of hours above 0 and up to {MAX_HOURS}'
+        )
     return value
 
 

@@ -11,12 +11,12 @@ from typing import Any
 from arq.connections import ArqRedis
 
 from db.identity import is_other, read_identity
-from fleet.control import Asked, ask, choose
-from fleet.overview import read_fleet
+from fleet.channel import Asked, ask, choose
 from fleet.registry import WorkerRecord, read_workers
 from ops.answer import NO_WORKER, NOBODY_REPLIED, Document, Trouble
 from ops.connect import Connections, attempt
 from ops.live import is_alive, told_by, with_workers
+from reporting.overview import read_fleet
 
 
 def add_workers(parser: argparse.ArgumentParser) -> None:
@@ -26,7 +26,12 @@ def add_workers(parser: argparse.ArgumentParser) -> None:
         help='only this worker; * stands for anything; may be repeated',
     )  # fmt: skip
     parser.add_argument(
-        '-t', '--timeout', type=wait_s, default=2.0, metavar='SECONDS', help='wait for replies (default 2)'
+        '-t',
+        '--timeout',
+        type=wait_s,
+        default=2.0,
+        metavar='SECONDS',
+        help='wait for replies (default 2)',
     )
 
 
@@ -61,7 +66,11 @@ class Answers:
     @property
     def done(self) -> list[Document]:
         """What was done: each worker's name, and its answer's parts."""
-        return [{'worker': reply['worker'], **reply['done']} for reply in self.asked.replies if 'done' in reply]
+        return [
+            {'worker': reply['worker'], **reply['done']}
+            for reply in self.asked.replies
+            if 'done' in reply
+        ]
 
     @property
     def refused(self) -> list[Document]:
@@ -70,16 +79,24 @@ class Answers:
 
     def troubles(self) -> list[Trouble]:
         """Judge silence and refusals."""
-        found = [Trouble(f'{r["worker"]}: {r["refused"]}', 'nothing was changed there') for r in self.refused]
+        found = [
+            Trouble(f'{r["worker"]}: {r["refused"]}', 'nothing was changed there')
+            for r in self.refused
+        ]
         if not self.asked.replies and not self.known and self.others:
             return [no_such_worker(self.others)]
         if not self.asked.replies:
             return [NOBODY_REPLIED]
         if self.unknown:
-            found.append(no_such_worker([record.worker for record in self.known] + self.others, self.unknown))
+            found.append(
+                no_such_worker([record.worker for record in self.known] + self.others, self.unknown)
+            )
         if self.silent:
             found.append(
-                Trouble(f'no reply from {", ".join(self.silent)}', 'wait longer with --timeout, or read its log')
+                Trouble(
+                    f'no reply from {", ".join(self.silent)}',
+                    'wait longer with --timeout, or read its log',
+                )
             )
         return found
 
@@ -111,10 +128,14 @@ async def _ask(
     registered = [record for record in everybody if not is_other(record.database, database)]
     names = [record.worker for record in registered]
     wanted = None if patterns is None else choose(patterns, names)
-    if not all(record.database for record in everybody):  # a worker of an older version: it would refuse the database
+    if not all(
+        record.database for record in everybody
+    ):  # a worker of an older version: it would refuse the database
         wanted = names if wanted is None and names and database else wanted
         database = None
-    asked = await ask(redis, command, arguments, workers=wanted, database=database, timeout_s=timeout_s)
+    asked = await ask(
+        redis, command, arguments, workers=wanted, database=database, timeout_s=timeout_s
+    )
     replied = {reply['worker'] for reply in asked.replies}
     meant = [record for record in registered if wanted is None or record.worker in wanted]
     silent = [record.worker for record in meant if record.worker not in replied]
@@ -139,9 +160,10 @@ async def read_live(connections: Connections, options: argparse.Namespace) -> li
 async def read_living_fleet(
     connections: Connections, options: argparse.Namespace, troubles: list[Trouble]
 ) -> Document | None:
-    """Return workers and queues, see fleet.overview.read_fleet, with the workers as they are this moment."""
+    """Return workers and queues, see reporting.overview.read_fleet, with the workers as they are this moment."""
     fleet, live = await asyncio.gather(
-        attempt(connections.ask_redis(read_fleet), troubles), attempt(read_live(connections, options), troubles)
+        attempt(connections.ask_redis(read_fleet), troubles),
+        attempt(read_live(connections, options), troubles),
     )
     if fleet is None or live is None:
         return None

@@ -10,11 +10,11 @@ from typing import Any
 from arq.connections import ArqRedis
 from rich.console import Console
 
-from fleet.queues import EMAIL_JOBS, QUEUES
+from engine.queues import EMAIL_JOBS, QUEUES
+from engine.results import JobState, wait_for_job
+from engine.wire import MAX_JOB_BYTES, serialize
 from fleet.registry import read_served_queues
-from fleet.results import JobState, wait_for_job
 from fleet.routing import EMAIL_QUEUE, MAINTENANCE_QUEUE
-from fleet.wire import MAX_JOB_BYTES, serialize
 from ops.answer import NO_WORKER, USAGE, Answer, Document, Trouble, TroubleError
 from ops.arguments import add_change, add_json, confirmed, duration_s, email_id
 from ops.connect import QUEUE, Connections
@@ -25,7 +25,8 @@ from ops.result import as_document, render_job, troubles_of
 
 HELP = 'run a job: send_email 123, retry_failed_email 123, or one of the duties'
 
-# What our workers run, and what each takes. tests/services/test_ops_call.py holds it against worker.py.
+# What our workers run, and what each takes. tests/services/test_ops_call.py holds it against
+# worker.py.
 JOBS: dict[str, tuple[Callable[[str], Any], ...]] = {
     'send_email': (email_id,),
     'retry_failed_email': (email_id,),
@@ -40,11 +41,26 @@ WAIT_S = 60.0
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
     parser.add_argument('function', type=text_value, help=', '.join(JOBS))
-    parser.add_argument('arguments', type=text_value, nargs='*', metavar='ARGUMENT', help='numbers, JSON, or text')
-    parser.add_argument('--queue', type=text_value, metavar='NAME', help='default: where our own jobs go')
-    parser.add_argument('--defer-by', type=duration_s, default=0.0, metavar='TIME', help='not before 30s, 5m, 2h ...')
     parser.add_argument(
-        '--wait', type=duration_s, nargs='?', const=WAIT_S, metavar='TIME', help='for the result; 60s if not said'
+        'arguments', type=text_value, nargs='*', metavar='ARGUMENT', help='numbers, JSON, or text'
+    )
+    parser.add_argument(
+        '--queue', type=text_value, metavar='NAME', help='default: where our own jobs go'
+    )
+    parser.add_argument(
+        '--defer-by',
+        type=duration_s,
+        default=0.0,
+        metavar='TIME',
+        help='not before 30s, 5m, 2h ...',
+    )
+    parser.add_argument(
+        '--wait',
+        type=duration_s,
+        nargs='?',
+        const=WAIT_S,
+        metavar='TIME',
+        help='for the result; 60s if not said',
     )
     add_change(parser)
     add_json(parser)
@@ -62,16 +78,23 @@ async def run(connections: Connections, options: argparse.Namespace) -> Answer:
     troubles = [] if served else [nobody_serves(queue)]
     if options.dry_run:
         return Answer(document, troubles)
-    if not confirmed(options, f'Put {told} into {queue}{"" if served else ", which nobody serves"}?'):
+    if not confirmed(
+        options, f'Put {told} into {queue}{"" if served else ", which nobody serves"}?'
+    ):
         raise TroubleError(Trouble('not confirmed, nothing was queued', 'answer y, or give --yes'))
-    putting = partial(put, function=options.function, arguments=arguments, queue=queue, defer_s=options.defer_by)
+    putting = partial(
+        put, function=options.function, arguments=arguments, queue=queue, defer_s=options.defer_by
+    )
     document['job_id'] = await connections.ask_redis(putting)
     if options.wait is not None:
         job: JobState = await connections.ask_redis(
             partial(wait_for_job, job_id=document['job_id'], queues=[queue], timeout_s=options.wait)
         )
         document['job'] = as_document(job)
-        troubles = [*([] if job.state == 'complete' else troubles), *troubles_of(job, waited_s=options.wait)]
+        troubles = [
+            *([] if job.state == 'complete' else troubles),
+            *troubles_of(job, waited_s=options.wait),
+        ]
     return Answer(document, troubles)
 
 
@@ -91,22 +114,34 @@ def read_arguments(function: str, texts: list[str], queue: str) -> list[Any]:
     takes = JOBS.get(function)
     if takes is None and queue in QUEUES:
         known = ', '.join(JOBS)
-        raise TroubleError(Trouble(f'{function!r} is no job of our workers', f'give one of {known}', exit_status=USAGE))
+        raise TroubleError(
+            Trouble(
+                f'{function!r} is no job of our workers', f'give one of {known}', exit_status=USAGE
+            )
+        )
     if takes is None:
         arguments = [_value(text) for text in texts]
         if len(serialize({'a': arguments})) > MAX_JOB_BYTES // 2:
-            raise TroubleError(Trouble('the arguments are too long', 'pass an id, not the content', exit_status=USAGE))
+            raise TroubleError(
+                Trouble(
+                    'the arguments are too long', 'pass an id, not the content', exit_status=USAGE
+                )
+            )
         return arguments
     if len(texts) != len(takes):
         raise TroubleError(
             Trouble(
-                f'{function} takes {counted(len(takes), "argument")}, not {len(texts)}', 'see --help', exit_status=USAGE
+                f'{function} takes {counted(len(takes), "argument")}, not {len(texts)}',
+                'see --help',
+                exit_status=USAGE,
             )
         )
     try:
         return [read(text) for read, text in zip(takes, texts, strict=True)]
     except argparse.ArgumentTypeError as error:
-        raise TroubleError(Trouble(str(error), 'see `python -m ops failed` for ids', exit_status=USAGE)) from error
+        raise TroubleError(
+            Trouble(str(error), 'see `python -m ops failed` for ids', exit_status=USAGE)
+        ) from error
 
 
 def _value(text: str) -> Any:
@@ -123,10 +158,14 @@ async def is_served(redis: ArqRedis, name: str) -> bool:
 
 def nobody_serves(queue: str) -> Trouble:
     """Say that the job will wait."""
-    return Trouble(f'nobody serves the queue {queue}', 'start a worker for it', exit_status=NO_WORKER)
+    return Trouble(
+        f'nobody serves the queue {queue}', 'start a worker for it', exit_status=NO_WORKER
+    )
 
 
-async def put(redis: ArqRedis, *, function: str, arguments: list[Any], queue: str, defer_s: float) -> str:
+async def put(
+    redis: ArqRedis, *, function: str, arguments: list[Any], queue: str, defer_s: float
+) -> str:
     """Enqueue a job. Returns its id."""
     defer = timedelta(seconds=defer_s) if defer_s else None
     job = await redis.enqueue_job(function, *arguments, _queue_name=queue, _defer_by=defer)

@@ -12,10 +12,10 @@ from redis.exceptions import RedisError
 from db.content import Mongo, close_mongo
 from db.pools import DATABASE_DOWN, create_postgres_pool, open_mongo
 from db.schema import SchemaMismatchError, check_schema
-from fleet.away import place_of, postgres_trouble, redis_trouble, unreadable
-from fleet.connection import open_redis, redis_settings
-from fleet.wire import deserialize, serialize
+from engine.connection import open_redis, redis_settings
+from engine.wire import deserialize, serialize
 from ops.answer import Trouble, TroubleError
+from reporting.unreachable import place_of, postgres_trouble, redis_trouble, unreadable
 from settings import Settings
 
 __all__ = [
@@ -78,7 +78,9 @@ class Connections:
         """Return what question(redis) returns."""
         url = self.settings.arq_redis_url.get_secret_value()
         if self._redis is None:
-            self._redis = redis_of(url, 'ARQ_REDIS_URL', job_serializer=serialize, job_deserializer=deserialize)
+            self._redis = redis_of(
+                url, 'ARQ_REDIS_URL', job_serializer=serialize, job_deserializer=deserialize
+            )
         try:
             return await question(self._redis)
         except BrokenPipeError:  # of what the question prints; those of connections are RedisErrors
@@ -93,7 +95,11 @@ class Connections:
         if self._mongo is None:
             try:
                 self._mongo = open_mongo(url, settings.mongodb_database, settings.mongodb_timeout_s)
-            except (PyMongoError, ValueError, OSError) as error:  # OSError: a file it names cannot be read
+            except (
+                PyMongoError,
+                ValueError,
+                OSError,
+            ) as error:  # OSError: a file it names cannot be read
                 raise TroubleError(unreadable('MongoDB', 'MONGODB_URL')) from error
         try:
             return await question(self._mongo)
@@ -124,11 +130,13 @@ async def first_connection(settings: Settings, connecting: Awaitable[T]) -> T:
         if settings.database_url is not None:
             raise TroubleError(unreadable('PostgreSQL', 'DATABASE_URL')) from error
         what = 'is no name or address of a server'
-        raise TroubleError(Trouble(what, 'correct it', 'PostgreSQL', 'the host in DB_HOST')) from error
+        raise TroubleError(
+            Trouble(what, 'correct it', 'PostgreSQL', 'the host in DB_HOST')
+        ) from error
 
 
 def redis_of(url: str, variable: str, *, database: int | None = None, **codecs: Any) -> ArqRedis:
-    """Open a Redis, see fleet.connection.open_redis. database: another than the address says.
+    """Open a Redis, see engine.connection.open_redis. database: another than the address says.
 
     Raises:
         TroubleError: the address makes no sense; it names the variable.

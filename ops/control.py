@@ -11,8 +11,7 @@ from rich.console import Console
 
 from db.identity import are_mixed, is_other
 from db.switches import Kind, read_switches
-from fleet.control import choose
-from fleet.overview import as_rows
+from fleet.channel import choose
 from fleet.registry import WorkerRecord
 from ops.answer import NO_WORKER, NOBODY_REPLIED, USAGE, Answer, Document, Trouble, TroubleError
 from ops.arguments import Choices, add_change, add_json, confirmed
@@ -22,6 +21,7 @@ from ops.live import ask_living, read_living
 from ops.output import print_table, say
 from ops.switching import WORDS as KINDS
 from ops.switching import add_pause, render_switch, render_switches, switch
+from reporting.overview import as_rows
 
 HELP = 'pause, resume, shutdown, pool_grow, rate_limit, log_level, reload_relays, stacks ...'
 
@@ -44,7 +44,9 @@ def per_s(text: str) -> float:
     except (ValueError, KeyError):
         rate = -1.0
     if not 0 <= rate <= 1_000_000:
-        raise argparse.ArgumentTypeError(f'{text!r} is no rate such as 10/s, 600/m or 36000/h; 0 is no limit')
+        raise argparse.ArgumentTypeError(
+            f'{text!r} is no rate such as 10/s, 600/m or 36000/h; 0 is no limit'
+        )
     return rate
 
 
@@ -62,7 +64,9 @@ class Word:
     help: str
     command: str
     question: str  # what it does, to be asked with the workers' names
-    takes: tuple[str, Callable[[str], Any], str] | None = None  # the argument's name, its reader, its name for people
+    takes: tuple[str, Callable[[str], Any], str] | None = (
+        None  # the argument's name, its reader, its name for people
+    )
     changes: bool = True
 
 
@@ -149,7 +153,9 @@ async def run(connections: Connections, options: argparse.Namespace) -> Answer:
     if instead := (INSTEAD | ELSEWHERE).get(word):
         raise TroubleError(Trouble(f'there is no {word} here', instead, exit_status=USAGE))
     if word == 'ls':
-        return Answer({'control': 'ls', 'switches': as_rows(await connections.ask_postgres(read_switches))})
+        return Answer(
+            {'control': 'ls', 'switches': as_rows(await connections.ask_postgres(read_switches))}
+        )
     if word in WORDS:
         return await tell(connections, options, WORDS[word])
     for kind, name in (
@@ -168,9 +174,17 @@ async def tell(connections: Connections, options: argparse.Namespace, word: Word
     database = await read_database(connections)
     living = await connections.ask_redis(partial(find_workers, patterns=options.workers))
     if word.changes and database is None and are_mixed(record.database for record in living):
-        raise TroubleError(Trouble('workers of several PostgreSQL databases are here, and ours does not answer', START))
+        raise TroubleError(
+            Trouble(
+                'workers of several PostgreSQL databases are here, and ours does not answer', START
+            )
+        )
     ours = [record.worker for record in living if not is_other(record.database, database)]
-    names = ours if options.workers is None else [name for name in choose(options.workers, ours) if name in ours]
+    names = (
+        ours
+        if options.workers is None
+        else [name for name in choose(options.workers, ours) if name in ours]
+    )
     document: Document = {
         'control': options.word, 'dry_run': word.changes and options.dry_run, 'workers': names, 'done': []
     }  # fmt: skip
@@ -194,14 +208,18 @@ START = 'start PostgreSQL, or correct DATABASE_URL: then it is known whose worke
 def not_ours(names: list[str]) -> Trouble:
     """Say that workers are of another application."""
     what = f'{", ".join(names)}: of another PostgreSQL database, and told nothing'
-    return Trouble(what, 'give the command with the settings of that application', exit_status=NO_WORKER)
+    return Trouble(
+        what, 'give the command with the settings of that application', exit_status=NO_WORKER
+    )
 
 
 async def find_workers(redis: ArqRedis, patterns: list[str] | None) -> list[WorkerRecord]:
     """Return the workers that are there; when one that is meant is not registered, as they reply."""
     living = await read_living(redis)
     known = [record.worker for record in living]
-    if patterns is not None and not set(choose(patterns, known)) <= set(known):  # perhaps not yet again
+    if patterns is not None and not set(choose(patterns, known)) <= set(
+        known
+    ):  # perhaps not yet again
         return await ask_living(redis)
     return living
 
@@ -221,7 +239,9 @@ def render(document: Document, console: Console) -> None:
             say(console, str(worker.get('stacks')), soft_wrap=True)
     elif document['done']:
         columns = ('worker', TITLES.get(document['control'], 'state'))
-        print_table(console, f'Workers told: {len(document["done"])}', columns, map(_row, document['done']))
+        print_table(
+            console, f'Workers told: {len(document["done"])}', columns, map(_row, document['done'])
+        )
 
 
 TITLES = {  # what the second column says

@@ -8,7 +8,6 @@ from rich.console import Console
 
 from db import reports
 from db.switches import Kind, read_switches
-from fleet.overview import as_rows
 from fleet.registry import WorkerRecord
 from ops import call
 from ops.answer import NOBODY_REPLIED, Answer, Document, Trouble
@@ -17,6 +16,7 @@ from ops.connect import QUEUE, Connections, attempt
 from ops.live import read_living
 from ops.output import because, fault, length, print_table
 from ops.switching import add_pause, check_name, known_names, render_switch, switch
+from reporting.overview import as_rows
 
 HELP = 'ls: duties, their last and next runs; run one now; pause, resume: over restarts'
 
@@ -28,7 +28,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     running = words.add_parser('run', help='run a duty now, besides its slots')
     running.add_argument('name', metavar='DUTY')
     running.add_argument(
-        '--wait', type=duration_s, nargs='?', const=call.WAIT_S, metavar='TIME', help='for the result; 60s if not said'
+        '--wait',
+        type=duration_s,
+        nargs='?',
+        const=call.WAIT_S,
+        metavar='TIME',
+        help='for the result; 60s if not said',
     )
     add_change(running)
     add_json(running)
@@ -50,11 +55,17 @@ async def run(connections: Connections, options: argparse.Namespace) -> Answer:
 async def run_duty(connections: Connections, options: argparse.Namespace) -> Answer:
     """Enqueue the duty where a worker that knows it listens."""
     workers = await connections.ask_redis(read_living)
-    check_name(Kind.CRON, options.name, await known_names(connections, Kind.CRON, workers), 'is there to run')
+    check_name(
+        Kind.CRON,
+        options.name,
+        await known_names(connections, Kind.CRON, workers),
+        'is there to run',
+    )
     queues = [worker.queue for worker in workers if options.name in worker.functions]
     queue = QUEUE if QUEUE in queues or not queues else queues[0]
     calling = argparse.Namespace(
-        **vars(options) | {'function': options.name, 'arguments': [], 'queue': queue, 'defer_by': 0.0}
+        **vars(options)
+        | {'function': options.name, 'arguments': [], 'queue': queue, 'defer_by': 0.0}
     )
     return await call.run(connections, calling)
 
@@ -82,7 +93,11 @@ async def list_duties(connections: Connections) -> Answer:
 async def _read_stored(pool: asyncpg.Pool) -> tuple[dict[str, Document], list[Document], float]:
     switches = [s for s in await read_switches(pool) if s.kind is Kind.CRON]
     clock: float = await pool.fetchval('SELECT EXTRACT(EPOCH FROM now())::float8')
-    return {duty['duty']: duty for duty in await reports.read_duties(pool)}, as_rows(switches), clock
+    return (
+        {duty['duty']: duty for duty in await reports.read_duties(pool)},
+        as_rows(switches),
+        clock,
+    )
 
 
 def tables_of(workers: list[WorkerRecord]) -> dict[str, Document]:
@@ -122,7 +137,17 @@ def render(document: Document, console: Console) -> None:
         print_table(
             console,
             'Duties',
-            ('duty', 'every', 'a missed run', 'next in', 'last slot', 'outcome', 'affected', 'worker', 'paused'),
+            (
+                'duty',
+                'every',
+                'a missed run',
+                'next in',
+                'last slot',
+                'outcome',
+                'affected',
+                'worker',
+                'paused',
+            ),
             (_row(duty) for duty in document['duties']),
         )
 
@@ -139,7 +164,11 @@ def every(seconds: float | None) -> str:
 def _row(duty: Document) -> tuple[Any, ...]:
     last = duty['last'] or dict.fromkeys(('slot', 'outcome', 'affected', 'worker'))
     paused = duty['paused']
-    told = f'by {paused["paused_by"]}' + (f': {paused["reason"]}' if paused['reason'] else '') if paused else None
+    told = (
+        f'by {paused["paused_by"]}' + (f': {paused["reason"]}' if paused['reason'] else '')
+        if paused
+        else None
+    )
     return (
         duty['duty'], every(duty['every_s']), {'once': 'is made up for', 'skip': 'is skipped'}.get(duty['missed']),
         'paused' if paused else length(duty['next_in_s']), last['slot'], last['outcome'], last['affected'],

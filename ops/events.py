@@ -12,8 +12,9 @@ from arq.connections import ArqRedis
 from rich.console import Console
 
 from db.identity import is_other
+from delivery.events import SUBSCRIBED_S
 from fleet import events
-from fleet.control import ask
+from fleet.channel import ask
 from fleet.registry import read_workers
 from logs import hide_recipients
 from ops.answer import NOBODY_REPLIED, Answer, Document
@@ -25,7 +26,7 @@ from ops.output import cell
 
 HELP = 'claims and outcomes as they happen; --json prints one JSON object a line'
 
-ASK_EVERY_S = events.SUBSCRIBED_S / 2
+ASK_EVERY_S = SUBSCRIBED_S / 2
 LOOK_EVERY_S = 2.0  # for workers that come and go
 POLL_S = 0.2
 
@@ -35,7 +36,9 @@ Event = dict[str, Any]
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
     parser.add_argument('--count', type=count, metavar='N', help='end after so many events')
-    parser.add_argument('--for', type=duration_s, dest='for_s', metavar='TIME', help='end after 30s, 5m ...')
+    parser.add_argument(
+        '--for', type=duration_s, dest='for_s', metavar='TIME', help='end after 30s, 5m ...'
+    )
     parser.add_argument('--failures', action='store_true', help='only what was not accepted')
     add_json(parser)
 
@@ -47,7 +50,9 @@ async def run(connections: Connections, options: argparse.Namespace) -> Answer:
     return Answer({'events': heard}, [] if heard is not None else [NOBODY_REPLIED], streamed=True)
 
 
-async def listen(redis: ArqRedis, options: argparse.Namespace, database: str | None = None) -> int | None:
+async def listen(
+    redis: ArqRedis, options: argparse.Namespace, database: str | None = None
+) -> int | None:
     """Print events of our database's workers. Returns how many; None when there is no worker all the time."""
     ends_at = time.monotonic() + options.for_s if options.for_s else None
     told, known, look_at, ask_at = 0, await _own_workers(redis, database), 0.0, 0.0
@@ -70,7 +75,9 @@ async def listen(redis: ArqRedis, options: argparse.Namespace, database: str | N
             message = await pubsub.get_message(timeout=POLL_S)
             if message is not None:
                 told_by_all = events.read_events(message['data'])
-                batch += [e for e in told_by_all if not is_other(str(e.pop('database', '')), database)]
+                batch += [
+                    e for e in told_by_all if not is_other(str(e.pop('database', '')), database)
+                ]
             for event in batch:
                 if options.failures and event.get('event') in ('claimed', 'accepted'):
                     continue

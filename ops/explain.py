@@ -14,13 +14,21 @@ from db import reports
 from db.suppressions import suppressed
 from db.switches import read_switches
 from fleet.registry import WorkerRecord
-from mail.envelope import InvalidEmailError, parse_recipients
+from mail_outbox.envelope import InvalidEmailError, parse_recipients
 from ops.answer import NOBODY_REPLIED, Answer, Document, Trouble, TroubleError
 from ops.arguments import add_json, email_id
 from ops.connect import Connections, attempt
 from ops.live import ask_living, has_health_key
 from ops.next_step import next_step, tries_again, where_now
-from ops.obstacles import Facts, Obstacle, obstacles, refused_jobs, refused_recipients, taken_back, why_dead
+from ops.obstacles import (
+    Facts,
+    Obstacle,
+    obstacles,
+    refused_jobs,
+    refused_recipients,
+    taken_back,
+    why_dead,
+)
 from ops.output import cell, length, say
 from ops.show import no_such_email
 
@@ -37,7 +45,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 async def run(connections: Connections, options: argparse.Namespace) -> Answer:
     """Read the row, then whatever could stand in its way; what does not answer is named and left out."""
-    email = await connections.ask_postgres(partial(reports.read_email, email_id=options.id, with_content=False))
+    email = await connections.ask_postgres(
+        partial(reports.read_email, email_id=options.id, with_content=False)
+    )
     if email is None:
         raise TroubleError(await no_such_email(connections, options.id))
     troubles: list[Trouble] = []
@@ -57,7 +67,9 @@ async def run(connections: Connections, options: argparse.Namespace) -> Answer:
     return Answer(document, troubles)
 
 
-async def gather_facts(connections: Connections, email: dict[str, Any], troubles: list[Trouble]) -> Facts:
+async def gather_facts(
+    connections: Connections, email: dict[str, Any], troubles: list[Trouble]
+) -> Facts:
     """Ask Redis for the workers, PostgreSQL for the rest, MongoDB only when there are attachments."""
     recipients: list[str] = []
     unreadable = None
@@ -67,7 +79,10 @@ async def gather_facts(connections: Connections, email: dict[str, Any], troubles
         unreadable = str(error).removeprefix('recipient: ')
     workers, stored, content = await asyncio.gather(
         attempt(connections.ask_redis(_read_alive), troubles),
-        attempt(connections.ask_postgres(partial(_read_stored, email=email, recipients=recipients)), troubles),
+        attempt(
+            connections.ask_postgres(partial(_read_stored, email=email, recipients=recipients)),
+            troubles,
+        ),
         _read_content(connections, email['content_id'], troubles),
     )
     return Facts(
@@ -86,10 +101,16 @@ async def _read_alive(redis: ArqRedis) -> tuple[list[WorkerRecord], bool]:
     return workers, bool(workers) or await has_health_key(redis)
 
 
-async def _read_stored(pool: asyncpg.Pool, email: dict[str, Any], recipients: list[str]) -> dict[str, Any]:
+async def _read_stored(
+    pool: asyncpg.Pool, email: dict[str, Any], recipients: list[str]
+) -> dict[str, Any]:
     template_id = email['template_id']
-    template = await reports.read_template(pool, template_id, with_content=False) if template_id else None
-    ahead = await reports.read_ahead(pool, email['priority'], email['next_retry_at'] or email['read_at'])
+    template = (
+        await reports.read_template(pool, template_id, with_content=False) if template_id else None
+    )
+    ahead = await reports.read_ahead(
+        pool, email['priority'], email['next_retry_at'] or email['read_at']
+    )
     services = await reports.read_services(pool)
     return {
         'switches': await read_switches(pool),
@@ -98,7 +119,9 @@ async def _read_stored(pool: asyncpg.Pool, email: dict[str, Any], recipients: li
         'ahead': ahead['ahead'],
         'last_minute': ahead['last_minute'],
         'services_down': {
-            s['service']: s['error'] for s in services if s['status'] != 'up' and s['checked_s'] < CHECK_IS_FRESH_S
+            s['service']: s['error']
+            for s in services
+            if s['status'] != 'up' and s['checked_s'] < CHECK_IS_FRESH_S
         },
     }
 
@@ -109,7 +132,9 @@ async def _read_content(
     """Return the attachments; [] when they are gone, None when there are none to have or nobody knows."""
     if content_id is None:
         return None
-    return await attempt(connections.ask_mongo(partial(reports.read_attachments, content_id=content_id)), troubles)
+    return await attempt(
+        connections.ask_mongo(partial(reports.read_attachments, content_id=content_id)), troubles
+    )
 
 
 def explain(email: dict[str, Any], facts: Facts) -> list[Obstacle]:
@@ -121,18 +146,36 @@ def explain(email: dict[str, Any], facts: Facts) -> list[Obstacle]:
             return list(refused_recipients(email))
         case 'failed':
             return [why_dead(email)]
-        case 'sending' if facts.workers is not None and email['claimed_by'] not in {w.worker for w in facts.workers}:
-            return [Obstacle(f'{email["claimed_by"]} does not reply; when its lease ends, another worker takes over.')]
+        case 'sending' if facts.workers is not None and email['claimed_by'] not in {
+            w.worker for w in facts.workers
+        }:
+            return [
+                Obstacle(
+                    f'{email["claimed_by"]} does not reply; when its lease ends, another worker takes over.'
+                )
+            ]
         case 'uncertain':
-            commands = f'`python -m ops resolve {email["id"]} --as sent`', f'`python -m ops retry {email["id"]}`'
+            commands = (
+                f'`python -m ops resolve {email["id"]} --as sent`',
+                f'`python -m ops retry {email["id"]}`',
+            )
             remedy = f'{commands[0]} if it arrived, else {commands[1]}.'
-            return [Obstacle(f'Nobody knows whether it arrived: {email["last_error"] or "no reply came"}.', remedy)]
+            return [
+                Obstacle(
+                    f'Nobody knows whether it arrived: {email["last_error"] or "no reply came"}.',
+                    remedy,
+                )
+            ]
         case 'held':
             due_at = email['next_retry_at'] or email['created_at']
             what = f'It was due at {cell(due_at)}, and is held since its table was taken over or an operator held it.'
-            return [Obstacle(what, f'`python -m ops held release {email["id"]}`, or `held cancel`.')]
+            return [
+                Obstacle(what, f'`python -m ops held release {email["id"]}`, or `held cancel`.')
+            ]
         case 'external':
-            return [Obstacle('It belongs to the system that was there before; workers leave it alone.')]
+            return [
+                Obstacle('It belongs to the system that was there before; workers leave it alone.')
+            ]
         case _:
             return []
 
@@ -144,7 +187,10 @@ def render(document: Document, console: Console) -> None:
     if now := document['now']:
         since = f' for {length(now["since_s"])}' if now['since_s'] is not None else ''
         relay = f' to {now["relay"]}' if now['relay'] else ''
-        say(console, f'{cell(now["worker"])} has been at it{since}: {cell(now["phase"])}{cell(relay)}.')
+        say(
+            console,
+            f'{cell(now["worker"])} has been at it{since}: {cell(now["phase"])}{cell(relay)}.',
+        )
     for reason in document['because']:
         remedy = f' {cell(reason["remedy"])}' if reason['remedy'] else ''
         say(console, f'- {cell(reason["what"])}{remedy}')

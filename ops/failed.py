@@ -15,13 +15,17 @@ from ops.connect import Connections
 from ops.mail_filter import add_filters, make_selection
 from ops.output import hide_addresses, hide_recipient, print_table, reply_code, tried
 
-HELP = 'failed, dead and uncertain e-mails, and those that not every recipient got, the newest first'
+HELP = (
+    'failed, dead and uncertain e-mails, and those that not every recipient got, the newest first'
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
     parser.add_argument('--dead', action='store_true', help='only those that are not tried again')
-    parser.add_argument('--show-recipients', action='store_true', help='whole addresses instead of domains')
+    parser.add_argument(
+        '--show-recipients', action='store_true', help='whole addresses instead of domains'
+    )
     add_filters(parser)
     add_limit(parser, 20)
     add_json(parser)
@@ -31,7 +35,9 @@ async def run(connections: Connections, options: argparse.Namespace) -> Answer:
     """Read them; that mail failed is no trouble of the system's."""
     statuses = (selections.DEAD,) if options.dead else ('failed', 'uncertain')
     selection = await make_selection(connections, options, statuses)
-    emails = await connections.ask_postgres(partial(_read, selection=selection, limit=options.limit))
+    emails = await connections.ask_postgres(
+        partial(_read, selection=selection, limit=options.limit)
+    )
     for email in emails:
         if not options.show_recipients:
             email['recipient'] = hide_recipient(email['recipient'])
@@ -39,7 +45,9 @@ async def run(connections: Connections, options: argparse.Namespace) -> Answer:
     return Answer({'emails': emails})
 
 
-async def _read(pool: asyncpg.Pool, selection: selections.Selection, limit: int) -> list[dict[str, Any]]:
+async def _read(
+    pool: asyncpg.Pool, selection: selections.Selection, limit: int
+) -> list[dict[str, Any]]:
     emails = await selections.list_selected(pool, selection, limit)
     if selections.DEAD not in selection.statuses:
         emails += await selections.list_sent_in_part(pool, selection, limit)

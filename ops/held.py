@@ -10,7 +10,7 @@ from rich.console import Console
 
 from db import held, reports
 from db.selection import Selection
-from db.wakeups import notify
+from mail_outbox.wake import notify
 from ops.answer import USAGE, Answer, Document, Trouble, TroubleError
 from ops.arguments import add_change, add_json, add_limit, confirmed, email_id
 from ops.connect import Connections, attempt
@@ -23,7 +23,10 @@ HELP = 'e-mails that are held until you decide: list them, release them to be se
 BATCH = 500
 AGES = ('within_a_day', 'within_a_week', 'within_a_month', 'older')
 # What each decision is called before and after, and asked.
-WORDS = {'release': ('Would release', 'Released', 'Send'), 'cancel': ('Would cancel', 'Cancelled', 'Cancel')}
+WORDS = {
+    'release': ('Would release', 'Released', 'Send'),
+    'cancel': ('Would cancel', 'Cancelled', 'Cancel'),
+}
 
 Change = Callable[[asyncpg.Pool, Sequence[int]], Awaitable[list[int]]]
 
@@ -33,7 +36,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest='action', required=True, metavar='ls|release|cancel')
     listing = actions.add_parser('ls', help='count them by type and age, and list the oldest')
     add_filters(listing)
-    listing.add_argument('--show-recipients', action='store_true', help='whole addresses instead of domains')
+    listing.add_argument(
+        '--show-recipients', action='store_true', help='whole addresses instead of domains'
+    )
     add_limit(listing, 20)
     add_json(listing)
     for name, told in (
@@ -55,7 +60,9 @@ async def run(connections: Connections, options: argparse.Namespace) -> Answer:
     ways = (bool(options.ids), options.all, has_filters(options))
     if sum(ways) != 1:
         what = 'give ids, or --all, or conditions'
-        raise TroubleError(Trouble(what, f'see `python -m ops held {options.action} --help`', exit_status=USAGE))
+        raise TroubleError(
+            Trouble(what, f'see `python -m ops held {options.action} --help`', exit_status=USAGE)
+        )
     change: Change = held.cancel
     if options.action == 'release':
         change = partial(held.release, expiry_hours=connections.settings.email_expiry_hours)
@@ -70,7 +77,9 @@ async def list_held(connections: Connections, options: argparse.Namespace) -> An
     """Count what is held, and list the longest due; that it is there is no trouble of the system's."""
     selection = await make_selection(connections, options, (held.HELD,))
     by_type = await connections.ask_postgres(partial(held.count_held, selection=selection))
-    emails = await connections.ask_postgres(partial(held.list_held, selection=selection, limit=options.limit))
+    emails = await connections.ask_postgres(
+        partial(held.list_held, selection=selection, limit=options.limit)
+    )
     for email in emails:
         if not options.show_recipients:
             email['recipient'] = hide_recipient(email['recipient'])
@@ -84,7 +93,9 @@ async def list_held(connections: Connections, options: argparse.Namespace) -> An
     })  # fmt: skip
 
 
-async def decide_ids(connections: Connections, options: argparse.Namespace, change: Change) -> Answer:
+async def decide_ids(
+    connections: Connections, options: argparse.Namespace, change: Change
+) -> Answer:
     """Change these, and say why not for the others."""
     ids = list(dict.fromkeys(options.ids))
     states = await connections.ask_postgres(partial(reports.read_states, email_ids=ids))
@@ -103,7 +114,9 @@ async def decide_ids(connections: Connections, options: argparse.Namespace, chan
     unchanged = [{'id': i, 'reason': _why_not(states.get(i))} for i in ids if i not in done]
     if unchanged:
         troubles.append(Trouble(f'{counted(len(unchanged))} not changed', 'see the reasons'))
-    return Answer(document | {'ids': [i for i in ids if i in done], 'unchanged': unchanged}, troubles)
+    return Answer(
+        document | {'ids': [i for i in ids if i in done], 'unchanged': unchanged}, troubles
+    )
 
 
 def _why_not(state: dict[str, Any] | None) -> str:
@@ -112,12 +125,17 @@ def _why_not(state: dict[str, Any] | None) -> str:
     return why_not(state)
 
 
-async def decide_selected(connections: Connections, options: argparse.Namespace, change: Change) -> Answer:
+async def decide_selected(
+    connections: Connections, options: argparse.Namespace, change: Change
+) -> Answer:
     """Count what fits, ask, and change it in batches, each committed by itself."""
     selection = await make_selection(connections, options, (held.HELD,))
     by_type = await connections.ask_postgres(partial(held.count_held, selection=selection))
     matched = sum(row['emails'] for row in by_type)
-    document = _document(options, matched=matched) | {'selection': described(selection), 'by_type': by_type}
+    document = _document(options, matched=matched) | {
+        'selection': described(selection),
+        'by_type': by_type,
+    }
     if options.dry_run:
         return Answer(document)
     if matched and not confirmed(options, f'{_question(options, matched)}?'):
@@ -180,16 +198,38 @@ def render(document: Document, console: Console) -> None:
         if (left := document['matched'] - document['changed']) and 'by_type' in document:
             say(console, f'{counted(left)} left alone: changed meanwhile.')
     if document.get('unchanged'):
-        print_table(console, 'Not changed', ('id', 'why'), ((u['id'], u['reason']) for u in document['unchanged']))
+        print_table(
+            console,
+            'Not changed',
+            ('id', 'why'),
+            ((u['id'], u['reason']) for u in document['unchanged']),
+        )
 
 
 def _render_types(document: Document, console: Console) -> None:
     print_table(
         console,
         'Held e-mails by type, and by how long ago they were due',
-        ('type', 'e-mails', '< 1 d', '1 to 7 d', '7 to 30 d', 'older', 'past expiry', 'oldest', 'newest'),
         (
-            (t['email_type'], t['emails'], *(t[age] for age in AGES), t['past_expiry'], t['oldest_at'], t['newest_at'])
+            'type',
+            'e-mails',
+            '< 1 d',
+            '1 to 7 d',
+            '7 to 30 d',
+            'older',
+            'past expiry',
+            'oldest',
+            'newest',
+        ),
+        (
+            (
+                t['email_type'],
+                t['emails'],
+                *(t[age] for age in AGES),
+                t['past_expiry'],
+                t['oldest_at'],
+                t['newest_at'],
+            )
             for t in document['by_type']
         ),
     )
@@ -210,4 +250,7 @@ def _render_list(document: Document, console: Console) -> None:
             for e in document['emails']
         ),
     )  # fmt: skip
-    say(console, '`python -m ops held release ID` sends one, `held cancel ID` cancels it; --all and conditions: many.')
+    say(
+        console,
+        '`python -m ops held release ID` sends one, `held cancel ID` cancels it; --all and conditions: many.',
+    )

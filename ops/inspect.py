@@ -10,10 +10,9 @@ from typing import Any
 from arq.connections import ArqRedis
 
 from db import reports
-from fleet.control import choose
-from fleet.overview import mark_foreign
-from fleet.queues import EMAIL_JOBS, find_queues, read_deferred, read_running
-from fleet.results import read_job
+from engine.queues import EMAIL_JOBS, find_queues, read_deferred, read_running
+from engine.results import read_job
+from fleet.channel import choose
 from mail.outcome import Outcome
 from ops.answer import NOBODY_REPLIED, USAGE, Answer, Document, Trouble, TroubleError
 from ops.arguments import MAX_ROWS, Choices, add_json, add_limit
@@ -24,6 +23,7 @@ from ops.live import is_alive, queue_troubles, read_fleet
 from ops.result import as_document
 from ops.software import read_software
 from reporting.judge import judge_foreign
+from reporting.overview import mark_foreign
 
 HELP = 'the words of `celery inspect`: active, reserved, scheduled, stats, ping, conf ...'
 
@@ -44,7 +44,9 @@ INSTEAD = {
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
-    parser.add_argument('what', choices=Choices(READERS, INSTEAD), metavar='what', help=', '.join(READERS))
+    parser.add_argument(
+        'what', choices=Choices(READERS, INSTEAD), metavar='what', help=', '.join(READERS)
+    )
     parser.add_argument('jobs', nargs='*', metavar='JOB', help='with query_task: ids of jobs')
     add_workers(parser)
     add_limit(parser, 100)
@@ -62,7 +64,9 @@ def check(options: argparse.Namespace) -> None:
         raise TroubleError(Trouble(f'there is no {what} here', INSTEAD[what], exit_status=USAGE))
     if bool(options.jobs) != (what == 'query_task'):
         wrong = f'{what} takes no ids of jobs' if options.jobs else 'query_task needs ids of jobs'
-        raise TroubleError(Trouble(wrong, '`python -m ops inspect query_task JOB ...`', exit_status=USAGE))
+        raise TroubleError(
+            Trouble(wrong, '`python -m ops inspect query_task JOB ...`', exit_status=USAGE)
+        )
     if options.workers and what in OF_NO_WORKER:
         remedy = f'leave out --worker: {OF_NO_WORKER[what]}'
         raise TroubleError(Trouble(f'{what} is of no worker', remedy, exit_status=USAGE))
@@ -113,12 +117,16 @@ async def read_living(
     return await read_living_fleet(connections, options, troubles)
 
 
-async def read_ping(connections: Connections, options: argparse.Namespace, troubles: list[Trouble]) -> Document:
+async def read_ping(
+    connections: Connections, options: argparse.Namespace, troubles: list[Trouble]
+) -> Document:
     """Ask every worker for a sign of life."""
     return await _replies(connections, options, troubles, 'ping')
 
 
-async def read_conf(connections: Connections, options: argparse.Namespace, troubles: list[Trouble]) -> Document:
+async def read_conf(
+    connections: Connections, options: argparse.Namespace, troubles: list[Trouble]
+) -> Document:
     """Return each worker's settings, without secrets."""
     return await _replies(connections, options, troubles, 'conf')
 
@@ -133,7 +141,9 @@ async def _replies(
     return {'replies': answers.done}
 
 
-async def read_active(connections: Connections, options: argparse.Namespace, troubles: list[Trouble]) -> Document:
+async def read_active(
+    connections: Connections, options: argparse.Namespace, troubles: list[Trouble]
+) -> Document:
     """Return the e-mails being sent, and the jobs that are running."""
     limit = MAX_ROWS if options.workers else options.limit  # theirs may be the last
     emails, jobs = await asyncio.gather(
@@ -146,7 +156,11 @@ async def read_active(connections: Connections, options: argparse.Namespace, tro
 def join_active(document: Document) -> None:
     """Add to each e-mail how far it has come; without PostgreSQL, say what the workers say. Jobs: those without one."""
     told = {
-        email.get('id'): {'worker': worker['worker'], 'phase': email.get('phase'), 'relay': email.get('relay')}
+        email.get('id'): {
+            'worker': worker['worker'],
+            'phase': email.get('phase'),
+            'relay': email.get('relay'),
+        }
         for worker in document['workers'] or ()
         for email in worker['emails']
     }
@@ -156,20 +170,32 @@ def join_active(document: Document) -> None:
         for part in ('worker', 'phase', 'relay'):
             email.setdefault(part, told.get(email['id'], {}).get(part))
     if document['jobs'] is not None:
-        document['jobs'] = [j for j in _with_workers(document) if j['function'] and j['function'] not in EMAIL_JOBS]
+        document['jobs'] = [
+            j for j in _with_workers(document) if j['function'] and j['function'] not in EMAIL_JOBS
+        ]
 
 
-async def read_scheduled(connections: Connections, options: argparse.Namespace, troubles: list[Trouble]) -> Document:
+async def read_scheduled(
+    connections: Connections, options: argparse.Namespace, troubles: list[Trouble]
+) -> Document:
     """Return the e-mails with a time to come, and the deferred jobs that will wake a worker for them."""
     emails, jobs = await asyncio.gather(
-        attempt(connections.ask_postgres(partial(reports.read_scheduled, limit=options.limit)), troubles),
+        attempt(
+            connections.ask_postgres(partial(reports.read_scheduled, limit=options.limit)), troubles
+        ),
         attempt(connections.ask_redis(partial(read_deferred, limit=options.limit)), troubles),
     )
     total, rows = emails or (None, None)
-    return {'total': total, 'emails': rows, 'jobs': None if jobs is None else [asdict(job) for job in jobs]}
+    return {
+        'total': total,
+        'emails': rows,
+        'jobs': None if jobs is None else [asdict(job) for job in jobs],
+    }
 
 
-async def read_reserved(connections: Connections, _: argparse.Namespace, troubles: list[Trouble]) -> Document:
+async def read_reserved(
+    connections: Connections, _: argparse.Namespace, troubles: list[Trouble]
+) -> Document:
     """Return the jobs a worker has locked."""
     jobs = await attempt(connections.ask_redis(read_running), troubles)
     return {'jobs': None if jobs is None else [asdict(job) for job in jobs]}
@@ -183,22 +209,30 @@ def join_reserved(document: Document) -> None:
     document['jobs'] = [
         job
         for job in _with_workers(document)
-        if job['function'] is None or (job['function'] in EMAIL_JOBS and job['email_id'] not in begun)
+        if job['function'] is None
+        or (job['function'] in EMAIL_JOBS and job['email_id'] not in begun)
     ]
 
 
 def _with_workers(document: Document) -> list[Document]:
     """Say of each locked job which worker says that it runs it."""
-    holders = {job.get('job_id'): w['worker'] for w in document['workers'] or () for job in w['jobs']}
+    holders = {
+        job.get('job_id'): w['worker'] for w in document['workers'] or () for job in w['jobs']
+    }
     return [job | {'worker': holders.get(job['job_id'])} for job in document['jobs']]
 
 
-async def read_query(connections: Connections, options: argparse.Namespace, troubles: list[Trouble]) -> Document:
+async def read_query(
+    connections: Connections, options: argparse.Namespace, troubles: list[Trouble]
+) -> Document:
     """Return where jobs are, and what became of them."""
 
     async def find(redis: ArqRedis) -> list[Document]:
         queues = await find_queues(redis)
-        return [as_document(await read_job(redis, job_id, queues)) for job_id in dict.fromkeys(options.jobs)]
+        return [
+            as_document(await read_job(redis, job_id, queues))
+            for job_id in dict.fromkeys(options.jobs)
+        ]
 
     jobs = await attempt(connections.ask_redis(find), troubles)
     for job in jobs or ():
@@ -214,7 +248,9 @@ def join_query(document: Document) -> None:
         document['jobs'] = _with_workers(document)
 
 
-async def read_stats(connections: Connections, options: argparse.Namespace, troubles: list[Trouble]) -> Document:
+async def read_stats(
+    connections: Connections, options: argparse.Namespace, troubles: list[Trouble]
+) -> Document:
     """Return counts and rates of attempts over the last hour and day, in all and by worker."""
     counts = await attempt(connections.ask_postgres(reports.count_attempts), troubles)
     if counts is None:
@@ -239,8 +275,8 @@ def rates(rows: Iterable[Mapping[str, Any]], span: str) -> Document:
     Args:
         rows: outcome, and a number under the name span.
     Returns:
-        One number per outcome; attempts: their sum without the released, which tried nothing; success_rate and
-        failure_rate from 0 to 1, None without attempts.
+        One number per outcome; attempts: their sum without the released, which tried nothing;
+        success_rate and failure_rate from 0 to 1, None without attempts.
     """
     totals = {outcome.value: 0 for outcome in Outcome}
     for row in rows:
@@ -251,12 +287,16 @@ def rates(rows: Iterable[Mapping[str, Any]], span: str) -> Document:
     return totals | {'attempts': attempts, 'success_rate': success, 'failure_rate': failure}
 
 
-async def read_nothing(_connections: Connections, _options: argparse.Namespace, _troubles: list[Trouble]) -> Document:
+async def read_nothing(
+    _connections: Connections, _options: argparse.Namespace, _troubles: list[Trouble]
+) -> Document:
     """Return nothing more than the fleet."""
     return {}
 
 
-async def read_report(connections: Connections, _: argparse.Namespace, troubles: list[Trouble]) -> Document:
+async def read_report(
+    connections: Connections, _: argparse.Namespace, troubles: list[Trouble]
+) -> Document:
     """Return versions of everything."""
     return await read_software(connections, troubles)
 

@@ -20,7 +20,9 @@ def render(document: Document, console: Console) -> None:
 
 def _render_ping(document: Document, console: Console) -> None:
     if document['replies'] is not None:
-        print_table(console, 'Replies', ('worker', ''), ((r['worker'], 'pong') for r in document['replies']))
+        print_table(
+            console, 'Replies', ('worker', ''), ((r['worker'], 'pong') for r in document['replies'])
+        )
 
 
 def _render_active(document: Document, console: Console) -> None:
@@ -128,7 +130,9 @@ def _render_active_queues(document: Document, console: Console) -> None:
 
 def _render_registered(document: Document, console: Console) -> None:
     for names, worker in _alike(document['workers'] or (), ('functions', 'duties')):
-        print_table(console, f'{names} run', ('function',), ((name,) for name in worker['functions']))
+        print_table(
+            console, f'{names} run', ('function',), ((name,) for name in worker['functions'])
+        )
         print_table(
             console,
             f'{names} run in time',
@@ -154,9 +158,13 @@ def _render_conf(document: Document, console: Console) -> None:
     """Print each configuration once, with the workers that have it; what differs first."""
     replies = document['replies'] or ()
     variables = list(
-        dict.fromkeys(name for reply in replies for name in reply if name not in ('worker', 'WORKER_NAME'))
+        dict.fromkeys(
+            name for reply in replies for name in reply if name not in ('worker', 'WORKER_NAME')
+        )
     )
-    groups = _alike(({name: reply.get(name) for name in (*variables, 'worker')} for reply in replies), variables)
+    groups = _alike(
+        ({name: reply.get(name) for name in (*variables, 'worker')} for reply in replies), variables
+    )
     if len(groups) > 1:
         differing = [name for name in variables if len({str(conf[name]) for _, conf in groups}) > 1]
         print_table(
@@ -166,7 +174,12 @@ def _render_conf(document: Document, console: Console) -> None:
             ((name, *(_value(conf[name]) for _, conf in groups)) for name in differing),
         )
     for names, conf in groups:
-        print_table(console, f'Settings of {names}', ('variable', 'value'), ((n, _value(conf[n])) for n in conf))
+        print_table(
+            console,
+            f'Settings of {names}',
+            ('variable', 'value'),
+            ((n, _value(conf[n])) for n in conf),
+        )
 
 
 def _value(value: Any) -> Any:

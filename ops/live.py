@@ -8,14 +8,14 @@ from arq.connections import ArqRedis
 from redis.exceptions import NoPermissionError
 from rich.console import Console
 
-from fleet import overview
-from fleet.control import Asked, ask
-from fleet.overview import as_documents
-from fleet.queues import QUEUES
+from engine.queues import QUEUES
+from fleet.channel import Asked, ask
 from fleet.registry import WorkerRecord, read_served_queues, read_told, read_workers
-from fleet.troubles import is_alive, queue_troubles
 from ops.answer import Document
 from ops.output import length, megabytes, print_table
+from reporting import overview
+from reporting.overview import as_documents
+from reporting.problems import is_alive, queue_troubles
 
 __all__ = [
     'as_documents',
@@ -45,7 +45,11 @@ async def ask_living(redis: ArqRedis) -> list[WorkerRecord]:
 
 def told_by(asked: Asked) -> list[WorkerRecord]:
     """Return what workers that were asked to describe themselves told."""
-    told = (read_told({'worker': reply['worker'], **reply['done']}) for reply in asked.replies if 'done' in reply)
+    told = (
+        read_told({'worker': reply['worker'], **reply['done']})
+        for reply in asked.replies
+        if 'done' in reply
+    )
     return [record for record in told if record is not None]
 
 
@@ -65,7 +69,7 @@ async def has_health_key(redis: ArqRedis) -> bool:
 
 
 async def read_fleet(redis: ArqRedis) -> Document:
-    """Return workers and queues, see fleet.overview.read_fleet; when none is registered, as they reply."""
+    """Return workers and queues, see reporting.overview.read_fleet; when none is registered, as they reply."""
     fleet = await overview.read_fleet(redis)
     return fleet if fleet['workers'] else with_workers(fleet, await ask_living(redis))
 
@@ -75,7 +79,10 @@ def with_workers(fleet: Document, workers: Sequence[WorkerRecord]) -> Document:
     served = {worker.queue for worker in workers}
     return {
         'workers': as_documents(workers),
-        'queues': [queue | {'served': queue['served'] or queue['name'] in served} for queue in fleet['queues']],
+        'queues': [
+            queue | {'served': queue['served'] or queue['name'] in served}
+            for queue in fleet['queues']
+        ],
     }
 
 
@@ -97,7 +104,11 @@ def render_workers(document: Document, console: Console) -> None:
 
 def state_of(worker: Document) -> str:
     """Return a worker's state with its reasons."""
-    state = ', '.join(worker['paused']) if worker['state'] == 'paused' and worker['paused'] else str(worker['state'])
+    state = (
+        ', '.join(worker['paused'])
+        if worker['state'] == 'paused' and worker['paused']
+        else str(worker['state'])
+    )
     return f'{state}, of another application' if worker.get('foreign') else state
 
 

@@ -56,14 +56,24 @@ def add_filters(parser: argparse.ArgumentParser) -> None:
         metavar='TIME',
         help='last tried (or expired, cancelled; held: due) within 2h, 7d, or after a time',
     )
-    group.add_argument('--until', type=moment, metavar='TIME', help='the same, before: 30m ago, or a time')
     group.add_argument(
-        '--error-like', type=text_value, metavar='TEXT', help='in the last error or reply, in any case; %% is anything'
+        '--until', type=moment, metavar='TIME', help='the same, before: 30m ago, or a time'
     )
-    group.add_argument('--domain', type=text_value, metavar='DOMAIN', help='of a recipient, such as example.com')
+    group.add_argument(
+        '--error-like',
+        type=text_value,
+        metavar='TEXT',
+        help='in the last error or reply, in any case; %% is anything',
+    )
+    group.add_argument(
+        '--domain', type=text_value, metavar='DOMAIN', help='of a recipient, such as example.com'
+    )
     group.add_argument('--type', type=text_value, metavar='TYPE', help='email_type')
     group.add_argument(
-        '--relay', type=text_value, metavar='NAME', help='the relay of the last attempt, such as primary'
+        '--relay',
+        type=text_value,
+        metavar='NAME',
+        help='the relay of the last attempt, such as primary',
     )
 
 
@@ -72,7 +82,9 @@ def has_filters(options: argparse.Namespace) -> bool:
     return any(getattr(options, name) is not None for name in FILTERS)
 
 
-async def make_selection(connections: Connections, options: argparse.Namespace, statuses: tuple[str, ...]) -> Selection:
+async def make_selection(
+    connections: Connections, options: argparse.Namespace, statuses: tuple[str, ...]
+) -> Selection:
     """Return what the options say; lengths of time count from the database's now."""
     now = await connections.ask_postgres(read_clock)
     return Selection(

@@ -23,10 +23,10 @@ from db.pools import DATABASE_DOWN
 from db.schema import known_migrations
 from db.troubles import words_of
 from db.zones import compare_zones
-from fleet.celery_signs import Signs
 from ops.answer import TroubleError
 from ops.arguments import confirmed
-from ops.import_broker import look_for_celery
+from ops.celery.connect import look_for_celery
+from ops.celery.signs import Signs
 from ops.output import counted, length, make_console, print_table, say
 from settings import Settings, load_settings
 
@@ -36,19 +36,29 @@ changed or removed, and --undo leads back."""
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog='python -m db.migrate', description=__doc__, epilog=EPILOG)
+    parser = argparse.ArgumentParser(
+        prog='python -m db.migrate', description=__doc__, epilog=EPILOG
+    )
     step = parser.add_mutually_exclusive_group()
     step.add_argument(
-        '--take-over', action='store_true', help='take all e-mails, whoever else may be sending: nobody is, you say'
+        '--take-over',
+        action='store_true',
+        help='take all e-mails, whoever else may be sending: nobody is, you say',
     )
-    step.add_argument('--shared', action='store_true', help='take no e-mail of the other system over yet')
-    step.add_argument('--finish', action='store_true', help='the last step: give the table the form of a new one')
+    step.add_argument(
+        '--shared', action='store_true', help='take no e-mail of the other system over yet'
+    )
+    step.add_argument(
+        '--finish', action='store_true', help='the last step: give the table the form of a new one'
+    )
     step.add_argument('--undo', action='store_true', help='the way back: take away what was added')
     parser.add_argument(
         '--word', action='append', type=_word, default=[], metavar='WORD=STATE',
         help=f"what a word in the application's status means: {', '.join(SYNONYMS)}",
     )  # fmt: skip
-    parser.add_argument('--dry-run', action='store_true', help='say what would be done, and change nothing')
+    parser.add_argument(
+        '--dry-run', action='store_true', help='say what would be done, and change nothing'
+    )
     parser.add_argument('--yes', action='store_true', help='do not ask (--finish and --undo do)')
     return parser
 
@@ -56,7 +66,9 @@ def _parser() -> argparse.ArgumentParser:
 def _word(text: str) -> tuple[str, str]:
     word, _, state = text.rpartition('=')
     if not word or state not in SYNONYMS:
-        raise argparse.ArgumentTypeError(f'{text!r} is not WORD=STATE with one of {", ".join(SYNONYMS)}')
+        raise argparse.ArgumentTypeError(
+            f'{text!r} is not WORD=STATE with one of {", ".join(SYNONYMS)}'
+        )
     return word, state
 
 
@@ -67,7 +79,10 @@ async def main(arguments: Sequence[str] | None = None) -> int:
     try:
         conn = await connect_directly(settings.direct_dsn, settings.db_connect_timeout_s)
     except (*DATABASE_DOWN, asyncpg.PostgresError, ValueError) as error:
-        print(f'cannot connect to PostgreSQL at {settings.direct_place}: {words_of(error)}', file=sys.stderr)
+        print(
+            f'cannot connect to PostgreSQL at {settings.direct_place}: {words_of(error)}',
+            file=sys.stderr,
+        )
         return 1
     try:
         return await Migration(conn, settings, options).run()
@@ -89,7 +104,9 @@ async def main(arguments: Sequence[str] | None = None) -> int:
 class Migration:
     """One call of the command."""
 
-    def __init__(self, conn: asyncpg.Connection, settings: Settings, options: argparse.Namespace) -> None:
+    def __init__(
+        self, conn: asyncpg.Connection, settings: Settings, options: argparse.Namespace
+    ) -> None:
         self.conn = conn
         self.settings = settings
         self.options = options
@@ -121,7 +138,10 @@ class Migration:
 
     async def _bring_up_to_date(self) -> int:
         if self.options.dry_run:
-            say(self.console, 'outbound_emails is not a table that was there before: nothing is adopted.')
+            say(
+                self.console,
+                'outbound_emails is not a table that was there before: nothing is adopted.',
+            )
             return 0
         await migrate(self.conn, self.settings.email_max_attempts, zone=self.zone)
         print(f'schema is up to date ({max(known_migrations())})')
@@ -133,7 +153,9 @@ class Migration:
             phase = await read_phase(self.conn)
             expected: Sequence[Expected] = ()
             if phase is not Phase.TAKEN_OVER:
-                expected = await forecast(self.conn, await read_columns(self.conn), planned.form, self.hold_after)
+                expected = await forecast(
+                    self.conn, await read_columns(self.conn), planned.form, self.hold_after
+                )
         clocks = await compare_zones(self.conn, self.zone)
         signs = await look_for_celery(self.settings)
         if phase is not Phase.TAKEN_OVER or self.options.dry_run:
@@ -155,7 +177,9 @@ class Migration:
             return 0
         # E-mails whose times are read on the wrong clock would go out too early, or too late.
         on_wrong_clocks = any(clock.severity == 'error' for clock in clocks)
-        if self.options.take_over or (signs.is_gone and not (self.options.shared or on_wrong_clocks)):
+        if self.options.take_over or (
+            signs.is_gone and not (self.options.shared or on_wrong_clocks)
+        ):
             return await self._take_over(planned)
         why = f'{signs.told}.' if signs.told else ''
         say(
@@ -173,7 +197,10 @@ class Migration:
             f'outbound_emails was there before, with {counted(planned.emails, "e-mail")}. Nothing of it is changed.',
         )
         if planned.added:
-            say(console, f'Added are the trigger, the view mail_outbox, and the columns {", ".join(planned.added)}.')
+            say(
+                console,
+                f'Added are the trigger, the view mail_outbox, and the columns {", ".join(planned.added)}.',
+            )
         if planned.indexes:
             say(console, f'Indexes are built while others write: {", ".join(planned.indexes)}.')
         for note in planned.notes:
@@ -188,18 +215,29 @@ class Migration:
 
     async def _take_over(self, planned: Plan) -> int:
         async with alone(self.conn, self.zone):
-            states = await take_over(self.conn, planned.form, hold_after=self.hold_after, progress=self._progress)
+            states = await take_over(
+                self.conn, planned.form, hold_after=self.hold_after, progress=self._progress
+            )
         tell_taken(self.console, states)
         return 0
 
     async def _finish(self) -> int:
         async with alone(self.conn, self.zone):
-            planned = await plan_finish(self.conn, zone=self.zone, max_attempts=self.settings.email_max_attempts)
+            planned = await plan_finish(
+                self.conn, zone=self.zone, max_attempts=self.settings.email_max_attempts
+            )
             if await read_phase(self.conn) is Phase.FINISHED:
                 say(self.console, 'outbound_emails is finished already.')
                 return 0
-            rows = ((change.what, 'yes' if change.under_lock else 'no') for change in planned.changes)
-            print_table(self.console, 'What --finish changes, in this order', ('change', 'others wait'), rows)
+            rows = (
+                (change.what, 'yes' if change.under_lock else 'no') for change in planned.changes
+            )
+            print_table(
+                self.console,
+                'What --finish changes, in this order',
+                ('change', 'others wait'),
+                rows,
+            )
             say(
                 self.console,
                 f'Others wait for about {planned.lock_s:.1f} s, in one transaction. An old program that writes to the '
@@ -232,10 +270,23 @@ class Migration:
 
 def tell_forecast(console: Console, expected: Sequence[Expected], hold_after: timedelta) -> None:
     """Print what the first start will do."""
-    rows = ((e.status, e.emails, e.oldest_due_at, e.first_id, f'{e.fate}: {FATES[e.fate]}') for e in expected)
-    print_table(console, 'What the first start does', ('status', 'e-mails', 'oldest due at', 'id', 'then'), rows)
-    if any(e.status and e.fate.startswith('sent') and 'failed' in e.status.lower() for e in expected):
-        say(console, 'Note: here `failed` with attempts left and a next_retry_at means: sent by itself when due.')
+    rows = (
+        (e.status, e.emails, e.oldest_due_at, e.first_id, f'{e.fate}: {FATES[e.fate]}')
+        for e in expected
+    )
+    print_table(
+        console,
+        'What the first start does',
+        ('status', 'e-mails', 'oldest due at', 'id', 'then'),
+        rows,
+    )
+    if any(
+        e.status and e.fate.startswith('sent') and 'failed' in e.status.lower() for e in expected
+    ):
+        say(
+            console,
+            'Note: here `failed` with attempts left and a next_retry_at means: sent by itself when due.',
+        )
     if any(e.fate == 'held' for e in expected):
         say(
             console,
@@ -247,7 +298,10 @@ def tell_taken(console: Console, states: dict[str, int]) -> None:
     """Print what a take-over did."""
     print_table(console, 'Taken over', ('state', 'e-mails'), sorted(states.items()))
     if states.get('held'):
-        say(console, '`python -m ops held ls` shows what is held; `ops held release` and `ops held cancel` decide.')
+        say(
+            console,
+            '`python -m ops held ls` shows what is held; `ops held release` and `ops held cancel` decide.',
+        )
     if states.get('uncertain'):
         say(console, '`python -m ops resolve` decides about what was being sent.')
     if states.get('failed'):
@@ -258,6 +312,9 @@ def tell_given_back(console: Console, states: dict[str, int]) -> None:
     """Print what the way back did."""
     print_table(console, 'Given back', ('state', 'e-mails'), sorted(states.items()))
     if states.get('uncertain'):
-        say(console, 'What is uncertain may have been delivered: it shows failed, without an attempt left.')
+        say(
+            console,
+            'What is uncertain may have been delivered: it shows failed, without an attempt left.',
+        )
     for line in STAYS:
         say(console, f'{line[0].upper()}{line[1:]}.')

@@ -32,7 +32,9 @@ def where_now(email: Mapping[str, Any], workers: Iterable[WorkerRecord]) -> dict
                     'worker': worker.worker,
                     'phase': told.get('phase'),
                     'relay': told.get('relay'),
-                    'since_s': max(0.0, time.time() - since_s) if isinstance(since_s, int | float) else None,
+                    'since_s': max(0.0, time.time() - since_s)
+                    if isinstance(since_s, int | float)
+                    else None,
                     'told_s': worker.seen_ago_s,
                 }
     return None
@@ -54,7 +56,10 @@ def _next(email: Mapping[str, Any]) -> tuple[str, bool]:
     again = f'`python -m ops retry {email["id"]}` sends it again.'
     match email['status']:
         case 'sent':
-            return f'Nothing: {email["relay"] or "a relay"} accepted it at {cell(email["sent_at"])}.', False
+            return (
+                f'Nothing: {email["relay"] or "a relay"} accepted it at {cell(email["sent_at"])}.',
+                False,
+            )
         case 'expired':
             return f'Nothing: it was not sent before {cell(email["expires_at"])}; {again}', False
         case 'cancelled':
@@ -72,7 +77,10 @@ def _next(email: Mapping[str, Any]) -> tuple[str, bool]:
         case 'sending':
             return _sending(email), True
         case 'failed' if not tries_again(email):
-            return f'Nothing: it is dead ({email["dead_reason"] or "no attempt is left"}); {again}', False
+            return (
+                f'Nothing: it is dead ({email["dead_reason"] or "no attempt is left"}); {again}',
+                False,
+            )
         case 'uncertain' if not tries_again(email):
             return (
                 'It waits for you: the relay may have delivered it or not. '
@@ -97,13 +105,23 @@ def _sending(email: Mapping[str, Any]) -> str:
 def _waiting(email: Mapping[str, Any]) -> str:
     now: datetime = email['read_at']
     if email['expires_at'] is not None and email['expires_at'] <= now:
-        return 'It is not sent any more: its expires_at is over, and the hourly cleanup will say so.'
+        return (
+            'It is not sent any more: its expires_at is over, and the hourly cleanup will say so.'
+        )
     due: datetime | None = email['next_retry_at']
     # An operator's `SET status = 'pending'` on an exhausted row grants one attempt more.
-    attempt = f'attempt {tried(email["attempts"] + 1, max(email["max_attempts"], email["attempts"] + 1))}'
-    repeated = ', with the same Message-ID: the first may have been delivered' if email['status'] == 'uncertain' else ''
+    attempt = (
+        f'attempt {tried(email["attempts"] + 1, max(email["max_attempts"], email["attempts"] + 1))}'
+    )
+    repeated = (
+        ', with the same Message-ID: the first may have been delivered'
+        if email['status'] == 'uncertain'
+        else ''
+    )
     if due is None or due <= now:
-        return f'It is due: the next free worker or sweep (every 5 minutes) makes {attempt}{repeated}.'
+        return (
+            f'It is due: the next free worker or sweep (every 5 minutes) makes {attempt}{repeated}.'
+        )
     if email['expires_at'] is not None and email['expires_at'] <= due:
         left_s = (email['expires_at'] - now).total_seconds()
         return f'It expires in {length(left_s)}, before another attempt would be due.'

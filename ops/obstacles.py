@@ -9,8 +9,8 @@ from typing import Any
 
 from db.late import TAKEN_BACK
 from db.switches import Kind, Switch
-from fleet.refused import REMEDIES
-from fleet.refused import told as told_of
+from engine.refused import REMEDIES
+from engine.refused import told as told_of
 from fleet.registry import WorkerRecord
 from mail.outcome import Outcome
 from ops.output import because, cell, counted, hide_addresses, hide_recipient, length
@@ -41,7 +41,9 @@ class Facts:
     content_unknown: bool = False  # MongoDB does not answer
     ahead: int = 0
     last_minute: int = 0  # attempts of all workers
-    services_down: Mapping[str, str | None] = field(default_factory=dict)  # of the last check, with the error
+    services_down: Mapping[str, str | None] = field(
+        default_factory=dict
+    )  # of the last check, with the error
 
 
 def obstacles(email: Email, facts: Facts) -> list[Obstacle]:
@@ -65,10 +67,19 @@ def refused_recipients(email: Email) -> Iterator[Obstacle]:
     """Yield who did not get an e-mail that others got, by domain and with the relay's words."""
     outcomes = email['recipient_outcomes']
     told = outcomes.items() if isinstance(outcomes, dict) else ()
-    refused = [(to, str(t[1])) for to, t in told if isinstance(t, list) and len(t) == 2 and t[0] == Outcome.REJECTED]
+    refused = [
+        (to, str(t[1]))
+        for to, t in told
+        if isinstance(t, list) and len(t) == 2 and t[0] == Outcome.REJECTED
+    ]
     if refused:
-        alike = Counter(f'{hide_recipient(to)}: {hide_addresses(said)}'[:80] for to, said in refused)
-        named = [what if times == 1 else f'{times} x {what}' for what, times in alike.most_common(MOST_REFUSALS)]
+        alike = Counter(
+            f'{hide_recipient(to)}: {hide_addresses(said)}'[:80] for to, said in refused
+        )
+        named = [
+            what if times == 1 else f'{times} x {what}'
+            for what, times in alike.most_common(MOST_REFUSALS)
+        ]
         left = '; ...' if len(alike) > MOST_REFUSALS else ''
         yield Obstacle(
             f'{len(refused)} of {counted(len(outcomes), "recipient")} did not get it: {"; ".join(named)}{left}.',
@@ -82,7 +93,10 @@ def refused_jobs(email: Email, facts: Facts) -> Iterator[Obstacle]:
     for job in told_of(refused, email['id'])[:3]:
         age = length(max(0.0, time.time() - float(job['at'])))
         why = (hide_addresses(cell(job['why'])) or '').rstrip('.')
-        yield Obstacle(f'A job for it was refused {age} ago: {why}.', f'{REMEDIES[job["reason"]].capitalize()}.')
+        yield Obstacle(
+            f'A job for it was refused {age} ago: {why}.',
+            f'{REMEDIES[job["reason"]].capitalize()}.',
+        )
 
 
 def taken_back(attempts: Iterable[Mapping[str, Any]]) -> Iterator[Obstacle]:
@@ -93,12 +107,16 @@ def taken_back(attempts: Iterable[Mapping[str, Any]]) -> Iterator[Obstacle]:
                 made['outcome'], f'ended as {made["outcome"]}'
             )
             begun = f'attempt {made["attempt"]}, begun at {cell(made["started_at"])}'
-            yield Obstacle(f'Its row was set to something else while {begun}, was under way, which {ended}.')
+            yield Obstacle(
+                f'Its row was set to something else while {begun}, was under way, which {ended}.'
+            )
 
 
 def _nobody(facts: Facts) -> Iterator[Obstacle]:
     if facts.anybody_alive is False:
-        yield Obstacle('No worker replies.', 'Start one with `arq worker.WorkerSettings`, or read its log.')
+        yield Obstacle(
+            'No worker replies.', 'Start one with `arq worker.WorkerSettings`, or read its log.'
+        )
 
 
 def _failed(email: Email) -> Iterator[Obstacle]:
@@ -112,7 +130,8 @@ def _paused(email: Email, facts: Facts) -> Iterator[Obstacle]:
     for switch in facts.switches:
         if switch.kind is Kind.EMAIL_TYPE and switch.name == email['email_type']:
             yield Obstacle(
-                f'E-mails of its type {_paused_by(switch)}.', f'`python -m ops control resume --type {switch.name}`.'
+                f'E-mails of its type {_paused_by(switch)}.',
+                f'`python -m ops control resume --type {switch.name}`.',
             )
     workers = facts.workers or ()
     if workers and all(worker.state != 'running' for worker in workers):
@@ -135,12 +154,16 @@ def _no_relay(facts: Facts) -> Iterator[Obstacle]:
     if not told:
         for name, error in facts.services_down.items():
             if name.startswith('smtp_'):
-                yield Obstacle(f'The relay {name.removeprefix("smtp_")} did not answer the last check{because(error)}.')
+                yield Obstacle(
+                    f'The relay {name.removeprefix("smtp_")} did not answer the last check{because(error)}.'
+                )
         return
     by_name: dict[str, list[Mapping[str, Any]]] = {}
     for relay in told:
         by_name.setdefault(str(relay.get('name')), []).append(relay)
-    switches = {s.name: s for s in facts.switches if s.kind is Kind.RELAY}  # workers hear of them up to 3 s later
+    switches = {
+        s.name: s for s in facts.switches if s.kind is Kind.RELAY
+    }  # workers hear of them up to 3 s later
     stuck = {
         name: seen
         for name, seen in by_name.items()
@@ -162,21 +185,33 @@ def _no_relay(facts: Facts) -> Iterator[Obstacle]:
         if limited and name not in stuck:
             per_s = round(sum(_number(relay['most_per_s']) for relay in limited), 1)
             error = (hide_addresses(limited[0].get('last_error')) or '').rstrip('.')
-            yield Obstacle(f'The relay {name} wants no more than about {per_s:g} e-mails a second: {error}.')
+            yield Obstacle(
+                f'The relay {name} wants no more than about {per_s:g} e-mails a second: {error}.'
+            )
 
 
 def _content(email: Email, facts: Facts) -> Iterator[Obstacle]:
     dead = 'The next attempt ends for good (render)'
     if facts.template_missing:
-        yield Obstacle(f'Its template {email["template_id"]} does not exist. {dead}.', 'Create the template before.')
+        yield Obstacle(
+            f'Its template {email["template_id"]} does not exist. {dead}.',
+            'Create the template before.',
+        )
     if facts.content_missing:
-        yield Obstacle(f'Its attachments {email["content_id"]} are not in MongoDB. {dead}.', 'Store them before.')
+        yield Obstacle(
+            f'Its attachments {email["content_id"]} are not in MongoDB. {dead}.',
+            'Store them before.',
+        )
     if facts.content_unknown:
         yield Obstacle(
-            'MongoDB does not answer, and it has attachments: it waits, which costs no attempt.', 'Start it.'
+            'MongoDB does not answer, and it has attachments: it waits, which costs no attempt.',
+            'Start it.',
         )
     if facts.unreadable:
-        yield Obstacle(f'Its recipient cannot be read: {facts.unreadable}. {dead}.', 'Correct the column `recipient`.')
+        yield Obstacle(
+            f'Its recipient cannot be read: {facts.unreadable}. {dead}.',
+            'Correct the column `recipient`.',
+        )
 
 
 def _recipients(facts: Facts) -> Iterator[Obstacle]:
@@ -202,7 +237,9 @@ def _queue(email: Email, facts: Facts) -> Iterator[Obstacle]:
         return
     at_rate = ''
     if facts.last_minute:
-        at_rate = f"; at the last minute's rate that is {length(facts.ahead * 60 / facts.last_minute)}"
+        at_rate = (
+            f"; at the last minute's rate that is {length(facts.ahead * 60 / facts.last_minute)}"
+        )
     yield Obstacle(f'{counted(facts.ahead, "e-mail is", "e-mails are")} due before it{at_rate}.')
 
 
@@ -218,12 +255,27 @@ def _number(value: Any) -> float:
 
 # What a dead e-mail's dead_reason means, and what to do before it is sent again.
 DEAD = {
-    'rejected': ('The relay refused it for good', 'Correct the address, or ask the relay, before it is sent again.'),
-    'render': ('It could not be made into a message', 'Correct its row, template or attachments first.'),
+    'rejected': (
+        'The relay refused it for good',
+        'Correct the address, or ask the relay, before it is sent again.',
+    ),
+    'render': (
+        'It could not be made into a message',
+        'Correct its row, template or attachments first.',
+    ),
     'exhausted': ('Every attempt failed', 'See what the relay said; it may work now.'),
-    'poison': ('Three workers in a row were lost while they sent it', "Read those workers' logs first."),
-    'refused': ('PostgreSQL refuses to change its row', 'See which rule it breaks; then `retry` sends it.'),
-    'unreadable': ('Its row holds what cannot be worked with', 'Correct the row; then `retry` sends it.'),
+    'poison': (
+        'Three workers in a row were lost while they sent it',
+        "Read those workers' logs first.",
+    ),
+    'refused': (
+        'PostgreSQL refuses to change its row',
+        'See which rule it breaks; then `retry` sends it.',
+    ),
+    'unreadable': (
+        'Its row holds what cannot be worked with',
+        'Correct the row; then `retry` sends it.',
+    ),
     'given up': ('An operator gave it up', None),
 }
 

@@ -9,9 +9,9 @@ from rich.console import Console
 from rich.segment import Segment
 from rich.table import Table
 
-from fleet.wording import as_json, because, cell, counted, fault, hide_addresses, length, megabytes
-from logs import visible_lines
-from mail.outcome import BY_LIFE
+from logs import hide_addresses, visible_lines
+from mail_outbox.envelope import BY_LIFE
+from reporting.wording import as_json, because, cell, counted, fault, length, megabytes
 
 __all__ = [
     'as_json',
@@ -61,7 +61,9 @@ def make_console() -> Console:
     )
 
 
-def print_table(console: Console, title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+def print_table(
+    console: Console, title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]
+) -> None:
     """Print a titled table, or that there is nothing in it."""
     title, columns = cell(title), [cell(column) for column in columns]
     table = Table(
@@ -82,7 +84,9 @@ def print_table(console: Console, title: str, columns: Sequence[str], rows: Iter
     console.print()
 
 
-def say(console: Console, *texts: str, style: str | None = None, soft_wrap: bool | None = None) -> None:
+def say(
+    console: Console, *texts: str, style: str | None = None, soft_wrap: bool | None = None
+) -> None:
     """Print text, each line of it harmless; without text an empty line."""
     console.print(*map(visible_lines, texts), style=style, soft_wrap=soft_wrap)
 

@@ -10,8 +10,8 @@ from arq.connections import ArqRedis
 from rich.console import Console
 
 from db.cancellation import CANCELLABLE, cancel, count_cancellable
+from engine.queues import EMAIL_JOBS, QUEUES, QueueState, read_jobs, read_queues
 from fleet.purge import Purged, purge_queue
-from fleet.queues import EMAIL_JOBS, QUEUES, QueueState, read_jobs, read_queues
 from ops.answer import USAGE, Answer, Document, Trouble, TroubleError
 from ops.arguments import add_change, add_json, confirmed, duration_s
 from ops.connect import Connections
@@ -28,11 +28,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
     levels = parser.add_subparsers(dest='level', required=True, metavar='queue|outbox')
     queue = levels.add_parser('queue', help='remove waiting jobs from Redis; the mail stays due')
-    queue.add_argument('--queue', metavar='NAME', help=f'only this one (default: {", ".join(QUEUES)})')
+    queue.add_argument(
+        '--queue', metavar='NAME', help=f'only this one (default: {", ".join(QUEUES)})'
+    )
     outbox = levels.add_parser('outbox', help='cancel e-mails; they are not sent any more')
     outbox.add_argument('--status', choices=CANCELLABLE, required=True)
-    outbox.add_argument('--dead', action='store_true', help='also failed and uncertain ones that are not tried again')
-    outbox.add_argument('--older-than', type=duration_s, default=0.0, metavar='TIME', help='created before 2h, 7d ...')
+    outbox.add_argument(
+        '--dead',
+        action='store_true',
+        help='also failed and uncertain ones that are not tried again',
+    )
+    outbox.add_argument(
+        '--older-than',
+        type=duration_s,
+        default=0.0,
+        metavar='TIME',
+        help='created before 2h, 7d ...',
+    )
     add_filters(outbox)
     for level in (queue, outbox):
         add_change(level)
@@ -56,13 +68,19 @@ async def purge_queues(connections: Connections, options: argparse.Namespace) ->
     others = await connections.ask_redis(partial(count_others, names=names))
     document: Document = {'purge': 'queue', 'dry_run': options.dry_run, 'other_functions': others}
     if options.dry_run:
-        would = [{'name': q.name, 'would_remove': q.ready + q.deferred, 'running': q.running} for q in queues]
+        would = [
+            {'name': q.name, 'would_remove': q.ready + q.deferred, 'running': q.running}
+            for q in queues
+        ]
         return Answer(document | {'would_remove': waiting, 'queues': would})
     asked = f'Remove {counted(waiting, "job")} from {", ".join(names)}? The mail stays due.{told_others(others)}'
     if waiting and not confirmed(options, asked):
         raise TroubleError(Trouble('not confirmed, nothing was removed', 'answer y, or give --yes'))
     purged = await connections.ask_redis(partial(purge_all, names=names))
-    removed = {'removed': sum(queue.removed for queue in purged), 'queues': [asdict(queue) for queue in purged]}
+    removed = {
+        'removed': sum(queue.removed for queue in purged),
+        'queues': [asdict(queue) for queue in purged],
+    }
     return Answer(document | removed)
 
 
@@ -71,7 +89,9 @@ async def count_others(redis: ArqRedis, names: list[str]) -> dict[str, int]:
     jobs = await read_jobs(redis, names, LOOK_AT)
     return dict(
         Counter(
-            job.function or 'unreadable' for job in jobs if job.state != 'running' and job.function not in EMAIL_JOBS
+            job.function or 'unreadable'
+            for job in jobs
+            if job.state != 'running' and job.function not in EMAIL_JOBS
         )
     )
 
@@ -89,7 +109,9 @@ def chosen(queues: list[QueueState], name: str | None) -> list[QueueState]:
     names = QUEUES if name is None else (name,)
     found = [queue for queue in queues if queue.name in names]
     if not found:
-        raise TroubleError(Trouble(f'{name!r} is no queue', 'see `python -m ops queue ls`', exit_status=USAGE))
+        raise TroubleError(
+            Trouble(f'{name!r} is no queue', 'see `python -m ops queue ls`', exit_status=USAGE)
+        )
     if name is not None and found[0].problem:
         raise TroubleError(Trouble(found[0].problem, 'see `python -m ops queue ls`'))
     return [queue for queue in found if not queue.problem]
@@ -104,7 +126,12 @@ async def purge_outbox(connections: Connections, options: argparse.Namespace) ->
     """Cancel what waits; never what is being sent."""
     status, with_final = options.status, options.dead
     selection = await make_selection(connections, options, (status,))
-    counting = partial(count_cancellable, selection=selection, older_than_s=options.older_than, with_final=with_final)
+    counting = partial(
+        count_cancellable,
+        selection=selection,
+        older_than_s=options.older_than,
+        with_final=with_final,
+    )
     found = await connections.ask_postgres(counting)
     document: Document = {
         'purge': 'outbox',
@@ -117,8 +144,12 @@ async def purge_outbox(connections: Connections, options: argparse.Namespace) ->
     if options.dry_run:
         return Answer(document | {'would_cancel': found.emails})
     if found.emails and not confirmed(options, f'Cancel {emails(found.emails, status)}?'):
-        raise TroubleError(Trouble('not confirmed, nothing was cancelled', 'answer y, or give --yes'))
-    cancelling = partial(cancel, selection=selection, created_until=found.created_until, with_final=with_final)
+        raise TroubleError(
+            Trouble('not confirmed, nothing was cancelled', 'answer y, or give --yes')
+        )
+    cancelling = partial(
+        cancel, selection=selection, created_until=found.created_until, with_final=with_final
+    )
     return Answer(document | {'cancelled': await connections.ask_postgres(cancelling)})
 
 
@@ -145,7 +176,10 @@ def render(document: Document, console: Console) -> None:
         )
         return
     if document['dry_run']:
-        say(console, f'Would cancel {emails(document["would_cancel"], document["status"])}; nothing was changed.')
+        say(
+            console,
+            f'Would cancel {emails(document["would_cancel"], document["status"])}; nothing was changed.',
+        )
     else:
         say(console, f'Cancelled {emails(document["cancelled"], document["status"])}.')
     if document['final_left'] and document['status'] != 'pending':

@@ -18,7 +18,9 @@ HELP = 'the age of waiting mail by recipient domain, as Postfix shows it'
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
-    parser.add_argument('--status', choices=WAITING, help='only these: failed is what Postfix calls deferred')
+    parser.add_argument(
+        '--status', choices=WAITING, help='only these: failed is what Postfix calls deferred'
+    )
     add_limit(parser, 20)
     add_json(parser)
 
@@ -26,7 +28,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 async def run(connections: Connections, options: argparse.Namespace) -> Answer:
     """Count it; old mail is no trouble of this command's, see `status`."""
     statuses = WAITING if options.status is None else (options.status,)
-    total, rows, domains = await connections.ask_postgres(partial(read_ages, statuses=statuses, limit=options.limit))
+    total, rows, domains = await connections.ask_postgres(
+        partial(read_ages, statuses=statuses, limit=options.limit)
+    )
     return Answer({
         'minutes': list(BUCKETS_MIN), 'total': asdict(total), 'domains': domains, 'rows': [asdict(row) for row in rows]
     })  # fmt: skip

@@ -6,8 +6,7 @@ from functools import partial
 
 from rich.console import Console
 
-from fleet.queues import read_jobs
-from fleet.wording import wrong_key_hint
+from engine.queues import read_jobs, wrong_key_hint
 from ops.answer import USAGE, Answer, Document, Trouble, TroubleError
 from ops.arguments import add_json, add_limit
 from ops.connect import Connections
@@ -19,7 +18,11 @@ HELP = 'ls: ready, deferred and running jobs of every queue; peek: the first job
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
-    parser.add_argument('what', choices=('ls', 'peek'), help='count the jobs of each queue, or list the first of them')
+    parser.add_argument(
+        'what',
+        choices=('ls', 'peek'),
+        help='count the jobs of each queue, or list the first of them',
+    )
     parser.add_argument('--queue', metavar='NAME', help='only this one')
     add_limit(parser, 20)
     add_json(parser)
@@ -34,7 +37,9 @@ async def run(connections: Connections, options: argparse.Namespace) -> Answer:
             what = f'{options.queue!r} is no queue'
             raise TroubleError(Trouble(what, 'see `python -m ops queue ls`', exit_status=USAGE))
     troubles = queue_troubles(fleet) + [
-        Trouble(queue['problem'], wrong_key_hint(queue['problem'])) for queue in fleet['queues'] if queue['problem']
+        Trouble(queue['problem'], wrong_key_hint(queue['problem']))
+        for queue in fleet['queues']
+        if queue['problem']
     ]
     document: Document = {'queues': fleet['queues']}
     if options.what == 'peek':
@@ -49,7 +54,9 @@ def render(document: Document, console: Console) -> None:
     if 'jobs' not in document:
         render_queues(document, console)
         return
-    total = sum(queue['ready'] + queue['deferred'] + queue['running'] for queue in document['queues'])
+    total = sum(
+        queue['ready'] + queue['deferred'] + queue['running'] for queue in document['queues']
+    )
     print_table(
         console,
         f'Jobs ({len(document["jobs"])} of {total})',

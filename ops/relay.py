@@ -7,7 +7,6 @@ from arq.connections import ArqRedis
 from rich.console import Console
 
 from db.switches import Kind, Switch, read_switches
-from fleet.overview import as_rows
 from fleet.registry import WorkerRecord
 from ops.answer import NOBODY_REPLIED, Answer, Document, Trouble
 from ops.arguments import add_json
@@ -16,6 +15,7 @@ from ops.connect import Connections, attempt
 from ops.live import has_health_key, read_living
 from ops.output import hide_addresses, length, print_table
 from ops.switching import add_pause, render_switch, render_switches, switch
+from reporting.overview import as_rows
 
 HELP = 'ls: relays and their health by worker; pause, resume: over restarts'
 
@@ -41,10 +41,16 @@ async def run(connections: Connections, options: argparse.Namespace) -> Answer:
     switches = await attempt(connections.ask_postgres(read_switches), troubles)
     paused = [s for s in switches or () if s.kind is Kind.RELAY]
     relays = None if workers is None else [row for worker in workers for row in relays_of(worker)]
-    document: Document = {'relays': relays, 'switches': None if switches is None else as_rows(paused)}
+    document: Document = {
+        'relays': relays,
+        'switches': None if switches is None else as_rows(paused),
+    }
     if relays == []:
         document['relays'] = own_relays(connections, paused)
-        troubles += await attempt(connections.ask_redis(partial(_silence, asked=options.workers)), troubles) or []
+        troubles += (
+            await attempt(connections.ask_redis(partial(_silence, asked=options.workers)), troubles)
+            or []
+        )
     return Answer(document, troubles + relay_troubles(document['relays'] or []))
 
 
@@ -58,7 +64,10 @@ async def _silence(redis: ArqRedis, asked: list[str] | None) -> list[Trouble]:
 def relays_of(worker: WorkerRecord) -> list[Document]:
     """Return what a worker tells of its relays."""
     parts = ('name', 'place', 'tls', 'state', 'retry_in_s', 'most_per_s', 'last_error')
-    return [{'worker': worker.worker} | {part: relay.get(part) for part in parts} for relay in worker.relays]
+    return [
+        {'worker': worker.worker} | {part: relay.get(part) for part in parts}
+        for relay in worker.relays
+    ]
 
 
 def own_relays(connections: Connections, paused: list[Switch]) -> list[Document]:
@@ -70,7 +79,8 @@ def own_relays(connections: Connections, paused: list[Switch]) -> list[Document]
     names = {s.name for s in paused}
     unknown: Document = dict.fromkeys(('worker', 'tls', 'retry_in_s', 'most_per_s', 'last_error'))
     return [
-        {'name': name, 'place': place, 'state': 'paused' if name in names else 'no worker'} | unknown
+        {'name': name, 'place': place, 'state': 'paused' if name in names else 'no worker'}
+        | unknown
         for name, place in places.items()
     ]
 
@@ -86,7 +96,9 @@ def relay_troubles(relays: list[Document]) -> list[Trouble]:
         if relay['state'] == 'cooling down'
     ]
     if relays and all(relay['state'] == 'paused' for relay in relays):
-        found.append(Trouble('every relay is paused: no mail is sent', '`python -m ops relay resume NAME`'))
+        found.append(
+            Trouble('every relay is paused: no mail is sent', '`python -m ops relay resume NAME`')
+        )
     return found
 
 

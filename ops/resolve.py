@@ -33,7 +33,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
     parser.add_argument('ids', type=email_id, nargs='+', metavar='ID')
     parser.add_argument(
-        '--as', dest='decision', choices=DECISIONS, required=True, help='sent: it arrived; failed: no further attempt'
+        '--as',
+        dest='decision',
+        choices=DECISIONS,
+        required=True,
+        help='sent: it arrived; failed: no further attempt',
     )
     add_change(parser)
     add_json(parser)
@@ -48,12 +52,21 @@ async def run(connections: Connections, options: argparse.Namespace) -> Answer:
     left = [i for i in ids if i not in wanted]
     changed: list[int] = []
     if wanted and not options.dry_run:
-        if not confirmed(options, f'Resolve {counted(len(wanted))} as {options.decision}{but_not(left)}?'):
-            raise TroubleError(Trouble('not confirmed, nothing was changed', 'answer y, or give --yes'))
+        if not confirmed(
+            options, f'Resolve {counted(len(wanted))} as {options.decision}{but_not(left)}?'
+        ):
+            raise TroubleError(
+                Trouble('not confirmed, nothing was changed', 'answer y, or give --yes')
+            )
         changed = await connections.ask_postgres(partial(change, email_ids=wanted))
     done = wanted if options.dry_run else changed
     unchanged = [
-        {'id': i, 'reason': why_not(states[i]) if i in states and states[i]['status'] in OTHERS else _is(states.get(i))}
+        {
+            'id': i,
+            'reason': why_not(states[i])
+            if i in states and states[i]['status'] in OTHERS
+            else _is(states.get(i)),
+        }
         for i in ids
         if i not in done
     ]
@@ -63,7 +76,9 @@ async def run(connections: Connections, options: argparse.Namespace) -> Answer:
         'resolved': [i for i in ids if i in done],
         'unchanged': unchanged,
     }
-    troubles = [Trouble(f'{counted(len(unchanged))} not changed', 'see the reasons')] if unchanged else []
+    troubles = (
+        [Trouble(f'{counted(len(unchanged))} not changed', 'see the reasons')] if unchanged else []
+    )
     return Answer(document, troubles)
 
 
@@ -72,4 +87,9 @@ def render(document: Document, console: Console) -> None:
     would = 'would be ' if document['dry_run'] else ''
     say(console, f'{counted(len(document["resolved"]))} {would}resolved as {document["decision"]}.')
     if document['unchanged']:
-        print_table(console, 'Not changed', ('id', 'why'), ((u['id'], u['reason']) for u in document['unchanged']))
+        print_table(
+            console,
+            'Not changed',
+            ('id', 'why'),
+            ((u['id'], u['reason']) for u in document['unchanged']),
+        )

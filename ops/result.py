@@ -9,8 +9,8 @@ from arq.connections import ArqRedis
 from rich.console import Console
 
 from db.transitions import ENDED
-from fleet.queues import EMAIL_JOBS, find_queues
-from fleet.results import JobState, read_job
+from engine.queues import EMAIL_JOBS, find_queues
+from engine.results import JobState, read_job
 from ops.answer import Answer, Document, Trouble
 from ops.arguments import add_json
 from ops.connect import Connections
@@ -48,7 +48,10 @@ def _plain(value: Any) -> Any:
     """Return a value that JSON can hold: a key may be anything that a job's result was made of."""
     match value:
         case dict():
-            return {key if isinstance(key, str) else repr(key): _plain(item) for key, item in value.items()}
+            return {
+                key if isinstance(key, str) else repr(key): _plain(item)
+                for key, item in value.items()
+            }
         case list() | tuple() | set() | frozenset():
             return [_plain(item) for item in value]
         case bytes():
@@ -64,7 +67,10 @@ def troubles_of(job: JobState, waited_s: float | None = None) -> list[Trouble]:
             return _troubles_of_email(job.result)
         case 'failed':
             return [
-                Trouble(f'the job failed: {job.problem or _error(job.result)}', "see `job failed` in the worker's log")
+                Trouble(
+                    f'the job failed: {job.problem or _error(job.result)}',
+                    "see `job failed` in the worker's log",
+                )
             ]
         case 'ended':
             what = f'the job ended, but its result cannot be read: {job.problem or "not written by arq"}'
@@ -77,7 +83,12 @@ def troubles_of(job: JobState, waited_s: float | None = None) -> list[Trouble]:
                 )
             ]
         case 'ready' | 'deferred' | 'running' if waited_s is not None:
-            return [Trouble(f'no result within {length(waited_s)}', f'see `python -m ops result {job.job_id}` later')]
+            return [
+                Trouble(
+                    f'no result within {length(waited_s)}',
+                    f'see `python -m ops result {job.job_id}` later',
+                )
+            ]
         case _:
             return []
 
@@ -87,8 +98,17 @@ def _troubles_of_email(result: object) -> list[Trouble]:
     match result:
         case {'status': 'not-claimable', 'state': None, 'reason': reason}:
             return [Trouble(f'nothing was sent: {reason}', 'see `python -m ops failed` for ids')]
-        case {'email_id': email_id, 'status': 'not-claimable', 'state': state, 'reason': reason} if state in NOT_SENT:
-            return [Trouble(f'the e-mail was not sent: {reason}', f'see `python -m ops explain {email_id}`')]
+        case {
+            'email_id': email_id,
+            'status': 'not-claimable',
+            'state': state,
+            'reason': reason,
+        } if state in NOT_SENT:
+            return [
+                Trouble(
+                    f'the e-mail was not sent: {reason}', f'see `python -m ops explain {email_id}`'
+                )
+            ]
         case {'email_id': email_id, 'status': status} if status in ENDED:
             return [Trouble(f'the e-mail is {status}', f'see `python -m ops explain {email_id}`')]
         case _:

@@ -11,7 +11,7 @@ from rich.console import Console
 from db import reports
 from db import selection as selections
 from db.transitions import ENDED, retry
-from db.wakeups import notify
+from mail_outbox.wake import notify
 from ops.answer import NO_WORKER, USAGE, Answer, Document, Trouble, TroubleError
 from ops.arguments import add_change, add_json, add_limit, confirmed, email_id
 from ops.call import queue_for
@@ -23,14 +23,20 @@ from ops.output import cell, counted, hide_addresses, hide_recipient, print_tabl
 HELP = 'send failed, expired, uncertain or cancelled e-mails again: some ids, or all that fit'
 
 RETRY_BATCH = 500
-MAX_JOBS = 100  # more e-mails than this are not worth a job each: one NOTIFY has the workers sweep them
+MAX_JOBS = (
+    100  # more e-mails than this are not worth a job each: one NOTIFY has the workers sweep them
+)
 SAMPLE = 10
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
     parser.add_argument('ids', type=email_id, nargs='*', metavar='ID')
-    parser.add_argument('--status', choices=(*ENDED, selections.DEAD), help='all of these, instead of ids; see below')
+    parser.add_argument(
+        '--status',
+        choices=(*ENDED, selections.DEAD),
+        help='all of these, instead of ids; see below',
+    )
     add_filters(parser)
     add_limit(parser, 1000)
     add_change(parser)
@@ -42,11 +48,17 @@ async def run(connections: Connections, options: argparse.Namespace) -> Answer:
     by_filter = options.status is not None or has_filters(options)
     if by_filter == bool(options.ids):
         raise TroubleError(
-            Trouble('give either ids or --status', 'see `python -m ops retry --help`', exit_status=USAGE)
+            Trouble(
+                'give either ids or --status', 'see `python -m ops retry --help`', exit_status=USAGE
+            )
         )
     if by_filter and options.status is None:
         raise TroubleError(
-            Trouble('--status is missing', f'give one of {", ".join((*ENDED, selections.DEAD))}', exit_status=USAGE)
+            Trouble(
+                '--status is missing',
+                f'give one of {", ".join((*ENDED, selections.DEAD))}',
+                exit_status=USAGE,
+            )
         )
     return await (retry_selected if by_filter else retry_ids)(connections, options)
 
@@ -58,7 +70,9 @@ async def retry_ids(connections: Connections, options: argparse.Namespace) -> An
     wanted = [i for i in ids if i in states and states[i]['status'] in ENDED]
     if options.dry_run:
         return _answer(ids, states, [], would_retry=wanted)
-    if wanted and not confirmed(options, question(wanted, states, left=[i for i in ids if i not in wanted])):
+    if wanted and not confirmed(
+        options, question(wanted, states, left=[i for i in ids if i not in wanted])
+    ):
         raise not_confirmed()
     troubles: list[Trouble] = []
     made_due, _ = await make_due(connections, wanted, ENDED, troubles)
@@ -96,7 +110,9 @@ async def retry_selected(connections: Connections, options: argparse.Namespace) 
         for email in sample:
             email['recipient'] = hide_recipient(email['recipient'])
             email['error'] = hide_addresses(email['error'])
-        return Answer(document | {'would_retry': min(matched, options.limit), 'retried': [], 'sample': sample})
+        return Answer(
+            document | {'would_retry': min(matched, options.limit), 'retried': [], 'sample': sample}
+        )
     ids = await ask(selections.select_ids, limit=options.limit)
     some = f'{counted(len(ids))}{f" of {matched}" if matched > len(ids) else ""}'
     if not confirmed(options, ' '.join((f'Send {some} again?', *document['warnings']))):
@@ -106,13 +122,20 @@ async def retry_selected(connections: Connections, options: argparse.Namespace) 
     changed, reached = await make_due(connections, ids, states, troubles)
     if changed:
         await attempt(connections.ask_postgres(notify), troubles)
-    done = {'retried': changed, 'left': max(0, matched - reached), 'passed_over': reached - len(changed)}
+    done = {
+        'retried': changed,
+        'left': max(0, matched - reached),
+        'passed_over': reached - len(changed),
+    }
     troubles += await idle_troubles(connections, changed)
     return Answer(document | done, list(dict.fromkeys(troubles)))
 
 
 async def make_due(
-    connections: Connections, ids: Sequence[int], from_states: Sequence[str], troubles: list[Trouble]
+    connections: Connections,
+    ids: Sequence[int],
+    from_states: Sequence[str],
+    troubles: list[Trouble],
 ) -> tuple[list[int], int]:
     """Make e-mails due in batches, each committed by itself; a batch that fails ends it.
 
@@ -139,7 +162,9 @@ async def wake(connections: Connections, ids: Sequence[int], troubles: list[Trou
     enqueued = None
     if len(ids) <= MAX_JOBS:
         queue = queue_for('send_email', routed=connections.settings.queue_routing)
-        enqueued = await attempt(connections.ask_redis(partial(enqueue, email_ids=ids, queue=queue)), troubles)
+        enqueued = await attempt(
+            connections.ask_redis(partial(enqueue, email_ids=ids, queue=queue)), troubles
+        )
     if enqueued is None:
         await connections.ask_postgres(notify)
     return enqueued or 0
@@ -153,7 +178,11 @@ async def idle_troubles(connections: Connections, due: Collection[int]) -> list[
     except TroubleError:
         return []
     what = f'{counted(len(due))} due, but no worker replied'
-    return [Trouble(what, 'it is sent when one starts: `arq worker.WorkerSettings`', exit_status=NO_WORKER)]
+    return [
+        Trouble(
+            what, 'it is sent when one starts: `arq worker.WorkerSettings`', exit_status=NO_WORKER
+        )
+    ]
 
 
 async def enqueue(redis: ArqRedis, email_ids: Sequence[int], queue: str) -> int:
@@ -168,7 +197,9 @@ def not_confirmed() -> TroubleError:
     return TroubleError(Trouble('not confirmed, nothing was changed', 'answer y, or give --yes'))
 
 
-def question(ids: Iterable[int], states: Mapping[int, Mapping[str, Any]], left: Sequence[int]) -> str:
+def question(
+    ids: Iterable[int], states: Mapping[int, Mapping[str, Any]], left: Sequence[int]
+) -> str:
     """Ask about the number, say which cannot be sent again, and warn of what may arrive twice."""
     rows = [states[i] for i in ids]
     counts = [{'status': r['status'], 'final_because': r['dead_reason'], 'emails': 1} for r in rows]
@@ -180,7 +211,8 @@ def but_not(left: Sequence[int]) -> str:
     return f', and leave {", ".join(map(str, left))} alone' if left else ''
 
 
-# What an operator should know before: a condition on (status, why nothing follows), and what it means.
+# What an operator should know before: a condition on (status, why nothing follows), and what it
+# means.
 WARNINGS: tuple[tuple[Callable[[str, str | None], bool], str], ...] = (
     (
         lambda status, _: status == 'uncertain',
@@ -200,7 +232,10 @@ WARNINGS: tuple[tuple[Callable[[str, str | None], bool], str], ...] = (
 def warnings(counts: Iterable[Mapping[str, Any]]) -> list[str]:
     """Warn of what a retry may do, counted."""
     found = [
-        (sum(row['emails'] for row in counts if concerns(row['status'], row['final_because'])), text)
+        (
+            sum(row['emails'] for row in counts if concerns(row['status'], row['final_because'])),
+            text,
+        )
         for counts in [list(counts)]
         for concerns, text in WARNINGS
     ]
@@ -217,10 +252,16 @@ def _answer(
     """Put together what was done and, for every other id, why not."""
     done = set(retried if would_retry is None else would_retry)
     unchanged = [{'id': i, 'reason': why_not(states.get(i))} for i in ids if i not in done]
-    document: Document = {'dry_run': would_retry is not None, 'retried': retried, 'unchanged': unchanged}
+    document: Document = {
+        'dry_run': would_retry is not None,
+        'retried': retried,
+        'unchanged': unchanged,
+    }
     if would_retry is not None:
         document['would_retry'] = would_retry
-    troubles = [Trouble(f'{counted(len(unchanged))} not changed', 'see the reasons')] if unchanged else []
+    troubles = (
+        [Trouble(f'{counted(len(unchanged))} not changed', 'see the reasons')] if unchanged else []
+    )
     return Answer(document, troubles)
 
 
@@ -250,13 +291,24 @@ def render(document: Document, console: Console) -> None:
     if 'matched' in document:
         _render_selected(document, console)
     elif document['dry_run']:
-        say(console, f'Would send {counted(len(document["would_retry"]))} again; nothing was changed.')
+        say(
+            console,
+            f'Would send {counted(len(document["would_retry"]))} again; nothing was changed.',
+        )
     else:
         missed = len(document['retried']) - document['enqueued']
         told = f'; {missed} without a job: workers were told through PostgreSQL' if missed else ''
-        say(console, f'{counted(len(document["retried"]))} due now, {document["enqueued"]} queued{told}.')
+        say(
+            console,
+            f'{counted(len(document["retried"]))} due now, {document["enqueued"]} queued{told}.',
+        )
     if document.get('unchanged'):
-        print_table(console, 'Not changed', ('id', 'why'), ((u['id'], u['reason']) for u in document['unchanged']))
+        print_table(
+            console,
+            'Not changed',
+            ('id', 'why'),
+            ((u['id'], u['reason']) for u in document['unchanged']),
+        )
 
 
 def by_itself(final_because: str | None) -> str:
@@ -281,7 +333,14 @@ def _render_selected(document: Document, console: Console) -> None:
             f'The newest {len(document["sample"])}',
             ('id', 'recipient', 'type', 'since', 'relay', 'error'),
             (
-                (e['id'], e['recipient'], e['email_type'], e['since'], e['relay'], e['error'] or e['dead_reason'])
+                (
+                    e['id'],
+                    e['recipient'],
+                    e['email_type'],
+                    e['since'],
+                    e['relay'],
+                    e['error'] or e['dead_reason'],
+                )
                 for e in document['sample']
             ),
         )
@@ -293,7 +352,10 @@ def _render_selected(document: Document, console: Console) -> None:
         )
     else:
         passed = document['passed_over']
-        say(console, f'{counted(len(document["retried"]))} due now; workers were told through PostgreSQL.')
+        say(
+            console,
+            f'{counted(len(document["retried"]))} due now; workers were told through PostgreSQL.',
+        )
         if passed:
             say(console, f'{counted(passed)} left alone: changed meanwhile.')
         if document['left']:

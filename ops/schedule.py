@@ -4,7 +4,7 @@ import argparse
 
 from rich.console import Console
 
-from mail.outcome import BY_LIFE
+from mail_outbox.envelope import BY_LIFE
 from ops.answer import Answer, Document
 from ops.arguments import add_json, attempts, hours
 from ops.connect import Connections
@@ -23,9 +23,13 @@ UNCOUNTED = (
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
-    parser.add_argument('--max-attempts', type=attempts, metavar='N', help='of a row with this number of its own')
+    parser.add_argument(
+        '--max-attempts', type=attempts, metavar='N', help='of a row with this number of its own'
+    )
     life = parser.add_mutually_exclusive_group()
-    life.add_argument('--hours', type=hours, metavar='H', help='of a row that expires after H hours')
+    life.add_argument(
+        '--hours', type=hours, metavar='H', help='of a row that expires after H hours'
+    )
     life.add_argument('--no-expiry', action='store_true', help='of a row without expires_at')
     add_json(parser)
 

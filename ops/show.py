@@ -26,8 +26,12 @@ PERSONAL = ('smtp_response', 'last_error', 'reply', 'error')
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
     parser.add_argument('id', type=email_id, metavar='ID')
-    parser.add_argument('--content', action='store_true', help='bodies and template data too; they may hold secrets')
-    parser.add_argument('--show-recipients', action='store_true', help='whole addresses instead of domains')
+    parser.add_argument(
+        '--content', action='store_true', help='bodies and template data too; they may hold secrets'
+    )
+    parser.add_argument(
+        '--show-recipients', action='store_true', help='whole addresses instead of domains'
+    )
     add_json(parser)
 
 
@@ -54,7 +58,13 @@ async def run(connections: Connections, options: argparse.Namespace) -> Answer:
         _hide(email)
         for made in attempts:
             _hide(made)
-    document = {'email': email, 'attempts': attempts, 'template': template, 'attachments': attachments, 'now': now}
+    document = {
+        'email': email,
+        'attempts': attempts,
+        'template': template,
+        'attachments': attachments,
+        'now': now,
+    }
     return Answer(document | {'next': step}, troubles)
 
 
@@ -67,7 +77,10 @@ async def no_such_email(connections: Connections, email_id: int) -> Trouble:
         f'attempt {a["attempt"]} at {cell(a["started_at"])} by {a["relay"] or "no relay"}: {a["outcome"]}'
         for a in attempts
     )
-    return Trouble(f'there is no e-mail {email_id} any more: its row was deleted. {made}', 'nothing will be sent')
+    return Trouble(
+        f'there is no e-mail {email_id} any more: its row was deleted. {made}',
+        'nothing will be sent',
+    )
 
 
 async def _read_alive(redis: ArqRedis) -> tuple[list[WorkerRecord], bool]:
@@ -75,7 +88,9 @@ async def _read_alive(redis: ArqRedis) -> tuple[list[WorkerRecord], bool]:
     return workers, bool(workers) or await has_health_key(redis)
 
 
-async def _read_template(connections: Connections, template_id: str | None, *, with_content: bool) -> Document | None:
+async def _read_template(
+    connections: Connections, template_id: str | None, *, with_content: bool
+) -> Document | None:
     """Return the template; one that does not exist has only its id."""
     if template_id is None:
         return None
@@ -89,7 +104,9 @@ async def _read_attachments(
     """Return the attachments without their data; None when MongoDB does not answer."""
     if content_id is None:
         return []
-    return await attempt(connections.ask_mongo(partial(reports.read_attachments, content_id=content_id)), troubles)
+    return await attempt(
+        connections.ask_mongo(partial(reports.read_attachments, content_id=content_id)), troubles
+    )
 
 
 def _hide(row: dict[str, Any]) -> None:
@@ -102,12 +119,19 @@ def _hide(row: dict[str, Any]) -> None:
         # Who may write to the table may write anything: what is no object is only told of.
         for name, told in (('headers', sorted), ('recipient_outcomes', _outcomes)):
             if row[name] is not None:
-                row[name] = told(row[name]) if isinstance(row[name], dict) else f'no object: {type(row[name]).__name__}'
+                row[name] = (
+                    told(row[name])
+                    if isinstance(row[name], dict)
+                    else f'no object: {type(row[name]).__name__}'
+                )
 
 
 def _outcomes(recipients: dict[str, Any]) -> list[list[str | None]]:
     return [
-        [hide_recipient(address), *(hide_addresses(str(part)) for part in (told if isinstance(told, list) else [told]))]
+        [
+            hide_recipient(address),
+            *(hide_addresses(str(part)) for part in (told if isinstance(told, list) else [told])),
+        ]
         for address, told in recipients.items()
     ]
 
@@ -118,18 +142,34 @@ def render(document: Document, console: Console) -> None:
     is_sending = email['status'] == 'sending'
     # The time that a row in `sending` was due at says nothing more of what comes.
     unsaid = (*CONTENT, 'next_retry_at') if is_sending else CONTENT
-    plain = ((name, value) for name, value in email.items() if name not in unsaid and value not in (None, [], {}))
-    print_table(console, f'E-mail {email["id"]}', ('', ''), ((name.replace('_', ' '), value) for name, value in plain))
-    _render_attempts(document['attempts'], console, under_way=email['attempts'] if is_sending else None)
+    plain = (
+        (name, value)
+        for name, value in email.items()
+        if name not in unsaid and value not in (None, [], {})
+    )
+    print_table(
+        console,
+        f'E-mail {email["id"]}',
+        ('', ''),
+        ((name.replace('_', ' '), value) for name, value in plain),
+    )
+    _render_attempts(
+        document['attempts'], console, under_way=email['attempts'] if is_sending else None
+    )
     if template := document['template']:
-        rows = [(name.replace('_', ' '), value) for name, value in template.items() if value is not None]
+        rows = [
+            (name.replace('_', ' '), value) for name, value in template.items() if value is not None
+        ]
         print_table(console, 'Template', ('', ''), rows)
     if document['attachments'] is not None:
         print_table(
             console,
             'Attachments',
             ('name', 'type', 'cid'),
-            ((a.get('filename'), a.get('content_type'), a.get('cid')) for a in document['attachments']),
+            (
+                (a.get('filename'), a.get('content_type'), a.get('cid'))
+                for a in document['attachments']
+            ),
         )
     for name in CONTENT:
         if email.get(name):

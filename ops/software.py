@@ -8,12 +8,22 @@ from importlib import metadata
 import asyncpg
 from arq.connections import ArqRedis
 
+from configuration.view import digest, program_version
 from db.content import Mongo
 from ops.answer import Document, Trouble
 from ops.connect import Connections, attempt
-from settings_view import digest, program_version
 
-LIBRARIES = ('arq', 'redis', 'hiredis', 'asyncpg', 'motor', 'pymongo', 'aiosmtplib', 'uvloop', 'pydantic')
+LIBRARIES = (
+    'arq',
+    'redis',
+    'hiredis',
+    'asyncpg',
+    'motor',
+    'pymongo',
+    'aiosmtplib',
+    'uvloop',
+    'pydantic',
+)
 
 
 async def read_software(connections: Connections, troubles: list[Trouble]) -> Document:

@@ -5,7 +5,6 @@ import asyncio
 
 from rich.console import Console
 
-from fleet.overview import STORED, mark_foreign, read_stored
 from ops.answer import Answer, Document, Trouble
 from ops.arguments import add_json
 from ops.asking import add_workers, read_living_fleet
@@ -14,6 +13,7 @@ from ops.live import render_queues, render_workers
 from ops.output import length, print_table
 from ops.switching import render_switches
 from reporting.judge import judge, level_of
+from reporting.overview import STORED, mark_foreign, read_stored
 
 HELP = 'workers, queues, outbox, duties and services at a glance; says what is wrong'
 
@@ -28,7 +28,8 @@ async def run(connections: Connections, options: argparse.Namespace) -> Answer:
     """Ask PostgreSQL and Redis at the same time; one of them is enough for half the answer."""
     troubles: list[Trouble] = []
     stored, fleet = await asyncio.gather(
-        attempt(connections.ask_postgres(read_stored), troubles), read_living_fleet(connections, options, troubles)
+        attempt(connections.ask_postgres(read_stored), troubles),
+        read_living_fleet(connections, options, troubles),
     )
     if fleet:
         mark_foreign(fleet['workers'], stored['database'] if stored else None)
@@ -53,7 +54,10 @@ def _render_stored(document: Document, console: Console) -> None:
             console,
             'Workers seen in PostgreSQL within the hour',
             ('worker', 'seen', 'sending'),
-            ((w['worker'], f'{length(w["last_seen_s"])} ago', w['sending']) for w in document['seen_workers']),
+            (
+                (w['worker'], f'{length(w["last_seen_s"])} ago', w['sending'])
+                for w in document['seen_workers']
+            ),
         )
     if document['switches']:
         render_switches(document['switches'], console)
@@ -65,7 +69,14 @@ def _render_stored(document: Document, console: Console) -> None:
         'Duties',
         ('duty', 'slot', 'started', 'outcome', 'affected', 'worker'),
         (
-            (d['duty'], d['slot'], f'{length(d["started_s"])} ago', d['outcome'], d['affected'], d['worker'])
+            (
+                d['duty'],
+                d['slot'],
+                f'{length(d["started_s"])} ago',
+                d['outcome'],
+                d['affected'],
+                d['worker'],
+            )
             for d in document['duties']
         ),
     )
@@ -74,7 +85,13 @@ def _render_stored(document: Document, console: Console) -> None:
         'Services',
         ('service', 'status', 'checked', 'ms', 'error'),
         (
-            (s['service'], s['status'], f'{length(s["checked_s"])} ago', s['response_time_ms'], s['error'])
+            (
+                s['service'],
+                s['status'],
+                f'{length(s["checked_s"])} ago',
+                s['response_time_ms'],
+                s['error'],
+            )
             for s in document['services']
         ),
     )

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from db import suppressions
 from db.selection import read_clock
-from mail.envelope import InvalidEmailError
+from mail_outbox.envelope import InvalidEmailError
 from ops.answer import Answer, Document, Trouble, TroubleError
 from ops.arguments import add_change, add_json, add_limit, confirmed, duration_s
 from ops.connect import Connections
@@ -27,18 +27,35 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
     verbs = parser.add_subparsers(dest='verb', required=True, metavar='ls|add|rm')
     ls = verbs.add_parser('ls', help='the newest entries, or whether somebody is on the list')
-    ls.add_argument('addresses', type=key, nargs='*', metavar='ADDRESS', help='only what concerns these')
+    ls.add_argument(
+        'addresses', type=key, nargs='*', metavar='ADDRESS', help='only what concerns these'
+    )
     ls.add_argument('--source', choices=SOURCES, help='only those from there')
-    ls.add_argument('--show-addresses', action='store_true', help='whole addresses instead of domains')
+    ls.add_argument(
+        '--show-addresses', action='store_true', help='whole addresses instead of domains'
+    )
     add_limit(ls, 50)
     add_json(ls)
     add = verbs.add_parser('add', help='they get no mail any more')
-    add.add_argument('--reason', type=reason, required=True, help='what is written into the e-mails that are not sent')
+    add.add_argument(
+        '--reason',
+        type=reason,
+        required=True,
+        help='what is written into the e-mails that are not sent',
+    )
     add.add_argument('--source', choices=SOURCES, default='operator')
-    add.add_argument('--for', dest='for_s', type=duration_s, metavar='TIME', help='only so long: 2h, 30d ...')
+    add.add_argument(
+        '--for', dest='for_s', type=duration_s, metavar='TIME', help='only so long: 2h, 30d ...'
+    )
     rm = verbs.add_parser('rm', help='they get mail again; what was not sent stays so, see retry')
     for verb in (add, rm):
-        verb.add_argument('addresses', type=key, nargs='+', metavar='ADDRESS', help='or @example.com: all of a domain')
+        verb.add_argument(
+            'addresses',
+            type=key,
+            nargs='+',
+            metavar='ADDRESS',
+            help='or @example.com: all of a domain',
+        )
         add_change(verb)
         add_json(verb)
 
@@ -48,13 +65,17 @@ def key(text: str) -> str:
     try:
         return suppressions.suppression_key(text)
     except InvalidEmailError as error:
-        raise argparse.ArgumentTypeError(f'{text!a} is neither an address nor @ and a domain') from error
+        raise argparse.ArgumentTypeError(
+            f'{text!a} is neither an address nor @ and a domain'
+        ) from error
 
 
 def reason(text: str) -> str:
     """Read a reason: it ends up in rows and logs, so it is one line."""
     if not text_value(text).isprintable() or len(text) > suppressions.MAX_REASON_CHARS:
-        raise argparse.ArgumentTypeError(f'must be one line of at most {suppressions.MAX_REASON_CHARS} characters')
+        raise argparse.ArgumentTypeError(
+            f'must be one line of at most {suppressions.MAX_REASON_CHARS} characters'
+        )
     return text
 
 
@@ -66,8 +87,12 @@ async def run(connections: Connections, options: argparse.Namespace) -> Answer:
 async def run_ls(connections: Connections, options: argparse.Namespace) -> Answer:
     """List entries; with addresses, what keeps each of them from getting mail."""
     if options.addresses:
-        reasons = await connections.ask_postgres(partial(suppressions.suppressed, addresses=options.addresses))
-        found = [{'address': address, 'reason': reasons.get(address)} for address in options.addresses]
+        reasons = await connections.ask_postgres(
+            partial(suppressions.suppressed, addresses=options.addresses)
+        )
+        found = [
+            {'address': address, 'reason': reasons.get(address)} for address in options.addresses
+        ]
         return Answer({'suppress': 'ls', 'asked': found})
     total, rows = await connections.ask_postgres(
         partial(suppressions.read_suppressions, source=options.source, limit=options.limit)
@@ -83,7 +108,9 @@ async def run_add(connections: Connections, options: argparse.Namespace) -> Answ
     keys = list(dict.fromkeys(options.addresses))
     expires_at = None
     if options.for_s is not None:
-        expires_at = await connections.ask_postgres(read_clock) + timedelta(seconds=min(options.for_s, 10**9))
+        expires_at = await connections.ask_postgres(read_clock) + timedelta(
+            seconds=min(options.for_s, 10**9)
+        )
     document: Document = {'suppress': 'add', 'dry_run': options.dry_run, 'expires_at': expires_at}
     if options.dry_run:
         return Answer(document | {'would_add': keys})
@@ -93,7 +120,11 @@ async def run_add(connections: Connections, options: argparse.Namespace) -> Answ
     }  # fmt: skip
     added = await connections.ask_postgres(partial(suppressions.add, keys=keys, **values))
     return Answer(
-        document | {'added': [k for k in keys if added.get(k)], 'changed': [k for k in keys if added.get(k) is False]}
+        document
+        | {
+            'added': [k for k in keys if added.get(k)],
+            'changed': [k for k in keys if added.get(k) is False],
+        }
     )
 
 
@@ -113,7 +144,11 @@ async def run_rm(connections: Connections, options: argparse.Namespace) -> Answe
 
 def _removed(keys: list[str], done: list[str], document: Document) -> Answer:
     missing = [k for k in keys if k not in done]
-    troubles = [Trouble(f'not on the list: {", ".join(missing)}', 'see `python -m ops suppress ls`')] if missing else []
+    troubles = (
+        [Trouble(f'not on the list: {", ".join(missing)}', 'see `python -m ops suppress ls`')]
+        if missing
+        else []
+    )
     return Answer(document, troubles)
 
 
@@ -149,7 +184,10 @@ def render(document: Document, console: Console) -> None:
             ),
         )  # fmt: skip
     elif 'asked' in document:
-        rows = ((e['address'], 'no mail' if e['reason'] else 'gets mail', e['reason']) for e in document['asked'])
+        rows = (
+            (e['address'], 'no mail' if e['reason'] else 'gets mail', e['reason'])
+            for e in document['asked']
+        )
         print_table(console, 'Suppressed', ('address', '', 'reason'), rows)
     elif document['suppress'] == 'add':
         if document['dry_run']:

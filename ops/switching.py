@@ -9,8 +9,16 @@ from functools import partial
 from arq.connections import ArqRedis
 from rich.console import Console
 
-from db.switches import Kind, count_waiting, pause, read_duty_names, read_email_types, read_switches, resume
-from fleet.queues import QUEUES, read_queues
+from db.switches import (
+    Kind,
+    count_waiting,
+    pause,
+    read_duty_names,
+    read_email_types,
+    read_switches,
+    resume,
+)
+from engine.queues import QUEUES, read_queues
 from fleet.registry import WorkerRecord
 from ops.answer import USAGE, Answer, Document, Trouble, TroubleError
 from ops.arguments import add_change, add_json, confirmed
@@ -18,7 +26,12 @@ from ops.connect import Connections, attempt
 from ops.live import read_living
 from ops.output import print_table, say
 
-WORDS = {Kind.QUEUE: 'queue', Kind.RELAY: 'relay', Kind.EMAIL_TYPE: 'e-mail type', Kind.CRON: 'duty'}
+WORDS = {
+    Kind.QUEUE: 'queue',
+    Kind.RELAY: 'relay',
+    Kind.EMAIL_TYPE: 'e-mail type',
+    Kind.CRON: 'duty',
+}
 MEANING = {
     Kind.QUEUE: 'workers that serve it claim neither jobs nor e-mails',
     Kind.RELAY: 'no e-mail goes to it; without another relay e-mails wait, and lose no attempt',
@@ -47,7 +60,9 @@ def add_pause(parser: argparse.ArgumentParser) -> None:
     add_json(parser)
 
 
-async def switch(connections: Connections, options: argparse.Namespace, kind: Kind, name: str, word: str) -> Answer:
+async def switch(
+    connections: Connections, options: argparse.Namespace, kind: Kind, name: str, word: str
+) -> Answer:
     """Pause or resume something.
 
     Args:
@@ -76,7 +91,9 @@ async def switch(connections: Connections, options: argparse.Namespace, kind: Ki
     }
     if options.dry_run or document['already']:
         return Answer(document)
-    if not confirmed(options, f'{word.capitalize()} the {WORDS[kind]} {name}: {_meaning(kind, pausing=pausing)}?'):
+    if not confirmed(
+        options, f'{word.capitalize()} the {WORDS[kind]} {name}: {_meaning(kind, pausing=pausing)}?'
+    ):
         raise TroubleError(Trouble('not confirmed, nothing was changed', 'answer y, or give --yes'))
     if pausing:
         doing = partial(pause, kind=kind, name=name, reason=options.reason, by=operator())
@@ -113,7 +130,9 @@ def check_name(kind: Kind, name: str, known: Iterable[str], what: str = 'is know
     raise TroubleError(Trouble(f'no {WORDS[kind]} {name!r} {what}', told + more, exit_status=USAGE))
 
 
-async def known_names(connections: Connections, kind: Kind, workers: list[WorkerRecord] | None) -> set[str]:
+async def known_names(
+    connections: Connections, kind: Kind, workers: list[WorkerRecord] | None
+) -> set[str]:
     """Return the names that can be paused, as far as the servers and the workers know."""
     told = workers or []
     match kind:
@@ -124,7 +143,10 @@ async def known_names(connections: Connections, kind: Kind, workers: list[Worker
             own = {'primary'} | ({'backup'} if connections.settings.smtp_backup_host else set())
             return own | {str(relay.get('name')) for worker in told for relay in worker.relays}
         case Kind.EMAIL_TYPE:
-            return {*await connections.ask_postgres(read_email_types), *connections.settings.email_hold_types}
+            return {
+                *await connections.ask_postgres(read_email_types),
+                *connections.settings.email_hold_types,
+            }
         case Kind.CRON:
             names = {str(duty.get('name')) for worker in told for duty in worker.duties}
             return {*names, *await connections.ask_postgres(read_duty_names)}
@@ -143,10 +165,17 @@ def render_switch(document: Document, console: Console) -> None:
     """Print what was done, and what undoes it."""
     kind, name = Kind(document['kind']), document['name']
     pausing = document['switch'] == 'pause'
-    waiting = '' if document['waiting'] is None else f' E-mails of this type that wait: {document["waiting"]}.'
+    waiting = (
+        ''
+        if document['waiting'] is None
+        else f' E-mails of this type that wait: {document["waiting"]}.'
+    )
     if document['dry_run']:
         meaning = _meaning(kind, pausing=pausing)
-        say(console, f'Would {document["switch"]} the {WORDS[kind]} {name}: {meaning}.{waiting} Nothing was changed.')
+        say(
+            console,
+            f'Would {document["switch"]} the {WORDS[kind]} {name}: {meaning}.{waiting} Nothing was changed.',
+        )
     elif document['already']:
         say(console, f'The {WORDS[kind]} {name} was paused already; nothing was changed.')
     elif pausing:
@@ -168,5 +197,8 @@ def render_switches(rows: list[Document], console: Console) -> None:
         console,
         'Paused',
         ('what', 'name', 'since', 'by', 'reason'),
-        ((WORDS[Kind(s['kind'])], s['name'], s['paused_at'], s['paused_by'], s['reason']) for s in rows),
+        (
+            (WORDS[Kind(s['kind'])], s['name'], s['paused_at'], s['paused_by'], s['reason'])
+            for s in rows
+        ),
     )

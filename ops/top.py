@@ -18,8 +18,6 @@ from db.attempts import count_last_minute, read_last_failures
 from db.checkup import count_poisoned
 from db.identity import read_identity
 from db.switches import Kind, read_switches
-from fleet.overview import as_rows, mark_foreign
-from fleet.troubles import Level, is_alive
 from ops.answer import Answer, Document, Trouble
 from ops.arguments import add_json
 from ops.asking import add_workers, read_living_fleet, wait_s
@@ -28,6 +26,8 @@ from ops.live import state_of
 from ops.output import cell, counted, hide_addresses, length, make_console, megabytes
 from ops.switching import WORDS
 from reporting.judge import in_order, judge_fleet, judge_outbox, judge_switches
+from reporting.overview import as_rows, mark_foreign
+from reporting.problems import Level, is_alive
 
 HELP = 'a live screen of the fleet; --once prints it once'
 
@@ -37,8 +37,12 @@ STYLES = {Level.ACT: 'bold red', Level.LOOK: 'yellow', Level.OK: ''}
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
-    parser.add_argument('--once', action='store_true', help='print it once; as without a terminal, or with --json')
-    parser.add_argument('--interval', type=wait_s, default=2.0, metavar='SECONDS', help='between looks (default 2)')
+    parser.add_argument(
+        '--once', action='store_true', help='print it once; as without a terminal, or with --json'
+    )
+    parser.add_argument(
+        '--interval', type=wait_s, default=2.0, metavar='SECONDS', help='between looks (default 2)'
+    )
     add_workers(parser)
     add_json(parser)
 
@@ -62,7 +66,8 @@ async def look(connections: Connections, options: argparse.Namespace) -> Answer:
     """Ask everybody at the same time; what does not answer is missing."""
     troubles: list[Trouble] = []
     fleet, stored = await asyncio.gather(
-        read_living_fleet(connections, options, troubles), attempt(connections.ask_postgres(read_stored), troubles)
+        read_living_fleet(connections, options, troubles),
+        attempt(connections.ask_postgres(read_stored), troubles),
     )
     document: Document = {'at': datetime.now(UTC), 'workers': None, 'queues': None}
     if fleet is not None:
@@ -71,7 +76,9 @@ async def look(connections: Connections, options: argparse.Namespace) -> Answer:
         troubles += judge_fleet(fleet)
     if stored is not None:
         is_worked = not fleet or is_alive(fleet)
-        troubles += judge_outbox(stored['outbox'], stored['paused_due'], stored['poisoned'], is_worked=is_worked)
+        troubles += judge_outbox(
+            stored['outbox'], stored['paused_due'], stored['poisoned'], is_worked=is_worked
+        )
         troubles += judge_switches(stored['switches'], stored['paused_due'])
     document |= stored or dict.fromkeys(('outbox', 'last_minute', 'failures', 'switches'))
     return Answer(document, in_order(troubles))
@@ -102,11 +109,25 @@ def frame(given: Answer) -> RenderableType:
     parts: list[RenderableType] = [Text(cell(headline(document)), style='bold'), Text()]
     parts += [Text(cell(trouble.line), style=STYLES[trouble.level]) for trouble in given.troubles]
     if document['switches']:
-        parts.append(Text('paused: ' + ', '.join(map(_switch, document['switches'])), style='bold yellow'))
+        parts.append(
+            Text('paused: ' + ', '.join(map(_switch, document['switches'])), style='bold yellow')
+        )
     if document['workers'] is not None:
         parts.append(
             _table(
-                ('worker', 'queue', 'state', 'up', 'sending', 'jobs', 'e-mails/s', 'of', 'limit', 'memory', 'lag'),
+                (
+                    'worker',
+                    'queue',
+                    'state',
+                    'up',
+                    'sending',
+                    'jobs',
+                    'e-mails/s',
+                    'of',
+                    'limit',
+                    'memory',
+                    'lag',
+                ),
                 map(_worker, document['workers']),
             )
         )
@@ -141,10 +162,16 @@ def headline(document: Document) -> str:
         rate = sum(worker['emails_per_s'] for worker in document['workers'])
         told.append(f'{counted(len(document["workers"]), "worker")}, {rate:.1f} e-mails/s')
     if document['last_minute'] is not None:
-        ended = ', '.join(f'{n} {outcome}' for outcome, n in sorted(document['last_minute'].items()))
+        ended = ', '.join(
+            f'{n} {outcome}' for outcome, n in sorted(document['last_minute'].items())
+        )
         told.append(f'last minute: {ended or "nothing"}')
     if (outbox := document['outbox']) is not None:
-        numbers = [f'{outbox[name]} {name}' for name in ('due', 'sending', 'retrying', 'dead', 'held') if outbox[name]]
+        numbers = [
+            f'{outbox[name]} {name}'
+            for name in ('due', 'sending', 'retrying', 'dead', 'held')
+            if outbox[name]
+        ]
         oldest = f' for {length(outbox["oldest_due_s"])}' if outbox['due'] else ''
         told.append(f'outbox: {", ".join(numbers) or "empty"}'.replace(' due', f' due{oldest}', 1))
     return ' | '.join(told)

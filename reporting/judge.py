@@ -1,8 +1,9 @@
 """What is wrong with the fleet and the outbox, how grave it is, and what to do: one judge for everybody who tells it.
 
-`ops status`, `ops top`, `ops doctor`, the page, /api/status and /metrics show what is found here, so none of them is
-content beside another that is not. reporting.kinds is the table of everything that can be found. Facts are the plain
-values of fleet.overview; workers tell of themselves what they like, so their parts are read with care.
+`ops status`, `ops top`, `ops doctor`, the page, /api/status and /metrics show what is found here,
+so none of them is content beside another that is not. reporting.kinds is the table of everything
+that can be found. Facts are the plain values of reporting.overview; workers tell of themselves what
+they like, so their parts are read with care.
 """
 
 from collections import Counter
@@ -10,16 +11,22 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from db.identity import are_mixed
 from db.switches import Kind as Paused
-from fleet.troubles import NOBODY_REPLIED, Document, Level, Trouble, is_alive, queue_troubles
-from fleet.wording import because, counted, fault, hide_addresses, length, wrong_key_hint
+from engine.queues import wrong_key_hint
+from logs import hide_addresses
 from reporting.kinds import found
+from reporting.problems import NOBODY_REPLIED, Document, Level, Trouble, is_alive, queue_troubles
+from reporting.wording import because, counted, fault, length
 
 CHECK_IS_OLD_S = 180.0  # services are checked every minute
 MAIL_IS_LATE_S = 600.0  # two sweeps
 LAG_IS_LONG_MS = 500.0
 LATE_DUTIES = 3.0  # slots
 FAILING_SHARE, FAILING_ATTEMPTS = 0.5, 20
-OF_THE_SYSTEM = ('deferred', 'uncertain', 'lost')  # what may work later; a refused e-mail is the e-mail's own fault
+OF_THE_SYSTEM = (
+    'deferred',
+    'uncertain',
+    'lost',
+)  # what may work later; a refused e-mail is the e-mail's own fault
 ARE, WERE = ('e-mail is', 'e-mails are'), ('e-mail was', 'e-mails were')
 EVERY_S = {
     'process_pending_emails': 300, 'check_service_health': 60, 'cleanup_expired_emails': 3600,
@@ -52,7 +59,7 @@ def judge_fleet(fleet: Document) -> list[Trouble]:
     """Judge workers and queues.
 
     Args:
-        fleet: see fleet.overview.read_fleet.
+        fleet: see reporting.overview.read_fleet.
     """
     if not has_own_worker(fleet):
         return [NOBODY_REPLIED, *broken_queues(fleet), *judge_foreign(fleet['workers'])]
@@ -81,14 +88,23 @@ def judge_workers(workers: Sequence[Document]) -> Iterator[Trouble]:
             if value := worker[part]:
                 told.setdefault(value, []).append(worker['worker'])
         if len(told) > 1:
-            groups = '; '.join(f'{value}: {", ".join(names[:3])}' for value, names in sorted(told.items()))
-            yield found(kind, f'workers run with {len(told)} different {kind.split("_")[1]} ({groups})')
+            groups = '; '.join(
+                f'{value}: {", ".join(names[:3])}' for value, names in sorted(told.items())
+            )
+            yield found(
+                kind, f'workers run with {len(told)} different {kind.split("_")[1]} ({groups})'
+            )
     for worker in ours:
         if worker['loop_lag_ms'] > LAG_IS_LONG_MS:
             late = length(worker['loop_lag_ms'] / 1000)
-            yield found('hanging_worker', f'{worker["worker"]} hangs: its event loop was late by {late}')
+            yield found(
+                'hanging_worker', f'{worker["worker"]} hangs: its event loop was late by {late}'
+            )
         if worker['loop_holds']:
-            where, ids = worker['last_hold'].get('where', ''), worker['last_hold'].get('email_ids', [])
+            where, ids = (
+                worker['last_hold'].get('where', ''),
+                worker['last_hold'].get('email_ids', []),
+            )
             yield found(
                 'held_loop',
                 f'{worker["worker"]} stood still for more than a second, {worker["loop_holds"]} times since its start; '
@@ -96,20 +112,25 @@ def judge_workers(workers: Sequence[Document]) -> Iterator[Trouble]:
             )
         if worker['log_lines_dropped']:
             lines = counted(worker['log_lines_dropped'], 'line')
-            yield found('lost_log_lines', f'{worker["worker"]} dropped {lines} of its log: nobody read it in time')
+            yield found(
+                'lost_log_lines',
+                f'{worker["worker"]} dropped {lines} of its log: nobody read it in time',
+            )
     yield from _judge_pauses(ours)
     yield from judge_relays(ours)
 
 
 def judge_foreign(workers: Sequence[Document]) -> Iterator[Trouble]:
-    """Name workers of another application. Their foreign is as fleet.overview.mark_foreign says."""
+    """Name workers of another application. Their foreign is as reporting.overview.mark_foreign says."""
     if foreign := [worker['worker'] for worker in workers if worker.get('foreign')]:
         yield found(
-            'foreign_worker', f'{_names(foreign)} of another PostgreSQL database here: each takes jobs of the other'
+            'foreign_worker',
+            f'{_names(foreign)} of another PostgreSQL database here: each takes jobs of the other',
         )
     elif are_mixed(worker['database'] for worker in workers):
         yield found(
-            'foreign_worker', 'the workers here serve different PostgreSQL databases: each takes jobs of the other'
+            'foreign_worker',
+            'the workers here serve different PostgreSQL databases: each takes jobs of the other',
         )
 
 
@@ -125,7 +146,8 @@ def _judge_pauses(workers: Sequence[Document]) -> Iterator[Trouble]:
         yield found('all_paused', f'every worker is paused: {why}')
     elif paused:
         yield found(
-            'paused_worker', f'{_names([worker["worker"] for worker in paused])} of {len(workers)} paused: {why}'
+            'paused_worker',
+            f'{_names([worker["worker"] for worker in paused])} of {len(workers)} paused: {why}',
         )
 
 
@@ -136,12 +158,19 @@ def judge_relays(workers: Sequence[Document]) -> Iterator[Trouble]:
         for relay in worker['relays']:
             if isinstance(relay.get('name'), str) and isinstance(relay.get('state'), str):
                 states.setdefault(relay['name'], []).append(relay)
-    cooling = {name: told for name, told in states.items() if all(relay['state'] == 'cooling down' for relay in told)}
+    cooling = {
+        name: told
+        for name, told in states.items()
+        if all(relay['state'] == 'cooling down' for relay in told)
+    }
     if states and all(relay['state'] != 'ready' for told in states.values() for relay in told):
         why = ', '.join(f'{name} is {told[0]["state"]}' for name, told in states.items())
         yield found('no_relay', f'no relay can be used: {why}')
     for name, told in cooling.items():
-        error = next((relay['last_error'] for relay in told if isinstance(relay.get('last_error'), str)), None)
+        error = next(
+            (relay['last_error'] for relay in told if isinstance(relay.get('last_error'), str)),
+            None,
+        )
         yield found('relay_cooling', f'the relay {name} cools down{because(hide_addresses(error))}')
 
 
@@ -149,13 +178,15 @@ def judge_stored(stored: Document, *, is_worked: bool) -> list[Trouble]:
     """Judge what PostgreSQL knows. Without a worker, mail that waits is no second trouble.
 
     Args:
-        stored: see fleet.overview.read_stored.
+        stored: see reporting.overview.read_stored.
     """
     hour = Counter({'accepted': stored['outbox']['sent_last_hour']})
     for failure in stored['failures']:
         hour[failure['outcome']] += failure['attempts']
     return [
-        *judge_outbox(stored['outbox'], stored['paused_due'], stored['poisoned'], is_worked=is_worked),
+        *judge_outbox(
+            stored['outbox'], stored['paused_due'], stored['poisoned'], is_worked=is_worked
+        ),
         *judge_attempts(hour),
         *judge_switches(stored['switches'], stored['paused_due']),
         *judge_duties(stored['duties'], stored['switches'], is_worked=is_worked),
@@ -163,7 +194,9 @@ def judge_stored(stored: Document, *, is_worked: bool) -> list[Trouble]:
     ]
 
 
-def judge_outbox(outbox: Document, paused_due: Document, poisoned: int, *, is_worked: bool) -> Iterator[Trouble]:
+def judge_outbox(
+    outbox: Document, paused_due: Document, poisoned: int, *, is_worked: bool
+) -> Iterator[Trouble]:
     """Judge the counts of db.reports.read_outbox; what waits only because its type is paused is not late."""
     if is_worked:
         due, oldest_s = outbox['due'], outbox['oldest_due_s']
@@ -173,16 +206,25 @@ def judge_outbox(outbox: Document, paused_due: Document, poisoned: int, *, is_wo
             yield found('late', f'{counted(due, *ARE)} due, the first for {length(oldest_s)}')
         if outbox['stuck']:
             stuck = counted(outbox['stuck'], *ARE)
-            yield found('stuck', f'{stuck} held by workers that are gone, and nobody takes them over')
+            yield found(
+                'stuck', f'{stuck} held by workers that are gone, and nobody takes them over'
+            )
     unsent = outbox.get('held_unsent', 0)
     if unsent:
         yield found('held', f'{counted(unsent, *ARE)} held: nobody sends them before you decide')
     if outbox['held'] > unsent:
-        yield found('undecided', f'{counted(outbox["held"] - unsent)} may have been delivered or not')
+        yield found(
+            'undecided', f'{counted(outbox["held"] - unsent)} may have been delivered or not'
+        )
     if outbox['past_expiry']:
-        yield found('past_expiry', f'{counted(outbox["past_expiry"], *WERE)} not sent before expires_at')
+        yield found(
+            'past_expiry', f'{counted(outbox["past_expiry"], *WERE)} not sent before expires_at'
+        )
     if poisoned:
-        yield found('poisoned', f'{counted(poisoned, *WERE)} set aside within a day: workers died sending them')
+        yield found(
+            'poisoned',
+            f'{counted(poisoned, *WERE)} set aside within a day: workers died sending them',
+        )
     if outbox['dead']:
         yield found('dead', f'{counted(outbox["dead"], *ARE)} dead: failed, and not tried again')
 
@@ -193,7 +235,11 @@ def judge_attempts(hour: Mapping[str, int]) -> Iterator[Trouble]:
     failed = {name: hour[name] for name in (*OF_THE_SYSTEM, 'rejected') if hour.get(name)}
     if total < FAILING_ATTEMPTS or total - sum(failed.values()) >= FAILING_SHARE * total:
         return
-    kind = 'failing' if sum(hour.get(name, 0) for name in OF_THE_SYSTEM) > FAILING_SHARE * total else 'refused'
+    kind = (
+        'failing'
+        if sum(hour.get(name, 0) for name in OF_THE_SYSTEM) > FAILING_SHARE * total
+        else 'refused'
+    )
     told = ', '.join(f'{number} {name}' for name, number in failed.items())
     yield found(kind, f'{sum(failed.values())} of {total} attempts failed within the hour: {told}')
 
@@ -211,7 +257,9 @@ def judge_switches(switches: Iterable[Document], paused_due: Document) -> Iterat
     if paused_due['due']:
         due = counted(paused_due['due'], *ARE)
         oldest = length(paused_due['oldest_due_s'])
-        yield found('due_in_paused_type', f'{due} due, the first for {oldest}, and of a type that is paused')
+        yield found(
+            'due_in_paused_type', f'{due} due, the first for {oldest}, and of a type that is paused'
+        )
     for switch in switches:
         kind, what = PAUSED_KINDS[switch['kind']]
         yield found(kind, what.format(switch['name']) + because(hide_addresses(switch['reason'])))
@@ -243,4 +291,7 @@ def judge_services(services: Sequence[Document], *, is_worked: bool) -> Iterator
         yield found('checks_stopped', f'services were last checked {age} ago')
     for service in fresh:
         if service['status'] != 'up':
-            yield found('service_down', f'{service["service"]} is {service["status"]}{because(service["error"])}')
+            yield found(
+                'service_down',
+                f'{service["service"]} is {service["status"]}{because(service["error"])}',
+            )

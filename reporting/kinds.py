@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from fleet.troubles import NOBODY_REPLIED, Level, Trouble
+from reporting.problems import NOBODY_REPLIED, Level, Trouble
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,36 +26,63 @@ KINDS: Mapping[str, Kind] = {
         'give each application a Redis database of its own (the number at the end of ARQ_REDIS_URL), '
         'or queues and a server of its own',
     ),
-    'no_relay': Kind(ACT, '`python -m ops relay ls` says why; mend the relay or its settings, or resume it'),
-    'relay_cooling': Kind(LOOK, '`python -m ops relay ls` says when it is tried again; see its log'),
-    'paused_relay': Kind(LOOK, '`python -m ops relay resume NAME` when the reason is gone', is_settled=True),
-    'all_paused': Kind(LOOK, '`python -m ops control resume`, with --queue NAME for a queue, when the reason is gone'),
-    'paused_worker': Kind(LOOK, '`python -m ops control resume` when the reason is gone', is_settled=True),
-    'hanging_worker': Kind(
-        LOOK, 'see `python -m ops control stacks`; lower WORKER_MAX_JOBS, or give it a CPU of its own'
+    'no_relay': Kind(
+        ACT, '`python -m ops relay ls` says why; mend the relay or its settings, or resume it'
     ),
-    'held_loop': Kind(LOOK, "its log says 'loop held', with the code; `python -m ops show ID` for these e-mails"),
-    'lost_log_lines': Kind(LOOK, 'see why nobody reads its standard error: journald, a pipe, a full disk'),
+    'relay_cooling': Kind(
+        LOOK, '`python -m ops relay ls` says when it is tried again; see its log'
+    ),
+    'paused_relay': Kind(
+        LOOK, '`python -m ops relay resume NAME` when the reason is gone', is_settled=True
+    ),
+    'all_paused': Kind(
+        LOOK,
+        '`python -m ops control resume`, with --queue NAME for a queue, when the reason is gone',
+    ),
+    'paused_worker': Kind(
+        LOOK, '`python -m ops control resume` when the reason is gone', is_settled=True
+    ),
+    'hanging_worker': Kind(
+        LOOK,
+        'see `python -m ops control stacks`; lower WORKER_MAX_JOBS, or give it a CPU of its own',
+    ),
+    'held_loop': Kind(
+        LOOK, "its log says 'loop held', with the code; `python -m ops show ID` for these e-mails"
+    ),
+    'lost_log_lines': Kind(
+        LOOK, 'see why nobody reads its standard error: journald, a pipe, a full disk'
+    ),
     'different_settings': Kind(
         LOOK, 'restart those that were left out; `python -m ops inspect conf` shows the differences'
     ),
     'different_versions': Kind(LOOK, 'restart those that were left out'),
     # The outbox.
-    'late': Kind(ACT, '`python -m ops qshape` tells which, `python -m ops explain ID` why; or start more workers'),
+    'late': Kind(
+        ACT,
+        '`python -m ops qshape` tells which, `python -m ops explain ID` why; or start more workers',
+    ),
     'stuck': Kind(ACT, 'start a worker; see the `beat` lines in the log'),
     'held': Kind(LOOK, '`python -m ops held ls`, then `held release` or `held cancel`'),
     'undecided': Kind(LOOK, '`python -m ops failed`, then `resolve` or `retry`: they wait for you'),
     'past_expiry': Kind(LOOK, 'see why mail was late: `python -m ops failed`'),
     'poisoned': Kind(LOOK, "`python -m ops failed --dead`; read those workers' logs"),
     'dead': Kind(
-        LOOK, '`python -m ops failed --dead` says why; then `retry`, or `purge outbox --dead`', is_settled=True
+        LOOK,
+        '`python -m ops failed --dead` says why; then `retry`, or `purge outbox --dead`',
+        is_settled=True,
     ),
     'due_in_paused_type': Kind(
         LOOK, '`python -m ops control resume --type NAME` when the reason is gone', is_settled=True
     ),
-    'paused_type': Kind(LOOK, '`python -m ops control resume --type NAME` when the reason is gone', is_settled=True),
-    'paused_queue': Kind(LOOK, '`python -m ops control resume --queue NAME` when the reason is gone', is_settled=True),
-    'paused_duty': Kind(LOOK, '`python -m ops cron resume NAME` when the reason is gone', is_settled=True),
+    'paused_type': Kind(
+        LOOK, '`python -m ops control resume --type NAME` when the reason is gone', is_settled=True
+    ),
+    'paused_queue': Kind(
+        LOOK, '`python -m ops control resume --queue NAME` when the reason is gone', is_settled=True
+    ),
+    'paused_duty': Kind(
+        LOOK, '`python -m ops cron resume NAME` when the reason is gone', is_settled=True
+    ),
     'failing': Kind(ACT, '`python -m ops failed --since 1h` says why'),
     'refused': Kind(LOOK, '`python -m ops failed --since 1h` says why'),
     # Duties and services.

@@ -21,8 +21,8 @@ from motor.motor_asyncio import AsyncIOMotorClient
 from db.pools import create_postgres_pool
 from dev.inbox_control import InboxControl
 from dev.stack import Stack
-from fleet.connection import open_redis, redis_settings
-from fleet.wire import deserialize, serialize
+from engine.connection import open_redis, redis_settings
+from engine.wire import deserialize, serialize
 from tests.reused_databases import ReusedDatabases
 
 ROOT = Path(__file__).parent.parent
@@ -35,19 +35,28 @@ SHORT_LEASE = {'WORKER_LEASE_S': '2'}  # for a worker that is to lose what it ho
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    # What structlog does by itself takes seconds for an exception: a traceback with the values of all variables.
+    # What structlog does by itself takes seconds for an exception: a traceback with the values of
+    # all variables.
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
-            structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback),
+            structlog.dev.ConsoleRenderer(
+                colors=False, exception_formatter=structlog.dev.plain_traceback
+            ),
         ]
     )
-    if hasattr(config, 'workerinput') and (given := [name for name in SHARED_SERVERS if name in os.environ]):
-        raise pytest.UsageError(f'{", ".join(given)}: one server serves one process of tests: give -n 0')
+    if hasattr(config, 'workerinput') and (
+        given := [name for name in SHARED_SERVERS if name in os.environ]
+    ):
+        raise pytest.UsageError(
+            f'{", ".join(given)}: one server serves one process of tests: give -n 0'
+        )
 
 
-async def wait_until(condition: Callable[[], Any], deadline_s: float = DEADLINE_S, what: str = '') -> Any:
+async def wait_until(
+    condition: Callable[[], Any], deadline_s: float = DEADLINE_S, what: str = ''
+) -> Any:
     """Return the first truthy value of condition (plain or async), polled; fail after the deadline."""
     end = time.monotonic() + deadline_s
     while True:
@@ -79,7 +88,8 @@ def databases(stack: Stack, admin_dsn: str) -> Iterator[ReusedDatabases]:
 
     async def open_all() -> None:
         if admin_dsn == stack.postgres.superuser_url:
-            # Nothing here survives the machine anyway, and writing would be much of the suite's time.
+            # Nothing here survives the machine anyway, and writing would be much of the suite's
+            # time.
             await databases.administer('ALTER SYSTEM SET fsync = off', 'SELECT pg_reload_conf()')
         await databases.open()
 
@@ -123,7 +133,9 @@ async def pool(database: Database) -> AsyncIterator[asyncpg.Pool]:
 @pytest.fixture
 async def redis(stack: Stack) -> AsyncIterator[Any]:
     url = os.environ.get('TEST_ARQ_REDIS_URL') or stack.env['ARQ_REDIS_URL']
-    client = open_redis(redis_settings(url), 'arq:queue', job_serializer=serialize, job_deserializer=deserialize)
+    client = open_redis(
+        redis_settings(url), 'arq:queue', job_serializer=serialize, job_deserializer=deserialize
+    )
     await client.flushdb()
     yield client
     await client.aclose()
@@ -188,11 +200,17 @@ def env(stack: Stack, database: Database, redis: Any, mongo: Any) -> dict[str, s
 class WorkerProcess:
     """`arq worker.WorkerSettings` as its user starts it, with its log in a file."""
 
-    def __init__(self, env: dict[str, str], log_path: Path, target: str = 'worker.WorkerSettings') -> None:
+    def __init__(
+        self, env: dict[str, str], log_path: Path, target: str = 'worker.WorkerSettings'
+    ) -> None:
         self.log_path = log_path
         with log_path.open('ab') as log:
             self.process = subprocess.Popen(
-                [Path(sys.executable).with_name('arq'), target], cwd=ROOT, env=env, stdout=log, stderr=log
+                [Path(sys.executable).with_name('arq'), target],
+                cwd=ROOT,
+                env=env,
+                stdout=log,
+                stderr=log,
             )
 
     @property
@@ -212,7 +230,11 @@ class WorkerProcess:
         return self
 
     async def ended(self, deadline_s: float = DEADLINE_S) -> int:
-        await wait_until(lambda: self.process.poll() is not None, deadline_s, f'end of the worker: {self.log[-2000:]}')
+        await wait_until(
+            lambda: self.process.poll() is not None,
+            deadline_s,
+            f'end of the worker: {self.log[-2000:]}',
+        )
         return self.process.returncode
 
     def stop(self) -> None:

@@ -13,7 +13,8 @@ SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity
 WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'
 """
 TABLES_SQL = "SELECT quote_ident(tablename) FROM pg_tables WHERE schemaname = 'public'"
-# Also where the rows were deleted or rolled back: the next test's rows shall lie in the order of their insertion.
+# Also where the rows were deleted or rolled back: the next test's rows shall lie in the order of
+# their insertion.
 WRITTEN_SQL = 'SELECT t FROM unnest($1::text[]) AS t WHERE pg_relation_size(t::regclass) > 0'
 RESTART_SEQUENCES_SQL = """
 SELECT setval(format('%I.%I', schemaname, sequencename)::regclass, start_value, false)
@@ -43,7 +44,9 @@ class ReusedDatabases:
     template: str = field(default_factory=lambda: f'mail_template_{uuid.uuid4().hex[:12]}')
     _free: list[str] = field(default_factory=list)
     _all: list[str] = field(default_factory=list)
-    _emptied: list[str] = field(default_factory=list)  # the tables that have no rows in the template
+    _emptied: list[str] = field(
+        default_factory=list
+    )  # the tables that have no rows in the template
     _kept: list[str] = field(default_factory=list)  # the others: migrations filled them
     _as_made: list[str] = field(default_factory=list)
 
@@ -69,7 +72,9 @@ class ReusedDatabases:
         await conn.close()
 
     async def close(self) -> None:
-        await self.administer(*(f'DROP DATABASE {name} WITH (FORCE)' for name in (*self._all, self.template)))
+        await self.administer(
+            *(f'DROP DATABASE {name} WITH (FORCE)' for name in (*self._all, self.template))
+        )
 
     async def take(self) -> str:
         """Return the name of a database as it is after the migrations."""

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 import structlog
 import uvicorn
 
-from fleet.systemd import keep_systemd_informed
 from logs import configure_logs
+from process.systemd import keep_systemd_informed
 from settings import Settings, load_settings
 from web.access import is_loopback
 from web.application import make_application
@@ -21,7 +21,9 @@ from web.watch import DEADLINE_S, Places, Watch
 
 log = structlog.get_logger()
 
-MOST_CONNECTIONS = 100  # beyond these, 503: a few scrapers and people with the page open; idle ones go before
+MOST_CONNECTIONS = (
+    100  # beyond these, 503: a few scrapers and people with the page open; idle ones go before
+)
 WAITING = 512
 ASK_WITHIN_S = 10  # also the next request on the same connection
 FINISH_S = int(DEADLINE_S) + 1  # what is being answered when the stop comes
@@ -57,8 +59,11 @@ def listen(host: str, port: int) -> socket.socket:
         family = socket.AF_INET6 if ':' in host else socket.AF_INET
         listener = socket.create_server((host, port), family=family, backlog=BACKLOG)
     except OSError as error:
-        raise SystemExit(f'web: cannot listen on {host}:{port}: {error}. Change WEB_HOST or WEB_PORT') from error
-    # Inherited by connections. Without it the second part of an answer waits 40 ms for the first one to be confirmed.
+        raise SystemExit(
+            f'web: cannot listen on {host}:{port}: {error}. Change WEB_HOST or WEB_PORT'
+        ) from error
+    # Inherited by connections. Without it the second part of an answer waits 40 ms for the first
+    # one to be confirmed.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return listener
 
@@ -83,10 +88,14 @@ async def serve(settings: Settings, listener: socket.socket) -> None:
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:  # nohup
             asyncio.get_running_loop().add_signal_handler(number, stopping.set)
-    places = Places(settings.postgres_dsn, settings.arq_redis_url.get_secret_value(), settings.db_naive_timezone)
+    places = Places(
+        settings.postgres_dsn, settings.arq_redis_url.get_secret_value(), settings.db_naive_timezone
+    )
     watch, readiness = Watch(places, OVERVIEW), Watch(places, READINESS)
     token = settings.web_token.get_secret_value() if settings.web_token else None
-    app = make_application(watch, readiness, token=token, loopback_only=is_loopback(settings.web_host))
+    app = make_application(
+        watch, readiness, token=token, loopback_only=is_loopback(settings.web_host)
+    )
     config = uvicorn.Config(
         app, http=Connection, log_config=None, log_level='warning', access_log=False, lifespan='off', ws='none',
         proxy_headers=False, server_header=False, limit_concurrency=MOST_CONNECTIONS, timeout_keep_alive=ASK_WITHIN_S,
@@ -98,7 +107,9 @@ async def serve(settings: Settings, listener: socket.socket) -> None:
     host = f'[{settings.web_host}]' if ':' in settings.web_host else settings.web_host
     place = f'http://{host}:{listener.getsockname()[1]}'
     log.info('web page started', place=place, token_wanted=token is not None)
-    informing = asyncio.create_task(keep_systemd_informed(stopping, 0, f'Serving {place}', 'Finishing what is asked'))
+    informing = asyncio.create_task(
+        keep_systemd_informed(stopping, 0, f'Serving {place}', 'Finishing what is asked')
+    )
     await stopping.wait()
     server.should_exit = True
     await serving

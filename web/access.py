@@ -30,9 +30,10 @@ class Guard:
         """Say who may look.
 
         Args:
-            token: Wanted as Bearer token or as password of HTTP Basic, with any user name; None asks for nothing.
-            loopback_only: Refuse other names of this server: a page of somebody else's, in a browser on this machine,
-                may give its own name our address (DNS rebinding).
+            token: Wanted as Bearer token or as password of HTTP Basic, with any user name; None
+                asks for nothing.
+            loopback_only: Refuse other names of this server: a page of somebody else's, in a
+                browser on this machine, may give its own name our address (DNS rebinding).
             style: The source in Content-Security-Policy that allows our style.
         """
         self._app = app
@@ -64,11 +65,19 @@ class Guard:
 
     def _refusal(self, path: str, headers: Headers) -> Response | None:
         if self._loopback_only and not is_loopback(_host_name(headers.get('host', ''))):
-            return PlainTextResponse('ask for this server as localhost or 127.0.0.1\n', HTTPStatus.MISDIRECTED_REQUEST)
-        if self._token is None or path == OPEN_PATH or self._may_look(headers.get('authorization', '')):
+            return PlainTextResponse(
+                'ask for this server as localhost or 127.0.0.1\n', HTTPStatus.MISDIRECTED_REQUEST
+            )
+        if (
+            self._token is None
+            or path == OPEN_PATH
+            or self._may_look(headers.get('authorization', ''))
+        ):
             return None
         asked = {'WWW-Authenticate': 'Basic realm="email", charset="UTF-8"'}
-        return PlainTextResponse('the token of WEB_TOKEN is needed\n', HTTPStatus.UNAUTHORIZED, asked)
+        return PlainTextResponse(
+            'the token of WEB_TOKEN is needed\n', HTTPStatus.UNAUTHORIZED, asked
+        )
 
     def _may_look(self, authorization: str) -> bool:
         scheme, _, credentials = authorization.partition(' ')

@@ -6,7 +6,7 @@ from fastapi import FastAPI, Response
 from starlette.responses import HTMLResponse, PlainTextResponse
 from starlette.types import ASGIApp
 
-from fleet.wording import as_json
+from reporting.wording import as_json
 from web.access import Guard
 from web.metrics import CONTENT_TYPE, exposition
 from web.overview import STYLE_HASH, as_status, render_overview
@@ -15,16 +15,25 @@ from web.watch import Source, Watch
 READ = ['GET', 'HEAD']
 
 
-def make_application(watch: Watch, readiness: Watch, *, token: str | None, loopback_only: bool) -> ASGIApp:
+def make_application(
+    watch: Watch, readiness: Watch, *, token: str | None, loopback_only: bool
+) -> ASGIApp:
     """Return the application.
 
     Args:
         watch: Asks web.questions.OVERVIEW.
-        readiness: Asks web.questions.READINESS, on connections of its own: a slow count makes nobody unready.
+        readiness: Asks web.questions.READINESS, on connections of its own: a slow count makes
+            nobody unready.
         token: see web.access.Guard, as loopback_only.
     """
     # No pages of documentation: they load scripts from elsewhere.
-    app = FastAPI(title='e-mail workers', openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
+    app = FastAPI(
+        title='e-mail workers',
+        openapi_url=None,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+    )
 
     @app.api_route('/', methods=READ)
     async def overview() -> Response:
@@ -32,7 +41,9 @@ def make_application(watch: Watch, readiness: Watch, *, token: str | None, loopb
 
     @app.api_route('/metrics', methods=READ)
     async def metrics() -> Response:
-        return Response(exposition(await watch.look()), media_type=None, headers={'Content-Type': CONTENT_TYPE})
+        return Response(
+            exposition(await watch.look()), media_type=None, headers={'Content-Type': CONTENT_TYPE}
+        )
 
     @app.api_route('/api/status', methods=READ)
     async def status() -> Response:
@@ -47,7 +58,9 @@ def make_application(watch: Watch, readiness: Watch, *, token: str | None, loopb
         troubles = (await readiness.look()).troubles
         if not troubles:
             return PlainTextResponse('ready\n')
-        lines = [f'{source.value}: {troubles[source].line}' for source in Source if source in troubles]
+        lines = [
+            f'{source.value}: {troubles[source].line}' for source in Source if source in troubles
+        ]
         return PlainTextResponse('\n'.join([*lines, '']), HTTPStatus.SERVICE_UNAVAILABLE)
 
     return Guard(app, token=token, loopback_only=loopback_only, style=STYLE_HASH)

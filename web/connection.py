@@ -1,7 +1,8 @@
 """Connections to the page: few, and never kept by who asks nothing.
 
-Descriptors are what runs out first: a client that connects and says nothing costs one. So there is a limit on how long
-a connection may be idle, and one on how many there are: beyond it the one that has been idle for longest makes room.
+Descriptors are what runs out first: a client that connects and says nothing costs one. So there is
+a limit on how long a connection may be idle, and one on how many there are: beyond it the one that
+has been idle for longest makes room.
 """
 
 import asyncio
@@ -40,7 +41,9 @@ class Connection(H11Protocol):
         """Start to wait for a request; the oldest idle connection goes when there are too many."""
         super().connection_made(transport)
         self.opened_at = self.loop.time()
-        self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
+        self.timeout_keep_alive_task = self.loop.call_later(
+            self.timeout_keep_alive, self.timeout_keep_alive_handler
+        )
         if len(self.connections) > most_open():
             self._make_room()
 
@@ -49,7 +52,9 @@ class Connection(H11Protocol):
         waiting = self.timeout_keep_alive_task
         super().data_received(data)
         if waiting and not self.timeout_keep_alive_task and self.is_idle:
-            self.timeout_keep_alive_task = self.loop.call_at(waiting.when(), self.timeout_keep_alive_handler)
+            self.timeout_keep_alive_task = self.loop.call_at(
+                waiting.when(), self.timeout_keep_alive_handler
+            )
 
     @property
     def is_idle(self) -> bool:
@@ -57,13 +62,17 @@ class Connection(H11Protocol):
         return self.cycle is None or self.cycle.response_complete
 
     def _make_room(self) -> None:
-        others: list[Any] = sorted(self.connections - {self}, key=lambda connection: connection.opened_at)
+        others: list[Any] = sorted(
+            self.connections - {self}, key=lambda connection: connection.opened_at
+        )
         stuck_before = self.loop.time() - STUCK_S
         let_go = next((c for c in others if c.is_idle), None) or next(
             (c for c in others if c.opened_at < stuck_before), None
         )
         if let_go is not None:
-            self.connections.discard(let_go)  # it is closed in the next turn, and no place is counted for it
+            self.connections.discard(
+                let_go
+            )  # it is closed in the next turn, and no place is counted for it
             let_go.transport.abort()
 
 
@@ -82,7 +91,10 @@ class _Quiet:
         self._untold += 1
         if time.monotonic() - self._told_at >= TOLD_EVERY_S:
             log.warning(
-                'no connection can be accepted', error=str(error), times=self._untold, remedy='raise LimitNOFILE'
+                'no connection can be accepted',
+                error=str(error),
+                times=self._untold,
+                remedy='raise LimitNOFILE',
             )
             self._told_at, self._untold = time.monotonic(), 0
 

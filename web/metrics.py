@@ -12,19 +12,29 @@ from prometheus_client import generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
-from fleet.overview import STORED
-from fleet.refused import REASONS
+from engine.refused import REASONS
 from logs import visible_lines
 from mail.outcome import Outcome
 from reporting.judge import CHECK_IS_OLD_S
 from reporting.kinds import KINDS
+from reporting.overview import STORED
 from web.overview import WORKERS, find_troubles
 from web.watch import Reading, Source
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 LONGEST_LABEL = 200  # names come from whoever may write to Redis
 
-OUTBOX_STATES = ('due', 'scheduled', 'sending', 'stuck', 'retrying', 'dead', 'uncertain', 'held', 'past_expiry')
+OUTBOX_STATES = (
+    'due',
+    'scheduled',
+    'sending',
+    'stuck',
+    'retrying',
+    'dead',
+    'uncertain',
+    'held',
+    'past_expiry',
+)
 JOB_STATES = ('ready', 'deferred', 'running')
 # What a worker counts itself: lost attempts are those of others.
 OUTCOMES = (*(outcome.value for outcome in Outcome if outcome is not Outcome.LOST), 'lease-lost')
@@ -54,7 +64,9 @@ def _outcomes(workers: Iterable[Row]) -> Samples:
 
 
 def _refused(workers: Iterable[Row]) -> Samples:
-    return (((w['worker'], reason), w['refused'].get(reason, 0)) for w in workers for reason in REASONS)
+    return (
+        ((w['worker'], reason), w['refused'].get(reason, 0)) for w in workers for reason in REASONS
+    )
 
 
 def _jobs(queues: Iterable[Row]) -> Samples:
@@ -163,7 +175,13 @@ class Exposition:
 
 
 def _family(defined: Defined, answer: Any) -> Metric:
-    kind = 'counter' if defined.name.endswith('_total') else 'summary' if 'quantile' in defined.labels else 'gauge'
+    kind = (
+        'counter'
+        if defined.name.endswith('_total')
+        else 'summary'
+        if 'quantile' in defined.labels
+        else 'gauge'
+    )
     family = Metric(defined.name.removesuffix('_total'), defined.told, kind)
     # Two records may claim the same name: Prometheus refuses a page with the same sample twice.
     samples = {tuple(map(_label, labels)): value for labels, value in defined.read(answer)}

@@ -14,10 +14,11 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from db.switches import Kind
-from fleet.overview import STORED, Document, mark_foreign
-from fleet.troubles import Level, Trouble
-from fleet.wording import DEEPEST, cell, fault, hide_addresses, length, megabytes
+from logs import hide_addresses
 from reporting.judge import judge, level_of
+from reporting.overview import STORED, Document, mark_foreign
+from reporting.problems import Level, Trouble
+from reporting.wording import DEEPEST, cell, fault, length, megabytes
 from web.watch import Reading, Source
 
 TEMPLATES = Path(__file__).parent / 'templates'
@@ -29,7 +30,12 @@ HEADINGS = {Level.OK: 'nothing is wrong', Level.LOOK: 'worth a look', Level.ACT:
 # Words of relays, of errors and of whoever queued a job: there may be addresses in them.
 FREE_TEXT = frozenset({'detail', 'error', 'last_error', 'reason', 'problem', 'job_id', 'what'})
 LONGEST_TEXT = 500  # names and ids come from whoever may write to Redis
-KINDS = {Kind.QUEUE: 'queue', Kind.RELAY: 'relay', Kind.EMAIL_TYPE: 'e-mail type', Kind.CRON: 'duty'}
+KINDS = {
+    Kind.QUEUE: 'queue',
+    Kind.RELAY: 'relay',
+    Kind.EMAIL_TYPE: 'e-mail type',
+    Kind.CRON: 'duty',
+}
 
 
 @lru_cache(maxsize=2)
@@ -41,15 +47,22 @@ def find_troubles(reading: Reading) -> list[Trouble]:
         for names in (WORKERS, STORED)
     )
     mark_foreign(found.get('workers', ()), found.get('database'))
-    return [*(reading.troubles[source] for source in Source if source in reading.troubles), *judge(fleet, stored)]
+    return [
+        *(reading.troubles[source] for source in Source if source in reading.troubles),
+        *judge(fleet, stored),
+    ]
 
 
 @lru_cache(maxsize=1)
 def as_status(reading: Reading) -> Document:
     """Return the document of `ops status --json`; what was not answered is None, and addresses are hidden."""
     troubles = find_troubles(reading)
-    answers = {'level': level_of(troubles).value} | {name: reading.found.get(name) for name in (*WORKERS, *STORED)}
-    document: Document = _hide(answers | {'troubles': [trouble.as_document() for trouble in troubles]})
+    answers = {'level': level_of(troubles).value} | {
+        name: reading.found.get(name) for name in (*WORKERS, *STORED)
+    }
+    document: Document = _hide(
+        answers | {'troubles': [trouble.as_document() for trouble in troubles]}
+    )
     return document
 
 
@@ -61,7 +74,10 @@ def _hide(value: Any, *, free: bool = False, depth: int = 0) -> Any:
         case float() if not math.isfinite(value):
             return None
         case dict():
-            return {name: _hide(part, free=free or name in FREE_TEXT, depth=depth + 1) for name, part in value.items()}
+            return {
+                name: _hide(part, free=free or name in FREE_TEXT, depth=depth + 1)
+                for name, part in value.items()
+            }
         case list():
             return [_hide(part, free=free, depth=depth + 1) for part in value]
         case str() if free:
@@ -142,7 +158,11 @@ TABLES = tuple(starmap(Table, (
 )))  # fmt: skip
 
 PAGE = Environment(
-    loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    loader=FileSystemLoader(TEMPLATES),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
 ).get_template('overview.html')
 
 
@@ -159,7 +179,8 @@ def render_overview(reading: Reading) -> str:
         heading=HEADINGS[level_of(troubles)],
         troubles=[(trouble.level, _text(_hidden(trouble.line))) for trouble in troubles],
         tables=[
-            (table, _rows(found[table.question], table.cells) if table.question in found else None) for table in TABLES
+            (table, _rows(found[table.question], table.cells) if table.question in found else None)
+            for table in TABLES
         ],
         at=_text(datetime.now(UTC)),
         style=STYLE,

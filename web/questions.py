@@ -8,8 +8,8 @@ from arq.connections import ArqRedis
 from db import attempts, checkup, reports
 from db.identity import read_identity
 from db.switches import read_switches
-from fleet.overview import MOST_REASONS, Document, as_documents, as_rows, read_fleet
 from fleet.registry import read_workers
+from reporting.overview import MOST_REASONS, Document, as_documents, as_rows, read_fleet
 from web.watch import Questions, Source
 
 MOST_QUEUES = 200  # of others than ours: anything in Redis that looks like one is a time series
@@ -56,4 +56,7 @@ OVERVIEW: Questions = {
     },
     Source.REDIS: {'workers': _read_workers, 'queues': _read_queues},
 }
-READINESS: Questions = {Source.POSTGRESQL: {'postgresql': _ask_nothing}, Source.REDIS: {'redis': _ping}}
+READINESS: Questions = {
+    Source.POSTGRESQL: {'postgresql': _ask_nothing},
+    Source.REDIS: {'redis': _ping},
+}

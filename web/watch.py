@@ -14,9 +14,9 @@ from redis.exceptions import RedisError
 
 from db.pools import DATABASE_DOWN, create_postgres_pool
 from db.schema import SchemaMismatchError, check_schema
-from fleet.away import place_of, postgres_trouble, redis_trouble
-from fleet.connection import open_redis, redis_settings
-from fleet.troubles import Trouble
+from engine.connection import open_redis, redis_settings
+from reporting.problems import Trouble
+from reporting.unreachable import place_of, postgres_trouble, redis_trouble
 
 log = structlog.get_logger()
 
@@ -56,7 +56,12 @@ class Watch:
     """Asks the same questions whenever somebody looks. Holds one connection to PostgreSQL, and none that hangs."""
 
     def __init__(
-        self, places: Places, questions: Questions, *, deadline_s: float = DEADLINE_S, shared_s: float = SHARED_S
+        self,
+        places: Places,
+        questions: Questions,
+        *,
+        deadline_s: float = DEADLINE_S,
+        shared_s: float = SHARED_S,
     ) -> None:
         """Connect to nothing yet.
 
@@ -79,7 +84,9 @@ class Watch:
     async def look(self) -> Reading:
         """Return the answers there are after the deadline at most; who asks while others wait waits with them."""
         loop = asyncio.get_running_loop()
-        if self._looking is None or (self._looking.done() and loop.time() - self._looked_at >= self._shared_s):
+        if self._looking is None or (
+            self._looking.done() and loop.time() - self._looked_at >= self._shared_s
+        ):
             self._looking = asyncio.create_task(self._look())
         return await asyncio.shield(self._looking)
 
@@ -109,10 +116,14 @@ class Watch:
         self._looked_at = asyncio.get_running_loop().time()
         return Reading(answered, troubles)
 
-    async def _ask(self, source: Source, questions: Mapping[str, Question], found: dict[str, Any]) -> Trouble | None:
+    async def _ask(
+        self, source: Source, questions: Mapping[str, Question], found: dict[str, Any]
+    ) -> Trouble | None:
         """Add the answers to found. Returns what kept the source from answering all."""
         try:
-            client = await self._open_postgres() if source is Source.POSTGRESQL else self._open_redis()
+            client = (
+                await self._open_postgres() if source is Source.POSTGRESQL else self._open_redis()
+            )
             for name, question in questions.items():
                 found[name] = await question(client)
         except (*DATABASE_DOWN, asyncpg.PostgresError, RedisError) as error:
@@ -121,10 +132,16 @@ class Watch:
             what, _, remedy = str(error).partition('; ')
             return Trouble(what, remedy, *self._name(source))
         except Exception as error:
-            if self._name(source)[1] is None:  # unlogged: the driver's words may hold a piece of the password
+            if (
+                self._name(source)[1] is None
+            ):  # unlogged: the driver's words may hold a piece of the password
                 return self._trouble(source, error)
             log.exception('a source could not be read', source=source.value)
-            return Trouble(f'cannot be read: {type(error).__name__}', "see the web page's log", *self._name(source))
+            return Trouble(
+                f'cannot be read: {type(error).__name__}',
+                "see the web page's log",
+                *self._name(source),
+            )
         return None
 
     async def _open_postgres(self) -> asyncpg.Pool:

@@ -1,7 +1,8 @@
 """One Celery task per e-mail: claim the row, send it on an SMTP connection of its own, record the outcome.
 
-Kept as a good Celery application would have it, without what would only slow it down: no result backend, the cheaper
-of the standard library's two ways to build a message, and no look-up of the local host's name for each connection.
+Kept as a good Celery application would have it, without what would only slow it down: no result
+backend, the cheaper of the standard library's two ways to build a message, and no look-up of the
+local host's name for each connection.
 """
 
 import os
@@ -22,7 +23,11 @@ SMTP_HOST, SMTP_PORT = os.environ['SMTP_HOST'], int(os.environ['SMTP_PORT'])
 FROM_EMAIL, FROM_NAME = os.environ['SMTP_FROM_EMAIL'], os.environ['SMTP_FROM_NAME']
 LOCAL_HOSTNAME = socket.getfqdn()
 RETRY_BASE_DELAY_S = 60
-TLS = ssl.create_default_context(cafile=os.environ['SMTP_CA_FILE']) if os.environ.get('SMTP_CA_FILE') else None
+TLS = (
+    ssl.create_default_context(cafile=os.environ['SMTP_CA_FILE'])
+    if os.environ.get('SMTP_CA_FILE')
+    else None
+)
 
 app = Celery('mail', broker=os.environ['CELERY_BROKER_URL'])
 app.conf.update(task_ignore_result=True, timezone='UTC', broker_connection_retry_on_startup=True)
@@ -74,11 +79,25 @@ def send_email(self: Task, email_id: int) -> None:
         except smtplib.SMTPResponseException as error:
             delay_s = RETRY_BASE_DELAY_S * 2 ** (email.attempts - 1)
             reason = str(error.smtp_error)
-            record(session, email, status='failed', smtp_code=error.smtp_code, smtp_response=reason, retry_in_s=delay_s)
+            record(
+                session,
+                email,
+                status='failed',
+                smtp_code=error.smtp_code,
+                smtp_response=reason,
+                retry_in_s=delay_s,
+            )
             if error.smtp_code < 500 and email.attempts < email.max_attempts:
                 raise self.retry(exc=error, countdown=delay_s) from error
             return
-        record(session, email, status='sent', smtp_code=250, smtp_response='OK', sent_at=datetime.now(UTC))
+        record(
+            session,
+            email,
+            status='sent',
+            smtp_code=250,
+            smtp_response='OK',
+            sent_at=datetime.now(UTC),
+        )
 
 
 def claim(session: Session, email_id: int) -> OutboundEmail | None:
@@ -111,7 +130,9 @@ def deliver(email: OutboundEmail) -> None:
         smtp.sendmail(FROM_EMAIL, [email.recipient], message.as_string())
 
 
-def record(session: Session, email: OutboundEmail, *, retry_in_s: float | None = None, **changes: object) -> None:
+def record(
+    session: Session, email: OutboundEmail, *, retry_in_s: float | None = None, **changes: object
+) -> None:
     """Write down how the attempt ended."""
     for column, value in changes.items():
         setattr(email, column, value)

@@ -87,16 +87,26 @@ class Delivery(Measure):
         with bench.relay(**self._relay) as relay:
             for number, key in plan.turns([*keys, *([SOURCE] if self._source_bar else [])]):
                 if key == SOURCE:
-                    rate = smtp_source_rate(relay, messages, sessions=DEFAULT_CONNECTIONS, message_bytes=MESSAGE_BYTES)
+                    rate = smtp_source_rate(
+                        relay, messages, sessions=DEFAULT_CONNECTIONS, message_bytes=MESSAGE_BYTES
+                    )
                     source += [rate] if rate else []
                     continue
                 emails = plan.count(self._emails[key], 40)
                 order = Order(CONTENDERS[key], relay, emails, f'{self.key}_{number}_{key}')
                 done = await bench.run(order)
                 told = f'{done.emails_per_s:8.0f}/s {done.cpu_s_per_1000():6.2f} s CPU per 1,000'
-                print(f'{self.key} {number + 1}/{plan.rounds}  {CONTENDERS[key].title:45} {told}', flush=True)
+                print(
+                    f'{self.key} {number + 1}/{plan.rounds}  {CONTENDERS[key].title:45} {told}',
+                    flush=True,
+                )
                 runs.append(done.as_json())
-        return {'runs': runs, 'source': source, 'source_messages': messages, 'relay': relay.describe()}
+        return {
+            'runs': runs,
+            'source': source,
+            'source_messages': messages,
+            'relay': relay.describe(),
+        }
 
     def bars(self, data: Data) -> list[Bar]:
         """Compare within each round."""
@@ -109,7 +119,14 @@ class Delivery(Measure):
             if values:
                 median = statistics.median(values)
                 met = median >= ratio.threshold if ratio.at_least else median <= ratio.threshold
-            bars.append(Bar(ratio.text, ratio.limit, spread(values, ratio.form) if values else 'not measured', met))
+            bars.append(
+                Bar(
+                    ratio.text,
+                    ratio.limit,
+                    spread(values, ratio.form) if values else 'not measured',
+                    met,
+                )
+            )
         if self._source_bar:
             bars.append(self._against_source(data, by_key.get('bulk', [])))
         return bars
@@ -119,7 +136,9 @@ class Delivery(Measure):
         values = [run.emails_per_s / rate for run, rate in zip(bulk, data['source'], strict=False)]
         if not values:
             return Bar(text, limit, 'not measured: smtp-source is missing', None)
-        return Bar(text, limit, spread(values, '.2f'), statistics.median(values) >= (self._source_bar or 0))
+        return Bar(
+            text, limit, spread(values, '.2f'), statistics.median(values) >= (self._source_bar or 0)
+        )
 
     def details(self, data: Data) -> list[str]:
         """Return the numbers themselves."""
@@ -132,7 +151,18 @@ class Delivery(Measure):
             rows.append((CONTENDERS[key].title, f'{runs[0].emails:,}', rates, *costs, memory))
         if data['source']:
             title = f'smtp-source, {DEFAULT_CONNECTIONS} connections kept'
-            rows.append((title, f'{data["source_messages"]:,}', spread(data['source'], '.0f'), '', '', '', '', ''))
+            rows.append(
+                (
+                    title,
+                    f'{data["source_messages"]:,}',
+                    spread(data['source'], '.0f'),
+                    '',
+                    '',
+                    '',
+                    '',
+                    '',
+                )
+            )
         costs = [f'{role} CPU s per 1,000' for role in BY_ROLE]
         return table(('what', 'e-mails', 'e-mails/s', *costs, 'worker PSS MB'), rows)
 
@@ -143,14 +173,18 @@ class Delivery(Measure):
             order = Order(CONTENDERS['bulk'], relay, emails, f'{self.key}_profile', profile=target)
             try:
                 await bench.run(order)
-            except RunFailed as error:  # the sampler may slow it down too much; the numbers are there already
+            except (
+                RunFailed
+            ) as error:  # the sampler may slow it down too much; the numbers are there already
                 print(f'no profile: {error}')
 
 
 def runs_by_contender(data: Data) -> dict[str, list[Run]]:
     """Return the runs as they were, in the order of CONTENDERS."""
     runs = [Run(**run) for run in data['runs']]
-    return {key: own for key in CONTENDERS if (own := [run for run in runs if run.contender == key])}
+    return {
+        key: own for key in CONTENDERS if (own := [run for run in runs if run.contender == key])
+    }
 
 
 EMAILS = Delivery(
@@ -164,9 +198,23 @@ EMAILS = Delivery(
         Ratio('bulk', 'bulk against the same Celery: e-mails/s', '40 x', 40, faster),
         Ratio('bulk', 'the same: worker CPU per e-mail', '1/60', 60, cheaper),
         Ratio(
-            'jobs', "memory (PSS) under load, one job per e-mail, over Celery's", '0.25', 0.25, smaller, '.2f', False
+            'jobs',
+            "memory (PSS) under load, one job per e-mail, over Celery's",
+            '0.25',
+            0.25,
+            smaller,
+            '.2f',
+            False,
         ),
-        Ratio('bulk', "memory (PSS) under load, bulk, over Celery's", '0.25', 0.25, smaller, '.2f', at_least=False),
+        Ratio(
+            'bulk',
+            "memory (PSS) under load, bulk, over Celery's",
+            '0.25',
+            0.25,
+            smaller,
+            '.2f',
+            at_least=False,
+        ),
     ),
     source_bar=0.35,
 )

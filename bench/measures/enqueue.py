@@ -10,13 +10,13 @@ from typing import Any
 import asyncpg
 from arq import create_pool
 
-import db.outbox
+import mail_outbox.outbox
 from bench.measures.measure import Bar, Data, Measure, Plan, spread, table
 from bench.outbox import Outbox, email, fresh_outbox
 from bench.rounds import Bench
-from db.outbox import queue_email
-from db.wakeups import notify
-from fleet.connection import redis_settings
+from engine.connection import redis_settings
+from mail_outbox.outbox import queue_email
+from mail_outbox.wake import notify
 
 BULK_ROWS = 10_000
 SINGLE_ROWS = 4000
@@ -42,12 +42,21 @@ class Enqueue(Measure):
     async def run(self, bench: Bench, plan: Plan) -> Data:
         """Return rows a second by way and round."""
         rates: dict[str, list[float]] = {}
-        for number, way in plan.turns([way for way in TITLES if way != 'queue_emails' or has_queue_emails()]):
-            async with fresh_outbox(bench.stack.postgres, f'bench_enqueue_{number}_{way}') as outbox:
+        for number, way in plan.turns(
+            [way for way in TITLES if way != 'queue_emails' or has_queue_emails()]
+        ):
+            async with fresh_outbox(
+                bench.stack.postgres, f'bench_enqueue_{number}_{way}'
+            ) as outbox:
                 rows = plan.count(BULK_ROWS if way in BULK else SINGLE_ROWS, 20)
-                took_s = await (BULK[way](outbox, rows) if way in BULK else _singly(bench, outbox, way, rows))
+                took_s = await (
+                    BULK[way](outbox, rows) if way in BULK else _singly(bench, outbox, way, rows)
+                )
             rates.setdefault(way, []).append(rows / took_s)
-            print(f'enqueue {number + 1}/{plan.rounds}  {TITLES[way]:68} {rows / took_s:8.0f} rows/s', flush=True)
+            print(
+                f'enqueue {number + 1}/{plan.rounds}  {TITLES[way]:68} {rows / took_s:8.0f} rows/s',
+                flush=True,
+            )
         return {'rates': rates}
 
     def bars(self, data: Data) -> list[Bar]:
@@ -60,12 +69,15 @@ class Enqueue(Measure):
 
     def details(self, data: Data) -> list[str]:
         """Return all ways."""
-        return table(('what', 'rows/s'), [(TITLES[way], spread(rates, ',.0f')) for way, rates in data['rates'].items()])
+        return table(
+            ('what', 'rows/s'),
+            [(TITLES[way], spread(rates, ',.0f')) for way, rates in data['rates'].items()],
+        )
 
 
 def has_queue_emails() -> bool:
     """Tell whether this version of the project can queue many at once."""
-    return inspect.iscoroutinefunction(getattr(db.outbox, 'queue_emails', None))
+    return inspect.iscoroutinefunction(getattr(mail_outbox.outbox, 'queue_emails', None))
 
 
 async def _unnest(outbox: Outbox, rows: int) -> float:
@@ -81,16 +93,25 @@ async def _queue_emails(outbox: Outbox, rows: int) -> float:
     emails = [_arguments(number) for number in range(rows)]
     started_at = time.perf_counter()
     async with outbox.conn.transaction():
-        await db.outbox.queue_emails(outbox.conn, emails, notify=True)
+        await mail_outbox.outbox.queue_emails(outbox.conn, emails, notify=True)
     return time.perf_counter() - started_at
 
 
-BULK: dict[str, Callable[[Outbox, int], Awaitable[float]]] = {'unnest': _unnest, 'queue_emails': _queue_emails}
+BULK: dict[str, Callable[[Outbox, int], Awaitable[float]]] = {
+    'unnest': _unnest,
+    'queue_emails': _queue_emails,
+}
 
 
 def _arguments(number: int) -> dict[str, Any]:
     recipient, subject, text, html = email(number)
-    return {'recipient': recipient, 'subject': subject, 'body_text': text, 'body_html': html, 'email_type': 'receipt'}
+    return {
+        'recipient': recipient,
+        'subject': subject,
+        'body_text': text,
+        'body_html': html,
+        'email_type': 'receipt',
+    }
 
 
 async def _singly(bench: Bench, outbox: Outbox, way: str, rows: int) -> float:

@@ -33,7 +33,10 @@ class Idle(Measure):
             order = Order(CONTENDERS['jobs'], relay, 0, 'idle')
             async with bench.site(order) as site:
                 processes = [
-                    spawn(CONTENDERS[key].command(site), site.directory / f'{key}.log', bench.watchdog) for key in keys
+                    spawn(
+                        CONTENDERS[key].command(site), site.directory / f'{key}.log', bench.watchdog
+                    )
+                    for key in keys
                 ]
                 try:
                     await asyncio.sleep(SETTLE_S if plan.scale == 1 else 3.0)
@@ -41,12 +44,16 @@ class Idle(Measure):
                     for _ in range(PARTS):
                         await asyncio.sleep(part_s)
                         seen.append([cpu_s(process.pid) for process in processes])
-                    if ended := [key for key, p in zip(keys, processes, strict=True) if p.poll() is not None]:
+                    if ended := [
+                        key for key, p in zip(keys, processes, strict=True) if p.poll() is not None
+                    ]:
                         raise RunFailed(f'ended while it was idle: {", ".join(ended)}')
                 finally:
                     await asyncio.to_thread(stop, processes, bench.watchdog)
         percents = {
-            key: [(after[n] - before[n]) / part_s * 100 for before, after in itertools.pairwise(seen)]
+            key: [
+                (after[n] - before[n]) / part_s * 100 for before, after in itertools.pairwise(seen)
+            ]
             for n, key in enumerate(keys)
         }
         return {'percents': percents, 'part_s': part_s}
@@ -57,11 +64,19 @@ class Idle(Measure):
         mean = statistics.mean(percents)
         measured = f'{mean:.2f} % ({min(percents):.2f} to {max(percents):.2f})'
         return [
-            Bar('idle CPU of a worker over 60 s', f'under {LIMIT_PERCENT} % of a core', measured, mean < LIMIT_PERCENT)
+            Bar(
+                'idle CPU of a worker over 60 s',
+                f'under {LIMIT_PERCENT} % of a core',
+                measured,
+                mean < LIMIT_PERCENT,
+            )
         ]
 
     def details(self, data: Data) -> list[str]:
         """Return all kinds."""
-        rows = [(CONTENDERS[key].title, spread(percents, '.2f')) for key, percents in data['percents'].items()]
+        rows = [
+            (CONTENDERS[key].title, spread(percents, '.2f'))
+            for key, percents in data['percents'].items()
+        ]
         heading = f'% of a core, {len(data["percents"]["jobs"])} parts of {data["part_s"]:g} s'
         return table(('what', heading), rows)

@@ -16,8 +16,8 @@ from bench.measures.measure import Bar, Data, Measure, Plan, percentile, spread,
 from bench.outbox import RunFailed
 from bench.relay import Relay
 from bench.rounds import Bench, Order
-from db.outbox import queue_email
-from fleet.connection import redis_settings
+from engine.connection import redis_settings
+from mail_outbox.outbox import queue_email
 
 SAMPLES = 100
 PAUSE_S = (0.03, 0.09)  # between two e-mails: by chance, so that they meet every phase of a poll
@@ -49,18 +49,29 @@ class Latency(Measure):
         kinds = ['enqueue', 'notify', *(['celery'] if plan.peers else [])]
         with bench.relay(watched=True) as relay:
             for number, kind in plan.turns(kinds):
-                taken = await self._round(bench, relay, kind, f'latency_{number}_{kind}', plan.count(SAMPLES, 5))
+                taken = await self._round(
+                    bench, relay, kind, f'latency_{number}_{kind}', plan.count(SAMPLES, 5)
+                )
                 for name, values in taken.items():
                     samples_ms.setdefault(name, []).append(values)
                     p50, p99 = percentile(values, 50), percentile(values, 99)
-                    print(f'latency {number + 1}/{plan.rounds}  {TITLES[name]:45} {p50:6.2f} {p99:6.2f} ms', flush=True)
+                    print(
+                        f'latency {number + 1}/{plan.rounds}  {TITLES[name]:45} {p50:6.2f} {p99:6.2f} ms',
+                        flush=True,
+                    )
         return {'samples_ms': samples_ms}
 
-    async def _round(self, bench: Bench, relay: Relay, kind: str, name: str, count: int) -> dict[str, list[float]]:
+    async def _round(
+        self, bench: Bench, relay: Relay, kind: str, name: str, count: int
+    ) -> dict[str, list[float]]:
         contender = CONTENDERS['celery' if kind == 'celery' else 'jobs']
         order = Order(contender, relay, count, name)
         senders = {'celery': _celery_sender, 'enqueue': _enqueue_sender, 'notify': _notify_sender}
-        async with bench.site(order) as site, bench.workers(order, site), senders[kind](site) as send:
+        async with (
+            bench.site(order) as site,
+            bench.workers(order, site),
+            senders[kind](site) as send,
+        ):
             await sample(relay, send, WARM_UP)
             await asyncio.sleep(SETTLE_S)
             return await sample(relay, send, count)
@@ -74,19 +85,32 @@ class Latency(Measure):
             met = statistics.median(p50s) <= limit50 and statistics.median(p99s) <= limit99
             measured = f'{spread(p50s, ".1f")} / {spread(p99s, ".1f")} ms'
             limit = f'{limit50:g} / {limit99:g} ms'
-            bars.append(Bar(f'idle latency to the end of DATA, p50 / p99: {TITLES[kind]}', limit, measured, met))
+            bars.append(
+                Bar(
+                    f'idle latency to the end of DATA, p50 / p99: {TITLES[kind]}',
+                    limit,
+                    measured,
+                    met,
+                )
+            )
         return [*bars, *(_below_celery(by_kind, kind) for kind in LIMITS_MS)]
 
     def details(self, data: Data) -> list[str]:
         """Return the percentiles."""
         by_kind = _percentiles(data)
-        rows = [(TITLES[k], spread(p50s, '.2f'), spread(p99s, '.2f')) for k, (p50s, p99s) in by_kind.items()]
+        rows = [
+            (TITLES[k], spread(p50s, '.2f'), spread(p99s, '.2f'))
+            for k, (p50s, p99s) in by_kind.items()
+        ]
         return table(('what', 'p50 ms', 'p99 ms'), rows)
 
 
 def _percentiles(data: Data) -> dict[str, tuple[list[float], list[float]]]:
     return {
-        kind: ([percentile(values, 50) for values in rounds], [percentile(values, 99) for values in rounds])
+        kind: (
+            [percentile(values, 50) for values in rounds],
+            [percentile(values, 99) for values in rounds],
+        )
         for kind, rounds in data['samples_ms'].items()
     }
 
@@ -96,7 +120,8 @@ def _below_celery(by_kind: dict[str, tuple[list[float], list[float]]], kind: str
     if 'celery' not in by_kind:
         return Bar(text, 'lower', 'not measured', None)
     ratios = [
-        [ours / theirs for ours, theirs in zip(by_kind[kind][i], by_kind['celery'][i], strict=True)] for i in (0, 1)
+        [ours / theirs for ours, theirs in zip(by_kind[kind][i], by_kind['celery'][i], strict=True)]
+        for i in (0, 1)
     ]
     met = all(statistics.median(values) < 1 for values in ratios)
     return Bar(text, 'lower', '; '.join(f'{spread(values, ".2f")} of it' for values in ratios), met)
@@ -121,7 +146,9 @@ async def sample(
             try:
                 line = await asyncio.wait_for(reader.readline(), ARRIVAL_DEADLINE_S)
             except TimeoutError:
-                raise RunFailed(f'an e-mail did not come within {ARRIVAL_DEADLINE_S:.0f} s') from None
+                raise RunFailed(
+                    f'an e-mail did not come within {ARRIVAL_DEADLINE_S:.0f} s'
+                ) from None
             arrived_ns = int(line.split()[1])
             for name, at_ns in began_ns.items():
                 samples_ms.setdefault(name, []).append((arrived_ns - at_ns) / 1e6)
@@ -134,7 +161,9 @@ async def sample(
 async def _queue(site: Site, number: int) -> int:
     text = f'Hello,\n\nyour code is {number:06d}.\n'
     recipient = f'customer-{number}@example.org'
-    return await queue_email(site.outbox.conn, recipient=recipient, subject='Your code', body_text=text)
+    return await queue_email(
+        site.outbox.conn, recipient=recipient, subject='Your code', body_text=text
+    )
 
 
 @contextlib.asynccontextmanager
@@ -161,7 +190,9 @@ async def _notify_sender(site: Site) -> AsyncIterator[Send]:
         transaction = conn.transaction()
         await transaction.start()
         text = f'Hello,\n\nyour code is {number:06d}.\n'
-        await queue_email(conn, recipient='anna@example.org', subject='Your code', body_text=text, notify=True)
+        await queue_email(
+            conn, recipient='anna@example.org', subject='Your code', body_text=text, notify=True
+        )
         began_ns = time.monotonic_ns()
         await transaction.commit()
         return {'notify': began_ns, 'notify_committed': time.monotonic_ns()}
@@ -172,7 +203,13 @@ async def _notify_sender(site: Site) -> AsyncIterator[Send]:
 @contextlib.asynccontextmanager
 async def _celery_sender(site: Site) -> AsyncIterator[Send]:
     program = await asyncio.create_subprocess_exec(
-        *(environments.PEERS.program('python'), '-m', 'bench.celery_app.enqueue', 'celery', '--paced'),
+        *(
+            environments.PEERS.program('python'),
+            '-m',
+            'bench.celery_app.enqueue',
+            'celery',
+            '--paced',
+        ),
         cwd=ROOT,
         env=os.environ | CeleryPrefork().environment(site),
         stdin=asyncio.subprocess.PIPE,

@@ -89,7 +89,9 @@ class Measure(ABC):
 def spread(values: Sequence[float], form: str = '.1f') -> str:
     """Format the median and, of several values, the extremes."""
     median = f'{statistics.median(values):{form}}'
-    return median if len(values) == 1 else f'{median} ({min(values):{form}} to {max(values):{form}})'
+    return (
+        median if len(values) == 1 else f'{median} ({min(values):{form}} to {max(values):{form}})'
+    )
 
 
 def percentile(values: Sequence[float], percent: float) -> float:
@@ -100,4 +102,8 @@ def percentile(values: Sequence[float], percent: float) -> float:
 
 def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     """Return a table as lines of Markdown."""
-    return [f'| {" | ".join(headings)} |', f'|{"---|" * len(headings)}', *(f'| {" | ".join(row)} |' for row in rows)]
+    return [
+        f'| {" | ".join(headings)} |',
+        f'|{"---|" * len(headings)}',
+        *(f'| {" | ".join(row)} |' for row in rows),
+    ]

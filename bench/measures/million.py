@@ -72,16 +72,22 @@ class Million(Measure):
                     released_at = await outbox.now()
                     await outbox.commit()
                     await contender.release(site)
-                    await outbox.wait_until_sent(workers, lambda: relay.count() - before >= rows, DEADLINE_S)
+                    await outbox.wait_until_sent(
+                        workers, lambda: relay.count() - before >= rows, DEADLINE_S
+                    )
                 wal_bytes = await outbox.conn.fetchval(WAL_SQL) - wal_before_bytes
-                marks = await outbox.conn.fetch(MARKS_SQL, max(warm_ids), rows // PARTS, timeout=600)
+                marks = await outbox.conn.fetch(
+                    MARKS_SQL, max(warm_ids), rows // PARTS, timeout=600
+                )
                 if (taken := await relay.settled_count(before + rows) - before) != rows:
                     print(f'million: the sink took {taken} messages for {rows} rows')
                 tables = await _tables(bench, outbox)
         moments = [released_at, *(mark['sent_at'] for mark in marks)]
         return {
             'rows': rows,
-            'rates': [rows / PARTS / (b - a).total_seconds() for a, b in itertools.pairwise(moments)],
+            'rates': [
+                rows / PARTS / (b - a).total_seconds() for a, b in itertools.pairwise(moments)
+            ],
             'rss_mib': _rss_at_marks(rss, [released_at, *moments[1:]]),
             'bytes_per_email': sum(map(_bytes, tables.values())) / (rows + WARM_UP),
             'wal_bytes_per_email': wal_bytes / rows,
@@ -103,7 +109,8 @@ class Million(Measure):
         """Return the tenths and the tables."""
         rss = data['rss_mib']
         tenths = [
-            (f'{number + 1}', f'{rate:.0f}', f'{rss[number + 1]:.1f}') for number, rate in enumerate(data['rates'])
+            (f'{number + 1}', f'{rate:.0f}', f'{rss[number + 1]:.1f}')
+            for number, rate in enumerate(data['rates'])
         ]
         rows = [
             (
@@ -118,10 +125,18 @@ class Million(Measure):
             )
             for name, one in data['tables'].items()
         ]
-        told = (
-            f'RSS {rss[0]:.1f} MiB after the first hundredth. WAL {data["wal_bytes_per_email"] / 1e3:.1f} kB an e-mail.'
+        told = f'RSS {rss[0]:.1f} MiB after the first hundredth.'
+        told += f' WAL {data["wal_bytes_per_email"] / 1e3:.1f} kB an e-mail.'
+        headings = (
+            'table',
+            'updates',
+            'of them HOT',
+            'dead',
+            'free',
+            'autovacuums',
+            'MB',
+            'VACUUM then, s',
         )
-        headings = ('table', 'updates', 'of them HOT', 'dead', 'free', 'autovacuums', 'MB', 'VACUUM then, s')
         indexes = [
             (index, f'{sizes["bytes"] / 1e6:.1f}', f'{sizes["rebuilt_bytes"] / 1e6:.1f}')
             for one in data['tables'].values()
@@ -168,14 +183,20 @@ def _at(samples: list[tuple[float, float]], at: float) -> float:
 
 
 def _bytes(one: Data) -> int:
-    used = 1 - (one['dead_percent'] + one['free_percent']) / 100  # the rest is room for the next rows
-    return int(one['table_bytes'] * used + sum(sizes['rebuilt_bytes'] for sizes in one['indexes'].values()))
+    used = (
+        1 - (one['dead_percent'] + one['free_percent']) / 100
+    )  # the rest is room for the next rows
+    return int(
+        one['table_bytes'] * used + sum(sizes['rebuilt_bytes'] for sizes in one['indexes'].values())
+    )
 
 
 async def _tables(bench: Bench, outbox: Outbox) -> Data:
     """Return the state of the hot tables and their indexes, as they are and rebuilt."""
     database = outbox.dsn.rpartition('/')[2]
-    conn = await asyncpg.connect(with_database(bench.stack.postgres.superuser_url, database), command_timeout=1800)
+    conn = await asyncpg.connect(
+        with_database(bench.stack.postgres.superuser_url, database), command_timeout=1800
+    )
     try:
         await conn.execute('CREATE EXTENSION IF NOT EXISTS pgstattuple')
         await conn.execute('SELECT pg_stat_force_next_flush()')

@@ -24,7 +24,8 @@ from dev.stack import ARQ_DATABASE
 
 OURS = 'arq_ours'
 PROBES = 50
-# The clock runs from the first tenth of the jobs to the last twentieth: neither start nor end is the queue's own speed.
+# The clock runs from the first tenth of the jobs to the last twentieth: neither start nor end is
+# the queue's own speed.
 FROM, TO = 0.1, 0.95
 DEADLINE_S = 120.0
 LOOK_EVERY_S = 0.004
@@ -57,7 +58,14 @@ class Peer:
 
 
 PEERS = (
-    Peer(OURS, 'this worker', 'arq_ours', ('arq', 'bench.peers.arq_ours.WorkerSettings'), 12_000, ours=True),
+    Peer(
+        OURS,
+        'this worker',
+        'arq_ours',
+        ('arq', 'bench.peers.arq_ours.WorkerSettings'),
+        12_000,
+        ours=True,
+    ),
     Peer(
         'arq_stock',
         'arq, max_jobs 100, poll_delay 0.01, uvloop',
@@ -66,13 +74,33 @@ PEERS = (
         4000,
         ours=True,
     ),
-    Peer('saq', 'SAQ, concurrency 100, uvloop', 'saq_noop', ('saq', 'bench.peers.saq_noop.settings'), 4000),
-    Peer('streaq', 'streaq, concurrency 100', 'streaq_noop', ('streaq', 'run', 'bench.peers.streaq_noop:worker'), 3000),
+    Peer(
+        'saq',
+        'SAQ, concurrency 100, uvloop',
+        'saq_noop',
+        ('saq', 'bench.peers.saq_noop.settings'),
+        4000,
+    ),
+    Peer(
+        'streaq',
+        'streaq, concurrency 100',
+        'streaq_noop',
+        ('streaq', 'run', 'bench.peers.streaq_noop:worker'),
+        3000,
+    ),
     Peer(
         'taskiq',
         'taskiq-redis, list broker, 1 process, 100 tasks',
         'taskiq_noop',
-        ('taskiq', 'worker', 'bench.peers.taskiq_noop:broker', '--workers', '1', '--max-async-tasks', '100'),
+        (
+            'taskiq',
+            'worker',
+            'bench.peers.taskiq_noop:broker',
+            '--workers',
+            '1',
+            '--max-async-tasks',
+            '100',
+        ),
         4000,
     ),
     Peer(
@@ -86,14 +114,36 @@ PEERS = (
         'celery',
         'Celery, -P threads -c 100',
         'celery_noop',
-        ('celery', '-A', 'bench.peers.celery_noop', 'worker', '-P', 'threads', '-c', '100', '-l', 'warning'),
+        (
+            'celery',
+            '-A',
+            'bench.peers.celery_noop',
+            'worker',
+            '-P',
+            'threads',
+            '-c',
+            '100',
+            '-l',
+            'warning',
+        ),
         2000,
     ),
     Peer(
         'celery_prefork',
         'Celery, -P prefork -c 2',
         'celery_noop',
-        ('celery', '-A', 'bench.peers.celery_noop', 'worker', '-P', 'prefork', '-c', '2', '-l', 'warning'),
+        (
+            'celery',
+            '-A',
+            'bench.peers.celery_noop',
+            'worker',
+            '-P',
+            'prefork',
+            '-c',
+            '2',
+            '-l',
+            'warning',
+        ),
         2000,
     ),
 )
@@ -118,18 +168,26 @@ class Noop(Measure):
             runs.append(run)
         return {'runs': runs}
 
-    async def _run(self, bench: Bench, peer: Peer, plan: Plan, name: str, profile: Path | None = None) -> Data:
+    async def _run(
+        self, bench: Bench, peer: Peer, plan: Plan, name: str, profile: Path | None = None
+    ) -> Data:
         directory = bench.directory / name
         counts = directory / 'tally'
         counts.mkdir(parents=True)
         redis_url = bench.stack.valkey.url(ARQ_DATABASE)
         async with redis.asyncio.Redis.from_url(redis_url) as client:
             await client.flushall()
-        environment = {'BENCH_REDIS': redis_url, 'BENCH_TALLY': str(counts), 'PYTHONPATH': str(ROOT)}
+        environment = {
+            'BENCH_REDIS': redis_url,
+            'BENCH_TALLY': str(counts),
+            'PYTHONPATH': str(ROOT),
+        }
         produce = [peer.program('python'), '-m', 'bench.peers.produce', peer.module]
         jobs = plan.count(peer.jobs, 100)
         await run_to_end([*produce, 'fill', str(jobs)], os.environ | environment, b'')
-        command = Command([peer.program(peer.argv[0]), *peer.argv[1:]], cwd=directory, environment=environment)
+        command = Command(
+            [peer.program(peer.argv[0]), *peer.argv[1:]], cwd=directory, environment=environment
+        )
         log_path = directory / 'worker.log'
         worker = await asyncio.to_thread(spawn, command, log_path, bench.watchdog)
         try:
@@ -138,10 +196,17 @@ class Noop(Measure):
             probes = [*produce, 'probe', str(plan.count(PROBES, 5))]
             idle_ms = json.loads(await run_to_end(probes, os.environ | environment, b''))
         except RunFailed as error:
-            raise RunFailed(f'{peer.title}: {error}\n{last_lines(log_since(log_path, 0))}') from error
+            raise RunFailed(
+                f'{peer.title}: {error}\n{last_lines(log_since(log_path, 0))}'
+            ) from error
         finally:
             await asyncio.to_thread(stop, [worker], bench.watchdog)
-        return {'peer': peer.key, 'jobs_per_s': jobs_per_s, 'cpu_s_per_1000': cpu_s_per_1000, 'idle_ms': idle_ms}
+        return {
+            'peer': peer.key,
+            'jobs_per_s': jobs_per_s,
+            'cpu_s_per_1000': cpu_s_per_1000,
+            'idle_ms': idle_ms,
+        }
 
     def bars(self, data: Data) -> list[Bar]:
         """First means: more jobs a second than the best of the others, in the median round."""
@@ -149,10 +214,16 @@ class Noop(Measure):
         ours = by_peer[OURS]
         others = [runs for key, runs in by_peer.items() if key != OURS]
         ratios = [
-            mine['jobs_per_s'] / max(runs[number]['jobs_per_s'] for runs in others) for number, mine in enumerate(ours)
+            mine['jobs_per_s'] / max(runs[number]['jobs_per_s'] for runs in others)
+            for number, mine in enumerate(ours)
         ]
         met = statistics.median(ratios) > 1 if len(by_peer) == len(PEERS) else None
-        first = Bar('no-op jobs/s against the fastest of the others', 'first', f'{spread(ratios, ".1f")} x', met)
+        first = Bar(
+            'no-op jobs/s against the fastest of the others',
+            'first',
+            f'{spread(ratios, ".1f")} x',
+            met,
+        )
         p50s, p99s = ([percentile(run['idle_ms'], percent) for run in ours] for percent in (50, 99))
         met = statistics.median(p50s) <= LIMITS_MS[0] and statistics.median(p99s) <= LIMITS_MS[1]
         measured = f'{spread(p50s)} / {spread(p99s)} ms'
@@ -164,9 +235,19 @@ class Noop(Measure):
         rows = []
         for key, runs in _by_peer(data).items():
             title = next(peer.title for peer in PEERS if peer.key == key)
-            rates, costs = ([run[name] for run in runs] for name in ('jobs_per_s', 'cpu_s_per_1000'))
-            idle = [spread([percentile(run['idle_ms'], percent) for run in runs]) for percent in (50, 99)]
-            rows.append((statistics.median(rates), (title, spread(rates, '.0f'), spread(costs, '.2f'), *idle)))
+            rates, costs = (
+                [run[name] for run in runs] for name in ('jobs_per_s', 'cpu_s_per_1000')
+            )
+            idle = [
+                spread([percentile(run['idle_ms'], percent) for run in runs])
+                for percent in (50, 99)
+            ]
+            rows.append(
+                (
+                    statistics.median(rates),
+                    (title, spread(rates, '.0f'), spread(costs, '.2f'), *idle),
+                )
+            )
         headings = ('what', 'jobs/s', 'CPU s per 1,000', 'idle p50 ms', 'idle p99 ms')
         return table(headings, [row for _, row in sorted(rows, reverse=True)])
 

@@ -46,7 +46,9 @@ UPDATE outbound_emails SET status = 'sent', sent_at = now(), next_retry_at = NUL
 WHERE status = 'sending'
 """
 FORGET_SQL = "DELETE FROM outbound_emails WHERE status = 'pending' AND next_retry_at IS NOT NULL"  # by the index
-SIZE_SQL = "SELECT pg_table_size('outbound_emails') AS heap, pg_indexes_size('outbound_emails') AS indexes"
+SIZE_SQL = (
+    "SELECT pg_table_size('outbound_emails') AS heap, pg_indexes_size('outbound_emails') AS indexes"
+)
 # One month of old mail as a partition of its own.
 PARTITION_SQL = (
     """CREATE TABLE emails_by_month (LIKE outbound_emails INCLUDING DEFAULTS, PRIMARY KEY (id, created_at))
@@ -79,16 +81,28 @@ class OldRows(Measure):
                 fill_s = await _fill(old, filled, rows, plan.count(SIZES[-1], 2000))
                 filled = rows
                 vacuum_first_s = await _vacuum(old)
-                took_ms: dict[str, dict[str, list[list[float]]]] = {way: {'empty': [], 'old': []} for way in WAYS}
+                took_ms: dict[str, dict[str, list[list[float]]]] = {
+                    way: {'empty': [], 'old': []} for way in WAYS
+                }
                 for number in range(plan.rounds):
                     pair = (('empty', empty), ('old', old))
                     await _compare(pair if number % 2 else pair[::-1], took_ms, plan)
-                step = {'rows': rows, 'fill_s': fill_s, 'vacuum_first_s': vacuum_first_s, 'took_ms': took_ms}
+                step = {
+                    'rows': rows,
+                    'fill_s': fill_s,
+                    'vacuum_first_s': vacuum_first_s,
+                    'took_ms': took_ms,
+                }
                 step['vacuum_again_s'] = await _vacuum(old)
                 step['bytes'] = dict((await old.conn.fetch(SIZE_SQL))[0])
                 steps.append(step)
-                ratios = ', '.join(f'{way} {statistics.median(_ratios(took_ms[way])):.2f}' for way in WAYS)
-                print(f'old_rows {rows:,}: filled in {fill_s:.0f} s, p99 over empty: {ratios}', flush=True)
+                ratios = ', '.join(
+                    f'{way} {statistics.median(_ratios(took_ms[way])):.2f}' for way in WAYS
+                )
+                print(
+                    f'old_rows {rows:,}: filled in {fill_s:.0f} s, p99 over empty: {ratios}',
+                    flush=True,
+                )
             retention = await _retention(old, plan)
             partition = await _partition(old)
         return {'steps': steps, 'retention': retention, 'partition': partition}
@@ -97,9 +111,18 @@ class OldRows(Measure):
         """Judge the fullest."""
         step = data['steps'][-1]
         ratios = {way: _ratios(step['took_ms'][way]) for way in WAYS}
-        measured = '; '.join(f'{WAYS[way]} {spread(values, ".2f")} x' for way, values in ratios.items())
+        measured = '; '.join(
+            f'{WAYS[way]} {spread(values, ".2f")} x' for way, values in ratios.items()
+        )
         text = f'outbox with {step["rows"]:,} old rows against empty: claim latency p99'
-        return [Bar(text, f'{LIMIT} x', measured, all(statistics.median(v) <= LIMIT for v in ratios.values()))]
+        return [
+            Bar(
+                text,
+                f'{LIMIT} x',
+                measured,
+                all(statistics.median(v) <= LIMIT for v in ratios.values()),
+            )
+        ]
 
     def details(self, data: Data) -> list[str]:
         """Return latencies by size, and what old rows cost otherwise."""
@@ -112,7 +135,14 @@ class OldRows(Measure):
                     for kind in ('empty', 'old')
                 ]
                 rows.append((f'{step["rows"]:,}', WAYS[way], *columns))
-        headings = ('old rows', 'claim', 'p50 ms, empty', 'p50 ms, with them', 'p99 ms, empty', 'p99 ms, with them')
+        headings = (
+            'old rows',
+            'claim',
+            'p50 ms, empty',
+            'p50 ms, with them',
+            'p99 ms, empty',
+            'p99 ms, with them',
+        )
         return [*table(headings, rows), '', *partition_table(data)]
 
 
@@ -128,7 +158,13 @@ def partition_table(data: Data) -> list[str]:
         )
         for step in data['steps']
     ]
-    headings = ('rows', 'table GB', 'indexes GB', 'first VACUUM s', 'VACUUM after some thousand updates s')
+    headings = (
+        'rows',
+        'table GB',
+        'indexes GB',
+        'first VACUUM s',
+        'VACUUM after some thousand updates s',
+    )
     retention, partition = data['retention'], data['partition']
     told = (
         f'Retention deletes {retention["rows_per_s"]:,.0f} rows/s '
@@ -149,7 +185,9 @@ async def _fill(outbox: Outbox, filled: int, rows: int, total: int) -> float:
     started_at = time.perf_counter()
     await outbox.conn.execute('SET synchronous_commit = off')
     for first in range(filled + 1, rows + 1, CHUNK):
-        await outbox.conn.execute(FILL_SQL, first, min(rows, first + CHUNK - 1), float(total), AGE_DAYS, timeout=600)
+        await outbox.conn.execute(
+            FILL_SQL, first, min(rows, first + CHUNK - 1), float(total), AGE_DAYS, timeout=600
+        )
     await outbox.conn.execute('RESET synchronous_commit')
     return time.perf_counter() - started_at
 
@@ -162,7 +200,12 @@ async def _vacuum(outbox: Outbox) -> float:
 
 async def _worker_pool(outbox: Outbox) -> asyncpg.Pool:
     return await create_postgres_pool(
-        outbox.dsn, size=2, connect_timeout_s=10, command_timeout_s=60, application_name='bench', by_index=True
+        outbox.dsn,
+        size=2,
+        connect_timeout_s=10,
+        command_timeout_s=60,
+        application_name='bench',
+        by_index=True,
     )
 
 
@@ -175,7 +218,9 @@ async def _compare(
         claimers: dict[str, dict[str, Claimer]] = {way: {} for way in WAYS}
         for kind, outbox in pair:
             pool = await stack.enter_async_context(await _worker_pool(outbox))
-            ids = [row['id'] for row in await outbox.conn.fetch(DUE_SQL, single + batches * DUE_BATCH)]
+            ids = [
+                row['id'] for row in await outbox.conn.fetch(DUE_SQL, single + batches * DUE_BATCH)
+            ]
             claimers['claim'][kind] = _by_id(pool, ids[:single])
             claimers['claim_due'][kind] = _next_due(pool)
         for way, count in (('claim', single), ('claim_due', batches)):
@@ -195,11 +240,15 @@ async def _compare(
 
 def _by_id(pool: asyncpg.Pool, ids: Sequence[int]) -> Claimer:
     waiting = iter(ids)
-    return lambda: claim(pool, [next(waiting)], worker='bench', lease_s=300, message_id_domain='example.com')
+    return lambda: claim(
+        pool, [next(waiting)], worker='bench', lease_s=300, message_id_domain='example.com'
+    )
 
 
 def _next_due(pool: asyncpg.Pool) -> Claimer:
-    return lambda: claim_due(pool, DUE_BATCH, worker='bench', lease_s=300, message_id_domain='example.com')
+    return lambda: claim_due(
+        pool, DUE_BATCH, worker='bench', lease_s=300, message_id_domain='example.com'
+    )
 
 
 async def _retention(outbox: Outbox, plan: Plan) -> Data:
@@ -240,7 +289,9 @@ async def _retention(outbox: Outbox, plan: Plan) -> Data:
 
 async def _partition(outbox: Outbox) -> Data:
     """Put the oldest rows into a partition, and time its removal."""
-    until = await outbox.conn.fetchval("SELECT min(created_at) + interval '10 days' FROM outbound_emails")
+    until = await outbox.conn.fetchval(
+        "SELECT min(created_at) + interval '10 days' FROM outbound_emails"
+    )
     for statement in PARTITION_SQL:
         await outbox.conn.execute(statement.format(until=until.isoformat()), timeout=600)
     rows = await outbox.conn.fetchval('SELECT count(*) FROM emails_old')

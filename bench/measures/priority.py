@@ -14,8 +14,8 @@ from bench.measures.measure import Bar, Data, Measure, Plan, percentile, spread,
 from bench.outbox import RunFailed
 from bench.relay import Relay
 from bench.rounds import Bench, Order
-from db.outbox import queue_email
-from fleet.connection import redis_settings
+from engine.connection import redis_settings
+from mail_outbox.outbox import queue_email
 
 RELAY_DELAY_MS = 5.0
 SAMPLES = 100  # of each kind of wake-up
@@ -44,7 +44,9 @@ class Priority(Measure):
                 rounds.append(done)
                 for wake_up, by in WAKE_UPS.items():
                     idle, busy = done['idle_ms'][wake_up], done['busy_ms'][wake_up]
-                    told = ' '.join(f'{percentile(v, p):6.1f}' for v in (idle, busy) for p in (50, 99))
+                    told = ' '.join(
+                        f'{percentile(v, p):6.1f}' for v in (idle, busy) for p in (50, 99)
+                    )
                     name = f'{by}, {NEWSLETTERS[kind]}'
                     print(f'priority {number + 1}/{plan.rounds}  {name:45} {told} ms', flush=True)
         return {'rounds': rounds}
@@ -54,7 +56,9 @@ class Priority(Measure):
         count = 2 * plan.count(SAMPLES, 5)
         order = Order(contender, relay, plan.count(NEWSLETTER[kind], 2000), name)
         async with bench.site(order) as site, bench.workers(order, site), _sender(site) as send:
-            await site.outbox.execute('ALTER TABLE outbound_emails ALTER COLUMN priority SET DEFAULT 2')
+            await site.outbox.execute(
+                'ALTER TABLE outbound_emails ALTER COLUMN priority SET DEFAULT 2'
+            )
             await sample(relay, send, WARM_UP)
             await asyncio.sleep(SETTLE_S)
             idle_ms = await sample(relay, send, count, watch=URGENT, pause_s=PAUSE_S)
@@ -66,10 +70,17 @@ class Priority(Measure):
             await relay.settled_count(await asyncio.to_thread(relay.count) + order.emails // 20)
             before, began = await asyncio.to_thread(relay.count), time.monotonic()
             busy_ms = await sample(relay, send, count, watch=URGENT, pause_s=PAUSE_S)
-            emails_per_s = (await asyncio.to_thread(relay.count) - before) / (time.monotonic() - began)
+            emails_per_s = (await asyncio.to_thread(relay.count) - before) / (
+                time.monotonic() - began
+            )
             if plan.scale == 1 and not await site.outbox.open_count():
                 raise RunFailed('the newsletter was over before the urgent e-mails were')
-        return {'newsletter': kind, 'idle_ms': idle_ms, 'busy_ms': busy_ms, 'emails_per_s': emails_per_s}
+        return {
+            'newsletter': kind,
+            'idle_ms': idle_ms,
+            'busy_ms': busy_ms,
+            'emails_per_s': emails_per_s,
+        }
 
     def bars(self, data: Data) -> list[Bar]:
         """Compare the 99th percentiles within each round."""
@@ -81,7 +92,9 @@ class Priority(Measure):
                     for r in data['rounds']
                     if r['newsletter'] == kind
                 ]
-                text = f'urgent mail by {by} while a newsletter drains ({newsletter}), p99 over idle'
+                text = (
+                    f'urgent mail by {by} while a newsletter drains ({newsletter}), p99 over idle'
+                )
                 met = statistics.median(ratios) <= LIMIT
                 bars.append(Bar(text, f'{LIMIT:g} x', f'{spread(ratios)} x', met))
         return bars
@@ -99,7 +112,15 @@ class Priority(Measure):
                     for percent in (50, 99)
                 ]
                 rows.append((by, newsletter, *times, rate))
-        headings = ('urgent e-mail by', 'newsletter', 'idle p50 ms', 'idle p99 ms', 'p50 ms', 'p99 ms', 'newsletter/s')
+        headings = (
+            'urgent e-mail by',
+            'newsletter',
+            'idle p50 ms',
+            'idle p99 ms',
+            'p50 ms',
+            'p99 ms',
+            'newsletter/s',
+        )
         return table(headings, rows)
 
 

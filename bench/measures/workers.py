@@ -38,7 +38,13 @@ class Workers(Measure):
     """Arrangements in turns."""
 
     def __init__(
-        self, key: str, title: str, about_s: int, rounds: int, cells: Sequence[Cell], ratios: dict[int, float]
+        self,
+        key: str,
+        title: str,
+        about_s: int,
+        rounds: int,
+        cells: Sequence[Cell],
+        ratios: dict[int, float],
     ) -> None:
         """Say what is compared.
 
@@ -51,7 +57,10 @@ class Workers(Measure):
 
     async def run(self, bench: Bench, plan: Plan) -> Data:
         """Run all arrangements in turns; find out first what each sink can take at all."""
-        limits = {f'{delay_ms:g}': self._limit(bench, plan, delay_ms) for delay_ms in {c.delay_ms for c in self._cells}}
+        limits = {
+            f'{delay_ms:g}': self._limit(bench, plan, delay_ms)
+            for delay_ms in {c.delay_ms for c in self._cells}
+        }
         runs = []
         for number, cell in plan.turns(self._cells):
             name = f'{self.key}_{number}_{cell.workers}_{cell.delay_ms:g}'
@@ -59,17 +68,31 @@ class Workers(Measure):
                 settings = {'SMTP_MAX_CONNECTIONS': str(cell.connections)}
                 emails = plan.count(cell.emails, 40)
                 done = await bench.run(
-                    Order(CONTENDERS['bulk_for_all'], relay, emails, name, cell.workers, settings=settings)
+                    Order(
+                        CONTENDERS['bulk_for_all'],
+                        relay,
+                        emails,
+                        name,
+                        cell.workers,
+                        settings=settings,
+                    )
                 )
             told = f'{cell.workers} workers, {cell.delay_ms:3g} ms: {done.emails_per_s:7.0f}/s'
-            print(f'{self.key} {number + 1}/{plan.rounds}  {told}, machine {done.machine_busy:.0%} busy', flush=True)
-            runs.append({'delay_ms': cell.delay_ms, 'connections': cell.connections, 'run': done.as_json()})
+            print(
+                f'{self.key} {number + 1}/{plan.rounds}  {told}, machine {done.machine_busy:.0%} busy',
+                flush=True,
+            )
+            runs.append(
+                {'delay_ms': cell.delay_ms, 'connections': cell.connections, 'run': done.as_json()}
+            )
         return {'runs': runs, 'limits': limits, 'cores': os.cpu_count()}
 
     def _limit(self, bench: Bench, plan: Plan, delay_ms: float) -> float | None:
         with running_relay(bench.directory, bench.watchdog, RelayKind(delay_ms=delay_ms)) as relay:
             messages = plan.count(LIMIT_MESSAGES, 100)
-            return smtp_source_rate(relay, messages, sessions=LIMIT_SESSIONS, message_bytes=MESSAGE_BYTES)
+            return smtp_source_rate(
+                relay, messages, sessions=LIMIT_SESSIONS, message_bytes=MESSAGE_BYTES
+            )
 
     def bars(self, data: Data) -> list[Bar]:
         """Compare within each round."""
@@ -88,12 +111,28 @@ class Workers(Measure):
     def details(self, data: Data) -> list[str]:
         """Return the rates, and how busy the machine was."""
         rows = []
-        for (workers, delay_ms), runs in sorted(runs_by_cell(data).items(), key=lambda item: item[0][::-1]):
-            connections = next(run['connections'] for run in data['runs'] if run['run']['workers'] == workers)
+        for (workers, delay_ms), runs in sorted(
+            runs_by_cell(data).items(), key=lambda item: item[0][::-1]
+        ):
+            connections = next(
+                run['connections'] for run in data['runs'] if run['run']['workers'] == workers
+            )
             busy = f'{statistics.median(run.machine_busy for run in runs):.0%}'
-            rates, costs = [run.emails_per_s for run in runs], [run.cpu_s_per_1000() for run in runs]
+            rates, costs = (
+                [run.emails_per_s for run in runs],
+                [run.cpu_s_per_1000() for run in runs],
+            )
             costs_text = spread(costs, '.2f')
-            rows.append((f'{delay_ms:g}', f'{workers}', f'{connections}', spread(rates, '.0f'), costs_text, busy))
+            rows.append(
+                (
+                    f'{delay_ms:g}',
+                    f'{workers}',
+                    f'{connections}',
+                    spread(rates, '.0f'),
+                    costs_text,
+                    busy,
+                )
+            )
         headings = (
             'relay latency ms',
             'workers',
@@ -113,7 +152,15 @@ class Workers(Measure):
             settings = {'SMTP_MAX_CONNECTIONS': str(cell.connections)}
             contender, emails = CONTENDERS['bulk_for_all'], plan.count(cell.emails, 40)
             await bench.run(
-                Order(contender, relay, emails, f'{self.key}_profile', cell.workers, settings=settings, profile=target)
+                Order(
+                    contender,
+                    relay,
+                    emails,
+                    f'{self.key}_profile',
+                    cell.workers,
+                    settings=settings,
+                    profile=target,
+                )
             )
 
 
@@ -126,15 +173,25 @@ def runs_by_cell(data: Data) -> dict[tuple[int, float], list[Run]]:
     return found
 
 
-# Two connections each: eight workers then ask for 1,600 e-mails a second at most, which two cores can do.
+# Two connections each: eight workers then ask for 1,600 e-mails a second at most, which two cores
+# can do.
 WORKERS = Workers(
-    'workers', 'Several workers', 180, 5, [Cell(1, 10, 2), Cell(2, 10, 2), Cell(8, 10, 2)], {2: 1.9, 8: 6}
+    'workers',
+    'Several workers',
+    180,
+    5,
+    [Cell(1, 10, 2), Cell(2, 10, 2), Cell(8, 10, 2)],
+    {2: 1.9, 8: 6},
 )
 SCALING = Workers(
     'scaling',
     'Workers and relay latency',
     230,
     3,
-    [Cell(workers, delay_ms, DEFAULT_CONNECTIONS) for delay_ms in (1, 10, 100) for workers in (1, 2, 4)],
+    [
+        Cell(workers, delay_ms, DEFAULT_CONNECTIONS)
+        for delay_ms in (1, 10, 100)
+        for workers in (1, 2, 4)
+    ],
     {},
 )

@@ -9,9 +9,9 @@ import arq.worker
 from arq import create_pool
 
 from bench.peers.tally import ran
-from fleet.connection import redis_settings
-from fleet.dispatcher import Dispatcher
-from fleet.wire import deserialize, serialize
+from engine.connection import redis_settings
+from engine.dispatcher import Dispatcher
+from engine.wire import deserialize, serialize
 
 arq.worker.Worker = Dispatcher  # type: ignore[misc] # as in worker.py
 

@@ -34,7 +34,8 @@ async def probe(enqueue: Callable[[], Awaitable[object]], count: int) -> list[fl
         began_ns = time.monotonic_ns()
         await enqueue()
         deadline = time.monotonic() + DEADLINE_S
-        # By the worker's own clock: one that was still to come from before does not count for this one.
+        # By the worker's own clock: one that was still to come from before does not count for this
+        # one.
         while (ran_ns := tally.read(directory)[1]) < began_ns:
             if time.monotonic() > deadline:
                 raise SystemExit(f'a job did not run within {DEADLINE_S:.0f} s')

@@ -29,7 +29,8 @@ class Wanted(NamedTuple):
     text: bool = False  # any type of text serves, too
     nullable: bool = False  # this program writes NULL
     unlimited: bool = False  # this program writes long texts
-    # Where the application's column cannot serve, ours stands beside it and the trigger keeps theirs up to date.
+    # Where the application's column cannot serve, ours stands beside it and the trigger keeps
+    # theirs up to date.
     mirrored: bool = False
 
 
@@ -44,7 +45,15 @@ APPLICATION = (
     Wanted('template_id', 'bigint'),
     Wanted('template_data', 'jsonb', frozenset({'json', 'jsonb'}), text=True),
     Wanted('status', 'text', frozenset(), mirrored=True),
-    Wanted('smtp_response', 'text', frozenset({'text'}), text=True, nullable=True, unlimited=True, mirrored=True),
+    Wanted(
+        'smtp_response',
+        'text',
+        frozenset({'text'}),
+        text=True,
+        nullable=True,
+        unlimited=True,
+        mirrored=True,
+    ),
     Wanted('smtp_code', 'integer', INTEGERS, nullable=True, mirrored=True),
     Wanted('attempts', 'integer NOT NULL DEFAULT 0', INTEGERS),
     Wanted('max_attempts', 'integer', INTEGERS),
@@ -59,7 +68,8 @@ APPLICATION = (
 )
 REQUIRED = ('id', 'recipient', 'status')
 
-# A column of such a name that the application has means something else: ours is then called mail_<name>.
+# A column of such a name that the application has means something else: ours is then called
+# mail_<name>.
 OURS = (
     Wanted('message_id', 'text'),
     Wanted('message_date', 'timestamptz'),
@@ -101,7 +111,11 @@ async def read_columns(conn: asyncpg.Connection) -> dict[str, Column]:
 
 def serves(wanted: Wanted, column: Column) -> bool:
     """Whether this program can read and write a column as it is."""
-    if wanted.types is not None and column.type not in wanted.types and not (wanted.text and column.is_text):
+    if (
+        wanted.types is not None
+        and column.type not in wanted.types
+        and not (wanted.text and column.is_text)
+    ):
         return False
     if wanted.nullable and column.is_not_null:
         return False
@@ -126,7 +140,8 @@ def mapping(added: Collection[str]) -> dict[str, str]:
     """Return which column of the table each column of the view is.
 
     Args:
-        added: The columns that expanding added; a column of the application's may be called mail_something, too.
+        added: The columns that expanding added; a column of the application's may be called
+            mail_something, too.
     """
     return {w.name: f'mail_{w.name}' if f'mail_{w.name}' in added else w.name for w in WANTED}
 

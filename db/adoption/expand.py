@@ -12,9 +12,10 @@ from db.adoption.phases import Adoption, Phase, read_adoption, set_phase
 from db.adoption.quoting import quoted
 from db.adoption.trigger import Form, blind_triggers, state_ddl, sync_ddl, trigger_ddl, view_ddl
 from db.adoption.words import NEEDED, Words, choose, count_words, known_words, refusing_checks
-from mail.outcome import BY_LIFE
+from mail_outbox.envelope import BY_LIFE
 
-# As in db/migrations/0001_outbox.sql, in the table's own names; a test holds a finished table against a new one.
+# As in db/migrations/0001_outbox.sql, in the table's own names; a test holds a finished table
+# against a new one.
 INDEXES: Mapping[str, str] = {
     'outbound_emails_due': "({priority}, next_retry_at) WHERE {status} IN ('pending', 'failed', 'uncertain') "
     'AND next_retry_at IS NOT NULL',
@@ -52,7 +53,9 @@ class NotAdoptableError(Exception):
     def __init__(self, reasons: Sequence[str]) -> None:
         self.reasons = list(reasons)
         lines = '\n'.join(f'  - {reason}' for reason in self.reasons)
-        super().__init__(f'outbound_emails cannot be adopted as it is; nothing was changed:\n{lines}')
+        super().__init__(
+            f'outbound_emails cannot be adopted as it is; nothing was changed:\n{lines}'
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +112,9 @@ async def plan(
     if 'id' in columns and facts['relkind'] not in KINDS and not facts['id_is_unique']:
         reasons.append('id is not unique: ALTER TABLE outbound_emails ADD PRIMARY KEY (id)')
     if not (facts['is_owner'] and facts['may_create']):
-        reasons.append(f'it belongs to {facts["owner"]}: run this as that role, not as {facts["role"]}')
+        reasons.append(
+            f'it belongs to {facts["owner"]}: run this as that role, not as {facts["role"]}'
+        )
     if facts['relrowsecurity']:
         reasons.append(
             'row-level security hides rows from this program: ALTER TABLE outbound_emails DISABLE ROW LEVEL SECURITY'
@@ -158,10 +163,16 @@ async def _names_taken(conn: asyncpg.Connection, adoption: Adoption | None) -> l
     reasons: list[str] = []
     if not (await conn.fetchval(MIGRATED_SQL) and await conn.fetchval(FIRST_SQL)):
         taken = await conn.fetch(TAKEN_SQL, list(RELATIONS), list(FUNCTIONS))
-        reasons += [f'there is a {row["kind"]} {row["name"]}, and this program makes one: rename it' for row in taken]
+        reasons += [
+            f'there is a {row["kind"]} {row["name"]}, and this program makes one: rename it'
+            for row in taken
+        ]
     ours = adoption.added_indexes if adoption else []
     taken = await conn.fetch(INDEX_NAMES_SQL, [name for name in INDEXES if name not in ours])
-    reasons += [f'there is an index {row["relname"]}, and this program makes one: rename it' for row in taken]
+    reasons += [
+        f'there is an index {row["relname"]}, and this program makes one: rename it'
+        for row in taken
+    ]
     return reasons
 
 
@@ -174,7 +185,9 @@ async def _words(
 ) -> tuple[Words, bool]:
     counted = await count_words(conn)
     known, takes_any = await known_words(conn, counted, given)
-    if adoption and adoption.words and not given:  # decided when the table was expanded: our own words stand in it now
+    if (
+        adoption and adoption.words and not given
+    ):  # decided when the table was expanded: our own words stand in it now
         return adoption.words, takes_any
     words = choose(known, given, hidden_anyway='sending' if takes_any else None)
     reasons += await refusing_checks(conn, columns, words)
@@ -183,10 +196,20 @@ async def _words(
         for state in NEEDED
         if words.shown[state] is None
     ]
-    unknown = {word: n for word, n in counted.items() if word is not None and word.lower() not in words.read}
+    unknown = {
+        word: n
+        for word, n in counted.items()
+        if word is not None and word.lower() not in words.read
+    }
     if unknown:
-        told = ', '.join(f'{word} ({n} rows)' for word, n in list(unknown.items())[:MAX_UNKNOWN_TOLD])
-        more = f' and {len(unknown) - MAX_UNKNOWN_TOLD} more' if len(unknown) > MAX_UNKNOWN_TOLD else ''
+        told = ', '.join(
+            f'{word} ({n} rows)' for word, n in list(unknown.items())[:MAX_UNKNOWN_TOLD]
+        )
+        more = (
+            f' and {len(unknown) - MAX_UNKNOWN_TOLD} more'
+            if len(unknown) > MAX_UNKNOWN_TOLD
+            else ''
+        )
         reasons.append(
             f'status holds words this system does not know: {told}{more}. --word WORD=STATE says what one means '
             '(pending, sent, failed, expired, cancelled), or UPDATE these rows'
@@ -198,7 +221,12 @@ def _with_added(columns: Mapping[str, Column], added: Mapping[str, str]) -> dict
     types = {'timestamptz': 'timestamp with time zone', 'text': 'text', 'integer': 'integer'}
     new = {
         name: Column(
-            name, types.get(ddl.split()[0], ddl.split()[0]), None, ddl == 'text', is_enum=False, is_not_null=False
+            name,
+            types.get(ddl.split()[0], ddl.split()[0]),
+            None,
+            ddl == 'text',
+            is_enum=False,
+            is_not_null=False,
         )
         for name, ddl in added.items()
     }
@@ -245,7 +273,9 @@ async def expand(conn: asyncpg.Connection, plan: Plan, progress: Progress) -> No
     await conn.execute('ANALYZE outbound_emails')
     if adoption.phase is Phase.EXPANDING:
         await set_phase(conn, Phase.SHARED)
-    elif 'mail_status' in plan.form.added:  # a later version of this program may have another trigger
+    elif (
+        'mail_status' in plan.form.added
+    ):  # a later version of this program may have another trigger
         await conn.execute(sync_ddl(plan.form, shared=adoption.phase is Phase.SHARED))
 
 
@@ -272,7 +302,9 @@ async def refuse_elsewhere(conn: asyncpg.Connection) -> None:
     """
     for row in await conn.fetch(ELSEWHERE_SQL):
         path = f'ALTER ROLE {row["role"]} IN DATABASE {row["database"]} SET search_path = {row["schema"]}, public'
-        raise NotAdoptableError([f'it is in the schema {row["schema"]}, where this session does not look: {path}'])
+        raise NotAdoptableError(
+            [f'it is in the schema {row["schema"]}, where this session does not look: {path}']
+        )
 
 
 async def is_adopted(conn: asyncpg.Connection) -> bool:
@@ -288,10 +320,14 @@ async def is_adopted(conn: asyncpg.Connection) -> bool:
 async def _add_columns(conn: asyncpg.Connection, plan: Plan, progress: Progress) -> None:
     """Columns, trigger and view in one moment: from then on each row that is written is told apart.
 
-    A constant default is kept in the catalog, so no row is rewritten: every row that is there becomes `external`, and
-    who inserts later without naming the column leaves it to the trigger.
+    A constant default is kept in the catalog, so no row is rewritten: every row that is there
+    becomes `external`, and who inserts later without naming the column leaves it to the trigger.
     """
-    columns = ', '.join(f'ADD COLUMN {quoted(name)} {ddl}' for name, ddl in plan.added.items() if name != 'mail_status')
+    columns = ', '.join(
+        f'ADD COLUMN {quoted(name)} {ddl}'
+        for name, ddl in plan.added.items()
+        if name != 'mail_status'
+    )
     form = plan.form
 
     async def change() -> None:
@@ -325,13 +361,17 @@ def index_ddl(name: str, names: Mapping[str, str]) -> str:
     return f'CREATE {unique}INDEX CONCURRENTLY {name} ON outbound_emails {definition}'
 
 
-async def _add_index(conn: asyncpg.Connection, name: str, names: Mapping[str, str], progress: Progress) -> None:
+async def _add_index(
+    conn: asyncpg.Connection, name: str, names: Mapping[str, str], progress: Progress
+) -> None:
     """Build an index unless a valid one is there; what an interrupted call left half done is built anew."""
     valid = await conn.fetchval(INDEX_STATE_SQL, name)
     if valid:
         return
     if valid is False:
         await conn.execute(f'DROP INDEX CONCURRENTLY {name}')
-    await conn.execute(NOTE_INDEX_SQL, name)  # first: an interrupted call leaves an index that is ours
+    await conn.execute(
+        NOTE_INDEX_SQL, name
+    )  # first: an interrupted call leaves an index that is ours
     await conn.execute(index_ddl(name, names))
     progress(f'built the index {name}')

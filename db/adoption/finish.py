@@ -13,7 +13,8 @@ from db.adoption.phases import Phase, read_adoption, set_phase
 from db.adoption.quoting import quoted
 from db.adoption.takeover import BATCH, WrongPhaseError
 from db.adoption.trigger import NAIVE, TRIGGER, view_ddl
-from mail.outcome import BY_LIFE, Status
+from mail.outcome import Status
+from mail_outbox.envelope import BY_LIFE
 
 # Ours stands beside these while the table is adopted, and takes their place.
 REPLACED = ('status', 'smtp_response', 'smtp_code')
@@ -33,7 +34,8 @@ STORAGE = (
     'fillfactor = 70, autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_threshold = 10000, '
     'autovacuum_analyze_scale_factor = 0.02'
 )
-# Measured with bench/adoption.py on PostgreSQL 18, 2026-11. A zone other than UTC writes the table anew.
+# Measured with bench/adoption.py on PostgreSQL 18, 2026-11. A zone other than UTC writes the table
+# anew.
 LOCK_S = 0.2
 REWRITE_BYTES_PER_S = 60e6
 
@@ -59,7 +61,8 @@ class FinishPlan:
     max_attempts: int
 
 
-# What stands on a column that goes or changes, but for what this program made: it breaks, vanishes, or is in the way.
+# What stands on a column that goes or changes, but for what this program made: it breaks, vanishes,
+# or is in the way.
 DEPENDENTS_SQL = """
 SELECT d.classid::regclass::text AS catalog, d.objid, pg_describe_object(d.classid, d.objid, d.objsubid) AS what,
     CASE d.classid WHEN 'pg_class'::regclass THEN pg_get_indexdef(d.objid)
@@ -100,18 +103,25 @@ ORDER BY 1
 """
 
 
-async def plan_finish(conn: asyncpg.Connection, *, zone: str, max_attempts: int | None) -> FinishPlan:
+async def plan_finish(
+    conn: asyncpg.Connection, *, zone: str, max_attempts: int | None
+) -> FinishPlan:
     """List what finishing changes. Reads only.
 
     Raises:
-        WrongPhaseError: the table is not taken over, or something of the application's is in the way; says what to do.
+        WrongPhaseError: the table is not taken over, or something of the application's is in the
+            way; says what to do.
     """
     max_attempts = max_attempts or BY_LIFE
     adoption = await read_adoption(conn)
     if adoption is None:
-        raise WrongPhaseError('outbound_emails was made by this program: there is nothing to finish')
+        raise WrongPhaseError(
+            'outbound_emails was made by this program: there is nothing to finish'
+        )
     if adoption.phase in (Phase.EXPANDING, Phase.SHARED):
-        raise WrongPhaseError('the table is not taken over yet: `python -m ops import-celery` does it')
+        raise WrongPhaseError(
+            'the table is not taken over yet: `python -m ops import-celery` does it'
+        )
     columns = await read_columns(conn)
     replaced = [name for name in REPLACED if f'mail_{name}' in adoption.added_columns]
     naive = [column.name for column in columns.values() if column.type == NAIVE]
@@ -130,7 +140,10 @@ async def plan_finish(conn: asyncpg.Connection, *, zone: str, max_attempts: int 
             *_replaced(columns, replaced, going, triggers),
             *_types(columns, naive, zone),
             *_filled(max_attempts, mapping(stay)),
-            *[Change(f'the trigger {name} is made anew', True, ddl) for name, ddl in triggers.items()],
+            *[
+                Change(f'the trigger {name} is made anew', True, ddl)
+                for name, ddl in triggers.items()
+            ],
             *changes,
         ]
     return FinishPlan(changes, lock_s, bool(replaced), stay, rebuilt, max_attempts)
@@ -166,7 +179,10 @@ async def _standing_on(
 
 
 def _replaced(
-    columns: Mapping[str, Column], replaced: Sequence[str], going: Sequence[str], triggers: Mapping[str, str]
+    columns: Mapping[str, Column],
+    replaced: Sequence[str],
+    going: Sequence[str],
+    triggers: Mapping[str, str],
 ) -> list[Change]:
     changes = [
         Change(
@@ -181,7 +197,11 @@ def _replaced(
     ]
     changes += [Change(f'goes with its column: {what}', True) for what in going]
     changes += [
-        Change(f'the trigger {name} goes for a moment', True, f'DROP TRIGGER {quoted(name)} ON outbound_emails')
+        Change(
+            f'the trigger {name} goes for a moment',
+            True,
+            f'DROP TRIGGER {quoted(name)} ON outbound_emails',
+        )
         for name in triggers
     ]
     for name in replaced:
@@ -190,7 +210,9 @@ def _replaced(
             old = columns[name]
             kind = f'{old.type}, {old.limit} characters' if old.limit else old.type
             what = f'{name} ({kind}) is replaced by ours'
-            changes.append(Change(what, True, f'ALTER TABLE outbound_emails DROP COLUMN {name};{ddl}'))
+            changes.append(
+                Change(what, True, f'ALTER TABLE outbound_emails DROP COLUMN {name};{ddl}')
+            )
     return changes
 
 
@@ -202,19 +224,29 @@ def _filled(max_attempts: int, names: Mapping[str, str]) -> list[Change]:
             'columns get our defaults',
             True,
             'ALTER TABLE outbound_emails '
-            + ', '.join(f'ALTER COLUMN {name} SET DEFAULT {value}' for name, value in defaults.items()),
+            + ', '.join(
+                f'ALTER COLUMN {name} SET DEFAULT {value}' for name, value in defaults.items()
+            ),
         )
     )
     changes.append(
         Change(
-            'room on each page and early vacuum, docs/schema.md', True, f'ALTER TABLE outbound_emails SET ({STORAGE})'
+            'room on each page and early vacuum, docs/schema.md',
+            True,
+            f'ALTER TABLE outbound_emails SET ({STORAGE})',
         )
     )
     checks = {name: check.format(**names) for name, check in CHECKS.items()} | {
         f'outbound_emails_{name}_given': f'{name} IS NOT NULL' for name in NOT_NULL
     }
-    added = ', '.join(f'ADD CONSTRAINT {name} CHECK ({check}) NOT VALID' for name, check in checks.items())
-    changes.append(Change('CHECKs forbid illegal rows from then on', True, f'ALTER TABLE outbound_emails {added}'))
+    added = ', '.join(
+        f'ADD CONSTRAINT {name} CHECK ({check}) NOT VALID' for name, check in checks.items()
+    )
+    changes.append(
+        Change(
+            'CHECKs forbid illegal rows from then on', True, f'ALTER TABLE outbound_emails {added}'
+        )
+    )
     changes.append(Change('the view mail_outbox is made anew', True, view_ddl(names)))
     return changes
 
@@ -225,7 +257,11 @@ def _types(columns: Mapping[str, Column], naive: Sequence[str], zone: str) -> li
         # In one statement and without USING: in UTC no row is rewritten.
         ddl = ', '.join(f'ALTER COLUMN {quoted(name)} TYPE timestamptz' for name in naive)
         drop = ', '.join(f'ALTER COLUMN {quoted(name)} DROP DEFAULT' for name in naive)
-        how = 'no row is rewritten' if zone == 'UTC' else f'they mean {zone}, so the table is written anew'
+        how = (
+            'no row is rewritten'
+            if zone == 'UTC'
+            else f'they mean {zone}, so the table is written anew'
+        )
         changes.append(
             Change(
                 f'{", ".join(naive)} get a time zone: {how}',
@@ -236,7 +272,9 @@ def _types(columns: Mapping[str, Column], naive: Sequence[str], zone: str) -> li
     narrow = _narrow(columns)
     if narrow:
         ddl = ', '.join(f'ALTER COLUMN {name} TYPE text' for name in narrow)
-        changes.append(Change(f'{", ".join(narrow)} become text', True, f'ALTER TABLE outbound_emails {ddl}'))
+        changes.append(
+            Change(f'{", ".join(narrow)} become text', True, f'ALTER TABLE outbound_emails {ddl}')
+        )
     return changes
 
 
@@ -254,8 +292,14 @@ def _narrow(columns: Mapping[str, Column]) -> list[str]:
 
 def _checked_later() -> list[Change]:
     return [
-        Change('indexes on times are built anew while others write; until then claims are slower', False),
-        Change('all rows are checked while others write; then attempts, created_at ... refuse NULL', False),
+        Change(
+            'indexes on times are built anew while others write; until then claims are slower',
+            False,
+        ),
+        Change(
+            'all rows are checked while others write; then attempts, created_at ... refuse NULL',
+            False,
+        ),
     ]
 
 

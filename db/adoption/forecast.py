@@ -49,7 +49,9 @@ def forecast_sql(columns: Collection[str], form: Form) -> str:
     Args:
         columns: Those that the table has now.
     """
-    source = ', '.join(name if name in columns else f'NULL::{kind} AS {name}' for name, kind in DECIDING.items())
+    source = ', '.join(
+        name if name in columns else f'NULL::{kind} AS {name}' for name, kind in DECIDING.items()
+    )
     theirs = "WHERE mail_status = 'external'" if 'mail_status' in columns else ''
     return f"""
 WITH emails AS (

@@ -25,7 +25,8 @@ class TableBusyError(Exception):
     """Somebody holds the table in a transaction that does not end."""
 
 
-# Statistics of a table that grows under our hands say little: a stretch of ids is found by the primary key.
+# Statistics of a table that grows under our hands say little: a stretch of ids is found by the
+# primary key.
 BY_INDEX = ('enable_seqscan', 'enable_hashjoin', 'enable_mergejoin')
 
 
@@ -49,13 +50,17 @@ async def _transaction(conn: asyncpg.Connection) -> AsyncIterator[None]:
 
 
 async def briefly(
-    conn: asyncpg.Connection, change: Callable[[], Awaitable[None]], progress: Progress, *, give_up_s: float = GIVE_UP_S
+    conn: asyncpg.Connection,
+    change: Callable[[], Awaitable[None]],
+    progress: Progress,
+    *,
+    give_up_s: float = GIVE_UP_S,
 ) -> None:
     """Run a change in a transaction that waits for no lock longer than LOCK_WAIT_MS, again until it gets through.
 
     Raises:
-        TableBusyError: it did not within give_up_s; names the session that is in the way. Nothing was changed.
-        asyncpg.PostgresError: the change failed; nothing was changed.
+        TableBusyError: it did not within give_up_s; names the session that is in the way. Nothing
+        was changed. asyncpg.PostgresError: the change failed; nothing was changed.
     """
     deadline = time.monotonic() + give_up_s
     told = False
@@ -65,14 +70,20 @@ async def briefly(
                 await change()
         except (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError) as error:
             blocker = await conn.fetchrow(BLOCKERS_SQL)
-            who = f'session {blocker["pid"]} ({blocker["application_name"]})' if blocker else 'a session'
+            who = (
+                f'session {blocker["pid"]} ({blocker["application_name"]})'
+                if blocker
+                else 'a session'
+            )
             if time.monotonic() > deadline:
                 age = f', open for {blocker["age"]}' if blocker else ''
                 raise TableBusyError(
                     f'{who} holds outbound_emails{age}: end its transaction, then run this again'
                 ) from error
             if not told:
-                progress(f'waiting for {who} to let go of outbound_emails; nobody else waits meanwhile')
+                progress(
+                    f'waiting for {who} to let go of outbound_emails; nobody else waits meanwhile'
+                )
                 told = True
             await asyncio.sleep(PAUSE_S)
         else:

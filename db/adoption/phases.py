@@ -44,7 +44,10 @@ async def read_adoption(conn: Any) -> Adoption | None:
         return None
     words = json.loads(row['words'])
     return Adoption(
-        Phase(row['phase']), row['added_columns'], row['added_indexes'], from_json(words) if words else None
+        Phase(row['phase']),
+        row['added_columns'],
+        row['added_indexes'],
+        from_json(words) if words else None,
     )
 
 

@@ -15,9 +15,9 @@ from db.adoption.trigger import Form, sync_ddl
 BATCH = 5_000
 CUT_OFF = 'was being sent by the previous system when its table was taken over'
 
-# What becomes of an e-mail, by what its application's word means. Nobody can know whether an e-mail that was being sent
-# got as far as its final dot, so an operator decides about it; and about what has been due for so long that whoever
-# waits for it has stopped waiting.
+# What becomes of an e-mail, by what its application's word means. Nobody can know whether an e-mail
+# that was being sent got as far as its final dot, so an operator decides about it; and about what
+# has been due for so long that whoever waits for it has stopped waiting.
 BECOMES = """
 CASE
     WHEN natural_state = 'sending' THEN 'uncertain'
@@ -37,7 +37,8 @@ class WrongPhaseError(Exception):
 def take_batch_sql(names: Mapping[str, str]) -> str:
     """Return the statement that takes one stretch of ids.
 
-    Parameters: how long ago is too long, attempts of rows that do not say, the last id before the stretch, its length.
+    Parameters: how long ago is too long, attempts of rows that do not say, the last id before the
+    stretch, its length.
     """
     copied = ''
     if names['smtp_response'] != 'smtp_response':
@@ -79,7 +80,8 @@ async def take_over(
 ) -> dict[str, int]:
     """Take every e-mail of the other system that is not sent. Called again after an interruption, it goes on.
 
-    The other system must not send any more. What it sent stays `external`: it is its own, and no duty deletes it.
+    The other system must not send any more. What it sent stays `external`: it is its own, and no
+    duty deletes it.
 
     Args:
         form: From db.adoption.expand.plan.
@@ -94,7 +96,9 @@ async def take_over(
     phase = await read_phase(conn)
     if phase is not Phase.SHARED:
         raise WrongPhaseError(
-            'the table is not shared with another system' if phase else 'outbound_emails was made by this program'
+            'the table is not shared with another system'
+            if phase
+            else 'outbound_emails was made by this program'
         )
 
     async def change() -> None:

@@ -9,9 +9,12 @@ from db.adoption.columns import WANTED, Column, mapping
 from db.adoption.quoting import literal, quoted
 from db.adoption.words import Words
 
-TRIGGER = 'zz_outbox_sync'  # triggers fire in the order of their names: ours after the application's own
-# Who may do something with the table may do the same with the view. Not security_invoker: an INSERT through such a view
-# asks for the right to read every column of the table, which an application that only queues mail does not have.
+TRIGGER = (
+    'zz_outbox_sync'  # triggers fire in the order of their names: ours after the application's own
+)
+# Who may do something with the table may do the same with the view. Not security_invoker: an INSERT
+# through such a view asks for the right to read every column of the table, which an application
+# that only queues mail does not have.
 VIEW_RIGHTS_DDL = """
 DO $rights$
 DECLARE
@@ -38,8 +41,8 @@ BEGIN
 END
 $rights$"""
 NAIVE = 'timestamp without time zone'
-# Triggers on UPDATE OF status, and those before each row's UPDATE that read NEW.status. Bits of tgtype: 1 for each row,
-# 2 before, 16 update.
+# Triggers on UPDATE OF status, and those before each row's UPDATE that read NEW.status. Bits of
+# tgtype: 1 for each row, 2 before, 16 update.
 BLIND_SQL = r"""
 SELECT t.tgname FROM pg_trigger AS t
 WHERE t.tgrelid = 'outbound_emails'::regclass AND NOT t.tgisinternal AND t.tgenabled <> 'D' AND t.tgtype & 16 > 0
@@ -99,12 +102,12 @@ def state_ddl(words: Words) -> str:
 def sync_ddl(form: Form, *, shared: bool) -> str:
     """Return the DDL of the trigger's function.
 
-    What changed tells who wrote: this program writes mail_status, by way of the view; who writes only status does not
-    know of it, and means what the word means.
+    What changed tells who wrote: this program writes mail_status, by way of the view; who writes
+    only status does not know of it, and means what the word means.
 
     Args:
-        shared: The other system still runs. Its rows, and those that it inserts, stay `external`; a row of ours shows
-            it a word that it does not pick up.
+        shared: The other system still runs. Its rows, and those that it inserts, stay `external`; a
+            row of ours shows it a word that it does not pick up.
     """
     words, names = form.words, form.names
     read = case('lower(NEW.status::text)', words.read, 'NULL')
@@ -144,7 +147,9 @@ $sync$"""
 
 def case(subject: str, pairs: Mapping[str, str], otherwise: str) -> str:
     """Return an expression that gives a word for a word."""
-    whens = ' '.join(f'WHEN {literal(key)} THEN {literal(value)}' for key, value in sorted(pairs.items()))
+    whens = ' '.join(
+        f'WHEN {literal(key)} THEN {literal(value)}' for key, value in sorted(pairs.items())
+    )
     return f'CASE {subject} {whens} ELSE {otherwise} END'
 
 
@@ -243,7 +248,8 @@ def _show(words: Words, *, shared: bool) -> str:
     looks_open = sorted(
         state
         for state in words.shown
-        if words.read.get((words.shown[state] or 'pending').lower(), 'pending') in ('pending', 'failed')
+        if words.read.get((words.shown[state] or 'pending').lower(), 'pending')
+        in ('pending', 'failed')
     )
     open_states = ', '.join(literal(state) for state in looks_open)
     return f"""    IF NEW.mail_status IN ({open_states})

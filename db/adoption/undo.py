@@ -18,8 +18,9 @@ SELECT count(*) FROM mail_outbox WHERE status = 'sending' AND lease_expires_at >
 def give_back_sql(form: Form) -> str:
     """Return the statement that has every e-mail show the word that the other system knows it by.
 
-    What ended here and shows `failed` there has no attempt left, or the other system would send it: refused, cancelled
-    or perhaps delivered as it is. What waits shows the word it waits under; what was being sent there is as it was.
+    What ended here and shows `failed` there has no attempt left, or the other system would send it:
+    refused, cancelled or perhaps delivered as it is. What waits shows the word it waits under; what
+    was being sent there is as it was.
     """
     return f"""
 UPDATE outbound_emails SET mail_status = CASE mail_status WHEN 'sending' THEN 'uncertain' ELSE mail_status END,
@@ -65,7 +66,8 @@ async def undo(conn: asyncpg.Connection, form: Form | None, progress: Progress) 
     Args:
         form: From db.adoption.expand.plan; None when nothing was added yet.
     Returns:
-        How many e-mails were given back, by state: pending and retrying ones the other system sends.
+        How many e-mails were given back, by state: pending and retrying ones the other system
+        sends.
     Raises:
         WrongPhaseError: the table was made by this program, is finished, or workers hold e-mails.
         TableBusyError: somebody holds the table; calling again goes on.
@@ -74,18 +76,28 @@ async def undo(conn: asyncpg.Connection, form: Form | None, progress: Progress) 
     if adoption is None:
         raise WrongPhaseError('outbound_emails was not adopted: there is nothing to undo')
     if adoption.phase is Phase.FINISHED:
-        raise WrongPhaseError('the table was finished: its old form is gone, and with it the way back')
+        raise WrongPhaseError(
+            'the table was finished: its old form is gone, and with it the way back'
+        )
     views = await conn.fetch(VIEWS_SQL, adoption.added_columns)
     if views:
         names = ', '.join(row['name'] for row in views)
-        raise WrongPhaseError(f'these read columns that this program added: {names}. Drop them, then run this again')
-    counts = await _give_back(conn, form, progress) if adoption.added_columns and form is not None else {}
+        raise WrongPhaseError(
+            f'these read columns that this program added: {names}. Drop them, then run this again'
+        )
+    counts = (
+        await _give_back(conn, form, progress)
+        if adoption.added_columns and form is not None
+        else {}
+    )
     columns = ', '.join(f'DROP COLUMN IF EXISTS {quoted(name)}' for name in adoption.added_columns)
 
     async def remove() -> None:
         await conn.execute(UNVIEW_DDL)
         if adoption.added_columns and form is not None and (word := form.words.shown['sending']):
-            await conn.execute(f'UPDATE outbound_emails SET status = {literal(word)} WHERE {_cut_off(form)}')  # noqa: S608
+            await conn.execute(
+                f'UPDATE outbound_emails SET status = {literal(word)} WHERE {_cut_off(form)}'  # noqa: S608
+            )
         for name in adoption.added_indexes:
             await conn.execute(f'DROP INDEX IF EXISTS {quoted(name)}')
         if columns:

@@ -22,7 +22,8 @@ SYNONYMS: Mapping[str, tuple[str, ...]] = {
     'held': ('held',),
 }
 NEEDED = ('pending', 'sent', 'failed')
-# What is shown instead of a state that the application has no word for. None: the word that stands there stays.
+# What is shown instead of a state that the application has no word for. None: the word that stands
+# there stays.
 SHOWN_INSTEAD: Mapping[str, str | None] = {
     'sending': None,
     'held': None,
@@ -37,13 +38,17 @@ NO_WORD = 'no-such-word'  # what a column that takes this takes, it takes any
 class Words:
     """How `status` is read and written.
 
-    A column of text takes any word, but an application may fail when it reads one that it does not know, so only those
-    that stand in the table, or that an operator named, are shown.
+    A column of text takes any word, but an application may fail when it reads one that it does not
+    know, so only those that stand in the table, or that an operator named, are shown.
     """
 
     read: Mapping[str, str]  # the application's word in lower case -> our state
-    shown: Mapping[str, str | None]  # our state -> the word that is shown; None: what stands there stays
-    hidden: str | None  # the word of an e-mail of ours that the other system must not pick up; None: it has none
+    shown: Mapping[
+        str, str | None
+    ]  # our state -> the word that is shown; None: what stands there stays
+    hidden: (
+        str | None
+    )  # the word of an e-mail of ours that the other system must not pick up; None: it has none
 
     def as_json(self) -> dict[str, Any]:
         """Return what from_json reads."""
@@ -55,13 +60,19 @@ def from_json(stored: Mapping[str, Any]) -> Words:
     return Words(stored['read'], stored['shown'], stored['hidden'])
 
 
-def choose(known: Iterable[str], given: Mapping[str, str] | None = None, *, hidden_anyway: str | None = None) -> Words:
+def choose(
+    known: Iterable[str],
+    given: Mapping[str, str] | None = None,
+    *,
+    hidden_anyway: str | None = None,
+) -> Words:
     """Decide from the words that the application knows.
 
     Args:
         known: Its words, in their own case.
         given: What an operator says of words that are not in SYNONYMS: word -> state.
-        hidden_anyway: The word that hides e-mails where the application is not known to have one for `sending`.
+        hidden_anyway: The word that hides e-mails where the application is not known to have one
+            for `sending`.
     """
     # What an operator types by hand is understood, whether the application knows the word or not.
     read = {word: state for state, words in SYNONYMS.items() for word in words}
@@ -87,7 +98,9 @@ def _rank(state: str, word: str) -> tuple[int, str]:
     return (synonyms.index(word.lower()) if word.lower() in synonyms else -1), word
 
 
-COUNT_WORDS_SQL = 'SELECT status::text AS word, count(*) AS emails FROM outbound_emails GROUP BY 1 ORDER BY 1'
+COUNT_WORDS_SQL = (
+    'SELECT status::text AS word, count(*) AS emails FROM outbound_emails GROUP BY 1 ORDER BY 1'
+)
 
 
 async def count_words(conn: asyncpg.Connection) -> dict[str | None, int]:
@@ -106,7 +119,9 @@ ORDER BY 1
 
 
 @asynccontextmanager
-async def _probe(conn: asyncpg.Connection, columns: Iterable[str], checks: Iterable[str]) -> AsyncIterator[None]:
+async def _probe(
+    conn: asyncpg.Connection, columns: Iterable[str], checks: Iterable[str]
+) -> AsyncIterator[None]:
     """Have an empty table outbox_probe with columns of outbound_emails and these CHECKs, and nothing else of it."""
     listed = ', '.join(quoted(name) for name in columns)
     probing = conn.transaction()
@@ -127,7 +142,9 @@ async def _takes(conn: asyncpg.Connection, values: Mapping[str, str]) -> bool:
     try:
         async with conn.transaction():
             names = ', '.join(quoted(name) for name in values)
-            await conn.execute(f'INSERT INTO outbox_probe ({names}) VALUES ({", ".join(values.values())})')  # noqa: S608
+            await conn.execute(
+                f'INSERT INTO outbox_probe ({names}) VALUES ({", ".join(values.values())})'  # noqa: S608
+            )
     except (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError):
         return False
     return True
@@ -139,14 +156,30 @@ async def accepted_words(conn: asyncpg.Connection, words: Iterable[str]) -> set[
     Raises:
         asyncpg.InsufficientPrivilegeError: this role may make no temporary table.
     """
-    checks = [row['definition'] for row in await conn.fetch(STATUS_CHECKS_SQL) if row['columns'] == ['status']]
+    checks = [
+        row['definition']
+        for row in await conn.fetch(STATUS_CHECKS_SQL)
+        if row['columns'] == ['status']
+    ]
     async with _probe(conn, ['status'], checks):
         return {word for word in words if await _takes(conn, {'status': literal(word)})}
 
 
 # What this program writes when an e-mail comes into a state, and what every e-mail has.
-ALWAYS = {'recipient': "'a@example.com'", 'subject': "'s'", 'body_text': "'t'", 'body_html': "'h'", 'id': '1'}
-TRIED = {'attempts': '1', 'max_attempts': '5', 'last_attempt_at': 'now()', 'created_at': 'now()', 'updated_at': 'now()'}
+ALWAYS = {
+    'recipient': "'a@example.com'",
+    'subject': "'s'",
+    'body_text': "'t'",
+    'body_html': "'h'",
+    'id': '1',
+}
+TRIED = {
+    'attempts': '1',
+    'max_attempts': '5',
+    'last_attempt_at': 'now()',
+    'created_at': 'now()',
+    'updated_at': 'now()',
+}
 WRITTEN: Mapping[str, Mapping[str, str]] = {
     'sending': TRIED,
     'sent': {**TRIED, 'sent_at': 'now()', 'smtp_code': "'250'", 'smtp_response': "'250 ok'"},
@@ -154,7 +187,9 @@ WRITTEN: Mapping[str, Mapping[str, str]] = {
 }
 
 
-async def refusing_checks(conn: asyncpg.Connection, columns: Mapping[str, Column], words: Words) -> list[str]:
+async def refusing_checks(
+    conn: asyncpg.Connection, columns: Mapping[str, Column], words: Words
+) -> list[str]:
     """Name the CHECKs over status and other columns that would refuse what this program writes."""
     reasons = []
     for check in await conn.fetch(STATUS_CHECKS_SQL):
@@ -202,8 +237,8 @@ async def known_words(
 ) -> tuple[set[str], bool]:
     """Return the words that the application knows, and whether the column takes others as well.
 
-    An enum and a CHECK tell all of them. Else they are those that stand in the table and those that an operator named;
-    pending, sent and failed every application has.
+    An enum and a CHECK tell all of them. Else they are those that stand in the table and those that
+    an operator named; pending, sent and failed every application has.
     """
     labels = [row['enumlabel'] for row in await conn.fetch(ENUM_SQL)]
     stand = {word for word in counted if word is not None}

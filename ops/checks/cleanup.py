@@ -16,9 +16,16 @@ from ops.connect import Connections
 async def check(connections: Connections) -> list[Finding]:
     """Look at the retention, the tables it is for, and those that refer to them."""
     settings = connections.settings
-    troubles = await connections.ask_postgres(partial(find_troubles, named=settings.cleanup_session_tables))
-    found = [warning(f'cleanup_old_sessions: {what}', 'correct it, or CLEANUP_SESSION_TABLES') for what in troubles]
-    if 'email_retention_days' not in settings.model_fields_set and await connections.ask_postgres(is_adopted):
+    troubles = await connections.ask_postgres(
+        partial(find_troubles, named=settings.cleanup_session_tables)
+    )
+    found = [
+        warning(f'cleanup_old_sessions: {what}', 'correct it, or CLEANUP_SESSION_TABLES')
+        for what in troubles
+    ]
+    if 'email_retention_days' not in settings.model_fields_set and await connections.ask_postgres(
+        is_adopted
+    ):
         found.append(
             note(
                 'outbound_emails was there before this program: nothing is deleted from it',
@@ -37,9 +44,14 @@ def judge_references(references: Sequence[Reference]) -> Iterator[Finding]:
     for reference in references:
         if reference.holds is None and not reference.refuses:
             what = f'{reference.table} refers to outbound_emails ({reference.name}), and this role may not read it'
-            yield warning(f'{what}: no e-mail is deleted', f'GRANT SELECT ON {reference.table} to the worker')
+            yield warning(
+                f'{what}: no e-mail is deleted', f'GRANT SELECT ON {reference.table} to the worker'
+            )
         if not reference.is_indexed:
-            what = f'{reference.table} refers to outbound_emails ({reference.name}) without an index'
+            what = (
+                f'{reference.table} refers to outbound_emails ({reference.name}) without an index'
+            )
             yield note(
-                f'{what}: each e-mail that is deleted reads it whole', 'CREATE INDEX CONCURRENTLY on its columns'
+                f'{what}: each e-mail that is deleted reads it whole',
+                'CREATE INDEX CONCURRENTLY on its columns',
             )

@@ -30,7 +30,11 @@ async def check(connections: Connections) -> list[Finding]:
             ahead_s[name] = await measure(ask)
         except TroubleError as failure:
             silent.append(away(failure.trouble))
-    return [*silent, *judge(ahead_s), *(await zones.check(connections) if 'PostgreSQL' in ahead_s else [])]
+    return [
+        *silent,
+        *judge(ahead_s),
+        *(await zones.check(connections) if 'PostgreSQL' in ahead_s else []),
+    ]
 
 
 async def redis_time(redis: ArqRedis) -> float:

@@ -4,13 +4,13 @@ from arq.connections import ArqRedis
 from redis.exceptions import NoPermissionError as RedisNoPermissionError
 
 from db.identity import read_identity
-from fleet.overview import as_documents, mark_foreign
-from fleet.troubles import NOBODY_REPLIED, is_alive, queue_troubles
 from ops.answer import Document, TroubleError
 from ops.checks.finding import Finding, from_judge, note
 from ops.connect import Connections
 from ops.live import read_fleet, read_living
 from reporting.judge import in_order, judge_fleet, judge_workers
+from reporting.overview import as_documents, mark_foreign
+from reporting.problems import NOBODY_REPLIED, is_alive, queue_troubles
 
 
 async def check(connections: Connections) -> list[Finding]:

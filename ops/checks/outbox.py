@@ -10,13 +10,20 @@ import asyncpg
 
 from db import checkup, reports
 from db.switches import read_switches
-from fleet.overview import as_rows
 from ops.answer import TroubleError
 from ops.checks import cleanup
 from ops.checks.finding import Finding, away, error, from_judge, warning
 from ops.connect import Connections
 from ops.output import counted
-from reporting.judge import in_order, judge_attempts, judge_duties, judge_outbox, judge_services, judge_switches
+from reporting.judge import (
+    in_order,
+    judge_attempts,
+    judge_duties,
+    judge_outbox,
+    judge_services,
+    judge_switches,
+)
+from reporting.overview import as_rows
 
 T = TypeVar('T')
 
@@ -54,12 +61,15 @@ def last_hour(counts: Iterable[Mapping[str, Any]]) -> Counter[str]:
 async def check_content(connections: Connections) -> list[Finding]:
     """Look for waiting mail whose template or attachments do not exist: its next attempt ends for good."""
     stored, indexed = await asyncio.gather(
-        _tried(connections.ask_postgres(_read_named)), _tried(connections.ask_mongo(checkup.content_is_indexed))
+        _tried(connections.ask_postgres(_read_named)),
+        _tried(connections.ask_mongo(checkup.content_is_indexed)),
     )
     found = [answer for answer in (stored, indexed) if isinstance(answer, Finding)]
     if indexed is False:
         remedy = 'db.email_attachments.createIndex({content_id: 1})'
-        found.append(warning('attachments are found by reading all of them: the index is missing', remedy))
+        found.append(
+            warning('attachments are found by reading all of them: the index is missing', remedy)
+        )
     if isinstance(stored, Finding):
         return found
     lost, named = stored
@@ -72,7 +82,9 @@ async def check_content(connections: Connections) -> list[Finding]:
         )
     if isinstance(indexed, Finding):
         return found
-    there = await _tried(connections.ask_mongo(partial(checkup.stored_content, content_ids=list(named))))
+    there = await _tried(
+        connections.ask_mongo(partial(checkup.stored_content, content_ids=list(named)))
+    )
     if isinstance(there, Finding):
         return [*found, there]
     gone = [email_id for content_id, email_id in named.items() if content_id not in there]
@@ -87,7 +99,9 @@ async def check_content(connections: Connections) -> list[Finding]:
 
 
 async def _read_named(pool: asyncpg.Pool) -> tuple[dict[str, Any], dict[str, int]]:
-    return await checkup.read_lost_templates(pool), await checkup.read_waiting_content(pool, limit=LOOK_AT_CONTENT)
+    return await checkup.read_lost_templates(pool), await checkup.read_waiting_content(
+        pool, limit=LOOK_AT_CONTENT
+    )
 
 
 async def _tried(asking: Awaitable[T]) -> T | Finding:

@@ -65,9 +65,13 @@ def judge_way(*, is_pooled: bool) -> Iterator[Finding]:
 def judge_server(server: Row) -> Iterator[Finding]:
     """Judge settings and load."""
     if server['version'] < OLDEST_VERSION:
-        yield error(f'PostgreSQL {server["version"] // 10000} is too old', 'run PostgreSQL 15 or newer')
+        yield error(
+            f'PostgreSQL {server["version"] // 10000} is too old', 'run PostgreSQL 15 or newer'
+        )
     if server['is_standby']:
-        yield error('this is a standby: nothing can be claimed', 'point DATABASE_URL at the primary')
+        yield error(
+            'this is a standby: nothing can be claimed', 'point DATABASE_URL at the primary'
+        )
     if not (server['fsync'] and server['full_page_writes']):
         yield error(
             'fsync or full_page_writes is off: after a crash, sent mail may look unsent, or be gone',
@@ -96,14 +100,18 @@ def judge_server(server: Row) -> Iterator[Finding]:
             'start its reader, or SELECT pg_drop_replication_slot(...)',
         )
     if server['oldest_xid_age'] > WRAPAROUND_AGE:
-        yield error('transaction ids run out', 'VACUUM FREEZE the databases with the oldest datfrozenxid')
+        yield error(
+            'transaction ids run out', 'VACUUM FREEZE the databases with the oldest datfrozenxid'
+        )
 
 
 def judge_rights(missing: Sequence[Row]) -> Iterator[Finding]:
     """Name what a worker with these settings would be refused."""
     if missing:
         told = ', '.join(f'{row["privilege"]} on {row["table"]}' for row in missing)
-        yield warning(f'this role lacks {told}', 'grant it if workers use it; operators may do with less')
+        yield warning(
+            f'this role lacks {told}', 'grant it if workers use it; operators may do with less'
+        )
 
 
 def judge_indexes(indexes: Sequence[Row]) -> Iterator[Finding]:
@@ -115,11 +123,14 @@ def judge_indexes(indexes: Sequence[Row]) -> Iterator[Finding]:
         remedy = 'create them as db/migrations does, with CREATE INDEX CONCURRENTLY'
         yield error(f'indexes are missing: {", ".join(missing)}', remedy)
     if broken := sorted(index['name'] for index in indexes if not index['is_valid']):
-        yield error(f'indexes are invalid: {", ".join(broken)}', 'REINDEX INDEX CONCURRENTLY each of them')
+        yield error(
+            f'indexes are invalid: {", ".join(broken)}', 'REINDEX INDEX CONCURRENTLY each of them'
+        )
     foreign = sorted(
         index['name']
         for index in indexes
-        if index['table'] == 'outbound_emails' and index['name'] not in (*checkup.INDEXES, 'outbound_emails_pkey')
+        if index['table'] == 'outbound_emails'
+        and index['name'] not in (*checkup.INDEXES, 'outbound_emails_pkey')
     )
     if len(foreign) > FOREIGN_INDEXES:
         yield note(

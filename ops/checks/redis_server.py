@@ -7,7 +7,7 @@ from typing import Any
 from arq.connections import ArqRedis
 from redis.exceptions import RedisError, ResponseError
 
-from fleet.connection import redis_settings
+from engine.connection import redis_settings
 from ops.checks.finding import Finding, error, note, warning
 from ops.connect import Connections, redis_of
 from ops.output import megabytes
@@ -69,7 +69,10 @@ async def read_server(redis: ArqRedis) -> Facts:
 def judge(facts: Facts) -> Iterator[Finding]:
     """Judge everything."""
     if not facts.info:
-        yield note('INFO is not permitted: eviction and persistence cannot be checked', 'allow +info to this user')
+        yield note(
+            'INFO is not permitted: eviction and persistence cannot be checked',
+            'allow +info to this user',
+        )
     else:
         yield from _judge_role(facts.info)
         yield from _judge_memory(facts)
@@ -79,9 +82,13 @@ def judge(facts: Facts) -> Iterator[Finding]:
 
 
 def _judge_role(info: Mapping[str, Any]) -> Iterator[Finding]:
-    version = tuple(int(part) for part in str(info.get('redis_version', '99')).split('.')[:2] if part.isdigit())
+    version = tuple(
+        int(part) for part in str(info.get('redis_version', '99')).split('.')[:2] if part.isdigit()
+    )
     if version < OLDEST_VERSION:
-        yield error(f'Redis {info["redis_version"]} is too old', 'run Redis 6.2 or newer, or Valkey')
+        yield error(
+            f'Redis {info["redis_version"]} is too old', 'run Redis 6.2 or newer, or Valkey'
+        )
     if info.get('role') == 'slave':
         yield error('the queue is a read-only replica', 'point ARQ_REDIS_URL at the primary')
 
@@ -100,7 +107,9 @@ def _judge_memory(facts: Facts) -> Iterator[Finding]:
         if limit:
             yield error(what, 'CONFIG SET maxmemory-policy noeviction, and in redis.conf')
         else:
-            yield warning(f'{what} (there is no maxmemory now)', 'CONFIG SET maxmemory-policy noeviction')
+            yield warning(
+                f'{what} (there is no maxmemory now)', 'CONFIG SET maxmemory-policy noeviction'
+            )
     elif limit and used > FULL_SHARE * limit:
         yield error(
             f'memory is full: {megabytes(used)} of {megabytes(limit)}; Redis refuses new jobs',
@@ -113,26 +122,44 @@ def _judge_persistence(facts: Facts) -> Iterator[Finding]:
     lost = 'a restart of Redis loses the waiting jobs; their mail goes out with the next sweep'
     if not info.get('aof_enabled'):
         if facts.config.get('save', 'unknown') == '':
-            yield warning(f'nothing is written to disk: {lost}', 'set appendonly yes, appendfsync everysec')
+            yield warning(
+                f'nothing is written to disk: {lost}', 'set appendonly yes, appendfsync everysec'
+            )
         else:
-            yield note(f'there is no append-only file: {lost}', 'set appendonly yes, appendfsync everysec')
-    for name, told in (('aof_last_write_status', 'append-only file'), ('rdb_last_bgsave_status', 'snapshot')):
+            yield note(
+                f'there is no append-only file: {lost}', 'set appendonly yes, appendfsync everysec'
+            )
+    for name, told in (
+        ('aof_last_write_status', 'append-only file'),
+        ('rdb_last_bgsave_status', 'snapshot'),
+    ):
         if info.get(name, 'ok') != 'ok':
-            yield error(f'the last {told} could not be written', "see Redis's log: the disk is full, or not its own")
+            yield error(
+                f'the last {told} could not be written',
+                "see Redis's log: the disk is full, or not its own",
+            )
 
 
 def _judge_events(facts: Facts) -> Iterator[Finding]:
     flags = facts.config.get('notify-keyspace-events')
     remedy = 'CONFIG SET notify-keyspace-events Kz, and in redis.conf'
     if flags is None:
-        yield note('CONFIG is not permitted: whether Redis tells of new jobs cannot be checked', 'allow +config|get')
+        yield note(
+            'CONFIG is not permitted: whether Redis tells of new jobs cannot be checked',
+            'allow +config|get',
+        )
     elif 'K' not in flags or not ('z' in flags or 'A' in flags):
-        yield warning('keyspace notifications are off: workers ask for jobs every WORKER_POLL_DELAY_S', remedy)
+        yield warning(
+            'keyspace notifications are off: workers ask for jobs every WORKER_POLL_DELAY_S', remedy
+        )
 
 
 def _judge_cache(facts: Facts) -> Iterator[Finding]:
     if facts.cache_info is None:
-        yield warning(f'the cache (REDIS_URL) does not answer: {facts.cache_error}', 'start it, or correct REDIS_URL')
+        yield warning(
+            f'the cache (REDIS_URL) does not answer: {facts.cache_error}',
+            'start it, or correct REDIS_URL',
+        )
         return
     run_id = facts.info.get('run_id')
     if run_id is None or facts.cache_info.get('run_id') != run_id:

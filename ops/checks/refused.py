@@ -5,12 +5,13 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from fleet.refused import LARGEST, REASONS, REMEDIES, told
+from engine.refused import LARGEST, REASONS, REMEDIES, told
 from fleet.registry import WorkerRecord
-from fleet.wording import cell, counted, hide_addresses, length
+from logs import hide_addresses
 from ops.checks.finding import Finding, note, warning
 from ops.connect import Connections
 from ops.live import read_living
+from reporting.wording import cell, counted, length
 
 RECENT_S = 3600.0
 
@@ -27,7 +28,9 @@ def judge_refused(workers: Sequence[WorkerRecord]) -> Iterator[Finding]:
         for reason in REASONS:
             number = worker.refused.get(reason, 0)
             counts[reason] += number if type(number) is int and 0 < number < LARGEST else 0
-    for what, remedy, is_recent in sentences(counts, [job for worker in workers for job in worker.refused_jobs]):
+    for what, remedy, is_recent in sentences(
+        counts, [job for worker in workers for job in worker.refused_jobs]
+    ):
         yield (warning if is_recent else note)(cell(hide_addresses(what)), remedy)
 
 

@@ -9,13 +9,13 @@ from typing import Any
 
 import aiosmtplib
 
-from mail.connect import RelayOptions, Tls, open_client, say_hello
-from mail.transaction import RelayError
+from configuration.relays import relay_options
+from mail.relay.connect import RelayOptions, Tls, open_client, say_hello
+from mail.relay.transaction import RelayError
 from ops.checks.finding import Finding, error, note, warning
 from ops.connect import Connections
 from ops.output import hide_addresses, length
 from settings import Settings
-from settings_relays import relay_options
 
 EXPIRY_WARN_S, EXPIRY_ERROR_S = 21 * 86400.0, 3 * 86400.0
 LOCAL = ('localhost', '127.0.0.1', '::1')
@@ -40,7 +40,10 @@ async def check(connections: Connections) -> list[Finding]:
     """Try every configured relay."""
     settings = connections.settings
     relays = await asyncio.gather(*map(try_relay, relay_options(settings)))
-    return [*judge_configuration(settings), *(f for facts in relays for f in judge(facts, settings.email_max_bytes))]
+    return [
+        *judge_configuration(settings),
+        *(f for facts in relays for f in judge(facts, settings.email_max_bytes)),
+    ]
 
 
 async def try_relay(options: RelayOptions) -> RelayFacts:
@@ -105,7 +108,10 @@ def judge(facts: RelayFacts, max_bytes: int, now: float | None = None) -> Iterat
         left_s = facts.expires_at - (time.time() if now is None else now)
         if left_s < EXPIRY_WARN_S:
             severity = error if left_s < EXPIRY_ERROR_S else warning
-            yield severity(f'{where}: its certificate ends in {length(left_s)}; then no mail goes there', 'renew it')
+            yield severity(
+                f'{where}: its certificate ends in {length(left_s)}; then no mail goes there',
+                'renew it',
+            )
     if facts.size_bytes and facts.size_bytes < max_bytes:
         yield warning(
             f'{where} takes messages of {facts.size_bytes} bytes at most, EMAIL_MAX_BYTES is {max_bytes}',
@@ -113,15 +119,25 @@ def judge(facts: RelayFacts, max_bytes: int, now: float | None = None) -> Iterat
         )
     if not facts.tls and facts.host not in LOCAL:
         told = 'the password and every message travel' if facts.user else 'every message travels'
-        yield warning(f'{where} is used without TLS: {told} in the clear', 'set its USE_TLS to true')
+        yield warning(
+            f'{where} is used without TLS: {told} in the clear', 'set its USE_TLS to true'
+        )
 
 
 def judge_configuration(settings: Settings) -> Iterator[Finding]:
     """Judge what the settings say of the relays, without asking them."""
     primary = (settings.smtp_host, settings.smtp_port)
     if not settings.smtp_backup_host:
-        yield note('there is no backup relay: while the only one is down, mail waits', 'set SMTP_BACKUP_HOST')
+        yield note(
+            'there is no backup relay: while the only one is down, mail waits',
+            'set SMTP_BACKUP_HOST',
+        )
     elif (settings.smtp_backup_host, settings.smtp_backup_port) == primary:
-        yield warning('the backup relay is the primary one', 'set SMTP_BACKUP_HOST to another, or unset it')
+        yield warning(
+            'the backup relay is the primary one', 'set SMTP_BACKUP_HOST to another, or unset it'
+        )
     if settings.smtp_from_email == type(settings).model_fields['smtp_from_email'].default:
-        yield warning(f'mail is sent from {settings.smtp_from_email}, which nobody can answer', 'set SMTP_FROM_EMAIL')
+        yield warning(
+            f'mail is sent from {settings.smtp_from_email}, which nobody can answer',
+            'set SMTP_FROM_EMAIL',
+        )

@@ -9,13 +9,27 @@ from ops.connect import Connections
 from ops.output import length
 from settings import Settings
 
-UNIT_DIRECTORIES = ('/etc/systemd/system', '/run/systemd/system', '/usr/lib/systemd/system', '/lib/systemd/system')
+UNIT_DIRECTORIES = (
+    '/etc/systemd/system',
+    '/run/systemd/system',
+    '/usr/lib/systemd/system',
+    '/lib/systemd/system',
+)
 UNITS = 'email-worker*.service'
 RFC_REPLY_S = 600.0  # RFC 5321, 4.5.3.2.6
 LOSE_S = 10.0  # closing connections and the last results, after the drain
 SYSTEMD_DEFAULT_S = 90.0
 LEAST_PART_OF_LIFE = 0.5
-UNIT_S: Mapping[str, float] = {'': 1, 's': 1, 'sec': 1, 'min': 60, 'm': 60, 'ms': 0.001, 'h': 3600, 'hr': 3600}
+UNIT_S: Mapping[str, float] = {
+    '': 1,
+    's': 1,
+    'sec': 1,
+    'min': 60,
+    'm': 60,
+    'ms': 0.001,
+    'h': 3600,
+    'hr': 3600,
+}
 
 
 async def check(connections: Connections) -> list[Finding]:
@@ -42,7 +56,8 @@ def judge_settings(settings: Settings) -> Iterator[Finding]:
         yield from _judge_attempts(settings.email_max_attempts, settings)
     if settings.mongodb_timeout_s * 2 > settings.worker_lease_s:
         yield warning(
-            f'MONGODB_TIMEOUT_S ({settings.mongodb_timeout_s:g}) is long beside WORKER_LEASE_S', 'lower it to 5'
+            f'MONGODB_TIMEOUT_S ({settings.mongodb_timeout_s:g}) is long beside WORKER_LEASE_S',
+            'lower it to 5',
         )
 
 
@@ -69,7 +84,9 @@ def read_units(directories: Iterable[str] = UNIT_DIRECTORIES) -> dict[str, str]:
     for directory in map(Path, directories):
         for path in sorted(directory.glob(UNITS)) if directory.is_dir() else ():
             if path.name not in found:
-                drop_ins = [p for d in directories for p in sorted(Path(d).glob(f'{path.name}.d/*.conf'))]
+                drop_ins = [
+                    p for d in directories for p in sorted(Path(d).glob(f'{path.name}.d/*.conf'))
+                ]
                 found[path.name] = '\n'.join(_text(part) for part in (path, *drop_ins))
     return found
 

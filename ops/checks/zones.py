@@ -3,10 +3,10 @@
 import asyncpg
 
 from db.zones import compare_zones
-from fleet.away import place_of, postgres_trouble
 from ops.answer import TroubleError
 from ops.checks.finding import Finding, Severity
 from ops.connect import Connections, first_connection
+from reporting.unreachable import place_of, postgres_trouble
 
 
 async def check(connections: Connections) -> list[Finding]:
@@ -25,7 +25,9 @@ async def check(connections: Connections) -> list[Finding]:
     except asyncpg.UndefinedTableError:  # others say so
         return []
     except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-        raise TroubleError(postgres_trouble(error, place_of(settings.postgres_dsn, 5432))) from error
+        raise TroubleError(
+            postgres_trouble(error, place_of(settings.postgres_dsn, 5432))
+        ) from error
     finally:
         if conn is not None:
             conn.terminate()

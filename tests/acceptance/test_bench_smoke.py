@@ -41,7 +41,9 @@ def test_benchmark_smoke_run_sends_and_verifies_everything():
         'priority',
         '--own-sink',
     ]
-    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=600)
+    ended = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=600
+    )
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert 'one job per e-mail against Celery' in ended.stdout
     assert 'urgent mail by enqueue_job while a newsletter drains' in ended.stdout
@@ -49,7 +51,11 @@ def test_benchmark_smoke_run_sends_and_verifies_everything():
 
 def test_bar_is_judged_by_the_median_of_ratios_within_rounds():
     rates = [(100, 1300), (50, 500), (200, 2600)]
-    runs = [made_up(key, rate) for pair in rates for key, rate in zip(('celery', 'jobs'), pair, strict=True)]
+    runs = [
+        made_up(key, rate)
+        for pair in rates
+        for key, rate in zip(('celery', 'jobs'), pair, strict=True)
+    ]
     bar = EMAILS.bars({'runs': runs, 'source': [], 'source_messages': 0})[0]
     assert (bar.measured, bar.met) == ('13.0 (10.0 to 13.0)', True)
 
@@ -59,7 +65,11 @@ def test_model_is_right_about_the_arrangement_it_was_calibrated_on_and_predicts_
         {'delay_ms': 100, 'connections': 10, 'run': made_up('bulk_for_all', 80 * workers, workers)}
         for workers in (1, 4)
     ]
-    emails = {'runs': [made_up(key, 1000) for key in ('jobs', 'bulk')], 'source': [], 'source_messages': 0}
+    emails = {
+        'runs': [made_up(key, 1000) for key in ('jobs', 'bulk')],
+        'source': [],
+        'source_messages': 0,
+    }
     found = {
         EMAILS.key: kept(EMAILS.key, emails),
         SCALING.key: kept(SCALING.key, {'runs': runs, 'limits': {}, 'cores': 2}),
@@ -71,26 +81,49 @@ def test_model_is_right_about_the_arrangement_it_was_calibrated_on_and_predicts_
 
 def test_every_kept_result_can_be_reported():
     found = results.load(STORE)
-    text = '\n'.join([*report.document(MEASURES, found), *(line for b in model.BLOCKS.values() for line in b(found))])
+    text = '\n'.join(
+        [
+            *report.document(MEASURES, found),
+            *(line for b in model.BLOCKS.values() for line in b(found)),
+        ]
+    )
     for measure in MEASURES:
-        assert (measure.title in text) or measure.key not in found or measure.key in report.ELSEWHERE
+        assert (
+            (measure.title in text) or measure.key not in found or measure.key in report.ELSEWHERE
+        )
 
 
-MODULES = sorted('.'.join(path.relative_to(ROOT).with_suffix('').parts) for path in (ROOT / 'bench').rglob('*.py'))
-PEERS = {'celery', 'dramatiq', 'saq', 'sqlalchemy', 'streaq', 'taskiq_redis'}  # of bench/requirements-peers.txt
+MODULES = sorted(
+    '.'.join(path.relative_to(ROOT).with_suffix('').parts)
+    for path in (ROOT / 'bench').rglob('*.py')
+)
+PEERS = {
+    'celery',
+    'dramatiq',
+    'saq',
+    'sqlalchemy',
+    'streaq',
+    'taskiq_redis',
+}  # of bench/requirements-peers.txt
 
 
 @pytest.mark.parametrize('module', MODULES)
 def test_every_module_can_be_imported(module):
     # In a process of its own: some read the environment, others change the loop.
-    env = dict(os.environ) | {'BENCH_REDIS': 'redis://127.0.0.1/1', 'BENCH_TALLY': '/nonexistent', 'BENCH_DSN': ''}
+    env = dict(os.environ) | {
+        'BENCH_REDIS': 'redis://127.0.0.1/1',
+        'BENCH_TALLY': '/nonexistent',
+        'BENCH_DSN': '',
+    }
     command = [sys.executable, '-c', f'import {module}']
     ended = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
     if missing := re.search(r"ModuleNotFoundError: No module named '(\w+)", ended.stderr):
         assert missing[1] in PEERS, ended.stderr
         pytest.skip(f'{missing[1]} is installed for a measurement only')
     assert 'ImportError' not in ended.stderr, ended.stderr
-    assert ended.returncode == 0 or 'KeyError' in ended.stderr or '/nonexistent' in ended.stderr, ended.stderr
+    assert ended.returncode == 0 or 'KeyError' in ended.stderr or '/nonexistent' in ended.stderr, (
+        ended.stderr
+    )
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,8 @@ import os
 
 from arq import create_pool
 
-from db.outbox import queue_email
-from fleet.connection import redis_settings
+from engine.connection import redis_settings
+from mail_outbox.outbox import queue_email
 from tests.conftest import wait_until
 from tests.services.ops_desk import run
 
@@ -16,7 +16,11 @@ async def queue_and_enqueue(env, pool, *, count=1, **parts):
     ids = []
     for _ in range(count):
         async with pool.acquire() as conn, conn.transaction():
-            ids.append(await queue_email(conn, recipient='a@example.com', subject='s', body_text='t', **parts))
+            ids.append(
+                await queue_email(
+                    conn, recipient='a@example.com', subject='s', body_text='t', **parts
+                )
+            )
         await producer.enqueue_job('send_email', ids[-1])
     await producer.aclose()
     return ids
@@ -25,7 +29,8 @@ async def queue_and_enqueue(env, pool, *, count=1, **parts):
 def sent(pool, ids):
     async def look():
         return await pool.fetchval(
-            "SELECT count(*) FROM outbound_emails WHERE id = ANY($1::bigint[]) AND status = 'sent'", ids
+            "SELECT count(*) FROM outbound_emails WHERE id = ANY($1::bigint[]) AND status = 'sent'",
+            ids,
         ) == len(ids)
 
     return look
@@ -36,7 +41,10 @@ async def test_pauses_outlive_restarts_and_an_emptied_redis_and_resuming_sends_a
 ):
     await run(env, 'control', 'pause', '--type', 'news', '--force', '--yes')
     first = await start_worker().started()
-    news, other = await queue_and_enqueue(env, pool, email_type='news'), await queue_and_enqueue(env, pool)
+    news, other = (
+        await queue_and_enqueue(env, pool, email_type='news'),
+        await queue_and_enqueue(env, pool),
+    )
     await wait_until(sent(pool, other))
     first.stop()
     await redis.flushdb()
@@ -57,11 +65,15 @@ async def test_pauses_outlive_restarts_and_an_emptied_redis_and_resuming_sends_a
     await wait_until(sent(pool, waiting))
 
 
-async def test_live_worker_tells_what_it_does_obeys_and_drains(start_worker, env, pool, redis, inbox, tmp_path, capsys):
+async def test_live_worker_tells_what_it_does_obeys_and_drains(
+    start_worker, env, pool, redis, inbox, tmp_path, capsys
+):
     port = tmp_path / 'port'
     port.write_text(env['SMTP_PORT'])
     del env['SMTP_PORT']
-    worker = await start_worker(SMTP_PORT_FILE=str(port), WORKER_NAME='live', LOG_FORMAT='json').started()
+    worker = await start_worker(
+        SMTP_PORT_FILE=str(port), WORKER_NAME='live', LOG_FORMAT='json'
+    ).started()
 
     async def registered():
         return (await run(env, 'status')).exit_status == 0
@@ -99,7 +111,11 @@ async def test_live_worker_tells_what_it_does_obeys_and_drains(start_worker, env
     ):
         assert (await run(env, 'control', *words, '--yes')).exit_status == 0
     (described,) = (await run(env, 'inspect', 'stats')).document['workers']
-    assert (described['concurrency']['emails'], described['rate_limit_per_s'], described['log_level']) == (
+    assert (
+        described['concurrency']['emails'],
+        described['rate_limit_per_s'],
+        described['log_level'],
+    ) == (
         1,
         50,
         'DEBUG',
@@ -126,19 +142,26 @@ async def test_live_worker_tells_what_it_does_obeys_and_drains(start_worker, env
     assert described['relays'][0]['place'].endswith(':' + env['SMTP_BACKUP_PORT'])
     assert described['settings'] != digest
 
-    assert 'fleet/dispatcher.py' in (await run(env, 'control', 'stacks')).document['done'][0]['stacks']
+    assert (
+        'engine/dispatcher.py'
+        in (await run(env, 'control', 'stacks')).document['done'][0]['stacks']
+    )
     assert (await run(env, 'control', 'shutdown', '--yes')).exit_status == 0
     assert await worker.ended() == 0
     assert (await run(env, 'inspect', 'ping')).exit_status == 69
 
 
-async def test_worker_recycles_itself_after_its_share_and_drains_first(start_worker, env, pool, inbox):
+async def test_worker_recycles_itself_after_its_share_and_drains_first(
+    start_worker, env, pool, inbox
+):
     worker = await start_worker(WORKER_RECYCLE_JOBS='3').started()
     ids = await queue_and_enqueue(env, pool, count=3)
     assert await worker.ended() == 0
     assert await sent(pool, ids)()
     assert 'recycling' in worker.log
-    assert await pool.fetchval("SELECT count(*) FROM email_attempts WHERE outcome <> 'accepted'") == 0
+    assert (
+        await pool.fetchval("SELECT count(*) FROM email_attempts WHERE outcome <> 'accepted'") == 0
+    )
 
 
 async def test_worker_obeys_again_after_redis_was_killed(start_worker, env, redis, stack):

@@ -12,9 +12,9 @@ from arq import create_pool
 from arq.jobs import Job
 from redis.exceptions import RedisError
 
-from db.outbox import queue_email
-from fleet.connection import redis_settings
-from fleet.producer import wake_workers
+from engine.connection import redis_settings
+from mail_outbox.outbox import queue_email
+from mail_outbox.wake import wake_workers
 from tests.conftest import DEADLINE_S, SHORT_LEASE, wait_until
 from tests.unit.scripted_relay import ScriptedRelay
 
@@ -46,14 +46,21 @@ def mails_begun(inbox):
 
 async def status_is(pool, email_id, *statuses):
     async def look():
-        return await pool.fetchval('SELECT status FROM outbound_emails WHERE id = $1', email_id) in statuses
+        return (
+            await pool.fetchval('SELECT status FROM outbound_emails WHERE id = $1', email_id)
+            in statuses
+        )
 
     await wait_until(look, what=f'{email_id} {statuses}')
 
 
-async def test_enqueued_email_is_delivered_and_its_result_read_by_stock_arq(start_worker, producer, queue, inbox, pool):
+async def test_enqueued_email_is_delivered_and_its_result_read_by_stock_arq(
+    start_worker, producer, queue, inbox, pool
+):
     await start_worker().started()
-    email_id = await queue('Änna Müller <anna@example.com>', subject='Grüße ☃', body_html='<p>Hé</p>')
+    email_id = await queue(
+        'Änna Müller <anna@example.com>', subject='Grüße ☃', body_html='<p>Hé</p>'
+    )
     job = await producer.enqueue_job('send_email', email_id)
     assert await job.result(timeout=DEADLINE_S, poll_delay=0.05) == {
         'email_id': email_id,
@@ -64,24 +71,36 @@ async def test_enqueued_email_is_delivered_and_its_result_read_by_stock_arq(star
     message = email.message_from_bytes(inbox.message(entry), policy=email.policy.default)
     assert message['Subject'] == 'Grüße ☃'
     assert message['To'].addresses[0].display_name == 'Änna Müller'
-    assert [part.get_content_type() for part in message.walk()] == ['multipart/alternative', 'text/plain', 'text/html']
+    assert [part.get_content_type() for part in message.walk()] == [
+        'multipart/alternative',
+        'text/plain',
+        'text/html',
+    ]
     assert entry['tls']
     row = await pool.fetchrow('SELECT * FROM outbound_emails WHERE id = $1', email_id)
     assert (row['status'], row['message_id']) == ('sent', entry['message_id'])
 
 
-async def test_deferred_email_is_retried_by_a_deferred_job_until_accepted(start_worker, producer, queue, inbox, pool):
+async def test_deferred_email_is_retried_by_a_deferred_job_until_accepted(
+    start_worker, producer, queue, inbox, pool
+):
     await start_worker().started()
     email_id = await queue('anna+4xx-twice@example.com')
     await producer.enqueue_job('send_email', email_id)
     await status_is(pool, email_id, 'sent')
-    outcomes = await pool.fetch('SELECT outcome FROM email_attempts WHERE email_id = $1 ORDER BY started_at', email_id)
+    outcomes = await pool.fetch(
+        'SELECT outcome FROM email_attempts WHERE email_id = $1 ORDER BY started_at', email_id
+    )
     assert [row['outcome'] for row in outcomes] == ['deferred', 'deferred', 'accepted']
 
 
-async def test_job_whose_pickle_names_a_class_is_refused_and_recorded_as_failed(start_worker, producer):
+async def test_job_whose_pickle_names_a_class_is_refused_and_recorded_as_failed(
+    start_worker, producer
+):
     worker = await start_worker().started()
-    job = await producer.enqueue_job('send_email', asyncio.TimeoutError)  # pickled by reference: a global
+    job = await producer.enqueue_job(
+        'send_email', asyncio.TimeoutError
+    )  # pickled by reference: a global
     await wait_until(lambda: 'refused to load' in worker.log)
     with pytest.raises(Exception, match='unable to deserialize job'):
         await job.result(timeout=DEADLINE_S, poll_delay=0.05)
@@ -98,29 +117,41 @@ async def test_unknown_function_and_wrong_arguments_end_as_failed_jobs(start_wor
     assert worker.process.poll() is None
 
 
-async def test_sigkill_mid_send_delivers_after_the_lease_by_another_worker(start_worker, producer, queue, inbox, pool):
+async def test_sigkill_mid_send_delivers_after_the_lease_by_another_worker(
+    start_worker, producer, queue, inbox, pool
+):
     victim = await start_worker(**SHORT_LEASE).started()
     inbox.control.misbehave('rcpt', 'stall', relay='primary', times=1)
     begun, email_id = mails_begun(inbox), await queue()
     await producer.enqueue_job('send_email', email_id)
-    await wait_until(lambda: mails_begun(inbox) > begun)  # RCPT comes with MAIL: the stall is this worker's
+    await wait_until(
+        lambda: mails_begun(inbox) > begun
+    )  # RCPT comes with MAIL: the stall is this worker's
     await start_worker().started()
     victim.process.send_signal(signal.SIGKILL)
     await status_is(pool, email_id, 'sent')
     assert len(inbox.accepted('anna@example.com')) == 1
-    rows = await pool.fetch('SELECT outcome FROM email_attempts WHERE email_id = $1 ORDER BY started_at', email_id)
+    rows = await pool.fetch(
+        'SELECT outcome FROM email_attempts WHERE email_id = $1 ORDER BY started_at', email_id
+    )
     assert [row['outcome'] for row in rows] == ['lost', 'accepted']
 
 
-async def test_sigterm_lets_a_running_transaction_finish(start_worker, producer, queue, inbox, pool):
+async def test_sigterm_lets_a_running_transaction_finish(
+    start_worker, producer, queue, inbox, pool
+):
     worker = await start_worker().started()
     inbox.control.misbehave('dot', 'stall', relay='primary', times=1, seconds=1)
     email_id = await queue()
     await producer.enqueue_job('send_email', email_id)
-    await status_is(pool, email_id, 'sending', 'sent')  # sent already only where a second is shorter than a look
+    await status_is(
+        pool, email_id, 'sending', 'sent'
+    )  # sent already only where a second is shorter than a look
     worker.process.send_signal(signal.SIGTERM)
     assert await worker.ended() == 0, worker.log
-    row = await pool.fetchrow('SELECT status, attempts FROM outbound_emails WHERE id = $1', email_id)
+    row = await pool.fetchrow(
+        'SELECT status, attempts FROM outbound_emails WHERE id = $1', email_id
+    )
     assert tuple(row) == ('sent', 1)
     assert len(inbox.accepted()) == 1
 
@@ -132,10 +163,14 @@ async def test_sigterm_releases_what_has_not_reached_data_and_burns_no_attempt(
     inbox.control.misbehave('rcpt', 'stall', relay='primary', times=1)
     begun, email_id = mails_begun(inbox), await queue()
     await producer.enqueue_job('send_email', email_id)
-    await wait_until(lambda: mails_begun(inbox) > begun)  # RCPT comes with MAIL: the stall is this worker's
+    await wait_until(
+        lambda: mails_begun(inbox) > begun
+    )  # RCPT comes with MAIL: the stall is this worker's
     worker.process.send_signal(signal.SIGTERM)
     assert await worker.ended() == 0, worker.log
-    row = await pool.fetchrow('SELECT status, attempts FROM outbound_emails WHERE id = $1', email_id)
+    row = await pool.fetchrow(
+        'SELECT status, attempts FROM outbound_emails WHERE id = $1', email_id
+    )
     assert tuple(row) == ('pending', 0)
     await start_worker().started()
     await status_is(pool, email_id, 'sent')
@@ -160,10 +195,14 @@ async def test_worker_stops_on_a_wrong_setting_with_one_line(start_worker):
 
 def must_own_redis(env, stack):
     if env['ARQ_REDIS_URL'] != stack.env['ARQ_REDIS_URL']:
-        pytest.fail('this test must be able to kill or freeze its Redis: run it on the embedded stack')
+        pytest.fail(
+            'this test must be able to kill or freeze its Redis: run it on the embedded stack'
+        )
 
 
-async def test_worker_outlives_redis_and_sweeps_without_it(start_worker, producer, queue, inbox, pool, stack, env):
+async def test_worker_outlives_redis_and_sweeps_without_it(
+    start_worker, producer, queue, inbox, pool, stack, env
+):
     must_own_redis(env, stack)
     worker = await start_worker().started()
     stack.valkey.kill()
@@ -187,7 +226,9 @@ async def test_worker_sweeps_after_redis_was_frozen_for_less_than_its_own_timeou
     stack.valkey.freeze()
     try:
         email_id = await queue()
-        with pytest.raises(TimeoutError):  # the application gives up, and nobody will enqueue this e-mail again
+        with pytest.raises(
+            TimeoutError
+        ):  # the application gives up, and nobody will enqueue this e-mail again
             async with asyncio.timeout(3):  # the worker looks at Redis every 2 s
                 await producer.enqueue_job('send_email', email_id)
     finally:
@@ -203,14 +244,18 @@ async def try_enqueue(producer, email_id):
         return None
 
 
-async def test_two_workers_share_a_queue_and_send_each_email_once(start_worker, producer, queue, inbox, pool):
+async def test_two_workers_share_a_queue_and_send_each_email_once(
+    start_worker, producer, queue, inbox, pool
+):
     for worker in (start_worker(), start_worker()):
         await worker.started()
     ids = [await queue(f'user{n}@example.com') for n in range(60)]
     await asyncio.gather(*(producer.enqueue_job('send_email', i) for i in ids for _ in range(2)))
 
     async def all_sent():
-        return await pool.fetchval("SELECT count(*) FROM outbound_emails WHERE status = 'sent'") == 60
+        return (
+            await pool.fetchval("SELECT count(*) FROM outbound_emails WHERE status = 'sent'") == 60
+        )
 
     await wait_until(all_sent)
     assert len(inbox.accepted()) == 60
@@ -221,12 +266,16 @@ async def test_notify_wakes_a_worker_without_redis(start_worker, inbox, pool):
     worker = await start_worker().started()
     await wait_until(lambda: pool.fetchval(LISTENING))
     async with pool.acquire() as conn, conn.transaction():
-        email_id = await queue_email(conn, recipient='n@example.com', subject='s', body_text='t', notify=True)
+        email_id = await queue_email(
+            conn, recipient='n@example.com', subject='s', body_text='t', notify=True
+        )
     await status_is(pool, email_id, 'sent')
     assert worker.process.poll() is None
 
 
-async def test_wake_workers_falls_back_to_notify_when_redis_refuses(start_worker, redis, queue, pool):
+async def test_wake_workers_falls_back_to_notify_when_redis_refuses(
+    start_worker, redis, queue, pool
+):
     await start_worker().started()
     await redis.config_set('maxmemory', '1')
     try:
@@ -244,12 +293,16 @@ async def test_worker_frozen_for_longer_than_its_lease_abandons_the_send_before_
     inbox.control.misbehave('rcpt', 'stall', relay='primary', times=1)
     begun, email_id = mails_begun(inbox), await queue()
     await producer.enqueue_job('send_email', email_id)
-    await wait_until(lambda: mails_begun(inbox) > begun)  # RCPT comes with MAIL: the stall is this worker's
+    await wait_until(
+        lambda: mails_begun(inbox) > begun
+    )  # RCPT comes with MAIL: the stall is this worker's
     frozen.process.send_signal(signal.SIGSTOP)
     try:
         await start_worker().started()
         await status_is(pool, email_id, 'sent')  # by the other, after the lease
-        inbox.control.listen('primary', on=False)  # cuts the frozen one's connection, so that it goes on at the backup
+        inbox.control.listen(
+            'primary', on=False
+        )  # cuts the frozen one's connection, so that it goes on at the backup
     finally:
         frozen.process.send_signal(signal.SIGCONT)
     await wait_until(lambda: 'lease lost' in frozen.log)
@@ -265,7 +318,9 @@ class PausingRelay(ScriptedRelay):
 
     async def __aenter__(self):
         listening = socket.socket()
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 64 * 1024)  # little is on its way unread
+        listening.setsockopt(
+            socket.SOL_SOCKET, socket.SO_RCVBUF, 64 * 1024
+        )  # little is on its way unread
         listening.bind(('127.0.0.1', 0))
         self._server = await asyncio.start_server(self._serve, sock=listening)
         self.port = listening.getsockname()[1]
@@ -277,7 +332,9 @@ class PausingRelay(ScriptedRelay):
         return await super()._do(key, session, reader, writer)
 
 
-async def test_worker_frozen_in_a_body_for_longer_than_its_lease_sends_no_dot(start_worker, producer, queue, pool):
+async def test_worker_frozen_in_a_body_for_longer_than_its_lease_sends_no_dot(
+    start_worker, producer, queue, pool
+):
     async with PausingRelay() as relay:
         where = {'SMTP_HOST': '127.0.0.1', 'SMTP_PORT': str(relay.port), 'SMTP_USE_TLS': 'false', 'SMTP_USER': '',
                  'SMTP_BACKUP_HOST': ''}  # fmt: skip
@@ -299,12 +356,16 @@ async def test_worker_frozen_in_a_body_for_longer_than_its_lease_sends_no_dot(st
         assert relay.sessions[0].body_bytes > 0
 
 
-async def test_line_of_a_sent_email_names_job_email_attempt_and_worker(start_worker, producer, queue):
+async def test_line_of_a_sent_email_names_job_email_attempt_and_worker(
+    start_worker, producer, queue
+):
     worker = await start_worker(LOG_FORMAT='json').started()
     email_id = await queue()
     job = await producer.enqueue_job('send_email', email_id)
     await job.result(timeout=DEADLINE_S, poll_delay=0.05)
-    line = await wait_until(lambda: next((e for e in worker.events() if e['event'] == 'accepted'), None))
+    line = await wait_until(
+        lambda: next((e for e in worker.events() if e['event'] == 'accepted'), None)
+    )
     assert (line['job_id'], line['email_id'], line['attempt']) == (job.job_id, email_id, 1)
     assert line['worker'].endswith(f':{worker.process.pid}')
     assert 'anna' not in worker.log

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from db.outbox import queue_email
-from db.wakeups import notify
+from mail_outbox.outbox import queue_email
+from mail_outbox.wake import notify
 from tests.conftest import ROOT, wait_until
 
 
@@ -16,7 +16,9 @@ from tests.conftest import ROOT, wait_until
 def queue(pool):
     async def queue():
         async with pool.acquire() as conn, conn.transaction():
-            email_id = await queue_email(conn, recipient='anna@example.com', subject='Hello', body_text='Hello.')
+            email_id = await queue_email(
+                conn, recipient='anna@example.com', subject='Hello', body_text='Hello.'
+            )
             await notify(conn)
         return email_id
 
@@ -85,7 +87,9 @@ def watching(env, tmp_path, **variables):
     return arq(env | variables, tmp_path / 'watch.log', '--watch', str(tmp_path))
 
 
-async def test_watching_worker_goes_on_after_a_change_and_ends_without_a_traceback(env, queue, inbox, tmp_path):
+async def test_watching_worker_goes_on_after_a_change_and_ends_without_a_traceback(
+    env, queue, inbox, tmp_path
+):
     (tmp_path / 'watchfiles.py').write_text(WATCHFILES)
     changed = tmp_path / 'changed'
     process, log = watching(env, tmp_path, PYTHONPATH=str(tmp_path), CHANGED=str(changed))
@@ -104,4 +108,6 @@ async def test_watching_worker_goes_on_after_a_change_and_ends_without_a_traceba
 async def test_watching_without_the_package_for_it_is_refused_in_a_line(env, tmp_path):
     process, log = watching(env, tmp_path)
     assert process.wait(30) == 1
-    assert log.read_text() == 'worker: --watch needs the package watchfiles: pip install watchfiles\n'
+    assert (
+        log.read_text() == 'worker: --watch needs the package watchfiles: pip install watchfiles\n'
+    )

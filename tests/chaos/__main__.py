@@ -13,8 +13,8 @@ from pathlib import Path
 
 from rich.console import Console
 
+from configuration.sources import variable_names
 from settings import Settings
-from settings_sources import variable_names
 from tests.chaos.arena import LEASE_S, SHORT_LEASE_S, Arena
 from tests.chaos.report import Row, markdown, print_table
 from tests.chaos.scenarios import SCENARIOS
@@ -26,9 +26,15 @@ console = Console(width=150, soft_wrap=True)
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog='python -m tests.chaos', description=__doc__)
-    parser.add_argument('--seed', type=int, help='repeats the random choices of a run; default: a new one')
-    parser.add_argument('--scenario', nargs='+', choices=SCENARIOS, metavar='NAME', help='only these')
-    parser.add_argument('--short', action='store_true', help='fewer e-mails, a lease of 3 s: under 3 minutes')
+    parser.add_argument(
+        '--seed', type=int, help='repeats the random choices of a run; default: a new one'
+    )
+    parser.add_argument(
+        '--scenario', nargs='+', choices=SCENARIOS, metavar='NAME', help='only these'
+    )
+    parser.add_argument(
+        '--short', action='store_true', help='fewer e-mails, a lease of 3 s: under 3 minutes'
+    )
     parser.add_argument('--table', type=Path, help='write the table as markdown to this file')
     parser.add_argument('--list', action='store_true', help='name the scenarios and end')
     return parser.parse_args()
@@ -89,14 +95,22 @@ def main() -> int:
     options = parse_arguments()
     if options.list:
         for name, scenario in SCENARIOS.items():
-            console.print(f'{name:12} {(scenario.__doc__ or "").splitlines()[0]}', markup=False, highlight=False)
+            console.print(
+                f'{name:12} {(scenario.__doc__ or "").splitlines()[0]}',
+                markup=False,
+                highlight=False,
+            )
         return 0
     if options.seed is None:
         options.seed = random.randrange(10**6)
     forget_own_settings()
     # A new one each time: repeating a run that failed must not remove its logs.
     directory = Path(tempfile.mkdtemp(prefix=f'mail-chaos-{options.seed}-'))
-    length = f'short: a lease of {SHORT_LEASE_S:.0f} s instead of {LEASE_S:.0f} s' if options.short else 'full'
+    length = (
+        f'short: a lease of {SHORT_LEASE_S:.0f} s instead of {LEASE_S:.0f} s'
+        if options.short
+        else 'full'
+    )
     title = f'make chaos ({length}), {dt.datetime.now(dt.UTC):%Y-%m-%d}, seed {options.seed}'
     console.print(f'{title}; logs in {directory}', markup=False, highlight=False)
     started = time.monotonic()

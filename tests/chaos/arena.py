@@ -20,7 +20,7 @@ from db.pools import DATABASE_DOWN
 from dev.inbox_server import InboxServer
 from dev.stack import Stack
 from dev.watchdog import Watchdog
-from fleet.connection import open_redis, redis_settings
+from engine.connection import open_redis, redis_settings
 from settings import Settings
 from tests.chaos import invariants
 from tests.chaos.fleet import Fleet
@@ -32,7 +32,8 @@ from tests.chaos.waiting import DeadlinePassedError, until
 SMTP_CONNECTIONS = 2 * 10  # SMTP_MAX_CONNECTIONS, at each of two relays
 RETRY_BASE_S = 2.0
 LEASE_S: float = Settings.model_fields['worker_lease_s'].default
-# Long enough for a worker that has a tenth of a core: three lanes and whatever else runs share the machine.
+# Long enough for a worker that has a tenth of a core: three lanes and whatever else runs share the
+# machine.
 SHORT_LEASE_S, SHORT_BEAT_S = 6.0, 1.5
 UNSETTLED_SQL = f'SELECT count(*) FROM outbound_emails WHERE id = ANY($1::bigint[]) AND {UNSETTLED}'
 IDS_SQL = 'SELECT COALESCE(array_agg(id), ARRAY[]::bigint[]) FROM outbound_emails WHERE created_at >= to_timestamp($1)'
@@ -45,7 +46,9 @@ class SinkStack(Stack):
     def _build_servers(self, watchdog: Watchdog) -> None:
         super()._build_servers(watchdog)
         usual: InboxServer = self.inbox
-        self.inbox = Sink(usual.directory, watchdog, usual.login, usual.port, usual.backup_port, durable=True)
+        self.inbox = Sink(
+            usual.directory, watchdog, usual.login, usual.port, usual.backup_port, durable=True
+        )
 
 
 @dataclass
@@ -91,7 +94,9 @@ class Arena:
             min_size=0,
             max_size=8,
             command_timeout=60,
-            server_settings={'default_transaction_read_only': 'off'},  # the application's, also while workers may not
+            server_settings={
+                'default_transaction_read_only': 'off'
+            },  # the application's, also while workers may not
         )
         environment = self.stack.env | {'DATABASE_URL': self.dsn(database), 'LOG_FORMAT': 'json'}
         environment |= {'EMAIL_RETRY_BASE_DELAY': str(RETRY_BASE_S)} | self.lease | variables
@@ -108,7 +113,11 @@ class Arena:
     @property
     def lease(self) -> dict[str, str]:
         """The default lease in a full run; a fraction of it in a short one."""
-        return {'WORKER_LEASE_S': str(SHORT_LEASE_S), 'WORKER_BEAT_S': str(SHORT_BEAT_S)} if self.short else {}
+        return (
+            {'WORKER_LEASE_S': str(SHORT_LEASE_S), 'WORKER_BEAT_S': str(SHORT_BEAT_S)}
+            if self.short
+            else {}
+        )
 
 
 @dataclass
@@ -147,7 +156,9 @@ class Stage:
 
     def accepted(self) -> Counter[str | None]:
         """Count the messages in the sink by Message-ID."""
-        return Counter(message.message_id for message in self.stack.inbox.messages()[self._index_start :])
+        return Counter(
+            message.message_id for message in self.stack.inbox.messages()[self._index_start :]
+        )
 
     def _event_lines(self) -> list[str]:
         path = self.stack.inbox.directory / EVENTS_NAME
@@ -156,7 +167,11 @@ class Stage:
     def events(self, **wanted: str) -> list[dict[str, Any]]:
         """Return the sink's events of this scenario that have these values."""
         events = [json.loads(line) for line in self._event_lines()[self._events_start :]]
-        return [event for event in events if all(event.get(key) == value for key, value in wanted.items())]
+        return [
+            event
+            for event in events
+            if all(event.get(key) == value for key, value in wanted.items())
+        ]
 
     async def ids_since(self, moment: float) -> list[int]:
         """Return all e-mails committed since then, also those whose producer never learnt of its commit."""
@@ -183,7 +198,9 @@ class Stage:
         try:
             await until(all_settled, deadline_s, 'all e-mails settled', poll_s=0.2)
         except DeadlinePassedError as passed:
-            raise DeadlinePassedError(f'{passed}: {await hold_inquest(self.pool, self.fleet, ids)}') from None
+            raise DeadlinePassedError(
+                f'{passed}: {await hold_inquest(self.pool, self.fleet, ids)}'
+            ) from None
 
     async def finish(
         self,
@@ -215,7 +232,11 @@ class Stage:
         if recovery is not None:
             evidence.recovery_s = recovery(evidence)
         invariants.judge(
-            row, evidence, expected=self.expected, most_duplicates=most_duplicates, killed=self.killed_at_random
+            row,
+            evidence,
+            expected=self.expected,
+            most_duplicates=most_duplicates,
+            killed=self.killed_at_random,
         )
         row.took_s = row.took_s or time.time() - self.started_at
         row.notes += [f'logged: {alarm}' for alarm in self.fleet.alarms()]

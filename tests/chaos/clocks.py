@@ -38,7 +38,8 @@ async def clocks(arena: Arena) -> list[Row]:
     await _alone(arena, behind, library, -SKEW_S)
     await _alone(arena, ahead, library, SKEW_S)
     for row in rows:
-        # libfaketime's clock_nanosleep refuses the sleeps of pymongo's own threads; no e-mail here needs MongoDB.
+        # libfaketime's clock_nanosleep refuses the sleeps of pymongo's own threads; no e-mail here
+        # needs MongoDB.
         row.notes = [note for note in row.notes if 'Traceback' not in note]
     return rows
 
@@ -72,7 +73,9 @@ async def _two(arena: Arena, row: Row, library: str) -> None:
             workers[turn] = stage.fleet.start(**_shift(library, shifts[turn]))
             await stage.fleet.started(workers[turn])
         row.problems += [
-            problem for worker, by_s in zip(workers, shifts, strict=True) for problem in _odd(worker, by_s)
+            problem
+            for worker, by_s in zip(workers, shifts, strict=True)
+            for problem in _odd(worker, by_s)
         ]
         evidence = await stage.finish(
             row,
@@ -87,9 +90,13 @@ async def _two(arena: Arena, row: Row, library: str) -> None:
 async def _alone(arena: Arena, row: Row, library: str, by_s: float) -> None:
     """Nobody else's clock helps: jobs, retries, mail for later and the mail of a killed worker come when they are due.
 
-    Jobs are due by Redis's TIME; a worker that looked at its own clock would run them 2 minutes late.
+    Jobs are due by Redis's TIME; a worker that looked at its own clock would run them 2 minutes
+    late.
     """
-    async with arena.stage(f'clock-{"ahead" if by_s > 0 else "behind"}') as stage, Producer(stage) as producer:
+    async with (
+        arena.stage(f'clock-{"ahead" if by_s > 0 else "behind"}') as stage,
+        Producer(stage) as producer,
+    ):
         (worker,) = await stage.fleet.start_up(1, **_shift(library, by_s))
         due_at = datetime.now(UTC) + timedelta(seconds=LATER_S)
         later = await producer.queue(10, send_at=due_at)
@@ -111,7 +118,9 @@ async def _alone(arena: Arena, row: Row, library: str, by_s: float) -> None:
         row.problems += recovery.beyond_promise(evidence, stage.fleet.kills)
 
 
-async def _replace_while_it_sends(stage: Stage, producer: Producer, worker: Worker, library: str, by_s: float) -> None:
+async def _replace_while_it_sends(
+    stage: Stage, producer: Producer, worker: Worker, library: str, by_s: float
+) -> None:
     (held,) = await producer.queue(1, tag='+after-rcpt')
     await until(lambda: stage.events(do='after-rcpt'), 60, 'a stall after RCPT')
     holder = await stage.pool.fetchval(HOLDER_SQL, held)
@@ -124,4 +133,8 @@ def _odd(worker: Worker, by_s: float) -> list[str]:
     """Make sure that the worker's clock really is wrong: by the time of its first line."""
     first = json.loads(next(line for line in worker.log.splitlines() if line.startswith('{')))
     off_s = datetime.fromisoformat(first['timestamp']).timestamp() - worker.started_at
-    return [] if abs(off_s - by_s) < SKEW_S / 4 else [f'the clock of {worker.name} is off by {off_s:.0f} s, not {by_s}']
+    return (
+        []
+        if abs(off_s - by_s) < SKEW_S / 4
+        else [f'the clock of {worker.name} is off by {off_s:.0f} s, not {by_s}']
+    )

@@ -82,7 +82,9 @@ class Fleet:
     async def started(self, *workers: Worker) -> None:
         """Wait until these workers are up."""
         for worker in workers:
-            await until(lambda w=worker: w.is_up or w.has_ended, START_DEADLINE_S, f'{worker.name} up')
+            await until(
+                lambda w=worker: w.is_up or w.has_ended, START_DEADLINE_S, f'{worker.name} up'
+            )
             if worker.has_ended:
                 raise RuntimeError(f'{worker.name} did not start:\n{last_lines(worker.log)}')
 
@@ -104,7 +106,9 @@ class Fleet:
         """SIGTERM, and wait for the end in order. Returns the exit status."""
         worker.ended_by_us = True
         worker.process.terminate()
-        await until(lambda: worker.has_ended, STOP_DEADLINE_S, f'end of {worker.name} after SIGTERM')
+        await until(
+            lambda: worker.has_ended, STOP_DEADLINE_S, f'end of {worker.name} after SIGTERM'
+        )
         self._watchdog.forget(worker.process.pid)
         return worker.process.returncode
 
@@ -121,13 +125,21 @@ class Fleet:
             worker.process.terminate()
         for worker in running:
             try:
-                await until(lambda w=worker: w.has_ended, STOP_DEADLINE_S, f'end of {worker.name} after SIGTERM')
+                await until(
+                    lambda w=worker: w.has_ended,
+                    STOP_DEADLINE_S,
+                    f'end of {worker.name} after SIGTERM',
+                )
             except DeadlinePassedError as passed:
                 problems.append(f'{passed}:\n{last_lines(worker.log)}')
                 continue
             # One that was started a moment ago may not listen to signals yet, and holds nothing.
-            if worker.process.returncode not in ((0, -signal.SIGTERM) if worker in starting else (0,)):
-                problems.append(f'{worker.name} ended with status {worker.process.returncode} after SIGTERM')
+            if worker.process.returncode not in (
+                (0, -signal.SIGTERM) if worker in starting else (0,)
+            ):
+                problems.append(
+                    f'{worker.name} ended with status {worker.process.returncode} after SIGTERM'
+                )
         return problems
 
     def alarms(self) -> list[str]:

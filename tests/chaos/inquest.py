@@ -30,7 +30,9 @@ async def hold_inquest(pool: asyncpg.Pool, fleet: Fleet, ids: Sequence[int]) -> 
     parts = ['\n'.join(str(dict(row)) for row in rows[:MAX_ROWS])]
     parts += [await _ops(fleet, *command) for command in COMMANDS]
     await asyncio.to_thread(path.write_text, '\n\n'.join(parts))
-    states = ', '.join(f'{count} {status}' for status, count in Counter(row['status'] for row in rows).items())
+    states = ', '.join(
+        f'{count} {status}' for status, count in Counter(row['status'] for row in rows).items()
+    )
     return f'{states or "none any more"}; see {path}'
 
 

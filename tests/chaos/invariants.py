@@ -37,7 +37,9 @@ class Evidence:
         return self.attempts.get(email['id'], [])
 
 
-async def collect(pool: asyncpg.Pool, ids: Sequence[int], accepted: Counter[str | None]) -> Evidence:
+async def collect(
+    pool: asyncpg.Pool, ids: Sequence[int], accepted: Counter[str | None]
+) -> Evidence:
     attempts = defaultdict(list)
     for attempt in await pool.fetch(ATTEMPTS_SQL, ids):
         attempts[attempt['email_id']].append(attempt)
@@ -55,9 +57,10 @@ def judge(
     """Fill the row's counts from the evidence, and its problems with every promise that was broken.
 
     Args:
-        expected: The states that are right for certain e-mails, when not `sent`; 'failed:poison' names the reason too.
-        killed: Workers killed at random. An e-mail that lost three attempts in a row with them is poison by contract,
-            innocent or not; that has to stay rare.
+        expected: The states that are right for certain e-mails, when not `sent`; 'failed:poison'
+            names the reason too.
+        killed: Workers killed at random. An e-mail that lost three attempts in a row with them is
+            poison by contract, innocent or not; that has to stay rare.
         most_duplicates: Kills times the SMTP transactions a worker has open at most.
     """
     row.emails = len(evidence.emails)
@@ -69,11 +72,17 @@ def judge(
                 and not _is_killed_thrice(email, evidence, killed)
             ),
         ),
-        ('sent, but not in the sink', lambda e: e['status'] == 'sent' and not evidence.accepted[e['message_id']]),
+        (
+            'sent, but not in the sink',
+            lambda e: e['status'] == 'sent' and not evidence.accepted[e['message_id']],
+        ),
         ('left sending', lambda email: email['status'] == 'sending'),
         ('more attempts than allowed', lambda email: email['attempts'] > email['max_attempts']),
         ('a duplicate outside the uncertain window', lambda email: _outside(email, evidence) > 0),
-        ('attempts without a record', lambda email: _counted(evidence.of(email)) != email['attempts']),
+        (
+            'attempts without a record',
+            lambda email: _counted(evidence.of(email)) != email['attempts'],
+        ),
     )
     for what, is_broken in checks:
         broken = [email for email in evidence.emails if is_broken(email)]
@@ -83,14 +92,20 @@ def judge(
             row.problems.append(_tell(what, broken, evidence))
     quarantined = sum(_is_killed_thrice(email, evidence, killed) for email in evidence.emails)
     if quarantined:
-        row.notes.append(f'{quarantined} e-mails were killed three times in a row by chance, and are poison')
+        row.notes.append(
+            f'{quarantined} e-mails were killed three times in a row by chance, and are poison'
+        )
     if quarantined > 1 + row.emails // 1000:
-        row.problems.append(f'{quarantined} innocent e-mails are poison, more than one in a thousand')
+        row.problems.append(
+            f'{quarantined} innocent e-mails are poison, more than one in a thousand'
+        )
     row.delivered = sum(evidence.accepted[email['message_id']] > 0 for email in evidence.emails)
     row.duplicates = sum(_copies_too_many(email, evidence) for email in evidence.emails)
     row.outside = sum(_outside(email, evidence) for email in evidence.emails)
     if most_duplicates is not None and row.duplicates > most_duplicates:
-        row.problems.append(f'{row.duplicates} duplicates, more than {most_duplicates} open SMTP transactions')
+        row.problems.append(
+            f'{row.duplicates} duplicates, more than {most_duplicates} open SMTP transactions'
+        )
     row.recovery_s += evidence.recovery_s
 
 
@@ -102,7 +117,11 @@ def _is_accounted_for(email: asyncpg.Record, evidence: Evidence, right: Collecti
 
 
 def _is_killed_thrice(email: asyncpg.Record, evidence: Evidence, killed: Collection[str]) -> bool:
-    lost = [attempt for attempt in evidence.of(email) if attempt['outcome'] == 'lost' and attempt['worker'] in killed]
+    lost = [
+        attempt
+        for attempt in evidence.of(email)
+        if attempt['outcome'] == 'lost' and attempt['worker'] in killed
+    ]
     return email['status'] == 'failed' and email['dead_reason'] == 'poison' and len(lost) >= 3
 
 

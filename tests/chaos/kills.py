@@ -33,7 +33,9 @@ async def random_kills(arena: Arena) -> list[Row]:
         finally:
             killing.cancel()
             await asyncio.gather(killing, return_exceptions=True)
-        row.notes.append(f'{total:,} e-mails were queued within {time.time() - stage.started_at:.0f} s')
+        row.notes.append(
+            f'{total:,} e-mails were queued within {time.time() - stage.started_at:.0f} s'
+        )
         row.faults = len(stage.fleet.kills)
         stage.killed_at_random = stage.fleet.kills
         evidence = await stage.finish(
@@ -51,9 +53,16 @@ async def _keep_killing(stage: Stage) -> None:
     while True:
         await asyncio.sleep(stage.rng.uniform(*KILL_EVERY_S))
         if stage.arena.short:
-            # A fraction of the lease, as many kills: chance would hit one e-mail three times in a row far more often.
-            await until(lambda: _nobody_at_its_last(stage), 60, 'a decision about e-mails that were lost twice')
-        if len(stage.fleet.up) > 1:  # what is promised needs somebody alive; a busy machine starts workers slowly
+            # A fraction of the lease, as many kills: chance would hit one e-mail three times in a
+            # row far more often.
+            await until(
+                lambda: _nobody_at_its_last(stage),
+                60,
+                'a decision about e-mails that were lost twice',
+            )
+        if (
+            len(stage.fleet.up) > 1
+        ):  # what is promised needs somebody alive; a busy machine starts workers slowly
             stage.fleet.kill(stage.rng.choice(stage.fleet.up))
             stage.fleet.start()
 
@@ -89,14 +98,23 @@ async def poison(arena: Arena) -> list[Row]:
         row.problems += recovery.beyond_promise(evidence, stage.fleet.kills)
         outcomes = [attempt['outcome'] for attempt in evidence.attempts.get(poisoned, [])]
         if outcomes != ['lost', 'lost', 'lost']:
-            row.problems.append(f'the poisoned e-mail {poisoned} has the attempts {outcomes}, not three lost ones')
+            row.problems.append(
+                f'the poisoned e-mail {poisoned} has the attempts {outcomes}, not three lost ones'
+            )
     return [row]
 
 
 async def _shoot_holders(stage: Stage, poisoned: int) -> None:
     for occasion in itertools.count(1):
-        await until(lambda n=occasion: len(stage.events(do='poison')) >= n, 3600, 'poison at RCPT', poll_s=0.002)
-        holder = await stage.pool.fetchval('SELECT claimed_by FROM outbound_emails WHERE id = $1', poisoned)
+        await until(
+            lambda n=occasion: len(stage.events(do='poison')) >= n,
+            3600,
+            'poison at RCPT',
+            poll_s=0.002,
+        )
+        holder = await stage.pool.fetchval(
+            'SELECT claimed_by FROM outbound_emails WHERE id = $1', poisoned
+        )
         for worker in stage.fleet.up:
             if worker.identity == holder:
                 stage.fleet.kill(worker, signal.SIGSEGV)

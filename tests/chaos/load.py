@@ -10,9 +10,9 @@ import asyncpg
 from arq import create_pool
 from redis.exceptions import RedisError
 
-from db.outbox import queue_email
 from db.pools import DATABASE_DOWN
-from fleet.connection import redis_settings
+from engine.connection import redis_settings
+from mail_outbox.outbox import queue_email
 from tests.chaos.arena import Stage
 
 CHUNK = 20  # e-mails committed together
@@ -41,11 +41,15 @@ class Producer:
     def recipients(self, count: int, tag: str = '') -> Iterator[str]:
         return (f'{self.stage.name}.{next(self._numbers)}{tag}@example.com' for _ in range(count))
 
-    async def queue(self, count: int, *, tag: str = '', enqueue: bool = True, **parts: Any) -> list[int]:
+    async def queue(
+        self, count: int, *, tag: str = '', enqueue: bool = True, **parts: Any
+    ) -> list[int]:
         """Commit so many e-mails, then enqueue their jobs as far as Redis takes them. Returns their ids."""
         queued: list[int] = []
         while len(queued) < count:
-            chunk = await self._commit(list(self.recipients(min(CHUNK, count - len(queued)), tag)), parts)
+            chunk = await self._commit(
+                list(self.recipients(min(CHUNK, count - len(queued)), tag)), parts
+            )
             queued += chunk
             self.ids += chunk
             if enqueue:
@@ -55,7 +59,9 @@ class Producer:
     async def _commit(self, recipients: Sequence[str], parts: dict[str, Any]) -> list[int]:
         text = {'subject': 'Chaos', 'body_text': 'Hello,\n\nthis one must not be lost.\n'} | parts
         async with self.stage.pool.acquire() as conn, conn.transaction():
-            return [await queue_email(conn, recipient=recipient, **text) for recipient in recipients]
+            return [
+                await queue_email(conn, recipient=recipient, **text) for recipient in recipients
+            ]
 
     async def enqueue(self, ids: Sequence[int]) -> None:
         for email_id in ids:

@@ -18,7 +18,9 @@ REACH_S = 60.0
 LARGE_BODY = 60_000 * ('one hundred characters in a line ' * 3 + '\n')
 
 HOLDERS_SQL = "SELECT DISTINCT claimed_by FROM outbound_emails WHERE id = ANY($1::bigint[]) AND status = 'sending'"
-HELD_SQL = "SELECT count(*) FROM outbound_emails WHERE id = ANY($1::bigint[]) AND status = 'sending'"
+HELD_SQL = (
+    "SELECT count(*) FROM outbound_emails WHERE id = ANY($1::bigint[]) AND status = 'sending'"
+)
 RECORDED_SQL = 'SELECT DISTINCT worker FROM email_attempts WHERE email_id = ANY($1::bigint[])'
 TEMPLATE_SQL = "INSERT INTO email_templates (name, subject, body_text) VALUES ('chaos', 'Chaos', 'Hello') RETURNING id"
 LOCK_TEMPLATES_SQL = 'LOCK TABLE email_templates IN ACCESS EXCLUSIVE MODE'
@@ -51,15 +53,21 @@ async def by_phase(arena: Arena) -> list[Row]:
         for phase in PHASES:
             before = len(stage.fleet.kills)
             ids = await phase.hit(stage, producer, min(phase.most, stage.pick(10, 3)))
-            await stage.quiet(ids, 2 * stage.lease_s + 30)  # the next kill must not hit them once more
-            rows.append((Row(f'SIGKILL {phase.title}', faults=len(stage.fleet.kills) - before), phase, ids))
+            await stage.quiet(
+                ids, 2 * stage.lease_s + 30
+            )  # the next kill must not hit them once more
+            rows.append(
+                (Row(f'SIGKILL {phase.title}', faults=len(stage.fleet.kills) - before), phase, ids)
+            )
         await stage.quiet(producer.ids, 2 * stage.lease_s + 30)
         problems = await stage.fleet.stop_all()
         for row, phase, ids in rows:
             evidence = await stage.judge(
                 row, ids, recovery=lambda found: recovery.after_kills(found, stage.fleet.kills)
             )
-            row.problems += _wrong_numbers(phase, evidence) + recovery.beyond_promise(evidence, stage.fleet.kills)
+            row.problems += _wrong_numbers(phase, evidence) + recovery.beyond_promise(
+                evidence, stage.fleet.kills
+            )
             row.notes.clear()
         rows[-1][0].problems += problems
         rows[-1][0].notes += [f'logged: {alarm}' for alarm in stage.fleet.alarms()]
@@ -73,7 +81,9 @@ def _wrong_numbers(phase: Phase, evidence: Evidence) -> list[str]:
         copies = evidence.accepted[email['message_id']]
         # A later kill may have hit the same e-mail once more.
         if lost < phase.lost or (lost == phase.lost and copies != 1 + phase.duplicates):
-            found.append(f'e-mail {email["id"]}: {lost} lost attempts and {copies} copies, not {phase}')
+            found.append(
+                f'e-mail {email["id"]}: {lost} lost attempts and {copies} copies, not {phase}'
+            )
     return found
 
 
@@ -117,7 +127,9 @@ async def _recording(stage: Stage, producer: Producer, count: int, *, never: boo
     async with stage.pool.acquire() as conn, conn.transaction():
         await conn.execute(LOCK_ROWS_SQL, ids)
         message_ids = [row['message_id'] for row in await stage.pool.fetch(MESSAGE_IDS_SQL, ids)]
-        await until(lambda: all(map(stage.accepted().get, message_ids)), REACH_S, 'acceptance of all')
+        await until(
+            lambda: all(map(stage.accepted().get, message_ids)), REACH_S, 'acceptance of all'
+        )
         await until(lambda: stage.pool.fetch(RECORDING_SQL), REACH_S, 'a record that waits')
         await _kill_holders(stage, ids, replace=False)
         if never:
@@ -130,7 +142,9 @@ async def _recording(stage: Stage, producer: Producer, count: int, *, never: boo
 async def recorded(stage: Stage, producer: Producer, count: int) -> Sequence[int]:
     """Kill as soon as the record is visible: its job in Redis has not ended, and comes again."""
     ids = await producer.queue(count)
-    workers = await until(lambda: stage.pool.fetch(RECORDED_SQL, ids), REACH_S, 'a record', poll_s=0.001)
+    workers = await until(
+        lambda: stage.pool.fetch(RECORDED_SQL, ids), REACH_S, 'a record', poll_s=0.001
+    )
     _kill(stage, {row['worker'] for row in workers})
     await _replace(stage)
     return ids

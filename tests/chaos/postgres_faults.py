@@ -27,8 +27,14 @@ async def postgres_faults(arena: Arena) -> list[Row]:
     async with arena.stage('postgres') as stage:
         await stage.fleet.start_up(WORKERS)
         rows.append(await _under_load(stage, Row('PostgreSQL restart'), _restart))
-        rows.append(await _under_load(stage, Row('PostgreSQL: all sessions ended each second'), _end_sessions))
-        rows.append(await _under_load(stage, Row('PostgreSQL: read-only for new sessions'), _read_only))
+        rows.append(
+            await _under_load(
+                stage, Row('PostgreSQL: all sessions ended each second'), _end_sessions
+            )
+        )
+        rows.append(
+            await _under_load(stage, Row('PostgreSQL: read-only for new sessions'), _read_only)
+        )
         rows[-1].problems += await stage.fleet.stop_all()
         rows[-1].notes += [f'logged: {alarm}' for alarm in stage.fleet.alarms()]
     return rows
@@ -43,7 +49,9 @@ async def frozen(arena: Arena) -> list[Row]:
             for _ in range(stage.pick(3, 1)):
                 await _freeze(stage, producer, row)
             row.took_s = time.time() - stage.started_at
-            await stage.finish(row, producer.ids, deadline_s=2 * stage.lease_s + 60, most_duplicates=0)
+            await stage.finish(
+                row, producer.ids, deadline_s=2 * stage.lease_s + 60, most_duplicates=0
+            )
     return [row]
 
 
@@ -52,14 +60,18 @@ async def _freeze(stage: Stage, producer: Producer, row: Row) -> None:
     row.faults += 1
     before = stage.accepted().total()
     await producer.queue(400)
-    await until(lambda: stage.accepted().total() > before + 40, REACH_S, 'the batch begins', poll_s=0.01)
+    await until(
+        lambda: stage.accepted().total() > before + 40, REACH_S, 'the batch begins', poll_s=0.01
+    )
     await asyncio.to_thread(stage.stack.postgres.freeze)
     await asyncio.sleep(stage.pick(40, 14))
     await asyncio.to_thread(stage.stack.postgres.thaw)
     await stage.quiet(producer.ids, 2 * stage.lease_s + 60)
 
 
-async def _under_load(stage: Stage, row: Row, fault: Callable[[Stage, Row], Awaitable[None]]) -> Row:
+async def _under_load(
+    stage: Stage, row: Row, fault: Callable[[Stage, Row], Awaitable[None]]
+) -> Row:
     started, enough = time.time(), asyncio.Event()
     async with Producer(stage) as producer:
         trickling = asyncio.create_task(producer.trickle(PER_S, enough))
@@ -108,7 +120,9 @@ async def _end_sessions(stage: Stage, row: Row) -> None:
 async def _read_only(stage: Stage, row: Row) -> None:
     """As a managed server whose disk is full does it; the sessions of that time stay read-only afterwards."""
     database = f'chaos_{stage.name}'
-    conn = await asyncpg.connect(stage.arena.dsn(database), server_settings={'default_transaction_read_only': 'off'})
+    conn = await asyncpg.connect(
+        stage.arena.dsn(database), server_settings={'default_transaction_read_only': 'off'}
+    )
     row.faults += 1
     await conn.execute(f'ALTER DATABASE {database} SET default_transaction_read_only = on')
     await conn.execute(END_SESSIONS_SQL)

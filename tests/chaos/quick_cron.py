@@ -36,8 +36,9 @@ import worker  # noqa: E402 - its table of cron jobs is made from SCHEDULES when
 
 # arq's form has whole minutes; ours fires in each slot.
 CRON_JOBS = [
-    replace(job, minute=None, hour=None, second=set(range(0, 60, SLOT_S))) for job in worker.WorkerSettings.cron_jobs
+    replace(job, minute=None, hour=None, second=set(range(0, 60, SLOT_S)))
+    for job in worker.WorkerSettings.cron_jobs
 ]
-WorkerSettings = {k: v for k, v in vars(worker.WorkerSettings).items() if not k.startswith('__')} | {
-    'cron_jobs': CRON_JOBS
-}
+WorkerSettings = {
+    k: v for k, v in vars(worker.WorkerSettings).items() if not k.startswith('__')
+} | {'cron_jobs': CRON_JOBS}

@@ -15,7 +15,9 @@ def after_kills(evidence: Evidence, kills: Mapping[str, float]) -> list[float]:
         attempts = evidence.of(email)
         for lost, following in itertools.pairwise(attempts):
             if lost['outcome'] == 'lost' and lost['worker'] in kills:
-                sending_s = following['duration_ms'] / 1000 if following['outcome'] == 'accepted' else 0.0
+                sending_s = (
+                    following['duration_ms'] / 1000 if following['outcome'] == 'accepted' else 0.0
+                )
                 found.append(following['started_at'] + sending_s - kills[lost['worker']])
     return found
 
@@ -23,7 +25,8 @@ def after_kills(evidence: Evidence, kills: Mapping[str, float]) -> list[float]:
 def beyond_promise(evidence: Evidence, kills: Mapping[str, float]) -> list[str]:
     """Tell of the e-mails that a kill held up for longer than PROMISED_S.
 
-    One that was lost twice is a suspect, sent by itself when all others had their turn: nothing is promised about it.
+    One that was lost twice is a suspect, sent by itself when all others had their turn: nothing is
+    promised about it.
     """
     found = []
     for email in evidence.emails:
@@ -38,7 +41,9 @@ def beyond_promise(evidence: Evidence, kills: Mapping[str, float]) -> list[str]:
                 found.append(f'{email["id"]} after {wait_s:.1f} s')
     if not found:
         return []
-    return [f'{len(found)} e-mails did not go out again within {PROMISED_S:.0f} s of the kill: {", ".join(found[:5])}']
+    return [
+        f'{len(found)} e-mails did not go out again within {PROMISED_S:.0f} s of the kill: {", ".join(found[:5])}'
+    ]
 
 
 def after_outage(evidence: Evidence, end_at: float) -> list[float]:

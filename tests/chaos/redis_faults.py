@@ -60,14 +60,20 @@ async def _live_through(stage: Stage, fault: Fault) -> Row:
         await trickling
         await stage.quiet(producer.ids, BACK_BY_S + 50)
         row.took_s = time.time() - started
-        evidence = await stage.judge(row, producer.ids, recovery=lambda e: recovery.during(e, begun_at, ended_at))
+        evidence = await stage.judge(
+            row, producer.ids, recovery=lambda e: recovery.during(e, begun_at, ended_at)
+        )
         row.notes = [f'Redis refused {producer.refused:,} jobs'] if producer.refused else []
     if stage.fleet.died:
         row.problems.append(f'{len(stage.fleet.died)} workers ended by themselves')
-    slowest_s = stage.pick(fault.slowest_s, 2 * fault.slowest_s)  # the short run shares its cores with more
+    slowest_s = stage.pick(
+        fault.slowest_s, 2 * fault.slowest_s
+    )  # the short run shares its cores with more
     late = [wait_s for wait_s in evidence.recovery_s if wait_s > slowest_s]
     if late:
-        row.problems.append(f'{len(late)} e-mails took more than {slowest_s:.0f} s, the slowest {max(late):.1f} s')
+        row.problems.append(
+            f'{len(late)} e-mails took more than {slowest_s:.0f} s, the slowest {max(late):.1f} s'
+        )
     if row.duplicates:
         row.problems.append('a fault of Redis must not give duplicates')
     return row
@@ -117,7 +123,8 @@ async def _nothing(_: Stage) -> None:
     pass
 
 
-# A sweep comes every second while Redis is away, within 5 s when it was emptied; a frozen one is noticed after 5 s.
+# A sweep comes every second while Redis is away, within 5 s when it was emptied; a frozen one is
+# noticed after 5 s.
 FAULTS = (
     Fault('kill -9 and restart', _kill, _start, (10, 3), slowest_s=10),
     Fault('FLUSHALL', _flush, _nothing, (8, 6), slowest_s=12),

@@ -11,7 +11,8 @@ from tests.chaos.sink import KEEP
 from tests.chaos.waiting import until
 
 RELAYS = ('primary', 'backup')
-# The rules of one verb are in force until they are used up; those of a new connection cost a cool-down each.
+# The rules of one verb are in force until they are used up; those of a new connection cost a
+# cool-down each.
 OPENING_VERBS = ('connect', 'ehlo', 'starttls', 'auth', 'mail')
 VERBS = ('rcpt', 'data', 'dot', 'dot, kept')
 IDLE_TIMEOUT_S = 0.2  # so that every batch needs new connections
@@ -51,18 +52,25 @@ async def _listen(stage: Stage, *, on: bool) -> None:
 async def closes(arena: Arena) -> list[Row]:
     """The relays close the connection after each verb; only after the dot may that give a duplicate."""
     row = Row('relays close after each verb')
-    async with arena.stage('closes', SMTP_IDLE_TIMEOUT_S=str(IDLE_TIMEOUT_S)) as stage, Producer(stage) as producer:
+    async with (
+        arena.stage('closes', SMTP_IDLE_TIMEOUT_S=str(IDLE_TIMEOUT_S)) as stage,
+        Producer(stage) as producer,
+    ):
         # Those that a killed worker of another scenario left in the middle of a body nobody reads.
         left_open = _open_connections(stage)
         await stage.fleet.start_up(1)
         for verb in (*OPENING_VERBS, *VERBS):
             await _close_at(stage, producer, verb)
-            await until(lambda: _open_connections(stage) <= left_open, 60, 'end of idle connections')
+            await until(
+                lambda: _open_connections(stage) <= left_open, 60, 'end of idle connections'
+            )
         row.faults = len(stage.events(do='drop')) + len(stage.events(do='store-then-drop'))
         kept = len(stage.events(do='store-then-drop'))
         await stage.finish(row, producer.ids, deadline_s=COOL_DOWN_S, most_duplicates=kept)
         if row.duplicates != kept:
-            row.problems.append(f'{kept} messages were kept without an answer, and {row.duplicates} came twice')
+            row.problems.append(
+                f'{kept} messages were kept without an answer, and {row.duplicates} came twice'
+            )
     return [row]
 
 
@@ -73,7 +81,11 @@ async def _close_at(stage: Stage, producer: Producer, verb: str) -> None:
     for relay in RELAYS:  # whichever is not cooling down
         await asyncio.to_thread(stage.control.misbehave, where, do, relay=relay, times=times)
     ids = await producer.queue(stage.pick(50, 15))
-    await until(lambda: len(stage.events(verb=where, do=do)) >= before + times, 60, f'{times} x {do} at {where}')
+    await until(
+        lambda: len(stage.events(verb=where, do=do)) >= before + times,
+        60,
+        f'{times} x {do} at {where}',
+    )
     await asyncio.to_thread(stage.control.behave)
     await stage.quiet(ids, COOL_DOWN_S)
 
@@ -87,13 +99,19 @@ async def throttles(arena: Arena) -> list[Row]:
     row = Row('relays throttle', faults=1)
     async with arena.stage('throttles') as stage, Producer(stage) as producer:
         await stage.fleet.start_up(2)
-        words = {'code': 454, 'text': 'Throttling failure: Maximum sending rate exceeded.', 'beyond': THROTTLED_PER_S}
+        words = {
+            'code': 454,
+            'text': 'Throttling failure: Maximum sending rate exceeded.',
+            'beyond': THROTTLED_PER_S,
+        }
         await asyncio.to_thread(stage.control.misbehave, 'mail', 'refuse', **words)
         count = stage.pick(2000, 300)
         began = time.monotonic()
         await producer.queue(count)
         alone_s = count / (len(RELAYS) * THROTTLED_PER_S)
-        evidence = await stage.finish(row, producer.ids, deadline_s=4 * alone_s + 30, most_duplicates=0)
+        evidence = await stage.finish(
+            row, producer.ids, deadline_s=4 * alone_s + 30, most_duplicates=0
+        )
         row.notes.append(
             f'{len(stage.events(do="refuse")):,} refused beyond {THROTTLED_PER_S} a second at each of two relays; '
             f'all sent in {time.monotonic() - began:.0f} s, {alone_s:.0f} s would be as fast as they take them'
@@ -108,11 +126,16 @@ async def stalls(arena: Arena) -> list[Row]:
     """The primary relay says nothing after the dot: uncertain after the timeout, and nothing else is held up."""
     row = Row('relay stalls after the dot')
     timeout_s = 10 if arena.short else 20
-    async with arena.stage('stalls', SMTP_REPLY_TIMEOUT_S=str(timeout_s)) as stage, Producer(stage) as producer:
+    async with (
+        arena.stage('stalls', SMTP_REPLY_TIMEOUT_S=str(timeout_s)) as stage,
+        Producer(stage) as producer,
+    ):
         await stage.fleet.start_up(2)
         for details in ({}, {'text': KEEP}):
             before = len(stage.events(verb='dot', do='stall'))
-            await asyncio.to_thread(stage.control.misbehave, 'dot', 'stall', relay='primary', times=4, **details)
+            await asyncio.to_thread(
+                stage.control.misbehave, 'dot', 'stall', relay='primary', times=4, **details
+            )
             await producer.queue(stage.pick(300, 40))
             await until(
                 lambda so_far=before: len(stage.events(verb='dot', do='stall')) == so_far + 4,
@@ -127,11 +150,17 @@ async def stalls(arena: Arena) -> list[Row]:
             recovery=lambda found: _beyond_timeout(found, timeout_s),
             most_duplicates=4,
         )
-        others = [e['sent_at'] - e['created_at'] for e in evidence.emails if len(evidence.of(e)) == 1 and e['sent_at']]
+        others = [
+            e['sent_at'] - e['created_at']
+            for e in evidence.emails
+            if len(evidence.of(e)) == 1 and e['sent_at']
+        ]
         if max(others) > timeout_s:
             row.problems.append(f'an e-mail that did not stall took {max(others):.1f} s')
         if row.duplicates != 4:
-            row.problems.append(f'4 messages were kept without an answer, and {row.duplicates} came twice')
+            row.problems.append(
+                f'4 messages were kept without an answer, and {row.duplicates} came twice'
+            )
     return [row]
 
 
@@ -143,4 +172,8 @@ def _beyond_timeout(evidence: recovery.Evidence, timeout_s: float) -> list[float
         for attempt in evidence.of(email)
         if attempt['outcome'] == 'uncertain'
     }
-    return [e['sent_at'] - uncertain[e['id']] for e in evidence.emails if e['id'] in uncertain and e['sent_at']]
+    return [
+        e['sent_at'] - uncertain[e['id']]
+        for e in evidence.emails
+        if e['id'] in uncertain and e['sent_at']
+    ]

@@ -54,13 +54,26 @@ class Row:
         if self.skipped:
             return [self.scenario, 'skipped: ' + self.skipped, *[''] * (len(COLUMNS) - 2)]
         recovery = sorted(self.recovery_s)
-        times = [f'{statistics.median(recovery):.1f}', f'{recovery[-1]:.1f}'] if recovery else ['-', '-']
-        counts = (self.emails, self.faults, self.delivered, self.lost, self.duplicates, self.outside)
+        times = (
+            [f'{statistics.median(recovery):.1f}', f'{recovery[-1]:.1f}']
+            if recovery
+            else ['-', '-']
+        )
+        counts = (
+            self.emails,
+            self.faults,
+            self.delivered,
+            self.lost,
+            self.duplicates,
+            self.outside,
+        )
         return [self.scenario, *(f'{count:,}' for count in counts), *times, f'{self.took_s:.0f}']
 
 
 def print_table(console: Console, rows: Sequence[Row], title: str) -> None:
-    table = Table(title=title, box=box.SIMPLE, caption=LEGEND, caption_justify='left', title_justify='left')
+    table = Table(
+        title=title, box=box.SIMPLE, caption=LEGEND, caption_justify='left', title_justify='left'
+    )
     for column in COLUMNS:
         table.add_column(column, justify='left' if column == 'scenario' else 'right')
     for row in rows:
@@ -71,14 +84,25 @@ def print_table(console: Console, rows: Sequence[Row], title: str) -> None:
             console.print(f'{row.scenario}: {note}', markup=False, highlight=False)
     for row in rows:
         for problem in row.problems:
-            console.print(f'FAILED {row.scenario}: {problem}', style='red', markup=False, highlight=False)
+            console.print(
+                f'FAILED {row.scenario}: {problem}', style='red', markup=False, highlight=False
+            )
 
 
 def markdown(rows: Sequence[Row], title: str) -> str:
     """Return the same as markdown, for the documentation."""
-    lines = [title, '', '| ' + ' | '.join(COLUMNS) + ' |', '|---' + '|--:' * (len(COLUMNS) - 1) + '|']
+    lines = [
+        title,
+        '',
+        '| ' + ' | '.join(COLUMNS) + ' |',
+        '|---' + '|--:' * (len(COLUMNS) - 1) + '|',
+    ]
     lines += ['| ' + ' | '.join(row.cells()) + ' |' for row in rows]
     lines += ['', LEGEND]
     notes = [f'- {row.scenario}: {note}' for row in rows for note in row.notes]
-    notes += [f'- FAILED {row.scenario}: {problem.splitlines()[0]}' for row in rows for problem in row.problems]
+    notes += [
+        f'- FAILED {row.scenario}: {problem.splitlines()[0]}'
+        for row in rows
+        for problem in row.problems
+    ]
     return '\n'.join([*lines, '', *notes] if notes else lines) + '\n'

@@ -22,7 +22,10 @@ async def rolling_restart(arena: Arena) -> list[Row]:
     """Restart 3 workers one after the other under load; no attempt is burned, no e-mail waits beyond the drain time."""
     row = Row('rolling restart of 3')
     drain_s = 8 if arena.short else 20
-    async with arena.stage('rolling', WORKER_DRAIN_S=str(drain_s)) as stage, Producer(stage) as producer:
+    async with (
+        arena.stage('rolling', WORKER_DRAIN_S=str(drain_s)) as stage,
+        Producer(stage) as producer,
+    ):
         # Transactions take a while, so that some are always under way.
         await asyncio.to_thread(stage.control.misbehave, 'dot', 'stall', seconds=0.3)
         await stage.fleet.start_up(WORKERS)
@@ -33,7 +36,9 @@ async def rolling_restart(arena: Arena) -> list[Row]:
         for worker in list(stage.fleet.up):
             seen = len(stage.events(do='slow-rcpt'))
             await producer.queue(SLOW, tag='+slow-rcpt')
-            await until(lambda n=seen: len(stage.events(do='slow-rcpt')) >= n + SLOW, 25, 'slow RCPTs')
+            await until(
+                lambda n=seen: len(stage.events(do='slow-rcpt')) >= n + SLOW, 25, 'slow RCPTs'
+            )
             await stage.fleet.start_up(1)
             term_at = terms[worker.identity] = time.time()
             status = await stage.fleet.stop(worker)
@@ -48,12 +53,16 @@ async def rolling_restart(arena: Arena) -> list[Row]:
             row,
             producer.ids,
             deadline_s=90,
-            recovery=lambda found: [wait_s for email in _quick(found) for wait_s in _delay(found, email, terms)],
+            recovery=lambda found: [
+                wait_s for email in _quick(found) for wait_s in _delay(found, email, terms)
+            ],
             most_duplicates=0,
         )
         at_most_s = drain_s + stage.pick(MARGIN_S, MARGIN_SHORT_S)
         row.problems += _disturbed(evidence, terms, at_most_s)
-        row.notes.append(f'drain time {drain_s} s; the slowest worker ended after {slowest_s:.1f} s')
+        row.notes.append(
+            f'drain time {drain_s} s; the slowest worker ended after {slowest_s:.1f} s'
+        )
         if slowest_s > at_most_s:
             row.problems.append(f'a worker took {slowest_s:.1f} s to end')
     return [row]
@@ -61,7 +70,9 @@ async def rolling_restart(arena: Arena) -> list[Row]:
 
 def _was_slow(evidence: Evidence, email_id: int) -> bool:
     """Tell whether the relay answered it only after its stall."""
-    return any((a['duration_ms'] or 0) > 900 * SLOW_RCPT_S for a in evidence.attempts.get(email_id, []))
+    return any(
+        (a['duration_ms'] or 0) > 900 * SLOW_RCPT_S for a in evidence.attempts.get(email_id, [])
+    )
 
 
 def _quick(evidence: Evidence) -> list[asyncpg.Record]:
@@ -81,8 +92,12 @@ def _disturbed(evidence: Evidence, terms: dict[str, float], at_most_s: float) ->
     for email in _quick(evidence):
         outcomes = [attempt['outcome'] for attempt in evidence.of(email)]
         if email['attempts'] != 1 or set(outcomes) - {'accepted', 'released'}:
-            problems.append(f'e-mail {email["id"]}: {email["attempts"]} attempts counted, {outcomes}')
+            problems.append(
+                f'e-mail {email["id"]}: {email["attempts"]} attempts counted, {outcomes}'
+            )
         if max(_delay(evidence, email, terms), default=0.0) > at_most_s:
             delays = _delay(evidence, email, terms)
-            problems.append(f'e-mail {email["id"]} was delayed by more than {at_most_s} s: {delays}')
+            problems.append(
+                f'e-mail {email["id"]} was delayed by more than {at_most_s} s: {delays}'
+            )
     return problems

@@ -2,7 +2,16 @@
 
 from collections.abc import Awaitable, Callable
 
-from tests.chaos import clocks, cron_slots, kills, phases, postgres_faults, redis_faults, relays, rolling
+from tests.chaos import (
+    clocks,
+    cron_slots,
+    kills,
+    phases,
+    postgres_faults,
+    redis_faults,
+    relays,
+    rolling,
+)
 from tests.chaos.arena import Arena
 from tests.chaos.report import Row
 

@@ -2,9 +2,10 @@
 
     python -m tests.chaos.sink --dir DIR --primary-port N --backup-port N ...
 
-Every misdeed it begins is a line in DIR/events.jsonl before anything else is done about it. A stall at the dot whose
-rule has the text `keep` keeps the message first: the relay has it then, and has not said so. The tags of TAGS in a
-recipient's local part hold an attempt where it is, so that the harness can kill the worker there.
+Every misdeed it begins is a line in DIR/events.jsonl before anything else is done about it. A stall
+at the dot whose rule has the text `keep` keeps the message first: the relay has it then, and has
+not said so. The tags of TAGS in a recipient's local part hold an attempt where it is, so that the
+harness can kill the worker there.
 """
 
 import asyncio
@@ -84,7 +85,10 @@ class WatchedTags(TagCounter):
         return super().take(relay, recipient, verb)
 
     def takes_no_body(self, relay: str, recipient: str) -> bool:
-        if AFTER_DATA not in recipient.rpartition('@')[0].split('+') or (AFTER_DATA, recipient) in self._used:
+        if (
+            AFTER_DATA not in recipient.rpartition('@')[0].split('+')
+            or (AFTER_DATA, recipient) in self._used
+        ):
             return False
         self._used.add((AFTER_DATA, recipient))
         self._events.write(verb='body', do=AFTER_DATA, relay=relay, recipient=recipient)
@@ -109,7 +113,9 @@ class SinkSession(InboxSession):
 
     async def smtp_DATA(self, arg: str) -> None:  # noqa: N802
         recipients = self.envelope.rcpt_tos if self.envelope else []
-        if any(self.inbox.tags.takes_no_body(self.relay.name, recipient) for recipient in recipients):
+        if any(
+            self.inbox.tags.takes_no_body(self.relay.name, recipient) for recipient in recipients
+        ):
             await self.push('354 Go on')
             await self.carry_out(Fault('stall'))
         await super().smtp_DATA(arg)

@@ -12,7 +12,9 @@ class DeadlinePassedError(Exception):
     """Something that had to happen did not happen in time; the scenario's row fails with this text."""
 
 
-async def until(condition: Callable[[], Any], deadline_s: float, what: str, poll_s: float = POLL_S) -> Any:
+async def until(
+    condition: Callable[[], Any], deadline_s: float, what: str, poll_s: float = POLL_S
+) -> Any:
     """Return the first truthy value of condition (plain or async); DeadlinePassedError after the deadline."""
     end = time.monotonic() + deadline_s
     while True:

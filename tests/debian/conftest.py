@@ -19,7 +19,9 @@ async def start_pooler(stack, database, tmp_path):
     async def start(**options):
         tmp_path.chmod(0o711)
         users = {place.username: place.password}
-        pooler = PgBouncer(tmp_path / f'pgbouncer-{len(started)}', watchdog, place.port, users, **options)
+        pooler = PgBouncer(
+            tmp_path / f'pgbouncer-{len(started)}', watchdog, place.port, users, **options
+        )
         started.append(pooler)
         await asyncio.to_thread(pooler.start)
         netloc = f'{place.username}:{place.password}@127.0.0.1:{pooler.port}'

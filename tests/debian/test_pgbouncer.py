@@ -8,32 +8,46 @@ from collections import Counter
 import asyncpg
 import pytest
 
-from db.outbox import queue_email
 from db.pools import create_postgres_pool
-from db.wakeups import listen, notify
+from db.wakeups import listen
+from mail_outbox.outbox import queue_email
+from mail_outbox.wake import notify
 from tests.conftest import ROOT, wait_until
 from tests.services.ops_desk import insert, ops
 
 OURS = (
-    'statement_timeout,idle_in_transaction_session_timeout,enable_seqscan,enable_sort,enable_hashjoin,enable_mergejoin'
+    'statement_timeout,idle_in_transaction_session_timeout'
+    ',enable_seqscan,enable_sort,enable_hashjoin,enable_mergejoin'
 )
 
 MODES = pytest.mark.parametrize(
     'options',
     [{}, {'ignored': OURS}, {'pool_mode': 'session'}, {'pool_mode': 'session', 'ignored': OURS}],
-    ids=['refuses parameters', 'forgets parameters', 'by the session', 'by the session, forgets parameters'],
+    ids=[
+        'refuses parameters',
+        'forgets parameters',
+        'by the session',
+        'by the session, forgets parameters',
+    ],
 )
 
 
 def open_pool(dsn, **options):
-    options = {'size': 4, 'connect_timeout_s': 20, 'command_timeout_s': 20, 'by_index': True} | options
+    options = {
+        'size': 4,
+        'connect_timeout_s': 20,
+        'command_timeout_s': 20,
+        'by_index': True,
+    } | options
     return create_postgres_pool(dsn, application_name='tests', **options)
 
 
 async def emails(pool, count):
     async with pool.acquire() as conn, conn.transaction():
         return [
-            await queue_email(conn, recipient=f'anna{n}@example.com', subject='Hello', body_text='Hello.')
+            await queue_email(
+                conn, recipient=f'anna{n}@example.com', subject='Hello', body_text='Hello.'
+            )
             for n in range(count)
         ]
 
@@ -67,7 +81,9 @@ async def test_200_emails_are_sent_once_by_a_worker_behind_a_pooler_and_a_direct
     assert 'waiting for PostgreSQL' not in workers[0].log
 
 
-async def test_worker_behind_a_pooler_sends_alone_what_is_queued_later(start_pooler, start_worker, pool, inbox):
+async def test_worker_behind_a_pooler_sends_alone_what_is_queued_later(
+    start_pooler, start_worker, pool, inbox
+):
     pooler = await start_pooler(sessions=2)
     worker = start_worker(DATABASE_URL=pooler.dsn)
     await worker.started()
@@ -103,7 +119,9 @@ async def test_nothing_of_ours_is_left_in_the_sessions_of_others(start_pooler, s
     await other.close()
 
 
-async def test_failed_and_cancelled_statements_leave_no_transaction_open_behind_a_pooler(start_pooler, start_pool):
+async def test_failed_and_cancelled_statements_leave_no_transaction_open_behind_a_pooler(
+    start_pooler, start_pool
+):
     pooler = await start_pooler(sessions=1)
     pool = await start_pool(pooler.dsn, size=1)
     with pytest.raises(asyncpg.DivisionByZeroError):
@@ -126,7 +144,9 @@ async def test_failed_and_cancelled_statements_leave_no_transaction_open_behind_
     assert await pool.fetchval("SELECT to_regclass('left_over')") is None
 
 
-async def test_pooler_by_the_statement_stops_the_worker_with_a_line_that_names_the_remedy(start_pooler, start_worker):
+async def test_pooler_by_the_statement_stops_the_worker_with_a_line_that_names_the_remedy(
+    start_pooler, start_worker
+):
     pooler = await start_pooler(pool_mode='statement')
     worker = start_worker(DATABASE_URL=pooler.dsn)
     assert await worker.ended() == 1
@@ -136,7 +156,9 @@ async def test_pooler_by_the_statement_stops_the_worker_with_a_line_that_names_t
 
 
 @pytest.mark.parametrize('what', ['role', 'password', 'parameter'])
-async def test_what_a_pooler_refuses_for_good_stops_the_worker_with_one_line(start_pooler, start_worker, what):
+async def test_what_a_pooler_refuses_for_good_stops_the_worker_with_one_line(
+    start_pooler, start_worker, what
+):
     pooler = await start_pooler()
     userinfo = pooler.dsn.partition('//')[2].partition('@')[0]
     dsn = {
@@ -152,7 +174,9 @@ async def test_what_a_pooler_refuses_for_good_stops_the_worker_with_one_line(sta
     assert 'Traceback' not in worker.log
 
 
-async def test_notifications_are_heard_by_the_direct_address(start_pooler, start_worker, database, pool, redis, inbox):
+async def test_notifications_are_heard_by_the_direct_address(
+    start_pooler, start_worker, database, pool, redis, inbox
+):
     pooler = await start_pooler()
     worker = start_worker(DATABASE_URL=pooler.dsn, DATABASE_DIRECT_URL=database.dsn)
     await worker.started()
@@ -171,7 +195,9 @@ async def test_without_a_direct_address_it_looks_for_itself(start_pooler, monkey
 
 
 @MODES
-async def test_migrations_refuse_a_pooler_and_name_the_direct_address(start_pooler, database, options):
+async def test_migrations_refuse_a_pooler_and_name_the_direct_address(
+    start_pooler, database, options
+):
     pooler = await start_pooler(**options)
     command = [sys.executable, '-m', 'db.migrate']
     run = subprocess.run  # the server of the test answers meanwhile
@@ -186,7 +212,9 @@ async def test_migrations_refuse_a_pooler_and_name_the_direct_address(start_pool
     assert (done.returncode, done.stderr) == (0, '')
 
 
-async def test_sessions_that_a_pooler_opened_read_only_are_ended(start_pooler, start_pool, database, pool):
+async def test_sessions_that_a_pooler_opened_read_only_are_ended(
+    start_pooler, start_pool, database, pool
+):
     pooler = await start_pooler(sessions=2)
     pooled = await start_pool(pooler.dsn, size=2)
     write = 'UPDATE outbound_emails SET updated_at = now() WHERE id = 0'
@@ -207,7 +235,9 @@ async def test_sessions_that_a_pooler_opened_read_only_are_ended(start_pooler, s
     assert await pooled.execute(write) == 'UPDATE 0'
 
 
-async def test_pooler_that_restarts_or_loses_its_server_is_waited_for(start_pooler, start_worker, pool, inbox):
+async def test_pooler_that_restarts_or_loses_its_server_is_waited_for(
+    start_pooler, start_worker, pool, inbox
+):
     pooler = await start_pooler()
     worker = start_worker(DATABASE_URL=pooler.dsn)
     await worker.started()
@@ -234,7 +264,15 @@ async def test_doctor_warns_of_a_pooler_that_there_is_no_way_past(start_pooler, 
 
 
 @pytest.mark.parametrize(
-    'words', [['failed'], ['show', '1'], ['retry', '1', '--yes'], ['qshape'], ['cron', 'ls'], ['suppress', 'ls']]
+    'words',
+    [
+        ['failed'],
+        ['show', '1'],
+        ['retry', '1', '--yes'],
+        ['qshape'],
+        ['cron', 'ls'],
+        ['suppress', 'ls'],
+    ],
 )
 async def test_commands_work_behind_a_pooler(start_pooler, env, pool, words):
     pooler = await start_pooler()

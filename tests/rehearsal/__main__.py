@@ -26,10 +26,19 @@ console = Console(width=170, soft_wrap=True)
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog='python -m tests.rehearsal', description=__doc__)
-    parser.add_argument('--short', action='store_true', help=f'{", ".join(SHORT)}; fewer e-mails, under 2 minutes')
+    parser.add_argument(
+        '--short', action='store_true', help=f'{", ".join(SHORT)}; fewer e-mails, under 2 minutes'
+    )
     parser.add_argument('--variant', nargs='+', choices=VARIANTS, metavar='NAME', help='only these')
-    parser.add_argument('--seed', type=int, help='repeats the order of the variants; default: a new one')
-    parser.add_argument('--lanes', type=int, choices=range(1, 6), help='so many variants at once; default: 2, short 3')
+    parser.add_argument(
+        '--seed', type=int, help='repeats the order of the variants; default: a new one'
+    )
+    parser.add_argument(
+        '--lanes',
+        type=int,
+        choices=range(1, 6),
+        help='so many variants at once; default: 2, short 3',
+    )
     parser.add_argument('--list', action='store_true', help='name the variants and end')
     return parser.parse_args()
 
@@ -45,14 +54,18 @@ async def run(options: argparse.Namespace, directory: Path) -> list[Row]:
         while waiting:
             name = waiting.pop()
             rows[name] = await run_one(name, arena, number)
-            console.print(f'{name} {"FAILED" if rows[name].problems else "ok"}, {rows[name].took_s:.0f} s')
+            console.print(
+                f'{name} {"FAILED" if rows[name].problems else "ok"}, {rows[name].took_s:.0f} s'
+            )
             for problem in rows[name].problems:
                 console.print(f'    {problem}', markup=False, highlight=False)
 
     await arena.open()
     try:
         async with asyncio.TaskGroup() as lanes:
-            for number in range(min(options.lanes or (LANES_SHORT if options.short else LANES), len(names))):
+            for number in range(
+                min(options.lanes or (LANES_SHORT if options.short else LANES), len(names))
+            ):
                 lanes.create_task(lane(number))
     finally:
         await arena.close()

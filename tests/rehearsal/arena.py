@@ -28,8 +28,12 @@ OPTIONAL_COLUMNS = """,
 def schema_of(variant: Variant) -> str:
     """Return the SQL that makes the application's tables."""
     words = "('pending', 'sending', 'sent', 'failed', 'cancelled')"
-    enum = {'enum': ENUM_SQL, 'ENUM': ENUM_SQL.replace(words, words.upper())}.get(variant.status, '')
-    sql = (HERE / 'old_app' / 'schema.sql').read_text().partition('\n')[2]  # the first line names the words below
+    enum = {'enum': ENUM_SQL, 'ENUM': ENUM_SQL.replace(words, words.upper())}.get(
+        variant.status, ''
+    )
+    sql = (
+        (HERE / 'old_app' / 'schema.sql').read_text().partition('\n')[2]
+    )  # the first line names the words below
     for word, value in {
         'OPTIONAL_COLUMNS': OPTIONAL_COLUMNS if variant.columns == 'all' else '',
         'STATUS_TYPE': 'emailstatus' if enum else 'varchar(20)',
@@ -71,10 +75,15 @@ class Arena:
         await conn.execute(schema_of(variant))
         environment, broker = await self.environment(variant, lane, directory)
         old = OldSystem(directory, environment)
-        ours = environment | {'DATABASE_URL': self.dsn(database), 'PYTHONPATH': str(HERE.parents[1])}
+        ours = environment | {
+            'DATABASE_URL': self.dsn(database),
+            'PYTHONPATH': str(HERE.parents[1]),
+        }
         fleet = Fleet(directory, ours)
         try:
-            yield Stage(variant, directory, conn, broker, old, fleet, ours, self.stack, short=self.short)
+            yield Stage(
+                variant, directory, conn, broker, old, fleet, ours, self.stack, short=self.short
+            )
         finally:
             await old.close()
             fleet.close()
@@ -85,7 +94,9 @@ class Arena:
         self, variant: Variant, lane: int, directory: Path
     ) -> tuple[dict[str, str], redis.asyncio.Redis]:
         """Return the old application's variables, and a client of its broker's database, which is empty."""
-        cache, arq, own = (1 + lane * REDIS_DATABASES_A_LANE + number for number in range(REDIS_DATABASES_A_LANE))
+        cache, arq, own = (
+            1 + lane * REDIS_DATABASES_A_LANE + number for number in range(REDIS_DATABASES_A_LANE)
+        )
         broker_number = own if variant.own_broker else arq
         for number in (cache, arq, own):
             client = redis.asyncio.Redis.from_url(self.stack.valkey.url(number))

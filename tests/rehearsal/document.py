@@ -1,6 +1,7 @@
 """docs/migration.md as a list of commands: what is typed in which section, and what the document says it answers.
 
-After a `#` behind a command: words of the answer in quotes, and in brackets the exit status if it is not 0.
+After a `#` behind a command: words of the answer in quotes, and in brackets the exit status if it
+is not 0.
 """
 
 import re

@@ -25,7 +25,15 @@ SELECT indexdef FROM pg_indexes WHERE schemaname = 'public' AND tablename = ANY 
 UNION ALL
 SELECT pg_get_triggerdef(oid) FROM pg_trigger WHERE NOT tgisinternal AND tgrelid = ANY ($1::text[]::regclass[])
 """
-TABLES = ['outbound_emails', 'users', 'email_audit', 'invoices', 'sessions', 'refresh_tokens', 'service_health']
+TABLES = [
+    'outbound_emails',
+    'users',
+    'email_audit',
+    'invoices',
+    'sessions',
+    'refresh_tokens',
+    'service_health',
+]
 
 
 @dataclass(frozen=True)
@@ -38,7 +46,9 @@ class Guests:
 
 async def look(conn: asyncpg.Connection) -> Guests:
     """Read them."""
-    rows = {table: frozenset(row[0] for row in await conn.fetch(sql)) for table, sql in ROWS_SQL.items()}
+    rows = {
+        table: frozenset(row[0] for row in await conn.fetch(sql)) for table, sql in ROWS_SQL.items()
+    }
     form = await conn.fetch(FORM_SQL, TABLES)
     return Guests(rows, frozenset(row[0] for row in form))
 
@@ -52,4 +62,6 @@ def rows_gone(before: Guests, now: Guests) -> dict[str, int]:
 def form_changed(before: Guests, now: Guests, *, exactly: bool = False) -> list[str]:
     """Tell what is missing of the application's schema, or different; exactly: also what has come."""
     come = now.form - before.form if exactly else frozenset()
-    return [f'missing: {line}' for line in sorted(before.form - now.form)] + [f'added: {line}' for line in sorted(come)]
+    return [f'missing: {line}' for line in sorted(before.form - now.form)] + [
+        f'added: {line}' for line in sorted(come)
+    ]

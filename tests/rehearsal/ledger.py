@@ -52,7 +52,9 @@ def read_ledger(path: Path) -> Ledger:
         note = json.loads(line)
         match note['event']:
             case 'inserted':
-                ledger.entries[note['id']] = Entry(note['id'], note['recipient'], note['kind'], note['not_before'])
+                ledger.entries[note['id']] = Entry(
+                    note['id'], note['recipient'], note['kind'], note['not_before']
+                )
             case 'began':
                 ledger.in_flight.add(note['id'])
             case 'recorded':
@@ -82,7 +84,8 @@ class Verdict:
     """Ids of e-mails by what was wrong with them, and how many there were.
 
     Attributes:
-        forced: Accepted twice because the old program died between the relay's answer and its record.
+        forced: Accepted twice because the old program died between the relay's answer and its
+            record.
         old_sent: Due for a month, and sent though nobody released it.
         unwanted: Given up, cancelled, sent already or due tomorrow, and sent.
     """
@@ -97,7 +100,9 @@ class Verdict:
     unwanted: list[int]
 
 
-def judge(ledger: Ledger, *, released: Iterable[int] = (), may_double: Iterable[int] = ()) -> Verdict:
+def judge(
+    ledger: Ledger, *, released: Iterable[int] = (), may_double: Iterable[int] = ()
+) -> Verdict:
     """Compare what must be sent with what was.
 
     Args:
@@ -115,7 +120,11 @@ def judge(ledger: Ledger, *, released: Iterable[int] = (), may_double: Iterable[
         lost=sorted(n for n in numbers if not counts[n]),
         doubled=sorted(n for n in twice if n not in excused or counts[n] > 2),
         forced=sorted(n for n in twice if n in excused and counts[n] == 2),
-        early=sorted(e.id for e in must if e.not_before and e.arrivals and min(e.arrivals) < e.not_before - EARLY_S),
+        early=sorted(
+            e.id
+            for e in must
+            if e.not_before and e.arrivals and min(e.arrivals) < e.not_before - EARLY_S
+        ),
         old_sent=sorted(e.id for e in ledger.of(HELD) if e.arrivals and e.id not in numbers),
         unwanted=sorted(e.id for e in ledger.of(NEVER) if e.arrivals),
     )

@@ -11,9 +11,9 @@ from pathlib import Path
 import asyncpg
 from arq import create_pool
 
-from db.outbox import queue_email
-from fleet.connection import redis_settings
-from fleet.producer import wake_workers
+from engine.connection import redis_settings
+from mail_outbox.outbox import queue_email
+from mail_outbox.wake import wake_workers
 
 PER_S = 5.0
 LEDGER = Path(os.environ['LEDGER'])
@@ -36,11 +36,17 @@ async def main() -> None:
         recipient = f'{os.environ["NAME"]}-new{os.getpid()}-{number}@example.com'
         try:
             async with pool.acquire() as conn, conn.transaction():
-                email_id = await queue_email(conn, recipient=recipient, subject='Mail of kind new', body_text='Hello.')
+                email_id = await queue_email(
+                    conn, recipient=recipient, subject='Mail of kind new', body_text='Hello.'
+                )
             note(event='inserted', id=email_id, recipient=recipient, kind='new', not_before=None)
             await wake_workers(redis, pool, email_id)
         except Exception as error:  # noqa: BLE001 - it is what is looked for
-            note(event='application error', where='queue_email', error=f'{type(error).__name__}: {error}'[:400])
+            note(
+                event='application error',
+                where='queue_email',
+                error=f'{type(error).__name__}: {error}'[:400],
+            )
         print(number, flush=True)  # noqa: T201 - a line a round
         await asyncio.sleep(1 / PER_S)
     await pool.close()

@@ -22,7 +22,8 @@ PROCESSES = 2
 START_DEADLINE_S = 90.0
 STOP_DEADLINE_S = 60.0
 ANSWER_DEADLINE_S = 120.0
-# What a task that failed by a fault of the database or of its own logs; a refusal is retried and logs another line.
+# What a task that failed by a fault of the database or of its own logs; a refusal is retried and
+# logs another line.
 ALARMS = ('raised unexpected', 'Traceback (most recent call last)')
 
 
@@ -95,11 +96,25 @@ class OldSystem:
         number = len(self.logs)
         log = self.directory / f'celery-{number}.log'
         self.logs.append(log)
-        worker = ['worker', '-c', str(PROCESSES), '-Q', QUEUES, '-l', 'INFO', '-n', f'old{number}@%h']
+        worker = [
+            'worker',
+            '-c',
+            str(PROCESSES),
+            '-Q',
+            QUEUES,
+            '-l',
+            'INFO',
+            '-n',
+            f'old{number}@%h',
+        ]
         beat = ['beat', '-s', str(self.directory / f'beat-{number}'), '--pidfile=']
         self._spawn(worker, log)
         self._spawn(beat, self.directory / f'beat-{number}.log')
-        await until(lambda: ' ready.' in log_since(log, 0) or self._has_died(), START_DEADLINE_S, 'Celery ready')
+        await until(
+            lambda: ' ready.' in log_since(log, 0) or self._has_died(),
+            START_DEADLINE_S,
+            'Celery ready',
+        )
         if self._has_died():
             raise RuntimeError(f'Celery did not start:\n{last_lines(log_since(log, 0))}')
 
@@ -108,7 +123,9 @@ class OldSystem:
 
     def _spawn(self, words: list[str], log: Path) -> None:
         argv = [OLD.program('celery'), '-A', 'old_app.app', *words]
-        command = Command(argv, cwd=self.directory, environment=self.environment | {'C_FORCE_ROOT': '1'})
+        command = Command(
+            argv, cwd=self.directory, environment=self.environment | {'C_FORCE_ROOT': '1'}
+        )
         self._running.append(spawn(command, log, self._watchdog))
 
     async def stop(self, ending: str) -> None:

@@ -41,14 +41,25 @@ class Row:
 
     def cells(self) -> list[str]:
         """Return the line's cells."""
-        counts = (self.must, self.sent, self.lost, self.doubled, self.forced, self.held, self.early, self.old_sent)
+        counts = (
+            self.must,
+            self.sent,
+            self.lost,
+            self.doubled,
+            self.forced,
+            self.held,
+            self.early,
+            self.old_sent,
+        )
         rest = (self.unwanted, self.errors, self.deleted)
         return [self.variant, *(f'{count:,}' for count in counts + rest), f'{self.took_s:.0f}']
 
 
 def print_table(console: Console, rows: Sequence[Row], title: str) -> None:
     """Print the table, then what is to be said about its lines."""
-    table = Table(title=title, box=box.SIMPLE, caption=LEGEND, caption_justify='left', title_justify='left')
+    table = Table(
+        title=title, box=box.SIMPLE, caption=LEGEND, caption_justify='left', title_justify='left'
+    )
     for column in COLUMNS:
         table.add_column(column, justify='left' if column == 'variant' else 'right')
     for row in rows:
@@ -59,4 +70,6 @@ def print_table(console: Console, rows: Sequence[Row], title: str) -> None:
             console.print(f'{row.variant}: {note}', markup=False, highlight=False)
     for row in rows:
         for problem in row.problems:
-            console.print(f'FAILED {row.variant}: {problem}', style='red', markup=False, highlight=False)
+            console.print(
+                f'FAILED {row.variant}: {problem}', style='red', markup=False, highlight=False
+            )

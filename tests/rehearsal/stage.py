@@ -28,7 +28,9 @@ SEEN_IDS = 12
 CAME_MEANWHILE = 'came meanwhile'  # an import's status is 1 then, although all is well
 UNCERTAIN = {'202', '203', '204'}  # ids of the document; a story decides about its own before
 SHORT_QUEUE = 5  # beat's own
-SWEEPS_SQL = "SELECT count(*) FROM cron_runs WHERE duty = 'process_pending_emails' AND outcome IS NOT NULL"
+SWEEPS_SQL = (
+    "SELECT count(*) FROM cron_runs WHERE duty = 'process_pending_emails' AND outcome IS NOT NULL"
+)
 
 
 class StepFailedError(Exception):
@@ -85,25 +87,35 @@ class Stage:
         """Have the application make e-mails of a kind. Returns their ids."""
         count = max(2, count // 3) if self.short else count
         priorities = {'priorities': self.variant.priorities} if self.variant.priorities else {}
-        ids: list[int] = await self.producer.order(do='seed', kind=kind, count=count, **priorities, **options)
+        ids: list[int] = await self.producer.order(
+            do='seed', kind=kind, count=count, **priorities, **options
+        )
         if kind == 'old pending':
-            await self.conn.executemany('INSERT INTO invoices (email_id) VALUES ($1)', [(number,) for number in ids])
+            await self.conn.executemany(
+                'INSERT INTO invoices (email_id) VALUES ($1)', [(number,) for number in ids]
+            )
         return ids
 
     async def load(self, per_s: float, **options: Any) -> None:
         """Set how many e-mails a second the application queues the old way."""
-        await self.producer.order(do='rate', per_s=per_s, priorities=list(self.variant.priorities), **options)
+        await self.producer.order(
+            do='rate', per_s=per_s, priorities=list(self.variant.priorities), **options
+        )
 
     async def start_new_producer(self) -> None:
         """Deploy the part of the application that uses queue_email."""
-        self.new = await self.old.started(sys.executable, 'tests.rehearsal.new_producer', self.environment)
+        self.new = await self.old.started(
+            sys.executable, 'tests.rehearsal.new_producer', self.environment
+        )
         await self.new.answer()
         self.new.keep_reading()
 
     async def orm_goes_round(self, times: int = 2) -> None:
         """Wait until the ORM client has been through all it does, begun after now."""
         wanted = self.orm.rounds + times
-        await until(lambda: self.orm.rounds >= wanted, COMMAND_DEADLINE_S, 'rounds of the ORM client')
+        await until(
+            lambda: self.orm.rounds >= wanted, COMMAND_DEADLINE_S, 'rounds of the ORM client'
+        )
 
     # What the operator does.
 
@@ -135,7 +147,9 @@ class Stage:
                 f'{command.text}: status {answered.status}, not {command.status}: {answered.said[-600:]}'
             )
         missing = [claim for claim in command.claims if claim not in answered.said]
-        self.row.problems += [f'{command.text}: not {claim!r}, but {answered.said[-600:]}' for claim in missing]
+        self.row.problems += [
+            f'{command.text}: not {claim!r}, but {answered.said[-600:]}' for claim in missing
+        ]
 
     async def run(self, *words: str) -> Answered:
         """Run a program of ours as an operator does, without a terminal."""
@@ -153,14 +167,22 @@ class Stage:
         self.answers.append(answered)
         with (self.directory / 'commands.log').open('a') as log:
             at = f'{time.monotonic() - self._started_at:.0f} s'
-            log.write(f'$ python {answered.command}\n{answered.said}[{answered.status}] at {at}\n\n')
+            log.write(
+                f'$ python {answered.command}\n{answered.said}[{answered.status}] at {at}\n\n'
+            )
         return answered
 
     async def run_and_kill(self, *words: str, after_s: float) -> None:
         """Start a program of ours, and kill it a moment later, if it has not ended by then."""
         null = asyncio.subprocess.DEVNULL
         process = await asyncio.create_subprocess_exec(
-            sys.executable, *words, cwd=self.directory, env=self.environment, stdin=null, stdout=null, stderr=null
+            sys.executable,
+            *words,
+            cwd=self.directory,
+            env=self.environment,
+            stdin=null,
+            stdout=null,
+            stderr=null,
         )
         try:
             await asyncio.wait_for(process.wait(), after_s)
@@ -195,26 +217,42 @@ class Stage:
         """Wait until so many more e-mails of these kinds have arrived."""
         before = arrived(self.ledger(), kinds)
         what = f'{count} more of {", ".join(sorted(kinds))}'
-        await until(lambda: arrived(self.ledger(), kinds) >= before + count, SETTLE_DEADLINE_S, what, poll_s=0.2)
+        await until(
+            lambda: arrived(self.ledger(), kinds) >= before + count,
+            SETTLE_DEADLINE_S,
+            what,
+            poll_s=0.2,
+        )
 
     async def settled(self) -> None:
         """Wait until all that is there has been sent, and for two sweeps more: what doubles, doubles then."""
         there = self.ledger().entries.keys()
         try:
-            await until(lambda: not there & set(self.verdict().lost), SETTLE_DEADLINE_S, 'all sent', poll_s=0.3)
+            await until(
+                lambda: not there & set(self.verdict().lost),
+                SETTLE_DEADLINE_S,
+                'all sent',
+                poll_s=0.3,
+            )
         except DeadlinePassedError:
             return  # the verdict names them
         sweeps = await self.sweeps()
         # Hundreds of messages of the old sweep's may be in the queue before it.
         if self.old.is_running:
-            await until(self.queues_are_short, SETTLE_DEADLINE_S, 'queues of Celery empty', poll_s=0.2)
+            await until(
+                self.queues_are_short, SETTLE_DEADLINE_S, 'queues of Celery empty', poll_s=0.2
+            )
         if self.old.is_running or self.fleet.up:
-            await until(lambda: self._more_sweeps(sweeps), SETTLE_DEADLINE_S, 'two more sweeps', poll_s=0.2)
+            await until(
+                lambda: self._more_sweeps(sweeps), SETTLE_DEADLINE_S, 'two more sweeps', poll_s=0.2
+            )
 
     async def sweeps(self) -> int:
         """Count the runs of both systems' sweeps."""
         with_ours = await self.conn.fetchval("SELECT to_regclass('cron_runs')")
-        return self.ledger().sweeps + (int(await self.conn.fetchval(SWEEPS_SQL)) if with_ours else 0)
+        return self.ledger().sweeps + (
+            int(await self.conn.fetchval(SWEEPS_SQL)) if with_ours else 0
+        )
 
     async def _more_sweeps(self, before: int) -> bool:
         return await self.sweeps() >= before + 2
@@ -267,8 +305,12 @@ class Stage:
         row.problems += [f'logged: {alarm}' for alarm in self.fleet.alarms()]
         gone = guests.rows_gone(self.before, await guests.look(self.conn))
         row.deleted = sum(gone.values())
-        row.problems += [f'{count} rows of {table} deleted or changed' for table, count in gone.items()]
-        ids_there = {record['id'] for record in await self.conn.fetch('SELECT id FROM outbound_emails')}
+        row.problems += [
+            f'{count} rows of {table} deleted or changed' for table, count in gone.items()
+        ]
+        ids_there = {
+            record['id'] for record in await self.conn.fetch('SELECT id FROM outbound_emails')
+        }
         if missing := sorted(ledger.entries.keys() - ids_there):
             row.problems.append(f'rows of outbound_emails deleted: {describe(ledger, missing)}')
         row.took_s = time.monotonic() - self._started_at

@@ -56,7 +56,9 @@ async def expand(stage: Stage) -> None:
     await stage.more_arrive(5)
 
 
-async def take_over(stage: Stage, before_import: Callable[[Stage], Awaitable[None]] | None = None) -> None:
+async def take_over(
+    stage: Stage, before_import: Callable[[Stage], Awaitable[None]] | None = None
+) -> None:
     """Stop Celery with messages left, take them, and start the worker."""
     await stage.seed('eta', 6, in_s=LATER_S)
     await burst(stage)
@@ -97,11 +99,19 @@ async def decide_on_held(stage: Stage) -> None:
 async def decide_on_uncertain(stage: Stage) -> None:
     """Say of what was being sent at a KILL what the relay knows: it has the e-mail, or it is sent again."""
     arrivals = {entry.id: len(entry.arrivals) for entry in stage.ledger().entries.values()}
-    for row in await stage.conn.fetch("SELECT id FROM mail_outbox WHERE status = 'uncertain' ORDER BY id"):
-        words = ['resolve', str(row['id']), '--as', 'sent'] if arrivals[row['id']] else ['retry', str(row['id'])]
+    for row in await stage.conn.fetch(
+        "SELECT id FROM mail_outbox WHERE status = 'uncertain' ORDER BY id"
+    ):
+        words = (
+            ['resolve', str(row['id']), '--as', 'sent']
+            if arrivals[row['id']]
+            else ['retry', str(row['id'])]
+        )
         answered = await stage.run('-m', 'ops', *words, '--yes')
         if answered.status:
-            stage.row.problems.append(f'{answered.command}: status {answered.status}: {answered.said[-300:]}')
+            stage.row.problems.append(
+                f'{answered.command}: status {answered.status}: {answered.said[-300:]}'
+            )
 
 
 async def celery_alone(stage: Stage) -> None:
@@ -226,12 +236,18 @@ async def finish(stage: Stage) -> None:
     await stage.orm.end()
     dry = await stage.run('-m', 'db.migrate', '--finish', '--dry-run')
     if 'trigger note_status' not in dry.said or not dry.status:
-        stage.row.problems.append(f'--finish --dry-run does not name what stands on status: {dry.said[-300:]}')
-    trigger = await stage.conn.fetchval("SELECT pg_get_triggerdef(oid) FROM pg_trigger WHERE tgname = 'note_status'")
+        stage.row.problems.append(
+            f'--finish --dry-run does not name what stands on status: {dry.said[-300:]}'
+        )
+    trigger = await stage.conn.fetchval(
+        "SELECT pg_get_triggerdef(oid) FROM pg_trigger WHERE tgname = 'note_status'"
+    )
     await stage.conn.execute('DROP TRIGGER note_status ON outbound_emails')
     await stage.follow('8.')
     await stage.conn.execute(trigger)
     before = len(stage.ledger().of(ONCE))
-    await until(lambda: len(stage.ledger().of(ONCE)) >= before + 10, 60, 'more queued after --finish')
+    await until(
+        lambda: len(stage.ledger().of(ONCE)) >= before + 10, 60, 'more queued after --finish'
+    )
     await stage.more_arrive(10, {'new'})
     await stage.close()

@@ -16,7 +16,8 @@ class Variant:
 
     Attributes:
         celery: Settings of Celery.
-        status: The column's type: a native enum in values or in names, varchar, varchar with a CHECK.
+        status: The column's type: a native enum in values or in names, varchar, varchar with a
+            CHECK.
         columns: All that people have, or only those that the worker cannot do without.
         ending: The signal that ends the Celery workers.
         own_broker: Celery has a database of Redis for itself.

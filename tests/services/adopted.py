@@ -15,18 +15,26 @@ FEW_STATES = ('pending', 'sending', 'sent', 'failed')
 DAY = timedelta(days=1)
 
 
-async def create_legacy(conn: asyncpg.Connection, status: str, words: tuple[str, ...] = STATES) -> None:
+async def create_legacy(
+    conn: asyncpg.Connection, status: str, words: tuple[str, ...] = STATES
+) -> None:
     """Make the tables. status: a type, 'enum', or 'check' for text with a CHECK."""
     listed = ', '.join(f"'{word}'" for word in words)
     default = next(word for word in words if word.lower() == 'pending')
     if status == 'enum':
         await conn.execute(f'CREATE TYPE email_status AS ENUM ({listed})')
-    kind = {'enum': 'email_status', 'check': f'varchar(20) CHECK (status IN ({listed}))'}.get(status, status)
+    kind = {'enum': 'email_status', 'check': f'varchar(20) CHECK (status IN ({listed}))'}.get(
+        status, status
+    )
     if status == 'check':
         kind = 'varchar(20)'
-    await conn.execute(LEGACY_SQL.replace('__STATUS__', kind).replace("DEFAULT 'pending'", f"DEFAULT '{default}'"))
+    await conn.execute(
+        LEGACY_SQL.replace('__STATUS__', kind).replace("DEFAULT 'pending'", f"DEFAULT '{default}'")
+    )
     if status == 'check':
-        await conn.execute(f'ALTER TABLE outbound_emails ADD CONSTRAINT own_check CHECK (status IN ({listed}))')
+        await conn.execute(
+            f'ALTER TABLE outbound_emails ADD CONSTRAINT own_check CHECK (status IN ({listed}))'
+        )
 
 
 async def adopt(

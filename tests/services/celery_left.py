@@ -54,7 +54,11 @@ async def contents(redis):
 
 async def theirs(redis):
     """What is Celery's, of that."""
-    return {key: value for key, value in (await contents(redis)).items() if not key.startswith('mail:celery-')}
+    return {
+        key: value
+        for key, value in (await contents(redis)).items()
+        if not key.startswith('mail:celery-')
+    }
 
 
 def reply():

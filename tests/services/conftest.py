@@ -7,19 +7,21 @@ from typing import Any
 
 import pytest
 
-from db.outbox import queue_email
-from fleet.connection import RedisClock
-from fleet.leases import Leases
-from jobs.runtime import Runtime
-from mail.connect import RelayOptions, Tls
+from delivery.leases import Leases
+from delivery.runtime import Runtime
+from engine.connection import RedisClock
 from mail.outcome import Policy
-from mail.relays import Relays
-from mail.render import Sender
-from mail.smtp import Relay
+from mail.relay.connect import RelayOptions, Tls
+from mail.relay.pool import Relay
+from mail.route import Relays
+from mail_outbox.outbox import queue_email
+from mail_outbox.render import Sender
 
 
 @pytest.fixture
-async def runtime(stack: Any, pool: Any, mongo: Any, redis: Any, inbox: Any) -> AsyncIterator[Runtime]:
+async def runtime(
+    stack: Any, pool: Any, mongo: Any, redis: Any, inbox: Any
+) -> AsyncIterator[Runtime]:
     context = ssl.create_default_context(cafile=stack.env['SMTP_CA_FILE'])
     relays = [
         Relay(

@@ -19,7 +19,12 @@ from ops.output import as_json
 from settings import Settings
 
 ROOT = Path(__file__).parents[2]
-SENDING = {'status': 'sending', 'attempts': 1, 'claimed_by': 'mail-7@host:42', 'claim_token': uuid4()}
+SENDING = {
+    'status': 'sending',
+    'attempts': 1,
+    'claimed_by': 'mail-7@host:42',
+    'claim_token': uuid4(),
+}
 
 
 @dataclass(frozen=True)
@@ -88,7 +93,11 @@ async def insert(pool: Any, **columns: Any) -> int:
     """Insert an e-mail; values that begin with `sql:` are expressions."""
     columns = {'recipient': 'anna@example.com', 'subject': 'Hello', 'body_text': 'Hello.'} | columns
     if columns.get('status') == 'sending':
-        columns = SENDING | {'claimed_at': 'sql:now()', 'lease_expires_at': "sql:now() + interval '20 s'"} | columns
+        columns = (
+            SENDING
+            | {'claimed_at': 'sql:now()', 'lease_expires_at': "sql:now() + interval '20 s'"}
+            | columns
+        )
     plain = {name: value for name, value in columns.items() if not str(value).startswith('sql:')}
     values = [
         f'${list(plain).index(name) + 1}' if name in plain else value.removeprefix('sql:')
@@ -111,4 +120,7 @@ def closed_port() -> int:
 
 
 async def statuses(pool: Any) -> dict[int, str]:
-    return {row['id']: row['status'] for row in await pool.fetch('SELECT id, status FROM outbound_emails')}
+    return {
+        row['id']: row['status']
+        for row in await pool.fetch('SELECT id, status FROM outbound_emails')
+    }

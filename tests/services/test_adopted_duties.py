@@ -32,7 +32,9 @@ async def theirs(request: Any, empty_database: Any) -> Any:
     insert = INSERT.format(status='email_status' if request.param == 'enum' else 'text')
     for word, days in (('pending', 40), ('pending', 40), ('pending', 0), ('sent', 400)):
         await conn.execute(insert, word, days)
-    await conn.execute('CREATE TABLE invoices (email_id bigint REFERENCES outbound_emails ON DELETE CASCADE)')
+    await conn.execute(
+        'CREATE TABLE invoices (email_id bigint REFERENCES outbound_emails ON DELETE CASCADE)'
+    )
     assert await adopt(conn, zone=ZONE) == {'held': 2, 'pending': 1}
     await conn.close()
     pool = await create_postgres_pool(
@@ -43,10 +45,13 @@ async def theirs(request: Any, empty_database: Any) -> Any:
     pool.terminate()
 
 
-async def test_held_mail_of_an_adopted_table_is_counted_released_and_cancelled(theirs, empty_database, env):
+async def test_held_mail_of_an_adopted_table_is_counted_released_and_cancelled(
+    theirs, empty_database, env
+):
     env = env | {'DATABASE_URL': empty_database.dsn}
     first, second = [
-        r['id'] for r in await theirs.fetch("SELECT id FROM mail_outbox WHERE status = 'held' ORDER BY id")
+        r['id']
+        for r in await theirs.fetch("SELECT id FROM mail_outbox WHERE status = 'held' ORDER BY id")
     ]
     listed = (await run(env, 'held', 'ls')).document
     assert (listed['held'], listed['by_age']['older']) == (2, 2)
@@ -54,7 +59,8 @@ async def test_held_mail_of_an_adopted_table_is_counted_released_and_cancelled(t
     await run(env, 'held', 'release', str(first), '--yes')
     await run(env, 'held', 'cancel', '--all', '--yes')
     states = {
-        r['id']: r['status'] for r in await theirs.fetch('SELECT id, status FROM mail_outbox ORDER BY id LIMIT 2')
+        r['id']: r['status']
+        for r in await theirs.fetch('SELECT id, status FROM mail_outbox ORDER BY id LIMIT 2')
     }
     assert states == {first: 'pending', second: 'cancelled'}
 
@@ -67,18 +73,25 @@ async def test_retention_of_an_adopted_table_waits_reports_and_steps_around(thei
     )  # fmt: skip
     await theirs.execute('INSERT INTO invoices VALUES ($1)', ids[1])
     runtime = replace(ctx['runtime'], pool=theirs)
-    assert 'EMAIL_RETENTION_DAYS' in (await cleanup_expired_emails({'runtime': runtime}))['retention']
+    assert (
+        'EMAIL_RETENTION_DAYS' in (await cleanup_expired_emails({'runtime': runtime}))['retention']
+    )
     runtime = replace(runtime, retention_is_set=True)
     assert 'now 3 e-mails' in (await cleanup_expired_emails({'runtime': runtime}))['retention']
     done = await cleanup_expired_emails({'runtime': runtime})
     assert (done['removed'], done['held']) == (2, 1)
     # What the other system sent is its own.
-    assert [r['id'] for r in await theirs.fetch('SELECT id FROM outbound_emails ORDER BY id')] == [ids[1], ids[3]]
+    assert [r['id'] for r in await theirs.fetch('SELECT id FROM outbound_emails ORDER BY id')] == [
+        ids[1],
+        ids[3],
+    ]
     assert await theirs.fetchval('SELECT count(*) FROM invoices') == 1
 
 
 async def test_sessions_of_an_application_are_not_touched(theirs, ctx):
-    tables = await theirs.fetch("SELECT name FROM table_origins WHERE made_here AND name <> 'service_health'")
+    tables = await theirs.fetch(
+        "SELECT name FROM table_origins WHERE made_here AND name <> 'service_health'"
+    )
     assert tables == []
     await theirs.execute(
         "INSERT INTO sessions (created_at) SELECT now() - interval '900 days' FROM generate_series(1, 40)"
@@ -90,7 +103,9 @@ async def test_sessions_of_an_application_are_not_touched(theirs, ctx):
 
 async def test_an_adopted_table_in_its_own_zone_is_no_error_and_in_another_one(theirs):
     async with theirs.acquire() as conn:
-        await conn.execute('UPDATE outbound_emails SET created_at = now() WHERE id = (SELECT max(id) FROM mail_outbox)')
+        await conn.execute(
+            'UPDATE outbound_emails SET created_at = now() WHERE id = (SELECT max(id) FROM mail_outbox)'
+        )
         assert [one for one in await compare_zones(conn, ZONE) if one.severity == 'error'] == []
         errors = [one.what for one in await compare_zones(conn, 'UTC') if one.severity == 'error']
     assert any(f'look like {ZONE}' in what for what in errors)
@@ -100,12 +115,18 @@ async def test_rows_without_times_stop_the_retention_of_no_other(theirs, ctx):
     ids = [r['id'] for r in await theirs.fetch('SELECT id FROM mail_outbox ORDER BY id')]
     await theirs.execute("UPDATE mail_outbox SET status = 'cancelled' WHERE id = ANY($1)", ids[:3])
     long_ago = "now() - interval '99 days'"
-    for email_id, times in zip(ids, ('NULL, NULL', f'NULL, {long_ago}', f'{long_ago}, NULL'), strict=False):
+    for email_id, times in zip(
+        ids, ('NULL, NULL', f'NULL, {long_ago}', f'{long_ago}, NULL'), strict=False
+    ):
         await theirs.execute(
-            f'UPDATE outbound_emails SET (created_at, updated_at) = ROW({times}) WHERE id = $1', email_id
+            f'UPDATE outbound_emails SET (created_at, updated_at) = ROW({times}) WHERE id = $1',
+            email_id,
         )
     for batch in (1, 1000):
         last_id: int | None = 0
         while last_id is not None:
             last_id = (await remove_old(theirs, 90, last_id, batch)).last_id
-        assert [r['id'] for r in await theirs.fetch('SELECT id FROM mail_outbox ORDER BY id')] == [ids[0], ids[3]]
+        assert [r['id'] for r in await theirs.fetch('SELECT id FROM mail_outbox ORDER BY id')] == [
+            ids[0],
+            ids[3],
+        ]

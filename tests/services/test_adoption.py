@@ -20,11 +20,11 @@ from db.adoption.undo import undo
 from db.checkup import read_indexes
 from db.claims import claim_due, give_due_time
 from db.migrate import alone, connect_directly, migrate
-from db.outbox import queue_email
 from db.pools import create_postgres_pool
 from db.schema import SchemaMismatchError, check_schema
 from jobs.process_pending_emails import process_pending_emails
 from jobs.send_email import send_email
+from mail_outbox.outbox import queue_email
 from ops.checks.postgresql import judge_indexes
 from tests.services.adopted import DAY, FEW_STATES, STATES, adopt, create_legacy, state_of
 
@@ -56,7 +56,8 @@ UNION ALL SELECT 'option', unnest(reloptions), '' FROM pg_class WHERE oid = 'out
 
 @pytest.fixture
 async def conn(empty_database) -> AsyncIterator[asyncpg.Connection]:
-    # The server's own zone is none of UTC's business: times without a zone were written by it in UTC.
+    # The server's own zone is none of UTC's business: times without a zone were written by it in
+    # UTC.
     conn = await asyncpg.connect(empty_database.dsn, server_settings={'timezone': 'Asia/Tokyo'})
     yield conn
     await conn.close()
@@ -65,7 +66,11 @@ async def conn(empty_database) -> AsyncIterator[asyncpg.Connection]:
 @pytest.fixture
 async def worker_pool(empty_database) -> AsyncIterator[asyncpg.Pool]:
     pool = await create_postgres_pool(
-        empty_database.dsn, size=4, connect_timeout_s=20, command_timeout_s=20, application_name='tests'
+        empty_database.dsn,
+        size=4,
+        connect_timeout_s=20,
+        command_timeout_s=20,
+        application_name='tests',
     )
     yield pool
     pool.terminate()
@@ -77,8 +82,20 @@ async def shape(conn: asyncpg.Connection) -> set[tuple[str, str, str]]:
 
 async def insert(conn: asyncpg.Connection, name: str, status: str, **columns: Any) -> int:
     """Insert a row as the application does. Times are hours from now, in UTC."""
-    hours = {'next_retry_at', 'created_at', 'expires_at', 'sent_at', 'last_attempt_at', 'updated_at'}
-    values = {'recipient': f'{name}@example.com', 'subject': 's', 'body_text': 't', 'status': status} | columns
+    hours = {
+        'next_retry_at',
+        'created_at',
+        'expires_at',
+        'sent_at',
+        'last_attempt_at',
+        'updated_at',
+    }
+    values = {
+        'recipient': f'{name}@example.com',
+        'subject': 's',
+        'body_text': 't',
+        'status': status,
+    } | columns
     places = [
         f"timezone('utc', now()) + ${n}::float8 * interval '1 hour'" if column in hours else f'${n}'
         for n, column in enumerate(values, 1)
@@ -97,13 +114,18 @@ async def test_expanding_only_adds(conn, status, words):
     await create_legacy(conn, status, words)
     for n, each in enumerate(words):
         await insert(conn, f'row{n}', each, attempts=n, max_attempts=None)
-    shape_before, rows_before = await shape(conn), await conn.fetch('SELECT * FROM outbound_emails ORDER BY id')
+    shape_before, rows_before = (
+        await shape(conn),
+        await conn.fetch('SELECT * FROM outbound_emails ORDER BY id'),
+    )
     await migrate(conn)
     assert await read_phase(conn) is Phase.SHARED
     assert shape_before <= await shape(conn)
     names = ', '.join(rows_before[0].keys())
     assert await conn.fetch(f'SELECT {names} FROM outbound_emails ORDER BY id') == rows_before
-    assert not [row for row in await shape(conn) if row[0] == 'constraint' and row not in shape_before]
+    assert not [
+        row for row in await shape(conn) if row[0] == 'constraint' and row not in shape_before
+    ]
 
 
 @pytest.mark.parametrize(('status', 'words'), FORMS)
@@ -112,7 +134,9 @@ async def test_the_old_program_writes_what_it_always_wrote(conn, status, words, 
     await create_legacy(conn, status, words)
     await (adopt if taken_over else migrate)(conn)
     for state in ('pending', *(['sending'] if 'sending' in words else []), 'failed', 'sent'):
-        email_id = await insert(conn, state, word(words, 'pending'), attempts=None, max_attempts=None, updated_at=None)
+        email_id = await insert(
+            conn, state, word(words, 'pending'), attempts=None, max_attempts=None, updated_at=None
+        )
         await conn.execute(
             'UPDATE outbound_emails SET status = $1, attempts = 9, sent_at = NULL, updated_at = NULL WHERE id = $2',
             word(words, state),
@@ -120,7 +144,10 @@ async def test_the_old_program_writes_what_it_always_wrote(conn, status, words, 
         )
         _, theirs = await state_of(conn, email_id)
         assert theirs == word(words, state)
-    await conn.execute('INSERT INTO outbound_emails (recipient, status) VALUES ($1, DEFAULT)', 'default@example.com')
+    await conn.execute(
+        'INSERT INTO outbound_emails (recipient, status) VALUES ($1, DEFAULT)',
+        'default@example.com',
+    )
     await conn.execute('DELETE FROM outbound_emails')
 
 
@@ -156,7 +183,9 @@ async def test_a_row_that_is_ours_stays_hidden_whatever_the_old_program_writes_i
     await migrate(conn)
     email_id = await queue_email(conn, recipient='ours@example.com', subject='s', body_text='t')
     for theirs in ('pending', 'failed'):
-        await conn.execute('UPDATE outbound_emails SET status = $1::email_status WHERE id = $2', theirs, email_id)
+        await conn.execute(
+            'UPDATE outbound_emails SET status = $1::email_status WHERE id = $2', theirs, email_id
+        )
         assert await state_of(conn, email_id) == (theirs, 'sending')
     await conn.execute("UPDATE outbound_emails SET status = 'sent' WHERE id = $1", email_id)
     assert await state_of(conn, email_id) == ('sent', 'sent')
@@ -167,7 +196,9 @@ async def test_a_row_of_the_old_program_stays_its_own_while_shared(conn):
     email_id = await insert(conn, 'theirs', 'pending')
     await migrate(conn)
     for theirs in ('sending', 'failed', 'pending', 'sent', 'pending'):
-        await conn.execute('UPDATE outbound_emails SET status = $1::email_status WHERE id = $2', theirs, email_id)
+        await conn.execute(
+            'UPDATE outbound_emails SET status = $1::email_status WHERE id = $2', theirs, email_id
+        )
         assert await state_of(conn, email_id) == ('external', theirs)
 
 
@@ -179,14 +210,20 @@ async def test_take_over_holds_what_was_due_too_long_ago(conn, worker_pool, stat
         'recent': await insert(conn, 'recent', pending, created_at=-1),
         'scheduled': await insert(conn, 'scheduled', pending, next_retry_at=5, created_at=-900),
         'old': await insert(conn, 'old', pending, created_at=-900),
-        'retry': await insert(conn, 'retry', failed, attempts=1, max_attempts=5, next_retry_at=-1, created_at=-9),
-        'old retry': await insert(conn, 'old-retry', failed, attempts=1, max_attempts=5, next_retry_at=-500),
+        'retry': await insert(
+            conn, 'retry', failed, attempts=1, max_attempts=5, next_retry_at=-1, created_at=-9
+        ),
+        'old retry': await insert(
+            conn, 'old-retry', failed, attempts=1, max_attempts=5, next_retry_at=-500
+        ),
         'dead': await insert(conn, 'dead', failed, attempts=5, max_attempts=5, created_at=-900),
         'old expired': await insert(conn, 'old-expired', pending, created_at=-900, expires_at=-800),
         'sent': await insert(conn, 'sent', word(words, 'sent'), created_at=-900),
     }
     if any(w.lower() == 'sending' for w in words):
-        ids['sending'] = await insert(conn, 'sending', word(words, 'sending'), attempts=1, max_attempts=5)
+        ids['sending'] = await insert(
+            conn, 'sending', word(words, 'sending'), attempts=1, max_attempts=5
+        )
     before = {name: (await state_of_base(conn, email_id)) for name, email_id in ids.items()}
     states = await adopt(conn)
     ours = {name: (await state_of(conn, email_id))[0] for name, email_id in ids.items()}
@@ -203,16 +240,18 @@ async def test_take_over_holds_what_was_due_too_long_ago(conn, worker_pool, stat
     assert sum(states.values()) == len(ids) - 1
     assert states['held'] == 2
     # What the application sees of what is held has not changed.
-    assert {name: await state_of_base(conn, ids[name]) for name in ('old', 'old retry', 'dead')} == {
-        name: before[name] for name in ('old', 'old retry', 'dead')
-    }
+    assert {
+        name: await state_of_base(conn, ids[name]) for name in ('old', 'old retry', 'dead')
+    } == {name: before[name] for name in ('old', 'old retry', 'dead')}
     claimed = {claim.email.id for claim in await claim_due(worker_pool, 10, **CLAIM)}
     assert claimed <= {ids['recent'], ids['retry']}
     assert ids['retry'] in claimed
 
 
 async def state_of_base(conn: asyncpg.Connection, email_id: int) -> tuple[str, Any]:
-    row = await conn.fetchrow('SELECT status::text, next_retry_at FROM outbound_emails WHERE id = $1', email_id)
+    row = await conn.fetchrow(
+        'SELECT status::text, next_retry_at FROM outbound_emails WHERE id = $1', email_id
+    )
     return tuple(row)
 
 
@@ -248,14 +287,25 @@ async def test_the_forecast_says_what_the_take_over_does(conn):
 
 
 @pytest.mark.parametrize(('status', 'words'), FORMS)
-async def test_the_application_never_sees_a_word_it_does_not_know(conn, worker_pool, ctx, inbox, status, words):
+async def test_the_application_never_sees_a_word_it_does_not_know(
+    conn, worker_pool, ctx, inbox, status, words
+):
     """Every state that an e-mail can come into is shown by a word of the application's own."""
     await create_legacy(conn, status, words)
     for each in words:
         await insert(conn, f'known-{each}', each)
     await adopt(conn)
     email_id = await insert(conn, 'anna', word(words, 'pending'))
-    for state in ('sending', 'failed', 'uncertain', 'held', 'expired', 'cancelled', 'pending', 'sent'):
+    for state in (
+        'sending',
+        'failed',
+        'uncertain',
+        'held',
+        'expired',
+        'cancelled',
+        'pending',
+        'sent',
+    ):
         await conn.execute(
             'UPDATE mail_outbox SET status = $1, claim_token = gen_random_uuid(), claimed_by = $2, '
             'lease_expires_at = now() WHERE id = $3',
@@ -272,17 +322,29 @@ async def test_the_application_never_sees_a_word_it_does_not_know(conn, worker_p
 async def test_adopted_rows_are_sent_by_the_jobs(conn, worker_pool, ctx, inbox, status, words):
     await create_legacy(conn, status, words)
     await insert(conn, 'pending', word(words, 'pending'))
-    await conn.execute("INSERT INTO email_templates VALUES ('welcome', 'Welcome', 'Hi {{ name }}', 'Hello', NULL)")
+    await conn.execute(
+        "INSERT INTO email_templates VALUES ('welcome', 'Welcome', 'Hi {{ name }}', 'Hello', NULL)"
+    )
     template_id = await insert(
-        conn, 'template', word(words, 'pending'), template_id='welcome', template_data='{"name": "Anna"}'
+        conn,
+        'template',
+        word(words, 'pending'),
+        template_id='welcome',
+        template_data='{"name": "Anna"}',
     )
     await adopt(conn)
     adopted = {'runtime': replace(ctx['runtime'], pool=worker_pool)}
-    assert await send_email(adopted, template_id) == {'email_id': template_id, 'status': 'sent', 'attempts': 1}
+    assert await send_email(adopted, template_id) == {
+        'email_id': template_id,
+        'status': 'sent',
+        'attempts': 1,
+    }
     assert inbox.accepted('template@example.com')[0]['subject'] == 'Hi Anna'
     assert (await process_pending_emails(adopted))['outcomes'] == {'sent': 1}
     assert await state_of(conn, template_id) == ('sent', word(words, 'sent'))
-    row = await conn.fetchrow('SELECT attempts, smtp_code, sent_at FROM outbound_emails WHERE id = $1', template_id)
+    row = await conn.fetchrow(
+        'SELECT attempts, smtp_code, sent_at FROM outbound_emails WHERE id = $1', template_id
+    )
     assert (row['attempts'], row['smtp_code']) == (1, 250)
     assert row['sent_at'] is not None
     user = '6f9619ff-8b86-4d01-b42d-00cf4fc964ff'
@@ -304,12 +366,18 @@ async def test_operators_sql_works_on_an_adopted_table(conn, worker_pool):
     await adopt(conn)
     utc = await asyncpg.connect(**conn_arguments(conn), server_settings={'timezone': 'UTC'})
     await utc.execute(
-        "UPDATE outbound_emails SET status = 'pending', next_retry_at = NOW() WHERE id = ANY($1::int[])", ids
+        "UPDATE outbound_emails SET status = 'pending', next_retry_at = NOW() WHERE id = ANY($1::int[])",
+        ids,
     )
     await utc.close()
     assert [claim.email.id for claim in await claim_due(worker_pool, 10, **CLAIM)] == ids
     assert (
-        len(await conn.fetch("SELECT * FROM outbound_emails WHERE status = 'failed' AND attempts < max_attempts")) == 0
+        len(
+            await conn.fetch(
+                "SELECT * FROM outbound_emails WHERE status = 'failed' AND attempts < max_attempts"
+            )
+        )
+        == 0
     )
 
 
@@ -328,12 +396,18 @@ async def test_narrow_columns_of_the_application_get_what_goes_in(conn, worker_p
         'ALTER COLUMN smtp_code TYPE varchar(10)'
     )
     await adopt(conn)
-    inbox.control.misbehave('rcpt', 'refuse', code=550, text='5.1.1 ' + 'no such user ' * 20, times=1)
+    inbox.control.misbehave(
+        'rcpt', 'refuse', code=550, text='5.1.1 ' + 'no such user ' * 20, times=1
+    )
     email_id = await queue_email(conn, recipient='wordy@example.com', subject='s', body_text='t')
     adopted = {'runtime': replace(ctx['runtime'], pool=worker_pool)}
     assert (await send_email(adopted, email_id))['status'] == 'failed'
-    theirs = await conn.fetchrow('SELECT smtp_response, smtp_code FROM outbound_emails WHERE id = $1', email_id)
-    ours = await conn.fetchrow('SELECT smtp_response, smtp_code, dead_reason FROM mail_outbox WHERE id = $1', email_id)
+    theirs = await conn.fetchrow(
+        'SELECT smtp_response, smtp_code FROM outbound_emails WHERE id = $1', email_id
+    )
+    ours = await conn.fetchrow(
+        'SELECT smtp_response, smtp_code, dead_reason FROM mail_outbox WHERE id = $1', email_id
+    )
     assert tuple(ours)[1:] == (550, 'rejected')
     assert len(ours['smtp_response']) > 100
     assert tuple(theirs) == (ours['smtp_response'][:20], '550')
@@ -349,7 +423,9 @@ async def test_columns_of_the_application_with_our_names_stay_its_own(conn, work
     await adopt(conn)
     await give_due_time(worker_pool)
     (claim,) = await claim_due(worker_pool, 1, **CLAIM)
-    row = await conn.fetchrow('SELECT priority, message_id, last_error, mail_message_id FROM outbound_emails')
+    row = await conn.fetchrow(
+        'SELECT priority, message_id, last_error, mail_message_id FROM outbound_emails'
+    )
     assert (row['priority'], row['message_id'], row['last_error']) == ('urgent', None, None)
     assert row['mail_message_id'] == claim.email.message_id
 
@@ -373,8 +449,12 @@ async def test_columns_of_the_application_with_our_names_stay_its_own(conn, work
 )
 async def test_columns_that_the_application_does_not_have_are_added(conn, worker_pool, missing):
     await create_legacy(conn, 'enum')
-    await conn.execute('ALTER TABLE outbound_emails ' + ', '.join(f'DROP COLUMN {name}' for name in missing))
-    await conn.execute("INSERT INTO outbound_emails (recipient, subject, body_text) VALUES ('a@example.com', 's', 't')")
+    await conn.execute(
+        'ALTER TABLE outbound_emails ' + ', '.join(f'DROP COLUMN {name}' for name in missing)
+    )
+    await conn.execute(
+        "INSERT INTO outbound_emails (recipient, subject, body_text) VALUES ('a@example.com', 's', 't')"
+    )
     await adopt(conn)
     await give_due_time(worker_pool)
     assert len(await claim_due(worker_pool, 1, **CLAIM)) == 1
@@ -393,7 +473,9 @@ async def test_triggers_and_keys_of_the_application_go_on(conn, worker_pool):
     await adopt(conn)
     await give_due_time(worker_pool)
     assert len(await claim_due(worker_pool, 1, **CLAIM)) == 1
-    assert await conn.fetchval("SELECT updated_at > timezone('utc', now()) - interval '1 minute' FROM outbound_emails")
+    assert await conn.fetchval(
+        "SELECT updated_at > timezone('utc', now()) - interval '1 minute' FROM outbound_emails"
+    )
     assert await conn.fetchval('SELECT email_id FROM invoices') == email_id
 
 
@@ -401,12 +483,18 @@ UNSUITABLE = {
     'no id': ('ALTER TABLE outbound_emails DROP COLUMN id', 'no column id'),
     'no recipient': ('ALTER TABLE outbound_emails DROP COLUMN recipient', 'no column recipient'),
     'no status': ('ALTER TABLE outbound_emails DROP COLUMN status', 'no column status'),
-    'id not unique': ('ALTER TABLE outbound_emails DROP CONSTRAINT outbound_emails_pkey', 'ADD PRIMARY KEY'),
+    'id not unique': (
+        'ALTER TABLE outbound_emails DROP CONSTRAINT outbound_emails_pkey',
+        'ADD PRIMARY KEY',
+    ),
     'id is a uuid': (
         'ALTER TABLE outbound_emails DROP COLUMN id; ALTER TABLE outbound_emails ADD COLUMN id uuid PRIMARY KEY',
         'id has the type uuid',
     ),
-    'time as text': ('ALTER TABLE outbound_emails ALTER COLUMN next_retry_at TYPE text', 'next_retry_at has the type'),
+    'time as text': (
+        'ALTER TABLE outbound_emails ALTER COLUMN next_retry_at TYPE text',
+        'next_retry_at has the type',
+    ),
     'time as number': (
         'ALTER TABLE outbound_emails DROP COLUMN expires_at; ALTER TABLE outbound_emails ADD COLUMN expires_at bigint',
         'expires_at has the type bigint',
@@ -469,13 +557,19 @@ async def test_a_table_outbox_of_the_application_is_nobodys_business(conn):
     await create_legacy(conn, 'enum')
     await conn.execute('CREATE TABLE outbox (id bigserial PRIMARY KEY, payload json)')
     await adopt(conn)
-    columns = await conn.fetch("SELECT column_name FROM information_schema.columns WHERE table_name = 'outbox'")
+    columns = await conn.fetch(
+        "SELECT column_name FROM information_schema.columns WHERE table_name = 'outbox'"
+    )
     assert len(columns) == 2
 
 
-async def test_columns_of_the_application_called_like_ours_beside_theirs_are_not_taken_for_ours(conn, worker_pool):
+async def test_columns_of_the_application_called_like_ours_beside_theirs_are_not_taken_for_ours(
+    conn, worker_pool
+):
     await create_legacy(conn, 'enum')
-    await conn.execute('ALTER TABLE outbound_emails ADD COLUMN mail_headers varchar(5), ADD COLUMN mail_message_id int')
+    await conn.execute(
+        'ALTER TABLE outbound_emails ADD COLUMN mail_headers varchar(5), ADD COLUMN mail_message_id int'
+    )
     await insert(conn, 'a', 'pending')
     await adopt(conn)
     await give_due_time(worker_pool)
@@ -514,7 +608,9 @@ async def test_a_check_that_our_writes_do_not_pass_is_named(conn):
 
 async def test_a_column_of_a_domain_that_refuses_null_is_no_obstacle(conn):
     await create_legacy(conn, 'enum')
-    await conn.execute('CREATE DOMAIN nn AS int NOT NULL; ALTER TABLE outbound_emails ADD COLUMN tenant nn DEFAULT 1')
+    await conn.execute(
+        'CREATE DOMAIN nn AS int NOT NULL; ALTER TABLE outbound_emails ADD COLUMN tenant nn DEFAULT 1'
+    )
     await adopt(conn)
 
 
@@ -606,7 +702,9 @@ async def test_a_view_and_a_partitioned_table_are_refused(conn):
 
 async def test_a_role_that_does_not_own_the_table_is_told_which_does(conn, empty_database):
     await create_legacy(conn, 'text')
-    await conn.execute(f'DROP ROLE IF EXISTS {empty_database.name}; CREATE ROLE {empty_database.name}')
+    await conn.execute(
+        f'DROP ROLE IF EXISTS {empty_database.name}; CREATE ROLE {empty_database.name}'
+    )
     try:
         await conn.execute(f'SET ROLE {empty_database.name}')
         with pytest.raises(NotAdoptableError, match='it belongs to'):
@@ -666,7 +764,9 @@ async def test_a_check_that_wants_what_only_the_application_writes_is_named(conn
 
 @pytest.mark.parametrize('ended', ['sent', 'failed', 'uncertain', 'cancelled', 'expired', 'held'])
 @pytest.mark.parametrize('taken_over', [False, True])
-async def test_an_old_row_saved_whole_over_what_has_ended_sends_nothing_again(conn, worker_pool, ended, taken_over):
+async def test_an_old_row_saved_whole_over_what_has_ended_sends_nothing_again(
+    conn, worker_pool, ended, taken_over
+):
     await create_legacy(conn, 'enum', UPPER)
     await (adopt if taken_over else migrate)(conn)
     email_id = await queue_email(conn, recipient='anna@example.com', subject='s', body_text='t')
@@ -706,12 +806,16 @@ async def test_time_limits_of_the_role_do_not_stop_a_migration(conn, empty_datab
         await conn.execute(f"ALTER DATABASE {empty_database.name} SET {limit} = '1ms'")
     direct = await connect_directly(empty_database.dsn, 20)
     try:
-        assert [await direct.fetchval('SELECT current_setting($1)', limit) for limit in limits] == ['0'] * 3
+        assert [await direct.fetchval('SELECT current_setting($1)', limit) for limit in limits] == [
+            '0'
+        ] * 3
     finally:
         await direct.close()
 
 
-async def test_doctor_misses_no_index_of_ours_beside_a_service_health_of_the_application(conn, worker_pool):
+async def test_doctor_misses_no_index_of_ours_beside_a_service_health_of_the_application(
+    conn, worker_pool
+):
     await create_legacy(conn, 'text')
     await adopt(conn)
     assert [*judge_indexes(await read_indexes(worker_pool))] == []
@@ -766,7 +870,10 @@ async def test_an_interrupted_expansion_goes_on(conn, worker_pool, after):
         await check_schema(worker_pool)
     await adopt(conn)
     await check_schema(worker_pool)
-    assert len(await conn.fetch("SELECT FROM pg_indexes WHERE indexname LIKE 'outbound_emails_%'")) == len(INDEXES) + 1
+    assert (
+        len(await conn.fetch("SELECT FROM pg_indexes WHERE indexname LIKE 'outbound_emails_%'"))
+        == len(INDEXES) + 1
+    )
 
 
 async def test_an_index_that_was_left_half_built_is_built_anew(conn, empty_database):
@@ -794,12 +901,18 @@ async def test_an_index_that_was_left_half_built_is_built_anew(conn, empty_datab
     await holding.rollback()
     await other.close()
     await migrate(conn)
-    assert await conn.fetchval("SELECT indisvalid FROM pg_index WHERE indexrelid = 'outbound_emails_created'::regclass")
+    assert await conn.fetchval(
+        "SELECT indisvalid FROM pg_index WHERE indexrelid = 'outbound_emails_created'::regclass"
+    )
 
 
-async def test_a_table_that_somebody_holds_is_told_and_nobody_waits_behind_the_try(conn, empty_database):
+async def test_a_table_that_somebody_holds_is_told_and_nobody_waits_behind_the_try(
+    conn, empty_database
+):
     await create_legacy(conn, 'enum')
-    other = await asyncpg.connect(empty_database.dsn, server_settings={'application_name': 'a report'})
+    other = await asyncpg.connect(
+        empty_database.dsn, server_settings={'application_name': 'a report'}
+    )
     holding = other.transaction()
     await holding.start()
     await other.fetch('SELECT * FROM outbound_emails')
@@ -820,7 +933,9 @@ async def test_a_table_that_somebody_holds_is_told_and_nobody_waits_behind_the_t
 async def test_the_way_back_leaves_the_table_as_it_was(conn, status, words, taken_over):
     await create_legacy(conn, status, words)
     for n, each in enumerate(words):
-        await insert(conn, f'row{n}', each, attempts=1, max_attempts=5, next_retry_at=-1, created_at=-1)
+        await insert(
+            conn, f'row{n}', each, attempts=1, max_attempts=5, next_retry_at=-1, created_at=-1
+        )
     await insert(conn, 'old', word(words, 'pending'), attempts=0, max_attempts=5, created_at=-900)
     shape_before = await shape(conn)
     rows = 'SELECT * FROM outbound_emails WHERE id <> ALL($1::int[]) ORDER BY id'
@@ -828,7 +943,12 @@ async def test_the_way_back_leaves_the_table_as_it_was(conn, status, words, take
     ended = [w for w in words if w in ('expired', 'cancelled')] if taken_over else []
     if taken_over:  # its time of the next attempt is gone: nobody knows whether it was sent
         ended += [w for w in words if w.lower() == 'sending']
-    touched = [r['id'] for r in await conn.fetch('SELECT id FROM outbound_emails WHERE status::text = ANY($1)', ended)]
+    touched = [
+        r['id']
+        for r in await conn.fetch(
+            'SELECT id FROM outbound_emails WHERE status::text = ANY($1)', ended
+        )
+    ]
     before = await conn.fetch(rows, touched)
     await (adopt if taken_over else migrate)(conn)
     async with alone(conn, 'UTC'):
@@ -842,14 +962,20 @@ async def test_the_way_back_leaves_the_table_as_it_was(conn, status, words, take
 async def test_what_was_queued_here_is_sent_by_the_old_program_after_the_way_back(conn):
     await create_legacy(conn, 'enum', FEW_STATES)
     await migrate(conn)
-    ids = [await queue_email(conn, recipient=f'{n}@example.com', subject='s', body_text='t') for n in range(4)]
-    await conn.execute("UPDATE mail_outbox SET status = 'sent', sent_at = now() WHERE id = $1", ids[1])
+    ids = [
+        await queue_email(conn, recipient=f'{n}@example.com', subject='s', body_text='t')
+        for n in range(4)
+    ]
+    await conn.execute(
+        "UPDATE mail_outbox SET status = 'sent', sent_at = now() WHERE id = $1", ids[1]
+    )
     await conn.execute(
         "UPDATE mail_outbox SET status = 'failed', attempts = 1, next_retry_at = NULL WHERE id = $1",
         ids[2],
     )
     await conn.execute(
-        "UPDATE mail_outbox SET status = 'uncertain', attempts = 1, next_retry_at = NULL WHERE id = $1", ids[3]
+        "UPDATE mail_outbox SET status = 'uncertain', attempts = 1, next_retry_at = NULL WHERE id = $1",
+        ids[3],
     )
     async with alone(conn, 'UTC'):
         form = (await plan(conn, zone='UTC', max_attempts=5)).form
@@ -878,14 +1004,22 @@ async def test_a_finished_table_has_the_form_of_a_new_one(conn, worker_pool, poo
     await create_legacy(conn, status, words)
     for n, each in enumerate(words):
         await insert(conn, f'row{n}', each, attempts=7, max_attempts=5, updated_at=None)
-    await insert(conn, 'null', word(words, 'sent'), attempts=None, max_attempts=None, created_at=None)
+    await insert(
+        conn, 'null', word(words, 'sent'), attempts=None, max_attempts=None, created_at=None
+    )
     await adopt(conn)
     async with alone(conn, 'UTC'):
         await finish(conn, await plan_finish(conn, zone='UTC', max_attempts=5), lambda _: None)
     async with pool.acquire() as new:
         wanted = {(kind, name): what for kind, name, what in await shape(new)}
     found = {(kind, name): what for kind, name, what in await shape(conn)}
-    theirs = {'template_id', 'template_data', 'user_id', 'organization_id', 'id'}  # of the application's types
+    theirs = {
+        'template_id',
+        'template_data',
+        'user_id',
+        'organization_id',
+        'id',
+    }  # of the application's types
     differing = {key for key in wanted if found.get(key) != wanted[key]}
     assert differing <= {('column', name) for name in theirs}
     assert await read_phase(conn) is Phase.FINISHED
@@ -906,9 +1040,12 @@ async def test_finishing_reads_naive_times_in_the_zone_that_they_mean(conn):
     )
     await adopt(conn, zone='America/New_York')
     async with alone(conn, 'America/New_York'):
-        await finish(conn, await plan_finish(conn, zone='America/New_York', max_attempts=5), lambda _: None)
+        await finish(
+            conn, await plan_finish(conn, zone='America/New_York', max_attempts=5), lambda _: None
+        )
     assert (
-        str(await conn.fetchval("SELECT created_at AT TIME ZONE 'UTC' FROM outbound_emails")) == '2026-07-01 16:00:00'
+        str(await conn.fetchval("SELECT created_at AT TIME ZONE 'UTC' FROM outbound_emails"))
+        == '2026-07-01 16:00:00'
     )
 
 
@@ -926,12 +1063,16 @@ async def test_an_interrupted_finish_goes_on(conn):
             await finish(conn, await plan_finish(conn, zone='UTC', max_attempts=5), interrupt)
         await finish(conn, await plan_finish(conn, zone='UTC', max_attempts=5), lambda _: None)
     assert await read_phase(conn) is Phase.FINISHED
-    assert not await conn.fetch("SELECT FROM pg_constraint WHERE conname LIKE 'outbound_emails_%' AND NOT convalidated")
+    assert not await conn.fetch(
+        "SELECT FROM pg_constraint WHERE conname LIKE 'outbound_emails_%' AND NOT convalidated"
+    )
 
 
 async def test_finishing_names_views_of_the_application_that_would_break(conn):
     await create_legacy(conn, 'enum')
-    await conn.execute('CREATE VIEW dashboard AS SELECT status, count(*) FROM outbound_emails GROUP BY 1')
+    await conn.execute(
+        'CREATE VIEW dashboard AS SELECT status, count(*) FROM outbound_emails GROUP BY 1'
+    )
     await adopt(conn)
     with pytest.raises(WrongPhaseError, match='dashboard'):
         await plan_finish(conn, zone='UTC', max_attempts=5)
@@ -966,7 +1107,9 @@ async def test_other_tables_of_the_application_are_not_touched(conn):
         'SELECT table_name, column_name, data_type, is_nullable, column_default FROM information_schema.columns '
         "WHERE table_name IN ('sessions', 'refresh_tokens', 'service_health') ORDER BY 1, 2"
     )
-    constraints = "SELECT conname FROM pg_constraint WHERE conrelid = 'service_health'::regclass ORDER BY 1"
+    constraints = (
+        "SELECT conname FROM pg_constraint WHERE conrelid = 'service_health'::regclass ORDER BY 1"
+    )
     before = await conn.fetch(columns), await conn.fetch(constraints)
     await adopt(conn)
     assert (await conn.fetch(columns), await conn.fetch(constraints)) == before
@@ -974,7 +1117,9 @@ async def test_other_tables_of_the_application_are_not_touched(conn):
     assert origins == {'sessions': False, 'refresh_tokens': False, 'service_health': False}
 
 
-async def test_a_row_that_was_written_without_triggers_is_read_by_the_next_update_and_by_the_take_over(conn):
+async def test_a_row_that_was_written_without_triggers_is_read_by_the_next_update_and_by_the_take_over(
+    conn,
+):
     await create_legacy(conn, 'enum')
     await migrate(conn)
     await conn.execute('SET session_replication_role = replica')
@@ -1017,11 +1162,15 @@ async def test_two_expansions_at_once_are_one(conn, empty_database, worker_pool)
     await check_schema(worker_pool)
 
 
-async def test_what_another_program_sends_without_end_is_taken_from_it_after_an_hour(conn, worker_pool):
+async def test_what_another_program_sends_without_end_is_taken_from_it_after_an_hour(
+    conn, worker_pool
+):
     await create_legacy(conn, 'enum')
     await adopt(conn)
     email_id = await insert(conn, 'a', 'pending')
     await conn.execute("UPDATE outbound_emails SET status = 'sending' WHERE id = $1", email_id)
-    row = await conn.fetchrow('SELECT status, claimed_by, lease_expires_at - now() AS left FROM mail_outbox')
+    row = await conn.fetchrow(
+        'SELECT status, claimed_by, lease_expires_at - now() AS left FROM mail_outbox'
+    )
     assert (row['status'], row['claimed_by']) == ('sending', 'another program')
     assert timedelta(minutes=59) < row['left'] <= timedelta(hours=1)

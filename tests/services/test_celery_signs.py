@@ -9,10 +9,10 @@ from structlog.testing import capture_logs
 from db.import_requests import ImportRequest, make_due
 from db.migrate import migrate
 from db.pools import create_postgres_pool
-from fleet.celery_signs import signs_of_celery
-from fleet.connection import open_redis, redis_settings
-from fleet.producer import wake_workers
-from ops.import_broker import look_for_celery
+from engine.connection import open_redis, redis_settings
+from mail_outbox.wake import wake_workers
+from ops.celery.connect import look_for_celery
+from ops.celery.signs import signs_of_celery
 from settings import Settings
 from tests.conftest import wait_until
 from tests.services.adopted import DAY, create_legacy, state_of
@@ -61,12 +61,19 @@ async def test_a_listener_of_control_messages_is_a_sign(redis):
             return (await signs_of_celery(redis, look_again_s=0)).listening
 
         await wait_until(listens)
-        assert "1 client listens to Celery's control messages" in (await signs_of_celery(redis, look_again_s=0)).told
+        assert (
+            "1 client listens to Celery's control messages"
+            in (await signs_of_celery(redis, look_again_s=0)).told
+        )
 
 
 async def test_what_may_not_be_asked_is_unknown_and_not_none(redis, env):
-    await redis.execute_command('ACL', 'SETUSER', 'few', 'on', '>pass', 'allkeys', '+@all', '-client|list', '-client')
-    few = open_redis(redis_settings(f'redis://few:pass@{env["ARQ_REDIS_URL"].rpartition("@")[2]}'), 'x')
+    await redis.execute_command(
+        'ACL', 'SETUSER', 'few', 'on', '>pass', 'allkeys', '+@all', '-client|list', '-client'
+    )
+    few = open_redis(
+        redis_settings(f'redis://few:pass@{env["ARQ_REDIS_URL"].rpartition("@")[2]}'), 'x'
+    )
     try:
         signs = await signs_of_celery(few, look_again_s=0)
         assert (signs.is_gone, signs.is_running, signs.waiting) == (False, False, None)
@@ -85,11 +92,13 @@ async def test_a_redis_that_is_away_is_said_and_raises_nothing():
 
 
 @pytest.mark.parametrize('known', [True, False])
-async def test_nothing_is_certain_but_where_somebody_said_that_the_broker_is(redis, env, monkeypatch, known):
+async def test_nothing_is_certain_but_where_somebody_said_that_the_broker_is(
+    redis, env, monkeypatch, known
+):
     if known:
         monkeypatch.setenv('CELERY_BROKER_URL', env['ARQ_REDIS_URL'])
     settings = Settings(_env_file=None, arq_redis_url=env['ARQ_REDIS_URL'])
-    monkeypatch.setattr('fleet.celery_signs.LOOK_AGAIN_S', 0)
+    monkeypatch.setattr('ops.celery.signs.LOOK_AGAIN_S', 0)
     signs = await look_for_celery(settings)
     assert signs.is_gone == known
     address = redis_settings(env['ARQ_REDIS_URL'])
@@ -98,7 +107,9 @@ async def test_nothing_is_certain_but_where_somebody_said_that_the_broker_is(red
     try:
         await bind(other, 'celery')
         signs = await look_for_celery(settings)
-        assert signs.is_gone == known  # another application's Celery in another database says nothing of this one's
+        assert (
+            signs.is_gone == known
+        )  # another application's Celery in another database says nothing of this one's
         if not known:
             assert signs.unknown[0].startswith('Celery is in database 8 of the same server')
     finally:
@@ -121,8 +132,14 @@ async def test_a_broker_that_is_gone_or_no_redis_is_unknown(env, monkeypatch):
 async def test_a_producer_that_meets_a_list_of_celerys_says_what_it_is(pool, redis):
     await queue(redis, message(), name='high_priority')
     with capture_logs() as logs:
-        assert await wake_workers(redis, pool, await insert(pool), queue_name='high_priority') == 'notify'
-    assert "the key 'high_priority' is no queue of arq (WRONGTYPE); `python -m ops import-celery`" in logs[0]['error']
+        assert (
+            await wake_workers(redis, pool, await insert(pool), queue_name='high_priority')
+            == 'notify'
+        )
+    assert (
+        "the key 'high_priority' is no queue of arq (WRONGTYPE); `python -m ops import-celery`"
+        in logs[0]['error']
+    )
 
 
 async def test_a_worker_that_meets_a_list_of_celerys_says_so_and_goes_on_once_it_is_taken(
@@ -144,19 +161,30 @@ async def test_a_worker_that_meets_a_list_of_celerys_says_so_and_goes_on_once_it
 async def test_of_a_shared_table_rows_become_ours_when_their_messages_are_taken(empty_database):
     conn = await asyncpg.connect(empty_database.dsn)
     await create_legacy(conn, 'enum')
-    insert_sql = 'INSERT INTO outbound_emails (recipient, subject, body_text, status, created_at) VALUES '
+    insert_sql = (
+        'INSERT INTO outbound_emails (recipient, subject, body_text, status, created_at) VALUES '
+    )
     ids = [
-        await conn.fetchval(f"{insert_sql} ('a@example.com', 's', 't', $1, now()) RETURNING id", status)
+        await conn.fetchval(
+            f"{insert_sql} ('a@example.com', 's', 't', $1, now()) RETURNING id", status
+        )
         for status in ('pending', 'pending', 'sent', 'sending')
     ]
     await migrate(conn)
     pool = await create_postgres_pool(
-        empty_database.dsn, size=2, connect_timeout_s=20, command_timeout_s=20, application_name='tests'
+        empty_database.dsn,
+        size=2,
+        connect_timeout_s=20,
+        command_timeout_s=20,
+        application_name='tests',
     )
     asked = [ImportRequest(email_id) for email_id in (ids[0], *ids[2:])]
     outcomes = await make_due(pool, asked, hold_after=DAY, expiry_hours=24)
     assert outcomes == {ids[0]: 'due', ids[2]: 'sent', ids[3]: 'sending'}
-    assert await state_of(conn, ids[0]) == ('pending', 'sending')  # which Celery's sweep never picks
+    assert await state_of(conn, ids[0]) == (
+        'pending',
+        'sending',
+    )  # which Celery's sweep never picks
     assert await state_of(conn, ids[1]) == ('external', 'pending')
     assert await state_of(conn, ids[2]) == ('external', 'sent')
     await pool.close()

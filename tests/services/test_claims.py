@@ -16,7 +16,11 @@ async def test_claim_commits_attempt_token_worker_and_lease(pool, queue, row):
     email_id = await queue()
     (claim,) = await claims.claim(pool, [email_id], **WHO)
     stored = await row(email_id)
-    assert (stored['status'], stored['attempts'], stored['claimed_by']) == ('sending', 1, 'w1@host:1')
+    assert (stored['status'], stored['attempts'], stored['claimed_by']) == (
+        'sending',
+        1,
+        'w1@host:1',
+    )
     assert stored['claim_token'] == claim.token
     assert 29 < (stored['lease_expires_at'] - stored['claimed_at']).total_seconds() <= 30
     assert claim.email.message_id == stored['message_id']
@@ -38,11 +42,16 @@ async def test_claim_keeps_message_id_and_date_over_attempts(pool, queue):
     email_id = await queue()
     (first,) = await claims.claim(pool, [email_id], **WHO)
     await results.record(
-        pool, [Result(first, Delivery(Outcome.DEFERRED, Phase.RCPT), Decision(Status.FAILED, 0.0), 0.1)], worker='w'
+        pool,
+        [Result(first, Delivery(Outcome.DEFERRED, Phase.RCPT), Decision(Status.FAILED, 0.0), 0.1)],
+        worker='w',
     )
     (second,) = await claims.claim(pool, [email_id], **WHO)
     assert second.attempt == 2
-    assert (first.email.message_id, first.email.message_date) == (second.email.message_id, second.email.message_date)
+    assert (first.email.message_id, first.email.message_date) == (
+        second.email.message_id,
+        second.email.message_date,
+    )
 
 
 @pytest.mark.parametrize('workers', [2, 8])
@@ -72,10 +81,17 @@ async def test_claim_skips_what_is_not_due(pool, queue, change):
     assert await claims.claim_due(pool, 10, **WHO) == []
 
 
-async def test_claim_after_operators_update_of_an_exhausted_row_grants_one_attempt(pool, queue, row):
+async def test_claim_after_operators_update_of_an_exhausted_row_grants_one_attempt(
+    pool, queue, row
+):
     email_id = await queue(max_attempts=1)
-    await pool.execute("UPDATE outbound_emails SET status = 'failed', attempts = 1, next_retry_at = NULL")
-    await pool.execute("UPDATE outbound_emails SET status = 'pending', next_retry_at = NOW() WHERE id = $1", email_id)
+    await pool.execute(
+        "UPDATE outbound_emails SET status = 'failed', attempts = 1, next_retry_at = NULL"
+    )
+    await pool.execute(
+        "UPDATE outbound_emails SET status = 'pending', next_retry_at = NOW() WHERE id = $1",
+        email_id,
+    )
     (claim,) = await claims.claim_due(pool, 10, **WHO)
     assert (claim.attempt, claim.max_attempts) == (2, 2)
 
@@ -85,7 +101,9 @@ async def test_claim_due_takes_priority_first_then_the_longest_due(pool, queue):
     normal = await queue()
     high = await queue(priority='high')
     older = await queue()
-    await pool.execute("UPDATE outbound_emails SET next_retry_at = now() - interval '1 hour' WHERE id = $1", older)
+    await pool.execute(
+        "UPDATE outbound_emails SET next_retry_at = now() - interval '1 hour' WHERE id = $1", older
+    )
     assert [c.email.id for c in await claims.claim_due(pool, 1, **WHO)] == [high]
     assert [c.email.id for c in await claims.claim_due(pool, 1, **WHO)] == [older]
     assert {c.email.id for c in await claims.claim_due(pool, 5, **WHO)} == {normal, low}
@@ -100,7 +118,9 @@ async def test_claim_due_by_two_workers_shares_without_overlap(pool, queue):
 
 
 async def test_claim_due_sees_rows_without_a_time_after_give_due_time(pool):
-    await pool.execute("INSERT INTO outbound_emails (recipient, subject, body_text) VALUES ('a@example.com', 's', 't')")
+    await pool.execute(
+        "INSERT INTO outbound_emails (recipient, subject, body_text) VALUES ('a@example.com', 's', 't')"
+    )
     assert await claims.claim_due(pool, 5, **WHO) == []
     await claims.give_due_time(pool)
     assert len(await claims.claim_due(pool, 5, **WHO)) == 1
@@ -110,9 +130,15 @@ async def test_record_writes_row_and_attempt(pool, queue, row):
     email_id = await queue()
     (claim,) = await claims.claim(pool, [email_id], **WHO)
     decision = decide(ACCEPTED, 1, 5, None, None)
-    assert await results.record(pool, [Result(claim, ACCEPTED, decision, 0.25)], worker='w1@host:1') == {claim.key}
+    assert await results.record(
+        pool, [Result(claim, ACCEPTED, decision, 0.25)], worker='w1@host:1'
+    ) == {claim.key}
     stored = await row(email_id)
-    assert (stored['status'], stored['smtp_code'], stored['enhanced_code']) == ('sent', 250, '2.0.0')
+    assert (stored['status'], stored['smtp_code'], stored['enhanced_code']) == (
+        'sent',
+        250,
+        '2.0.0',
+    )
     assert stored['smtp_response'] == '2.0.0 queued as 4711'
     assert stored['claim_token'] is None
     assert stored['sent_at'] is not None
@@ -128,7 +154,12 @@ async def test_record_with_a_stale_token_changes_nothing(pool, queue, row):
     (claim,) = await claims.claim(pool, [email_id], **WHO)
     await pool.execute('UPDATE outbound_emails SET claim_token = $1', uuid4())
     before = await row(email_id)
-    assert await results.record(pool, [Result(claim, ACCEPTED, Decision(Status.SENT), 0.1)], worker='w') == set()
+    assert (
+        await results.record(
+            pool, [Result(claim, ACCEPTED, Decision(Status.SENT), 0.1)], worker='w'
+        )
+        == set()
+    )
     assert await row(email_id) == before
     assert await pool.fetchval('SELECT count(*) FROM email_attempts') == 0
 
@@ -136,8 +167,16 @@ async def test_record_with_a_stale_token_changes_nothing(pool, queue, row):
 async def test_record_after_an_operator_took_the_row_back_changes_nothing(pool, queue, row):
     email_id = await queue()
     (claim,) = await claims.claim(pool, [email_id], **WHO)
-    await pool.execute("UPDATE outbound_emails SET status = 'pending', next_retry_at = NOW() WHERE id = $1", email_id)
-    assert await results.record(pool, [Result(claim, ACCEPTED, Decision(Status.SENT), 0.1)], worker='w') == set()
+    await pool.execute(
+        "UPDATE outbound_emails SET status = 'pending', next_retry_at = NOW() WHERE id = $1",
+        email_id,
+    )
+    assert (
+        await results.record(
+            pool, [Result(claim, ACCEPTED, Decision(Status.SENT), 0.1)], worker='w'
+        )
+        == set()
+    )
     assert (await row(email_id))['status'] == 'pending'
 
 
@@ -145,7 +184,9 @@ async def test_record_released_burns_no_attempt(pool, queue, row):
     email_id = await queue()
     (claim,) = await claims.claim(pool, [email_id], **WHO)
     delivery = Delivery(Outcome.RELEASED, Phase.CONNECT, error='the worker stopped')
-    await results.record(pool, [Result(claim, delivery, decide(delivery, 1, 5, None, None), 0.1)], worker='w')
+    await results.record(
+        pool, [Result(claim, delivery, decide(delivery, 1, 5, None, None), 0.1)], worker='w'
+    )
     stored = await row(email_id)
     assert (stored['status'], stored['attempts']) == ('pending', 0)
     assert await pool.fetchval('SELECT outcome FROM email_attempts') == 'released'
@@ -154,7 +195,13 @@ async def test_record_released_burns_no_attempt(pool, queue, row):
 async def test_record_stores_what_a_hostile_relay_says(pool, queue, row):
     email_id = await queue()
     (claim,) = await claims.claim(pool, [email_id], **WHO)
-    delivery = Delivery(Outcome.REJECTED, Phase.RCPT, 'primary', Reply(550, 'nul \0 half \udcff ' + 'x' * 9999), 'e\0')
+    delivery = Delivery(
+        Outcome.REJECTED,
+        Phase.RCPT,
+        'primary',
+        Reply(550, 'nul \0 half \udcff ' + 'x' * 9999),
+        'e\0',
+    )
     await results.record(pool, [Result(claim, delivery, Decision(Status.FAILED), 0.1)], worker='w')
     assert len((await row(email_id))['smtp_response']) == 2000
 
@@ -162,16 +209,26 @@ async def test_record_stores_what_a_hostile_relay_says(pool, queue, row):
 async def test_record_of_a_batch_keeps_results_apart(pool, queue, row):
     ids = [await queue(recipient='a@example.com, b@example.com') for _ in range(3)]
     claimed = {c.email.id: c for c in await claims.claim(pool, ids, **WHO)}
-    partial = {'a@example.com': (Outcome.ACCEPTED, '250 ok'), 'b@example.com': (Outcome.DEFERRED, '451 later')}
+    partial = {
+        'a@example.com': (Outcome.ACCEPTED, '250 ok'),
+        'b@example.com': (Outcome.DEFERRED, '451 later'),
+    }
     ended = [
         Result(claimed[ids[0]], ACCEPTED, Decision(Status.SENT), 0.1),
         Result(
             claimed[ids[1]],
-            Delivery(Outcome.DEFERRED, Phase.RCPT, 'backup', Reply(451, 'later'), recipients=partial),
+            Delivery(
+                Outcome.DEFERRED, Phase.RCPT, 'backup', Reply(451, 'later'), recipients=partial
+            ),
             Decision(Status.FAILED, 90.0),
             0.1,
         ),
-        Result(claimed[ids[2]], Delivery(Outcome.REJECTED, Phase.RCPT), Decision(Status.FAILED, None), 0.1),
+        Result(
+            claimed[ids[2]],
+            Delivery(Outcome.REJECTED, Phase.RCPT),
+            Decision(Status.FAILED, None),
+            0.1,
+        ),
     ]
     assert len(await results.record(pool, ended, worker='w')) == 3
     first, second, third = [await row(i) for i in ids]
@@ -192,7 +249,9 @@ async def test_check_constraints_forbid_illegal_rows(pool):
         ('priority', '7'),
     ):
         with pytest.raises(asyncpg.CheckViolationError):
-            await pool.execute(f"INSERT INTO outbound_emails (recipient, {columns}) VALUES ('a@b.example', {values})")
+            await pool.execute(
+                f"INSERT INTO outbound_emails (recipient, {columns}) VALUES ('a@b.example', {values})"
+            )
 
 
 async def test_message_id_of_a_row_is_the_same_on_every_server_that_has_it(pool, queue, row):
@@ -207,7 +266,9 @@ async def test_message_id_of_a_row_is_the_same_on_every_server_that_has_it(pool,
         before['created_at'],
     )
     async with pool.acquire() as conn:
-        await conn.execute("SET timezone = 'Asia/Tokyo'; SET datestyle = 'German'; SET extra_float_digits = 0")
+        await conn.execute(
+            "SET timezone = 'Asia/Tokyo'; SET datestyle = 'German'; SET extra_float_digits = 0"
+        )
         (again,) = await claims.claim(conn, [email_id], **WHO)
         await conn.execute('RESET ALL')
     assert again.email.message_id == first.email.message_id

@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from fleet import control
-from fleet.control import REPLY_PREFIX, Handler, ask, channel, is_count, listen_for_commands
+from fleet import channel as control
+from fleet.channel import REPLY_PREFIX, Handler, ask, channel, is_count, listen_for_commands
 from tests.conftest import wait_until
 
 HANDLERS = {
@@ -41,13 +41,17 @@ async def listeners(redis):
 async def test_every_worker_replies_and_nobody_is_waited_for_longer(redis):
     async with workers(redis, 'a@host:1', 'b@host:2'):
         asked = await ask(redis, 'ping', timeout_s=60)
-        assert asked.replies == [{'worker': w, 'done': {'pong': True}} for w in ('a@host:1', 'b@host:2')]
+        assert asked.replies == [
+            {'worker': w, 'done': {'pong': True}} for w in ('a@host:1', 'b@host:2')
+        ]
         assert await redis.keys(REPLY_PREFIX + '*') == []
 
 
 async def test_only_named_workers_obey(redis):
     async with workers(redis, 'a@host:1', 'b@host:2'):
-        asked = await ask(redis, 'grow', {'by': 2}, workers=['b@host:2', 'gone@host:3'], timeout_s=60)
+        asked = await ask(
+            redis, 'grow', {'by': 2}, workers=['b@host:2', 'gone@host:3'], timeout_s=60
+        )
     assert (asked.replies, asked.silent) == ([{'worker': 'b@host:2', 'done': {'emails': 2}}], 0)
 
 
@@ -99,7 +103,12 @@ async def test_replies_that_somebody_else_wrote_are_not_believed(redis, monkeypa
         hex = 'f' * 32
 
     monkeypatch.setattr(control, 'uuid4', lambda: Fixed)
-    for junk in (b'nonsense', json.dumps([1]), json.dumps({'worker': 7, 'done': {}}), json.dumps({'worker': 'x'})):
+    for junk in (
+        b'nonsense',
+        json.dumps([1]),
+        json.dumps({'worker': 7, 'done': {}}),
+        json.dumps({'worker': 'x'}),
+    ):
         await redis.rpush(REPLY_PREFIX + Fixed.hex, junk)
     async with workers(redis, 'a@host:1'):
         asked = await ask(redis, 'ping', timeout_s=60)

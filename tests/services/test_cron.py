@@ -57,7 +57,9 @@ async def test_run_cut_by_a_kill_is_run_again_when_its_lease_is_over(pool, today
     assert await claim_slot(pool, 'duty', DAY_S, 'w2') is None
     await pool.execute(END_LEASE)
     assert await claim_slot(pool, 'duty', DAY_S, 'w2') == today
-    await finish_slot(pool, 'duty', today, 'killed', 'done', {'affected': 1})  # it was only slow, and lost the slot
+    await finish_slot(
+        pool, 'duty', today, 'killed', 'done', {'affected': 1}
+    )  # it was only slow, and lost the slot
     run = await pool.fetchrow('SELECT * FROM cron_runs')
     assert (run['worker'], run['finished_at']) == ('w2', None)
 
@@ -87,7 +89,9 @@ async def test_unfinished_run_with_a_live_lease_holds_off_the_next_slot(pool, to
     )
     assert await claim_slot(pool, 'duty', DAY_S, 'w2') is None
     assert await claim_slot(pool, 'another', DAY_S, 'w2') == today
-    await pool.execute("UPDATE cron_runs SET lease_expires_at = now() - interval '1 s' WHERE duty = 'duty'")
+    await pool.execute(
+        "UPDATE cron_runs SET lease_expires_at = now() - interval '1 s' WHERE duty = 'duty'"
+    )
     assert await claim_slot(pool, 'duty', DAY_S, 'w2') == today
 
 
@@ -100,12 +104,18 @@ async def test_slot_that_began_too_long_ago_is_skipped(pool, today):
 async def test_run_slot_records_what_the_duty_did(ctx, other_ctx, pool, today):
     calls: list[str] = []
     schedule = Schedule(counting(calls, {'affected': 3, 'outcomes': {'sent': 3}}), DAY_S, 'once')
-    results = await asyncio.gather(*(run_slot(c, schedule) for c in (ctx, other_ctx, ctx, other_ctx)))
+    results = await asyncio.gather(
+        *(run_slot(c, schedule) for c in (ctx, other_ctx, ctx, other_ctx))
+    )
     assert [result for result in results if result] == [{'affected': 3, 'outcomes': {'sent': 3}}]
     assert len(calls) == 1
     run = await pool.fetchrow('SELECT * FROM cron_runs')
     assert (run['duty'], run['slot'], run['worker']) == ('duty', today, calls[0])
-    assert (run['outcome'], run['affected'], run['detail']) == ('done', 3, '{"affected": 3, "outcomes": {"sent": 3}}')
+    assert (run['outcome'], run['affected'], run['detail']) == (
+        'done',
+        3,
+        '{"affected": 3, "outcomes": {"sent": 3}}',
+    )
     assert run['started_at'] <= run['finished_at']
     assert await run_slot(ctx, schedule) is None
 
@@ -141,7 +151,9 @@ async def test_run_slot_that_is_cancelled_gives_its_slot_to_another(ctx, other_c
     assert await run_slot(other_ctx, Schedule(duty, DAY_S, 'once')) == {'affected': 3}
 
 
-async def test_run_slot_whose_worker_lost_postgresql_is_run_again_after_its_lease(ctx, other_ctx, pool, monkeypatch):
+async def test_run_slot_whose_worker_lost_postgresql_is_run_again_after_its_lease(
+    ctx, other_ctx, pool, monkeypatch
+):
     async def refuse(*_: Any) -> None:
         raise ConnectionRefusedError('PostgreSQL is away')
 
@@ -156,7 +168,9 @@ async def test_run_slot_whose_worker_lost_postgresql_is_run_again_after_its_leas
     assert await run_slot(other_ctx, schedule) == {'affected': 3}
 
 
-async def test_keeper_makes_up_missed_slots_once_and_skips_what_is_to_be_skipped(ctx, other_ctx, pool, monkeypatch):
+async def test_keeper_makes_up_missed_slots_once_and_skips_what_is_to_be_skipped(
+    ctx, other_ctx, pool, monkeypatch
+):
     once, skipped = [], []
     duties = counting(once), counting(skipped)
     duties[0].__name__, duties[1].__name__ = 'made_up', 'skipped'
@@ -176,11 +190,16 @@ async def test_keeper_makes_up_missed_slots_once_and_skips_what_is_to_be_skipped
     ctx['runtime'].stopping.set()
     await asyncio.gather(*keepers)
     assert (len(once), skipped) == (1, [])
-    assert await pool.fetchval('SELECT array_agg(duty) FROM cron_runs WHERE finished_at IS NOT NULL') == ['made_up']
+    assert await pool.fetchval(
+        'SELECT array_agg(duty) FROM cron_runs WHERE finished_at IS NOT NULL'
+    ) == ['made_up']
 
 
 async def test_keeper_outlives_a_failing_duty_and_postgresql(ctx, monkeypatch):
-    errors = [ConnectionRefusedError('PostgreSQL is away'), ZeroDivisionError('a fault of the duty')]
+    errors = [
+        ConnectionRefusedError('PostgreSQL is away'),
+        ZeroDivisionError('a fault of the duty'),
+    ]
     calls: list[str] = []
 
     async def failing(*_: Any) -> dict[str, Any] | None:
@@ -216,4 +235,6 @@ def test_arq_fires_each_duty_at_the_beginning_of_its_slots():
         'cron:cleanup_expired_emails': (None, {0}, 0),
         'cron:cleanup_old_sessions': ({0}, 0, 0),
     }
-    assert all(job.unique and not job.run_at_startup and job.timeout_s == 100 for job in jobs.values())
+    assert all(
+        job.unique and not job.run_at_startup and job.timeout_s == 100 for job in jobs.values()
+    )

@@ -1,7 +1,8 @@
 """Dump, destroy, restore, nothing lost: the rehearsal of deploy/backup.sh and deploy/restore.sh, and of Redis.
 
-pg_dump has to be the server's version or newer. Debian's is, for Debian's server (see .ci/run), and there the scripts
-run; the embedded server comes without one, and there COPY takes its place: everything else is the same.
+pg_dump has to be the server's version or newer. Debian's is, for Debian's server (see .ci/run), and
+there the scripts run; the embedded server comes without one, and there COPY takes its place:
+everything else is the same.
 """
 
 import asyncio
@@ -19,7 +20,7 @@ from db.migrate import migrate
 from dev.debian import DebianRedis
 from dev.valkey import Valkey
 from dev.watchdog import Watchdog
-from fleet.connection import redis_settings
+from engine.connection import redis_settings
 from tests.conftest import ROOT, wait_until
 from tests.services.ops_desk import insert
 
@@ -35,11 +36,16 @@ TABLES = [
     'outbox_adoption',
     'table_origins',
 ]
-IN_PUBLIC_SQL = "SELECT relname FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace"
+IN_PUBLIC_SQL = (
+    "SELECT relname FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace"
+)
 
 
 async def contents(conn):
-    return {table: [tuple(row) for row in await conn.fetch(f'SELECT * FROM {table} ORDER BY 1, 2')] for table in TABLES}
+    return {
+        table: [tuple(row) for row in await conn.fetch(f'SELECT * FROM {table} ORDER BY 1, 2')]
+        for table in TABLES
+    }
 
 
 class Scripts:
@@ -94,7 +100,9 @@ class Copies:
             copy.seek(0)
             await conn.copy_to_table(table, source=copy, format='binary')
         for table in ('outbound_emails', 'email_templates', 'service_health'):
-            await conn.execute(f"SELECT setval(pg_get_serial_sequence('{table}', 'id'), max(id)) FROM {table}")
+            await conn.execute(
+                f"SELECT setval(pg_get_serial_sequence('{table}', 'id'), max(id)) FROM {table}"
+            )
         if '--hold' in options:
             await conn.execute(self.HOLD)
         await conn.close()
@@ -115,19 +123,35 @@ async def outbox(pool):
     for number in range(3):
         await insert(pool, recipient=f'due{number}@example.com')
     await insert(pool, recipient='later@example.com', next_retry_at="sql:now() + interval '1 hour'")
-    await insert(pool, recipient='dead@example.com', status='failed', attempts=5, dead_reason='exhausted')
-    await insert(pool, recipient='retried@example.com', status='failed', attempts=1, next_retry_at='sql:now()')
+    await insert(
+        pool, recipient='dead@example.com', status='failed', attempts=5, dead_reason='exhausted'
+    )
+    await insert(
+        pool,
+        recipient='retried@example.com',
+        status='failed',
+        attempts=1,
+        next_retry_at='sql:now()',
+    )
     await insert(pool, recipient='sent@example.com', status='sent', sent_at='sql:now()')
     await insert(pool, recipient='unknown@example.com', status='uncertain', attempts=1)
     await insert(pool, recipient='held@example.com', status='sending')
     await pool.execute(
         "INSERT INTO email_attempts VALUES (1, now(), 1, 'w', 'deferred', 'rcpt', 'primary', 451, '4.7.1', 'later')"
     )
-    await pool.execute("INSERT INTO email_templates (name, subject) VALUES ('welcome', 'Grüße {{ name }}')")
-    await pool.execute("INSERT INTO email_suppressions (address, reason) VALUES ('no@example.com', 'asked')")
+    await pool.execute(
+        "INSERT INTO email_templates (name, subject) VALUES ('welcome', 'Grüße {{ name }}')"
+    )
+    await pool.execute(
+        "INSERT INTO email_suppressions (address, reason) VALUES ('no@example.com', 'asked')"
+    )
     await pool.execute("INSERT INTO outbox_adoption (phase) VALUES ('finished')")
-    await pool.execute("INSERT INTO mail_switches (kind, name, paused_by) VALUES ('cron', 'cleanup', 'me')")
-    await pool.execute("INSERT INTO cron_runs (duty, slot, worker, lease_expires_at) VALUES ('x', now(), 'w', now())")
+    await pool.execute(
+        "INSERT INTO mail_switches (kind, name, paused_by) VALUES ('cron', 'cleanup', 'me')"
+    )
+    await pool.execute(
+        "INSERT INTO cron_runs (duty, slot, worker, lease_expires_at) VALUES ('x', now(), 'w', now())"
+    )
     await pool.execute("INSERT INTO service_health (service_name, status) VALUES ('mongodb', 'up')")
 
 
@@ -143,14 +167,18 @@ async def destroyed(outbox, pool, database, tmp_path):
     return backup, held
 
 
-async def test_restored_outbox_is_the_same_and_its_mail_is_delivered_once(destroyed, pool, inbox, start_worker):
+async def test_restored_outbox_is_the_same_and_its_mail_is_delivered_once(
+    destroyed, pool, inbox, start_worker
+):
     backup, held = destroyed
     await backup.restore()
     assert await contents(pool) == held
     await start_worker().started()
     due = {'due0@example.com', 'due1@example.com', 'due2@example.com', 'retried@example.com'}
     await wait_until(lambda: due <= {entry['rcpt_to'][0] for entry in inbox.accepted()})
-    assert sorted(e['rcpt_to'][0] for e in inbox.accepted() if e['rcpt_to'][0] in due) == sorted(due)
+    assert sorted(e['rcpt_to'][0] for e in inbox.accepted() if e['rcpt_to'][0] in due) == sorted(
+        due
+    )
     assert not inbox.accepted('later@example.com') + inbox.accepted('sent@example.com')
     assert await insert(pool) > max(row[0] for row in held['outbound_emails'])
 
@@ -159,7 +187,9 @@ if HAS_PG_DUMP:
 
     async def test_restore_refuses_while_a_worker_is_connected(destroyed, database):
         backup, _ = destroyed
-        worker = await asyncpg.connect(database.dsn, server_settings={'application_name': 'worker@host:42'})
+        worker = await asyncpg.connect(
+            database.dsn, server_settings={'application_name': 'worker@host:42'}
+        )
         with pytest.raises(AssertionError, match='worker@host:42; stop the workers first'):
             await backup.restore()
         await worker.close()
@@ -168,14 +198,19 @@ if HAS_PG_DUMP:
 async def test_restore_with_hold_sends_nothing_and_loses_nothing(destroyed, pool):
     backup, held = destroyed
     await backup.restore('--hold')
-    rows = {row['recipient']: row['status'] for row in await pool.fetch('SELECT * FROM outbound_emails')}
+    rows = {
+        row['recipient']: row['status'] for row in await pool.fetch('SELECT * FROM outbound_emails')
+    }
     assert len(rows) == len(held['outbound_emails'])
     assert {who for who, status in rows.items() if status == 'uncertain'} == {
         *(f'due{number}@example.com' for number in range(3)),
         *('later@example.com', 'retried@example.com', 'unknown@example.com', 'held@example.com'),
     }
     assert (rows['sent@example.com'], rows['dead@example.com']) == ('sent', 'failed')
-    assert await pool.fetchval('SELECT count(*) FROM outbound_emails WHERE next_retry_at IS NOT NULL') == 0
+    assert (
+        await pool.fetchval('SELECT count(*) FROM outbound_emails WHERE next_retry_at IS NOT NULL')
+        == 0
+    )
 
 
 async def test_restored_redis_has_every_job_and_appends_again(tmp_path):
@@ -224,4 +259,8 @@ async def test_restored_redis_has_every_job_and_appends_again(tmp_path):
 
 async def rewritten(redis):
     told = await redis.info('persistence')
-    return told['aof_enabled'] and not told['aof_rewrite_in_progress'] and not told['aof_rewrite_scheduled']
+    return (
+        told['aof_enabled']
+        and not told['aof_rewrite_in_progress']
+        and not told['aof_rewrite_scheduled']
+    )

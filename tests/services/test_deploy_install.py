@@ -68,7 +68,9 @@ def installed(source, root, *options):
 
 def tree(root):
     """Every path with what tells whether it was changed."""
-    return {path: (path.lstat().st_mtime_ns, path.lstat().st_mode) for path in sorted(root.rglob('*'))}
+    return {
+        path: (path.lstat().st_mtime_ns, path.lstat().st_mode) for path in sorted(root.rglob('*'))
+    }
 
 
 def current(root):
@@ -136,12 +138,16 @@ def test_modes_are_the_same_under_every_umask(source, tmp_path, stub_python, uma
         ('etc/credstore', 0o755, 'make /etc/credstore'),
     ],
 )
-def test_wrong_mode_is_told_by_check_and_mended_by_the_next_install(source, tmp_path, stub_python, spoilt, mode, told):
+def test_wrong_mode_is_told_by_check_and_mended_by_the_next_install(
+    source, tmp_path, stub_python, spoilt, mode, told
+):
     root = tmp_path / 'new'
     assert install(source, root, '--python', stub_python).returncode == 0
     (root / spoilt).chmod(mode)
     checked = install(source, root, '--python', stub_python, '--check')
-    assert (checked.returncode, checked.stdout.startswith(f'not done: {told}')) == (1, True), checked.stdout
+    assert (checked.returncode, checked.stdout.startswith(f'not done: {told}')) == (1, True), (
+        checked.stdout
+    )
     assert install(source, root, '--python', stub_python).returncode == 0
     assert wrong_modes(root) == {}
     assert install(source, root, '--python', stub_python, '--check').returncode == 0
@@ -175,14 +181,32 @@ def test_check_passes_after_an_install_and_fails_when_something_differs(source, 
 
 def test_installed_release_has_what_production_needs_and_only_that(source, root):
     names = {path.name for path in current(root).resolve().iterdir()}
-    assert {'worker.py', 'settings.py', 'db', 'fleet', 'jobs', 'mail', 'ops', 'web', 'deploy'} <= names
+    assert {
+        'worker.py',
+        'settings.py',
+        'db',
+        'fleet',
+        'jobs',
+        'mail',
+        'ops',
+        'web',
+        'deploy',
+    } <= names
     assert {'requirements.txt', 'pyproject.toml', '.env.example'} <= names
     assert not {'tests', 'dev', 'bench', '.git', '.env'} & names
     assert (current(root) / 'db/migrations/0001_outbox.sql').is_file()
-    unit, template = (root / UNITS / name for name in ('email-worker.service', 'email-worker@.service'))
-    assert unit.read_bytes() == template.read_bytes() == (source / 'deploy/email-worker.service').read_bytes()
+    unit, template = (
+        root / UNITS / name for name in ('email-worker.service', 'email-worker@.service')
+    )
+    assert (
+        unit.read_bytes()
+        == template.read_bytes()
+        == (source / 'deploy/email-worker.service').read_bytes()
+    )
     assert not template.is_symlink()
-    assert (root / UNITS / 'email-web.service').read_bytes() == (source / 'deploy/email-web.service').read_bytes()
+    assert (root / UNITS / 'email-web.service').read_bytes() == (
+        source / 'deploy/email-web.service'
+    ).read_bytes()
     assert (current(root) / 'web/templates/overview.html').is_file()
     assert (root / 'etc/email-worker/env').stat().st_mode & 0o777 == 0o640
     assert (root / 'etc/credstore').stat().st_mode & 0o777 == 0o700
@@ -228,7 +252,12 @@ def test_old_releases_go_except_the_last_two_and_those_in_use(source, root):
         os.utime(path, (age, age))
     with subprocess.Popen(['cat'], cwd=old[0], stdin=subprocess.PIPE):  # ends with its stdin
         installed(source, root)
-        assert {path.name for path in releases.iterdir()} == {'in-use', 'older', 'last', current(root).resolve().name}
+        assert {path.name for path in releases.iterdir()} == {
+            'in-use',
+            'older',
+            'last',
+            current(root).resolve().name,
+        }
 
 
 @pytest.mark.parametrize(
@@ -278,7 +307,8 @@ asked = socket.socket(socket.AF_UNIX)
 asked.connect(sys.argv[0] + '.socket')
 asked.sendall('\\n'.join(sys.argv[1:]).encode())
 asked.shutdown(socket.SHUT_WR)
-answer = b''.join(iter(lambda: asked.recv(4096), b'')).decode()
+answer = b''.join(iter(lambda: asked.recv(4096), b'')  # noqa: B023
+).decode()
 status, _, text = answer.partition('\\n')
 sys.stdout.write(text)
 sys.exit(int(status))
@@ -304,10 +334,15 @@ sys.exit(int(status))
             except OSError:
                 return
             with asked:
-                verb, *arguments = b''.join(iter(lambda: asked.recv(4096), b'')).decode().split('\n')  # noqa: B023
+                read = iter(lambda: asked.recv(4096), b'')  # noqa: B023 - read here and now
+                verb, *arguments = b''.join(read).decode().split('\n')
                 if verb == 'list-units':
                     # systemctl sorts by name, whatever the order of the patterns
-                    names = sorted(unit for unit in self.units if any(fnmatch(unit, what) for what in arguments))
+                    names = sorted(
+                        unit
+                        for unit in self.units
+                        if any(fnmatch(unit, what) for what in arguments)
+                    )
                     lines = [f'{unit} loaded active running Transactional e-mail' for unit in names]
                     answer = '\n'.join(['0', *lines, ''])
                 else:
@@ -339,7 +374,11 @@ sys.exit(int(status))
             notified.settimeout(0.1)
             env = self.env | {'NOTIFY_SOCKET': notified.getsockname()}
             self.units[unit] = subprocess.Popen(
-                [f'{self.root}{program}', *arguments], cwd=current(self.root), env=env, stdout=log, stderr=log
+                [f'{self.root}{program}', *arguments],
+                cwd=current(self.root),
+                env=env,
+                stdout=log,
+                stderr=log,
             )
             self._await_ready(unit, notified, Path(log.name))
 
@@ -384,11 +423,15 @@ def rolling_restart(systemd):
     )
 
 
-async def test_update_under_load_delivers_every_email_once(source, root, systemd, redis, queue, inbox, pool):
+async def test_update_under_load_delivers_every_email_once(
+    source, root, systemd, redis, queue, inbox, pool
+):
     old = current(root).resolve().name
     units = ['email-worker@1.service', 'email-worker@2.service']
     await asyncio.gather(*(asyncio.to_thread(systemd.start, unit) for unit in units))
-    inbox.control.misbehave('dot', 'stall', relay='primary', times=100_000, seconds=0.1)  # some always under way
+    inbox.control.misbehave(
+        'dot', 'stall', relay='primary', times=100_000, seconds=0.1
+    )  # some always under way
     ids = []
     updated = asyncio.Event()
 
@@ -416,7 +459,9 @@ async def test_update_under_load_delivers_every_email_once(source, root, systemd
     await trickling
 
     async def all_sent():
-        return await pool.fetchval("SELECT count(*) FROM outbound_emails WHERE status = 'sent'") == len(ids)
+        return await pool.fetchval(
+            "SELECT count(*) FROM outbound_emails WHERE status = 'sent'"
+        ) == len(ids)
 
     await wait_until(all_sent)
     assert Counter(entry['rcpt_to'][0] for entry in inbox.accepted()) == Counter(
@@ -439,9 +484,13 @@ def test_rolling_restart_restarts_the_web_page_last(systemd, monkeypatch):
     monkeypatch.setattr(systemd, 'restart', lambda unit: systemd.restarted.append(unit) or True)
     workers = ['email-worker.service', 'email-worker@1.service']
     with subprocess.Popen(['cat'], stdin=subprocess.PIPE) as process:
-        systemd.units |= dict.fromkeys(['email-web.service', 'postgresql.service', *workers], process)
+        systemd.units |= dict.fromkeys(
+            ['email-web.service', 'postgresql.service', *workers], process
+        )
         ran = rolling_restart(systemd)
-        assert (ran.returncode, systemd.restarted) == (0, [*workers, 'email-web.service']), ran.stderr
+        assert (ran.returncode, systemd.restarted) == (0, [*workers, 'email-web.service']), (
+            ran.stderr
+        )
         systemd.restarted.clear()
         systemd.units = {'email-web.service': process}  # a machine that only watches
         ran = rolling_restart(systemd)
@@ -456,7 +505,16 @@ def test_email_worker_run_passes_settings_credentials_and_arguments(tmp_path):
     owner = tmp_path / 'the owner.env'
     owner.touch()
     ran = subprocess.run(
-        [ROOT / 'deploy/email-worker-run', '--env', owner, '-m', 'ops', 'failed', '--error-like', 'a b'],
+        [
+            ROOT / 'deploy/email-worker-run',
+            '--env',
+            owner,
+            '-m',
+            'ops',
+            'failed',
+            '--error-like',
+            'a b',
+        ],
         env={'PATH': f'{tmp_path}:{os.environ["PATH"]}'},
         stdin=subprocess.DEVNULL,
         capture_output=True,

@@ -6,7 +6,7 @@ from urllib.parse import urlsplit, urlunsplit
 import asyncpg
 import pytest
 
-from db.outbox import queue_email
+from mail_outbox.outbox import queue_email
 from tests.conftest import DEADLINE_S, ROOT, wait_until
 from tests.services.ops_desk import insert, run
 from tests.services.test_sql import statements
@@ -18,8 +18,27 @@ ROLES = ('email_worker', 'email_web', 'email_readonly', 'email_producer')
 NOT_MAIL = {'sessions', 'refresh_tokens'}
 
 # Modules whose statements are those of the worker, and what in them is not.
-WORKERS_MODULES = {'claims', 'leases', 'content', 'cron_runs', 'health', 'schema', 'sessions', 'transitions', 'wakeups'}
-DESKS_MODULES = {'reports', 'ages', 'attempts', 'selection', 'switches', 'suppressions', 'cancellation', 'schema'}
+WORKERS_MODULES = {
+    'claims',
+    'leases',
+    'content',
+    'cron_runs',
+    'health',
+    'schema',
+    'sessions',
+    'transitions',
+    'wakeups',
+}
+DESKS_MODULES = {
+    'reports',
+    'ages',
+    'attempts',
+    'selection',
+    'switches',
+    'suppressions',
+    'cancellation',
+    'schema',
+}
 CHANGES = {'RETRY_SQL', 'MARK_SENT_SQL', 'GIVE_UP_SQL', 'CANCEL_SQL'}
 WRITES = {'ADD_SQL', 'REMOVE_SQL', 'PAUSE_SQL', 'RESUME_SQL', *CHANGES}
 
@@ -78,14 +97,22 @@ def select(wanted):
 
 
 async def test_worker_may_run_every_statement_of_its_jobs(as_role):
-    found = select(lambda module, _: module in WORKERS_MODULES) | select(lambda _, name: name == 'READ_SWITCHES_SQL')
+    found = select(lambda module, _: module in WORKERS_MODULES) | select(
+        lambda _, name: name == 'READ_SWITCHES_SQL'
+    )
     assert len(found) > 20
     assert await refused(await as_role('email_worker'), found) == []
 
 
 async def test_desk_may_run_every_statement_of_the_operators_commands(as_role):
-    found = select(lambda module, name: module in DESKS_MODULES or name in CHANGES or name == 'QUEUE_SQL')
-    assert {'db.transitions.RETRY_SQL', 'db.suppressions.ADD_SQL', 'db.outbox.QUEUE_SQL'} <= set(found)
+    found = select(
+        lambda module, name: module in DESKS_MODULES or name in CHANGES or name == 'QUEUE_SQL'
+    )
+    assert {
+        'db.transitions.RETRY_SQL',
+        'db.suppressions.ADD_SQL',
+        'mail_outbox.outbox.QUEUE_SQL',
+    } <= set(found)
     assert await refused(await as_role('email_web'), found) == []
 
 
@@ -105,7 +132,12 @@ async def test_producer_queues_mail_and_repeats_a_key_but_reads_nobodys_mail(as_
         async with conn.transaction():
             ids.append(
                 await queue_email(
-                    conn, recipient='a@example.com', subject='s', body_text='t', idempotency_key='k', notify=True
+                    conn,
+                    recipient='a@example.com',
+                    subject='s',
+                    body_text='t',
+                    idempotency_key='k',
+                    notify=True,
                 )
             )
     assert ids[0] == ids[1]
@@ -164,7 +196,11 @@ async def test_role_is_refused_what_is_not_its_work(as_role, role):
     conn = await as_role(role)
     await conn.execute('SET default_transaction_read_only = off')  # no protection against anybody
     allowed = []
-    for line in [*FORBIDDEN[role].strip().splitlines(), 'CREATE TABLE public.mine ()', 'CREATE ROLE mine']:
+    for line in [
+        *FORBIDDEN[role].strip().splitlines(),
+        'CREATE TABLE public.mine ()',
+        'CREATE ROLE mine',
+    ]:
         try:
             await conn.execute(line)
         except asyncpg.InsufficientPrivilegeError:
@@ -179,10 +215,14 @@ async def test_every_table_of_the_schema_is_given_to_somebody_or_left_out_on_pur
         "WHERE relkind IN ('r', 'p') AND relnamespace = 'public'::regnamespace"
     )
     forgotten = {t['relname'] for t in tables if not t['desk']} - NOT_MAIL
-    assert {name for name in forgotten if not name.startswith('_pogo')} == set(), 'see deploy/postgresql-roles.sql'
+    assert {name for name in forgotten if not name.startswith('_pogo')} == set(), (
+        'see deploy/postgresql-roles.sql'
+    )
 
 
-async def test_worker_delivers_under_its_role_and_the_operator_looks_on(granted, start_worker, env, redis, inbox, pool):
+async def test_worker_delivers_under_its_role_and_the_operator_looks_on(
+    granted, start_worker, env, redis, inbox, pool
+):
     worker = await start_worker(DATABASE_URL=granted('email_worker')).started()
     producer = await asyncpg.connect(granted('email_producer'))
     ids = [
@@ -198,14 +238,21 @@ async def test_worker_delivers_under_its_role_and_the_operator_looks_on(granted,
     )
     await insert(pool, status='sent', sent_at='sql:now()', created_at="sql:now() - interval '1 year'",
                  updated_at="sql:now() - interval '1 year'")  # fmt: skip
-    for duty in ('cleanup_old_sessions', 'cleanup_expired_emails', 'check_service_health', 'process_pending_emails'):
+    for duty in (
+        'cleanup_old_sessions',
+        'cleanup_expired_emails',
+        'check_service_health',
+        'process_pending_emails',
+    ):
         job = await redis.enqueue_job(duty)
         assert 'error' not in await job.result(timeout=DEADLINE_S, poll_delay=0.05)
     assert await pool.fetchval('SELECT count(*) FROM sessions') == 0
     for command in (['status'], ['failed'], ['show', str(ids[0])]):
         answer = await run(env | {'DATABASE_URL': granted('email_readonly')}, *command)
         assert [t for t in answer.troubles if 'permission' in t.line] == []
-    answer = await run(env | {'DATABASE_URL': granted('email_readonly')}, 'retry', str(ids[0]), '--yes')
+    answer = await run(
+        env | {'DATABASE_URL': granted('email_readonly')}, 'retry', str(ids[0]), '--yes'
+    )
     assert answer.exit_status == 1
     worker.process.send_signal(signal.SIGTERM)
     assert await worker.ended() == 0
@@ -214,7 +261,9 @@ async def test_worker_delivers_under_its_role_and_the_operator_looks_on(granted,
 
 
 async def test_web_page_reads_under_the_role_that_only_reads(granted, env):
-    watch = Watch(Places(granted('email_readonly'), env['ARQ_REDIS_URL']), OVERVIEW, deadline_s=DEADLINE_S)
+    watch = Watch(
+        Places(granted('email_readonly'), env['ARQ_REDIS_URL']), OVERVIEW, deadline_s=DEADLINE_S
+    )
     reading = await watch.look()
     await watch.close()
     assert reading.troubles == {}

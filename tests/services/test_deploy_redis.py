@@ -13,7 +13,7 @@ from redis.exceptions import AuthenticationError, NoPermissionError
 from dev.debian import DebianRedis
 from dev.valkey import Valkey
 from dev.watchdog import Watchdog
-from fleet.connection import redis_settings
+from engine.connection import redis_settings
 from tests.conftest import DEADLINE_S, ROOT, wait_until
 from tests.services.ops_desk import run
 from tests.services.test_ops_status import register
@@ -37,11 +37,15 @@ class Guarded(Program):
         conf = (ROOT / 'deploy/redis.conf').read_text()
         assert conf.count('/etc/redis/users.acl') == 1
         conf = conf.replace('/etc/redis/users.acl', str(self.directory / 'users.acl'))
-        (self.directory / 'valkey.conf').write_text(f'{conf}port {self.port}\ndir "{self.directory}"\n')
+        (self.directory / 'valkey.conf').write_text(
+            f'{conf}port {self.port}\ndir "{self.directory}"\n'
+        )
         return command
 
     def probe(self):
-        with redis.Redis(port=self.port, username='admin', password=PASSWORD, socket_timeout=20) as client:
+        with redis.Redis(
+            port=self.port, username='admin', password=PASSWORD, socket_timeout=20
+        ) as client:
             client.ping()
 
     def url_of(self, user):
@@ -84,14 +88,17 @@ async def as_user(server, admin):
 async def heard(admin):
     """Whether somebody has found out that the server tells of jobs, and listens for them."""
     told = dict(await admin.pubsub_numsub('__keyspace@1__:arq:queue', '__keyspace@1__:mail:probe'))
-    return told == {b'__keyspace@1__:arq:queue': 1, b'__keyspace@1__:mail:probe': 0} and await admin.exists(
-        'mail:probe'
-    )
+    return told == {
+        b'__keyspace@1__:arq:queue': 1,
+        b'__keyspace@1__:mail:probe': 0,
+    } and await admin.exists('mail:probe')
 
 
 async def denials(admin):
     """What somebody tried and was refused: user and command, key or channel."""
-    return [(entry['username'], entry['reason'], entry['object']) for entry in await admin.acl_log()]
+    return [
+        (entry['username'], entry['reason'], entry['object']) for entry in await admin.acl_log()
+    ]
 
 
 async def test_worker_runs_wholly_under_its_rights_and_a_producer_under_fewer(
@@ -104,13 +111,21 @@ async def test_worker_runs_wholly_under_its_rights_and_a_producer_under_fewer(
     job = await producer.enqueue_job('send_email', await queue('anna@example.com'))
     assert (await job.result(timeout=DEADLINE_S, poll_delay=0.05))['status'] == 'sent'
     assert (await job.status()).value == 'complete'
-    deferred = await producer.enqueue_job('send_email', await queue('guarded+4xx-twice@example.com'), _defer_by=0.05)
+    deferred = await producer.enqueue_job(
+        'send_email', await queue('guarded+4xx-twice@example.com'), _defer_by=0.05
+    )
     assert (await deferred.result(timeout=DEADLINE_S, poll_delay=0.05))['status'] == 'failed'
     await wait_until(lambda: inbox.accepted('guarded+4xx-twice@example.com'), what='the retries')
     duty = await producer.enqueue_job('check_service_health')
-    assert (await duty.result(timeout=DEADLINE_S, poll_delay=0.05))['services']['redis_queue'] == 'up'
+    assert (await duty.result(timeout=DEADLINE_S, poll_delay=0.05))['services'][
+        'redis_queue'
+    ] == 'up'
     await producer.aclose()
-    for command in (['inspect', 'ping'], ['control', 'rate_limit', '10/s', '--yes'], ['control', 'pause', '--yes']):
+    for command in (
+        ['inspect', 'ping'],
+        ['control', 'rate_limit', '10/s', '--yes'],
+        ['control', 'pause', '--yes'],
+    ):
         answer = await run(env | {'ARQ_REDIS_URL': server.url_of('email-operator')}, *command)
         assert (command, answer.exit_status) == (command, 0), answer
     worker.process.send_signal(signal.SIGTERM)
@@ -163,7 +178,9 @@ async def test_nobody_gets_in_without_a_user_and_its_password(server, url):
 
 
 async def test_server_keeps_jobs_and_tells_of_them(admin):
-    told = await admin.config_get('maxmemory-policy', 'appendonly', 'appendfsync', 'notify-keyspace-events')
+    told = await admin.config_get(
+        'maxmemory-policy', 'appendonly', 'appendfsync', 'notify-keyspace-events'
+    )
     assert told['maxmemory-policy'] == 'noeviction'
     assert (told['appendonly'], told['appendfsync']) == ('yes', 'everysec')
     assert set(told['notify-keyspace-events']) == {'K', 'z'}
@@ -175,7 +192,9 @@ async def test_operators_commands_need_no_more_than_the_operators_rights(server,
     producer = await create_pool(redis_settings(server.url_of('email-producer')))
     await producer.enqueue_job('send_email', 1)
     await producer.aclose()
-    inspections = [['inspect', what] for what in ('active', 'reserved', 'scheduled', 'stats', 'active_queues')]
+    inspections = [
+        ['inspect', what] for what in ('active', 'reserved', 'scheduled', 'stats', 'active_queues')
+    ]
     reading = [
         ['status'],
         ['doctor', 'redis', 'workers', 'clocks'],
@@ -186,7 +205,9 @@ async def test_operators_commands_need_no_more_than_the_operators_rights(server,
     changing = [['call', 'send_email', '2', '--yes'], ['result', 'x'], ['purge', 'queue', '--yes']]
     for command in (*reading, *inspections, *changing):
         answer = await run(env | {'ARQ_REDIS_URL': server.url_of('email-operator')}, *command)
-        denied = [what for _, _, what in await denials(admin) if what != 'config|get']  # the doctor can do without
+        denied = [
+            what for _, _, what in await denials(admin) if what != 'config|get'
+        ]  # the doctor can do without
         assert (command, denied, answer.document != {}) == (command, [], True)
     assert not await admin.exists('arq:queue')
 
@@ -205,4 +226,6 @@ async def test_web_page_needs_no_more_than_its_rights(server, admin, database):
         assert (await denials(admin), reading.troubles) == ([], {})
         if questions is OVERVIEW:
             assert [worker['worker'] for worker in reading.found['workers']] == ['mail-7@host:42']
-            assert {queue['name']: queue['ready'] for queue in reading.found['queues']}['arq:queue'] == 1
+            assert {queue['name']: queue['ready'] for queue in reading.found['queues']}[
+                'arq:queue'
+            ] == 1

@@ -8,8 +8,8 @@ import sys
 import pytest
 from structlog.testing import capture_logs
 
-from fleet.producer import wake_workers
 from fleet.routing import EMAIL_QUEUE, MAINTENANCE_QUEUE, keep_watching_routes, unserved_routes
+from mail_outbox.wake import wake_workers
 from tests.conftest import ROOT, wait_until
 
 DUTIES = """
@@ -22,26 +22,37 @@ MAINTENANCE = ['check_service_health', 'cleanup_expired_emails', 'cleanup_old_se
 
 
 @pytest.mark.parametrize(
-    ('routing', 'expected'), [('false', [MAIL + MAINTENANCE] * 3), ('true', [MAIL, MAIL, MAINTENANCE])]
+    ('routing', 'expected'),
+    [('false', [MAIL + MAINTENANCE] * 3), ('true', [MAIL, MAIL, MAINTENANCE])],
 )
 def test_maintenance_is_scheduled_by_low_priority_workers_only_when_routed(env, routing, expected):
     ran = subprocess.run(
-        [sys.executable, '-c', DUTIES], cwd=ROOT, env=env | {'QUEUE_ROUTING': routing}, capture_output=True, check=True
+        [sys.executable, '-c', DUTIES],
+        cwd=ROOT,
+        env=env | {'QUEUE_ROUTING': routing},
+        capture_output=True,
+        check=True,
     )
     assert json.loads(ran.stdout) == expected
 
 
-async def test_routed_worker_puts_the_next_attempt_into_the_queue_for_emails(start_worker, redis, queue, inbox, pool):
+async def test_routed_worker_puts_the_next_attempt_into_the_queue_for_emails(
+    start_worker, redis, queue, inbox, pool
+):
     await start_worker(QUEUE_ROUTING='true', EMAIL_RETRY_BASE_DELAY='600').started()
     email_id = await queue('routed+4xx-twice@example.com')
     await redis.enqueue_job('send_email', email_id)
     await wait_until(lambda: redis.zcard(EMAIL_QUEUE), what='a job for the second attempt')
     (job_id,) = await redis.zrange(EMAIL_QUEUE, 0, -1)
     assert job_id.decode().startswith(f'send_email:{email_id}:')
-    assert not [job for job in await redis.zrange('arq:queue', 0, -1) if job.startswith(b'send_email:')]
+    assert not [
+        job for job in await redis.zrange('arq:queue', 0, -1) if job.startswith(b'send_email:')
+    ]
 
 
-async def test_producer_wakes_the_worker_of_the_queue_for_emails(start_worker, redis, queue, inbox, pool):
+async def test_producer_wakes_the_worker_of_the_queue_for_emails(
+    start_worker, redis, queue, inbox, pool
+):
     await start_worker('worker.HighPriority', QUEUE_ROUTING='true').started()
     assert await wake_workers(redis, pool, await queue(), queue_name=EMAIL_QUEUE) == 'redis'
     await wait_until(lambda: inbox.accepted('anna@example.com'))

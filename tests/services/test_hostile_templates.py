@@ -2,7 +2,7 @@
 
 import psutil
 
-from db.outbox import queue_email
+from mail_outbox.outbox import queue_email
 from tests.conftest import wait_until
 
 ADD_TEMPLATE = 'INSERT INTO email_templates (name, body_text) VALUES (gen_random_uuid()::text, $1) RETURNING id'
@@ -17,24 +17,39 @@ HOSTILE = {
 
 def renderers_of(worker):
     children = psutil.Process(worker.process.pid).children()
-    return [child for child in children if any('mail.renderer' in part for part in child.cmdline())]
+    return [
+        child
+        for child in children
+        if any('mail.template.renderer' in part for part in child.cmdline())
+    ]
 
 
 async def queue(pool, source, recipient, data):
     async with pool.acquire() as conn, conn.transaction():
         template = await conn.fetchval(ADD_TEMPLATE, source)
-        return await queue_email(conn, recipient=recipient, subject='x', template_id=template, template_data=data)
+        return await queue_email(
+            conn, recipient=recipient, subject='x', template_id=template, template_data=data
+        )
 
 
 async def test_hostile_templates_are_dead_and_all_others_are_sent(pool, start_worker, inbox):
     data = {'rows': list(range(5000))}
-    hostile = [(await queue(pool, source, 'hostile@example.com', data), why) for source, why in HOSTILE.items()]
-    innocent = [await queue(pool, 'Dear {{ rows | length }}', f'{n}@example.org', data) for n in range(40)]
+    hostile = [
+        (await queue(pool, source, 'hostile@example.com', data), why)
+        for source, why in HOSTILE.items()
+    ]
+    innocent = [
+        await queue(pool, 'Dear {{ rows | length }}', f'{n}@example.org', data) for n in range(40)
+    ]
     worker = await start_worker().started()
-    await wait_until(lambda: sum(len(inbox.accepted(f'{n}@example.org')) for n in range(40)) == len(innocent))
+    await wait_until(
+        lambda: sum(len(inbox.accepted(f'{n}@example.org')) for n in range(40)) == len(innocent)
+    )
     for email_id, why in hostile:
         find = 'SELECT dead_reason, last_error FROM outbound_emails WHERE id = $1 AND dead_reason IS NOT NULL'
-        found = await wait_until(lambda find=find, email_id=email_id: pool.fetchrow(find, email_id), what=why)
+        found = await wait_until(
+            lambda find=find, email_id=email_id: pool.fetchrow(find, email_id), what=why
+        )
         assert found['dead_reason'] == 'render'
         assert why in found['last_error']
     assert inbox.accepted('hostile@example.com') == []
@@ -42,7 +57,9 @@ async def test_hostile_templates_are_dead_and_all_others_are_sent(pool, start_wo
     assert 'lease lost' not in worker.log
 
 
-async def test_renderer_begins_with_the_first_template_and_ends_with_its_worker(pool, start_worker, inbox):
+async def test_renderer_begins_with_the_first_template_and_ends_with_its_worker(
+    pool, start_worker, inbox
+):
     worker = await start_worker().started()
     async with pool.acquire() as conn, conn.transaction():
         await queue_email(conn, recipient='plain@example.com', subject='x', body_text='x')

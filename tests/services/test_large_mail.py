@@ -11,11 +11,11 @@ import asyncpg
 import pytest
 
 from db.content import store_attachments
-from jobs.bytes_in_flight import SHARE_OF_MEMORY
-from jobs.content import fetch_large
+from delivery.bytes_in_flight import SHARE_OF_MEMORY
+from delivery.content import fetch_large
 from jobs.process_pending_emails import sweep
 from jobs.send_email import send_email
-from mail.envelope import Attachment
+from mail_outbox.envelope import Attachment
 from tests.conftest import wait_until
 
 LARGE_SQL = """
@@ -34,7 +34,9 @@ GIB = 1024**3
 
 def peak_bytes(pid: int) -> int:
     status = Path(f'/proc/{pid}/status').read_text()
-    return 1024 * int(next(line.split()[1] for line in status.splitlines() if line.startswith('VmHWM')))
+    return 1024 * int(
+        next(line.split()[1] for line in status.splitlines() if line.startswith('VmHWM'))
+    )
 
 
 def sent(pool: asyncpg.Pool, recipient: str, number: int) -> Any:
@@ -44,7 +46,9 @@ def sent(pool: asyncpg.Pool, recipient: str, number: int) -> Any:
     return look
 
 
-async def test_large_mail_is_sent_within_a_gibibyte_and_small_mail_beside_it(start_worker, pool, inbox):
+async def test_large_mail_is_sent_within_a_gibibyte_and_small_mail_beside_it(
+    start_worker, pool, inbox
+):
     await pool.execute(LARGE_SQL, 12, LINES_OF_9_MB)
     await pool.execute(SMALL_SQL, 160)
     worker = await start_worker(WORKER_MAX_BYTES_IN_FLIGHT=str(GIB // SHARE_OF_MEMORY)).started()
@@ -67,17 +71,23 @@ def large(pool):
 
 
 async def test_claim_brings_small_content_and_leaves_large_where_it_is(runtime, queue, large):
-    small = await queue(body_text='a', body_html='b', template_data={'a': 1}, headers={'Reply-To': 'b@example.com'})
+    small = await queue(
+        body_text='a', body_html='b', template_data={'a': 1}, headers={'Reply-To': 'b@example.com'}
+    )
     [first, *_] = await large(1)
     claims = {claim.email.id: claim for claim in await runtime.claim_due(10)}
     assert claims[small].is_whole
     assert (claims[small].email.body_text, claims[small].email.body_html) == ('a', 'b')
     others = [claim for email_id, claim in claims.items() if email_id != small]
     assert first == small
-    assert [(claim.is_whole, claim.email.body_text, claim.email.body_html) for claim in others] == [(False, None, None)]
+    assert [(claim.is_whole, claim.email.body_text, claim.email.body_html) for claim in others] == [
+        (False, None, None)
+    ]
 
 
-async def test_attempt_is_committed_before_large_content_is_read(ctx, pool, large, row, monkeypatch):
+async def test_attempt_is_committed_before_large_content_is_read(
+    ctx, pool, large, row, monkeypatch
+):
     """So a worker that large content kills has lost an attempt, and poison engages."""
     seen = []
 
@@ -94,7 +104,11 @@ async def test_attempt_is_committed_before_large_content_is_read(ctx, pool, larg
 @pytest.mark.parametrize(
     'part',
     [
-        {'recipient': ', '.join(f'{n}{"x" * 180}@example.com'.replace('x@', '@') for n in range(100))},
+        {
+            'recipient': ', '.join(
+                f'{n}{"x" * 180}@example.com'.replace('x@', '@') for n in range(100)
+            )
+        },
         {'body_text': 'ü' * 20_000},
         {'body_html': '<p>ü</p>' * 10_000},
         {'body_text': 'a', 'template_data': {str(n): f'{n * 7919:x}' * 9 for n in range(500)}},
@@ -122,16 +136,22 @@ async def test_row_with_more_than_any_message_may_have_is_dead_unread(ctx, runti
     assert (stored['next_retry_at'], 'EMAIL_MAX_BYTES' in stored['last_error']) == (None, True)
 
 
-async def test_attachments_larger_than_any_message_are_not_fetched(ctx, runtime, queue, row, monkeypatch):
+async def test_attachments_larger_than_any_message_are_not_fetched(
+    ctx, runtime, queue, row, monkeypatch
+):
     runtime.max_message_bytes = 100_000
-    content_id = await store_attachments(runtime.mongo, [Attachment('a.bin', 'application/pdf', b'x' * 200_000)])
+    content_id = await store_attachments(
+        runtime.mongo, [Attachment('a.bin', 'application/pdf', b'x' * 200_000)]
+    )
     monkeypatch.setattr(runtime, 'fetch_attachments', None)
     email_id = await queue(content_id=content_id)
     assert (await send_email(ctx, email_id))['status'] == 'failed'
     assert 'EMAIL_MAX_BYTES' in (await row(email_id))['last_error']
 
 
-async def test_large_jobs_that_wait_hold_no_place_from_small_ones(ctx, runtime, large, queue, inbox):
+async def test_large_jobs_that_wait_hold_no_place_from_small_ones(
+    ctx, runtime, large, queue, inbox
+):
     """All the budget is taken, and more jobs for large e-mails wait than there are places."""
     runtime.sweep_size = 4
     ids = await large(10)
@@ -143,7 +163,9 @@ async def test_large_jobs_that_wait_hold_no_place_from_small_ones(ctx, runtime, 
     assert {(await job)['status'] for job in waiting} == {'sent'}
 
 
-async def test_sweep_sends_small_mail_while_more_large_mail_waits_than_it_has_places(runtime, large, queue, row):
+async def test_sweep_sends_small_mail_while_more_large_mail_waits_than_it_has_places(
+    runtime, large, queue, row
+):
     runtime.sweep_size = 4
     ids = await large(10)
     small = await queue('small@example.com', priority='low')
@@ -155,8 +177,10 @@ async def test_sweep_sends_small_mail_while_more_large_mail_waits_than_it_has_pl
     await wait_until(lambda: outcomes['sent'] == 1 + len(ids))
 
 
-async def test_job_for_large_mail_is_given_back_when_very_many_wait(ctx, runtime, large, row, monkeypatch):
-    monkeypatch.setattr('jobs.content.MAX_WAITING', 2)
+async def test_job_for_large_mail_is_given_back_when_very_many_wait(
+    ctx, runtime, large, row, monkeypatch
+):
+    monkeypatch.setattr('delivery.content.MAX_WAITING', 2)
     ids = await large(3)
     async with runtime.large.share(runtime.max_bytes_in_flight):
         waiting = [asyncio.create_task(send_email(ctx, email_id)) for email_id in ids[:2]]

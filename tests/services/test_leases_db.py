@@ -5,15 +5,15 @@ from uuid import uuid4
 
 import pytest
 
-import fleet.beat
+import delivery.beat
 from db import claims, results
 from db.late import record_beside_row
 from db.leases import MAX_LOST_ATTEMPTS, Contact, Rescued, renew, rescue
 from db.narrowing import SetAside
 from db.results import Result
-from fleet.leases import Leases
+from delivery.leases import Leases
 from mail.outcome import Decision, Delivery, Outcome, Phase, Reply, Status
-from mail.relays import Relays
+from mail.route import Relays
 from tests.services.test_rows_that_break import REFUSE
 
 WHO = {'worker': 'w1@host:1', 'lease_s': 30, 'message_id_domain': 'example.com'}
@@ -34,7 +34,8 @@ async def claim_one(pool: Any, email_id: int) -> claims.Claim:
 
 async def lose_lease(pool: Any, *email_ids: int) -> None:
     await pool.execute(
-        "UPDATE outbound_emails SET lease_expires_at = now() - interval '1 second' WHERE id = ANY($1)", email_ids
+        "UPDATE outbound_emails SET lease_expires_at = now() - interval '1 second' WHERE id = ANY($1)",
+        email_ids,
     )
 
 
@@ -52,7 +53,9 @@ async def test_renew_extends_every_own_claim_and_no_other(pool, queue, row):
 
 async def test_renew_reports_what_is_lost_and_does_not_touch_it(pool, queue, row):
     ids = [await queue() for _ in range(5)]
-    kept, rescued, taken_back, recorded, taken_over = [await claim_one(pool, email_id) for email_id in ids]
+    kept, rescued, taken_back, recorded, taken_over = [
+        await claim_one(pool, email_id) for email_id in ids
+    ]
     await lose_lease(pool, ids[1])
     await rescue(pool, [])
     await pool.execute("UPDATE outbound_emails SET status = 'pending' WHERE id = $1", ids[2])
@@ -81,7 +84,11 @@ async def test_rescue_makes_mail_uncertain_and_due_and_records_the_lost_attempt(
     assert await rescue(pool, HOLD) == [Rescued(email_id, 'w1@host:1', 'uncertain', due=True)]
     stored = await row(email_id)
     assert (stored['status'], stored['attempts'], stored['max_attempts']) == ('uncertain', 1, 2)
-    assert (stored['claim_token'], stored['claimed_by'], stored['lease_expires_at']) == (None, None, None)
+    assert (stored['claim_token'], stored['claimed_by'], stored['lease_expires_at']) == (
+        None,
+        None,
+        None,
+    )
     assert 'w1@host:1' in stored['last_error']
     (attempt,) = await pool.fetch('SELECT * FROM email_attempts')
     assert (attempt['email_id'], attempt['attempt'], attempt['worker'], attempt['outcome']) == (
@@ -118,7 +125,11 @@ async def test_rescue_of_a_hold_type_waits_for_an_operator(pool, queue, row):
     await lose_lease(pool, email_id)
     assert await rescue(pool, HOLD) == [Rescued(email_id, 'w1@host:1', 'uncertain', due=False)]
     stored = await row(email_id)
-    assert (stored['status'], stored['next_retry_at'], stored['max_attempts']) == ('uncertain', None, 1)
+    assert (stored['status'], stored['next_retry_at'], stored['max_attempts']) == (
+        'uncertain',
+        None,
+        1,
+    )
     assert await claims.claim_due(pool, 5, **WHO) == []
 
 
@@ -143,7 +154,9 @@ async def test_third_loss_in_a_row_is_poison_and_nothing_else_suffers(pool, queu
     (DEFERRED, Decision(Status.FAILED, 0.0)),
     (Delivery(Outcome.RELEASED, Phase.CONNECT), Decision(Status.PENDING, 0.0, counts=False)),
 ])  # fmt: skip
-async def test_attempt_that_was_recorded_ends_the_row_of_losses(pool, queue, row, delivery, decision):
+async def test_attempt_that_was_recorded_ends_the_row_of_losses(
+    pool, queue, row, delivery, decision
+):
     email_id = await queue(max_attempts=9)
     for _ in range(MAX_LOST_ATTEMPTS - 1):
         await claim_one(pool, email_id)
@@ -183,22 +196,42 @@ async def test_record_after_rescue_changes_nothing(pool, queue, row):
     await lose_lease(pool, email_id)
     await rescue(pool, HOLD)
     before = await row(email_id)
-    assert await results.record(pool, [Result(claim, ACCEPTED, Decision(Status.SENT), 0.1)], worker='w') == set()
+    assert (
+        await results.record(
+            pool, [Result(claim, ACCEPTED, Decision(Status.SENT), 0.1)], worker='w'
+        )
+        == set()
+    )
     assert await row(email_id) == before
     again = await claim_one(pool, email_id)
-    assert await results.record(pool, [Result(claim, ACCEPTED, Decision(Status.SENT), 0.1)], worker='w') == set()
-    assert await results.record(pool, [Result(again, ACCEPTED, Decision(Status.SENT), 0.1)], worker='w') == {again.key}
+    assert (
+        await results.record(
+            pool, [Result(claim, ACCEPTED, Decision(Status.SENT), 0.1)], worker='w'
+        )
+        == set()
+    )
+    assert await results.record(
+        pool, [Result(again, ACCEPTED, Decision(Status.SENT), 0.1)], worker='w'
+    ) == {again.key}
 
 
 async def test_row_that_refuses_the_rescue_stops_the_rescue_of_no_other(pool, queue, row):
     ids = [await queue() for _ in range(9)]
     await claims.claim(pool, ids, **WHO)
     await lose_lease(pool, *ids)
-    await pool.execute(REFUSE.format(f"IF NEW.id = {ids[4]} AND NEW.lost_attempts > 0 THEN RAISE 'not me'; END IF;"))
+    await pool.execute(
+        REFUSE.format(
+            f"IF NEW.id = {ids[4]} AND NEW.lost_attempts > 0 THEN RAISE 'not me'; END IF;"
+        )
+    )
     rescued = await rescue(pool, HOLD)
     assert sorted(r.email_id for r in rescued) == [i for i in ids if i != ids[4]]
     stored = await row(ids[4])
-    assert (stored['status'], stored['next_retry_at'], stored['dead_reason']) == ('uncertain', None, 'refused')
+    assert (stored['status'], stored['next_retry_at'], stored['dead_reason']) == (
+        'uncertain',
+        None,
+        'refused',
+    )
 
 
 @pytest.mark.parametrize(
@@ -246,7 +279,9 @@ async def test_rescue_by_a_worker_that_has_just_begun_waits_for_the_living(pool,
     assert [r.email_id for r in await rescue(pool, HOLD, None, first)] == [email_id]
 
 
-async def test_rescue_that_a_frozen_server_runs_later_takes_nothing_and_a_moment_passes_before_the_next(pool, queue):
+async def test_rescue_that_a_frozen_server_runs_later_takes_nothing_and_a_moment_passes_before_the_next(
+    pool, queue
+):
     email_id = await queue()
     await claim_one(pool, email_id)
     await lose_lease(pool, email_id)
@@ -279,13 +314,13 @@ async def test_renewal_that_failed_is_tried_again_before_anything_is_rescued(mon
         asked.append('rescue')
         raise asyncio.CancelledError
 
-    monkeypatch.setattr(fleet.beat, 'renew', renew)
-    monkeypatch.setattr(fleet.beat, 'rescue', rescue)
+    monkeypatch.setattr(delivery.beat, 'renew', renew)
+    monkeypatch.setattr(delivery.beat, 'rescue', rescue)
     leases = Leases(30)
     leases._until[1, uuid4()] = 0.0
-    monkeypatch.setattr(fleet.beat, 'RESCUE_EVERY_S', 0.01)
+    monkeypatch.setattr(delivery.beat, 'RESCUE_EVERY_S', 0.01)
     with pytest.raises(asyncio.CancelledError):
-        await fleet.beat.beat(
+        await delivery.beat.beat(
             cast('Any', None),
             leases,
             Relays([]),

@@ -12,7 +12,9 @@ from fleet.registry import read_workers
 from tests.conftest import DEADLINE_S, ROOT, wait_until
 
 
-async def test_worker_with_a_full_log_pipe_sends_everything_once_and_stops_in_order(env, pool, redis, queue, inbox):
+async def test_worker_with_a_full_log_pipe_sends_everything_once_and_stops_in_order(
+    env, pool, redis, queue, inbox
+):
     reading, writing = os.pipe()
     size = fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, 4096)
     os.set_blocking(writing, False)
@@ -29,7 +31,9 @@ async def test_worker_with_a_full_log_pipe_sends_everything_once_and_stops_in_or
             await redis.enqueue_job('send_email', email_id)
 
         async def all_sent():
-            return await pool.fetchval("SELECT count(*) FROM outbound_emails WHERE status = 'sent'") == len(ids)
+            return await pool.fetchval(
+                "SELECT count(*) FROM outbound_emails WHERE status = 'sent'"
+            ) == len(ids)
 
         await wait_until(all_sent)
         counted = Counter(entry['rcpt_to'][0] for entry in inbox.accepted())

@@ -9,7 +9,7 @@ import pytest
 from redis.asyncio import Redis
 from redis.asyncio.connection import SSLConnection, UnixDomainSocketConnection
 
-from fleet.connection import keep_cancellations, open_redis, redis_settings
+from engine.connection import keep_cancellations, open_redis, redis_settings
 from tests.conftest import DEADLINE_S
 
 CANCELLATIONS = 2000
@@ -77,9 +77,12 @@ async def test_stock_client_loses_some_so_that_ours_is_needed(url):
 
 @pytest.mark.parametrize(
     ('url', 'kind'),
-    [('rediss://redis.example.com/1', SSLConnection), ('unix:///run/redis.sock?db=1', UnixDomainSocketConnection)],
+    [
+        ('rediss://redis.example.com/1', SSLConnection),
+        ('unix:///run/redis.sock?db=1', UnixDomainSocketConnection),
+    ],
 )
 def test_every_kind_of_connection_is_ours(url, kind):
     connection = open_redis(redis_settings(url), 'arq:queue').connection_pool.make_connection()
     assert isinstance(connection, kind)
-    assert type(connection).send_packed_command.__module__ == 'fleet.connection'
+    assert type(connection).send_packed_command.__module__ == 'engine.connection'

@@ -1,7 +1,7 @@
 """docs/migration.md: every command of it is carried out in its order, and has to answer as the document says.
 
-Celery is played by a client that waits for messages, and by messages as kombu leaves them; `make rehearsal` has the
-real one.
+Celery is played by a client that waits for messages, and by messages as kombu leaves them; `make
+rehearsal` has the real one.
 """
 
 import asyncio
@@ -24,7 +24,12 @@ COMMANDS = list(commands_of(DOCUMENT))
 SECTIONS = list(dict.fromkeys(command.section for command in COMMANDS))
 BACK, BACK_FROM_2 = 'The way back', 'Back from step 2'
 FINISH = next(section for section in SECTIONS if section.startswith('8.'))
-EXAMPLES = {'101': 'held', '202': 'uncertain', '203': 'uncertain', '204': 'uncertain'}  # ids that the document names
+EXAMPLES = {
+    '101': 'held',
+    '202': 'uncertain',
+    '203': 'uncertain',
+    '204': 'uncertain',
+}  # ids that the document names
 CELERY = ['celery-worker', 'celery-beat']
 ROWS_SQL = """
 INSERT INTO outbound_emails (recipient, subject, body_text, status, attempts, max_attempts, created_at, next_retry_at)
@@ -43,7 +48,13 @@ class Operator:
     """Carries out what the document says, as its reader would."""
 
     def __init__(self, env, conn, redis, start_worker, directory):
-        self.env, self.conn, self.redis, self.start_worker, self.directory = env, conn, redis, start_worker, directory
+        self.env, self.conn, self.redis, self.start_worker, self.directory = (
+            env,
+            conn,
+            redis,
+            start_worker,
+            directory,
+        )
         self.worker = self.celery = None
 
     async def carry_out(self, command):
@@ -65,7 +76,11 @@ class Operator:
                 pytest.fail(f'the document has a command that nobody knows: {command.text}')
 
     async def run(self, words):
-        real = {number: await self.first(status) for number, status in EXAMPLES.items() if number in words}
+        real = {
+            number: await self.first(status)
+            for number, status in EXAMPLES.items()
+            if number in words
+        }
         process = await asyncio.create_subprocess_exec(
             sys.executable, *(real.get(word, word) for word in words), cwd=self.directory, env=self.env,
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
@@ -75,11 +90,15 @@ class Operator:
         return process.returncode, said.decode()
 
     async def first(self, status):
-        return str(await self.conn.fetchval('SELECT min(id) FROM mail_outbox WHERE status = $1', status))
+        return str(
+            await self.conn.fetchval('SELECT min(id) FROM mail_outbox WHERE status = $1', status)
+        )
 
     async def start_celery(self):
         """Wait for messages of a queue that stays empty, as a worker of Celery's does."""
-        self.celery = await Redis.from_url(self.env['ARQ_REDIS_URL'], single_connection_client=True).initialize()
+        self.celery = await Redis.from_url(
+            self.env['ARQ_REDIS_URL'], single_connection_client=True
+        ).initialize()
         await self.celery.connection.send_command('BRPOP', 'celery\x06\x163', 0)
         await wait_until(self.someone_waits)
 
@@ -102,11 +121,17 @@ class Operator:
 
 @pytest.fixture
 async def operator(env, empty_database, redis, start_worker, tmp_path):
-    env |= {'DATABASE_URL': empty_database.dsn, 'PYTHONPATH': str(ROOT), 'WORKER_POLL_DELAY_S': '0.05'}
+    env |= {
+        'DATABASE_URL': empty_database.dsn,
+        'PYTHONPATH': str(ROOT),
+        'WORKER_POLL_DELAY_S': '0.05',
+    }
     conn = await asyncpg.connect(empty_database.dsn)
     await create_legacy(conn, 'enum')
     await conn.execute(ROWS_SQL)
-    await redis.lpush('celery', message('shop.mail.deliver', [1]), message('app.retry_failed_email', [2]))
+    await redis.lpush(
+        'celery', message('shop.mail.deliver', [1]), message('app.retry_failed_email', [2])
+    )
     await redis.sadd('_kombu.binding.celery', 'celery\x06\x16\x06\x16celery')
     operator = Operator(env, conn, redis, start_worker, tmp_path)
     await operator.start_celery()
@@ -128,7 +153,10 @@ async def test_steps_to_the_last_send_what_waits_hold_what_is_old_and_finish(ope
         await wait_until(lambda who=recipient: inbox.accepted(who))
     for recipient in ('old1@example.com', 'killed3@example.com'):
         await wait_until(lambda who=recipient: inbox.accepted(who))
-    assert [await operator.status_of(f'killed{n}@example.com') for n in (1, 2)] == ['sent', 'failed']
+    assert [await operator.status_of(f'killed{n}@example.com') for n in (1, 2)] == [
+        'sent',
+        'failed',
+    ]
     assert await operator.status_of('old2@example.com') == 'cancelled'
     assert not inbox.accepted('old2@example.com')
     await carry_out_sections(operator, [FINISH])
@@ -149,7 +177,10 @@ async def test_the_way_back_gives_messages_and_rows_back_to_celery(operator, inb
     await carry_out_sections(operator, [BACK])
     assert await operator.redis.lrange('celery', 0, -1) == before
     assert await operator.conn.fetchval("SELECT to_regclass('mail_outbox')") is None
-    assert [await operator.status_of(f'{who}@example.com') for who in ('old1', 'old2')] == ['pending', 'failed']
+    assert [await operator.status_of(f'{who}@example.com') for who in ('old1', 'old2')] == [
+        'pending',
+        'failed',
+    ]
 
 
 async def test_the_way_back_from_step_2_leaves_the_table_as_it_was(operator):
@@ -173,5 +204,7 @@ def test_every_command_of_the_document_is_in_a_section_that_a_test_carries_out()
 def test_no_command_stands_in_a_sentence_that_stands_in_no_block():
     sentences = re.sub(r'^```.*?^```$', '', DOCUMENT, flags=re.MULTILINE | re.DOTALL)
     carried_out = [shlex.join(command.words) for command in COMMANDS]
-    for code in re.findall(r'`(python -m [^`]*|systemctl [^`]*|ops [^`]*|db\.migrate[^`]*)`', sentences):
+    for code in re.findall(
+        r'`(python -m [^`]*|systemctl [^`]*|ops [^`]*|db\.migrate[^`]*)`', sentences
+    ):
         assert any(code.removeprefix('python -m ') in text for text in carried_out), code

@@ -10,16 +10,17 @@ import asyncpg
 import pytest
 
 from db.migrate import migrate
-from db.outbox import queue_email
 from db.pools import create_postgres_pool
 from db.schema import SchemaMismatchError, check_schema, known_migrations
 from dev.ports import free_port
+from mail_outbox.outbox import queue_email
 from tests.conftest import ROOT
 
 
 @pytest.fixture
 async def conn(empty_database) -> AsyncIterator[asyncpg.Connection]:
-    # The server's own zone is none of UTC's business: times without a zone were written by it in UTC.
+    # The server's own zone is none of UTC's business: times without a zone were written by it in
+    # UTC.
     conn = await asyncpg.connect(empty_database.dsn, server_settings={'timezone': 'Asia/Tokyo'})
     yield conn
     await conn.close()
@@ -28,7 +29,11 @@ async def conn(empty_database) -> AsyncIterator[asyncpg.Connection]:
 @pytest.fixture
 async def adopted_pool(empty_database) -> AsyncIterator[asyncpg.Pool]:
     pool = await create_postgres_pool(
-        empty_database.dsn, size=4, connect_timeout_s=20, command_timeout_s=20, application_name='tests'
+        empty_database.dsn,
+        size=4,
+        connect_timeout_s=20,
+        command_timeout_s=20,
+        application_name='tests',
     )
     yield pool
     pool.terminate()
@@ -40,12 +45,19 @@ async def shape(conn: asyncpg.Connection) -> list[tuple[Any, ...]]:
         'SELECT table_name, column_name, data_type, is_nullable, column_default FROM information_schema.columns '
         "WHERE table_schema = 'public' AND table_name NOT LIKE '\\_pogo%' ORDER BY 1, 2"
     )
-    indexes = await conn.fetch("SELECT indexdef FROM pg_indexes WHERE schemaname = 'public' ORDER BY 1")
+    indexes = await conn.fetch(
+        "SELECT indexdef FROM pg_indexes WHERE schemaname = 'public' ORDER BY 1"
+    )
     constraints = await conn.fetch(
         "SELECT conname, pg_get_constraintdef(oid) FROM pg_constraint WHERE connamespace = 'public'::regnamespace "
         'ORDER BY 1, 2'
     )
-    return [tuple(row) for rows in (columns, indexes, constraints) for row in rows if '_pogo' not in str(row)]
+    return [
+        tuple(row)
+        for rows in (columns, indexes, constraints)
+        for row in rows
+        if '_pogo' not in str(row)
+    ]
 
 
 def run_migrate(dsn: str) -> subprocess.CompletedProcess[str]:
@@ -96,7 +108,10 @@ async def test_schema_check_tells_none_older_and_newer_apart(conn, adopted_pool)
 async def test_command_migrates_and_says_so_twice(conn, empty_database, adopted_pool):
     for _ in range(2):
         result = await asyncio.to_thread(run_migrate, empty_database.dsn)
-        assert (result.returncode, result.stdout) == (0, f'schema is up to date ({max(known_migrations())})\n')
+        assert (result.returncode, result.stdout) == (
+            0,
+            f'schema is up to date ({max(known_migrations())})\n',
+        )
         assert 'Traceback' not in result.stderr
     await check_schema(adopted_pool)
 
@@ -116,7 +131,11 @@ async def test_command_that_cannot_connect_says_where_in_one_line(empty_database
 
 
 @pytest.mark.parametrize(('max_attempts', 'stored'), [(None, 32767), (5, 5)])
-async def test_rows_that_do_not_say_carry_the_number_of_the_settings_or_none_of_their_own(conn, max_attempts, stored):
+async def test_rows_that_do_not_say_carry_the_number_of_the_settings_or_none_of_their_own(
+    conn, max_attempts, stored
+):
     await migrate(conn, max_attempts)
-    sql = "INSERT INTO outbound_emails (recipient) VALUES ('anna@example.com') RETURNING max_attempts"
+    sql = (
+        "INSERT INTO outbound_emails (recipient) VALUES ('anna@example.com') RETURNING max_attempts"
+    )
     assert await conn.fetchval(sql) == stored

@@ -7,7 +7,8 @@ import pytest
 
 from db.pools import create_postgres_pool
 
-# The hour that is skipped and the one that comes twice: north and south, by half an hour, by a day, against the rule.
+# The hour that is skipped and the one that comes twice: north and south, by half an hour, by a day,
+# against the rule.
 ZONES = {
     'UTC': ['2026-07-01 12:00'],
     'Asia/Tokyo': ['2026-01-01 00:00', '1970-01-01 00:00:00.000001'],
@@ -41,15 +42,21 @@ async def pool_in(database: Any) -> Any:
 
 
 @pytest.mark.parametrize(('zone', 'text'), CASES)
-async def test_a_naive_time_is_the_moment_that_the_server_takes_it_for(pool_in, zone: str, text: str):
+async def test_a_naive_time_is_the_moment_that_the_server_takes_it_for(
+    pool_in, zone: str, text: str
+):
     pool = await pool_in(zone)
-    row = await pool.fetchrow(f"SELECT timestamp '{text}' AS naive, timestamp '{text}'::timestamptz AS moment")
+    row = await pool.fetchrow(
+        f"SELECT timestamp '{text}' AS naive, timestamp '{text}'::timestamptz AS moment"
+    )
     assert row['naive'] == row['moment']
     assert row['naive'].tzinfo is not None
 
 
 @pytest.mark.parametrize(('zone', 'text'), CASES)
-async def test_a_moment_is_written_as_the_clock_that_the_server_shows(pool_in, zone: str, text: str):
+async def test_a_moment_is_written_as_the_clock_that_the_server_shows(
+    pool_in, zone: str, text: str
+):
     pool = await pool_in(zone)
     moment = await pool.fetchval(f"SELECT timestamp '{text}'::timestamptz")
     assert await pool.fetchval('SELECT $1::timestamp = $2::timestamptz::timestamp', moment, moment)
@@ -57,7 +64,10 @@ async def test_a_moment_is_written_as_the_clock_that_the_server_shows(pool_in, z
 
 async def test_both_passes_of_the_hour_that_comes_twice_differ_by_no_more_than_an_hour(pool_in):
     pool = await pool_in('Europe/Berlin')
-    first, second = datetime(2026, 10, 25, 0, 30, tzinfo=UTC), datetime(2026, 10, 25, 1, 30, tzinfo=UTC)
+    first, second = (
+        datetime(2026, 10, 25, 0, 30, tzinfo=UTC),
+        datetime(2026, 10, 25, 1, 30, tzinfo=UTC),
+    )
     assert await pool.fetchval('SELECT $1::timestamp', second) == second
     assert await pool.fetchval('SELECT $1::timestamp', first) == first + timedelta(hours=1)
 
@@ -70,7 +80,8 @@ async def test_times_without_end_and_those_no_datetime_can_hold_are_read(pool_in
     )
     assert times == [last, first, last, first, first]
     assert (
-        await pool.fetchval('SELECT array_to_string($1::timestamp[], $2)', [last, first], ' ') == 'infinity -infinity'
+        await pool.fetchval('SELECT array_to_string($1::timestamp[], $2)', [last, first], ' ')
+        == 'infinity -infinity'
     )
 
 
@@ -79,7 +90,9 @@ async def test_naive_columns_are_compared_with_now_in_their_zone(pool_in):
         pool = await pool_in(zone)
         await pool.execute('DROP TABLE IF EXISTS theirs')
         await pool.execute('CREATE TABLE theirs (due timestamp)')
-        await pool.execute("INSERT INTO theirs SELECT now() AT TIME ZONE $1 - interval '1 minute'", zone)
+        await pool.execute(
+            "INSERT INTO theirs SELECT now() AT TIME ZONE $1 - interval '1 minute'", zone
+        )
         assert await pool.fetchval('SELECT count(*) FROM theirs WHERE due <= now()') == 1
         due = await pool.fetchval('SELECT due FROM theirs')
         assert timedelta() < datetime.now(UTC) - due < timedelta(minutes=10)

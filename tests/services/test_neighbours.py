@@ -3,11 +3,12 @@
 import pytest
 
 from db.identity import are_mixed, is_other, read_identity
-from db.outbox import queue_email
 from db.pools import create_postgres_pool
-from fleet.neighbours import Neighbours
+from delivery.neighbours import Neighbours
+from fleet.neighbours import look
 from fleet.registry import read_workers
 from jobs.send_email import send_email
+from mail_outbox.outbox import queue_email
 from tests.conftest import wait_until
 from tests.services.ops_desk import closed_port, run
 from tests.services.test_ops_status import register
@@ -25,7 +26,11 @@ async def other_env(databases, env):
 @pytest.fixture
 async def other_pool(other_env):
     pool = await create_postgres_pool(
-        other_env['DATABASE_URL'], size=1, connect_timeout_s=20, command_timeout_s=20, application_name='tests'
+        other_env['DATABASE_URL'],
+        size=1,
+        connect_timeout_s=20,
+        command_timeout_s=20,
+        application_name='tests',
     )
     yield pool
     pool.terminate()
@@ -36,7 +41,9 @@ async def registered(redis, number):
     return workers if len(workers) == number else None
 
 
-async def test_database_has_one_identity_for_every_role_and_another_beside_another(pool, other_pool, database):
+async def test_database_has_one_identity_for_every_role_and_another_beside_another(
+    pool, other_pool, database
+):
     ours = await read_identity(pool)
     assert await read_identity(pool) == ours
     assert is_other(await read_identity(other_pool), ours)
@@ -58,7 +65,9 @@ async def test_database_has_one_identity_for_every_role_and_another_beside_anoth
 async def test_schema_of_its_own_is_another_application(pool):
     ours = await read_identity(pool)
     async with pool.acquire() as conn:
-        await conn.execute('CREATE SCHEMA shop; CREATE TABLE shop.outbound_emails (id int); SET search_path TO shop')
+        await conn.execute(
+            'CREATE SCHEMA shop; CREATE TABLE shop.outbound_emails (id int); SET search_path TO shop'
+        )
         try:
             assert is_other(await read_identity(conn), ours)
         finally:
@@ -82,9 +91,13 @@ def test_identities_are_compared_as_far_as_they_are_known(one, another, expected
     assert are_mixed([one or '', another]) is bool(expected)
 
 
-async def test_shutdown_reaches_only_the_workers_of_its_own_database(env, other_env, redis, start_worker):
+async def test_shutdown_reaches_only_the_workers_of_its_own_database(
+    env, other_env, redis, start_worker
+):
     ours = await start_worker(WORKER_NAME='ours').started()
-    theirs = await start_worker(WORKER_NAME='theirs', DATABASE_URL=other_env['DATABASE_URL']).started()
+    theirs = await start_worker(
+        WORKER_NAME='theirs', DATABASE_URL=other_env['DATABASE_URL']
+    ).started()
     await wait_until(lambda: registered(redis, 2))
     await wait_until(lambda: 'another application uses this Redis database' in theirs.log)
     given = await run(env, 'control', 'shutdown', '--yes')
@@ -102,7 +115,9 @@ async def test_shutdown_reaches_only_the_workers_of_its_own_database(env, other_
     assert await theirs.ended() == 0
 
 
-async def test_doctor_status_and_inspect_call_a_foreign_worker_an_error_and_name_it(env, redis, pool):
+async def test_doctor_status_and_inspect_call_a_foreign_worker_an_error_and_name_it(
+    env, redis, pool
+):
     await register(redis, database=await read_identity(pool))
     await register(redis, **FOREIGN)
     for words in (['status'], ['inspect', 'registered'], ['top', '--once']):
@@ -149,9 +164,11 @@ async def test_job_of_the_other_application_is_told_and_its_email_is_sent_by_its
 ):
     await register(redis, **FOREIGN)
     runtime.neighbours = Neighbours(await read_identity(runtime.pool))
-    await runtime.neighbours.look(redis)
+    await look(redis, runtime.neighbours)
     async with other_pool.acquire() as conn, conn.transaction():
-        email_id = await queue_email(conn, recipient='theirs@example.com', subject='Hello', body_text='Hello.')
+        email_id = await queue_email(
+            conn, recipient='theirs@example.com', subject='Hello', body_text='Hello.'
+        )
     told = await send_email(ctx, email_id)
     assert (told['status'], told['state']) == ('not-claimable', None)
     assert 'another application' in told['reason']

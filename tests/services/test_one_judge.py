@@ -5,9 +5,9 @@ import json
 import httpx
 import pytest
 
-from fleet.troubles import Level
 from ops.checks.finding import LEVELS
 from reporting.kinds import KINDS
+from reporting.problems import Level
 from tests.services.ops_desk import insert, ops, run
 from tests.services.test_ops_status import AN_HOUR_AGO, IN_AN_HOUR, register
 from tests.services.test_web_crowded import watching
@@ -19,7 +19,9 @@ PAUSED = {'kind': 'email_type', 'name': 'news'}
 
 
 async def pause(pool, kind, name):
-    await pool.execute("INSERT INTO mail_switches (kind, name, paused_by) VALUES ($1, $2, 'ops')", kind, name)
+    await pool.execute(
+        "INSERT INTO mail_switches (kind, name, paused_by) VALUES ($1, $2, 'ops')", kind, name
+    )
 
 
 async def dead(pool):
@@ -104,14 +106,20 @@ async def look_at_page(env):
     places = {'postgres_dsn': env['DATABASE_URL'], 'redis_url': env['ARQ_REDIS_URL']}
     async with watching(**places) as watch:
         app = make_application(watch, watch, token=None, loopback_only=True)
-        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url='http://localhost') as client:
+        async with httpx.AsyncClient(
+            transport=httpx.ASGITransport(app), base_url='http://localhost'
+        ) as client:
             return [(await client.get(path)).text for path in ('/', '/api/status', '/metrics')]
 
 
 @pytest.mark.parametrize(
-    ('rows', 'worker', 'kinds', 'level'), FLEETS, ids=[f'{i}-{"-".join(sorted(f[2]))}' for i, f in enumerate(FLEETS)]
+    ('rows', 'worker', 'kinds', 'level'),
+    FLEETS,
+    ids=[f'{i}-{"-".join(sorted(f[2]))}' for i, f in enumerate(FLEETS)],
 )
-async def test_status_page_metrics_and_doctor_find_the_same(env, pool, redis, rows, worker, kinds, level):
+async def test_status_page_metrics_and_doctor_find_the_same(
+    env, pool, redis, rows, worker, kinds, level
+):
     await register(redis, **worker)
     if rows:
         await rows(pool)
@@ -132,12 +140,16 @@ async def test_status_page_metrics_and_doctor_find_the_same(env, pool, redis, ro
         there = f'email_findings{{kind="{name}",level="{kind.level}"}} 0.0' not in metrics
         assert there == (name in kinds), name
     checked = await run(env, 'doctor', 'workers', 'outbox')
-    assert {row['what'] for row in checked.document['findings']} == {trouble.what for trouble in given.troubles}
+    assert {row['what'] for row in checked.document['findings']} == {
+        trouble.what for trouble in given.troubles
+    }
     assert checked.document['level'] == level
     assert all(LEVELS[row['severity']] is not Level.OK for row in checked.document['findings'])
 
 
-async def test_everything_of_the_report_is_told_and_what_is_only_worth_a_look_is_no_failure(env, pool, redis):
+async def test_everything_of_the_report_is_told_and_what_is_only_worth_a_look_is_no_failure(
+    env, pool, redis
+):
     await register(redis)
     for fault in (dead, held, past_expiry, due_in_a_paused_type, paused_relay):
         await fault(pool)

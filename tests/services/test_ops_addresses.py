@@ -25,7 +25,9 @@ BAD = {
         ('MONGODB_URL', ['inspect', 'report']),
     ],
 )
-async def test_address_that_makes_no_sense_is_told_by_its_variable_without_the_password(env, redis, variable, words):
+async def test_address_that_makes_no_sense_is_told_by_its_variable_without_the_password(
+    env, redis, variable, words
+):
     service, url = BAD[variable]
     given = await run(env | {variable: url}, *words)
     assert given.exit_status == 1
@@ -34,7 +36,9 @@ async def test_address_that_makes_no_sense_is_told_by_its_variable_without_the_p
     assert 'geheim' not in trouble.line
 
 
-@pytest.mark.parametrize(('variable', 'check'), [('DATABASE_URL', 'postgresql'), ('ARQ_REDIS_URL', 'redis')])
+@pytest.mark.parametrize(
+    ('variable', 'check'), [('DATABASE_URL', 'postgresql'), ('ARQ_REDIS_URL', 'redis')]
+)
 async def test_doctor_tells_of_an_address_that_makes_no_sense(env, variable, check):
     service, url = BAD[variable]
     given = await run(env | {variable: url}, 'doctor', check)
@@ -44,7 +48,9 @@ async def test_doctor_tells_of_an_address_that_makes_no_sense(env, variable, che
 
 @pytest.mark.parametrize('host', ['a..b', 'a' * 70, '\u200b..', '[::1', '127.0.0.1:5', 'x?y'])
 async def test_host_that_makes_no_sense_is_told_by_its_variable(host):
-    connections = Connections(Settings(_env_file=None, database_url=None, db_host=host, db_password='geheim'))
+    connections = Connections(
+        Settings(_env_file=None, database_url=None, db_host=host, db_password='geheim')
+    )
     with pytest.raises(TroubleError) as told:
         await connections.ask_postgres(lambda pool: pool.fetchval('SELECT 1'))
     await connections.close()

@@ -6,8 +6,8 @@ import pytest
 from arq.constants import result_key_prefix
 from arq.jobs import serialize_result
 
-from fleet.results import JobState
-from fleet.wire import serialize
+from engine.results import JobState
+from engine.wire import serialize
 from ops.call import JOBS, queue_for
 from ops.result import troubles_of
 from tests.conftest import ROOT
@@ -40,7 +40,11 @@ async def test_call_queue_defer_by_and_dry_run(env, redis):
     (job,) = await redis.queued_jobs(queue_name='reports')
     assert (job.function, job.args) == ('make_report', (2026, {'full': True}, 'all'))
     looked = await run(env, 'result', given.document['job_id'])
-    assert (looked.exit_status, looked.document['state'], looked.document['queue']) == (0, 'deferred', 'reports')
+    assert (looked.exit_status, looked.document['state'], looked.document['queue']) == (
+        0,
+        'deferred',
+        'reports',
+    )
 
 
 async def test_call_waits_for_the_result_of_a_real_worker(env, pool, inbox, start_worker):
@@ -56,7 +60,9 @@ async def test_call_waits_for_the_result_of_a_real_worker(env, pool, inbox, star
     assert again.document['kept_for_s'] > 3000
 
 
-async def test_call_and_result_end_with_1_when_there_is_no_such_email_or_it_was_not_sent(env, pool, start_worker):
+async def test_call_and_result_end_with_1_when_there_is_no_such_email_or_it_was_not_sent(
+    env, pool, start_worker
+):
     await start_worker().started()
     cancelled = await insert(pool, status='cancelled')
     for email_id, what in (
@@ -67,7 +73,10 @@ async def test_call_and_result_end_with_1_when_there_is_no_such_email_or_it_was_
         assert given.document['job']['state'] == 'complete', given.troubles
         looked = await run(env, 'result', given.document['job_id'])
         for answer in (given, looked):
-            assert (answer.exit_status, [trouble.what for trouble in answer.troubles]) == (1, [what])
+            assert (answer.exit_status, [trouble.what for trouble in answer.troubles]) == (
+                1,
+                [what],
+            )
 
 
 @pytest.mark.parametrize(
@@ -80,19 +89,27 @@ async def test_call_and_result_end_with_1_when_there_is_no_such_email_or_it_was_
         ({'status': 'lease-lost', 'attempts': 1}, []),
         ({'status': 'failed', 'attempts': 1}, ['the e-mail is failed']),
         ({'status': 'uncertain', 'attempts': 1}, ['the e-mail is uncertain']),
-        ({'status': 'not-claimable', 'state': 'failed', 'reason': 'dead'}, ['the e-mail was not sent: dead']),
+        (
+            {'status': 'not-claimable', 'state': 'failed', 'reason': 'dead'},
+            ['the e-mail was not sent: dead'],
+        ),
     ],
 )
 def test_result_of_an_email_is_trouble_only_when_it_ended_unsent(told, troubles):
     told = {'email_id': 7} | told
-    assert [t.what for t in troubles_of(JobState('j', 'complete', function='send_email', result=told))] == troubles
+    assert [
+        t.what for t in troubles_of(JobState('j', 'complete', function='send_email', result=told))
+    ] == troubles
     assert troubles_of(JobState('j', 'complete', function='make_report', result=told)) == []
 
 
 async def test_call_without_a_worker_says_so_and_that_no_result_came(env):
     given = await run(env, 'call', 'cleanup_old_sessions', '--wait', '0s', '--yes')
     assert given.exit_status == 69
-    assert [t.what for t in given.troubles] == ['nobody serves the queue arq:queue', 'no result within 0 s']
+    assert [t.what for t in given.troubles] == [
+        'nobody serves the queue arq:queue',
+        'no result within 0 s',
+    ]
 
 
 async def test_call_refuses_what_no_worker_could_run(env, redis):
@@ -110,7 +127,12 @@ async def test_call_refuses_what_no_worker_could_run(env, redis):
 def test_call_knows_exactly_the_jobs_our_workers_run(env):
     listing = 'import worker; print(*sorted(f.name for f in worker.WorkerSettings.functions))'
     told = subprocess.run(
-        [sys.executable, '-c', listing], cwd=ROOT, env=env, capture_output=True, text=True, check=True
+        [sys.executable, '-c', listing],
+        cwd=ROOT,
+        env=env,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert told.stdout.split() == sorted(JOBS)
 
@@ -135,7 +157,9 @@ async def test_result_reads_stock_results_and_loads_no_object(env, redis, capsys
         await redis.psetex(result_key_prefix + job_id, 60_000, data)
     await redis.lpush(result_key_prefix + 'list', 'x')
     given = {job_id: await run(env, 'result', job_id) for job_id in (*stored, 'list', 'absent')}
-    states = {job_id: (answer.exit_status, answer.document['state']) for job_id, answer in given.items()}
+    states = {
+        job_id: (answer.exit_status, answer.document['state']) for job_id, answer in given.items()
+    }
     assert states == {
         'good': (0, 'complete'), 'bad': (1, 'ended'), 'evil': (1, 'ended'), 'ours': (1, 'failed'), 'junk': (1, 'ended'),
         'no dict': (1, 'ended'), 'list': (1, 'unknown'), 'absent': (1, 'unknown'),

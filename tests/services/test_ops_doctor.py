@@ -34,13 +34,22 @@ async def test_doctor_names_indexes_templates_and_rights_that_are_missing(env, p
     lost = await insert(pool, content_id='gone')
     await mongo['email_attachments'].insert_one({'content_id': 'other'})
     await pool.execute('DROP INDEX outbound_emails_due')
-    await pool.execute("UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'outbound_emails_leased'::regclass")
+    await pool.execute(
+        "UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'outbound_emails_leased'::regclass"
+    )
     findings = await found(env, 'postgresql', 'content')
     assert 'indexes are missing: outbound_emails_due' in whats(findings)
     assert 'indexes are invalid: outbound_emails_leased' in whats(findings)
-    assert f'2 waiting e-mails name a template that does not exist, the first is {first}' in whats(findings)
-    assert f'1 waiting e-mail names attachments that MongoDB does not have, the first is {lost}' in whats(findings)
-    assert 'attachments are found by reading all of them: the index is missing' in whats(findings, 'warning')
+    assert f'2 waiting e-mails name a template that does not exist, the first is {first}' in whats(
+        findings
+    )
+    assert (
+        f'1 waiting e-mail names attachments that MongoDB does not have, the first is {lost}'
+        in whats(findings)
+    )
+    assert 'attachments are found by reading all of them: the index is missing' in whats(
+        findings, 'warning'
+    )
 
 
 async def test_doctor_finds_late_and_stuck_mail_and_queues_nobody_serves(env, pool, redis):
@@ -49,23 +58,30 @@ async def test_doctor_finds_late_and_stuck_mail_and_queues_nobody_serves(env, po
     await redis.enqueue_job('x', _queue_name='reports')
     findings = await found(env, 'outbox', 'workers', 'redis')
     assert '1 e-mail is due, the first for 60 min' in whats(findings)
-    assert '1 e-mail is held by workers that are gone, and nobody takes them over' in whats(findings)
+    assert '1 e-mail is held by workers that are gone, and nobody takes them over' in whats(
+        findings
+    )
     assert 'nobody serves the queue reports, which has 1 job' in whats(findings)
 
 
 async def test_doctor_tries_relays_without_sending(env, stack, inbox):
     def relays(**changes):
-        values = {name.lower(): value for name, value in stack.env.items() if name.startswith('SMTP_')}
+        values = {
+            name.lower(): value for name, value in stack.env.items() if name.startswith('SMTP_')
+        }
         return Settings(_env_file=None, **values | changes)
 
     async def tried(**changes):
         options = make_parser().parse_args(['doctor', 'relays'])
-        given = await answer(relays(**changes), type('Doctor', (), {'run': staticmethod(run)}), options)
+        given = await answer(
+            relays(**changes), type('Doctor', (), {'run': staticmethod(run)}), options
+        )
         return [row['what'] for row in given.document['findings']]
 
     assert await tried() == []
-    assert 'fails at AUTH: primary does not accept our user name and password: PLAIN: 535' in ''.join(
-        await tried(smtp_password='wrong')
+    assert (
+        'fails at AUTH: primary does not accept our user name and password: PLAIN: 535'
+        in ''.join(await tried(smtp_password='wrong'))
     )
     assert 'fails at connect: ' in ''.join(await tried(smtp_port=closed_port()))
     assert 'CERTIFICATE_VERIFY_FAILED' in ''.join(await tried(smtp_ca_file=None))
@@ -107,7 +123,10 @@ async def test_doctor_looks_for_templates_while_only_mongodb_is_away(env, pool):
     given = await run_ops(env | away, 'doctor', 'content')
     whats_found = [row['what'] for row in given.document['findings']]
     assert any(what.startswith('MongoDB at ') for what in whats_found)
-    assert f'1 waiting e-mail names a template that does not exist, the first is {first}' in whats_found
+    assert (
+        f'1 waiting e-mail names a template that does not exist, the first is {first}'
+        in whats_found
+    )
     assert given.document['not_made'] == {'content': ['MongoDB']}
 
 
@@ -118,7 +137,9 @@ async def test_doctor_runs_what_it_is_asked_for_and_a_broken_check_hides_nothing
     monkeypatch.setitem(CHECKS, 'clocks', broken)
     given = await run_ops(env, 'doctor', 'clocks', 'disks')
     assert list(given.document['checks']) == ['clocks', 'disks']
-    assert [row['what'] for row in given.document['findings']] == ["the check itself failed: KeyError: 'a fault'"]
+    assert [row['what'] for row in given.document['findings']] == [
+        "the check itself failed: KeyError: 'a fault'"
+    ]
     unknown = await run_ops(env, 'doctor', 'weather')
     assert (unknown.exit_status, unknown.troubles[0].what) == (2, "there is no check 'weather'")
 
@@ -132,11 +153,15 @@ async def test_the_doctors_lists_are_those_of_a_fresh_schema(pool):
     )
     assert {row['indexname'] for row in made} == set(INDEXES)
     tables = await pool.fetch("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
-    assert {row['tablename'] for row in tables if not row['tablename'].startswith('_')} == set(TABLES)
+    assert {row['tablename'] for row in tables if not row['tablename'].startswith('_')} == set(
+        TABLES
+    )
     assert set(RIGHTS) <= {*TABLES, 'mail_outbox'}
 
 
-async def test_doctor_knows_what_a_worker_needs_and_that_some_columns_are_enough(env, pool, database):
+async def test_doctor_knows_what_a_worker_needs_and_that_some_columns_are_enough(
+    env, pool, database
+):
     role = f'doctor_{database.name}'
     await pool.execute(f"CREATE ROLE {role} LOGIN PASSWORD 'geheim'")
     dsn = f'postgresql://{role}:geheim@{database.dsn.split("@")[1]}'

@@ -35,12 +35,18 @@ async def test_explain_of_waiting_mail_names_everything_in_its_way(env, pool, re
     )  # fmt: skip
     await insert(pool, next_retry_at="sql:now() - interval '2 minutes'")
     await register(
-        redis, relays=[{'name': 'primary', 'state': 'cooling down', 'retry_in_s': 9, 'last_error': 'refused'}]
+        redis,
+        relays=[
+            {'name': 'primary', 'state': 'cooling down', 'retry_in_s': 9, 'last_error': 'refused'}
+        ],
     )
     await pause(pool, Kind.EMAIL_TYPE, 'receipt', reason='incident', by='anna')
     await add(pool, ['ben@example.com'], reason='hard bounce')
     document, sentences = await explained(env, email_id)
-    assert document['next'] == 'It is due: the next free worker or sweep (every 5 minutes) makes attempt 1 of 5.'
+    assert (
+        document['next']
+        == 'It is due: the next free worker or sweep (every 5 minutes) makes attempt 1 of 5.'
+    )
     told = ' '.join(reason['what'] for reason in document['because'])
     for expected in (
         'E-mails of its type receipt are paused by anna', 'The relay primary cools down for 9 s: refused.',
@@ -57,7 +63,10 @@ async def test_explain_without_a_worker_says_so_and_ends_with_69(env, pool):
     email_id = await insert(pool)
     document, _ = await explained(env, email_id, status=69)
     assert document['because'] == [
-        {'what': 'No worker replies.', 'remedy': 'Start one with `arq worker.WorkerSettings`, or read its log.'}
+        {
+            'what': 'No worker replies.',
+            'remedy': 'Start one with `arq worker.WorkerSettings`, or read its log.',
+        }
     ]
 
 
@@ -90,10 +99,15 @@ async def test_show_tells_worker_phase_and_template(env, pool, redis):
         "VALUES ('receipt', 'Hi', 'Code {{ code }}') RETURNING id"
     )
     email_id = await insert(pool, status='sending', template_id=template_id)
-    await register(redis, emails=[{'id': email_id, 'phase': 'data', 'relay': 'primary', 'started_at': 1.0}])
+    await register(
+        redis, emails=[{'id': email_id, 'phase': 'data', 'relay': 'primary', 'started_at': 1.0}]
+    )
     given = await run(env, 'show', str(email_id))
     assert given.document['now']['phase'] == 'data'
-    assert (given.document['template']['name'], given.document['template']['body_text']) == ('receipt', None)
+    assert (given.document['template']['name'], given.document['template']['body_text']) == (
+        'receipt',
+        None,
+    )
     told = rendered('show', given)
     assert 'data' in told
     assert 'receipt' in told
@@ -104,7 +118,9 @@ async def test_show_tells_worker_phase_and_template(env, pool, redis):
     assert as_document(lost)['template'] == {'id': '404', 'missing': True}
 
 
-async def test_explain_and_doctor_tell_of_a_job_that_a_worker_refused(env, pool, redis, start_worker):
+async def test_explain_and_doctor_tell_of_a_job_that_a_worker_refused(
+    env, pool, redis, start_worker
+):
     """Its producer writes JSON: without this, it is known to the worker's log alone."""
     email_id = await insert(pool, next_retry_at="sql:now() + interval '1 hour'")
     worker = await start_worker().started()
@@ -149,7 +165,8 @@ async def test_explain_of_sent_mail_names_the_recipients_that_were_refused(env, 
         pool,
         status='sent',
         sent_at='sql:now()',
-        recipient_outcomes=outcomes | {'ben@b.com': ['rejected', '550 x'], 'anna@example.org': ['accepted', '250 ok']},
+        recipient_outcomes=outcomes
+        | {'ben@b.com': ['rejected', '550 x'], 'anna@example.org': ['accepted', '250 ok']},
     )
     document, sentences = await explained(env, email_id)
     (reason,) = document['because']
@@ -160,14 +177,18 @@ async def test_explain_of_sent_mail_names_the_recipients_that_were_refused(env, 
 
 async def test_explain_of_sent_mail_survives_outcomes_that_are_none(env, pool):
     for outcomes in ([], {'anna@example.com': 'rejected'}, {'anna@example.com': [['rejected']]}):
-        email_id = await insert(pool, status='sent', sent_at='sql:now()', recipient_outcomes=outcomes)
+        email_id = await insert(
+            pool, status='sent', sent_at='sql:now()', recipient_outcomes=outcomes
+        )
         assert (await explained(env, email_id))[0]['because'] == []
 
 
 async def taken_back(pool, queue, change: str) -> int:
     """Queue an e-mail that a relay accepts after its row was changed."""
     email_id = await queue()
-    [claim] = await claims.claim(pool, [email_id], worker='w', lease_s=30, message_id_domain='example.com')
+    [claim] = await claims.claim(
+        pool, [email_id], worker='w', lease_s=30, message_id_domain='example.com'
+    )
     await pool.execute(change)
     delivery = Delivery(Outcome.ACCEPTED, Phase.REPLIED, 'primary', Reply(250, 'ok'))
     await record_late(pool, [Result(claim, delivery, Decision(Status.SENT), 0.1)], worker='w')

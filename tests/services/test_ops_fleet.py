@@ -9,7 +9,7 @@ import pytest
 from db import switches
 from db.switches import Kind
 from fleet import events
-from fleet.control import Handler, channel, is_count, is_rate, listen_for_commands
+from fleet.channel import Handler, channel, is_count, is_rate, listen_for_commands
 from fleet.registry import RECORD_PREFIX, WORKERS_KEY
 from tests.conftest import wait_until
 from tests.services.ops_desk import closed_port, insert, rendered, run
@@ -23,7 +23,13 @@ RECORD = {
     'functions': ['cleanup_old_sessions', 'send_email'],
     'duties': [{'name': 'cleanup_old_sessions', 'every_s': 86400, 'missed': 'once'}],
     'relays': [
-        {'name': 'primary', 'place': 'smtp.example:587', 'tls': 'starttls', 'state': 'ready', 'last_error': None}
+        {
+            'name': 'primary',
+            'place': 'smtp.example:587',
+            'tls': 'starttls',
+            'state': 'ready',
+            'last_error': None,
+        }
     ],
     'version': '1.2.3',
     'settings': 'abcdef',
@@ -40,7 +46,13 @@ class Worker:
         self.handlers = {
             'ping': Handler(lambda _: {'pong': True}),
             'describe': Handler(lambda _: {'worker': name} | RECORD),
-            'conf': Handler(lambda _: {'SMTP_PORT': 25 if name == A else 26, 'LOG_LEVEL': 'INFO', 'WORKER_NAME': name}),
+            'conf': Handler(
+                lambda _: {
+                    'SMTP_PORT': 25 if name == A else 26,
+                    'LOG_LEVEL': 'INFO',
+                    'WORKER_NAME': name,
+                }
+            ),
             'stacks': Handler(lambda _: {'stacks': 'Task-1 main\n  worker.py:1 main'}),
             'pause': self.hear('pause', {'paused': ['paused by `ops control pause`']}),
             'shutdown': self.hear('shutdown', {'stopping': True, 'sending': 2}),
@@ -106,7 +118,9 @@ async def test_control_of_a_worker_that_is_silent_says_which_and_ends_with_1(env
     assert len(given.document['done']) == 2
 
 
-@pytest.mark.parametrize('words', [('control', 'shutdown', '--yes'), ('inspect', 'ping'), ('control', 'stacks')])
+@pytest.mark.parametrize(
+    'words', [('control', 'shutdown', '--yes'), ('inspect', 'ping'), ('control', 'stacks')]
+)
 async def test_command_that_nobody_replies_to_ends_with_69(env, redis, words):
     assert (await run(env, *words)).exit_status == 69
 
@@ -118,8 +132,13 @@ async def test_unknown_worker_ends_with_69_and_names_the_known(env, redis, fleet
 
 
 @pytest.mark.parametrize('name', ['mail3*', 'mail3@c:3'])
-async def test_control_of_an_unknown_worker_says_so_before_it_asks_and_in_a_dry_run(env, redis, fleet, name):
-    for more in ([], ['--dry-run']):  # without --yes and a terminal, a question would be an error here
+async def test_control_of_an_unknown_worker_says_so_before_it_asks_and_in_a_dry_run(
+    env, redis, fleet, name
+):
+    for more in (
+        [],
+        ['--dry-run'],
+    ):  # without --yes and a terminal, a question would be an error here
         given = await run(env, 'control', 'shutdown', '-d', name, *more)
         assert (given.exit_status, given.troubles[0].remedy) == (69, 'known: mail1@a:1, mail2@b:2')
         assert given.document['workers'] == []
@@ -128,7 +147,10 @@ async def test_control_of_an_unknown_worker_says_so_before_it_asks_and_in_a_dry_
 async def test_control_tells_the_workers_it_finds_and_names_those_it_does_not(env, redis, fleet):
     given = await run(env, 'control', 'pause', '-d', A, '-d', 'mail3@c:3', '--yes')
     assert [worker.told for worker in fleet] == [[('pause', {})], []]
-    assert (given.exit_status, [trouble.what for trouble in given.troubles]) == (69, ['no reply from mail3@c:3'])
+    assert (given.exit_status, [trouble.what for trouble in given.troubles]) == (
+        69,
+        ['no reply from mail3@c:3'],
+    )
 
 
 async def test_control_pauses_a_type_for_all_workers_or_not_at_all(env, redis, fleet):
@@ -142,7 +164,9 @@ async def test_control_without_a_worker_says_so_before_it_asks(env, redis):
         assert (await run(env, 'control', 'shutdown', *more)).exit_status == 69
 
 
-async def test_workers_are_found_while_their_records_are_missing(env, pool, redis, fleet, monkeypatch):
+async def test_workers_are_found_while_their_records_are_missing(
+    env, pool, redis, fleet, monkeypatch
+):
     email_id, waits = await insert(pool, status='failed', attempts=5), await insert(pool)
     for words in (
         ('retry', str(email_id), '--yes'), ('explain', str(waits)), ('call', 'send_email', str(waits), '--yes'),
@@ -150,7 +174,9 @@ async def test_workers_are_found_while_their_records_are_missing(env, pool, redi
         ('cron', 'run', 'cleanup_old_sessions', '--yes'), ('control', 'pause', '-d', A, '--dry-run'),
         ('relay', 'ls'), ('control', 'pause', '--type', 'news', '--force', '--dry-run'),
     ):  # fmt: skip
-        await redis.delete(WORKERS_KEY, *(RECORD_PREFIX + name for name in (A, B)))  # as FLUSHALL does
+        await redis.delete(
+            WORKERS_KEY, *(RECORD_PREFIX + name for name in (A, B))
+        )  # as FLUSHALL does
         given = await run(env, *words)
         assert given.exit_status == 0, (words, given.troubles)
     assert given.document['workers'] == 2
@@ -159,9 +185,16 @@ async def test_workers_are_found_while_their_records_are_missing(env, pool, redi
 
 @pytest.mark.parametrize(
     ('word', 'told'),
-    [('autoscale', 'concurrency'), ('add_consumer', 'HighPriority'), ('time_limit', 'SMTP_'), ('revoke', 'purge')],
+    [
+        ('autoscale', 'concurrency'),
+        ('add_consumer', 'HighPriority'),
+        ('time_limit', 'SMTP_'),
+        ('revoke', 'purge'),
+    ],
 )
-async def test_word_without_a_meaning_here_is_answered_in_one_line_with_what_to_use(env, redis, word, told):
+async def test_word_without_a_meaning_here_is_answered_in_one_line_with_what_to_use(
+    env, redis, word, told
+):
     given = await run(env, 'control', word, '3', '10', '-d', 'x')
     assert (given.exit_status, given.document) == (2, {})
     (trouble,) = given.troubles
@@ -200,7 +233,9 @@ async def test_pause_of_a_type_is_kept_and_says_how_many_emails_wait(env, pool, 
         (('relay', 'resume', 'primary'), 'no relay is paused'),
     ],
 )
-async def test_unknown_name_is_refused_and_the_known_ones_are_named(env, pool, redis, fleet, words, known):
+async def test_unknown_name_is_refused_and_the_known_ones_are_named(
+    env, pool, redis, fleet, words, known
+):
     await insert(pool, email_type='news')
     given = await run(env, *words, '--yes')
     assert given.exit_status == 2
@@ -209,7 +244,9 @@ async def test_unknown_name_is_refused_and_the_known_ones_are_named(env, pool, r
 
 
 async def test_name_that_nobody_knows_yet_is_paused_by_force(env, pool, redis):
-    assert (await run(env, 'control', 'pause', '--type', 'new', '--force', '--yes')).document['changed']
+    assert (await run(env, 'control', 'pause', '--type', 'new', '--force', '--yes')).document[
+        'changed'
+    ]
 
 
 async def test_dry_run_of_a_pause_changes_nothing(env, pool, redis):
@@ -231,28 +268,41 @@ async def test_status_shows_what_is_paused(env, pool, redis, fleet):
     assert [s['name'] for s in given.document['switches']] == ['backup']
 
 
-async def test_relay_ls_shows_health_by_worker_and_a_paused_fleet_is_trouble(env, pool, redis, fleet, monkeypatch):
+async def test_relay_ls_shows_health_by_worker_and_a_paused_fleet_is_trouble(
+    env, pool, redis, fleet, monkeypatch
+):
     given = await run(env, 'relay', 'ls')
     assert given.exit_status == 0
     assert [(r['worker'], r['name'], r['state']) for r in given.document['relays']] == [
         (A, 'primary', 'ready'),
         (B, 'primary', 'ready'),
     ]
-    cooling = {'name': 'primary', 'state': 'cooling down', 'retry_in_s': 3, 'last_error': 'anna@example.com is bad'}
+    cooling = {
+        'name': 'primary',
+        'state': 'cooling down',
+        'retry_in_s': 3,
+        'last_error': 'anna@example.com is bad',
+    }
     monkeypatch.setitem(RECORD, 'relays', [cooling])
     given = await run(env, 'relay', 'ls')
     assert (given.exit_status, len(given.troubles)) == (1, 2)
     assert 'anna' not in given.troubles[0].line + rendered('relay', given)
     monkeypatch.setitem(RECORD, 'relays', [cooling | {'state': 'ready', 'most_per_s': 12.5}])
     given = await run(env, 'relay', 'ls')
-    assert (given.exit_status, [r['most_per_s'] for r in given.document['relays']]) == (0, [12.5, 12.5])
+    assert (given.exit_status, [r['most_per_s'] for r in given.document['relays']]) == (
+        0,
+        [12.5, 12.5],
+    )
     assert '12.5/s' in rendered('relay', given)
 
 
 async def test_relay_ls_without_a_worker_shows_our_own_settings_and_ends_with_69(env, pool, redis):
     given = await run(env, 'relay', 'ls')
     assert [(r['name'], r['state']) for r in given.document['relays']] == [('primary', 'no worker')]
-    assert (given.exit_status, [trouble.what for trouble in given.troubles]) == (69, ['no worker replied'])
+    assert (given.exit_status, [trouble.what for trouble in given.troubles]) == (
+        69,
+        ['no worker replied'],
+    )
     await register(redis, A)
     given = await run(env, 'relay', 'ls', '-d', 'nobody', '-t', '0.1')
     assert (given.exit_status, given.troubles[0].what) == (69, 'no worker of that name replied')
@@ -266,14 +316,23 @@ async def test_cron_ls_joins_tables_runs_and_switches(env, pool, redis, fleet):
     await switches.pause(pool, Kind.CRON, 'cleanup_old_sessions', reason='slow', by='anna')
     given = await run(env, 'cron', 'ls')
     (duty,) = given.document['duties']
-    assert (duty['every_s'], duty['last']['affected'], duty['paused']['reason']) == (86400, 5, 'slow')
+    assert (duty['every_s'], duty['last']['affected'], duty['paused']['reason']) == (
+        86400,
+        5,
+        'slow',
+    )
     assert 0 < duty['next_in_s'] <= 86400
     assert 'by anna: slow' in rendered('cron', given)
 
 
-async def test_cron_ls_without_a_worker_says_that_nobody_runs_them_and_ends_with_69(env, pool, redis):
+async def test_cron_ls_without_a_worker_says_that_nobody_runs_them_and_ends_with_69(
+    env, pool, redis
+):
     given = await run(env, 'cron', 'ls')
-    assert (given.exit_status, [trouble.what for trouble in given.troubles]) == (69, ['no worker replied'])
+    assert (given.exit_status, [trouble.what for trouble in given.troubles]) == (
+        69,
+        ['no worker replied'],
+    )
 
 
 async def test_cron_run_puts_the_duty_where_a_worker_runs_it(env, redis, fleet, monkeypatch):
@@ -290,7 +349,12 @@ async def test_inspect_active_tells_phase_and_relay_as_the_worker_does(env, pool
     await insert(pool, id=7, status='sending', claimed_by=A)
     given = await run(env, 'inspect', 'active')
     (email,) = given.document['emails']
-    assert (email['id'], email['phase'], email['relay'], email['worker']) == (7, 'rcpt', 'backup', A)
+    assert (email['id'], email['phase'], email['relay'], email['worker']) == (
+        7,
+        'rcpt',
+        'backup',
+        A,
+    )
     assert 'rcpt' in rendered('inspect', given)
 
 
@@ -339,7 +403,9 @@ async def test_inspect_refuses_job_ids_where_they_mean_nothing(env, redis):
         assert given.troubles[0].what.startswith(what)
 
 
-async def test_top_prints_one_frame_without_a_terminal_and_survives_hostile_text(env, pool, redis, fleet):
+async def test_top_prints_one_frame_without_a_terminal_and_survives_hostile_text(
+    env, pool, redis, fleet
+):
     await insert(pool)
     await pool.execute(
         'INSERT INTO email_attempts (email_id, started_at, attempt, worker, outcome, phase, error) VALUES '
@@ -358,7 +424,10 @@ async def test_top_prints_one_frame_without_a_terminal_and_survives_hostile_text
 async def test_events_are_asked_for_printed_and_hide_recipients(env, redis, fleet, capsys):
     listening = asyncio.create_task(run(env, 'events', '--count', '2', '--json'))
     await wait_until(lambda: ('events', {}) in fleet[0].told)
-    batch = [{'event': 'claimed', 'email_id': 3, 'at': 0.0}, {'event': 'rejected', 'reply': '550 anna@example.com'}]
+    batch = [
+        {'event': 'claimed', 'email_id': 3, 'at': 0.0},
+        {'event': 'rejected', 'reply': '550 anna@example.com'},
+    ]
     for text in ('junk', '[1]', json.dumps(batch)):
         await redis.publish(events.channel(redis), text)
     given = await listening

@@ -11,7 +11,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from rich.console import Console
 
-from fleet.control import channel
+from fleet.channel import channel
 from fleet.registry import RECORD_PREFIX
 from logs import visible
 from ops import __main__ as command_line
@@ -49,7 +49,9 @@ DONE = {
 
 
 def steering(text):
-    return sorted({f'U+{ord(c):04X}' for c in text if c != '\n' and unicodedata.category(c) in STEERING})
+    return sorted(
+        {f'U+{ord(c):04X}' for c in text if c != '\n' and unicodedata.category(c) in STEERING}
+    )
 
 
 @contextlib.asynccontextmanager
@@ -92,13 +94,16 @@ async def evil_world(redis, pool):
         'smtp_response': in_row,
         'last_error': in_row,
     }
-    email_id = await insert(pool, recipient='anna@example.com', status='failed', attempts=1, **parts)
+    email_id = await insert(
+        pool, recipient='anna@example.com', status='failed', attempts=1, **parts
+    )
     await pool.execute(
         'INSERT INTO email_attempts (email_id, started_at, attempt, worker, outcome, phase, relay, reply, error) '
         "VALUES ($1, now(), 1, $2, 'rejected', 'rcpt', $2, $2, $2)", email_id, in_row,
     )  # fmt: skip
     await pool.execute(
-        "INSERT INTO mail_switches (kind, name, reason, paused_by) VALUES ('email_type', $1, $1, $1)", in_row
+        "INSERT INTO mail_switches (kind, name, reason, paused_by) VALUES ('email_type', $1, $1, $1)",
+        in_row,
     )
     await pool.execute(
         'INSERT INTO service_health (service_name, status, response_time_ms, error_message, checked_at) '
@@ -125,14 +130,18 @@ COMMANDS = [
 
 
 @pytest.mark.parametrize('words', COMMANDS, ids=' '.join)
-async def test_no_command_passes_on_what_steers_a_terminal(env, evil_world, words, capsys, monkeypatch):
+async def test_no_command_passes_on_what_steers_a_terminal(
+    env, evil_world, words, capsys, monkeypatch
+):
     waiting = ['-t', '0.3'] if words[0] in ('inspect', 'status', 'top') else []
     given = await run(env, *words, *waiting)
     assert given.document, given.troubles
     shown = rendered(words[0], given)
     assert steering(shown) == []
     assert ':smile:' not in shown or '[bold]' in shown  # neither markup nor emoji is made of it
-    told = as_json(given.document | {'troubles': [trouble.as_document() for trouble in given.troubles]})
+    told = as_json(
+        given.document | {'troubles': [trouble.as_document() for trouble in given.troubles]}
+    )
     assert told.isascii()
     assert steering(told) == []
     told.encode()
@@ -152,7 +161,9 @@ async def test_page_metrics_and_status_pass_on_nothing_that_steers_a_terminal(en
         assert steering(told) == []
     assert 'evil' in page
     json.loads(status, parse_constant=pytest.fail)
-    samples = [sample for family in text_string_to_metric_families(metrics) for sample in family.samples]
+    samples = [
+        sample for family in text_string_to_metric_families(metrics) for sample in family.samples
+    ]
     assert any('\\x1b' in value for sample in samples for value in sample.labels.values())
 
 
@@ -218,5 +229,7 @@ def test_document_that_json_cannot_hold_is_cut_to_what_it_can():
     deep = []
     for _ in range(100_000):
         deep = [deep]
-    told = json.loads(as_json({'deep': deep, 'nan': float('nan'), 'half\ud800': '\ud800', 'ok': [1, '🙂']}))
+    told = json.loads(
+        as_json({'deep': deep, 'nan': float('nan'), 'half\ud800': '\ud800', 'ok': [1, '🙂']})
+    )
     assert (told['nan'], told['half\\ud800'], told['ok']) == (None, '\\ud800', [1, '🙂'])

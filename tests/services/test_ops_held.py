@@ -25,17 +25,31 @@ async def hold(pool: Any, days: float = 40, **columns: Any) -> int:
 
 async def test_listing_counts_by_type_and_age_the_oldest_first(env, pool):
     news = [await hold(pool, days, email_type='news') for days in (0.5, 3, 3, 20)]
-    reset = await hold(pool, 50, email_type='reset', expires_at=ago(49), recipient='anna@example.com')
+    reset = await hold(
+        pool, 50, email_type='reset', expires_at=ago(49), recipient='anna@example.com'
+    )
     plain = await hold(pool, 2, next_retry_at=None)
     await insert(pool)
     given = await run(env, 'held', 'ls')
     document = as_document(given)
     assert (given.exit_status, document['held']) == (0, 6)
-    assert document['by_age'] == {'within_a_day': 1, 'within_a_week': 3, 'within_a_month': 1, 'older': 1}
+    assert document['by_age'] == {
+        'within_a_day': 1,
+        'within_a_week': 3,
+        'within_a_month': 1,
+        'older': 1,
+    }
     assert [(row['email_type'], row['emails'], row['past_expiry']) for row in document['by_type']] == [
         ('reset', 1, 1), ('news', 4, 0), (None, 1, 0)
     ]  # fmt: skip
-    assert [email['id'] for email in document['emails']] == [reset, news[3], news[1], news[2], plain, news[0]]
+    assert [email['id'] for email in document['emails']] == [
+        reset,
+        news[3],
+        news[1],
+        news[2],
+        plain,
+        news[0],
+    ]
     assert document['emails'][0]['recipient'] == '***@example.com'
     assert 'The oldest 2 of 6' in rendered('held', await run(env, 'held', 'ls', '--limit', '2'))
     narrowed = await run(env, 'held', 'ls', '--type', 'news', '--until', '1d', '--since', '7d')
@@ -47,16 +61,25 @@ async def test_listing_of_nothing_says_so(env):
     assert (given.exit_status, rendered('held', given)) == (0, 'No e-mail is held.\n')
 
 
-async def test_released_mail_is_due_now_with_an_attempt_and_a_life_and_is_sent(env, ctx, pool, inbox, row):
+async def test_released_mail_is_due_now_with_an_attempt_and_a_life_and_is_sent(
+    env, ctx, pool, inbox, row
+):
     email_id = await hold(
-        pool, recipient='released@example.com', attempts=5, max_attempts=5, lost_attempts=2, expires_at=ago(39)
+        pool,
+        recipient='released@example.com',
+        attempts=5,
+        max_attempts=5,
+        lost_attempts=2,
+        expires_at=ago(39),
     )
     given = await run(env, 'held', 'release', str(email_id), '--yes')
     assert given.document['ids'] == [email_id]
     assert given.exit_status == 69  # nobody is there who sends it
     stored = await row(email_id)
     assert (stored['status'], stored['max_attempts'], stored['lost_attempts']) == ('pending', 6, 0)
-    assert await pool.fetchval('SELECT next_retry_at <= now() AND expires_at > now() FROM outbound_emails')
+    assert await pool.fetchval(
+        'SELECT next_retry_at <= now() AND expires_at > now() FROM outbound_emails'
+    )
     await process_pending_emails(ctx)
     assert (await row(email_id))['status'] == 'sent'
     assert len(inbox.accepted('released@example.com')) == 1
@@ -72,7 +95,9 @@ async def test_cancelled_mail_is_not_sent_and_retry_takes_it_back(env, pool):
 
 
 @pytest.mark.parametrize(('action', 'state'), [('release', 'pending'), ('cancel', 'cancelled')])
-async def test_all_are_changed_in_batches_and_nothing_else(env, pool, action: str, state: str, monkeypatch):
+async def test_all_are_changed_in_batches_and_nothing_else(
+    env, pool, action: str, state: str, monkeypatch
+):
     monkeypatch.setattr('ops.held.BATCH', 7)
     kept = {
         await insert(pool, status=status, **columns): status
@@ -111,7 +136,9 @@ async def test_what_is_not_held_is_left_alone_with_the_reason(env, pool):
     assert await statuses(pool) == {dead: 'failed', external: 'external'}
 
 
-@pytest.mark.parametrize('arguments', [(), ('1', '--all'), ('--all', '--type', 'news'), ('1', '--type', 'news')])
+@pytest.mark.parametrize(
+    'arguments', [(), ('1', '--all'), ('--all', '--type', 'news'), ('1', '--type', 'news')]
+)
 async def test_a_decision_is_about_ids_or_all_or_conditions(env, pool, arguments: tuple[str, ...]):
     await hold(pool)
     for action in ('release', 'cancel'):
@@ -146,11 +173,17 @@ async def test_no_job_and_no_duty_touches_held_and_external_mail(ctx, pool, row,
 
 @pytest.mark.parametrize(
     ('status', 'told'),
-    [('held', 'ops held release {id}` sends it'), ('external', 'the system that was there before sends it')],
+    [
+        ('held', 'ops held release {id}` sends it'),
+        ('external', 'the system that was there before sends it'),
+    ],
 )
 async def test_retry_and_resolve_refuse_and_say_what_to_do(env, pool, status: str, told: str):
     email_id = await hold(pool, status=status)
-    for command in (('retry', str(email_id), '--yes'), ('resolve', str(email_id), '--as', 'sent', '--yes')):
+    for command in (
+        ('retry', str(email_id), '--yes'),
+        ('resolve', str(email_id), '--as', 'sent', '--yes'),
+    ):
         given = await run(env, *command)
         assert given.exit_status == 1
         assert told.format(id=email_id) in given.document['unchanged'][0]['reason']
@@ -163,12 +196,16 @@ async def test_show_and_explain_say_who_must_do_something(env, pool):
         given = await run(env, command, str(held))
         assert f'It waits for you: `python -m ops held release {held}`' in given.document['next']
         given = await run(env, command, str(external))
-        assert given.document['next'].startswith('Nothing here: the system that was there before sends it')
+        assert given.document['next'].startswith(
+            'Nothing here: the system that was there before sends it'
+        )
     because = (await run(env, 'explain', str(held))).document['because']
     assert because[0]['remedy'] == f'`python -m ops held release {held}`, or `held cancel`.'
 
 
-async def test_status_and_doctor_count_what_waits_for_a_decision_and_tell_held_from_uncertain(env, pool):
+async def test_status_and_doctor_count_what_waits_for_a_decision_and_tell_held_from_uncertain(
+    env, pool
+):
     await hold(pool)
     await insert(pool, status='uncertain', attempts=1)
     await insert(pool, status='external')

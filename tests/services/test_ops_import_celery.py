@@ -6,8 +6,8 @@ import asyncpg
 import pytest
 
 from db.migrate import migrate
-from fleet.celery_broker import IMPORTED_KEY, SET_ASIDE_KEY
-from fleet.connection import open_redis, redis_settings
+from engine.connection import open_redis, redis_settings
+from ops.celery.broker import IMPORTED_KEY, SET_ASIDE_KEY
 from tests.conftest import wait_until
 from tests.services.adopted import create_legacy, state_of
 from tests.services.celery_left import LEGACY_ROWS, bind, queue, reply, take, theirs
@@ -25,7 +25,7 @@ def at(time):
 
 @pytest.fixture(autouse=True)
 def short_look(monkeypatch):
-    monkeypatch.setattr('fleet.celery_signs.LOOK_AGAIN_S', 0.02)
+    monkeypatch.setattr('ops.celery.signs.LOOK_AGAIN_S', 0.02)
 
 
 async def test_import_makes_rows_due_and_keeps_every_message(env, pool, redis):
@@ -66,9 +66,13 @@ async def test_import_makes_rows_due_and_keeps_every_message(env, pool, redis):
     ]
     assert given.document['sources'] == {'celery': 13, 'celery\x06\x166': 1, 'unacked': 2}
     found = await statuses(pool)
-    assert [found[i] for i in (pending, failed, dead, revived, later, taken, low)] == ['pending'] * 7
+    assert [found[i] for i in (pending, failed, dead, revived, later, taken, low)] == [
+        'pending'
+    ] * 7
     assert [found[i] for i in (sent, cancelled, uncertain)] == ['sent', 'cancelled', 'uncertain']
-    due = await pool.fetch('SELECT id FROM outbound_emails WHERE next_retry_at <= now() ORDER BY id')
+    due = await pool.fetch(
+        'SELECT id FROM outbound_emails WHERE next_retry_at <= now() ORDER BY id'
+    )
     assert [row['id'] for row in due] == [pending, failed, dead, revived, taken, low]
 
     # What stays is in its place and order; what was taken is kept in its own, and does not lapse.
@@ -76,16 +80,23 @@ async def test_import_makes_rows_due_and_keeps_every_message(env, pool, redis):
     assert await redis.lrange('celery', 0, -1) == [report]
     assert await redis.lrange(kept, 0, -1) == list(reversed(understood))
     assert await redis.ttl(kept) == -1
-    assert await redis.lrange(f'{IMPORTED_KEY}:list:celery\x06\x166', 0, -1) == [message(args=[low])]
+    assert await redis.lrange(f'{IMPORTED_KEY}:list:celery\x06\x166', 0, -1) == [
+        message(args=[low])
+    ]
     assert await redis.lrange(f'{SET_ASIDE_KEY}:list:celery', 0, -1) == [missing, b'junk']
-    assert (await redis.hkeys('unacked'), await redis.zrange('unacked_index', 0, -1)) == ([b'tag-2'], [b'tag-2'])
+    assert (await redis.hkeys('unacked'), await redis.zrange('unacked_index', 0, -1)) == (
+        [b'tag-2'],
+        [b'tag-2'],
+    )
     assert await redis.hkeys(f'{IMPORTED_KEY}:hash:unacked') == [b'tag-1']
     assert await redis.zscore(f'{IMPORTED_KEY}:zset:unacked_index', 'tag-1') == 1.0
     told = rendered('import-celery', given)
     assert 'app.make_report' in told
     assert '\x06' not in told
 
-    again = await run(env, 'import-celery', '--task', 'app.make_report=ignore', '--set-aside', '--yes')
+    again = await run(
+        env, 'import-celery', '--task', 'app.make_report=ignore', '--set-aside', '--yes'
+    )
     assert (again.exit_status, again.document['messages']) == (0, 2)
     assert not await redis.exists('celery', 'unacked', 'unacked_index')
     assert await redis.hkeys(f'{SET_ASIDE_KEY}:hash:unacked') == [b'tag-2']
@@ -94,16 +105,34 @@ async def test_import_makes_rows_due_and_keeps_every_message(env, pool, redis):
 
 @pytest.mark.parametrize('prefix', ['', 'app1:'])
 @pytest.mark.parametrize('separator', ['\x06\x16', ':', '--'])
-async def test_import_finds_every_list_of_kombus_without_being_told_its_name(env, pool, redis, prefix, separator):
+async def test_import_finds_every_list_of_kombus_without_being_told_its_name(
+    env, pool, redis, prefix, separator
+):
     ids = [await insert(pool) for _ in range(6)]
-    names = ['celery', 'bulk', 'high_priority', f'bulk{separator}3', f'celery{separator}9', f'un:bound{separator}12']
+    names = [
+        'celery',
+        'bulk',
+        'high_priority',
+        f'bulk{separator}3',
+        f'celery{separator}9',
+        f'un:bound{separator}12',
+    ]
     for email_id, name in zip(ids, names, strict=True):
         await queue(redis, message(args=[email_id]), name=prefix + name)
     for name in names[:3]:
         await bind(redis, name, prefix, separator)
     taken = [await insert(pool) for _ in range(2)]
-    await take(redis, 'a', message(args=[taken[0]]), key=f'{prefix}unacked', index=f'{prefix}unacked_index', score=7)
-    await take(redis, 'b', message(args=[taken[1]]), key=f'{prefix}held', index=f'{prefix}since', score=8)
+    await take(
+        redis,
+        'a',
+        message(args=[taken[0]]),
+        key=f'{prefix}unacked',
+        index=f'{prefix}unacked_index',
+        score=7,
+    )
+    await take(
+        redis, 'b', message(args=[taken[1]]), key=f'{prefix}held', index=f'{prefix}since', score=8
+    )
     await queue(redis, reply(), name=f'{prefix}5f0c.reply.celery.pidbox')
     await redis.set(f'{prefix}celery-task-meta-1', '{}')
     await redis.lpush('own list', 'not a message', '{"body": 1}')
@@ -121,7 +150,9 @@ async def test_import_finds_every_list_of_kombus_without_being_told_its_name(env
     assert 'celery-task-meta-*' in rendered('import-celery', given)
 
 
-async def test_an_eta_is_kept_whatever_the_row_says_and_several_messages_are_one_request(env, pool, redis):
+async def test_an_eta_is_kept_whatever_the_row_says_and_several_messages_are_one_request(
+    env, pool, redis
+):
     past = "sql:now() - interval '5 minutes'"
     plain, unset, failed, both, reverse, twice, over = [
         await insert(pool, **columns)
@@ -165,7 +196,13 @@ async def test_what_is_too_old_is_held_and_so_is_what_celery_would_have_dropped(
         message(args=[sent], headers=lapsed), message(args=[dead], headers=lapsed),
     )  # fmt: skip
     given = await run(env, 'import-celery', '--yes')
-    assert given.document['outcomes'] == {'due': 2, 'held': 2, 'task expired': 3, 'sent': 1, 'expired': 1}
+    assert given.document['outcomes'] == {
+        'due': 2,
+        'held': 2,
+        'task expired': 3,
+        'sent': 1,
+        'expired': 1,
+    }
     assert given.exit_status == 0
     found = await statuses(pool)
     assert [found[i] for i in (old, eta_old, dropped)] == ['held'] * 3
@@ -173,7 +210,9 @@ async def test_what_is_too_old_is_held_and_so_is_what_celery_would_have_dropped(
     assert (found[sent], found[dead]) == ('sent', 'failed')
 
 
-async def test_bodies_in_other_forms_are_set_aside_unless_their_headers_name_the_e_mail(env, pool, redis):
+async def test_bodies_in_other_forms_are_set_aside_unless_their_headers_name_the_e_mail(
+    env, pool, redis
+):
     await pool.execute("SELECT setval('outbound_emails_id_seq', 123, false)")
     email_id = await insert(pool)
     names = [
@@ -201,14 +240,28 @@ async def test_a_list_that_is_named_like_our_queue_is_cleared_in_its_order(env, 
     ids = [await insert(pool) for _ in range(2)]
     others = [message('app.report', [n]) for n in range(3)]
     await queue(
-        redis, others[0], message(args=[ids[0]]), others[1], message(args=[ids[1]]), others[2], name='low_priority'
+        redis,
+        others[0],
+        message(args=[ids[0]]),
+        others[1],
+        message(args=[ids[1]]),
+        others[2],
+        name='low_priority',
     )
-    assert (await run(env, 'queue', 'ls')).troubles[0].remedy.startswith('`python -m ops import-celery`')
+    assert (
+        (await run(env, 'queue', 'ls'))
+        .troubles[0]
+        .remedy.startswith('`python -m ops import-celery`')
+    )
     given = await run(env, 'import-celery', '--yes')
-    assert [t.what for t in given.troubles] == ["3 messages of unknown tasks are in our queues' way: app.report (3)"]
+    assert [t.what for t in given.troubles] == [
+        "3 messages of unknown tasks are in our queues' way: app.report (3)"
+    ]
     assert await redis.lrange(f'{SET_ASIDE_KEY}:list:low_priority', 0, -1) == list(reversed(others))
     await redis.enqueue_job('send_email', ids[0], _queue_name='low_priority')
-    assert (await run(env, 'queue', 'ls', '--queue', 'low_priority')).document['queues'][0]['ready'] == 1
+    assert (await run(env, 'queue', 'ls', '--queue', 'low_priority')).document['queues'][0][
+        'ready'
+    ] == 1
 
 
 async def test_import_takes_over_an_adopted_table_last(env, empty_database, redis):
@@ -216,7 +269,10 @@ async def test_import_takes_over_an_adopted_table_last(env, empty_database, redi
     conn = await asyncpg.connect(empty_database.dsn)
     await create_legacy(conn, 'enum')
     await conn.execute(LEGACY_ROWS)
-    ids = {row['status']: row['id'] for row in await conn.fetch('SELECT id, status::text FROM outbound_emails')}
+    ids = {
+        row['status']: row['id']
+        for row in await conn.fetch('SELECT id, status::text FROM outbound_emails')
+    }
     await queue(
         redis, message(args=[ids['pending']], headers=at(IN_AN_HOUR)), message(args=[ids['sending']]),
         message(args=[ids['cancelled']]), message(args=[ids['sent']]),
@@ -241,13 +297,17 @@ async def test_import_takes_over_an_adopted_table_last(env, empty_database, redi
     await conn.close()
 
 
-async def test_a_shared_table_is_taken_over_without_messages_but_not_unasked(env, empty_database, redis):
+async def test_a_shared_table_is_taken_over_without_messages_but_not_unasked(
+    env, empty_database, redis
+):
     env = env | {'DATABASE_URL': empty_database.dsn}
     conn = await asyncpg.connect(empty_database.dsn)
     await create_legacy(conn, 'text')
     await conn.execute(LEGACY_ROWS)
     await migrate(conn)
-    assert (await run(env, 'import-celery')).troubles[0].what == 'refused: there is no terminal to ask at'
+    assert (await run(env, 'import-celery')).troubles[
+        0
+    ].what == 'refused: there is no terminal to ask at'
     assert await conn.fetchval('SELECT phase FROM outbox_adoption') == 'shared'
     given = await run(env, 'import-celery', '--yes')
     assert (given.exit_status, given.document['taken_over']['pending']) == (0, 1)
@@ -255,7 +315,9 @@ async def test_a_shared_table_is_taken_over_without_messages_but_not_unasked(env
     await conn.close()
 
 
-async def test_import_leaves_every_message_and_the_table_when_postgresql_fails(env, empty_database, redis):
+async def test_import_leaves_every_message_and_the_table_when_postgresql_fails(
+    env, empty_database, redis
+):
     env = env | {'DATABASE_URL': empty_database.dsn}
     conn = await asyncpg.connect(empty_database.dsn)
     await create_legacy(conn, 'text')
@@ -264,7 +326,9 @@ async def test_import_leaves_every_message_and_the_table_when_postgresql_fails(e
         'CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION $a$no$a$; END $$;'
         'CREATE TRIGGER refuse BEFORE UPDATE ON outbound_emails FOR EACH ROW EXECUTE FUNCTION refuse()'
     )
-    raw = message(args=[await conn.fetchval("SELECT id FROM outbound_emails WHERE status = 'pending'")])
+    raw = message(
+        args=[await conn.fetchval("SELECT id FROM outbound_emails WHERE status = 'pending'")]
+    )
     await queue(redis, raw)
     given = await run(env, 'import-celery', '--yes')
     assert (given.exit_status, given.troubles[0].service) == (1, 'PostgreSQL')
@@ -286,7 +350,10 @@ async def test_import_refuses_while_celery_workers_wait_for_messages(env, pool, 
 
         await wait_until(waits)
         given = await run(env, 'import-celery', '--yes')
-        assert given.troubles[0].what == '1 client waits for messages in this database, as Celery workers do'
+        assert (
+            given.troubles[0].what
+            == '1 client waits for messages in this database, as Celery workers do'
+        )
         assert await theirs(redis) == {'celery': [raw]}
         assert (await run(env, 'import-celery', '--dry-run')).exit_status == 1
         assert (await run(env, 'import-celery', '--force', '--yes')).exit_status == 0
@@ -305,7 +372,7 @@ async def test_import_refuses_while_messages_are_taken(env, pool, redis, monkeyp
         await take(redis, f't{n}', message(args=[1]), score=n + 2.0)
         await redis.hdel('unacked', 'a' if not n else f't{n - 1}')
 
-    monkeypatch.setattr('fleet.celery_signs.asyncio.sleep', works)
+    monkeypatch.setattr('ops.celery.signs.asyncio.sleep', works)
     given = await run(env, 'import-celery', '--yes')
     assert given.troubles[0].what == 'messages are taken from unacked'
 
@@ -313,11 +380,15 @@ async def test_import_refuses_while_messages_are_taken(env, pool, redis, monkeyp
         await redis.rpop('celery')
         await queue(redis, message(id='3'))
 
-    monkeypatch.setattr('fleet.celery_signs.asyncio.sleep', takes)
-    assert (await run(env, 'import-celery', '--yes')).troubles[0].what == 'messages are taken from celery'
+    monkeypatch.setattr('ops.celery.signs.asyncio.sleep', takes)
+    assert (await run(env, 'import-celery', '--yes')).troubles[
+        0
+    ].what == 'messages are taken from celery'
 
 
-async def test_messages_that_only_come_stop_neither_the_import_nor_the_way_back(env, pool, redis, monkeypatch):
+async def test_messages_that_only_come_stop_neither_the_import_nor_the_way_back(
+    env, pool, redis, monkeypatch
+):
     first, *later = [await insert(pool) for _ in range(4)]
     await queue(redis, message(args=[first]))
 
@@ -325,17 +396,21 @@ async def test_messages_that_only_come_stop_neither_the_import_nor_the_way_back(
         await queue(redis, message(args=[later[0]]), name='bulk')
         await queue(redis, message(args=[later[1]]))
 
-    monkeypatch.setattr('fleet.celery_signs.asyncio.sleep', asks)
+    monkeypatch.setattr('ops.celery.signs.asyncio.sleep', asks)
     given = await run(env, 'import-celery', '--yes')
     assert given.document['outcomes'] == {'due': 1}
     assert given.document['signs']['growing'] == ['celery', 'bulk']
     assert [trouble.what for trouble in given.troubles] == ['2 messages came meanwhile']
     assert 'somebody still asks Celery' in rendered('import-celery', given)
-    assert (await run(env, 'import-celery', '--undo', '--yes')).document['put_back'] == {'celery': 1}
+    assert (await run(env, 'import-celery', '--undo', '--yes')).document['put_back'] == {
+        'celery': 1
+    }
 
 
-async def test_import_in_batches_stops_when_somebody_else_takes_messages(env, pool, redis, monkeypatch):
-    monkeypatch.setattr('fleet.celery_broker.BATCH', 3)
+async def test_import_in_batches_stops_when_somebody_else_takes_messages(
+    env, pool, redis, monkeypatch
+):
+    monkeypatch.setattr('ops.celery.broker.BATCH', 3)
     ids = [await insert(pool) for _ in range(8)]
     await queue(redis, *(message(args=[i], id=str(i)) for i in ids))
     assert (await run(env, 'import-celery', '--yes')).document['outcomes'] == {'due': 8}
@@ -353,7 +428,9 @@ async def test_import_in_batches_stops_when_somebody_else_takes_messages(env, po
     assert await redis.llen('celery') == 7
 
 
-async def test_import_says_in_which_other_database_celery_is_and_changes_nothing(env, empty_database, redis):
+async def test_import_says_in_which_other_database_celery_is_and_changes_nothing(
+    env, empty_database, redis
+):
     env = env | {'DATABASE_URL': empty_database.dsn}
     address = redis_settings(env['ARQ_REDIS_URL'])
     address.database = 9
@@ -361,18 +438,27 @@ async def test_import_says_in_which_other_database_celery_is_and_changes_nothing
     try:
         await queue(other, message('app.report'))
         given = await run(env, 'import-celery', '--yes')
-        assert 'but database 9 has 1 message of the same server; nothing was changed' in given.troubles[0].what
+        assert (
+            'but database 9 has 1 message of the same server; nothing was changed'
+            in given.troubles[0].what
+        )
         assert 'give --db 9' in given.troubles[0].remedy
         there = await run(env, 'import-celery', '--db', '9', '--yes')
         assert there.document['outcomes'] == {'unknown task': 1}
-        assert (await run(env, 'import-celery', '--db', str(address.database - 8), '--yes')).exit_status == 0
+        assert (
+            await run(env, 'import-celery', '--db', str(address.database - 8), '--yes')
+        ).exit_status == 0
     finally:
         await other.flushdb()
         await other.aclose(close_connection_pool=True)
 
 
-@pytest.mark.parametrize('url', ['amqp://guest:secret@localhost//', 'sentinel://a:1;sentinel://b:1', 'sqs://', 'x'])
-async def test_a_broker_that_is_no_redis_is_named_without_its_password(env, pool, redis, monkeypatch, url):
+@pytest.mark.parametrize(
+    'url', ['amqp://guest:secret@localhost//', 'sentinel://a:1;sentinel://b:1', 'sqs://', 'x']
+)
+async def test_a_broker_that_is_no_redis_is_named_without_its_password(
+    env, pool, redis, monkeypatch, url
+):
     monkeypatch.setenv('CELERY_BROKER_URL', url)
     given = await run(env, 'import-celery', '--yes')
     assert given.exit_status == 2

@@ -5,8 +5,8 @@ import asyncpg
 import pytest
 from arq.constants import default_queue_name
 
-from fleet.celery_broker import IMPORTED_KEY, SET_ASIDE_KEY
 from fleet.registry import LIFETIME_S, RECORD_PREFIX, WORKERS_KEY
+from ops.celery.broker import IMPORTED_KEY, SET_ASIDE_KEY
 from ops.doctor import CHECKS
 from tests.conftest import wait_until
 from tests.services.adopted import create_legacy
@@ -17,13 +17,15 @@ from tests.unit.test_celery_messages import CAPTURED, message
 
 @pytest.fixture(autouse=True)
 def short_look(monkeypatch):
-    monkeypatch.setattr('fleet.celery_signs.LOOK_AGAIN_S', 0.02)
+    monkeypatch.setattr('ops.celery.signs.LOOK_AGAIN_S', 0.02)
 
 
 async def left_by_celery(pool, redis):
     """Lists, priorities and messages that a worker had; none but those about e-mails."""
     ids = [await insert(pool) for _ in range(12)]
-    await queue(redis, *(message(args=[i]) for i in ids[:6]), b'junk', message('app.cleanup_old_sessions'))
+    await queue(
+        redis, *(message(args=[i]) for i in ids[:6]), b'junk', message('app.cleanup_old_sessions')
+    )
     await queue(redis, *(message(args=[i]) for i in ids[6:9]), name='p:high\x06\x163')
     await take(redis, 'a', message(args=[ids[9]]), score=1700000000.25)
     await take(redis, 'b', message(args=[ids[10]]), key='p:own', index='p:times', score=3)
@@ -32,8 +34,8 @@ async def left_by_celery(pool, redis):
 
 
 async def test_undo_puts_every_message_back_in_its_order_and_time(env, pool, redis, monkeypatch):
-    monkeypatch.setattr('fleet.celery_broker.BATCH', 4)
-    monkeypatch.setattr('fleet.celery_kept.BATCH', 4)
+    monkeypatch.setattr('ops.celery.broker.BATCH', 4)
+    monkeypatch.setattr('ops.celery.kept.BATCH', 4)
     await left_by_celery(pool, redis)
     before = await theirs(redis)
     await run(env, 'import-celery', '--yes')
@@ -58,12 +60,20 @@ async def test_undo_puts_every_message_back_in_its_order_and_time(env, pool, red
 async def test_undo_puts_nothing_back_about_e_mails_that_ended_here(env, pool, redis):
     ids = await left_by_celery(pool, redis)
     await run(env, 'import-celery', '--yes')
-    await pool.execute("UPDATE outbound_emails SET status = 'sent', sent_at = now() WHERE id = ANY($1)", ids[:2])
-    await pool.execute("UPDATE outbound_emails SET status = 'failed', next_retry_at = NULL WHERE id = $1", ids[2])
-    await pool.execute("UPDATE outbound_emails SET status = 'failed', attempts = 1 WHERE id = $1", ids[3])
+    await pool.execute(
+        "UPDATE outbound_emails SET status = 'sent', sent_at = now() WHERE id = ANY($1)", ids[:2]
+    )
+    await pool.execute(
+        "UPDATE outbound_emails SET status = 'failed', next_retry_at = NULL WHERE id = $1", ids[2]
+    )
+    await pool.execute(
+        "UPDATE outbound_emails SET status = 'failed', attempts = 1 WHERE id = $1", ids[3]
+    )
     await pool.execute("UPDATE outbound_emails SET status = 'uncertain' WHERE id = $1", ids[4])
     await pool.execute("UPDATE outbound_emails SET status = 'held' WHERE id = $1", ids[5])
-    await pool.execute("UPDATE outbound_emails SET status = 'sent', sent_at = now() WHERE id = $1", ids[9])
+    await pool.execute(
+        "UPDATE outbound_emails SET status = 'sent', sent_at = now() WHERE id = $1", ids[9]
+    )
     for stays in (5, 5, 5):
         given = await run(env, 'import-celery', '--undo', '--yes')
         assert given.document['stay_kept'] == stays
@@ -98,9 +108,24 @@ async def test_undo_goes_on_where_it_was_interrupted(env, pool, redis, monkeypat
 
 async def test_what_an_operator_said_of_tasks_is_remembered_for_the_way_back(env, pool, redis):
     sent, waits = [await insert(pool) for _ in range(2)]
-    await queue(redis, message('app.deliver', [sent]), message('app.deliver', [waits]), message('app.report', [sent]))
-    await run(env, 'import-celery', '--task', 'app.deliver=send_email', '--task', 'app.report=ignore', '--yes')
-    await pool.execute("UPDATE outbound_emails SET status = 'sent', sent_at = now() WHERE id = $1", sent)
+    await queue(
+        redis,
+        message('app.deliver', [sent]),
+        message('app.deliver', [waits]),
+        message('app.report', [sent]),
+    )
+    await run(
+        env,
+        'import-celery',
+        '--task',
+        'app.deliver=send_email',
+        '--task',
+        'app.report=ignore',
+        '--yes',
+    )
+    await pool.execute(
+        "UPDATE outbound_emails SET status = 'sent', sent_at = now() WHERE id = $1", sent
+    )
     await run(env, 'import-celery', '--undo', '--yes')
     expected = [message('app.report', [sent]), message('app.deliver', [waits])]
     assert await redis.lrange('celery', 0, -1) == expected
@@ -134,7 +159,9 @@ async def test_undo_gives_an_adopted_table_back_after_the_messages(env, empty_da
     await conn.close()
 
 
-async def test_undo_after_the_table_was_given_back_still_knows_what_was_sent(env, empty_database, redis):
+async def test_undo_after_the_table_was_given_back_still_knows_what_was_sent(
+    env, empty_database, redis
+):
     env = env | {'DATABASE_URL': empty_database.dsn}
     conn = await asyncpg.connect(empty_database.dsn)
     await create_legacy(conn, 'text')
@@ -142,12 +169,16 @@ async def test_undo_after_the_table_was_given_back_still_knows_what_was_sent(env
     ids = [await conn.fetchval(f'{insert_sql} RETURNING id', 'a@example.com') for _ in range(3)]
     await queue(redis, *(message(args=[i]) for i in ids))
     await run(env, 'import-celery', '--yes')
-    await conn.execute("UPDATE mail_outbox SET status = 'sent', sent_at = now() WHERE id = $1", ids[0])
+    await conn.execute(
+        "UPDATE mail_outbox SET status = 'sent', sent_at = now() WHERE id = $1", ids[0]
+    )
     await conn.execute("UPDATE mail_outbox SET status = 'uncertain' WHERE id = $1", ids[1])
     kept = await redis.dump(f'{IMPORTED_KEY}:list:celery')
     await run(env, 'import-celery', '--undo', '--yes')
     await redis.delete('celery', f'{IMPORTED_KEY}:list:celery')
-    await redis.restore(f'{IMPORTED_KEY}:list:celery', 0, kept)  # as if `db.migrate --undo` had come first
+    await redis.restore(
+        f'{IMPORTED_KEY}:list:celery', 0, kept
+    )  # as if `db.migrate --undo` had come first
     given = await run(env, 'import-celery', '--undo', '--yes')
     assert (given.document['put_back'], given.document['stay_kept']) == ({'celery': 1}, 2)
     assert await redis.lrange('celery', 0, -1) == [message(args=[ids[2]])]
@@ -155,7 +186,14 @@ async def test_undo_after_the_table_was_given_back_still_knows_what_was_sent(env
 
 
 async def register(redis):
-    told = {'worker': 'w1', 'queue': 'arq:queue', 'started_at': '', 'emails': [], 'outcomes': {}, 'rss_bytes': 1}
+    told = {
+        'worker': 'w1',
+        'queue': 'arq:queue',
+        'started_at': '',
+        'emails': [],
+        'outcomes': {},
+        'rss_bytes': 1,
+    }
     await redis.set(RECORD_PREFIX + 'w1', json.dumps(told), px=int(LIFETIME_S * 1000))
     await redis.zadd(WORKERS_KEY, {'w1': 1})
 
@@ -170,7 +208,10 @@ async def test_undo_refuses_while_anybody_works(env, pool, redis):
     sending = await insert(pool, status='sending')
     refused = await run(env, 'import-celery', '--undo', '--yes')
     assert refused.troubles[0].what == 'workers are sending 1 e-mail; nothing was changed'
-    await pool.execute("UPDATE outbound_emails SET lease_expires_at = now() - interval '1 s' WHERE id = $1", sending)
+    await pool.execute(
+        "UPDATE outbound_emails SET lease_expires_at = now() - interval '1 s' WHERE id = $1",
+        sending,
+    )
     waiting = asyncio.create_task(redis.brpop(['celery'], timeout=0))
     try:
 
@@ -210,11 +251,16 @@ async def found(env):
 async def test_doctor_names_the_command_and_never_advises_to_delete_what_waits(env, pool, redis):
     assert 'celery' in CHECKS
     assert await found(env) == []
-    await queue(redis, *[message(args=[await insert(pool)]) for _ in range(3)], name='high_priority')
+    await queue(
+        redis, *[message(args=[await insert(pool)]) for _ in range(3)], name='high_priority'
+    )
     await queue(redis, message('app.report'), name='bulk')
     findings = await found(env)
     assert [(severity, what) for severity, what, _ in findings] == [
-        ('error', 'the list high_priority holds 3 messages of Celery: our queue of that name cannot be used'),
+        (
+            'error',
+            'the list high_priority holds 3 messages of Celery: our queue of that name cannot be used',
+        ),
         ('warning', '4 messages of Celery wait in bulk (1), high_priority (3)'),
     ]
     everything = (await run(env, 'doctor')).document['findings']
@@ -230,7 +276,9 @@ async def test_doctor_names_the_command_and_never_advises_to_delete_what_waits(e
 
 
 async def test_doctor_without_rights_or_redis_says_so(env, pool, redis, monkeypatch):
-    await redis.execute_command('ACL', 'SETUSER', 'few', 'on', '>pass', 'resetkeys', '~arq:*', '+@all', '-client|list')
+    await redis.execute_command(
+        'ACL', 'SETUSER', 'few', 'on', '>pass', 'resetkeys', '~arq:*', '+@all', '-client|list'
+    )
     few = f'redis://few:pass@{env["ARQ_REDIS_URL"].rpartition("@")[2]}'
     try:
         monkeypatch.setenv('CELERY_BROKER_URL', few)

@@ -6,9 +6,9 @@ import asyncpg
 import pytest
 
 from db.migrate import migrate
-from fleet.celery_broker import IMPORTED_KEY
-from fleet.connection import open_redis, redis_settings
-from ops.import_broker import look_for_celery
+from engine.connection import open_redis, redis_settings
+from ops.celery.broker import IMPORTED_KEY
+from ops.celery.connect import look_for_celery
 from settings import Settings
 from tests.services.adopted import create_legacy, state_of
 from tests.services.celery_left import LEGACY_ROWS, bind, queue, take, theirs
@@ -22,7 +22,7 @@ LATER = {'eta': IN_AN_HOUR.isoformat()}
 
 @pytest.fixture(autouse=True)
 def short_look(monkeypatch):
-    monkeypatch.setattr('fleet.celery_signs.LOOK_AGAIN_S', 0.02)
+    monkeypatch.setattr('ops.celery.signs.LOOK_AGAIN_S', 0.02)
 
 
 @pytest.fixture
@@ -40,12 +40,16 @@ async def legacy(env, empty_database):
 async def everything(conn):
     """The table with its columns, and the rest of the schema."""
     rows = [dict(row) for row in await conn.fetch('SELECT * FROM outbound_emails ORDER BY id')]
-    return rows, [row['relname'] for row in await conn.fetch('SELECT relname FROM pg_class ORDER BY 1')]
+    return rows, [
+        row['relname'] for row in await conn.fetch('SELECT relname FROM pg_class ORDER BY 1')
+    ]
 
 
 @pytest.mark.parametrize('shared', [False, True])
 @pytest.mark.parametrize('options', [[], ['--set-aside'], ['--force']])
-async def test_nothing_is_taken_over_while_messages_of_an_unknown_task_name_open_emails(legacy, redis, shared, options):
+async def test_nothing_is_taken_over_while_messages_of_an_unknown_task_name_open_emails(
+    legacy, redis, shared, options
+):
     env, conn, ids = legacy
     if shared:
         await migrate(conn)
@@ -65,12 +69,17 @@ async def test_nothing_is_taken_over_while_messages_of_an_unknown_task_name_open
     assert dry.exit_status == 1
     told = '3 messages of unknown tasks name e-mails that are not sent yet: shop.mail.deliver (2, 1 with an ETA), '
     assert dry.troubles[0].what == f'{told}shop.mail.again (1)'
-    assert '--task shop.mail.deliver=send_email --task shop.mail.again=send_email' in dry.troubles[0].remedy
+    assert (
+        '--task shop.mail.deliver=send_email --task shop.mail.again=send_email'
+        in dry.troubles[0].remedy
+    )
     assert '=ignore' in dry.troubles[0].remedy
     assert 'name e-mails not sent yet' in rendered('import-celery', dry)
     given = await run(env, 'import-celery', '--yes', *options)
     assert given.exit_status == 1
-    assert [trouble.what for trouble in given.troubles] == [f'{dry.troubles[0].what}; nothing was changed']
+    assert [trouble.what for trouble in given.troubles] == [
+        f'{dry.troubles[0].what}; nothing was changed'
+    ]
     assert given.troubles[0].remedy == dry.troubles[0].remedy
     assert (await everything(conn), await theirs(redis)) == before
 
@@ -80,7 +89,9 @@ async def test_a_task_that_was_named_is_taken_with_its_eta_and_remembered(legacy
     await queue(redis, message(TASK, [ids['pending']], headers=LATER), message(TASK, [ids['sent']]))
     given = await run(env, 'import-celery', '--task', f'{TASK}=send_email', '--yes')
     assert (given.exit_status, given.document['outcomes']) == (0, {'due': 1, 'sent': 1})
-    due_at = await conn.fetchval('SELECT next_retry_at FROM mail_outbox WHERE id = $1', ids['pending'])
+    due_at = await conn.fetchval(
+        'SELECT next_retry_at FROM mail_outbox WHERE id = $1', ids['pending']
+    )
     assert due_at == IN_AN_HOUR.replace(tzinfo=None)
     assert await conn.fetchval('SELECT phase FROM outbox_adoption') == 'taken over'
     await queue(redis, message(TASK, [ids['pending']], id='later'))
@@ -91,8 +102,13 @@ async def test_a_task_that_was_named_is_taken_with_its_eta_and_remembered(legacy
 
 async def test_a_task_about_something_else_stays_where_it_is_and_stops_nothing(legacy, redis):
     env, conn, ids = legacy
-    theirs_alone = [message('shop.users.sync', [ids['pending']]), message('shop.users.sync', [ids['retry']])]
-    await queue(redis, theirs_alone[0], message(args=[ids['pending']], headers=LATER), theirs_alone[1])
+    theirs_alone = [
+        message('shop.users.sync', [ids['pending']]),
+        message('shop.users.sync', [ids['retry']]),
+    ]
+    await queue(
+        redis, theirs_alone[0], message(args=[ids['pending']], headers=LATER), theirs_alone[1]
+    )
     assert (await run(env, 'import-celery', '--yes')).exit_status == 1
     given = await run(env, 'import-celery', '--task', 'shop.users.sync=ignore', '--yes')
     assert (given.exit_status, given.document['outcomes']) == (0, {'due': 1, 'other task': 2})
@@ -101,25 +117,37 @@ async def test_a_task_about_something_else_stays_where_it_is_and_stops_nothing(l
     assert await redis.lrange('celery', 0, -1) == list(reversed(theirs_alone))
 
 
-async def test_once_the_table_is_ours_what_is_known_is_taken_and_the_option_for_the_rest_is_told(env, pool, redis):
+async def test_once_the_table_is_ours_what_is_known_is_taken_and_the_option_for_the_rest_is_told(
+    env, pool, redis
+):
     known, unknown = [await insert(pool) for _ in range(2)]
     await queue(redis, message(args=[known]), message(TASK, [unknown], headers=LATER))
     given = await run(env, 'import-celery', '--yes')
     assert (given.exit_status, given.document['outcomes']) == (1, {'due': 1, 'unknown task': 1})
     findings = (await run(env, 'doctor', 'celery')).document['findings']
-    [remedy] = [row['remedy'] for row in findings if row['what'].startswith('1 message of Celery waits')]
+    [remedy] = [
+        row['remedy'] for row in findings if row['what'].startswith('1 message of Celery waits')
+    ]
     assert f'--task {TASK}=send_email' in remedy
     assert '=ignore' in remedy
 
 
-async def test_words_and_columns_of_an_untouched_table_are_read_as_the_take_over_reads_them(env, empty_database, redis):
+async def test_words_and_columns_of_an_untouched_table_are_read_as_the_take_over_reads_them(
+    env, empty_database, redis
+):
     env = env | {'DATABASE_URL': empty_database.dsn}
     conn = await asyncpg.connect(empty_database.dsn)
     await conn.execute(
         'CREATE TABLE outbound_emails (id bigserial PRIMARY KEY, recipient text, subject text, body_text text, '
         "status text DEFAULT 'PENDING', attempts int, max_attempts int, next_retry_at timestamp, created_at timestamp)"
     )
-    rows = [('PENDING', None, None), ('Processing', 1, 5), ('FAILED', 5, 5), ('FAILED', 1, None), ('SENT', 1, 5)]
+    rows = [
+        ('PENDING', None, None),
+        ('Processing', 1, 5),
+        ('FAILED', 5, 5),
+        ('FAILED', 1, None),
+        ('SENT', 1, 5),
+    ]
     for row in rows:
         await conn.execute(
             'INSERT INTO outbound_emails (recipient, subject, body_text, status, attempts, max_attempts, created_at) '

@@ -25,13 +25,19 @@ async def test_inspect_active_shows_what_is_being_sent(env, pool, redis):
     await register(redis)
     await insert(pool, status='sent', sent_at='sql:now()')
     second = await insert(pool, status='sending', email_type='receipt', attempts=2, relay='backup')
-    first = await insert(pool, status='sending', claimed_at="sql:now() - interval '90 s'", claimed_by='mail-8@host:1')
+    first = await insert(
+        pool, status='sending', claimed_at="sql:now() - interval '90 s'", claimed_by='mail-8@host:1'
+    )
     given = await run(env, 'inspect', 'active')
     assert given.exit_status == 0
     oldest, newest = given.document['emails']
     assert (oldest['id'], oldest['worker']) == (first, 'mail-8@host:1')
     assert 90 <= oldest['claimed_s'] < 120
-    assert (newest['id'], newest['worker'], newest['email_type']) == (second, 'mail-7@host:42', 'receipt')
+    assert (newest['id'], newest['worker'], newest['email_type']) == (
+        second,
+        'mail-7@host:42',
+        'receipt',
+    )
     assert (newest['last_relay'], newest['attempt'], newest['max_attempts']) == ('backup', 2, 5)
     assert 0 < newest['lease_ends_in_s'] <= 20
     assert '2 of 5' in rendered('inspect', given)
@@ -39,11 +45,18 @@ async def test_inspect_active_shows_what_is_being_sent(env, pool, redis):
 
 async def test_inspect_active_without_postgresql_shows_what_the_workers_say(env, redis):
     await register(redis)
-    given = await run(env | {'DATABASE_URL': f'postgresql://127.0.0.1:{closed_port()}/mail'}, 'inspect', 'active')
+    given = await run(
+        env | {'DATABASE_URL': f'postgresql://127.0.0.1:{closed_port()}/mail'}, 'inspect', 'active'
+    )
     assert given.exit_status == 1
     assert [trouble.service for trouble in given.troubles] == ['PostgreSQL']
     (email,) = given.document['emails']
-    assert (email['id'], email['worker'], email['phase'], email['relay']) == (7, 'mail-7@host:42', 'data', 'primary')
+    assert (email['id'], email['worker'], email['phase'], email['relay']) == (
+        7,
+        'mail-7@host:42',
+        'data',
+        'primary',
+    )
     assert 'mail-7@host:42' in rendered('inspect', given)
 
 
@@ -52,9 +65,13 @@ async def test_inspect_scheduled_lists_rows_and_deferred_jobs_by_time(env, pool,
     await insert(pool)
     await insert(pool, status='failed', attempts=5, next_retry_at="sql:now() + interval '1 minute'")
     late = await insert(pool, next_retry_at="sql:now() + interval '2 hours'")
-    soon = await insert(pool, status='failed', attempts=2, next_retry_at="sql:now() + interval '1 hour'")
+    soon = await insert(
+        pool, status='failed', attempts=2, next_retry_at="sql:now() + interval '1 hour'"
+    )
     await redis.enqueue_job('send_email', late, _job_id='late', _defer_by=7200)
-    await redis.enqueue_job('send_email', soon, _job_id='soon', _defer_by=3600, _queue_name='high_priority')
+    await redis.enqueue_job(
+        'send_email', soon, _job_id='soon', _defer_by=3600, _queue_name='high_priority'
+    )
     await redis.enqueue_job('cleanup_old_sessions', _job_id='now')
     given = await run(env, 'inspect', 'scheduled')
     assert given.exit_status == 0
@@ -62,7 +79,9 @@ async def test_inspect_scheduled_lists_rows_and_deferred_jobs_by_time(env, pool,
         (soon, 'failed', 2),
         (late, 'pending', 0),
     ]
-    assert [(j['job_id'], j['queue'], j['function'], j['email_id']) for j in given.document['jobs']] == [
+    assert [
+        (j['job_id'], j['queue'], j['function'], j['email_id']) for j in given.document['jobs']
+    ] == [
         ('soon', 'high_priority', 'send_email', soon),
         ('late', 'arq:queue', 'send_email', late),
     ]
@@ -109,11 +128,25 @@ async def test_inspect_stats_counts_rates_over_hour_and_day_per_worker(env, pool
         )  # fmt: skip
     given = await run(env, 'inspect', 'stats')
     hour, day = given.document['hour'], given.document['day']
-    assert (hour['attempts'], hour['accepted'], hour['released'], hour['success_rate']) == (4, 3, 1, 0.75)
-    assert (day['attempts'], day['rejected'], day['success_rate'], day['failure_rate']) == (5, 1, 0.6, 0.4)
+    assert (hour['attempts'], hour['accepted'], hour['released'], hour['success_rate']) == (
+        4,
+        3,
+        1,
+        0.75,
+    )
+    assert (day['attempts'], day['rejected'], day['success_rate'], day['failure_rate']) == (
+        5,
+        1,
+        0.6,
+        0.4,
+    )
     first, second = given.document['by_worker']
     assert (first['worker'], first['hour']['attempts'], first['day']['attempts']) == ('w1', 4, 4)
-    assert (second['worker'], second['hour']['success_rate'], second['day']['failure_rate']) == ('w2', None, 1.0)
+    assert (second['worker'], second['hour']['success_rate'], second['day']['failure_rate']) == (
+        'w2',
+        None,
+        1.0,
+    )
     assert given.document['workers'][0]['outcomes'] == {'accepted': 3, 'deferred': 1}
     assert '75.0%' in rendered('inspect', given)
 
@@ -124,7 +157,9 @@ async def test_inspect_active_queues_names_queues_nobody_serves(env, redis):
     await redis.enqueue_job('send_email', 2, _queue_name='high_priority')
     given = await run(env, 'inspect', 'active_queues')
     assert given.exit_status == 1
-    assert [trouble.what for trouble in given.troubles] == ['nobody serves the queue high_priority, which has 1 job']
+    assert [trouble.what for trouble in given.troubles] == [
+        'nobody serves the queue high_priority, which has 1 job'
+    ]
     assert {queue['name']: queue['served'] for queue in given.document['queues']} == {
         'high_priority': False, 'arq:queue': True, 'low_priority': False
     }  # fmt: skip
@@ -142,7 +177,9 @@ async def test_inspect_without_a_worker_still_answers_and_ends_with_69(env, pool
 async def test_inspect_with_redis_away_ends_with_1_and_says_so_once(env, pool):
     email_id = await insert(pool, next_retry_at="sql:now() + interval '1 hour'")
     port = closed_port()
-    given = await run(env | {'ARQ_REDIS_URL': f'redis://127.0.0.1:{port}/1'}, 'inspect', 'scheduled')
+    given = await run(
+        env | {'ARQ_REDIS_URL': f'redis://127.0.0.1:{port}/1'}, 'inspect', 'scheduled'
+    )
     assert given.exit_status == 1
     assert [email['id'] for email in given.document['emails']] == [email_id]
     assert 'Scheduled e-mails (1 of 1)' in rendered('inspect', given)
@@ -153,7 +190,11 @@ async def test_inspect_with_redis_away_ends_with_1_and_says_so_once(env, pool):
 @pytest.mark.parametrize('word', ['active', 'reserved', 'stats'])
 async def test_inspect_of_one_worker_leaves_out_the_others(env, pool, redis, word):
     await register(redis)
-    other = RECORD | {'worker': 'mail-8@host:1', 'emails': [], 'jobs': [{'job_id': 'theirs', 'started_at': 1.0}]}
+    other = RECORD | {
+        'worker': 'mail-8@host:1',
+        'emails': [],
+        'jobs': [{'job_id': 'theirs', 'started_at': 1.0}],
+    }
     await redis.set(RECORD_PREFIX + other['worker'], json.dumps(other), px=60_000)
     await redis.zadd(WORKERS_KEY, {other['worker']: 1})
     for worker in (RECORD['worker'], other['worker']):

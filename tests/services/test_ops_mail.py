@@ -7,32 +7,61 @@ import signal
 import sys
 
 from db.content import store_attachments
-from mail.envelope import Attachment
+from mail_outbox.envelope import Attachment
 from tests.conftest import DEADLINE_S, wait_until
-from tests.services.ops_desk import ROOT, Typed, as_document, closed_port, insert, ops, rendered, run, statuses
+from tests.services.ops_desk import (
+    ROOT,
+    Typed,
+    as_document,
+    closed_port,
+    insert,
+    ops,
+    rendered,
+    run,
+    statuses,
+)
 
 AN_HOUR_AGO = "sql:now() - interval '1 hour'"
 IN_AN_HOUR = "sql:now() + interval '1 hour'"
 
 
 async def listed(env, *arguments):
-    return {email['id']: email for email in (await run(env, 'failed', *arguments)).document['emails']}
+    return {
+        email['id']: email for email in (await run(env, 'failed', *arguments)).document['emails']
+    }
 
 
 async def test_failed_lists_failed_dead_and_uncertain_newest_first(env, pool):
     await insert(pool)
-    retrying = await insert(pool, status='failed', attempts=1, next_retry_at=IN_AN_HOUR, created_at=AN_HOUR_AGO)
-    dead = await insert(pool, status='failed', attempts=2, smtp_code=550, enhanced_code='5.1.1', dead_reason='rejected')
-    uncertain = await insert(pool, status='uncertain', attempts=1, created_at="sql:now() - interval '2 hours'")
+    retrying = await insert(
+        pool, status='failed', attempts=1, next_retry_at=IN_AN_HOUR, created_at=AN_HOUR_AGO
+    )
+    dead = await insert(
+        pool,
+        status='failed',
+        attempts=2,
+        smtp_code=550,
+        enhanced_code='5.1.1',
+        dead_reason='rejected',
+    )
+    uncertain = await insert(
+        pool, status='uncertain', attempts=1, created_at="sql:now() - interval '2 hours'"
+    )
     emails = await listed(env)
     assert [(i, email['status']) for i, email in emails.items()] == [
         (dead, 'failed'),
         (retrying, 'failed'),
         (uncertain, 'uncertain'),
     ]
-    assert (emails[dead]['smtp_code'], emails[dead]['enhanced_code'], emails[dead]['attempts']) == (550, '5.1.1', 2)
+    assert (emails[dead]['smtp_code'], emails[dead]['enhanced_code'], emails[dead]['attempts']) == (
+        550,
+        '5.1.1',
+        2,
+    )
     assert (emails[dead]['is_final'], emails[retrying]['is_final']) == (True, False)
-    (row,) = [line for line in rendered('failed', await run(env, 'failed')).splitlines() if '550' in line]
+    (row,) = [
+        line for line in rendered('failed', await run(env, 'failed')).splitlines() if '550' in line
+    ]
     assert ' dead ' in row
     assert ' 550 5.1.1 ' in row
     assert list(await listed(env, '--dead')) == [dead]
@@ -41,17 +70,32 @@ async def test_failed_lists_failed_dead_and_uncertain_newest_first(env, pool):
 
 
 async def test_failed_lists_mail_that_was_sent_to_some_of_its_recipients_only(env, pool):
-    refused = {'anna@example.com': ['accepted', '250 ok'], 'ben@example.org': ['rejected', '550 5.1.1 unknown']}
+    refused = {
+        'anna@example.com': ['accepted', '250 ok'],
+        'ben@example.org': ['rejected', '550 5.1.1 unknown'],
+    }
     taken = {'anna@example.com': ['accepted', '250 ok'], 'ben@example.org': ['accepted', '250 ok']}
-    sent = {'status': 'sent', 'sent_at': 'sql:now()', 'last_error': 'ben@example.org: 550 5.1.1 unknown'}
-    in_part = await insert(pool, **sent, recipient_outcomes=refused, email_type='news', created_at=AN_HOUR_AGO)
+    sent = {
+        'status': 'sent',
+        'sent_at': 'sql:now()',
+        'last_error': 'ben@example.org: 550 5.1.1 unknown',
+    }
+    in_part = await insert(
+        pool, **sent, recipient_outcomes=refused, email_type='news', created_at=AN_HOUR_AGO
+    )
     await insert(pool, **sent, recipient_outcomes=taken)
-    await insert(pool, **sent, recipient_outcomes=refused, created_at="sql:now() - interval '9 days'")
+    await insert(
+        pool, **sent, recipient_outcomes=refused, created_at="sql:now() - interval '9 days'"
+    )
     failed = await insert(pool, status='failed', created_at=AN_HOUR_AGO)
     assert list(await listed(env)) == [failed, in_part]
     assert list(await listed(env, '--type', 'news')) == [in_part]
     assert list(await listed(env, '--dead')) == [failed]
-    (row,) = [line for line in rendered('failed', await run(env, 'failed')).splitlines() if 'sent in part' in line]
+    (row,) = [
+        line
+        for line in rendered('failed', await run(env, 'failed')).splitlines()
+        if 'sent in part' in line
+    ]
     assert '***@example.org: 550 5.1.1 unknown' in row
 
 
@@ -78,7 +122,11 @@ async def test_failed_hides_people_unless_they_are_asked_for(env, pool):
 
 
 async def test_failed_table_cannot_be_used_to_steer_a_terminal(env, pool):
-    await insert(pool, status='failed', last_error='\x1b[2J\x1b]0;owned\x07 [bold]550[/bold]\nsecond :smile: line')
+    await insert(
+        pool,
+        status='failed',
+        last_error='\x1b[2J\x1b]0;owned\x07 [bold]550[/bold]\nsecond :smile: line',
+    )
     finished = await ops(env, 'failed')
     assert (finished.status, finished.err) == (0, '')
     assert '\x1b' not in finished.out
@@ -89,7 +137,10 @@ async def test_failed_table_cannot_be_used_to_steer_a_terminal(env, pool):
 
 async def test_show_tells_row_attempts_attachments_and_the_next_step(env, pool, mongo, redis):
     await redis.set('arq:queue:health-check', b'1', px=60_000)
-    files = [Attachment('rechnung.pdf', 'application/pdf', b'%PDF'), Attachment('logo.png', 'image/png', b'x', 'logo')]
+    files = [
+        Attachment('rechnung.pdf', 'application/pdf', b'%PDF'),
+        Attachment('logo.png', 'image/png', b'x', 'logo'),
+    ]
     email_id = await insert(
         pool,
         status='failed',
@@ -129,7 +180,9 @@ async def test_show_tells_row_attempts_attachments_and_the_next_step(env, pool, 
     assert '4711' not in tables
 
 
-async def test_show_of_mail_being_sent_tells_the_attempt_under_way_and_no_time_gone_by(env, pool, redis):
+async def test_show_of_mail_being_sent_tells_the_attempt_under_way_and_no_time_gone_by(
+    env, pool, redis
+):
     email_id = await insert(pool, status='sending', attempts=1, next_retry_at=AN_HOUR_AGO)
     tables = rendered('show', await run(env, 'show', str(email_id)))
     assert 'Attempt 1 is under way; its row is written at the end.' in tables
@@ -143,7 +196,10 @@ async def test_show_of_mail_being_sent_tells_the_attempt_under_way_and_no_time_g
 
 async def test_show_content_and_recipients_on_request_as_json(env, pool):
     email_id = await insert(
-        pool, body_text='Your code is 4711.', template_data={'a': [1]}, headers={'Reply-To': 'x@y.z'}
+        pool,
+        body_text='Your code is 4711.',
+        template_data={'a': [1]},
+        headers={'Reply-To': 'x@y.z'},
     )
     given = await run(env, 'show', str(email_id), '--content', '--show-recipients')
     assert given.exit_status == 0
@@ -197,8 +253,13 @@ async def test_retry_makes_ended_mail_due_queues_it_and_says_why_not_the_others(
         pending: 'it is pending already',
         404: 'there is no such e-mail',
     }
-    rows = await pool.fetch('SELECT * FROM outbound_emails WHERE id = ANY($1) ORDER BY id', [dead, expired])
-    assert [(row['status'], row['max_attempts']) for row in rows] == [('pending', 6), ('pending', 5)]
+    rows = await pool.fetch(
+        'SELECT * FROM outbound_emails WHERE id = ANY($1) ORDER BY id', [dead, expired]
+    )
+    assert [(row['status'], row['max_attempts']) for row in rows] == [
+        ('pending', 6),
+        ('pending', 5),
+    ]
     # Two jobs of the same millisecond have no order between them.
     assert {(job.function, job.args) for job in await redis.queued_jobs()} == {
         ('send_email', (dead,)),
@@ -207,7 +268,9 @@ async def test_retry_makes_ended_mail_due_queues_it_and_says_why_not_the_others(
 
 
 async def test_retry_is_sent_by_a_worker(env, pool, inbox, start_worker):
-    email_id = await insert(pool, recipient='retry@example.com', status='failed', attempts=5, max_attempts=5)
+    email_id = await insert(
+        pool, recipient='retry@example.com', status='failed', attempts=5, max_attempts=5
+    )
     await start_worker().started()
     assert (await run(env, 'retry', str(email_id), '--yes')).exit_status == 0
 
@@ -228,15 +291,19 @@ async def test_retry_with_redis_away_makes_it_due_and_tells_postgresql(env, pool
 
         await conn.add_listener('outbound_emails_due', hear)
         given = await run(
-            env | {'ARQ_REDIS_URL': f'redis://127.0.0.1:{closed_port()}/1'}, 'retry', str(email_id), '--yes'
+            env | {'ARQ_REDIS_URL': f'redis://127.0.0.1:{closed_port()}/1'},
+            'retry',
+            str(email_id),
+            '--yes',
         )
         await asyncio.wait_for(heard.wait(), DEADLINE_S)
         await conn.remove_listener('outbound_emails_due', hear)
     assert given.exit_status == 1
     assert (given.document['retried'], given.document['enqueued']) == ([email_id], 0)
     assert [trouble.service for trouble in given.troubles] == ['Redis']
-    assert '1 e-mail due now, 0 queued; 1 without a job: workers were told through PostgreSQL.' in rendered(
-        'retry', given
+    assert (
+        '1 e-mail due now, 0 queued; 1 without a job: workers were told through PostgreSQL.'
+        in rendered('retry', given)
     )
     assert await statuses(pool) == {email_id: 'pending'}
 
@@ -245,7 +312,9 @@ async def test_retry_without_a_worker_says_that_nobody_will_send_it_and_ends_wit
     await insert(pool, status='cancelled')
     for words in ((str(await insert(pool, status='failed')),), ('--status', 'cancelled')):
         given = await run(env, 'retry', *words, '--yes')
-        assert [trouble.what for trouble in given.troubles] == ['1 e-mail due, but no worker replied']
+        assert [trouble.what for trouble in given.troubles] == [
+            '1 e-mail due, but no worker replied'
+        ]
         assert (given.exit_status, len(given.document['retried'])) == (69, 1)
         dry = await run(env, 'retry', *words, '--dry-run')
         assert dry.exit_status != 69
@@ -288,14 +357,22 @@ async def test_retry_asks_at_a_terminal_and_no_changes_nothing(env, pool):
     assert await statuses(pool) == {email_id: 'uncertain'}
 
 
-async def test_retry_and_resolve_ask_only_about_what_they_would_change(env, pool, monkeypatch, capsys):
+async def test_retry_and_resolve_ask_only_about_what_they_would_change(
+    env, pool, monkeypatch, capsys
+):
     monkeypatch.setattr('ops.arguments.sys.stdin', Typed('n\nn\n'))
     held = await insert(pool, status='uncertain', attempts=1)
     await run(env, 'retry', str(held), '404')
-    assert capsys.readouterr().err.startswith('Send 1 e-mail again, and leave 404 alone? 1 e-mail that may have been')
+    assert capsys.readouterr().err.startswith(
+        'Send 1 e-mail again, and leave 404 alone? 1 e-mail that may have been'
+    )
     await run(env, 'resolve', str(held), '404', '--as', 'sent')
     assert capsys.readouterr().err == 'Resolve 1 e-mail as sent, and leave 404 alone? [y/N] '
-    for words in (('retry', '404'), ('resolve', '404', '--as', 'sent'), ('suppress', 'rm', 'anna@example.com')):
+    for words in (
+        ('retry', '404'),
+        ('resolve', '404', '--as', 'sent'),
+        ('suppress', 'rm', 'anna@example.com'),
+    ):
         assert (await run(env, *words)).exit_status == 1
     assert capsys.readouterr().err == ''
 

@@ -16,7 +16,15 @@ from web.questions import OVERVIEW, READINESS
 from web.watch import Places, Watch
 
 TIMES = ('infinity', '-infinity', '20260-03-01', '4000-01-01 BC', '294276-12-31 23:59:59')
-COLUMNS = ('next_retry_at', 'expires_at', 'created_at', 'updated_at', 'last_attempt_at', 'message_date', 'claimed_at')
+COLUMNS = (
+    'next_retry_at',
+    'expires_at',
+    'created_at',
+    'updated_at',
+    'last_attempt_at',
+    'message_date',
+    'claimed_at',
+)
 STATES: dict[str, dict[str, Any]] = {
     'pending': {},
     'failed': {'attempts': 5, 'smtp_code': 550},
@@ -61,7 +69,9 @@ async def read_all(env: dict[str, str], ids: list[int]) -> str:
 
 
 @pytest.mark.parametrize('moment', TIMES)
-async def test_row_with_a_time_outside_of_the_years_is_told_as_it_is_by_every_command(env, pool, redis, moment):
+async def test_row_with_a_time_outside_of_the_years_is_told_as_it_is_by_every_command(
+    env, pool, redis, moment
+):
     ids = [await insert(pool, status=status, **columns) for status, columns in STATES.items()]
     for column in COLUMNS:
         await pool.execute(f'UPDATE outbound_emails SET {column} = $1::text::timestamptz', moment)
@@ -87,13 +97,17 @@ async def test_page_and_metrics_stand_a_time_outside_of_the_years(env, pool, red
         for column in COLUMNS:
             email_id = await insert(pool, status=status, **columns)
             await pool.execute(
-                f'UPDATE outbound_emails SET {column} = $1::text::timestamptz WHERE id = $2', moment, email_id
+                f'UPDATE outbound_emails SET {column} = $1::text::timestamptz WHERE id = $2',
+                moment,
+                email_id,
             )
     at = Places(postgres_dsn=env['DATABASE_URL'], redis_url=env['ARQ_REDIS_URL'])
     watches = [Watch(at, asked, deadline_s=60.0, shared_s=0) for asked in (OVERVIEW, READINESS)]
     try:
         app = make_application(*watches, token=None, loopback_only=True)
-        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url='http://localhost') as client:
+        async with httpx.AsyncClient(
+            transport=httpx.ASGITransport(app), base_url='http://localhost'
+        ) as client:
             metrics = (await client.get('/metrics')).text
             assert 'email_source_up{source="postgresql"} 1.0' in metrics
             assert 'email_outbox_emails{state="dead"}' in metrics
@@ -103,7 +117,9 @@ async def test_page_and_metrics_stand_a_time_outside_of_the_years(env, pool, red
             await watch.close()
 
 
-async def test_adopted_rows_without_recipient_and_numbers_are_read_by_every_command(env, empty_database, redis):
+async def test_adopted_rows_without_recipient_and_numbers_are_read_by_every_command(
+    env, empty_database, redis
+):
     conn = await asyncpg.connect(empty_database.dsn)
     await create_legacy(conn, 'enum')
     for column in ('recipient', 'attempts', 'max_attempts', 'created_at'):

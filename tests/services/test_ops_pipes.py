@@ -49,7 +49,9 @@ async def test_events_whose_reader_has_gone_end_quietly_and_are_no_trouble_with_
     env, start_worker, nobody_reads, pool, redis
 ):
     await start_worker().started()
-    listening = asyncio.create_task(asyncio.to_thread(run_with, env, 'events', '--json', stdout=nobody_reads))
+    listening = asyncio.create_task(
+        asyncio.to_thread(run_with, env, 'events', '--json', stdout=nobody_reads)
+    )
 
     async def has_ended_after_an_email():
         await redis.enqueue_job('send_email', await insert(pool))
@@ -62,7 +64,9 @@ async def test_events_whose_reader_has_gone_end_quietly_and_are_no_trouble_with_
 
 async def test_reader_of_both_outputs_that_has_gone_ends_the_command_quietly(env, nobody_reads):
     wrong = env | {'DATABASE_URL': 'postgresql://u@127.0.0.1:1/none', 'DB_CONNECT_TIMEOUT_S': '1'}
-    ended = await asyncio.to_thread(run_with, wrong, 'failed', stdout=nobody_reads, stderr=nobody_reads)
+    ended = await asyncio.to_thread(
+        run_with, wrong, 'failed', stdout=nobody_reads, stderr=nobody_reads
+    )
     assert ended.returncode == SIGPIPE_STATUS
 
 

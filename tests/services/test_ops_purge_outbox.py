@@ -11,13 +11,20 @@ async def test_purge_outbox_cancels_one_status_and_never_what_is_being_sent(env,
     dead = await insert(pool, status='failed', attempts=1, dead_reason='rejected')
     sending = await insert(pool, status='sending')
     given = await run(env, 'purge', 'outbox', '--status', 'pending', '--yes')
-    assert (given.exit_status, given.document['cancelled'], given.document['final_left']) == (0, 2, 0)
+    assert (given.exit_status, given.document['cancelled'], given.document['final_left']) == (
+        0,
+        2,
+        0,
+    )
     assert await statuses(pool) == {
         pending: 'cancelled', later: 'cancelled', failed: 'failed', dead: 'failed', sending: 'sending'
     }  # fmt: skip
     given = await run(env, 'purge', 'outbox', '--status', 'failed', '--yes')
     assert (given.document['cancelled'], given.document['final_left']) == (1, 1)
-    assert 'Left alone: 1 failed e-mail that nothing would send; --dead cancels them too.' in rendered('purge', given)
+    assert (
+        'Left alone: 1 failed e-mail that nothing would send; --dead cancels them too.'
+        in rendered('purge', given)
+    )
     assert (await statuses(pool))[failed] == 'cancelled'
     given = await run(env, 'purge', 'outbox', '--status', 'failed', '--dead', '--yes')
     assert given.document['cancelled'] == 1
@@ -30,7 +37,9 @@ async def test_purge_outbox_older_than_goes_by_creation_and_over_batches(env, po
     monkeypatch.setattr('db.cancellation.CANCEL_BATCH', 2)
     old = [await insert(pool, created_at="sql:now() - interval '3 hours'") for _ in range(5)]
     young = await insert(pool, created_at=AN_HOUR_AGO)
-    dry = await run(env, 'purge', 'outbox', '--status', 'pending', '--older-than', '2h', '--dry-run')
+    dry = await run(
+        env, 'purge', 'outbox', '--status', 'pending', '--older-than', '2h', '--dry-run'
+    )
     assert (dry.exit_status, dry.document['would_cancel']) == (0, 5)
     assert set((await statuses(pool)).values()) == {'pending'}
     given = await run(env, 'purge', 'outbox', '--status', 'pending', '--older-than', '2h', '--yes')
@@ -51,7 +60,16 @@ async def test_purge_outbox_narrows_down_by_type_domain_and_error(env, pool):
     news = await insert(pool, email_type='news', recipient='Anna <anna@example.com>')
     other_domain = await insert(pool, email_type='news', recipient='ben@mail.example.com')
     receipt = await insert(pool, email_type='receipt')
-    arguments = ('purge', 'outbox', '--status', 'pending', '--type', 'news', '--domain', 'Example.com')
+    arguments = (
+        'purge',
+        'outbox',
+        '--status',
+        'pending',
+        '--type',
+        'news',
+        '--domain',
+        'Example.com',
+    )
     dry = await run(env, *arguments, '--dry-run')
     assert (dry.document['would_cancel'], dry.document['selection']['type']) == (1, 'news')
     assert (await run(env, *arguments, '--yes')).document['cancelled'] == 1

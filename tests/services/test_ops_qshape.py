@@ -26,7 +26,8 @@ async def test_qshape_counts_waiting_mail_by_domain_and_age(env, pool):
     given = await run(env, 'qshape')
     assert given.exit_status == 0
     table = {
-        row['domain']: [row['total'], *row['by_age']] for row in (given.document['total'], *given.document['rows'])
+        row['domain']: [row['total'], *row['by_age']]
+        for row in (given.document['total'], *given.document['rows'])
     }
     #                                    T  5 10 20 40 80 160 320 640 1280 1280+
     assert table == {'TOTAL':           [6, 1, 1, 0, 2, 0, 0, 0, 0, 1, 1],
@@ -43,4 +44,8 @@ async def test_qshape_counts_waiting_mail_by_domain_and_age(env, pool):
 
 async def test_qshape_of_an_empty_outbox_is_a_row_of_zeros(env):
     given = await run(env, 'qshape')
-    assert (given.document['total']['total'], given.document['rows'], given.document['domains']) == (0, [], 0)
+    assert (
+        given.document['total']['total'],
+        given.document['rows'],
+        given.document['domains'],
+    ) == (0, [], 0)

@@ -3,8 +3,8 @@ import time
 import pytest
 from arq.constants import in_progress_key_prefix, job_key_prefix, retry_key_prefix
 
+from engine.queues import read_queues
 from fleet.purge import purge_queue
-from fleet.queues import read_queues
 from tests.services.ops_desk import Typed, rendered, run
 
 
@@ -13,13 +13,17 @@ def env(redis):
     """Redis alone: nothing here needs PostgreSQL."""
     nowhere = {'DATABASE_URL': 'postgresql://127.0.0.1:1/x', 'MONGODB_URL': 'mongodb://127.0.0.1:1'}
     options = redis.connection_pool.connection_kwargs
-    url = f'redis://:{options["password"] or ""}@{options["host"]}:{options["port"]}/{options["db"]}'
+    url = (
+        f'redis://:{options["password"] or ""}@{options["host"]}:{options["port"]}/{options["db"]}'
+    )
     return nowhere | {'ARQ_REDIS_URL': url, 'MONGODB_DATABASE': 'x'}
 
 
 async def enqueue(redis, count, *, queue='arq:queue', defer_s=None, since_s=0, prefix='job'):
     for i in range(count):
-        await redis.enqueue_job('send_email', i, _job_id=f'{prefix}-{i}', _queue_name=queue, _defer_by=defer_s)
+        await redis.enqueue_job(
+            'send_email', i, _job_id=f'{prefix}-{i}', _queue_name=queue, _defer_by=defer_s
+        )
         if since_s:
             await redis.zincrby(queue, -since_s * 1000 - i, f'{prefix}-{i}')
 
@@ -43,9 +47,17 @@ async def test_queue_ls_subtracts_running_jobs_from_ready_and_deferred(env, redi
     assert given.exit_status == 1  # nobody serves them
     queues = {queue['name']: queue for queue in given.document['queues']}
     state = queues['arq:queue']
-    assert (state['ready'], state['deferred'], state['running'], state['served']) == (3, 2, 3, False)
+    assert (state['ready'], state['deferred'], state['running'], state['served']) == (
+        3,
+        2,
+        3,
+        False,
+    )
     assert 60 <= state['oldest_ready_s'] < 90
-    assert (queues['high_priority']['ready'], queues['high_priority']['oldest_ready_s']) == (0, None)
+    assert (queues['high_priority']['ready'], queues['high_priority']['oldest_ready_s']) == (
+        0,
+        None,
+    )
     assert 'arq:queue' in rendered('queue', given)
 
 
@@ -131,7 +143,9 @@ async def test_purge_queue_dry_run_counts_and_removes_nothing(env, redis):
     assert await redis.zcard('arq:queue') == 3
 
 
-async def test_purge_queue_names_the_jobs_that_no_sweep_brings_back(env, redis, monkeypatch, capsys):
+async def test_purge_queue_names_the_jobs_that_no_sweep_brings_back(
+    env, redis, monkeypatch, capsys
+):
     await enqueue(redis, 2)
     await redis.enqueue_job('cleanup_old_sessions', _job_id='sessions')
     dry = await run(env, 'purge', 'queue', '--dry-run')
@@ -146,7 +160,9 @@ async def test_queue_ls_and_purge_survive_a_key_that_is_no_queue(env, redis):
     await redis.lpush('high_priority', 'what Celery left')
     await enqueue(redis, 1)
     given = await run(env, 'queue', 'ls', '--queue', 'high_priority')
-    assert [trouble.what for trouble in given.troubles] == ["the key 'high_priority' is a list, not a queue of arq"]
+    assert [trouble.what for trouble in given.troubles] == [
+        "the key 'high_priority' is a list, not a queue of arq"
+    ]
     assert (await run(env, 'purge', 'queue', '--yes')).document['removed'] == 1
     refused = await run(env, 'purge', 'queue', '--queue', 'high_priority', '--yes')
     assert refused.troubles[0].what == "the key 'high_priority' is a list, not a queue of arq"
@@ -193,7 +209,11 @@ async def test_queue_peek_survives_any_junk_under_any_key(env, redis):
     assert 'refused to load os.system' in jobs['pickle']['problem']
     assert jobs['list']['problem'].startswith('its body cannot be read: WRONGTYPE')
     assert jobs['gone']['problem'] == 'its body is gone'
-    assert (jobs['tried']['tries'], jobs['tried']['state'], jobs['tried']['lock_ends_in_s']) == (0, 'running', None)
+    assert (jobs['tried']['tries'], jobs['tried']['state'], jobs['tried']['lock_ends_in_s']) == (
+        0,
+        'running',
+        None,
+    )
     assert jobs['never']['wanted_at'].year == jobs['far']['wanted_at'].year == 9999
     assert jobs['always']['wanted_at'].year == 1970
     assert '\\xff\\xfe' in jobs
@@ -214,15 +234,22 @@ async def test_purge_queue_goes_on_over_batches_and_past_running_jobs(redis):
     assert len(await redis.keys(job_key_prefix + '*')) == 3
 
 
-@pytest.mark.parametrize(('typed', 'left'), [('y\n', 0), ('YES\n', 0), ('\n', 1), ('nope\n', 1), ('', 1)])
-async def test_purge_asks_at_a_terminal_and_only_yes_is_yes(env, redis, monkeypatch, capsys, typed, left):
+@pytest.mark.parametrize(
+    ('typed', 'left'), [('y\n', 0), ('YES\n', 0), ('\n', 1), ('nope\n', 1), ('', 1)]
+)
+async def test_purge_asks_at_a_terminal_and_only_yes_is_yes(
+    env, redis, monkeypatch, capsys, typed, left
+):
     monkeypatch.setattr('ops.arguments.sys.stdin', Typed(typed))
     await enqueue(redis, 1)
     given = await run(env, 'purge', 'queue')
     assert await redis.zcard('arq:queue') == left
     assert given.exit_status == (1 if left else 0)
     asked = capsys.readouterr()
-    assert asked.err == 'Remove 1 job from high_priority, arq:queue, low_priority? The mail stays due. [y/N] '
+    assert (
+        asked.err
+        == 'Remove 1 job from high_priority, arq:queue, low_priority? The mail stays due. [y/N] '
+    )
     assert asked.out == ''
 
 

@@ -33,7 +33,11 @@ async def test_registered_worker_is_read_back_as_it_described_itself(redis):
     async with registered(redis, emails=[{'id': 3}, {'id': 4}], outcomes={'accepted': 2}):
         await wait_until(lambda: names(redis))
         (record,) = await read_workers(redis)
-    assert (record.worker, record.queue, record.emails) == ('mail-7@host:42', 'arq:queue', [{'id': 3}, {'id': 4}])
+    assert (record.worker, record.queue, record.emails) == (
+        'mail-7@host:42',
+        'arq:queue',
+        [{'id': 3}, {'id': 4}],
+    )
     assert record.outcomes == {'accepted': 2}
     assert record.rss_bytes > 2**20
     assert 0 <= record.seen_ago_s < 5

@@ -26,7 +26,10 @@ async def test_retry_by_filter_takes_exactly_what_every_condition_fits(env, pool
         'recipient': '"Anna, at work" <anna@Example.COM>, ben@example.org',
         'last_error': 'connect TIMEOUT after 10 s',
     }
-    both = [await insert(pool, **fits), await insert(pool, **fits | {'smtp_response': 'Timeout', 'last_error': None})]
+    both = [
+        await insert(pool, **fits),
+        await insert(pool, **fits | {'smtp_response': 'Timeout', 'last_error': None}),
+    ]
     for other in (
         {'status': 'sent', 'sent_at': 'sql:now()'}, {'status': 'uncertain'}, {'email_type': 'news'},
         {'relay': 'backup'}, {'last_attempt_at': ago(300)}, {'last_attempt_at': ago(2)}, {'last_error': 'refused'},
@@ -79,20 +82,35 @@ async def test_retry_since_takes_a_time_in_utc(env, pool):
 
 async def test_retry_dry_run_counts_warns_and_shows_a_sample_without_people(env, pool):
     for _ in range(3):
-        await insert(pool, status='failed', dead_reason='rejected', attempts=1, last_error='550 anna@example.com no')
+        await insert(
+            pool,
+            status='failed',
+            dead_reason='rejected',
+            attempts=1,
+            last_error='550 anna@example.com no',
+        )
     await insert(pool, status='failed', next_retry_at=IN_AN_HOUR)
     given = await run(env, 'retry', '--status', 'failed', '--limit', '2', '--dry-run')
     document = as_document(given)
     assert (document['matched'], document['would_retry'], document['retried']) == (4, 2, [])
-    assert {(c['final_because'], c['emails']) for c in document['counts']} == {('rejected', 3), (None, 1)}
-    assert document['warnings'] == ['3 e-mails refused for good: the relay will say the same again.']
+    assert {(c['final_because'], c['emails']) for c in document['counts']} == {
+        ('rejected', 3),
+        (None, 1),
+    }
+    assert document['warnings'] == [
+        '3 e-mails refused for good: the relay will say the same again.'
+    ]
     assert document['sample'][-1]['error'] == '550 ***@example.com no'
     assert 'anna' not in rendered('retry', given)
-    assert 'Would send 2 of 4 e-mails again, the oldest first; nothing was changed.' in rendered('retry', given)
+    assert 'Would send 2 of 4 e-mails again, the oldest first; nothing was changed.' in rendered(
+        'retry', given
+    )
     assert set((await statuses(pool)).values()) == {'failed'}
 
 
-async def test_retry_of_many_goes_in_batches_wakes_once_and_puts_no_job_into_redis(env, pool, redis, monkeypatch):
+async def test_retry_of_many_goes_in_batches_wakes_once_and_puts_no_job_into_redis(
+    env, pool, redis, monkeypatch
+):
     monkeypatch.setattr('ops.retry.RETRY_BATCH', 3)
     ids = [await insert(pool, status='failed', attempts=5) for _ in range(8)]
     heard = []
@@ -108,7 +126,11 @@ async def test_retry_of_many_goes_in_batches_wakes_once_and_puts_no_job_into_red
                 await conn.execute('SELECT 1')
         await conn.execute('SELECT 1')
         await conn.remove_listener('outbound_emails_due', hear)
-    assert (given.document['retried'], given.document['left'], given.document['passed_over']) == (ids[:7], 1, 0)
+    assert (given.document['retried'], given.document['left'], given.document['passed_over']) == (
+        ids[:7],
+        1,
+        0,
+    )
     assert heard == [1]
     assert await redis.keys('*') == []
     assert '1 more e-mail fits: run it again' in rendered('retry', given)
@@ -122,7 +144,9 @@ async def test_retry_of_many_ids_puts_no_job_each_into_redis(env, pool, redis, m
     assert await redis.keys('*') == []
 
 
-async def test_retry_passes_over_what_changed_between_the_count_and_the_change(env, pool, monkeypatch):
+async def test_retry_passes_over_what_changed_between_the_count_and_the_change(
+    env, pool, monkeypatch
+):
     stays, goes = await insert(pool, status='failed'), await insert(pool, status='failed')
 
     def meanwhile(*_):
@@ -185,5 +209,9 @@ async def test_retry_tells_what_was_done_before_a_fault(env, pool, monkeypatch):
     )
     given = await run(env, 'retry', '--status', 'failed', '--yes')
     assert (given.exit_status, given.troubles[0].what) == (1, 'no')
-    assert (given.document['retried'], given.document['left'], given.document['passed_over']) == (ids[:2], 3, 0)
+    assert (given.document['retried'], given.document['left'], given.document['passed_over']) == (
+        ids[:2],
+        3,
+        0,
+    )
     assert list((await statuses(pool)).values()).count('pending') == 2

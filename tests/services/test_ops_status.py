@@ -65,7 +65,11 @@ async def test_status_without_a_worker_ends_with_69_and_one_document(env, pool):
     assert finished.status == 69
     assert finished.document['workers'] == []
     assert finished.document['outbox']['due'] == 1
-    assert [queue['name'] for queue in finished.document['queues']] == ['high_priority', 'arq:queue', 'low_priority']
+    assert [queue['name'] for queue in finished.document['queues']] == [
+        'high_priority',
+        'arq:queue',
+        'low_priority',
+    ]
     assert finished.err.splitlines() == [
         'ops status: no worker replied; start one with `arq worker.WorkerSettings`, or read its log'
     ]
@@ -143,7 +147,9 @@ async def test_status_names_each_trouble_and_its_remedy(env, pool, redis):
 async def test_status_tells_details_as_json_and_times_as_iso_8601(env, pool, redis):
     working = {'id': 7, 'phase': 'data', 'relay': 'primary', 'started_at': 1.5}
     await register(
-        redis, emails=[working], jobs=[{'job_id': 'a', 'started_at': 0}, {'job_id': 'b', 'started_at': 1e99}]
+        redis,
+        emails=[working],
+        jobs=[{'job_id': 'a', 'started_at': 0}, {'job_id': 'b', 'started_at': 1e99}],
     )
     await pool.execute(
         'INSERT INTO cron_runs (duty, slot, worker, lease_expires_at, finished_at, outcome, detail) VALUES '
@@ -153,7 +159,9 @@ async def test_status_tells_details_as_json_and_times_as_iso_8601(env, pool, red
     document = as_document(await run(env, 'status', '-t', '0.1'))
     assert [duty['detail'] for duty in document['duties']] == [{'affected': 3}, '{"cut short']
     (worker,) = document['workers']
-    assert [email['started_at'] for email in worker['emails']] == ['1970-01-01T00:00:01.500000+00:00']
+    assert [email['started_at'] for email in worker['emails']] == [
+        '1970-01-01T00:00:01.500000+00:00'
+    ]
     assert [job['started_at'] for job in worker['jobs']] == ['1970-01-01T00:00:00+00:00', 1e99]
 
 

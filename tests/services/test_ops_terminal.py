@@ -27,7 +27,11 @@ async def test_without_a_terminal_wrong_names_are_told_first_and_nothing_is_chan
     monkeypatch.setattr('ops.arguments.sys.stdin', io.StringIO('y\n'))
     await redis.enqueue_job('send_email', 1)
     given = await run(env, *words)
-    assert (given.exit_status, given.document, [trouble.what for trouble in given.troubles]) == (2, {}, [what])
+    assert (given.exit_status, given.document, [trouble.what for trouble in given.troubles]) == (
+        2,
+        {},
+        [what],
+    )
     assert await redis.zcard('arq:queue') == 1
     assert await pool.fetchval('SELECT count(*) FROM mail_switches') == 0
 
@@ -37,4 +41,7 @@ async def test_change_without_a_terminal_is_refused_in_one_line_and_as_json(env,
     refused = await ops(env, 'purge', 'queue', '--json')  # its stdin is no terminal
     (trouble,) = refused.document['troubles']
     assert (refused.status, trouble['remedy']) == (2, 'give --yes or --dry-run')
-    assert refused.err == 'ops purge: refused: there is no terminal to ask at; give --yes or --dry-run\n'
+    assert (
+        refused.err
+        == 'ops purge: refused: there is no terminal to ask at; give --yes or --dry-run\n'
+    )

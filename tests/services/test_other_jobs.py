@@ -14,7 +14,7 @@ from jobs.cleanup_expired_emails import cleanup_expired_emails
 from jobs.cleanup_old_sessions import cleanup_old_sessions
 from jobs.retry_failed_email import retry_failed_email
 from jobs.send_email import send_email
-from mail.envelope import Attachment
+from mail_outbox.envelope import Attachment
 
 DEAD_LETTER = "status = 'failed', attempts = 5, next_retry_at = NULL, dead_reason = 'exhausted'"
 HELD = "claim_token = gen_random_uuid(), claimed_by = 'w', lease_expires_at = now()"
@@ -55,7 +55,11 @@ async def test_retry_sends_mail_that_ended(ctx, pool, queue, row, inbox):
 async def test_retry_that_fails_again_is_dead_again(ctx, pool, queue, row):
     email_id = await queue('dead+5xx-rcpt@example.com')
     await change(pool, email_id, DEAD_LETTER)
-    assert await retry_failed_email(ctx, email_id) == {'email_id': email_id, 'status': 'failed', 'attempts': 6}
+    assert await retry_failed_email(ctx, email_id) == {
+        'email_id': email_id,
+        'status': 'failed',
+        'attempts': 6,
+    }
     assert (await row(email_id))['dead_reason'] == 'rejected'
 
 
@@ -105,7 +109,9 @@ async def test_health_of_all_services_is_recorded(ctx, pool):
 async def test_health_tells_what_is_down_and_why(ctx, pool, inbox):
     away, cache_url = away_mongo(), f'redis://:secret-password@127.0.0.1:{free_port()}/0'
     inbox.control.listen('backup', on=False)
-    result = await check_service_health({'runtime': replace(ctx['runtime'], mongo=away, cache_url=cache_url)})
+    result = await check_service_health(
+        {'runtime': replace(ctx['runtime'], mongo=away, cache_url=cache_url)}
+    )
     away.client.close()
     down = {name for name, status in result['services'].items() if status == 'down'}
     assert down == {'mongodb', 'redis_cache', 'smtp_backup'}
@@ -116,7 +122,9 @@ async def test_health_tells_what_is_down_and_why(ctx, pool, inbox):
 
 
 async def test_health_check_of_a_relay_that_refuses_the_login_is_down(ctx, inbox):
-    inbox.control.misbehave('auth', 'refuse', relay='primary', code=535, text='5.7.8 wrong password')
+    inbox.control.misbehave(
+        'auth', 'refuse', relay='primary', code=535, text='5.7.8 wrong password'
+    )
     services = (await check_service_health(ctx))['services']
     assert (services['smtp_primary'], services['smtp_backup']) == ('down', 'up')
 
@@ -128,7 +136,11 @@ async def test_expiry_ends_what_waits_and_no_other(ctx, pool, queue, row):
     cases = [  # before, after, whether it waited
         ("status = 'pending'", 'expired', True),
         ("status = 'pending', next_retry_at = NULL", 'expired', True),
-        ("status = 'failed', attempts = 1, next_retry_at = now() + interval '1 hour'", 'expired', True),
+        (
+            "status = 'failed', attempts = 1, next_retry_at = now() + interval '1 hour'",
+            'expired',
+            True,
+        ),
         ("status = 'uncertain', next_retry_at = now()", 'uncertain', True),
         (DEAD_LETTER, 'failed', False),
         ("status = 'sent', sent_at = now()", 'sent', False),
@@ -146,7 +158,10 @@ async def test_expiry_ends_what_waits_and_no_other(ctx, pool, queue, row):
         stored = await row(email_id)
         assert stored['status'] == after, before
         if waited:
-            assert (stored['next_retry_at'], stored['last_error']) == (None, 'expired before it could be sent')
+            assert (stored['next_retry_at'], stored['last_error']) == (
+                None,
+                'expired before it could be sent',
+            )
         else:
             assert stored == unchanged[email_id]
     assert (await row(in_time))['status'] == 'pending'
@@ -161,21 +176,33 @@ async def aged(pool: Any, email_id: int, days: int, changes: str) -> None:
 
 
 async def test_retention_deletes_row_attempts_and_content(ctx, pool, queue, mongo):
-    content_id = await store_attachments(mongo, [Attachment('a.txt', 'text/plain', b'x') for _ in range(3)])
+    content_id = await store_attachments(
+        mongo, [Attachment('a.txt', 'text/plain', b'x') for _ in range(3)]
+    )
     kept_content = await store_attachments(mongo, [Attachment('a.txt', 'text/plain', b'x')])
     old, recent = await queue(content_id=content_id), await queue(content_id=kept_content)
     for email_id in (old, recent):
         assert (await send_email(ctx, email_id))['status'] == 'sent'
     await aged(pool, old, 91, 'priority = priority')
     await aged(pool, recent, 89, 'priority = priority')
-    assert await cleanup_expired_emails(ctx) == {'affected': 1, 'expired': 0, 'removed': 1, 'content_removed': 3}
+    assert await cleanup_expired_emails(ctx) == {
+        'affected': 1,
+        'expired': 0,
+        'removed': 1,
+        'content_removed': 3,
+    }
     assert await pool.fetchval('SELECT array_agg(id) FROM outbound_emails') == [recent]
     assert await pool.fetchval('SELECT array_agg(email_id) FROM email_attempts') == [recent]
     assert await mongo[COLLECTION].distinct('content_id') == [kept_content]
 
 
 async def test_retention_keeps_what_has_not_ended(ctx, pool, queue):
-    removed = [DEAD_LETTER, "status = 'expired'", "status = 'cancelled'", "status = 'sent', sent_at = now()"]
+    removed = [
+        DEAD_LETTER,
+        "status = 'expired'",
+        "status = 'cancelled'",
+        "status = 'sent', sent_at = now()",
+    ]
     kept = [
         "expires_at = NULL, status = 'pending'",
         "expires_at = NULL, status = 'uncertain', next_retry_at = NULL",
@@ -200,7 +227,13 @@ async def test_retention_keeps_mail_that_changed_lately(ctx, pool, queue):
 async def test_content_without_a_row_is_deleted_once_it_is_a_day_old(ctx, queue, mongo):
     now = datetime.now(UTC)
     documents = [
-        {'content_id': content_id, 'position': 0, 'filename': 'a', 'content_type': 'a/b', 'data': Binary(b'x')}
+        {
+            'content_id': content_id,
+            'position': 0,
+            'filename': 'a',
+            'content_type': 'a/b',
+            'data': Binary(b'x'),
+        }
         | {'created_at': now - timedelta(hours=hours)}
         for content_id, hours in (('orphan', 25), ('on-its-way', 23), ('named', 25))
     ]
@@ -212,7 +245,9 @@ async def test_content_without_a_row_is_deleted_once_it_is_a_day_old(ctx, queue,
 
 async def test_cleanup_goes_on_without_mongo_and_catches_up_later(ctx, pool, queue, row, mongo):
     content_id = await store_attachments(mongo, [Attachment('a.txt', 'text/plain', b'x')])
-    await mongo[COLLECTION].update_many({}, {'$set': {'created_at': datetime.now(UTC) - timedelta(days=91)}})
+    await mongo[COLLECTION].update_many(
+        {}, {'$set': {'created_at': datetime.now(UTC) - timedelta(days=91)}}
+    )
     old, late = await queue(content_id=content_id), await queue()
     await aged(pool, old, 91, "status = 'sent', sent_at = now()")
     await change(pool, late, OVER)
@@ -255,5 +290,10 @@ async def test_old_sessions_go_and_those_still_valid_stay(ctx, pool):
         )
     assert await cleanup_old_sessions(ctx) == {'affected': 2, 'sessions': 1, 'refresh_tokens': 1}
     for table in ('sessions', 'refresh_tokens'):  # without an end, it is never over
-        assert await pool.fetchval(f'SELECT array_agg(user_id ORDER BY user_id) FROM {table}') == [2, 3, 4, 5]
+        assert await pool.fetchval(f'SELECT array_agg(user_id ORDER BY user_id) FROM {table}') == [
+            2,
+            3,
+            4,
+            5,
+        ]
     assert (await cleanup_old_sessions(ctx))['affected'] == 0

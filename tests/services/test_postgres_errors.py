@@ -7,10 +7,11 @@ from urllib.parse import urlsplit, urlunsplit
 import asyncpg
 import pytest
 
-from db.outbox import queue_email
 from db.pools import create_postgres_pool
 from db.troubles import DATABASE_DOWN, Kind, kind_of, words_of
-from db.wakeups import listen, notify
+from db.wakeups import listen
+from mail_outbox.outbox import queue_email
+from mail_outbox.wake import notify
 from tests.conftest import wait_until
 
 WRITE = 'UPDATE outbound_emails SET updated_at = now() WHERE id = 0'
@@ -30,21 +31,31 @@ async def few(database):
 
 
 async def pids(pool):
-    return set(await asyncio.gather(*(pool.fetchval(f'{PID} FROM pg_sleep(0.1)') for _ in range(3))))
+    return set(
+        await asyncio.gather(*(pool.fetchval(f'{PID} FROM pg_sleep(0.1)') for _ in range(3)))
+    )
 
 
 async def set_read_only(database, pool, *, on):
-    change = 'SET default_transaction_read_only = on' if on else 'RESET default_transaction_read_only'
+    change = (
+        'SET default_transaction_read_only = on' if on else 'RESET default_transaction_read_only'
+    )
     async with pool.acquire() as conn, conn.transaction():
         await conn.execute('SET TRANSACTION READ WRITE')
         await conn.execute(f'ALTER DATABASE {database.name} {change}')
 
 
-async def test_session_opened_while_the_database_was_read_only_is_dropped_with_all_others(database, pool):
+async def test_session_opened_while_the_database_was_read_only_is_dropped_with_all_others(
+    database, pool
+):
     await set_read_only(database, pool, on=True)
     try:
         few = await create_postgres_pool(
-            database.dsn, size=3, connect_timeout_s=20, command_timeout_s=20, application_name='tests'
+            database.dsn,
+            size=3,
+            connect_timeout_s=20,
+            command_timeout_s=20,
+            application_name='tests',
         )
         before = await pids(few)
     finally:
@@ -56,11 +67,17 @@ async def test_session_opened_while_the_database_was_read_only_is_dropped_with_a
     few.terminate()
 
 
-async def test_session_found_read_only_in_a_transaction_is_dropped_when_that_has_ended(database, pool):
+async def test_session_found_read_only_in_a_transaction_is_dropped_when_that_has_ended(
+    database, pool
+):
     await set_read_only(database, pool, on=True)
     try:
         few = await create_postgres_pool(
-            database.dsn, size=1, connect_timeout_s=20, command_timeout_s=20, application_name='tests'
+            database.dsn,
+            size=1,
+            connect_timeout_s=20,
+            command_timeout_s=20,
+            application_name='tests',
         )
         await few.execute('SELECT 1')
     finally:
@@ -82,10 +99,14 @@ async def test_worker_goes_on_after_the_database_was_read_only(database, pool, s
     worker = start_worker()
     try:
         await worker.started()
-        await wait_until(lambda: 'read-only transaction' in worker.log, what='a write that was refused')
+        await wait_until(
+            lambda: 'read-only transaction' in worker.log, what='a write that was refused'
+        )
         async with pool.acquire() as conn, conn.transaction():
             await conn.execute('SET TRANSACTION READ WRITE')
-            await queue_email(conn, recipient='anna@example.com', subject='Hello', body_text='Hello.')
+            await queue_email(
+                conn, recipient='anna@example.com', subject='Hello', body_text='Hello.'
+            )
     finally:
         await set_read_only(database, pool, on=False)
     await wait_until(inbox.accepted, what='the e-mail')
@@ -135,7 +156,13 @@ async def test_sessions_that_an_operator_ended_are_replaced(few, pool):
 
 
 @pytest.mark.parametrize(
-    'statement', ['SELECT 1 / 0', 'SELECT nothing', "SELECT 'x'::int", 'INSERT INTO outbound_emails DEFAULT VALUES']
+    'statement',
+    [
+        'SELECT 1 / 0',
+        'SELECT nothing',
+        "SELECT 'x'::int",
+        'INSERT INTO outbound_emails DEFAULT VALUES',
+    ],
 )
 async def test_error_of_a_statement_leaves_its_connection_alone(few, statement):
     before = await pids(few)
@@ -145,7 +172,9 @@ async def test_error_of_a_statement_leaves_its_connection_alone(few, statement):
     assert await pids(few) == before
 
 
-async def test_argument_that_does_not_fit_is_an_error_of_the_statement_and_never_a_server_that_is_away(few):
+async def test_argument_that_does_not_fit_is_an_error_of_the_statement_and_never_a_server_that_is_away(
+    few,
+):
     with pytest.raises(asyncpg.DataError) as raised:
         await few.fetch('SELECT $1::int', 'seven')
     assert not isinstance(raised.value, DATABASE_DOWN)
@@ -154,7 +183,11 @@ async def test_argument_that_does_not_fit_is_an_error_of_the_statement_and_never
 @pytest.mark.parametrize('timeout_s', [0.2, 0.5, 1, 7.3, 15, 60, 61, 120, 300])
 async def test_session_of_our_own_is_never_taken_for_a_pooler(database, timeout_s):
     pool = await create_postgres_pool(
-        database.dsn, size=1, connect_timeout_s=20, command_timeout_s=timeout_s, application_name='tests'
+        database.dsn,
+        size=1,
+        connect_timeout_s=20,
+        command_timeout_s=timeout_s,
+        application_name='tests',
     )
     async with pool.acquire(timeout=20) as conn:
         assert not conn.is_pooled
@@ -201,7 +234,9 @@ async def test_what_waiting_does_not_heal_stops_the_worker_with_one_line_that_na
     change, variable = HOPELESS[what]
     worker = start_worker(DATABASE_URL=change(database.dsn))
     assert await worker.ended() == 1
-    (line,) = [line for line in worker.log.splitlines() if line.startswith(('worker: ', 'settings: '))]
+    (line,) = [
+        line for line in worker.log.splitlines() if line.startswith(('worker: ', 'settings: '))
+    ]
     assert variable in line
     assert 'geheim' not in worker.log
     assert 'waiting for PostgreSQL' not in worker.log
@@ -221,7 +256,9 @@ async def test_role_without_rights_stops_the_worker_with_one_line(database, pool
     assert 'DB_USER' in line
 
 
-async def test_function_that_is_missing_stops_the_worker_with_one_line(database, pool, start_worker, monkeypatch):
+async def test_function_that_is_missing_stops_the_worker_with_one_line(
+    database, pool, start_worker, monkeypatch
+):
     """As after an extension was dropped."""
     await pool.execute('ALTER TABLE mail_switches RENAME COLUMN reason TO other')
     worker = start_worker()
@@ -239,7 +276,9 @@ async def test_running_worker_tells_of_a_password_that_was_changed_and_goes_on_w
     role = f'{database.name}_app'
     await pool.execute(f"CREATE ROLE {role} LOGIN SUPERUSER PASSWORD 'geheim'")
     try:
-        worker = await start_worker(DATABASE_URL=changed(database.dsn, userinfo=f'{role}:geheim')).started()
+        worker = await start_worker(
+            DATABASE_URL=changed(database.dsn, userinfo=f'{role}:geheim')
+        ).started()
         await pool.execute(f"ALTER ROLE {role} PASSWORD 'other'")
         end = 'SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE usename = $1'
         await pool.fetchval(end, role)
@@ -247,7 +286,9 @@ async def test_running_worker_tells_of_a_password_that_was_changed_and_goes_on_w
         assert 'correct DB_USER and DB_PASSWORD' in worker.log
         await pool.execute(f"ALTER ROLE {role} PASSWORD 'geheim'")
         async with pool.acquire() as conn, conn.transaction():
-            await queue_email(conn, recipient='anna@example.com', subject='Hello', body_text='Hello.')
+            await queue_email(
+                conn, recipient='anna@example.com', subject='Hello', body_text='Hello.'
+            )
             await notify(conn)
         await wait_until(inbox.accepted, what='the e-mail')
         assert worker.process.poll() is None
@@ -260,7 +301,9 @@ async def test_running_worker_tells_of_a_password_that_was_changed_and_goes_on_w
 async def test_too_many_connections_are_waited_for(database, pool, start_worker, inbox):
     await pool.execute(f'ALTER DATABASE {database.name} CONNECTION LIMIT 0')
     role = f'{database.name}_app'
-    await pool.execute(f"CREATE ROLE {role} LOGIN PASSWORD 'geheim' IN ROLE pg_write_all_data, pg_read_all_data")
+    await pool.execute(
+        f"CREATE ROLE {role} LOGIN PASSWORD 'geheim' IN ROLE pg_write_all_data, pg_read_all_data"
+    )
     try:
         worker = start_worker(DATABASE_URL=changed(database.dsn, userinfo=f'{role}:geheim'))
         await wait_until(lambda: 'waiting for PostgreSQL' in worker.log)
@@ -271,7 +314,9 @@ async def test_too_many_connections_are_waited_for(database, pool, start_worker,
         await pool.execute(f'DROP ROLE {role}')
 
 
-async def test_listener_is_back_at_once_after_its_session_was_ended_and_asks_for_a_sweep(database, pool):
+async def test_listener_is_back_at_once_after_its_session_was_ended_and_asks_for_a_sweep(
+    database, pool
+):
     heard, told = asyncio.Event(), asyncio.Event()
     listening = asyncio.create_task(listen(database.dsn, 5, heard.set, {'other': told.set}))
     find = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'LISTEN%'"
@@ -301,7 +346,10 @@ async def test_listener_is_back_at_once_after_its_session_was_ended_and_asks_for
         (asyncpg.DeadlockDetectedError('deadlock'), Kind.AWAY),
         (asyncpg.ProtocolViolationError('query_wait_timeout'), Kind.AWAY),
         (asyncpg.ProtocolViolationError('pgbouncer cannot connect to server'), Kind.AWAY),
-        (FileNotFoundError(2, 'No such file or directory'), Kind.AWAY),  # the socket of a server that is not up
+        (
+            FileNotFoundError(2, 'No such file or directory'),
+            Kind.AWAY,
+        ),  # the socket of a server that is not up
         (asyncpg.QueryCanceledError('statement timeout'), Kind.LIMIT),
         (asyncpg.LockNotAvailableError('lock timeout'), Kind.LIMIT),
         (asyncpg.InvalidPasswordError('password'), Kind.REFUSED),

@@ -7,12 +7,12 @@ import asyncpg
 import pytest
 
 from db.migrate import migrate
-from db.outbox import queue_email
 from db.pools import create_postgres_pool
 from dev.postgres import Postgres, PostgresPasswords
 from dev.postgres_home import remove_data
 from dev.standby import Standby
 from dev.watchdog import Watchdog
+from mail_outbox.outbox import queue_email
 from tests.conftest import wait_until
 from tests.services.ops_desk import run
 
@@ -29,8 +29,13 @@ async def servers(tmp_path):
     await migrate(conn)
     standby = Standby(tmp_path / 'standby', watchdog, PASSWORDS).follow(primary)
     await asyncio.to_thread(standby.start)
-    await wait_until(lambda: conn.fetchval("SELECT count(*) = 1 FROM pg_stat_replication WHERE state = 'streaming'"))
-    # What the primary has told anybody, the standby has: else a failover loses it, and that is not ours to mend.
+    await wait_until(
+        lambda: conn.fetchval(
+            "SELECT count(*) = 1 FROM pg_stat_replication WHERE state = 'streaming'"
+        )
+    )
+    # What the primary has told anybody, the standby has: else a failover loses it, and that is not
+    # ours to mend.
     await conn.execute("ALTER SYSTEM SET synchronous_standby_names = '*'")
     await conn.execute('SELECT pg_reload_conf()')
     await conn.close()
@@ -42,13 +47,17 @@ async def servers(tmp_path):
 
 
 def open_pool(dsn):
-    return create_postgres_pool(dsn, size=4, connect_timeout_s=5, command_timeout_s=5, application_name='tests')
+    return create_postgres_pool(
+        dsn, size=4, connect_timeout_s=5, command_timeout_s=5, application_name='tests'
+    )
 
 
 async def queue(pool, count, first=0):
     async with pool.acquire() as conn, conn.transaction():
         for n in range(first, first + count):
-            await queue_email(conn, recipient=f'anna{n}@example.com', subject='Hello', body_text='Hello.')
+            await queue_email(
+                conn, recipient=f'anna{n}@example.com', subject='Hello', body_text='Hello.'
+            )
 
 
 async def test_mail_in_flight_survives_the_promotion_of_a_standby(servers, start_worker, inbox):
@@ -70,7 +79,8 @@ async def test_mail_in_flight_survives_the_promotion_of_a_standby(servers, start
     await wait_until(lambda: promoted.fetchval(sent), what=f'all e-mails: {worker.log[-500:]}')
     copies = Counter(entry['rcpt_to'][0] for entry in inbox.accepted())
     assert len(copies) == 201
-    # A second copy is one that the outbox explains: its first attempt's answer was lost with the primary.
+    # A second copy is one that the outbox explains: its first attempt's answer was lost with the
+    # primary.
     explained = "SELECT count(*) FROM email_attempts WHERE outcome IN ('uncertain', 'lost')"
     assert sum(copies.values()) - 201 <= await promoted.fetchval(explained)
     assert worker.process.poll() is None
@@ -89,7 +99,12 @@ async def test_pool_leaves_a_primary_that_was_demoted(servers):
     async def writes():
         try:
             return await pool.execute('UPDATE outbound_emails SET updated_at = now()')
-        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError):
+        except (
+            OSError,
+            asyncpg.PostgresError,
+            asyncpg.InterfaceError,
+            asyncpg.InternalClientError,
+        ):
             return None
 
     assert await wait_until(writes) == 'UPDATE 1'

@@ -11,7 +11,7 @@ import jobs.send_email
 from db import claims, results
 from jobs.process_pending_emails import process_pending_emails
 from mail.outcome import Phase
-from mail.transaction import Progress
+from mail.relay.transaction import Progress
 from tests.conftest import wait_until
 
 OLD_COLUMNS = (
@@ -46,7 +46,9 @@ async def test_sweep_sends_high_priority_first_and_the_longest_due_first(ctx, po
     for name in ('low', 'normal', 'high'):
         await queue(f'{name}@example.com', priority=name)
     older = await queue('older@example.com')
-    await pool.execute("UPDATE outbound_emails SET next_retry_at = now() - interval '1 hour' WHERE id = $1", older)
+    await pool.execute(
+        "UPDATE outbound_emails SET next_retry_at = now() - interval '1 hour' WHERE id = $1", older
+    )
     assert (await process_pending_emails(ctx))['affected'] == 4
     order = [entry['rcpt_to'][0].partition('@')[0] for entry in inbox.accepted()]
     assert order == ['high', 'older', 'normal', 'low']
@@ -60,9 +62,14 @@ async def test_sweep_sends_rows_that_have_no_time(ctx, pool, row):
 
 async def test_sweep_sends_what_an_operator_set_to_pending(ctx, pool, queue, row):
     email_id = await queue(max_attempts=1)
-    await pool.execute("UPDATE outbound_emails SET status = 'failed', attempts = 1, next_retry_at = NULL")
+    await pool.execute(
+        "UPDATE outbound_emails SET status = 'failed', attempts = 1, next_retry_at = NULL"
+    )
     assert (await process_pending_emails(ctx))['affected'] == 0
-    await pool.execute("UPDATE outbound_emails SET status = 'pending', next_retry_at = NOW() WHERE id = $1", email_id)
+    await pool.execute(
+        "UPDATE outbound_emails SET status = 'pending', next_retry_at = NOW() WHERE id = $1",
+        email_id,
+    )
     assert (await process_pending_emails(ctx))['outcomes'] == {'sent': 1}
 
 
@@ -81,7 +88,12 @@ async def test_sweep_stops_claiming_when_the_worker_stops(ctx, pool, queue, monk
         await queue()
     assert await process_pending_emails(ctx) == {'affected': 2, 'outcomes': {'sent': 2}}
     assert (await process_pending_emails(ctx))['affected'] == 0
-    assert await pool.fetchval("SELECT count(*) FROM outbound_emails WHERE status = 'pending' AND attempts = 0") == 4
+    assert (
+        await pool.fetchval(
+            "SELECT count(*) FROM outbound_emails WHERE status = 'pending' AND attempts = 0"
+        )
+        == 4
+    )
 
 
 async def test_sweep_claims_nothing_while_no_relay_is_available(ctx, queue, row):
@@ -111,7 +123,9 @@ async def test_mail_that_fails_does_not_disturb_the_batch(ctx, pool, queue, row,
     result = await process_pending_emails(ctx)
     assert result == {'affected': 9, 'outcomes': {'sent': 5, 'failed': 3, 'error': 1}}
     assert {(await row(email_id))['status'] for email_id in fine} == {'sent'}
-    assert {(await row(email_id))['status'] for email_id in (unsendable, refused, dropped)} == {'failed'}
+    assert {(await row(email_id))['status'] for email_id in (unsendable, refused, dropped)} == {
+        'failed'
+    }
 
 
 async def test_cancelled_sweep_releases_what_is_in_flight(ctx, pool, queue, monkeypatch):
@@ -125,11 +139,15 @@ async def test_cancelled_sweep_releases_what_is_in_flight(ctx, pool, queue, monk
     for n in range(3):
         await queue(f'in-flight{n}+stall-rcpt@example.com')
     task = asyncio.create_task(process_pending_emails(ctx))
-    await wait_until(lambda: len(progresses) == 3 and all(p.phase is Phase.RCPT for p in progresses))
+    await wait_until(
+        lambda: len(progresses) == 3 and all(p.phase is Phase.RCPT for p in progresses)
+    )
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    rows = await pool.fetch('SELECT status, attempts, next_retry_at <= now() AS due FROM outbound_emails')
+    rows = await pool.fetch(
+        'SELECT status, attempts, next_retry_at <= now() AS due FROM outbound_emails'
+    )
     assert [tuple(row) for row in rows] == [('pending', 0, True)] * 3
     assert ctx['runtime'].leases.held() == []
 
@@ -147,7 +165,9 @@ def let_go(monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
     return let_go
 
 
-async def test_slow_attempt_does_not_hold_up_the_result_and_its_mail_goes_on(ctx, queue, row, monkeypatch, let_go):
+async def test_slow_attempt_does_not_hold_up_the_result_and_its_mail_goes_on(
+    ctx, queue, row, monkeypatch, let_go
+):
     runtime = ctx['runtime']
     monkeypatch.setattr(jobs.process_pending_emails, 'PATIENCE_S', 0.02)
     email_id = await queue('slow@example.com')
@@ -160,7 +180,9 @@ async def test_slow_attempt_does_not_hold_up_the_result_and_its_mail_goes_on(ctx
     assert {(await row(i))['status'] for i in (email_id, fast)} == {'sent'}
 
 
-async def test_stalled_mail_in_most_places_does_not_slow_the_others_down(ctx, queue, monkeypatch, let_go):
+async def test_stalled_mail_in_most_places_does_not_slow_the_others_down(
+    ctx, queue, monkeypatch, let_go
+):
     """So many places will not be free: waiting for them takes its time out once, not for each claim."""
     runtime, waits = ctx['runtime'], []
     monkeypatch.setattr(jobs.process_pending_emails, 'PATIENCE_S', 0)
@@ -202,10 +224,16 @@ async def test_failing_claim_leaves_what_is_in_flight_under_watch(ctx, queue, ro
         return list(claimed)
 
     monkeypatch.setattr(claims, 'claim_due', claim_once)
-    in_flight, done = await queue('in-flight+stall-rcpt@example.com'), await queue('done@example.com')
+    in_flight, done = (
+        await queue('in-flight+stall-rcpt@example.com'),
+        await queue('done@example.com'),
+    )
     with pytest.raises(ConnectionRefusedError):
         await process_pending_emails(ctx)  # at its second claim, when there is room for one more
-    assert [(await row(email_id))['status'] for email_id in (in_flight, done)] == ['sending', 'sent']
+    assert [(await row(email_id))['status'] for email_id in (in_flight, done)] == [
+        'sending',
+        'sent',
+    ]
     # It may go on, but the worker must know of it to wait for it, or to release it, when it stops.
     (attempt,) = runtime.sending
     attempt.cancel()

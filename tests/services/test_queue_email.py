@@ -6,9 +6,9 @@ from datetime import UTC, datetime, timedelta
 import asyncpg
 import pytest
 
-from db.outbox import queue_email
 from jobs.send_email import send_email
-from mail.envelope import InvalidEmailError
+from mail_outbox.envelope import InvalidEmailError
+from mail_outbox.outbox import queue_email
 from tests.conftest import wait_until
 
 HELLO = {'recipient': 'anna@example.com', 'subject': 'Hello', 'body_text': 'Hello, Anna.'}
@@ -39,10 +39,14 @@ async def test_rollback_of_the_caller_leaves_nothing(conn):
 
 
 @pytest.mark.parametrize('codec', ['none', 'json'])
-async def test_every_part_is_stored_and_sent_whatever_codec_the_connection_has(conn, ctx, row, inbox, codec):
+async def test_every_part_is_stored_and_sent_whatever_codec_the_connection_has(
+    conn, ctx, row, inbox, codec
+):
     if codec == 'json':
         for name in ('json', 'jsonb'):
-            await conn.set_type_codec(name, encoder=lambda value: value, decoder=lambda text: text, schema='pg_catalog')
+            await conn.set_type_codec(
+                name, encoder=lambda value: value, decoder=lambda text: text, schema='pg_catalog'
+            )
     template = await conn.fetchval(
         "INSERT INTO email_templates (name, subject) VALUES ('hi', 'Hi {{ names[0] }} ✓') RETURNING id"
     )
@@ -63,7 +67,12 @@ async def test_every_part_is_stored_and_sent_whatever_codec_the_connection_has(c
         idempotency_key='k',
     )
     stored = await row(email_id)
-    assert (stored['status'], stored['priority'], stored['max_attempts'], stored['attempts']) == ('pending', 0, 7, 0)
+    assert (stored['status'], stored['priority'], stored['max_attempts'], stored['attempts']) == (
+        'pending',
+        0,
+        7,
+        0,
+    )
     assert (stored['template_data'], stored['headers']) == (
         {'names': ['Änne', 'B']},
         {'Reply-To': 'help@example.com'},
@@ -84,19 +93,34 @@ async def test_expiry_counts_from_when_the_mail_may_be_sent(conn, row):
     short = await row(await queue_email(conn, **HELLO, expiry_hours=0.5))
     assert short['expires_at'] - short['created_at'] == timedelta(minutes=30)
     scheduled = await row(await queue_email(conn, **HELLO, send_at=later))
-    assert (scheduled['next_retry_at'], scheduled['expires_at']) == (later, later + timedelta(hours=24))
+    assert (scheduled['next_retry_at'], scheduled['expires_at']) == (
+        later,
+        later + timedelta(hours=24),
+    )
     exact = await row(await queue_email(conn, **HELLO, send_at=later, expires_at=until))
     assert exact['expires_at'] == until
 
 
 async def test_same_key_returns_the_first_id_and_changes_nothing(conn, row):
     for organization in (None, 7):
-        first = await queue_email(conn, **HELLO, organization_id=organization, idempotency_key='order-1')
+        first = await queue_email(
+            conn, **HELLO, organization_id=organization, idempotency_key='order-1'
+        )
         before = await row(first)
         other = HELLO | {'recipient': 'bert@example.com', 'subject': 'Another'}
-        assert await queue_email(conn, **other, organization_id=organization, idempotency_key='order-1') == first
+        assert (
+            await queue_email(
+                conn, **other, organization_id=organization, idempotency_key='order-1'
+            )
+            == first
+        )
         assert await row(first) == before
-        assert await queue_email(conn, **HELLO, organization_id=organization, idempotency_key='order-2') != first
+        assert (
+            await queue_email(
+                conn, **HELLO, organization_id=organization, idempotency_key='order-2'
+            )
+            != first
+        )
     assert await conn.fetchval('SELECT count(*) FROM outbound_emails') == 4
     assert await queue_email(conn, **HELLO) != await queue_email(conn, **HELLO)
 
@@ -114,7 +138,9 @@ async def test_same_key_after_the_mail_was_sent_sends_no_second_one(conn, ctx, i
 async def test_same_key_by_many_callers_at_once_makes_one_mail(pool, organization):
     async def call() -> int:
         async with pool.acquire() as conn, conn.transaction():
-            return await queue_email(conn, **HELLO, organization_id=organization, idempotency_key='once')
+            return await queue_email(
+                conn, **HELLO, organization_id=organization, idempotency_key='once'
+            )
 
     assert len(set(await asyncio.gather(*(call() for _ in range(12))))) == 1
     assert await pool.fetchval('SELECT count(*) FROM outbound_emails') == 1
@@ -140,7 +166,13 @@ async def test_same_key_waits_for_a_caller_who_has_not_committed(pool, conn):
 async def test_what_can_never_be_sent_is_refused_and_the_transaction_goes_on(conn):
     now = datetime.now(UTC)
     wrong = {
-        'recipient': ['', 'no address', 'a@example.com\nBcc: b@example.com', 'a@example.com,,b', 'a@exa mple.com'],
+        'recipient': [
+            '',
+            'no address',
+            'a@example.com\nBcc: b@example.com',
+            'a@example.com,,b',
+            'a@exa mple.com',
+        ],
         'subject': [None, 'a\r\nBcc: b@example.com', 'x' * 989, 'nul \0', 'half \ud800'],
         'body_text': [None, 'nul \0', 'half \ud800', 'x' * (10 * 1024 * 1024 + 1)],
         'headers': [{'Bcc': 'b@example.com'}, {'X-A': 'a\r\nBcc: b'}, {'X A': 'b'}, {'X-A': 5}],
@@ -155,7 +187,9 @@ async def test_what_can_never_be_sent_is_refused_and_the_transaction_goes_on(con
     async with conn.transaction():
         for name, values in wrong.items():
             for value in values:
-                with pytest.raises(InvalidEmailError, match=name if name != 'body_text' else 'body'):
+                with pytest.raises(
+                    InvalidEmailError, match=name if name != 'body_text' else 'body'
+                ):
                     await queue_email(conn, **HELLO | {name: value})
         assert await conn.fetchval('SELECT count(*) FROM outbound_emails') == 0
         await queue_email(conn, **HELLO)

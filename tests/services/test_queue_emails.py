@@ -7,8 +7,8 @@ from uuid import uuid4
 
 import pytest
 
-from db.outbox import queue_email, queue_emails
-from mail.envelope import InvalidEmailError
+from mail_outbox.envelope import InvalidEmailError
+from mail_outbox.outbox import queue_email, queue_emails
 from tests.conftest import wait_until
 
 TEXT = {'subject': 'Hello', 'body_text': 'Hello.'}
@@ -24,14 +24,28 @@ async def test_rows_are_those_that_queue_email_makes_and_ids_come_in_order(pool)
             'template_data': {'name': 'Zoë "Z" \\ \n'},
             'priority': 'high',
         },
-        {'recipient': 'c@example.com', **TEXT, 'headers': {'Reply-To': 'x@example.com'}, 'send_at': tomorrow},
-        {'recipient': 'd@example.com', **TEXT, 'user_id': 5, 'organization_id': 6, 'expires_at': tomorrow},
+        {
+            'recipient': 'c@example.com',
+            **TEXT,
+            'headers': {'Reply-To': 'x@example.com'},
+            'send_at': tomorrow,
+        },
+        {
+            'recipient': 'd@example.com',
+            **TEXT,
+            'user_id': 5,
+            'organization_id': 6,
+            'expires_at': tomorrow,
+        },
     ]
     async with pool.acquire() as conn, conn.transaction():
         many = await queue_emails(conn, emails)
         single = [await queue_email(conn, **email) for email in emails]
     assert many == sorted(many)
-    rows = [dict(await pool.fetchrow('SELECT * FROM outbound_emails WHERE id = $1', i)) for i in (*many, *single)]
+    rows = [
+        dict(await pool.fetchrow('SELECT * FROM outbound_emails WHERE id = $1', i))
+        for i in (*many, *single)
+    ]
     for row in rows:
         del row['id']
     assert rows[:4] == rows[4:]
@@ -39,11 +53,16 @@ async def test_rows_are_those_that_queue_email_makes_and_ids_come_in_order(pool)
 
 async def test_known_and_repeated_keys_give_the_first_id(pool):
     async with pool.acquire() as conn:
-        first = await queue_email(conn, recipient='a@example.com', idempotency_key='k', organization_id=1, **TEXT)
+        first = await queue_email(
+            conn, recipient='a@example.com', idempotency_key='k', organization_id=1, **TEXT
+        )
         keys = [('k', 1), ('k', 2), ('k', 2), ('l', None), ('l', None), (None, 1)]
         ids = await queue_emails(
             conn,
-            [{'recipient': 'b@example.com', 'idempotency_key': k, 'organization_id': o, **TEXT} for k, o in keys],
+            [
+                {'recipient': 'b@example.com', 'idempotency_key': k, 'organization_id': o, **TEXT}
+                for k, o in keys
+            ],
         )
     assert ids[0] == first
     assert ids[1] == ids[2]
@@ -96,7 +115,10 @@ async def test_many_leave_fresh_statistics_behind(pool):
         await queue_emails(conn, letters(1500))
     assert await pool.fetchval(KNOWN_ROWS_SQL) == 1500
     assert (
-        await pool.fetchval("SELECT count(*) FROM pg_stats WHERE tablename = 'outbound_emails' AND n_distinct <> 0") > 0
+        await pool.fetchval(
+            "SELECT count(*) FROM pg_stats WHERE tablename = 'outbound_emails' AND n_distinct <> 0"
+        )
+        > 0
     )
 
 
@@ -123,14 +145,18 @@ async def test_role_that_may_not_analyse_queues_many_without_a_word(pool):
 
 
 async def test_time_limit_of_the_caller_costs_the_statistics_and_not_the_e_mails(pool, monkeypatch):
-    monkeypatch.setattr('db.bulk.ANALYZE_SQL', "SET LOCAL statement_timeout = '10ms'; SELECT pg_sleep(5)")
+    monkeypatch.setattr(
+        'mail_outbox.bulk.ANALYZE_SQL', "SET LOCAL statement_timeout = '10ms'; SELECT pg_sleep(5)"
+    )
     async with pool.acquire() as conn, conn.transaction():
         await queue_emails(conn, letters(1500))
     assert await pool.fetchval('SELECT count(*) FROM outbound_emails') == 1500
 
 
-async def test_large_e_mails_are_read_and_inserted_part_by_part_and_committed_together(pool, monkeypatch):
-    monkeypatch.setattr('db.bulk.PART_BYTES', 1000)
+async def test_large_e_mails_are_read_and_inserted_part_by_part_and_committed_together(
+    pool, monkeypatch
+):
+    monkeypatch.setattr('mail_outbox.bulk.PART_BYTES', 1000)
     read: list[int] = []
     read_at_insert: list[int] = []
 
@@ -138,7 +164,7 @@ async def test_large_e_mails_are_read_and_inserted_part_by_part_and_committed_to
         read_at_insert.append(len(read))
         return [row['id'] for row in await conn.fetchmany(sql, rows)]
 
-    monkeypatch.setattr('db.bulk._insert', insert)
+    monkeypatch.setattr('mail_outbox.bulk._insert', insert)
     async with pool.acquire() as conn:
 
         def produce(*more: dict[str, str]) -> Iterator[dict[str, str]]:

@@ -6,12 +6,12 @@ from collections import Counter
 import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from db.outbox import queue_email
 from dev.sentinel import Replicated, Sentinel
 from dev.watchdog import Watchdog
-from fleet.connection import open_redis, redis_settings
-from fleet.control import ask
-from fleet.wire import deserialize, serialize
+from engine.connection import open_redis, redis_settings
+from engine.wire import deserialize, serialize
+from fleet.channel import ask
+from mail_outbox.outbox import queue_email
 from tests.conftest import wait_until
 from tests.services.gate import Gate
 
@@ -44,11 +44,15 @@ async def in_step(client):
 async def sentinels(servers, tmp_path):
     master, _ = servers
     watchdog = Watchdog()
-    three = [Sentinel(tmp_path / f'sentinel-{n}', watchdog, SENTINELS_PASSWORD, master) for n in range(3)]
+    three = [
+        Sentinel(tmp_path / f'sentinel-{n}', watchdog, SENTINELS_PASSWORD, master) for n in range(3)
+    ]
     for sentinel in three:
         await asyncio.to_thread(sentinel.start)
     for sentinel in three:
-        await wait_until(lambda s=sentinel: s.sees() == (master.port, 1, 2), what='all know each other')
+        await wait_until(
+            lambda s=sentinel: s.sees() == (master.port, 1, 2), what='all know each other'
+        )
     yield three
     for sentinel in three:
         await asyncio.to_thread(sentinel.kill)
@@ -62,13 +66,17 @@ def url_of(sentinels, database=1):
 
 
 def client_of(url):
-    return open_redis(redis_settings(url), 'arq:queue', job_serializer=serialize, job_deserializer=deserialize)
+    return open_redis(
+        redis_settings(url), 'arq:queue', job_serializer=serialize, job_deserializer=deserialize
+    )
 
 
 async def queue(pool, count, first=0):
     async with pool.acquire() as conn, conn.transaction():
         return [
-            await queue_email(conn, recipient=f'anna{n}@example.com', subject='Hello', body_text='Hello.')
+            await queue_email(
+                conn, recipient=f'anna{n}@example.com', subject='Hello', body_text='Hello.'
+            )
             for n in range(first, first + count)
         ]
 
@@ -91,8 +99,12 @@ async def test_client_finds_the_next_sentinel_when_the_first_is_gone(servers, se
 
 
 @pytest.mark.parametrize('wrong', ['master=other', 'sentinel_password=wrong'])
-async def test_sentinels_that_do_not_know_us_or_the_master_are_a_redis_that_is_away(servers, sentinels, wrong):
-    redis = client_of(f'{url_of(sentinels).partition("?")[0]}?{"" if "master" in wrong else "master=mymaster&"}{wrong}')
+async def test_sentinels_that_do_not_know_us_or_the_master_are_a_redis_that_is_away(
+    servers, sentinels, wrong
+):
+    redis = client_of(
+        f'{url_of(sentinels).partition("?")[0]}?{"" if "master" in wrong else "master=mymaster&"}{wrong}'
+    )
     with pytest.raises(RedisConnectionError) as raised:
         await redis.ping()
     assert PASSWORD not in str(raised.value)
@@ -160,7 +172,9 @@ async def holds(client, value):
     return await client.get('key') == value
 
 
-async def test_worker_whose_redis_was_demoted_follows_the_name_and_obeys_again(servers, start_worker, pool, inbox):
+async def test_worker_whose_redis_was_demoted_follows_the_name_and_obeys_again(
+    servers, start_worker, pool, inbox
+):
     """Behind a name that moves: connections to the demoted server stay open, and say READONLY."""
     master, replica = servers
     async with Gate(master.url(1)) as gate:
@@ -192,7 +206,9 @@ async def test_reply_that_a_server_has_moved_ends_all_connections_of_the_client(
         await pubsub.subscribe('channel')
         listening = pubsub.connection
         write = (
-            redis.pipeline(transaction=True).set('key', 'value').execute() if pipelined else redis.set('key', 'value')
+            redis.pipeline(transaction=True).set('key', 'value').execute()
+            if pipelined
+            else redis.set('key', 'value')
         )
         with pytest.raises(RedisConnectionError):
             await write

@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 from db.content import COLLECTION, store_attachments
 from db.transitions import remove_old
 from jobs.cleanup_expired_emails import cleanup_expired_emails
-from mail.envelope import Attachment
+from mail_outbox.envelope import Attachment
 from tests.services.ops_desk import insert, run
 
 LONG_AGO = "sql:now() - interval '400 days'"
@@ -28,7 +28,9 @@ async def clean(ctx: dict[str, Any], **settings: Any) -> dict[str, Any]:
 
 
 async def left(pool: Any) -> list[int]:
-    return await pool.fetchval("SELECT COALESCE(array_agg(id ORDER BY id), '{}') FROM outbound_emails")
+    return await pool.fetchval(
+        "SELECT COALESCE(array_agg(id ORDER BY id), '{}') FROM outbound_emails"
+    )
 
 
 @pytest.mark.parametrize('phase', ['shared', 'taken over', 'finished'])
@@ -51,8 +53,12 @@ async def test_retention_that_is_set_reports_first_and_deletes_then(ctx, pool):
         first = await clean(ctx, retention_is_set=True)
     assert first['removed'] == 0
     assert 'now 3 e-mails' in first['retention']
-    assert [line['rows'] for line in lines if line['event'] == 'cleanup reports before it deletes'] == [3]
-    assert (await pool.fetchrow('SELECT * FROM table_origins WHERE name = $1', 'outbound_emails'))['reported_rows'] == 3
+    assert [
+        line['rows'] for line in lines if line['event'] == 'cleanup reports before it deletes'
+    ] == [3]
+    assert (await pool.fetchrow('SELECT * FROM table_origins WHERE name = $1', 'outbound_emails'))[
+        'reported_rows'
+    ] == 3
     second = await clean(ctx, retention_is_set=True)
     assert (second['removed'], 'retention' in second) == (3, False)
     assert await left(pool) == [kept]
@@ -61,7 +67,9 @@ async def test_retention_that_is_set_reports_first_and_deletes_then(ctx, pool):
 @pytest.mark.parametrize('action', ['NO ACTION', 'RESTRICT', 'CASCADE', 'SET NULL', 'SET DEFAULT'])
 async def test_mail_that_other_rows_refer_to_stays_and_the_rest_goes(ctx, pool, action: str):
     ids = [await insert(pool, **ENDED) for _ in range(6)]
-    await pool.execute(f'CREATE TABLE invoices (email_id bigint REFERENCES outbound_emails ON DELETE {action})')
+    await pool.execute(
+        f'CREATE TABLE invoices (email_id bigint REFERENCES outbound_emails ON DELETE {action})'
+    )
     await pool.execute('INSERT INTO invoices VALUES ($1), ($2), (NULL)', ids[0], ids[3])
     done = await clean(ctx)
     assert (done['removed'], done['held'], 'refused' in done) == (4, 2, False)
@@ -71,7 +79,9 @@ async def test_mail_that_other_rows_refer_to_stays_and_the_rest_goes(ctx, pool, 
     assert (await clean(ctx))['removed'] == 2
 
 
-async def test_keys_of_several_columns_of_other_schemas_and_to_the_table_itself_hold_mail(ctx, pool):
+async def test_keys_of_several_columns_of_other_schemas_and_to_the_table_itself_hold_mail(
+    ctx, pool
+):
     await pool.execute(
         'ALTER TABLE outbound_emails ADD "Public Id" uuid DEFAULT gen_random_uuid() UNIQUE, ADD UNIQUE (user_id, id), '
         'ADD reply_to bigint REFERENCES outbound_emails'
@@ -84,7 +94,8 @@ async def test_keys_of_several_columns_of_other_schemas_and_to_the_table_itself_
     )
     await pool.execute('INSERT INTO app."Order Lines" VALUES (1, $1), (1, NULL)', ids[1])
     await pool.execute(
-        'INSERT INTO app."Order Lines" SELECT NULL, NULL, "Public Id" FROM outbound_emails WHERE id = $1', ids[2]
+        'INSERT INTO app."Order Lines" SELECT NULL, NULL, "Public Id" FROM outbound_emails WHERE id = $1',
+        ids[2],
     )
     await pool.execute('UPDATE outbound_emails SET reply_to = id WHERE id = $1', ids[0])
     await pool.execute('UPDATE outbound_emails SET reply_to = $1 WHERE id = $2', ids[4], ids[5])
@@ -112,7 +123,9 @@ async def test_mail_that_a_trigger_keeps_stays_with_its_attempts_and_the_rest_go
     assert (done['removed'], done['refused']) == (18, 1)
     assert 'the audit keeps' in done['refusal']
     assert await left(pool) == [ids[3], ids[4]]
-    assert await pool.fetchval('SELECT array_agg(email_id ORDER BY email_id) FROM email_attempts') == [ids[3], ids[4]]
+    assert await pool.fetchval(
+        'SELECT array_agg(email_id ORDER BY email_id) FROM email_attempts'
+    ) == [ids[3], ids[4]]
 
 
 async def test_content_that_another_email_names_stays(ctx, pool, mongo):
@@ -174,7 +187,9 @@ async def test_doctor_names_what_keeps_the_duties_from_their_work(env, pool):
     await adopt(pool)
     given = await run(env, 'doctor', 'outbox')
     told = {row['what']: row['severity'] for row in given.document['findings']}
-    no_column = 'cleanup_old_sessions: sessions has no column expires_at: nobody can tell what is over, '
+    no_column = (
+        'cleanup_old_sessions: sessions has no column expires_at: nobody can tell what is over, '
+    )
     no_index = 'invoices refers to outbound_emails (invoices_email_id_fkey) without an index: '
     assert told == {
         f'{no_column}so nothing is deleted': 'warning',

@@ -12,7 +12,7 @@ from db.narrowing import MOST_BLAMED, SetAside
 from db.pools import create_postgres_pool
 from db.transitions import expire_all, retry
 from jobs.process_pending_emails import process_pending_emails
-from mail.outcome import BY_LIFE
+from mail_outbox.envelope import BY_LIFE
 from tests.services.adopted import adopt, create_legacy
 
 WHO = {'worker': 'w1@host:1', 'lease_s': 30, 'message_id_domain': 'example.com'}
@@ -41,26 +41,36 @@ ODD_VALUES = {
 
 
 @pytest.mark.parametrize('change', ODD_VALUES.values(), ids=ODD_VALUES)
-async def test_row_with_an_odd_value_ends_in_a_state_and_the_others_are_sent(ctx, pool, queue, inbox, change):
+async def test_row_with_an_odd_value_ends_in_a_state_and_the_others_are_sent(
+    ctx, pool, queue, inbox, change
+):
     odd, *others = [await queue(f'row{n}@example.com') for n in range(4)]
     await pool.execute(f'UPDATE outbound_emails SET {change} WHERE id = $1', odd)
     await process_pending_emails(ctx)
-    rows = await pool.fetch('SELECT id, status, dead_reason, last_error FROM outbound_emails ORDER BY id')
-    assert {row['id']: row['status'] for row in rows if row['id'] != odd} == dict.fromkeys(others, 'sent')
+    rows = await pool.fetch(
+        'SELECT id, status, dead_reason, last_error FROM outbound_emails ORDER BY id'
+    )
+    assert {row['id']: row['status'] for row in rows if row['id'] != odd} == dict.fromkeys(
+        others, 'sent'
+    )
     [row] = [row for row in rows if row['id'] == odd]
     if 'lost_attempts' in change:  # apart from all other mail
         assert row['status'] == 'pending'
         [claim] = await claims.claim_suspects(pool, 2, 5, **WHO)
         assert claim.email.id == odd
     else:
-        assert row['status'] == 'sent' or (row['status'] == 'failed' and row['dead_reason'] and row['last_error'])
+        assert row['status'] == 'sent' or (
+            row['status'] == 'failed' and row['dead_reason'] and row['last_error']
+        )
 
 
 async def test_attempts_at_the_end_of_a_smallint_do_not_spoil_the_claim(empty_database):
     """An adopted table with attempts of 2 bytes, without recipient and without numbers of attempts."""
     conn = await asyncpg.connect(empty_database.dsn)
     await create_legacy(conn, 'enum')
-    await conn.execute('ALTER TABLE outbound_emails ALTER attempts TYPE smallint, ALTER max_attempts TYPE smallint')
+    await conn.execute(
+        'ALTER TABLE outbound_emails ALTER attempts TYPE smallint, ALTER max_attempts TYPE smallint'
+    )
     await conn.execute('ALTER TABLE outbound_emails ALTER recipient DROP NOT NULL')
     await adopt(conn)
     ids = [
@@ -74,7 +84,11 @@ async def test_attempts_at_the_end_of_a_smallint_do_not_spoil_the_claim(empty_da
         )
     ]
     pool = await create_postgres_pool(
-        empty_database.dsn, size=2, connect_timeout_s=20, command_timeout_s=20, application_name='tests'
+        empty_database.dsn,
+        size=2,
+        connect_timeout_s=20,
+        command_timeout_s=20,
+        application_name='tests',
     )
     try:
         claimed = {claim.email.id: claim for claim in await claims.claim_due(pool, 10, **WHO)}
@@ -93,11 +107,15 @@ CREATE TRIGGER refuse BEFORE UPDATE ON outbound_emails FOR EACH ROW EXECUTE FUNC
 
 async def refuse(pool: Any, condition: str) -> None:
     """Make PostgreSQL refuse updates of rows."""
-    await pool.execute(REFUSE.format(f"IF {condition} THEN RAISE EXCEPTION 'not this row'; END IF;"))
+    await pool.execute(
+        REFUSE.format(f"IF {condition} THEN RAISE EXCEPTION 'not this row'; END IF;")
+    )
 
 
 @pytest.mark.parametrize('way', ['by their ids', 'as due', 'as suspects'])
-async def test_row_whose_claim_is_refused_is_dead_with_the_reason_and_the_others_are_claimed(pool, queue, row, way):
+async def test_row_whose_claim_is_refused_is_dead_with_the_reason_and_the_others_are_claimed(
+    pool, queue, row, way
+):
     ids = [await queue() for _ in range(9)]
     bad = ids[4]
     await refuse(pool, f"NEW.status = 'sending' AND NEW.id = {bad}")
@@ -110,7 +128,11 @@ async def test_row_whose_claim_is_refused_is_dead_with_the_reason_and_the_others
         claimed = await claims.claim(pool, ids, **WHO)
     assert sorted(claim.email.id for claim in claimed) == [i for i in ids if i != bad]
     stored = await row(bad)
-    assert (stored['status'], stored['dead_reason'], stored['next_retry_at']) == ('failed', 'refused', None)
+    assert (stored['status'], stored['dead_reason'], stored['next_retry_at']) == (
+        'failed',
+        'refused',
+        None,
+    )
     assert 'not this row' in stored['last_error']
 
 
@@ -122,7 +144,9 @@ async def test_row_that_cannot_even_be_given_up_is_left_alone_for_a_while(pool, 
     assert sorted(claim.email.id for claim in claimed) == ids[1:]
     assert aside.ids() == [ids[0]]
     late = await queue()
-    assert [claim.email.id for claim in await claims.claim_due(pool, 1, **WHO, set_aside=aside)] == [late]
+    assert [
+        claim.email.id for claim in await claims.claim_due(pool, 1, **WHO, set_aside=aside)
+    ] == [late]
 
 
 async def test_rule_that_refuses_every_row_does_not_make_all_mail_dead(pool, queue):
@@ -143,12 +167,17 @@ async def test_row_that_takes_no_due_time_stops_no_other(pool, row):
     ]
     await refuse(pool, f'NEW.id = {ids[2]} AND NEW.next_retry_at IS NOT NULL')
     assert await give_due_time(pool)
-    timed = [r['id'] for r in await pool.fetch('SELECT id FROM outbound_emails WHERE next_retry_at IS NOT NULL')]
+    timed = [
+        r['id']
+        for r in await pool.fetch('SELECT id FROM outbound_emails WHERE next_retry_at IS NOT NULL')
+    ]
     assert timed == [i for i in ids if i != ids[2]]
     assert (await row(ids[2]))['dead_reason'] == 'refused'
 
 
-async def test_row_that_cannot_be_decoded_is_dead_as_unreadable_and_the_others_are_claimed(database, queue, row):
+async def test_row_that_cannot_be_decoded_is_dead_as_unreadable_and_the_others_are_claimed(
+    database, queue, row
+):
     ids = [await queue(subject='hard to read' if n == 3 else 'plain') for n in range(9)]
 
     def read(value: str) -> str:
@@ -163,11 +192,17 @@ async def test_row_that_cannot_be_decoded_is_dead_as_unreadable_and_the_others_a
         claimed = await claims.claim_due(pool, 20, **WHO)
     assert sorted(claim.email.id for claim in claimed) == [i for i in ids if i != ids[3]]
     stored = await row(ids[3])
-    assert (stored['status'], stored['dead_reason'], stored['claim_token']) == ('failed', 'unreadable', None)
+    assert (stored['status'], stored['dead_reason'], stored['claim_token']) == (
+        'failed',
+        'unreadable',
+        None,
+    )
     assert 'date value out of range' in stored['last_error']
 
 
-async def test_row_whose_bytes_are_no_text_is_dead_as_unreadable_and_the_others_are_claimed(databases):
+async def test_row_whose_bytes_are_no_text_is_dead_as_unreadable_and_the_others_are_claimed(
+    databases,
+):
     """A database in SQL_ASCII keeps any bytes; the worker's own sessions read UTF-8."""
     name = 'mail_sql_ascii'
     await databases.administer(
@@ -187,7 +222,12 @@ async def test_row_whose_bytes_are_no_text_is_dead_as_unreadable_and_the_others_
                 "SELECT 'a@example.com', "
                 "CASE WHEN n = 3 THEN E'\\xff' ELSE 's' END, 't', 'pending', now() FROM generate_series(1, 5) AS n"
             )
-            assert sorted(c.email.id for c in await claims.claim_due(pool, 10, **WHO)) == [1, 2, 4, 5]
+            assert sorted(c.email.id for c in await claims.claim_due(pool, 10, **WHO)) == [
+                1,
+                2,
+                4,
+                5,
+            ]
             stored = await pool.fetchrow('SELECT status, dead_reason FROM mail_outbox WHERE id = 3')
             assert tuple(stored) == ('failed', 'unreadable')
         finally:
@@ -207,7 +247,9 @@ async def test_row_that_refuses_to_expire_keeps_no_other_from_it(pool, queue, ro
 
 async def test_row_that_refuses_an_operators_retry_keeps_no_other_from_it(pool, queue):
     ids = [await queue() for _ in range(5)]
-    await pool.execute("UPDATE outbound_emails SET status = 'failed', attempts = 5, next_retry_at = NULL")
+    await pool.execute(
+        "UPDATE outbound_emails SET status = 'failed', attempts = 5, next_retry_at = NULL"
+    )
     most = 'attempts = 2147483647, max_attempts = 2147483647'
     await pool.execute(f'UPDATE outbound_emails SET {most} WHERE id = $1', ids[3])
     await refuse(pool, f'NEW.id = {ids[1]}')

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import pytest
 
 from db.switches import Kind, pause
-from fleet.control import ask
+from fleet.channel import ask
 from fleet.registry import RECORD_PREFIX, WORKERS_KEY, read_workers
 from ops import migration
 from ops.__main__ import COMMANDS, answer, make_parser
@@ -29,7 +29,12 @@ MIGRATE = ['python', '-m', 'db.migrate']
 LINE = re.compile(r'(?P<command>.*?)(?:\s+# (?:\[(?P<status>\d+)\] )?(?P<told>.*))?')
 
 # The e-mails that the document speaks of; each line gets rows of its own.
-DEAD = {'status': 'failed', 'attempts': 1, 'last_attempt_at': 'sql:now()', 'message_id': '<m@example.com>'}
+DEAD = {
+    'status': 'failed',
+    'attempts': 1,
+    'last_attempt_at': 'sql:now()',
+    'message_id': '<m@example.com>',
+}
 EXAMPLES = {
     '101': {
         'email_type': 'newsletter', 'next_retry_at': "sql:now() + interval '1 hour'",
@@ -124,13 +129,18 @@ class Desk:
 
     async def is_answered(self) -> bool:
         """Whether the worker has registered and hears commands."""
-        return bool(await read_workers(self.redis) and (await ask(self.redis, 'ping', timeout_s=DEADLINE_S)).replies)
+        return bool(
+            await read_workers(self.redis)
+            and (await ask(self.redis, 'ping', timeout_s=DEADLINE_S)).replies
+        )
 
     async def ops(self, words: list[str]) -> tuple[int, str]:
         """Return the exit status and everything that was said."""
         options = PARSER.parse_args(words)
         if 'timeout' in options:
-            options.timeout = DEADLINE_S  # the machine may be busy; nobody waits for more than the replies
+            options.timeout = (
+                DEADLINE_S  # the machine may be busy; nobody waits for more than the replies
+            )
         self.monkeypatch.setattr('sys.stdin', Typed('y\n'))
         given = await answer(self.settings, COMMANDS[options.command], options)
         shown = rendered(options.command, given) if given.document and not given.streamed else ''
@@ -175,7 +185,8 @@ async def leave_a_message_of_celery(desk: Desk) -> None:
     await desk.redis.lpush('celery', message(args=[await insert(desk.pool, **EXAMPLES['101'])]))
 
 
-# What is the matter in a section: what happens before, and which settings of the operator point at nothing.
+# What is the matter in a section: what happens before, and which settings of the operator point at
+# nothing.
 HAPPENS: dict[str, Callable[[Desk], Awaitable[None]]] = {
     "Coming from Celery's Redis": leave_a_message_of_celery,
     'A worker runs, but mail waits': pause_a_type,
@@ -201,7 +212,9 @@ async def mail_that_moves(desk: Desk, *, is_refused: bool) -> AsyncIterator[None
             await asyncio.sleep(0.05)
 
     if is_refused:
-        await asyncio.to_thread(desk.inbox.control.misbehave, 'rcpt', 'refuse', code=550, text='5.1.1 no such user')
+        await asyncio.to_thread(
+            desk.inbox.control.misbehave, 'rcpt', 'refuse', code=550, text='5.1.1 no such user'
+        )
     queueing = asyncio.create_task(queue())
     try:
         yield
@@ -220,13 +233,18 @@ async def carry_out(desk: Desk, line: Line) -> None:
     named = EXAMPLES.keys() & set(re.findall(r'\d+', line.text))
     ids = {example: await insert_example(desk.pool, example) for example in named}
     if line.language == 'sql':
-        done = await desk.pool.execute(''.join(ids.get(word, word) for word in re.split(r'\b', line.text)))
+        done = await desk.pool.execute(
+            ''.join(ids.get(word, word) for word in re.split(r'\b', line.text))
+        )
         assert not done.endswith(' 0'), done
         return
     words = [ids.get(word, word) for word in line.words]
     assert line.claims, 'the document does not say what this answers'
     moving = mail_that_moves(desk, is_refused='--failures' in words)
-    async with moving if words[3:4] == ['events'] else contextlib.nullcontext(), asyncio.timeout(DEADLINE_S):
+    async with (
+        moving if words[3:4] == ['events'] else contextlib.nullcontext(),
+        asyncio.timeout(DEADLINE_S),
+    ):
         status, said = await (desk.migrate() if words == MIGRATE else desk.ops(words[3:]))
     assert status == line.status, said
     for claim in line.claims:
@@ -270,10 +288,15 @@ async def test_every_command_of_the_runbook_answers_as_it_says(desk, monkeypatch
     assert failures == [], '\n\n'.join(failures)
 
 
-@pytest.mark.parametrize('line', [line for line in LINES if not is_ours(line)], ids=lambda line: line.text)
+@pytest.mark.parametrize(
+    'line', [line for line in LINES if not is_ours(line)], ids=lambda line: line.text
+)
 def test_commands_of_others_are_known_and_are_shell(line):
     assert any(re.fullmatch(allowed, line.text) for allowed in ALLOWED), line.text
-    assert subprocess.run(['bash', '-n', '-c', line.text], check=False, capture_output=True).returncode == 0
+    assert (
+        subprocess.run(['bash', '-n', '-c', line.text], check=False, capture_output=True).returncode
+        == 0
+    )
     if line.text.startswith('deploy/'):
         assert (ROOT / line.words[0]).stat().st_mode & 0o100
 
@@ -298,4 +321,10 @@ def test_runbook_has_every_command_and_every_word_of_celery():
     assert {first for first, *_ in words} == set(COMMANDS)
     second = {(command, word) for command, word, *_ in (told for told in words if len(told) > 1)}
     assert {word for command, word in second if command == 'inspect'} == {*READERS, *NOT_INSPECTED}
-    assert {word for command, word in second if command == 'control'} == {*WORDS, *NO_CONTROL, 'pause', 'resume', 'ls'}
+    assert {word for command, word in second if command == 'control'} == {
+        *WORDS,
+        *NO_CONTROL,
+        'pause',
+        'resume',
+        'ls',
+    }

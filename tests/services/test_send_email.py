@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from db import claims
-from fleet.leases import Leases
-from fleet.wire import serialize
+from delivery.leases import Leases
+from engine.wire import serialize
 from jobs.send_email import send_email
 
 
@@ -24,16 +24,27 @@ def only_message(inbox: Any, recipient: str) -> Any:
 
 async def test_text_is_sent_over_tls_and_recorded(ctx, pool, queue, row, inbox):
     email_id = await queue('text@example.com', subject='Hello', body_text='Hello,\n.\n.. Anna.\n')
-    assert await send_email(ctx, email_id) == {'email_id': email_id, 'status': 'sent', 'attempts': 1}
+    assert await send_email(ctx, email_id) == {
+        'email_id': email_id,
+        'status': 'sent',
+        'attempts': 1,
+    }
     stored = await row(email_id)
     assert (stored['status'], stored['attempts'], stored['relay'], stored['smtp_code'], stored['enhanced_code']) == (
         'sent', 1, 'primary', 250, '2.0.0',
     )  # fmt: skip
     assert stored['sent_at'] is not None
-    assert (stored['claim_token'], stored['lease_expires_at'], stored['next_retry_at']) == (None, None, None)
+    assert (stored['claim_token'], stored['lease_expires_at'], stored['next_retry_at']) == (
+        None,
+        None,
+        None,
+    )
     (entry,) = inbox.accepted('text@example.com')
     assert (entry['relay'], entry['tls'], entry['auth']) == ('primary', True, 'primary')
-    assert (entry['mail_from'], entry['message_id']) == ('noreply@example.com', stored['message_id'])
+    assert (entry['mail_from'], entry['message_id']) == (
+        'noreply@example.com',
+        stored['message_id'],
+    )
     message = only_message(inbox, 'text@example.com')
     assert message.get_content() == 'Hello,\r\n.\r\n.. Anna.\r\n'
     assert message['date'].datetime == stored['message_date'].replace(microsecond=0)
@@ -45,7 +56,9 @@ async def test_text_is_sent_over_tls_and_recorded(ctx, pool, queue, row, inbox):
 
 
 async def test_html_comes_with_its_text_alternative(ctx, queue, inbox):
-    email_id = await queue('html@example.com', body_text='Plain.', body_html='<p>Rich & <b>bold</b>.</p>')
+    email_id = await queue(
+        'html@example.com', body_text='Plain.', body_html='<p>Rich & <b>bold</b>.</p>'
+    )
     assert (await send_email(ctx, email_id))['status'] == 'sent'
     message = only_message(inbox, 'html@example.com')
     assert message.get_content_type() == 'multipart/alternative'
@@ -55,7 +68,9 @@ async def test_html_comes_with_its_text_alternative(ctx, queue, inbox):
 
 async def test_subject_and_names_beyond_ascii_arrive_as_written(ctx, queue, inbox):
     subject = 'Grüße aus Köln ✓ 領収書 ' + 'ä' * 80
-    email_id = await queue('"Jörg Müller, 王" <umlaut@example.com>', subject=subject, body_text='Schöne Grüße ✓')
+    email_id = await queue(
+        '"Jörg Müller, 王" <umlaut@example.com>', subject=subject, body_text='Schöne Grüße ✓'
+    )
     assert (await send_email(ctx, email_id))['status'] == 'sent'
     message = only_message(inbox, 'umlaut@example.com')
     assert message['subject'] == subject
@@ -69,7 +84,11 @@ async def test_subject_and_names_beyond_ascii_arrive_as_written(ctx, queue, inbo
 async def test_unknown_id_is_not_claimable_and_looked_for_once_more(ctx, redis):
     for _ in range(2):
         result = await send_email(ctx, 4711)
-        assert (result['email_id'], result['status'], result['state']) == (4711, 'not-claimable', None)
+        assert (result['email_id'], result['status'], result['state']) == (
+            4711,
+            'not-claimable',
+            None,
+        )
     (wake_up,) = await redis.queued_jobs()
     assert wake_up.args == (4711,)
 
@@ -86,7 +105,11 @@ async def test_wrong_types_are_refused_with_a_plain_result(ctx, redis):
 
 async def test_decimal_string_is_an_id(ctx, queue, inbox):
     email_id = await queue('text@example.com')
-    assert await send_email(ctx, str(email_id)) == {'email_id': email_id, 'status': 'sent', 'attempts': 1}
+    assert await send_email(ctx, str(email_id)) == {
+        'email_id': email_id,
+        'status': 'sent',
+        'attempts': 1,
+    }
     assert len(inbox.accepted('text@example.com')) == 1
 
 
@@ -122,7 +145,12 @@ async def test_mail_that_was_sent_before_is_not_sent_again(ctx, queue, row, inbo
     await send_email(ctx, email_id)
     before = await row(email_id)
     result = await send_email(ctx, email_id)
-    assert result == {'email_id': email_id, 'status': 'sent', 'attempts': 1, 'reason': 'already sent'}
+    assert result == {
+        'email_id': email_id,
+        'status': 'sent',
+        'attempts': 1,
+        'reason': 'already sent',
+    }
     assert await row(email_id) == before
     assert len(inbox.accepted('before@example.com')) == 1
 
@@ -151,7 +179,11 @@ async def test_expired_mail_becomes_expired(ctx, pool, queue, row, inbox):
         result = await send_email(ctx, email_id)
         assert (result['status'], result['state']) == ('not-claimable', 'expired')
         stored = await row(email_id)
-        assert (stored['status'], stored['next_retry_at'], stored['attempts']) == ('expired', None, 0)
+        assert (stored['status'], stored['next_retry_at'], stored['attempts']) == (
+            'expired',
+            None,
+            0,
+        )
     assert inbox.accepted('late@example.com') == []
 
 
@@ -171,7 +203,9 @@ async def test_two_workers_with_one_id_send_once(ctx, queue, inbox, monkeypatch)
 
 
 @pytest.mark.parametrize(('status', 'attempts'), [('pending', 0), ('failed', 1)])
-async def test_row_inserted_with_the_old_columns_alone_is_sent(ctx, pool, row, inbox, status, attempts):
+async def test_row_inserted_with_the_old_columns_alone_is_sent(
+    ctx, pool, row, inbox, status, attempts
+):
     email_id = await pool.fetchval(
         'INSERT INTO outbound_emails (recipient, subject, body_text, body_html, email_type, status, attempts, '
         "max_attempts, next_retry_at, expires_at) VALUES ('old@example.com', 'Old', 'Text', '<p>Text</p>', "
@@ -179,7 +213,11 @@ async def test_row_inserted_with_the_old_columns_alone_is_sent(ctx, pool, row, i
         status,
         attempts,
     )
-    assert await send_email(ctx, email_id) == {'email_id': email_id, 'status': 'sent', 'attempts': attempts + 1}
+    assert await send_email(ctx, email_id) == {
+        'email_id': email_id,
+        'status': 'sent',
+        'attempts': attempts + 1,
+    }
     stored = await row(email_id)
     message = only_message(inbox, 'old@example.com')
     assert message['message-id'] == stored['message_id']

@@ -14,7 +14,7 @@ from db.pools import open_mongo
 from dev.ports import free_port
 from jobs.process_pending_emails import process_pending_emails
 from jobs.send_email import CONTENT_RETRY_S, send_email
-from mail.envelope import Attachment, InvalidEmailError
+from mail_outbox.envelope import Attachment, InvalidEmailError
 
 MAKE_DUE = 'UPDATE outbound_emails SET next_retry_at = now() WHERE id = $1'
 ADD_TEMPLATE = (
@@ -32,9 +32,13 @@ def only_message(inbox: Any, recipient: str) -> Any:
 
 
 async def test_template_fills_every_part_and_escapes_in_html_alone(ctx, pool, queue, inbox):
-    template = await pool.fetchval(ADD_TEMPLATE, 'Hello {{ name }}', 'Dear {{ name }}', '<p>{{ name }}</p>')
+    template = await pool.fetchval(
+        ADD_TEMPLATE, 'Hello {{ name }}', 'Dear {{ name }}', '<p>{{ name }}</p>'
+    )
     data = {'name': 'A & <b>\r\nBcc: thief@example.com'}
-    email_id = await queue('template@example.com', template_id=template, template_data=data, body_text='not this')
+    email_id = await queue(
+        'template@example.com', template_id=template, template_data=data, body_text='not this'
+    )
     assert (await send_email(ctx, email_id))['status'] == 'sent'
     message = only_message(inbox, 'template@example.com')
     assert message['subject'] == 'Hello A & <b> Bcc: thief@example.com'
@@ -46,8 +50,14 @@ async def test_template_fills_every_part_and_escapes_in_html_alone(ctx, pool, qu
 
 async def test_template_with_a_missing_variable_is_dead_and_names_it(ctx, pool, queue, row, inbox):
     template = await pool.fetchval(ADD_TEMPLATE, 'Hello {{ first_name }}', 'Hi', None)
-    email_id = await queue('missing@example.com', template_id=template, template_data={'name': 'Anna'})
-    assert await send_email(ctx, email_id) == {'email_id': email_id, 'status': 'failed', 'attempts': 1}
+    email_id = await queue(
+        'missing@example.com', template_id=template, template_data={'name': 'Anna'}
+    )
+    assert await send_email(ctx, email_id) == {
+        'email_id': email_id,
+        'status': 'failed',
+        'attempts': 1,
+    }
     stored = await row(email_id)
     assert (stored['dead_reason'], stored['next_retry_at']) == ('render', None)
     assert 'first_name' in stored['last_error']
@@ -92,14 +102,21 @@ async def test_attachments_arrive_byte_for_byte(ctx, queue, mongo, inbox):
         Attachment('empty.bin', 'application/octet-stream', b''),
         Attachment('logo.png', 'image/png', EVERY_BYTE[:999], cid='logo@example.com'),
     ]
-    email_id = await queue('files@example.com', content_id=await store_attachments(mongo, attachments))
+    email_id = await queue(
+        'files@example.com', content_id=await store_attachments(mongo, attachments)
+    )
     assert (await asyncio.wait_for(send_email(ctx, email_id), 15))['status'] == 'sent'
     received = list(only_message(inbox, 'files@example.com').iter_attachments())
     assert [part.get_filename() for part in received] == [a.filename for a in attachments]
     (message,) = (part for part in received if part.get_content_type() == 'message/rfc822')
-    assert (message.get_content()['Subject'], message.get_content().get_content()) == ('inner', 'body\r\n')
+    assert (message.get_content()['Subject'], message.get_content().get_content()) == (
+        'inner',
+        'body\r\n',
+    )
     files = [a for a in attachments if a.content_type != 'message/rfc822']
-    assert [part.get_payload(decode=True) for part in received if part is not message] == [a.data for a in files]
+    assert [part.get_payload(decode=True) for part in received if part is not message] == [
+        a.data for a in files
+    ]
     assert received[4]['content-id'] == '<logo@example.com>'
 
 
@@ -108,7 +125,8 @@ async def test_mongo_away_releases_without_counting_and_sends_when_back(
     ctx, pool, queue, row, mongo, redis, stack, inbox, how
 ):
     email_id = await queue(
-        'mongo@example.com', content_id=await store_attachments(mongo, [Attachment('a', 'a/b', b'x')])
+        'mongo@example.com',
+        content_id=await store_attachments(mongo, [Attachment('a', 'a/b', b'x')]),
     )
     url = stack.mongo.url if how == 'frozen' else f'mongodb://127.0.0.1:{free_port()}'
     away = open_mongo(url, mongo.name, 0.4)
@@ -127,36 +145,57 @@ async def test_mongo_away_releases_without_counting_and_sends_when_back(
     assert (wake_up.function, wake_up.args) == ('send_email', (email_id,))
 
     await pool.execute(MAKE_DUE, email_id)
-    assert await send_email(ctx, email_id) == {'email_id': email_id, 'status': 'sent', 'attempts': 1}
+    assert await send_email(ctx, email_id) == {
+        'email_id': email_id,
+        'status': 'sent',
+        'attempts': 1,
+    }
     assert len(inbox.accepted('mongo@example.com')) == 1
     outcomes = await pool.fetch('SELECT outcome, phase FROM email_attempts ORDER BY started_at')
-    assert [tuple(outcome) for outcome in outcomes] == [('released', 'content'), ('accepted', 'replied')]
+    assert [tuple(outcome) for outcome in outcomes] == [
+        ('released', 'content'),
+        ('accepted', 'replied'),
+    ]
 
 
 async def test_content_that_is_missing_or_malformed_is_dead(ctx, queue, row, mongo, inbox):
     await mongo[COLLECTION].insert_one({'content_id': 'broken', 'position': 0, 'filename': 'a.pdf'})
     for content_id, named in (('never-stored', 'never-stored'), ('broken', 'a.pdf')):
         email_id = await queue('nocontent@example.com', content_id=content_id)
-        assert await send_email(ctx, email_id) == {'email_id': email_id, 'status': 'failed', 'attempts': 1}
+        assert await send_email(ctx, email_id) == {
+            'email_id': email_id,
+            'status': 'failed',
+            'attempts': 1,
+        }
         stored = await row(email_id)
         assert (stored['dead_reason'], stored['next_retry_at']) == ('render', None)
         assert named in stored['last_error']
     assert inbox.accepted('nocontent@example.com') == []
 
 
-async def test_malformed_content_of_one_mail_spoils_no_other_at_the_same_time(ctx, queue, mongo, inbox):
+async def test_malformed_content_of_one_mail_spoils_no_other_at_the_same_time(
+    ctx, queue, mongo, inbox
+):
     await mongo[COLLECTION].insert_one({'content_id': 'broken', 'position': 0, 'filename': 'a.pdf'})
     fine = await store_attachments(mongo, [Attachment('a', 'a/b', b'x')])
-    ids = [await queue(f'{n}@example.com', content_id=content_id) for n, content_id in enumerate(['broken', fine])]
+    ids = [
+        await queue(f'{n}@example.com', content_id=content_id)
+        for n, content_id in enumerate(['broken', fine])
+    ]
     results = await asyncio.gather(*(send_email(ctx, email_id) for email_id in ids))
     assert [result['status'] for result in results] == ['failed', 'sent']
     assert len(inbox.accepted('1@example.com')) == 1
 
 
 async def test_templates_of_mails_at_the_same_time_are_not_mixed_up(ctx, pool, queue, inbox):
-    templates = [await pool.fetchval(ADD_TEMPLATE, f'Template {n}', '{{ n }}', None) for n in range(5)]
+    templates = [
+        await pool.fetchval(ADD_TEMPLATE, f'Template {n}', '{{ n }}', None) for n in range(5)
+    ]
     used = [*templates, *templates, 4711]
-    ids = [await queue(f'mixed{n}@example.com', template_id=t, template_data={'n': n}) for n, t in enumerate(used)]
+    ids = [
+        await queue(f'mixed{n}@example.com', template_id=t, template_data={'n': n})
+        for n, t in enumerate(used)
+    ]
     results = await asyncio.gather(*(send_email(ctx, email_id) for email_id in ids))
     assert [result['status'] for result in results] == ['sent'] * 10 + ['failed']
     for n in range(10):
@@ -172,7 +211,9 @@ async def test_row_that_cannot_be_rendered_is_dead_with_the_reason(ctx, pool, ro
         ('body_text', None, 'body'),
         ('headers', {'Bcc': 'b@example.com'}, 'headers'),
     ):
-        values = {'recipient': 'a@example.com', 'subject': 's', 'body_text': 't', 'headers': {}} | {column: value}
+        values = {'recipient': 'a@example.com', 'subject': 's', 'body_text': 't', 'headers': {}} | {
+            column: value
+        }
         email_id = await pool.fetchval(
             'INSERT INTO outbound_emails (recipient, subject, body_text, headers) VALUES ($1, $2, $3, $4) RETURNING id',
             *(values[name] for name in ('recipient', 'subject', 'body_text', 'headers')),
@@ -183,10 +224,20 @@ async def test_row_that_cannot_be_rendered_is_dead_with_the_reason(ctx, pool, ro
         assert stored['last_error'].startswith(reason)
 
 
-async def test_attachments_that_another_program_stored_without_a_name_or_a_type_are_sent(ctx, queue, mongo, inbox):
-    document = {'position': 0, 'filename': None, 'content_type': None, 'cid': '<x@example.com>', 'data': b'x'}
+async def test_attachments_that_another_program_stored_without_a_name_or_a_type_are_sent(
+    ctx, queue, mongo, inbox
+):
+    document = {
+        'position': 0,
+        'filename': None,
+        'content_type': None,
+        'cid': '<x@example.com>',
+        'data': b'x',
+    }
     await mongo[COLLECTION].insert_one(document | {'content_id': 'theirs'})
-    assert (await send_email(ctx, await queue('theirs@example.com', content_id='theirs')))['status'] == 'sent'
+    assert (await send_email(ctx, await queue('theirs@example.com', content_id='theirs')))[
+        'status'
+    ] == 'sent'
     (part,) = only_message(inbox, 'theirs@example.com').iter_attachments()
     assert (part.get_content_type(), part.get_filename()) == ('application/octet-stream', None)
     assert (part['Content-ID'], part.get_content()) == ('<x@example.com>', b'x')
@@ -205,7 +256,14 @@ async def test_attachment_that_can_never_be_sent_is_not_stored(mongo):
 
 
 HOSTILE = {
-    'recipient': ('(é)' * 10_660 + '@example.org', '"' * 16_000, ',' * 16_000, '(' * 16_000, '"', 'a@b@example.org'),
+    'recipient': (
+        '(é)' * 10_660 + '@example.org',
+        '"' * 16_000,
+        ',' * 16_000,
+        '(' * 16_000,
+        '"',
+        'a@b@example.org',
+    ),
     'message_id': ('<1@example.com>\r\nBcc: eve@example.com', '<ü@example.com>', 'x' * 1000),
     'headers': (
         '{"Reply-To": "anna"}',
@@ -217,18 +275,26 @@ HOSTILE = {
 }
 
 
-async def test_hostile_rows_are_dead_by_the_name_of_their_field_and_the_others_are_sent(ctx, pool, queue, row, inbox):
+async def test_hostile_rows_are_dead_by_the_name_of_their_field_and_the_others_are_sent(
+    ctx, pool, queue, row, inbox
+):
     hostile = {}
     for column, values in HOSTILE.items():
         for value in values:
             email_id = await queue('eve@example.com')
-            await pool.execute(f'UPDATE outbound_emails SET {column} = $2 WHERE id = $1', email_id, value)
+            await pool.execute(
+                f'UPDATE outbound_emails SET {column} = $2 WHERE id = $1', email_id, value
+            )
             hostile[email_id] = column
     innocent = [await queue(f'innocent{i}@example.com') for i in range(20)]
     await process_pending_emails(ctx)
     for email_id, column in hostile.items():
         stored = await row(email_id)
-        assert (stored['status'], stored['dead_reason'], stored['attempts']) == ('failed', 'render', 1)
+        assert (stored['status'], stored['dead_reason'], stored['attempts']) == (
+            'failed',
+            'render',
+            1,
+        )
         assert stored['last_error'].startswith(f'{column}: ')
     assert [(await row(email_id))['status'] for email_id in innocent] == ['sent'] * 20
     assert inbox.accepted('eve@example.com') == []

@@ -8,17 +8,16 @@ import asyncpg
 import pytest
 from arq import Retry
 
-import jobs.recording
 import jobs.send_email
 from db import claims, results
 from db.late import TAKEN_BACK, record_late
 from db.leases import rescue
 from db.results import Result
-from fleet.leases import Leases
+from delivery.leases import Leases
 from jobs.process_pending_emails import process_pending_emails
 from jobs.send_email import send_claimed, send_email
 from mail.outcome import Decision, Delivery, Outcome, Phase, Reply, Status
-from mail.transaction import Progress
+from mail.relay.transaction import Progress
 from tests.conftest import wait_until
 from tests.services.test_rows_that_break import REFUSE
 
@@ -61,17 +60,26 @@ def failing_record(monkeypatch) -> Callable[[list[BaseException]], None]:
 
 
 async def attempts_of(pool: Any) -> list[tuple[str, str]]:
-    return [tuple(row) for row in await pool.fetch('SELECT outcome, phase FROM email_attempts ORDER BY started_at')]
+    return [
+        tuple(row)
+        for row in await pool.fetch('SELECT outcome, phase FROM email_attempts ORDER BY started_at')
+    ]
 
 
-async def test_unexpected_error_is_recorded_and_retried_like_any_failure(ctx, pool, queue, row, monkeypatch):
+async def test_unexpected_error_is_recorded_and_retried_like_any_failure(
+    ctx, pool, queue, row, monkeypatch
+):
     def explode(*_: Any) -> None:
         raise ZeroDivisionError('a fault of the program')
 
     email_id = await queue()
     with monkeypatch.context() as patched:
         patched.setattr(jobs.send_email, 'render', explode)
-        assert await send_email(ctx, email_id) == {'email_id': email_id, 'status': 'failed', 'attempts': 1}
+        assert await send_email(ctx, email_id) == {
+            'email_id': email_id,
+            'status': 'failed',
+            'attempts': 1,
+        }
     stored = await row(email_id)
     assert stored['last_error'] == 'ZeroDivisionError: a fault of the program'
     assert stored['next_retry_at'] is not None
@@ -81,7 +89,9 @@ async def test_unexpected_error_is_recorded_and_retried_like_any_failure(ctx, po
     assert (await send_email(ctx, email_id))['status'] == 'sent'
 
 
-async def test_cancellation_in_the_dialogue_releases_at_once(ctx, pool, queue, row, inbox, progresses):
+async def test_cancellation_in_the_dialogue_releases_at_once(
+    ctx, pool, queue, row, inbox, progresses
+):
     email_id = await queue('cut+stall-rcpt@example.com')
     task = asyncio.create_task(send_email(ctx, email_id))
     await wait_until(lambda: progresses and progresses[0].phase is Phase.RCPT)
@@ -109,12 +119,16 @@ async def test_cancellation_after_the_dot_is_uncertain(ctx, pool, queue, row, pr
     assert await attempts_of(pool) == [('uncertain', 'body-sent')]
 
 
-async def test_cancellation_at_the_second_relay_keeps_what_the_first_accepted(ctx, pool, queue, row, inbox, progresses):
+async def test_cancellation_at_the_second_relay_keeps_what_the_first_accepted(
+    ctx, pool, queue, row, inbox, progresses
+):
     at_primary, at_backup = 'first-copy@example.com', 'second+4xx-twice@example.com'
     email_id = await queue(f'{at_primary}, {at_backup}')
     inbox.control.misbehave('rcpt', 'stall', relay='backup')
     task = asyncio.create_task(send_email(ctx, email_id))
-    await wait_until(lambda: progresses and (progresses[0].relay, progresses[0].phase) == ('backup', Phase.RCPT))
+    await wait_until(
+        lambda: progresses and (progresses[0].relay, progresses[0].phase) == ('backup', Phase.RCPT)
+    )
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
@@ -153,7 +167,9 @@ async def test_cancellation_while_the_acceptance_is_recorded_does_not_forget_it(
     assert len(inbox.accepted('recording@example.com')) == 1
 
 
-async def test_cancelling_twice_does_not_forget_the_acceptance(ctx, pool, queue, inbox, monkeypatch):
+async def test_cancelling_twice_does_not_forget_the_acceptance(
+    ctx, pool, queue, inbox, monkeypatch
+):
     record = ctx['runtime'].record
     ask, asked = record.ask, []
 
@@ -176,7 +192,9 @@ async def test_cancelling_twice_does_not_forget_the_acceptance(ctx, pool, queue,
     assert len(inbox.accepted('twice@example.com')) == 1
 
 
-async def test_stop_does_not_wait_without_end_for_postgresql(ctx, queue, row, monkeypatch, progresses, failing_record):
+async def test_stop_does_not_wait_without_end_for_postgresql(
+    ctx, queue, row, monkeypatch, progresses, failing_record
+):
     failing_record([ConnectionRefusedError('away')] * 1000)
     monkeypatch.setattr(jobs.recording, 'LAST_RECORD_S', 0.05)
     email_id = await queue('stop+stall-rcpt@example.com')
@@ -201,12 +219,18 @@ AWAY = [
 ]
 
 
-async def test_acceptance_is_recorded_once_postgresql_is_back(ctx, queue, row, inbox, failing_record):
+async def test_acceptance_is_recorded_once_postgresql_is_back(
+    ctx, queue, row, inbox, failing_record
+):
     for error in AWAY:
         failing_record([error, error])
         recipient = f'{type(error).__name__}@example.com'
         email_id = await queue(recipient)
-        assert await send_email(ctx, email_id) == {'email_id': email_id, 'status': 'sent', 'attempts': 1}
+        assert await send_email(ctx, email_id) == {
+            'email_id': email_id,
+            'status': 'sent',
+            'attempts': 1,
+        }
         assert (await row(email_id))['status'] == 'sent'
         assert len(inbox.accepted(recipient)) == 1
 
@@ -215,20 +239,30 @@ async def test_acceptance_is_recorded_once_postgresql_is_back(ctx, queue, row, i
     'error',
     [
         # What asyncpg says when a session was ended while its connection lay in the pool.
-        asyncpg.InternalClientError('cannot switch to state 11; another operation (2) is in progress'),
+        asyncpg.InternalClientError(
+            'cannot switch to state 11; another operation (2) is in progress'
+        ),
         asyncpg.DeadlockDetectedError('deadlock detected'),
     ],
     ids=lambda error: type(error).__name__,
 )
-async def test_acceptance_is_recorded_after_an_error_that_passes(ctx, queue, row, inbox, failing_record, error):
+async def test_acceptance_is_recorded_after_an_error_that_passes(
+    ctx, queue, row, inbox, failing_record, error
+):
     failing_record([error])
     email_id = await queue('passes@example.com')
-    assert await send_email(ctx, email_id) == {'email_id': email_id, 'status': 'sent', 'attempts': 1}
+    assert await send_email(ctx, email_id) == {
+        'email_id': email_id,
+        'status': 'sent',
+        'attempts': 1,
+    }
     assert (await row(email_id))['status'] == 'sent'
     assert len(inbox.accepted('passes@example.com')) == 1
 
 
-async def test_record_whose_answer_was_lost_is_not_taken_for_a_lost_lease(ctx, pool, queue, row, monkeypatch):
+async def test_record_whose_answer_was_lost_is_not_taken_for_a_lost_lease(
+    ctx, pool, queue, row, monkeypatch
+):
     record, answers = results.record, []
 
     async def record_and_lose_the_answer(*args: Any, **kwargs: Any) -> Any:
@@ -240,12 +274,18 @@ async def test_record_whose_answer_was_lost_is_not_taken_for_a_lost_lease(ctx, p
     monkeypatch.setattr(results, 'record', record_and_lose_the_answer)
     monkeypatch.setattr(jobs.recording, 'RECORD_RETRY_S', 0.01)
     email_id = await queue()
-    assert await send_email(ctx, email_id) == {'email_id': email_id, 'status': 'sent', 'attempts': 1}
+    assert await send_email(ctx, email_id) == {
+        'email_id': email_id,
+        'status': 'sent',
+        'attempts': 1,
+    }
     assert [len(answer) for answer in answers] == [1, 0]
     assert await attempts_of(pool) == [('accepted', 'replied')]
 
 
-async def test_job_that_cannot_claim_for_want_of_postgresql_is_run_again(ctx, queue, row, monkeypatch):
+async def test_job_that_cannot_claim_for_want_of_postgresql_is_run_again(
+    ctx, queue, row, monkeypatch
+):
     async def refuse(*_: Any, **__: Any) -> None:
         raise ConnectionRefusedError('PostgreSQL is away')
 
@@ -259,7 +299,9 @@ async def test_job_that_cannot_claim_for_want_of_postgresql_is_run_again(ctx, qu
     assert (await send_email(ctx, email_id))['status'] == 'sent'
 
 
-async def test_sessions_ended_between_acceptance_and_record_lose_nothing(ctx, queue, row, inbox, database, monkeypatch):
+async def test_sessions_ended_between_acceptance_and_record_lose_nothing(
+    ctx, queue, row, inbox, database, monkeypatch
+):
     admin = await asyncpg.connect(database.dsn)
     record, ended = results.record, set()
 
@@ -280,20 +322,32 @@ async def test_sessions_ended_between_acceptance_and_record_lose_nothing(ctx, qu
     await admin.close()
 
 
-async def test_lease_that_is_over_before_data_sends_nothing_and_is_given_back(ctx, pool, queue, row, inbox):
+async def test_lease_that_is_over_before_data_sends_nothing_and_is_given_back(
+    ctx, pool, queue, row, inbox
+):
     runtime = ctx['runtime']
     runtime.leases = Leases(0.2)
     email_id = await queue('too-late@example.com')
-    assert await send_email(ctx, email_id) == {'email_id': email_id, 'status': 'pending', 'attempts': 0}
+    assert await send_email(ctx, email_id) == {
+        'email_id': email_id,
+        'status': 'pending',
+        'attempts': 0,
+    }
     assert runtime.leases.held() == []
     stored = await row(email_id)
-    assert (stored['status'], stored['claim_token'], stored['lost_attempts']) == ('pending', None, 0)
+    assert (stored['status'], stored['claim_token'], stored['lost_attempts']) == (
+        'pending',
+        None,
+        0,
+    )
     assert 'the lease of e-mail' in stored['last_error']
     assert [outcome for outcome, _ in await attempts_of(pool)] == ['released']
     assert inbox.accepted() == []
 
 
-async def test_lease_that_a_renewal_found_lost_sends_nothing_and_tells_so(ctx, pool, queue, row, inbox):
+async def test_lease_that_a_renewal_found_lost_sends_nothing_and_tells_so(
+    ctx, pool, queue, row, inbox
+):
     runtime = ctx['runtime']
     email_id = await queue('taken@example.com')
     claim = await runtime.claim_one(email_id)
@@ -325,9 +379,16 @@ async def test_acceptance_is_on_record_whatever_became_of_the_row(ctx, pool, que
     assert len(await rescue(pool, [])) == (way == 'rescued')
     told = await send_claimed(runtime, claim)
     [attempt] = await pool.fetch('SELECT * FROM email_attempts')
-    assert (attempt['outcome'], attempt['started_at'], attempt['smtp_code']) == ('accepted', claim.claimed_at, 250)
+    assert (attempt['outcome'], attempt['started_at'], attempt['smtp_code']) == (
+        'accepted',
+        claim.claimed_at,
+        250,
+    )
     status = await pool.fetchval('SELECT status FROM outbound_emails')
-    if way in ('rescued', 'set to pending'):  # nobody has it yet: sending it again would make a copy
+    if way in (
+        'rescued',
+        'set to pending',
+    ):  # nobody has it yet: sending it again would make a copy
         assert (told['status'], status, attempt['error']) == ('sent', 'sent', None)
         await process_pending_emails(ctx)
     else:
@@ -337,21 +398,29 @@ async def test_acceptance_is_on_record_whatever_became_of_the_row(ctx, pool, que
     assert runtime.leases.held() == []
 
 
-async def test_acceptance_of_mail_that_somebody_else_is_sending_leaves_the_row_to_him(ctx, pool, queue, row):
+async def test_acceptance_of_mail_that_somebody_else_is_sending_leaves_the_row_to_him(
+    ctx, pool, queue, row
+):
     runtime = ctx['runtime']
     email_id = await queue('twice-held@example.com')
     claim = await runtime.claim_one(email_id)
     await pool.execute("UPDATE outbound_emails SET status = 'pending', next_retry_at = now()")
     other = await runtime.claim_one(email_id)
     before = await row(email_id)
-    assert await send_claimed(runtime, claim) == {'email_id': email_id, 'status': 'lease-lost', 'attempts': 1}
+    assert await send_claimed(runtime, claim) == {
+        'email_id': email_id,
+        'status': 'lease-lost',
+        'attempts': 1,
+    }
     assert await row(email_id) == before
     assert (await send_claimed(runtime, other))['status'] == 'sent'
     told = await pool.fetch('SELECT outcome, error FROM email_attempts ORDER BY started_at')
     assert [tuple(attempt) for attempt in told] == [('accepted', TAKEN_BACK), ('accepted', None)]
 
 
-async def test_result_that_comes_after_the_rescue_says_what_the_rescue_could_not_know(ctx, pool, queue, row):
+async def test_result_that_comes_after_the_rescue_says_what_the_rescue_could_not_know(
+    ctx, pool, queue, row
+):
     email_id = await queue('late+5xx-rcpt@example.com')
     claim = await ctx['runtime'].claim_one(email_id)
     await pool.execute(TAKING_BACK['rescued'])
@@ -359,7 +428,11 @@ async def test_result_that_comes_after_the_rescue_says_what_the_rescue_could_not
     assert [outcome for outcome, _ in await attempts_of(pool)] == ['lost']
     assert (await send_claimed(ctx['runtime'], claim))['status'] == 'failed'
     stored = await row(email_id)
-    assert (stored['status'], stored['dead_reason'], stored['lost_attempts']) == ('failed', 'rejected', 0)
+    assert (stored['status'], stored['dead_reason'], stored['lost_attempts']) == (
+        'failed',
+        'rejected',
+        0,
+    )
     assert [outcome for outcome, _ in await attempts_of(pool)] == ['rejected']
 
 
@@ -386,12 +459,16 @@ async def test_acceptance_that_its_row_refuses_is_on_record_and_is_not_sent_agai
 ):
     others = [await queue('other@example.com') for _ in range(3)]
     email_id = await queue('refused@example.com')
-    await pool.execute(REFUSE.format(f"IF NEW.id = {email_id} AND {refused} THEN RAISE 'not this row'; END IF;"))
+    await pool.execute(
+        REFUSE.format(f"IF NEW.id = {email_id} AND {refused} THEN RAISE 'not this row'; END IF;")
+    )
     await process_pending_emails(ctx)
     assert [(await row(i))['status'] for i in others] == ['sent'] * 3
     stored = await row(email_id)
     assert stored['status'] == ends_as
-    [attempt] = await pool.fetch('SELECT outcome, error FROM email_attempts WHERE email_id = $1', email_id)
+    [attempt] = await pool.fetch(
+        'SELECT outcome, error FROM email_attempts WHERE email_id = $1', email_id
+    )
     assert attempt['outcome'] == 'accepted'
     assert 'not this row' in attempt['error']
     if ends_as == 'sending':

@@ -3,7 +3,7 @@
 from db import results
 from jobs.send_email import send_email
 from mail.outcome import Outcome
-from mail.relays import Relays
+from mail.route import Relays
 from tests.unit.scripted_relay import ScriptedRelay
 from tests.unit.test_deliver_many import THIRTY, LimitedRelay
 
@@ -17,19 +17,25 @@ async def test_thirty_recipients_at_a_relay_for_ten_are_sent_in_one_attempt(ctx,
     async with LimitedRelay(10, '552 Too many recipients') as server:
         ctx['runtime'].relays = Relays([server.relay()])
         email_id = await queue(', '.join(THIRTY))
-        assert await send_email(ctx, email_id) == {'email_id': email_id, 'status': 'sent', 'attempts': 1}
+        assert await send_email(ctx, email_id) == {
+            'email_id': email_id,
+            'status': 'sent',
+            'attempts': 1,
+        }
     stored = await row(email_id)
     assert (stored['attempts'], stored['last_error']) == (1, None)
-    assert {to: outcome for to, (outcome, _) in stored['recipient_outcomes'].items()} == dict.fromkeys(
-        THIRTY, Outcome.ACCEPTED
-    )
+    assert {
+        to: outcome for to, (outcome, _) in stored['recipient_outcomes'].items()
+    } == dict.fromkeys(THIRTY, Outcome.ACCEPTED)
     assert server.got == list(THIRTY)
 
 
 async def test_who_got_it_before_the_worker_died_gets_no_second_copy(ctx, pool, queue, row):
     class DyingRelay(LimitedRelay):
         async def _do(self, key, *rest):
-            if key == 'MAIL' and self.bodies:  # the second transaction: as far as the row goes, the worker is gone
+            if (
+                key == 'MAIL' and self.bodies
+            ):  # the second transaction: as far as the row goes, the worker is gone
                 await pool.execute(RESCUED, email_id)
             return await super()._do(key, *rest)
 
@@ -42,7 +48,9 @@ async def test_who_got_it_before_the_worker_died_gets_no_second_copy(ctx, pool, 
         assert server.recipients == list(THIRTY[10:])
 
 
-async def test_who_got_it_is_kept_only_under_the_current_claim_and_with_a_whole_lease(ctx, pool, queue, row):
+async def test_who_got_it_is_kept_only_under_the_current_claim_and_with_a_whole_lease(
+    ctx, pool, queue, row
+):
     runtime = ctx['runtime']
     email_id = await queue(', '.join(THIRTY[:2]))
     claim = await runtime.claim_one(email_id)
@@ -50,10 +58,16 @@ async def test_who_got_it_is_kept_only_under_the_current_claim_and_with_a_whole_
     await pool.execute('UPDATE outbound_emails SET lease_expires_at = now()')
     await results.keep_recipients(pool, claim, known, 30.0)
     stored = await row(email_id)
-    assert stored['recipient_outcomes'] == {THIRTY[0]: ['accepted', '250 ok \N{REPLACEMENT CHARACTER}']}
+    assert stored['recipient_outcomes'] == {
+        THIRTY[0]: ['accepted', '250 ok \N{REPLACEMENT CHARACTER}']
+    }
     assert stored['status'] == 'sending'
-    assert await pool.fetchval("SELECT lease_expires_at > now() + interval '25 s' FROM outbound_emails")
-    await pool.execute('UPDATE outbound_emails SET claim_token = gen_random_uuid(), recipient_outcomes = NULL')
+    assert await pool.fetchval(
+        "SELECT lease_expires_at > now() + interval '25 s' FROM outbound_emails"
+    )
+    await pool.execute(
+        'UPDATE outbound_emails SET claim_token = gen_random_uuid(), recipient_outcomes = NULL'
+    )
     await results.keep_recipients(pool, claim, known, 30.0)
     assert (await row(email_id))['recipient_outcomes'] is None
 

@@ -21,7 +21,8 @@ async def clean(ctx: dict[str, Any], *named: str) -> dict[str, Any]:
 
 async def fill(pool: Any, table: str, rows: int = 3, values: str = OLD) -> None:
     await pool.execute(
-        f'INSERT INTO {table} (created_at, expires_at) SELECT {values} FROM generate_series(1, $1::int)', rows
+        f'INSERT INTO {table} (created_at, expires_at) SELECT {values} FROM generate_series(1, $1::int)',
+        rows,
     )
 
 
@@ -29,7 +30,9 @@ async def count(pool: Any, table: str) -> int:
     return await pool.fetchval(f'SELECT count(*) FROM {table}')
 
 
-async def make(pool: Any, table: str, columns: str = 'created_at timestamptz, expires_at timestamptz') -> None:
+async def make(
+    pool: Any, table: str, columns: str = 'created_at timestamptz, expires_at timestamptz'
+) -> None:
     await pool.execute(f'CREATE TABLE {table} (id bigserial PRIMARY KEY, {columns})')
 
 
@@ -39,7 +42,9 @@ async def test_sessions_that_were_there_before_are_left_alone_until_a_setting_na
     for _ in range(3):
         assert await clean(ctx) == {'affected': 0, 'sessions': 0, 'refresh_tokens': 0}
     assert await count(pool, 'sessions') == 3
-    assert await pool.fetchval("SELECT reported_at FROM table_origins WHERE name = 'sessions'") is None
+    assert (
+        await pool.fetchval("SELECT reported_at FROM table_origins WHERE name = 'sessions'") is None
+    )
 
 
 @pytest.mark.parametrize('name', ['sessions', 'public.sessions'])
@@ -50,7 +55,12 @@ async def test_first_run_over_a_named_table_reports_and_the_next_deletes(ctx, po
     with capture_logs() as lines:
         first = await clean(ctx, name)
     assert (first['affected'], first['reported']) == (0, {name: 40})
-    assert {'event': 'cleanup reports before it deletes', 'log_level': 'warning', 'table': name, 'rows': 40} in lines
+    assert {
+        'event': 'cleanup reports before it deletes',
+        'log_level': 'warning',
+        'table': name,
+        'rows': 40,
+    } in lines
     assert await count(pool, 'sessions') == 42
     origin = await pool.fetchrow("SELECT * FROM table_origins WHERE name = 'sessions'")
     assert (origin['made_here'], origin['reported_rows']) == (False, 40)
@@ -115,9 +125,13 @@ async def test_naive_times_and_domains_tell_what_is_over(ctx, pool, type_: str):
 
 
 @pytest.mark.parametrize('action', ['NO ACTION', 'RESTRICT', 'CASCADE', 'SET NULL', 'SET DEFAULT'])
-async def test_rows_that_others_refer_to_are_stepped_over_whatever_the_key_says(ctx, pool, action: str):
+async def test_rows_that_others_refer_to_are_stepped_over_whatever_the_key_says(
+    ctx, pool, action: str
+):
     await fill(pool, 'sessions', 10)
-    await pool.execute(f'CREATE TABLE carts (session_id bigint REFERENCES sessions ON DELETE {action})')
+    await pool.execute(
+        f'CREATE TABLE carts (session_id bigint REFERENCES sessions ON DELETE {action})'
+    )
     await pool.execute('INSERT INTO carts SELECT id FROM sessions WHERE id % 5 = 0')
     done = await clean(ctx)
     assert (done['sessions'], done['held']) == (8, {'sessions': 2})
@@ -125,9 +139,13 @@ async def test_rows_that_others_refer_to_are_stepped_over_whatever_the_key_says(
 
 
 async def test_keys_of_several_columns_and_to_the_table_itself_hold_rows(ctx, pool):
-    await pool.execute('ALTER TABLE sessions ADD UNIQUE (user_id, id), ADD parent bigint REFERENCES sessions')
+    await pool.execute(
+        'ALTER TABLE sessions ADD UNIQUE (user_id, id), ADD parent bigint REFERENCES sessions'
+    )
     await fill(pool, 'sessions', 6)
-    await pool.execute('UPDATE sessions SET user_id = 7, parent = CASE id WHEN 1 THEN 1 WHEN 3 THEN 2 END')
+    await pool.execute(
+        'UPDATE sessions SET user_id = 7, parent = CASE id WHEN 1 THEN 1 WHEN 3 THEN 2 END'
+    )
     await pool.execute(
         'CREATE TABLE carts (u bigint, s bigint, '
         'FOREIGN KEY (u, s) REFERENCES sessions (user_id, id) ON DELETE CASCADE)'
@@ -159,8 +177,12 @@ async def test_every_block_and_every_partition_is_cleaned(ctx, pool):
         'PARTITION BY HASH (id)'
     )
     for n in range(2):
-        await pool.execute(f'CREATE TABLE logins_{n} PARTITION OF logins FOR VALUES WITH (MODULUS 2, REMAINDER {n})')
-    await pool.execute(f"INSERT INTO logins SELECT n, {OLD}, repeat('x', 1900) FROM generate_series(1, 2000) AS n")
+        await pool.execute(
+            f'CREATE TABLE logins_{n} PARTITION OF logins FOR VALUES WITH (MODULUS 2, REMAINDER {n})'
+        )
+    await pool.execute(
+        f"INSERT INTO logins SELECT n, {OLD}, repeat('x', 1900) FROM generate_series(1, 2000) AS n"
+    )
     blocks = await pool.fetchval("SELECT pg_relation_size('logins_0') / 8192")
     assert blocks > BLOCKS  # more than one batch
     assert (await clean(ctx, 'logins'))['reported'] == {'logins': 2000}
@@ -177,7 +199,11 @@ async def less(ctx: Any, pool: Any, database: Any) -> Any:
         await pool.execute(f'CREATE ROLE {role}')
         for right in ('SELECT ON table_origins', *rights):
             await pool.execute(f'GRANT {right} TO {role}')
-        opened.append(await asyncpg.create_pool(database.dsn, min_size=0, max_size=2, server_settings={'role': role}))
+        opened.append(
+            await asyncpg.create_pool(
+                database.dsn, min_size=0, max_size=2, server_settings={'role': role}
+            )
+        )
         return {'runtime': replace(ctx['runtime'], pool=opened[0])}
 
     yield less
@@ -188,12 +214,18 @@ async def less(ctx: Any, pool: Any, database: Any) -> Any:
 async def test_a_role_that_must_not_look_at_what_cascades_deletes_nothing(pool, less):
     await fill(pool, 'sessions')
     await fill(pool, 'refresh_tokens')
-    await pool.execute('CREATE TABLE carts (session_id bigint REFERENCES sessions ON DELETE CASCADE)')
+    await pool.execute(
+        'CREATE TABLE carts (session_id bigint REFERENCES sessions ON DELETE CASCADE)'
+    )
     await pool.execute('CREATE TABLE uses (token_id bigint REFERENCES refresh_tokens)')
     await pool.execute('INSERT INTO uses SELECT min(id) FROM refresh_tokens')
     done = await cleanup_old_sessions(await less('SELECT, DELETE ON sessions, refresh_tokens'))
     # What only the server knows is found by asking it.
-    assert (done['sessions'], done['refresh_tokens'], done['refused']) == (0, 2, {'refresh_tokens': 1})
+    assert (done['sessions'], done['refresh_tokens'], done['refused']) == (
+        0,
+        2,
+        {'refresh_tokens': 1},
+    )
     assert 'GRANT SELECT ON carts' in done['notes']['sessions']
 
 

@@ -2,12 +2,14 @@
 
 from arq.constants import default_queue_name, in_progress_key_prefix
 
-from fleet.claimed_jobs import STARTS_PREFIX, claim_jobs
-from fleet.results import read_job
+from engine.claimed_jobs import STARTS_PREFIX, claim_jobs
+from engine.results import read_job
 from tests.conftest import wait_until
 
 
-async def test_job_that_ended_three_workers_is_set_aside_and_its_e_mail_is_sent(redis, queue, start_worker, inbox):
+async def test_job_that_ended_three_workers_is_set_aside_and_its_e_mail_is_sent(
+    redis, queue, start_worker, inbox
+):
     email_id = await queue('deadly@example.com')
     job = await redis.enqueue_job('send_email', email_id)
     for begun in range(1, 4):

@@ -32,7 +32,12 @@ FINISHED_ONLY = ('LATE_SQL',)  # and this one is for the moment after them
 
 async def test_every_statement_prepares_against_the_migrated_schema(pool):
     found = {name: sql for name, sql in statements().items() if not name.endswith(ADOPTED_ONLY)}
-    assert {'db.claims.CLAIM_SQL', 'db.results.RECORD_SQL', 'db.leases.RESCUE_SQL', 'db.outbox.QUEUE_SQL'} <= set(found)
+    assert {
+        'db.claims.CLAIM_SQL',
+        'db.results.RECORD_SQL',
+        'db.leases.RESCUE_SQL',
+        'mail_outbox.outbox.QUEUE_SQL',
+    } <= set(found)
     failures = {}
     async with pool.acquire() as conn:
         for name, sql in found.items():
@@ -43,7 +48,9 @@ async def test_every_statement_prepares_against_the_migrated_schema(pool):
     assert failures == {}
 
 
-@pytest.mark.parametrize(('status', 'words'), [('varchar(20)', STATES), ('enum', STATES), ('check', FEW_STATES)])
+@pytest.mark.parametrize(
+    ('status', 'words'), [('varchar(20)', STATES), ('enum', STATES), ('check', FEW_STATES)]
+)
 async def test_every_statement_prepares_against_an_adopted_table(empty_database, status, words):
     """Native enum, naive times, varchar, json, uuid: each statement has one text for all."""
     conn = await asyncpg.connect(empty_database.dsn)
@@ -93,7 +100,9 @@ FROM generate_series(1, $1::int + $2::int) AS n
 
 
 @pytest.mark.parametrize(('sent', 'due'), [(0, 1), (1000, 300), (5000, 0), (0, 5000)])
-async def test_hot_statements_go_by_their_index_whatever_the_statistics_say(database, sent: int, due: int):
+async def test_hot_statements_go_by_their_index_whatever_the_statistics_say(
+    database, sent: int, due: int
+):
     conn = await asyncpg.connect(database.dsn, server_settings=BY_INDEX)
     try:
         await conn.execute('ALTER TABLE outbound_emails SET (autovacuum_enabled = off)')

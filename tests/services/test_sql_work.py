@@ -18,7 +18,8 @@ RESULT = {
     'relay': 'primary', 'smtp_code': 250, 'duration_s': 1.5,
 }  # fmt: skip
 
-# Statement -> its arguments; {due} and {held} are ids of such rows, {results} what record() sends for the held ones.
+# Statement -> its arguments; {due} and {held} are ids of such rows, {results} what record() sends
+# for the held ones.
 WORK = {
     'db.claims.CLAIM_SQL': f"'{{{{{{due}}}}}}', {CLAIM}",
     'db.claims.CLAIM_DUE_SQL': f'{BATCH}, {CLAIM}',
@@ -66,7 +67,10 @@ HISTORIES = {  # what was before the statements were planned, and then
     'analysed at one row': ([ONE_SQL, ANALYZE], []),
     'analysed when all was sent': ([SENT_SQL, ANALYZE], []),
     'analysed full': ([FILL_SQL, ANALYZE], []),
-    'emptied since': ([FILL_SQL, ANALYZE, 'DELETE FROM outbound_emails', 'VACUUM outbound_emails'], []),
+    'emptied since': (
+        [FILL_SQL, ANALYZE, 'DELETE FROM outbound_emails', 'VACUUM outbound_emails'],
+        [],
+    ),
     'analysed afterwards': ([ONE_SQL], [ANALYZE]),
 }
 
@@ -75,10 +79,15 @@ async def arguments(conn: asyncpg.Connection) -> dict[str, str]:
     """Return the arguments of each statement for the rows that are there."""
 
     async def ids(where: str) -> list[int]:
-        found = await conn.fetch(f'SELECT id FROM mail_outbox WHERE {where} ORDER BY id LIMIT {BATCH}')
+        found = await conn.fetch(
+            f'SELECT id FROM mail_outbox WHERE {where} ORDER BY id LIMIT {BATCH}'
+        )
         return [row['id'] for row in found]
 
-    held, due = await ids(f"claim_token = '{TOKEN}'"), await ids("status = 'pending' AND next_retry_at <= now()")
+    held, due = (
+        await ids(f"claim_token = '{TOKEN}'"),
+        await ids("status = 'pending' AND next_retry_at <= now()"),
+    )
     held, due = held or [1], due or [1]
     filled = {
         'held': ','.join(map(str, held)),
@@ -97,7 +106,9 @@ def touched(node: dict[str, Any]) -> float:
     """
     if node['Node Type'] == 'CTE Scan':
         return sum(touched(part) for part in node.get('Plans', ()))
-    looked = sum(node.get(kind, 0) for kind in ('Rows Removed by Filter', 'Rows Removed by Index Recheck'))
+    looked = sum(
+        node.get(kind, 0) for kind in ('Rows Removed by Filter', 'Rows Removed by Index Recheck')
+    )
     looked += node['Actual Rows'] if 'Scan' in node['Node Type'] else 0
     looked += node.get('Rows Removed by Join Filter', 0)
     return looked * node['Actual Loops'] + sum(touched(part) for part in node.get('Plans', ()))
@@ -107,13 +118,17 @@ async def explain(conn: asyncpg.Connection, place: int, values: str) -> dict[str
     transaction = conn.transaction()
     await transaction.start()
     try:
-        text = await conn.fetchval(f'EXPLAIN (ANALYZE, BUFFERS, FORMAT json) EXECUTE s{place}({values})')
+        text = await conn.fetchval(
+            f'EXPLAIN (ANALYZE, BUFFERS, FORMAT json) EXECUTE s{place}({values})'
+        )
     finally:
         await transaction.rollback()
     return json.loads(text)[0]['Plan']
 
 
-async def work(conn: asyncpg.Connection, history: str, mode: str) -> dict[str, tuple[float, int, Any]]:
+async def work(
+    conn: asyncpg.Connection, history: str, mode: str
+) -> dict[str, tuple[float, int, Any]]:
     """Plan before the table grows, run after it has; return rows and pages touched by each statement."""
     before, after = HISTORIES[history]
     await conn.execute('ALTER TABLE outbound_emails SET (autovacuum_enabled = off)')
@@ -169,8 +184,9 @@ async def test_hot_statements_touch_their_batch_only_on_an_adopted_table_with_in
         await adopt(conn)
         found = await work(conn, history, mode)
         if conn.get_server_version().major < 16:
-            # There the planner may find the rows of a rescue by the primary key alone: some thousand rows every eight
-            # seconds, and only while a worker was lost. Everything else holds.
+            # There the planner may find the rows of a rescue by the primary key alone: some
+            # thousand rows every eight seconds, and only while a worker was lost. Everything else
+            # holds.
             del found['db.leases.RESCUE_SQL']
         assert judge(found) == {}
     finally:

@@ -168,7 +168,9 @@ def test_watchdog_alone_ends_what_it_watches_and_removes_what_it_was_told(short_
     doomed = short_dir / 'doomed'
     doomed.mkdir()
     argv = [sys.executable, '-c', script, str(doomed)]
-    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == 'ready\n'
         family = descendants(process)
@@ -201,7 +203,9 @@ def test_foreign_env_file_is_not_overwritten(short_dir: Path) -> None:
     assert path.read_text() == 'SMTP_HOST=mail.example.com\n'
 
 
-@pytest.mark.parametrize('value', ['plain', 'two words', 'quote " and \\', 'a&b?c', '$HOME `x`', 'ü', 'a#b'])
+@pytest.mark.parametrize(
+    'value', ['plain', 'two words', 'quote " and \\', 'a&b?c', '$HOME `x`', 'ü', 'a#b']
+)
 def test_env_file_keeps_any_value(short_dir: Path, value: str) -> None:
     path = short_dir / 'any.env'
     env_file.write(path, {'NAME': value})

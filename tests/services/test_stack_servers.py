@@ -47,7 +47,12 @@ async def fetchval(env: dict[str, Any], sql: str) -> Any:
 
 async def test_postgres_takes_its_password_only(stack: Stack) -> None:
     assert await fetchval(stack.env, "SELECT current_setting('fsync')") == 'on'
-    assert await fetchval(stack.env, "SELECT pg_get_userbyid(datdba) FROM pg_database WHERE datname = 'mail'") == 'mail'
+    assert (
+        await fetchval(
+            stack.env, "SELECT pg_get_userbyid(datdba) FROM pg_database WHERE datname = 'mail'"
+        )
+        == 'mail'
+    )
     for user in ('mail', 'postgres'):
         with pytest.raises(asyncpg.InvalidPasswordError):
             await connect(stack.env, user=user, password='wrong')
@@ -62,7 +67,9 @@ async def test_postgres_role_may_copy_a_template(stack: Stack) -> None:
 
 def test_valkey_takes_its_password_only_and_is_set_up_as_a_queue(stack: Stack) -> None:
     with redis.Redis.from_url(stack.env['ARQ_REDIS_URL'], decode_responses=True) as client:
-        settings = client.config_get('appendonly', 'appendfsync', 'maxmemory-policy', 'databases', 'bind')
+        settings = client.config_get(
+            'appendonly', 'appendfsync', 'maxmemory-policy', 'databases', 'bind'
+        )
     assert settings == {
         'appendonly': 'yes',
         'appendfsync': 'everysec',
@@ -70,7 +77,10 @@ def test_valkey_takes_its_password_only_and_is_set_up_as_a_queue(stack: Stack) -
         'databases': '16',
         'bind': '127.0.0.1',
     }
-    with redis.Redis(port=stack.valkey.port, password='wrong') as client, pytest.raises(redis.AuthenticationError):
+    with (
+        redis.Redis(port=stack.valkey.port, password='wrong') as client,
+        pytest.raises(redis.AuthenticationError),
+    ):
         client.ping()
     with redis.Redis(port=stack.valkey.port) as client, pytest.raises(redis.AuthenticationError):
         client.ping()
@@ -87,7 +97,9 @@ def test_mongo_is_a_primary_that_takes_writes(stack: Stack) -> None:
 @pytest.mark.parametrize('prefix', ['SMTP', 'SMTP_BACKUP'])
 def test_smtp_takes_its_password_only(stack: Stack, prefix: str) -> None:
     env = stack.env
-    with smtplib.SMTP(env[f'{prefix}_HOST'], int(env[f'{prefix}_PORT']), timeout=DEADLINE_S) as client:
+    with smtplib.SMTP(
+        env[f'{prefix}_HOST'], int(env[f'{prefix}_PORT']), timeout=DEADLINE_S
+    ) as client:
         client.starttls(context=ssl.create_default_context(cafile=env['SMTP_CA_FILE']))
         with pytest.raises(smtplib.SMTPAuthenticationError):
             client.login(env[f'{prefix}_USER'], 'wrong')
@@ -115,7 +127,8 @@ def exchange(stack: Stack, server: Server, within_s: float = DEADLINE_S) -> None
             client.ping()
     elif server is stack.mongo:
         options = dict.fromkeys(
-            ('serverSelectionTimeoutMS', 'socketTimeoutMS', 'connectTimeoutMS'), int(1000 * within_s)
+            ('serverSelectionTimeoutMS', 'socketTimeoutMS', 'connectTimeoutMS'),
+            int(1000 * within_s),
         )
         with pymongo.MongoClient[dict[str, Any]](stack.env['MONGODB_URL'], **options) as client:
             client.admin.command('ping')

@@ -11,8 +11,8 @@ from arq.connections import ArqRedis
 from arq.jobs import Job, JobStatus, SerializationError
 from arq.worker import Worker, func
 
-from fleet.dispatcher import Dispatcher
-from fleet.wire import deserialize, serialize
+from engine.dispatcher import Dispatcher
+from engine.wire import deserialize, serialize
 from tests.conftest import DEADLINE_S, wait_until
 
 STOCK_WORKER = Dispatcher.__mro__[1]  # worker.py may have put ours in its place
@@ -41,7 +41,9 @@ async def start(redis: ArqRedis) -> AsyncIterator[Callable[..., Worker]]:
     """Start a worker of a class in this process; all are closed at the end."""
     workers = []
 
-    def start(worker_class: type[Worker], *functions: Any, plain: bool = True, **options: Any) -> Worker:
+    def start(
+        worker_class: type[Worker], *functions: Any, plain: bool = True, **options: Any
+    ) -> Worker:
         codecs = CODECS if worker_class is Dispatcher and plain else {}
         worker = worker_class(
             [func(function, name=function.__name__) for function in functions],
@@ -116,7 +118,9 @@ async def test_stock_client_follows_a_job_from_queue_to_result(stock: ArqRedis, 
     assert (info.function, info.args, info.job_try, info.success) == ('double', (21,), 1, True)
     assert await job.status() == JobStatus.complete
     assert await later.status() == JobStatus.deferred
-    assert await stock.enqueue_job('double', 21, _job_id='followed') is None  # while its result is kept
+    assert (
+        await stock.enqueue_job('double', 21, _job_id='followed') is None
+    )  # while its result is kept
 
 
 @pytest.mark.parametrize(('is_running', 'plain'), [(True, False), (False, False), (False, True)])

@@ -4,7 +4,7 @@ import asyncpg
 import pytest
 
 from db.suppressions import add, any_suppressed, remove, suppressed, suppression_key
-from mail.envelope import InvalidEmailError
+from mail_outbox.envelope import InvalidEmailError
 from ops.__main__ import make_parser
 from tests.services.ops_desk import rendered, run
 
@@ -23,7 +23,9 @@ def test_a_key_is_the_address_as_it_travels_in_lower_case(text, key):
     assert suppression_key(text) == key
 
 
-@pytest.mark.parametrize('text', ['', '@', 'anna', 'anna@', '@@example.com', 'anna@b@c', '@exa mple.com', 'a\n@b.com'])
+@pytest.mark.parametrize(
+    'text', ['', '@', 'anna', 'anna@', '@@example.com', 'anna@b@c', '@exa mple.com', 'a\n@b.com']
+)
 def test_what_is_no_address_is_no_key(text):
     with pytest.raises(InvalidEmailError):
         suppression_key(text)
@@ -34,8 +36,15 @@ async def test_suppressed_finds_addresses_and_domains_of_a_whole_batch_in_one_st
     await add(pool, ['anna@example.com'], reason='bounced')
     await add(pool, ['@example.org'], reason='closed')
     await add(pool, ['boss@example.org'], reason='asked for it')
-    await add(pool, ['old@example.com'], reason='over', expires_at=datetime.now(UTC) - timedelta(hours=1))
-    await add(pool, ['soon@example.com'], reason='not over', expires_at=datetime.now(UTC) + timedelta(hours=1))
+    await add(
+        pool, ['old@example.com'], reason='over', expires_at=datetime.now(UTC) - timedelta(hours=1)
+    )
+    await add(
+        pool,
+        ['soon@example.com'],
+        reason='not over',
+        expires_at=datetime.now(UTC) + timedelta(hours=1),
+    )
     assert await any_suppressed(pool)
     queries = []
     async with pool.acquire() as conn:
@@ -62,13 +71,26 @@ async def test_the_table_refuses_a_key_that_no_recipient_would_ever_match(pool):
 
 
 async def test_suppress_add_ls_rm(env, pool):
-    add_one = ('suppress', 'add', 'Anna@Example.com', 'anna@example.com', '@example.org', '--reason', 'hard bounce')
+    add_one = (
+        'suppress',
+        'add',
+        'Anna@Example.com',
+        'anna@example.com',
+        '@example.org',
+        '--reason',
+        'hard bounce',
+    )
     dry = await run(env, *add_one, '--dry-run')
     assert dry.document['would_add'] == ['anna@example.com', '@example.org']
     assert not await any_suppressed(pool)
     given = await run(env, *add_one, '--source', 'bounce', '--yes')
-    assert (given.document['added'], given.document['changed']) == (['anna@example.com', '@example.org'], [])
-    again = await run(env, 'suppress', 'add', 'anna@example.com', '--reason', 'again', '--for', '2h', '--yes')
+    assert (given.document['added'], given.document['changed']) == (
+        ['anna@example.com', '@example.org'],
+        [],
+    )
+    again = await run(
+        env, 'suppress', 'add', 'anna@example.com', '--reason', 'again', '--for', '2h', '--yes'
+    )
     assert (again.document['added'], again.document['changed']) == ([], ['anna@example.com'])
     listed = await run(env, 'suppress', 'ls')
     assert {(e['address'], e['reason'], e['source']) for e in listed.document['entries']} == {
@@ -76,17 +98,23 @@ async def test_suppress_add_ls_rm(env, pool):
         ('@example.org', 'hard bounce', 'bounce'),
     }
     assert 'for good' in rendered('suppress', listed)
-    asked = await run(env, 'suppress', 'ls', 'ANNA@example.com', 'ben@example.org', 'carl@example.com')
+    asked = await run(
+        env, 'suppress', 'ls', 'ANNA@example.com', 'ben@example.org', 'carl@example.com'
+    )
     assert [e['reason'] for e in asked.document['asked']] == ['again', 'hard bounce', None]
     dry = await run(env, 'suppress', 'rm', 'anna@example.com', '--dry-run')
     assert dry.document['would_remove'] == ['anna@example.com']
     given = await run(env, 'suppress', 'rm', 'anna@example.com', 'carl@example.com', '--yes')
     assert (given.exit_status, given.document['removed']) == (1, ['anna@example.com'])
     assert given.troubles[0].what == 'not on the list: carl@example.com'
-    assert await suppressed(pool, ['anna@example.com', 'x@example.org']) == {'x@example.org': 'hard bounce'}
+    assert await suppressed(pool, ['anna@example.com', 'x@example.org']) == {
+        'x@example.org': 'hard bounce'
+    }
 
 
-@pytest.mark.parametrize('arguments', [['add', 'anna', '--reason', 'x'], ['add', 'a@example.com', '--reason', 'a\nb']])
+@pytest.mark.parametrize(
+    'arguments', [['add', 'anna', '--reason', 'x'], ['add', 'a@example.com', '--reason', 'a\nb']]
+)
 def test_suppress_refuses_what_is_no_address_and_reasons_of_two_lines(arguments, capsys):
     with pytest.raises(SystemExit) as ended:
         make_parser().parse_args(['suppress', *arguments, '--yes'])

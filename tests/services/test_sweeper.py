@@ -31,12 +31,17 @@ async def keep(ctx) -> Any:
 
 
 @pytest.mark.parametrize(('lost', 'together'), [(1, 10), (2, 1)])
-async def test_suspects_are_sent_apart_in_the_background(ctx, pool, queue, inbox, keep, monkeypatch, lost, together):
+async def test_suspects_are_sent_apart_in_the_background(
+    ctx, pool, queue, inbox, keep, monkeypatch, lost, together
+):
     most, send_claimed = 0, jobs.sweeper.send_claimed
 
     async def watched(*args: Any) -> Any:
         nonlocal most
-        most = max(most, await pool.fetchval("SELECT count(*) FROM outbound_emails WHERE status = 'sending'"))
+        most = max(
+            most,
+            await pool.fetchval("SELECT count(*) FROM outbound_emails WHERE status = 'sending'"),
+        )
         return await send_claimed(*args)
 
     monkeypatch.setattr(jobs.sweeper, 'send_claimed', watched)
@@ -49,10 +54,14 @@ async def test_suspects_are_sent_apart_in_the_background(ctx, pool, queue, inbox
     assert most == together
 
 
-async def test_suspect_that_cannot_be_recorded_does_not_end_the_background_task(ctx, pool, queue, keep, monkeypatch):
+async def test_suspect_that_cannot_be_recorded_does_not_end_the_background_task(
+    ctx, pool, queue, keep, monkeypatch
+):
     record, bad, fine = results.record, await queue(), await queue()
     await pool.execute(MAKE_SUSPECT, [bad, fine])
-    await pool.execute("UPDATE outbound_emails SET next_retry_at = now() - interval '1 minute' WHERE id = $1", bad)
+    await pool.execute(
+        "UPDATE outbound_emails SET next_retry_at = now() - interval '1 minute' WHERE id = $1", bad
+    )
 
     async def fail_one(pool: Any, results: Any, **kwargs: Any) -> Any:
         if results[0].claim.email.id == bad:
@@ -67,8 +76,12 @@ async def test_suspect_that_cannot_be_recorded_does_not_end_the_background_task(
     assert not task.done(), task.exception()
 
 
-@pytest.mark.parametrize('error', [ConnectionRefusedError('away'), asyncpg.DeadlockDetectedError('deadlock detected')])
-async def test_sweep_that_fails_is_followed_by_the_next(ctx, queue, inbox, keep, monkeypatch, error):
+@pytest.mark.parametrize(
+    'error', [ConnectionRefusedError('away'), asyncpg.DeadlockDetectedError('deadlock detected')]
+)
+async def test_sweep_that_fails_is_followed_by_the_next(
+    ctx, queue, inbox, keep, monkeypatch, error
+):
     claim_due, errors = claims.claim_due, [error]
 
     async def fail_once(*args: Any, **kwargs: Any) -> Any:

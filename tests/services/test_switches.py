@@ -9,18 +9,23 @@ from cron import Schedule, run_slot
 from db import switches as stored
 from db.switches import Kind
 from db.wakeups import listen
+from delivery.switches import Switches
 from fleet import switches as heeding
-from fleet.relays import PAUSED_WAIT_S, SwitchableRelays
-from fleet.switches import Switches, keep_switches
+from fleet.switches import keep_switches
 from jobs.process_pending_emails import process_pending_emails
 from jobs.send_email import send_email
+from mail.route import PAUSED_WAIT_S, SwitchableRelays
 from tests.conftest import wait_until
 
 
 @pytest.fixture
 def ctx(ctx):
     runtime = ctx['runtime']
-    return {'runtime': replace(runtime, relays=SwitchableRelays(list(runtime.relays)), switches=Switches('arq:queue'))}
+    return {
+        'runtime': replace(
+            runtime, relays=SwitchableRelays(list(runtime.relays)), switches=Switches('arq:queue')
+        )
+    }
 
 
 @pytest.fixture
@@ -41,23 +46,37 @@ async def test_pause_is_kept_once_with_who_and_why_and_ends_once(pool):
     assert await stored.pause(pool, Kind.RELAY, 'primary', reason='moving', by='anna@host')
     assert not await stored.pause(pool, Kind.RELAY, 'primary', reason='other', by='bert@host')
     (found,) = await stored.read_switches(pool)
-    assert (found.kind, found.name, found.reason, found.paused_by) == (Kind.RELAY, 'primary', 'moving', 'anna@host')
+    assert (found.kind, found.name, found.reason, found.paused_by) == (
+        Kind.RELAY,
+        'primary',
+        'moving',
+        'anna@host',
+    )
     assert await stored.resume(pool, Kind.RELAY, 'primary')
     assert not await stored.resume(pool, Kind.RELAY, 'primary')
     assert await stored.read_switches(pool) == []
 
 
-async def test_paused_type_stays_due_for_jobs_and_sweeps_while_others_are_sent(ctx, queue, row, redis, switch, inbox):
+async def test_paused_type_stays_due_for_jobs_and_sweeps_while_others_are_sent(
+    ctx, queue, row, redis, switch, inbox
+):
     await switch((Kind.EMAIL_TYPE, 'news'))
     news, more = await queue(email_type='news'), await queue(email_type='news')
     receipt, untyped = await queue(email_type='reset'), await queue()
     result = await send_email(ctx, news)
-    assert (result['status'], result['reason']) == ('not-claimable', 'e-mails of type news are paused')
+    assert (result['status'], result['reason']) == (
+        'not-claimable',
+        'e-mails of type news are paused',
+    )
     assert (await process_pending_emails(ctx))['outcomes'] == {'sent': 2}
     assert [(await row(i))['status'] for i in (receipt, untyped)] == ['sent', 'sent']
     for email_id in (news, more):
         waiting = await row(email_id)
-        assert (waiting['status'], waiting['attempts'], waiting['claim_token']) == ('pending', 0, None)
+        assert (waiting['status'], waiting['attempts'], waiting['claim_token']) == (
+            'pending',
+            0,
+            None,
+        )
     assert await redis.queued_jobs() == []  # nobody looks again and again
     await switch()
     assert (await process_pending_emails(ctx))['outcomes'] == {'sent': 2}
@@ -65,7 +84,10 @@ async def test_paused_type_stays_due_for_jobs_and_sweeps_while_others_are_sent(c
 
 async def test_paused_type_is_left_alone_among_suspects(ctx, pool, queue, switch):
     email_id = await queue(email_type='news')
-    await pool.execute('UPDATE outbound_emails SET lost_attempts = 1, next_retry_at = now() WHERE id = $1', email_id)
+    await pool.execute(
+        'UPDATE outbound_emails SET lost_attempts = 1, next_retry_at = now() WHERE id = $1',
+        email_id,
+    )
     await switch((Kind.EMAIL_TYPE, 'news'))
     assert await ctx['runtime'].claim_suspects(1, 10) == []
     await switch()
@@ -83,7 +105,9 @@ async def test_paused_relay_is_not_used_and_the_other_is(ctx, queue, row, switch
     assert (await row(email_id))['relay'] == 'primary'
 
 
-async def test_email_with_every_relay_paused_stays_unclaimed_and_loses_no_attempt(ctx, queue, row, switch, inbox):
+async def test_email_with_every_relay_paused_stays_unclaimed_and_loses_no_attempt(
+    ctx, queue, row, switch, inbox
+):
     await switch((Kind.RELAY, 'primary'), (Kind.RELAY, 'backup'))
     email_id = await queue()
     assert (await send_email(ctx, email_id))['status'] == 'not-claimable'
@@ -95,7 +119,9 @@ async def test_email_with_every_relay_paused_stays_unclaimed_and_loses_no_attemp
     assert (await process_pending_emails(ctx))['outcomes'] == {'sent': 1}
 
 
-async def test_worker_of_a_paused_queue_claims_nothing_and_leaves_its_jobs_to_others(ctx, queue, row, redis, switch):
+async def test_worker_of_a_paused_queue_claims_nothing_and_leaves_its_jobs_to_others(
+    ctx, queue, row, redis, switch
+):
     await switch((Kind.QUEUE, 'arq:queue'))
     email_id = await queue()
     result = await send_email(ctx, email_id)
@@ -131,12 +157,16 @@ async def test_worker_hears_of_a_switch_at_once_and_without_the_notification_a_l
     switches, changed, applied = Switches('arq:queue'), asyncio.Event(), []
     monkeypatch.setattr(heeding, 'LOOK_EVERY_S', 600)
     tasks = [
-        asyncio.create_task(keep_switches(pool, switches, changed, lambda: applied.append(switches.claims_paused))),
+        asyncio.create_task(
+            keep_switches(pool, switches, changed, lambda: applied.append(switches.claims_paused))
+        ),
         asyncio.create_task(listen(database.dsn, 5, lambda: None, {stored.CHANNEL: changed.set})),
     ]
     try:
         await wait_until(
-            lambda: pool.fetchval("SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'LISTEN%mail_s%'")
+            lambda: pool.fetchval(
+                "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'LISTEN%mail_s%'"
+            )
         )
         await stored.pause(pool, Kind.QUEUE, 'arq:queue', reason=None, by='tests')
         await wait_until(lambda: applied == [True])
@@ -165,7 +195,9 @@ async def test_last_word_stands_while_postgresql_is_away(pool):
     await asyncio.gather(keeping, return_exceptions=True)
 
 
-async def test_replaced_relays_serve_the_next_email_and_connections_of_the_old_are_closed(ctx, queue, row, inbox):
+async def test_replaced_relays_serve_the_next_email_and_connections_of_the_old_are_closed(
+    ctx, queue, row, inbox
+):
     for on in (False, True):  # cuts what other tests left open
         inbox.control.listen('primary', on=on)
     await send_email(ctx, await queue())

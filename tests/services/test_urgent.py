@@ -9,11 +9,11 @@ import pytest
 
 from db.claims import claim_due
 from db.urgent import priorities, urgent_due
+from delivery.runtime import Runtime
 from jobs.process_pending_emails import process_pending_emails
-from jobs.runtime import Runtime
 from jobs.send_email import send_email
 from jobs.urgent import keep_sending_urgent, send_urgent
-from mail.line import HIGH, LOW, NORMAL
+from mail.priority import HIGH, LOW, NORMAL
 from tests.conftest import wait_until
 
 
@@ -39,7 +39,9 @@ async def test_priorities_are_those_of_the_rows_and_ordinary_where_there_is_none
 async def test_urgent_mail_that_is_due_is_told_the_longest_due_first(pool, queue):
     later, first, second = [await queue(priority='high') for _ in range(3)]
     await queue(priority='normal')
-    set_due = "UPDATE outbound_emails SET next_retry_at = now() + $2 * interval '1 minute' WHERE id = $1"
+    set_due = (
+        "UPDATE outbound_emails SET next_retry_at = now() + $2 * interval '1 minute' WHERE id = $1"
+    )
     for email_id, in_min in ((later, 5), (first, -2), (second, -1)):
         await pool.execute(set_due, email_id, in_min)
     assert await urgent_due(pool, 10) == [first, second]
@@ -47,8 +49,12 @@ async def test_urgent_mail_that_is_due_is_told_the_longest_due_first(pool, queue
 
 
 async def test_urgent_mail_that_no_claim_would_take_is_not_told(pool, queue):
-    paused, excepted, expired, fine = [await queue(priority='high', email_type=t) for t in ('news', 'a', 'b', 'c')]
-    await pool.execute("UPDATE outbound_emails SET expires_at = now() - interval '1 s' WHERE id = $1", expired)
+    paused, excepted, expired, fine = [
+        await queue(priority='high', email_type=t) for t in ('news', 'a', 'b', 'c')
+    ]
+    await pool.execute(
+        "UPDATE outbound_emails SET expires_at = now() - interval '1 s' WHERE id = $1", expired
+    )
     assert await urgent_due(pool, 1, ['news'], [excepted]) == [fine]
     assert paused in await urgent_due(pool, 4)
 
@@ -73,7 +79,10 @@ async def test_urgent_job_is_sent_while_others_wait_for_a_place(ctx, runtime, qu
 
 
 async def test_urgent_job_does_not_wait_for_the_turn_of_a_rate(ctx, runtime, queue, inbox):
-    low, urgent = await queue('low@example.com', priority='low'), await queue('urgent@example.com', priority='high')
+    low, urgent = (
+        await queue('low@example.com', priority='low'),
+        await queue('urgent@example.com', priority='high'),
+    )
     runtime.rate.set(0.001)
     waiting = asyncio.create_task(send_email(ctx, low))
     await wait_until(lambda: runtime.places._taken == 1)
@@ -107,7 +116,9 @@ async def test_urgent_mail_is_sent_while_a_sweep_waits_for_room(ctx, runtime, po
     await asyncio.gather(*busy, sending, sweep, return_exceptions=True)
 
 
-async def test_as_many_urgent_e_mails_at_once_as_places_are_kept_and_the_rest_follows(ctx, runtime, queue, inbox):
+async def test_as_many_urgent_e_mails_at_once_as_places_are_kept_and_the_rest_follows(
+    ctx, runtime, queue, inbox
+):
     for number in range(9):
         await queue(f'urgent{number}@example.com', priority='high')
     kept, mine = runtime.places.kept, set()
@@ -146,7 +157,9 @@ async def test_urgent_mail_waits_where_other_mail_would(runtime, queue, row, why
 
 
 @pytest.mark.parametrize(('priority', 'first'), [('high', True), ('normal', False), ('low', False)])
-async def test_urgent_mail_is_the_first_to_get_its_template(ctx, runtime, pool, queue, inbox, priority, first):
+async def test_urgent_mail_is_the_first_to_get_its_template(
+    ctx, runtime, pool, queue, inbox, priority, first
+):
     template_id = await pool.fetchval(
         "INSERT INTO email_templates (name, body_text) VALUES ('reset', 'x') RETURNING id"
     )

@@ -26,12 +26,22 @@ async def open_page(env):
     async with contextlib.AsyncExitStack() as stack:
 
         async def open_page(deadline_s=DEADLINE_S, **places):
-            at = Places(**({'postgres_dsn': env['DATABASE_URL'], 'redis_url': env['ARQ_REDIS_URL']} | places))
-            watches = [Watch(at, asked, deadline_s=deadline_s, shared_s=0) for asked in (OVERVIEW, READINESS)]
+            at = Places(
+                **(
+                    {'postgres_dsn': env['DATABASE_URL'], 'redis_url': env['ARQ_REDIS_URL']}
+                    | places
+                )
+            )
+            watches = [
+                Watch(at, asked, deadline_s=deadline_s, shared_s=0)
+                for asked in (OVERVIEW, READINESS)
+            ]
             for watch in watches:
                 stack.push_async_callback(watch.close)
             app = make_application(*watches, token=None, loopback_only=True)
-            client = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url='http://localhost')
+            client = httpx.AsyncClient(
+                transport=httpx.ASGITransport(app), base_url='http://localhost'
+            )
             return await stack.enter_async_context(client)
 
         yield open_page
@@ -66,7 +76,9 @@ async def seeded(pool, redis):
         "('mongodb', 'down', 1, now()), ('redis_queue', 'up', 1, now()), "
         "('gone', 'up', 1, now() - interval '4 minutes')"
     )
-    await pool.execute("INSERT INTO mail_switches (kind, name, paused_by) VALUES ('email_type', 'news', 'anna')")
+    await pool.execute(
+        "INSERT INTO mail_switches (kind, name, paused_by) VALUES ('email_type', 'news', 'anna')"
+    )
 
 
 async def scrape(client):
@@ -91,22 +103,32 @@ async def test_page_has_exactly_the_metrics_of_the_document(open_page, seeded):
         labels = re.findall(rf'^{name}(?:{{(.*)}})? \S+$', answer.text, re.MULTILINE)
         assert labels, f'{name} has no sample'
         for sample in labels:
-            assert set(re.findall(r'(\w+)="', sample)) == set(re.findall(r'`(\w+)`', described)), name
+            assert set(re.findall(r'(\w+)="', sample)) == set(re.findall(r'`(\w+)`', described)), (
+                name
+            )
         for label, values in re.findall(r'`(state|outcome|quantile|source)`: ([^;`]+)', described):
-            seen = {value for sample in labels for value in re.findall(rf'{label}="([^"]*)"', sample)}
+            seen = {
+                value for sample in labels for value in re.findall(rf'{label}="([^"]*)"', sample)
+            }
             assert seen == set(values.strip().split(', ')), name
 
 
 async def test_every_word_a_label_may_have_is_in_the_document(open_page, seeded):
     described = {name: labels for name, _, labels, _ in TABLE}
     assert 'smtp_backup' in described['email_service_up']
-    assert {'queue', 'relay', 'email_type', 'cron'} <= set(re.findall(r'\w+', described['email_paused']))
+    assert {'queue', 'relay', 'email_type', 'cron'} <= set(
+        re.findall(r'\w+', described['email_paused'])
+    )
 
 
 async def test_numbers_are_those_of_the_outbox_the_workers_and_the_duties(open_page, seeded):
     found = await scrape(await open_page())
     worker = ('worker', 'mail-7@host:42')
-    states = {labels[0][1]: n for (name, *labels), n in found.items() if name == 'email_outbox_emails' and n}
+    states = {
+        labels[0][1]: n
+        for (name, *labels), n in found.items()
+        if name == 'email_outbox_emails' and n
+    }
     assert states == {'due': 1, 'scheduled': 1, 'dead': 1, 'held': 1}
     assert 3599 < found['email_outbox_oldest_due_seconds',] < 3700
     assert found['email_attempt_duration_seconds', ('quantile', '0.5')] == pytest.approx(0.51)
@@ -117,13 +139,21 @@ async def test_numbers_are_those_of_the_outbox_the_workers_and_the_duties(open_p
     assert ('email_attempts_total', ('outcome', 'unheard-of'), worker) not in found
     assert found['email_duty_last_success_timestamp_seconds', ('duty', 'tidy')] == 1767225600
     assert ('email_duty_last_success_timestamp_seconds', ('duty', 'never')) not in found
-    assert [found['email_duty_failed', ('duty', duty)] for duty in ('sweep', 'tidy', 'never')] == [0, 1, 0]
-    assert [found['email_service_up', ('service', name)] for name in ('mongodb', 'redis_queue')] == [0, 1]
+    assert [found['email_duty_failed', ('duty', duty)] for duty in ('sweep', 'tidy', 'never')] == [
+        0,
+        1,
+        0,
+    ]
+    assert [
+        found['email_service_up', ('service', name)] for name in ('mongodb', 'redis_queue')
+    ] == [0, 1]
     assert ('email_service_up', ('service', 'gone')) not in found
     assert found['email_paused', ('kind', 'email_type'), ('name', 'news')] == 1
     assert found['email_queue_jobs', ('queue', 'arq:queue'), ('state', 'ready')] == 1
     assert found['email_queue_jobs', ('queue', 'elsewhere'), ('state', 'deferred')] == 1
-    assert [found['email_queue_served', ('queue', name)] for name in ('arq:queue', 'elsewhere')] == [1, 0]
+    assert [
+        found['email_queue_served', ('queue', name)] for name in ('arq:queue', 'elsewhere')
+    ] == [1, 0]
     assert found['email_worker_up', ('queue', 'arq:queue'), ('version', '1.2'), worker] == 1
     assert found['email_worker_concurrency', worker] == 40
     assert found['email_worker_loop_lag_seconds', worker] == 0.25
@@ -132,7 +162,9 @@ async def test_numbers_are_those_of_the_outbox_the_workers_and_the_duties(open_p
 
 
 async def test_overview_shows_reasons_and_neither_addresses_nor_subjects(open_page, seeded, pool):
-    await insert(pool, recipient='bob@example.net', subject='Secret offer', status='failed', attempts=1)
+    await insert(
+        pool, recipient='bob@example.net', subject='Secret offer', status='failed', attempts=1
+    )
     page = (await (await open_page()).get('/')).text
     for shown in (
         'mail-7@host:42',
@@ -163,7 +195,9 @@ async def test_status_is_the_one_of_the_command(open_page, seeded, env):
         '101 of 101 attempts failed within the hour: 101 rejected',
         'e-mails of type news are paused',
     ]
-    assert [trouble['what'] for trouble in told['troubles']] == [trouble.what for trouble in answered.troubles]
+    assert [trouble['what'] for trouble in told['troubles']] == [
+        trouble.what for trouble in answered.troubles
+    ]
     assert {trouble['level'] for trouble in told['troubles']} == {'act', 'look'}
     for part in ('queues', 'outbox', 'duties', 'services', 'switches'):
         assert without_ages(told[part]) == without_ages(command[part])
@@ -179,15 +213,26 @@ async def test_ready_names_who_is_away_and_both_come_back(open_page, env, seeded
     async with Gate(env['DATABASE_URL']) as postgres, Gate(env['ARQ_REDIS_URL']) as redis:
         postgres.turn(Way.AWAY)
         redis.turn(Way.AWAY)
-        client = await open_page(postgres_dsn=postgres.url, redis_url=redis.url)  # opens while both are away
+        client = await open_page(
+            postgres_dsn=postgres.url, redis_url=redis.url
+        )  # opens while both are away
         assert (await client.get('/health/live')).status_code == 200
         answer = await client.get('/health/ready')
         assert answer.status_code == 503
-        assert [line.partition(':')[0] for line in answer.text.splitlines()] == ['postgresql', 'redis']
+        assert [line.partition(':')[0] for line in answer.text.splitlines()] == [
+            'postgresql',
+            'redis',
+        ]
         password = postgres.url.partition('@')[0].rpartition(':')[2]
         assert password not in answer.text
-        assert set(await scrape(client)) == {('email_source_up', ('source', s)) for s in ('postgresql', 'redis')}
-        assert (await client.get('/')).status_code == (await client.get('/api/status')).status_code == 200
+        assert set(await scrape(client)) == {
+            ('email_source_up', ('source', s)) for s in ('postgresql', 'redis')
+        }
+        assert (
+            (await client.get('/')).status_code
+            == (await client.get('/api/status')).status_code
+            == 200
+        )
         for gate, source, metric in (
             (postgres, Source.POSTGRESQL, 'email_outbox_emails'), (redis, Source.REDIS, 'email_worker_sending')
         ):  # fmt: skip
@@ -204,7 +249,9 @@ async def test_ready_names_who_is_away_and_both_come_back(open_page, env, seeded
 
 
 @pytest.mark.parametrize('source', Source)
-async def test_frozen_server_holds_no_scrape_longer_than_the_deadline(open_page, env, seeded, source):
+async def test_frozen_server_holds_no_scrape_longer_than_the_deadline(
+    open_page, env, seeded, source
+):
     url = env['DATABASE_URL' if source is Source.POSTGRESQL else 'ARQ_REDIS_URL']
     async with Gate(url) as gate:
         place = {'postgres_dsn' if source is Source.POSTGRESQL else 'redis_url': gate.url}
@@ -234,7 +281,11 @@ async def test_locked_outbox_leaves_its_numbers_out_and_all_others_in(open_page,
             assert found['email_source_up', ('source', 'postgresql')] == 0
             assert ('email_outbox_oldest_due_seconds',) not in found
             names = {name for name, *_ in found}
-            return names >= {'email_duty_failed', 'email_attempt_duration_seconds', 'email_worker_up'}
+            return names >= {
+                'email_duty_failed',
+                'email_attempt_duration_seconds',
+                'email_worker_up',
+            }
 
         await wait_until(rest)
         await wait_until(lambda: is_ready(client))
@@ -303,7 +354,9 @@ async def test_fault_in_a_question_is_a_source_that_cannot_be_read(env, capfd):
     async def broken(_):
         raise KeyError('surprise')
 
-    watch = Watch(Places(env['DATABASE_URL'], env['ARQ_REDIS_URL']), {Source.REDIS: {'n': broken}}, shared_s=0)
+    watch = Watch(
+        Places(env['DATABASE_URL'], env['ARQ_REDIS_URL']), {Source.REDIS: {'n': broken}}, shared_s=0
+    )
     reading = await watch.look()
     assert reading.troubles[Source.REDIS].what == 'cannot be read: KeyError'
     assert 'surprise' not in reading.troubles[Source.REDIS].line

@@ -6,8 +6,8 @@ import time
 
 import pytest
 
+from engine.queues import read_queues
 from fleet.foreign_values import MAX_LISTED, MOST_TEXT
-from fleet.queues import read_queues
 from fleet.registry import (
     LARGEST_RECORD_BYTES,
     MOST_NAMES,
@@ -26,7 +26,10 @@ from web.watch import Places, Source, Watch
 @contextlib.asynccontextmanager
 async def watching(**places):
     nobody = closed_port()
-    away = {'postgres_dsn': f'postgresql://127.0.0.1:{nobody}/x', 'redis_url': f'redis://127.0.0.1:{nobody}/1'}
+    away = {
+        'postgres_dsn': f'postgresql://127.0.0.1:{nobody}/x',
+        'redis_url': f'redis://127.0.0.1:{nobody}/1',
+    }
     watch = Watch(Places(**(away | places)), OVERVIEW, deadline_s=DEADLINE_S, shared_s=0)
     try:
         yield watch
@@ -61,7 +64,9 @@ async def test_crowd_of_queues_is_cut_and_hides_none_of_ours_nor_one_that_is_ser
 
 
 @pytest.mark.parametrize('dsn', ['postgresql://u:p@geheim/w?rd@127.0.0.1/x'])
-async def test_address_that_cannot_be_read_is_told_and_logged_without_a_piece_of_the_password(dsn, capfd):
+async def test_address_that_cannot_be_read_is_told_and_logged_without_a_piece_of_the_password(
+    dsn, capfd
+):
     async with watching(postgres_dsn=dsn) as watch:
         trouble = (await watch.look()).troubles[Source.POSTGRESQL]
     assert trouble.place == 'the address in DATABASE_URL'
@@ -75,13 +80,19 @@ async def test_hundreds_of_thousands_of_forged_names_hide_no_worker_and_are_not_
     for first in range(0, 300_000, 20_000):
         # By the names' order before ours and behind them, of every age, and of none.
         ages = (0.0, 1.0, now - 7200, now + 1e6, float('inf'), float('-inf'))
-        await redis.zadd(WORKERS_KEY, {f'{"az"[n % 2]}{n}@forged:1': ages[n % 6] for n in range(first, first + 20_000)})
+        await redis.zadd(
+            WORKERS_KEY,
+            {f'{"az"[n % 2]}{n}@forged:1': ages[n % 6] for n in range(first, first + 20_000)},
+        )
     await register(redis)
     await redis.zadd(WORKERS_KEY, {'mail-7@host:42': now})
     commands = await redis.info('commandstats')
     assert [worker.worker for worker in await read_workers(redis)] == ['mail-7@host:42']
     asked = await redis.info('commandstats')
-    assert asked['cmdstat_strlen']['calls'] - commands.get('cmdstat_strlen', {'calls': 0})['calls'] <= MOST_NAMES
+    assert (
+        asked['cmdstat_strlen']['calls'] - commands.get('cmdstat_strlen', {'calls': 0})['calls']
+        <= MOST_NAMES
+    )
     async with watching(redis_url=env['ARQ_REDIS_URL']) as watch:
         reading = await watch.look()
     assert [worker['worker'] for worker in reading.found['workers']] == ['mail-7@host:42']
@@ -94,7 +105,10 @@ async def test_record_that_is_too_large_is_not_fetched_and_a_crowd_is_cut(redis)
     async with redis.pipeline(transaction=False) as pipe:
         for n in range(MOST_WORKERS + 100):
             name = f'w{n:04}@host:1'
-            pipe.set(RECORD_PREFIX + name, json.dumps(RECORD | {'worker': name, 'emails': [{'id': 1}] * 500}))
+            pipe.set(
+                RECORD_PREFIX + name,
+                json.dumps(RECORD | {'worker': name, 'emails': [{'id': 1}] * 500}),
+            )
             pipe.zadd(WORKERS_KEY, {name: time.time()})
         await pipe.execute()
     workers = await read_workers(redis)

@@ -24,7 +24,9 @@ class WebProcess:
         self.log_path = directory / 'web.log'
         with self.log_path.open('wb') as log:
             env = env | {'NOTIFY_SOCKET': self.notified.getsockname(), 'WATCHDOG_USEC': '300000'}
-            self.process = subprocess.Popen([sys.executable, '-m', 'web'], cwd=ROOT, env=env, stdout=log, stderr=log)
+            self.process = subprocess.Popen(
+                [sys.executable, '-m', 'web'], cwd=ROOT, env=env, stdout=log, stderr=log
+            )
 
     async def hears(self, words):
         """Wait until systemd is told these words."""
@@ -66,7 +68,11 @@ async def test_page_starts_while_everything_is_away_serves_and_ends_with_0_on_si
         assert 'email_source_up{source="redis"} 0.0' in (await client.get('/metrics')).text
         got, head = await client.get('/'), await client.head('/')
         assert (got.status_code, head.status_code, head.content) == (200, 200, b'')
-        assert head.headers['content-type'] == got.headers['content-type'] == 'text/html; charset=utf-8'
+        assert (
+            head.headers['content-type']
+            == got.headers['content-type']
+            == 'text/html; charset=utf-8'
+        )
         assert 'server' not in got.headers
         assert (await client.get('/health/ready')).status_code == 503
         await web.hears('WATCHDOG=1')
@@ -89,11 +95,18 @@ async def test_page_with_a_token_shows_a_worker_to_who_has_it(start_web, redis, 
         assert (await client.get('/metrics')).status_code == 401
 
         async def shown():
-            answer = await client.get('/metrics', headers={'Authorization': 'Bearer a token of sixteen'})
-            return 'email_worker_up{queue="arq:queue",version="",worker="mail-7@host:42"} 1.0' in answer.text
+            answer = await client.get(
+                '/metrics', headers={'Authorization': 'Bearer a token of sixteen'}
+            )
+            return (
+                'email_worker_up{queue="arq:queue",version="",worker="mail-7@host:42"} 1.0'
+                in answer.text
+            )
 
         await wait_until(shown)
-        assert (await client.get('/api/status', auth=('anna', 'a token of sixteen'))).json()['outbox']['due'] == 0
+        assert (await client.get('/api/status', auth=('anna', 'a token of sixteen'))).json()[
+            'outbox'
+        ]['due'] == 0
     assert 'a token of sixteen' not in web.log_path.read_text()
 
 
@@ -101,7 +114,9 @@ def count_descriptors(pid):
     return len(list(Path(f'/proc/{pid}/fd').iterdir()))
 
 
-async def test_page_answers_beside_fifteen_hundred_silent_connections_with_512_descriptors(start_web, redis):
+async def test_page_answers_beside_fifteen_hundred_silent_connections_with_512_descriptors(
+    start_web, redis
+):
     web = start_web(WEB_PORT='0')
     place = place_of(await web.hears('READY=1'))
     resource.prlimit(web.process.pid, resource.RLIMIT_NOFILE, (512, 512))
@@ -109,7 +124,9 @@ async def test_page_answers_beside_fifteen_hundred_silent_connections_with_512_d
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(max(soft, 4096), hard), hard))
     silent = []
-    client = httpx.AsyncClient(base_url=place, timeout=DEADLINE_S, verify=False, headers={'Connection': 'close'})
+    client = httpx.AsyncClient(
+        base_url=place, timeout=DEADLINE_S, verify=False, headers={'Connection': 'close'}
+    )
     try:
         for n in range(1500):
             silent.append(socket.create_connection(('127.0.0.1', port), timeout=DEADLINE_S))
@@ -118,12 +135,16 @@ async def test_page_answers_beside_fifteen_hundred_silent_connections_with_512_d
             if n % 100 == 99:
                 assert (await client.get('/health/live')).status_code == 200, n
                 assert await asyncio.to_thread(count_descriptors, web.process.pid) < 200
-        assert [(await client.get(path)).status_code for path in ('/', '/metrics', '/api/status')] == [200] * 3
+        assert [
+            (await client.get(path)).status_code for path in ('/', '/metrics', '/api/status')
+        ] == [200] * 3
         await client.aclose()
     finally:
         for connection in silent:
             connection.close()
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     # Nobody reads what this test's systemd is told.
-    log = [line for line in web.log_path.read_text().splitlines() if 'systemd was not told' not in line]
+    log = [
+        line for line in web.log_path.read_text().splitlines() if 'systemd was not told' not in line
+    ]
     assert len(log) == 1, log[:20]

@@ -25,10 +25,15 @@ async def conn(empty_database: Any) -> Any:
 
 async def insert(conn: Any, zone: str, rows: int = 3, **columns: str) -> None:
     """What a program does in a session with this TimeZone."""
-    names, values = ', '.join(('recipient', *columns)), ', '.join(("'a@example.com'", *columns.values()))
+    names, values = (
+        ', '.join(('recipient', *columns)),
+        ', '.join(("'a@example.com'", *columns.values())),
+    )
     async with conn.transaction():
         await conn.execute(f"SET LOCAL timezone = '{zone}'")
-        await conn.execute(f'INSERT INTO outbound_emails ({names}) SELECT {values} FROM generate_series(1, {rows})')
+        await conn.execute(
+            f'INSERT INTO outbound_emails ({names}) SELECT {values} FROM generate_series(1, {rows})'
+        )
 
 
 async def test_utc_everywhere_is_nothing_to_say(conn):
@@ -38,14 +43,18 @@ async def test_utc_everywhere_is_nothing_to_say(conn):
 
 async def test_columns_with_zones_are_nothing_to_say(database, pool):
     await pool.execute(f'ALTER DATABASE {database.name} SET timezone = $$Asia/Tokyo$$')
-    await pool.execute("INSERT INTO outbound_emails (recipient, created_at) VALUES ('a', now() + interval '9 hours')")
+    await pool.execute(
+        "INSERT INTO outbound_emails (recipient, created_at) VALUES ('a', now() + interval '9 hours')"
+    )
     conn = await asyncpg.connect(database.dsn)
     assert await compare_zones(conn, 'UTC') == []
     await conn.close()
     await pool.execute(f'ALTER DATABASE {database.name} RESET timezone')
 
 
-@pytest.mark.parametrize('zone', ['Asia/Tokyo', 'Asia/Kathmandu', 'Asia/Kolkata', 'Australia/Sydney'])
+@pytest.mark.parametrize(
+    'zone', ['Asia/Tokyo', 'Asia/Kathmandu', 'Asia/Kolkata', 'Australia/Sydney']
+)
 async def test_times_from_east_of_utc_are_an_error_that_names_the_zone(conn, zone: str):
     await insert(conn, zone)
     found = await compare_zones(conn, 'UTC')
@@ -53,14 +62,20 @@ async def test_times_from_east_of_utc_are_an_error_that_names_the_zone(conn, zon
     assert 'created_at, updated_at of new e-mails lie' in found[0].what
     assert f'look like {zone}' in found[0].what
     assert f'DB_NAIVE_TIMEZONE={zone}' in found[0].remedy
-    assert {one.severity for one in await compare_zones(conn, zone)} == {'warning'}  # of sessions that still have UTC
+    assert {one.severity for one in await compare_zones(conn, zone)} == {
+        'warning'
+    }  # of sessions that still have UTC
 
 
 async def test_mail_that_is_over_before_it_was_made_is_an_error(conn):
-    await insert(conn, 'Asia/Tokyo', 2, expires_at="(now() AT TIME ZONE 'UTC') + interval '2 hours'")
+    await insert(
+        conn, 'Asia/Tokyo', 2, expires_at="(now() AT TIME ZONE 'UTC') + interval '2 hours'"
+    )
     for zone in ('UTC', 'Asia/Tokyo'):
         found = [one.what for one in await compare_zones(conn, zone) if one.severity == 'error']
-        assert any(what.startswith('2 e-mails are over (expires_at) before created_at') for what in found), zone
+        assert any(
+            what.startswith('2 e-mails are over (expires_at) before created_at') for what in found
+        ), zone
 
 
 async def test_mail_that_is_due_by_another_clock_is_an_error(conn, empty_database):
@@ -86,7 +101,10 @@ async def test_a_quiet_table_and_a_session_in_the_west_are_a_warning(conn, empty
 
 async def test_roles_whose_sessions_have_another_zone_are_named(conn, empty_database):
     name = empty_database.name
-    roles = {f'{name}_a': f'IN DATABASE {name} SET timezone = $$Europe/Berlin$$', f'{name}_b': 'RESET timezone'}
+    roles = {
+        f'{name}_a': f'IN DATABASE {name} SET timezone = $$Europe/Berlin$$',
+        f'{name}_b': 'RESET timezone',
+    }
     try:
         for role, setting in roles.items():
             await conn.execute(f'CREATE ROLE {role} LOGIN')
@@ -105,8 +123,12 @@ async def test_roles_whose_sessions_have_another_zone_are_named(conn, empty_data
 
 
 async def test_old_rows_and_times_no_calendar_knows_prove_nothing(conn):
-    await insert(conn, 'UTC', created_at="now() - interval '9 days'", expires_at="now() - interval '10 days'")
-    await insert(conn, 'UTC', created_at="'infinity'", updated_at="'4713-01-01 BC'", expires_at="'infinity'")
+    await insert(
+        conn, 'UTC', created_at="now() - interval '9 days'", expires_at="now() - interval '10 days'"
+    )
+    await insert(
+        conn, 'UTC', created_at="'infinity'", updated_at="'4713-01-01 BC'", expires_at="'infinity'"
+    )
     await insert(conn, 'UTC', created_at='NULL', updated_at='NULL')
     assert await compare_zones(conn, 'UTC') == []
 
@@ -131,4 +153,8 @@ async def test_doctor_says_that_times_are_of_another_zone(env, pool):
     )
     given = await run(env, 'doctor', 'clocks')
     [found] = given.document['findings']
-    assert (found['severity'], found['check'], 'Asia/Tokyo' in found['what']) == ('error', 'clocks', True)
+    assert (found['severity'], found['check'], 'Asia/Tokyo' in found['what']) == (
+        'error',
+        'clocks',
+        True,
+    )

@@ -9,8 +9,8 @@ import uvloop
 from arq.connections import ArqRedis
 from arq.worker import func
 
-from fleet.dispatcher import Dispatcher
-from fleet.wire import deserialize, serialize
+from engine.dispatcher import Dispatcher
+from engine.wire import deserialize, serialize
 from tests.unit.fake_redis import FakeRedis, MakeWorker, echo
 
 
@@ -49,7 +49,10 @@ def make_worker(fake: FakeRedis, monkeypatch: pytest.MonkeyPatch) -> MakeWorker:
     def make(*functions: Callable[..., Awaitable[Any]], **options: Any) -> Dispatcher:
         codecs = {'job_serializer': serialize, 'job_deserializer': deserialize}
         worker = Dispatcher(
-            [func(function, name=function.__name__, max_tries=1000) for function in functions or (echo,)],
+            [
+                func(function, name=function.__name__, max_tries=1000)
+                for function in functions or (echo,)
+            ],
             redis_pool=fake.client(**codecs),
             handle_signals=False,
             max_jobs=options.pop('max_jobs', 3),

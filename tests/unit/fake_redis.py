@@ -10,7 +10,7 @@ from fakeredis import FakeServer
 from fakeredis.aioredis import FakeAsyncRedisConnection
 from redis.asyncio import ConnectionPool
 
-from fleet.dispatcher import Dispatcher
+from engine.dispatcher import Dispatcher
 
 DEADLINE_S = 30.0
 
@@ -39,7 +39,9 @@ class FakeRedis:
 
     def client(self, **options: Any) -> ArqRedis:
         """Return a stock arq client, or one with the codecs given."""
-        return ArqRedis(ConnectionPool(connection_class=self._connection_class, server=self._server), **options)
+        return ArqRedis(
+            ConnectionPool(connection_class=self._connection_class, server=self._server), **options
+        )
 
     def fail(self, error: Exception, in_replies: int) -> None:
         """Raise an error once, at a reply counted from now."""

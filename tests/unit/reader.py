@@ -6,10 +6,10 @@ from datetime import UTC, datetime
 from email.message import EmailMessage
 from typing import Any
 
-from mail.envelope import Attachment, Content, Email, Template
-from mail.render import Rendered, Sender, render
-from mail.template import fill_parts
-from mail.templates import with_parts
+from mail.template.jinja import fill_parts
+from mail.template.renderers import with_parts
+from mail_outbox.envelope import Attachment, Content, Email, Template
+from mail_outbox.render import Rendered, Sender, render
 
 SENDER = Sender('shop@example.com', 'The Shop')
 DATE = datetime(2026, 11, 5, 9, 30, tzinfo=UTC)
@@ -17,17 +17,27 @@ TEXT = Template('Hello {{ name }}', 'Dear {{ name }},\n', '<p>Dear {{ name }},</
 
 
 def an_email(**parts: Any) -> Email:
-    values = {'id': 1, 'recipient': 'anna@example.com', 'subject': 'Hello', 'body_text': 'Hello, Anna.\n'}
+    values = {
+        'id': 1,
+        'recipient': 'anna@example.com',
+        'subject': 'Hello',
+        'body_text': 'Hello, Anna.\n',
+    }
     return Email(**{**values, 'message_id': '<1@example.com>', 'message_date': DATE, **parts})
 
 
 def rendered(
-    *attachments: Attachment, template: Template | None = None, sender: Sender = SENDER, **parts: Any
+    *attachments: Attachment,
+    template: Template | None = None,
+    sender: Sender = SENDER,
+    **parts: Any,
 ) -> Rendered:
     row = an_email(**parts)
     if template is not None:
         subject, text, html = fill_parts(
-            (template.subject, template.body_text, template.body_html), row.template_data, 10_000_000
+            (template.subject, template.body_text, template.body_html),
+            row.template_data,
+            10_000_000,
         )
         row = with_parts(row, (subject, text, html))
     return render(row, Content(None, attachments), sender, 10_000_000)

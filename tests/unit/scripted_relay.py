@@ -2,9 +2,10 @@
 
     async with ScriptedRelay({'RCPT': '451 4.2.1 later'}) as relay: ...
 
-A script maps a verb to a step: a reply such as '250 ok' (its lines joined by CRLF), one of the actions below, or a
-tuple of both, done in order. A list holds one step for each time the verb comes; its last one stays. The verbs are
-those of SMTP, 'RCPT <anna@example.com>' for one recipient alone, and
+A script maps a verb to a step: a reply such as '250 ok' (its lines joined by CRLF), one of the
+actions below, or a tuple of both, done in order. A list holds one step for each time the verb
+comes; its last one stays. The verbs are those of SMTP, 'RCPT <anna@example.com>' for one recipient
+alone, and
 
     GREETING     a connection was made
     CREDENTIALS  a line came after a 334 reply to AUTH
@@ -19,14 +20,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self, cast
 
-from mail.connect import RelayOptions, Tls
 from mail.deliver import deliver
-from mail.envelope import Envelope
 from mail.outcome import Delivery
-from mail.relays import Relays
-from mail.render import Rendered
-from mail.smtp import Relay
-from mail.transaction import Progress
+from mail.relay.connect import RelayOptions, Tls
+from mail.relay.pool import Relay
+from mail.relay.transaction import Progress
+from mail.route import Relays
+from mail_outbox.envelope import Envelope
+from mail_outbox.render import Rendered
 
 DEADLINE_S = 30.0
 SHORT_S = 0.25  # for a timeout that the test wants to see; all that comes before it must be faster
@@ -63,7 +64,9 @@ class Session:
     """One connection, as the relay saw it."""
 
     lines: list[str] = field(default_factory=list)  # the commands, in order
-    bodies: list[bytes] = field(default_factory=list)  # whole ones, still dot-stuffed, without the final dot
+    bodies: list[bytes] = field(
+        default_factory=list
+    )  # whole ones, still dot-stuffed, without the final dot
     body_bytes: int = 0  # read so far
     tls: bool = False
     open: bool = True
@@ -113,8 +116,16 @@ class ScriptedRelay:
 
     def options(self, **changes: Any) -> RelayOptions:
         """Return how to reach this relay, with times below the test's own deadline."""
-        times = dict.fromkeys(('connect_timeout_s', 'command_timeout_s', 'body_timeout_s', 'reply_timeout_s'), 20.0)
-        place = {'name': self.name, 'host': '127.0.0.1', 'port': self.port, 'tls': Tls.NONE, 'local_hostname': 'test'}
+        times = dict.fromkeys(
+            ('connect_timeout_s', 'command_timeout_s', 'body_timeout_s', 'reply_timeout_s'), 20.0
+        )
+        place = {
+            'name': self.name,
+            'host': '127.0.0.1',
+            'port': self.port,
+            'tls': Tls.NONE,
+            'local_hostname': 'test',
+        }
         return RelayOptions(**{**place, **times, **changes})
 
     def relay(self, **changes: Any) -> Relay:
@@ -163,14 +174,18 @@ class ScriptedRelay:
             writer.close()
             await self._note()
 
-    async def _command(self, session: Session, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _command(
+        self, session: Session, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
         line = (await reader.readuntil(b'\r\n')).decode().removesuffix('\r\n')
         session.lines.append(line)
         await self._note()
         verb = session.verbs[-1]
         recipient = f'RCPT {line.partition(":")[2]}'
         key = recipient if verb == 'RCPT' and recipient in self.script else verb
-        if (verb == 'RCPT' and not session.sender_accepted) or (verb == 'DATA' and not session.recipients_accepted):
+        if (verb == 'RCPT' and not session.sender_accepted) or (
+            verb == 'DATA' and not session.recipients_accepted
+        ):
             key = 'OUT OF ORDER'
         said = await self._do(key, session, reader, writer)
         if verb in ('MAIL', 'RSET', 'DATA'):
@@ -186,7 +201,9 @@ class ScriptedRelay:
         if verb == 'QUIT':
             raise _EndedError
 
-    async def _body(self, session: Session, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _body(
+        self, session: Session, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
         body = bytearray(b'\r\n')
         while (end := body.find(b'\r\n.\r\n')) < 0:
             part = await reader.read(65536)
@@ -202,7 +219,9 @@ class ScriptedRelay:
         await self._note()
         await self._do('DOT', session, reader, writer)
 
-    async def _do(self, key: str, session: Session, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> str:
+    async def _do(
+        self, key: str, session: Session, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> str:
         """Take the next step for a verb. Returns the last thing said."""
         said = ''
         for action in self._next_step(key):
@@ -242,7 +261,9 @@ def rendered(*recipients: str, message: bytes = MESSAGE) -> Rendered:
     return Rendered(Envelope('shop@example.com', recipients or (ANNA,)), message)
 
 
-async def send(*relays: Relay, mail: Rendered | None = None, settled: Any = None, progress: Any = None) -> Delivery:
+async def send(
+    *relays: Relay, mail: Rendered | None = None, settled: Any = None, progress: Any = None
+) -> Delivery:
     """Deliver one e-mail to one recipient, when nothing else is asked for."""
     return await deliver(Relays(relays), mail or rendered(), settled or {}, progress or Progress())
 

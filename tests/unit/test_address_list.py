@@ -9,10 +9,16 @@ from typing import Any
 
 import pytest
 
-from mail.address_list import read_address_list
-from mail.envelope import MAX_RECIPIENT_CHARS, Content, Email, InvalidEmailError, parse_recipients
-from mail.headers import MAX_EXTRA_CHARS, extra_fields
-from mail.render import render
+from mail_outbox.address_list import read_address_list
+from mail_outbox.envelope import (
+    MAX_RECIPIENT_CHARS,
+    Content,
+    Email,
+    InvalidEmailError,
+    parse_recipients,
+)
+from mail_outbox.headers import MAX_EXTRA_CHARS, extra_fields
+from mail_outbox.render import render
 from tests.unit.reader import SENDER
 
 STANDARD = HeaderRegistry()
@@ -21,7 +27,9 @@ STANDARD = HeaderRegistry()
 def read(text: str) -> list[tuple[str, str]] | None:
     """Return names and addresses; None when the list is refused."""
     try:
-        return [(' '.join(name.split()), address) for name, address in read_address_list(text)] or None
+        return [
+            (' '.join(name.split()), address) for name, address in read_address_list(text)
+        ] or None
     except ValueError:
         return None
 
@@ -51,7 +59,8 @@ def test_what_the_standard_library_reads_without_a_defect_is_read_the_same(seed:
     for _ in range(1500):
         text = ''.join(draw.choices(PIECES, k=draw.randint(1, 7)))
         expected = read_by_the_standard_library(text)
-        # Two encoded words next to each other are one (RFC 2047, 6.2), and a domain is none: not so in Python 3.11.
+        # Two encoded words next to each other are one (RFC 2047, 6.2), and a domain is none: not so
+        # in Python 3.11.
         if expected is not None and text.count('=?') < 2 and '@ =?' not in text:
             read_well += 1
             assert read(text) == expected, ascii(text)
@@ -107,7 +116,8 @@ def test_deeply_nested_comment_is_one() -> None:
     assert read('(' * 10_000 + ')' * 10_000 + ' a@example.com') == [('', 'a@example.com')]
 
 
-# Time. What takes the square of its length needs 10 to 40 s for such inputs; these take some hundredths of one.
+# Time. What takes the square of its length needs 10 to 40 s for such inputs; these take some
+# hundredths of one.
 
 HOSTILE_ADDRESSES = [
     '"', '""', '\\"', '"a" ', '"\\', ',', ' ,', '(', '()', '(a(b)c)', '(é)', '(\\(', '(\\)', '((a)', '\\', '<', '<a',
@@ -137,7 +147,13 @@ def at_once(work: Callable[[], Any]) -> None:
 def test_hostile_recipient_is_read_or_refused_at_once(piece: str) -> None:
     many = fill(piece, MAX_RECIPIENT_CHARS - 30)
     for recipient in (
-        *(many, f'{many}@example.org', f'x <{many}@example.org>', f'a@b.cc, {many}', f'{many} <a@b.cc>'),
+        *(
+            many,
+            f'{many}@example.org',
+            f'x <{many}@example.org>',
+            f'a@b.cc, {many}',
+            f'{many} <a@b.cc>',
+        ),
         *(f'"{many}" <a@b.cc>', f'({many}) a@b.cc'),
     ):
         email = Email(1, recipient, 's', 'b', message_id='<1@x>')
@@ -145,7 +161,9 @@ def test_hostile_recipient_is_read_or_refused_at_once(piece: str) -> None:
 
 
 @pytest.mark.parametrize('piece', HOSTILE_VALUES, ids=ascii)
-@pytest.mark.parametrize('name', ['Reply-To', 'List-Id', 'List-Post', 'Content-Disposition', 'X-Unknown'])
+@pytest.mark.parametrize(
+    'name', ['Reply-To', 'List-Id', 'List-Post', 'Content-Disposition', 'X-Unknown']
+)
 def test_hostile_header_is_read_or_refused_at_once(name: str, piece: str) -> None:
     many = fill(piece, MAX_EXTRA_CHARS - 100)
     for value in (many, f'ü{many}', f'<{many}ü>', f'"ü" {many}', f'a; b={many}ü'):

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from mail.addresses import ATTEMPT_DELAY_S, Address, interleave, open_socket
 from mail.outcome import Outcome
+from mail.relay.addresses import ATTEMPT_DELAY_S, Address, interleave, open_socket
 from tests.unit.scripted_relay import DROP, STALL, Script, ScriptedRelay, send
 
 V4, V6 = socket.AF_INET, socket.AF_INET6
@@ -42,18 +42,23 @@ def resolved(monkeypatch: pytest.MonkeyPatch) -> list[Address]:
     async def resolve(_host: str, _port: int) -> list[Address]:
         return list(addresses)
 
-    monkeypatch.setattr('mail.connect.resolve', resolve)
+    monkeypatch.setattr('mail.relay.connect.resolve', resolve)
     return addresses
 
 
 def test_families_come_in_turns_that_of_the_first_first() -> None:
-    six, four = [Address(V6, (f'::{i}', 25)) for i in range(3)], [Address(V4, (f'10.0.0.{i}', 25)) for i in range(1)]
+    six, four = (
+        [Address(V6, (f'::{i}', 25)) for i in range(3)],
+        [Address(V4, (f'10.0.0.{i}', 25)) for i in range(1)],
+    )
     assert interleave([*six, *four]) == [six[0], four[0], six[1], six[2]]
     assert interleave([*four, *six]) == [four[0], six[0], six[1], six[2]]
 
 
 @pytest.mark.parametrize('dead', [1, 3])
-async def test_e_mail_goes_to_the_address_that_answers_behind_dead_ones(resolved: list[Address], dead: int) -> None:
+async def test_e_mail_goes_to_the_address_that_answers_behind_dead_ones(
+    resolved: list[Address], dead: int
+) -> None:
     with contextlib.ExitStack() as holes:
         async with ScriptedRelay() as server:
             resolved += [*(holes.enter_context(black_hole()) for _ in range(dead)), at(server.port)]
@@ -70,7 +75,9 @@ async def test_e_mail_goes_to_the_address_that_answers_behind_ones_that_refuse(
 
 
 @pytest.mark.parametrize('script', [{'GREETING': DROP}, {'GREETING': STALL}], ids=str)
-async def test_address_that_does_not_greet_is_followed_by_the_next(resolved: list[Address], script: Script) -> None:
+async def test_address_that_does_not_greet_is_followed_by_the_next(
+    resolved: list[Address], script: Script
+) -> None:
     async with ScriptedRelay(script) as mute, ScriptedRelay() as server:
         resolved += [at(mute.port), at(server.port)]
         timeout_s = 1.0 if script['GREETING'] == STALL else 10.0
@@ -84,7 +91,9 @@ async def test_all_addresses_are_tried_within_the_connect_timeout(resolved: list
         async with ScriptedRelay() as server:
             resolved += [holes.enter_context(black_hole())] * 20 + [at(server.port)]
             timeout_s = 20 * ATTEMPT_DELAY_S / 2
-            assert (await send(server.relay(connect_timeout_s=timeout_s))).outcome is Outcome.ACCEPTED
+            assert (
+                await send(server.relay(connect_timeout_s=timeout_s))
+            ).outcome is Outcome.ACCEPTED
 
 
 async def test_connections_that_come_too_late_are_closed(resolved: list[Address]) -> None:
@@ -105,7 +114,9 @@ async def test_relay_whose_addresses_are_all_dead_tells_of_each_and_costs_no_att
             delivery = await send(server.relay(connect_timeout_s=0.5))
             assert delivery.outcome is Outcome.RELEASED
             assert '127.0.0.1: no answer within 0.5 s' in (delivery.error or '')
-            assert 'refused' in (delivery.error or '') or 'Connect call failed' in (delivery.error or '')
+            assert 'refused' in (delivery.error or '') or 'Connect call failed' in (
+                delivery.error or ''
+            )
             assert not server.sessions
 
 

@@ -20,15 +20,15 @@ from arq.jobs import Job, SerializationError, deserialize_job_raw, serialize_res
 from arq.worker import Function, create_worker, get_kwargs
 from click.testing import CliRunner
 
+from configuration.sources import variable_names
 from cron import SCHEDULES, cron_jobs
 from dev.inbox_certificate import server_tls_context
 from dev.inbox_store import CERTIFICATE_NAME
-from fleet.connection import redis_settings
-from fleet.dispatcher import Dispatcher
-from fleet.job_runner import JobRunner
-from fleet.wire import deserialize, serialize
+from engine.connection import redis_settings
+from engine.dispatcher import Dispatcher
+from engine.job_runner import JobRunner
+from engine.wire import deserialize, serialize
 from settings import Settings
-from settings_sources import variable_names
 from tests.unit.fake_redis import FakeRedis
 
 STOCK_WORKER = JobRunner.__base__
@@ -95,8 +95,23 @@ def test_misspelt_and_inherited_options_would_vanish(worker: Any) -> None:
 @pytest.mark.parametrize('queue', QUEUES)
 def test_no_option_that_we_count_on_is_missing(worker: Any, queue: str) -> None:
     needed = {
-        *('functions', 'cron_jobs', 'queue_name', 'redis_settings', 'on_startup', 'on_shutdown', 'timezone'),
-        *('job_serializer', 'job_deserializer', 'max_jobs', 'job_timeout', 'job_completion_wait', 'keep_result'),
+        *(
+            'functions',
+            'cron_jobs',
+            'queue_name',
+            'redis_settings',
+            'on_startup',
+            'on_shutdown',
+            'timezone',
+        ),
+        *(
+            'job_serializer',
+            'job_deserializer',
+            'max_jobs',
+            'job_timeout',
+            'job_completion_wait',
+            'keep_result',
+        ),
         *('poll_delay', 'health_check_interval', 'log_results'),
     }
     assert needed <= own_options(getattr(worker, queue)).keys()
@@ -150,7 +165,9 @@ def test_polls_are_more_frequent_than_stock_ones(worker: Any) -> None:
 
 
 def test_health_key_lapses_soon_after_the_last_worker(worker: Any) -> None:
-    assert inspect.signature(STOCK_WORKER.__init__).parameters['health_check_interval'].default == 3600
+    assert (
+        inspect.signature(STOCK_WORKER.__init__).parameters['health_check_interval'].default == 3600
+    )
     assert worker.WorkerSettings.health_check_interval <= 30
 
 
@@ -174,7 +191,9 @@ async def test_create_worker_builds_a_dispatcher_in_utc(worker: Any, queue: str)
 
 
 @pytest.mark.parametrize('queue', QUEUES)
-def test_arq_command_runs_a_dispatcher(worker: Any, queue: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_arq_command_runs_a_dispatcher(
+    worker: Any, queue: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     ran: list[Any] = []
 
     def run(self: Any) -> None:
@@ -199,7 +218,11 @@ def test_from_dsn_would_not_decode_the_password_and_drop_tls_options(tmp_path: P
     ca = str(tmp_path / CERTIFICATE_NAME)
     url = f'rediss://:p%40ss@localhost:6379/1?ssl_ca_certs={ca}'
     theirs, ours = RedisSettings.from_dsn(url), redis_settings(url)
-    assert (theirs.password, theirs.ssl_ca_certs, theirs.ssl_check_hostname) == ('p%40ss', None, False)
+    assert (theirs.password, theirs.ssl_ca_certs, theirs.ssl_check_hostname) == (
+        'p%40ss',
+        None,
+        False,
+    )
     assert (ours.password, ours.ssl_ca_certs, ours.ssl_check_hostname) == ('p@ss', ca, True)
 
 
@@ -215,8 +238,12 @@ def test_from_dsn_would_not_decode_the_password_and_drop_tls_options(tmp_path: P
         ('cleanup_old_sessions', timedelta(days=1)),
     ],
 )
-@pytest.mark.parametrize('start', ['2026-02-28T23:58:17', '2026-10-25T00:59:59', '2027-01-01T00:00:00.5'])
-def test_arq_runs_each_schedule_at_the_start_of_its_slots(name: str, every: timedelta, start: str) -> None:
+@pytest.mark.parametrize(
+    'start', ['2026-02-28T23:58:17', '2026-10-25T00:59:59', '2027-01-01T00:00:00.5']
+)
+def test_arq_runs_each_schedule_at_the_start_of_its_slots(
+    name: str, every: timedelta, start: str
+) -> None:
     job = next(job for job in cron_jobs(10) if job.name == f'cron:{name}')
     schedule = next(schedule for schedule in SCHEDULES if schedule.name == name)
     assert schedule.every_s == every.total_seconds()
@@ -234,7 +261,12 @@ def test_every_schedule_is_an_arq_cron_job_and_fires_once_per_slot_over_all_work
     jobs = cron_jobs(10)
     assert [job.name for job in jobs] == [f'cron:{schedule.name}' for schedule in SCHEDULES]
     for job in jobs:
-        assert (job.unique, job.job_id, job.run_at_startup, job.timeout_s) == (True, None, False, 10)
+        assert (job.unique, job.job_id, job.run_at_startup, job.timeout_s) == (
+            True,
+            None,
+            False,
+            10,
+        )
 
 
 def test_arqs_own_cron_would_skip_what_it_missed() -> None:
@@ -254,7 +286,11 @@ async def test_job_of_a_stock_producer_is_read_without_pickle_loads(fake: FakeRe
     redis = fake.client()
     await redis.enqueue_job('send_email', 123, _job_id='j1', note='ü')
     data = await redis.get('arq:job:j1')
-    assert deserialize_job_raw(data, deserializer=deserialize)[:3] == ('send_email', (123,), {'note': 'ü'})
+    assert deserialize_job_raw(data, deserializer=deserialize)[:3] == (
+        'send_email',
+        (123,),
+        {'note': 'ü'},
+    )
     assert pickle.loads(data) == deserialize(data)
 
 
@@ -267,13 +303,30 @@ async def test_known_job_id_is_not_queued_again_while_its_result_is_kept(fake: F
 
 async def test_job_ids_are_global_over_queues(fake: FakeRedis) -> None:
     redis = fake.client()
-    assert await redis.enqueue_job('send_email', 1, _job_id='j1', _queue_name='high_priority') is not None
-    assert await redis.enqueue_job('send_email', 1, _job_id='j1', _queue_name='low_priority') is None
+    assert (
+        await redis.enqueue_job('send_email', 1, _job_id='j1', _queue_name='high_priority')
+        is not None
+    )
+    assert (
+        await redis.enqueue_job('send_email', 1, _job_id='j1', _queue_name='low_priority') is None
+    )
 
 
 def written_result(result: Any, *, success: bool) -> bytes:
     data = serialize_result(
-        'send_email', (1,), {}, 1, 0, success, result, 0, 0, 'ref', 'arq:queue', 'j1', serializer=serialize
+        'send_email',
+        (1,),
+        {},
+        1,
+        0,
+        success,
+        result,
+        0,
+        0,
+        'ref',
+        'arq:queue',
+        'j1',
+        serializer=serialize,
     )
     assert data is not None
     return data
@@ -294,7 +347,9 @@ async def test_stock_client_reads_our_result(fake: FakeRedis) -> None:
         (SerializationError('unable'), {'error': 'SerializationError', 'message': 'unable'}),
     ],
 )
-async def test_stock_client_reads_our_failure_as_plain_values(fake: FakeRedis, error: Exception, plain: Any) -> None:
+async def test_stock_client_reads_our_failure_as_plain_values(
+    fake: FakeRedis, error: Exception, plain: Any
+) -> None:
     redis = fake.client()
     await redis.set(result_key_prefix + 'j1', written_result(error, success=False))
     with pytest.raises(SerializationError) as raised:

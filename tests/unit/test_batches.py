@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from fleet.batches import Batcher
+from engine.batches import Batcher
 
 
 class Squares:

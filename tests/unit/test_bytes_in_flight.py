@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from jobs.bytes_in_flight import BytesInFlight, memory_limit_bytes
+from delivery.bytes_in_flight import BytesInFlight, memory_limit_bytes
 
 
 async def begin(budget: BytesInFlight, size_bytes: int, end: asyncio.Event) -> 'asyncio.Task[None]':
@@ -20,7 +20,9 @@ async def begin(budget: BytesInFlight, size_bytes: int, end: asyncio.Event) -> '
 
 async def test_what_fits_goes_at_once_and_the_rest_in_the_order_of_coming():
     budget, ends = BytesInFlight(100), [asyncio.Event() for _ in range(4)]
-    tasks = [await begin(budget, size, end) for size, end in zip((60, 40, 30, 30), ends, strict=True)]
+    tasks = [
+        await begin(budget, size, end) for size, end in zip((60, 40, 30, 30), ends, strict=True)
+    ]
     assert (budget.taken_bytes, budget.waiting) == (100, set(tasks[2:]))
     ends[1].set()
     await tasks[1]

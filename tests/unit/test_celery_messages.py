@@ -10,25 +10,48 @@ from pathlib import Path
 
 import pytest
 
-from fleet.celery_bodies import MAX_BODY_BYTES
-from fleet.celery_messages import Meaning, is_envelope, read_message
+from ops.celery.bodies import MAX_BODY_BYTES
+from ops.celery.messages import Meaning, is_envelope, read_message
 
-# What Celery 5.7 with kombu 5.7 wrote into Redis, and under which key: each name says how the task was called.
+# What Celery 5.7 with kombu 5.7 wrote into Redis, and under which key: each name says how the task
+# was called.
 CAPTURED = {
     line['name']: line['message'].encode()
-    for line in map(json.loads, Path(__file__).parents[1].joinpath('celery_messages.jsonl').read_text().splitlines())
+    for line in map(
+        json.loads,
+        Path(__file__).parents[1].joinpath('celery_messages.jsonl').read_text().splitlines(),
+    )
 }
 NOON = datetime(2026, 8, 1, 12, tzinfo=UTC)
 NO_TASKS: dict[str, Meaning] = {}
 
 
-def message(task='app.send_email_task', args=(7,), kwargs=None, *, protocol=2, encoding='base64', headers=None, **more):
+def message(
+    task='app.send_email_task',
+    args=(7,),
+    kwargs=None,
+    *,
+    protocol=2,
+    encoding='base64',
+    headers=None,
+    **more,
+):
     """A message in kombu's JSON, as Celery makes it."""
     if protocol == 1:
-        told = {'task': task, 'id': 'x', 'args': list(args), 'kwargs': kwargs or {}, 'eta': None, 'utc': True}
+        told = {
+            'task': task,
+            'id': 'x',
+            'args': list(args),
+            'kwargs': kwargs or {},
+            'eta': None,
+            'utc': True,
+        }
         body, own = told | (headers or {}), {}
     else:
-        body, own = [list(args), kwargs or {}, {'callbacks': None}], {'task': task, 'eta': None} | (headers or {})
+        body, own = (
+            [list(args), kwargs or {}, {'callbacks': None}],
+            {'task': task, 'eta': None} | (headers or {}),
+        )
     text = json.dumps(body)
     return json.dumps({
         'body': base64.b64encode(text.encode()).decode() if encoding == 'base64' else text,
@@ -63,9 +86,16 @@ def test_a_message_of_a_real_celery_is_known_for_one(name):
     ],
 )  # fmt: skip
 def test_a_message_of_a_real_celery_in_json_is_understood(name):
-    for raw, unacked in ((CAPTURED[name], False), (b'[' + CAPTURED[name] + b', "", "celery"]', True)):
+    for raw, unacked in (
+        (CAPTURED[name], False),
+        (b'[' + CAPTURED[name] + b', "", "celery"]', True),
+    ):
         told = read(raw, unacked=unacked)
-        assert (told.task, told.meaning, told.email_id) == ('app.tasks.email.send_email_task', Meaning.SEND, 123)
+        assert (told.task, told.meaning, told.email_id) == (
+            'app.tasks.email.send_email_task',
+            Meaning.SEND,
+            123,
+        )
         assert (told.problem, told.by_header) == (None, False)
         assert told.goes_on == (name in ('chain', 'link'))
         assert told.expires == (NOON if name == 'expires' else None)
@@ -79,7 +109,12 @@ def test_a_message_of_a_real_celery_in_json_is_understood(name):
 @pytest.mark.parametrize('name', ['body_pickle', 'body_kw_pickle', 'body_pickle_gzip'])
 def test_a_pickled_message_is_known_by_what_its_headers_show(name):
     told = read(CAPTURED[name])
-    assert (told.meaning, told.email_id, told.by_header, told.problem) == (Meaning.SEND, 123, True, None)
+    assert (told.meaning, told.email_id, told.by_header, told.problem) == (
+        Meaning.SEND,
+        123,
+        True,
+        None,
+    )
     assert told.not_before == (NOON if name == 'body_pickle_gzip' else None)
 
 
@@ -88,8 +123,13 @@ def test_a_pickled_message_without_a_clear_header_says_what_there_is():
     assert hidden.task == 'app.tasks.email.send_email_task'
     assert hidden.email_id is None
     assert "'(***)'" in hidden.problem
-    assert read(CAPTURED['protocol1_pickle']).problem == "its body is 'application/x-python-serialize', not JSON"
-    assert read(CAPTURED['other_pickle']).problem is None  # another application's task may have any form
+    assert (
+        read(CAPTURED['protocol1_pickle']).problem
+        == "its body is 'application/x-python-serialize', not JSON"
+    )
+    assert (
+        read(CAPTURED['other_pickle']).problem is None
+    )  # another application's task may have any form
 
 
 class Bomb:
@@ -98,7 +138,8 @@ class Bomb:
 
 
 @pytest.mark.parametrize(
-    'content_type', ['application/x-python-serialize', 'application/x-yaml', 'application/x-msgpack', None, ['x']]
+    'content_type',
+    ['application/x-python-serialize', 'application/x-yaml', 'application/x-msgpack', None, ['x']],
 )
 def test_no_body_but_json_is_ever_loaded(content_type):
     body = base64.b64encode(pickle.dumps(Bomb())).decode()
@@ -121,7 +162,12 @@ def test_no_body_but_json_is_ever_loaded(content_type):
     ],
 )  # fmt: skip
 def test_the_text_of_headers_counts_only_when_it_leaves_no_doubt(args, kwargs, email_id):
-    told = read(message(headers={'argsrepr': args, 'kwargsrepr': kwargs}, **{'content-type': 'application/x-msgpack'}))
+    told = read(
+        message(
+            headers={'argsrepr': args, 'kwargsrepr': kwargs},
+            **{'content-type': 'application/x-msgpack'},
+        )
+    )
     assert told.email_id == email_id
     assert (told.problem is None) == (email_id is not None)
 
@@ -139,31 +185,54 @@ BODY = json.dumps([[7], {}, {}]).encode()
 def test_packed_bodies_are_unpacked_up_to_a_limit(compression, pack):
     assert read(packed('send_email', pack(BODY), compression=compression)).email_id == 7
     whole = pack(json.dumps([[7], {}, {'x': 'y' * 2000}]).encode())
-    assert 'cannot be unpacked' in read(packed('send_email', whole[: len(whole) // 2], compression=compression)).problem
+    assert (
+        'cannot be unpacked'
+        in read(packed('send_email', whole[: len(whole) // 2], compression=compression)).problem
+    )
     bomb = pack(b'[' * (MAX_BODY_BYTES + 1))
     told = read(packed('send_email', bomb, compression=compression))
     assert 'unpacks to more than' in told.problem
     assert read(packed('send_email', bomb, compression=compression, argsrepr='(7,)')).email_id == 7
 
 
-@pytest.mark.parametrize('compression', ['application/x-brotli', 'application/zstd', 'x' * 1000, ['gzip'], 7])
+@pytest.mark.parametrize(
+    'compression', ['application/x-brotli', 'application/zstd', 'x' * 1000, ['gzip'], 7]
+)
 def test_an_unknown_compression_says_so(compression):
-    assert 'its compression is unknown' in read(packed('send_email', BODY, compression=compression)).problem
+    assert (
+        'its compression is unknown'
+        in read(packed('send_email', BODY, compression=compression)).problem
+    )
 
 
 def test_of_a_message_that_is_too_large_its_end_is_read():
-    told = read(message(body='x', headers={'argsrepr': '(7,)', 'kwargsrepr': '{}'})[10:], whole=False)
+    told = read(
+        message(body='x', headers={'argsrepr': '(7,)', 'kwargsrepr': '{}'})[10:], whole=False
+    )
     assert (told.meaning, told.email_id, told.by_header) == (Meaning.SEND, 7, True)
     assert read(message('app.report', body='x')[10:], whole=False).problem is None
-    for end in (b'', b'junk', b'"headers": {', b'"headers": {"task": "\xff"}', b'"headers": {"task": 7}'):
+    for end in (
+        b'',
+        b'junk',
+        b'"headers": {',
+        b'"headers": {"task": "\xff"}',
+        b'"headers": {"task": 7}',
+    ):
         assert read(end, whole=False).problem == 'it is too large'
 
 
 @pytest.mark.parametrize('protocol', [1, 2])
 @pytest.mark.parametrize('encoding', ['base64', None])
 def test_both_protocols_and_body_encodings_are_read(protocol, encoding):
-    for args, kwargs in (([7], {}), ([], {'email_id': 7}), (['7'], {}), ([7, 'more'], {'email_id': 8})):
-        told = read(message('t.retry_failed_email', args, kwargs, protocol=protocol, encoding=encoding))
+    for args, kwargs in (
+        ([7], {}),
+        ([], {'email_id': 7}),
+        (['7'], {}),
+        ([7, 'more'], {'email_id': 8}),
+    ):
+        told = read(
+            message('t.retry_failed_email', args, kwargs, protocol=protocol, encoding=encoding)
+        )
         assert (told.meaning, told.email_id, told.problem) == (Meaning.RETRY, 7, None)
 
 
@@ -185,7 +254,11 @@ def test_an_eta_without_a_zone_is_utc(protocol):
 
 
 def test_tasks_are_known_by_the_last_part_of_their_name_or_by_mapping():
-    known = {'app.mail.process_pending_emails_task': Meaning.DUTY, 'send_email': Meaning.SEND, 'app.report': None}
+    known = {
+        'app.mail.process_pending_emails_task': Meaning.DUTY,
+        'send_email': Meaning.SEND,
+        'app.report': None,
+    }
     assert {name: read(message(name)).meaning for name in known} == known
     assert read(message('app.deliver'), {'app.deliver': Meaning.SEND}).email_id == 7
 
@@ -221,13 +294,18 @@ FORMS_OF_UNKNOWN = {
     'id after something else': message('shop.mail.deliver', ['urgent'], {'email_id': 7}),
     'protocol 1': message('shop.mail.deliver', [7], protocol=1),
     'another body': message(
-        'shop.mail.deliver', headers={'argsrepr': '(7,)', 'kwargsrepr': '{}'}, **{'content-type': 'x-pickle'}
+        'shop.mail.deliver',
+        headers={'argsrepr': '(7,)', 'kwargsrepr': '{}'},
+        **{'content-type': 'x-pickle'},
     ),
     'packed in a form that nobody here unpacks': message(
-        'shop.mail.deliver', headers={'argsrepr': '(7,)', 'kwargsrepr': '{}', 'compression': 'application/zstd'}
+        'shop.mail.deliver',
+        headers={'argsrepr': '(7,)', 'kwargsrepr': '{}', 'compression': 'application/zstd'},
     ),
     'another body, by name': message(
-        'shop.mail.deliver', headers={'argsrepr': '()', 'kwargsrepr': "{'id': 7}"}, **{'content-type': 'x-pickle'}
+        'shop.mail.deliver',
+        headers={'argsrepr': '()', 'kwargsrepr': "{'id': 7}"},
+        **{'content-type': 'x-pickle'},
     ),
 }
 

@@ -1,12 +1,14 @@
 import re
 
+from configuration.sources import variable_names
 from dev.configuration import ROOT, configuration_table, env_example
 from settings import Settings
-from settings_sources import variable_names
 
 
 def test_configuration_table_and_env_example_are_what_settings_say():
-    assert (ROOT / 'docs' / 'configuration.md').read_text() == configuration_table(), 'run python -m dev.configuration'
+    assert (ROOT / 'docs' / 'configuration.md').read_text() == configuration_table(), (
+        'run python -m dev.configuration'
+    )
     assert (ROOT / '.env.example').read_text() == env_example(), 'run python -m dev.configuration'
 
 
@@ -22,4 +24,6 @@ def test_env_example_with_every_line_uncommented_is_a_valid_configuration(monkey
         for name in variable_names(field_name, field):
             monkeypatch.delenv(name, raising=False)
     monkeypatch.chdir(tmp_path)
-    assert Settings().model_dump() == {name: field.default for name, field in Settings.model_fields.items()}
+    assert Settings().model_dump() == {
+        name: field.default for name, field in Settings.model_fields.items()
+    }

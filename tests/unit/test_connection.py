@@ -12,8 +12,8 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from dev.inbox_certificate import server_tls_context
 from dev.inbox_store import CERTIFICATE_NAME, KEY_NAME
-from fleet.connection import open_redis, redis_settings
-from fleet.wire import deserialize, serialize
+from engine.connection import open_redis, redis_settings
+from engine.wire import deserialize, serialize
 from tests.unit.scripted_relay import STALL, ScriptedRelay
 
 
@@ -32,7 +32,12 @@ def parts(settings: RedisSettings, *names: str) -> tuple[Any, ...]:
     ],
 )
 def test_url_gives_host_port_and_database(url: str, host: str, port: int, database: int) -> None:
-    assert parts(redis_settings(url), 'host', 'port', 'database', 'ssl') == (host, port, database, False)
+    assert parts(redis_settings(url), 'host', 'port', 'database', 'ssl') == (
+        host,
+        port,
+        database,
+        False,
+    )
 
 
 @pytest.mark.parametrize(
@@ -45,7 +50,9 @@ def test_url_gives_host_port_and_database(url: str, host: str, port: int, databa
         ('', None, None),
     ],
 )
-def test_password_is_percent_decoded(userinfo: str, username: str | None, password: str | None) -> None:
+def test_password_is_percent_decoded(
+    userinfo: str, username: str | None, password: str | None
+) -> None:
     found = redis_settings(f'redis://{userinfo}localhost:6379/1')
     assert parts(found, 'username', 'password') == (username or None, password)
 
@@ -91,7 +98,9 @@ def test_tls_options_are_kept(pem: dict[str, Path]) -> None:
         ('0', 'none', False),
     ],
 )
-def test_spellings_of_cert_reqs_that_people_use_are_understood(written: str, meant: str, *, checks: bool) -> None:
+def test_spellings_of_cert_reqs_that_people_use_are_understood(
+    written: str, meant: str, *, checks: bool
+) -> None:
     found = redis_settings(f'rediss://h/1?ssl_cert_reqs={written}')
     assert parts(found, 'ssl_cert_reqs', 'ssl_check_hostname') == (meant, checks)
     context = open_redis(found, 'arq:queue').connection_pool.make_connection().ssl_context.get()
@@ -99,7 +108,8 @@ def test_spellings_of_cert_reqs_that_people_use_are_understood(written: str, mea
 
 
 @pytest.mark.parametrize(
-    ('written', 'checks'), [('False', False), ('no', False), ('0', False), ('off', False), ('1', True)]
+    ('written', 'checks'),
+    [('False', False), ('no', False), ('0', False), ('off', False), ('1', True)],
 )
 def test_host_name_is_checked_or_not_as_it_is_written(written: str, *, checks: bool) -> None:
     assert redis_settings(f'rediss://h/1?ssl_check_hostname={written}').ssl_check_hostname is checks
@@ -118,7 +128,10 @@ def test_certificate_and_key_may_be_in_one_file(pem: dict[str, Path]) -> None:
         ('ssl_check_hostname=perhaps', 'ssl_check_hostname must be'),
         ('ssl_cert_reqs=none&ssl_check_hostname=true', 'needs ssl_cert_reqs'),
         ('ssl_ca_certs=/no/such/ca.pem', 'ssl_ca_certs: /no/such/ca.pem cannot be read'),
-        ('ssl_certfile=/no/such/c.pem&ssl_keyfile=/no/such/k.pem', 'ssl_certfile: /no/such/c.pem cannot be read'),
+        (
+            'ssl_certfile=/no/such/c.pem&ssl_keyfile=/no/such/k.pem',
+            'ssl_certfile: /no/such/c.pem cannot be read',
+        ),
         ('ssl_ca_certs=/', 'cannot be read'),
         ('ssl_ca_certs={neither}', 'no certificates'),
         ('ssl_certfile={certificate}&ssl_keyfile={neither}', 'no certificates'),
@@ -128,7 +141,9 @@ def test_certificate_and_key_may_be_in_one_file(pem: dict[str, Path]) -> None:
         ('ssl_ca_path=/etc/ssl/certs', 'not supported: ssl_ca_path'),
     ],
 )
-def test_tls_option_that_cannot_be_used_is_refused_at_the_start(pem: dict[str, Path], options: str, words: str) -> None:
+def test_tls_option_that_cannot_be_used_is_refused_at_the_start(
+    pem: dict[str, Path], options: str, words: str
+) -> None:
     with pytest.raises(ValueError, match=words):
         redis_settings(f'rediss://h/1?{options.format_map(pem)}')
 
@@ -142,26 +157,48 @@ def test_tls_option_without_tls_is_refused_and_not_ignored() -> None:
 @pytest.mark.parametrize(
     ('url', 'hosts'),
     [
-        ('redis+sentinel://:secret@one:1,two,[::1]:3/2?master=shop', [('one', 1), ('two', 26379), ('::1', 3)]),
+        (
+            'redis+sentinel://:secret@one:1,two,[::1]:3/2?master=shop',
+            [('one', 1), ('two', 26379), ('::1', 3)],
+        ),
         ('redis+sentinel://one/2?master_name=shop', [('one', 26379)]),
-        ('rediss+sentinel://app:secret@one,[::1]/2?service_name=shop', [('one', 26379), ('::1', 26379)]),
+        (
+            'rediss+sentinel://app:secret@one,[::1]/2?service_name=shop',
+            [('one', 26379), ('::1', 26379)],
+        ),
     ],
 )
-def test_sentinels_are_read_with_the_name_of_their_master(url: str, hosts: list[tuple[str, int]]) -> None:
+def test_sentinels_are_read_with_the_name_of_their_master(
+    url: str, hosts: list[tuple[str, int]]
+) -> None:
     found = redis_settings(url)
-    assert parts(found, 'sentinel', 'sentinel_master', 'host', 'database') == (True, 'shop', hosts, 2)
+    assert parts(found, 'sentinel', 'sentinel_master', 'host', 'database') == (
+        True,
+        'shop',
+        hosts,
+        2,
+    )
     assert found.ssl is url.startswith('rediss')
 
 
 def test_passwords_of_sentinels_and_of_their_master_are_two() -> None:
-    found = redis_settings('redis+sentinel://a:b%2Fc@h/1?master=m&sentinel_username=d&sentinel_password=e%26f')
-    assert parts(found, 'username', 'password', 'sentinel_username', 'sentinel_password') == ('a', 'b/c', 'd', 'e&f')
+    found = redis_settings(
+        'redis+sentinel://a:b%2Fc@h/1?master=m&sentinel_username=d&sentinel_password=e%26f'
+    )
+    assert parts(found, 'username', 'password', 'sentinel_username', 'sentinel_password') == (
+        'a',
+        'b/c',
+        'd',
+        'e&f',
+    )
     assert 'e&f' not in repr(found)
     assert 'b/c' not in repr(found)
 
 
 def test_client_of_sentinels_over_tls_asks_them_and_the_master_over_tls() -> None:
-    pool = open_redis(redis_settings('rediss+sentinel://:x@one,two/1?master=m'), 'high_priority').connection_pool
+    pool = open_redis(
+        redis_settings('rediss+sentinel://:x@one,two/1?master=m'), 'high_priority'
+    ).connection_pool
     assert isinstance(pool.make_connection(), SSLConnection)
     for sentinel in pool.sentinel_manager.sentinels:
         assert isinstance(sentinel.connection_pool.make_connection(), SSLConnection)
@@ -188,7 +225,11 @@ def test_sentinels_that_are_not_all_told_are_refused(url: str) -> None:
 
 def test_unix_socket_has_path_database_and_password() -> None:
     found = redis_settings('unix://:secret@/run/redis.sock?db=1')
-    assert parts(found, 'unix_socket_path', 'database', 'password') == ('/run/redis.sock', 1, 'secret')
+    assert parts(found, 'unix_socket_path', 'database', 'password') == (
+        '/run/redis.sock',
+        1,
+        'secret',
+    )
 
 
 @pytest.mark.parametrize(
@@ -209,7 +250,9 @@ def test_url_that_cannot_be_used_as_it_is_written_is_refused(url: str) -> None:
         redis_settings(url)
 
 
-@pytest.mark.parametrize('url', ['redis://localhost/1?password=hunter2&unknown=1', 'redis://:hun/ter2@localhost/1'])
+@pytest.mark.parametrize(
+    'url', ['redis://localhost/1?password=hunter2&unknown=1', 'redis://:hun/ter2@localhost/1']
+)
 def test_refusal_tells_no_password(url: str) -> None:
     with pytest.raises(ValueError, match=r'.') as raised:
         redis_settings(url)
@@ -219,12 +262,26 @@ def test_refusal_tells_no_password(url: str) -> None:
 @pytest.mark.parametrize(
     ('url', 'kind', 'expected'),
     [
-        ('redis://mail:secret@localhost:7000/1', Connection, {'host': 'localhost', 'port': 7000, 'db': 1}),
-        ('rediss://mail:secret@redis.example.com/1', SSLConnection, {'host': 'redis.example.com', 'db': 1}),
-        ('unix://mail:secret@/run/redis.sock?db=1', UnixDomainSocketConnection, {'path': '/run/redis.sock', 'db': 1}),
+        (
+            'redis://mail:secret@localhost:7000/1',
+            Connection,
+            {'host': 'localhost', 'port': 7000, 'db': 1},
+        ),
+        (
+            'rediss://mail:secret@redis.example.com/1',
+            SSLConnection,
+            {'host': 'redis.example.com', 'db': 1},
+        ),
+        (
+            'unix://mail:secret@/run/redis.sock?db=1',
+            UnixDomainSocketConnection,
+            {'path': '/run/redis.sock', 'db': 1},
+        ),
     ],
 )
-def test_client_connects_to_what_the_url_says(url: str, kind: type, expected: dict[str, Any]) -> None:
+def test_client_connects_to_what_the_url_says(
+    url: str, kind: type, expected: dict[str, Any]
+) -> None:
     pool = open_redis(redis_settings(url), 'arq:queue').connection_pool
     assert issubclass(pool.connection_class, kind)
     options = pool.connection_kwargs
@@ -241,20 +298,26 @@ def test_client_over_tls_checks_certificate_and_host_name() -> None:
 
 def test_client_has_its_queue_and_its_codecs() -> None:
     settings = redis_settings('redis://localhost/1')
-    redis = open_redis(settings, 'high_priority', job_serializer=serialize, job_deserializer=deserialize)
+    redis = open_redis(
+        settings, 'high_priority', job_serializer=serialize, job_deserializer=deserialize
+    )
     assert redis.default_queue_name == 'high_priority'
     assert (redis.job_serializer, redis.job_deserializer) == (serialize, deserialize)
 
 
-async def test_client_is_opened_without_redis_and_fails_at_the_first_command(free_port: int) -> None:
+async def test_client_is_opened_without_redis_and_fails_at_the_first_command(
+    free_port: int,
+) -> None:
     redis = open_redis(redis_settings(f'redis://127.0.0.1:{free_port}/1'), 'arq:queue')
     with pytest.raises(RedisConnectionError):
         await redis.ping()
     await redis.aclose()
 
 
-async def test_frozen_redis_raises_instead_of_holding_its_caller_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr('fleet.connection.COMMAND_TIMEOUT_S', 0.05)
+async def test_frozen_redis_raises_instead_of_holding_its_caller_for_ever(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr('engine.connection.COMMAND_TIMEOUT_S', 0.05)
     async with ScriptedRelay({'GREETING': STALL}) as frozen:
         redis = open_redis(redis_settings(f'redis://127.0.0.1:{frozen.port}/1'), 'arq:queue')
         with pytest.raises(RedisTimeoutError):

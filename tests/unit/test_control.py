@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from fleet.control import (
+from fleet.channel import (
     MAX_COMMAND_BYTES,
     Command,
     Handler,

@@ -2,10 +2,10 @@
 
 import pytest
 
-from mail.connect import RelayOptions, Tls, size_limit_bytes
 from mail.outcome import Outcome, Phase
-from mail.smtp import Relay
-from mail.transaction import Progress
+from mail.relay.connect import RelayOptions, Tls, size_limit_bytes
+from mail.relay.pool import Relay
+from mail.relay.transaction import Progress
 from tests.unit.scripted_relay import (
     DROP,
     MESSAGE,
@@ -33,7 +33,11 @@ async def test_accepted_message_reaches_the_relay_with_its_envelope() -> None:
             'DATA',
         ]
         assert relay.bodies == [MESSAGE]
-    assert (delivery.outcome, delivery.phase, delivery.relay) == (Outcome.ACCEPTED, Phase.REPLIED, 'primary')
+    assert (delivery.outcome, delivery.phase, delivery.relay) == (
+        Outcome.ACCEPTED,
+        Phase.REPLIED,
+        'primary',
+    )
     assert str(delivery.reply) == '250 2.0.0 queued'
     assert (delivery.error, delivery.recipients) == (None, None)
 
@@ -51,7 +55,9 @@ async def test_accepted_message_reaches_the_relay_with_its_envelope() -> None:
 async def test_refusal_is_deferred_or_rejected_and_the_connection_is_kept(
     verb: str, reply: str, outcome: Outcome
 ) -> None:
-    async with ScriptedRelay({verb: [reply, '354 go ahead' if verb == 'DATA' else '250 ok']}) as server:
+    async with ScriptedRelay(
+        {verb: [reply, '354 go ahead' if verb == 'DATA' else '250 ok']}
+    ) as server:
         relay = server.relay()
         delivery = await send(relay)
         assert (delivery.outcome, delivery.phase) == (outcome, PHASES[verb])
@@ -74,7 +80,9 @@ async def test_refusal_is_deferred_or_rejected_and_the_connection_is_kept(
         ('DOT', '354 what', Outcome.DEFERRED),
     ],
 )
-async def test_nonsense_is_deferred_and_uncertain_after_the_dot(verb: str, reply: str, outcome: Outcome) -> None:
+async def test_nonsense_is_deferred_and_uncertain_after_the_dot(
+    verb: str, reply: str, outcome: Outcome
+) -> None:
     async with ScriptedRelay({verb: reply}) as server:
         assert (await send(server.relay())).outcome is outcome
 
@@ -86,7 +94,9 @@ async def test_connection_lost_or_silent_before_the_body_counts_only_once_the_di
 ) -> None:
     async with ScriptedRelay({'EHLO': OFFERS_AUTH, verb: action}) as server:
         short = 'command_timeout_s' if verb in PHASES else 'connect_timeout_s'
-        delivery = await send(server.relay(**LOGIN, **({short: SHORT_S} if action == STALL else {})))
+        delivery = await send(
+            server.relay(**LOGIN, **({short: SHORT_S} if action == STALL else {}))
+        )
         assert delivery.outcome is (Outcome.DEFERRED if verb in PHASES else Outcome.RELEASED)
         assert delivery.phase is PHASES.get(verb, Phase.CONNECT)
         assert delivery.reply is None
@@ -99,14 +109,22 @@ async def test_no_reply_to_the_final_dot_is_uncertain(action: str) -> None:
     async with ScriptedRelay({'DOT': action}) as server:
         progress = Progress()
         delivery = await send(server.relay(reply_timeout_s=SHORT_S), progress=progress)
-        assert (delivery.outcome, delivery.phase, delivery.reply) == (Outcome.UNCERTAIN, Phase.BODY_SENT, None)
+        assert (delivery.outcome, delivery.phase, delivery.reply) == (
+            Outcome.UNCERTAIN,
+            Phase.BODY_SENT,
+            None,
+        )
         assert progress.reached_data_end
         assert server.bodies == [MESSAGE]
         await server.until(lambda: not server.open_sessions)
 
 
-@pytest.mark.parametrize(('verb', 'outcome'), [('MAIL', Outcome.REJECTED), ('RCPT', Outcome.REJECTED)])
-async def test_connection_lost_at_rset_leaves_the_answer_as_it_is(verb: str, outcome: Outcome) -> None:
+@pytest.mark.parametrize(
+    ('verb', 'outcome'), [('MAIL', Outcome.REJECTED), ('RCPT', Outcome.REJECTED)]
+)
+async def test_connection_lost_at_rset_leaves_the_answer_as_it_is(
+    verb: str, outcome: Outcome
+) -> None:
     async with ScriptedRelay({verb: '550 no', 'RSET': DROP}) as server:
         assert (await send(server.relay())).outcome is outcome
 
@@ -175,7 +193,10 @@ async def test_refused_login_is_released_and_tells_no_password(script: dict[str,
     ids=str,
 )
 async def test_backup_takes_what_the_primary_could_not(script: dict[str, Step]) -> None:
-    async with ScriptedRelay({'EHLO': OFFERS_AUTH, **script}) as primary, ScriptedRelay(name='backup') as backup:
+    async with (
+        ScriptedRelay({'EHLO': OFFERS_AUTH, **script}) as primary,
+        ScriptedRelay(name='backup') as backup,
+    ):
         delivery = await send(primary.relay(**LOGIN), backup.relay())
         assert (delivery.outcome, delivery.relay) == (Outcome.ACCEPTED, 'backup')
         assert backup.bodies == [MESSAGE]
@@ -183,7 +204,9 @@ async def test_backup_takes_what_the_primary_could_not(script: dict[str, Step]) 
 
 async def test_backup_takes_what_an_unreachable_primary_could_not(free_port: int) -> None:
     async with ScriptedRelay(name='backup') as backup:
-        primary = Relay(RelayOptions('primary', '127.0.0.1', free_port, Tls.NONE, local_hostname='test'))
+        primary = Relay(
+            RelayOptions('primary', '127.0.0.1', free_port, Tls.NONE, local_hostname='test')
+        )
         delivery = await send(primary, backup.relay())
         assert (delivery.outcome, delivery.relay) == (Outcome.ACCEPTED, 'backup')
         assert primary.unavailable_for_s() > 0
@@ -202,7 +225,9 @@ async def test_backup_takes_what_an_unreachable_primary_could_not(free_port: int
     ],
     ids=str,
 )
-async def test_backup_is_not_asked_after_a_final_or_unknown_outcome(script: dict[str, Step], outcome: Outcome) -> None:
+async def test_backup_is_not_asked_after_a_final_or_unknown_outcome(
+    script: dict[str, Step], outcome: Outcome
+) -> None:
     async with ScriptedRelay(script) as primary, ScriptedRelay(name='backup') as backup:
         assert (await send(primary.relay(), backup.relay())).outcome is outcome
         assert backup.sessions == []
@@ -217,7 +242,9 @@ async def test_backup_is_not_asked_after_a_final_or_unknown_outcome(script: dict
         ('421 busy', '550 no', Outcome.REJECTED),
     ],
 )
-async def test_attempt_counts_when_any_relay_answered(primary_says: str, backup_says: str, outcome: Outcome) -> None:
+async def test_attempt_counts_when_any_relay_answered(
+    primary_says: str, backup_says: str, outcome: Outcome
+) -> None:
     async with (
         ScriptedRelay({'RCPT': primary_says}) as primary,
         ScriptedRelay({'RCPT': backup_says}, 'backup') as backup,
@@ -243,7 +270,9 @@ def takes(limit_bytes: int) -> str:
     return f'250-relay.test\r\n250 SIZE {limit_bytes}'
 
 
-async def test_message_over_the_size_of_all_relays_is_rejected_and_the_reason_names_each_limit() -> None:
+async def test_message_over_the_size_of_all_relays_is_rejected_and_the_reason_names_each_limit() -> (
+    None
+):
     async with (
         ScriptedRelay({'EHLO': takes(10)}) as primary,
         ScriptedRelay({'EHLO': takes(20)}, 'backup') as backup,
@@ -253,7 +282,10 @@ async def test_message_over_the_size_of_all_relays_is_rejected_and_the_reason_na
         assert (delivery.outcome, delivery.phase) == (Outcome.REJECTED, Phase.CONNECT)
         assert delivery.reply is not None
         assert (delivery.reply.code, delivery.reply.enhanced_code) == (552, '5.3.4')
-        for limit in ("primary: 5.3.4 message of 26 bytes is over the relay's 10", "is over the relay's 20"):
+        for limit in (
+            "primary: 5.3.4 message of 26 bytes is over the relay's 10",
+            "is over the relay's 20",
+        ):
             assert limit in (delivery.error or '')
         assert [relay.unavailable_for_s() for relay in relays] == [0, 0]
         assert 'MAIL' not in primary.verbs + backup.verbs
@@ -273,22 +305,32 @@ async def test_message_over_the_size_of_all_relays_is_rejected_and_the_reason_na
 async def test_message_over_the_size_of_the_primary_becomes_what_the_backup_makes_of_it(
     script: dict[str, Step], outcome: Outcome, code: int | None
 ) -> None:
-    async with ScriptedRelay({'EHLO': takes(10)}) as primary, ScriptedRelay(script, 'backup') as backup:
+    async with (
+        ScriptedRelay({'EHLO': takes(10)}) as primary,
+        ScriptedRelay(script, 'backup') as backup,
+    ):
         delivery = await send(primary.relay(), backup.relay())
         assert delivery.outcome is outcome
         assert (delivery.reply.code if delivery.reply else None) == code
 
 
-@pytest.mark.parametrize(('size', 'limit'), [('', 0), ('0', 0), ('35882577', 35882577), ('\xb2', 0), ('9' * 5000, 0)])
+@pytest.mark.parametrize(
+    ('size', 'limit'), [('', 0), ('0', 0), ('35882577', 35882577), ('\xb2', 0), ('9' * 5000, 0)]
+)
 def test_size_that_is_no_sensible_number_is_no_limit(size: str, limit: int) -> None:
     assert size_limit_bytes({'size': size}) == limit
 
 
 async def test_message_over_the_size_of_the_primary_waits_for_a_backup_that_cools_down() -> None:
-    async with ScriptedRelay({'EHLO': takes(10)}) as primary, ScriptedRelay(name='backup') as backup:
+    async with (
+        ScriptedRelay({'EHLO': takes(10)}) as primary,
+        ScriptedRelay(name='backup') as backup,
+    ):
         relays = primary.relay(), backup.relay()
         relays[1].cool_down('a test')
         delivery = await send(*relays)
         assert delivery.outcome is Outcome.RELEASED
-        assert delivery.retry_in_s == 30  # the primary is well, but asking it again at once is of no use
+        assert (
+            delivery.retry_in_s == 30
+        )  # the primary is well, but asking it again at once is of no use
         assert "over the relay's 10" in (delivery.error or '')

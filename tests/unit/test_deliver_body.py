@@ -5,7 +5,7 @@ import re
 import pytest
 
 from mail.outcome import Outcome, Phase
-from mail.transaction import Progress
+from mail.relay.transaction import Progress
 from tests.unit.scripted_relay import (
     DROP,
     FREEZE,
@@ -38,7 +38,9 @@ def big_message(size_bytes: int) -> bytes:
 )
 async def test_body_is_dot_stuffed_to_the_byte(message: bytes, on_the_wire: bytes) -> None:
     async with ScriptedRelay() as server:
-        assert (await send(server.relay(), mail=rendered(message=message))).outcome is Outcome.ACCEPTED
+        assert (
+            await send(server.relay(), mail=rendered(message=message))
+        ).outcome is Outcome.ACCEPTED
         assert server.bodies == [on_the_wire]
 
 
@@ -49,15 +51,21 @@ async def test_big_message_arrives_as_it_is_and_its_connection_is_kept(size_byte
         relay = server.relay()
         for _ in range(2):
             assert (await send(relay, mail=rendered(message=message))).outcome is Outcome.ACCEPTED
-        assert [body.replace(b'\r\n..', b'\r\n.') for body in server.bodies] == [message + b'\r\n'] * 2
+        assert [body.replace(b'\r\n..', b'\r\n.') for body in server.bodies] == [
+            message + b'\r\n'
+        ] * 2
         assert len(server.sessions) == 1
 
 
-@pytest.mark.parametrize('size_bytes', [16_000_000])  # more than the kernel takes from us ahead of the relay
+@pytest.mark.parametrize(
+    'size_bytes', [16_000_000]
+)  # more than the kernel takes from us ahead of the relay
 async def test_connection_lost_in_the_middle_of_a_big_body_is_deferred(size_bytes: int) -> None:
     async with ScriptedRelay({'BODY': DROP}) as server:
         progress = Progress()
-        delivery = await send(server.relay(), mail=rendered(message=big_message(size_bytes)), progress=progress)
+        delivery = await send(
+            server.relay(), mail=rendered(message=big_message(size_bytes)), progress=progress
+        )
         assert server.sessions[0].body_bytes < size_bytes / 2
         assert (delivery.outcome, delivery.phase) == (Outcome.DEFERRED, Phase.BODY)
         assert not progress.reached_data_end
@@ -79,7 +87,9 @@ async def test_relay_that_stops_reading_the_body_is_deferred() -> None:
         ('SIZE', Outcome.ACCEPTED),
     ],
 )
-async def test_message_over_the_relays_size_is_rejected_without_sending_it(size: str, outcome: Outcome) -> None:
+async def test_message_over_the_relays_size_is_rejected_without_sending_it(
+    size: str, outcome: Outcome
+) -> None:
     async with ScriptedRelay({'EHLO': f'250-relay.test\r\n250 {size}'}) as server:
         relay = server.relay()
         for _ in range(2):

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from mail.outcome import Outcome, Phase
-from mail.transaction import Progress
+from mail.relay.transaction import Progress
 from tests.unit.scripted_relay import (
     DROP,
     MESSAGE,
@@ -26,7 +26,7 @@ LOGIN = {'username': 'shop', 'password': 'hunter2'}
 @pytest.fixture
 def long_cool_down(monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep a cool-down from ending in the test, however slow the machine is."""
-    monkeypatch.setattr('mail.smtp.COOL_DOWN_BASE_S', 120.0)
+    monkeypatch.setattr('mail.relay.pool.COOL_DOWN_BASE_S', 120.0)
 
 
 async def test_lost_lease_before_data_leaves_the_relay_without_the_message() -> None:
@@ -82,7 +82,9 @@ async def test_cancellation_is_not_lost_at_the_moment_the_connection_is_made() -
             await task
 
 
-@pytest.mark.parametrize('second_mail', [DROP, ('421 4.4.2 idle for too long', DROP), '530 log in again'])
+@pytest.mark.parametrize(
+    'second_mail', [DROP, ('421 4.4.2 idle for too long', DROP), '530 log in again']
+)
 async def test_kept_connection_that_went_stale_is_replaced_once(second_mail: Step) -> None:
     async with ScriptedRelay({'MAIL': ['250 ok', second_mail, '250 ok']}) as server:
         relay = server.relay()
@@ -93,8 +95,12 @@ async def test_kept_connection_that_went_stale_is_replaced_once(second_mail: Ste
         assert server.bodies == [MESSAGE] * 2
 
 
-@pytest.mark.parametrize(('answer', 'outcome'), [(DROP, Outcome.DEFERRED), ('421 no', Outcome.RELEASED)])
-async def test_relay_that_fails_on_the_fresh_connection_too_is_not_asked_again(answer: str, outcome: Outcome) -> None:
+@pytest.mark.parametrize(
+    ('answer', 'outcome'), [(DROP, Outcome.DEFERRED), ('421 no', Outcome.RELEASED)]
+)
+async def test_relay_that_fails_on_the_fresh_connection_too_is_not_asked_again(
+    answer: str, outcome: Outcome
+) -> None:
     async with ScriptedRelay({'MAIL': ['250 ok', answer]}) as server:
         relay = server.relay()
         await send(relay)
@@ -139,7 +145,9 @@ async def test_lease_lost_while_the_relay_was_thinking_leaves_it_without_the_mes
 
 @pytest.mark.parametrize('answer', [DROP, 'what', STALL])
 @pytest.mark.usefixtures('long_cool_down')
-async def test_new_connection_that_ends_at_mail_cools_the_relay_down_and_costs_one_attempt(answer: str) -> None:
+async def test_new_connection_that_ends_at_mail_cools_the_relay_down_and_costs_one_attempt(
+    answer: str,
+) -> None:
     async with ScriptedRelay({'MAIL': answer}) as server:
         relay = server.relay(command_timeout_s=SHORT_S)
         first, second = await send(relay), await send(relay)
@@ -151,7 +159,9 @@ async def test_new_connection_that_ends_at_mail_cools_the_relay_down_and_costs_o
 
 
 @pytest.mark.usefixtures('long_cool_down')
-async def test_relay_that_closes_at_mail_costs_each_connection_an_attempt_and_who_waits_none() -> None:
+async def test_relay_that_closes_at_mail_costs_each_connection_an_attempt_and_who_waits_none() -> (
+    None
+):
     async with ScriptedRelay({'MAIL': DROP}) as server:
         relay = server.relay(max_connections=2)
         deliveries = await asyncio.gather(*(send(relay) for _ in range(20)))

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from mail.envelope import Envelope
 from mail.outcome import Delivery, Outcome, Settled
-from mail.render import Rendered
-from mail.transaction import Progress
+from mail.relay.transaction import Progress
+from mail_outbox.envelope import Envelope
+from mail_outbox.render import Rendered
 from tests.unit.scripted_relay import DROP, MESSAGE, STALL, ScriptedRelay, Step, send
 
 pytestmark = pytest.mark.usefixtures('pipelining')
@@ -19,7 +19,15 @@ THIRTY = tuple(f'{i}@example.com' for i in range(30))
 class LimitedRelay(ScriptedRelay):
     """Takes so many recipients in a transaction and refuses the others; keeps who got what."""
 
-    def __init__(self, limit: int, refusal: str, script: Any = None, *, errors: int = 1000, name: str = 'primary'):
+    def __init__(
+        self,
+        limit: int,
+        refusal: str,
+        script: Any = None,
+        *,
+        errors: int = 1000,
+        name: str = 'primary',
+    ):
         super().__init__(script, name)
         self.limit, self.refusal, self.errors = limit, refusal, errors
         self.got: list[str] = []
@@ -68,7 +76,9 @@ def outcomes(delivery: Delivery) -> dict[str, Outcome]:
         '451 4.5.3 Too many recipients',
     ],
 )
-async def test_thirty_recipients_reach_a_relay_that_takes_ten_each_once_in_one_attempt(refusal: str) -> None:
+async def test_thirty_recipients_reach_a_relay_that_takes_ten_each_once_in_one_attempt(
+    refusal: str,
+) -> None:
     async with LimitedRelay(10, refusal) as server:
         delivery = await send(server.relay(), mail=to(*THIRTY))
         assert (delivery.outcome, delivery.error) == (Outcome.ACCEPTED, None)
@@ -95,8 +105,12 @@ async def test_relay_that_ends_the_connection_over_too_many_refusals_gets_fewer_
         assert server.got == list(THIRTY)
 
 
-@pytest.mark.parametrize('refusal', ['421 4.5.3 too many recipients', '421 Too many recipients, closing'])
-async def test_relay_that_ends_the_connection_at_the_eleventh_recipient_gets_ten_at_a_time(refusal: str) -> None:
+@pytest.mark.parametrize(
+    'refusal', ['421 4.5.3 too many recipients', '421 Too many recipients, closing']
+)
+async def test_relay_that_ends_the_connection_at_the_eleventh_recipient_gets_ten_at_a_time(
+    refusal: str,
+) -> None:
     async with LimitedRelay(10, refusal) as server:
         delivery = await send(server.relay(), mail=to(*THIRTY))
         assert outcomes(delivery) == dict.fromkeys(THIRTY, Outcome.ACCEPTED)
@@ -111,7 +125,9 @@ async def test_relay_that_ends_the_connection_at_the_eleventh_recipient_gets_ten
         ('DOT', '421 Too many recipients'),
     ],
 )
-async def test_relay_that_counts_recipients_only_at_the_end_gets_half_of_them(verb: str, said: str) -> None:
+async def test_relay_that_counts_recipients_only_at_the_end_gets_half_of_them(
+    verb: str, said: str
+) -> None:
     ok = '354 go' if verb == 'DATA' else '250 ok'
     async with ScriptedRelay({verb: [said, said, ok]}) as server:
         delivery = await send(server.relay(), mail=to(*THIRTY[:8]))
@@ -133,13 +149,18 @@ async def test_first_recipient_that_is_refused_so_has_that_for_an_answer(refusal
 async def test_refusal_before_an_accepted_recipient_is_about_that_one(said: str) -> None:
     async with ScriptedRelay({f'RCPT <{THIRTY[1]}>': said}) as server:
         delivery = await send(server.relay(), mail=to(*THIRTY[:3]))
-        assert outcomes(delivery)[THIRTY[1]] is (Outcome.DEFERRED if said.startswith('4') else Outcome.REJECTED)
+        assert outcomes(delivery)[THIRTY[1]] is (
+            Outcome.DEFERRED if said.startswith('4') else Outcome.REJECTED
+        )
         assert (delivery.recipients or {})[THIRTY[1]][1] == said
         assert server.verbs.count('MAIL') == 1
 
 
 async def test_each_recipient_keeps_its_own_outcome_over_several_transactions() -> None:
-    script: dict[str, Step] = {f'RCPT <{THIRTY[1]}>': '550 5.1.1 unknown', f'RCPT <{THIRTY[25]}>': '451 4.2.1 later'}
+    script: dict[str, Step] = {
+        f'RCPT <{THIRTY[1]}>': '550 5.1.1 unknown',
+        f'RCPT <{THIRTY[25]}>': '451 4.2.1 later',
+    }
     async with LimitedRelay(10, '452 4.5.3 too many', script) as server:
         relay = server.relay()
         delivery = await send(relay, mail=to(*THIRTY))
@@ -153,27 +174,38 @@ async def test_each_recipient_keeps_its_own_outcome_over_several_transactions() 
 
 
 async def test_verdict_on_the_second_transaction_is_not_that_of_the_first() -> None:
-    async with LimitedRelay(2, '552 too many recipients', {'DOT': ['250 ok', '554 spam']}) as server:
+    async with LimitedRelay(
+        2, '552 too many recipients', {'DOT': ['250 ok', '554 spam']}
+    ) as server:
         delivery = await send(server.relay(), mail=to(*THIRTY[:4]))
         assert delivery.outcome is Outcome.ACCEPTED
-        assert [outcomes(delivery)[r] for r in THIRTY[:4]] == [Outcome.ACCEPTED] * 2 + [Outcome.REJECTED] * 2
+        assert [outcomes(delivery)[r] for r in THIRTY[:4]] == [Outcome.ACCEPTED] * 2 + [
+            Outcome.REJECTED
+        ] * 2
         assert '554 spam' in (delivery.error or '')
 
 
-async def test_recipients_without_room_are_deferred_when_the_dot_of_the_others_is_uncertain() -> None:
+async def test_recipients_without_room_are_deferred_when_the_dot_of_the_others_is_uncertain() -> (
+    None
+):
     """Also where the relay says it with a code that is for good."""
     async with LimitedRelay(2, '552 too many recipients', {'DOT': [DROP, '250 ok']}) as server:
         relay = server.relay()
         first = await send(relay, mail=to(*THIRTY[:4]))
         assert first.outcome is Outcome.UNCERTAIN
-        assert [outcomes(first)[r] for r in THIRTY[:4]] == [Outcome.UNCERTAIN] * 2 + [Outcome.DEFERRED] * 2
+        assert [outcomes(first)[r] for r in THIRTY[:4]] == [Outcome.UNCERTAIN] * 2 + [
+            Outcome.DEFERRED
+        ] * 2
         second = await send(relay, mail=to(*THIRTY[:4]), settled=first.recipients)
         assert outcomes(second) == dict.fromkeys(THIRTY[:4], Outcome.ACCEPTED)
 
 
 async def test_backup_gets_only_whom_the_primary_had_not_taken_when_it_died() -> None:
     script = {'MAIL': ['250 ok', DROP], 'GREETING': ['220 hi', '421 gone']}
-    async with LimitedRelay(10, '452 too many recipients', script) as primary, ScriptedRelay(name='backup') as backup:
+    async with (
+        LimitedRelay(10, '452 too many recipients', script) as primary,
+        ScriptedRelay(name='backup') as backup,
+    ):
         delivery = await send(primary.relay(), backup.relay(), mail=to(*THIRTY))
         assert outcomes(delivery) == dict.fromkeys(THIRTY, Outcome.ACCEPTED)
         assert (primary.got, backup.recipients) == (list(THIRTY[:10]), list(THIRTY[10:]))
@@ -184,16 +216,24 @@ async def test_those_who_have_it_are_written_down_before_the_next_transaction() 
 
     async def keep(recipients: Settled) -> None:
         kept.append(
-            (len(server.bodies), {who: said for who, said in recipients.items() if said[0] is Outcome.ACCEPTED})
+            (
+                len(server.bodies),
+                {who: said for who, said in recipients.items() if said[0] is Outcome.ACCEPTED},
+            )
         )
 
     async with LimitedRelay(10, '452 too many recipients') as server:
         await send(server.relay(), mail=to(*THIRTY), progress=Progress(keep=keep))
-    assert [(bodies, list(who)) for bodies, who in kept] == [(1, list(THIRTY[:10])), (2, list(THIRTY[:20]))]
+    assert [(bodies, list(who)) for bodies, who in kept] == [
+        (1, list(THIRTY[:10])),
+        (2, list(THIRTY[:20])),
+    ]
 
 
 @pytest.mark.parametrize('verb', ['MAIL', 'RCPT', 'DATA'])
-async def test_shutdown_between_two_transactions_forgets_nobody_who_has_the_e_mail(verb: str) -> None:
+async def test_shutdown_between_two_transactions_forgets_nobody_who_has_the_e_mail(
+    verb: str,
+) -> None:
     ok = '354 go' if verb == 'DATA' else '250 ok'
     script: dict[str, Any] = {verb: [ok] * (2 if verb == 'RCPT' else 1) + [STALL]}
     async with LimitedRelay(2, '452 too many recipients', script) as server:
@@ -217,7 +257,9 @@ async def test_e_mail_that_is_cut_off_as_the_first_transaction_ends_is_not_taken
         transact = relay.transact
 
         async def cut_off(*arguments: Any, **options: Any) -> Any:
-            progress.cut_off = True  # as Relay.transact does when a cancellation comes together with the reply
+            progress.cut_off = (
+                True  # as Relay.transact does when a cancellation comes together with the reply
+            )
             return await transact(*arguments, **options)
 
         monkeypatch.setattr(relay, 'transact', cut_off)

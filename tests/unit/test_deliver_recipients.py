@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from mail.outcome import Outcome, Settled
-from mail.transaction import Progress
+from mail.relay.transaction import Progress
 from tests.unit.scripted_relay import (
     ANNA,
     BOB,
@@ -31,7 +31,9 @@ async def test_accepted_recipient_gets_no_second_copy_when_the_other_is_tried_ag
         }
         second = await send(relay, mail=mail, settled=first.recipients)
         assert second.outcome is Outcome.ACCEPTED
-        assert second.recipients == dict.fromkeys([ANNA, BOB], (Outcome.ACCEPTED, '250 2.0.0 queued'))
+        assert second.recipients == dict.fromkeys(
+            [ANNA, BOB], (Outcome.ACCEPTED, '250 2.0.0 queued')
+        )
         assert server.recipients == [ANNA, BOB, BOB]
 
 
@@ -45,7 +47,9 @@ async def test_accepted_recipient_gets_no_second_copy_when_the_other_is_tried_ag
         ('250 ok', '451 no', Outcome.DEFERRED),
     ],
 )
-async def test_mixed_answers_are_kept_for_each_recipient(to_anna: str, to_bob: str, outcome: Outcome) -> None:
+async def test_mixed_answers_are_kept_for_each_recipient(
+    to_anna: str, to_bob: str, outcome: Outcome
+) -> None:
     async with ScriptedRelay({f'RCPT <{ANNA}>': to_anna, f'RCPT <{BOB}>': to_bob}) as server:
         delivery = await send(server.relay(), mail=rendered(ANNA, BOB))
         assert delivery.outcome is outcome
@@ -56,7 +60,10 @@ async def test_mixed_answers_are_kept_for_each_recipient(to_anna: str, to_bob: s
 
 
 async def test_backup_gets_only_the_recipients_that_the_primary_deferred() -> None:
-    async with ScriptedRelay({f'RCPT <{BOB}>': '451 later'}) as primary, ScriptedRelay(name='backup') as backup:
+    async with (
+        ScriptedRelay({f'RCPT <{BOB}>': '451 later'}) as primary,
+        ScriptedRelay(name='backup') as backup,
+    ):
         delivery = await send(primary.relay(), backup.relay(), mail=rendered(ANNA, BOB))
         assert (delivery.outcome, delivery.relay) == (Outcome.ACCEPTED, 'backup')
         assert backup.recipients == [BOB]
@@ -76,7 +83,9 @@ async def test_refusal_of_one_stands_when_the_dot_of_the_other_is_uncertain() ->
         assert server.recipients == [ANNA, BOB, ANNA]
 
 
-async def test_e_mail_that_reached_one_recipient_is_accepted_though_the_other_is_refused_later() -> None:
+async def test_e_mail_that_reached_one_recipient_is_accepted_though_the_other_is_refused_later() -> (
+    None
+):
     async with ScriptedRelay({f'RCPT <{BOB}>': '550 no'}) as server:
         settled = {ANNA: (Outcome.ACCEPTED, '250 ok'), BOB: (Outcome.DEFERRED, '451 later')}
         delivery = await send(server.relay(), mail=rendered(ANNA, BOB), settled=settled)
@@ -102,11 +111,18 @@ async def test_operators_retry_of_a_settled_e_mail_goes_to_the_refused_or_else_t
         assert server.recipients == asked
 
 
-async def test_progress_tells_what_is_known_of_each_recipient_when_the_second_relay_is_cut_off() -> None:
+async def test_progress_tells_what_is_known_of_each_recipient_when_the_second_relay_is_cut_off() -> (
+    None
+):
     """Whoever records the attempt then must not forget that one of them has the e-mail."""
-    async with ScriptedRelay({f'RCPT <{BOB}>': '451 later'}) as primary, ScriptedRelay({'RCPT': STALL}) as backup:
+    async with (
+        ScriptedRelay({f'RCPT <{BOB}>': '451 later'}) as primary,
+        ScriptedRelay({'RCPT': STALL}) as backup,
+    ):
         progress = Progress()
-        task = asyncio.create_task(send(primary.relay(), backup.relay(), mail=rendered(ANNA, BOB), progress=progress))
+        task = asyncio.create_task(
+            send(primary.relay(), backup.relay(), mail=rendered(ANNA, BOB), progress=progress)
+        )
         await backup.until(lambda: 'RCPT' in backup.verbs)
         task.cancel()
         await asyncio.wait([task])
@@ -116,7 +132,8 @@ async def test_progress_tells_what_is_known_of_each_recipient_when_the_second_re
 
 
 @pytest.mark.parametrize(
-    ('settled', 'outcome'), [({}, Outcome.REJECTED), ({CARL: (Outcome.ACCEPTED, '250 ok')}, Outcome.ACCEPTED)]
+    ('settled', 'outcome'),
+    [({}, Outcome.REJECTED), ({CARL: (Outcome.ACCEPTED, '250 ok')}, Outcome.ACCEPTED)],
 )
 async def test_message_over_the_size_of_all_relays_is_rejected_for_each_recipient_left(
     settled: Settled, outcome: Outcome

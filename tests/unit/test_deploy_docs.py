@@ -17,14 +17,20 @@ BLOCKS = re.findall(r'```sh\n(.*?)```', TEXT, re.DOTALL)
 def test_every_block_is_shell():
     assert len(BLOCKS) >= 10
     for block in BLOCKS:
-        checked = subprocess.run(['bash', '-n'], input=block, text=True, capture_output=True, check=False)
+        checked = subprocess.run(
+            ['bash', '-n'], input=block, text=True, capture_output=True, check=False
+        )
         assert checked.returncode == 0, f'{block}\n{checked.stderr}'
 
 
 def test_every_file_of_ours_exists():
-    named = set(re.findall(r'\b((?:deploy|docs)/[\w.@-]*\w)', TEXT)) | set(re.findall(r'\]\(([\w.]+\.md)\)', TEXT))
+    named = set(re.findall(r'\b((?:deploy|docs)/[\w.@-]*\w)', TEXT)) | set(
+        re.findall(r'\]\(([\w.]+\.md)\)', TEXT)
+    )
     assert {'deploy/install.sh', 'deploy/backup.sh', 'deploy/nftables.conf', 'metrics.md'} <= named
-    missing = {name for name in named if not (ROOT / name).exists() and not (ROOT / 'docs' / name).exists()}
+    missing = {
+        name for name in named if not (ROOT / name).exists() and not (ROOT / 'docs' / name).exists()
+    }
     assert missing == set()
 
 

@@ -10,11 +10,16 @@ from ops.__main__ import make_parser
 from tests.conftest import ROOT
 
 NAME = r'\bemail_[a-z_]+\b'
-LABELS = {'email_type', 'email_worker'}  # words of the same look: a label, the firewall's and the worker's user
+LABELS = {
+    'email_type',
+    'email_worker',
+}  # words of the same look: a label, the firewall's and the worker's user
 
 
 def defined():
-    return set(re.findall(rf'^\| `({NAME})` \|', (ROOT / 'docs/metrics.md').read_text(), re.MULTILINE))
+    return set(
+        re.findall(rf'^\| `({NAME})` \|', (ROOT / 'docs/metrics.md').read_text(), re.MULTILINE)
+    )
 
 
 def used(path):
@@ -22,7 +27,12 @@ def used(path):
 
 
 @pytest.mark.parametrize(
-    'path', ['deploy/prometheus-alerts.yml', 'deploy/prometheus-alerts.test.yml', 'deploy/grafana-dashboard.json']
+    'path',
+    [
+        'deploy/prometheus-alerts.yml',
+        'deploy/prometheus-alerts.test.yml',
+        'deploy/grafana-dashboard.json',
+    ],
 )
 def test_only_defined_metrics_are_used(path):
     assert used(path) - defined() == set()
@@ -32,7 +42,13 @@ def test_only_defined_metrics_are_used(path):
 def test_every_metric_has_its_unit_or_counts_something():
     units = ('_seconds', '_bytes', '_total')
     plain = {
-        *('email_source_up', 'email_service_up', 'email_worker_up', 'email_queue_served', 'email_duty_failed'),
+        *(
+            'email_source_up',
+            'email_service_up',
+            'email_worker_up',
+            'email_queue_served',
+            'email_duty_failed',
+        ),
         *('email_paused', 'email_worker_paused', 'email_outbox_emails', 'email_queue_jobs'),
         *('email_worker_sending', 'email_worker_concurrency', 'email_findings'),
     }
@@ -40,7 +56,9 @@ def test_every_metric_has_its_unit_or_counts_something():
 
 
 def test_every_alert_has_a_severity_a_summary_and_a_command():
-    alerts = re.split(r'^      - alert: ', (ROOT / 'deploy/prometheus-alerts.yml').read_text(), flags=re.MULTILINE)[1:]
+    alerts = re.split(
+        r'^      - alert: ', (ROOT / 'deploy/prometheus-alerts.yml').read_text(), flags=re.MULTILINE
+    )[1:]
     assert len(alerts) >= 10
     for alert in alerts:
         for part in ('expr: ', 'for: ', 'severity: ', 'summary: ', 'action: '):
@@ -48,7 +66,11 @@ def test_every_alert_has_a_severity_a_summary_and_a_command():
 
 
 def test_every_command_of_an_alert_can_be_typed():
-    text = (ROOT / 'deploy/prometheus-alerts.yml').read_text().replace('{{ $labels.worker }}', 'worker@host:42')
+    text = (
+        (ROOT / 'deploy/prometheus-alerts.yml')
+        .read_text()
+        .replace('{{ $labels.worker }}', 'worker@host:42')
+    )
     commands = re.findall(r'python -m ops ([^;"\n]+)', text)
     assert len(commands) > 10
     for command in commands:

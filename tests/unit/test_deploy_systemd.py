@@ -6,7 +6,13 @@ import socket
 
 import pytest
 
-from fleet.systemd import FEEDS_PER_WATCHDOG, STOP_MARGIN_S, keep_systemd_informed, tell_systemd, watchdog_s
+from process.systemd import (
+    FEEDS_PER_WATCHDOG,
+    STOP_MARGIN_S,
+    keep_systemd_informed,
+    tell_systemd,
+    watchdog_s,
+)
 
 DEADLINE_S = 30.0
 
@@ -95,7 +101,9 @@ async def test_watchdog_is_fed_by_the_loop_and_starves_when_it_is_blocked(system
     informing.cancel()
 
 
-async def test_stopping_is_told_at_once_with_the_time_it_may_take_and_the_watchdog_fed_on(systemd, monkeypatch):
+async def test_stopping_is_told_at_once_with_the_time_it_may_take_and_the_watchdog_fed_on(
+    systemd, monkeypatch
+):
     monkeypatch.setenv('WATCHDOG_USEC', '300000')
     stopping = asyncio.Event()
     informing = asyncio.create_task(keep_systemd_informed(stopping, 300, 'Serving arq:queue'))

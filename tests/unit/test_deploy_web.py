@@ -16,9 +16,13 @@ def test_page_starts_on_the_workers_settings_without_the_relays_secrets():
     with pytest.raises(ValueError, match='SMTP_USER needs SMTP_PASSWORD'):
         Settings(_env_file=None, **env)
     unset = {
-        name.lower() for line in re.findall(r'^UnsetEnvironment=(.+)', UNIT, re.MULTILINE) for name in line.split()
+        name.lower()
+        for line in re.findall(r'^UnsetEnvironment=(.+)', UNIT, re.MULTILINE)
+        for name in line.split()
     }
-    assert Settings(_env_file=None, **{n: value for n, value in env.items() if n not in unset}).smtp_host
+    assert Settings(
+        _env_file=None, **{n: value for n, value in env.items() if n not in unset}
+    ).smtp_host
     assert {'smtp_password', 'smtp_backup_password'} <= unset
 
 
@@ -26,7 +30,9 @@ def test_firewall_leaves_the_pages_port_to_this_machine_and_monitoring():
     rules = (ROOT / 'deploy/nftables.conf').read_text()
     table = re.search(r'^table inet email_web \{(.*?)^\}', rules, re.DOTALL | re.MULTILINE)[1]
     port = Settings.model_fields['web_port'].default
-    assert [line.strip() for line in table.splitlines() if re.search(r'\b(accept|drop)$', line)] == [
+    assert [
+        line.strip() for line in table.splitlines() if re.search(r'\b(accept|drop)$', line)
+    ] == [
         'iifname "lo" accept',
         f'tcp dport {port} ip saddr $monitoring accept',
         f'tcp dport {port} counter drop',
@@ -35,5 +41,7 @@ def test_firewall_leaves_the_pages_port_to_this_machine_and_monitoring():
 
 def test_firewall_defines_every_name_it_uses():
     rules = (ROOT / 'deploy/nftables.conf').read_text()
-    assert set(re.findall(r'\$(\w+)', rules)) == set(re.findall(r'^define (\w+)', rules, re.MULTILINE))
+    assert set(re.findall(r'\$(\w+)', rules)) == set(
+        re.findall(r'^define (\w+)', rules, re.MULTILINE)
+    )
     assert rules.count('{') == rules.count('}')

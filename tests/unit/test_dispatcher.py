@@ -13,7 +13,7 @@ from redis.exceptions import BusyLoadingError, OutOfMemoryError
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from fleet.dispatcher import IN_PROGRESS_S, REDIS_DOWN, Dispatcher
+from engine.dispatcher import IN_PROGRESS_S, REDIS_DOWN, Dispatcher
 from tests.unit.fake_redis import FakeRedis, MakeWorker, echo, free_slots, poll, result_of
 
 
@@ -26,7 +26,9 @@ async def test_job_of_a_stock_producer_runs_and_a_stock_client_reads_its_result(
     assert await result_of(job) == {'email_id': 1, 'status': 'sent', 'attempts': 1}
 
 
-async def test_cancelled_job_is_run_again_however_often(redis: ArqRedis, make_worker: MakeWorker) -> None:
+async def test_cancelled_job_is_run_again_however_often(
+    redis: ArqRedis, make_worker: MakeWorker
+) -> None:
     tries: list[int] = []
 
     async def interrupted(ctx: dict[str, Any]) -> str:
@@ -57,7 +59,11 @@ async def test_more_jobs_than_there_is_room_for_make_the_worker_look_for_urgent_
 
     worker = make_worker(slow, max_jobs=3)
     wanted = worker.ctx['urgent_wanted']
-    for jobs, is_wanted in ((2, False), (1, True), (1, True)):  # the third may have others behind it; the fourth waits
+    for jobs, is_wanted in (
+        (2, False),
+        (1, True),
+        (1, True),
+    ):  # the third may have others behind it; the fourth waits
         for _ in range(jobs):
             await redis.enqueue_job('slow')
         wanted.clear()
@@ -93,7 +99,9 @@ async def test_no_more_jobs_run_at_once_than_allowed_and_the_rest_follow(
     assert most == 3
 
 
-async def test_job_is_found_behind_any_number_that_run_elsewhere(redis: ArqRedis, make_worker: MakeWorker) -> None:
+async def test_job_is_found_behind_any_number_that_run_elsewhere(
+    redis: ArqRedis, make_worker: MakeWorker
+) -> None:
     """arq leaves the ids of running jobs in the queue; stock workers read only the first hundred or so."""
     for number in range(700):
         await redis.set(f'{in_progress_key_prefix}{number}', b'1')
@@ -199,7 +207,9 @@ async def test_killed_workers_job_is_locked_for_a_minute_at_most_and_not_for_the
 # The end.
 
 
-@pytest.mark.parametrize(('signal', 'drain_s'), [('handle_sig', 0), ('handle_sig_wait_for_completion', 20)])
+@pytest.mark.parametrize(
+    ('signal', 'drain_s'), [('handle_sig', 0), ('handle_sig_wait_for_completion', 20)]
+)
 async def test_signal_tells_the_jobs_to_stop_and_until_when(
     make_worker: MakeWorker, signal: str, drain_s: float
 ) -> None:
@@ -213,7 +223,9 @@ async def test_signal_tells_the_jobs_to_stop_and_until_when(
     assert worker.ctx['stop_by'] == first
 
 
-async def test_close_runs_the_shutdown_though_redis_is_away(fake: FakeRedis, make_worker: MakeWorker) -> None:
+async def test_close_runs_the_shutdown_though_redis_is_away(
+    fake: FakeRedis, make_worker: MakeWorker
+) -> None:
     ended: list[str] = []
 
     async def on_shutdown(_: Any) -> None:

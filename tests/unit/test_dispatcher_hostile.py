@@ -9,7 +9,7 @@ from arq.connections import ArqRedis
 from arq.constants import default_queue_name, in_progress_key_prefix, job_key_prefix
 from arq.jobs import Job, JobStatus, SerializationError
 
-from fleet.claimed_jobs import STARTS_PREFIX, claim_jobs
+from engine.claimed_jobs import STARTS_PREFIX, claim_jobs
 from tests.unit.fake_redis import MakeWorker, free_slots, poll, result_of
 
 
@@ -62,23 +62,50 @@ async def test_malformed_job_is_recorded_as_failed_and_the_worker_goes_on(
 
 
 REFUSED = {
-    'JSON': (b'{"t": null, "f": "send_email", "a": [123], "k": {}, "et": 1}', 'unreadable', 'send_email', 123),
-    'JSON with an id as text': (b'{"f": "send_email", "a": ["123"], "k": {}}', 'unreadable', 'send_email', 123),
-    'JSON with a keyword': (b'{"f": "send_email", "k": {"email_id": 5}}', 'unreadable', 'send_email', 5),
+    'JSON': (
+        b'{"t": null, "f": "send_email", "a": [123], "k": {}, "et": 1}',
+        'unreadable',
+        'send_email',
+        123,
+    ),
+    'JSON with an id as text': (
+        b'{"f": "send_email", "a": ["123"], "k": {}}',
+        'unreadable',
+        'send_email',
+        123,
+    ),
+    'JSON with a keyword': (
+        b'{"f": "send_email", "k": {"email_id": 5}}',
+        'unreadable',
+        'send_email',
+        5,
+    ),
     'JSON that never ends': (b'{"a":' * 100_000, 'unreadable', None, None),
     'a list in JSON': (b'[1, 2]', 'unreadable', None, None),
     'msgpack': (b'\x85\xa1t\xc0\xa1f\xaasend_email', 'unreadable', None, None),
     'a call': (pickle.dumps(a_job(a=(Calls(),))), 'unreadable', None, None),
     'a set': (pickle.dumps(a_job(a=({1},))), 'unreadable', None, None),
-    'unknown function': (pickle.dumps(a_job(f='send_mail', a=(7,))), 'unknown-function', 'send_mail', 7),
+    'unknown function': (
+        pickle.dumps(a_job(f='send_mail', a=(7,))),
+        'unknown-function',
+        'send_mail',
+        7,
+    ),
     'too many arguments': (pickle.dumps(a_job(a=(7, 2, 3))), 'arguments', 'echo', 7),
     'unknown keyword': (pickle.dumps(a_job(k={'unknown': 2})), 'arguments', 'echo', 1),
 }
 
 
-@pytest.mark.parametrize(('data', 'reason', 'function', 'email_id'), REFUSED.values(), ids=REFUSED.keys())
+@pytest.mark.parametrize(
+    ('data', 'reason', 'function', 'email_id'), REFUSED.values(), ids=REFUSED.keys()
+)
 async def test_refused_job_is_counted_and_told_with_its_e_mail(
-    redis: ArqRedis, make_worker: MakeWorker, data: bytes, reason: str, function: str | None, email_id: int | None
+    redis: ArqRedis,
+    make_worker: MakeWorker,
+    data: bytes,
+    reason: str,
+    function: str | None,
+    email_id: int | None,
 ) -> None:
     worker = make_worker()
     await redis.set(job_key_prefix + 'hostile', data)
@@ -86,10 +113,17 @@ async def test_refused_job_is_counted_and_told_with_its_e_mail(
     await poll(worker)
     assert worker.refused.counts == {reason: 1}
     (job,) = worker.refused.latest()
-    assert (job['reason'], job['job_id'], job['function'], job['email_id']) == (reason, 'hostile', function, email_id)
+    assert (job['reason'], job['job_id'], job['function'], job['email_id']) == (
+        reason,
+        'hostile',
+        function,
+        email_id,
+    )
 
 
-async def test_job_whose_function_fails_is_not_a_refused_one(redis: ArqRedis, make_worker: MakeWorker) -> None:
+async def test_job_whose_function_fails_is_not_a_refused_one(
+    redis: ArqRedis, make_worker: MakeWorker
+) -> None:
     async def fails(_: Any, value: Any) -> None:
         raise TypeError(value)
 
@@ -100,7 +134,9 @@ async def test_job_whose_function_fails_is_not_a_refused_one(redis: ArqRedis, ma
     assert worker.refused.counts == {}
 
 
-async def test_job_that_ended_its_workers_is_set_aside(redis: ArqRedis, make_worker: MakeWorker) -> None:
+async def test_job_that_ended_its_workers_is_set_aside(
+    redis: ArqRedis, make_worker: MakeWorker
+) -> None:
     """As an e-mail is that lost three workers: the fourth does not begin it."""
     ran: list[int] = []
 
@@ -141,7 +177,9 @@ async def test_job_that_ends_in_order_however_often_is_never_set_aside(
     assert not await redis.exists(STARTS_PREFIX + (job.job_id if job else ''))
 
 
-async def test_forged_count_of_starts_does_not_end_the_worker(redis: ArqRedis, make_worker: MakeWorker) -> None:
+async def test_forged_count_of_starts_does_not_end_the_worker(
+    redis: ArqRedis, make_worker: MakeWorker
+) -> None:
     job = await redis.enqueue_job('echo', 7)
     assert job is not None
     await redis.set(STARTS_PREFIX + job.job_id, 'x')
@@ -150,7 +188,8 @@ async def test_forged_count_of_starts_does_not_end_the_worker(redis: ArqRedis, m
 
 
 @pytest.mark.parametrize(
-    ('member', 'score'), [(b'\xff\xfe', 1), ('infinitely old', float('-inf')), (b'', 1), ('x' * 100_000, 1)]
+    ('member', 'score'),
+    [(b'\xff\xfe', 1), ('infinitely old', float('-inf')), (b'', 1), ('x' * 100_000, 1)],
 )
 async def test_queue_entry_that_is_no_job_does_not_end_the_worker(
     redis: ArqRedis, make_worker: MakeWorker, member: Any, score: float

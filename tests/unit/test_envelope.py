@@ -2,8 +2,15 @@
 
 import pytest
 
-from mail.envelope import MAX_RECIPIENTS, InvalidEmailError, Recipient, ascii_address, check_headers, parse_recipients
-from mail.envelope import refuse_control_characters as refuse
+from mail_outbox.envelope import (
+    MAX_RECIPIENTS,
+    InvalidEmailError,
+    Recipient,
+    ascii_address,
+    check_headers,
+    parse_recipients,
+)
+from mail_outbox.envelope import refuse_control_characters as refuse
 
 
 def shown(found: Recipient) -> str:
@@ -89,7 +96,9 @@ def test_what_is_no_address_is_refused(recipient: str) -> None:
 
 
 @pytest.mark.parametrize('character', ['\r', '\n', '\0', '\r\n'])
-@pytest.mark.parametrize('place', ['{}anna@example.com', 'anna{}@example.com', 'Anna{} <anna@example.com>'])
+@pytest.mark.parametrize(
+    'place', ['{}anna@example.com', 'anna{}@example.com', 'Anna{} <anna@example.com>']
+)
 def test_recipient_with_a_control_character_is_refused(place: str, character: str) -> None:
     with pytest.raises(InvalidEmailError, match=r'^recipient: '):
         parse_recipients(place.format(character))
@@ -130,7 +139,9 @@ def test_header_with_a_malformed_name_is_refused(name: str) -> None:
         check_headers({name: 'value'})
 
 
-@pytest.mark.parametrize('name', ['From', 'to', 'CC', 'Bcc', 'subject', 'Date', 'MESSAGE-ID', 'Content-Type', 'Sender'])
+@pytest.mark.parametrize(
+    'name', ['From', 'to', 'CC', 'Bcc', 'subject', 'Date', 'MESSAGE-ID', 'Content-Type', 'Sender']
+)
 def test_header_that_the_worker_makes_is_refused(name: str) -> None:
     with pytest.raises(InvalidEmailError, match='is made by the worker'):
         check_headers({name: 'value'})

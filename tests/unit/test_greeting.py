@@ -4,13 +4,15 @@ import ssl
 
 import pytest
 
-from mail.connect import Tls
-from mail.greeting import address_literal, is_name, qualified
 from mail.outcome import Outcome
+from mail.relay.connect import Tls
+from mail.relay.greeting import address_literal, is_name, qualified
 from tests.unit.scripted_relay import ScriptedRelay, send
 
 
-@pytest.mark.parametrize('name', ['mail.example.com', 'a.b', 'mail.example.com.', 'ip-10-0-0-1.ec2.internal'])
+@pytest.mark.parametrize(
+    'name', ['mail.example.com', 'a.b', 'mail.example.com.', 'ip-10-0-0-1.ec2.internal']
+)
 def test_full_name_of_a_host_is_used(name: str) -> None:
     assert qualified(name) == name.rstrip('.')
 
@@ -41,7 +43,9 @@ def test_address_is_written_as_smtp_does(address: str, literal: str) -> None:
     assert is_name(literal)
 
 
-@pytest.mark.parametrize('name', ['[192.0.2.256]', '[IPv6:192.0.2.1]', '[::1]', '[IPv6:x]', 'a b', 'a\r\nb', '[a]', ''])
+@pytest.mark.parametrize(
+    'name', ['[192.0.2.256]', '[IPv6:192.0.2.1]', '[::1]', '[IPv6:x]', 'a b', 'a\r\nb', '[a]', '']
+)
 def test_name_with_another_form_is_none(name: str) -> None:
     assert not is_name(name)
 
@@ -52,7 +56,9 @@ async def test_relay_is_greeted_with_our_address_where_we_have_no_name() -> None
         assert server.sessions[0].lines[0] == 'EHLO [127.0.0.1]'
 
 
-@pytest.mark.parametrize('reply', ['500 5.5.1 what', '502 5.5.1 unknown', '504 no', '500-what\r\n500 indeed'])
+@pytest.mark.parametrize(
+    'reply', ['500 5.5.1 what', '502 5.5.1 unknown', '504 no', '500-what\r\n500 indeed']
+)
 async def test_relay_that_knows_no_ehlo_is_greeted_with_helo(reply: str) -> None:
     async with ScriptedRelay({'EHLO': reply}) as server:
         assert (await send(server.relay())).outcome is Outcome.ACCEPTED
@@ -73,7 +79,9 @@ async def test_relay_that_refuses_us_is_not_greeted_again(reply: str) -> None:
         ({'tls': Tls.STARTTLS}, 'cannot offer STARTTLS, which SMTP_USE_TLS asks for'),
     ],
 )
-async def test_relay_that_knows_no_ehlo_is_no_use_when_more_is_asked_for(options: dict[str, object], told: str) -> None:
+async def test_relay_that_knows_no_ehlo_is_no_use_when_more_is_asked_for(
+    options: dict[str, object], told: str
+) -> None:
     context = ssl.create_default_context()
     async with ScriptedRelay({'EHLO': '502 5.5.1 unknown'}) as server:
         delivery = await send(server.relay(tls_context=context, **options))

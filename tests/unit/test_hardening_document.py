@@ -15,7 +15,11 @@ ROWS = [re.split(r'(?<!\\)\|', line)[1:-1] for line in TEXT.splitlines() if line
 def test_every_row_names_the_tests_that_show_it() -> None:
     assert len(ROWS) > 80
     assert {len(row) for row in ROWS} == {3}
-    untested = [row[0] for row in ROWS if row[2] != ' tests ' and not re.search(r'\[test_\w+\]|`make \w+`', row[2])]
+    untested = [
+        row[0]
+        for row in ROWS
+        if row[2] != ' tests ' and not re.search(r'\[test_\w+\]|`make \w+`', row[2])
+    ]
     assert untested == []
 
 

@@ -8,8 +8,16 @@ from typing import Any
 
 import pytest
 
-from mail.envelope import InvalidEmailError
-from mail.headers import MAX_EXTRA_CHARS, STRUCTURED, address, encoded_words, extra_fields, header, message_id_field
+from mail_outbox.envelope import InvalidEmailError
+from mail_outbox.headers import (
+    MAX_EXTRA_CHARS,
+    STRUCTURED,
+    address,
+    encoded_words,
+    extra_fields,
+    header,
+    message_id_field,
+)
 
 
 def raw(name: str, value: str) -> str:
@@ -25,7 +33,9 @@ def raw(name: str, value: str) -> str:
 
 
 def read(name: str, value: str) -> Any:
-    return email.message_from_bytes(extra_fields({name: value})[name] + b'\r\n', policy=email.policy.default)[name]
+    return email.message_from_bytes(
+        extra_fields({name: value})[name] + b'\r\n', policy=email.policy.default
+    )[name]
 
 
 GROESSE = encoded_words('Größe')
@@ -81,10 +91,14 @@ def test_structured_field_keeps_its_structure(name: str, value: str, expected: s
     assert raw(name, value) == expected
 
 
-@pytest.mark.parametrize('name', [name for name in STRUCTURED if STRUCTURED[name] is STRUCTURED['reply-to']])
+@pytest.mark.parametrize(
+    'name', [name for name in STRUCTURED if STRUCTURED[name] is STRUCTURED['reply-to']]
+)
 def test_address_field_is_read_back_with_its_names_and_addresses(name: str) -> None:
     value = ', '.join(f'"Größe {i}, x" <r{i}@example.com>' for i in range(50))
-    found = email.message_from_bytes(extra_fields({name: value})[name] + b'\r\n', policy=email.policy.default)[name]
+    found = email.message_from_bytes(
+        extra_fields({name: value})[name] + b'\r\n', policy=email.policy.default
+    )[name]
     if isinstance(found, AddressHeader):
         assert not found.defects
         assert [(a.display_name, a.addr_spec) for a in found.addresses] == [
@@ -92,7 +106,9 @@ def test_address_field_is_read_back_with_its_names_and_addresses(name: str) -> N
         ]
 
 
-@pytest.mark.parametrize('name', ['Reply-To', 'REPLY-TO', 'Errors-To', 'Return-Receipt-To', 'Resent-From'])
+@pytest.mark.parametrize(
+    'name', ['Reply-To', 'REPLY-TO', 'Errors-To', 'Return-Receipt-To', 'Resent-From']
+)
 @pytest.mark.parametrize(
     'value',
     ['', ' ', 'anna', 'a@example.com, bob', 'Anna <a@example.com', 'a@example.com b@example.com', '"', '(' * 2000, ',',
@@ -110,7 +126,9 @@ def test_message_id_beyond_ascii_is_refused(name: str) -> None:
         extra_fields({name: '<ü@example.com>'})
 
 
-@pytest.mark.parametrize('name', ['Auto-Submitted', 'Precedence', 'List-Unsubscribe-Post', 'Content-Language'])
+@pytest.mark.parametrize(
+    'name', ['Auto-Submitted', 'Precedence', 'List-Unsubscribe-Post', 'Content-Language']
+)
 def test_word_of_a_fixed_set_is_ascii(name: str) -> None:
     with pytest.raises(InvalidEmailError, match=rf'^headers: {name}: must be ASCII'):
         extra_fields({name: 'ü'})
@@ -131,7 +149,9 @@ def test_no_field_gets_a_line_end_or_a_long_line_whatever_it_is_given(name: str,
 
 
 @pytest.mark.parametrize('value', ['a\r\nBcc: x', 'a\n', '\r', '\0', '\ud800'])
-@pytest.mark.parametrize('name', ['Reply-To', 'List-Id', 'References', 'X-Tag', 'List-Unsubscribe', 'Precedence'])
+@pytest.mark.parametrize(
+    'name', ['Reply-To', 'List-Id', 'References', 'X-Tag', 'List-Unsubscribe', 'Precedence']
+)
 def test_control_character_is_refused_in_every_field(name: str, value: str) -> None:
     with pytest.raises(InvalidEmailError, match=rf'^headers: {name}: '):
         extra_fields({name: value})
@@ -153,7 +173,9 @@ def test_long_field_is_folded_where_its_structure_allows(name: str, value: str) 
 @pytest.mark.parametrize('value', ['x' * 999, 'a ' + 'x' * 999])
 @pytest.mark.parametrize('name', ['X-Tag', 'List-Unsubscribe', 'References'])
 def test_word_longer_than_a_line_is_refused(name: str, value: str) -> None:
-    with pytest.raises(InvalidEmailError, match=rf'^headers: {name}: more than 998 characters without a space'):
+    with pytest.raises(
+        InvalidEmailError, match=rf'^headers: {name}: more than 998 characters without a space'
+    ):
         extra_fields({name: value})
 
 
@@ -164,7 +186,9 @@ def test_long_white_space_makes_no_empty_line(value: str) -> None:
 
 def test_all_extra_fields_together_have_a_limit() -> None:
     assert extra_fields({f'X-{i:05}': 'x' * 57 for i in range(1024)})
-    with pytest.raises(InvalidEmailError, match=rf'^headers: {MAX_EXTRA_CHARS + 1} characters, at most'):
+    with pytest.raises(
+        InvalidEmailError, match=rf'^headers: {MAX_EXTRA_CHARS + 1} characters, at most'
+    ):
         extra_fields({f'X-{i:05}': 'x' * 57 for i in range(1024)} | {'Y': ''})
 
 
@@ -172,14 +196,16 @@ def test_all_extra_fields_together_have_a_limit() -> None:
 
 
 @pytest.mark.parametrize(
-    'message_id', ['<1@example.com>', '<a.b+c=d@x>', 'no-brackets@example.com', '<"a b"@example.com>']
+    'message_id',
+    ['<1@example.com>', '<a.b+c=d@x>', 'no-brackets@example.com', '<"a b"@example.com>'],
 )
 def test_message_id_is_the_rows(message_id: str) -> None:
     assert message_id_field(message_id) == f'Message-ID: {message_id}\r\n'.encode()
 
 
 @pytest.mark.parametrize(
-    'message_id', ['<1@x>\r\nBcc: eve@example.com', '<1@x>\n', '<\0@x>', '<ü@x>', '<\t@x>', 'x' * 981]
+    'message_id',
+    ['<1@x>\r\nBcc: eve@example.com', '<1@x>\n', '<\0@x>', '<ü@x>', '<\t@x>', 'x' * 981],
 )
 def test_message_id_that_would_be_more_than_one_is_refused(message_id: str) -> None:
     with pytest.raises(InvalidEmailError, match=r'^message_id: '):
@@ -195,21 +221,38 @@ def test_missing_message_id_makes_no_field() -> None:
 
 @pytest.mark.parametrize(
     'name',
-    ['Anna', 'J. Doe', 'Doe, Anna', 'a "b" \\c', 'Größe', '=?utf-8?q?x?=', 'x' * 400, 'a\tb', 'two  spaces', ' x '],
+    [
+        'Anna',
+        'J. Doe',
+        'Doe, Anna',
+        'a "b" \\c',
+        'Größe',
+        '=?utf-8?q?x?=',
+        'x' * 400,
+        'a\tb',
+        'two  spaces',
+        ' x ',
+    ],
 )
 def test_name_comes_back_as_it_was(name: str) -> None:
     field = header('To', address(name, 'a@example.com'))
     assert max(map(len, field.split(b'\r\n'))) <= 998
-    (found,) = email.message_from_bytes(field + b'\r\n', policy=email.policy.default)['To'].addresses
+    (found,) = email.message_from_bytes(field + b'\r\n', policy=email.policy.default)[
+        'To'
+    ].addresses
     if len(name) < 40:  # Python 3.11 reads the space between two encoded words, which is none
         assert ' '.join(found.display_name.split()) == ' '.join(name.split())
     assert found.addr_spec == 'a@example.com'
 
 
 @pytest.mark.parametrize(
-    'text', ['ü', 'Größe 1', '日本語' * 100, '\U0001f600' * 50, 'a' * 500 + 'ü', ' ü ', '_?=ü', 'é' * 38]
+    'text',
+    ['ü', 'Größe 1', '日本語' * 100, '\U0001f600' * 50, 'a' * 500 + 'ü', ' ü ', '_?=ü', 'é' * 38],
 )
 def test_encoded_words_are_short_and_whole_and_come_back(text: str) -> None:
     words = encoded_words(text).split(' ')
     assert max(map(len, words)) <= 66
-    assert ''.join(str(email.header.make_header(email.header.decode_header(word))) for word in words) == text
+    assert (
+        ''.join(str(email.header.make_header(email.header.decode_header(word))) for word in words)
+        == text
+    )

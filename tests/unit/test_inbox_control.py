@@ -35,7 +35,9 @@ class PlainInbox:
         self.control = InboxControl(directory)
 
     def connect(self, relay: str = 'primary') -> smtplib.SMTP:
-        return smtplib.SMTP('127.0.0.1', self.ready[relay]['port'], local_hostname='test', timeout=DEADLINE_S)
+        return smtplib.SMTP(
+            '127.0.0.1', self.ready[relay]['port'], local_hostname='test', timeout=DEADLINE_S
+        )
 
     def send(self, relay: str = 'primary') -> None:
         with self.connect(relay) as client:
@@ -71,7 +73,11 @@ def inbox(running: PlainInbox) -> Iterator[PlainInbox]:
 VERBS_OF_A_SESSION = {
     'ehlo': lambda client: client.ehlo(),
     'mail': lambda client: (client.ehlo(), client.mail('f@example.com'))[-1],
-    'rcpt': lambda client: (client.ehlo(), client.mail('f@example.com'), client.rcpt('t@example.com'))[-1],
+    'rcpt': lambda client: (
+        client.ehlo(),
+        client.mail('f@example.com'),
+        client.rcpt('t@example.com'),
+    )[-1],
     'data': lambda client: (
         client.ehlo(),
         client.mail('f@example.com'),
@@ -102,7 +108,9 @@ def test_drop_at_a_verb_closes_without_reply(inbox: PlainInbox, verb: str) -> No
 
 def test_refusal_at_connect_replaces_the_greeting_and_closes(inbox: PlainInbox) -> None:
     inbox.control.misbehave('connect', 'refuse', code=554, text='5.3.2 No mail here')
-    with socket.create_connection(('127.0.0.1', inbox.ready['primary']['port']), DEADLINE_S) as connection:
+    with socket.create_connection(
+        ('127.0.0.1', inbox.ready['primary']['port']), DEADLINE_S
+    ) as connection:
         assert connection.makefile('rb').read() == b'554 5.3.2 No mail here\r\n'
 
 
@@ -212,7 +220,16 @@ def test_sigterm_ends_it_and_frees_the_socket(tmp_path: Path) -> None:
 
 def test_taken_port_is_reported_by_status_and_message(inbox: PlainInbox, tmp_path: Path) -> None:
     port = str(inbox.ready['primary']['port'])
-    argv = [sys.executable, '-m', 'dev.inbox', '--dir', str(tmp_path), '--no-tls', '--primary-port', port]
+    argv = [
+        sys.executable,
+        '-m',
+        'dev.inbox',
+        '--dir',
+        str(tmp_path),
+        '--no-tls',
+        '--primary-port',
+        port,
+    ]
     done = subprocess.run(argv, capture_output=True, text=True, timeout=DEADLINE_S * 2, check=False)
     assert done.returncode == 1
     assert 'address already in use' in done.stderr.lower()

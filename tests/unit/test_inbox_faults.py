@@ -92,6 +92,8 @@ def test_new_rule_replaces_the_one_for_the_same_verb_and_relay() -> None:
         ({'verb': 'mail', 'do': 'drop', 'tmies': 1}, 'unknown: tmies'),
     ],
 )
-def test_bad_rule_is_refused_with_an_explanation(command: dict[str, object], complaint: str) -> None:
+def test_bad_rule_is_refused_with_an_explanation(
+    command: dict[str, object], complaint: str
+) -> None:
     with pytest.raises(BadRule, match=complaint):
         parse_rule(command)

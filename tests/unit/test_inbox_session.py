@@ -39,10 +39,15 @@ def inbox() -> Iterator[InboxServer]:
 def logged_in(inbox: InboxServer, relay: str = 'primary') -> Iterator[smtplib.SMTP]:
     """A connection after STARTTLS and AUTH; its loss at the end is no error."""
     is_primary = relay == 'primary'
-    client = smtplib.SMTP('127.0.0.1', inbox.port if is_primary else inbox.backup_port, timeout=DEADLINE_S)
+    client = smtplib.SMTP(
+        '127.0.0.1', inbox.port if is_primary else inbox.backup_port, timeout=DEADLINE_S
+    )
     try:
         client.starttls(context=ssl.create_default_context(cafile=str(inbox.certificate)))
-        client.login(LOGIN.user if is_primary else LOGIN.backup_user, 'secret-1' if is_primary else 'secret-2')
+        client.login(
+            LOGIN.user if is_primary else LOGIN.backup_user,
+            'secret-1' if is_primary else 'secret-2',
+        )
         yield client
     finally:
         client.close()
@@ -61,7 +66,9 @@ def eventually(condition: Callable[[], bool]) -> None:
 
 def test_accepted_message_is_recorded_with_its_envelope(inbox: InboxServer) -> None:
     with logged_in(inbox, 'backup') as client:
-        client.sendmail('from@example.com', ['rec1@example.com', 'rec2@example.com'], MESSAGE.format(id='r'))
+        client.sendmail(
+            'from@example.com', ['rec1@example.com', 'rec2@example.com'], MESSAGE.format(id='r')
+        )
     (message,) = messages_to(inbox, 'rec1@example.com')
     assert message.relay == 'backup'
     assert message.mail_from == 'from@example.com'
@@ -175,7 +182,11 @@ def test_4xx_twice_refuses_twice_at_each_relay(inbox: InboxServer) -> None:
         with logged_in(inbox, relay) as client:
             client.ehlo()
             client.mail('from@example.com')
-            assert [client.rcpt('grey+4xx-twice@example.com')[0] for _ in range(3)] == [451, 451, 250]
+            assert [client.rcpt('grey+4xx-twice@example.com')[0] for _ in range(3)] == [
+                451,
+                451,
+                250,
+            ]
 
 
 def test_drop_dot_keeps_the_message_then_behaves(inbox: InboxServer) -> None:
@@ -208,7 +219,12 @@ def test_stall_gives_no_answer_and_ends_when_the_client_goes(inbox: InboxServer,
 
 
 def dialogue_until_timeout(client: smtplib.SMTP, recipient: str) -> None:
-    for line in ('MAIL FROM:<f@example.com>', f'RCPT TO:<{recipient}>', 'DATA', 'Subject: x\r\n\r\n.'):
+    for line in (
+        'MAIL FROM:<f@example.com>',
+        f'RCPT TO:<{recipient}>',
+        'DATA',
+        'Subject: x\r\n\r\n.',
+    ):
         assert client.sock is not None
         client.sock.sendall(f'{line}\r\n'.encode())
         if not client.sock.recv(1000):

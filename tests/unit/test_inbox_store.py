@@ -10,7 +10,15 @@ CONTENT = b'Message-ID: <1@example.com>\r\nSubject: =?utf-8?q?Gr=C3=BC=C3=9Fe?=\
 
 
 def delivery(content: bytes = CONTENT) -> Delivery:
-    return Delivery('primary', 'from@example.com', ['to@example.com'], content, tls=True, auth='u', answered=True)
+    return Delivery(
+        'primary',
+        'from@example.com',
+        ['to@example.com'],
+        content,
+        tls=True,
+        auth='u',
+        answered=True,
+    )
 
 
 @pytest.mark.parametrize('durable', [False, True])
@@ -62,5 +70,7 @@ def test_index_of_an_empty_directory_is_empty(tmp_path: Path) -> None:
         (b'\r\nno header at all', (None, None)),
     ],
 )
-def test_header_is_read_as_far_as_it_can_be(content: bytes, expected: tuple[str | None, str | None]) -> None:
+def test_header_is_read_as_far_as_it_can_be(
+    content: bytes, expected: tuple[str | None, str | None]
+) -> None:
     assert read_header(content) == expected

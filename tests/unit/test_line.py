@@ -2,12 +2,19 @@
 
 import pytest
 
-from mail.line import HIGH, LOW, MOST_PASSED, NORMAL, Line, known_priority
+from mail.priority import HIGH, LOW, MOST_PASSED, NORMAL, Line, known_priority
 
 
 def test_urgent_goes_first_and_equals_in_the_order_of_coming() -> None:
     line: Line[str] = Line()
-    for name, priority in (('l1', LOW), ('n1', NORMAL), ('h1', HIGH), ('l2', LOW), ('h2', HIGH), ('n2', NORMAL)):
+    for name, priority in (
+        ('l1', LOW),
+        ('n1', NORMAL),
+        ('h1', HIGH),
+        ('l2', LOW),
+        ('h2', HIGH),
+        ('n2', NORMAL),
+    ):
         line.append(name, priority)
     assert [line.ahead_of(priority) for priority in (HIGH, NORMAL, LOW)] == [2, 4, 6]
     assert [line.popleft() for _ in range(len(line))] == ['h1', 'h2', 'n1', 'n2', 'l1', 'l2']
@@ -57,7 +64,15 @@ def test_taking_all_leaves_nobody() -> None:
 
 @pytest.mark.parametrize(
     ('stored', 'priority'),
-    [(0, HIGH), (1, NORMAL), (2, LOW), (3, NORMAL), (-1, NORMAL), (None, NORMAL), ('urgent', NORMAL)],
+    [
+        (0, HIGH),
+        (1, NORMAL),
+        (2, LOW),
+        (3, NORMAL),
+        (-1, NORMAL),
+        (None, NORMAL),
+        ('urgent', NORMAL),
+    ],
 )
 def test_priority_that_is_none_of_ours_is_ordinary(stored: object, priority: int) -> None:
     assert known_priority(stored) == priority

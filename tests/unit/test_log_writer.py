@@ -14,8 +14,7 @@ from collections.abc import Iterator
 
 import pytest
 
-import log_writer
-from log_writer import LineWriter
+from process.log_writer import LineWriter
 from tests.conftest import ROOT, wait_until
 
 LINE = 'x' * 99 + '\n'
@@ -58,7 +57,7 @@ def test_reader_that_stops_costs_lines_that_are_counted_and_told_where_they_are_
     pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reading, writing = pipe
-    monkeypatch.setattr(log_writer, 'MOST_WAITING_BYTES', 50_000)
+    monkeypatch.setattr('process.log_writer.MOST_WAITING_BYTES', 50_000)
     writer = LineWriter(writing, lambda lines: f'dropped {lines}\n')
     for _ in range(2000):
         writer.put(LINE)
@@ -103,7 +102,7 @@ def test_descriptor_that_somebody_made_non_blocking_loses_no_line(pipe: tuple[in
 
 PROGRAM = """
 import asyncio, sys, structlog
-from log_writer import dropped_lines
+from process.log_writer import dropped_lines
 from logs import configure_logs
 
 async def main():
@@ -139,7 +138,9 @@ def test_full_pipe_holds_no_loop_and_the_log_goes_on_when_it_is_read_again() -> 
         assert process.stdout
         assert process.stderr
         assert process.stdin
-        turns, dropped = map(int, process.stdout.readline().split())  # comes although nobody reads its log
+        turns, dropped = map(
+            int, process.stdout.readline().split()
+        )  # comes although nobody reads its log
         assert turns == 600
         assert 0 < dropped < 60_000
         read: list[bytes] = []
@@ -153,7 +154,12 @@ def test_full_pipe_holds_no_loop_and_the_log_goes_on_when_it_is_read_again() -> 
     events = [json.loads(line) for line in read]
     said = [event['n'] for event in events if event['event'] == 'said']
     assert said == list(range(60_000 - dropped))
-    assert [event['event'] for event in events[-4:]] == ['log lines dropped', 'recovered', 'the end', 'the very end']
+    assert [event['event'] for event in events[-4:]] == [
+        'log lines dropped',
+        'recovered',
+        'the end',
+        'the very end',
+    ]
     assert (events[-4]['lines'], events[-4]['level']) == (dropped, 'warning')
 
 

@@ -24,7 +24,10 @@ def undo() -> Iterator[None]:
     root = logging.getLogger()
     arq_loggers = [logging.getLogger(name) for name in ('arq', 'arq.worker')]
     ours_before = structlog.get_config()
-    before = [(logger, logger.handlers[:], logger.level, logger.propagate) for logger in (root, *arq_loggers)]
+    before = [
+        (logger, logger.handlers[:], logger.level, logger.propagate)
+        for logger in (root, *arq_loggers)
+    ]
     yield
     for logger, handlers, level, propagate in before:
         logger.handlers[:] = handlers
@@ -74,7 +77,9 @@ def test_recipient_is_hidden_in_our_lines(lines: Lines, level: str, format_: Any
 @pytest.mark.parametrize('level', LEVELS)
 def test_recipient_is_hidden_in_lines_of_libraries(lines: Lines, level: str, format_: Any) -> None:
     configure_logs('DEBUG', format_)
-    getattr(logging.getLogger('a.library'), level)('refused %s', 'anna@example.com', extra={'rcpt': 'anna@example.com'})
+    getattr(logging.getLogger('a.library'), level)(
+        'refused %s', 'anna@example.com', extra={'rcpt': 'anna@example.com'}
+    )
     (line,) = lines()
     assert 'anna' not in line
     assert 'refused' in line
@@ -120,7 +125,9 @@ def refuse(address: str, password: str) -> None:
 
 @pytest.mark.parametrize('format_', ['json', 'console'])
 @pytest.mark.parametrize('whose', ['ours', 'a library'])
-def test_recipient_and_local_values_are_hidden_in_exceptions(lines: Lines, whose: str, format_: Any) -> None:
+def test_recipient_and_local_values_are_hidden_in_exceptions(
+    lines: Lines, whose: str, format_: Any
+) -> None:
     """A traceback with its local values shows bodies, addresses and passwords."""
     configure_logs('INFO', format_)
     try:
@@ -144,9 +151,17 @@ def test_recipient_is_shown_at_debug(lines: Lines) -> None:
     assert 'anna@example.com' in lines()[0]
 
 
-def test_worker_and_message_id_are_no_recipients(events: Callable[[], list[dict[str, Any]]]) -> None:
+def test_worker_and_message_id_are_no_recipients(
+    events: Callable[[], list[dict[str, Any]]],
+) -> None:
     configure_logs('INFO', 'json')
-    our('info', 'accepted', worker='worker@host:1', message_id='<1@example.com>', other='no address @ all')
+    our(
+        'info',
+        'accepted',
+        worker='worker@host:1',
+        message_id='<1@example.com>',
+        other='no address @ all',
+    )
     (event,) = events()
     assert (event['worker'], event['message_id']) == ('worker@host:1', '<1@example.com>')
     assert event['other'] == 'no address @ all'
@@ -222,7 +237,10 @@ def test_arq_speaks_through_the_pipeline_and_keeps_its_line_per_job_to_itself(
     logging.getLogger('arq.worker').info('  0.01s -> j1:send_email(1)')
     logging.getLogger('arq.worker').warning('job %s expired', 'j1')
     logging.getLogger('arq.connections').info('redis connection successful')
-    assert [event['event'] for event in events()] == ['job j1 expired', 'redis connection successful']
+    assert [event['event'] for event in events()] == [
+        'job j1 expired',
+        'redis connection successful',
+    ]
 
 
 def test_last_configuration_wins(lines: Lines) -> None:
@@ -250,12 +268,19 @@ def test_long_word_is_looked_through_once_and_does_not_stop_the_worker(
     events: Callable[[], list[dict[str, Any]]],
 ) -> None:
     configure_logs('INFO', 'json')
-    our('info', 'said', reply='x' * 1_000_000 + ' for chris@example.com', quotes='"' * 100_000 + ' @')  # hours, squared
+    our(
+        'info',
+        'said',
+        reply='x' * 1_000_000 + ' for chris@example.com',
+        quotes='"' * 100_000 + ' @',
+    )  # hours, squared
     assert events()[0]['reply'].endswith('x for ***@example.com')
 
 
 @pytest.mark.parametrize('format_', ['json', 'console'])
-def test_short_way_writes_what_the_logger_writes(lines: Lines, format_: Literal['json', 'console']) -> None:
+def test_short_way_writes_what_the_logger_writes(
+    lines: Lines, format_: Literal['json', 'console']
+) -> None:
     configure_logs('INFO', format_)
     structlog.contextvars.bind_contextvars(email_id=7)
     fields = {'status': 'sent', 'error': 'no such user chris@example.com', 'code': 250}
@@ -287,7 +312,9 @@ def test_short_way_heeds_what_others_configured(lines: Lines) -> None:
 def test_worker_does_not_load_what_only_terminals_need() -> None:
     program = "import sys, worker; print(sorted({'rich', 'pygments'} & set(sys.modules)))"
     root = Path(__file__).parent.parent.parent
-    done = subprocess.run([sys.executable, '-c', program], cwd=root, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, '-c', program], cwd=root, capture_output=True, text=True, check=True
+    )
     assert done.stdout == '[]\n'
 
 
@@ -295,6 +322,8 @@ def test_no_value_steers_the_terminal_that_shows_the_log(lines: Lines) -> None:
     configure_logs('INFO', 'console')
     our('info', 'said\x1b[2J', reply='a\x1b]0;owned\x07', hidden='\u202eevil\x9b', deep=['\x1b[2J'])
     logging.getLogger('a.library').warning('said %s', '\x1b[2J')
-    told = '\n'.join(re.sub(r'\x1b\[[\d;]*m', '', line) for line in lines())  # without our own colours
+    told = '\n'.join(
+        re.sub(r'\x1b\[[\d;]*m', '', line) for line in lines()
+    )  # without our own colours
     assert not re.search(r'[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e]', told), told
     assert told.count('x1b[2J') == 3

@@ -8,9 +8,9 @@ from collections.abc import AsyncIterator
 import pytest
 from structlog.testing import capture_logs
 
-from fleet.loop_watch import HELD_S, LoopWatch
 from fleet.registry import read_told
-from mail.envelope import Email
+from mail_outbox.envelope import Email
+from process.loop_watch import HELD_S, LoopWatch
 
 
 async def until(condition, timeout_s: float = 20.0) -> None:
@@ -40,14 +40,18 @@ def render_slowly(watch: LoopWatch, email: Email) -> None:
     assert email
 
 
-async def test_held_loop_is_counted_and_told_with_its_e_mail_and_its_code_while_it_is_held(watch: LoopWatch) -> None:
+async def test_held_loop_is_counted_and_told_with_its_e_mail_and_its_code_while_it_is_held(
+    watch: LoopWatch,
+) -> None:
     with capture_logs() as logs:
         render_slowly(watch, Email(42, 'anna@example.com'))
         assert watch.holds == 1, 'not before the loop went on'
         await until(lambda: any(line['event'] == 'loop goes on' for line in logs))
     (held,) = [line for line in logs if line['event'] == 'loop held']
     assert held['email_ids'] == [42]
-    assert any(re.fullmatch(r'unit/test_loop_watch.py:\d+ render_slowly', place) for place in held['code'])
+    assert any(
+        re.fullmatch(r'unit/test_loop_watch.py:\d+ render_slowly', place) for place in held['code']
+    )
     assert watch.last['email_ids'] == [42]
 
 
@@ -89,7 +93,14 @@ def test_one_hold_is_counted_once() -> None:
 
 
 def test_record_tells_of_holds() -> None:
-    told = {'worker': 'w', 'queue': 'q', 'started_at': '', 'emails': [], 'outcomes': {}, 'rss_bytes': 1}
+    told = {
+        'worker': 'w',
+        'queue': 'q',
+        'started_at': '',
+        'emails': [],
+        'outcomes': {},
+        'rss_bytes': 1,
+    }
     record = read_told(told | {'loop_holds': 3, 'last_hold': {'email_ids': [1]}})
     assert record is not None
     assert (record.loop_holds, record.last_hold) == (3, {'email_ids': [1]})

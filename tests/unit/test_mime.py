@@ -5,10 +5,16 @@ import email.policy
 
 import pytest
 
-from mail.envelope import Attachment
-from mail.mime import attachment_part, body_part, header, multipart
+from mail_outbox.envelope import Attachment
+from mail_outbox.mime import attachment_part, body_part, header, multipart
 
-ODD_SEPARATORS = ['\x0b', '\x0c', '\x1c', '\x85', '\u2028']  # str.splitlines() splits at them, RFC 5322 does not
+ODD_SEPARATORS = [
+    '\x0b',
+    '\x0c',
+    '\x1c',
+    '\x85',
+    '\u2028',
+]  # str.splitlines() splits at them, RFC 5322 does not
 
 
 def parsed(message: bytes) -> email.message.EmailMessage:
@@ -64,7 +70,10 @@ def test_header_is_folded_at_spaces() -> None:
 @pytest.mark.parametrize(
     ('name', 'value'),
     [
-        ('List-Unsubscribe', f'<https://example.com/unsubscribe?token={"a1" * 60}>, <mailto:u@example.com>'),
+        (
+            'List-Unsubscribe',
+            f'<https://example.com/unsubscribe?token={"a1" * 60}>, <mailto:u@example.com>',
+        ),
         ('References', f'<{"a" * 70}@example.com> <{"b" * 90}@example.com>'),
         ('In-Reply-To', f'<{"a" * 120}@example.com>'),
     ],
@@ -146,7 +155,9 @@ def test_half_a_character_is_refused() -> None:
 
 @pytest.mark.parametrize('text', BODIES)
 def test_alternative_keeps_its_parts_apart(text: str) -> None:
-    message = multipart('alternative', [body_part(text, 'plain'), body_part(f'<p>{text}</p>', 'html')], 'seed')
+    message = multipart(
+        'alternative', [body_part(text, 'plain'), body_part(f'<p>{text}</p>', 'html')], 'seed'
+    )
     lines_of(message)
     plain, html = parsed(message).iter_parts()
     end = '' if text.endswith('\n') else '\n'
@@ -158,8 +169,12 @@ def test_alternative_keeps_its_parts_apart(text: str) -> None:
 
 def test_alternative_is_the_same_for_the_same_seed_only() -> None:
     parts = [body_part('a', 'plain'), body_part('b', 'html')]
-    assert multipart('alternative', parts, '<1@example.com>') == multipart('alternative', parts, '<1@example.com>')
-    assert multipart('alternative', parts, '<1@example.com>') != multipart('alternative', parts, '<2@example.com>')
+    assert multipart('alternative', parts, '<1@example.com>') == multipart(
+        'alternative', parts, '<1@example.com>'
+    )
+    assert multipart('alternative', parts, '<1@example.com>') != multipart(
+        'alternative', parts, '<2@example.com>'
+    )
     assert multipart('alternative', parts, '')
     assert multipart('alternative', parts, 'x' * 1000)
 
@@ -169,14 +184,22 @@ def test_boundary_stands_in_no_part_even_when_its_writer_knew_the_seed() -> None
     message = multipart('mixed', [b'--' + known + b'--', b'two'], 'seed')
     boundary = message.split(b'"')[1]
     assert boundary != known
-    assert message.split(b'--' + boundary)[1:] == [b'\r\n--' + known + b'--\r\n', b'\r\ntwo\r\n', b'--\r\n']
+    assert message.split(b'--' + boundary)[1:] == [
+        b'\r\n--' + known + b'--\r\n',
+        b'\r\ntwo\r\n',
+        b'--\r\n',
+    ]
 
 
-@pytest.mark.parametrize('text', [*BODIES, 'a\r\r\n\r', '\r\n' * 20, 'ü\r\n' * 20, 'word \n' * 30, 'ü' * 300 + ' '])
+@pytest.mark.parametrize(
+    'text', [*BODIES, 'a\r\r\n\r', '\r\n' * 20, 'ü\r\n' * 20, 'word \n' * 30, 'ü' * 300 + ' ']
+)
 @pytest.mark.parametrize('chunk', [1, 2, 3, 7, 64])
-def test_body_that_is_encoded_in_chunks_is_the_same(text: str, chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_body_that_is_encoded_in_chunks_is_the_same(
+    text: str, chunk: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     whole = parsed(body_part(text, 'plain')).get_payload(decode=True)
-    monkeypatch.setattr('mail.mime.CHUNK', chunk)
+    monkeypatch.setattr('mail_outbox.mime.CHUNK', chunk)
     part = body_part(text, 'plain')
     assert parsed(part).get_payload(decode=True) == whole
     if parsed(part)['Content-Transfer-Encoding'] == 'quoted-printable':
@@ -185,16 +208,20 @@ def test_body_that_is_encoded_in_chunks_is_the_same(text: str, chunk: int, monke
 
 def test_large_part_has_no_dot_to_double(monkeypatch: pytest.MonkeyPatch) -> None:
     """The loop doubles them, when the relay waits for the body."""
-    monkeypatch.setattr('mail.mime.CHUNK', 10)
+    monkeypatch.setattr('mail_outbox.mime.CHUNK', 10)
     for text in ('.\n' * 20, '.\r\n' * 20, 'a\n.b\n\n..\n' * 5, '.ü\n' * 20):
         part = body_part(text, 'plain')
         assert b'\n.' not in part
         assert content_of(parsed(part)) == text.replace('\r\n', '\n')
-    message = attachment_part(Attachment('a.eml', 'message/rfc822', b'Subject: x\r\n\r\n.\r\n' * 20))
+    message = attachment_part(
+        Attachment('a.eml', 'message/rfc822', b'Subject: x\r\n\r\n.\r\n' * 20)
+    )
     assert b'\n.' not in message
 
 
 def test_attachment_that_is_encoded_in_chunks_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = [attachment_part(Attachment('a', None, bytes(range(256)) * n)) for n in range(4)]
-    monkeypatch.setattr('mail.mime.BASE64_CHUNK_BYTES', 57)
-    assert [attachment_part(Attachment('a', None, bytes(range(256)) * n)) for n in range(4)] == whole
+    monkeypatch.setattr('mail_outbox.mime.BASE64_CHUNK_BYTES', 57)
+    assert [
+        attachment_part(Attachment('a', None, bytes(range(256)) * n)) for n in range(4)
+    ] == whole

@@ -35,13 +35,22 @@ AGAIN = '`python -m ops retry 7` sends it again.'
             {'next_retry_at': EARLIER},
             'It is due: the next free worker or sweep (every 5 minutes) makes attempt 1 of 5.',
         ),
-        ({'next_retry_at': LATER}, 'In 2.0 h, at 2026-01-01 14:00:00Z, a worker makes attempt 1 of 5.'),
-        ({'max_attempts': 32767}, 'It is due: the next free worker or sweep (every 5 minutes) makes attempt 1.'),
+        (
+            {'next_retry_at': LATER},
+            'In 2.0 h, at 2026-01-01 14:00:00Z, a worker makes attempt 1 of 5.',
+        ),
+        (
+            {'max_attempts': 32767},
+            'It is due: the next free worker or sweep (every 5 minutes) makes attempt 1.',
+        ),
         (
             {'next_retry_at': LATER, 'expires_at': NOW + timedelta(hours=1)},
             'It expires in 60 min, before another attempt would be due.',
         ),
-        ({'attempts': 5}, 'It is due: the next free worker or sweep (every 5 minutes) makes attempt 6 of 6.'),
+        (
+            {'attempts': 5},
+            'It is due: the next free worker or sweep (every 5 minutes) makes attempt 6 of 6.',
+        ),
         (
             {'expires_at': EARLIER},
             'It is not sent any more: its expires_at is over, and the hourly cleanup will say so.',
@@ -50,7 +59,10 @@ AGAIN = '`python -m ops retry 7` sends it again.'
             {'status': 'failed', 'attempts': 2, 'next_retry_at': LATER},
             'In 2.0 h, at 2026-01-01 14:00:00Z, a worker makes attempt 3 of 5.',
         ),
-        ({'status': 'failed', 'dead_reason': 'rejected'}, f'Nothing: it is dead (rejected); {AGAIN}'),
+        (
+            {'status': 'failed', 'dead_reason': 'rejected'},
+            f'Nothing: it is dead (rejected); {AGAIN}',
+        ),
         (
             {'status': 'failed', 'attempts': 5, 'next_retry_at': EARLIER},
             f'Nothing: it is dead (no attempt is left); {AGAIN}',
@@ -107,7 +119,10 @@ def test_rates_leave_out_what_was_released_and_do_not_divide_by_nothing():
 @pytest.mark.parametrize(
     ('url', 'place'),
     [
-        ('postgresql://mail:geheim@db.example.com:5433/mail?sslmode=require', 'db.example.com:5433/mail'),
+        (
+            'postgresql://mail:geheim@db.example.com:5433/mail?sslmode=require',
+            'db.example.com:5433/mail',
+        ),
         ('postgresql://db.example.com/mail', 'db.example.com:5432/mail'),
         ('postgresql://mail:geheim@/mail', 'localhost:5432/mail'),
         ('redis://127.0.0.1:0/1', '127.0.0.1:0/1'),
@@ -128,7 +143,10 @@ def test_rates_leave_out_what_was_released_and_do_not_divide_by_nothing():
 def test_place_never_shows_any_part_of_a_password(url, place):
     assert place_of(url, 5432) == place
     if place is None:
-        assert '1234' not in postgres_trouble(OSError("Connect call failed ('mail', 1234)"), place).line
+        assert (
+            '1234'
+            not in postgres_trouble(OSError("Connect call failed ('mail', 1234)"), place).line
+        )
 
 
 def test_exit_status_is_1_for_a_server_away_before_69_for_workers():
@@ -143,9 +161,18 @@ def test_exit_status_is_1_for_a_server_away_before_69_for_workers():
 @pytest.mark.parametrize(
     ('error', 'remedy'),
     [
-        (asyncpg.InvalidPasswordError('password authentication failed'), 'correct DB_USER and DB_PASSWORD'),
-        (asyncpg.InvalidCatalogNameError('database "x" does not exist'), 'create it, or correct DB_NAME'),
-        (asyncpg.CannotConnectNowError('the database system is starting up'), "look into the server's log"),
+        (
+            asyncpg.InvalidPasswordError('password authentication failed'),
+            'correct DB_USER and DB_PASSWORD',
+        ),
+        (
+            asyncpg.InvalidCatalogNameError('database "x" does not exist'),
+            'create it, or correct DB_NAME',
+        ),
+        (
+            asyncpg.CannotConnectNowError('the database system is starting up'),
+            "look into the server's log",
+        ),
         (asyncpg.QueryCanceledError('statement timeout'), 'look for locks'),
         (TimeoutError(), 'start it, or correct DB_HOST'),
         (asyncpg.InterfaceError('connection is closed'), 'start it, or correct DB_HOST'),
@@ -159,18 +186,28 @@ def test_postgres_trouble_has_its_own_remedy(error, remedy):
 @pytest.mark.parametrize(
     ('error', 'remedy'),
     [
-        (redis.exceptions.AuthenticationError('invalid username-password pair'), 'correct the user and the password'),
+        (
+            redis.exceptions.AuthenticationError('invalid username-password pair'),
+            'correct the user and the password',
+        ),
         (redis.exceptions.NoPermissionError('NOPERM'), 'check the database number and the rights'),
         (redis.exceptions.ConnectionError('refused'), 'start it'),
         (redis.exceptions.TimeoutError('Timeout reading from socket'), 'start it'),
     ],
 )
 def test_redis_trouble_has_its_own_remedy(error, remedy):
-    assert '.;' not in redis_trouble(redis.exceptions.ConnectionError('Error 111. Connect call failed.'), 'r').line
+    assert (
+        '.;'
+        not in redis_trouble(
+            redis.exceptions.ConnectionError('Error 111. Connect call failed.'), 'r'
+        ).line
+    )
     assert redis_trouble(error, 'r:6379/1').remedy.startswith(remedy)
 
 
-@pytest.mark.parametrize(('text', 'seconds'), [('90s', 90), ('30m', 1800), ('2h', 7200), ('7d', 604800), ('0s', 0)])
+@pytest.mark.parametrize(
+    ('text', 'seconds'), [('90s', 90), ('30m', 1800), ('2h', 7200), ('7d', 604800), ('0s', 0)]
+)
 def test_durations_have_a_unit(text, seconds):
     assert duration_s(text) == seconds
 
@@ -178,8 +215,14 @@ def test_durations_have_a_unit(text, seconds):
 @pytest.mark.parametrize(
     ('read', 'text'),
     [
-        *((duration_s, text) for text in ('', '2', 'h', '-2h', '2 h', '1.5h', '2w', '٣h', '9999999999d')),
-        *((email_id, text) for text in ('', '0', '-1', 'x', '1.0', '9223372036854775808', '٣', '9' * 5000)),
+        *(
+            (duration_s, text)
+            for text in ('', '2', 'h', '-2h', '2 h', '1.5h', '2w', '٣h', '9999999999d')
+        ),
+        *(
+            (email_id, text)
+            for text in ('', '0', '-1', 'x', '1.0', '9223372036854775808', '٣', '9' * 5000)
+        ),
         *((count, text) for text in ('0', '-5', '100001', 'all', '²')),
     ],
 )
@@ -207,7 +250,9 @@ def test_usage_errors_end_with_2_and_print_no_answer(arguments, capsys):
     assert printed.err.startswith('usage: python -m ops')
 
 
-@pytest.mark.parametrize('command', ['status', 'inspect', 'queue', 'failed', 'show', 'retry', 'purge'])
+@pytest.mark.parametrize(
+    'command', ['status', 'inspect', 'queue', 'failed', 'show', 'retry', 'purge']
+)
 def test_every_command_has_help(command, capsys):
     with pytest.raises(SystemExit) as ended:
         make_parser().parse_args([command, '--help'])
@@ -243,7 +288,8 @@ def test_hidden_recipients_keep_their_domains_only():
 
 
 @pytest.mark.parametrize(
-    ('command', 'shown', 'hidden'), [('control', 'stacks', 'autoscale'), ('inspect', 'active', 'objgraph')]
+    ('command', 'shown', 'hidden'),
+    [('control', 'stacks', 'autoscale'), ('inspect', 'active', 'objgraph')],
 )
 @pytest.mark.parametrize('word', ['--help', 'everything'])
 def test_help_and_errors_list_only_words_that_do_something(command, shown, hidden, word, capsys):

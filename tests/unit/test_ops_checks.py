@@ -3,11 +3,11 @@ import os
 
 import pytest
 
-from fleet.overview import as_documents
 from fleet.registry import read_told
 from ops.checks import clocks, machine, outbox, postgresql, redis_server, relays, timeouts
 from ops.checks.finding import Severity, from_judge
 from reporting import judge
+from reporting.overview import as_documents
 from settings import Settings
 
 ERROR, WARNING, NOTE = Severity.ERROR, Severity.WARNING, Severity.NOTE
@@ -22,9 +22,18 @@ SERVER = {'version': 150004, 'is_standby': False, 'fsync': True, 'full_page_writ
           'oldest_transaction_s': 3.0, 'idle_slot': None}  # fmt: skip
 NO_PAUSES = {'due': 0, 'others_due': 0, 'oldest_due_s': None, 'oldest_other_s': None}
 OUTBOX = dict.fromkeys(('due', 'stuck', 'held', 'past_expiry', 'dead'), 0) | {'oldest_due_s': None}
-RELAY = relays.RelayFacts('primary', 'smtp.example.com', 587, 'user', tls=True, expires_at=1e9, size_bytes=0)
+RELAY = relays.RelayFacts(
+    'primary', 'smtp.example.com', 587, 'user', tls=True, expires_at=1e9, size_bytes=0
+)
 WHERE = 'the relay primary (smtp.example.com:587)'
-RECORD = {'worker': 'w1', 'queue': 'arq:queue', 'started_at': '', 'emails': [], 'outcomes': {}, 'rss_bytes': 1}
+RECORD = {
+    'worker': 'w1',
+    'queue': 'arq:queue',
+    'started_at': '',
+    'emails': [],
+    'outcomes': {},
+    'rss_bytes': 1,
+}
 
 
 def told(findings):
@@ -60,17 +69,44 @@ def test_servers_as_they_should_be_are_nothing_to_talk_about():
     assert told(relays.judge(RELAY, 1000, now=1e9 - 90 * 86400)) == []
     assert told(timeouts.judge_settings(make_settings())) == []
     assert told(clocks.judge({'PostgreSQL': 0.9, 'Redis': -0.9})) == []
-    assert told(machine.judge([machine.Disk('/', 100 * 2**30, 50 * 2**30), machine.Disk('/big', 2**44, 2**40)])) == []
+    assert (
+        told(
+            machine.judge(
+                [machine.Disk('/', 100 * 2**30, 50 * 2**30), machine.Disk('/big', 2**44, 2**40)]
+            )
+        )
+        == []
+    )
 
 
 @pytest.mark.parametrize(
     ('info', 'severity', 'what'),
     [
-        ({'maxmemory_policy': 'allkeys-lru', 'maxmemory': 9}, ERROR, 'maxmemory-policy is allkeys-lru: when memory'),
-        ({'maxmemory_policy': 'volatile-ttl', 'maxmemory': 9}, ERROR, 'maxmemory-policy is volatile-ttl: when memory'),
-        ({'maxmemory_policy': 'allkeys-lfu'}, WARNING, 'maxmemory-policy is allkeys-lfu: when memory is full, jobs'),
-        ({'maxmemory': 100, 'used_memory': 95}, ERROR, 'memory is full: 0 MiB of 0 MiB; Redis refuses new jobs'),
-        ({'aof_enabled': 0}, WARNING, 'nothing is written to disk: a restart of Redis loses the waiting jobs'),
+        (
+            {'maxmemory_policy': 'allkeys-lru', 'maxmemory': 9},
+            ERROR,
+            'maxmemory-policy is allkeys-lru: when memory',
+        ),
+        (
+            {'maxmemory_policy': 'volatile-ttl', 'maxmemory': 9},
+            ERROR,
+            'maxmemory-policy is volatile-ttl: when memory',
+        ),
+        (
+            {'maxmemory_policy': 'allkeys-lfu'},
+            WARNING,
+            'maxmemory-policy is allkeys-lfu: when memory is full, jobs',
+        ),
+        (
+            {'maxmemory': 100, 'used_memory': 95},
+            ERROR,
+            'memory is full: 0 MiB of 0 MiB; Redis refuses new jobs',
+        ),
+        (
+            {'aof_enabled': 0},
+            WARNING,
+            'nothing is written to disk: a restart of Redis loses the waiting jobs',
+        ),
         ({'aof_last_write_status': 'err'}, ERROR, 'the last append-only file could not be written'),
         ({'rdb_last_bgsave_status': 'err'}, ERROR, 'the last snapshot could not be written'),
         ({'role': 'slave'}, ERROR, 'the queue is a read-only replica'),
@@ -95,11 +131,23 @@ def test_redis_that_loses_or_refuses_jobs(info, severity, what):
             NOTE,
             'there is no append-only file',
         ),
-        ({'config': CONFIG | {'notify-keyspace-events': ''}}, WARNING, 'keyspace notifications are off'),
-        ({'config': CONFIG | {'notify-keyspace-events': 'Ex'}}, WARNING, 'keyspace notifications are off'),
+        (
+            {'config': CONFIG | {'notify-keyspace-events': ''}},
+            WARNING,
+            'keyspace notifications are off',
+        ),
+        (
+            {'config': CONFIG | {'notify-keyspace-events': 'Ex'}},
+            WARNING,
+            'keyspace notifications are off',
+        ),
         ({'config': {}}, NOTE, 'CONFIG is not permitted'),
         ({'info': {}}, NOTE, 'INFO is not permitted'),
-        ({'cache_info': None, 'cache_error': 'refused'}, WARNING, 'the cache (REDIS_URL) does not answer: refused'),
+        (
+            {'cache_info': None, 'cache_error': 'refused'},
+            WARNING,
+            'the cache (REDIS_URL) does not answer: refused',
+        ),
         ({'cache_info': INFO, 'cache_database': 1}, ERROR, 'queue and cache share database 1'),
         (
             {'cache_info': INFO, 'info': INFO | {'maxmemory': 100}},
@@ -115,7 +163,10 @@ def test_redis_beside_a_cache_or_without_rights(changes, severity, what):
 
 def test_queue_and_cache_in_one_instance_that_evicts_are_two_errors():
     info = INFO | {'maxmemory_policy': 'allkeys-lru', 'maxmemory': 100}
-    severities = [f.severity for f in redis_server.judge(dataclasses.replace(REDIS, info=info, cache_info=info))]
+    severities = [
+        f.severity
+        for f in redis_server.judge(dataclasses.replace(REDIS, info=info, cache_info=info))
+    ]
     assert severities == [ERROR, ERROR]
 
 
@@ -139,7 +190,13 @@ def test_postgresql_that_forgets_or_fills_up(changes, severity, what):
 
 
 def test_tables_vacuum_does_not_keep_up_with():
-    table = {'table': 'outbound_emails', 'live': 100_000, 'dead': 49_000, 'never_vacuumed': False, 'bytes': 2**30}
+    table = {
+        'table': 'outbound_emails',
+        'live': 100_000,
+        'dead': 49_000,
+        'never_vacuumed': False,
+        'bytes': 2**30,
+    }
     assert told(postgresql.judge_tables([table, table | {'live': 10, 'dead': 9000}])) == []
     assert one(postgresql.judge_tables([table | {'dead': 60_000}])) == (
         WARNING, 'outbound_emails has 60000 dead rows beside 100000 living ones (1024 MiB)'
@@ -177,11 +234,19 @@ def test_an_expired_certificate_is_told_to_be_renewed_wherever_it_shows():
 
 
 def test_relays_as_they_are_configured():
-    assert [f.severity for f in relays.judge_configuration(make_settings(smtp_from_email='a@example.com'))] == [NOTE]
+    assert [
+        f.severity
+        for f in relays.judge_configuration(make_settings(smtp_from_email='a@example.com'))
+    ] == [NOTE]
     twice = make_settings(smtp_host='a', smtp_backup_host='a', smtp_from_email='a@example.com')
-    assert one(relays.judge_configuration(twice)) == (WARNING, 'the backup relay is the primary one')
+    assert one(relays.judge_configuration(twice)) == (
+        WARNING,
+        'the backup relay is the primary one',
+    )
     nobody = make_settings(smtp_backup_host='b')
-    assert one(relays.judge_configuration(nobody))[1].startswith('mail is sent from noreply@localhost')
+    assert one(relays.judge_configuration(nobody))[1].startswith(
+        'mail is sent from noreply@localhost'
+    )
 
 
 @pytest.mark.parametrize(
@@ -198,7 +263,11 @@ def test_relays_as_they_are_configured():
             WARNING,
             '5 attempts take 15 min, but mail expires after 0.2 h',
         ),
-        ({'email_max_attempts': 5}, NOTE, 'mail that a relay defers is dead after 5 attempts in 15 min'),
+        (
+            {'email_max_attempts': 5},
+            NOTE,
+            'mail that a relay defers is dead after 5 attempts in 15 min',
+        ),
         ({'mongodb_timeout_s': 20}, WARNING, 'MONGODB_TIMEOUT_S (20) is long'),
     ],
 )
@@ -222,10 +291,14 @@ def test_stop_timeouts_are_read_as_systemd_reads_them(text, seconds):
 def test_a_unit_that_kills_before_the_drain_is_over(tmp_path):
     (tmp_path / 'email-worker@.service.d').mkdir()
     (tmp_path / 'email-worker@.service').write_text('[Service]\nTimeoutStopSec=60\n')
-    (tmp_path / 'email-worker@.service.d' / 'slow.conf').write_text('[Service]\nTimeoutStopSec=20\n')
+    (tmp_path / 'email-worker@.service.d' / 'slow.conf').write_text(
+        '[Service]\nTimeoutStopSec=20\n'
+    )
     (tmp_path / 'other.service').write_text('[Service]\nTimeoutStopSec=1\n')
     units = timeouts.read_units([str(tmp_path), str(tmp_path / 'absent')])
-    assert one(timeouts.judge_units(20, units))[1].startswith('email-worker@.service is killed 20 s after')
+    assert one(timeouts.judge_units(20, units))[1].startswith(
+        'email-worker@.service is killed 20 s after'
+    )
     assert told(timeouts.judge_units(5, units)) == []
 
 
@@ -247,13 +320,18 @@ def test_our_own_units_leave_time_to_drain():
     ],
 )
 def test_mail_that_is_late_or_waits_for_somebody(changes, poisoned, severity, what):
-    found, text = one(map(from_judge, judge.judge_outbox(OUTBOX | changes, NO_PAUSES, poisoned, is_worked=True)))
+    found, text = one(
+        map(from_judge, judge.judge_outbox(OUTBOX | changes, NO_PAUSES, poisoned, is_worked=True))
+    )
     assert (found, text.startswith(what)) == (severity, True), text
 
 
 def test_attempts_that_mostly_fail_and_duties_that_do_not_run():
     def counts(**outcomes):
-        return [{'worker': 'w', 'outcome': name, 'hour': hour, 'day': hour} for name, hour in outcomes.items()]
+        return [
+            {'worker': 'w', 'outcome': name, 'hour': hour, 'day': hour}
+            for name, hour in outcomes.items()
+        ]
 
     assert told(judged_attempts(counts(accepted=10, deferred=9, released=500))) == []
     assert told(judged_attempts(counts(deferred=19))) == []
@@ -264,10 +342,18 @@ def test_attempts_that_mostly_fail_and_duties_that_do_not_run():
         WARNING, '12 of 22 attempts failed within the hour: 12 rejected'
     )  # fmt: skip
     duty = {'duty': 'check_service_health', 'outcome': 'done', 'detail': None, 'started_s': 170.0}
-    assert told(judged_duties([duty, duty | {'duty': 'of another version', 'started_s': 86400.0}])) == []
-    assert one(judged_duties([duty | {'started_s': 190.0}]))[1] == 'check_service_health last ran 3 min ago'
+    assert (
+        told(judged_duties([duty, duty | {'duty': 'of another version', 'started_s': 86400.0}]))
+        == []
+    )
+    assert (
+        one(judged_duties([duty | {'started_s': 190.0}]))[1]
+        == 'check_service_health last ran 3 min ago'
+    )
     assert told(judged_duties([duty | {'started_s': 190.0, 'outcome': 'skipped'}])) == []
-    assert 'anna' not in one(judged_duties([duty | {'outcome': 'error', 'detail': 'x anna@x.de'}]))[1]
+    assert (
+        'anna' not in one(judged_duties([duty | {'outcome': 'error', 'detail': 'x anna@x.de'}]))[1]
+    )
 
 
 def test_workers_that_differ_hang_or_are_all_paused():
@@ -278,17 +364,24 @@ def test_workers_that_differ_hang_or_are_all_paused():
     assert one(judged_workers([worker('a'), worker('b', settings='bbb')]))[1] == (
         'workers run with 2 different settings (aaa: a; bbb: b)'
     )
-    assert one(judged_workers([worker('a'), worker('b', version='2')]))[1].startswith('workers run with 2 different v')
-    assert one(judged_workers([worker('a', loop_lag_ms=900.0)]))[1].startswith('a hangs: its event loop was late by')
-    hold = {'at': 1.0, 'email_ids': [42], 'where': 'mail/render.py:50 render'}
+    assert one(judged_workers([worker('a'), worker('b', version='2')]))[1].startswith(
+        'workers run with 2 different v'
+    )
+    assert one(judged_workers([worker('a', loop_lag_ms=900.0)]))[1].startswith(
+        'a hangs: its event loop was late by'
+    )
+    hold = {'at': 1.0, 'email_ids': [42], 'where': 'mail_outbox/render.py:50 render'}
     assert one(judged_workers([worker('a', loop_holds=3, last_hold=hold)]))[1] == (
         'a stood still for more than a second, 3 times since its start; '
-        "the last time in 'mail/render.py:50 render' for the e-mails [42]"
+        "the last time in 'mail_outbox/render.py:50 render' for the e-mails [42]"
     )
     some = [worker('a', state='paused', paused=['why']), worker('b')]
     assert one(judged_workers(some)) == (NOTE, '1 worker (a) of 2 paused: why')
     paused = worker('a', state='paused', paused=['queue arq:queue is paused by anna'])
-    assert one(judged_workers([paused]))[1] == 'every worker is paused: queue arq:queue is paused by anna'
+    assert (
+        one(judged_workers([paused]))[1]
+        == 'every worker is paused: queue arq:queue is paused by anna'
+    )
 
 
 def test_clocks_that_differ():
@@ -311,5 +404,8 @@ def test_disks_are_looked_at_once_each_and_judged_by_what_is_left(tmp_path):
     assert [disk.place for disk in disks] == [str(tmp_path)]
     assert disks[0].total_bytes == os.statvfs(tmp_path).f_blocks * os.statvfs(tmp_path).f_frsize
     full = machine.Disk('/var', 100 * 2**30, 2**30)
-    assert one(machine.judge([full])) == (ERROR, 'the disk of /var on this machine is nearly full: 1%, 1.0 GiB left')
+    assert one(machine.judge([full])) == (
+        ERROR,
+        'the disk of /var on this machine is nearly full: 1%, 1.0 GiB left',
+    )
     assert one(machine.judge([full._replace(free_bytes=int(4.5 * 2**30))]))[0] is WARNING

@@ -24,14 +24,23 @@ def test_schedule_of_the_defaults_reaches_over_the_day_mail_lives() -> None:
     after_s = [attempt['after_s'] for attempt in document['attempts']]
     assert after_s[:6] == [0, 60, 180, 420, 900, 1860]
     assert 0.99 * 86400 < after_s[-1] < 86400
-    assert (document['max_attempts'], document['expires_after_s'], document['ends']) == (None, 86400, 'expires')
-    assert [attempt['attempt'] for attempt in document['attempts']] == list(range(1, len(after_s) + 1))
+    assert (document['max_attempts'], document['expires_after_s'], document['ends']) == (
+        None,
+        86400,
+        'expires',
+    )
+    assert [attempt['attempt'] for attempt in document['attempts']] == list(
+        range(1, len(after_s) + 1)
+    )
 
 
 @pytest.mark.parametrize(
-    ('arguments', 'values'), [((), {'email_max_attempts': 5}), (('--max-attempts', '5'), {'email_max_attempts': 9})]
+    ('arguments', 'values'),
+    [((), {'email_max_attempts': 5}), (('--max-attempts', '5'), {'email_max_attempts': 9})],
 )
-def test_schedule_with_a_number_of_attempts_ends_with_it(arguments: tuple[str, ...], values: Any) -> None:
+def test_schedule_with_a_number_of_attempts_ends_with_it(
+    arguments: tuple[str, ...], values: Any
+) -> None:
     document = asked(*arguments, **values)
     assert [attempt['after_s'] for attempt in document['attempts']] == [0, 60, 180, 420, 900]
     assert (document['max_attempts'], document['ends']) == (5, 'exhausted')
@@ -48,7 +57,9 @@ def test_schedule_of_mail_that_does_not_expire_has_an_end_as_well() -> None:
     assert 82800 < document['attempts'][-1]['after_s'] <= 86400
 
 
-@pytest.mark.parametrize('arguments', [('--hours', '0'), ('--hours', 'nan'), ('--max-attempts', '0')])
+@pytest.mark.parametrize(
+    'arguments', [('--hours', '0'), ('--hours', 'nan'), ('--max-attempts', '0')]
+)
 def test_schedule_of_no_sensible_life_is_refused(arguments: tuple[str, ...]) -> None:
     with pytest.raises(SystemExit):
         make_parser().parse_args(['schedule', *arguments])

@@ -7,11 +7,10 @@ from typing import Any
 
 import pytest
 
-from db.bulk import STALE_SQL
-from db.outbox import MAX_BODY_BYTES, MAX_DATA_BYTES, QUEUE_SQL, queue_email, queue_emails
-from mail.envelope import MAX_SUBJECT_CHARS, Content, Email, InvalidEmailError
-from mail.outcome import BY_LIFE
-from mail.render import Sender, render
+from mail_outbox.bulk import STALE_SQL
+from mail_outbox.envelope import BY_LIFE, MAX_SUBJECT_CHARS, Content, Email, InvalidEmailError
+from mail_outbox.outbox import MAX_BODY_BYTES, MAX_DATA_BYTES, QUEUE_SQL, queue_email, queue_emails
+from mail_outbox.render import Sender, render
 
 SURROGATE = '\ud800'
 NOW = datetime.now(UTC)
@@ -54,7 +53,17 @@ async def test_valid_e_mail_is_inserted_with_its_defaults(conn: Connection) -> N
     assert conn.sql == QUEUE_SQL
     recipient, subject, body_text, *rest = conn.values
     assert (recipient, subject, body_text) == ('anna@example.com', 'Hello', 'Hello, Anna.')
-    html, email_type, template_id, template_data, headers, content_id, priority, max_attempts, *times_and_ids = rest
+    (
+        html,
+        email_type,
+        template_id,
+        template_data,
+        headers,
+        content_id,
+        priority,
+        max_attempts,
+        *times_and_ids,
+    ) = rest
     assert (html, email_type, template_id, template_data, headers, content_id) == (None,) * 6
     assert (priority, max_attempts) == (1, BY_LIFE)
     assert times_and_ids == [None, None, 24, None, None, None]
@@ -103,7 +112,11 @@ def test_statement_takes_as_many_values_as_are_given() -> None:
         ('recipient', '', 'recipient'),
         ('recipient', 'anna', 'recipient'),
         ('recipient', 'anna@example.com\r\nBcc: x@example.com', 'recipient'),
-        ('recipient', ','.join(f'r{i}@example.com' for i in range(101)), 'recipient: 101 addresses'),
+        (
+            'recipient',
+            ','.join(f'r{i}@example.com' for i in range(101)),
+            'recipient: 101 addresses',
+        ),
         ('recipient', f'{SURROGATE}@example.com', 'recipient'),
         ('recipient', '=?utf-8?q?a=0D=0Ab?= <anna@example.com>', 'recipient'),
         ('recipient', '"', 'recipient'),
@@ -137,7 +150,11 @@ def test_statement_takes_as_many_values_as_are_given() -> None:
         ('headers', {'reply-to': ''}, 'headers: reply-to'),
         ('headers', {'Reply-To': '"' * 30_000}, 'headers: Reply-To'),
         ('headers', {'References': '<ü@example.com>'}, 'headers: References'),
-        ('headers', {'X-Tag': 'x' * 1000}, 'headers: X-Tag: more than 998 characters without a space'),
+        (
+            'headers',
+            {'X-Tag': 'x' * 1000},
+            'headers: X-Tag: more than 998 characters without a space',
+        ),
         ('headers', {'X' * 300: 'x'}, 'headers: '),
         ('headers', {1: 'x'}, 'headers: 1 is not a header field name'),
         ('headers', {f'X-{i}': 'x' * 60 for i in range(1100)}, r'headers: \d+ characters, at most'),
@@ -154,7 +171,11 @@ def test_statement_takes_as_many_values_as_are_given() -> None:
         ('idempotency_key', 'a\0', 'idempotency_key'),
         ('idempotency_key', SURROGATE, 'idempotency_key'),
         ('send_at', NOW.replace(tzinfo=None), 'send_at: must be an aware datetime'),
-        ('expires_at', (NOW + timedelta(days=1)).replace(tzinfo=None), 'expires_at: must be an aware datetime'),
+        (
+            'expires_at',
+            (NOW + timedelta(days=1)).replace(tzinfo=None),
+            'expires_at: must be an aware datetime',
+        ),
         ('expires_at', NOW - timedelta(seconds=1), 'expires_at: is over'),
         ('expiry_hours', 0, 'expiry_hours'),
         ('expiry_hours', -1, 'expiry_hours'),
@@ -162,7 +183,11 @@ def test_statement_takes_as_many_values_as_are_given() -> None:
         ('expiry_hours', float('inf'), 'expiry_hours'),
         ('expiry_hours', 24 * 3651, 'expiry_hours'),
     ],
-    ids=lambda value: 'time' if isinstance(value, datetime) else repr(value)[:40].encode('ascii', 'replace').decode(),
+    ids=lambda value: (
+        'time'
+        if isinstance(value, datetime)
+        else repr(value)[:40].encode('ascii', 'replace').decode()
+    ),
 )
 async def test_value_that_cannot_be_sent_is_refused_by_its_name(
     conn: Connection, part: str, value: Any, error: str
@@ -173,7 +198,9 @@ async def test_value_that_cannot_be_sent_is_refused_by_its_name(
 
 
 async def test_expiry_before_the_time_to_send_is_refused(conn: Connection) -> None:
-    with pytest.raises(InvalidEmailError, match=r'^expires_at: is over before the e-mail could be sent'):
+    with pytest.raises(
+        InvalidEmailError, match=r'^expires_at: is over before the e-mail could be sent'
+    ):
         await queue(conn, send_at=NOW + timedelta(hours=2), expires_at=NOW + timedelta(hours=1))
 
 
@@ -207,7 +234,8 @@ async def test_value_at_its_limit_is_accepted(conn: Connection, parts: dict[str,
 
 
 @pytest.mark.parametrize(
-    'odd', ['\x0b', '\x0c', '\x1c', '\x7f', '\x85', '\u2028', '\u200e', '\ufeff', '\N{GRINNING FACE}']
+    'odd',
+    ['\x0b', '\x0c', '\x1c', '\x7f', '\x85', '\u2028', '\u200e', '\ufeff', '\N{GRINNING FACE}'],
 )
 @pytest.mark.parametrize('place', ['subject', 'body_text', 'body_html', 'header', 'name'])
 async def test_what_is_queued_can_be_rendered(conn: Connection, place: str, odd: str) -> None:
@@ -224,7 +252,9 @@ async def test_what_is_queued_can_be_rendered(conn: Connection, place: str, odd:
     except InvalidEmailError:
         return
     recipient, subject, body_text, body_html, _, _, _, headers, *_ = conn.values
-    email = Email(1, recipient, subject, body_text, body_html, headers=headers, message_id='<1@example.com>')
+    email = Email(
+        1, recipient, subject, body_text, body_html, headers=headers, message_id='<1@example.com>'
+    )
     assert render(email, Content(), Sender('shop@example.com'), 10_000_000).message
 
 
@@ -241,8 +271,13 @@ async def test_value_of_another_type_is_named(conn: Connection, name: str, value
     assert not conn.sql
 
 
-async def test_unknown_and_missing_arguments_of_one_of_many_name_its_place(conn: Connection) -> None:
-    for email, what in (({**VALID, 'subjet': 'x'}, 'subjet'), ({'subject': 'x', 'body_text': 'y'}, 'recipient')):
+async def test_unknown_and_missing_arguments_of_one_of_many_name_its_place(
+    conn: Connection,
+) -> None:
+    for email, what in (
+        ({**VALID, 'subjet': 'x'}, 'subjet'),
+        ({'subject': 'x', 'body_text': 'y'}, 'recipient'),
+    ):
         with pytest.raises(InvalidEmailError, match=f'e-mail 1: .*{what}'):
             await queue_emails(conn, [VALID, email])  # type: ignore[arg-type]
 
@@ -270,10 +305,16 @@ async def test_unknown_and_missing_arguments_of_one_of_many_name_its_place(conn:
         )
     ]
     + [{'subject': subject} for subject in ('x' * 988, 'ü' * 988, 'x' * 989, 'a\rb', '\x0b')]
-    + [{'body_text': body, 'body_html': html} for body in (None, '', 'x') for html in (None, '', '<p>')],
+    + [
+        {'body_text': body, 'body_html': html}
+        for body in (None, '', 'x')
+        for html in (None, '', '<p>')
+    ],
     ids=lambda parts: ascii(parts)[:60],
 )
-async def test_queue_email_and_render_refuse_the_same(conn: Connection, parts: dict[str, Any]) -> None:
+async def test_queue_email_and_render_refuse_the_same(
+    conn: Connection, parts: dict[str, Any]
+) -> None:
     parts = {**VALID, **parts}
     queued = rendered = ''
     try:
@@ -282,14 +323,23 @@ async def test_queue_email_and_render_refuse_the_same(conn: Connection, parts: d
         queued = str(error)
     headers = json.dumps(parts.pop('headers')) if 'headers' in parts else None
     try:
-        render(Email(1, **parts, headers=headers, message_id='<1@x>'), Content(), Sender('shop@example.com'), 10**8)
+        render(
+            Email(1, **parts, headers=headers, message_id='<1@x>'),
+            Content(),
+            Sender('shop@example.com'),
+            10**8,
+        )
     except InvalidEmailError as error:
         rendered = str(error)
     assert queued == rendered
 
 
-@pytest.mark.parametrize('body', ['ü' * 3_000_000, 'ü' * 6_000_000, '\r\n' * 4_000_000, '\n' * 6_000_000])
-async def test_message_that_is_too_large_when_encoded_is_refused_by_both(conn: Connection, body: str) -> None:
+@pytest.mark.parametrize(
+    'body', ['ü' * 3_000_000, 'ü' * 6_000_000, '\r\n' * 4_000_000, '\n' * 6_000_000]
+)
+async def test_message_that_is_too_large_when_encoded_is_refused_by_both(
+    conn: Connection, body: str
+) -> None:
     parts = VALID | {'body_text': body, 'body_html': f'<p>{body[:1_000_000]}'}
     queued = rendered = False
     try:
@@ -297,17 +347,23 @@ async def test_message_that_is_too_large_when_encoded_is_refused_by_both(conn: C
     except InvalidEmailError:
         queued = True
     try:
-        render(Email(1, **parts, message_id='<1@x>'), Content(), Sender('shop@example.com'), 10_000_000)
+        render(
+            Email(1, **parts, message_id='<1@x>'), Content(), Sender('shop@example.com'), 10_000_000
+        )
     except InvalidEmailError:
         rendered = True
     assert queued == rendered
 
 
 async def test_total_size_is_refused_with_both_numbers(conn: Connection) -> None:
-    with pytest.raises(InvalidEmailError, match=r'^message: \d{8} bytes, at most 26214400 are allowed'):
+    with pytest.raises(
+        InvalidEmailError, match=r'^message: \d{8} bytes, at most 26214400 are allowed'
+    ):
         await queue(conn, body_text='ü' * 5_000_000)
     assert await queue(conn, body_text='ü' * 5_000_000, max_bytes=40_000_000)
-    assert await queue(conn, body_text='ü' * 5_000_000, template_id=1), 'the template may have the text'
+    assert await queue(conn, body_text='ü' * 5_000_000, template_id=1), (
+        'the template may have the text'
+    )
 
 
 async def test_loop_turns_while_large_values_are_checked(conn: Connection) -> None:

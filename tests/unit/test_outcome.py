@@ -8,7 +8,6 @@ import pytest
 
 from mail.outcome import (
     ATTEMPTS_AFTER_UNCERTAIN,
-    BY_LIFE,
     Decision,
     Delivery,
     Outcome,
@@ -19,6 +18,7 @@ from mail.outcome import (
     classify,
     decide,
 )
+from mail_outbox.envelope import BY_LIFE
 
 POLICY = Policy(base_delay_s=60, max_delay_s=3600, hold_types=frozenset({'receipt'}))
 MIGRATIONS = Path(__file__).parents[2] / 'db' / 'migrations'
@@ -47,7 +47,9 @@ def test_classify_goes_by_the_first_digit(code: int, text: str, outcome: Outcome
 @pytest.mark.parametrize(
     'text', ['5.1.1 no such user', '5.7.1', '5.7.3 STARTTLS is required', '5.999.999 x', '4.7.1 x']
 )
-def test_classify_goes_by_the_basic_code_whatever_the_enhanced_one_says(code: int, text: str) -> None:
+def test_classify_goes_by_the_basic_code_whatever_the_enhanced_one_says(
+    code: int, text: str
+) -> None:
     assert classify(Reply(code, text)) is Outcome.DEFERRED
 
 
@@ -65,7 +67,9 @@ def test_limit_of_a_day_that_a_provider_tells_with_5xx_is_deferred(text: str) ->
     assert classify(Reply(550, text)) is Outcome.DEFERRED
 
 
-@pytest.mark.parametrize('text', ['5.4.5 no', '5.1.9 x', '5.1.900 x', '5.7.1 the daily report exceeded its limit'])
+@pytest.mark.parametrize(
+    'text', ['5.4.5 no', '5.1.9 x', '5.1.900 x', '5.7.1 the daily report exceeded its limit']
+)
 def test_other_5xx_replies_are_rejected_as_their_code_says(text: str) -> None:
     assert classify(Reply(550, text)) is Outcome.REJECTED
 
@@ -103,7 +107,8 @@ def test_enhanced_code_is_the_one_at_the_start(text: str, code: str | None) -> N
 
 
 @pytest.mark.parametrize(
-    ('attempt', 'wait_s'), [(1, 60), (2, 120), (3, 240), (6, 1920), (7, 3600), (100, 3600), (100_000, 3600)]
+    ('attempt', 'wait_s'),
+    [(1, 60), (2, 120), (3, 240), (6, 1920), (7, 3600), (100, 3600), (100_000, 3600)],
 )
 def test_backoff_doubles_up_to_its_cap(attempt: int, wait_s: float) -> None:
     assert POLICY.backoff_s(attempt, jitter=0) == wait_s
@@ -119,8 +124,12 @@ def test_backoff_is_shortened_by_a_tenth_at_most() -> None:
 # Decisions.
 
 
-def decided(outcome: Outcome, attempt: int = 1, email_type: str | None = None, **parts: object) -> Decision:
-    return decide(Delivery(outcome, parts.pop('phase', Phase.RCPT), **parts), attempt, 5, email_type, POLICY)
+def decided(
+    outcome: Outcome, attempt: int = 1, email_type: str | None = None, **parts: object
+) -> Decision:
+    return decide(
+        Delivery(outcome, parts.pop('phase', Phase.RCPT), **parts), attempt, 5, email_type, POLICY
+    )
 
 
 def test_accepted_is_sent() -> None:
@@ -136,7 +145,9 @@ def test_deferred_failed_and_is_tried_again_later() -> None:
 
 @pytest.mark.parametrize('attempt', [5, 6])
 def test_deferred_at_the_last_attempt_is_dead(attempt: int) -> None:
-    assert decided(Outcome.DEFERRED, attempt=attempt) == Decision(Status.FAILED, dead_reason='exhausted')
+    assert decided(Outcome.DEFERRED, attempt=attempt) == Decision(
+        Status.FAILED, dead_reason='exhausted'
+    )
 
 
 @pytest.mark.parametrize(
@@ -159,8 +170,12 @@ def test_uncertain_is_tried_again() -> None:
     assert decision.retry_in_s is not None
 
 
-@pytest.mark.parametrize(('attempt', 'email_type'), [(1, 'receipt'), (5, None), (5, 'password_reset')])
-def test_uncertain_waits_for_an_operator_when_held_or_exhausted(attempt: int, email_type: str | None) -> None:
+@pytest.mark.parametrize(
+    ('attempt', 'email_type'), [(1, 'receipt'), (5, None), (5, 'password_reset')]
+)
+def test_uncertain_waits_for_an_operator_when_held_or_exhausted(
+    attempt: int, email_type: str | None
+) -> None:
     assert decided(Outcome.UNCERTAIN, attempt, email_type) == Decision(Status.UNCERTAIN)
 
 
@@ -175,7 +190,9 @@ def test_released_without_a_time_is_due_now() -> None:
 
 
 def test_released_by_421_at_connect_waits_for_the_relay_only() -> None:
-    decision = decided(Outcome.RELEASED, phase=Phase.CONNECT, reply=Reply(421, 'busy'), retry_in_s=2.0)
+    decision = decided(
+        Outcome.RELEASED, phase=Phase.CONNECT, reply=Reply(421, 'busy'), retry_in_s=2.0
+    )
     assert decision.retry_in_s == 2
 
 
@@ -199,7 +216,9 @@ DAY_S, HOUR_S = 86400.0, 3600.0
 def deferred(
     attempt: int, max_attempts: int = BY_LIFE, policy: Policy = POLICY, left_s: float | None = None
 ) -> Decision:
-    return decide(Delivery(Outcome.DEFERRED, Phase.RCPT), attempt, max_attempts, None, policy, left_s)
+    return decide(
+        Delivery(Outcome.DEFERRED, Phase.RCPT), attempt, max_attempts, None, policy, left_s
+    )
 
 
 def test_default_schedule_uses_the_whole_day_and_survives_six_hours_of_deferrals() -> None:
@@ -244,9 +263,17 @@ def test_e_mail_that_does_not_expire_is_tried_for_the_life_of_the_settings() -> 
 
 @pytest.mark.parametrize(
     ('base_s', 'most_s', 'life_s', 'attempts'),
-    [(60, 3600, 59, 1), (60, 3600, 60, 2), (60, 60, 600, 11), (1, 1, 3.2e8, 320_000_001), (60, 3600, DAY_S, 29)],
+    [
+        (60, 3600, 59, 1),
+        (60, 3600, 60, 2),
+        (60, 60, 600, 11),
+        (1, 1, 3.2e8, 320_000_001),
+        (60, 3600, DAY_S, 29),
+    ],
 )
-def test_attempts_within_a_life_are_counted(base_s: float, most_s: float, life_s: float, attempts: int) -> None:
+def test_attempts_within_a_life_are_counted(
+    base_s: float, most_s: float, life_s: float, attempts: int
+) -> None:
     assert Policy(base_s, most_s).attempts_within(life_s) == attempts
 
 
@@ -262,21 +289,37 @@ def test_uncertain_e_mail_gets_a_number_of_attempts_since_each_may_be_a_copy() -
     assert first.max_attempts == 7 + ATTEMPTS_AFTER_UNCERTAIN
     again = decide(uncertain, 8, first.max_attempts, None, POLICY, DAY_S)
     assert (again.retry_in_s is None, again.max_attempts) == (False, None)
-    assert decide(uncertain, first.max_attempts, first.max_attempts, None, POLICY, DAY_S).retry_in_s is None
-    assert decide(uncertain, 2, BY_LIFE, None, Policy(60, 3600, max_attempts=3), DAY_S).max_attempts == 3
+    assert (
+        decide(uncertain, first.max_attempts, first.max_attempts, None, POLICY, DAY_S).retry_in_s
+        is None
+    )
+    assert (
+        decide(uncertain, 2, BY_LIFE, None, Policy(60, 3600, max_attempts=3), DAY_S).max_attempts
+        == 3
+    )
 
 
 # The words in Python and in SQL.
 
 
 @pytest.mark.parametrize(
-    ('constraint', 'words'), [('outbound_emails_status_known', Status), ('email_attempts_outcome_known', Outcome)]
+    ('constraint', 'words'),
+    [('outbound_emails_status_known', Status), ('email_attempts_outcome_known', Outcome)],
 )
-def test_enum_has_the_words_of_the_sql_constraint(constraint: str, words: type[Status] | type[Outcome]) -> None:
+def test_enum_has_the_words_of_the_sql_constraint(
+    constraint: str, words: type[Status] | type[Outcome]
+) -> None:
     sql = ' '.join(path.read_text() for path in sorted(MIGRATIONS.glob('*.sql')))
     latest = re.findall(rf'{constraint} CHECK\s*\(\w+ IN \(([^)]*)\)', sql)[-1]
     assert set(re.findall(r"'([\w-]+)'", latest)) == {word.value for word in words}
 
 
 def test_phases_are_in_the_order_of_the_dialogue() -> None:
-    assert list(Phase)[-6:] == [Phase.MAIL, Phase.RCPT, Phase.DATA, Phase.BODY, Phase.BODY_SENT, Phase.REPLIED]
+    assert list(Phase)[-6:] == [
+        Phase.MAIL,
+        Phase.RCPT,
+        Phase.DATA,
+        Phase.BODY,
+        Phase.BODY_SENT,
+        Phase.REPLIED,
+    ]

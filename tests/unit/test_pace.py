@@ -4,9 +4,10 @@ import random
 
 import pytest
 
-from mail import pace, rate
 from mail.outcome import Reply
-from mail.pace import FORGET_S, LEAST_PER_S, LONGEST_PAUSE_S, Pace, is_throttling
+from mail.relay import learned_rate as pace
+from mail.relay import rate_limit as rate
+from mail.relay.learned_rate import FORGET_S, LEAST_PER_S, LONGEST_PAUSE_S, Pace, is_throttling
 from tests.unit.scripted_relay import Clock
 
 TOO_MUCH = Reply(454, 'Throttling failure: Maximum sending rate exceeded.')
@@ -20,7 +21,10 @@ TOO_MUCH = Reply(454, 'Throttling failure: Maximum sending rate exceeded.')
         (450, '4.7.1 Error: too much mail from 192.0.2.7'),
         (450, '4.7.1 Error: too many recipients from 192.0.2.7'),
         (451, '4.7.500 Server busy. Please try again later from [192.0.2.7].'),
-        (421, '4.7.28 Our system has detected an unusual rate of unsolicited mail originating from your IP address.'),
+        (
+            421,
+            '4.7.28 Our system has detected an unusual rate of unsolicited mail originating from your IP address.',
+        ),
         (421, '4.7.0 Too many messages, slow down'),
         (451, 'Rate limit reached for this account'),
         (450, 'Hourly limit reached'),
@@ -40,7 +44,10 @@ def test_replies_that_say_it_is_too_much(code, text):
     [
         (250, '2.0.0 queued; sending rate 3/s'),
         (450, '4.7.1 Greylisted, please try again in 300 seconds'),
-        (450, '4.2.1 The user you are trying to contact is receiving mail at a rate that exceeds the limit'),
+        (
+            450,
+            '4.2.1 The user you are trying to contact is receiving mail at a rate that exceeds the limit',
+        ),
         (452, '4.2.2 Over quota: message quota exceeded'),
         (452, '4.5.3 Too many recipients'),
         (452, '4.3.4 Message size exceeds the message limit'),
@@ -150,7 +157,9 @@ def test_one_e_mail_alone_that_is_refused_slows_nobody_down(clock):
     assert relay_pace.per_s == 0
 
 
-def test_few_e_mails_that_are_always_refused_stop_nobody_for_long_and_are_tried_ever_less_often(clock):
+def test_few_e_mails_that_are_always_refused_stop_nobody_for_long_and_are_tried_ever_less_often(
+    clock,
+):
     relay_pace = Pace()
     waits_s = [relay_pace.throttled(TOO_MUCH, number) for _ in range(10) for number in range(3)]
     assert waits_s[::3] == [5, 10, 20, 40, 80, 160, 300, 300, 300, 300]

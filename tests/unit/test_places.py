@@ -4,8 +4,8 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from jobs.places import Places
-from mail.line import HIGH, LOW, NORMAL
+from delivery.concurrency import Places
+from mail.priority import HIGH, LOW, NORMAL
 from tests.unit.scripted_relay import eventually
 
 
@@ -97,6 +97,8 @@ async def test_place_given_to_a_job_that_is_cancelled_at_once_is_not_lost() -> N
         room.come('c', NORMAL)
         await room.settled(waiting=2)
         room._leave['a'].set()
-        await eventually(lambda: len(room.places._waiting) == 1)  # b has its place, and does not know
+        await eventually(
+            lambda: len(room.places._waiting) == 1
+        )  # b has its place, and does not know
         room.tasks['b'].cancel()
         await eventually(lambda: 'c' in room.entered)

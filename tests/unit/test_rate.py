@@ -2,8 +2,8 @@ import asyncio
 
 import pytest
 
-from mail import rate
-from mail.rate import RateLimit
+from mail.relay import rate_limit as rate
+from mail.relay.rate_limit import RateLimit
 
 
 class Clock:
@@ -83,7 +83,11 @@ def test_no_more_begin_than_the_limit_allows_in_the_long_run_when_all_are_urgent
         granted = limit.allows(50, high=True)
         limit.spend(granted)
         begun += granted
-    assert seconds * per_s * 0.95 - 1 <= begun <= seconds * per_s + max(1, per_s * rate.BURST_S) + per_s * rate.BURST_S
+    assert (
+        seconds * per_s * 0.95 - 1
+        <= begun
+        <= seconds * per_s + max(1, per_s * rate.BURST_S) + per_s * rate.BURST_S
+    )
 
 
 @pytest.mark.parametrize('per_s', [10, 100, 1000])

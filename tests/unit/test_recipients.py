@@ -3,7 +3,7 @@
 import pytest
 
 from mail.outcome import Outcome, Reply, classify
-from mail.recipients import REMEMBER_S, RecipientLimit, left_over, says_too_many, told_limit
+from mail.relay.recipients import REMEMBER_S, RecipientLimit, left_over, says_too_many, told_limit
 from tests.unit.scripted_relay import Clock
 
 OK = '250 ok'
@@ -65,14 +65,18 @@ def test_other_replies_do_not(said: str) -> None:
         ([OK, '450 too many recipients'], [1]),
     ],
 )
-def test_recipients_without_room_are_those_refused_behind_an_accepted_one(said: list[str], later: list[int]) -> None:
-    answers = {f'{i}@example.com': (classify(reply(text)), reply(text)) for i, text in enumerate(said)}
+def test_recipients_without_room_are_those_refused_behind_an_accepted_one(
+    said: list[str], later: list[int]
+) -> None:
+    answers = {
+        f'{i}@example.com': (classify(reply(text)), reply(text)) for i, text in enumerate(said)
+    }
     assert left_over(answers) == [f'{i}@example.com' for i in later]
 
 
 def test_limit_is_known_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock()
-    monkeypatch.setattr('mail.recipients.time', clock)
+    monkeypatch.setattr('mail.relay.recipients.time', clock)
     limit = RecipientLimit()
     assert limit.most is None
     limit.learn(10)

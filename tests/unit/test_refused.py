@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from fleet.refused import MAX_TOLD, REASONS, RefusedJobs, email_id_of, told
+from engine.refused import MAX_TOLD, REASONS, RefusedJobs, email_id_of, told
+from fleet.portrait import without_addresses
 from fleet.registry import WorkerRecord
-from jobs.portrait import without_addresses
 from ops.checks.refused import judge_refused, sentences
 
 RECORD: dict[str, Any] = {
@@ -53,13 +53,22 @@ def test_address_is_not_told() -> None:
 
 def test_doctor_warns_of_what_was_refused_lately_and_notes_what_was_long_ago() -> None:
     jobs = [
-        {'reason': 'unreadable', 'job_id': 'a', 'why': 'it is JSON, of anna@example.com\x1b[31m', 'at': time.time()},
+        {
+            'reason': 'unreadable',
+            'job_id': 'a',
+            'why': 'it is JSON, of anna@example.com\x1b[31m',
+            'at': time.time(),
+        },
         {'reason': 'unknown-function', 'job_id': 'b', 'why': 'none', 'at': time.time() - 90_000},
     ]
-    worker = WorkerRecord(**RECORD, refused={'unreadable': 3, 'unknown-function': 1}, refused_jobs=jobs)
+    worker = WorkerRecord(
+        **RECORD, refused={'unreadable': 3, 'unknown-function': 1}, refused_jobs=jobs
+    )
     recent, old = judge_refused([worker])
     assert (recent.severity, old.severity) == ('warning', 'note')
-    assert recent.what.startswith('3 jobs were refused (unreadable), the last 0 s ago (a): it is JSON, of ***@')
+    assert recent.what.startswith(
+        '3 jobs were refused (unreadable), the last 0 s ago (a): it is JSON, of ***@'
+    )
     assert recent.what.isprintable()
     assert 'default serializer' in recent.remedy
     assert list(judge_refused([WorkerRecord(**RECORD)])) == []

@@ -12,7 +12,9 @@ from tests.rehearsal.ledger import add_arrivals, judge, read_ledger
 
 def message(recipient, at):
     received_at = datetime.fromtimestamp(at, UTC).isoformat()
-    return StoredMessage(1, 'primary', received_at, 'a@b', [recipient], None, None, 1, True, None, '1.eml', True)
+    return StoredMessage(
+        1, 'primary', received_at, 'a@b', [recipient], None, None, 1, True, None, '1.eml', True
+    )
 
 
 @pytest.fixture
@@ -29,7 +31,13 @@ def ledger_of(tmp_path):
 
 def inserted(number, kind, not_before=None):
     recipient = f'{number}@example.com'
-    return {'event': 'inserted', 'id': number, 'recipient': recipient, 'kind': kind, 'not_before': not_before}
+    return {
+        'event': 'inserted',
+        'id': number,
+        'recipient': recipient,
+        'kind': kind,
+        'not_before': not_before,
+    }
 
 
 def test_lost_and_doubled_are_counted_over_what_must_be_sent(ledger_of):
@@ -47,7 +55,9 @@ def test_old_mail_counts_as_unasked_until_it_is_released(ledger_of):
 
 def test_cancelled_given_up_and_sent_before_are_unwanted(ledger_of):
     kinds = ('cancelled', 'given up', 'sent before', 'tomorrow')
-    ledger = ledger_of([inserted(n, kind) for n, kind in enumerate(kinds)], [(n, 5.0) for n in range(4)])
+    ledger = ledger_of(
+        [inserted(n, kind) for n, kind in enumerate(kinds)], [(n, 5.0) for n in range(4)]
+    )
     assert judge(ledger).unwanted == [0, 1, 2, 3]
 
 
@@ -60,7 +70,9 @@ def test_early_is_before_the_eta_or_the_last_refusals_time(ledger_of):
 def test_a_kill_excuses_one_more_of_what_was_in_flight_and_nothing_else(ledger_of):
     notes = [inserted(n, 'waiting') for n in (1, 2, 3)]
     notes += [{'event': 'began', 'id': n} for n in (1, 2, 3)] + [{'event': 'recorded', 'id': 2}]
-    ledger = ledger_of(notes, [(1, 5.0), (1, 6.0), (2, 5.0), (2, 6.0), (3, 5.0), (3, 6.0), (3, 7.0)])
+    ledger = ledger_of(
+        notes, [(1, 5.0), (1, 6.0), (2, 5.0), (2, 6.0), (3, 5.0), (3, 6.0), (3, 7.0)]
+    )
     assert ledger.in_flight == {1, 3}
     verdict = judge(ledger, may_double=ledger.in_flight)
     assert (verdict.forced, verdict.doubled) == ([1], [2, 3])
@@ -76,4 +88,7 @@ def test_guests_rows_and_schema_are_compared():
     now = Guests({'sessions': frozenset('ab')}, frozenset({'a.id bigint', 'index x'}))
     assert rows_gone(before, now) == {'sessions': 1}
     assert form_changed(before, now) == ['missing: a.id integer']
-    assert form_changed(before, now, exactly=True) == ['missing: a.id integer', 'added: a.id bigint']
+    assert form_changed(before, now, exactly=True) == [
+        'missing: a.id integer',
+        'added: a.id bigint',
+    ]

@@ -2,8 +2,8 @@
 
 import pytest
 
-from mail.envelope import Attachment, InvalidEmailError
-from mail.render import Sender
+from mail_outbox.envelope import Attachment, InvalidEmailError
+from mail_outbox.render import Sender
 from tests.unit.reader import content_of, read, rendered
 
 
@@ -28,7 +28,10 @@ def test_envelope_has_bare_addresses_and_headers_have_names() -> None:
     done = rendered(recipient=recipient)
     assert done.envelope.sender == 'shop@example.com'
     assert done.envelope.recipients == ('j@example.com', 'anna@xn--bcher-kva.example')
-    assert [address.display_name for address in read(recipient=recipient)['To'].addresses] == ['Jörg', 'Doe, Anna']
+    assert [address.display_name for address in read(recipient=recipient)['To'].addresses] == [
+        'Jörg',
+        'Doe, Anna',
+    ]
 
 
 def test_quoted_local_part_is_the_same_in_envelope_and_header() -> None:
@@ -45,7 +48,9 @@ def test_sender_name_comes_back_as_it_was(name: str | None) -> None:
 
 def test_hundred_recipients_with_names_stay_within_the_line_limit() -> None:
     names = [f'"Recipient  {"x" * (i % 30)}  {i}"' for i in range(100)]
-    message = read(recipient=', '.join(f'{name} <r{i}@example.com>' for i, name in enumerate(names)))
+    message = read(
+        recipient=', '.join(f'{name} <r{i}@example.com>' for i, name in enumerate(names))
+    )
     assert len(message['To'].addresses) == 100
 
 
@@ -64,7 +69,9 @@ def test_hundred_recipients_with_names_stay_within_the_line_limit() -> None:
         (None, '', 'text/html'),
     ],
 )
-def test_bodies_make_the_content_type(text: str | None, html: str | None, content_type: str) -> None:
+def test_bodies_make_the_content_type(
+    text: str | None, html: str | None, content_type: str
+) -> None:
     message = read(body_text=text, body_html=html)
     assert message.get_content_type() == content_type
     if text and text.strip():
@@ -84,7 +91,10 @@ def test_e_mail_without_a_body_is_refused(*, attached: bool) -> None:
     'body', ['Grüße, Jörg\n', 'x' * 3000 + '\n', '.\n.a\n', 'From x\n', '\N{GRINNING FACE} ' * 500]
 )
 def test_body_comes_back_as_it_was(body: str) -> None:
-    for message in (read(body_text=body), read(Attachment('a.bin', 'application/pdf', b'1'), body_text=body)):
+    for message in (
+        read(body_text=body),
+        read(Attachment('a.bin', 'application/pdf', b'1'), body_text=body),
+    ):
         assert content_of(message, 'plain') == body + ('' if body.endswith('\n') else '\n')
 
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from mail.envelope import Attachment, Content, InvalidEmailError
-from mail.mime import check_attachment
-from mail.render import render
+from mail_outbox.envelope import Attachment, Content, InvalidEmailError
+from mail_outbox.mime import check_attachment
+from mail_outbox.render import render
 from tests.unit.reader import SENDER, an_email, content_of, read, rendered
 
 LOGO = Attachment('logo.png', 'image/png', b'\x89PNG', cid='logo@shop')
@@ -66,7 +66,11 @@ ALTERNATIVE = ['multipart/alternative', 'text/plain', RELATED]
             'x',
             '<p>',
             [PDF],
-            ['multipart/mixed', ['multipart/alternative', 'text/plain', 'text/html'], PDF.content_type],
+            [
+                'multipart/mixed',
+                ['multipart/alternative', 'text/plain', 'text/html'],
+                PDF.content_type,
+            ],
         ),
     ],
 )
@@ -78,10 +82,17 @@ def test_images_are_related_to_the_html_and_files_mixed_with_all(
 
 def test_file_with_a_content_id_is_related_only_if_the_html_refers_to_it() -> None:
     """Readers do not list what is in multipart/related: nobody would find the file."""
-    pdf, css = replace(PDF, cid='pdf@shop'), Attachment('a.css', 'text/css', b'', cid='<a%css@shop>')
+    pdf, css = (
+        replace(PDF, cid='pdf@shop'),
+        Attachment('a.css', 'text/css', b'', cid='<a%css@shop>'),
+    )
     html = '<link href="cid:a%25css@shop">'
     related = ['multipart/related', 'text/html', 'text/css']
-    assert shape(read(pdf, css, body_text=None, body_html=html)) == ['multipart/mixed', related, PDF.content_type]
+    assert shape(read(pdf, css, body_text=None, body_html=html)) == [
+        'multipart/mixed',
+        related,
+        PDF.content_type,
+    ]
     assert shape(read(pdf, body_text=None, body_html='<a href="cid:pdf@shop">')) == [
         'multipart/related', 'text/html', PDF.content_type,
     ]  # fmt: skip
@@ -139,10 +150,14 @@ def test_file_name_comes_back_as_it_was(name: str) -> None:
 @pytest.mark.parametrize('seed', range(20))
 def test_random_file_name_comes_back_as_it_was(seed: int) -> None:
     draw = random.Random(seed)
-    letters = 'ab1 _-.,;:()"\\\'=?%&*!/<>@[]{}|~^`+#$éß日\u202f\u3000\xa0\U0001f469\u200d\ufeff\u2028'
+    letters = (
+        'ab1 _-.,;:()"\\\'=?%&*!/<>@[]{}|~^`+#$éß日\u202f\u3000\xa0\U0001f469\u200d\ufeff\u2028'
+    )
     for _ in range(20):
         name = ''.join(draw.choices(letters, k=draw.randint(1, 255)))
-        assert the_file(replace(PDF, filename=name))['Content-Disposition'].params['filename'] == name
+        assert (
+            the_file(replace(PDF, filename=name))['Content-Disposition'].params['filename'] == name
+        )
 
 
 def test_file_without_a_name_has_none() -> None:
@@ -159,11 +174,19 @@ def test_file_without_a_name_has_none() -> None:
         (None, 'application/octet-stream', {}),
         ('Application/PDF', 'application/pdf', {}),
         ('TEXT/CSV; Charset=UTF-8', 'text/csv', {'charset': 'UTF-8'}),
-        ('text/csv;charset="utf-8";header=present', 'text/csv', {'charset': 'utf-8', 'header': 'present'}),
+        (
+            'text/csv;charset="utf-8";header=present',
+            'text/csv',
+            {'charset': 'utf-8', 'header': 'present'},
+        ),
         (' text/csv ; charset=utf-8 ; ', 'text/csv', {'charset': 'utf-8'}),
         ('text/csv;', 'text/csv', {}),
         ('text/csv; charset', 'text/csv', {}),
-        ('application/pdf; name="Übersicht \u3000 1.pdf"', 'application/pdf', {'name': 'Übersicht \u3000 1.pdf'}),
+        (
+            'application/pdf; name="Übersicht \u3000 1.pdf"',
+            'application/pdf',
+            {'name': 'Übersicht \u3000 1.pdf'},
+        ),
         (f'application/pdf; name="{"日本語" * 80}"', 'application/pdf', {'name': '日本語' * 80}),
         ('application/pdf; name="a;b\\"c"', 'application/pdf', {'name': 'a;b"c'}),
         ('application/vnd.ms-excel.sheet+xml', 'application/vnd.ms-excel.sheet+xml', {}),
@@ -171,7 +194,9 @@ def test_file_without_a_name_has_none() -> None:
         ('multipart/signed', 'application/octet-stream', {}),
     ],
 )
-def test_content_type_comes_back_as_it_was_meant(given: str | None, expected: str, params: dict[str, str]) -> None:
+def test_content_type_comes_back_as_it_was_meant(
+    given: str | None, expected: str, params: dict[str, str]
+) -> None:
     part = the_file(replace(PDF, content_type=given))
     assert (part.get_content_type(), dict(part['Content-Type'].params)) == (expected, params)
     assert part.get_payload(decode=True) == PDF.data
@@ -183,19 +208,33 @@ MESSAGE_TYPES = ['message/rfc822', 'Message/RFC822', 'MESSAGE/rfc822; x=y']
 @pytest.mark.parametrize('content_type', MESSAGE_TYPES)
 @pytest.mark.parametrize('line_end', ['\r\n', '\n'])
 def test_attached_message_travels_as_it_is(content_type: str, line_end: str) -> None:
-    part = the_file(Attachment('a.eml', content_type, f'Subject: x{line_end * 2}.x{line_end}'.encode()))
-    assert (part.get_content_type(), part['Content-Transfer-Encoding']) == ('message/rfc822', '7bit')
+    part = the_file(
+        Attachment('a.eml', content_type, f'Subject: x{line_end * 2}.x{line_end}'.encode())
+    )
+    assert (part.get_content_type(), part['Content-Transfer-Encoding']) == (
+        'message/rfc822',
+        '7bit',
+    )
     assert part.get_filename() == 'a.eml'
     inner = part.get_content()
     assert (inner['Subject'], inner.get_content()) == ('x', '.x\r\n')
 
 
-@pytest.mark.parametrize('content_type', [*MESSAGE_TYPES, 'message/partial', 'message/external-body'])
-@pytest.mark.parametrize('data', ['Subject: x\r\n\r\nü'.encode(), b'Subject: ' + b'x' * 999, b'a\0'])
-def test_attached_message_that_would_need_an_encoding_is_a_plain_file(content_type: str, data: bytes) -> None:
+@pytest.mark.parametrize(
+    'content_type', [*MESSAGE_TYPES, 'message/partial', 'message/external-body']
+)
+@pytest.mark.parametrize(
+    'data', ['Subject: x\r\n\r\nü'.encode(), b'Subject: ' + b'x' * 999, b'a\0']
+)
+def test_attached_message_that_would_need_an_encoding_is_a_plain_file(
+    content_type: str, data: bytes
+) -> None:
     """No encoding but those that change nothing may be used for a message (RFC 2046, 5.2.1)."""
     part = the_file(Attachment('a.eml', content_type, data))
-    assert (part.get_content_type(), part.get_payload(decode=True)) == ('application/octet-stream', data)
+    assert (part.get_content_type(), part.get_payload(decode=True)) == (
+        'application/octet-stream',
+        data,
+    )
 
 
 @pytest.mark.parametrize(
@@ -234,16 +273,23 @@ def test_attachment_that_cannot_be_sent_is_refused(attachment: Attachment) -> No
 
 @pytest.mark.parametrize('attached', [False, True])
 def test_message_over_the_limit_is_refused_with_both_numbers(*, attached: bool) -> None:
-    content = Content(attachments=[Attachment('a', 'application/pdf', b'x' * 3000)] if attached else [])
+    content = Content(
+        attachments=[Attachment('a', 'application/pdf', b'x' * 3000)] if attached else []
+    )
     row = an_email(body_text='x\n' * 1000)
     size_bytes = len(render(row, content, SENDER, 10_000_000).message)
     assert render(row, content, SENDER, size_bytes)
-    with pytest.raises(InvalidEmailError, match=rf'message: {size_bytes} bytes, at most {size_bytes - 1} are allowed'):
+    with pytest.raises(
+        InvalidEmailError,
+        match=rf'message: {size_bytes} bytes, at most {size_bytes - 1} are allowed',
+    ):
         render(row, content, SENDER, size_bytes - 1)
 
 
-def test_attachments_over_the_limit_are_refused_before_they_are_encoded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr('mail.mime.binascii', None)
+def test_attachments_over_the_limit_are_refused_before_they_are_encoded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr('mail_outbox.mime.binascii', None)
     content = Content(attachments=[Attachment('a', 'application/pdf', b'x' * 3000)] * 2)
     with pytest.raises(InvalidEmailError, match='message: 6000 bytes, at most 5999 are allowed'):
         render(an_email(), content, SENDER, 5999)

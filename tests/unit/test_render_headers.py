@@ -6,12 +6,13 @@ from typing import Any
 
 import pytest
 
-from mail.envelope import Attachment, InvalidEmailError
+from mail_outbox.envelope import Attachment, InvalidEmailError
 from tests.unit.reader import TEXT, read, rendered
 
 
 @pytest.mark.parametrize(
-    'subject', ['Grüße aus Köln', 'é' * 988, 'x' * 988, 'a ' * 400 + 'b', '', '50 % off = fun', 'ü?=']
+    'subject',
+    ['Grüße aus Köln', 'é' * 988, 'x' * 988, 'a ' * 400 + 'b', '', '50 % off = fun', 'ü?='],
 )
 def test_subject_comes_back_as_it_was(subject: str) -> None:
     assert read(subject=subject)['Subject'] == subject
@@ -38,8 +39,12 @@ ENCODED_LINE_ENDS = ['=0D=0A', '=0A', '=0D']
 
 @pytest.mark.parametrize('line_end', ENCODED_LINE_ENDS)
 @pytest.mark.parametrize('rest', ['a', 'ü'])
-@pytest.mark.parametrize('place', ['subject', 'template', 'header', 'name', 'filename', 'content type', 'cid'])
-def test_encoded_line_end_does_not_begin_another_field(place: str, rest: str, line_end: str) -> None:
+@pytest.mark.parametrize(
+    'place', ['subject', 'template', 'header', 'name', 'filename', 'content type', 'cid']
+)
+def test_encoded_line_end_does_not_begin_another_field(
+    place: str, rest: str, line_end: str
+) -> None:
     """The email package decodes encoded words in what it is given, and does not look at what comes out."""
     value = f'{rest} =?utf-8?q?x{line_end}Bcc=3A_eve@example.com?='
     attachment = {'filename': 'a.pdf', 'content_type': 'application/pdf', 'cid': None}
@@ -68,7 +73,11 @@ def test_encoded_line_end_does_not_begin_another_field(place: str, rest: str, li
 
 
 def test_extra_headers_are_added() -> None:
-    extra = {'Reply-To': 'Jörg <j@example.com>', 'X-Tag': 'a b', 'List-Unsubscribe': '<https://example.com/u>'}
+    extra = {
+        'Reply-To': 'Jörg <j@example.com>',
+        'X-Tag': 'a b',
+        'List-Unsubscribe': '<https://example.com/u>',
+    }
     message = read(headers=json.dumps(extra))
     assert {name: str(message[name]) for name in extra} == extra
 
@@ -106,10 +115,18 @@ def test_random_message_is_read_back_as_it_was(seed: int) -> None:
     draw = random.Random(seed)
 
     def word(most: int) -> str:
-        return ' '.join(''.join(draw.choices(LETTERS, k=draw.randint(1, most))).split(' ')).strip(' ') or 'x'
+        return (
+            ' '.join(''.join(draw.choices(LETTERS, k=draw.randint(1, most))).split(' ')).strip(' ')
+            or 'x'
+        )
 
     for _ in range(20):
-        name, subject, tag, text = ' '.join(word(10).split()) or 'x', word(200), word(200), word(3000)
+        name, subject, tag, text = (
+            ' '.join(word(10).split()) or 'x',
+            word(200),
+            word(200),
+            word(3000),
+        )
         quoted = name.replace('\\', '\\\\').replace('"', '\\"')
         extra = {'X-Tag': tag, 'Reply-To': f'"{quoted}" <help@example.com>'}
         message = read(

@@ -3,7 +3,7 @@
 import pytest
 
 from mail.outcome import Reply
-from mail.replies import MAX_REPLY_BYTES, RelayGoneError, ReplyReader
+from mail.relay.replies import MAX_REPLY_BYTES, RelayGoneError, ReplyReader
 
 
 @pytest.mark.parametrize(
@@ -23,7 +23,9 @@ from mail.replies import MAX_REPLY_BYTES, RelayGoneError, ReplyReader
         ),
     ],
 )
-def test_replies_are_read_whole_in_their_order_in_whatever_pieces_they_come(data: bytes, replies: list[Reply]) -> None:
+def test_replies_are_read_whole_in_their_order_in_whatever_pieces_they_come(
+    data: bytes, replies: list[Reply]
+) -> None:
     for size in (1, 3, len(data)):
         reader = ReplyReader()
         pieces = [data[start : start + size] for start in range(0, len(data), size)]

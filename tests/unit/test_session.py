@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from mail.connect import size_limit_bytes
-from mail.envelope import Envelope
 from mail.outcome import Outcome, Phase
-from mail.replies import RelayGoneError
-from mail.session import AT_ONCE_BYTES, BODY_CHUNK_BYTES, LAST_BYTES, Session, Timeouts
-from mail.transaction import Progress, RelayRefusedError, Transaction
+from mail.relay.connect import size_limit_bytes
+from mail.relay.replies import RelayGoneError
+from mail.relay.session import AT_ONCE_BYTES, BODY_CHUNK_BYTES, LAST_BYTES, Session, Timeouts
+from mail.relay.transaction import Progress, RelayRefusedError, Transaction
+from mail_outbox.envelope import Envelope
 
 ENVELOPE_REPLIES = b'250 ok\r\n250 ok\r\n354 go\r\n'
 MESSAGE = b'Subject: Hello\r\n\r\nHello.\r\n'
@@ -74,7 +74,9 @@ Open = Callable[..., Session]
 
 @pytest.fixture
 def open_session(transport: Transport, pool: Pool) -> Open:
-    def open_one(*, pipelining: bool = True, command_s: float = 5.0, reply_s: float = 5.0) -> Session:
+    def open_one(
+        *, pipelining: bool = True, command_s: float = 5.0, reply_s: float = 5.0
+    ) -> Session:
         offered = {'pipelining'} if pipelining else set()
         timeouts = Timeouts(command_s, 5.0, reply_s)
         return Session(transport, offered, 0, timeouts, pool.on_free, pool.next_waiting)
@@ -82,15 +84,21 @@ def open_session(transport: Transport, pool: Pool) -> Open:
     return open_one
 
 
-def transaction(recipient: str = 'anna@example.com', message: bytes = MESSAGE, progress: Any = None) -> Transaction:
-    return Transaction('primary', Envelope('shop@example.com', (recipient,)), message, progress or Progress())
+def transaction(
+    recipient: str = 'anna@example.com', message: bytes = MESSAGE, progress: Any = None
+) -> Transaction:
+    return Transaction(
+        'primary', Envelope('shop@example.com', (recipient,)), message, progress or Progress()
+    )
 
 
 def envelope_of(recipient: str) -> bytes:
     return b'MAIL FROM:<shop@example.com>\r\nRCPT TO:<%s>\r\nDATA\r\n' % recipient.encode()
 
 
-@pytest.mark.parametrize(('size', 'limit_bytes'), [('', 0), ('0', 0), ('10', 10), ('-1', 0), ('ten', 0)])
+@pytest.mark.parametrize(
+    ('size', 'limit_bytes'), [('', 0), ('0', 0), ('10', 10), ('-1', 0), ('ten', 0)]
+)
 def test_size_is_read_when_it_is_a_number(size: str, limit_bytes: int) -> None:
     assert size_limit_bytes({'size': size}) == limit_bytes
 
@@ -119,11 +127,16 @@ async def test_commands_go_one_by_one_where_the_relay_does_not_pipeline(
     for _ in range(2):
         session.data_received(b'250 ok\r\n')
     session.data_received(b'354 go\r\n')
-    assert transport.written == [*envelope_of('anna@example.com').splitlines(keepends=True), MESSAGE + b'.\r\n']
+    assert transport.written == [
+        *envelope_of('anna@example.com').splitlines(keepends=True),
+        MESSAGE + b'.\r\n',
+    ]
     assert len(pool.waiting) == 1
 
 
-async def test_next_envelope_travels_with_the_body(open_session: Open, transport: Transport, pool: Pool) -> None:
+async def test_next_envelope_travels_with_the_body(
+    open_session: Open, transport: Transport, pool: Pool
+) -> None:
     session, anna, bob = open_session(), transaction(), transaction('bob@example.com')
     session.begin(anna)
     pool.waiting.append(bob)
@@ -138,7 +151,9 @@ async def test_next_envelope_travels_with_the_body(open_session: Open, transport
     assert [outcome for outcome, _ in (await bob.done).values()] == [Outcome.REJECTED]
 
 
-async def test_lost_connection_leaves_only_the_sent_body_uncertain(open_session: Open, pool: Pool) -> None:
+async def test_lost_connection_leaves_only_the_sent_body_uncertain(
+    open_session: Open, pool: Pool
+) -> None:
     session, anna, bob = open_session(), transaction(), transaction('bob@example.com')
     session.begin(anna)
     pool.waiting.append(bob)
@@ -150,7 +165,9 @@ async def test_lost_connection_leaves_only_the_sent_body_uncertain(open_session:
     assert not bob.progress.reached_data_end
 
 
-async def test_refused_body_says_nothing_about_the_next_e_mail(open_session: Open, pool: Pool) -> None:
+async def test_refused_body_says_nothing_about_the_next_e_mail(
+    open_session: Open, pool: Pool
+) -> None:
     session, anna, bob = open_session(), transaction(), transaction('bob@example.com')
     session.begin(anna)
     pool.waiting.append(bob)
@@ -184,7 +201,7 @@ async def test_e_mail_behind_a_stalled_one_is_given_back(
     pool.waiting.append(bob)
     session.data_received(ENVELOPE_REPLIES)
     assert session.give_back_stalled() is None
-    monkeypatch.setattr('mail.session.STALL_S', 0.0)
+    monkeypatch.setattr('mail.relay.session.STALL_S', 0.0)
     assert session.give_back_stalled() is bob
     assert session.give_back_stalled() is None
     session.data_received(b'250 queued\r\n')
@@ -214,7 +231,11 @@ async def test_lost_lease_of_the_next_e_mail_keeps_its_envelope_here(
     def lost() -> None:
         raise LookupError('the lease ran out')
 
-    session, anna, bob = open_session(), transaction(), transaction('bob@example.com', progress=Progress())
+    session, anna, bob = (
+        open_session(),
+        transaction(),
+        transaction('bob@example.com', progress=Progress()),
+    )
     bob.progress.before_data = lost
     session.begin(anna)
     pool.waiting.append(bob)
@@ -253,7 +274,9 @@ async def test_421_at_any_reply_is_told_as_such_and_ends_the_connection(
 
 
 @pytest.mark.parametrize('data', [b'what\r\n', b'25 ok\r\n'])
-async def test_what_is_no_reply_ends_the_connection(open_session: Open, transport: Transport, data: bytes) -> None:
+async def test_what_is_no_reply_ends_the_connection(
+    open_session: Open, transport: Transport, data: bytes
+) -> None:
     session, anna = open_session(), transaction()
     session.begin(anna)
     session.data_received(data)
@@ -263,13 +286,17 @@ async def test_what_is_no_reply_ends_the_connection(open_session: Open, transpor
     assert not session.is_open
 
 
-async def test_unasked_reply_ends_the_connection(open_session: Open, transport: Transport, pool: Pool) -> None:
+async def test_unasked_reply_ends_the_connection(
+    open_session: Open, transport: Transport, pool: Pool
+) -> None:
     session = open_session()
     session.data_received(b'421 4.4.2 idle\r\n')
     assert (transport.ended, session.is_free, pool.freed) == ('aborted', False, 1)
 
 
-async def test_reply_that_does_not_come_in_time_ends_the_connection(open_session: Open, transport: Transport) -> None:
+async def test_reply_that_does_not_come_in_time_ends_the_connection(
+    open_session: Open, transport: Transport
+) -> None:
     session, anna = open_session(command_s=0.01), transaction()
     session.begin(anna)
     with pytest.raises(RelayGoneError, match=r'no reply within 0\.01 s'):
@@ -278,7 +305,11 @@ async def test_reply_that_does_not_come_in_time_ends_the_connection(open_session
 
 
 async def test_verdict_has_its_own_longer_time(open_session: Open, transport: Transport) -> None:
-    session, anna, bob = open_session(command_s=0.01, reply_s=60), transaction(), transaction('bob@example.com')
+    session, anna, bob = (
+        open_session(command_s=0.01, reply_s=60),
+        transaction(),
+        transaction('bob@example.com'),
+    )
     session.begin(anna)
     session.data_received(ENVELOPE_REPLIES)
     session._timed_out()  # what the timer of the first command does, if it comes too late to be stopped
@@ -289,7 +320,9 @@ async def test_verdict_has_its_own_longer_time(open_session: Open, transport: Tr
         await bob.done
 
 
-async def test_large_body_goes_in_pieces_that_wait_for_room(open_session: Open, transport: Transport) -> None:
+async def test_large_body_goes_in_pieces_that_wait_for_room(
+    open_session: Open, transport: Transport
+) -> None:
     session, anna = open_session(), transaction(message=b'x' * 70 * 3000 + b'\r\n')
     assert transport.limits == {'high': 1, 'low': 0}  # high=0 stops a TLS transport for good
     session.begin(anna)
@@ -306,7 +339,9 @@ async def test_large_body_goes_in_pieces_that_wait_for_room(open_session: Open, 
     assert anna.done.done()
 
 
-async def test_relay_that_answers_before_it_has_the_body_gets_none(open_session: Open, transport: Transport) -> None:
+async def test_relay_that_answers_before_it_has_the_body_gets_none(
+    open_session: Open, transport: Transport
+) -> None:
     session, anna = open_session(), transaction()
     session.begin(anna)
     session.data_received(ENVELOPE_REPLIES + b'250 queued\r\n')
@@ -316,7 +351,8 @@ async def test_relay_that_answers_before_it_has_the_body_gets_none(open_session:
 
 
 @pytest.mark.parametrize(
-    ('reply', 'outcome'), [(b'552 too much\r\n', Outcome.REJECTED), (b'250 queued\r\n', Outcome.DEFERRED)]
+    ('reply', 'outcome'),
+    [(b'552 too much\r\n', Outcome.REJECTED), (b'250 queued\r\n', Outcome.DEFERRED)],
 )
 async def test_verdict_in_the_middle_of_a_body_ends_the_connection(
     open_session: Open, transport: Transport, pool: Pool, reply: bytes, outcome: Outcome
@@ -365,13 +401,18 @@ async def test_large_body_is_given_up_at_the_chunk_before_which_the_lease_ran_ou
             raise LeaseLost
 
     body = b'x' * (3 * BODY_CHUNK_BYTES)
-    session, anna = open_session(), transaction(message=body, progress=Progress(before_data=before_data))
+    session, anna = (
+        open_session(),
+        transaction(message=body, progress=Progress(before_data=before_data)),
+    )
     session.begin(anna)
     session.data_received(ENVELOPE_REPLIES)
     with pytest.raises(LeaseLost):
         await anna.done
     written = b''.join(transport.written[1:])
-    assert len(written) == (lost_at - 2) * BODY_CHUNK_BYTES - (LAST_BYTES - 5 if lost_at == 5 else 0)
+    assert len(written) == (lost_at - 2) * BODY_CHUNK_BYTES - (
+        LAST_BYTES - 5 if lost_at == 5 else 0
+    )
     assert not written.endswith(b'.\r\n')
     assert (transport.ended, looks) == ('aborted', lost_at)
 

@@ -9,13 +9,17 @@ from typing import Any
 import pytest
 from asyncpg.connect_utils import _parse_connect_dsn_and_args as parse_as_asyncpg_does
 
-from mail.connect import Tls
+from configuration.relays import relay_options
+from configuration.sources import variable_names
+from mail.relay.connect import Tls
 from settings import Settings, load_settings, worker_identity
-from settings_relays import relay_options
-from settings_sources import variable_names
 
 ROOT = Path(__file__).parents[2]
-NAMES = [name for field_name, field in Settings.model_fields.items() for name in variable_names(field_name, field)]
+NAMES = [
+    name
+    for field_name, field in Settings.model_fields.items()
+    for name in variable_names(field_name, field)
+]
 
 Configure = Callable[..., None]
 
@@ -106,7 +110,9 @@ def test_without_any_variable_the_defaults_hold() -> None:
         ('SMTP_OAUTH_TIMEOUT_S', '0'),
     ],
 )
-def test_wrong_value_stops_with_one_line_that_names_the_variable(configure: Configure, name: str, value: str) -> None:
+def test_wrong_value_stops_with_one_line_that_names_the_variable(
+    configure: Configure, name: str, value: str
+) -> None:
     configure(**{name: value})
     line = refusal()
     assert f'settings: {name}: ' in line
@@ -136,9 +142,12 @@ def test_several_wrong_values_are_counted(configure: Configure) -> None:
 
 
 @pytest.mark.parametrize(
-    'url', ['redis://:hunter2@localhost:port/1', 'redis://localhost/one', 'redis://localhost/1?unknown=1']
+    'url',
+    ['redis://:hunter2@localhost:port/1', 'redis://localhost/one', 'redis://localhost/1?unknown=1'],
 )
-def test_worker_stops_with_one_line_at_a_redis_url_it_cannot_use(configure: Configure, url: str) -> None:
+def test_worker_stops_with_one_line_at_a_redis_url_it_cannot_use(
+    configure: Configure, url: str
+) -> None:
     configure(ARQ_REDIS_URL=url)
     spec = importlib.util.spec_from_file_location('worker_with_a_wrong_url', ROOT / 'worker.py')
     assert spec is not None
@@ -187,9 +196,18 @@ def test_arq_redis_url_wins_over_celery_broker_url(configure: Configure) -> None
 
 
 def test_names_of_existing_installations_are_read(configure: Configure) -> None:
-    configure(EMAIL_MAX_ATTEMPTS='3', EMAIL_RETRY_BASE_DELAY='30', EMAIL_EXPIRY_HOURS='48', MONGODB_DATABASE='app')
+    configure(
+        EMAIL_MAX_ATTEMPTS='3',
+        EMAIL_RETRY_BASE_DELAY='30',
+        EMAIL_EXPIRY_HOURS='48',
+        MONGODB_DATABASE='app',
+    )
     settings = load_settings()
-    assert (settings.email_max_attempts, settings.email_retry_base_delay_s, settings.email_expiry_hours) == (3, 30, 48)
+    assert (
+        settings.email_max_attempts,
+        settings.email_retry_base_delay_s,
+        settings.email_expiry_hours,
+    ) == (3, 30, 48)
     assert settings.mongodb_database == 'app'
 
 
@@ -220,13 +238,17 @@ def test_what_names_no_table_or_one_of_ours_is_refused(configure: Configure, val
     assert refusal().startswith('settings: CLEANUP_SESSION_TABLES: ')
 
 
-@pytest.mark.parametrize('value', ['Nowhere/City', '../etc/passwd', '/etc/localtime', 'Europe', '9', 'a b'])
+@pytest.mark.parametrize(
+    'value', ['Nowhere/City', '../etc/passwd', '/etc/localtime', 'Europe', '9', 'a b']
+)
 def test_what_names_no_time_zone_is_refused(configure: Configure, value: str) -> None:
     configure(DB_NAIVE_TIMEZONE=value)
     assert refusal().startswith('settings: DB_NAIVE_TIMEZONE: must be the name of a time zone')
 
 
-def test_retention_that_is_set_to_its_default_is_told_from_one_that_is_not(configure: Configure) -> None:
+def test_retention_that_is_set_to_its_default_is_told_from_one_that_is_not(
+    configure: Configure,
+) -> None:
     assert 'email_retention_days' not in load_settings().model_fields_set
     configure(EMAIL_RETENTION_DAYS='90')
     assert 'email_retention_days' in load_settings().model_fields_set
@@ -254,7 +276,9 @@ DB_USER='mail' # "who
     assert (settings.db_host, settings.db_name, settings.db_user) == ('from-file', 'app', 'mail')
 
 
-@pytest.mark.parametrize('password', ['pa$$word', '$HOME', '${HOME}', '${DB_HOST}', '$(id)', '${UNSET:-x}'])
+@pytest.mark.parametrize(
+    'password', ['pa$$word', '$HOME', '${HOME}', '${DB_HOST}', '$(id)', '${UNSET:-x}']
+)
 @pytest.mark.parametrize('quote', ['', "'", '"'])
 def test_dollar_in_the_env_file_stands_for_itself(password: str, quote: str) -> None:
     Path('.env').write_text(f'DB_HOST=h\nDB_PASSWORD={quote}{password}{quote}\n')
@@ -291,7 +315,9 @@ def test_unclosed_quote_in_the_env_file_is_refused_with_its_line(text: str, line
         ('DB_HOST=h\n\nSMTP_FROM_NAME=店\n'.encode('shift-jis'), 3, 'UTF-8'),
     ],
 )
-def test_env_file_in_another_encoding_is_refused_with_its_line(data: bytes, line: int, word: str) -> None:
+def test_env_file_in_another_encoding_is_refused_with_its_line(
+    data: bytes, line: int, word: str
+) -> None:
     Path('.env').write_bytes(data)
     told = refusal()
     assert f'.env: line {line}: ' in told
@@ -355,11 +381,16 @@ def test_unescaped_password_in_a_url_is_refused_with_its_variable_and_the_remedy
         ('ARQ_REDIS_URL', 'redis://:h%2F%3F%23%40%3A@redis/1'),
         ('ARQ_REDIS_URL', 'redis://:p!$&()*+,;=~@redis/1'),
         ('ARQ_REDIS_URL', 'unix://:p@/run/redis.sock?db=1'),
-        ('MONGODB_URL', 'mongodb://u:h%2F%3F@one:27017,two:27017/mail?replicaSet=rs0&authSource=$external'),
+        (
+            'MONGODB_URL',
+            'mongodb://u:h%2F%3F@one:27017,two:27017/mail?replicaSet=rs0&authSource=$external',
+        ),
         ('MONGODB_URL', 'mongodb://%2Ftmp%2Fmongodb.sock'),
     ],
 )
-def test_url_that_can_be_read_in_one_way_is_taken(configure: Configure, name: str, url: str) -> None:
+def test_url_that_can_be_read_in_one_way_is_taken(
+    configure: Configure, name: str, url: str
+) -> None:
     configure(**{name: url})
     assert getattr(load_settings(), name.lower()).get_secret_value() == url
 
@@ -375,18 +406,25 @@ def test_url_that_can_be_read_in_one_way_is_taken(configure: Configure, name: st
         'postgresql://u@h/db?sslmode=verify-full&sslrootcert=/no/such/file',
     ],
 )
-def test_options_of_a_postgresql_url_that_make_no_sense_are_refused(configure: Configure, url: str) -> None:
+def test_options_of_a_postgresql_url_that_make_no_sense_are_refused(
+    configure: Configure, url: str
+) -> None:
     configure(DATABASE_URL=url)
     line = refusal()
     assert line.startswith('settings: DATABASE_URL: ')
     assert 'hunter2' not in line
 
 
-def test_direct_address_is_that_of_the_database_url_unless_there_is_one(configure: Configure) -> None:
+def test_direct_address_is_that_of_the_database_url_unless_there_is_one(
+    configure: Configure,
+) -> None:
     configure(DATABASE_URL='postgresql://u@pooler:6432/app')
     assert load_settings().direct_dsn == 'postgresql://u@pooler:6432/app'
     configure(DATABASE_DIRECT_URL='postgresql://u@db:5432/app')
-    assert (load_settings().direct_dsn, load_settings().direct_place) == ('postgresql://u@db:5432/app', 'db:5432/app')
+    assert (load_settings().direct_dsn, load_settings().direct_place) == (
+        'postgresql://u@db:5432/app',
+        'db:5432/app',
+    )
 
 
 def test_secret_is_read_from_its_file(configure: Configure, tmp_path: Path) -> None:
@@ -397,8 +435,12 @@ def test_secret_is_read_from_its_file(configure: Configure, tmp_path: Path) -> N
     assert password.get_secret_value() == 'p@ss wörd '
 
 
-@pytest.mark.parametrize('name', ['ARQ_REDIS_URL', 'CELERY_BROKER_URL', 'DATABASE_URL', 'EMAIL_RETRY_BASE_DELAY'])
-def test_any_variable_may_be_given_as_a_file(configure: Configure, tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize(
+    'name', ['ARQ_REDIS_URL', 'CELERY_BROKER_URL', 'DATABASE_URL', 'EMAIL_RETRY_BASE_DELAY']
+)
+def test_any_variable_may_be_given_as_a_file(
+    configure: Configure, tmp_path: Path, name: str
+) -> None:
     values = {'DATABASE_URL': 'postgresql://h/d', 'EMAIL_RETRY_BASE_DELAY': '7'}
     (tmp_path / 'value').write_text(values.get(name, 'redis://file/1') + '\r\n')
     configure(**{f'{name}_FILE': str(tmp_path / 'value')})
@@ -407,11 +449,15 @@ def test_any_variable_may_be_given_as_a_file(configure: Configure, tmp_path: Pat
         'DATABASE_URL': settings.postgres_dsn,
         'EMAIL_RETRY_BASE_DELAY': str(int(settings.email_retry_base_delay_s)),
     }
-    assert found.get(name, settings.arq_redis_url.get_secret_value()) == values.get(name, 'redis://file/1')
+    assert found.get(name, settings.arq_redis_url.get_secret_value()) == values.get(
+        name, 'redis://file/1'
+    )
 
 
 @pytest.mark.parametrize('content', [None, b'\xff\xfe'])
-def test_secret_file_that_cannot_be_read_is_named(configure: Configure, tmp_path: Path, content: bytes | None) -> None:
+def test_secret_file_that_cannot_be_read_is_named(
+    configure: Configure, tmp_path: Path, content: bytes | None
+) -> None:
     path = tmp_path / 'secret'
     if content is not None:
         path.write_bytes(content)
@@ -432,7 +478,9 @@ def test_systemd_credentials_are_read(configure: Configure, tmp_path: Path) -> N
     assert load_settings().db_password.get_secret_value() == 'from systemd'
 
 
-def test_environment_wins_over_files_and_files_win_over_the_env_file(configure: Configure, tmp_path: Path) -> None:
+def test_environment_wins_over_files_and_files_win_over_the_env_file(
+    configure: Configure, tmp_path: Path
+) -> None:
     def told() -> Any:
         return load_settings().db_password.get_secret_value()
 
@@ -468,11 +516,28 @@ def test_environment_wins_over_the_env_file_under_its_other_name(configure: Conf
         ('::1', 'secret'),
     ],
 )
-def test_postgres_dsn_means_to_asyncpg_what_the_parts_say(configure: Configure, host: str, password: str) -> None:
-    configure(DB_HOST=host, DB_PORT='6432', DB_USER='mail@app', DB_PASSWORD=password, DB_NAME='mail/1')
-    unset = ('host', 'port', 'user', 'password', 'passfile', 'database', 'ssl', 'service', 'servicefile', 'direct_tls')
+def test_postgres_dsn_means_to_asyncpg_what_the_parts_say(
+    configure: Configure, host: str, password: str
+) -> None:
+    configure(
+        DB_HOST=host, DB_PORT='6432', DB_USER='mail@app', DB_PASSWORD=password, DB_NAME='mail/1'
+    )
+    unset = (
+        'host',
+        'port',
+        'user',
+        'password',
+        'passfile',
+        'database',
+        'ssl',
+        'service',
+        'servicefile',
+        'direct_tls',
+    )
     more = ('server_settings', 'target_session_attrs', 'krbsrvname', 'gsslib')
-    places, parameters = parse_as_asyncpg_does(dsn=load_settings().postgres_dsn, **dict.fromkeys((*unset, *more)))
+    places, parameters = parse_as_asyncpg_does(
+        dsn=load_settings().postgres_dsn, **dict.fromkeys((*unset, *more))
+    )
     assert places == [f'{host}/.s.PGSQL.6432' if host.startswith('/') else (host, 6432)]
     assert (parameters.user, parameters.database) == ('mail@app', 'mail/1')
     assert (parameters.password or '') == password
@@ -503,10 +568,17 @@ def test_worker_identity_tells_role_host_and_process(configure: Configure) -> No
 @pytest.mark.parametrize(
     ('variables', 'reason'),
     [
-        ({'SMTP_USER': 'shop'}, 'SMTP_USER needs SMTP_PASSWORD, or an OAUTH_TOKEN_FILE or _COMMAND'),
+        (
+            {'SMTP_USER': 'shop'},
+            'SMTP_USER needs SMTP_PASSWORD, or an OAUTH_TOKEN_FILE or _COMMAND',
+        ),
         ({'SMTP_OAUTH_TOKEN_FILE': '/run/token'}, 'SMTP_OAUTH_TOKEN_... needs SMTP_USER'),
         (
-            {'SMTP_USER': 'shop', 'SMTP_OAUTH_TOKEN_FILE': '/run/token', 'SMTP_OAUTH_TOKEN_COMMAND': '/bin/true'},
+            {
+                'SMTP_USER': 'shop',
+                'SMTP_OAUTH_TOKEN_FILE': '/run/token',
+                'SMTP_OAUTH_TOKEN_COMMAND': '/bin/true',
+            },
             'exclude each other',
         ),
         (
@@ -514,7 +586,11 @@ def test_worker_identity_tells_role_host_and_process(configure: Configure) -> No
             'xoauth2 needs SMTP_OAUTH_TOKEN_FILE or _COMMAND',
         ),
         (
-            {'SMTP_USER': 'shop', 'SMTP_OAUTH_TOKEN_FILE': '/run/token', 'SMTP_AUTH_MECHANISMS': 'plain'},
+            {
+                'SMTP_USER': 'shop',
+                'SMTP_OAUTH_TOKEN_FILE': '/run/token',
+                'SMTP_AUTH_MECHANISMS': 'plain',
+            },
             'all but xoauth2 need SMTP_PASSWORD',
         ),
         ({'SMTP_BACKUP_USER': 'shop'}, 'SMTP_BACKUP_USER needs SMTP_BACKUP_PASSWORD'),

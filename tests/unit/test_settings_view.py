@@ -1,8 +1,8 @@
 import pytest
 
-import settings_view
+import configuration.view
+from configuration.view import digest, program_version, view
 from settings import Settings
-from settings_view import digest, program_version, view
 
 SECRETS = {
     'arq_redis_url': 'redis://mail:geheim1@redis.example:6379/1?ssl_cert_reqs=none',
@@ -27,9 +27,11 @@ def test_view_shows_where_urls_lead_and_no_secret():
     assert 'geheim' not in str(shown)
 
 
-@pytest.mark.parametrize('url', ['redis://:p/w@host/1', 'redis://:p@w@host/1', 'redis://:p?w@host/1'])
+@pytest.mark.parametrize(
+    'url', ['redis://:p/w@host/1', 'redis://:p@w@host/1', 'redis://:p?w@host/1']
+)
 def test_password_with_reserved_characters_is_hidden_as_a_whole(url):
-    assert settings_view._without_secret(url) == 'redis://***@host/1'
+    assert configuration.view._without_secret(url) == 'redis://***@host/1'
 
 
 def test_digest_differs_by_settings_but_not_by_secrets_or_the_workers_name():
@@ -38,4 +40,7 @@ def test_digest_differs_by_settings_but_not_by_secrets_or_the_workers_name():
 
 
 def test_version_is_the_projects_own():
-    assert program_version() in (settings_view.Path(__file__).parents[2] / 'pyproject.toml').read_text()
+    assert (
+        program_version()
+        in (configuration.view.Path(__file__).parents[2] / 'pyproject.toml').read_text()
+    )

@@ -5,11 +5,11 @@ import base64
 
 import pytest
 
-from mail.connect import RelayOptions, Tls
 from mail.outcome import Outcome
-from mail.relays import Relays
-from mail.smtp import Relay
-from mail.transaction import Progress, RelayError, RelayRefusedError
+from mail.relay.connect import RelayOptions, Tls
+from mail.relay.pool import Relay
+from mail.relay.transaction import Progress, RelayError, RelayRefusedError
+from mail.route import Relays
 from tests.unit.scripted_relay import (
     DROP,
     OFFERS_AUTH,
@@ -25,7 +25,7 @@ from tests.unit.scripted_relay import (
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr('mail.smtp.time', clock)
+    monkeypatch.setattr('mail.relay.pool.time', clock)
     return clock
 
 
@@ -73,7 +73,7 @@ async def test_greeting_keeps_the_connection_for_the_next_e_mail(clock: Clock) -
 
 
 async def test_connection_is_closed_after_its_last_message(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr('mail.smtp.MAX_MESSAGES_PER_CONNECTION', 2)
+    monkeypatch.setattr('mail.relay.pool.MAX_MESSAGES_PER_CONNECTION', 2)
     async with ScriptedRelay() as server:
         relay = server.relay()
         for _ in range(3):
@@ -123,7 +123,9 @@ async def test_no_more_connections_are_open_than_allowed() -> None:
     ],
     ids=str,
 )
-async def test_failed_connection_raises_and_leaves_nothing_open(script: Script, error: type[RelayError]) -> None:
+async def test_failed_connection_raises_and_leaves_nothing_open(
+    script: Script, error: type[RelayError]
+) -> None:
     async with ScriptedRelay(script) as server:
         relay = server.relay(connect_timeout_s=SHORT_S, max_connections=1)
         for _ in range(2):
@@ -147,7 +149,9 @@ async def test_login_sends_user_and_password() -> None:
 
 
 def test_password_is_not_shown_with_the_options() -> None:
-    options = RelayOptions('primary', 'localhost', 25, Tls.NONE, username='shop', password='hunter2')
+    options = RelayOptions(
+        'primary', 'localhost', 25, Tls.NONE, username='shop', password='hunter2'
+    )
     assert 'hunter2' not in repr(options)
 
 
@@ -196,7 +200,9 @@ async def test_answer_of_the_relay_ends_the_row_of_failures(clock: Clock) -> Non
         assert relay.unavailable_for_s() == 2
 
 
-async def test_failures_of_one_moment_lengthen_the_cool_down_once(clock: Clock, free_port: int) -> None:
+async def test_failures_of_one_moment_lengthen_the_cool_down_once(
+    clock: Clock, free_port: int
+) -> None:
     relay = nowhere(port=free_port)
     await asyncio.gather(*[send(relay) for _ in range(8)])
     assert relay.unavailable_for_s() == 2
@@ -272,7 +278,9 @@ async def test_answer_that_comes_together_with_a_cancellation_is_not_lost() -> N
         relay.close_idle(older_than_s=0)
 
 
-async def test_relay_that_closes_after_the_greeting_cools_down_and_nobody_waits_for_it(clock: Clock) -> None:
+async def test_relay_that_closes_after_the_greeting_cools_down_and_nobody_waits_for_it(
+    clock: Clock,
+) -> None:
     async with ScriptedRelay({'EHLO': ('250 relay.test', DROP)}) as server:
         relay = server.relay(max_connections=1)
         async with asyncio.timeout(5):

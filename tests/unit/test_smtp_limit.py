@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from mail.outcome import Outcome
-from mail.smtp import ONE_MORE_EVERY_S, SERVES_S
+from mail.relay.pool import ONE_MORE_EVERY_S, SERVES_S
 from tests.unit.scripted_relay import DROP, SHORT_S, STALL, Clock, ScriptedRelay, Step, send
 
 WELCOME = '220 relay.test ESMTP'
@@ -15,11 +15,13 @@ TOO_MANY = '421 4.7.0 too many connections from you'
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr('mail.smtp.time', clock)
+    monkeypatch.setattr('mail.relay.pool.time', clock)
     return clock
 
 
-@pytest.mark.parametrize('refusal', [TOO_MANY, (TOO_MANY, DROP), '554 5.7.1 no', '450 4.3.2 busy', DROP])
+@pytest.mark.parametrize(
+    'refusal', [TOO_MANY, (TOO_MANY, DROP), '554 5.7.1 no', '450 4.3.2 busy', DROP]
+)
 async def test_all_e_mails_go_over_the_connections_it_takes(refusal: Step) -> None:
     async with ScriptedRelay({'GREETING': [WELCOME, WELCOME, refusal]}) as server:
         relay = server.relay(max_connections=5)
@@ -41,7 +43,9 @@ async def test_one_more_connection_is_tried_now_and_then(clock: Clock) -> None:
             assert len(server.sessions) == connections
 
 
-async def test_relay_that_refuses_all_cools_down_and_gets_all_connections_afterwards(clock: Clock) -> None:
+async def test_relay_that_refuses_all_cools_down_and_gets_all_connections_afterwards(
+    clock: Clock,
+) -> None:
     async with ScriptedRelay({'GREETING': [TOO_MANY] * 5 + [WELCOME]}) as server:
         relay = server.relay(max_connections=5)
         done = await asyncio.gather(*[send(relay) for _ in range(20)])

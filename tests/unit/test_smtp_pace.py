@@ -7,9 +7,9 @@ import pytest
 
 from mail.deliver import _Attempt
 from mail.outcome import Delivery, Outcome, Phase, Policy, Reply, Status, decide
-from mail.relays import Relays
-from mail.smtp import Relay
-from mail.transaction import Progress
+from mail.relay.pool import Relay
+from mail.relay.transaction import Progress
+from mail.route import Relays
 from tests.unit.scripted_relay import ANNA, BOB, CARL, ScriptedRelay, eventually, rendered, send
 
 WORDS = '454 Throttling failure: Maximum sending rate exceeded.'
@@ -34,7 +34,11 @@ async def test_e_mail_that_was_too_much_is_released_and_comes_back_soon(verb: st
     async with ScriptedRelay({verb: WORDS}) as server:
         relay = server.relay()
         delivery = await send(relay)
-        assert (delivery.outcome, delivery.throttled, delivery.retry_in_s) == (Outcome.RELEASED, True, 5)
+        assert (delivery.outcome, delivery.throttled, delivery.retry_in_s) == (
+            Outcome.RELEASED,
+            True,
+            5,
+        )
         assert delivery.reply == TOO_MUCH
         assert delivery.error == f'primary: {WORDS[4:]}'
         assert relay.unavailable_for_s() == 0
@@ -47,7 +51,9 @@ async def test_e_mail_that_was_too_much_is_released_and_comes_back_soon(verb: st
 
 @pytest.mark.parametrize('verb', ['MAIL', 'DOT'])
 async def test_421_because_it_is_too_much_is_no_outage(verb: str) -> None:
-    async with ScriptedRelay({verb: [('421 4.7.0 Too many messages, slow down', 'drop'), '250 ok']}) as server:
+    async with ScriptedRelay(
+        {verb: [('421 4.7.0 Too many messages, slow down', 'drop'), '250 ok']}
+    ) as server:
         relay = server.relay()
         delivery = await send(relay)
         assert (delivery.outcome, delivery.throttled) == (Outcome.RELEASED, True)
@@ -56,7 +62,9 @@ async def test_421_because_it_is_too_much_is_no_outage(verb: str) -> None:
         assert (await send(relay)).outcome is Outcome.ACCEPTED
 
 
-async def test_other_relay_takes_what_was_too_much_for_the_first_and_what_would_wait_for_it() -> None:
+async def test_other_relay_takes_what_was_too_much_for_the_first_and_what_would_wait_for_it() -> (
+    None
+):
     async with ScriptedRelay({'MAIL': WORDS}) as first, ScriptedRelay(name='backup') as second:
         primary, backup = first.relay(), second.relay()
         for recipient in (ANNA, BOB, CARL, ANNA, BOB):
@@ -77,18 +85,29 @@ async def test_those_who_wait_are_sent_away_when_another_relay_is_faster() -> No
             attempt._throttled(primary, refused)
             assert len(primary._waiting) == left
         done = await asyncio.gather(*waiting)
-        assert [delivery.outcome for delivery in done] == [Outcome.ACCEPTED] + [Outcome.RELEASED] * 3
+        assert [delivery.outcome for delivery in done] == [Outcome.ACCEPTED] + [
+            Outcome.RELEASED
+        ] * 3
         assert {(delivery.throttled, delivery.retry_in_s) for delivery in done[1:]} == {(True, 5)}
 
 
 async def test_throttled_e_mail_does_not_pay_for_another_relay_that_is_not_there() -> None:
-    async with ScriptedRelay({'MAIL': WORDS}) as first, ScriptedRelay({'GREETING': 'drop'}, name='backup') as second:
+    async with (
+        ScriptedRelay({'MAIL': WORDS}) as first,
+        ScriptedRelay({'GREETING': 'drop'}, name='backup') as second,
+    ):
         delivery = await send(first.relay(), second.relay())
-        assert (delivery.outcome, delivery.throttled, delivery.retry_in_s) == (Outcome.RELEASED, True, 5)
+        assert (delivery.outcome, delivery.throttled, delivery.retry_in_s) == (
+            Outcome.RELEASED,
+            True,
+            5,
+        )
 
 
 async def test_recipients_that_were_accepted_get_no_second_copy() -> None:
-    async with ScriptedRelay({f'RCPT <{BOB}>': '450 4.7.1 Error: too many recipients from 192.0.2.7'}) as server:
+    async with ScriptedRelay(
+        {f'RCPT <{BOB}>': '450 4.7.1 Error: too many recipients from 192.0.2.7'}
+    ) as server:
         relay, mail = server.relay(), rendered(ANNA, BOB)
         delivery = await send(relay, mail=mail)
         assert (delivery.outcome, delivery.throttled) == (Outcome.RELEASED, True)
@@ -98,7 +117,9 @@ async def test_recipients_that_were_accepted_get_no_second_copy() -> None:
             BOB: Outcome.DEFERRED,
         }
         del server.script[f'RCPT <{BOB}>']
-        assert (await send(relay, mail=mail, settled=delivery.recipients)).outcome is Outcome.ACCEPTED
+        assert (
+            await send(relay, mail=mail, settled=delivery.recipients)
+        ).outcome is Outcome.ACCEPTED
         assert server.recipients == [ANNA, BOB, BOB]
 
 
@@ -123,8 +144,12 @@ async def test_e_mails_begin_no_faster_than_the_pace_and_in_their_order() -> Non
             accepted.append(number)
 
         await asyncio.gather(*[one(number) for number in range(16)])
-        assert time.monotonic() - began > (16 - 5 - 1) / 51  # five at once; the pace grows a little with each
-        assert accepted[6:] == sorted(accepted[6:])  # the first five connect at the same time, and may change places
+        assert (
+            time.monotonic() - began > (16 - 5 - 1) / 51
+        )  # five at once; the pace grows a little with each
+        assert accepted[6:] == sorted(
+            accepted[6:]
+        )  # the first five connect at the same time, and may change places
 
 
 async def test_suspect_does_not_wait_for_its_turn() -> None:

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from mail.line import HIGH, LOW, MOST_PASSED, NORMAL
 from mail.outcome import Outcome
-from mail.smtp import Relay
-from mail.transaction import Progress
+from mail.priority import HIGH, LOW, MOST_PASSED, NORMAL
+from mail.relay.pool import Relay
+from mail.relay.transaction import Progress
 from tests.unit.scripted_relay import ScriptedRelay, eventually, rendered, send
 
 PIPELINING = '250-relay.test\r\n250-PIPELINING\r\n250 8BITMIME'
@@ -98,5 +98,7 @@ async def test_all_who_wait_are_told_when_the_relay_is_left_alone() -> None:
         relay.pace._limit.set(0.001)
         tasks = await start_all(relay, ('l', LOW), ('n', NORMAL), ('h', HIGH))
         relay.cool_down('it went away')
-        assert [delivery.outcome for delivery in await asyncio.gather(*tasks)] == [Outcome.RELEASED] * 3
+        assert [delivery.outcome for delivery in await asyncio.gather(*tasks)] == [
+            Outcome.RELEASED
+        ] * 3
         assert not relay._waiting

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from mail.outcome import Outcome
-from mail.smtp import FEWER_MESSAGES_FOR_S, Relay
+from mail.relay.pool import FEWER_MESSAGES_FOR_S, Relay
 from tests.unit.scripted_relay import DROP, Clock, ScriptedRelay, send
 
 OK = '250 2.0.0 ok'
@@ -17,7 +17,7 @@ pytestmark = [pytest.mark.usefixtures('pipelining'), pytest.mark.parametrize('fa
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr('mail.smtp.time', clock)
+    monkeypatch.setattr('mail.relay.pool.time', clock)
     return clock
 
 
@@ -35,7 +35,9 @@ async def test_no_e_mail_pays_for_it(farewell: tuple[str, ...], connections: int
         assert relay.unavailable_for_s() == 0
 
 
-async def test_two_connections_teach_how_many_it_takes_for_a_while(farewell: tuple[str, ...], clock: Clock) -> None:
+async def test_two_connections_teach_how_many_it_takes_for_a_while(
+    farewell: tuple[str, ...], clock: Clock
+) -> None:
     async with ScriptedRelay({'MAIL': [OK, OK, farewell, OK, OK, farewell, OK]}) as server:
         relay = server.relay(max_connections=1)
         await send_many(relay, 12)

@@ -1,6 +1,6 @@
 import asyncio
 
-from fleet.stacks import MAX_TASKS, dump_stacks
+from process.stacks import MAX_TASKS, dump_stacks
 
 
 async def inner(password):

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from mail import template
-from mail.envelope import Template
-from mail.template import TemplateError, fill, fill_parts
+from mail.template import jinja as template
+from mail.template.jinja import TemplateError, fill, fill_parts
+from mail_outbox.envelope import Template
 from tests.unit.reader import TEXT, content_of, read
 
 SOURCES = (TEXT.subject, TEXT.body_text, TEXT.body_html)
@@ -19,7 +19,9 @@ def filled(source: str, **data: Any) -> str:
 
 
 def test_template_fills_all_parts_and_escapes_html_only() -> None:
-    message = read(template=TEXT, template_data='{"name": "Anna <3 & ü"}', subject='unused', body_text='unused')
+    message = read(
+        template=TEXT, template_data='{"name": "Anna <3 & ü"}', subject='unused', body_text='unused'
+    )
     assert message['Subject'] == 'Hello Anna <3 & ü'
     assert content_of(message, 'plain') == 'Dear Anna <3 & ü,\n'
     assert content_of(message, 'html') == '<p>Dear Anna &lt;3 &amp; ü,</p>\n'
@@ -33,7 +35,10 @@ def test_part_that_the_template_lacks_is_the_rows_own() -> None:
 
 def test_subject_of_a_template_becomes_one_line() -> None:
     source = '{% if name %}\n  Hello\n  {{ name }}\n{% endif %}\n'
-    assert fill('subject', source, {'name': 'Anna\r\nBcc: x@example.com'}) == 'Hello Anna Bcc: x@example.com'
+    assert (
+        fill('subject', source, {'name': 'Anna\r\nBcc: x@example.com'})
+        == 'Hello Anna Bcc: x@example.com'
+    )
 
 
 # Arithmetic is free.
@@ -113,7 +118,9 @@ def test_ordinary_repetition_passes(source: str, text: str) -> None:
 def test_repetition_is_refused_before_it_is_made(source: str, operator: str) -> None:
     tracemalloc.start()
     try:
-        with pytest.raises(TemplateError, match=f'OverflowError: the result of {operator} is too large'):
+        with pytest.raises(
+            TemplateError, match=f'OverflowError: the result of {operator} is too large'
+        ):
             filled(source)
         _, peak_bytes = tracemalloc.get_traced_memory()
     finally:
@@ -136,7 +143,9 @@ def test_repetition_is_refused_before_it_is_made(source: str, operator: str) -> 
     ],
 )
 def test_result_that_is_too_large_is_refused_whatever_made_it(source: str) -> None:
-    with pytest.raises(TemplateError, match=r'the result of .* is too large|it makes \d+ characters'):
+    with pytest.raises(
+        TemplateError, match=r'the result of .* is too large|it makes \d+ characters'
+    ):
         filled(source)
 
 
@@ -174,7 +183,9 @@ def test_reason_is_short_and_printable() -> None:
 
 
 def test_part_that_is_too_long_is_refused() -> None:
-    with pytest.raises(TemplateError, match=r'template body_html: it makes 11 characters, at most 10 are allowed'):
+    with pytest.raises(
+        TemplateError, match=r'template body_html: it makes 11 characters, at most 10 are allowed'
+    ):
         fill_parts((None, None, '{{ "x" * 11 }}'), None, 10)
 
 
@@ -214,4 +225,7 @@ def test_compiled_templates_are_kept_but_not_without_end(monkeypatch: pytest.Mon
 
 def test_json_of_the_data_is_what_the_application_gave() -> None:
     data = json.dumps({'items': [{'name': 'ü', 'n': 1.5}, None, True]})
-    assert fill_parts((None, '{{ items }}', None), data, 1000)[1] == "[{'name': 'ü', 'n': 1.5}, None, True]"
+    assert (
+        fill_parts((None, '{{ items }}', None), data, 1000)[1]
+        == "[{'name': 'ü', 'n': 1.5}, None, True]"
+    )

@@ -14,10 +14,11 @@ from typing import Any
 import psutil
 import pytest
 
-from mail import renderer_process, templates
-from mail.envelope import InvalidEmailError, Template
-from mail.renderer import CPU_S, KEPT_BYTES, LENGTH, MEMORY_BYTES
-from mail.templates import Templates, TemplatesUnavailableError
+from mail.template import process as renderer_process
+from mail.template import renderers as templates
+from mail.template.renderer import CPU_S, KEPT_BYTES, LENGTH, MEMORY_BYTES
+from mail.template.renderers import Templates, TemplatesUnavailableError
+from mail_outbox.envelope import InvalidEmailError, Template
 from tests.conftest import ROOT, wait_until
 
 ORDINARY = Template('Hello {{ name }}', 'Dear {{ name }},', '<p>{{ name }}</p>')
@@ -49,7 +50,7 @@ def children() -> list[psutil.Process]:
 
 def _is_renderer(child: psutil.Process) -> bool:
     with suppress(psutil.Error):  # it has just ended
-        return 'mail.renderer' in child.cmdline()
+        return 'mail.template.renderer' in child.cmdline()
     return False
 
 
@@ -75,7 +76,9 @@ async def test_urgent_e_mail_is_filled_before_those_that_wait(renderers: Templat
         await renderers.fill(Template(None, name, None), None, first=first)
         filled.append(name)
 
-    waiting = [asyncio.create_task(one(str(number))) for number in range(3 * renderer_process.READ_AHEAD)]
+    waiting = [
+        asyncio.create_task(one(str(number))) for number in range(3 * renderer_process.READ_AHEAD)
+    ]
     waiting.append(asyncio.create_task(one('urgent', first=True)))
     async with asyncio.timeout(DEADLINE_S):
         await asyncio.gather(*waiting)
@@ -119,7 +122,9 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize('source', HOSTILE.values(), ids=HOSTILE.keys())
-async def test_hostile_template_is_refused_and_others_are_filled_meanwhile(renderers: Templates, source: str) -> None:
+async def test_hostile_template_is_refused_and_others_are_filled_meanwhile(
+    renderers: Templates, source: str
+) -> None:
     await fill(renderers, 'warm')
     hostile = asyncio.create_task(verdict(renderers, source, t=[1]))
     await asyncio.sleep(0)
@@ -129,10 +134,15 @@ async def test_hostile_template_is_refused_and_others_are_filled_meanwhile(rende
 
 
 async def test_template_over_its_time_is_told_as_such(renderers: Templates) -> None:
-    assert await verdict(renderers, ENDLESS) == f'template: it takes more than {CPU_S:g} s of processor time'
+    assert (
+        await verdict(renderers, ENDLESS)
+        == f'template: it takes more than {CPU_S:g} s of processor time'
+    )
 
 
-async def test_template_over_its_memory_is_told_as_such_and_the_renderer_never_has_more(renderers: Templates) -> None:
+async def test_template_over_its_memory_is_told_as_such_and_the_renderer_never_has_more(
+    renderers: Templates,
+) -> None:
     await fill(renderers, 'warm')
     at_rest_bytes = children()[0].memory_info().vms
     most = 0
@@ -145,15 +155,21 @@ async def test_template_over_its_memory_is_told_as_such_and_the_renderer_never_h
     assert most <= at_rest_bytes + MEMORY_BYTES + KEPT_BYTES + 2**20
 
 
-async def test_data_that_is_hostile_is_refused_and_its_template_serves_others(renderers: Templates) -> None:
+async def test_data_that_is_hostile_is_refused_and_its_template_serves_others(
+    renderers: Templates,
+) -> None:
     source = '{% for a in range(n) %}{% for b in range(n) %}{% endfor %}{% endfor %}{{ n }}'
     hostile = [asyncio.create_task(verdict(renderers, source, n=50_000)) for _ in range(2)]
-    assert await asyncio.gather(*(fill(renderers, '{{ n }}', n=n) for n in range(20))) == [str(n) for n in range(20)]
+    assert await asyncio.gather(*(fill(renderers, '{{ n }}', n=n) for n in range(20))) == [
+        str(n) for n in range(20)
+    ]
     assert all('processor time' in why for why in await asyncio.gather(*hostile))
     assert await fill(renderers, source, n=3) == '3'
 
 
-async def test_e_mails_like_a_hostile_one_are_fast_again_after_the_first_that_is_not(renderers: Templates) -> None:
+async def test_e_mails_like_a_hostile_one_are_fast_again_after_the_first_that_is_not(
+    renderers: Templates,
+) -> None:
     source = '{% for a in range(n) %}{% for b in range(n) %}{% endfor %}{% endfor %}{{ n }}'
     assert 'processor time' in await verdict(renderers, source, n=50_000)
     assert len(renderers._slow_keys) == 1
@@ -193,7 +209,9 @@ async def test_renderer_that_dies_takes_no_e_mail_with_it(renderers: Templates) 
     assert await asyncio.gather(*filling) == [str(n) for n in range(200)]
 
 
-async def test_renderer_that_is_stopped_is_replaced(renderers: Templates, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_renderer_that_is_stopped_is_replaced(
+    renderers: Templates, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(renderer_process, 'FROZEN_S', 0.3)
     await fill(renderers, 'warm')
     (child,) = children()
@@ -202,13 +220,19 @@ async def test_renderer_that_is_stopped_is_replaced(renderers: Templates, monkey
     await wait_until(lambda: child not in children())
 
 
-async def test_slow_e_mails_beyond_a_few_are_given_back(renderers: Templates, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_slow_e_mails_beyond_a_few_are_given_back(
+    renderers: Templates, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(templates, 'SLOW_WAITING', 1)
     await verdict(renderers, ENDLESS)
-    outcomes = await asyncio.gather(*(fill(renderers, ENDLESS) for _ in range(20)), return_exceptions=True)
+    outcomes = await asyncio.gather(
+        *(fill(renderers, ENDLESS) for _ in range(20)), return_exceptions=True
+    )
     given_back = [error for error in outcomes if isinstance(error, TemplatesUnavailableError)]
     assert 18 <= len(given_back) < 20
-    assert all(isinstance(error, InvalidEmailError | TemplatesUnavailableError) for error in outcomes)
+    assert all(
+        isinstance(error, InvalidEmailError | TemplatesUnavailableError) for error in outcomes
+    )
 
 
 async def test_renderer_that_cannot_start_refuses_no_e_mail(
@@ -233,8 +257,12 @@ async def test_e_mail_that_nobody_waits_for_any_more_is_left_out(renderers: Temp
     assert await fill(renderers, 'x') == 'x'
 
 
-@pytest.mark.parametrize('data', ['x' * (templates.MAX_REQUEST_BYTES + 1), '"\ud800"', '[' * 100_000, None])
-async def test_data_of_any_kind_is_refused_or_filled(renderers: Templates, data: str | None) -> None:
+@pytest.mark.parametrize(
+    'data', ['x' * (templates.MAX_REQUEST_BYTES + 1), '"\ud800"', '[' * 100_000, None]
+)
+async def test_data_of_any_kind_is_refused_or_filled(
+    renderers: Templates, data: str | None
+) -> None:
     filling = renderers.fill(Template(None, '{{ a }}', None), data)
     with pytest.raises(InvalidEmailError, match=r'^template'):
         await filling
@@ -244,7 +272,9 @@ async def test_renderer_that_keeps_much_is_replaced(renderers: Templates) -> Non
     await fill(renderers, 'warm')
     (first,) = children()
     for number in range(100):  # folded into the compiled template, which is kept
-        assert len(await fill(renderers, f"{{{{ '{number}' | center(1000000) }}}}") or '') == 1_000_000
+        assert (
+            len(await fill(renderers, f"{{{{ '{number}' | center(1000000) }}}}") or '') == 1_000_000
+        )
     await wait_until(lambda: first not in children())
     assert await fill(renderers, 'x') == 'x'
 
@@ -252,7 +282,10 @@ async def test_renderer_that_keeps_much_is_replaced(renderers: Templates) -> Non
 def test_renderer_ends_when_its_worker_does() -> None:
     """Also killed with -9: its input ends."""
     with subprocess.Popen(
-        [sys.executable, '-m', 'mail.renderer', '1000'], stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT
+        [sys.executable, '-m', 'mail.template.renderer', '1000'],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        cwd=ROOT,
     ) as process:
         assert process.stdin is not None
         assert process.stdout is not None
@@ -266,15 +299,23 @@ def test_renderer_ends_when_its_worker_does() -> None:
 
 def test_renderer_loads_nothing_that_a_template_has_no_use_for() -> None:
     loaded = subprocess.run(
-        [sys.executable, '-c', 'import sys, mail.renderer; print(*sys.modules)'],
+        [sys.executable, '-c', 'import sys, mail.template.renderer; print(*sys.modules)'],
         check=True, capture_output=True, text=True, cwd=ROOT,
     ).stdout.split()  # fmt: skip
-    assert not {'asyncpg', 'redis', 'arq', 'pymongo', 'ssl', 'structlog', 'email.headerregistry'} & set(loaded)
+    assert not {
+        'asyncpg',
+        'redis',
+        'arq',
+        'pymongo',
+        'ssl',
+        'structlog',
+        'email.headerregistry',
+    } & set(loaded)
 
 
 def test_worker_does_not_load_jinja() -> None:
     assert 'jinja2' not in subprocess.run(
-        [sys.executable, '-c', 'import sys, mail.render, mail.templates; print(*sys.modules)'],
+        [sys.executable, '-c', 'import sys, mail_outbox.render, mail.template.renderers; print(*sys.modules)'],
         check=True, capture_output=True, text=True, cwd=ROOT,
     ).stdout.split()  # fmt: skip
 

@@ -25,9 +25,13 @@ async def ask():
     """Ask the application, which has nobody to ask itself."""
     nobody = Watch(Places('postgresql://127.0.0.1/mail', 'redis://127.0.0.1/1'), {Source.REDIS: {}})
 
-    async def ask(path, method='GET', *, token=None, loopback_only=True, host='localhost:8025', **headers):
+    async def ask(
+        path, method='GET', *, token=None, loopback_only=True, host='localhost:8025', **headers
+    ):
         app = make_application(nobody, nobody, token=token, loopback_only=loopback_only)
-        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url='http://localhost:8025') as client:
+        async with httpx.AsyncClient(
+            transport=httpx.ASGITransport(app), base_url='http://localhost:8025'
+        ) as client:
             return await client.request(method, path, headers={'Host': host} | headers)
 
     yield ask
@@ -62,7 +66,10 @@ async def test_page_has_no_script_and_nothing_from_elsewhere_and_reloads_itself(
 async def test_nothing_but_get_and_head_is_allowed(ask, method):
     for path in PATHS[:-1]:
         answer = await ask(path, method)
-        assert (answer.status_code, set(answer.headers['allow'].split(', '))) == (405, {'GET', 'HEAD'})
+        assert (answer.status_code, set(answer.headers['allow'].split(', '))) == (
+            405,
+            {'GET', 'HEAD'},
+        )
 
 
 async def test_token_is_wanted_on_everything_but_liveness(ask):
@@ -97,19 +104,32 @@ async def test_wrong_token_is_refused(ask, authorization):
 
 
 @pytest.mark.parametrize(
-    'host', ['localhost', 'localhost:8025', '127.0.0.1', '127.0.0.1:1', '127.9.9.9:8025', '[::1]:8025', 'LOCALHOST']
+    'host',
+    [
+        'localhost',
+        'localhost:8025',
+        '127.0.0.1',
+        '127.0.0.1:1',
+        '127.9.9.9:8025',
+        '[::1]:8025',
+        'LOCALHOST',
+    ],
 )
 async def test_names_of_this_machine_are_accepted(ask, host):
     assert (await ask('/', host=host)).status_code == 200
 
 
-@pytest.mark.parametrize('host', ['evil.example', 'localhost.evil.example:8025', '', 'a@evil.example', '[', '::1'])
+@pytest.mark.parametrize(
+    'host', ['evil.example', 'localhost.evil.example:8025', '', 'a@evil.example', '[', '::1']
+)
 async def test_other_names_are_refused_on_loopback_and_accepted_elsewhere(ask, host):
     refused = await ask('/', host=host)
     assert refused.status_code == 421
     assert 'localhost' in refused.text
     authorization = f'Bearer {TOKEN}'.encode()
-    accepted = await ask('/', host=host, loopback_only=False, token=TOKEN, authorization=authorization)
+    accepted = await ask(
+        '/', host=host, loopback_only=False, token=TOKEN, authorization=authorization
+    )
     assert accepted.status_code == 200
 
 
@@ -127,7 +147,9 @@ def test_this_machine_needs_no_token(host):
 
 
 def test_address_that_is_taken_is_named_with_its_variables():
-    with pytest.raises(SystemExit, match=r'^web: cannot listen on 127\.0\.0\.1:\d+: .*WEB_HOST or WEB_PORT$'):
+    with pytest.raises(
+        SystemExit, match=r'^web: cannot listen on 127\.0\.0\.1:\d+: .*WEB_HOST or WEB_PORT$'
+    ):
         listen('127.0.0.1', closed_port())
 
 

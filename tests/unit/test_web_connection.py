@@ -15,14 +15,21 @@ WHOLE = b'GET / HTTP/1.1\r\nHost: localhost\r\n\r\n'
 
 
 async def say_hello(_scope, _receive, send):
-    await send({'type': 'http.response.start', 'status': 200, 'headers': [(b'content-length', b'5')]})
+    await send(
+        {'type': 'http.response.start', 'status': 200, 'headers': [(b'content-length', b'5')]}
+    )
     await send({'type': 'http.response.body', 'body': b'hello'})
 
 
 @pytest.fixture
 async def port():
     config = uvicorn.Config(
-        say_hello, http=Connection, timeout_keep_alive=0.05, lifespan='off', ws='none', log_config=None
+        say_hello,
+        http=Connection,
+        timeout_keep_alive=0.05,
+        lifespan='off',
+        ws='none',
+        log_config=None,
     )
     server = Server(config)
     with listen('127.0.0.1', 0) as listener:

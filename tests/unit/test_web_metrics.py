@@ -6,15 +6,17 @@ import math
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from fleet.overview import as_documents
 from fleet.registry import WorkerRecord, read_record, read_told
-from fleet.troubles import Trouble
-from fleet.wording import as_json
+from reporting.overview import as_documents
+from reporting.problems import Trouble
+from reporting.wording import as_json
 from web.metrics import exposition
 from web.overview import as_status, render_overview
 from web.watch import Reading, Source
 
-HOSTILE = 'a"b\\c\nemail_worker_up{worker="forged"} 1\n</td><script>alert(1)</script>\ud800{{ 7 * 7 }}'
+HOSTILE = (
+    'a"b\\c\nemail_worker_up{worker="forged"} 1\n</td><script>alert(1)</script>\ud800{{ 7 * 7 }}'
+)
 RECORD = {'worker': 'mail-7@host:42', 'queue': 'arq:queue', 'started_at': '2026-01-01T00:00:00+00:00', 'emails': [],
           'outcomes': {'accepted': 3}, 'rss_bytes': 64 * 2**20}  # fmt: skip
 
@@ -45,7 +47,9 @@ def test_hostile_names_are_one_label_and_no_line_of_their_own():
 
 
 def test_page_shows_hostile_names_as_text():
-    page = render_overview(reading(workers=workers({'worker': HOSTILE, 'state': HOSTILE, 'outcomes': {HOSTILE: 1}})))
+    page = render_overview(
+        reading(workers=workers({'worker': HOSTILE, 'state': HOSTILE, 'outcomes': {HOSTILE: 1}}))
+    )
     assert '<script' not in page
     assert '&lt;script&gt;alert(1)&lt;/script&gt;' in page
     assert '{{ 7 * 7 }}' in page
@@ -70,7 +74,11 @@ def test_what_is_no_number_is_left_out_and_spoils_nothing(strange):
     found = samples(page)
     assert found['email_attempts_total', ('outcome', 'rejected'), ('worker', 'mail-7@host:42')] == 2
     if strange is not True:
-        assert ('email_attempts_total', ('outcome', 'accepted'), ('worker', 'mail-7@host:42')) not in found
+        assert (
+            'email_attempts_total',
+            ('outcome', 'accepted'),
+            ('worker', 'mail-7@host:42'),
+        ) not in found
         assert ('email_worker_concurrency', ('worker', 'mail-7@host:42')) not in found
     assert 'mail-7@host:42' in render_overview(page)
 
@@ -82,14 +90,22 @@ def deep(levels):
 @pytest.mark.parametrize('strange', [math.nan, math.inf, [math.nan], deep(900)])
 def test_what_json_cannot_tell_is_left_out_of_the_status(strange):
     """NaN is no JSON, and what is nested deeper than a worker nests it was an error 500."""
-    page = reading(workers=workers({'emails': [{'id': 7, 'strange': strange}], 'outcomes': {'accepted': strange}}))
+    page = reading(
+        workers=workers(
+            {'emails': [{'id': 7, 'strange': strange}], 'outcomes': {'accepted': strange}}
+        )
+    )
 
     def refuse(constant):
         raise AssertionError(constant)
 
     (worker,) = json.loads(as_json(as_status(page)), parse_constant=refuse)['workers']
     assert worker['emails'][0]['id'] == 7
-    assert ('email_attempts_total', ('outcome', 'accepted'), ('worker', 'mail-7@host:42')) not in samples(page)
+    assert (
+        'email_attempts_total',
+        ('outcome', 'accepted'),
+        ('worker', 'mail-7@host:42'),
+    ) not in samples(page)
 
 
 def test_record_with_a_number_that_no_worker_tells_is_none():
@@ -116,7 +132,9 @@ def test_sources_that_are_away_leave_their_metrics_out_and_are_named():
 
 def test_long_job_id_is_cut_before_addresses_are_looked_for():
     """A search of 200,000 letters took minutes; the whole page waited."""
-    page = reading(workers=workers({'jobs': [{'job_id': 'anna@example.com ' + 'x' * 200_000}]}), queues=[])
+    page = reading(
+        workers=workers({'jobs': [{'job_id': 'anna@example.com ' + 'x' * 200_000}]}), queues=[]
+    )
     (job,) = as_status(page)['workers'][0]['jobs']
     assert job['job_id'].startswith('***@example.com xxx')
     assert len(job['job_id']) < 1000

@@ -15,7 +15,7 @@ from uuid import UUID
 
 import pytest
 
-from fleet.wire import MAX_JOB_BYTES, RefusedJobError, deserialize, serialize
+from engine.wire import MAX_JOB_BYTES, RefusedJobError, deserialize, serialize
 
 PROTOCOLS = range(pickle.HIGHEST_PROTOCOL + 1)
 
@@ -58,7 +58,9 @@ def test_plain_value_passes_in_every_protocol(value: Any) -> None:
 
 
 # Before these protocols pickle writes them as calls of a global, which is what is refused.
-@pytest.mark.parametrize(('value', 'first_protocol'), [(b'', 3), (b'\0bytes', 3), (bytearray(b'a'), 5)])
+@pytest.mark.parametrize(
+    ('value', 'first_protocol'), [(b'', 3), (b'\0bytes', 3), (bytearray(b'a'), 5)]
+)
 def test_bytes_pass_where_they_need_no_global(value: Any, first_protocol: int) -> None:
     for protocol in PROTOCOLS:
         data = pickle.dumps(job(value), protocol)
@@ -130,7 +132,9 @@ def test_call_is_refused_and_not_made(protocol: int, tmp_path: Path) -> None:
 )
 def test_object_is_refused_by_its_name(value: Any) -> None:
     for protocol in PROTOCOLS:
-        with pytest.raises(RefusedJobError, match=r'refused to load \w+(\.\w+)*: only plain values are accepted'):
+        with pytest.raises(
+            RefusedJobError, match=r'refused to load \w+(\.\w+)*: only plain values are accepted'
+        ):
             deserialize(pickle.dumps(job(value), protocol))
 
 
@@ -310,7 +314,17 @@ def test_long_lists_and_dicts_pass_in_every_protocol() -> None:
 
 
 @pytest.mark.parametrize(
-    'value', ['Grüße\n\\ \N{GRINNING FACE}', '\ud800', 'a\rb\x1a\0', -(2**31), 2**31, -(2**300), 1e308, -0.0]
+    'value',
+    [
+        'Grüße\n\\ \N{GRINNING FACE}',
+        '\ud800',
+        'a\rb\x1a\0',
+        -(2**31),
+        2**31,
+        -(2**300),
+        1e308,
+        -0.0,
+    ],
 )
 def test_awkward_value_passes_in_every_protocol(value: Any) -> None:
     for protocol in PROTOCOLS:
@@ -340,7 +354,15 @@ def test_job_of_another_serializer_is_told_as_such() -> None:
 
 @pytest.mark.parametrize(
     'value',
-    [{'email_id': 1, 'status': 'sent', 'attempts': 1}, None, [1, (2, b'x')], True, 0.5, bytearray(b'x'), 2**70],
+    [
+        {'email_id': 1, 'status': 'sent', 'attempts': 1},
+        None,
+        [1, (2, b'x')],
+        True,
+        0.5,
+        bytearray(b'x'),
+        2**70,
+    ],
     ids=str,
 )
 def test_result_is_read_back_as_it_was(value: Any) -> None:

@@ -33,7 +33,9 @@ TLS = ssl.create_default_context(cafile=os.environ['SMTP_CA_FILE'])
 LOCK_S = 15  # of one e-mail, in the cache: two messages about it may be in the queue
 STUCK_S = 60  # a pending e-mail that is older has lost its message
 GIVEN_UP_AFTER = timedelta(days=1)
-HEALTH_SQL = "INSERT INTO service_health (service, healthy, checked_at) VALUES ('smtp', true, now())"
+HEALTH_SQL = (
+    "INSERT INTO service_health (service, healthy, checked_at) VALUES ('smtp', true, now())"
+)
 
 app = Celery('old_app', broker=BROKER_URL)
 app.conf.update(
@@ -110,7 +112,11 @@ def send_email(self: Task, email_id: int) -> None:
 def deliver(email_id: int, recipient: str, subject: str, body: str) -> None:
     """Hand the message to the relay, which takes its time before and after it has it."""
     message = EmailMessage()
-    message['From'], message['To'], message['Subject'] = os.environ['SMTP_FROM_EMAIL'], recipient, subject
+    message['From'], message['To'], message['Subject'] = (
+        os.environ['SMTP_FROM_EMAIL'],
+        recipient,
+        subject,
+    )
     message['Message-ID'] = make_msgid(domain='old.example.com')
     message.set_content(body)
     note(event='began', id=email_id)
@@ -163,7 +169,9 @@ def check_service_health() -> None:
 def cleanup_expired_emails() -> None:
     """Delete what the application's own policy lets go."""
     with engine.begin() as connection:
-        connection.execute(text("DELETE FROM sessions WHERE expires_at < now() - interval '2 years'"))
+        connection.execute(
+            text("DELETE FROM sessions WHERE expires_at < now() - interval '2 years'")
+        )
 
 
 @app.task(name='old_app.tasks.build_report')

@@ -30,6 +30,8 @@ def note(**entry: Any) -> None:
     """Append a line to the ledger of the rehearsal, in one write."""
     descriptor = os.open(LEDGER, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
     try:
-        os.write(descriptor, json.dumps({'at': datetime.now(UTC).timestamp(), **entry}).encode() + b'\n')
+        os.write(
+            descriptor, json.dumps({'at': datetime.now(UTC).timestamp(), **entry}).encode() + b'\n'
+        )
     finally:
         os.close(descriptor)

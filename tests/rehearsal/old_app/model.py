@@ -24,7 +24,11 @@ def status_type() -> Any:
     """Return the column's type: SQLAlchemy writes an enum's names unless it is told to write the values."""
     return {
         'ENUM': Enum(EmailStatus, name='emailstatus'),
-        'enum': Enum(EmailStatus, name='emailstatus', values_callable=lambda kind: [state.value for state in kind]),
+        'enum': Enum(
+            EmailStatus,
+            name='emailstatus',
+            values_callable=lambda kind: [state.value for state in kind],
+        ),
         'varchar': String(20),
         'check': String(20),
     }[STATUS]
@@ -76,4 +80,6 @@ def new_email(kind: str, recipient: str, **columns: Any) -> OutboundEmail:
             'user_id': uuid.uuid4(),
             'updated_at': None,
         } | columns
-    return OutboundEmail(recipient=recipient, subject=f'Mail of kind {kind}', body_text='Hello.', **columns)
+    return OutboundEmail(
+        recipient=recipient, subject=f'Mail of kind {kind}', body_text='Hello.', **columns
+    )

@@ -1,6 +1,7 @@
 """The application's web part: SQLAlchemy 2, async. Inserts, selects and updates until standard input ends.
 
-Each round is a line on standard output; whatever goes wrong is an `application error` in the ledger.
+Each round is a line on standard output; whatever goes wrong is an `application error` in the
+ledger.
 """
 
 import asyncio
@@ -9,7 +10,15 @@ import sys
 import traceback
 from datetime import datetime, timedelta
 
-from old_app.configuration import DATABASE_URL, HAS_ALL_COLUMNS, HAS_TIME_ZONES, NAME, STATUS, note, now
+from old_app.configuration import (
+    DATABASE_URL,
+    HAS_ALL_COLUMNS,
+    HAS_TIME_ZONES,
+    NAME,
+    STATUS,
+    note,
+    now,
+)
 from old_app.model import EmailStatus, OutboundEmail, new_email
 from sqlalchemy import func, select, update
 from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
@@ -23,7 +32,11 @@ async def insert(number: int) -> int:
     """Insert an e-mail that nobody queues: the sweep finds it. Returns its id."""
     async with new_session() as session:
         recipient = f'{NAME}-orm{os.getpid()}-{number}@example.com'
-        extra = {'expires_at': now() + timedelta(days=1), 'campaign': 'spring'} if HAS_ALL_COLUMNS else {}
+        extra = (
+            {'expires_at': now() + timedelta(days=1), 'campaign': 'spring'}
+            if HAS_ALL_COLUMNS
+            else {}
+        )
         email = new_email('orm', recipient, created_at=now() - timedelta(minutes=2), **extra)
         session.add(email)
         await session.commit()
@@ -58,7 +71,9 @@ async def update_one(email_id: int) -> None:
 async def press_buttons(number: int) -> None:
     """Do what the dashboards do: count by state, cancel one that is to go out later."""
     async with new_session() as session:
-        await session.execute(select(OutboundEmail.status, func.count()).group_by(OutboundEmail.status))
+        await session.execute(
+            select(OutboundEmail.status, func.count()).group_by(OutboundEmail.status)
+        )
         if number % 4:
             return
         recipient = f'{NAME}-orm{os.getpid()}-{number}-cancelled@example.com'
@@ -91,7 +106,11 @@ async def main() -> None:
             await round_of(number)
         except Exception as error:  # noqa: BLE001 - it is what is looked for
             where = traceback.extract_tb(error.__traceback__)[-1].name
-            note(event='application error', where=f'orm {where}', error=f'{type(error).__name__}: {error}'[:400])
+            note(
+                event='application error',
+                where=f'orm {where}',
+                error=f'{type(error).__name__}: {error}'[:400],
+            )
         print(number, flush=True)  # noqa: T201 - a line a round
         await asyncio.sleep(PAUSE_S)
     await engine.dispose()

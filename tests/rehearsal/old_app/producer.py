@@ -1,7 +1,8 @@
 """The application's part that queues e-mails: `python -m old_app.producer`.
 
-Orders are JSON lines on standard input, each answered by a line: {"do": "seed", "kind": KIND, "count": N, ...} and
-{"do": "rate", "per_s": N} for the load that goes on by itself. An e-mail stands in the ledger once it is committed.
+Orders are JSON lines on standard input, each answered by a line: {"do": "seed", "kind": KIND,
+"count": N, ...} and {"do": "rate", "per_s": N} for the load that goes on by itself. An e-mail
+stands in the ledger once it is committed.
 """
 
 import itertools
@@ -30,9 +31,11 @@ def rows_of(kind: str, options: dict[str, Any]) -> dict[str, Any]:
         'crashed': {'created_at': moment - timedelta(minutes=10)},
         'old pending': {'created_at': moment - MONTH},
         'old waiting': {'created_at': moment - MONTH},
-        'old failed': failed | {'attempts': 2, 'next_retry_at': moment - MONTH + timedelta(hours=1)},
+        'old failed': failed
+        | {'attempts': 2, 'next_retry_at': moment - MONTH + timedelta(hours=1)},
         'given up': failed | {'attempts': MAX_ATTEMPTS},
-        'asked again': failed | {'attempts': MAX_ATTEMPTS, 'created_at': moment - timedelta(hours=3)},
+        'asked again': failed
+        | {'attempts': MAX_ATTEMPTS, 'created_at': moment - timedelta(hours=3)},
         'sent before': {'status': EmailStatus.SENT, 'attempts': 1, 'created_at': moment - MONTH},
         'scheduled': {'next_retry_at': moment + timedelta(seconds=options.get('in_s', 0))},
         'tomorrow': {'next_retry_at': moment + timedelta(days=1)},
@@ -60,7 +63,9 @@ def queue(kind: str, email_id: int, options: dict[str, Any]) -> None:
         send_email.apply_async((email_id,), countdown=options['in_s'])
     elif kind in ('waiting', 'old waiting', 'refused', 'live'):
         elsewhere = {'queue': 'celery'} if email_id % 3 == 0 else {}
-        priority = {'priority': options['priorities'][email_id % 4]} if options.get('priorities') else {}
+        priority = (
+            {'priority': options['priorities'][email_id % 4]} if options.get('priorities') else {}
+        )
         send_email.apply_async((email_id,), **elsewhere, **priority)
 
 
@@ -99,7 +104,9 @@ class Load(threading.Thread):
             if not forgotten:
                 queue('live', email_id, {'priorities': self.priorities})
         except Exception as error:  # noqa: BLE001 - it is what is looked for
-            note(event='application error', where='insert', error=f'{type(error).__name__}: {error}')
+            note(
+                event='application error', where='insert', error=f'{type(error).__name__}: {error}'
+            )
 
 
 def main() -> None:

@@ -1,0 +1,69 @@
+"""The settings as operators may see them: no secret is in any part, and a digest tells configurations apart."""
+
+import hashlib
+import json
+import tomllib
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from pydantic import SecretStr
+
+from configuration.sources import variable_names
+from settings import Settings
+
+PER_WORKER = frozenset({'WORKER_NAME'})  # differ in a fleet that is otherwise the same
+
+
+def view(settings: Settings) -> dict[str, Any]:
+    """Return every setting by its variable's name; of secrets only whether there is one, of URLs where they lead."""
+    return {
+        variable_names(name, field)[0]: _shown(getattr(settings, name))
+        for name, field in Settings.model_fields.items()
+    }
+
+
+def _shown(value: Any) -> Any:
+    match value:
+        case SecretStr():
+            return _without_secret(value.get_secret_value())
+        case frozenset():
+            return sorted(value)
+        case tuple():
+            return list(value)
+        case Path():
+            return str(value)
+        case _:
+            return value
+
+
+def _without_secret(secret: str) -> str:
+    scheme, is_url, rest = secret.partition('://')
+    if not is_url:
+        return '***' if secret else ''
+    # An unquoted / or @ in a password must not end it early, and options may hold passwords as
+    # well.
+    credentials, has_credentials, place = rest.rpartition('@')
+    where, _, options = place.partition('?')
+    return f'{scheme}://{"***@" if has_credentials and credentials else ""}{where}{"?***" if options else ""}'
+
+
+def digest(settings: Settings) -> str:
+    """Return 12 hexadecimal digits that are the same for workers with the same settings, secrets aside."""
+    shown = {name: value for name, value in view(settings).items() if name not in PER_WORKER}
+    return hashlib.sha256(json.dumps(shown, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def program_version() -> str:
+    """Return the version of this program: the one of the checkout it runs from, or of the installed package."""
+    try:
+        project = tomllib.loads(
+            (Path(__file__).parents[1] / 'pyproject.toml').read_text(encoding='utf-8')
+        )
+        return str(project['project']['version'])
+    except (OSError, KeyError, tomllib.TOMLDecodeError):
+        pass
+    try:
+        return metadata.version('arq-mail-worker')
+    except metadata.PackageNotFoundError:
+        return 'unknown'

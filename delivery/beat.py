@@ -1,0 +1,82 @@
+"""The beat of a worker: renew its own leases, rescue those of the dead, drop idle connections."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable
+from functools import partial
+
+import asyncpg
+import structlog
+
+from db.leases import RESCUE_BATCH, Contact, Rescued, renew, rescue
+from db.narrowing import SetAside
+from db.pools import DATABASE_DOWN
+from db.troubles import words_of
+from delivery.leases import Leases, now_s
+from mail.route import Relays
+
+log = structlog.get_logger()
+
+# More often than leases are renewed: a killed worker's mail waits for its lease and this, and 35 s
+# are promised.
+RESCUE_EVERY_S = 2.0
+LEAST_AWAY_S = 5.0  # a slow answer is no outage
+
+
+async def beat(
+    pool: asyncpg.Pool,
+    leases: Leases,
+    relays: Relays,
+    *,
+    stopping: asyncio.Event,
+    every_s: float,
+    hold_types: Iterable[str],
+    on_rescued: Callable[[], Awaitable[None]],
+    set_aside: SetAside,
+) -> None:
+    """Renew, rescue and tidy up until cancelled.
+
+    A failing beat is logged; claims that cannot be renewed end by their own deadline. When
+    PostgreSQL was away, all leases may have run out, and most of their workers live and hold
+    results: they have a third of a lease to record and renew before anything is rescued.
+
+    Args:
+        every_s: How often leases are renewed: a third of the lease, so that one missed beat loses
+            nothing.
+        on_rescued: Called when something was rescued that is to be sent again.
+        set_aside: Rows that cannot be changed.
+    """
+    contact = Contact(max(LEAST_AWAY_S, (leases.lease_s - every_s) / 2), leases.lease_s / 3)
+    rescuing = partial(rescue, pool, hold_types, set_aside, contact)
+    renewed_at = now_s()
+    while True:
+        relays.tend()
+        if stopping.is_set():  # whose turn does not come soon goes out by another worker
+            relays.send_away_waiting()
+        try:
+            if (begun_at := now_s()) - renewed_at >= every_s - RESCUE_EVERY_S / 2:
+                await _renew(pool, leases, begun_at)
+                renewed_at = begun_at  # one that failed is tried again at the next turn
+            await _rescue(rescuing, on_rescued)
+        except DATABASE_DOWN as error:
+            log.warning('beat missed', held=len(leases.held()), error=words_of(error))
+        await asyncio.sleep(min(every_s, RESCUE_EVERY_S))
+
+
+async def _rescue(
+    rescuing: Callable[[], Awaitable[list[Rescued]]], on_rescued: Callable[[], Awaitable[None]]
+) -> None:
+    while rescued := await rescuing():
+        for lost in rescued:
+            log.warning(
+                'rescued', email_id=lost.email_id, lost_worker=lost.worker, status=lost.status
+            )
+        if any(lost.due for lost in rescued):
+            await on_rescued()
+        if len(rescued) < RESCUE_BATCH:
+            break
+
+
+async def _renew(pool: asyncpg.Pool, leases: Leases, since: float) -> None:
+    keys = leases.held()
+    if keys:
+        leases.renewed(keys, await renew(pool, keys, leases.lease_s), since)

@@ -1,0 +1,110 @@
+"""How many e-mails may be under way at once: enough to keep the relay busy, and no more."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Callable
+
+from mail.priority import HIGH, NORMAL, Line
+
+AHEAD_S = 0.1  # what is claimed and not sent yet is what a kill delays by a lease
+MEASURE_S = 0.1
+KEPT_PART = 10  # a tenth more of the places is for urgent mail alone, which shall not wait until one is free
+
+
+class Places:
+    """Places for e-mails under way: as many as AHEAD_S of sending needs at the rate of the last moments.
+
+    A slow relay gets few e-mails at once, a fast one many, without anybody setting a number. Jobs
+    enter one by one (`async with places.one(priority)`); sweeps look at `size`.
+    """
+
+    def __init__(self, least: Callable[[], int], most: Callable[[], int]) -> None:
+        """Say between which numbers to stay.
+
+        Args:
+            least: What keeps a relay's connections busy, however far it is: on each an e-mail that
+                is being recorded, one whose body is on its way, and one whose envelope travels with
+                it.
+            most: An operator's limit; it wins.
+        """
+        self._least, self._most = least, most
+        self._wanted = 0
+        self._ended = 0
+        self._since = time.monotonic()
+        self._taken = 0
+        self._absent = 0
+        self._waiting: Line[asyncio.Future[None]] = Line()
+
+    @property
+    def absent(self) -> int:
+        """How many hold a place that others may have meanwhile, because they wait for something else."""
+        return self._absent
+
+    @absent.setter
+    def absent(self, number: int) -> None:
+        self._absent = number
+        self._fill()
+
+    @property
+    def size(self) -> int:
+        """How many e-mails may be under way now."""
+        return max(1, min(self._most(), max(self._wanted, self._least())))
+
+    def ended(self, *, came_through: bool = True) -> None:
+        """Note that an e-mail ended, and whether a relay dealt with it.
+
+        Every MEASURE_S the size follows the rate, by half or double at most.
+        """
+        self._ended += came_through
+        past_s = time.monotonic() - self._since
+        if past_s >= MEASURE_S:
+            wanted = int(self._ended / past_s * AHEAD_S)
+            self._wanted = max(self._wanted // 2, min(wanted, 2 * self.size))
+            self._ended, self._since = 0, time.monotonic()
+
+    @property
+    def kept(self) -> int:
+        """How many e-mails of high priority may be under way beyond size."""
+        return max(1, self.size // KEPT_PART)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether an ordinary e-mail would have to wait."""
+        return bool(self._waiting) or not self._has_place(NORMAL)
+
+    @contextlib.asynccontextmanager
+    async def one(self, priority: int) -> AsyncIterator[None]:
+        """Wait for a place, by priority and in the order of coming; give it to the next in the end."""
+        await self._enter(priority)
+        try:
+            yield
+        finally:
+            self._leave()
+
+    async def _enter(self, priority: int) -> None:
+        if not self._waiting.ahead_of(priority) and self._has_place(priority):
+            self._taken += 1
+            return
+        turn = asyncio.get_running_loop().create_future()
+        self._waiting.append(turn, priority)
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled():  # given and cancelled at once
+                self._leave()
+            raise
+
+    def _has_place(self, priority: int) -> bool:
+        return self._taken - self._absent < self.size + (self.kept if priority == HIGH else 0)
+
+    def _leave(self) -> None:
+        self._taken -= 1
+        self._fill()
+
+    def _fill(self) -> None:
+        while self._waiting and self._has_place(self._waiting.next_priority):
+            turn = self._waiting.popleft()
+            if not turn.done():
+                self._taken += 1
+                turn.set_result(None)

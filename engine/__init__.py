@@ -1,0 +1,4 @@
+"""arq that outlives Redis: jobs, queues, results and the connection.
+
+It knows nothing of the outbox and imports nothing of ours.
+"""

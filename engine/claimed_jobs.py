@@ -1,0 +1,116 @@
+"""Claiming jobs out of arq's queue: all there is room for, in one call to Redis."""
+
+import math
+from typing import Any, NamedTuple
+
+import structlog
+from arq.connections import ArqRedis
+from arq.constants import abort_jobs_ss, in_progress_key_prefix, job_key_prefix, retry_key_prefix
+
+from engine.wire import MAX_JOB_BYTES
+
+log = structlog.get_logger()
+
+RETRY_KEY_LIFETIME_S = 88400  # arq's
+MAX_CLAIMED = 1000
+# How often a job was begun without an end, by its id: its worker was killed, or hung until its lock
+# was over.
+STARTS_PREFIX = 'email-worker:starts:'
+
+# arq's ids stay in the queue while they run, so the scan pages on until it has enough: nothing
+# starves behind the running ones, and two workers never fight over the same ids. Due is what
+# Redis's own clock says. A body that is no string, or too large to be a job's, is told by its size
+# instead.
+CLAIM_LUA = """
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local room, offset, jobs = tonumber(ARGV[1]), 0, {}
+while #jobs < room and offset < 100000 do
+    local page = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'WITHSCORES', 'LIMIT', offset, 500)
+    for i = 1, #page, 2 do
+        local id = page[i]
+        if #jobs < room and redis.call('SET', ARGV[3] .. id, '1', 'PX', ARGV[2], 'NX') then
+            local size = redis.pcall('STRLEN', ARGV[4] .. id)
+            if type(size) == 'table' then size = -1 end
+            local body = size >= 0 and size <= tonumber(ARGV[6]) and redis.call('GET', ARGV[4] .. id)
+            local try = redis.pcall('INCR', ARGV[5] .. id)
+            if type(try) == 'table' then try = 1 end
+            redis.call('EXPIRE', ARGV[5] .. id, ARGV[7])
+            local starts = redis.pcall('INCR', ARGV[10] .. id)
+            if type(starts) == 'table' then starts = 1 end
+            redis.call('EXPIRE', ARGV[10] .. id, ARGV[7])
+            local aborted = ARGV[8] == '1' and redis.pcall('ZREM', ARGV[9], id) == 1 and 1 or 0
+            table.insert(jobs, {id, page[i + 1], body, size, try, aborted, starts})
+        end
+    end
+    if #page < 1000 then
+        break
+    end
+    offset = offset + 500
+end
+local later = redis.call('ZRANGEBYSCORE', KEYS[1], '(' .. now, '+inf', 'WITHSCORES', 'LIMIT', 0, 1)
+return {jobs, now, later[2] or ''}
+"""
+
+
+class ClaimedJob(NamedTuple):
+    """A job that is ours for as long as its lock is renewed."""
+
+    id: str
+    score: int  # milliseconds since 1970: when it was due
+    body: bytes | None
+    body_bytes: int  # 0: the job has expired; less: it is no string
+    tries: int  # this one included
+    aborted: bool
+    starts: int = 1  # since it last ended, this one included
+
+
+class Claims(NamedTuple):
+    """What one call to Redis brought."""
+
+    jobs: list[ClaimedJob]
+    redis_now_ms: int
+    next_due_ms: float  # by Redis's clock; infinite when nothing waits for its time
+
+
+async def claim_jobs(
+    redis: ArqRedis, queue_name: str, room: int, *, lock_s: float, aborts: bool
+) -> Claims:
+    """Lock due jobs, count the try, and fetch their bodies.
+
+    Args:
+        room: How many at most.
+        lock_s: How long they stay locked when nobody renews that.
+        aborts: Whether to look for those that were aborted before they began.
+    Raises:
+        redis.RedisError, OSError: Redis does not answer. Jobs that it locked all the same are free
+        after lock_s.
+    """
+    claim = redis.register_script(CLAIM_LUA)
+    arguments: list[Any] = [
+        min(room, MAX_CLAIMED),
+        int(lock_s * 1000),
+        in_progress_key_prefix,
+        job_key_prefix,
+    ]
+    arguments += [
+        retry_key_prefix,
+        MAX_JOB_BYTES,
+        RETRY_KEY_LIFETIME_S,
+        int(aborts),
+        abort_jobs_ss,
+        STARTS_PREFIX,
+    ]
+    rows, now_ms, next_due_ms = await claim(keys=[queue_name], args=arguments)
+    jobs = []
+    for raw_id, raw_score, body, body_bytes, tries, aborted, starts in rows:
+        try:
+            job_id = raw_id.decode()
+        except UnicodeDecodeError:
+            log.error('dropped from the queue: not a job id', raw_id=repr(raw_id))
+            await redis.zrem(queue_name, raw_id)
+            continue
+        score = float(raw_score)
+        due_ms = int(score) if math.isfinite(score) else 0
+        jobs.append(ClaimedJob(job_id, due_ms, body, body_bytes, tries, bool(aborted), starts))
+    return Claims(jobs, now_ms, float(next_due_ms or 'inf'))

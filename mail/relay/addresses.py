@@ -1,0 +1,107 @@
+"""A TCP connection to a host, whichever of its addresses answers first (RFC 8305, Happy Eyeballs)."""
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Sequence
+from itertools import chain, zip_longest
+from typing import Any, NamedTuple
+
+ATTEMPT_DELAY_S = (
+    0.25  # RFC 8305, 5: how long one address is waited for before the next is tried beside it
+)
+
+
+class Address(NamedTuple):
+    """Where to connect to, as getaddrinfo tells it."""
+
+    family: int
+    sockaddr: tuple[Any, ...]
+
+    def __str__(self) -> str:
+        return str(self.sockaddr[0])
+
+
+async def resolve(host: str, port: int) -> list[Address]:
+    """Return the host's addresses as the system prefers them, IPv6 and IPv4 in turns (RFC 8305, 4).
+
+    Raises:
+        OSError: it has none, or nobody knows.
+    """
+    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return interleave(
+        dict.fromkeys(Address(family, sockaddr) for family, _, _, _, sockaddr in found)
+    )
+
+
+def interleave(addresses: Sequence[Address] | dict[Address, None]) -> list[Address]:
+    """Return the addresses with families in turns, that of the first address first."""
+    families: dict[int, list[Address]] = {}
+    for address in addresses:
+        families.setdefault(address.family, []).append(address)
+    return [
+        address
+        for address in chain.from_iterable(zip_longest(*families.values()))
+        if address is not None
+    ]
+
+
+async def open_socket(
+    addresses: Sequence[Address], timeout_s: float
+) -> tuple[socket.socket, Address]:
+    """Connect to the first of these addresses that answers; each is tried within the time.
+
+    Returns:
+        A connected socket that does not block, and its address.
+    Raises:
+        OSError: none answered; its text tells what came of each.
+    """
+    failures: dict[Address, str] = {}
+    connecting: dict[asyncio.Task[socket.socket], Address] = {}
+    waiting = list(addresses)
+    delay_s = min(ATTEMPT_DELAY_S, timeout_s / (len(waiting) + 1))
+    try:
+        async with asyncio.timeout(timeout_s):
+            while waiting or connecting:
+                if waiting:
+                    address = waiting.pop(0)
+                    connecting[asyncio.ensure_future(_connect(address))] = address
+                done, _ = await asyncio.wait(
+                    connecting,
+                    timeout=delay_s if waiting else None,
+                    return_when=asyncio.FIRST_COMPLETED,
+                )
+                for task in done:
+                    if (error := task.exception()) is None:
+                        return task.result(), connecting.pop(task)
+                    failures[connecting.pop(task)] = str(error) or type(error).__name__
+    except TimeoutError:
+        late = dict.fromkeys([*connecting.values(), *waiting], f'no answer within {timeout_s:g} s')
+        raise TimeoutError(_told(failures | late)) from None
+    finally:
+        for task in connecting:
+            task.cancel()
+            task.add_done_callback(_close_unwanted)
+    raise ConnectionError(_told(failures))
+
+
+async def _connect(address: Address) -> socket.socket:
+    sock = socket.socket(address.family, socket.SOCK_STREAM)
+    try:
+        sock.setblocking(False)
+        with contextlib.suppress(OSError):  # a matter of speed only
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        await asyncio.get_running_loop().sock_connect(sock, address.sockaddr)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def _close_unwanted(task: asyncio.Task[socket.socket]) -> None:
+    if not task.cancelled() and task.exception() is None:
+        task.result().close()
+
+
+def _told(failures: dict[Address, str]) -> str:
+    return '; '.join(f'{address}: {failure}' for address, failure in failures.items())

@@ -1,0 +1,168 @@
+"""How fast a relay wants mail, found out from its replies."""
+
+import re
+import time
+from collections import OrderedDict
+from collections.abc import Hashable
+
+from mail.outcome import Reply
+from mail.relay.rate_limit import RateLimit
+
+LEAST_PER_S, FIRST_PER_S = 0.2, 1.0
+CUT = 0.8  # of what it took in the last second, and once more each time it is still too much
+IDLE_CUT = 0.5  # when it took nothing since the last time
+# E-mails a second, for each that was accepted: a twentieth more each second, while there is that
+# much mail; half as much again while nobody knows how much the relay takes.
+MORE, MUCH_MORE = 0.05, 0.5
+# What was on its way when the relay said it was too much says nothing about the new pace.
+SETTLE_S = 1.0
+LONGEST_PAUSE_S = 30.0
+FORGET_S = 600.0
+# One e-mail alone that is refused in such words has a trouble of its own: so many are needed in a
+# second, and so large a part; and none of them counts more than a few times.
+FEWEST, LEAST_PART = 3, 0.02
+HEARD_TIMES, HEARD_EMAILS = 3, 1000
+RETRY_BASE_S, RETRY_MAX_S = 5.0, 300.0
+
+# Gmail; Exchange Online, which says only that it is busy.
+ENHANCED_CODES = frozenset({'4.7.28', '4.7.500'})
+# About one mailbox (4.2.x), one message's size, or the number of one message's recipients.
+CODES_OF_ONE = re.compile(r'4\.(2\.\d+|3\.4|5\.3)$')
+ADDRESS = re.compile(r'\S*@\S*')  # it may have any words
+WORDS_OF_ONE = re.compile(
+    r"""gr[ea]y-?list | over\s?quota | mailbox | \buser\ you\b | \brecipients?\b(?!\ (from|received))
+    | \b(this|one|per)\ (connection|session)""",
+    re.IGNORECASE | re.VERBOSE,
+)
+WORDS = re.compile(
+    r"""throttl | slow\ down | frequency\ is\ too | exceeded.{0,40}\bper\ (minute|hour|day)
+    | number\ of\ (allowed\ )?(outgoing\ )?messages
+    | rate[\s-]?limit | \b(sending|unusual|mail|message)\ rate\b | \brate\b.{0,30}exceed | exceed.{0,30}\brate\b
+    | too\ (much\ mail | fast | frequent)
+    | too\ many\ (messages | e-?mails | mails | requests | recipients\ (from | received))
+    | \b(daily|hourly|message|sending|submission)\b(?!.{0,20}size).{0,20}\b(quota|limit)\b""",
+    re.IGNORECASE | re.VERBOSE,
+)
+
+
+def is_throttling(reply: Reply) -> bool:
+    """Tell whether a reply says that the relay takes no more now, whatever the e-mail.
+
+    Only those that speak of a rate or a quota of ours: a relay without room, or with a fault, is
+    one that defers, and what it says of that may be one e-mail's doing. There is no code for it:
+    relays say it with 421, 450, 451, 452 or 454, and in words. Source: what Amazon SES, Postfix
+    (anvil), Exchange Online and Gmail say.
+    """
+    if not 400 <= reply.code < 500:
+        return False
+    enhanced_code = reply.enhanced_code or ''
+    text = ADDRESS.sub('', reply.text)
+    if CODES_OF_ONE.match(enhanced_code) or WORDS_OF_ONE.search(text):
+        return False
+    return enhanced_code in ENHANCED_CODES or WORDS.search(text) is not None
+
+
+class Pace:
+    """No limit, until the relay says that it was too much; then about as much as it takes.
+
+    Found as TCP finds its share of a line, by additive increase and multiplicative decrease, so
+    several workers share what a relay takes without knowing of each other.
+    """
+
+    def __init__(self) -> None:
+        self.reason: str | None = None  # the relay's words
+        self._limit = RateLimit()
+        self._heard: OrderedDict[Hashable, int] = (
+            OrderedDict()
+        )  # how often each of the last e-mails was refused
+        self._accepted = self._accepted_before = self._refused = (
+            0  # in this second, and in the one before
+        )
+        self._since = 0.0
+        self._is_known = False  # whether the limit comes from what the relay took
+        self._accepted_since_cut = 0
+        self._cut_at = 0.0
+        self._pause_s = 0.0
+
+    @property
+    def per_s(self) -> float:
+        """E-mails a second; 0 for no limit."""
+        return self._limit.per_s
+
+    def allows(self, *, high: bool = False) -> bool:
+        """Whether an e-mail may begin now; an urgent one a little before its turn, see RateLimit."""
+        return not self._limit.per_s or self._limit.allows(1, high=high) > 0
+
+    def spend(self) -> None:
+        """Count an e-mail that begins."""
+        self._limit.spend(1)
+
+    def turn_in_s(self, waiting: int) -> float:
+        """Return about how long an e-mail would wait behind so many others."""
+        return self._limit.turn_in_s(waiting)
+
+    def wait_s(self, *, high: bool = False) -> float:
+        """Return how long to wait before asking whether an e-mail may begin."""
+        return self._limit.wait_s(high=high)
+
+    def accepted(self, now: float) -> None:
+        """Take note that the relay took an e-mail."""
+        if now - self._since >= 1.0:
+            self._next_second(now)
+        self._accepted += 1
+        if self._limit.per_s:
+            self._limit.per_s += MORE if self._is_known else MUCH_MORE
+            self._accepted_since_cut += 1
+            self._pause_s = 0.0
+
+    def throttled(self, reply: Reply, email: Hashable) -> float:
+        """Take note that the relay said it was too much.
+
+        Args:
+            email: Whatever is the same when this e-mail is tried again.
+        Returns:
+            Seconds to wait before it is.
+        """
+        now = time.monotonic()
+        times = self._heard[email] = self._heard.pop(email, 0) + 1
+        if len(self._heard) > HEARD_EMAILS:
+            self._heard.popitem(last=False)
+        if times <= HEARD_TIMES:
+            self._slow_down(reply, now)
+        return min(RETRY_MAX_S, RETRY_BASE_S * 2.0 ** min(times - 1, 64))
+
+    def _slow_down(self, reply: Reply, now: float) -> None:
+        if now - self._since >= 1.0:
+            self._next_second(now)
+        self._refused += 1
+        recent = self._accepted + self._accepted_before * (1.0 - (now - self._since))
+        fewest = max(1 if self.per_s else FEWEST, LEAST_PART * recent)
+        if now < self._cut_at + SETTLE_S + self._pause_s or self._refused < fewest:
+            return
+        self.reason = str(reply)
+        if not self.per_s:
+            # What it took of the burst just now may not have been told yet.
+            self._is_known = self._accepted_before > 0
+            self._pause_s = SETTLE_S
+            self._limit.set(max(FIRST_PER_S, CUT * recent))
+        else:
+            self._is_known = self._accepted_since_cut > 0
+            if not self._is_known:
+                self._pause_s = min(LONGEST_PAUSE_S, 2 * self._pause_s + SETTLE_S)
+            self._limit.per_s = max(LEAST_PER_S, self.per_s * (CUT if self._is_known else IDLE_CUT))
+        self._limit.hold(self._pause_s)
+        self._cut_at = now
+        self._accepted_since_cut = 0
+
+    def tend(self) -> None:
+        """Forget the limit when the relay has not spoken of one for long."""
+        if self.per_s and time.monotonic() > self._cut_at + FORGET_S:
+            self._limit.set(0.0)
+            self._heard.clear()
+            self.reason = None
+
+    def _next_second(self, now: float) -> None:
+        is_next = now - self._since < 2.0
+        self._accepted_before = self._accepted if is_next else 0
+        self._accepted = self._refused = 0
+        self._since = self._since + 1.0 if is_next else now

@@ -1,0 +1,302 @@
+"""One e-mail's SMTP transaction, without the connection: what to say, and what each reply means.
+
+MAIL, RCPT for each recipient, DATA, body, final dot. Whoever has the connection writes `commands`
+(all at once where the relay takes that, RFC 2920), hands in the replies one by one, and does what
+`take` says.
+"""
+
+import asyncio
+import re
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from enum import Enum, auto
+
+from mail.outcome import Outcome, Phase, Reply, Settled, classify
+from mail.priority import NORMAL
+from mail.relay.learned_rate import is_throttling
+from mail.relay.recipients import left_over, says_too_many
+from mail.relay.replies import RelayGoneError
+from mail_outbox.envelope import Envelope
+
+# Replies to MAIL that speak of our login, not of the e-mail (RFC 4954, 4 and 6).
+AUTH_CODES = frozenset({454, 530, 534, 535, 538})
+LATER_LEADING_DOT = re.compile(rb'\n\.')  # found in half the time that `in` takes
+
+Answers = dict[str, tuple[Outcome, Reply]]
+
+
+class RelayError(Exception):
+    """No connection to the relay could be made, or none that is of use; that costs no attempt."""
+
+    counts = False
+
+    def __init__(self, reason: str, reply: Reply | None = None) -> None:
+        super().__init__(reason)
+        self.reply = reply
+
+    @property
+    def is_throttling(self) -> bool:
+        """Whether the relay said that it takes no more now."""
+        return self.reply is not None and is_throttling(self.reply)
+
+
+class RelayRefusedError(RelayError):
+    """The relay wants nothing from us now: 421, or it does not accept our credentials."""
+
+
+class RelayDiedError(RelayError):
+    """A new connection ended as it came to this e-mail, whose sender may be what the relay dies of."""
+
+    counts = True
+
+
+class RelayBehindError(RelayRefusedError):
+    """The relay wants fewer e-mails than there are: another is to be asked, or it later."""
+
+
+class TooLargeError(Exception):
+    """The message is over the relay's SIZE (RFC 1870); the relay was not asked."""
+
+    def __init__(self, message_bytes: int, limit_bytes: int) -> None:
+        self.reply = Reply(
+            552, f"5.3.4 message of {message_bytes} bytes is over the relay's {limit_bytes}"
+        )
+        super().__init__(self.reply.text)
+
+
+async def _forget(_: Settled) -> None:
+    pass
+
+
+@dataclass(slots=True)
+class Progress:
+    """How far an attempt has come; read by whoever cuts it off, and by those who ask what the worker is doing."""
+
+    phase: Phase = Phase.CLAIMED
+    relay: str | None = None
+    started_at: float = field(default_factory=time.time)  # seconds since 1970
+    # Does not queue for a connection: the shorter it is under way, the less it can be lost by
+    # chance once more.
+    urgent: bool = False
+    priority: int = NORMAL  # its place in line
+    # What is known of several recipients so far, for whoever has to record an attempt that was cut
+    # off.
+    recipients: Settled | None = None
+    cut_off: bool = False  # its task was cancelled
+    # Called just before MAIL and before the body; raises when this worker no longer holds the
+    # e-mail.
+    before_data: Callable[[], None] = field(default=lambda: None)
+    # Called between two transactions of one e-mail: writes down `recipients`, so that nobody who
+    # has it gets it again should this worker die.
+    keep: Callable[[Settled], Awaitable[None]] = field(default=_forget)
+
+    @property
+    def reached_data_end(self) -> bool:
+        """Whether the relay may have the whole message while we do not know its answer."""
+        return self.phase in (Phase.BODY_SENT, Phase.REPLIED)
+
+
+class Step(Enum):
+    """What to do after a reply."""
+
+    GO_ON = auto()  # there are more replies to come, or commands to write
+    SEND_BODY = auto()
+    RESET = auto()  # answered; the relay still has the envelope
+    CLOSE = auto()  # answered; only closing takes back what the relay has
+    DONE = auto()
+
+
+class Transaction:
+    """The state of one transaction.
+
+    Attributes:
+        commands: What to write before the body, a line each.
+        done: The answer for each recipient, once there is one. Fails with RelayGoneError when the
+            connection failed before the final dot, with RelayRefusedError on 421 or an objection to
+            our login, with TooLargeError, and with what progress.before_data raises. The outcome of
+            recipients it had no room for is RELEASED: they go in another transaction.
+        room: How many recipients it had room for; None when nothing spoke of a limit.
+        fresh: Whether its connection had carried none before, nor been idle; set by the connection.
+    """
+
+    def __init__(
+        self, relay_name: str, envelope: Envelope, message: bytes, progress: Progress
+    ) -> None:
+        self.relay_name = relay_name
+        self.recipients = envelope.recipients
+        self.message = message
+        self.progress = progress
+        self.fresh = True
+        self.room: int | None = None
+        self.done: asyncio.Future[Answers] = asyncio.get_running_loop().create_future()
+        self.commands = [
+            f'MAIL FROM:<{envelope.sender}>\r\n'.encode(),
+            *(f'RCPT TO:<{recipient}>\r\n'.encode() for recipient in envelope.recipients),
+            b'DATA\r\n',
+        ]
+        self.answered = 0  # commands that were replied to
+        self._answers: Answers = {}
+        self._withdrawn = (
+            False  # refused before DATA; the replies to what was sent along are still to come
+        )
+
+    def body(self) -> bytes:
+        """Return the message as it travels: dot-stuffed, with the final dot."""
+        message = self.message
+        if LATER_LEADING_DOT.search(message):
+            message = LATER_LEADING_DOT.sub(b'\n..', message)
+        if message.startswith(b'.'):
+            message = b'.' + message
+        return message + (b'.\r\n' if message.endswith(b'\r\n') else b'\r\n.\r\n')
+
+    def take(self, reply: Reply, *, all_sent: bool) -> Step:
+        """Take the reply to the next command, or the verdict on the body.
+
+        Args:
+            all_sent: Whether all commands were written, so that each will be replied to.
+        """
+        index, data = self.answered, len(self.commands) - 1
+        self.answered += 1
+        if index > data:
+            return self._take_verdict(reply)
+        if self._withdrawn:
+            return self._rest(reply, is_last=index == data)
+        if reply.code == 421:
+            return self._take_421(reply, index)
+        if index == 0:
+            return self._take_mail(reply, all_sent=all_sent)
+        if index < data:
+            return self._take_rcpt(
+                reply, self.recipients[index - 1], all_sent=all_sent, is_last=index == data - 1
+            )
+        return self._take_data(reply)
+
+    def _take_mail(self, reply: Reply, *, all_sent: bool) -> Step:
+        if reply.code in AUTH_CODES and not is_throttling(reply):
+            return self.fail(
+                RelayRefusedError(f'{self.relay_name} wants another login: {reply}', reply)
+            )
+        if (outcome := classify(reply)) is not Outcome.ACCEPTED:
+            self._answers = dict.fromkeys(self.recipients, (outcome, reply))
+            return self._withdraw(all_sent=all_sent)
+        self.progress.phase = Phase.RCPT
+        return Step.GO_ON
+
+    def _take_rcpt(self, reply: Reply, recipient: str, *, all_sent: bool, is_last: bool) -> Step:
+        self._answers[recipient] = (classify(reply), reply)
+        if not is_last:
+            return Step.GO_ON
+        if not (accepted := self._accepted()):
+            return self._withdraw(all_sent=all_sent)
+        for later in left_over(self._answers):
+            self._answers[later] = (Outcome.RELEASED, self._answers[later][1])
+            self.room = len(accepted)
+        self.progress.phase = Phase.DATA
+        return Step.GO_ON
+
+    def _take_data(self, reply: Reply) -> Step:
+        if reply.code == 354:
+            return Step.SEND_BODY
+        outcome = classify(reply)
+        self._answer_accepted(Outcome.DEFERRED if outcome is Outcome.ACCEPTED else outcome, reply)
+        return Step.RESET
+
+    def _take_verdict(self, reply: Reply) -> Step:
+        early = self.progress.phase is not Phase.BODY_SENT
+        self.progress.phase = Phase.REPLIED
+        if reply.code == 421:
+            return self._take_421(reply, len(self.commands))
+        outcome = classify(reply)
+        if early:  # it has only a part of the body, and takes what follows for the rest of it
+            self._answer_accepted(
+                Outcome.DEFERRED if outcome is Outcome.ACCEPTED else outcome, reply
+            )
+            return Step.CLOSE
+        self._answer_accepted(outcome, reply)
+        return Step.DONE
+
+    def _take_421(self, reply: Reply, index: int) -> Step:
+        """Take note that the relay ends the connection, be it over the number of recipients."""
+        if 0 < index <= len(self.recipients):
+            self._answers[self.recipients[index - 1]] = (Outcome.RELEASED, reply)
+        if says_too_many(reply) and index > len(self.recipients) and len(self._accepted()) > 1:
+            self._answer_accepted(Outcome.RELEASED, reply)
+        elif not self._ended_over_recipients(reply):
+            return self.fail(RelayRefusedError(f'{self.relay_name} sends us away: {reply}', reply))
+        return Step.CLOSE
+
+    def _ended_over_recipients(self, reply: Reply) -> bool:
+        """End with no outcome for anybody whom the relay did not refuse, if it had said that they are too many.
+
+        Postfix closes the connection after so many refusals (smtpd_hard_error_limit).
+        """
+        over = left_over(self._answers)
+        if not over or self.progress.phase not in (Phase.RCPT, Phase.DATA):
+            return False
+        accepted = self._accepted()
+        self.room = len(accepted)
+        unknown = [recipient for recipient in self.recipients if recipient not in self._answers]
+        self.resolve(
+            self._answers | dict.fromkeys([*accepted, *over, *unknown], (Outcome.RELEASED, reply))
+        )
+        return True
+
+    def _withdraw(self, *, all_sent: bool) -> Step:
+        """Nobody is left to send to. What the answer is stands; the connection is to be brought back to its start."""
+        if all_sent:
+            self._withdrawn = True
+            return Step.GO_ON
+        self.resolve(self._answers)
+        return Step.RESET
+
+    def _rest(self, reply: Reply, *, is_last: bool) -> Step:
+        if not is_last:
+            return Step.GO_ON
+        self.resolve(self._answers)
+        return Step.CLOSE if reply.code == 354 else Step.RESET
+
+    def lost(self, error: Exception) -> None:
+        """Take note that the connection is gone: nobody knows the outcome when the dot was sent and not replied to."""
+        if self._withdrawn:
+            self.resolve(self._answers)
+        elif self.progress.reached_data_end:
+            self._answer_accepted(
+                Outcome.UNCERTAIN, Reply(0, f'no reply to the final dot: {error}')
+            )
+        elif self._ended_over_recipients(Reply(0, str(error))):
+            return
+        elif self.answered < len(self.commands):
+            verb = self.commands[self.answered].partition(b' ')[0].strip().decode()
+            self.fail(RelayGoneError(f'{verb}: {error}'))
+        else:
+            self.fail(error)
+
+    def fail(self, error: Exception) -> Step:
+        """End without an answer."""
+        if not self.done.done():
+            self.done.set_exception(error)
+        return Step.CLOSE
+
+    def resolve(self, answers: Answers) -> None:
+        """End with an answer."""
+        if not self.done.done():
+            self.done.set_result(answers)
+
+    def _answer_accepted(self, outcome: Outcome, reply: Reply) -> None:
+        answers, accepted = self._answers.copy(), self._accepted()
+        if len(accepted) > 1 and outcome is not Outcome.ACCEPTED and says_too_many(reply):
+            outcome, self.room = (
+                Outcome.RELEASED,
+                len(accepted) // 2,
+            )  # it counts them only now, and tells no number
+        for recipient in accepted:
+            answers[recipient] = (outcome, reply)
+        self.resolve(answers)
+
+    def _accepted(self) -> list[str]:
+        return [
+            recipient
+            for recipient, (outcome, _) in self._answers.items()
+            if outcome is Outcome.ACCEPTED
+        ]

@@ -1,0 +1,1 @@
+"""Stored templates, filled in processes of their own."""

@@ -1,0 +1,203 @@
+"""From an e-mail's values to the bytes that follow DATA."""
+
+import functools
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from email.utils import format_datetime
+from typing import Any, NamedTuple
+from urllib.parse import unquote
+
+from mail_outbox.envelope import (
+    Attachment,
+    Content,
+    Email,
+    Envelope,
+    InvalidEmailError,
+    Recipient,
+    check_subject,
+    parse_recipients,
+)
+from mail_outbox.headers import MAX_EXTRA_CHARS, address, extra_fields, header, message_id_field
+from mail_outbox.mime import attachment_part, body_part, content_id, multipart
+
+JSON_CHARS_PER_CHAR = 12  # "\\ud83d\\ude00" is one
+BYTES_PER_CHAR = (
+    13  # of a body, at most: four bytes of UTF-8, each as =F0, a line end after 24 of them
+)
+CID_URL = re.compile(r"""cid:([^\s"'<>)]++)""", re.IGNORECASE)
+NO_BODY = 'body: there is neither a text nor an HTML body'
+RELATED_TO_HTML = b'; type="text/html"'  # RFC 2387, 3.1
+
+
+@dataclass(frozen=True, slots=True)
+class Sender:
+    """The From address of everything this program sends; also its envelope sender."""
+
+    address: str
+    name: str | None = None
+
+
+class Rendered(NamedTuple):
+    """What one SMTP transaction needs."""
+
+    envelope: Envelope
+    message: bytes  # CRLF line ends, not yet dot-stuffed
+
+
+def render(email: Email, content: Content, sender: Sender, max_bytes: int) -> Rendered:
+    """Render an e-mail, whose template was filled (mail/template/renderers.py), with its attachments.
+
+    The same row renders to the same Message-ID and Date every time, so that a duplicate can be
+    recognised.
+
+    Raises:
+        InvalidEmailError: an address, header or size is wrong; the message says which.
+    """
+    recipients = parse_recipients(email.recipient)
+    _check_size(
+        sum(len(attachment.data) for attachment in content.attachments), max_bytes
+    )  # before it is encoded
+    subject, text, html = _bodies(email)
+    try:
+        head = _headers(email, sender, recipients, subject)
+        body = _body(email, text, html, content.attachments)
+    except (ValueError, LookupError) as error:
+        raise (
+            error
+            if isinstance(error, InvalidEmailError)
+            else InvalidEmailError(f'message: {error}')
+        ) from error
+    message = head + body
+    _check_size(len(message), max_bytes)
+    return Rendered(Envelope(sender.address, tuple(to.address for to in recipients)), message)
+
+
+def check(email: Email, headers: Mapping[str, Any] | None, max_bytes: int) -> None:
+    """Refuse what render refuses, as far as that does not depend on a template or on attachments.
+
+    Args:
+        headers: Extra header fields; those of email are not looked at.
+    Raises:
+        InvalidEmailError: the message says which part is wrong.
+    """
+    parse_recipients(email.recipient)
+    check_subject(email.subject or '')
+    fields = extra_fields(headers or {})
+    texts = [(email.body_text, 'plain'), (email.body_html, 'html')]
+    if email.template_id is None and all(text is None for text, _ in texts):
+        raise InvalidEmailError(NO_BODY)
+    size_chars = sum(len(text or '') for text, _ in texts)
+    # A template may have a part instead of the row's.
+    if email.template_id is None and BYTES_PER_CHAR * size_chars > max_bytes:
+        body = _body(email, email.body_text, email.body_html, ())
+        _check_size(len(body) + sum(map(len, fields.values())), max_bytes)
+
+
+def _check_size(size_bytes: int, max_bytes: int) -> None:
+    if size_bytes > max_bytes:
+        raise InvalidEmailError(
+            f'message: {size_bytes} bytes, at most {max_bytes} are allowed (EMAIL_MAX_BYTES)'
+        )
+
+
+def _headers(email: Email, sender: Sender, recipients: list[Recipient], subject: str) -> bytes:
+    """Return all header fields but those of the content."""
+    fields = {
+        'From': _from(sender),
+        'To': header('To', ', '.join(address(to.name, to.address) for to in recipients)),
+        'Subject': header('Subject', subject),
+        'Date': _date(email.message_date) if email.message_date else b'',
+        'Message-ID': message_id_field(email.message_id),
+        # RFC 3834: nobody's out-of-office reply should answer a machine.
+        'Auto-Submitted': b'Auto-Submitted: auto-generated\r\n',
+        'MIME-Version': b'MIME-Version: 1.0\r\n',
+    }
+    if email.headers is not None:
+        if len(email.headers) > JSON_CHARS_PER_CHAR * MAX_EXTRA_CHARS:
+            raise InvalidEmailError(
+                f'headers: {len(email.headers)} characters, at most {MAX_EXTRA_CHARS} are allowed'
+            )
+        extra = extra_fields(_json_object('headers', email.headers))
+        replaced = {name.lower() for name in extra}
+        fields = {
+            name: field for name, field in fields.items() if name.lower() not in replaced
+        } | extra
+    return b''.join(fields.values())
+
+
+@functools.lru_cache(maxsize=16)
+def _from(sender: Sender) -> bytes:
+    return header('From', address(sender.name or '', sender.address))
+
+
+@functools.lru_cache(maxsize=16)  # the e-mails of a batch were claimed at one moment
+def _date(date: datetime) -> bytes:
+    return header('Date', format_datetime(date))
+
+
+def _body(
+    email: Email, text: str | None, html: str | None, attachments: Sequence[Attachment]
+) -> bytes:
+    """Return the content's header fields, an empty line and the content.
+
+    mixed: [alternative: [text, related: [HTML, what it refers to]], files]; a level with one part
+    is left out.
+    """
+    if text is None and html is None:
+        raise InvalidEmailError(NO_BODY)
+    # Beside another part, one with nothing in it is what a reader might show instead.
+    if html is not None and text is not None and not (html.strip() and text.strip()):
+        text, html = (text, None) if text.strip() or not html.strip() else (None, html)
+    inline, files = _by_place(html, attachments)
+    bodies = [] if text is None else [body_part(text, 'plain')]
+    if html is not None:
+        bodies.append(body_part(html, 'html'))
+    if inline:
+        related = [bodies[-1], *(attachment_part(a, inline=True) for a in inline)]
+        bodies[-1] = multipart('related', related, email.message_id, RELATED_TO_HTML)
+    body = bodies[0] if len(bodies) == 1 else multipart('alternative', bodies, email.message_id)
+    if not files:
+        return body
+    return multipart('mixed', [body, *(attachment_part(a) for a in files)], email.message_id)
+
+
+def _by_place(
+    html: str | None, attachments: Sequence[Attachment]
+) -> tuple[list[Attachment], list[Attachment]]:
+    """Return what is a part of the HTML, images with a Content-ID and what the HTML refers to, and the other files."""
+    cids = [content_id(attachment) for attachment in attachments]
+    if html is None or not any(cids):
+        return [], list(attachments)
+    referred = {unquote(cid) for cid in CID_URL.findall(html)}  # RFC 2392, 2: percent-encoded
+    inline: list[Attachment] = []
+    files: list[Attachment] = []
+    for attachment, cid in zip(attachments, cids, strict=True):
+        is_image = str(attachment.content_type).lower().startswith('image/')
+        (inline if cid and (is_image or cid in referred) else files).append(attachment)
+    return inline, files
+
+
+def _bodies(email: Email) -> tuple[str, str | None, str | None]:
+    """Return subject, text and HTML. A template was filled before, see mail/template/renderers.py."""
+    subject, text, html = email.subject or '', email.body_text, email.body_html
+    check_subject(subject)
+    return subject, text, html
+
+
+def _json_object(name: str, text: str | None) -> dict[str, Any]:
+    if text is None:
+        return {}
+    try:
+        value = json.loads(text)
+        if isinstance(value, str):  # adopted tables hold JSON inside JSON strings
+            value = json.loads(value)
+    except (ValueError, RecursionError) as error:
+        raise InvalidEmailError(f'{name}: is not JSON: {error}') from error
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise InvalidEmailError(f'{name}: must be a JSON object, not {type(value).__name__}')
+    return value

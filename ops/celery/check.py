@@ -1,0 +1,114 @@
+"""Celery: whether one still runs, and what it left in Redis. Nothing here is ever to be deleted: it may be mail."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+from redis.exceptions import ResponseError
+
+from db.adoption.phases import Phase, read_phase
+from engine.queues import QUEUES
+from ops.answer import USAGE, TroubleError
+from ops.celery.broker import SET_ASIDE_KEY, Fate, look_through
+from ops.celery.connect import open_broker
+from ops.celery.kept import Kept, find_kept, remembered_tasks
+from ops.celery.keys import Client, Places, find_places
+from ops.celery.messages import read_message
+from ops.celery.signs import Signs, signs_of_celery
+from ops.celery.unknown import options_for
+from ops.checks.finding import Finding, error, note, warning
+from ops.connect import Connections
+from ops.output import counted
+
+TAKES_OVER = (
+    '`python -m ops import-celery` takes them over; --dry-run first says what becomes of them'
+)
+
+
+async def check(connections: Connections) -> list[Finding]:
+    """Look where Celery's broker is, or was."""
+    try:
+        phase = await connections.ask_postgres(read_phase)
+    except TroubleError:  # another check says so
+        phase = None
+    try:
+        async with open_broker(connections.settings, None) as broker:
+            try:
+                places, kept = await find_places(broker.redis), await find_kept(broker.redis)
+            except ResponseError:
+                return [
+                    note(
+                        'this user of Redis may not look for what Celery left',
+                        'run doctor as its administrator',
+                    )
+                ]
+            signs = await signs_of_celery(broker.redis, places=places)
+            unknown = await unknown_tasks(broker.redis, places)
+            return list(judge(places, signs, kept, phase, unknown, is_ours=broker.is_ours))
+    except TroubleError as failure:
+        if failure.trouble.exit_status == USAGE:  # it never was a Redis
+            return [note(failure.trouble.what, failure.trouble.remedy)]
+        raise
+
+
+async def unknown_tasks(redis: Client, places: Places) -> list[str]:
+    """Return the tasks that nobody here knows, by what is next in each list; first those that may be about e-mails."""
+    tasks = await remembered_tasks(redis)
+    names: Counter[str] = Counter()
+    may_mean: Counter[str] = Counter()
+    for place in places.all:
+        async for batch in look_through(redis, place):
+            for entry in batch:
+                message = read_message(
+                    entry.data, tasks, unacked=entry.tag is not None, whole=entry.is_whole
+                )
+                if message.task and message.meaning is None:
+                    names[message.task] += 1
+                    may_mean[message.task] += message.may_mean is not None
+            break
+    return sorted(names, key=lambda name: (-may_mean[name], -names[name]))
+
+
+def judge(
+    places: Places,
+    signs: Signs,
+    kept: Sequence[Kept],
+    phase: Phase | None,
+    unknown: Sequence[str] = (),
+    *,
+    is_ours: bool,
+) -> Iterator[Finding]:
+    """Judge what is there.
+
+    Args:
+        phase: How far the adoption of the table has come.
+        unknown: Tasks that wait and whose meaning nobody has told.
+        is_ours: Our own queues are in the same database.
+    """
+    takes_over = (
+        f'{TAKES_OVER}; of tasks it does not know, {options_for(unknown)}'
+        if unknown
+        else TAKES_OVER
+    )
+    for place in places.lists:
+        if is_ours and place.name in QUEUES:
+            of = counted(place.length, 'message', 'messages')
+            what = (
+                f'the list {place.name} holds {of} of Celery: our queue of that name cannot be used'
+            )
+            yield error(what, takes_over)
+    if signs.is_running and phase is Phase.SHARED:
+        yield note(
+            f'Celery runs beside this system: {signs.told}', 'docs/migration.md says how to go on'
+        )
+    elif signs.is_running:
+        yield warning(
+            f'Celery seems to run: {signs.told}', 'stop it: what both work on may be sent twice'
+        )
+    elif places.messages:
+        waiting = counted(places.messages, 'message of Celery waits', 'messages of Celery wait')
+        where = ', '.join(f'{place.name} ({place.length})' for place in places.all[:5])
+        yield warning(f'{waiting} in {where}', takes_over)
+    if aside := sum(k.place.length for k in kept if k.fate is Fate.SET_ASIDE):
+        are = counted(aside, 'message of Celery is', 'messages of Celery are')
+        remedy = '`python -m ops import-celery --task NAME=MEANING` after --undo, or see what they were about'
+        yield note(f'{are} set aside in {SET_ASIDE_KEY}:*', remedy)

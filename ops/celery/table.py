@@ -1,0 +1,149 @@
+"""The table's side of an import: what it needs added, the take-over that comes last, and the way back."""
+
+import sys
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from typing import Any
+
+import asyncpg
+
+from db.adoption.columns import read_columns
+from db.adoption.expand import NotAdoptableError, Plan, is_adopted, plan
+from db.adoption.forecast import Expected, forecast
+from db.adoption.locks import TableBusyError
+from db.adoption.phases import Phase, read_phase
+from db.adoption.takeover import WrongPhaseError
+from db.adoption.takeover import take_over as take_over_table
+from db.adoption.undo import undo as undo_table
+from db.import_requests import count_statuses
+from db.migrate import ZONE_SQL, alone, connect_directly, migrate
+from db.schema import APPLIED_SQL, known_migrations
+from ops.answer import USAGE, Trouble, TroubleError
+from ops.connect import Connections, first_connection, place_of, postgres_trouble
+from settings import Settings
+
+REFUSED = (NotAdoptableError, WrongPhaseError, TableBusyError)
+
+
+@asynccontextmanager
+async def raw_connection(connections: Connections) -> AsyncIterator[asyncpg.Connection]:
+    """Open a connection to a database whose schema may not be ours yet."""
+    settings = connections.settings
+    conn: Any = None
+    try:
+        connecting = connect_directly(settings.direct_dsn, settings.db_connect_timeout_s)
+        conn = await first_connection(settings, connecting)
+        await conn.execute(ZONE_SQL, settings.db_naive_timezone)
+        yield conn
+    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        raise TroubleError(postgres_trouble(error, place_of(settings.direct_dsn, 5432))) from error
+    finally:
+        if conn is not None:
+            conn.terminate()
+
+
+async def look_at_schema(conn: asyncpg.Connection) -> tuple[list[str], dict[str, int] | None]:
+    """Return the migrations that are missing, and the e-mails by status."""
+    try:
+        applied = {row['migration_id'] for row in await conn.fetch(APPLIED_SQL)}
+    except asyncpg.UndefinedTableError:
+        applied = set()
+    if unknown := applied - known_migrations():
+        what = (
+            f'the database schema is newer than this program: it has {", ".join(sorted(unknown))}'
+        )
+        raise TroubleError(
+            Trouble(
+                what, 'install the version of this program that belongs to it', exit_status=USAGE
+            )
+        )
+    return sorted(known_migrations() - applied), await count_statuses(conn)
+
+
+def tell(text: str) -> None:
+    """Show progress on stderr: stdout is the answer's."""
+    print(text, file=sys.stderr, flush=True)
+
+
+async def expand(conn: asyncpg.Connection, settings: Settings) -> Plan | None:
+    """Bring the schema up to this version, and add to an adopted table what it needs.
+
+    Returns:
+        What the adopted table is like; None when this program made it, or it is finished.
+    Raises:
+        TroubleError: why it cannot be; the message says what to do.
+    """
+    try:
+        return await migrate(
+            conn, settings.email_max_attempts, zone=settings.db_naive_timezone, progress=tell
+        )
+    except REFUSED as error:
+        raise TroubleError(Trouble(str(error), 'nothing was taken from Celery')) from error
+    except Exception as error:
+        cause = error.__cause__ or error
+        remedy = (
+            getattr(cause, 'hint', None)
+            or 'nothing of this step was changed; correct it, then run this again'
+        )
+        raise TroubleError(Trouble(f'{error}: {cause}', remedy)) from error
+
+
+async def expected(conn: asyncpg.Connection, settings: Settings) -> Sequence[Expected]:
+    """Say what the take-over will make of the e-mails that no message is about. Reads only; none when it is done.
+
+    Raises:
+        TroubleError: the table cannot be adopted.
+    """
+    if not await is_adopted(conn) or await read_phase(conn) is Phase.TAKEN_OVER:
+        return []
+    try:
+        async with alone(conn, settings.db_naive_timezone):
+            planned = await plan(
+                conn, zone=settings.db_naive_timezone, max_attempts=settings.email_max_attempts
+            )
+            return await forecast(
+                conn, await read_columns(conn), planned.form, _hold_after(settings)
+            )
+    except REFUSED as error:
+        raise TroubleError(Trouble(str(error), 'see docs/migration.md')) from error
+
+
+async def take_over(
+    conn: asyncpg.Connection, plan: Plan, settings: Settings, troubles: list[Trouble]
+) -> dict[str, int] | None:
+    """Take over the other system's e-mails, unless that is done. Returns how many came into which state."""
+    if await read_phase(conn) is not Phase.SHARED:
+        return None
+    try:
+        async with alone(conn, settings.db_naive_timezone):
+            return await take_over_table(
+                conn, plan.form, hold_after=_hold_after(settings), progress=tell
+            )
+    except (*REFUSED, OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        troubles.append(Trouble(f'the table was not taken over: {error}', 'run this again'))
+        return None
+
+
+async def give_back(conn: asyncpg.Connection, settings: Settings) -> dict[str, int] | None:
+    """Undo the adoption of the table. Returns how many e-mails were given back; None when it is not adopted.
+
+    Raises:
+        TroubleError: it is finished, or somebody holds it.
+    """
+    if await read_phase(conn) is None:
+        return None
+    try:
+        async with alone(conn, settings.db_naive_timezone):
+            planned = await plan(
+                conn, zone=settings.db_naive_timezone, max_attempts=settings.email_max_attempts
+            )
+            return await undo_table(conn, planned.form, tell)
+    except REFUSED as error:
+        raise TroubleError(
+            Trouble(str(error), 'the messages were put back; correct it, then run this again')
+        ) from error
+
+
+def _hold_after(settings: Settings) -> timedelta:
+    return timedelta(hours=settings.adoption_hold_after_hours)

@@ -1,0 +1,310 @@
+"""Taking over from Celery: message after message, PostgreSQL first, Redis after it; then the table."""
+
+import argparse
+import math
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from dataclasses import asdict, replace
+from datetime import UTC, datetime, timedelta
+from functools import partial
+
+import asyncpg
+
+from db.adoption.expand import is_adopted
+from db.adoption.phases import Phase, read_phase
+from db.import_requests import ImportRequest, make_due, merged, preview, still_open
+from engine.queues import QUEUES
+from mail_outbox.wake import notify
+from ops.answer import Answer, Document, Trouble, TroubleError
+from ops.arguments import confirmed
+from ops.celery import broker as celery_broker
+from ops.celery.broker import Entry, Fate
+from ops.celery.connect import Broker, elsewhere
+from ops.celery.kept import remember_tasks, remembered_tasks
+from ops.celery.keys import Place, Places, find_places, has_results
+from ops.celery.messages import Meaning, Message, read_message
+from ops.celery.signs import Signs, signs_of_celery
+from ops.celery.table import expand, expected, look_at_schema, raw_connection, take_over, tell
+from ops.celery.tally import NOT_OURS, Tally, has_lapsed, outcome_of
+from ops.connect import Connections, attempt
+from ops.output import counted
+
+NOW, NEVER = 0.0, math.inf
+BEFORE_TAKE_OVER = (Phase.EXPANDING, Phase.SHARED)
+TELL_EVERY = 50_000  # messages
+
+
+class Import:
+    """One run: where from, how tasks are understood, and what was found."""
+
+    def __init__(
+        self, connections: Connections, broker: Broker, options: argparse.Namespace
+    ) -> None:
+        self.connections = connections
+        self.broker = broker
+        self.redis = broker.redis
+        self.options = options
+        self.tasks: dict[str, Meaning] = dict(options.task)
+        self.hold_after = timedelta(hours=connections.settings.adoption_hold_after_hours)
+        self.now = datetime.now(UTC)
+        # For e-mails that some message asks for later, or no more: the earliest time that any asks
+        # for, s since 1970.
+        self.earliest: dict[int, float] = {}
+
+    async def run(self) -> Answer:
+        """Count what there is, ask, add to the table what it needs, take the messages, take over the table."""
+        self.tasks = await remembered_tasks(self.redis) | self.tasks
+        places = await self._find_places()
+        signs = await signs_of_celery(self.redis, places=places)
+        if signs.is_running and not (self.options.dry_run or self.options.force):
+            remedy = (
+                'stop the Celery workers and beat first, or give --force if they are something else'
+            )
+            raise TroubleError(Trouble(signs.told, remedy))
+        # An address that somebody gave is believed, also while nothing waits there.
+        is_given = (
+            self.options.db is not None or self.connections.settings.celery_broker_url is not None
+        )
+        if not is_given and not places.messages:
+            found = await elsewhere(self.broker)
+            if any(found.values()) or (found and not places.is_kombus):
+                raise TroubleError(_found_elsewhere(self.broker, found))
+        async with raw_connection(self.connections) as conn:
+            missing, statuses = await look_at_schema(conn)
+            found_now = await self._look(places, None if statuses is None else conn)
+            document = await self._document(signs, missing, statuses)
+            document |= found_now.as_document()
+            if self.options.dry_run:
+                document['forecast'] = [
+                    asdict(e) for e in await expected(conn, self.connections.settings)
+                ]
+                runs = (
+                    [Trouble(signs.told, 'stop Celery before the import')]
+                    if signs.is_running
+                    else []
+                )
+                return Answer(document, runs + found_now.troubles(set_aside=self.options.set_aside))
+            if await _comes_before_take_over(conn) and (unexplained := found_now.unknown.trouble()):
+                raise TroubleError(
+                    replace(unexplained, what=f'{unexplained.what}; nothing was changed')
+                )
+            self._confirm(
+                found_now, changes_table=bool(missing) or await read_phase(conn) in BEFORE_TAKE_OVER
+            )
+            plan = await expand(conn, self.connections.settings)
+            troubles: list[Trouble] = []
+            tally = Tally()
+            await self._learn_earliest(places)
+            await attempt(
+                self._take_all(places, tally), troubles
+            )  # what was done before a fault is told as well
+            if not troubles:
+                if plan is not None:
+                    document['taken_over'] = await take_over(
+                        conn, plan, self.connections.settings, troubles
+                    )
+                troubles += await self._what_came(tally)
+        if tally.due or document['taken_over']:
+            await attempt(self.connections.ask_postgres(notify), troubles)
+        return Answer(
+            document | tally.as_document(),
+            [*troubles, *tally.troubles(set_aside=self.options.set_aside)],
+        )
+
+    async def _find_places(self) -> Places:
+        return await find_places(self.redis, self.options.queue or (), self.options.key_prefix)
+
+    async def _document(
+        self, signs: Signs, missing: list[str], statuses: dict[str, int] | None
+    ) -> Document:
+        return {
+            'dry_run': self.options.dry_run,
+            'broker': self.broker.place,
+            'signs': signs.as_document(),
+            'schema': {'missing': missing, 'emails': statuses},
+            'results': await has_results(self.redis),
+            'forecast': None,
+            'taken_over': None,
+        }
+
+    def _confirm(self, found: Tally, *, changes_table: bool) -> None:
+        table = ', and its table' if changes_table else ''
+        question = f'Take over {counted(found.messages, "message")} of Celery{table}?'
+        if (changes_table or found.messages) and not confirmed(self.options, question):
+            raise TroubleError(
+                Trouble('not confirmed, nothing was changed', 'answer y, or give --yes')
+            )
+
+    async def _entries(self, places: Places) -> AsyncIterator[tuple[Place, list[Message]]]:
+        for place in places.all:
+            async for batch in celery_broker.look_through(self.redis, place):
+                yield place, [self._read(entry) for entry in batch]
+
+    def _read(self, entry: Entry) -> Message:
+        return read_message(
+            entry.data, self.tasks, unacked=entry.tag is not None, whole=entry.is_whole
+        )
+
+    async def _look(self, places: Places, conn: asyncpg.Connection | None) -> Tally:
+        """Count what a run would do."""
+        tally = Tally(is_dry=True)
+        only_theirs = conn is not None and await _comes_before_take_over(conn)
+        async for place, messages in self._entries(places):
+            requests = merged(self._requests(messages))
+            self._note_later(messages)
+            outcomes = (
+                await preview(conn, requests, hold_after=self.hold_after)
+                if conn and requests
+                else {request.email_id: 'missing' for request in requests}
+            )
+            may_mean = {message.may_mean for message in messages if message.may_mean is not None}
+            most = self.connections.settings.email_max_attempts
+            open_ids = (
+                await still_open(conn, may_mean, max_attempts=most, only_theirs=only_theirs)
+                if conn and may_mean
+                else set()
+            )
+            self._count(tally, place, messages, outcomes, open_ids)
+        return tally
+
+    def _note_later(self, messages: Sequence[Message]) -> None:
+        for message in messages:
+            if message.email_id is not None and (asks := self._asks_for(message)) != NOW:
+                self.earliest[message.email_id] = min(
+                    self.earliest.get(message.email_id, NEVER), asks
+                )
+
+    async def _learn_earliest(self, places: Places) -> None:
+        """Look once more where some are for later: another message may ask for the same e-mail now."""
+        if self.earliest:
+            async for _, messages in self._entries(places):
+                for message in messages:
+                    if message.email_id in self.earliest and self._asks_for(message) == NOW:
+                        self.earliest[message.email_id] = NOW
+
+    def _asks_for(self, message: Message) -> float:
+        if has_lapsed(message, self.now):
+            return NEVER
+        later = message.not_before is not None and message.not_before > self.now
+        return message.not_before.timestamp() if message.not_before and later else NOW
+
+    def _requests(self, messages: Sequence[Message]) -> list[ImportRequest]:
+        """Return what messages ask of the outbox, each as the earliest of all those about its e-mail does."""
+        requests = []
+        for message in messages:
+            if message.email_id is None or message.problem is not None:
+                continue
+            own = self._asks_for(message)
+            asks = min(own, self.earliest.get(message.email_id, NEVER))
+            not_before = (
+                message.not_before if own == NOW else None
+            )  # past: it tells for how long nobody sent it
+            if NOW < asks < NEVER:
+                not_before = datetime.fromtimestamp(asks, UTC)
+            retry = message.meaning is Meaning.RETRY
+            requests.append(
+                ImportRequest(message.email_id, retry, not_before, lapsed=asks == NEVER)
+            )
+        return requests
+
+    def _count(
+        self,
+        tally: Tally,
+        place: Place,
+        messages: Sequence[Message],
+        outcomes: Mapping[int, str],
+        open_ids: Collection[int] = (),
+    ) -> None:
+        named = [outcome_of(message, outcomes, self.now) for message in messages]
+        moves = self._others_move(place)
+        tally.add(place.name, messages, named, others_move=moves, open_ids=open_ids, now=self.now)
+        if tally.messages // TELL_EVERY != (tally.messages - len(messages)) // TELL_EVERY:
+            tell(f'{tally.messages} messages {"looked at" if tally.is_dry else "taken"}')
+
+    def _fates(
+        self, place: Place, messages: Sequence[Message], outcomes: Mapping[int, str]
+    ) -> list[Fate]:
+        """Say where messages go: what cannot be used is set aside, other applications' tasks stay if they can."""
+        fates = {'missing': Fate.SET_ASIDE, 'unreadable': Fate.SET_ASIDE}
+        fates |= dict.fromkeys(NOT_OURS, Fate.SET_ASIDE if self._others_move(place) else Fate.STAYS)
+        return [
+            fates.get(outcome_of(message, outcomes, self.now), Fate.IMPORTED)
+            for message in messages
+        ]
+
+    def _others_move(self, place: Place) -> bool:
+        """Whether messages of other tasks are moved: asked for, or their list has the name of a queue of ours."""
+        in_the_way = self.broker.is_ours and not place.is_hash and place.name in QUEUES
+        return bool(self.options.set_aside) or in_the_way
+
+    async def _take_all(self, places: Places, tally: Tally) -> None:
+        """Take every message that was there.
+
+        Raises:
+            TroubleError: a server is away, or somebody else takes messages; what was taken until
+                then is counted.
+        """
+        await remember_tasks(
+            self.redis, {name: str(meaning) for name, meaning in self.tasks.items()}
+        )
+        for place in places.lists:
+            await self._take_list(place, tally)
+        for place in places.hashes:
+            async for batch in celery_broker.look_through(self.redis, place):
+                messages = [self._read(entry) for entry in batch]
+                outcomes = await self._make_due(messages)
+                fates = self._fates(place, messages, outcomes)
+                await celery_broker.take_from_hash(
+                    self.redis, place, list(zip(batch, fates, strict=True))
+                )
+                self._count(tally, place, messages, outcomes)
+
+    async def _take_list(self, place: Place, tally: Tally) -> None:
+        """Take a list's messages from the end that Celery takes them from."""
+        length = place.length
+        while length > 0:
+            batch = await celery_broker.read_list(self.redis, place.key, 0, length)
+            if not batch:
+                return
+            messages = [self._read(entry) for entry in batch]
+            outcomes = await self._make_due(messages)
+            fates = self._fates(place, messages, outcomes)
+            done = await celery_broker.take_from_list(
+                self.redis, place.key, list(zip(batch, fates, strict=True))
+            )
+            self._count(tally, place, messages[:done], outcomes)
+            length -= done
+            if done < len(batch):
+                what = f'somebody else takes messages from {place.name}'
+                raise TroubleError(Trouble(what, 'stop Celery, then run this again'))
+
+    async def _what_came(self, tally: Tally) -> list[Trouble]:
+        """Say what was put there meanwhile: by a producer that was not deployed yet. Their rows are ours."""
+        left = (await self._find_places()).messages
+        came = left - tally.stays
+        remedy = 'the sweep sends their e-mails all the same'
+        remedy += '; run this again when beat and the last old producer are gone'
+        return [Trouble(f'{counted(came, "message")} came meanwhile', remedy)] if came > 0 else []
+
+    async def _make_due(self, messages: Sequence[Message]) -> dict[int, str]:
+        """Make the rows due, committed when this returns."""
+        requests = merged(self._requests(messages))
+        expiry_hours = self.connections.settings.email_expiry_hours
+        making = partial(
+            make_due, requests=requests, hold_after=self.hold_after, expiry_hours=expiry_hours
+        )
+        return await self.connections.ask_postgres(making) if requests else {}
+
+
+async def _comes_before_take_over(conn: asyncpg.Connection) -> bool:
+    return await is_adopted(conn) and await read_phase(conn) is not Phase.TAKEN_OVER
+
+
+def _found_elsewhere(broker: Broker, found: dict[int, int]) -> Trouble:
+    told = ', '.join(
+        f'database {number} has {counted(messages, "message")}'
+        for number, messages in found.items()
+    )
+    what = f'there is no message of Celery in {broker.place}, but {told} of the same server; nothing was changed'
+    number = max(found, key=lambda number: (found[number], -number))
+    remedy = f'give --db {number}, or --db {broker.address.database} if they are none of this application'
+    return Trouble(what, remedy)

@@ -1,0 +1,1 @@
+"""A process as its machine sees it: systemd, the event loop, memory, stacks, log lines."""

@@ -1,0 +1,92 @@
+"""Values as people and programs read them, on a terminal and on a page."""
+
+import json
+import math
+from datetime import UTC, datetime
+from typing import Any
+
+from logs import hide_addresses, visible
+
+DEEPEST = 20  # levels of a document: ours have six
+
+
+def as_json(document: dict[str, Any], indent: int | None = 2) -> str:
+    """Encode a document in ASCII; times as ISO 8601, everything else that JSON does not know as its text.
+
+    What a foreign record can hold and JSON cannot is left out or shown by its number: NaN, lists
+    without end, half characters. The result steers no terminal.
+    """
+    try:
+        text = _encode(document, indent)
+    except (ValueError, RecursionError):
+        return _encode(_plain(document), indent)
+    return _encode(_plain(document), indent) if '\\ud' in text else text
+
+
+def _encode(document: Any, indent: int | None) -> str:
+    text = json.dumps(document, default=_told, indent=indent, allow_nan=False)
+    return text.replace('\x7f', '\\u007f')  # the only control character that JSON leaves as it is
+
+
+def _told(value: Any) -> str:
+    return value.isoformat() if isinstance(value, datetime) else str(value)
+
+
+def _plain(value: Any, depth: int = 0) -> Any:
+    match value:
+        case dict() | list() | tuple() if depth > DEEPEST:
+            return None
+        case dict():
+            return {_plain(name): _plain(part, depth + 1) for name, part in value.items()}
+        case list() | tuple():
+            return [_plain(part, depth + 1) for part in value]
+        case float() if not math.isfinite(value):
+            return None
+        case str():
+            return value.encode('utf-8', 'backslashreplace').decode('utf-8')
+        case _:
+            return value
+
+
+def cell(value: Any) -> str:
+    """Return a value as one line of harmless text: relays and senders choose what is in replies and subjects."""
+    match value:
+        case None:
+            return '-'
+        case datetime():
+            return value.astimezone(UTC).strftime('%Y-%m-%d %H:%M:%SZ')
+        case _:
+            return visible(str(value))
+
+
+def length(seconds: float | None) -> str:
+    """Return a length of time for people: 42 s, 5 min, 3.2 h, 4 d."""
+    if seconds is None:
+        return '-'
+    size = abs(seconds)
+    if size < 120:
+        return f'{seconds:.0f} s'
+    if size < 7200:
+        return f'{seconds / 60:.0f} min'
+    return f'{seconds / 3600:.1f} h' if size < 172_800 else f'{seconds / 86400:.0f} d'
+
+
+def counted(number: int, one: str = 'e-mail', many: str | None = None) -> str:
+    """Return `1 job`, `2 jobs`; with many, what is said of several: `1 e-mail is`, `2 e-mails are`."""
+    return f'{number} {one if number == 1 else many or f"{one}s"}'
+
+
+def megabytes(size_bytes: int) -> str:
+    """Return a size in memory for people."""
+    return f'{size_bytes / 2**20:.0f} MiB'
+
+
+def fault(detail: Any) -> str:
+    """Return what a duty that failed left, see db.reports.read_duties, in one short line without addresses."""
+    told = detail.get('error', detail) if isinstance(detail, dict) else detail
+    return (hide_addresses(str(told or '')) or '')[:200]
+
+
+def because(error: str | None) -> str:
+    """Return an error as the end of a sentence, or nothing when nobody wrote one down."""
+    return f': {error}' if error else ''

@@ -172,8 +172,8 @@ async def _open_schedules(runtime: Runtime) -> list[Schedule]:
 async def _stops_within(runtime: Runtime, wait_s: float) -> bool:
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(wait_s):
-            await runtime.stopping.wait()
-    return runtime.stopping.is_set()
+            await runtime.signals.stopping.wait()
+    return runtime.signals.stopping.is_set()
 
 
 async def _make_up(ctx: dict[str, Any], schedule: Schedule) -> None:

@@ -106,11 +106,7 @@ async def startup(ctx: dict[str, Any]) -> None:
         retention_is_set='email_retention_days' in settings.model_fields_set,
         session_retention_days=settings.session_retention_days,
         cleanup_session_tables=settings.cleanup_session_tables,
-        stopping=ctx['stopping'],
-        redis_away=ctx['redis_away'],
-        sweep_wanted=ctx['sweep_wanted'],
-        urgent_wanted=ctx['urgent_wanted'],
-        redis_clock=ctx['redis_clock'],
+        signals=ctx['dispatcher'].signals,
         switches=switches,
         neighbours=Neighbours(await read_identity(pool)),
         refused=ctx['dispatcher'].refused,
@@ -123,7 +119,7 @@ async def startup(ctx: dict[str, Any]) -> None:
         pool,
         runtime.leases,
         runtime.relays,
-        stopping=runtime.stopping,
+        stopping=runtime.signals.stopping,
         every_s=settings.worker_beat_s,
         hold_types=settings.email_hold_types,
         on_rescued=partial(notify_rescued, pool),  # all workers share the work, we among them
@@ -137,16 +133,19 @@ async def startup(ctx: dict[str, Any]) -> None:
     }
 
     def wake() -> None:
-        runtime.sweep_wanted.set()
-        runtime.urgent_wanted.set()
+        runtime.signals.sweep_wanted.set()
+        runtime.signals.urgent_wanted.set()
 
     listening = partial(listen, dsn, timeout_s, wake, others)
     telling = partial(
-        keep_systemd_informed, ctx['stopping'], settings.worker_drain_s, f'Serving {queue_name}'
+        keep_systemd_informed,
+        runtime.signals.stopping,
+        settings.worker_drain_s,
+        f'Serving {queue_name}',
     )
-    watching = partial(keep_watching_routes, runtime.redis, ctx['stopping'])
+    watching = partial(keep_watching_routes, runtime.redis, runtime.signals.stopping)
     neighbours = partial(
-        keep_watching_neighbours, runtime.redis, runtime.neighbours, ctx['stopping']
+        keep_watching_neighbours, runtime.redis, runtime.neighbours, runtime.signals.stopping
     )
     # In the order in which they end: no new wake-ups, no new claims, and only then nothing to renew
     # any more.
@@ -167,19 +166,20 @@ async def startup(ctx: dict[str, Any]) -> None:
 
 async def shutdown(ctx: dict[str, Any]) -> None:
     """Let running sweeps finish until the drain time is over, release the rest, close everything."""
-    if 'background' not in ctx:  # the start did not get this far
+    background = ctx.pop('background', None)  # `arq --watch` starts us again
+    if background is None:  # the start did not get this far
         return
     runtime: Runtime = ctx['runtime']
     structlog.contextvars.bind_contextvars(
         worker=runtime.worker
     )  # arq closes outside the task that started
-    listening, sweeping, holding = ctx['background']
-    runtime.sweep_wanted.set()  # whoever waits for work sees that there will be none
+    listening, sweeping, holding = background
+    runtime.signals.sweep_wanted.set()  # whoever waits for work sees that there will be none
     runtime.suspects_wanted.set()
-    runtime.urgent_wanted.set()
+    runtime.signals.urgent_wanted.set()
     await _cancel(listening)
     await asyncio.wait(
-        {*sweeping, *runtime.sending}, timeout=max(0.0, ctx['stop_by'] - time.monotonic())
+        {*sweeping, *runtime.sending}, timeout=max(0.0, runtime.signals.stop_by - time.monotonic())
     )
     await _cancel(sweeping)
     await _cancel(list(runtime.sending))

@@ -100,7 +100,7 @@ async def send_later(runtime: Runtime, email_id: int, in_s: float, job_key: str)
             _queue_name=runtime.queue_name,
             # By Redis's clock, and never before the database's agrees that it is due.
             _defer_until=datetime.now(UTC)
-            + timedelta(seconds=in_s + 0.05 + runtime.redis_clock.ahead_s),
+            + timedelta(seconds=in_s + 0.05 + runtime.signals.redis_ahead_s),
         )
     except (RedisError, OSError) as error:
         log.warning('retry left to the sweep', email_id=email_id, error=str(error))

@@ -31,8 +31,8 @@ from delivery.leases import Leases, now_s
 from delivery.neighbours import Neighbours
 from delivery.switches import Switches
 from engine.batches import Batcher
-from engine.connection import RedisClock
 from engine.refused import RefusedJobs
+from engine.signals import WorkerSignals
 from mail.outcome import Decision, Delivery, Outcome, Phase, Policy, Status
 from mail.priority import HIGH, NORMAL
 from mail.relay.rate_limit import RateLimit
@@ -68,10 +68,7 @@ class Runtime:
     expiry_hours: float
     email_retention_days: int
     session_retention_days: int
-    stopping: asyncio.Event  # set by the first SIGTERM: claim nothing more
-    redis_away: asyncio.Event  # set while Redis does not answer
-    sweep_wanted: asyncio.Event  # set when something may be due that no job will wake us for
-    redis_clock: RedisClock
+    signals: WorkerSignals
     max_bytes_in_flight: int = 64 * 1024 * 1024  # of large e-mails
     cleanup_session_tables: frozenset[str] = frozenset()  # of the application's
     retention_is_set: bool = (
@@ -84,9 +81,6 @@ class Runtime:
         default_factory=set
     )  # claims that are being given back
     suspects_wanted: asyncio.Event = field(default_factory=asyncio.Event)
-    urgent_wanted: asyncio.Event = field(
-        default_factory=asyncio.Event
-    )  # urgent mail may wait behind other
     asked_for: set[int] = field(default_factory=set)  # e-mails whose jobs are running here
     outcomes: Counter[str] = field(default_factory=Counter)  # totals since the start, by outcome
     # How far each attempt has come, by its claim's key, for whoever asks what this worker is doing.

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
 from arq.connections import ArqRedis, RedisSettings
@@ -15,7 +14,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from engine.moved import MasterPool, drop_when_moved
 from engine.redis_url import TLS_OPTIONS, redis_settings
 
-__all__ = ['RedisClock', 'open_redis', 'redis_settings']
+__all__ = ['open_redis', 'redis_settings']
 
 SENTINEL_TIMEOUT_S = (
     1.0  # one that does not answer has often died together with the master: the next is asked
@@ -24,13 +23,6 @@ SENTINEL_TIMEOUT_S = (
 COMMAND_TIMEOUT_S = 5.0
 
 Client = TypeVar('Client', bound=Redis)
-
-
-@dataclass(slots=True)
-class RedisClock:
-    """How far Redis's clock is ahead of ours. Jobs are due by Redis's, whatever the clocks of the machines say."""
-
-    ahead_s: float = 0.0
 
 
 def open_redis(settings: RedisSettings, queue_name: str, **codecs: Any) -> ArqRedis:

@@ -18,10 +18,11 @@ from redis.exceptions import RedisError
 
 from engine.background import is_cancelled, keep_alive
 from engine.claimed_jobs import claim_jobs
-from engine.connection import RedisClock, open_redis
+from engine.connection import open_redis
 from engine.job_events import listen_for_jobs
 from engine.job_runner import End, JobRunner
 from engine.queues import redis_said
+from engine.signals import WorkerSignals
 
 log = structlog.get_logger()
 
@@ -48,10 +49,8 @@ MARK_EVERY_S = 5.0
 class Dispatcher(JobRunner):
     """arq's Worker that outlives Redis.
 
-    ctx has events for the jobs: 'stopping' is set by the first SIGTERM, 'redis_away' while Redis
-    does not answer, 'sweep_wanted' when wake-ups were lost in it, 'urgent_wanted' when Redis has
-    more jobs than there is room for; 'stop_by', the end of the drain time in time.monotonic()
-    seconds; and 'redis_clock'.
+    ctx['dispatcher'] is this object: on_startup finds the signals there, and the operators' side of
+    the worker what it controls.
     """
 
     # wraps: arq picks the options it knows out of WorkerSettings by this signature.
@@ -68,13 +67,8 @@ class Dispatcher(JobRunner):
             self._add_signal_handler(
                 Signals.SIGHUP, self.handle_sig_wait_for_completion if drains else self.handle_sig
             )
-        self.ctx['stopping'] = asyncio.Event()
-        self.ctx['redis_away'] = asyncio.Event()
-        self.ctx['sweep_wanted'] = asyncio.Event()
-        self.ctx['urgent_wanted'] = asyncio.Event()
-        self.ctx['stop_by'] = 0.0
-        self.ctx['redis_clock'] = RedisClock()
-        self.ctx['dispatcher'] = self  # for operators' commands
+        self.signals = WorkerSignals()
+        self.ctx['dispatcher'] = self
         self.job_started_at: dict[str, float] = {}  # seconds since 1970, of the running jobs
         self._look = (
             asyncio.Event()
@@ -153,20 +147,19 @@ class Dispatcher(JobRunner):
         except REDIS_DOWN as error:
             if self.burst:
                 raise
-            if not self.ctx['redis_away'].is_set():
-                self.ctx['redis_away'].set()
-                self.ctx['sweep_wanted'].set()  # from now on nobody else asks for it
+            if not self.signals.redis_unreachable.is_set():
+                self.signals.redis_unreachable.set()
+                self.signals.sweep_wanted.set()  # from now on nobody else asks for it
                 log.error(
                     'redis is away, going on without it', error=redis_said(error, self.queue_name)
                 )
             await asyncio.sleep(self._retry_s)
             self._retry_s = min(self._retry_s * 2, RETRY_MAX_S)
         else:
-            if self.ctx['redis_away'].is_set():
-                self.ctx['redis_away'].clear()
-                self.ctx[
-                    'sweep_wanted'
-                ].set()  # for what was refused, or lost with the last second before the end
+            if self.signals.redis_unreachable.is_set():
+                self.signals.redis_unreachable.clear()
+                # For what was refused, or lost with the last second before the end.
+                self.signals.sweep_wanted.set()
                 log.info('redis is back')
             self._note_slowness(since)
             self._retry_s = 0.1
@@ -176,7 +169,7 @@ class Dispatcher(JobRunner):
         took_s = time.monotonic() - since
         was_slow, self._is_slow = self._is_slow, took_s > SLOW_S
         if self._is_slow:
-            self.ctx['sweep_wanted'].set()
+            self.signals.sweep_wanted.set()
             if not was_slow:
                 log.warning('redis was slow: sweeping what is due', took_s=round(took_s, 1))
 
@@ -187,7 +180,7 @@ class Dispatcher(JobRunner):
             room = min(room, self.max_burst_jobs - self._jobs_started())
         if room < 1:
             self._next_due_ms, self._more = math.inf, True  # a job that ends makes us look again
-            self.ctx['urgent_wanted'].set()
+            self.signals.urgent_wanted.set()
             return
         claims = await claim_jobs(
             self.pool,
@@ -197,11 +190,11 @@ class Dispatcher(JobRunner):
             aborts=bool(self.allow_abort_jobs),
         )
         ahead_ms = claims.redis_now_ms - timestamp_ms()
-        self.ctx['redis_clock'].ahead_s = ahead_ms / 1000
+        self.signals.redis_ahead_s = ahead_ms / 1000
         self._next_due_ms = claims.next_due_ms - ahead_ms  # by our own clock
         self._more = len(claims.jobs) == room
         if self._more:
-            self.ctx['urgent_wanted'].set()
+            self.signals.urgent_wanted.set()
         for job in claims.jobs:
             self.job_started_at[job.id] = time.time()
             task = self.loop.create_task(self.run_claimed(job))
@@ -210,7 +203,7 @@ class Dispatcher(JobRunner):
 
     def pick_jobs(self, *, pick: bool) -> None:
         """Claim jobs, or leave them in Redis for now. Once the worker is stopping, it claims no more."""
-        self.allow_pick_jobs = pick and not self.ctx['stopping'].is_set()
+        self.allow_pick_jobs = pick and not self.signals.stopping.is_set()
         self._next_due_ms = (
             math.inf
         )  # what is due does not keep us awake while it is not ours to take
@@ -258,7 +251,7 @@ class Dispatcher(JobRunner):
             return
         if await self.pool.set(MARKER_KEY, self.queue_name, nx=True) and self._marked_at:
             log.error('redis was emptied: sweeping what is due')
-            self.ctx['sweep_wanted'].set()
+            self.signals.sweep_wanted.set()
         self._marked_at = time.monotonic()
 
     def handle_sig(self, signum: Signals) -> None:
@@ -272,9 +265,9 @@ class Dispatcher(JobRunner):
         super().handle_sig_wait_for_completion(signum)
 
     def _stop_by(self, drain_s: float) -> None:
-        if not self.ctx['stopping'].is_set():
-            self.ctx['stopping'].set()
-            self.ctx['stop_by'] = time.monotonic() + drain_s
+        if not self.signals.stopping.is_set():
+            self.signals.stopping.set()
+            self.signals.stop_by = time.monotonic() + drain_s
 
     async def close(self) -> None:
         """End what arq ends, whether Redis answers or not."""
@@ -294,6 +287,5 @@ class Dispatcher(JobRunner):
         await self.pool.aclose(close_connection_pool=True)
         self._pool = None
         # `arq --watch` runs us again.
-        self.ctx.pop('background', None)
-        self.ctx['stopping'].clear()
+        self.signals.stopping.clear()
         self.allow_pick_jobs = True

@@ -81,7 +81,7 @@ class Controls:
     def apply_switches(self) -> None:
         """Act on switches that have changed; whatever was resumed is sent at once."""
         self.heed_switches()
-        self.runtime.sweep_wanted.set()
+        self.runtime.signals.sweep_wanted.set()
         self.runtime.suspects_wanted.set()
 
     def pause(self, _: Arguments, *, paused: bool) -> Reply:

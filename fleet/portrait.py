@@ -58,7 +58,7 @@ def without_addresses(refused: Sequence[Mapping[str, Any]]) -> list[dict[str, An
 
 
 def _state(runtime: Runtime) -> str:
-    if runtime.stopping.is_set():
+    if runtime.signals.stopping.is_set():
         return 'stopping'
     return 'paused' if runtime.switches.claims_paused else 'running'
 

@@ -101,7 +101,11 @@ async def _remove(runtime: Runtime, done: Retention) -> None:
     deadline = time.monotonic() + REMOVE_S
     last_id: int | None = 0
     size = REMOVE_BATCH
-    while last_id is not None and not runtime.stopping.is_set() and time.monotonic() < deadline:
+    while (
+        last_id is not None
+        and not runtime.signals.stopping.is_set()
+        and time.monotonic() < deadline
+    ):
         started = time.monotonic()
         try:
             batch = await remove_old(runtime.pool, runtime.email_retention_days, last_id, size)
@@ -121,6 +125,6 @@ async def _remove(runtime: Runtime, done: Retention) -> None:
             TimeoutError
         ):  # a pause of the same length: claims want the server, too
             async with asyncio.timeout(time.monotonic() - started):
-                await runtime.stopping.wait()
+                await runtime.signals.stopping.wait()
     if done.refused:
         log.warning('e-mails could not be deleted', emails=done.refused, reason=done.refusal)

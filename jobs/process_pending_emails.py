@@ -69,7 +69,7 @@ async def sweep(runtime: Runtime, mine: set[Attempt], outcomes: Counter[str]) ->
     loop = asyncio.get_running_loop()
     stuck: set[Attempt] = set()  # under way for so long that the others' places are what counts
     while (
-        not (runtime.stopping.is_set() or runtime.switches.claims_paused)
+        not (runtime.signals.stopping.is_set() or runtime.switches.claims_paused)
         and time.monotonic() < deadline
     ):
         size = runtime.places.size
@@ -85,9 +85,9 @@ async def sweep(runtime: Runtime, mine: set[Attempt], outcomes: Counter[str]) ->
             await asyncio.sleep(runtime.rate.wait_s())
             continue
         if wait_s := runtime.relays.unavailable_for_s():
-            loop.call_later(wait_s, runtime.sweep_wanted.set)
+            loop.call_later(wait_s, runtime.signals.sweep_wanted.set)
             break
-        runtime.urgent_wanted.clear()  # what is urgent comes first in this claim
+        runtime.signals.urgent_wanted.clear()  # what is urgent comes first in this claim
         claims = await runtime.claim_due(room)
         for number, claim in enumerate(claims):
             attempt = loop.create_task(send_claimed(runtime, claim, turns=number // AT_ONCE))

@@ -69,7 +69,7 @@ async def _send_in_turn(runtime: Runtime, email_id: int) -> JobResult:
     with _again_without_postgres(email_id):
         priority = await runtime.priority_of(email_id) if in_line else NORMAL
     async with runtime.places.one(priority):
-        if runtime.stopping.is_set():  # it waited for a place too long: somebody else's
+        if runtime.signals.stopping.is_set():  # it waited for a place too long: somebody else's
             raise Retry(defer=OTHERS_RETRY_S)
         with _again_without_postgres(email_id):
             relay_wait_s = runtime.relays.unavailable_for_s()

@@ -29,32 +29,36 @@ SUSPECT_GROUPS = ((1, 10), (2, 1))
 
 
 async def keep_sweeping(ctx: dict[str, Any]) -> None:
-    """Wait for runtime.sweep_wanted, or for Redis to be away; sweep; until the worker stops."""
+    """Wait for runtime.signals.sweep_wanted, or for Redis to be away; sweep; until the worker stops."""
     runtime: Runtime = ctx['runtime']
-    while not runtime.stopping.is_set():
-        await _wait(runtime.sweep_wanted, AWAY_EVERY_S)
-        if not (runtime.sweep_wanted.is_set() or runtime.redis_away.is_set()):
+    while not runtime.signals.stopping.is_set():
+        await _wait(runtime.signals.sweep_wanted, AWAY_EVERY_S)
+        if not (
+            runtime.signals.sweep_wanted.is_set() or runtime.signals.redis_unreachable.is_set()
+        ):
             continue
-        runtime.sweep_wanted.clear()
+        runtime.signals.sweep_wanted.clear()
         try:
             await sweep(runtime, set(), Counter())
             # What waits for its time has lost its job, if Redis was emptied; the next slot would
             # find it late.
             due_in_s = await next_due_in_s(runtime.pool, SLOT_S)
             if due_in_s is not None:
-                asyncio.get_running_loop().call_later(due_in_s + LATER_S, runtime.sweep_wanted.set)
+                asyncio.get_running_loop().call_later(
+                    due_in_s + LATER_S, runtime.signals.sweep_wanted.set
+                )
         except DATABASE_DOWN as error:
             tell(log, 'sweep', error)
-            runtime.sweep_wanted.set()
+            runtime.signals.sweep_wanted.set()
             await asyncio.sleep(AWAY_EVERY_S)
 
 
 async def keep_sending_suspects(ctx: dict[str, Any]) -> None:
     """Send e-mails whose last worker was lost, a few at a time, then one at a time; until the worker stops."""
     runtime: Runtime = ctx['runtime']
-    while not runtime.stopping.is_set():
+    while not runtime.signals.stopping.is_set():
         try:
-            while not runtime.stopping.is_set() and not runtime.relays.unavailable_for_s():
+            while not runtime.signals.stopping.is_set() and not runtime.relays.unavailable_for_s():
                 if not await _send_suspects(runtime):
                     break
         except DATABASE_DOWN as error:

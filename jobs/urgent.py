@@ -22,7 +22,7 @@ LOOK_EVERY_S = 0.01  # at most; a look costs PostgreSQL a tenth of a millisecond
 
 
 async def keep_sending_urgent(ctx: dict[str, Any]) -> None:
-    """Wait for runtime.urgent_wanted; send what is urgent and due; until the worker stops.
+    """Wait for runtime.signals.urgent_wanted; send what is urgent and due; until the worker stops.
 
     Set when a wake-up comes by NOTIFY, which a sweep under way would heed only with its next claim,
     and when more jobs wait in Redis than there is room for: an urgent one may be the last of them.
@@ -31,12 +31,12 @@ async def keep_sending_urgent(ctx: dict[str, Any]) -> None:
     """
     runtime: Runtime = ctx['runtime']
     mine: set[Attempt] = set()
-    while not runtime.stopping.is_set():
-        await runtime.urgent_wanted.wait()
+    while not runtime.signals.stopping.is_set():
+        await runtime.signals.urgent_wanted.wait()
         await asyncio.sleep(0)  # a sweep that begins now takes it along
-        if not runtime.urgent_wanted.is_set():
+        if not runtime.signals.urgent_wanted.is_set():
             continue
-        runtime.urgent_wanted.clear()
+        runtime.signals.urgent_wanted.clear()
         try:
             await send_urgent(runtime, mine)
         except DATABASE_DOWN as error:
@@ -78,6 +78,6 @@ def _ended(runtime: Runtime, mine: set[Attempt], email_id: int, attempt: Attempt
         and attempt.result()['status'] != 'not-claimable'
     )
     if was_sent and len(mine) >= runtime.places.kept:
-        runtime.urgent_wanted.set()  # there may be more than there was room for
+        runtime.signals.urgent_wanted.set()  # there may be more than there was room for
     runtime.asked_for.discard(email_id)
     finished(runtime, mine, Counter(), attempt)

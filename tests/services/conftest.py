@@ -1,6 +1,5 @@
 """A Runtime on real servers, in the test's own process."""
 
-import asyncio
 import ssl
 from collections.abc import AsyncIterator
 from typing import Any
@@ -9,7 +8,7 @@ import pytest
 
 from delivery.leases import Leases
 from delivery.runtime import Runtime
-from engine.connection import RedisClock
+from engine.signals import WorkerSignals
 from mail.outcome import Policy
 from mail.relay.connect import RelayOptions, Tls
 from mail.relay.pool import Relay
@@ -55,10 +54,7 @@ async def runtime(
         expiry_hours=24,
         email_retention_days=90,
         session_retention_days=90,
-        stopping=asyncio.Event(),
-        redis_away=asyncio.Event(),
-        sweep_wanted=asyncio.Event(),
-        redis_clock=RedisClock(),
+        signals=WorkerSignals(),
     )
     yield runtime
     await runtime.templates.close()

@@ -187,7 +187,7 @@ async def test_keeper_makes_up_missed_slots_once_and_skips_what_is_to_be_skipped
     monkeypatch.setattr(cron, 'open_duties', watched)
     keepers = [asyncio.create_task(keep_schedules(c)) for c in (ctx, other_ctx)]
     await wait_until(lambda: looks.count({'skipped'}) >= 6)  # what was run is looked at no more
-    ctx['runtime'].stopping.set()
+    ctx['runtime'].signals.stopping.set()
     await asyncio.gather(*keepers)
     assert (len(once), skipped) == (1, [])
     assert await pool.fetchval(
@@ -213,7 +213,7 @@ async def test_keeper_outlives_a_failing_duty_and_postgresql(ctx, monkeypatch):
     monkeypatch.setattr(cron, 'run_slot', failing)
     keeper = asyncio.create_task(keep_schedules(ctx))
     await wait_until(lambda: calls)
-    ctx['runtime'].stopping.set()
+    ctx['runtime'].signals.stopping.set()
     await keeper
 
 

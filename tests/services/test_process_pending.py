@@ -80,7 +80,7 @@ async def test_sweep_stops_claiming_when_the_worker_stops(ctx, pool, queue, monk
 
     async def claim_then_stop(*args: Any, **kwargs: Any) -> Any:
         claimed = await claim_due(*args, **kwargs)
-        runtime.stopping.set()
+        runtime.signals.stopping.set()
         return claimed
 
     monkeypatch.setattr(claims, 'claim_due', claim_then_stop)

@@ -93,7 +93,7 @@ async def test_sweep_that_fails_is_followed_by_the_next(
     monkeypatch.setattr(jobs.sweeper, 'AWAY_EVERY_S', 0.02)
     await queue('swept@example.com')
     task = keep(keep_sweeping)
-    ctx['runtime'].redis_away.set()
+    ctx['runtime'].signals.redis_unreachable.set()
     await wait_until(lambda: task.done() or inbox.accepted('swept@example.com'))
     assert not task.done(), task.exception()
 
@@ -102,6 +102,6 @@ async def test_background_sweeps_end_when_the_worker_stops(ctx, keep, monkeypatc
     for name in ('AWAY_EVERY_S', 'SUSPECTS_EVERY_S'):
         monkeypatch.setattr(jobs.sweeper, name, 0.02)
     tasks = [keep(keeper) for keeper in (keep_sweeping, keep_sending_suspects)]
-    ctx['runtime'].stopping.set()
+    ctx['runtime'].signals.stopping.set()
     await wait_until(lambda: all(task.done() for task in tasks))
     assert [task.exception() for task in tasks] == [None, None]

@@ -107,7 +107,7 @@ async def test_urgent_mail_is_sent_while_a_sweep_waits_for_room(ctx, runtime, po
     runtime.sending.update(busy)
     sweep = asyncio.create_task(process_pending_emails(ctx))
     sending = asyncio.create_task(keep_sending_urgent(ctx))
-    runtime.urgent_wanted.set()
+    runtime.signals.urgent_wanted.set()
     await wait_until(lambda: names(inbox) == ['urgent'])
     await wait_until(lambda: urgent not in runtime.asked_for)
     assert await pool.fetchval('SELECT status FROM outbound_emails WHERE id = $1', low) == 'pending'
@@ -126,7 +126,7 @@ async def test_as_many_urgent_e_mails_at_once_as_places_are_kept_and_the_rest_fo
     await send_urgent(runtime, mine)
     assert len(mine) == kept
     await asyncio.gather(*mine)
-    assert runtime.urgent_wanted.is_set()
+    assert runtime.signals.urgent_wanted.is_set()
     sending = asyncio.create_task(keep_sending_urgent(ctx))
     await wait_until(lambda: len(inbox.accepted()) == 9)
     sending.cancel()

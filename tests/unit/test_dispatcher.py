@@ -58,7 +58,7 @@ async def test_more_jobs_than_there_is_room_for_make_the_worker_look_for_urgent_
         await release.wait()
 
     worker = make_worker(slow, max_jobs=3)
-    wanted = worker.ctx['urgent_wanted']
+    wanted = worker.signals.urgent_wanted
     for jobs, is_wanted in (
         (2, False),
         (1, True),
@@ -144,11 +144,11 @@ async def test_dispatcher_goes_on_where_a_stock_worker_ends(
     worker = make_worker()
     fake.fail(error, in_replies=1)
     await worker._poll_iteration()
-    assert worker.ctx['redis_away'].is_set()
+    assert worker.signals.redis_unreachable.is_set()
     job = await redis.enqueue_job('echo', 7)
     assert job is not None
     await poll(worker)
-    assert not worker.ctx['redis_away'].is_set()
+    assert not worker.signals.redis_unreachable.is_set()
     assert await result_of(job) == 7
 
 
@@ -216,11 +216,11 @@ async def test_signal_tells_the_jobs_to_stop_and_until_when(
     worker = make_worker(job_completion_wait=20)
     before = time.monotonic()
     getattr(worker, signal)(Signals.SIGTERM)
-    assert worker.ctx['stopping'].is_set()
-    assert before + drain_s <= worker.ctx['stop_by'] <= time.monotonic() + drain_s
-    first = worker.ctx['stop_by']
+    assert worker.signals.stopping.is_set()
+    assert before + drain_s <= worker.signals.stop_by <= time.monotonic() + drain_s
+    first = worker.signals.stop_by
     worker.handle_sig(Signals.SIGTERM)
-    assert worker.ctx['stop_by'] == first
+    assert worker.signals.stop_by == first
 
 
 async def test_close_runs_the_shutdown_though_redis_is_away(

@@ -30,6 +30,7 @@ from db.troubles import Kind, kind_of
 from db.wakeups import RESCUED_CHANNEL, listen, notify_rescued
 from delivery.beat import beat
 from delivery.bytes_in_flight import default_bytes_in_flight
+from delivery.email_jobs import subject_of
 from delivery.leases import Leases
 from delivery.neighbours import Neighbours
 from delivery.runtime import Runtime
@@ -51,7 +52,7 @@ from jobs.urgent import keep_sending_urgent
 from mail.relay.pool import Relay
 from mail.route import SwitchableRelays
 from mail_outbox.render import Sender
-from mail_outbox.wake import notify
+from mail_outbox.wake import notify, redis_error_text
 from operating import Operating
 from process.systemd import keep_systemd_informed, tell_systemd
 from reporting.unreachable import postgres_trouble
@@ -158,6 +159,8 @@ async def startup(ctx: dict[str, Any]) -> None:
         [keep_alive(partial(keep, ctx)) for keep in KEEPERS],
         [keep_alive(beating), keep_alive(telling), *operating.tasks()],
     ]
+    ctx['dispatcher'].subject_of = subject_of
+    ctx['dispatcher'].error_text = redis_error_text
     ctx['dispatcher'].wanted_jobs = lambda: WAITING_JOBS + 2 * runtime.places.size
     gc.collect()
     gc.freeze()  # what the start left behind stays; looking at it again and again took a twentieth of the CPU

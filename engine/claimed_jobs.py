@@ -1,11 +1,21 @@
-"""Claiming jobs out of arq's queue: all there is room for, in one call to Redis."""
+"""The two ends of a job in Redis: it is claimed out of arq's queue, and its end is written.
+
+Both happen for many jobs at once: stock arq takes four round trips to claim one and two to end it.
+"""
 
 import math
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import structlog
 from arq.connections import ArqRedis
-from arq.constants import abort_jobs_ss, in_progress_key_prefix, job_key_prefix, retry_key_prefix
+from arq.constants import (
+    abort_jobs_ss,
+    in_progress_key_prefix,
+    job_key_prefix,
+    result_key_prefix,
+    retry_key_prefix,
+)
 
 from engine.wire import MAX_JOB_BYTES
 
@@ -114,3 +124,51 @@ async def claim_jobs(
         due_ms = int(score) if math.isfinite(score) else 0
         jobs.append(ClaimedJob(job_id, due_ms, body, body_bytes, tries, bool(aborted), starts))
     return Claims(jobs, now_ms, float(next_due_ms or 'inf'))
+
+
+class End(NamedTuple):
+    """How a job ended, for Redis."""
+
+    job_id: str
+    finished: bool = True  # it will not run again
+    result: bytes | None = None
+    keep_result_s: float | None = None  # None for ever
+    later_ms: int | None = None  # how much later to run it again
+    keep_lock_s: float | None = None
+
+
+async def write_ends(redis: ArqRedis, queue_name: str, ends: Sequence[End]) -> None:
+    """Write the ends of all jobs that ended together, in one transaction and few commands.
+
+    In one transaction: a job without its lock that is still in the queue runs a second time.
+
+    Raises:
+        redis.RedisError, OSError: Redis does not answer. The locks expire, and the jobs run again.
+    """
+    gone: list[str] = []
+    finished: list[str] = []
+    async with redis.pipeline(transaction=True) as pipe:
+        command: Callable[..., Any] = pipe.execute_command  # the methods cost twice as much
+        for end in ends:
+            gone.append(STARTS_PREFIX + end.job_id)
+            lock = in_progress_key_prefix + end.job_id
+            if end.keep_lock_s is None:
+                gone.append(lock)
+            else:
+                command('PEXPIRE', lock, int(end.keep_lock_s * 1000))
+            if not end.finished:
+                if end.later_ms:
+                    command('ZINCRBY', queue_name, end.later_ms, end.job_id)
+                continue
+            finished.append(end.job_id)
+            gone += (retry_key_prefix + end.job_id, job_key_prefix + end.job_id)
+            if end.result is not None:
+                kept_s = end.keep_result_s
+                lifetime = () if kept_s is None else ('PX', int(kept_s * 1000))
+                command('SET', result_key_prefix + end.job_id, end.result, *lifetime)
+        if finished:
+            command('ZREM', queue_name, *finished)
+            command('ZREM', abort_jobs_ss, *finished)
+        if gone:
+            command('DEL', *gone)
+        await pipe.execute()

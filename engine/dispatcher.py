@@ -17,11 +17,10 @@ from arq.worker import Worker
 from redis.exceptions import RedisError
 
 from engine.background import is_cancelled, keep_alive
-from engine.claimed_jobs import claim_jobs
+from engine.claimed_jobs import End, claim_jobs
 from engine.connection import open_redis
 from engine.job_events import listen_for_jobs
-from engine.job_runner import End, JobRunner
-from engine.queues import redis_said
+from engine.job_runner import JobRunner
 from engine.signals import WorkerSignals
 
 log = structlog.get_logger()
@@ -77,9 +76,10 @@ class Dispatcher(JobRunner):
         self._next_due_ms = math.inf
         self._listening: asyncio.Task[None] | None = None
         self._more = False  # whether Redis had more jobs than there was room for
-        self.wanted_jobs: Callable[[], int] = lambda: (
-            self.max_jobs
-        )  # below max_jobs, what keeps us busy
+        # Below max_jobs, what keeps us busy.
+        self.wanted_jobs: Callable[[], int] = lambda: self.max_jobs
+        # What the log says of an error of Redis; the program may know more of the queue's key.
+        self.error_text: Callable[[BaseException, str], str] = lambda error, _: repr(error)
         self._retry_s = 0.1
         self._is_slow = False
         self._renewed_at = 0.0
@@ -151,7 +151,8 @@ class Dispatcher(JobRunner):
                 self.signals.redis_unreachable.set()
                 self.signals.sweep_wanted.set()  # from now on nobody else asks for it
                 log.error(
-                    'redis is away, going on without it', error=redis_said(error, self.queue_name)
+                    'redis is away, going on without it',
+                    error=self.error_text(error, self.queue_name),
                 )
             await asyncio.sleep(self._retry_s)
             self._retry_s = min(self._retry_s * 2, RETRY_MAX_S)

@@ -1,4 +1,4 @@
-"""Running one job as arq's Worker.run_job does, without its four round trips to Redis and its second task.
+"""Run one job as arq's Worker.run_job does, without its four round trips and its second task.
 
 Same keys, same results, same hooks and same log lines: arq's own tests run against this (`make
 arq-tests`).
@@ -7,34 +7,30 @@ arq-tests`).
 import asyncio
 import inspect
 import logging
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 import arq.worker
 import structlog
-from arq.constants import (
-    abort_jobs_ss,
-    in_progress_key_prefix,
-    job_key_prefix,
-    result_key_prefix,
-    retry_key_prefix,
-)
+from arq.constants import retry_key_prefix
 from arq.cron import CronJob
 from arq.jobs import SerializationError, deserialize_job_raw, serialize_result
 from arq.utils import args_to_string, ms_to_datetime, timestamp_ms, truncate
 from arq.worker import Function, JobExecutionFailed, Retry, RetryJob, Worker
 
 from engine.batches import Batcher
-from engine.claimed_jobs import RETRY_KEY_LIFETIME_S, STARTS_PREFIX, ClaimedJob
+from engine.claimed_jobs import RETRY_KEY_LIFETIME_S, ClaimedJob, End, write_ends
 from engine.refused import (
     ARGUMENTS,
     SET_ASIDE,
     UNKNOWN_FUNCTION,
     UNREADABLE,
+    Arguments,
     RefusedJobs,
-    email_id_among,
     read_json_job,
 )
+
+Option = TypeVar('Option')
 
 logger = logging.getLogger('arq.worker')
 
@@ -59,23 +55,11 @@ class Job(NamedTuple):
         return self.name if isinstance(self.function, CronJob) else f'{self.claimed.id}:{self.name}'
 
 
-class End(NamedTuple):
-    """How a job ended, for Redis."""
-
-    job_id: str
-    finished: bool = True  # it will not run again
-    result: bytes | None = None
-    keep_result_s: float | None = None  # None for ever
-    later_ms: int | None = None  # how much later to run it again
-    keep_lock_s: float | None = None
-
-
-class Outcome(NamedTuple):
+class JobOutcome(NamedTuple):
     """What the job's function did."""
 
     finished: bool
     success: bool = False
-    has_result: bool = False
     result: Any = None
     later_ms: int | None = None
 
@@ -87,6 +71,10 @@ class JobRunner(Worker):
         super().__init__(*args, **kwargs)
         self._write_ends = Batcher(self._write_each_end, drop_cancelled=False)
         self.refused = RefusedJobs()
+        # What a refused job is about, of its arguments: the program knows, arq does not.
+        self.subject_of: Callable[
+            [Sequence[Any], Mapping[str, Any]], Mapping[str, int | str | None]
+        ] = lambda _args, _kwargs: {}
 
     async def run_claimed(self, claimed: ClaimedJob) -> None:
         """Run a job to its end in Redis."""
@@ -99,7 +87,7 @@ class JobRunner(Worker):
             await self.pool.setex(
                 retry_key_prefix + claimed.id, RETRY_KEY_LIFETIME_S, str(job.tries)
             )
-        max_tries = self.max_tries if job.function.max_tries is None else job.function.max_tries
+        max_tries = _or(job.function.max_tries, self.max_tries)
         if job.tries > max_tries:
             age_s = (timestamp_ms() - job.enqueued_ms) / 1000
             logger.warning('%6.2fs ! %s max retries %d exceeded', age_s, job.ref, max_tries)
@@ -131,69 +119,72 @@ class JobRunner(Worker):
     async def _read(self, claimed: ClaimedJob) -> Job | None:
         """Read a job's body. One that cannot be run is recorded as failed."""
         unread = Job(claimed, NOBODY, '<unknown>', (), {}, claimed.tries, 0)
-        if claimed.starts > MAX_STARTS:  # before anything of it is looked at
+        # Before anything of it is looked at: reading it may be what held or ended those workers.
+        if claimed.starts > MAX_STARTS:
             logger.error('job %s is set aside: %s', claimed.id, NEVER_ENDED)
-            self.refused.add(SET_ASIDE, claimed.id, NEVER_ENDED)
+            self._note_refused(SET_ASIDE, claimed, NEVER_ENDED)
             await self._refuse(unread, JobExecutionFailed(f'set aside: {NEVER_ENDED}'))
             return None
         if not claimed.body_bytes:
             logger.warning('job %s expired', claimed.id)
             await self._refuse(unread, JobExecutionFailed('job expired'))
             return None
+        body = claimed.body
+        if body is None:
+            body = f'no job: {claimed.body_bytes} bytes'.encode()
         try:
-            body = (
-                claimed.body
-                if claimed.body is not None
-                else f'no job: {claimed.body_bytes} bytes'.encode()
-            )
             name, args, kwargs, tries, enqueued_ms = deserialize_job_raw(
                 body, deserializer=self.job_deserializer
             )
         except SerializationError as error:
             logger.exception('deserializing job %s failed', claimed.id)
-            wanted, email_id = read_json_job(claimed.body or b'')
-            self.refused.add(
-                UNREADABLE,
-                claimed.id,
-                str(error.__cause__ or error),
-                function=wanted,
-                email_id=email_id,
-            )
+            wanted, arguments = read_json_job(claimed.body or b'')
+            why = str(error.__cause__ or error)
+            self._note_refused(UNREADABLE, claimed, why, wanted, arguments)
             await self._refuse(unread, error)
             return None
+        # arq counts a try at each claim, its producers may set it: the larger one counts.
+        tries = max(tries or 0, claimed.tries)
         function = self.functions.get(name, NOBODY)
-        job = Job(
-            claimed, function, name, args, kwargs, max(tries or 0, claimed.tries), enqueued_ms
-        )
+        return await self._runnable(Job(claimed, function, name, args, kwargs, tries, enqueued_ms))
+
+    async def _runnable(self, job: Job) -> Job | None:
+        """Return the job, unless it was aborted or has no function here: then it is failed."""
+        claimed, name = job.claimed, job.name
         if claimed.aborted:
-            age_s = (timestamp_ms() - enqueued_ms) / 1000
+            age_s = (timestamp_ms() - job.enqueued_ms) / 1000
             logger.info('%6.2fs ⊘ %s:%s aborted before start', age_s, claimed.id, name)
             await self._refuse(job, asyncio.CancelledError())
             return None
-        if function is NOBODY:
+        if job.function is NOBODY:
             logger.warning('job %s, function %r not found', claimed.id, name)
             why = f'no worker here has a function {name[:80]!r}'
-            self.refused.add(
-                UNKNOWN_FUNCTION,
-                claimed.id,
-                why,
-                function=name,
-                email_id=email_id_among(args, kwargs),
-            )
+            self._note_refused(UNKNOWN_FUNCTION, claimed, why, name, (job.args, job.kwargs))
             await self._refuse(job, JobExecutionFailed(f'function {name!r} not found'))
             return None
         return job
 
+    def _note_refused(
+        self,
+        reason: str,
+        claimed: ClaimedJob,
+        why: str,
+        function: str | None = None,
+        arguments: Arguments = ((), {}),
+    ) -> None:
+        subject = self.subject_of(*arguments)
+        self.refused.add(reason, claimed.id, why, function=function, **subject)
+
     async def _refuse(self, job: Job, error: BaseException) -> None:
         self.jobs_failed += 1
         now_ms = timestamp_ms()
-        end = self._end(job, Outcome(finished=True, has_result=True, result=error), now_ms, now_ms)
+        end = self._end(job, JobOutcome(finished=True, result=error), now_ms, now_ms)
         await self._write_ends.ask(end._replace(keep_lock_s=None))
 
-    async def _call(self, job: Job, ctx: dict[str, Any], started_ms: int) -> Outcome:
+    async def _call(self, job: Job, ctx: dict[str, Any], started_ms: int) -> JobOutcome:
         """Call the job's function, in this task: cancelling or aborting the job cancels it."""
         job_id = job.claimed.id
-        timeout_s = self.job_timeout_s if job.function.timeout_s is None else job.function.timeout_s
+        timeout_s = _or(job.function.timeout_s, self.job_timeout_s)
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - a coroutine that runs has one
         self.job_tasks[job_id] = task
@@ -207,13 +198,15 @@ class JobRunner(Worker):
                     '%6.2fs ← %s ● %s', (timestamp_ms() - started_ms) / 1000, job.ref, shown
                 )
         except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - a job may raise anything
+            # The cancellation ends here: this task goes on to write the job's end, and whoever
+            # looks at its count (asyncio.timeout, is_cancelled) must not take it for cancelled.
             while isinstance(error, asyncio.CancelledError) and task.uncancel():
-                pass  # taken note of: what is left to do is to write it down
+                pass
             return self._failed(job, error, (timestamp_ms() - started_ms) / 1000)
         finally:
             del self.job_tasks[job_id]
         self.jobs_complete += 1
-        return Outcome(finished=True, success=True, has_result=True, result=result)
+        return JobOutcome(finished=True, success=True, result=result)
 
     def _log_start(self, job: Job, started_ms: int) -> None:
         if logger.isEnabledFor(logging.INFO):
@@ -225,22 +218,14 @@ class JobRunner(Worker):
                 '%6.2fs → %s(%s)%s', (started_ms - job.enqueued_ms) / 1000, job.ref, shown, extra
             )
 
-    def _failed(self, job: Job, error: BaseException, took_s: float) -> Outcome:
+    def _failed(self, job: Job, error: BaseException, took_s: float) -> JobOutcome:
         """Decide what an exception means: again, again later, or never."""
         if self.retry_jobs and isinstance(error, Retry):
-            logger.info(
-                '%6.2fs ↻ %s retrying job in %0.2fs',
-                took_s,
-                job.ref,
-                (error.defer_score or 0) / 1000,
-            )
+            defer_ms = error.defer_score or 0
+            logger.info('%6.2fs ↻ %s retrying job in %0.2fs', took_s, job.ref, defer_ms / 1000)
             self.jobs_retried += 1
-            later_ms = (
-                error.defer_score + timestamp_ms() - job.claimed.score
-                if error.defer_score
-                else None
-            )
-            return Outcome(finished=False, later_ms=later_ms)
+            later_ms = defer_ms + timestamp_ms() - job.claimed.score if defer_ms else None
+            return JobOutcome(finished=False, later_ms=later_ms)
         cancelled = isinstance(error, asyncio.CancelledError)
         if cancelled and job.claimed.id in self.aborting_tasks:
             logger.info('%6.2fs ⊘ %s aborted', took_s, job.ref)
@@ -248,57 +233,41 @@ class JobRunner(Worker):
         elif self.retry_jobs and (cancelled or isinstance(error, RetryJob)):
             logger.info('%6.2fs ↻ %s cancelled, will be run again', took_s, job.ref)
             self.jobs_retried += 1
-            return Outcome(finished=False)
+            return JobOutcome(finished=False)
         else:
             if isinstance(error, TypeError):
                 self._note_wrong_arguments(job)
             extra = getattr(error, 'extra', None)
             extra = extra() if callable(extra) else extra
-            name = type(error).__name__
+            arguments = (took_s, job.ref, type(error).__name__, error)
             logger.error(
                 '%6.2fs ! %s failed, %s: %s',
-                took_s,
-                job.ref,
-                name,
-                error,
+                *arguments,
                 extra={'extra': extra},
                 exc_info=error,
             )
         self.jobs_failed += 1
-        return Outcome(finished=True, has_result=True, result=error)
+        return JobOutcome(finished=True, result=error)
 
     def _note_wrong_arguments(self, job: Job) -> None:
         """Tell a job that its function cannot take from one whose function failed."""
         try:
             inspect.signature(job.function.coroutine).bind(None, *job.args, **job.kwargs)
         except TypeError as error:
-            email_id = email_id_among(job.args, job.kwargs)
-            self.refused.add(
-                ARGUMENTS, job.claimed.id, str(error), function=job.name, email_id=email_id
-            )
+            arguments = (job.args, job.kwargs)
+            self._note_refused(ARGUMENTS, job.claimed, str(error), job.name, arguments)
 
-    def _end(self, job: Job, outcome: Outcome, started_ms: int, finished_ms: int) -> End:
+    def _end(self, job: Job, outcome: JobOutcome, started_ms: int, finished_ms: int) -> End:
         function = job.function
-        for_ever = (
-            self.keep_result_forever
-            if function.keep_result_forever is None
-            else function.keep_result_forever
-        )
-        keep_result_s = (
-            self.keep_result_s if function.keep_result_s is None else function.keep_result_s
-        )
+        for_ever = _or(function.keep_result_forever, self.keep_result_forever)
+        keep_result_s = _or(function.keep_result_s, self.keep_result_s)
         result = None
-        if outcome.has_result and (for_ever or keep_result_s > 0):
+        if outcome.finished and (for_ever or keep_result_s > 0):
+            asked = (job.name, job.args, job.kwargs, job.tries, job.enqueued_ms)
+            became = (outcome.success, outcome.result, started_ms, finished_ms)
             result = serialize_result(
-                job.name,
-                job.args,
-                job.kwargs,
-                job.tries,
-                job.enqueued_ms,
-                outcome.success,
-                outcome.result,
-                started_ms,
-                finished_ms,
+                *asked,
+                *became,
                 job.ref,
                 self.queue_name,
                 job_id=job.claimed.id,
@@ -314,37 +283,13 @@ class JobRunner(Worker):
         )
 
     async def _write_each_end(self, ends: Sequence[End]) -> list[None]:
-        """Write the ends of all jobs that ended together, in one transaction and few commands."""
-        gone: list[str] = []
-        finished: list[str] = []
-        async with self.pool.pipeline(transaction=True) as pipe:
-            command: Callable[..., Any] = pipe.execute_command  # the methods cost twice as much
-            for end in ends:
-                gone.append(STARTS_PREFIX + end.job_id)
-                if end.keep_lock_s is None:
-                    gone.append(in_progress_key_prefix + end.job_id)
-                else:
-                    command(
-                        'PEXPIRE', in_progress_key_prefix + end.job_id, int(end.keep_lock_s * 1000)
-                    )
-                if not end.finished:
-                    if end.later_ms:
-                        command('ZINCRBY', self.queue_name, end.later_ms, end.job_id)
-                    continue
-                finished.append(end.job_id)
-                gone += (retry_key_prefix + end.job_id, job_key_prefix + end.job_id)
-                if end.result is not None:
-                    lifetime = (
-                        () if end.keep_result_s is None else ('PX', int(end.keep_result_s * 1000))
-                    )
-                    command('SET', result_key_prefix + end.job_id, end.result, *lifetime)
-            if finished:
-                command('ZREM', self.queue_name, *finished)
-                command('ZREM', abort_jobs_ss, *finished)
-            if gone:
-                command('DEL', *gone)
-            await pipe.execute()
+        await write_ends(self.pool, self.queue_name, ends)
         return [None] * len(ends)
+
+
+def _or(own: Option | None, default: Option) -> Option:
+    """Return a function's own option, or the worker's where it has none."""
+    return default if own is None else own
 
 
 async def _nobody(ctx: dict[Any, Any], *args: Any, **kwargs: Any) -> None:

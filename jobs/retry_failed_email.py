@@ -3,8 +3,8 @@
 from typing import Any
 
 from db.transitions import retry
+from delivery.email_jobs import email_id_of
 from delivery.runtime import JobResult, Runtime
-from engine.refused import email_id_of
 from jobs.send_email import send_email
 
 

@@ -16,11 +16,12 @@ from db.pools import DATABASE_DOWN
 from db.results import Result
 from db.troubles import tell
 from delivery.content import fetch_content, fetch_large, large_bytes
+from delivery.email_jobs import email_id_of
 from delivery.not_claimable import explain_unclaimed, not_claimable, send_later
 from delivery.record import keep_recipients, log_attempt, record_to_the_end
 from delivery.runtime import JobResult, Runtime
 from delivery.suppression import SuppressedError, leave_out_suppressed
-from engine.refused import ARGUMENTS, email_id_of
+from engine.refused import ARGUMENTS
 from mail.deliver import deliver
 from mail.outcome import Delivery, Outcome, Phase, decide
 from mail.priority import HIGH, NORMAL
@@ -54,7 +55,9 @@ async def send_email(ctx: dict[str, Any], email_id: int | str) -> JobResult:
     if checked is None:
         log.warning('send_email refused', argument=repr(email_id)[:80])
         why = f'{repr(email_id)[:80]} is no id: it must be a positive integer'
-        runtime.refused.add(ARGUMENTS, ctx.get('job_id', ''), why, function='send_email')
+        runtime.refused.add(
+            ARGUMENTS, ctx.get('job_id', ''), why, function='send_email', email_id=None
+        )
         return not_claimable(email_id, None, 'the id must be a positive integer')
     runtime.asked_for.add(checked)
     try:

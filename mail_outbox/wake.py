@@ -13,6 +13,12 @@ log = structlog.get_logger()
 ENQUEUE_TIMEOUT_S = 2.0
 CHANNEL = 'outbound_emails_due'
 
+# kombu keeps a queue of Celery's as a list, under the name that may be one of ours.
+IMPORT_HINT = (
+    '`python -m ops import-celery` takes over, or moves out of the way, '
+    'what Celery left under that name'
+)
+
 NOTIFY_SQL = f"SELECT pg_notify('{CHANNEL}', '')"
 
 
@@ -43,8 +49,9 @@ async def wake_workers(
         async with asyncio.timeout(ENQUEUE_TIMEOUT_S):  # a frozen Redis must not hold up a request
             await redis.enqueue_job('send_email', email_id, _queue_name=queue_name)
     except (RedisError, OSError) as error:
+        queue = queue_name or redis.default_queue_name
         log.warning(
-            'redis refused the job', email_id=email_id, error=str(error) or type(error).__name__
+            'redis refused the job', email_id=email_id, error=redis_error_text(error, queue)
         )
     else:
         return 'redis'
@@ -61,3 +68,10 @@ async def wake_workers(
         )
         return 'sweep'
     return 'notify'
+
+
+def redis_error_text(error: BaseException, queue: str) -> str:
+    """Return what Redis said about a queue, in words that an operator can act on."""
+    if 'WRONGTYPE' in str(error):
+        return f'the key {queue!r} is no queue of arq (WRONGTYPE); {IMPORT_HINT}'
+    return str(error) or type(error).__name__

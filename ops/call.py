@@ -10,7 +10,8 @@ from typing import Any
 from arq.connections import ArqRedis
 from rich.console import Console
 
-from engine.queues import EMAIL_JOBS, QUEUES
+from delivery.email_jobs import EMAIL_JOBS
+from engine.queues import QUEUES
 from engine.results import JobState, wait_for_job
 from engine.wire import MAX_JOB_BYTES, serialize
 from fleet.registry import read_served_queues

@@ -10,9 +10,11 @@ from typing import Any
 from arq.connections import ArqRedis
 
 from db import reports
-from engine.queues import EMAIL_JOBS, find_queues, read_deferred, read_running
+from delivery.email_jobs import EMAIL_JOBS
+from engine.queues import find_queues
 from engine.results import read_job
 from fleet.channel import choose
+from fleet.queued_jobs import read_deferred, read_running
 from mail.outcome import Outcome
 from ops.answer import NOBODY_REPLIED, USAGE, Answer, Document, Trouble, TroubleError
 from ops.arguments import MAX_ROWS, Choices, add_json, add_limit

@@ -9,8 +9,7 @@ from typing import Any
 
 from db.late import TAKEN_BACK
 from db.switches import Kind, Switch
-from engine.refused import REMEDIES
-from engine.refused import told as told_of
+from fleet.refused_jobs import REMEDIES, reported_refusals
 from fleet.registry import WorkerRecord
 from mail.outcome import Outcome
 from ops.output import because, cell, counted, hide_addresses, hide_recipient, length
@@ -90,7 +89,7 @@ def refused_recipients(email: Email) -> Iterator[Obstacle]:
 def refused_jobs(email: Email, facts: Facts) -> Iterator[Obstacle]:
     """Tell of jobs for this e-mail that workers could not run: whoever enqueued them believes that they did."""
     refused = [job for worker in facts.workers or () for job in worker.refused_jobs]
-    for job in told_of(refused, email['id'])[:3]:
+    for job in reported_refusals(refused, email['id'])[:3]:
         age = length(max(0.0, time.time() - float(job['at'])))
         why = (hide_addresses(cell(job['why'])) or '').rstrip('.')
         yield Obstacle(

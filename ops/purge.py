@@ -10,8 +10,9 @@ from arq.connections import ArqRedis
 from rich.console import Console
 
 from db.cancellation import CANCELLABLE, cancel, count_cancellable
-from engine.queues import EMAIL_JOBS, QUEUES, QueueState, read_jobs, read_queues
-from fleet.purge import Purged, purge_queue
+from delivery.email_jobs import EMAIL_JOBS
+from engine.queues import QUEUES, QueueState, read_queues
+from fleet.queued_jobs import Purged, purge_queue, read_jobs
 from ops.answer import USAGE, Answer, Document, Trouble, TroubleError
 from ops.arguments import add_change, add_json, confirmed, duration_s
 from ops.connect import Connections

@@ -6,7 +6,7 @@ from functools import partial
 
 from rich.console import Console
 
-from engine.queues import read_jobs, wrong_key_hint
+from fleet.queued_jobs import read_jobs, wrong_key_hint
 from ops.answer import USAGE, Answer, Document, Trouble, TroubleError
 from ops.arguments import add_json, add_limit
 from ops.connect import Connections

@@ -9,7 +9,8 @@ from arq.connections import ArqRedis
 from rich.console import Console
 
 from db.transitions import ENDED
-from engine.queues import EMAIL_JOBS, find_queues
+from delivery.email_jobs import EMAIL_JOBS
+from engine.queues import find_queues
 from engine.results import JobState, read_job
 from ops.answer import Answer, Document, Trouble
 from ops.arguments import add_json

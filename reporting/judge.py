@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from db.identity import are_mixed
 from db.switches import Kind as Paused
-from engine.queues import wrong_key_hint
+from fleet.queued_jobs import wrong_key_hint
 from logs import hide_addresses
 from reporting.kinds import found
 from reporting.problems import NOBODY_REPLIED, Document, Level, Trouble, is_alive, queue_troubles

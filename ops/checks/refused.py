@@ -5,7 +5,9 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from engine.refused import LARGEST, REASONS, REMEDIES, told
+from engine.refused import REASONS
+from fleet.foreign_values import LARGEST
+from fleet.refused_jobs import REMEDIES, reported_refusals
 from fleet.registry import WorkerRecord
 from logs import hide_addresses
 from ops.checks.finding import Finding, note, warning
@@ -39,11 +41,11 @@ def sentences(counts: Mapping[str, Any], refused: Iterable[Any]) -> list[tuple[s
 
     Args:
         counts: By reason, of all workers.
-        refused: As for told.
+        refused: As for reported_refusals.
     """
     found = []
     now = time.time()
-    latest = told(refused)
+    latest = reported_refusals(refused)
     for reason in REASONS:
         number = counts.get(reason)
         if type(number) is not int or not 0 < number < LARGEST:

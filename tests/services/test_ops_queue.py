@@ -4,7 +4,7 @@ import pytest
 from arq.constants import in_progress_key_prefix, job_key_prefix, retry_key_prefix
 
 from engine.queues import read_queues
-from fleet.purge import purge_queue
+from fleet.queued_jobs import purge_queue
 from tests.services.ops_desk import Typed, rendered, run
 
 

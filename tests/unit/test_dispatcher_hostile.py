@@ -9,6 +9,7 @@ from arq.connections import ArqRedis
 from arq.constants import default_queue_name, in_progress_key_prefix, job_key_prefix
 from arq.jobs import Job, JobStatus, SerializationError
 
+from delivery.email_jobs import subject_of
 from engine.claimed_jobs import STARTS_PREFIX, claim_jobs
 from tests.unit.fake_redis import MakeWorker, free_slots, poll, result_of
 
@@ -108,6 +109,7 @@ async def test_refused_job_is_counted_and_told_with_its_e_mail(
     email_id: int | None,
 ) -> None:
     worker = make_worker()
+    worker.subject_of = subject_of
     await redis.set(job_key_prefix + 'hostile', data)
     await redis.zadd(default_queue_name, {'hostile': 1})
     await poll(worker)

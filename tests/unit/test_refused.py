@@ -5,8 +5,10 @@ from typing import Any
 
 import pytest
 
-from engine.refused import MAX_TOLD, REASONS, RefusedJobs, email_id_of, told
+from delivery.email_jobs import email_id_of
+from engine.refused import MAX_KEPT, REASONS, RefusedJobs
 from fleet.portrait import without_addresses
+from fleet.refused_jobs import reported_refusals
 from fleet.registry import WorkerRecord
 from ops.checks.refused import judge_refused, sentences
 
@@ -39,7 +41,7 @@ def test_all_are_counted_and_the_last_few_told() -> None:
     for number in range(100):
         refused.add('arguments', f'job {number}' + 'x' * 1000, 'y' * 1000, email_id=number)
     assert refused.counts == {'arguments': 100}
-    assert [job['email_id'] for job in refused.latest()] == list(range(100 - MAX_TOLD, 100))
+    assert [job['email_id'] for job in refused.latest()] == list(range(100 - MAX_KEPT, 100))
     assert all(len(job['why']) <= 200 and len(job['job_id']) <= 200 for job in refused.latest())
 
 
@@ -81,7 +83,7 @@ def test_doctor_warns_of_what_was_refused_lately_and_notes_what_was_long_ago() -
     {'reason': 'unreadable', 'why': 'x', 'job_id': 'a', 'at': float('nan')},
 ])  # fmt: skip
 def test_forged_record_is_left_out(forged: Any) -> None:
-    assert told([forged]) == []
+    assert reported_refusals([forged]) == []
     counts = {'unreadable': 10**5000, 'arguments': 'x', 'set-aside': -1, 'unknown-function': True}
     assert sentences(counts, [forged]) == []
 

@@ -9,6 +9,7 @@ import asyncpg
 import pytest
 
 import db
+import mail_outbox
 from db.pools import BY_INDEX
 from db.switches import Kind
 from mail.outcome import Outcome, Status
@@ -16,13 +17,14 @@ from tests.services.adopted import FEW_STATES, STATES, adopt, create_legacy
 
 
 def statements() -> dict[str, str]:
-    """Find every *_SQL constant of the package db."""
+    """Find every *_SQL constant of the rooms that ask PostgreSQL."""
     found = {}
-    for info in pkgutil.walk_packages(db.__path__, 'db.'):
-        module = importlib.import_module(info.name)
-        for name, value in vars(module).items():
-            if name.endswith('_SQL') and isinstance(value, str):
-                found[f'{info.name}.{name}'] = value
+    for room in (db, mail_outbox):
+        for info in pkgutil.walk_packages(room.__path__, f'{room.__name__}.'):
+            module = importlib.import_module(info.name)
+            for name, value in vars(module).items():
+                if name.endswith('_SQL') and isinstance(value, str):
+                    found[f'{info.name}.{name}'] = value
     return found
 
 

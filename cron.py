@@ -111,7 +111,7 @@ async def run_slot(
     if slot is None:
         return None
     if schedule.name in runtime.switches.duties:
-        log.info('duty skipped: an operator paused it', duty=schedule.name, slot=slot.isoformat())
+        log.info('duty.skipped', duty=schedule.name, slot=slot.isoformat(), reason='paused')
         await finish_slot(runtime.pool, schedule.name, slot, runtime.worker, 'skipped', {})
         return None
     keeper = asyncio.create_task(_keep_slot(runtime, schedule.name, slot))
@@ -122,7 +122,7 @@ async def run_slot(
             await give_up_slot(runtime.pool, schedule.name, slot, runtime.worker)
         raise
     except Exception as error:
-        log.exception('duty failed', duty=schedule.name, slot=slot.isoformat())
+        log.exception('duty.failed', duty=schedule.name, slot=slot.isoformat())
         failure = {'error': f'{type(error).__name__}: {error}'}
         await finish_slot(runtime.pool, schedule.name, slot, runtime.worker, 'error', failure)
         raise
@@ -138,7 +138,7 @@ async def _keep_slot(runtime: Runtime, duty: str, slot: datetime) -> None:
         try:
             await renew_slot(runtime.pool, duty, slot, runtime.worker)
         except DATABASE_DOWN as error:
-            log.warning('slot not renewed', duty=duty, error=words_of(error))
+            log.warning('duty.slot_not_renewed', duty=duty, error=words_of(error))
 
 
 async def keep_schedules(ctx: dict[str, Any]) -> None:
@@ -164,7 +164,7 @@ async def _open_schedules(runtime: Runtime) -> list[Schedule]:
             runtime.pool, {schedule.name: schedule.every_s for schedule in SCHEDULES}
         )
     except DATABASE_DOWN as error:
-        tell(log, 'looking for missed duties', error)
+        tell(log, 'missed duties', error)
         return []
     return [schedule for schedule in SCHEDULES if schedule.name in names]
 
@@ -180,6 +180,6 @@ async def _make_up(ctx: dict[str, Any], schedule: Schedule) -> None:
     try:
         await run_slot(ctx, schedule, SKIP_AFTER_S if schedule.missed == 'skip' else None)
     except DATABASE_DOWN as error:
-        tell(log, 'schedule', error, duty=schedule.name)
+        tell(log, 'duty', error, duty=schedule.name)
     except Exception:  # noqa: BLE001 - run_slot has logged and recorded it; the next slot gets its chance
         return

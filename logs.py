@@ -213,7 +213,7 @@ def write_line(level: Literal['info', 'warning'], event: str, fields: dict[str, 
 
 def _tell_dropped(processors: list[structlog.types.Processor], lines: int) -> str:
     """Return the line that tells of lines that are missing here."""
-    line: Any = {'event': 'log lines dropped', 'lines': lines, 'why': 'nobody read them in time'}
+    line: Any = {'event': 'log.lines_dropped', 'lines': lines, 'reason': 'nobody read them in time'}
     for process in processors:
         line = process(None, 'warning', line)
     return f'{line}\n'

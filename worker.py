@@ -196,7 +196,7 @@ async def shutdown(ctx: dict[str, Any]) -> None:
     await runtime.templates.close()
     await close_mongo(runtime.mongo)
     await runtime.pool.close()
-    log.info('worker stopped', outcomes=dict(runtime.outcomes))
+    log.info('worker.stopped', outcomes=dict(runtime.outcomes))
 
 
 async def _cancel(tasks: list[asyncio.Task[Any]]) -> None:
@@ -226,7 +226,7 @@ async def _connect_postgres(worker: str, switches: Switches) -> asyncpg.Pool:
             switches.update(await read_switches(pool))
             async with pool.acquire() as conn:
                 if conn.is_pooled:  # type: ignore[attr-defined]  # see db.connection
-                    log.info('a pooler stands before PostgreSQL', place=settings.postgres_place)
+                    log.info('postgresql.pooler_found', place=settings.postgres_place)
         except SchemaMismatchError as error:
             raise SystemExit(f'worker: {error}') from error
         except (*DATABASE_DOWN, asyncpg.PostgresError, ValueError) as error:
@@ -237,7 +237,8 @@ async def _connect_postgres(worker: str, switches: Switches) -> asyncpg.Pool:
                     f'worker: {postgres_trouble(error, settings.postgres_place).line}'
                 ) from error
             log.error(
-                'waiting for PostgreSQL',
+                'postgresql.unreachable',
+                during='start',
                 place=settings.postgres_place,
                 error=str(error) or type(error).__name__,
             )

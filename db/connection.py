@@ -238,7 +238,7 @@ class Connector:
                 await conn.execute(begin_sql)  # a pooler by the statement refuses it
                 await conn.execute('ROLLBACK')
                 log.debug(
-                    'a pooler stands before PostgreSQL: each statement in a transaction of its own'
+                    'postgresql.pooler_found', detail='each statement is a transaction of its own'
                 )
                 self.is_pooled = True
             conn.begin_sql = begin_sql

@@ -110,7 +110,7 @@ async def fetch_narrowly(
         raise next(iter(found.refused.values()))
     for email_id, error in found.refused.items():
         log.warning(
-            'row refuses the change',
+            'row.refused',
             email_id=email_id,
             reason=f'{type(error).__name__}: {error}'[:2000],
         )
@@ -151,13 +151,13 @@ async def give_up_rows(
         set_aside.add(email_id)
         set_aside.blamed += 1
         if not found.done and set_aside.blamed > MOST_BLAMED:
-            log.error('row set aside: rows are refused, and none passes', **told)
+            log.error('row.set_aside', detail='rows are refused, and none passes', **told)
             continue
         try:
             await pool.execute(GIVE_UP_ROW_SQL, email_id, status, dead_reason(error), reason, token)
         except DATABASE_DOWN:
             raise
         except asyncpg.PostgresError as also:
-            log.error('row set aside: its state cannot be changed either', also=str(also), **told)
+            log.error('row.set_aside', detail='its state cannot be changed', also=str(also), **told)
         else:
-            log.error('row given up', dead_reason=dead_reason(error), **told)
+            log.error('row.given_up', dead_reason=dead_reason(error), **told)

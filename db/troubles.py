@@ -148,10 +148,10 @@ def remedy_of(error: BaseException) -> str:
     return 'see whether DATABASE_URL or DB_NAME names the right database, and `python -m db.migrate` has run'
 
 
-EVENTS = {
-    Kind.AWAY: ' waits for PostgreSQL',
-    Kind.LIMIT: ' ran into a time limit of PostgreSQL',
-    Kind.REFUSED: ' is refused by PostgreSQL',
+DATABASE_EVENTS = {
+    Kind.AWAY: 'postgresql.unreachable',
+    Kind.LIMIT: 'postgresql.time_limit',
+    Kind.REFUSED: 'postgresql.refused',
 }
 
 
@@ -160,8 +160,8 @@ def tell(log: Any, what: str, error: BaseException, **fields: Any) -> None:
 
     Args:
         log: A structlog logger.
-        what: Who waits, as in 'sweep waits for PostgreSQL'.
+        what: What waits, such as 'sweep'; the field `during`.
     """
-    event = what + EVENTS[kind_of(error)]
-    level = log.error if kind_of(error) is Kind.REFUSED else log.warning
-    level(event, error=words_of(error), **fields)
+    kind = kind_of(error)
+    level = log.error if kind is Kind.REFUSED else log.warning
+    level(DATABASE_EVENTS[kind], during=what, error=words_of(error), **fields)

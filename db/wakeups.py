@@ -65,9 +65,9 @@ async def listen(
                 conn.terminate()
             if not hears:
                 await _look_instead(calls)
-            log.warning('the session that listens to PostgreSQL was ended')
+            log.warning('postgresql.listener_ended')
         except DATABASE_DOWN as error:
-            log.warning('not listening to PostgreSQL', error=words_of(error))
+            log.warning('postgresql.listener_failed', error=words_of(error))
         catch_up_s = 0.0
         await asyncio.sleep(max(0.0, began_at + RECONNECT_S - time.monotonic()))
 
@@ -96,7 +96,9 @@ async def _hear(
 async def _look_instead(calls: Mapping[str, Callable[[], None]]) -> NoReturn:
     """Call all every few seconds: notifications do not come through a pooler."""
     log.warning(
-        'NOTIFY is not heard through a pooler: looking every few seconds; set DATABASE_DIRECT_URL'
+        'postgresql.notify_unavailable',
+        detail=f'a pooler passes no NOTIFY on; the worker looks every {LOOK_EVERY_S:g} s',
+        remedy='set DATABASE_DIRECT_URL',
     )
     while True:
         await asyncio.sleep(LOOK_EVERY_S)

@@ -58,7 +58,7 @@ async def beat(
                 renewed_at = begun_at  # one that failed is tried again at the next turn
             await _rescue(rescuing, on_rescued)
         except DATABASE_DOWN as error:
-            log.warning('beat missed', held=len(leases.held()), error=words_of(error))
+            log.warning('lease.not_renewed', held=len(leases.held()), error=words_of(error))
         await asyncio.sleep(min(every_s, RESCUE_EVERY_S))
 
 
@@ -68,7 +68,7 @@ async def _rescue(
     while rescued := await rescuing():
         for lost in rescued:
             log.warning(
-                'rescued', email_id=lost.email_id, lost_worker=lost.worker, status=lost.status
+                'lease.rescued', email_id=lost.email_id, lost_worker=lost.worker, status=lost.status
             )
         if any(lost.due for lost in rescued):
             await on_rescued()

@@ -83,7 +83,7 @@ async def explain_unclaimed(
 def unseen_reason(runtime: Runtime) -> str:
     """Say why there may be no such e-mail. Another application's job is not handed on: its own sweep sends it."""
     if others := runtime.neighbours.names:
-        log.warning('a job of another application, perhaps', workers=others[:10], remedy=REMEDY)
+        log.warning('job.foreign', workers=others[:10], remedy=REMEDY)
         return 'there is no such e-mail here; perhaps it is one of another application, whose own sweep then sends it'
     return 'there is no such e-mail'
 
@@ -103,11 +103,11 @@ async def send_later(runtime: Runtime, email_id: int, in_s: float, job_key: str)
             + timedelta(seconds=in_s + 0.05 + runtime.signals.redis_ahead_s),
         )
     except (RedisError, OSError) as error:
-        log.warning('retry left to the sweep', email_id=email_id, error=str(error))
+        log.warning('wakeup.failed', email_id=email_id, error=str(error))
 
 
 def not_claimable(email_id: Any, state: str | None, reason: str) -> JobResult:
     """Return the result of a job that had nothing to do."""
     plain_id = email_id if isinstance(email_id, int) else repr(email_id)[:80]
-    log.info('not claimable', email_id=plain_id, state=state, reason=reason)
+    log.info('email.not_claimable', email_id=plain_id, state=state, reason=reason)
     return {'email_id': plain_id, 'status': 'not-claimable', 'state': state, 'reason': reason}

@@ -20,6 +20,13 @@ log = structlog.get_logger()
 RECORD_RETRY_S = 0.5
 LAST_RECORD_S = 5.0
 KEEP_S = 2.0
+OUTCOME_EVENTS = {
+    Outcome.ACCEPTED: 'email.sent',
+    Outcome.DEFERRED: 'email.deferred',
+    Outcome.REJECTED: 'email.rejected',
+    Outcome.UNCERTAIN: 'email.uncertain',
+    Outcome.RELEASED: 'email.released',
+}
 
 
 async def record_to_the_end(runtime: Runtime, result: Result, progress: Progress) -> None:
@@ -45,7 +52,7 @@ async def record_to_the_end(runtime: Runtime, result: Result, progress: Progress
         async with asyncio.timeout(LAST_RECORD_S):
             await record_result(runtime, result)
     except TimeoutError:
-        log.error('stopped before PostgreSQL took the result', outcome=result.delivery.outcome)
+        log.error('result.lost', outcome=result.delivery.outcome)
         raise asyncio.CancelledError from None
 
 
@@ -80,15 +87,16 @@ async def keep_recipients(runtime: Runtime, claim: Claim, recipients: Settled) -
             await results.keep_recipients(runtime.pool, claim, recipients, runtime.leases.lease_s)
     except (*DATABASE_DOWN, asyncpg.PostgresError) as error:
         log.warning(
-            'recipients not kept', email_id=claim.email.id, error=str(error) or type(error).__name__
+            'recipients.not_recorded',
+            email_id=claim.email.id,
+            error=str(error) or type(error).__name__,
         )
 
 
 def log_attempt(runtime: Runtime, result: Result) -> None:
     """Count the outcome and write the e-mail's line."""
     claim, delivery, decision = result.claim, result.delivery, result.decision
-    outcome = str(delivery.outcome)  # a third of what .value takes
-    runtime.outcomes[outcome] += 1
+    runtime.outcomes[str(delivery.outcome)] += 1  # a third of what .value takes
     runtime.places.ended(came_through=delivery.outcome is not Outcome.RELEASED)
     if runtime.events.wanted:
         tell_listeners(runtime, result)
@@ -105,7 +113,7 @@ def log_attempt(runtime: Runtime, result: Result) -> None:
     }
     write_line(
         'info' if delivery.outcome in (Outcome.ACCEPTED, Outcome.RELEASED) else 'warning',
-        outcome,
+        OUTCOME_EVENTS[delivery.outcome],
         line,
     )
 

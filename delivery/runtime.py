@@ -222,7 +222,7 @@ class Runtime:
         except DATABASE_DOWN:
             raise
         except asyncpg.PostgresError as also:
-            log.exception('attempt not recorded', email_id=result.claim.email.id, error=str(also))
+            log.exception('attempt.not_recorded', email_id=result.claim.email.id, error=str(also))
         refused = Narrowed(refused={result.claim.email.id: error})
         may_be_there = result.delivery.outcome in (Outcome.ACCEPTED, Outcome.UNCERTAIN)
         status = 'uncertain' if may_be_there else 'failed'

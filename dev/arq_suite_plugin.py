@@ -11,7 +11,7 @@ import pytest
 
 from engine.dispatcher import Dispatcher
 
-STARTS = "looks for arq's line at the start; ours is `worker started` with its fields, by structlog"
+STARTS = "looks for arq's line at the start; ours is `worker.started` with its fields, by structlog"
 MARKER = 'counts the keys; ours has one more, email-worker:marker, whose absence tells that Redis was emptied'
 READ_LIMIT = 'ours reads as many jobs as there is room for: the limit is for workers that fight over the same ids'
 

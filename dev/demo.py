@@ -80,7 +80,7 @@ def _start_worker(stack: Stack, log_path: Path) -> 'subprocess.Popen[bytes]':
 
 async def _worker_started(worker: 'subprocess.Popen[bytes]', log_path: Path) -> None:
     deadline = time.monotonic() + DEADLINE_S
-    while 'worker started' not in (log := log_path.read_text()):  # noqa: ASYNC240 - a small local file
+    while 'worker.started' not in (log := log_path.read_text()):  # noqa: ASYNC240 - a small local file
         if worker.poll() is not None or time.monotonic() > deadline:
             raise SystemExit(f'the worker did not start:\n{log[-2000:]}')
         await asyncio.sleep(0.05)

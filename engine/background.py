@@ -37,7 +37,7 @@ async def _restart(start: Callable[[], Coroutine[Any, Any, None]]) -> None:
         try:
             await start()
         except Exception:
-            log.exception('background task failed, starting it again')
+            log.exception('task.restarted')
             await asyncio.sleep(RESTART_S)
         else:
             return

@@ -117,7 +117,7 @@ async def claim_jobs(
         try:
             job_id = raw_id.decode()
         except UnicodeDecodeError:
-            log.error('dropped from the queue: not a job id', raw_id=repr(raw_id))
+            log.error('job.dropped', raw_id=repr(raw_id), reason='not a job id')
             await redis.zrem(queue_name, raw_id)
             continue
         score = float(raw_score)

@@ -105,7 +105,7 @@ class Dispatcher(JobRunner):
                 listen_for_jobs, self.pool, self.queue_name, self._look.set, self._set_hearing
             )
         )
-        log.info('worker started', queue=self.queue_name, functions=sorted(self.functions))
+        log.info('worker.started', queue=self.queue_name, functions=sorted(self.functions))
         while True:
             await self._poll_iteration()
             if is_cancelled():
@@ -151,7 +151,7 @@ class Dispatcher(JobRunner):
                 self.signals.redis_unreachable.set()
                 self.signals.sweep_wanted.set()  # from now on nobody else asks for it
                 log.error(
-                    'redis is away, going on without it',
+                    'redis.unreachable',
                     error=self.error_text(error, self.queue_name),
                 )
             await asyncio.sleep(self._retry_s)
@@ -161,7 +161,7 @@ class Dispatcher(JobRunner):
                 self.signals.redis_unreachable.clear()
                 # For what was refused, or lost with the last second before the end.
                 self.signals.sweep_wanted.set()
-                log.info('redis is back')
+                log.info('redis.reconnected')
             self._note_slowness(since)
             self._retry_s = 0.1
 
@@ -172,7 +172,7 @@ class Dispatcher(JobRunner):
         if self._is_slow:
             self.signals.sweep_wanted.set()
             if not was_slow:
-                log.warning('redis was slow: sweeping what is due', took_s=round(took_s, 1))
+                log.warning('redis.slow', took_s=round(took_s, 1))
 
     async def _claim_jobs(self) -> None:
         """Lock and start as many due jobs as there is room for."""
@@ -234,9 +234,7 @@ class Dispatcher(JobRunner):
         if not task.cancelled() and (error := task.exception()) is not None:
             # It could not be finished in Redis: its lock runs out, it runs again, and finds its
             # e-mail sent.
-            log.warning(
-                'job not finished in redis', job_id=job_id, error=str(error) or type(error).__name__
-            )
+            log.warning('job.not_finished', job_id=job_id, error=str(error) or type(error).__name__)
 
     async def _renew_in_progress(self) -> None:
         if time.monotonic() - self._renewed_at < RENEW_EVERY_S:
@@ -251,7 +249,7 @@ class Dispatcher(JobRunner):
         if time.monotonic() - self._marked_at < MARK_EVERY_S:
             return
         if await self.pool.set(MARKER_KEY, self.queue_name, nx=True) and self._marked_at:
-            log.error('redis was emptied: sweeping what is due')
+            log.error('redis.emptied')
             self.signals.sweep_wanted.set()
         self._marked_at = time.monotonic()
 
@@ -282,7 +280,7 @@ class Dispatcher(JobRunner):
         try:
             await self.pool.delete(self.health_check_key)
         except REDIS_DOWN as error:
-            log.warning('redis is away at the end', error=str(error))
+            log.warning('worker.health_key_not_deleted', error=str(error))
         if self.on_shutdown:
             await self.on_shutdown(self.ctx)
         await self.pool.aclose(close_connection_pool=True)

@@ -50,11 +50,13 @@ async def listen_for_jobs(
             wait_s = PROBE_AGAIN_S
             if not said:
                 log.info(
-                    'Redis does not tell of new jobs, they are asked for: see notify-keyspace-events, redis.conf'
+                    'redis.keyspace_events_off',
+                    detail='the worker asks for new jobs instead',
+                    remedy='set notify-keyspace-events in redis.conf',
                 )
             said = True
         except (RedisError, OSError) as error:
-            log.debug('not listening for jobs', error=str(error))
+            log.debug('redis.keyspace_events_lost', error=str(error))
         finally:
             on_hearing(False)
         await asyncio.sleep(wait_s)

@@ -119,7 +119,7 @@ async def obey(handlers: Mapping[str, Handler], command: Command) -> Reply:
     except RefusedError as refusal:
         return {'refused': str(refusal)}
     except Exception as error:
-        log.exception('command failed', command=command.name[:40])
+        log.exception('command.failed', command=command.name[:40])
         return {'refused': f'failed: {type(error).__name__}; see the log of the worker'}
 
 
@@ -155,7 +155,7 @@ async def listen_for_commands(
                     if message is not None:
                         await _answer(redis, worker, handlers, message['data'], database)
         except (RedisError, OSError) as error:
-            log.debug('not listening for commands', error=str(error) or type(error).__name__)
+            log.debug('command.channel_lost', error=str(error) or type(error).__name__)
         await asyncio.sleep(RECONNECT_S)
 
 
@@ -165,16 +165,16 @@ async def _answer(
     try:
         command = read_command(data)
     except RefusedError as refusal:
-        log.warning('command refused', reason=str(refusal))
+        log.warning('command.refused', reason=str(refusal))
         return
     if is_other(command.database, database):
-        log.debug('command for another application', command=command.name[:40])
+        log.debug('command.foreign', command=command.name[:40])
         return
     reply = await obey(handlers, command)
     if 'refused' in reply:
-        log.warning('command refused', command=command.name[:40], reason=reply['refused'])
+        log.warning('command.refused', command=command.name[:40], reason=reply['refused'])
     elif command.name not in QUIET:
-        log.info('command obeyed', command=command.name, arguments=dict(command.arguments))
+        log.info('command.obeyed', command=command.name, arguments=dict(command.arguments))
     text = json.dumps({'worker': worker, **reply}, default=str)
     if len(text) > MAX_REPLY_CHARS:
         text = json.dumps({'worker': worker, 'refused': 'the answer is too long'})

@@ -30,7 +30,7 @@ async def look(redis: ArqRedis, neighbours: Neighbours) -> None:
     ]
     neighbours.names = found
     if set(found) - known:
-        log.error('another application uses this Redis database', workers=found[:10], remedy=REMEDY)
+        log.error('redis.shared', workers=found[:10], remedy=REMEDY)
 
 
 async def keep_watching_neighbours(

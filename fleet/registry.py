@@ -257,7 +257,7 @@ async def keep_registered(redis: ArqRedis, registrar: Registrar) -> None:
             try:
                 await _write(redis, worker, registrar.record())
             except (RedisError, OSError) as error:
-                log.debug('not registered', error=str(error) or type(error).__name__)
+                log.debug('worker.not_registered', error=str(error) or type(error).__name__)
             await registrar.measure()
     finally:
         # In a task of its own: before Python 3.11.3, redis-py does not work in one that was

@@ -55,7 +55,7 @@ async def keep_watching_routes(
         for queue in unserved:
             if queue not in reported:
                 log.error(
-                    'nobody serves a routed queue',
+                    'queue.not_served',
                     queue=queue,
                     remedy=f'start `{SERVED_BY[queue]}`',
                 )

@@ -31,7 +31,7 @@ async def keep_switches(
         try:
             if switches.update(await read_switches(pool)):
                 log.info(
-                    'switches changed',
+                    'switches.changed',
                     paused=switches.reasons(),
                     relays=sorted(switches.relays),
                     email_types=switches.email_types,
@@ -39,7 +39,7 @@ async def keep_switches(
                 )
                 apply()
         except DATABASE_DOWN as error:
-            log.debug('switches not read', error=words_of(error))
+            log.debug('switches.not_read', error=words_of(error))
         try:
             async with asyncio.timeout(LOOK_EVERY_S):
                 await changed.wait()

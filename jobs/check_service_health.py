@@ -34,7 +34,7 @@ async def check_service_health(ctx: dict[str, Any]) -> dict[str, Any]:
     findings = await asyncio.gather(*(_check(name, check) for name, check in checks.items()))
     for finding in findings:
         if finding.error_message:
-            log.error('service down', service=finding.service_name, error=finding.error_message)
+            log.error('service.down', service=finding.service_name, error=finding.error_message)
     await record_health(runtime.pool, findings)
     return {'affected': len(findings), 'services': {f.service_name: f.status for f in findings}}
 

@@ -51,7 +51,7 @@ async def cleanup_expired_emails(ctx: dict[str, Any]) -> dict[str, Any]:
         orphans = await delete_orphans(runtime.pool, runtime.mongo, ORPHAN_AGE, is_adopted=adopted)
         content_removed = removed + orphans
     except ContentUnavailableError as error:
-        log.warning('orphaned content is deleted later', error=str(error))
+        log.warning('content.not_deleted', error=str(error))
     await remove_old_health(runtime.pool, HEALTH_RETENTION_DAYS)
     await remove_old_runs(runtime.pool, RUNS_RETENTION_DAYS)
     told = {
@@ -92,7 +92,7 @@ async def _waits_because(runtime: Runtime) -> str | None:
         return None
     emails = await count_old(runtime.pool, runtime.email_retention_days)
     await note_report(runtime.pool, table, emails)
-    log.warning('cleanup reports before it deletes', table='outbound_emails', rows=emails)
+    log.warning('cleanup.reported', table='outbound_emails', rows=emails)
     return f'the next run deletes what is older than {runtime.email_retention_days} days, now {emails} e-mails'
 
 
@@ -127,4 +127,4 @@ async def _remove(runtime: Runtime, done: Retention) -> None:
             async with asyncio.timeout(time.monotonic() - started):
                 await runtime.signals.stopping.wait()
     if done.refused:
-        log.warning('e-mails could not be deleted', emails=done.refused, reason=done.refusal)
+        log.warning('cleanup.refused', emails=done.refused, reason=done.refusal)

@@ -45,6 +45,6 @@ async def cleanup_old_sessions(ctx: dict[str, Any]) -> dict[str, Any]:
 
 def _tell(name: str, done: Cleaned) -> None:
     if done.reported is not None:
-        log.warning('cleanup reports before it deletes', table=name, rows=done.reported)
+        log.warning('cleanup.reported', table=name, rows=done.reported)
     if done.note:
-        log.warning('cleanup left rows alone', table=name, reason=done.note)
+        log.warning('cleanup.skipped', table=name, reason=done.note)

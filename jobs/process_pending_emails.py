@@ -51,7 +51,7 @@ async def process_pending_emails(ctx: dict[str, Any]) -> dict[str, Any]:
         outcomes['running'] = len(mine)
     affected = sum(outcomes.values())
     if affected:
-        log.info('sweep done', affected=affected, outcomes=dict(outcomes))
+        log.info('sweep.done', affected=affected, outcomes=dict(outcomes))
     return {'affected': affected, 'outcomes': dict(outcomes)}
 
 
@@ -126,6 +126,6 @@ def finished(
         outcomes['cancelled'] += 1
     elif attempt.exception() is not None:
         outcomes['error'] += 1
-        log.error('attempt not recorded', exc_info=attempt.exception())
+        log.error('attempt.not_recorded', exc_info=attempt.exception())
     else:
         outcomes[attempt.result()['status']] += 1

@@ -53,7 +53,7 @@ async def send_email(ctx: dict[str, Any], email_id: int | str) -> JobResult:
     runtime: Runtime = ctx['runtime']
     checked = email_id_of(email_id)
     if checked is None:
-        log.warning('send_email refused', argument=repr(email_id)[:80])
+        log.warning('job.refused', argument=repr(email_id)[:80])
         why = f'{repr(email_id)[:80]} is no id: it must be a positive integer'
         runtime.refused.add(
             ARGUMENTS, ctx.get('job_id', ''), why, function='send_email', email_id=None
@@ -126,7 +126,7 @@ async def send_claimed(runtime: Runtime, claim: Claim, *, turns: int = 0) -> Job
         await record_to_the_end(runtime, result, progress)
     except LeaseLost as lost:
         runtime.outcomes['lease-lost'] += 1
-        log.warning('lease lost', reason=str(lost))
+        log.warning('lease.lost', reason=str(lost))
         return {'email_id': email.id, 'status': 'lease-lost', 'attempts': claim.attempt}
     finally:
         # Whatever happened: a claim that nobody works on must not be renewed.
@@ -167,7 +167,7 @@ async def attempt(runtime: Runtime, claim: Claim, progress: Progress, turns: int
     except Exception as error:
         # A fault of this program. The e-mail gets its state and its next attempt like after any
         # other failure; left in 'sending', its lease would be renewed for ever.
-        log.exception('unexpected error', phase=progress.phase)
+        log.exception('attempt.crashed', phase=progress.phase)
         return cut_off(progress, Outcome.DEFERRED, f'{type(error).__name__}: {error}')
 
 

@@ -62,7 +62,7 @@ async def keep_sending_suspects(ctx: dict[str, Any]) -> None:
                 if not await _send_suspects(runtime):
                     break
         except DATABASE_DOWN as error:
-            tell(log, 'sending suspects', error)
+            tell(log, 'suspects', error)
         await _wait(runtime.suspects_wanted, SUSPECTS_EVERY_S)
         runtime.suspects_wanted.clear()
 

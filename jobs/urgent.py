@@ -40,7 +40,7 @@ async def keep_sending_urgent(ctx: dict[str, Any]) -> None:
         try:
             await send_urgent(runtime, mine)
         except DATABASE_DOWN as error:
-            tell(log, 'looking for urgent mail', error)
+            tell(log, 'urgent mail', error)
         await asyncio.sleep(LOOK_EVERY_S)
 
 

@@ -50,9 +50,7 @@ async def wake_workers(
             await redis.enqueue_job('send_email', email_id, _queue_name=queue_name)
     except (RedisError, OSError) as error:
         queue = queue_name or redis.default_queue_name
-        log.warning(
-            'redis refused the job', email_id=email_id, error=redis_error_text(error, queue)
-        )
+        log.warning('job.not_enqueued', email_id=email_id, error=redis_error_text(error, queue))
     else:
         return 'redis'
     try:
@@ -63,9 +61,7 @@ async def wake_workers(
         asyncpg.InternalClientError,
         OSError,
     ) as error:
-        log.warning(
-            'left to the sweep', email_id=email_id, error=str(error) or type(error).__name__
-        )
+        log.warning('wakeup.failed', email_id=email_id, error=str(error) or type(error).__name__)
         return 'sweep'
     return 'notify'
 

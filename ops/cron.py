@@ -120,7 +120,7 @@ def duty_troubles(duties: list[Document]) -> list[Trouble]:
     return [
         Trouble(
             f'{duty["duty"]} failed{because(fault(duty["last"]["detail"]))}',
-            "see `duty failed` in the worker's log",
+            "see `duty.failed` in the worker's log",
         )
         for duty in duties
         if duty['last'] and duty['last']['outcome'] == 'error'

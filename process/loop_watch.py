@@ -64,7 +64,7 @@ class LoopWatch:
                 before, self._beat_at = self._beat_at, time.monotonic()
                 if self._told and self._seen_at == before:
                     log.warning(
-                        'loop goes on',
+                        'loop.resumed',
                         held_s=round(self._beat_at - before - BEAT_S, 1),
                         **self.last,
                     )
@@ -109,7 +109,7 @@ class LoopWatch:
             'email_ids': email_ids,
             'where': places[0] if places else '',
         }
-        log.error('loop held', holds=self.holds, **self.last, code=places)
+        log.error('loop.blocked', holds=self.holds, **self.last, code=places)
 
 
 def _outwards(frame: FrameType | None) -> Iterator[FrameType]:

@@ -46,7 +46,9 @@ async def keep_recycling(
     fresh_bytes = resident_bytes()
     if own.rss_bytes and own.rss_bytes < fresh_bytes * ROOM:
         log.error(
-            'WORKER_RECYCLE_RSS_MIB is ignored: a fresh worker needs nearly as much',
+            'recycling.limit_ignored',
+            detail='a fresh worker needs nearly as much',
+            remedy='raise WORKER_RECYCLE_RSS_MIB',
             limit_mib=limits.rss_bytes // 2**20,
             fresh_mib=fresh_bytes // 2**20,
         )
@@ -56,7 +58,7 @@ async def keep_recycling(
         done, rss_bytes = count_done(), resident_bytes()
         if (own.jobs and done >= own.jobs) or (own.rss_bytes and rss_bytes >= own.rss_bytes):
             log.info(
-                'recycling: draining, then the service manager starts a new one',
+                'worker.recycling',
                 done=done,
                 rss_bytes=rss_bytes,
             )

@@ -31,7 +31,7 @@ def tell_systemd(*states: str) -> None:
             notifying.setblocking(False)  # the loop must not wait for systemd
             notifying.sendto('\n'.join(states).encode(), address)
     except OSError as error:
-        log.warning('systemd was not told', states=states, error=str(error))
+        log.warning('systemd.not_notified', states=states, error=str(error))
 
 
 def watchdog_s() -> float | None:

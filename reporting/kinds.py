@@ -47,7 +47,8 @@ KINDS: Mapping[str, Kind] = {
         'see `python -m ops control stacks`; lower WORKER_MAX_JOBS, or give it a CPU of its own',
     ),
     'held_loop': Kind(
-        LOOK, "its log says 'loop held', with the code; `python -m ops show ID` for these e-mails"
+        LOOK,
+        'its log says `loop.blocked`, with the code; `python -m ops show ID` for these e-mails',
     ),
     'lost_log_lines': Kind(
         LOOK, 'see why nobody reads its standard error: journald, a pipe, a full disk'
@@ -61,7 +62,7 @@ KINDS: Mapping[str, Kind] = {
         ACT,
         '`python -m ops qshape` tells which, `python -m ops explain ID` why; or start more workers',
     ),
-    'stuck': Kind(ACT, 'start a worker; see the `beat` lines in the log'),
+    'stuck': Kind(ACT, 'start a worker; see `lease.not_renewed` in the log'),
     'held': Kind(LOOK, '`python -m ops held ls`, then `held release` or `held cancel`'),
     'undecided': Kind(LOOK, '`python -m ops failed`, then `resolve` or `retry`: they wait for you'),
     'past_expiry': Kind(LOOK, 'see why mail was late: `python -m ops failed`'),
@@ -86,7 +87,7 @@ KINDS: Mapping[str, Kind] = {
     'failing': Kind(ACT, '`python -m ops failed --since 1h` says why'),
     'refused': Kind(LOOK, '`python -m ops failed --since 1h` says why'),
     # Duties and services.
-    'duty_failed': Kind(ACT, "see `duty failed` in the worker's log"),
+    'duty_failed': Kind(ACT, "see `duty.failed` in the worker's log"),
     'duty_late': Kind(ACT, 'see why no worker runs it'),
     'checks_stopped': Kind(ACT, 'see why no worker runs check_service_health'),
     'service_down': Kind(ACT, 'start it, or correct its settings'),

@@ -225,7 +225,7 @@ class WorkerProcess:
         return events
 
     async def started(self) -> 'WorkerProcess':
-        await wait_until(lambda: 'worker started' in self.log or self.process.poll() is not None)
+        await wait_until(lambda: 'worker.started' in self.log or self.process.poll() is not None)
         assert self.process.poll() is None, self.log
         return self
 

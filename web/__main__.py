@@ -106,7 +106,7 @@ async def serve(settings: Settings, listener: socket.socket) -> None:
     await server.ready.wait()
     host = f'[{settings.web_host}]' if ':' in settings.web_host else settings.web_host
     place = f'http://{host}:{listener.getsockname()[1]}'
-    log.info('web page started', place=place, token_wanted=token is not None)
+    log.info('web.started', place=place, token_wanted=token is not None)
     informing = asyncio.create_task(
         keep_systemd_informed(stopping, 0, f'Serving {place}', 'Finishing what is asked')
     )
@@ -115,7 +115,7 @@ async def serve(settings: Settings, listener: socket.socket) -> None:
     await serving
     informing.cancel()
     await asyncio.gather(watch.close(), readiness.close(), informing, return_exceptions=True)
-    log.info('web page stopped')
+    log.info('web.stopped')
 
 
 def main() -> int:

@@ -91,7 +91,7 @@ class _Quiet:
         self._untold += 1
         if time.monotonic() - self._told_at >= TOLD_EVERY_S:
             log.warning(
-                'no connection can be accepted',
+                'web.connections_refused',
                 error=str(error),
                 times=self._untold,
                 remedy='raise LimitNOFILE',

@@ -136,7 +136,7 @@ class Watch:
                 self._name(source)[1] is None
             ):  # unlogged: the driver's words may hold a piece of the password
                 return self._trouble(source, error)
-            log.exception('a source could not be read', source=source.value)
+            log.exception('web.source_unreadable', source=source.value)
             return Trouble(
                 f'cannot be read: {type(error).__name__}',
                 "see the web page's log",

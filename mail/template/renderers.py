@@ -269,7 +269,7 @@ class Templates:
             _settle(request, InvalidEmailError(answer[1]))
 
     def _fail(self, requests: deque[Request], why: str) -> None:
-        log.error('templates cannot be filled', error=why, emails=len(requests))
+        log.error('templates.unavailable', error=why, emails=len(requests))
         while requests:
             _settle(requests.popleft(), TemplatesUnavailableError(why))
 

@@ -158,7 +158,7 @@ async def test_worker_recycles_itself_after_its_share_and_drains_first(
     ids = await queue_and_enqueue(env, pool, count=3)
     assert await worker.ended() == 0
     assert await sent(pool, ids)()
-    assert 'recycling' in worker.log
+    assert 'worker.recycling' in worker.log
     assert (
         await pool.fetchval("SELECT count(*) FROM email_attempts WHERE outcome <> 'accepted'") == 0
     )

@@ -211,7 +211,7 @@ async def test_worker_outlives_redis_and_sweeps_without_it(
         await status_is(pool, email_id, 'sent')
     finally:
         stack.valkey.start()
-    await wait_until(lambda: 'redis is back' in worker.log)
+    await wait_until(lambda: 'redis.reconnected' in worker.log)
     email_id = await queue('bob@example.com')
     await wait_until(lambda: try_enqueue(producer, email_id))
     await status_is(pool, email_id, 'sent')
@@ -305,7 +305,7 @@ async def test_worker_frozen_for_longer_than_its_lease_abandons_the_send_before_
         )  # cuts the frozen one's connection, so that it goes on at the backup
     finally:
         frozen.process.send_signal(signal.SIGCONT)
-    await wait_until(lambda: 'lease lost' in frozen.log)
+    await wait_until(lambda: 'lease.lost' in frozen.log)
     assert len(inbox.accepted('anna@example.com')) == 1
 
 
@@ -350,7 +350,7 @@ async def test_worker_frozen_in_a_body_for_longer_than_its_lease_sends_no_dot(
         finally:
             frozen.process.send_signal(signal.SIGCONT)
         relay.go_on.set()
-        await wait_until(lambda: 'lease lost' in frozen.log)
+        await wait_until(lambda: 'lease.lost' in frozen.log)
         await relay.until(lambda: not relay.sessions[0].open)
         assert len(relay.bodies) == 1
         assert relay.sessions[0].body_bytes > 0
@@ -364,7 +364,7 @@ async def test_line_of_a_sent_email_names_job_email_attempt_and_worker(
     job = await producer.enqueue_job('send_email', email_id)
     await job.result(timeout=DEADLINE_S, poll_delay=0.05)
     line = await wait_until(
-        lambda: next((e for e in worker.events() if e['event'] == 'accepted'), None)
+        lambda: next((e for e in worker.events() if e['event'] == 'email.sent'), None)
     )
     assert (line['job_id'], line['email_id'], line['attempt']) == (job.job_id, email_id, 1)
     assert line['worker'].endswith(f':{worker.process.pid}')

@@ -60,7 +60,7 @@ async def test_hangup_is_ignored_where_the_worker_was_started_to_stay(env, queue
     """As nohup does it."""
     worker, log = arq(env, tmp_path / 'nohup.log', before=['nohup'])
     try:
-        await wait_until(lambda: 'worker started' in log.read_text())
+        await wait_until(lambda: 'worker.started' in log.read_text())
         worker.send_signal(signal.SIGHUP)
         await queue()
         await wait_until(inbox.accepted)
@@ -94,9 +94,9 @@ async def test_watching_worker_goes_on_after_a_change_and_ends_without_a_traceba
     changed = tmp_path / 'changed'
     process, log = watching(env, tmp_path, PYTHONPATH=str(tmp_path), CHANGED=str(changed))
     try:
-        await wait_until(lambda: log.read_text().count('worker started') == 1)
+        await wait_until(lambda: log.read_text().count('worker.started') == 1)
         changed.touch()
-        await wait_until(lambda: log.read_text().count('worker started') == 2, what=log.read_text())
+        await wait_until(lambda: log.read_text().count('worker.started') == 2, what=log.read_text())
         await queue()
         await wait_until(inbox.accepted)
     finally:

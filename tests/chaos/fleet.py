@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]
 START_DEADLINE_S = 90.0
 STOP_DEADLINE_S = 60.0
 # What a worker must never log; a scenario that sees one of these says so below the table.
-ALARMS = ('Traceback', 'unexpected error', 'attempt not recorded', 'duty failed')
+ALARMS = ('Traceback', 'attempt.crashed', 'attempt.not_recorded', 'duty.failed')
 ALARM_CHARS = 240
 
 
@@ -41,7 +41,7 @@ class Worker:
 
     @property
     def is_up(self) -> bool:
-        return self.process.poll() is None and 'worker started' in self.log
+        return self.process.poll() is None and 'worker.started' in self.log
 
     @property
     def has_ended(self) -> bool:

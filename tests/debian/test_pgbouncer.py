@@ -78,7 +78,7 @@ async def test_200_emails_are_sent_once_by_a_worker_behind_a_pooler_and_a_direct
     await wait_until(lambda: pool.fetchval(sent), what='200 e-mails sent')
     copies = Counter(entry['rcpt_to'][0] for entry in inbox.accepted())
     assert (len(copies), set(copies.values())) == (200, {1})
-    assert 'waiting for PostgreSQL' not in workers[0].log
+    assert 'postgresql.unreachable' not in workers[0].log
 
 
 async def test_worker_behind_a_pooler_sends_alone_what_is_queued_later(
@@ -180,7 +180,7 @@ async def test_notifications_are_heard_by_the_direct_address(
     pooler = await start_pooler()
     worker = start_worker(DATABASE_URL=pooler.dsn, DATABASE_DIRECT_URL=database.dsn)
     await worker.started()
-    assert 'NOTIFY is not heard' not in worker.log
+    assert 'postgresql.notify_unavailable' not in worker.log
     listening = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'LISTEN%'"
     await wait_until(lambda: pool.fetchval(listening), what='a session that listens')
 
@@ -256,7 +256,7 @@ async def test_doctor_warns_of_a_pooler_that_there_is_no_way_past(start_pooler, 
         return [row['what'] for row in checked.document['findings'] if 'DATABASE_' in row['what']]
 
     (alone,) = await found(DATABASE_URL=pooler.dsn)
-    assert 'NOTIFY is not heard' in alone
+    assert 'postgresql.notify_unavailable' in alone
     assert await found(DATABASE_URL=pooler.dsn, DATABASE_DIRECT_URL=database.dsn) == []
     (wrong,) = await found(DATABASE_URL=pooler.dsn, DATABASE_DIRECT_URL=pooler.dsn)
     assert 'a pooler stands before it' in wrong

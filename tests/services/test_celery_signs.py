@@ -151,11 +151,11 @@ async def test_a_worker_that_meets_a_list_of_celerys_says_so_and_goes_on_once_it
     def told(event):
         return [entry for entry in worker.events() if entry['event'] == event]
 
-    await wait_until(lambda: told('redis is away, going on without it'))
-    said = told('redis is away, going on without it')[0]['error']
+    await wait_until(lambda: told('redis.unreachable'))
+    said = told('redis.unreachable')[0]['error']
     assert "the key 'high_priority' is no queue of arq" in said
     await run(env, 'import-celery', '--yes')
-    await wait_until(lambda: told('redis is back'))
+    await wait_until(lambda: told('redis.reconnected'))
 
 
 async def test_of_a_shared_table_rows_become_ours_when_their_messages_are_taken(empty_database):

@@ -54,7 +54,7 @@ async def test_hostile_templates_are_dead_and_all_others_are_sent(pool, start_wo
         assert why in found['last_error']
     assert inbox.accepted('hostile@example.com') == []
     assert worker.process.poll() is None
-    assert 'lease lost' not in worker.log
+    assert 'lease.lost' not in worker.log
 
 
 async def test_renderer_begins_with_the_first_template_and_ends_with_its_worker(

@@ -99,7 +99,7 @@ async def test_shutdown_reaches_only_the_workers_of_its_own_database(
         WORKER_NAME='theirs', DATABASE_URL=other_env['DATABASE_URL']
     ).started()
     await wait_until(lambda: registered(redis, 2))
-    await wait_until(lambda: 'another application uses this Redis database' in theirs.log)
+    await wait_until(lambda: 'redis.shared' in theirs.log)
     given = await run(env, 'control', 'shutdown', '--yes')
     assert [done['worker'].partition('@')[0] for done in given.document['done']] == ['ours']
     assert await ours.ended() == 0

@@ -239,7 +239,7 @@ async def test_what_waiting_does_not_heal_stops_the_worker_with_one_line_that_na
     ]
     assert variable in line
     assert 'geheim' not in worker.log
-    assert 'waiting for PostgreSQL' not in worker.log
+    assert 'postgresql.unreachable' not in worker.log
     assert 'Traceback' not in worker.log
 
 
@@ -306,7 +306,7 @@ async def test_too_many_connections_are_waited_for(database, pool, start_worker,
     )
     try:
         worker = start_worker(DATABASE_URL=changed(database.dsn, userinfo=f'{role}:geheim'))
-        await wait_until(lambda: 'waiting for PostgreSQL' in worker.log)
+        await wait_until(lambda: 'postgresql.unreachable' in worker.log)
         assert worker.process.poll() is None
         worker.stop()
     finally:

@@ -53,9 +53,7 @@ async def test_retention_that_is_set_reports_first_and_deletes_then(ctx, pool):
         first = await clean(ctx, retention_is_set=True)
     assert first['removed'] == 0
     assert 'now 3 e-mails' in first['retention']
-    assert [
-        line['rows'] for line in lines if line['event'] == 'cleanup reports before it deletes'
-    ] == [3]
+    assert [line['rows'] for line in lines if line['event'] == 'cleanup.reported'] == [3]
     assert (await pool.fetchrow('SELECT * FROM table_origins WHERE name = $1', 'outbound_emails'))[
         'reported_rows'
     ] == 3

@@ -56,7 +56,7 @@ async def test_first_run_over_a_named_table_reports_and_the_next_deletes(ctx, po
         first = await clean(ctx, name)
     assert (first['affected'], first['reported']) == (0, {name: 40})
     assert {
-        'event': 'cleanup reports before it deletes',
+        'event': 'cleanup.reported',
         'log_level': 'warning',
         'table': name,
         'rows': 40,

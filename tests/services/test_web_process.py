@@ -80,8 +80,8 @@ async def test_page_starts_while_everything_is_away_serves_and_ends_with_0_on_si
         assert 'Finishing what is asked' in await web.hears('STOPPING=1')
         assert await asyncio.to_thread(web.process.wait, DEADLINE_S) == 0
     log = web.log_path.read_text()
-    assert 'web page started' in log
-    assert 'web page stopped' in log
+    assert 'web.started' in log
+    assert 'web.stopped' in log
     assert 'geheim' not in log
     assert 'Traceback' not in log
 
@@ -145,6 +145,6 @@ async def test_page_answers_beside_fifteen_hundred_silent_connections_with_512_d
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     # Nobody reads what this test's systemd is told.
     log = [
-        line for line in web.log_path.read_text().splitlines() if 'systemd was not told' not in line
+        line for line in web.log_path.read_text().splitlines() if 'systemd.not_notified' not in line
     ]
     assert len(log) == 1, log[:20]

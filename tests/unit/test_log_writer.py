@@ -146,7 +146,7 @@ def test_full_pipe_holds_no_loop_and_the_log_goes_on_when_it_is_read_again() -> 
         read: list[bytes] = []
         reader = threading.Thread(target=lambda: read.extend(process.stderr or ()))
         reader.start()
-        asyncio.run(wait_until(lambda: any(b'log lines dropped' in line for line in read)))
+        asyncio.run(wait_until(lambda: any(b'log.lines_dropped' in line for line in read)))
         process.stdin.write(b'\n')
         process.stdin.close()
         assert process.wait(60) == 0
@@ -155,7 +155,7 @@ def test_full_pipe_holds_no_loop_and_the_log_goes_on_when_it_is_read_again() -> 
     said = [event['n'] for event in events if event['event'] == 'said']
     assert said == list(range(60_000 - dropped))
     assert [event['event'] for event in events[-4:]] == [
-        'log lines dropped',
+        'log.lines_dropped',
         'recovered',
         'the end',
         'the very end',

@@ -46,8 +46,8 @@ async def test_held_loop_is_counted_and_told_with_its_e_mail_and_its_code_while_
     with capture_logs() as logs:
         render_slowly(watch, Email(42, 'anna@example.com'))
         assert watch.holds == 1, 'not before the loop went on'
-        await until(lambda: any(line['event'] == 'loop goes on' for line in logs))
-    (held,) = [line for line in logs if line['event'] == 'loop held']
+        await until(lambda: any(line['event'] == 'loop.resumed' for line in logs))
+    (held,) = [line for line in logs if line['event'] == 'loop.blocked']
     assert held['email_ids'] == [42]
     assert any(
         re.fullmatch(r'unit/test_loop_watch.py:\d+ render_slowly', place) for place in held['code']

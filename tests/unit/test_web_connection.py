@@ -63,7 +63,7 @@ def test_missing_descriptors_are_told_once_a_minute_and_other_errors_as_ever():
         loop.call_exception_handler({'message': 'other', 'exception': KeyError('x')})
         loop.call_exception_handler({'message': 'without an exception'})
     loop.close()
-    assert [line['event'] for line in told] == ['no connection can be accepted']
+    assert [line['event'] for line in told] == ['web.connections_refused']
     assert [context['message'] for context in others] == ['other', 'without an exception']
 
 

@@ -5,6 +5,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -67,14 +68,23 @@ class Fleet:
         """Workers that ended although nobody ended them."""
         return [worker for worker in self.workers if worker.has_ended and not worker.ended_by_us]
 
-    def start(self, target: str = 'worker.WorkerSettings', **variables: str) -> Worker:
-        """Start one; it is up some time later."""
+    def start(
+        self,
+        target: str = 'worker.WorkerSettings',
+        wrap: Callable[[list[str]], list[str]] = list,
+        **variables: str,
+    ) -> Worker:
+        """Start one; it is up some time later.
+
+        Args:
+            wrap: Makes its command the argument of another, which must become it.
+        """
         name = f'w{len(self.workers)}'
         log_path = self.directory / f'{name}.log'
         environment = self.environment | {'WORKER_NAME': name, 'PYTHONPATH': str(ROOT)} | variables
         argv = [str(Path(sys.executable).with_name('arq')), target]
         # Not in the project's directory: a developer's .env must not count.
-        command = Command(argv, cwd=self.directory, environment=environment)
+        command = Command(wrap(argv), cwd=self.directory, environment=environment)
         worker = Worker(name, spawn(command, log_path, self._watchdog), log_path)
         self.workers.append(worker)
         return worker

@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable
 from tests.chaos import (
     clocks,
     cron_slots,
+    hostile,
     kills,
     phases,
     postgres_faults,
@@ -21,6 +22,7 @@ SCENARIOS: dict[str, Scenario] = {
     'kills': kills.random_kills,
     'phases': phases.by_phase,
     'redis': redis_faults.redis_faults,
+    'large': hostile.large,
     'poison': kills.poison,
     'refuses': relays.refuses,
     'closes': relays.closes,
@@ -31,4 +33,5 @@ SCENARIOS: dict[str, Scenario] = {
     'clocks': clocks.clocks,
     'stalls': relays.stalls,
     'throttles': relays.throttles,
+    'hostile': hostile.hostile,
 }

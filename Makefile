@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup test check demo chaos rehearsal up lock clean bench arq-tests
+.PHONY: setup test check map demo chaos rehearsal up lock clean bench arq-tests
 
 setup: $(VENV)/.installed
 
@@ -18,6 +18,9 @@ check: setup ## style, types and the dependency rules
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy .
 	$(BIN)/lint-imports --no-logo
+
+map: setup ## rooms, importers and measures of the text; CHECKOUT=../other, MAP_ARGS=--details
+	@$(BIN)/python -m dev.map $(MAP_ARGS) $(CHECKOUT)
 
 test: check ## everything, on real servers that it starts itself
 	$(BIN)/python -m pytest -n 2 --dist worksteal $(PYTEST_ARGS)

@@ -31,7 +31,7 @@ from db.adoption.expand import plan
 from db.adoption.finish import finish, plan_finish
 from db.adoption.takeover import take_over
 from db.adoption.undo import undo
-from db.claims import give_due_time
+from db.due import give_due_time
 from db.migrate import alone, migrate
 from db.pools import create_postgres_pool
 

@@ -13,14 +13,16 @@ from typing import Any
 import asyncpg
 
 from bench.outbox import with_database
-from db.claims import Claim, claim, claim_due
+from db.claimed import Claim
+from db.claims import claim, claim_due
 from db.migrate import migrate
 from db.pools import create_postgres_pool
 from db.results import Result, record
 from dev.postgres import Postgres, PostgresPasswords
 from dev.postgres_home import remove_data
 from dev.watchdog import Watchdog
-from mail.outcome import Decision, Delivery, Outcome, Phase, Reply, Status
+from mail.outcome import Decision, Delivery, Outcome, Phase, Reply
+from mail_outbox.states import Status
 
 LOCAL_PASSWORD = 'loopback'  # noqa: S105 - a server of one command, on loopback
 CLAIM_BATCH = 200

@@ -6,10 +6,10 @@ from datetime import datetime
 
 import asyncpg
 
-from db.selection import IS_FINAL, SELECTED, Selection
+from db.selection import SELECTED, Selection
+from db.states import CANCELLABLE, IS_FINAL, listed
 
 CANCEL_BATCH = 1000
-CANCELLABLE = ('pending', 'failed', 'uncertain', 'held')
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +22,7 @@ class Cancellable:
 
 
 # Never what is being sent, and what has ended only when it is asked for: nothing would send it.
-_WAITING = f"""status IN ('pending', 'failed', 'uncertain', 'held') AND {SELECTED}"""
+_WAITING = f'status IN ({listed(CANCELLABLE)}) AND {SELECTED}'
 
 COUNT_CANCELLABLE_SQL = f"""
 SELECT count(*) FILTER (WHERE NOT is_final OR $9) AS emails, count(*) FILTER (WHERE is_final) AS final,
@@ -31,7 +31,7 @@ FROM (
     SELECT {IS_FINAL} AS is_final FROM mail_outbox
     WHERE {_WAITING} AND created_at <= now() - $8 * interval '1 second'
 ) AS waiting
-"""  # noqa: S608 - constants of this module
+"""
 
 
 async def count_cancellable(
@@ -59,7 +59,7 @@ WHERE id IN (
     LIMIT $10 FOR UPDATE SKIP LOCKED
 )
 RETURNING id
-"""  # noqa: S608 - constants of this module
+"""
 
 
 async def cancel(

@@ -3,13 +3,12 @@
 Every function raises asyncpg.PostgresError or OSError when PostgreSQL does not answer.
 """
 
-from typing import Any
-
 import asyncpg
 
 from db.content import COLLECTION, Mongo
-
-Row = dict[str, Any]
+from db.states import HAS_NEXT_ATTEMPT, IS_SENDING
+from db.times import Row
+from mail_outbox.states import DeadReason
 
 TABLES = (
     'outbound_emails', 'email_attempts', 'email_templates', 'email_suppressions', 'mail_switches', 'cron_runs',
@@ -114,19 +113,18 @@ async def read_missing_rights(pool: asyncpg.Pool) -> list[Row]:
     return [dict(row) for row in rows]
 
 
-_WAITS = """(status = 'sending' OR status = 'pending'
-    OR (status IN ('failed', 'uncertain') AND next_retry_at IS NOT NULL AND attempts < max_attempts))"""
+_WAITS = f'({IS_SENDING} OR {HAS_NEXT_ATTEMPT})'
 
 TEMPLATES_LOST_SQL = f"""
 SELECT count(*) AS emails, min(id) AS first FROM mail_outbox AS e
 WHERE {_WAITS} AND template_id IS NOT NULL
   AND NOT EXISTS (SELECT FROM email_templates AS t WHERE t.id::text = e.template_id::text)
-"""  # noqa: S608 - constants of this module
+"""
 
 CONTENT_SQL = f"""
 SELECT content_id, min(id) AS first FROM mail_outbox
 WHERE {_WAITS} AND content_id IS NOT NULL GROUP BY content_id ORDER BY first LIMIT $1
-"""  # noqa: S608 - constants of this module
+"""
 
 
 async def read_lost_templates(pool: asyncpg.Pool) -> Row:
@@ -161,9 +159,9 @@ async def content_is_indexed(mongo: Mongo) -> bool:
     return any(index['key'][0][0] == 'content_id' for index in indexes.values())
 
 
-POISONED_SQL = """
+POISONED_SQL = f"""
 SELECT count(*) FROM mail_outbox
-WHERE status = 'failed' AND dead_reason = 'poison' AND updated_at > now() - interval '1 day'
+WHERE status = 'failed' AND dead_reason = '{DeadReason.POISON}' AND updated_at > now() - interval '1 day'
 """
 
 

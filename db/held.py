@@ -7,25 +7,25 @@ import asyncpg
 
 from db.narrowing import fetch_narrowly
 from db.selection import SELECTED, Selection
+from db.states import IS_HELD
 from db.times import as_row, elapsed_s
 from db.transitions import NEXT_MAX_ATTEMPTS
-
-HELD = 'held'
 
 # How old it is counts from when it was due: that is how long somebody has been waiting for it.
 _DUE_AT = 'COALESCE(next_retry_at, created_at)'
 
 COUNT_HELD_SQL = f"""
-SELECT email_type::text AS email_type, count(*) AS emails, min({_DUE_AT}) AS oldest_at, max({_DUE_AT}) AS newest_at,
+SELECT email_type::text AS email_type, count(*) AS emails,
+    min({_DUE_AT}) AS oldest_at, max({_DUE_AT}) AS newest_at,
     count(*) FILTER (WHERE {_DUE_AT} > now() - interval '1 day') AS within_a_day,
-    count(*) FILTER (WHERE {_DUE_AT} <= now() - interval '1 day' AND {_DUE_AT} > now() - interval '7 days')
-        AS within_a_week,
-    count(*) FILTER (WHERE {_DUE_AT} <= now() - interval '7 days' AND {_DUE_AT} > now() - interval '30 days')
-        AS within_a_month,
+    count(*) FILTER (WHERE {_DUE_AT} <= now() - interval '1 day'
+        AND {_DUE_AT} > now() - interval '7 days') AS within_a_week,
+    count(*) FILTER (WHERE {_DUE_AT} <= now() - interval '7 days'
+        AND {_DUE_AT} > now() - interval '30 days') AS within_a_month,
     count(*) FILTER (WHERE {_DUE_AT} <= now() - interval '30 days') AS older,
     count(*) FILTER (WHERE expires_at <= now()) AS past_expiry
-FROM mail_outbox WHERE status = 'held' AND {SELECTED} GROUP BY 1 ORDER BY min({_DUE_AT}), 1
-"""  # noqa: S608 - constants of this module
+FROM mail_outbox WHERE {IS_HELD} AND {SELECTED} GROUP BY 1 ORDER BY min({_DUE_AT}), 1
+"""
 
 
 async def count_held(pool: asyncpg.Pool, selection: Selection) -> list[dict[str, Any]]:
@@ -47,8 +47,8 @@ SELECT id, recipient, email_type::text AS email_type,
     COALESCE(attempts, 0) AS attempts, COALESCE(max_attempts, 32767) AS max_attempts,
     {_DUE_AT} AS due_at, created_at,
     expires_at, {elapsed_s(_DUE_AT)} AS due_s
-FROM mail_outbox WHERE status = 'held' AND {SELECTED} ORDER BY {_DUE_AT}, id LIMIT $8
-"""  # noqa: S608 - constants of this module
+FROM mail_outbox WHERE {IS_HELD} AND {SELECTED} ORDER BY {_DUE_AT}, id LIMIT $8
+"""
 
 
 async def list_held(pool: asyncpg.Pool, selection: Selection, limit: int) -> list[dict[str, Any]]:
@@ -57,8 +57,8 @@ async def list_held(pool: asyncpg.Pool, selection: Selection, limit: int) -> lis
 
 
 HELD_IDS_SQL = f"""
-SELECT id FROM mail_outbox WHERE status = 'held' AND id > $8 AND {SELECTED} ORDER BY id LIMIT $9
-"""  # noqa: S608 - constants of this module
+SELECT id FROM mail_outbox WHERE {IS_HELD} AND id > $8 AND {SELECTED} ORDER BY id LIMIT $9
+"""
 
 
 async def next_held(
@@ -74,11 +74,12 @@ RELEASE_SQL = f"""
 UPDATE mail_outbox
 SET status = 'pending', next_retry_at = now(), dead_reason = NULL, lost_attempts = 0,
     max_attempts = {NEXT_MAX_ATTEMPTS},
-    expires_at = CASE WHEN expires_at <= now() THEN now() + $2 * interval '1 hour' ELSE expires_at END,
+    expires_at = CASE WHEN expires_at <= now() THEN now() + $2 * interval '1 hour'
+                      ELSE expires_at END,
     updated_at = now()
-WHERE id = ANY($1::bigint[]) AND status = 'held'
+WHERE id = ANY($1::bigint[]) AND {IS_HELD}
 RETURNING id
-"""  # noqa: S608 - constants of this module
+"""
 
 
 async def release(
@@ -94,9 +95,9 @@ async def release(
     return await fetch_narrowly(pool, RELEASE_SQL, email_ids, expiry_hours)
 
 
-CANCEL_HELD_SQL = """
+CANCEL_HELD_SQL = f"""
 UPDATE mail_outbox SET status = 'cancelled', next_retry_at = NULL, updated_at = now()
-WHERE id = ANY($1::bigint[]) AND status = 'held'
+WHERE id = ANY($1::bigint[]) AND {IS_HELD}
 RETURNING id
 """
 
@@ -106,7 +107,7 @@ async def cancel(pool: asyncpg.Pool, email_ids: Sequence[int]) -> list[int]:
     return await fetch_narrowly(pool, CANCEL_HELD_SQL, email_ids)
 
 
-COUNT_ALL_HELD_SQL = "SELECT count(*) FROM mail_outbox WHERE status = 'held'"
+COUNT_ALL_HELD_SQL = f'SELECT count(*) FROM mail_outbox WHERE {IS_HELD}'
 
 
 async def count_all_held(pool: asyncpg.Pool) -> int:

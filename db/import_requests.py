@@ -79,7 +79,7 @@ WITH found AS (
     FROM mail_outbox AS e JOIN outbound_emails AS n ON n.id = e.id WHERE e.id = ANY($1::bigint[])
 ), {_JUDGED}
 SELECT id, {_OUTCOME} AS outcome FROM judged
-"""  # noqa: S608 - constants of this module
+"""
 
 COLUMNS_SQL = "SELECT attname FROM pg_attribute WHERE attrelid = to_regclass('outbound_emails') AND attnum > 0"
 IS_EXPANDED_SQL = "SELECT to_regclass('mail_outbox') IS NOT NULL"
@@ -95,7 +95,7 @@ WITH found AS (
     SELECT id, lower(status::text) AS status, {deciding} FROM outbound_emails WHERE id = ANY($1::bigint[])
 ), {_JUDGED}
 SELECT id, {_OUTCOME} AS outcome FROM judged
-"""  # noqa: S608 - constants of this module
+"""
 
 
 async def preview(
@@ -142,7 +142,7 @@ WITH found AS (
       AND (j.becomes = 'pending' OR (j.becomes = 'held' AND j.status <> 'held'))
 )
 SELECT id, {_OUTCOME} AS outcome FROM judged
-"""  # noqa: S608 - constants of this module
+"""
 
 
 async def make_due(
@@ -186,7 +186,7 @@ SELECT e.id FROM mail_outbox AS e JOIN outbound_emails AS n ON n.id = e.id
 WHERE e.id = ANY($1::bigint[])
   AND ({_STATE} IN ('pending', 'held') OR ({_STATE} = 'failed' AND e.next_retry_at IS NOT NULL)
        OR (e.status = 'uncertain' AND e.message_id IS NULL AND e.last_error = {literal(CUT_OFF)}))
-"""  # noqa: S608 - constants of this module
+"""
 # Once adoption was undone: what ended here shows `failed` without an attempt left. Which columns
 # there are, nobody knows.
 NOT_ENDED_UNDONE_SQL = """
@@ -210,7 +210,7 @@ SELECT e.id FROM mail_outbox AS e JOIN outbound_emails AS n ON n.id = e.id
 WHERE e.id = ANY($1::bigint[]) AND (e.status = 'external' OR NOT $3::boolean)
   AND ({_STATE} IN ('pending', 'sending', 'held') OR ({_STATE} = 'failed' AND CASE WHEN e.status = 'external'
       THEN COALESCE(e.attempts, 0) < COALESCE(e.max_attempts, $2) ELSE e.next_retry_at IS NOT NULL END))
-"""  # noqa: S608 - constants of this module
+"""
 
 
 def _open_before(columns: Collection[str]) -> str:
@@ -226,7 +226,7 @@ WITH found AS (
 )
 SELECT id FROM found WHERE state IN ('pending', 'sending', 'held')
     OR (state = 'failed' AND COALESCE(attempts, 0) < COALESCE(max_attempts, $2))
-"""  # noqa: S608 - names of this module, and words as literals
+"""
 
 
 async def still_open(

@@ -7,6 +7,8 @@ import asyncpg
 import orjson
 
 from db.results import Result, storable, storable_row
+from db.states import CLAIMED, listed
+from mail_outbox.states import Status
 
 # Stands at the end of the attempt's error: what the row says did not come from this attempt.
 TAKEN_BACK = 'its row was taken back before this was recorded'
@@ -15,7 +17,7 @@ TAKEN_BACK = 'its row was taken back before this was recorded'
 # rescue, which did not know better. The row gets the outcome when no later claim was made: after a
 # rescue any, it says what the rescue could not know; when an operator took the row back only an
 # acceptance, as sending it once more would make a copy.
-RECORD_LATE_SQL = """
+RECORD_LATE_SQL = f"""
 WITH r AS (
     SELECT * FROM json_to_recordset($1::text::json) AS r (
         id bigint, claimed_at timestamptz, attempt integer, status text, retry_in_s float8, counts boolean,
@@ -41,7 +43,8 @@ WITH r AS (
         lost_attempts = 0, claim_token = NULL, claimed_by = NULL, lease_expires_at = NULL, updated_at = now()
     FROM fresh AS r
     WHERE e.id = r.id AND e.id = ANY(ARRAY(SELECT id FROM r AS given)) AND e.claimed_at = r.claimed_at
-      AND COALESCE(e.status) IN ('pending', 'failed', 'uncertain', 'expired')
+      -- not what an operator decided, or another claim holds
+      AND COALESCE(e.status) IN ({listed((*CLAIMED, Status.EXPIRED))})
       AND (r.status = 'sent' OR (e.lost_attempts > 0 AND e.status <> 'expired'))
     RETURNING e.id, r.claimed_at
 ), attempted AS (

@@ -10,6 +10,8 @@ import asyncpg
 from db.claims import NEXT_ATTEMPT
 from db.narrowing import SetAside, give_up_rows, narrow
 from db.pools import DATABASE_DOWN
+from db.states import IS_SENDING
+from mail_outbox.states import DeadReason, Status
 
 ClaimKey = tuple[int, UUID]
 
@@ -24,8 +26,10 @@ WITH held AS MATERIALIZED (
     SELECT * FROM unnest($1::bigint[], $2::uuid[]) AS h (id, claim_token)
 ), still AS (
     SELECT e.id FROM mail_outbox AS e
-    WHERE e.id = ANY($1::bigint[]) AND e.claim_token = ANY($2::uuid[]) AND COALESCE(e.status, '') = 'sending'
-      AND EXISTS (SELECT FROM held AS h WHERE h.id = e.id AND h.claim_token = e.claim_token OFFSET 0)
+    WHERE e.id = ANY($1::bigint[]) AND e.claim_token = ANY($2::uuid[])
+      AND COALESCE(e.status, '') = 'sending'
+      AND EXISTS (SELECT FROM held AS h
+                  WHERE h.id = e.id AND h.claim_token = e.claim_token OFFSET 0)
     FOR UPDATE SKIP LOCKED
 ), renewed AS (
     UPDATE mail_outbox AS e SET lease_expires_at = now() + $3 * interval '1 second'
@@ -33,7 +37,8 @@ WITH held AS MATERIALIZED (
 )
 SELECT h.id, h.claim_token FROM held AS h
 WHERE NOT EXISTS (SELECT FROM mail_outbox AS e
-                  WHERE e.id = h.id AND e.claim_token = h.claim_token AND COALESCE(e.status, '') = 'sending' OFFSET 0)
+                  WHERE e.id = h.id AND e.claim_token = h.claim_token
+                    AND COALESCE(e.status, '') = 'sending' OFFSET 0)
 """
 
 
@@ -64,52 +69,70 @@ class Rescued:
 # for an operator. A retry is given back to the e-mail: it was not the relay that failed. Poison
 # bounds how often. An attempt that is on record all the same (its row had refused the outcome) is
 # not made again when it was accepted.
-_OVER = "status = 'sending' AND lease_expires_at < now()"
-RESCUE_SQL = f"""
+_IS_EXPIRED = f'{IS_SENDING} AND lease_expires_at < now()'
+
+
+def _rescued(condition: str) -> str:
+    """Return the parts of a statement that rescues the expired claims with this condition.
+
+    Their result is in `rescued`. Parameters: $1 types to hold, $2 how many lost attempts are
+    poison, $3 at most so many.
+    """
+    return f"""
 WITH expired AS (
-    SELECT id, COALESCE(claimed_by, 'nobody') AS claimed_by, COALESCE(claimed_at, now()) AS claimed_at,
+    SELECT id, COALESCE(claimed_by, 'nobody') AS claimed_by,
+        COALESCE(claimed_at, now()) AS claimed_at,
         lost_attempts + 1 >= $2 AS poison, email_type::text = ANY($1::text[]) AS hold,
         -- not EXISTS, which the planner may answer by reading all attempts
         COALESCE((SELECT a.outcome = 'accepted' FROM email_attempts AS a
                   WHERE a.email_id = o.id AND a.started_at = o.claimed_at), false) AS sent
-    FROM mail_outbox AS o WHERE {_OVER}
+    FROM mail_outbox AS o WHERE {_IS_EXPIRED} AND {condition}
     ORDER BY lease_expires_at LIMIT $3 FOR UPDATE OF o SKIP LOCKED
 ), rescued AS (
     UPDATE mail_outbox AS e
     SET status = CASE WHEN x.sent THEN 'sent' WHEN x.poison THEN 'failed' ELSE 'uncertain' END,
         sent_at = CASE WHEN x.sent THEN x.claimed_at ELSE e.sent_at END,
-        dead_reason = CASE WHEN x.poison AND NOT x.sent THEN 'poison' END,
+        dead_reason = CASE WHEN x.poison AND NOT x.sent THEN '{DeadReason.POISON}' END,
         next_retry_at = CASE WHEN x.sent OR x.poison OR x.hold IS TRUE THEN NULL ELSE now() END,
         max_attempts = CASE WHEN x.sent OR x.poison OR x.hold IS TRUE THEN e.max_attempts
                             ELSE GREATEST(e.max_attempts, {NEXT_ATTEMPT}) END,
         lost_attempts = LEAST(e.lost_attempts, 32766) + 1,
         last_error = 'worker ' || x.claimed_by || ' was lost while sending',
         claim_token = NULL, claimed_by = NULL, lease_expires_at = NULL, updated_at = now()
-    FROM expired AS x WHERE e.id = x.id AND e.id = ANY(ARRAY(SELECT id FROM expired)) -- see RENEW_SQL
+    -- the array: see RENEW_SQL
+    FROM expired AS x WHERE e.id = x.id AND e.id = ANY(ARRAY(SELECT id FROM expired))
     RETURNING e.id, e.status, LEAST(GREATEST(COALESCE(e.attempts, 0), 0), 32767) AS attempts,
         e.next_retry_at IS NOT NULL AS due, x.claimed_by, x.claimed_at, e.last_error
 ), attempted AS (
     INSERT INTO email_attempts (email_id, started_at, attempt, worker, outcome, phase, error)
     SELECT id, claimed_at, attempts, claimed_by, 'lost', 'unknown', last_error FROM rescued
     ON CONFLICT DO NOTHING
-)
-SELECT id, claimed_by, status, due FROM rescued
-"""  # noqa: S608 - constants of this module
+)"""
 
+
+_IS_NOT_SET_ASIDE = 'id <> ALL($4::bigint[])'
+RESCUE_SQL = f"""
+{_rescued(_IS_NOT_SET_ASIDE)}
+SELECT id, claimed_by, status, due FROM rescued
+"""
 
 # A statement that reached a server which was frozen is run when that goes on, however long ago its
 # worker gave it up. So it says when its worker had an answer last, by the server's clock, and
 # rescues nothing when that was long ago.
-RESCUE_UNLESS_AWAY_SQL = RESCUE_SQL.replace(  # noqa: S608 - constants of this module
-    _OVER,
-    f"{_OVER} AND now() < $4::timestamptz + $5 * interval '1 second' AND now() >= $6::timestamptz",
-).replace(
-    'SELECT id, claimed_by, status, due FROM',
-    'SELECT now() AS read_at, r.* FROM (VALUES (1)) AS one (n) LEFT JOIN',
-) + (' AS r ON true')
+_IS_IN_CONTACT = "now() < $5::timestamptz + $6 * interval '1 second' AND now() >= $7::timestamptz"
+RESCUE_IN_CONTACT_SQL = f"""
+{_rescued(f'{_IS_NOT_SET_ASIDE} AND {_IS_IN_CONTACT}')}
+SELECT now() AS read_at, r.* FROM (VALUES (1)) AS one (n) LEFT JOIN rescued AS r ON true
+"""
 # Only these: when one row makes the statement fail.
-EXPIRED_IDS_SQL = f'SELECT id FROM mail_outbox WHERE {_OVER} ORDER BY lease_expires_at LIMIT $1'  # noqa: S608
-RESCUE_THESE_SQL = RESCUE_SQL.replace(_OVER, f'{_OVER} AND id = ANY($4::bigint[])')
+EXPIRED_IDS_SQL = f"""
+SELECT id FROM mail_outbox WHERE {_IS_EXPIRED} AND id <> ALL($2::bigint[])
+ORDER BY lease_expires_at LIMIT $1
+"""
+RESCUE_THESE_SQL = f"""
+{_rescued('id = ANY($4::bigint[])')}
+SELECT id, claimed_by, status, due FROM rescued
+"""
 
 
 @dataclass(slots=True)
@@ -129,7 +152,7 @@ class Contact:
 
     @property
     def arguments(self) -> tuple[datetime | None, float, datetime | None]:
-        """Return $4 to $6 of RESCUE_UNLESS_AWAY_SQL; a NULL rescues nothing."""
+        """Return $5 to $7 of RESCUE_IN_CONTACT_SQL; a NULL rescues nothing."""
         return self.seen_at, self.away_s, self.quiet_until
 
     def note(self, read_at: datetime) -> None:
@@ -172,17 +195,9 @@ async def rescue(
 async def _rescue(
     pool: asyncpg.Pool, arguments: tuple[object, ...], aside: list[int], contact: Contact | None
 ) -> list[asyncpg.Record]:
-    sql = RESCUE_SQL
-    if contact is not None:
-        sql, arguments = RESCUE_UNLESS_AWAY_SQL, (*arguments, *contact.arguments)
-    if aside:
-        sql, arguments = (
-            sql.replace(_OVER, f'{_OVER} AND id <> ALL(${len(arguments) + 1}::bigint[])'),
-            (*arguments, aside),
-        )
-    rows = list(await pool.fetch(sql, *arguments))
     if contact is None:
-        return rows
+        return await pool.fetch(RESCUE_SQL, *arguments, aside)
+    rows = await pool.fetch(RESCUE_IN_CONTACT_SQL, *arguments, aside, *contact.arguments)
     contact.note(rows[0]['read_at'])
     return [row for row in rows if row['id'] is not None]
 
@@ -190,9 +205,8 @@ async def _rescue(
 async def _rescue_narrowly(
     pool: asyncpg.Pool, arguments: tuple[object, ...], set_aside: SetAside
 ) -> list[asyncpg.Record]:
-    aside = set_aside.ids()
-    expired = [row['id'] for row in await pool.fetch(EXPIRED_IDS_SQL, RESCUE_BATCH + len(aside))]
-    ids = [email_id for email_id in expired if email_id not in aside]
+    rows = await pool.fetch(EXPIRED_IDS_SQL, RESCUE_BATCH, set_aside.ids())
+    ids = [row['id'] for row in rows]
     found = await narrow(lambda part: pool.fetch(RESCUE_THESE_SQL, *arguments, part), ids)
-    await give_up_rows(pool, found, set_aside, 'uncertain')
+    await give_up_rows(pool, found, set_aside, Status.UNCERTAIN)
     return found.done

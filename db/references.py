@@ -5,12 +5,12 @@ NULL, SET DEFAULT). Those rows are the application's, so the row they refer to c
 """
 
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 import asyncpg
 from asyncpg.pool import PoolConnectionProxy
 
+from db.narrowing import Key, Narrowed, halve
 from db.pools import DATABASE_DOWN
 
 Connection = asyncpg.Connection | PoolConnectionProxy
@@ -95,49 +95,33 @@ def unseen(references: Sequence[Reference]) -> list[str]:
     return sorted({r.table for r in references if r.holds is None and not r.refuses})
 
 
-@dataclass(slots=True)
-class Narrowed:
-    """What became of rows that were to be deleted."""
-
-    deleted: list[asyncpg.Record] = field(default_factory=list)
-    refused: int = 0
-    refusal: str | None = None  # why the first of them was
-
-
 OF_THE_SERVER = (*DATABASE_DOWN, asyncpg.InsufficientPrivilegeError)
+
+
+def _concerns_all(error: Exception) -> bool:
+    """Whether a row's deletion failed for no reason of the row's.
+
+    A lock on a row is the row's; so is a key that was not seen, or a trigger of the application's.
+    """
+    return isinstance(error, OF_THE_SERVER) and not isinstance(error, asyncpg.LockNotAvailableError)
 
 
 async def delete_narrowly(
     conn: Connection,
-    keys: Sequence[Any],
-    delete: Callable[[Sequence[Any]], Awaitable[list[asyncpg.Record]]],
-) -> Narrowed:
-    """Delete rows, in a transaction that is open; when the server refuses some, find them by halving, and do the rest.
+    keys: Sequence[Key],
+    delete: Callable[[Sequence[Key]], Awaitable[list[asyncpg.Record]]],
+) -> Narrowed[Key]:
+    """Delete rows, in a transaction that is open, but for those that the server refuses.
 
     Args:
         delete: Deletes the rows with these keys, and returns a record for each.
     Raises:
         asyncpg.PostgresError, OSError: connection failure, a time limit, or a right that is
-        missing.
+            missing.
     """
-    found = Narrowed()
-    open_parts = [list(keys)] if keys else []
-    while open_parts:
-        part = open_parts.pop()
-        try:
-            async with conn.transaction():
-                found.deleted += await delete(part)
-        except (
-            asyncpg.PostgresError
-        ) as error:  # a key that was not seen, a lock, or a trigger of the application's
-            if isinstance(error, OF_THE_SERVER) and not isinstance(
-                error, asyncpg.LockNotAvailableError
-            ):
-                raise
-            if len(part) == 1:
-                found.refused += 1
-                found.refusal = found.refusal or f'{type(error).__name__}: {error}'
-            else:
-                half = len(part) // 2
-                open_parts += [part[half:], part[:half]]
-    return found
+
+    async def to_a_savepoint(part: Sequence[Key]) -> list[asyncpg.Record]:
+        async with conn.transaction():
+            return await delete(part)
+
+    return await halve(to_a_savepoint, keys, concerns_all=_concerns_all)

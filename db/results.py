@@ -7,7 +7,7 @@ from uuid import UUID
 import asyncpg
 import orjson
 
-from db.claims import Claim
+from db.claimed import Claim
 from mail.outcome import Decision, Delivery, Settled
 
 

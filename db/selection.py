@@ -8,6 +8,9 @@ from typing import Any
 
 import asyncpg
 
+from db.states import IS_FINAL, IS_HELD, IS_TRIED, OVER_UNSENT, listed
+from mail_outbox.states import Status
+
 DEAD = 'dead'  # not a state of its own: failed, and no attempt will follow
 
 
@@ -53,15 +56,14 @@ def domain_pattern(domain: str | None) -> str | None:
 
 # When it was last tried; for what is held, when it was due; for what expired or was cancelled, when
 # that happened.
-MOMENT = """
-    CASE WHEN status IN ('failed', 'uncertain') THEN COALESCE(last_attempt_at, created_at)
-        WHEN status = 'held' THEN COALESCE(next_retry_at, created_at) ELSE updated_at END
+MOMENT = f"""
+    CASE WHEN {IS_TRIED} THEN COALESCE(last_attempt_at, created_at)
+        WHEN {IS_HELD} THEN COALESCE(next_retry_at, created_at) ELSE updated_at END
 """
 
-IS_FINAL = """(status IN ('failed', 'uncertain') AND (next_retry_at IS NULL OR attempts >= max_attempts))"""
-
 SELECTED = f"""
-    (status = ANY($1::text[]) OR ('dead' = ANY($1::text[]) AND status = 'failed' AND {IS_FINAL}))
+    (status = ANY($1::text[])
+     OR ('{DEAD}' = ANY($1::text[]) AND status = 'failed' AND {IS_FINAL}))
     AND ($2::timestamptz IS NULL OR {MOMENT} >= $2) AND ($3::timestamptz IS NULL OR {MOMENT} < $3)
     AND ($4::text IS NULL OR concat_ws(' ', last_error, smtp_response) ILIKE $4 ESCAPE '')
     AND ($5::text IS NULL OR lower(recipient) ~ $5)
@@ -78,10 +80,11 @@ async def read_clock(pool: asyncpg.Pool) -> datetime:
 
 
 COUNT_SELECTED_SQL = f"""
-SELECT status, CASE WHEN {IS_FINAL} OR status IN ('expired', 'cancelled') THEN COALESCE(dead_reason, '') END
-    AS final_because, count(*) AS emails
+SELECT status,
+    CASE WHEN {IS_FINAL} OR status IN ({listed(OVER_UNSENT)}) THEN COALESCE(dead_reason, '') END
+        AS final_because, count(*) AS emails
 FROM mail_outbox WHERE {SELECTED} GROUP BY 1, 2 ORDER BY 3 DESC, 1, 2
-"""  # noqa: S608 - constants of this module
+"""
 
 
 async def count_selected(pool: asyncpg.Pool, selection: Selection) -> list[dict[str, Any]]:
@@ -96,7 +99,7 @@ async def count_selected(pool: asyncpg.Pool, selection: Selection) -> list[dict[
 
 SELECT_IDS_SQL = f"""
 SELECT id FROM mail_outbox WHERE {SELECTED} ORDER BY id LIMIT $8
-"""  # noqa: S608 - constants of this module
+"""
 
 
 async def select_ids(pool: asyncpg.Pool, selection: Selection, limit: int) -> list[int]:
@@ -108,10 +111,10 @@ _LISTED = f"""
 SELECT id, recipient, email_type::text AS email_type, status,
     COALESCE(attempts, 0) AS attempts, COALESCE(max_attempts, 32767) AS max_attempts,
     smtp_code, enhanced_code, relay,
-    COALESCE(last_error, smtp_response) AS error, dead_reason, {IS_FINAL} AS is_final, next_retry_at, last_attempt_at,
-    created_at, {MOMENT} AS since
+    COALESCE(last_error, smtp_response) AS error, dead_reason, {IS_FINAL} AS is_final,
+    next_retry_at, last_attempt_at, created_at, {MOMENT} AS since
 FROM mail_outbox WHERE {SELECTED}
-"""  # noqa: S608 - constants of this module
+"""
 LIST_SELECTED_SQL = f'{_LISTED} ORDER BY created_at DESC, id DESC LIMIT $8'
 
 
@@ -130,7 +133,8 @@ async def list_selected(
 # Only the last days, by the BRIN index of created_at: among all that was ever sent they would be
 # sought for long.
 LIST_SENT_IN_PART_SQL = f"""{_LISTED}
-  AND created_at > now() - interval '7 days' AND jsonb_path_exists(recipient_outcomes, '$.*[0] ? (@ == "rejected")')
+  AND created_at > now() - interval '7 days'
+  AND jsonb_path_exists(recipient_outcomes, '$.*[0] ? (@ == "rejected")')
 ORDER BY created_at DESC, id DESC LIMIT $8"""
 
 
@@ -142,5 +146,5 @@ async def list_sent_in_part(
     Args:
         selection: Its conditions, but for the states.
     """
-    parameters = replace(selection, statuses=('sent',)).parameters
+    parameters = replace(selection, statuses=(Status.SENT,)).parameters
     return [dict(row) for row in await pool.fetch(LIST_SENT_IN_PART_SQL, *parameters, limit)]

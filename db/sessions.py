@@ -176,7 +176,7 @@ async def _stretches(
 async def _count(pool: asyncpg.Pool, table: Table, older_than_days: int) -> int:
     rows = 0
     async for _, leaf, begin, end in _stretches(pool, table):
-        counting = f'SELECT count(*) FROM ONLY {leaf} AS t WHERE {_STRETCH}'  # noqa: S608 - quoted by PostgreSQL
+        counting = f'SELECT count(*) FROM ONLY {leaf} AS t WHERE {_STRETCH}'
         rows += await pool.fetchval(counting, older_than_days, begin, end)
     return rows
 
@@ -205,7 +205,7 @@ async def _delete_at_once(
         ' OR '.join(held(reference) for reference in await read_references(pool, table.oid))
         or 'false'
     )
-    deleting = f'DELETE FROM ONLY {table.sql} AS t WHERE {_OVER} AND NOT ({is_held})'  # noqa: S608 - quoted by PostgreSQL
+    deleting = f'DELETE FROM ONLY {table.sql} AS t WHERE {_OVER} AND NOT ({is_held})'
     cleaned.deleted = int((await pool.execute(deleting, older_than_days)).split()[-1])
 
 
@@ -218,12 +218,12 @@ async def _delete_stretch(
 ) -> None:
     """Delete what is over in some blocks of a table, in one transaction, and add it up."""
     is_held = ' OR '.join(held(reference) for reference in references) or 'false'
-    finding = f'SELECT t.ctid, {is_held} AS is_held FROM ONLY {leaf} AS t WHERE {_STRETCH}'  # noqa: S608
+    finding = f'SELECT t.ctid, {is_held} AS is_held FROM ONLY {leaf} AS t WHERE {_STRETCH}'
     # The conditions once more: a row that was changed meanwhile is looked at as it is now.
     deleting = f"""
         DELETE FROM ONLY {leaf} AS t
         WHERE t.ctid = ANY($2::tid[]) AND {_OVER} AND NOT ({is_held}) RETURNING 1
-    """  # noqa: S608
+    """
     async with pool.acquire() as conn, conn.transaction():
         # A row that the application holds is narrowed down and left for the next run.
         await conn.execute("SET LOCAL lock_timeout = '200ms'; SET CONSTRAINTS ALL IMMEDIATE")
@@ -232,7 +232,7 @@ async def _delete_stretch(
         done = await delete_narrowly(
             conn, free, lambda some: conn.fetch(deleting, stretch[0], some)
         )
-    cleaned.deleted += len(done.deleted)
+    cleaned.deleted += len(done.done)
     cleaned.held += len(rows) - len(free)
-    cleaned.refused += done.refused
+    cleaned.refused += len(done.refused)
     cleaned.note = cleaned.note or done.refusal

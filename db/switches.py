@@ -6,6 +6,8 @@ from enum import StrEnum
 
 import asyncpg
 
+from db.states import HAS_NEXT_ATTEMPT, IS_SCHEDULED
+
 CHANNEL = 'mail_switches_changed'
 
 
@@ -81,10 +83,10 @@ async def resume(pool: asyncpg.Pool, kind: Kind, name: str) -> bool:
 
 
 # The due index and the youngest rows: every type that matters now, without reading the whole table.
-EMAIL_TYPES_SQL = """
+EMAIL_TYPES_SQL = f"""
 SELECT DISTINCT email_type FROM (
     (SELECT email_type::text AS email_type FROM mail_outbox
-     WHERE status IN ('pending', 'failed', 'uncertain') AND next_retry_at IS NOT NULL LIMIT 20000)
+     WHERE {IS_SCHEDULED} LIMIT 20000)
     UNION ALL
     (SELECT email_type::text FROM mail_outbox ORDER BY id DESC LIMIT 20000)
 ) AS seen
@@ -105,10 +107,9 @@ async def read_duty_names(pool: asyncpg.Pool) -> list[str]:
     return [row['duty'] for row in await pool.fetch(DUTY_NAMES_SQL)]
 
 
-WAITING_SQL = """
+WAITING_SQL = f"""
 SELECT count(*) FROM mail_outbox
-WHERE status IN ('pending', 'failed', 'uncertain') AND email_type::text = $1
-  AND (status = 'pending' OR (next_retry_at IS NOT NULL AND attempts < max_attempts))
+WHERE {HAS_NEXT_ATTEMPT} AND email_type::text = $1
 """
 
 

@@ -1,12 +1,14 @@
 """Times of PostgreSQL as Python has them, also those that no datetime can hold: infinity, the year 20260, 4000 BC."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Any, Self
 from zoneinfo import ZoneInfo
 
 import asyncpg
+
+Row = dict[str, Any]  # what a report returns of a record
 
 EPOCH = datetime(2000, 1, 1)  # noqa: DTZ001 - PostgreSQL's, of times without a zone
 EPOCH_UTC = EPOCH.replace(tzinfo=UTC)
@@ -71,12 +73,17 @@ def elapsed_s(since: str, until: str = 'now()') -> str:
     return f'(EXTRACT(EPOCH FROM {until}::timestamptz)::float8 - EXTRACT(EPOCH FROM {since}::timestamptz)::float8)'
 
 
-def as_row(record: asyncpg.Record) -> dict[str, Any]:
+def as_row(record: asyncpg.Record) -> Row:
     """Return a record as a dict that can become JSON: seconds without end are None."""
     return {
         name: None if isinstance(value, float) and not math.isfinite(value) else value
         for name, value in record.items()
     }
+
+
+def rows_of(records: Iterable[asyncpg.Record]) -> list[Row]:
+    """Return records as such dicts."""
+    return [as_row(record) for record in records]
 
 
 def decode_zoned(value: tuple[int]) -> datetime:

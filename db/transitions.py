@@ -10,7 +10,9 @@ from db.claims import NEXT_ATTEMPT
 from db.narrowing import fetch_narrowly
 from db.pools import BY_INDEX, DATABASE_DOWN
 from db.references import Connection, Reference, delete_narrowly, held, read_references
+from db.states import CLAIMED, IS_SCHEDULED, IS_UNSCHEDULED, OVER, RETRYABLE, listed
 from db.times import elapsed_s
+from mail_outbox.states import DeadReason
 
 # Room for one attempt more, whatever the numbers are.
 NEXT_MAX_ATTEMPTS = f'GREATEST(max_attempts, {NEXT_ATTEMPT.replace("e.", "")})'
@@ -19,13 +21,12 @@ RETRY_SQL = f"""
 UPDATE mail_outbox
 SET status = 'pending', next_retry_at = now(), dead_reason = NULL, lost_attempts = 0,
     max_attempts = {NEXT_MAX_ATTEMPTS},
-    expires_at = CASE WHEN expires_at <= now() THEN now() + $2 * interval '1 hour' ELSE expires_at END,
+    expires_at = CASE WHEN expires_at <= now() THEN now() + $2 * interval '1 hour'
+                      ELSE expires_at END,
     updated_at = now()
 WHERE id = ANY($1::bigint[]) AND status = ANY($3::text[])
 RETURNING id
-"""  # noqa: S608 - constants of this module
-
-ENDED = ('failed', 'expired', 'uncertain', 'cancelled')  # what retry may change
+"""
 
 
 async def retry(
@@ -33,7 +34,7 @@ async def retry(
     email_ids: Sequence[int],
     *,
     expiry_hours: float,
-    from_states: Sequence[str] = ENDED,
+    from_states: Sequence[str] = RETRYABLE,
 ) -> list[int]:
     """Make e-mails that ended, or wait for a decision, due now, with at least one attempt left.
 
@@ -43,13 +44,14 @@ async def retry(
     Returns:
         The ids that were changed.
     """
-    states = [state for state in from_states if state in ENDED]
+    states = [state for state in from_states if state in RETRYABLE]
     return await fetch_narrowly(pool, RETRY_SQL, email_ids, expiry_hours, states)
 
 
 MARK_SENT_SQL = """
 UPDATE mail_outbox
-SET status = 'sent', sent_at = COALESCE(last_attempt_at, now()), next_retry_at = NULL, updated_at = now()
+SET status = 'sent', sent_at = COALESCE(last_attempt_at, now()), next_retry_at = NULL,
+    updated_at = now()
 WHERE id = ANY($1::bigint[]) AND status = 'uncertain'
 RETURNING id
 """
@@ -60,9 +62,12 @@ async def mark_sent(pool: asyncpg.Pool, email_ids: Sequence[int]) -> list[int]:
     return await fetch_narrowly(pool, MARK_SENT_SQL, email_ids)
 
 
-GIVE_UP_SQL = """
-UPDATE mail_outbox SET status = 'failed', dead_reason = 'given up', next_retry_at = NULL, updated_at = now()
-WHERE id = ANY($1::bigint[]) AND (status = 'uncertain' OR (status = 'failed' AND next_retry_at IS NOT NULL))
+GIVE_UP_SQL = f"""
+UPDATE mail_outbox
+SET status = 'failed', dead_reason = '{DeadReason.GIVEN_UP}', next_retry_at = NULL,
+    updated_at = now()
+WHERE id = ANY($1::bigint[])
+  AND (status = 'uncertain' OR (status = 'failed' AND next_retry_at IS NOT NULL))
 RETURNING id
 """
 
@@ -72,12 +77,14 @@ async def give_up(pool: asyncpg.Pool, email_ids: Sequence[int]) -> list[int]:
     return await fetch_narrowly(pool, GIVE_UP_SQL, email_ids)
 
 
-EXPIRE_SQL = """
+# Columns in functions: only the primary key is to serve, see db/claims.py.
+EXPIRE_SQL = f"""
 UPDATE mail_outbox
-SET status = CASE WHEN status = 'uncertain' THEN 'uncertain' ELSE 'expired' END, next_retry_at = NULL,
+SET status = CASE WHEN status = 'uncertain' THEN 'uncertain' ELSE 'expired' END,
+    next_retry_at = NULL,
     last_error = COALESCE(last_error, 'expired before it could be sent'), updated_at = now()
-WHERE id = ANY($1::bigint[]) AND COALESCE(status, '') IN ('pending', 'failed', 'uncertain')
-  AND COALESCE(expires_at, 'infinity') <= now() -- in functions: only the primary key is to serve, see db/claims.py
+WHERE id = ANY($1::bigint[]) AND COALESCE(status, '') IN ({listed(CLAIMED)})
+  AND COALESCE(expires_at, 'infinity') <= now()
   AND (status = 'pending' OR next_retry_at IS NOT NULL)
 RETURNING id
 """
@@ -94,11 +101,10 @@ async def expire(pool: asyncpg.Pool, email_ids: Sequence[int]) -> list[int]:
 
 # What waits stands in the due index or in the one of rows without a time, so neither part reads the
 # whole table.
-EXPIRABLE_SQL = """
-SELECT id FROM mail_outbox
-WHERE status IN ('pending', 'failed', 'uncertain') AND next_retry_at IS NOT NULL AND expires_at <= now()
+EXPIRABLE_SQL = f"""
+SELECT id FROM mail_outbox WHERE {IS_SCHEDULED} AND expires_at <= now()
 UNION ALL
-SELECT id FROM mail_outbox WHERE status = 'pending' AND next_retry_at IS NULL AND expires_at <= now()
+SELECT id FROM mail_outbox WHERE {IS_UNSCHEDULED} AND expires_at <= now()
 LIMIT $1
 """
 
@@ -136,10 +142,11 @@ WITH next AS (
     SELECT id, (COALESCE(created_at, updated_at) < now() - $1 * interval '1 day') IS NOT FALSE AS is_old
     FROM mail_outbox WHERE id > $2 ORDER BY id LIMIT $3
 )"""
-_ENDED_LONG_AGO = """
+_ENDED_LONG_AGO = f"""
     id = ANY(ARRAY(SELECT id FROM next WHERE is_old))
       AND COALESCE(updated_at, created_at) < now() - $1 * interval '1 day'
-      AND (COALESCE(status, '') IN ('sent', 'expired', 'cancelled') OR (status = 'failed' AND next_retry_at IS NULL))
+      AND (COALESCE(status, '') IN ({listed(OVER)})
+           OR (status = 'failed' AND next_retry_at IS NULL))
 """
 
 # Ids grow with time, so each batch is the next stretch of the primary key: no row is looked at
@@ -156,7 +163,7 @@ REMOVE_SQL = f"""
 SELECT count(*) AS emails, COALESCE(array_agg(content_id) FILTER (WHERE content_id IS NOT NULL), '{{}}') AS content_ids,
     (SELECT max(id) FROM next HAVING bool_or(is_old)) AS last_id
 FROM removed
-"""  # noqa: S608 - constants of this module
+"""
 
 OUTBOUND_EMAILS_SQL = "SELECT 'outbound_emails'::regclass::oid"
 
@@ -191,7 +198,7 @@ LOCK_OLD_SQL = f"""
     FOR UPDATE SKIP LOCKED
 )
 SELECT ARRAY(SELECT id::bigint FROM old) AS ids, (SELECT max(id) FROM next HAVING bool_or(is_old)) AS last_id
-"""  # noqa: S608 - constants of this module
+"""
 
 # Their tables may be large and have no index that helps: better read one once than once for each
 # row.
@@ -223,19 +230,25 @@ async def _remove_around(
     ids = set(old['ids'])
     await conn.execute(PLAN_FREELY_SQL, list(BY_INDEX))
     for reference in references:
-        sql = f'SELECT t.id FROM outbound_emails AS t WHERE t.id = ANY($1::bigint[]) AND {held(reference)}'  # noqa: S608
+        sql = f'SELECT t.id FROM outbound_emails AS t WHERE t.id = ANY($1::bigint[]) AND {held(reference)}'
         ids -= {row['id'] for row in await conn.fetch(sql, list(ids))}
     done = await delete_narrowly(conn, sorted(ids), lambda some: conn.fetch(DELETE_SQL, some))
-    content_ids = [row['content_id'] for row in done.deleted if row['content_id'] is not None]
-    kept = len(old['ids']) - len(ids)
-    return Removed(len(done.deleted), content_ids, old['last_id'], kept, done.refused, done.refusal)
+    content_ids = [row['content_id'] for row in done.done if row['content_id'] is not None]
+    return Removed(
+        len(done.done),
+        content_ids,
+        old['last_id'],
+        held=len(old['ids']) - len(ids),
+        refused=len(done.refused),
+        refusal=done.refusal,
+    )
 
 
 COUNT_OLD_SQL = f"""
 {_NEXT_OLD}
 SELECT (SELECT count(*) FROM mail_outbox WHERE {_ENDED_LONG_AGO}) AS emails,
     (SELECT max(id) FROM next HAVING bool_or(is_old)) AS last_id
-"""  # noqa: S608 - constants of this module
+"""
 
 
 async def count_old(pool: asyncpg.Pool, older_than_days: int, batch: int = 10_000) -> int:
@@ -248,31 +261,13 @@ async def count_old(pool: asyncpg.Pool, older_than_days: int, batch: int = 10_00
     return emails
 
 
-NEXT_DUE_SQL = """
-SELECT EXTRACT(EPOCH FROM min(next_retry_at) - now())::float8
-FROM (VALUES (0::smallint), (1::smallint), (2::smallint)) AS p (priority)
-CROSS JOIN LATERAL (
-    SELECT next_retry_at FROM mail_outbox
-    WHERE status IN ('pending', 'failed', 'uncertain') AND next_retry_at IS NOT NULL
-      AND (priority, next_retry_at) BETWEEN (p.priority, now()) AND (p.priority, now() + $1 * interval '1 second')
-    ORDER BY priority, next_retry_at LIMIT 1 -- as pairs: see CLAIM_DUE_SQL
-) AS d
-"""
-
-
-async def next_due_in_s(pool: asyncpg.Pool, within_s: float) -> float | None:
-    """Return in how many seconds the next e-mail comes due, None when none does within the time."""
-    due_in_s: float | None = await pool.fetchval(NEXT_DUE_SQL, within_s)
-    return due_in_s
-
-
 STATE_SQL = f"""
 SELECT id, status, COALESCE(attempts, 0) AS attempts, COALESCE(max_attempts, 32767) AS max_attempts, lost_attempts,
     next_retry_at, expires_at, claimed_by,
     email_type::text AS email_type, expires_at <= now() AS past_expiry,
     CASE WHEN next_retry_at IS NOT NULL THEN LEAST({elapsed_s('now()', 'next_retry_at')}, 1e9) END AS due_in_s
 FROM mail_outbox WHERE id = ANY($1::bigint[])
-"""  # noqa: S608 - constants of this module
+"""
 
 
 async def states_of(pool: asyncpg.Pool, email_ids: Sequence[int]) -> list[dict[str, Any] | None]:

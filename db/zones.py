@@ -97,7 +97,7 @@ async def compare_zones(conn: Connection, naive_timezone: str) -> list[ZoneFindi
     )
     newest = f"""
         SELECT id, $1::text AS zone, {chosen} FROM outbound_emails ORDER BY id DESC LIMIT {SAMPLE}
-    """  # noqa: S608 - constants of this module
+    """
     rows = [dict(row) for row in await conn.fetch(newest, naive_timezone)]
     now: datetime = await conn.fetchval('SELECT now()')
     return list(judge(Facts(naive_timezone, now, naive, writers, rows)))

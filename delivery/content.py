@@ -2,8 +2,7 @@
 
 import asyncpg
 
-from db.bodies import fetch_email, size_of
-from db.claims import Claim
+from db.claimed import Claim, fetch_email, size_of
 from db.content import ContentUnavailableError
 from db.troubles import DATABASE_DOWN, words_of
 from delivery.bytes_in_flight import MAX_WAITING

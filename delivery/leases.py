@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterable
 
-from db.claims import Claim, LeaseLost
+from db.claimed import Claim, LeaseLost
 from db.leases import ClaimKey
 
 # A send that begins must have this much of its lease left: the time between the check and DATA

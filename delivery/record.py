@@ -6,7 +6,7 @@ import asyncpg
 import structlog
 
 from db import results
-from db.claims import Claim, LeaseLost
+from db.claimed import Claim, LeaseLost
 from db.pools import DATABASE_DOWN
 from db.results import Result
 from db.troubles import tell

@@ -15,15 +15,15 @@ from arq.connections import ArqRedis
 from motor.motor_asyncio import AsyncIOMotorDatabase
 
 from db import claims, results
-from db.claims import Claim
+from db.claimed import Claim
 from db.content import attachment_sizes, fetch_attachments, fetch_templates
+from db.due import priorities
 from db.late import record_beside_row, record_late
 from db.narrowing import Narrowed, SetAside, give_up_rows
 from db.pools import DATABASE_DOWN
 from db.results import Result
 from db.suppressions import suppressed
 from db.transitions import states_of
-from db.urgent import priorities
 from delivery.bytes_in_flight import MAX_WAITING, BytesInFlight
 from delivery.concurrency import Places
 from delivery.events import Events
@@ -33,13 +33,14 @@ from delivery.switches import Switches
 from engine.batches import Batcher
 from engine.refused import RefusedJobs
 from engine.signals import WorkerSignals
-from mail.outcome import Decision, Delivery, Outcome, Phase, Policy, Status
+from mail.outcome import Decision, Delivery, Outcome, Phase, Policy
 from mail.priority import HIGH, NORMAL
 from mail.relay.rate_limit import RateLimit
 from mail.relay.transaction import Progress
 from mail.route import Relays
 from mail.template.renderers import Templates
 from mail_outbox.render import Sender
+from mail_outbox.states import Status
 
 log = structlog.get_logger()
 
@@ -225,7 +226,7 @@ class Runtime:
             log.exception('attempt.not_recorded', email_id=result.claim.email.id, error=str(also))
         refused = Narrowed(refused={result.claim.email.id: error})
         may_be_there = result.delivery.outcome in (Outcome.ACCEPTED, Outcome.UNCERTAIN)
-        status = 'uncertain' if may_be_there else 'failed'
+        status = Status.UNCERTAIN if may_be_there else Status.FAILED
         await give_up_rows(self.pool, refused, self.set_aside, status, result.claim.token)
         return error
 

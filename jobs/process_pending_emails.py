@@ -8,7 +8,7 @@ from typing import Any
 
 import structlog
 
-from db.claims import give_due_time
+from db.due import give_due_time
 from delivery.runtime import JobResult, Runtime
 from jobs.send_email import send_claimed
 

@@ -10,7 +10,7 @@ from typing import Any
 import structlog
 from arq import Retry
 
-from db.claims import Claim, LeaseLost
+from db.claimed import Claim, LeaseLost
 from db.content import ContentUnavailableError
 from db.pools import DATABASE_DOWN
 from db.results import Result

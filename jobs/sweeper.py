@@ -8,8 +8,8 @@ from typing import Any
 
 import structlog
 
+from db.due import next_due_in_s
 from db.pools import DATABASE_DOWN
-from db.transitions import next_due_in_s
 from db.troubles import tell
 from delivery.runtime import Runtime
 from jobs.process_pending_emails import finished, sweep

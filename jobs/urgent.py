@@ -7,9 +7,9 @@ from typing import Any
 
 import structlog
 
+from db.due import urgent_due
 from db.pools import DATABASE_DOWN
 from db.troubles import tell
-from db.urgent import urgent_due
 from delivery.not_claimable import not_claimable
 from delivery.runtime import JobResult, Runtime
 from jobs.process_pending_emails import Attempt, finished

@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import NamedTuple
 
 from mail_outbox.envelope import BY_LIFE
+from mail_outbox.states import DeadReason, Status
 
 ENHANCED_CODE = re.compile(r'^([245]\.\d{1,3}\.\d{1,3})(?=\s|$)')
 
@@ -21,22 +22,6 @@ class Outcome(StrEnum):
     UNCERTAIN = 'uncertain'  # the final dot was sent and no reply came
     RELEASED = 'released'  # nothing was tried that counts
     LOST = 'lost'  # the worker died, or lost its lease; written by the rescue
-
-
-class Status(StrEnum):
-    """The states of an outbox row; the CHECK constraint in db/migrations lists the same."""
-
-    PENDING = 'pending'
-    SENDING = 'sending'
-    SENT = 'sent'
-    FAILED = 'failed'
-    UNCERTAIN = 'uncertain'
-    EXPIRED = 'expired'
-    CANCELLED = 'cancelled'
-    HELD = 'held'  # waits for an operator, who releases or cancels it
-    EXTERNAL = (
-        'external'  # of an adopted table that is shared: the system that was there before sends it
-    )
 
 
 class Phase(StrEnum):
@@ -241,12 +226,16 @@ class Decision(NamedTuple):
     status: Status
     retry_in_s: float | None = None  # None: no automatic attempt will follow
     counts: bool = True  # whether the attempt is one of max_attempts
-    dead_reason: str | None = None
+    dead_reason: DeadReason | None = None
     max_attempts: int | None = None  # the row's new number; None: it stays
 
 
 # Why an e-mail is dead that was given up before any relay was asked.
-DEAD_REASONS = {Phase.CONTENT: 'render', Phase.RENDER: 'render', Phase.RECIPIENTS: 'suppressed'}
+DEAD_REASONS = {
+    Phase.CONTENT: DeadReason.RENDER,
+    Phase.RENDER: DeadReason.RENDER,
+    Phase.RECIPIENTS: DeadReason.SUPPRESSED,
+}
 
 
 def decide(
@@ -279,14 +268,15 @@ def decide(
                 wait_s = max(wait_s, policy.backoff_s(attempt))
             return Decision(Status.PENDING, retry_in_s=wait_s, counts=False)
         case Outcome.REJECTED:
-            return Decision(Status.FAILED, dead_reason=DEAD_REASONS.get(delivery.phase, 'rejected'))
+            dead_reason = DEAD_REASONS.get(delivery.phase, DeadReason.REJECTED)
+            return Decision(Status.FAILED, dead_reason=dead_reason)
         case Outcome.LOST:
             raise ValueError(f'{delivery.outcome} is not the outcome of an attempt that ended')
     most = policy.most_attempts(max_attempts, expires=life_left_s is not None)
     again_in_s = policy.wait_s(attempt, life_left_s) if attempt < most else None
     if delivery.outcome is Outcome.DEFERRED:
         return Decision(
-            Status.FAILED, again_in_s, dead_reason=None if attempt < most else 'exhausted'
+            Status.FAILED, again_in_s, dead_reason=None if attempt < most else DeadReason.EXHAUSTED
         )
     if again_in_s is None or email_type in policy.hold_types:
         return Decision(Status.UNCERTAIN)

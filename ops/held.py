@@ -10,6 +10,7 @@ from rich.console import Console
 
 from db import held, reports
 from db.selection import Selection
+from mail_outbox.states import Status
 from mail_outbox.wake import notify
 from ops.answer import USAGE, Answer, Document, Trouble, TroubleError
 from ops.arguments import add_change, add_json, add_limit, confirmed, email_id
@@ -75,7 +76,7 @@ async def run(connections: Connections, options: argparse.Namespace) -> Answer:
 
 async def list_held(connections: Connections, options: argparse.Namespace) -> Answer:
     """Count what is held, and list the longest due; that it is there is no trouble of the system's."""
-    selection = await make_selection(connections, options, (held.HELD,))
+    selection = await make_selection(connections, options, (Status.HELD,))
     by_type = await connections.ask_postgres(partial(held.count_held, selection=selection))
     emails = await connections.ask_postgres(
         partial(held.list_held, selection=selection, limit=options.limit)
@@ -99,7 +100,7 @@ async def decide_ids(
     """Change these, and say why not for the others."""
     ids = list(dict.fromkeys(options.ids))
     states = await connections.ask_postgres(partial(reports.read_states, email_ids=ids))
-    wanted = [i for i in ids if i in states and states[i]['status'] == held.HELD]
+    wanted = [i for i in ids if i in states and states[i]['status'] == Status.HELD]
     document = _document(options, matched=len(wanted))
     troubles: list[Trouble] = []
     done = set(wanted)
@@ -129,7 +130,7 @@ async def decide_selected(
     connections: Connections, options: argparse.Namespace, change: Change
 ) -> Answer:
     """Count what fits, ask, and change it in batches, each committed by itself."""
-    selection = await make_selection(connections, options, (held.HELD,))
+    selection = await make_selection(connections, options, (Status.HELD,))
     by_type = await connections.ask_postgres(partial(held.count_held, selection=selection))
     matched = sum(row['emails'] for row in by_type)
     document = _document(options, matched=matched) | {

@@ -9,7 +9,8 @@ from functools import partial
 from arq.connections import ArqRedis
 from rich.console import Console
 
-from db.cancellation import CANCELLABLE, cancel, count_cancellable
+from db.cancellation import cancel, count_cancellable
+from db.states import CANCELLABLE
 from delivery.email_jobs import EMAIL_JOBS
 from engine.queues import QUEUES, QueueState, read_queues
 from fleet.queued_jobs import Purged, purge_queue, read_jobs
@@ -33,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         '--queue', metavar='NAME', help=f'only this one (default: {", ".join(QUEUES)})'
     )
     outbox = levels.add_parser('outbox', help='cancel e-mails; they are not sent any more')
-    outbox.add_argument('--status', choices=CANCELLABLE, required=True)
+    outbox.add_argument('--status', choices=[status.value for status in CANCELLABLE], required=True)
     outbox.add_argument(
         '--dead',
         action='store_true',

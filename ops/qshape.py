@@ -7,7 +7,8 @@ from functools import partial
 from rich.console import Console
 from rich.table import Table
 
-from db.ages import BUCKETS_MIN, WAITING, read_ages
+from db.reports.ages import BUCKETS_MIN, read_ages
+from db.states import OPEN
 from ops.answer import Answer, Document
 from ops.arguments import add_json, add_limit
 from ops.connect import Connections
@@ -19,7 +20,9 @@ HELP = 'the age of waiting mail by recipient domain, as Postfix shows it'
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
     parser.add_argument(
-        '--status', choices=WAITING, help='only these: failed is what Postfix calls deferred'
+        '--status',
+        choices=[status.value for status in OPEN],
+        help='only these: failed is what Postfix calls deferred',
     )
     add_limit(parser, 20)
     add_json(parser)
@@ -27,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 async def run(connections: Connections, options: argparse.Namespace) -> Answer:
     """Count it; old mail is no trouble of this command's, see `status`."""
-    statuses = WAITING if options.status is None else (options.status,)
+    statuses = OPEN if options.status is None else (options.status,)
     total, rows, domains = await connections.ask_postgres(
         partial(read_ages, statuses=statuses, limit=options.limit)
     )

@@ -8,7 +8,7 @@ from typing import Any
 from arq.connections import ArqRedis
 from rich.console import Console
 
-from db.transitions import ENDED
+from db.states import NOT_SENT_BY_ITSELF, RETRYABLE
 from delivery.email_jobs import EMAIL_JOBS
 from engine.queues import find_queues
 from engine.results import JobState, read_job
@@ -17,8 +17,6 @@ from ops.arguments import add_json
 from ops.connect import Connections
 from ops.mail_filter import text_value
 from ops.output import length, print_table
-
-NOT_SENT = (*ENDED, 'held', 'external')  # and nothing sends it by itself
 
 HELP = "a job's result, or where it waits"
 
@@ -104,13 +102,13 @@ def _troubles_of_email(result: object) -> list[Trouble]:
             'status': 'not-claimable',
             'state': state,
             'reason': reason,
-        } if state in NOT_SENT:
+        } if state in NOT_SENT_BY_ITSELF:
             return [
                 Trouble(
                     f'the e-mail was not sent: {reason}', f'see `python -m ops explain {email_id}`'
                 )
             ]
-        case {'email_id': email_id, 'status': status} if status in ENDED:
+        case {'email_id': email_id, 'status': status} if status in RETRYABLE:
             return [Trouble(f'the e-mail is {status}', f'see `python -m ops explain {email_id}`')]
         case _:
             return []

@@ -10,7 +10,8 @@ from rich.console import Console
 
 from db import reports
 from db import selection as selections
-from db.transitions import ENDED, retry
+from db.states import RETRYABLE
+from db.transitions import retry
 from mail_outbox.wake import notify
 from ops.answer import NO_WORKER, USAGE, Answer, Document, Trouble, TroubleError
 from ops.arguments import add_change, add_json, add_limit, confirmed, email_id
@@ -34,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('ids', type=email_id, nargs='*', metavar='ID')
     parser.add_argument(
         '--status',
-        choices=(*ENDED, selections.DEAD),
+        choices=[*(status.value for status in RETRYABLE), selections.DEAD],
         help='all of these, instead of ids; see below',
     )
     add_filters(parser)
@@ -56,7 +57,7 @@ async def run(connections: Connections, options: argparse.Namespace) -> Answer:
         raise TroubleError(
             Trouble(
                 '--status is missing',
-                f'give one of {", ".join((*ENDED, selections.DEAD))}',
+                f'give one of {", ".join((*RETRYABLE, selections.DEAD))}',
                 exit_status=USAGE,
             )
         )
@@ -67,7 +68,7 @@ async def retry_ids(connections: Connections, options: argparse.Namespace) -> An
     """Make these due, wake a worker for each, and say why not for the others."""
     ids = list(dict.fromkeys(options.ids))
     states = await connections.ask_postgres(partial(reports.read_states, email_ids=ids))
-    wanted = [i for i in ids if i in states and states[i]['status'] in ENDED]
+    wanted = [i for i in ids if i in states and states[i]['status'] in RETRYABLE]
     if options.dry_run:
         return _answer(ids, states, [], would_retry=wanted)
     if wanted and not confirmed(
@@ -75,7 +76,7 @@ async def retry_ids(connections: Connections, options: argparse.Namespace) -> An
     ):
         raise not_confirmed()
     troubles: list[Trouble] = []
-    made_due, _ = await make_due(connections, wanted, ENDED, troubles)
+    made_due, _ = await make_due(connections, wanted, RETRYABLE, troubles)
     changed = set(made_due)
     if troubles and not changed:
         return Answer({}, troubles)

@@ -14,7 +14,6 @@ from rich.table import Table
 from rich.text import Text
 
 from db import reports
-from db.attempts import count_last_minute, read_last_failures
 from db.checkup import count_poisoned
 from db.identity import read_identity
 from db.switches import Kind, read_switches
@@ -86,10 +85,10 @@ async def look(connections: Connections, options: argparse.Namespace) -> Answer:
 
 async def read_stored(pool: asyncpg.Pool) -> Document:
     """Return what PostgreSQL knows; relays may quote recipients, so their replies are shown without."""
-    failures = await read_last_failures(pool, FAILURES)
+    failures = await reports.read_last_failures(pool, FAILURES)
     return {
         'outbox': await reports.read_outbox(pool),
-        'last_minute': await count_last_minute(pool),
+        'last_minute': await reports.count_last_minute(pool),
         'failures': [failure | {'error': hide_addresses(failure['error'])} for failure in failures],
         'switches': as_rows(await read_switches(pool)),
         'paused_due': await reports.read_paused_due(pool),

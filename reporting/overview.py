@@ -9,7 +9,7 @@ from typing import Any
 import asyncpg
 from arq.connections import ArqRedis
 
-from db import attempts, checkup, reports
+from db import checkup, reports
 from db.identity import is_other, read_identity
 from db.switches import Switch, read_switches
 from engine.queues import read_queues
@@ -76,7 +76,7 @@ async def read_stored(pool: asyncpg.Pool) -> Document:
         'switches': as_rows(await read_switches(pool)),
         'paused_due': await reports.read_paused_due(pool),
         'poisoned': await checkup.count_poisoned(pool),
-        'failures': await attempts.count_failures(pool, MOST_REASONS),
+        'failures': await reports.count_failures(pool, MOST_REASONS),
         'database': await read_identity(pool),
     }
 

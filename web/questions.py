@@ -5,7 +5,7 @@ from typing import Any
 import asyncpg
 from arq.connections import ArqRedis
 
-from db import attempts, checkup, reports
+from db import checkup, reports
 from db.identity import read_identity
 from db.switches import read_switches
 from fleet.registry import read_workers
@@ -20,7 +20,7 @@ async def _read_switches(pool: asyncpg.Pool) -> list[Document]:
 
 
 async def _count_failures(pool: asyncpg.Pool) -> list[dict[str, Any]]:
-    return await attempts.count_failures(pool, MOST_REASONS)
+    return await reports.count_failures(pool, MOST_REASONS)
 
 
 async def _read_workers(redis: ArqRedis) -> list[Document]:
@@ -47,7 +47,7 @@ OVERVIEW: Questions = {
         'switches': _read_switches,
         'duties': reports.read_duties,
         'services': reports.read_services,
-        'durations': attempts.read_durations,
+        'durations': reports.read_durations,
         'failures': _count_failures,
         'seen_workers': reports.read_seen_workers,
         'poisoned': checkup.count_poisoned,

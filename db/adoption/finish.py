@@ -13,8 +13,8 @@ from db.adoption.phases import Phase, read_adoption, set_phase
 from db.adoption.quoting import quoted
 from db.adoption.takeover import BATCH, WrongPhaseError
 from db.adoption.trigger import NAIVE, TRIGGER, view_ddl
-from mail.outcome import Status
 from mail_outbox.envelope import BY_LIFE
+from mail_outbox.states import Status
 
 # Ours stands beside these while the table is adopted, and takes their place.
 REPLACED = ('status', 'smtp_response', 'smtp_code')

@@ -75,7 +75,7 @@ SELECT status, fate, count(*) AS emails,
     min(due_at) FILTER (WHERE fate <> 'ended')::timestamptz AS oldest_due_at,
     (array_agg(id ORDER BY due_at))[1]::bigint AS first_id
 FROM fated GROUP BY status, fate ORDER BY fate, emails DESC
-"""  # noqa: S608 - names of this module, and words as literals
+"""
 
 
 async def forecast(

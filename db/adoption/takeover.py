@@ -65,7 +65,7 @@ WITH stretch AS (
 SELECT (SELECT max(id) FROM stretch) AS last_id, (
     SELECT jsonb_object_agg(mail_status, n)::text FROM (SELECT mail_status, count(*) AS n FROM taken GROUP BY 1) AS t
 ) AS counted
-"""  # noqa: S608 - names of this module
+"""
 
 
 # What was hidden from the other system shows its own word again.

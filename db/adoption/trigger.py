@@ -80,7 +80,7 @@ def view_ddl(names: Mapping[str, str]) -> str:
     return f"""
 DROP VIEW IF EXISTS mail_outbox;
 CREATE VIEW mail_outbox AS SELECT {columns} FROM outbound_emails;
-{VIEW_RIGHTS_DDL}"""  # noqa: S608 - names of this module
+{VIEW_RIGHTS_DDL}"""
 
 
 def trigger_ddl() -> str:

@@ -28,7 +28,7 @@ UPDATE outbound_emails SET mail_status = CASE mail_status WHEN 'sending' THEN 'u
         OR {_cut_off(form)} THEN attempts ELSE GREATEST(attempts, max_attempts) END
 WHERE mail_status IN ('pending', 'sending', 'failed', 'uncertain', 'expired', 'cancelled', 'held')
 RETURNING CASE WHEN mail_status = 'failed' AND next_retry_at IS NOT NULL THEN 'retrying' ELSE mail_status END AS state
-"""  # noqa: S608 - names and words of this package
+"""
 
 
 def _cut_off(form: Form) -> str:
@@ -42,7 +42,7 @@ DROP TRIGGER IF EXISTS {TRIGGER} ON outbound_emails;
 DROP VIEW IF EXISTS mail_outbox;
 DROP FUNCTION IF EXISTS outbox_sync();
 DELETE FROM outbox_adoption;
-"""  # noqa: S608 - a constant of this package
+"""
 
 VIEWS_SQL = """
 SELECT DISTINCT r.ev_class::regclass::text AS name
@@ -96,7 +96,7 @@ async def undo(conn: asyncpg.Connection, form: Form | None, progress: Progress) 
         await conn.execute(UNVIEW_DDL)
         if adoption.added_columns and form is not None and (word := form.words.shown['sending']):
             await conn.execute(
-                f'UPDATE outbound_emails SET status = {literal(word)} WHERE {_cut_off(form)}'  # noqa: S608
+                f'UPDATE outbound_emails SET status = {literal(word)} WHERE {_cut_off(form)}'
             )
         for name in adoption.added_indexes:
             await conn.execute(f'DROP INDEX IF EXISTS {quoted(name)}')

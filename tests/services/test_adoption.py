@@ -18,7 +18,8 @@ from db.adoption.phases import Phase, read_phase
 from db.adoption.takeover import WrongPhaseError
 from db.adoption.undo import undo
 from db.checkup import read_indexes
-from db.claims import claim_due, give_due_time
+from db.claims import claim_due
+from db.due import give_due_time
 from db.migrate import alone, connect_directly, migrate
 from db.pools import create_postgres_pool
 from db.schema import SchemaMismatchError, check_schema

@@ -5,6 +5,7 @@ import asyncpg
 import pytest
 
 from db import claims, results
+from db.due import give_due_time
 from db.results import Result
 from mail.outcome import Decision, Delivery, Outcome, Phase, Reply, Status, decide
 
@@ -122,7 +123,7 @@ async def test_claim_due_sees_rows_without_a_time_after_give_due_time(pool):
         "INSERT INTO outbound_emails (recipient, subject, body_text) VALUES ('a@example.com', 's', 't')"
     )
     assert await claims.claim_due(pool, 5, **WHO) == []
-    await claims.give_due_time(pool)
+    await give_due_time(pool)
     assert len(await claims.claim_due(pool, 5, **WHO)) == 1
 
 

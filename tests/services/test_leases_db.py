@@ -7,6 +7,7 @@ import pytest
 
 import delivery.beat
 from db import claims, results
+from db.claimed import Claim
 from db.late import record_beside_row
 from db.leases import MAX_LOST_ATTEMPTS, Contact, Rescued, renew, rescue
 from db.narrowing import SetAside
@@ -22,7 +23,7 @@ ACCEPTED = Delivery(Outcome.ACCEPTED, Phase.REPLIED, 'primary', Reply(250, '2.0.
 HOLD = ['receipt']
 
 
-async def claim_one(pool: Any, email_id: int) -> claims.Claim:
+async def claim_one(pool: Any, email_id: int) -> Claim:
     await pool.execute('UPDATE outbound_emails SET next_retry_at = now() WHERE id = $1', email_id)
     claimed = await claims.claim(pool, [email_id], **WHO)
     for lost_attempts in (1, 2):

@@ -6,7 +6,7 @@ import asyncpg
 import pytest
 
 from db import claims
-from db.claims import give_due_time
+from db.due import give_due_time
 from db.migrate import migrate
 from db.narrowing import MOST_BLAMED, SetAside
 from db.pools import create_postgres_pool

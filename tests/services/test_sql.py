@@ -36,6 +36,9 @@ async def test_every_statement_prepares_against_the_migrated_schema(pool):
     found = {name: sql for name, sql in statements().items() if not name.endswith(ADOPTED_ONLY)}
     assert {
         'db.claims.CLAIM_SQL',
+        'db.claims.CLAIM_THESE_SQL',
+        'db.leases.RESCUE_IN_CONTACT_SQL',
+        'db.leases.RESCUE_THESE_SQL',
         'db.results.RECORD_SQL',
         'db.leases.RESCUE_SQL',
         'mail_outbox.outbox.QUEUE_SQL',
@@ -72,7 +75,7 @@ async def test_every_statement_prepares_against_an_adopted_table(empty_database,
         await conn.close()
 
 
-CLAIM = "'00000000-0000-0000-0000-000000000000', 'w', 30, 'example.com'"
+CLAIM = "'00000000-0000-0000-0000-000000000000', 'w', 30, 'example.com', '{}', '{}'"
 RESULT = (
     """'{"1": {"claim_token": "00000000-0000-0000-0000-000000000000", "status": "sent", "counts": true, """
     """"outcome": "accepted", "phase": "replied", "relay": "primary", "smtp_code": 250, "duration_s": 1.5}}', 'w', """
@@ -82,17 +85,18 @@ HOT_STATEMENTS = {  # arguments, the index
     'db.claims.CLAIM_SQL': (f"'{{1,2,3}}', {CLAIM}", 'pkey'),
     'db.claims.CLAIM_DUE_SQL': (f'10, {CLAIM}', 'due'),
     'db.claims.CLAIM_SUSPECTS_SQL': (f'10, {CLAIM}, 1', 'suspect'),
-    'db.claims.GIVE_DUE_TIME_SQL': ('10', 'unscheduled'),
+    'db.due.GIVE_DUE_TIME_SQL': ("10, '{}'", 'unscheduled'),
     'db.results.RECORD_SQL': (RESULT, 'pkey'),
     'db.leases.RENEW_SQL': ("'{1}', '{00000000-0000-0000-0000-000000000000}', 30", 'pkey'),
-    'db.leases.RESCUE_SQL': ("'{}', 3, 10", 'leased'),
+    'db.leases.RESCUE_SQL': ("'{}', 3, 10, '{}'", 'leased'),
+    'db.leases.RESCUE_IN_CONTACT_SQL': ("'{}', 3, 10, '{}', now(), 60, now()", 'leased'),
     'db.transitions.EXPIRE_SQL': ("'{1,2,3}'", 'pkey'),
     'db.transitions.EXPIRABLE_SQL': ('10', 'due'),
-    'db.transitions.NEXT_DUE_SQL': ('300', 'due'),
+    'db.due.NEXT_DUE_SQL': ('300', 'due'),
     'db.transitions.REMOVE_SQL': ('90, 0, 10', 'pkey'),
     'db.transitions.STATE_SQL': ("'{1,2,3}'", 'pkey'),
-    'db.urgent.PRIORITIES_SQL': ("'{1,2,3}'", 'pkey'),
-    'db.urgent.URGENT_SQL': ("10, '{}', '{}'", 'due'),
+    'db.due.PRIORITIES_SQL': ("'{1,2,3}'", 'pkey'),
+    'db.due.URGENT_SQL': ("10, '{}', '{}'", 'due'),
 }
 FILL_SQL = """
 INSERT INTO outbound_emails (recipient, status, sent_at, next_retry_at)

@@ -12,7 +12,7 @@ from tests.services.test_sql import statements
 
 BATCH = 50
 TOKEN = '11111111-1111-1111-1111-111111111111'
-CLAIM = f"'{TOKEN}', 'w', 30, 'example.com'"
+CLAIM = f"'{TOKEN}', 'w', 30, 'example.com', '{{{{}}}}', '{{{{}}}}'"
 RESULT = {
     'claim_token': TOKEN, 'status': 'sent', 'counts': True, 'outcome': 'accepted', 'phase': 'replied',
     'relay': 'primary', 'smtp_code': 250, 'duration_s': 1.5,
@@ -24,13 +24,13 @@ WORK = {
     'db.claims.CLAIM_SQL': f"'{{{{{{due}}}}}}', {CLAIM}",
     'db.claims.CLAIM_DUE_SQL': f'{BATCH}, {CLAIM}',
     'db.claims.CLAIM_SUSPECTS_SQL': f'{BATCH}, {CLAIM}, 1',
-    'db.claims.GIVE_DUE_TIME_SQL': f'{BATCH}',
+    'db.due.GIVE_DUE_TIME_SQL': f"{BATCH}, '{{{{}}}}'",
     'db.results.RECORD_SQL': "'{results}', 'w', '{{{held}}}'",
     'db.results.KEEP_RECIPIENTS_SQL': f"{{one}}, '{TOKEN}', '{{{{}}}}', 30",
     'db.leases.RENEW_SQL': "'{{{held}}}', array_fill('" + TOKEN + "'::uuid, ARRAY[{count}]), 30",
-    'db.leases.RESCUE_SQL': f"'{{{{}}}}', 3, {BATCH}",
+    'db.leases.RESCUE_SQL': f"'{{{{}}}}', 3, {BATCH}, '{{{{}}}}'",
     'db.transitions.EXPIRE_SQL': "'{{{due}}}'",
-    'db.transitions.NEXT_DUE_SQL': '300',
+    'db.due.NEXT_DUE_SQL': '300',
     'db.transitions.REMOVE_SQL': f'90, 0, {BATCH}',
     'db.transitions.STATE_SQL': 'ARRAY[{one}]',
 }

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from db.claims import claim_due
-from db.urgent import priorities, urgent_due
+from db.due import priorities, urgent_due
 from delivery.runtime import Runtime
 from jobs.process_pending_emails import process_pending_emails
 from jobs.send_email import send_email

@@ -6,7 +6,7 @@ from uuid import uuid4
 
 import pytest
 
-from db.claims import Claim, LeaseLost
+from db.claimed import Claim, LeaseLost
 from delivery.leases import SAFETY_S, Leases, now_s
 from mail_outbox.envelope import Email
 from tests.unit.scripted_relay import Clock

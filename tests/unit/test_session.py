@@ -436,5 +436,5 @@ async def test_dot_of_a_large_body_goes_only_when_all_before_it_was_flushed(
     assert anna.progress.phase is Phase.BODY_SENT
 
 
-class LeaseLost(Exception):  # noqa: N818 - stands for db.claims.LeaseLost
+class LeaseLost(Exception):  # noqa: N818 - stands for db.claimed.LeaseLost
     """Somebody else has it."""

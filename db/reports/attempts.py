@@ -1,8 +1,8 @@
-"""The latest attempts, for screens that look again every few seconds: only the end of the table is read."""
-
-from typing import Any
+"""The latest attempts of the fleet: only the end of their table is read."""
 
 import asyncpg
+
+from db.times import Row, rows_of
 
 LAST_MINUTE_SQL = """
 SELECT outcome, count(*) AS attempts FROM email_attempts
@@ -24,7 +24,7 @@ ORDER BY started_at DESC LIMIT $1
 """
 
 
-async def read_last_failures(pool: asyncpg.Pool, limit: int) -> list[dict[str, Any]]:
+async def read_last_failures(pool: asyncpg.Pool, limit: int) -> list[Row]:
     """Return the last attempts within ten minutes that failed, the latest first."""
     return [dict(row) for row in await pool.fetch(LAST_FAILURES_SQL, limit)]
 
@@ -40,7 +40,7 @@ GROUP BY outcome, phase, relay, smtp_code, enhanced_code ORDER BY attempts DESC,
 """
 
 
-async def count_failures(pool: asyncpg.Pool, limit: int) -> list[dict[str, Any]]:
+async def count_failures(pool: asyncpg.Pool, limit: int) -> list[Row]:
     """Count the attempts of the last hour that failed by reason, the commonest first.
 
     Returns:
@@ -58,6 +58,26 @@ WHERE started_at > now() - interval '5 minutes'
 
 
 async def read_durations(pool: asyncpg.Pool) -> dict[float, float]:
-    """Return how long attempts of the last five minutes took, in seconds by quantile; nothing without attempts."""
+    """Return how long attempts of the last five minutes took, in seconds by quantile.
+
+    Without attempts there are none.
+    """
     quantiles_ms = await pool.fetchval(DURATIONS_SQL, QUANTILES)
     return {q: ms / 1000 for q, ms in zip(QUANTILES, quantiles_ms or (), strict=False)}
+
+
+ATTEMPTS_BY_WORKER_SQL = """
+SELECT worker, outcome, count(*) AS day,
+    count(*) FILTER (WHERE started_at > now() - interval '1 hour') AS hour
+FROM email_attempts WHERE started_at > now() - interval '1 day'
+GROUP BY worker, outcome ORDER BY worker, outcome
+"""
+
+
+async def count_attempts(pool: asyncpg.Pool) -> list[Row]:
+    """Count attempts by worker and outcome.
+
+    Returns:
+        worker, outcome, hour (the last one), day (the last 24 hours).
+    """
+    return rows_of(await pool.fetch(ATTEMPTS_BY_WORKER_SQL))

@@ -1,10 +1,11 @@
-"""How old the mail that waits is, by recipient domain: what Postfix's qshape shows of its queues."""
+"""How old open mail is, by recipient domain: what Postfix's qshape shows of its queues."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import asyncpg
 
+from db.states import HAS_ATTEMPTS, IS_SCHEDULED, IS_SENDING, IS_UNSCHEDULED, OPEN
 from db.times import elapsed_s
 
 # The upper ends of the columns in minutes; what is older stands in one more.
@@ -27,27 +28,26 @@ QSHAPE_SQL = f"""
 WITH waiting AS MATERIALIZED (
     SELECT id, recipient, width_bucket({elapsed_s('created_at')} / 60, $1::float8[]) AS bucket
     FROM mail_outbox
-    WHERE ((status IN ('pending', 'failed', 'uncertain') AND next_retry_at IS NOT NULL
-            AND (status = 'pending' OR attempts < max_attempts) AND (attempts > 0 OR next_retry_at <= now()))
-           OR (status = 'pending' AND next_retry_at IS NULL) OR status = 'sending')
+    WHERE (({IS_SCHEDULED} AND {HAS_ATTEMPTS} AND (attempts > 0 OR next_retry_at <= now()))
+           OR ({IS_UNSCHEDULED}) OR {IS_SENDING})
       AND status = ANY($2::text[])
 ), addressed AS (
     SELECT DISTINCT id, bucket, COALESCE(lower(found[1]), '(no address)') AS domain
-    FROM waiting LEFT JOIN LATERAL regexp_matches(recipient, '@([[:alnum:]_.-]+)', 'g') AS found ON true
+    FROM waiting
+    LEFT JOIN LATERAL regexp_matches(recipient, '@([[:alnum:]_.-]+)', 'g') AS found ON true
 ), counted AS (
     SELECT domain, count(*) AS total, ARRAY[{_COLUMNS}] AS by_age FROM addressed GROUP BY domain
 )
-SELECT NULL AS domain, count(*) AS total, ARRAY[{_COLUMNS}] AS by_age, (SELECT count(*) FROM counted) AS domains
+SELECT NULL AS domain, count(*) AS total, ARRAY[{_COLUMNS}] AS by_age,
+    (SELECT count(*) FROM counted) AS domains
 FROM waiting
 UNION ALL
 (SELECT domain, total, by_age, NULL FROM counted ORDER BY total DESC, domain LIMIT $3)
-"""  # noqa: S608 - constants of this module
-
-WAITING = ('pending', 'failed', 'uncertain', 'sending')
+"""
 
 
 async def read_ages(
-    pool: asyncpg.Pool, *, statuses: Sequence[str] = WAITING, limit: int
+    pool: asyncpg.Pool, *, statuses: Sequence[str] = OPEN, limit: int
 ) -> tuple[Ages, list[Ages], int]:
     """Count the e-mails that wait, by their age since they were queued.
 

@@ -1,0 +1,61 @@
+"""Every set of states, once, and the SQL conditions that are made of them.
+
+A state and what is true of it stand in `mail_outbox/states.py`, which applications and `mail` may
+import. A set here takes its members from there, so a new state joins the sets by its traits and no
+statement is edited. `tests/unit/test_states.py` asks every place that answers for each state.
+
+Conditions are text for f-strings, so they do not end in `_SQL`: that is what statements end in.
+"""
+
+from collections.abc import Iterable
+
+from mail_outbox.states import DeadReason, Status, Trait
+
+
+def having(trait: Trait) -> tuple[Status, ...]:
+    """Return the states with a trait, in the order of their declaration."""
+    return tuple(status for status in Status if trait in status.traits)
+
+
+def listed(words: Iterable[str]) -> str:
+    """Return words as SQL lists them between parentheses: 'pending', 'failed'."""
+    return ', '.join(f"'{word}'" for word in words)
+
+
+# A worker claims these when their next_retry_at comes. The partial indexes on due rows name the
+# same ones in the same order, and a condition that differs from an index's goes without it.
+CLAIMED = having(Trait.CLAIMED)
+# What has had an attempt, and gets no other one by itself once it has no time.
+TRIED = tuple(status for status in CLAIMED if status is not Status.PENDING)
+# Work that is not done: what `qshape` shows.
+OPEN = (*CLAIMED, Status.SENDING)
+# It has ended, whatever stands in its other columns, and the retention deletes it.
+OVER = having(Trait.OVER)
+RETRYABLE = having(Trait.RETRYABLE)
+CANCELLABLE = having(Trait.CANCELLABLE)
+# Over without having been sent.
+OVER_UNSENT = tuple(status for status in OVER if status is not Status.SENT)
+# Nobody sends these by themselves, or nobody here.
+NOT_SENT_BY_ITSELF = tuple(
+    status for status in Status if status not in (Status.PENDING, Status.SENDING, Status.SENT)
+)
+# Those of e-mails that are ours. `external` is the mark of those that are not.
+OURS = tuple(status for status in Status if status is not Status.EXTERNAL)
+
+ALL_WORDS = listed(Status)
+ALL_DEAD_REASONS = listed(DeadReason)
+
+IS_CLAIMED = f'status IN ({listed(CLAIMED)})'
+IS_TRIED = f'status IN ({listed(TRIED)})'
+IS_HELD = f"status = '{Status.HELD}'"
+IS_SENDING = f"status = '{Status.SENDING}'"
+# Only attempts that are left count. An operator's `SET status = 'pending'` grants one more.
+HAS_ATTEMPTS = f"(status = '{Status.PENDING}' OR attempts < max_attempts)"
+# In the due index; what has no time yet is IS_UNSCHEDULED, in an index of its own.
+IS_SCHEDULED = f'{IS_CLAIMED} AND next_retry_at IS NOT NULL'
+IS_UNSCHEDULED = f"status = '{Status.PENDING}' AND next_retry_at IS NULL"
+# An attempt follows by itself, now or later.
+HAS_NEXT_ATTEMPT = f"""({IS_CLAIMED} AND (status = '{Status.PENDING}'
+    OR (next_retry_at IS NOT NULL AND attempts < max_attempts)))"""
+# No attempt follows by itself: dead if it failed, waiting for an operator if it is uncertain.
+IS_FINAL = f'({IS_TRIED} AND (next_retry_at IS NULL OR attempts >= max_attempts))'

@@ -6,9 +6,8 @@ from typing import Any
 
 from pydantic import SecretStr
 
-from mail.relay.connect import RelayOptions, Tls
 from mail.relay.greeting import qualified
-from mail.relay.tls import make_context
+from mail.relay.options import RelayOptions, Timeouts, Tls, make_context
 from mail.relay.token import TokenSource
 from settings import Settings
 
@@ -20,11 +19,13 @@ def relay_options(settings: Settings) -> list[RelayOptions]:
     common: dict[str, Any] = {
         'local_hostname': settings.smtp_ehlo_name or qualified(socket.getfqdn()),
         'max_connections': settings.smtp_max_connections,
-        'idle_timeout_s': settings.smtp_idle_timeout_s,
-        'connect_timeout_s': settings.smtp_connect_timeout_s,
-        'command_timeout_s': settings.smtp_command_timeout_s,
-        'body_timeout_s': settings.smtp_body_timeout_s,
-        'reply_timeout_s': settings.smtp_reply_timeout_s,
+        'timeouts': Timeouts(
+            connect_s=settings.smtp_connect_timeout_s,
+            command_s=settings.smtp_command_timeout_s,
+            body_s=settings.smtp_body_timeout_s,
+            reply_s=settings.smtp_reply_timeout_s,
+            idle_s=settings.smtp_idle_timeout_s,
+        ),
     }
     names = (
         {'primary': 'smtp_', 'backup': 'smtp_backup_'}

@@ -49,7 +49,7 @@ async def beat(
     rescuing = partial(rescue, pool, hold_types, set_aside, contact)
     renewed_at = now_s()
     while True:
-        relays.tend()
+        relays.upkeep()
         if stopping.is_set():  # whose turn does not come soon goes out by another worker
             relays.send_away_waiting()
         try:

@@ -5,7 +5,7 @@ import contextlib
 import time
 from collections.abc import AsyncIterator, Callable
 
-from mail.priority import HIGH, NORMAL, Line
+from mail.priority import HIGH, NORMAL, FairQueue
 
 AHEAD_S = 0.1  # what is claimed and not sent yet is what a kill delays by a lease
 MEASURE_S = 0.1
@@ -34,7 +34,7 @@ class Places:
         self._since = time.monotonic()
         self._taken = 0
         self._absent = 0
-        self._waiting: Line[asyncio.Future[None]] = Line()
+        self._waiting: FairQueue[asyncio.Future[None]] = FairQueue()
 
     @property
     def absent(self) -> int:

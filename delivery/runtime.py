@@ -153,7 +153,7 @@ class Runtime:
     async def _claim_in_turn(
         self, batched: Batcher[int, Claim | None], email_id: int, *, high: bool
     ) -> Claim | None:
-        await self.rate.turn(high=high)
+        await self.rate.wait_for_slot(high=high)
         return await batched(email_id)
 
     async def claim_due(self, limit: int) -> list[Claim]:

@@ -66,14 +66,14 @@ def _state(runtime: Runtime) -> str:
 def _relay(relay: Relay, paused: frozenset[str]) -> Mapping[str, Any]:
     wait_s = relay.unavailable_for_s()
     state = 'paused' if relay.name in paused else 'cooling down' if wait_s else 'ready'
-    error = relay.last_error or relay.pace.reason
+    error = relay.last_error or relay.rate.reason
     return {
         'name': relay.name,
         'place': f'{relay.options.host}:{relay.options.port}',
         'tls': relay.options.tls.value,
         'state': state,
         'retry_in_s': round(wait_s, 1),
-        'most_per_s': round(relay.pace.per_s, 1) or None,
+        'most_per_s': round(relay.rate.per_s, 1) or None,
         'last_error': error[:200] if error else None,
     }
 

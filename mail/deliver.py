@@ -4,20 +4,18 @@ import asyncio
 import time
 
 from mail.outcome import Delivery, Outcome, Phase, Reply, Settled
-from mail.relay.learned_rate import RETRY_BASE_S, is_throttling
-from mail.relay.pool import Relay
-from mail.relay.recipients import says_too_many
-from mail.relay.replies import RelayGoneError
-from mail.relay.transaction import (
-    Answers,
-    Progress,
+from mail.relay.errors import (
     RelayBehindError,
     RelayDiedError,
     RelayError,
+    RelayGoneError,
     RelayRefusedError,
     TooLargeError,
-    Transaction,
 )
+from mail.relay.learned_rate import RETRY_BASE_S, is_throttling
+from mail.relay.pool import Relay
+from mail.relay.recipients import says_too_many
+from mail.relay.transaction import Answers, Progress, Transaction
 from mail.route import Relays
 from mail_outbox.envelope import Envelope
 from mail_outbox.render import Rendered
@@ -204,9 +202,9 @@ class _Attempt:
     def _throttled(self, relay: Relay, delivery: Delivery) -> Delivery:
         """Slow down: the relay wants fewer e-mails, and this one is not to blame."""
         assert delivery.reply is not None  # noqa: S101 - it said so
-        retry_in_s = relay.pace.throttled(delivery.reply, self.rendered.envelope.recipients)
+        retry_in_s = relay.rate.throttled(delivery.reply, self.rendered.envelope.recipients)
         if any(
-            other.turn_in_s() < relay.turn_in_s()
+            other.slot_in_s() < relay.slot_in_s()
             for other in self.relays.available()
             if other is not relay
         ):
@@ -297,7 +295,7 @@ async def _transact(
     Raises:
         RelayError: see Relay.transact; also when a new connection ended before MAIL was replied to.
     """
-    until = time.monotonic() + relay.options.command_timeout_s
+    until = time.monotonic() + relay.options.timeouts.command_s
     for tries_left in reversed(range(TRIES)):
         first = tries_left == TRIES - 1
         progress.phase = Phase.CONNECT

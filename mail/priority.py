@@ -1,4 +1,4 @@
-"""Those who wait for the same thing: urgent mail goes first, and nobody waits for ever."""
+"""A queue in which urgent mail goes first, and nothing waits for ever."""
 
 from collections import deque
 from collections.abc import Iterator
@@ -7,22 +7,19 @@ from typing import Generic, TypeVar
 T = TypeVar('T')
 
 HIGH, NORMAL, LOW = 0, 1, 2  # as the outbox's column `priority` has them
-# So often others may go before one who waits; then it is his turn. Mail that is all urgent leaves a
+# So often others may go before one that waits; then it is next. Mail that is all urgent leaves a
 # tenth to the rest.
 MOST_PASSED = 9
 
 
-class Line(Generic[T]):
-    """Who waits, by priority, then in the order of coming. True when anybody does."""
+class FairQueue(Generic[T]):
+    """What waits, by priority, then in the order of coming. True when anything does."""
 
     def __init__(self) -> None:
         self._classes: tuple[deque[T], ...] = (deque(), deque(), deque())
         self._count = 0
-        self._passed = [
-            0,
-            0,
-            0,
-        ]  # how often the first of each class had to let another one go before him
+        # How often the first of each class had to let another one go before it.
+        self._passed = [0, 0, 0]
 
     def __len__(self) -> int:
         return self._count
@@ -32,25 +29,25 @@ class Line(Generic[T]):
             yield from waiting
 
     def append(self, item: T, priority: int) -> None:
-        """Put somebody behind those of his priority."""
+        """Put an item behind those of its priority."""
         self._count += 1
         self._classes[priority].append(item)
 
     def appendleft(self, item: T, priority: int) -> None:
-        """Put somebody before all others of his priority: he has waited already."""
+        """Put an item before all others of its priority: it has waited already."""
         self._count += 1
         self._classes[priority].appendleft(item)
 
     def ahead_of(self, priority: int) -> int:
-        """Return how many go before one who comes now."""
+        """Return how many go before one that comes now."""
         return sum(map(len, self._classes[: priority + 1]))
 
     @property
     def next_priority(self) -> int:
-        """The priority of him who is next.
+        """The priority of the item that is next.
 
         Raises:
-            IndexError: nobody waits.
+            IndexError: nothing waits.
         """
         for priority, waiting in enumerate(self._classes):
             if len(waiting) == self._count:  # all are of one priority, as mostly
@@ -62,10 +59,10 @@ class Line(Generic[T]):
         return present[0]
 
     def popleft(self) -> T:
-        """Take out him who is next.
+        """Take out the item that is next.
 
         Raises:
-            IndexError: nobody waits.
+            IndexError: nothing waits.
         """
         chosen = self.next_priority
         item = self._classes[chosen].popleft()
@@ -77,11 +74,11 @@ class Line(Generic[T]):
         return item
 
     def take_all(self) -> list[T]:
-        """Leave nobody; return who was there."""
-        everybody, self._count = list(self), 0
+        """Empty the queue; return what was in it."""
+        everything, self._count = list(self), 0
         for waiting in self._classes:
             waiting.clear()
-        return everybody
+        return everything
 
 
 def known_priority(stored: object) -> int:

@@ -20,10 +20,13 @@ class Relays:
         return iter(self._relays)
 
     def available(self) -> list[Relay]:
-        """Return the relays that can be used now: where it goes soonest first, and among those the preferred one."""
+        """Return the relays that can be used now, the one where it goes soonest first.
+
+        Among relays where it goes at once, the preferred one is first.
+        """
         usable = [relay for relay in self._relays if relay.unavailable_for_s() == 0]
         if len(usable) > 1:
-            usable.sort(key=Relay.turn_in_s)
+            usable.sort(key=Relay.slot_in_s)
         return usable
 
     def unavailable_for_s(self) -> float:
@@ -31,7 +34,7 @@ class Relays:
         return min(relay.unavailable_for_s() for relay in self._relays)
 
     def send_away_waiting(self) -> None:
-        """Let nobody wait for his turn at a relay that wants fewer e-mails."""
+        """Let nobody wait for a slot at a relay that wants fewer e-mails."""
         for relay in self._relays:
             if relay.is_behind:
                 relay.send_away_waiting()
@@ -41,10 +44,10 @@ class Relays:
         for relay in self._relays:
             relay.close_idle(older_than_s)
 
-    def tend(self) -> None:
+    def upkeep(self) -> None:
         """Do for each relay what has to be done every few seconds."""
         for relay in self._relays:
-            relay.tend()
+            relay.upkeep()
 
 
 class SwitchableRelays(Relays):

@@ -7,8 +7,8 @@ from collections.abc import Awaitable, Callable, Sequence
 import aiosmtplib
 
 from mail.outcome import Reply
+from mail.relay.errors import RelayError, RelayRefusedError
 from mail.relay.token import TokenError, TokenSource
-from mail.relay.transaction import RelayError, RelayRefusedError
 
 # The strongest first: a token that ends soon, a proof of the password, the password itself.
 MECHANISMS = ('xoauth2', 'cram-md5', 'plain', 'login')

@@ -2,11 +2,15 @@
 
 import ipaddress
 import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Self
 
 import aiosmtplib
 
 from mail.outcome import Reply
-from mail.relay.transaction import RelayError
+from mail.relay.errors import RelayError
+from mail.relay.recipients import announced_limit
 
 LABEL = r'[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?'
 DOMAIN = re.compile(rf'{LABEL}(?:\.{LABEL})*', re.IGNORECASE)
@@ -75,3 +79,25 @@ async def greet(client: aiosmtplib.SMTP, name: str, needs: str | None, relay: st
                 f'{relay} knows no EHLO ({reply}), so it cannot offer {needs}', reply
             ) from error
         await client.helo(hostname=name)
+
+
+@dataclass(frozen=True, slots=True)
+class Extensions:
+    """What a relay offers in EHLO, as far as it matters once e-mails are sent.
+
+    Attributes:
+        size_limit_bytes: SIZE (RFC 1870), 0 for none.
+        most_recipients: LIMITS RCPTMAX (RFC 9422), None for none.
+    """
+
+    pipelining: bool = False
+    size_limit_bytes: int = 0
+    most_recipients: int | None = None
+
+    @classmethod
+    def read(cls, keywords: Mapping[str, str]) -> Self:
+        """Read EHLO's keywords, in lower case, and their parameters."""
+        size = keywords.get('size', '')
+        # isdecimal: '²' is a digit as well, which int() does not take.
+        size_limit_bytes = int(size) if size.isdecimal() and len(size) < 20 else 0
+        return cls('pipelining' in keywords, size_limit_bytes, announced_limit(keywords))

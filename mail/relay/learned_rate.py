@@ -62,7 +62,7 @@ def is_throttling(reply: Reply) -> bool:
     return enhanced_code in ENHANCED_CODES or WORDS.search(text) is not None
 
 
-class Pace:
+class LearnedRate:
     """No limit, until the relay says that it was too much; then about as much as it takes.
 
     Found as TCP finds its share of a line, by additive increase and multiplicative decrease, so
@@ -97,9 +97,9 @@ class Pace:
         """Count an e-mail that begins."""
         self._limit.spend(1)
 
-    def turn_in_s(self, waiting: int) -> float:
+    def slot_in_s(self, waiting: int) -> float:
         """Return about how long an e-mail would wait behind so many others."""
-        return self._limit.turn_in_s(waiting)
+        return self._limit.slot_in_s(waiting)
 
     def wait_s(self, *, high: bool = False) -> float:
         """Return how long to wait before asking whether an e-mail may begin."""
@@ -154,7 +154,7 @@ class Pace:
         self._cut_at = now
         self._accepted_since_cut = 0
 
-    def tend(self) -> None:
+    def upkeep(self) -> None:
         """Forget the limit when the relay has not spoken of one for long."""
         if self.per_s and time.monotonic() > self._cut_at + FORGET_S:
             self._limit.set(0.0)

@@ -1,135 +1,98 @@
-"""Kept SMTP connections to the relays, and which relay can be used now."""
+"""Kept SMTP connections to one relay, and who waits for them."""
 
 import asyncio
 import contextlib
 import math
 import time
 
-from mail.priority import HIGH, Line
-from mail.relay.connect import RelayOptions, dial
-from mail.relay.learned_rate import Pace
+from mail.relay.dial import dial
+from mail.relay.errors import RelayBehindError, RelayError, RelayRefusedError
+from mail.relay.health import Health
+from mail.relay.learned_limits import ConnectionLimit, MessageLimit
+from mail.relay.learned_rate import LearnedRate
+from mail.relay.options import RelayOptions
 from mail.relay.recipients import RecipientLimit
+from mail.relay.send_queue import SendQueue
 from mail.relay.session import Session
-from mail.relay.transaction import (
-    Answers,
-    RelayBehindError,
-    RelayError,
-    RelayRefusedError,
-    Transaction,
-)
+from mail.relay.transaction import Answers, Transaction
 
-# Doubled with every failure in a row. Short, because a relay that restarts is back in seconds.
-COOL_DOWN_BASE_S = 2.0
-COOL_DOWN_MAX_S = 120.0
-PROBE_WAIT_S = 1.0  # how long to leave a relay alone that somebody is trying right now
-# A relay that refuses a connection while it serves others of ours has a limit; other workers share
-# it, so it is tried again now and then whether there is room for one more.
-ONE_MORE_EVERY_S = 10.0
-SERVES_S = 10.0  # it serves when it let somebody in, or somebody's e-mail through, so lately
-MAX_MESSAGES_PER_CONNECTION = (
-    1000  # some relays count, and close the connection at an inconvenient moment
-)
-FEWER_MESSAGES_FOR_S = 600.0  # what two connections taught may have been a restart
-SLOW_TRANSACTION_S = 0.5  # so many connections keep up with a limited pace
+SLOW_TRANSACTION_S = 0.5  # so many connections keep up with a limited rate
 
 
 class Relay:
-    """A relay's connections and its health.
+    """A relay: its connections, its health, and what it has taught of its limits.
 
-    After a failure the relay cools down. When that is over, one e-mail at a time tries it until one
-    gets through, so that an outage costs one attempt per cool-down instead of one per waiting
-    e-mail.
+    Attributes:
+        recipients: How many recipients it takes in one transaction.
+        rate: How many e-mails it takes in a second.
     """
 
     def __init__(self, options: RelayOptions) -> None:
         self.options = options
+        self.health = Health()
+        self.rate = LearnedRate()
+        self.recipients = RecipientLimit()
+        self._connections = ConnectionLimit(options.max_connections)
+        self._messages = MessageLimit()
         self._login = options.login()
         self._sessions: set[Session] = set()  # all that are open
         self._idle: list[Session] = []  # those of them that are free
         self._connecting = 0
-        self._waiting: Line[Transaction] = Line()  # for a free connection
         self._opening: set[asyncio.Task[None]] = set()  # connections for those who wait
-        self._most = options.max_connections  # the relay's own limit where that is lower
-        self._one_more_at = 0.0
-        self._served_at = 0.0
-        self._most_messages = MAX_MESSAGES_PER_CONNECTION
-        self._most_messages_until = 0.0
-        self._worn_out_after: int | None = (
-            None  # the last connection that the relay ended between two messages
-        )
-        self._failures = 0
-        self._cool_until = 0.0
-        self._probes = 0  # e-mails that are trying whether the relay is well again
-        self.pace = Pace()
-        self.recipients = RecipientLimit()
-        self._turn: asyncio.TimerHandle | None = None  # when the pace lets the next begin
-        self._turn_at = 0.0
-        self.last_error: str | None = None
+        self._waiting = SendQueue(self.rate, self._serve_waiting)
 
     @property
     def name(self) -> str:
-        """The relay's name in logs, attempts and health: primary or backup."""
+        """The relay's name in logs, attempts and health."""
         return self.options.name
+
+    @property
+    def last_error(self) -> str | None:
+        """Why the relay failed last; None when it has served since then."""
+        return self.health.last_error
 
     def unavailable_for_s(self) -> float:
         """Return 0 when the relay can be used now, else how long not to try it."""
-        left = self._cool_until - time.monotonic()
-        if left > 0:
-            return left
-        return PROBE_WAIT_S if self._probes else 0.0
+        return self.health.unavailable_for_s(time.monotonic())
 
     def cool_down(self, reason: str) -> None:
         """Leave the relay alone for a while, longer after each failure in a row."""
-        if self._cool_until > time.monotonic():
+        now = time.monotonic()
+        if self.health.is_cooling(now):
             return  # one of many that the same outage failed
-        self.last_error = reason
-        self._most = (
-            self.options.max_connections
-        )  # the failures of an outage are not the relay's limit
-        self._failures += 1
-        # 2**64 is far beyond the cap and still a float.
-        pause_s = min(COOL_DOWN_MAX_S, COOL_DOWN_BASE_S * 2.0 ** min(self._failures - 1, 64))
-        self._cool_until = time.monotonic() + pause_s
-        waiting = self._waiting.take_all()
+        self.health.failed(reason, now)
+        self._connections.forget()
+        self._waiting.fail_all(RelayRefusedError(f'{self.name} was left alone: {reason}'))
         self.close_idle(older_than_s=0)
-        for transaction in waiting:
-            transaction.fail(RelayRefusedError(f'{self.name} was left alone: {reason}'))
 
     def recovered(self, *, accepted: bool = False) -> None:
         """Note that the relay answered as it should, and whether it took an e-mail."""
-        self._served_at = time.monotonic()
-        self._failures = 0
-        self.last_error = None
+        now = time.monotonic()
+        self.health.recovered(now)
         if accepted:
-            self.pace.accepted(self._served_at)
+            self.rate.accepted(now)
 
     @property
     def is_behind(self) -> bool:
         """Whether an e-mail would wait only because the relay wants no more at once."""
-        return bool(self.pace.per_s) and (bool(self._waiting) or not self.pace.allows())
+        return self._waiting.is_behind
 
-    def _is_behind_for(self, priority: int) -> bool:
-        if not self.pace.per_s:
-            return False
-        return self._waiting.ahead_of(priority) > 0 or not self.pace.allows(high=priority == HIGH)
-
-    def turn_in_s(self) -> float:
+    def slot_in_s(self) -> float:
         """Return about how long an e-mail would wait because of that."""
-        return self.pace.turn_in_s(len(self._waiting))
+        return self.rate.slot_in_s(len(self._waiting))
 
     def send_away_waiting(self) -> None:
-        """Let nobody wait for his turn any longer."""
-        for transaction in self._waiting.take_all():
-            transaction.fail(RelayBehindError(f'{self.name} is behind: {self.pace.reason}'))
+        """Let nobody wait for a slot any longer."""
+        self._waiting.fail_all(RelayBehindError(f'{self.name} is behind: {self.rate.reason}'))
 
     @property
     def wanted_connections(self) -> int:
-        """How many connections the relay's pace keeps busy."""
-        most, per_s = self.options.max_connections, self.pace.per_s
+        """How many connections the relay's rate keeps busy."""
+        most, per_s = self._connections.configured, self.rate.per_s
         return max(1, min(most, math.ceil(per_s * SLOW_TRANSACTION_S))) if per_s else most
 
     async def transact(self, transaction: Transaction, *, fresh: bool = False) -> Answers:
-        """Carry a transaction over a kept connection, over a new one, or over the next that is free.
+        """Carry a transaction over a kept connection, a new one, or the next that is free.
 
         Args:
             fresh: Rather not over a kept connection: one was stale.
@@ -141,40 +104,33 @@ class Relay:
             TooLargeError: the relay takes no message of this size.
             Whatever transaction.progress.before_data raises.
         """
-        probe = self._failures > 0
-        self._probes += probe
+        probe = self.health.failures > 0
+        self.health.probes += probe
         try:
-            session, urgent, priority = (
-                None,
-                transaction.progress.urgent,
-                transaction.progress.priority,
-            )
-            if urgent or not self._is_behind_for(priority):
+            session, urgent = None, transaction.progress.urgent
+            if not self._waiting.is_behind_for(transaction.progress):
                 session = None if fresh else self._take_idle()
                 if session is None and (urgent or self._has_room()):
                     session = await self._connect() or self._take_idle()
             if session is None:
-                self._waiting.append(transaction, priority)
-                self._await_turn()
+                self._waiting.append(transaction)
             else:
-                if (
-                    not urgent or self.pace.allows()
-                ):  # the others shall not pay for those who do not wait
-                    self.pace.spend()
+                # Those who wait shall not pay for an urgent one that does not.
+                if not urgent or self.rate.allows():
+                    self.rate.spend()
                 session.begin(transaction)
                 self._on_free(session)  # when the transaction was over at once
             return await transaction.done
         except asyncio.CancelledError:
             done = transaction.done
             if done.done() and not done.cancelled() and done.exception() is None:
+                # Cancelled in the moment the relay answered: what it said must be recorded.
                 transaction.progress.cut_off = True
-                return (
-                    done.result()
-                )  # cancelled in the moment the relay answered: what it said must be recorded
+                return done.result()
             self._withdraw(transaction)
             raise
         finally:
-            self._probes -= probe
+            self.health.probes -= probe
 
     async def greet(self) -> None:
         """Connect and log in, on a connection that is kept for the next e-mail.
@@ -196,77 +152,37 @@ class Relay:
 
     def _has_room(self) -> bool:
         count = len(self._sessions) + self._connecting + len(self._opening)
-        if count >= self.wanted_connections:
-            return False
-        if count < self._most:
-            return True
-        if time.monotonic() < self._one_more_at:
-            return False
-        self._most, self._one_more_at = (
-            count + 1,
-            math.inf,
-        )  # until it is known whether there was room for it
-        return True
+        return count < self.wanted_connections and self._connections.allows(count, time.monotonic())
 
     def _is_full(self) -> bool:
-        """Return whether the relay refused a connection only because we have others; keep to so many then.
+        """Tell whether the relay refused a connection only because we have others; keep to those.
 
         The others have to be known to work, or mail would wait for connections that hang; or to be
         on the way: the last of those will tell.
         """
         now = time.monotonic()
         opening = self._connecting + len(self._opening) - 1
-        serves = self._idle or now < self._served_at + SERVES_S
+        serves = self._idle or self.health.serves(now)
         if not (opening or (self._sessions and serves)):
             return False
-        self._most, self._one_more_at = opening + len(self._sessions), now + ONE_MORE_EVERY_S
+        self._connections.refused(opening + len(self._sessions), now)
         return True
-
-    def _has_too_many(self) -> bool:
-        return len(self._sessions) > self.options.max_connections  # after urgent ones
 
     def _withdraw(self, transaction: Transaction) -> None:
         transaction.done.cancel()
         for session in list(self._sessions):
             session.cancel(transaction)
-        if all(waiting.done.done() for waiting in self._waiting):
-            self._waiting.take_all()
+        if self._waiting.drop_abandoned():
             for opening in self._opening:
                 opening.cancel()
         self._open_for_waiting()
 
     def _next_waiting(self, session: Session) -> Transaction | None:
         """Return who is to be carried next, if this session may carry more."""
-        if session.messages < self._most_messages and not self._cool_until > time.monotonic():
-            while self._waiting and self._lets_next_begin():
-                transaction = self._waiting.popleft()
-                if not transaction.done.done():
-                    self.pace.spend()
-                    return transaction
-            self._await_turn()
-        return None
-
-    def _await_turn(self) -> None:
-        """See to it that somebody looks after those who wait when the pace lets the next of them begin."""
-        # Where it lets somebody begin now, who waits does so for a connection.
-        if not self._waiting or self._lets_next_begin():
-            return
-        loop = asyncio.get_running_loop()
-        at = loop.time() + self.pace.wait_s(high=self._waiting.next_priority == HIGH)
-        if self._turn is not None:
-            if self._turn_at <= at:
-                return
-            self._turn.cancel()  # who came last goes first
-        # Kept besides: uvloop's handle of what is to run at once knows no time.
-        self._turn, self._turn_at = loop.call_at(at, self._take_turn), at
-
-    def _lets_next_begin(self) -> bool:
-        return not self.pace.per_s or self.pace.allows(high=self._waiting.next_priority == HIGH)
-
-    def _take_turn(self) -> None:
-        self._turn = None
-        self._serve_waiting()
-        self._await_turn()
+        used_up = session.usage.messages >= self._messages.most
+        if used_up or self.health.is_cooling(time.monotonic()):
+            return None
+        return self._waiting.next()
 
     def _serve_waiting(self) -> None:
         for session in self._idle[:]:
@@ -275,12 +191,16 @@ class Relay:
                 self._on_free(session)
         self._open_for_waiting()
 
+    # Connections.
+
     def _on_free(self, session: Session) -> None:
-        """Give a free connection its next transaction, or keep it; replace one that is gone if anybody waits."""
+        """Give a free connection its next transaction, or keep it; replace one that is gone."""
         while session.is_free and (transaction := self._next_waiting(session)) is not None:
             session.begin(transaction)
-        if session.is_free and session.messages < self._most_messages and not self._has_too_many():
-            session.idle_since = time.monotonic()
+        # Urgent mail opens connections above the limit.
+        too_many = len(self._sessions) > self._connections.configured
+        if session.is_free and session.usage.messages < self._messages.most and not too_many:
+            session.usage.idle_since = time.monotonic()
             self._idle.append(session)
             return
         if session.is_free:
@@ -290,11 +210,8 @@ class Relay:
 
     def _forget(self, session: Session) -> None:
         self._sessions.discard(session)
-        if session.worn_out_after is not None:
-            if session.worn_out_after == self._worn_out_after:
-                self._most_messages = session.worn_out_after
-                self._most_messages_until = time.monotonic() + FEWER_MESSAGES_FOR_S
-            self._worn_out_after = session.worn_out_after
+        if session.usage.used_up_after is not None:
+            self._messages.ended(session.usage.used_up_after, time.monotonic())
         if session in self._idle:
             self._idle.remove(session)
         self._open_for_waiting()
@@ -310,7 +227,7 @@ class Relay:
         self._open_for_waiting()
 
     async def _open_one(self) -> None:
-        with contextlib.suppress(RelayError):  # those who wait have been told
+        with contextlib.suppress(RelayError):  # those who wait have heard of it
             session = await self._open()
             if session is not None:
                 self._on_free(session)
@@ -323,7 +240,7 @@ class Relay:
             self._connecting -= 1
 
     async def _open(self) -> Session | None:
-        """Open a connection. When that fails the relay cools down, and nobody waits for it any longer.
+        """Open a connection. When that fails, the relay cools down, and nobody waits any longer.
 
         Returns:
             None when the relay takes no more of them now.
@@ -340,10 +257,9 @@ class Relay:
             self.cool_down(str(error))
             raise
         finally:
-            if self._one_more_at == math.inf:  # there was room: the next may be tried at once
-                self._one_more_at = 0.0
-        self._served_at = time.monotonic()
-        self.recipients.told = session.most_recipients
+            self._connections.tried()
+        self.health.served(time.monotonic())
+        self.recipients.announced = session.extensions.most_recipients
         self._sessions.add(session)
         if _is_cancelled():
             session.close()
@@ -353,21 +269,20 @@ class Relay:
 
     def close_idle(self, older_than_s: float | None = None) -> None:
         """Close connections unused for longer than this, the relay's idle timeout by default."""
-        limit_s = self.options.idle_timeout_s if older_than_s is None else older_than_s
+        limit_s = self.options.timeouts.idle_s if older_than_s is None else older_than_s
         now = time.monotonic()
-        for session in [session for session in self._idle if now - session.idle_since >= limit_s]:
+        for session in [s for s in self._idle if now - s.usage.idle_since >= limit_s]:
             session.close()
             self._forget(session)
 
-    def tend(self) -> None:
-        """Do what has to be done now and then: close idle connections, and free who waits behind a stalled e-mail."""
+    def upkeep(self) -> None:
+        """Close idle connections, forget old limits, and free who waits behind a stalled e-mail."""
         self.close_idle()
-        if time.monotonic() > self._most_messages_until:
-            self._most_messages = MAX_MESSAGES_PER_CONNECTION
+        self._messages.upkeep(time.monotonic())
         for session in list(self._sessions):
             if (transaction := session.give_back_stalled()) is not None:
-                self._waiting.appendleft(transaction, transaction.progress.priority)
-        self.pace.tend()
+                self._waiting.put_back(transaction)
+        self.rate.upkeep()
         self._serve_waiting()
 
 

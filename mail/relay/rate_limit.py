@@ -41,9 +41,9 @@ class RateLimit:
 
     def wait_s(self, *, high: bool = False) -> float:
         """Return how long to wait before asking whether one more e-mail may begin."""
-        return min(LOOK_EVERY_S, max(0.0, self.turn_in_s() - (BURST_S if high else 0.0)))
+        return min(LOOK_EVERY_S, max(0.0, self.slot_in_s() - (BURST_S if high else 0.0)))
 
-    def turn_in_s(self, waiting: int = 0) -> float:
+    def slot_in_s(self, waiting: int = 0) -> float:
         """Return how long until one more e-mail may begin, behind so many that wait."""
         if not self.per_s:
             return 0.0
@@ -53,7 +53,7 @@ class RateLimit:
         """Let nothing begin for so long."""
         self._spent_until = max(self._spent_until, time.monotonic() + wait_s)
 
-    async def turn(self, *, high: bool = False) -> None:
+    async def wait_for_slot(self, *, high: bool = False) -> None:
         """Wait until one e-mail may begin, and count it. Urgent ones overtake: their turn comes BURST_S earlier."""
         while not self.allows(1, high=high):  # noqa: ASYNC110 - what it waits for is the time
             await asyncio.sleep(self.wait_s(high=high) + 0.001)

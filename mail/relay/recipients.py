@@ -81,26 +81,26 @@ def left_over(answers: Answers) -> list[str]:
     ]
 
 
-def told_limit(extensions: Mapping[str, str]) -> int | None:
+def announced_limit(extensions: Mapping[str, str]) -> int | None:
     """Return LIMITS RCPTMAX (RFC 9422) from EHLO's keywords and their parameters; None for none."""
     match = RCPT_MAX.search(extensions.get('limits', ''))
     return int(match[1]) if match else None
 
 
 class RecipientLimit:
-    """How many recipients a relay takes in one transaction, as far as it has told."""
+    """How many recipients a relay takes in one transaction, as far as that is known."""
 
     def __init__(self) -> None:
         self._most = 0
         self._until = 0.0
-        self.told: int | None = None  # by EHLO
+        self.announced: int | None = None  # by EHLO
 
     @property
     def most(self) -> int | None:
         """The number; None when no limit is known."""
         if time.monotonic() >= self._until:
-            return self.told
-        return self._most if self.told is None else min(self._most, self.told)
+            return self.announced
+        return self._most if self.announced is None else min(self._most, self.announced)
 
     def learn(self, most: int) -> None:
         """Note that the relay took so many, at least 1, and no more."""

@@ -4,13 +4,10 @@ import functools
 from collections.abc import Iterator
 
 from mail.outcome import Reply
+from mail.relay.errors import RelayGoneError
 
 MAX_REPLY_BYTES = 64 * 1024
 CODE_CHARS = 3
-
-
-class RelayGoneError(Exception):
-    """The connection failed, or nothing came in time, or what came is no SMTP."""
 
 
 class ReplyReader:

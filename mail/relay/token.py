@@ -10,7 +10,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from mail.relay.transaction import RelayError
+from mail.relay.errors import RelayError
 
 MAX_BYTES = 64 * 1024
 TOKEN = re.compile(r'[\x21-\x7e]{1,16384}')

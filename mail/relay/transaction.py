@@ -14,9 +14,9 @@ from enum import Enum, auto
 
 from mail.outcome import Outcome, Phase, Reply, Settled, classify
 from mail.priority import NORMAL
+from mail.relay.errors import RelayGoneError, RelayRefusedError, TooLargeError
 from mail.relay.learned_rate import is_throttling
 from mail.relay.recipients import left_over, says_too_many
-from mail.relay.replies import RelayGoneError
 from mail_outbox.envelope import Envelope
 
 # Replies to MAIL that speak of our login, not of the e-mail (RFC 4954, 4 and 6).
@@ -24,45 +24,6 @@ AUTH_CODES = frozenset({454, 530, 534, 535, 538})
 LATER_LEADING_DOT = re.compile(rb'\n\.')  # found in half the time that `in` takes
 
 Answers = dict[str, tuple[Outcome, Reply]]
-
-
-class RelayError(Exception):
-    """No connection to the relay could be made, or none that is of use; that costs no attempt."""
-
-    counts = False
-
-    def __init__(self, reason: str, reply: Reply | None = None) -> None:
-        super().__init__(reason)
-        self.reply = reply
-
-    @property
-    def is_throttling(self) -> bool:
-        """Whether the relay said that it takes no more now."""
-        return self.reply is not None and is_throttling(self.reply)
-
-
-class RelayRefusedError(RelayError):
-    """The relay wants nothing from us now: 421, or it does not accept our credentials."""
-
-
-class RelayDiedError(RelayError):
-    """A new connection ended as it came to this e-mail, whose sender may be what the relay dies of."""
-
-    counts = True
-
-
-class RelayBehindError(RelayRefusedError):
-    """The relay wants fewer e-mails than there are: another is to be asked, or it later."""
-
-
-class TooLargeError(Exception):
-    """The message is over the relay's SIZE (RFC 1870); the relay was not asked."""
-
-    def __init__(self, message_bytes: int, limit_bytes: int) -> None:
-        self.reply = Reply(
-            552, f"5.3.4 message of {message_bytes} bytes is over the relay's {limit_bytes}"
-        )
-        super().__init__(self.reply.text)
 
 
 async def _forget(_: Settled) -> None:
@@ -135,7 +96,7 @@ class Transaction:
             *(f'RCPT TO:<{recipient}>\r\n'.encode() for recipient in envelope.recipients),
             b'DATA\r\n',
         ]
-        self.answered = 0  # commands that were replied to
+        self.sent = self.answered = 0  # commands that were written, and replied to
         self._answers: Answers = {}
         self._withdrawn = (
             False  # refused before DATA; the replies to what was sent along are still to come
@@ -150,12 +111,24 @@ class Transaction:
             message = b'.' + message
         return message + (b'.\r\n' if message.endswith(b'\r\n') else b'\r\n.\r\n')
 
-    def take(self, reply: Reply, *, all_sent: bool) -> Step:
-        """Take the reply to the next command, or the verdict on the body.
+    def fits(self, size_limit_bytes: int) -> bool:
+        """Tell whether the relay takes a message of this size, 0 for any; else end without an answer."""
+        if 0 < size_limit_bytes < len(self.message):
+            self.fail(TooLargeError(len(self.message), size_limit_bytes))
+            return False
+        return True
 
-        Args:
-            all_sent: Whether all commands were written, so that each will be replied to.
-        """
+    def is_ours(self) -> bool:
+        """Tell whether this worker still holds the e-mail; else end without an answer."""
+        try:
+            self.progress.before_data()
+        except Exception as error:  # noqa: BLE001 - whatever the e-mail's owner raises is for him
+            self.fail(error)
+            return False
+        return True
+
+    def take(self, reply: Reply) -> Step:
+        """Take the reply to the next command, or the verdict on the body."""
         index, data = self.answered, len(self.commands) - 1
         self.answered += 1
         if index > data:
@@ -165,30 +138,28 @@ class Transaction:
         if reply.code == 421:
             return self._take_421(reply, index)
         if index == 0:
-            return self._take_mail(reply, all_sent=all_sent)
+            return self._take_mail(reply)
         if index < data:
-            return self._take_rcpt(
-                reply, self.recipients[index - 1], all_sent=all_sent, is_last=index == data - 1
-            )
+            return self._take_rcpt(reply, self.recipients[index - 1], is_last=index == data - 1)
         return self._take_data(reply)
 
-    def _take_mail(self, reply: Reply, *, all_sent: bool) -> Step:
+    def _take_mail(self, reply: Reply) -> Step:
         if reply.code in AUTH_CODES and not is_throttling(reply):
             return self.fail(
                 RelayRefusedError(f'{self.relay_name} wants another login: {reply}', reply)
             )
         if (outcome := classify(reply)) is not Outcome.ACCEPTED:
             self._answers = dict.fromkeys(self.recipients, (outcome, reply))
-            return self._withdraw(all_sent=all_sent)
+            return self._withdraw()
         self.progress.phase = Phase.RCPT
         return Step.GO_ON
 
-    def _take_rcpt(self, reply: Reply, recipient: str, *, all_sent: bool, is_last: bool) -> Step:
+    def _take_rcpt(self, reply: Reply, recipient: str, *, is_last: bool) -> Step:
         self._answers[recipient] = (classify(reply), reply)
         if not is_last:
             return Step.GO_ON
         if not (accepted := self._accepted()):
-            return self._withdraw(all_sent=all_sent)
+            return self._withdraw()
         for later in left_over(self._answers):
             self._answers[later] = (Outcome.RELEASED, self._answers[later][1])
             self.room = len(accepted)
@@ -242,9 +213,12 @@ class Transaction:
         )
         return True
 
-    def _withdraw(self, *, all_sent: bool) -> Step:
-        """Nobody is left to send to. What the answer is stands; the connection is to be brought back to its start."""
-        if all_sent:
+    def _withdraw(self) -> Step:
+        """Note that nobody is left to send to, and bring the connection back to its start.
+
+        Commands that were sent along are replied to all the same, and are waited for.
+        """
+        if self.sent == len(self.commands):
             self._withdrawn = True
             return Step.GO_ON
         self.resolve(self._answers)

@@ -3,15 +3,17 @@
 import asyncio
 import ssl
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import aiosmtplib
 
 from configuration.relays import relay_options
-from mail.relay.connect import RelayOptions, Tls, open_client, say_hello
-from mail.relay.transaction import RelayError
+from mail.relay.dial import DialProgress, connect
+from mail.relay.errors import RelayError
+from mail.relay.greeting import Extensions
+from mail.relay.options import RelayOptions, Tls
 from ops.checks.finding import Finding, error, note, warning
 from ops.connect import Connections
 from ops.output import hide_addresses, length
@@ -47,45 +49,35 @@ async def check(connections: Connections) -> list[Finding]:
 
 
 async def try_relay(options: RelayOptions) -> RelayFacts:
-    """Connect, say EHLO, start TLS, log in, say NOOP and QUIT, as a worker does it."""
+    """Come in as a worker does, say NOOP and QUIT."""
     facts: dict[str, Any] = {'name': options.name, 'host': options.host, 'port': options.port,
                              'user': options.username, 'tls': options.tls is not Tls.NONE}  # fmt: skip
-    client = None
-    step = 'connect'
+    progress, step = DialProgress(), None
+    failure: Exception | None = None
     try:
-        client = await open_client(options)
-        step = 'EHLO'
-        await say_hello(client, options)
-        if options.tls is Tls.STARTTLS:
-            step = 'STARTTLS'
-            await client.starttls()
-            await say_hello(client, options)
-        facts |= {'expires_at': expiry(client), 'size_bytes': size_limit(client.esmtp_extensions)}
-        if (login := options.login()) is not None:
-            step = 'AUTH'
-            await login.log_in(client, options.name)
+        client = await connect(options, options.login(), progress)
         step = 'NOOP'
         await client.noop()
         await client.quit()
-    except (aiosmtplib.SMTPException, RelayError, OSError, ValueError) as failure:
-        return RelayFacts(**facts, failed_at=step, failure=str(failure) or type(failure).__name__)
+    except (aiosmtplib.SMTPException, RelayError, OSError, ValueError) as error:
+        step, failure = step or progress.step, error
     finally:
-        if client is not None:
-            client.close()
-    return RelayFacts(**facts)
+        if progress.client is not None:
+            progress.client.close()
+    extensions = Extensions.read(progress.extensions)
+    facts |= {'expires_at': expiry(progress), 'size_bytes': extensions.size_limit_bytes}
+    if failure is None:
+        return RelayFacts(**facts)
+    said = str(failure).removeprefix(f'{options.name} ({options.host}:{options.port}): ')
+    return RelayFacts(**facts, failed_at=step, failure=said or type(failure).__name__)
 
 
-def expiry(client: aiosmtplib.SMTP) -> float | None:
+def expiry(progress: DialProgress) -> float | None:
     """Return when the relay's certificate ends, None without TLS."""
-    tls: Any = client.transport.get_extra_info('ssl_object') if client.transport else None
+    transport = progress.transport
+    tls: Any = transport.get_extra_info('ssl_object') if transport is not None else None
     certificate = tls.getpeercert() if tls else None
     return ssl.cert_time_to_seconds(certificate['notAfter']) if certificate else None
-
-
-def size_limit(extensions: Mapping[str, str]) -> int:
-    """Return EHLO's SIZE (RFC 1870), 0 for none."""
-    size = extensions.get('size', '')
-    return int(size) if size.isdigit() and len(size) < 19 else 0
 
 
 REMEDIES = {

@@ -10,7 +10,7 @@ from delivery.leases import Leases
 from delivery.runtime import Runtime
 from engine.signals import WorkerSignals
 from mail.outcome import Policy
-from mail.relay.connect import RelayOptions, Tls
+from mail.relay.options import RelayOptions, Timeouts, Tls
 from mail.relay.pool import Relay
 from mail.route import Relays
 from mail_outbox.outbox import queue_email
@@ -33,7 +33,7 @@ async def runtime(
                 username=stack.env[f'{prefix}USER'],
                 password=stack.env[f'{prefix}PASSWORD'],
                 local_hostname='localhost',
-                reply_timeout_s=30,
+                timeouts=Timeouts(reply_s=30),
             )
         )
         for name, prefix in (('primary', 'SMTP_'), ('backup', 'SMTP_BACKUP_'))

@@ -37,7 +37,7 @@ def asked(inbox: Any, relay: str) -> tuple[int, int]:
 
 def cool_until(runtime: Any, moment: float) -> None:
     for relay in runtime.relays:
-        relay._cool_until = moment
+        relay.health._cool_until = moment
 
 
 async def test_4xx_is_retried_after_the_doubled_wait_by_a_deferred_job(
@@ -429,7 +429,7 @@ async def test_relay_that_sends_us_away_costs_no_attempt(ctx, pool, queue, row, 
         'status': 'pending',
         'attempts': 0,
     }
-    assert all(relay._cool_until > 0 for relay in ctx['runtime'].relays)
+    assert all(relay.health._cool_until > 0 for relay in ctx['runtime'].relays)
     assert (await row(email_id))['next_retry_at'] is not None
     assert await outcomes_of(pool, email_id) == ['released']
     assert inbox.accepted() == []

@@ -22,7 +22,7 @@ from typing import Any, Self, cast
 
 from mail.deliver import deliver
 from mail.outcome import Delivery
-from mail.relay.connect import RelayOptions, Tls
+from mail.relay.options import RelayOptions, Timeouts, Tls
 from mail.relay.pool import Relay
 from mail.relay.transaction import Progress
 from mail.route import Relays
@@ -116,9 +116,9 @@ class ScriptedRelay:
 
     def options(self, **changes: Any) -> RelayOptions:
         """Return how to reach this relay, with times below the test's own deadline."""
-        times = dict.fromkeys(
-            ('connect_timeout_s', 'command_timeout_s', 'body_timeout_s', 'reply_timeout_s'), 20.0
-        )
+        times = dict.fromkeys(('connect_s', 'command_s', 'body_s', 'reply_s'), 20.0)
+        for name in [name for name in changes if name.endswith('_timeout_s')]:
+            times[name.replace('_timeout', '')] = changes.pop(name)
         place = {
             'name': self.name,
             'host': '127.0.0.1',
@@ -126,7 +126,7 @@ class ScriptedRelay:
             'tls': Tls.NONE,
             'local_hostname': 'test',
         }
-        return RelayOptions(**{**place, **times, **changes})
+        return RelayOptions(**{**place, 'timeouts': Timeouts(**times), **changes})
 
     def relay(self, **changes: Any) -> Relay:
         return Relay(self.options(**changes))

@@ -42,7 +42,7 @@ def resolved(monkeypatch: pytest.MonkeyPatch) -> list[Address]:
     async def resolve(_host: str, _port: int) -> list[Address]:
         return list(addresses)
 
-    monkeypatch.setattr('mail.relay.connect.resolve', resolve)
+    monkeypatch.setattr('mail.relay.dial.resolve', resolve)
     return addresses
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from mail.outcome import Outcome, Phase
-from mail.relay.connect import RelayOptions, Tls, size_limit_bytes
+from mail.relay.options import RelayOptions, Tls
 from mail.relay.pool import Relay
 from mail.relay.transaction import Progress
 from tests.unit.scripted_relay import (
@@ -312,13 +312,6 @@ async def test_message_over_the_size_of_the_primary_becomes_what_the_backup_make
         delivery = await send(primary.relay(), backup.relay())
         assert delivery.outcome is outcome
         assert (delivery.reply.code if delivery.reply else None) == code
-
-
-@pytest.mark.parametrize(
-    ('size', 'limit'), [('', 0), ('0', 0), ('35882577', 35882577), ('\xb2', 0), ('9' * 5000, 0)]
-)
-def test_size_that_is_no_sensible_number_is_no_limit(size: str, limit: int) -> None:
-    assert size_limit_bytes({'size': size}) == limit
 
 
 async def test_message_over_the_size_of_the_primary_waits_for_a_backup_that_cools_down() -> None:

@@ -26,7 +26,7 @@ LOGIN = {'username': 'shop', 'password': 'hunter2'}
 @pytest.fixture
 def long_cool_down(monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep a cool-down from ending in the test, however slow the machine is."""
-    monkeypatch.setattr('mail.relay.pool.COOL_DOWN_BASE_S', 120.0)
+    monkeypatch.setattr('mail.relay.health.COOL_DOWN_BASE_S', 120.0)
 
 
 async def test_lost_lease_before_data_leaves_the_relay_without_the_message() -> None:

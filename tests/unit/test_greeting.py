@@ -5,8 +5,8 @@ import ssl
 import pytest
 
 from mail.outcome import Outcome
-from mail.relay.connect import Tls
-from mail.relay.greeting import address_literal, is_name, qualified
+from mail.relay.greeting import Extensions, address_literal, is_name, qualified
+from mail.relay.options import Tls
 from tests.unit.scripted_relay import ScriptedRelay, send
 
 
@@ -94,3 +94,18 @@ async def test_relay_that_knows_no_ehlo_is_no_use_when_more_is_asked_for(
 async def test_relay_that_refuses_helo_as_well_costs_no_attempt() -> None:
     async with ScriptedRelay({'EHLO': '502 no', 'HELO': '502 no'}) as server:
         assert (await send(server.relay())).outcome is Outcome.RELEASED
+
+
+@pytest.mark.parametrize(
+    ('size', 'limit_bytes'),
+    [('', 0), ('0', 0), ('35882577', 35882577), ('-1', 0), ('ten', 0), ('²', 0), ('9' * 5000, 0)],
+)
+def test_size_is_a_limit_where_it_is_a_sensible_number(size: str, limit_bytes: int) -> None:
+    assert Extensions.read({'size': size}).size_limit_bytes == limit_bytes
+
+
+def test_extensions_that_a_relay_does_not_name_are_not_there() -> None:
+    assert Extensions.read({}) == Extensions(pipelining=False, most_recipients=None)
+    assert Extensions.read({'pipelining': '', 'limits': 'RCPTMAX=7'}) == Extensions(
+        pipelining=True, most_recipients=7
+    )

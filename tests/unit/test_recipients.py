@@ -3,7 +3,13 @@
 import pytest
 
 from mail.outcome import Outcome, Reply, classify
-from mail.relay.recipients import REMEMBER_S, RecipientLimit, left_over, says_too_many, told_limit
+from mail.relay.recipients import (
+    REMEMBER_S,
+    RecipientLimit,
+    announced_limit,
+    left_over,
+    says_too_many,
+)
 from tests.unit.scripted_relay import Clock
 
 OK = '250 ok'
@@ -97,13 +103,13 @@ def test_accepted_recipients_alone_leave_nobody_over() -> None:
     ],
 )  # fmt: skip
 def test_limit_that_ehlo_tells_is_read_when_it_is_a_number(limits: str, most: int | None) -> None:
-    assert told_limit({'limits': limits}) == most
-    assert told_limit({}) is None
+    assert announced_limit({'limits': limits}) == most
+    assert announced_limit({}) is None
 
 
-def test_lower_of_the_told_and_the_learned_limit_is_kept_to() -> None:
+def test_lower_of_the_announced_and_the_learned_limit_is_kept_to() -> None:
     limit = RecipientLimit()
-    limit.told = 10
+    limit.announced = 10
     assert limit.most == 10
     limit.learn(4)
     assert limit.most == 4

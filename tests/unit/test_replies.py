@@ -3,7 +3,8 @@
 import pytest
 
 from mail.outcome import Reply
-from mail.relay.replies import MAX_REPLY_BYTES, RelayGoneError, ReplyReader
+from mail.relay.errors import RelayGoneError
+from mail.relay.replies import MAX_REPLY_BYTES, ReplyReader
 
 
 @pytest.mark.parametrize(

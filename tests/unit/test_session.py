@@ -2,61 +2,23 @@
 
 import asyncio
 from collections.abc import Callable
-from typing import Any
+from functools import partial
 
 import pytest
 
 from mail.outcome import Outcome, Phase
-from mail.relay.connect import size_limit_bytes
-from mail.relay.replies import RelayGoneError
-from mail.relay.session import AT_ONCE_BYTES, BODY_CHUNK_BYTES, LAST_BYTES, Session, Timeouts
-from mail.relay.transaction import Progress, RelayRefusedError, Transaction
-from mail_outbox.envelope import Envelope
-
-ENVELOPE_REPLIES = b'250 ok\r\n250 ok\r\n354 go\r\n'
-MESSAGE = b'Subject: Hello\r\n\r\nHello.\r\n'
-
-
-class Transport(asyncio.Transport):
-    """Keeps what was written; closes as a real one does, without a network."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.written: list[bytes] = []
-        self.ended: str | None = None
-        self.limits: dict[str, Any] = {}
-
-    def write(self, data: Any) -> None:
-        self.written.append(bytes(data))
-
-    def is_closing(self) -> bool:
-        return self.ended is not None
-
-    def close(self) -> None:
-        self.ended = self.ended or 'closed'
-
-    def abort(self) -> None:
-        self.ended = 'aborted'
-
-    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
-        self.protocol = protocol
-
-    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
-        self.limits = {'high': high, 'low': low}
-
-
-class Pool:
-    """What a session asks of whoever owns it."""
-
-    def __init__(self) -> None:
-        self.waiting: list[Transaction] = []
-        self.freed = 0
-
-    def on_free(self, _: Session) -> None:
-        self.freed += 1
-
-    def next_waiting(self, _: Session) -> Transaction | None:
-        return self.waiting.pop(0) if self.waiting else None
+from mail.relay.errors import RelayGoneError, RelayRefusedError
+from mail.relay.session import AT_ONCE_BYTES, BODY_CHUNK_BYTES, LAST_BYTES, Session
+from mail.relay.transaction import Progress
+from tests.unit.fake_transport import (
+    ENVELOPE_REPLIES,
+    MESSAGE,
+    Pool,
+    Transport,
+    envelope_of,
+    open_session,
+    transaction,
+)
 
 
 @pytest.fixture
@@ -72,35 +34,9 @@ def pool() -> Pool:
 Open = Callable[..., Session]
 
 
-@pytest.fixture
-def open_session(transport: Transport, pool: Pool) -> Open:
-    def open_one(
-        *, pipelining: bool = True, command_s: float = 5.0, reply_s: float = 5.0
-    ) -> Session:
-        offered = {'pipelining'} if pipelining else set()
-        timeouts = Timeouts(command_s, 5.0, reply_s)
-        return Session(transport, offered, 0, timeouts, pool.on_free, pool.next_waiting)
-
-    return open_one
-
-
-def transaction(
-    recipient: str = 'anna@example.com', message: bytes = MESSAGE, progress: Any = None
-) -> Transaction:
-    return Transaction(
-        'primary', Envelope('shop@example.com', (recipient,)), message, progress or Progress()
-    )
-
-
-def envelope_of(recipient: str) -> bytes:
-    return b'MAIL FROM:<shop@example.com>\r\nRCPT TO:<%s>\r\nDATA\r\n' % recipient.encode()
-
-
-@pytest.mark.parametrize(
-    ('size', 'limit_bytes'), [('', 0), ('0', 0), ('10', 10), ('-1', 0), ('ten', 0)]
-)
-def test_size_is_read_when_it_is_a_number(size: str, limit_bytes: int) -> None:
-    assert size_limit_bytes({'size': size}) == limit_bytes
+@pytest.fixture(name='open_session')
+def open_session_fixture(transport: Transport, pool: Pool) -> Open:
+    return partial(open_session, transport, pool)
 
 
 async def test_envelope_goes_in_one_write_and_the_body_waits_for_its_reply(
@@ -312,7 +248,7 @@ async def test_verdict_has_its_own_longer_time(open_session: Open, transport: Tr
     )
     session.begin(anna)
     session.data_received(ENVELOPE_REPLIES)
-    session._timed_out()  # what the timer of the first command does, if it comes too late to be stopped
+    session._deadline.look()  # what the timer of the first command does, if it comes too late to be stopped
     assert transport.ended is None
     session.data_received(b'250 queued\r\n')
     session.begin(bob)

@@ -11,7 +11,7 @@ from asyncpg.connect_utils import _parse_connect_dsn_and_args as parse_as_asyncp
 
 from configuration.relays import relay_options
 from configuration.sources import variable_names
-from mail.relay.connect import Tls
+from mail.relay.options import Tls
 from settings import Settings, load_settings, worker_identity
 
 ROOT = Path(__file__).parents[2]

@@ -2,7 +2,7 @@ import asyncio
 
 import pytest
 
-from mail.relay import rate_limit as rate
+from mail.relay import rate_limit
 from mail.relay.rate_limit import RateLimit
 
 
@@ -17,7 +17,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch):
     clock = Clock()
-    monkeypatch.setattr(rate, 'time', clock)
+    monkeypatch.setattr(rate_limit, 'time', clock)
     return clock
 
 
@@ -39,7 +39,9 @@ def test_no_more_begin_than_the_limit_and_its_burst_allow(clock, per_s):
         granted = limit.allows(50)
         limit.spend(granted)
         begun += granted
-    assert seconds * per_s * 0.95 - 1 <= begun <= seconds * per_s + max(1, per_s * rate.BURST_S)
+    assert (
+        seconds * per_s * 0.95 - 1 <= begun <= seconds * per_s + max(1, per_s * rate_limit.BURST_S)
+    )
 
 
 def test_idle_time_is_not_saved_up(clock):
@@ -62,10 +64,10 @@ def test_what_was_claimed_beyond_the_limit_is_waited_for(clock):
 
 
 async def test_waiting_email_goes_on_when_the_limit_is_lifted(monkeypatch):
-    monkeypatch.setattr(rate, 'LOOK_EVERY_S', 0.01)
+    monkeypatch.setattr(rate_limit, 'LOOK_EVERY_S', 0.01)
     limit = RateLimit()
     limit.set(0.001)
-    waiting = asyncio.create_task(limit.turn())
+    waiting = asyncio.create_task(limit.wait_for_slot())
     await asyncio.wait([waiting], timeout=0.03)
     assert not waiting.done()
     limit.set(0)
@@ -86,7 +88,7 @@ def test_no_more_begin_than_the_limit_allows_in_the_long_run_when_all_are_urgent
     assert (
         seconds * per_s * 0.95 - 1
         <= begun
-        <= seconds * per_s + max(1, per_s * rate.BURST_S) + per_s * rate.BURST_S
+        <= seconds * per_s + max(1, per_s * rate_limit.BURST_S) + per_s * rate_limit.BURST_S
     )
 
 
@@ -107,25 +109,25 @@ def test_turn_of_an_urgent_e_mail_comes_before_that_of_any_other(clock, per_s):
     limit.set(per_s)
     limit.spend(1)
     assert limit.allows(1, high=True) == 0
-    assert limit.turn_in_s() - rate.BURST_S > 0
-    clock.now_s += limit.turn_in_s() - rate.BURST_S
+    assert limit.slot_in_s() - rate_limit.BURST_S > 0
+    clock.now_s += limit.slot_in_s() - rate_limit.BURST_S
     assert (limit.allows(1), limit.allows(1, high=True)) == (0, 1)
 
 
 async def test_urgent_e_mail_overtakes_those_who_wait_for_their_turn(monkeypatch):
-    monkeypatch.setattr(rate, 'LOOK_EVERY_S', 0.01)
+    monkeypatch.setattr(rate_limit, 'LOOK_EVERY_S', 0.01)
     limit = RateLimit()
     limit.set(0.001)
     order = []
 
     async def one(name, **options):
-        await limit.turn(**options)
+        await limit.wait_for_slot(**options)
         order.append(name)
 
     waiting = [asyncio.create_task(one('low')) for _ in range(3)]
     waiting.append(asyncio.create_task(one('urgent', high=True)))
     await asyncio.sleep(0)
-    limit._spent_until -= 1000 - rate.BURST_S / 2  # an urgent one's turn, and nobody else's
+    limit._spent_until -= 1000 - rate_limit.BURST_S / 2  # an urgent one's turn, and nobody else's
     await asyncio.wait_for(waiting[-1], 30)
     assert order == ['urgent']
     limit.set(0)

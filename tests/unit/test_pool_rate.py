@@ -19,14 +19,14 @@ TOO_MUCH = Reply(454, WORDS[4:])
 def slow_down(relay: Relay) -> None:
     """Have three e-mails been refused."""
     for number in range(3):
-        relay.pace.throttled(TOO_MUCH, number)
-    assert relay.pace.per_s == 1
+        relay.rate.throttled(TOO_MUCH, number)
+    assert relay.rate.per_s == 1
 
 
-def set_pace(relay: Relay, per_s: float) -> None:
+def set_rate(relay: Relay, per_s: float) -> None:
     """Let it take so many a second, the first now."""
-    relay.pace._limit.set(per_s)
-    relay.pace._limit._spent_until -= 1 / per_s
+    relay.rate._limit.set(per_s)
+    relay.rate._limit._spent_until -= 1 / per_s
 
 
 @pytest.mark.parametrize('verb', ['MAIL', 'RCPT', 'DATA', 'DOT'])
@@ -42,9 +42,9 @@ async def test_e_mail_that_was_too_much_is_released_and_comes_back_soon(verb: st
         assert delivery.reply == TOO_MUCH
         assert delivery.error == f'primary: {WORDS[4:]}'
         assert relay.unavailable_for_s() == 0
-        assert relay.pace.per_s == 0  # one alone is not the relay's trouble
+        assert relay.rate.per_s == 0  # one alone is not the relay's trouble
         assert {(await send(relay, mail=rendered(to))).retry_in_s for to in (BOB, CARL)} == {5}
-        assert relay.pace.per_s == 1
+        assert relay.rate.per_s == 1
         decision = decide(delivery, 5, 5, None, Policy(60.0, 3600.0))
         assert (decision.status, decision.retry_in_s, decision.counts) == (Status.PENDING, 5, False)
 
@@ -76,7 +76,7 @@ async def test_other_relay_takes_what_was_too_much_for_the_first_and_what_would_
 async def test_those_who_wait_are_sent_away_when_another_relay_is_faster() -> None:
     async with ScriptedRelay() as first, ScriptedRelay(name='backup') as second:
         primary, backup = first.relay(), second.relay()
-        set_pace(primary, 0.2)
+        set_rate(primary, 0.2)
         waiting = [asyncio.create_task(send(primary)) for _ in range(4)]
         await eventually(lambda: len(primary._waiting) == 3)
         refused = Delivery(Outcome.DEFERRED, Phase.MAIL, 'primary', TOO_MUCH)
@@ -129,14 +129,14 @@ async def test_one_recipient_with_a_trouble_of_his_own_makes_the_attempt_count()
         relay = server.relay()
         delivery = await send(relay, mail=rendered(ANNA, BOB))
         assert (delivery.outcome, delivery.throttled) == (Outcome.DEFERRED, False)
-        assert relay.pace.per_s == 0
+        assert relay.rate.per_s == 0
 
 
-async def test_e_mails_begin_no_faster_than_the_pace_and_in_their_order() -> None:
+async def test_e_mails_begin_no_faster_than_the_rate_and_in_their_order() -> None:
     async with ScriptedRelay() as server:
         relay = server.relay(max_connections=5)
-        relay.pace._limit.set(50)
-        relay.pace._is_known = True
+        relay.rate._limit.set(50)
+        relay.rate._is_known = True
         began, accepted = time.monotonic(), []
 
         async def one(number: int) -> None:
@@ -146,7 +146,7 @@ async def test_e_mails_begin_no_faster_than_the_pace_and_in_their_order() -> Non
         await asyncio.gather(*[one(number) for number in range(16)])
         assert (
             time.monotonic() - began > (16 - 5 - 1) / 51
-        )  # five at once; the pace grows a little with each
+        )  # five at once; the rate grows a little with each
         assert accepted[6:] == sorted(
             accepted[6:]
         )  # the first five connect at the same time, and may change places
@@ -156,7 +156,7 @@ async def test_suspect_does_not_wait_for_its_turn() -> None:
     async with ScriptedRelay() as server:
         relay = server.relay()
         slow_down(relay)
-        assert not relay.pace.allows()
+        assert not relay.rate.allows()
         delivery = await send(relay, progress=Progress(phase=Phase.CONTENT, urgent=True))
         assert delivery.outcome is Outcome.ACCEPTED
 
@@ -164,7 +164,7 @@ async def test_suspect_does_not_wait_for_its_turn() -> None:
 async def test_who_waits_for_his_turn_is_told_when_the_relay_fails_and_may_be_cancelled() -> None:
     async with ScriptedRelay() as server:
         relay = server.relay()
-        set_pace(relay, 0.2)
+        set_rate(relay, 0.2)
         assert (await send(relay)).outcome is Outcome.ACCEPTED
         cancelled, failed = (asyncio.create_task(send(relay)) for _ in range(2))
         await eventually(lambda: len(relay._waiting) == 2)
@@ -176,22 +176,22 @@ async def test_who_waits_for_his_turn_is_told_when_the_relay_fails_and_may_be_ca
         assert server.verbs.count('MAIL') == 1
 
 
-async def test_slow_pace_takes_few_connections() -> None:
+async def test_slow_rate_takes_few_connections() -> None:
     async with ScriptedRelay() as server:
         relay = server.relay(max_connections=20)
-        relay.pace._limit.set(14)
+        relay.rate._limit.set(14)
         assert relay.wanted_connections == 7
         await asyncio.gather(*[send(relay) for _ in range(4)])
         assert len(server.sessions) <= 4
-        relay.pace._limit.set(0)
+        relay.rate._limit.set(0)
         assert relay.wanted_connections == 20
 
 
 async def test_relay_that_pauses_comes_after_one_whose_turn_comes_sooner() -> None:
     async with ScriptedRelay() as first, ScriptedRelay(name='backup') as second:
         primary, backup = first.relay(), second.relay()
-        primary.pace._limit.set(0.2)
-        primary.pace._limit.hold(30.0)
-        backup.pace._limit.set(2)
-        assert primary.turn_in_s() > 30 > backup.turn_in_s()
+        primary.rate._limit.set(0.2)
+        primary.rate._limit.hold(30.0)
+        backup.rate._limit.set(2)
+        assert primary.slot_in_s() > 30 > backup.slot_in_s()
         assert Relays([primary, backup]).available() == [backup, primary]

@@ -5,7 +5,8 @@ import asyncio
 import pytest
 
 from mail.outcome import Outcome
-from mail.relay.pool import ONE_MORE_EVERY_S, SERVES_S
+from mail.relay.health import SERVES_S
+from mail.relay.learned_limits import ONE_MORE_EVERY_S
 from tests.unit.scripted_relay import DROP, SHORT_S, STALL, Clock, ScriptedRelay, Step, send
 
 WELCOME = '220 relay.test ESMTP'

@@ -37,24 +37,24 @@ def names(server: ScriptedRelay) -> list[str]:
 async def test_urgent_e_mail_is_the_next_on_a_connection_that_comes_free(ehlo: str) -> None:
     async with ScriptedRelay({'EHLO': ehlo}) as server:
         relay = server.relay(max_connections=1)
-        gate = relay.pace._limit  # nobody begins before all are there
+        gate = relay.rate._limit  # nobody begins before all are there
         gate.set(0.001)
         mails = [('l1', LOW), ('l2', LOW), ('n1', NORMAL), ('h1', HIGH), ('h2', HIGH)]
         tasks = await start_all(relay, *mails)
         gate.set(0.0)
-        relay._take_turn()
+        relay._waiting._use_slot()
         done = await asyncio.gather(*tasks)
         assert {delivery.outcome for delivery in done} == {Outcome.ACCEPTED}
         assert names(server) == ['h1', 'h2', 'n1', 'l1', 'l2']
 
 
-async def test_urgent_e_mail_takes_the_next_turn_of_a_relay_that_wants_fewer() -> None:
+async def test_urgent_e_mail_takes_the_next_slot_of_a_relay_that_wants_fewer() -> None:
     async with ScriptedRelay() as server:
         relay = server.relay(max_connections=1)
-        relay.pace._limit.set(0.001)
+        relay.rate._limit.set(0.001)
         tasks = await start_all(relay, ('l1', LOW), ('l2', LOW), ('h1', HIGH))
-        relay.pace._limit._spent_until -= 1000.0  # one turn
-        relay._take_turn()
+        relay.rate._limit._spent_until -= 1000.0  # one turn
+        relay._waiting._use_slot()
         assert (await tasks[2]).outcome is Outcome.ACCEPTED
         assert names(server) == ['h1']
         assert not any(task.done() for task in tasks[:2])
@@ -62,32 +62,32 @@ async def test_urgent_e_mail_takes_the_next_turn_of_a_relay_that_wants_fewer() -
         assert {(await task).outcome for task in tasks[:2]} == {Outcome.RELEASED}
 
 
-async def test_urgent_e_mail_begins_before_the_turn_that_others_wait_for() -> None:
+async def test_urgent_e_mail_begins_before_the_slot_that_others_wait_for() -> None:
     async with ScriptedRelay() as server:
         relay = server.relay(max_connections=2)
-        limit = relay.pace._limit
+        limit = relay.rate._limit
         limit.set(20)
         limit._spent_until += 0.01  # the next ordinary turn is later than an urgent one
-        assert (relay.pace.allows(), relay.pace.allows(high=True)) == (False, True)
-        assert not relay._is_behind_for(HIGH)
-        assert relay._is_behind_for(NORMAL)
+        assert (relay.rate.allows(), relay.rate.allows(high=True)) == (False, True)
+        assert not relay._waiting.is_behind_for(Progress(priority=HIGH))
+        assert relay._waiting.is_behind_for(Progress(priority=NORMAL))
 
 
 async def test_relay_that_pauses_begins_nothing_urgent_either() -> None:
     async with ScriptedRelay() as server:
         relay = server.relay()
-        relay.pace._limit.set(1000)
-        relay.pace._limit.hold(30.0)
-        assert not relay.pace.allows(high=True)
+        relay.rate._limit.set(1000)
+        relay.rate._limit.hold(30.0)
+        assert not relay.rate.allows(high=True)
 
 
 async def test_other_mail_is_carried_when_everything_is_urgent() -> None:
     async with ScriptedRelay() as server:
         relay = server.relay(max_connections=1)
-        relay.pace._limit.set(0.001)
+        relay.rate._limit.set(0.001)
         tasks = await start_all(relay, ('low', LOW), *((f'h{n}', HIGH) for n in range(15)))
-        relay.pace._limit.set(0.0)
-        relay._take_turn()
+        relay.rate._limit.set(0.0)
+        relay._waiting._use_slot()
         await asyncio.gather(*tasks)
         assert names(server).index('low') == MOST_PASSED
 
@@ -95,7 +95,7 @@ async def test_other_mail_is_carried_when_everything_is_urgent() -> None:
 async def test_all_who_wait_are_told_when_the_relay_is_left_alone() -> None:
     async with ScriptedRelay() as server:
         relay = server.relay(max_connections=1)
-        relay.pace._limit.set(0.001)
+        relay.rate._limit.set(0.001)
         tasks = await start_all(relay, ('l', LOW), ('n', NORMAL), ('h', HIGH))
         relay.cool_down('it went away')
         assert [delivery.outcome for delivery in await asyncio.gather(*tasks)] == [

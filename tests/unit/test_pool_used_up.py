@@ -5,7 +5,8 @@ import asyncio
 import pytest
 
 from mail.outcome import Outcome
-from mail.relay.pool import FEWER_MESSAGES_FOR_S, Relay
+from mail.relay.learned_limits import FEWER_MESSAGES_FOR_S
+from mail.relay.pool import Relay
 from tests.unit.scripted_relay import DROP, Clock, ScriptedRelay, send
 
 OK = '250 2.0.0 ok'
@@ -43,7 +44,7 @@ async def test_two_connections_teach_how_many_it_takes_for_a_while(
         await send_many(relay, 12)
         assert [session.verbs.count('MAIL') for session in server.sessions] == [3, 3, 2, 2, 2, 2]
         clock.now_s += FEWER_MESSAGES_FOR_S + 1
-        relay.tend()
+        relay.upkeep()
         await send_many(relay, 12)
         assert [session.verbs.count('MAIL') for session in server.sessions[6:]] == [12]
 

@@ -5,9 +5,14 @@ import random
 import pytest
 
 from mail.outcome import Reply
-from mail.relay import learned_rate as pace
-from mail.relay import rate_limit as rate
-from mail.relay.learned_rate import FORGET_S, LEAST_PER_S, LONGEST_PAUSE_S, Pace, is_throttling
+from mail.relay import learned_rate, rate_limit
+from mail.relay.learned_rate import (
+    FORGET_S,
+    LEAST_PER_S,
+    LONGEST_PAUSE_S,
+    LearnedRate,
+    is_throttling,
+)
 from tests.unit.scripted_relay import Clock
 
 TOO_MUCH = Reply(454, 'Throttling failure: Maximum sending rate exceeded.')
@@ -76,119 +81,119 @@ def test_replies_that_speak_of_something_else(code, text):
 @pytest.fixture
 def clock(monkeypatch):
     clock = Clock()
-    monkeypatch.setattr(pace, 'time', clock)
-    monkeypatch.setattr(rate, 'time', clock)
+    monkeypatch.setattr(learned_rate, 'time', clock)
+    monkeypatch.setattr(rate_limit, 'time', clock)
     return clock
 
 
 class Limiter:
-    """A relay that takes so many in each window, asked by everybody whom the pace lets begin."""
+    """A relay that takes so many in each window, asked by everybody whom the rate lets begin."""
 
     def __init__(self, clock, most, window_s=1.0):
         self.clock, self.most, self.window_s = clock, most, window_s
         self.taken, self.since = 0, clock.now_s
         self.accepted = self.refused = self.number = 0
 
-    def ask(self, relay_pace):
+    def ask(self, relay_rate):
         if self.clock.now_s - self.since >= self.window_s:
             self.taken, self.since = 0, self.clock.now_s
         self.taken += 1
         if self.taken <= self.most:
             self.accepted += 1
-            relay_pace.accepted(self.clock.now_s)
+            relay_rate.accepted(self.clock.now_s)
         else:
             self.refused += 1
             self.number += 1
-            relay_pace.throttled(TOO_MUCH, self.number)
+            relay_rate.throttled(TOO_MUCH, self.number)
 
-    def drive(self, paces, seconds):
-        """Ask for so long, whenever a pace allows; at most 1,000 a second each, in any order."""
+    def drive(self, rates, seconds):
+        """Ask for so long, whenever a rate allows; at most 1,000 a second each, in any order."""
         rng = random.Random(7)
         for _ in range(seconds * 1000):
             self.clock.now_s += 0.001
-            for one in rng.sample(paces, len(paces)):
+            for one in rng.sample(rates, len(rates)):
                 if one.allows():
                     one.spend()
                     self.ask(one)
 
 
 @pytest.mark.parametrize('most', [2, 14, 300])
-def test_pace_comes_close_to_what_the_relay_takes(clock, most):
-    limiter, relay_pace = Limiter(clock, most), Pace()
-    limiter.drive([relay_pace], 20)
+def test_rate_comes_close_to_what_the_relay_takes(clock, most):
+    limiter, relay_rate = Limiter(clock, most), LearnedRate()
+    limiter.drive([relay_rate], 20)
     refused = limiter.refused
     limiter.accepted = 0
-    limiter.drive([relay_pace], 60)
+    limiter.drive([relay_rate], 60)
     assert limiter.accepted > 0.7 * most * 60
     assert limiter.refused - refused < 0.1 * limiter.accepted + 20
     assert refused < 1000  # the first second, and what was too much since
 
 
 def test_several_workers_share_what_the_relay_takes(clock):
-    limiter, paces = Limiter(clock, 40), [Pace() for _ in range(3)]
-    limiter.drive(paces, 30)
+    limiter, rates = Limiter(clock, 40), [LearnedRate() for _ in range(3)]
+    limiter.drive(rates, 30)
     limiter.accepted = limiter.refused = 0
-    limiter.drive(paces, 60)
+    limiter.drive(rates, 60)
     assert limiter.accepted > 0.7 * 40 * 60
     assert limiter.refused < 0.15 * limiter.accepted
-    assert min(one.per_s for one in paces) > 2
+    assert min(one.per_s for one in rates) > 2
 
 
 def test_relay_that_takes_nothing_is_asked_ever_less_often_and_mail_flows_soon_after(clock):
-    limiter, relay_pace = Limiter(clock, 0), Pace()
-    limiter.drive([relay_pace], 300)
-    assert relay_pace.per_s == LEAST_PER_S
+    limiter, relay_rate = Limiter(clock, 0), LearnedRate()
+    limiter.drive([relay_rate], 300)
+    assert relay_rate.per_s == LEAST_PER_S
     asked = limiter.refused
-    limiter.drive([relay_pace], 300)
+    limiter.drive([relay_rate], 300)
     assert limiter.refused - asked < 300 * LEAST_PER_S + 1
     limiter.most = 100
-    limiter.drive([relay_pace], int(LONGEST_PAUSE_S) + 30)
-    assert relay_pace.per_s > 50
+    limiter.drive([relay_rate], int(LONGEST_PAUSE_S) + 30)
+    assert relay_rate.per_s > 50
 
 
 def test_one_e_mail_alone_that_is_refused_slows_nobody_down(clock):
-    relay_pace = Pace()
+    relay_rate = LearnedRate()
     for second in range(10):
         for _ in range(200):
             clock.now_s += 0.005
-            relay_pace.accepted(clock.now_s)
+            relay_rate.accepted(clock.now_s)
         if second % 5 == 3:
-            relay_pace.throttled(TOO_MUCH, 'anna@example.com')
-    assert relay_pace.per_s == 0
+            relay_rate.throttled(TOO_MUCH, 'anna@example.com')
+    assert relay_rate.per_s == 0
 
 
 def test_few_e_mails_that_are_always_refused_stop_nobody_for_long_and_are_tried_ever_less_often(
     clock,
 ):
-    relay_pace = Pace()
-    waits_s = [relay_pace.throttled(TOO_MUCH, number) for _ in range(10) for number in range(3)]
+    relay_rate = LearnedRate()
+    waits_s = [relay_rate.throttled(TOO_MUCH, number) for _ in range(10) for number in range(3)]
     assert waits_s[::3] == [5, 10, 20, 40, 80, 160, 300, 300, 300, 300]
     for _ in range(20):
         clock.now_s += 5
         for number in range(3):
-            relay_pace.throttled(TOO_MUCH, number)
+            relay_rate.throttled(TOO_MUCH, number)
     began_at, sent = clock.now_s, 0
     while clock.now_s < began_at + 30:
         clock.now_s += 0.01
-        if relay_pace.allows():
-            relay_pace.spend()
-            relay_pace.accepted(clock.now_s)
+        if relay_rate.allows():
+            relay_rate.spend()
+            relay_rate.accepted(clock.now_s)
             sent += 1
     assert sent > 200
 
 
 def test_limit_is_forgotten_when_the_relay_speaks_of_none_for_long(clock):
-    relay_pace = Pace()
+    relay_rate = LearnedRate()
     for number in range(3):
-        assert relay_pace.per_s == 0
-        relay_pace.throttled(TOO_MUCH, number)
-    assert relay_pace.per_s == 1
-    assert relay_pace.reason == '454 Throttling failure: Maximum sending rate exceeded.'
-    assert not relay_pace.allows()
+        assert relay_rate.per_s == 0
+        relay_rate.throttled(TOO_MUCH, number)
+    assert relay_rate.per_s == 1
+    assert relay_rate.reason == '454 Throttling failure: Maximum sending rate exceeded.'
+    assert not relay_rate.allows()
     clock.now_s += FORGET_S
-    relay_pace.tend()
-    assert relay_pace.per_s == 1
+    relay_rate.upkeep()
+    assert relay_rate.per_s == 1
     clock.now_s += 1
-    relay_pace.tend()
-    assert (relay_pace.per_s, relay_pace.reason) == (0, None)
-    assert relay_pace.allows()
+    relay_rate.upkeep()
+    assert (relay_rate.per_s, relay_rate.reason) == (0, None)
+    assert relay_rate.allows()

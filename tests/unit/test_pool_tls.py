@@ -8,8 +8,7 @@ import pytest
 from dev.inbox_certificate import server_tls_context
 from dev.inbox_store import CERTIFICATE_NAME
 from mail.outcome import Outcome
-from mail.relay.connect import Tls
-from mail.relay.tls import make_context
+from mail.relay.options import Tls, make_context
 from tests.unit.scripted_relay import (
     DROP,
     MESSAGE,

@@ -6,9 +6,10 @@ import base64
 import pytest
 
 from mail.outcome import Outcome
-from mail.relay.connect import RelayOptions, Tls
+from mail.relay.errors import RelayError, RelayRefusedError
+from mail.relay.options import RelayOptions, Tls
 from mail.relay.pool import Relay
-from mail.relay.transaction import Progress, RelayError, RelayRefusedError
+from mail.relay.transaction import Progress
 from mail.route import Relays
 from tests.unit.scripted_relay import (
     DROP,
@@ -73,7 +74,7 @@ async def test_greeting_keeps_the_connection_for_the_next_e_mail(clock: Clock) -
 
 
 async def test_connection_is_closed_after_its_last_message(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr('mail.relay.pool.MAX_MESSAGES_PER_CONNECTION', 2)
+    monkeypatch.setattr('mail.relay.learned_limits.MAX_MESSAGES_PER_CONNECTION', 2)
     async with ScriptedRelay() as server:
         relay = server.relay()
         for _ in range(3):

@@ -1,0 +1,187 @@
+"""Opening a connection to a relay: by aiosmtplib, up to the point where e-mails can be sent.
+
+Workers and `ops doctor` come in by the same way, `connect`, so that doctor meets what a worker
+meets: the same addresses, greeting, TLS context and login.
+"""
+
+import asyncio
+import ssl
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import cast
+
+import aiosmtplib
+
+from mail.outcome import Reply
+from mail.relay.addresses import open_socket, resolve
+from mail.relay.auth import Login
+from mail.relay.errors import RelayError, RelayRefusedError
+from mail.relay.greeting import Extensions, address_literal, greet
+from mail.relay.options import RelayOptions, ResumingContext, Tls
+from mail.relay.session import Session
+from mail.relay.transaction import Transaction
+
+NOT_GREETED = (aiosmtplib.SMTPConnectError, aiosmtplib.SMTPConnectTimeoutError)
+
+
+class DialStep(StrEnum):
+    """How far a connection has come, by the name of what is being done."""
+
+    CONNECT = 'connect'
+    EHLO = 'EHLO'
+    STARTTLS = 'STARTTLS'
+    AUTH = 'AUTH'
+
+
+@dataclass(slots=True)
+class DialProgress:
+    """How far a connection has come, for whoever closes it or explains why it failed.
+
+    Attributes:
+        transport, extensions: The connection, and EHLO's keywords with their parameters, once the
+            relay was greeted for the last time.
+    """
+
+    step: DialStep = DialStep.CONNECT
+    client: aiosmtplib.SMTP | None = None
+    transport: asyncio.BaseTransport | None = None
+    extensions: Mapping[str, str] = field(default_factory=dict)
+
+
+async def dial(
+    options: RelayOptions,
+    login: Login | None,
+    on_free: Callable[[Session], None],
+    next_waiting: Callable[[Session], Transaction | None],
+) -> Session:
+    """Open a connection that carries e-mails.
+
+    Args:
+        login: How to log in; None for not at all.
+        on_free, next_waiting: See mail.relay.session.Session.
+    Raises:
+        RelayError: See connect.
+    """
+    progress, session = DialProgress(), None
+    try:
+        await connect(options, login, progress)
+        transport = cast('asyncio.Transport', progress.transport)
+        extensions = Extensions.read(progress.extensions)
+        session = Session(transport, extensions, options.timeouts, on_free, next_waiting)
+    finally:
+        if progress.client is not None and session is None:
+            progress.client.close()
+    return session
+
+
+async def connect(
+    options: RelayOptions, login: Login | None, progress: DialProgress
+) -> aiosmtplib.SMTP:
+    """Connect, say EHLO, start TLS, log in.
+
+    Args:
+        login: How to log in; None for not at all.
+        progress: Where the caller reads how far it came; the caller closes `progress.client`.
+    Raises:
+        RelayError: no connection; RelayRefusedError when the relay sends us away or does not let us
+            in.
+    """
+    failures_before = login.failures if login is not None else 0
+    try:
+        client = progress.client = await _open_client(options)
+        progress.step = DialStep.EHLO
+        await _say_hello(client, options)
+        if options.tls is Tls.STARTTLS:
+            progress.step = DialStep.STARTTLS
+            await client.starttls()
+            await _say_hello(client, options)  # RFC 3207, 4.2: what was said before is void
+        progress.transport, progress.extensions = client.transport, client.esmtp_extensions
+        if login is not None:
+            progress.step = DialStep.AUTH
+            await login.log_in(client, options.name, failures_before)
+        if client.transport is None:
+            raise RelayError(f'{options.name} closed the connection')
+    except aiosmtplib.SMTPResponseException as error:
+        reply = Reply(error.code, error.message)
+        if reply.code == 421:
+            raise RelayRefusedError(f'{options.name} sends us away: {reply}', reply) from error
+        raise RelayError(f'{options.name} refused the connection: {reply}', reply) from error
+    except (aiosmtplib.SMTPException, OSError, ValueError) as error:
+        raise RelayError(f'{_place(options)}: {error}') from error
+    _keep_tls_session(options.tls_context, client.transport)
+    return client
+
+
+async def _open_client(options: RelayOptions) -> aiosmtplib.SMTP:
+    """Connect to the first address that answers and greets.
+
+    Raises:
+        OSError: none answered.
+        RelayError: none greeted; aiosmtplib.SMTPException: one did, but not as it should.
+    """
+    connect_s = options.timeouts.connect_s
+    try:
+        async with asyncio.timeout(connect_s):
+            addresses = await resolve(options.host, options.port)
+    except TimeoutError:
+        raise TimeoutError(f'nobody told its address within {connect_s:g} s') from None
+    while True:
+        sock, address = await open_socket(addresses, connect_s)
+        try:
+            client = aiosmtplib.SMTP(
+                hostname=options.host,  # for the certificate
+                sock=sock,
+                use_tls=options.tls is Tls.IMPLICIT,
+                start_tls=False,
+                tls_context=options.tls_context,
+                local_hostname=options.local_hostname or address_literal(sock.getsockname()[0]),
+                timeout=connect_s,
+            )
+            await client.connect()
+        except BaseException as error:
+            sock.close()
+            if isinstance(error, aiosmtplib.SMTPResponseException) or not isinstance(
+                error, NOT_GREETED
+            ):
+                raise
+            # A load balancer takes connections for a dead host: the next address may be alive.
+            addresses.remove(address)
+            if not addresses:
+                raise RelayError(f'{_place(options)}: {_reason(error)}') from error
+        else:
+            return client
+
+
+def _place(options: RelayOptions) -> str:
+    return f'{options.name} ({options.host}:{options.port})'
+
+
+def _reason(error: BaseException) -> str:
+    return str(error).replace(' on port None', '')  # aiosmtplib does not know the port of a socket
+
+
+async def _say_hello(client: aiosmtplib.SMTP, options: RelayOptions) -> None:
+    """Greet the relay, before TLS and again behind it.
+
+    Raises:
+        RelayError: it knows only HELO, and we want more; aiosmtplib.SMTPException: see
+            mail.relay.greeting.greet.
+    """
+    needs = None
+    if options.username is not None:
+        needs = 'AUTH, which SMTP_USER needs'
+    if options.tls is Tls.STARTTLS and client.get_transport_info('sslcontext') is None:
+        needs = 'STARTTLS, which SMTP_USE_TLS asks for'
+    await greet(client, client.local_hostname or '', needs, options.name)
+
+
+def _keep_tls_session(context: ssl.SSLContext | None, transport: asyncio.BaseTransport) -> None:
+    """Keep the connection's TLS session for the next one.
+
+    It is read when replies have come: TLS 1.3 sends the ticket behind the handshake.
+    """
+    if isinstance(context, ResumingContext):
+        tls = transport.get_extra_info('ssl_object')
+        if tls is not None:
+            context.session = tls.session

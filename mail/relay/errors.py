@@ -1,0 +1,47 @@
+"""Why an e-mail did not get to a relay, or came back from it without an answer of its own."""
+
+from mail.outcome import Reply
+from mail.relay.learned_rate import is_throttling
+
+
+class RelayError(Exception):
+    """No connection to the relay could be made, or none that is of use; that costs no attempt."""
+
+    counts = False
+
+    def __init__(self, reason: str, reply: Reply | None = None) -> None:
+        super().__init__(reason)
+        self.reply = reply
+
+    @property
+    def is_throttling(self) -> bool:
+        """Whether the relay said that it takes no more now."""
+        return self.reply is not None and is_throttling(self.reply)
+
+
+class RelayRefusedError(RelayError):
+    """The relay wants nothing from us now: 421, or it does not accept our credentials."""
+
+
+class RelayDiedError(RelayError):
+    """A new connection ended at this e-mail, whose sender may be what the relay dies of."""
+
+    counts = True
+
+
+class RelayBehindError(RelayRefusedError):
+    """The relay wants fewer e-mails than there are; another relay is to be asked, or it later."""
+
+
+class RelayGoneError(Exception):
+    """The connection failed, or nothing came in time, or what came is no SMTP."""
+
+
+class TooLargeError(Exception):
+    """The message is over the relay's SIZE (RFC 1870); the relay was not asked."""
+
+    def __init__(self, message_bytes: int, limit_bytes: int) -> None:
+        self.reply = Reply(
+            552, f"5.3.4 message of {message_bytes} bytes is over the relay's {limit_bytes}"
+        )
+        super().__init__(self.reply.text)

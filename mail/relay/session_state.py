@@ -1,0 +1,127 @@
+"""The states of a connection that carries e-mails, and what moves it from one to the next.
+
+           BEGIN              BODY_WANTED           DOT
+    IDLE ----------> ENVELOPE -----------> BODY ----------> VERDICT -- VERDICT_CAME --> IDLE
+     ^                |  ^  ^               |
+     |        REFUSED |  |  | VERDICT_CAME  | DOT_AND_NEXT
+     |                v  |  |               v
+     |             RESET |  +------------- VERDICT_THEN_NEXT
+     |  RESET_DONE  | |  |                  |
+     +--------------+ |  |                  | NEXT_WITHDRAWN
+                BEGIN |  | RESET_DONE       v
+                      v  |                 VERDICT_THEN_END -- VERDICT_CAME --> CLOSED
+               RESET_THEN_BEGIN
+
+    every state -- ENDED --> CLOSED
+
+An envelope is MAIL, RCPT for each recipient, and DATA, each of which is replied to (RFC 5321, 3.3).
+The next e-mail's envelope may travel behind a body, in the same write (RFC 2920, 3.1: the transfer
+of content may be the first command in a group); it costs no round trip of its own then.
+"""
+
+from dataclasses import dataclass
+from enum import Enum, auto
+
+
+class State(Enum):
+    """What a connection waits for."""
+
+    IDLE = auto()  # nothing; a transaction may begin
+    ENVELOPE = auto()  # replies to the current transaction's commands
+    BODY = auto()  # room for more of the body; without the dot the relay drops what it has
+    VERDICT = auto()  # the reply to the final dot
+    VERDICT_THEN_NEXT = auto()  # the same; the next e-mail's envelope is on its way behind the body
+    VERDICT_THEN_END = auto()  # the same; nobody wants to send that next e-mail here any more
+    RESET = auto()  # the reply to RSET; a transaction may begin, and waits for it
+    RESET_THEN_BEGIN = auto()  # the same, and one waits
+    CLOSED = auto()
+
+    __hash__ = object.__hash__  # Enum's own hashes the name, in Python, for each reply
+
+
+class Event(Enum):
+    """What happens to a connection."""
+
+    BEGIN = auto()  # a transaction begins
+    BODY_WANTED = auto()  # 354
+    DOT = auto()  # the end of the body was written
+    DOT_AND_NEXT = auto()  # the same, and the next e-mail's envelope behind it
+    VERDICT_CAME = auto()
+    NEXT_WITHDRAWN = auto()  # given back, or cancelled, when its envelope was on its way
+    REFUSED = auto()  # the envelope was answered; RSET was written, to take it back
+    RESET_DONE = auto()
+    ENDED = auto()  # by the relay, by us, or by what nobody could read
+
+    __hash__ = object.__hash__
+
+
+FREE = frozenset({State.IDLE, State.RESET})  # a transaction may begin
+RESETTING = frozenset({State.RESET, State.RESET_THEN_BEGIN})
+
+TRANSITIONS: dict[State, dict[Event, State]] = {
+    State.IDLE: {
+        Event.BEGIN: State.ENVELOPE,
+        Event.ENDED: State.CLOSED,
+    },
+    State.ENVELOPE: {
+        Event.BODY_WANTED: State.BODY,
+        Event.REFUSED: State.RESET,
+        Event.ENDED: State.CLOSED,
+    },
+    State.BODY: {
+        Event.DOT: State.VERDICT,
+        Event.DOT_AND_NEXT: State.VERDICT_THEN_NEXT,
+        Event.ENDED: State.CLOSED,
+    },
+    State.VERDICT: {
+        Event.VERDICT_CAME: State.IDLE,
+        Event.ENDED: State.CLOSED,
+    },
+    State.VERDICT_THEN_NEXT: {
+        Event.VERDICT_CAME: State.ENVELOPE,
+        Event.NEXT_WITHDRAWN: State.VERDICT_THEN_END,
+        Event.ENDED: State.CLOSED,
+    },
+    # The relay has an envelope that only closing takes back: RSET would come behind its DATA.
+    State.VERDICT_THEN_END: {
+        Event.VERDICT_CAME: State.CLOSED,
+        Event.ENDED: State.CLOSED,
+    },
+    State.RESET: {
+        Event.BEGIN: State.RESET_THEN_BEGIN,
+        Event.RESET_DONE: State.IDLE,
+        Event.ENDED: State.CLOSED,
+    },
+    State.RESET_THEN_BEGIN: {
+        Event.RESET_DONE: State.ENVELOPE,
+        Event.ENDED: State.CLOSED,
+    },
+    State.CLOSED: {},
+}
+
+
+@dataclass(slots=True)
+class Usage:
+    """What a connection has carried.
+
+    Attributes:
+        messages: Transactions begun.
+        used_up_after: How many it carried, when the relay ended it between two of them.
+        without_rest: Whether the current transaction began right behind another; a connection that
+            rested may be ended for that.
+        idle_since: Kept by the relay's pool; 0 until it was idle.
+    """
+
+    messages: int = 0
+    used_up_after: int | None = None
+    without_rest: bool = False
+    idle_since: float = 0.0
+
+    def note_end(self, *, is_between: bool) -> None:
+        """Note that the relay ended the connection.
+
+        Args:
+            is_between: Whether the current transaction had no reply yet but that end.
+        """
+        if self.without_rest and is_between:
+            self.used_up_after = self.messages - 1

@@ -1,4 +1,4 @@
-"""One renderer as its worker sees it: a process, what it was asked, and how long it has been at the first of that."""
+"""One renderer as its worker sees it: a process, what it was asked, and how long it takes."""
 
 import asyncio
 import os
@@ -53,21 +53,12 @@ class RendererProcess(asyncio.SubprocessProtocol):
         self.ready = False
         self.ended = asyncio.Event()
         self.returncode: int | None = None
-        self.overran = False  # it was killed for what it used
-        self.frozen = False  # it was killed though it used nothing
-        self.culprit: Request | None = None  # what it was at when it was killed
-        self._most_s = most_s
+        self.watchdog = Watchdog(self, most_s)
         self._on_answer = on_answer
         self._on_end = on_end
         self._received = bytearray()
         self._transport: Any = None  # uvloop's is no asyncio.SubprocessTransport
         self._input: Any = None
-        self._loop = asyncio.get_running_loop()
-        self._look: asyncio.TimerHandle | None = None
-        self._head: Request | None = None  # the first one asked, at the last look
-        self._head_cpu_s = 0.0  # when it began to be the first
-        self._seen_cpu_s = 0.0
-        self._progress_at = 0.0  # when its processor time last went on
 
     async def start(self, max_chars: int) -> None:
         """Start it.
@@ -80,7 +71,7 @@ class RendererProcess(asyncio.SubprocessProtocol):
         environment = {
             name: os.environ[name] for name in ('PATH', 'PYTHONPATH', 'LANG') if name in os.environ
         }
-        await self._loop.subprocess_exec(
+        await asyncio.get_running_loop().subprocess_exec(
             lambda: self, sys.executable, '-m', 'mail.template.renderer', str(max_chars),
             stdin=-1, stdout=-1, stderr=None, cwd=ROOT, env=environment, start_new_session=True,
         )  # fmt: skip
@@ -100,16 +91,11 @@ class RendererProcess(asyncio.SubprocessProtocol):
         self.asked.extend(requests)
         self.asked_bytes += sum(len(request.written) for request in requests)
         self._input.write(b''.join(request.written for request in requests))
-        self._watch()
-
-    def used_s(self) -> float:
-        """Return the processor time that the first request asked has taken so far."""
-        return self._state()[0] - self._head_cpu_s
+        self.watchdog.watch()
 
     def kill(self) -> None:
         """End it at once."""
-        if self._look is not None:
-            self._look.cancel()
+        self.watchdog.stop()
         if self._transport is not None and not self.ended.is_set():
             self._transport.kill()
             self._transport.close()
@@ -120,7 +106,7 @@ class RendererProcess(asyncio.SubprocessProtocol):
         """Note how to reach it."""
         self._transport = transport
         self._input = self._transport.get_pipe_transport(0)
-        self._watch()
+        self.watchdog.start(self._transport.get_pid())
 
     def pipe_data_received(self, _: int, data: bytes | str) -> None:
         """Read answers."""
@@ -137,17 +123,14 @@ class RendererProcess(asyncio.SubprocessProtocol):
                     break
                 self._take(*orjson.loads(bytes(received[start + LENGTH.size : end])))
                 start = end
-        except (
-            ValueError,
-            TypeError,
-            IndexError,
-        ):  # whoever breaks out of the sandbox can write anything
-            self.kill()
+        except (ValueError, TypeError, IndexError):
+            self.kill()  # whoever breaks out of the sandbox can write anything
         del received[:start]
 
     def _take(self, number: int, *answer: Any) -> None:
         if not self.ready:
             self.ready = True
+            self.watchdog.note_first()
             self._on_answer(self, READY, answer)
             return
         if number != self.asked[0].number or not _is_answer(*answer):
@@ -158,59 +141,97 @@ class RendererProcess(asyncio.SubprocessProtocol):
 
     def process_exited(self) -> None:
         """Note that it is gone. What it wrote before was read, or is lost with it."""
-        if self._look is not None:
-            self._look.cancel()
+        self.watchdog.stop()
         self.returncode = self._transport.get_returncode()
         self.ended.set()
         self._transport.close()
         self._on_end(self)
 
-    # Whether it takes too long. Processor time counts: a busy machine is nobody's fault.
 
-    def _watch(self) -> None:
-        if self._look is None:
-            self._note_head()
-            self._look = self._loop.call_later(LOOK_EVERY_S, self._look_at_it)
+class Watchdog:
+    """Ends a renderer that takes too long over the first of its requests.
 
-    def _note_head(self) -> None:
-        self._head = self.asked[0] if self.asked else None
-        self._head_cpu_s = self._seen_cpu_s = self._state()[0]
+    Processor time counts: a busy machine is no e-mail's fault. It counts from the moment the
+    renderer is ready, because starting Python and importing Jinja2 takes about as much of it as an
+    e-mail has in the fast renderer, and more on a loaded machine.
+
+    Attributes:
+        overran: It was ended for what it used.
+        frozen: It was ended though it used nothing.
+        culprit: What it was at when it was ended.
+    """
+
+    def __init__(self, renderer: RendererProcess, most_s: float) -> None:
+        self.overran = False
+        self.frozen = False
+        self.culprit: Request | None = None
+        self._renderer = renderer
+        self._most_s = most_s
+        self._pid: int | None = None
+        self._loop = asyncio.get_running_loop()
+        self._timer: asyncio.TimerHandle | None = None
+        self._first: Request | None = None  # the first one asked, at the last look
+        self._began_cpu_s = 0.0  # when it began to be the first
+        self._seen_cpu_s = 0.0
+        self._progress_at = 0.0  # when its processor time last went on
+
+    def start(self, pid: int) -> None:
+        """Look at this process from now on."""
+        self._pid = pid
+        self.watch()
+
+    def watch(self) -> None:
+        """Look at it until it has nothing to do."""
+        if self._timer is None:
+            self.note_first()
+            self._timer = self._loop.call_later(LOOK_EVERY_S, self._look)
+
+    def stop(self) -> None:
+        """Look at it no longer."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def used_s(self) -> float:
+        """Return the processor time that the first request asked has taken so far."""
+        return self._state()[0] - self._began_cpu_s
+
+    def note_first(self) -> None:
+        """Count its processor time from now on for the first request."""
+        asked = self._renderer.asked
+        self._first = asked[0] if asked else None
+        self._began_cpu_s = self._seen_cpu_s = self._state()[0]
         self._progress_at = self._loop.time()
 
-    def _look_at_it(self) -> None:
-        self._look = None
-        if self.ready and not self.asked:
+    def _look(self) -> None:
+        self._timer = None
+        ready, asked = self._renderer.ready, self._renderer.asked
+        if ready and not asked:
             return
-        if self.ready and self._head is not self.asked[0]:
-            self._note_head()
+        if ready and self._first is not asked[0]:
+            self.note_first()
         cpu_s, number = self._state()
         if cpu_s > self._seen_cpu_s:
             self._seen_cpu_s, self._progress_at = cpu_s, self._loop.time()
-        self.overran = self.ready and cpu_s - self._head_cpu_s > self._most_s
+        self.overran = ready and cpu_s - self._began_cpu_s > self._most_s
         self.frozen = not self.overran and self._loop.time() - self._progress_at > FROZEN_S
         if self.overran or self.frozen:
-            self.culprit = next(
-                (request for request in self.asked if request.number == number), None
-            )
-            self.kill()
+            self.culprit = next((request for request in asked if request.number == number), None)
+            self._renderer.kill()
         else:
-            self._look = self._loop.call_later(LOOK_EVERY_S, self._look_at_it)
+            self._timer = self._loop.call_later(LOOK_EVERY_S, self._look)
 
     def _state(self) -> tuple[float, int]:
-        """Return the processor time it has used, in seconds, and the number of the request that it is at.
+        """Return the processor time used, in seconds, and the number of the request it is at.
 
         Where the kernel does not tell, the time that passes stands for the former.
         """
-        pid = self._transport.get_pid() if self._transport is not None else None
         try:
-            name, _, rest = (
-                Path(f'/proc/{pid}/stat').read_bytes().partition(b'(')[2].rpartition(b')')
-            )
+            stat = Path(f'/proc/{self._pid}/stat').read_bytes()
+            name, _, rest = stat.partition(b'(')[2].rpartition(b')')
             used = rest.split()
             number = name.removeprefix(b'mail ')
-            return (int(used[11]) + int(used[12])) / TICKS_PER_S, int(
-                number
-            ) if number.isdigit() else 0
+            cpu_s = (int(used[11]) + int(used[12])) / TICKS_PER_S
+            return cpu_s, int(number) if number.isdigit() else 0
         except (OSError, ValueError, IndexError):
             return self._loop.time(), 0
 
@@ -226,4 +247,5 @@ def _is_answer(*answer: Any) -> bool:
             return False
 
 
-READY = Request(0, b'', 0, None)  # type: ignore[arg-type]  # stands for the first answer, which nobody asked for
+# Stands for the first answer, which nobody asked for.
+READY = Request(0, b'', 0, None)  # type: ignore[arg-type]

@@ -30,7 +30,8 @@ MAX_REQUEST_BYTES = 16 * 2**20  # a template and its data
 FAST_S = 0.1  # of processor time
 SLOW_S = 10.0  # the renderer's own limit, 2 s, ends it long before
 MAX_STARTS = 3  # of a renderer that ends before it is ready; then nobody waits for it any more
-SLOW_WAITING = 8  # e-mails; others are given back meanwhile, so that those do not take all places of the worker
+# E-mails; others are given back meanwhile, so that slow ones do not take all of the worker.
+SLOW_WAITING = 8
 REMEMBERED_S = 60.0  # how long e-mails like one that was slow are not tried in the fast renderer
 MAX_REMEMBERED = 1000
 CLOSE_S = 5.0
@@ -45,13 +46,12 @@ FATAL: dict[int, str] = {
     signal.SIGBUS: TOO_DEEP,
 }
 
-Filled = tuple[
-    str | None, str | None, str | None
-]  # subject, text, HTML; None where the template has no such part
+# Subject, text, HTML; None where the template has no such part.
+Filled = tuple[str | None, str | None, str | None]
 
 
 class TemplatesUnavailableError(Exception):
-    """Nothing is known to be wrong with the e-mail: no renderer could be started, or none is free for slow ones."""
+    """No renderer could be started, or none is free for slow e-mails; the e-mail may be sound."""
 
 
 class Templates:
@@ -100,9 +100,8 @@ class Templates:
         except TypeError as error:  # half a character
             raise InvalidEmailError(f'template: {error}') from error
         key = hash((sources, len(data or '').bit_length()))
-        request = Request(
-            number, LENGTH.pack(len(written)) + written, key, self._loop.create_future()
-        )
+        frame = LENGTH.pack(len(written)) + written
+        request = Request(number, frame, key, self._loop.create_future())
         if self._slow_keys and self._slow_keys.get(key, 0.0) > time.monotonic():
             self._ask_slow(request)
         else:
@@ -143,10 +142,8 @@ class Templates:
             self._fast = RendererProcess(FAST_S, self._answered, self._fast_ended)
             self._start(self._fast, self._waiting)
         elif self._fast.has_room():
-            asked = self._next_together(
-                READ_AHEAD - len(self._fast.asked), is_busy=bool(self._fast.asked)
-            )
-            if asked:
+            room = READ_AHEAD - len(self._fast.asked)
+            if asked := self._next_together(room, is_busy=bool(self._fast.asked)):
                 self._fast.ask(*asked)
 
     def _next_together(self, most: int, *, is_busy: bool) -> list[Request]:
@@ -169,7 +166,7 @@ class Templates:
             self._not_started(self._waiting, renderer)
         elif renderer.returncode == 0:  # it keeps too much, see mail/template/renderer.py
             self._waiting.extendleft(reversed(left))
-        elif culprit := renderer.culprit or (left[0] if len(left) == 1 else None):
+        elif culprit := renderer.watchdog.culprit or (left[0] if len(left) == 1 else None):
             left.remove(culprit)
             self._waiting.extendleft(reversed(left))
             self._remember(culprit)
@@ -190,9 +187,8 @@ class Templates:
 
     def _ask_slow(self, request: Request) -> None:
         if len(self._slow) >= SLOW_WAITING:
-            _settle(
-                request, TemplatesUnavailableError('templates that take long wait for their turn')
-            )
+            why = 'templates that take long wait for their turn'
+            _settle(request, TemplatesUnavailableError(why))
             return
         self._slow.append(request)
         self._pump_slow()
@@ -208,7 +204,9 @@ class Templates:
         self, renderer: RendererProcess, request: Request, answer: tuple[Any, ...]
     ) -> None:
         if request.number:
-            if len(answer) == 1 and renderer.used_s() < FAST_S:  # it was the data of another one
+            if (
+                len(answer) == 1 and renderer.watchdog.used_s() < FAST_S
+            ):  # it was the data of another one
                 self._slow_keys.pop(request.key, None)
             self._settle_by(request, answer)
             renderer.kill()
@@ -220,7 +218,9 @@ class Templates:
     def _lone_ended(self, renderer: RendererProcess) -> None:
         self._lone = None
         for request in renderer.asked:
-            verdict = TOO_LONG if renderer.overran else FATAL.get(-(renderer.returncode or 0))
+            verdict = (
+                TOO_LONG if renderer.watchdog.overran else FATAL.get(-(renderer.returncode or 0))
+            )
             if verdict is None:
                 _settle(request, TemplatesUnavailableError(f'a renderer ended: {_how(renderer)}'))
             else:
@@ -285,7 +285,7 @@ def _settle(request: Request, answer: Filled | Exception | tuple[Any, ...]) -> N
 
 def _how(renderer: RendererProcess) -> str:
     code = renderer.returncode or 0
-    if renderer.frozen:
+    if renderer.watchdog.frozen:
         return 'it did not answer'
     return f'signal {-code}' if code < 0 else f'exit status {code}'
 

@@ -5,9 +5,10 @@ Every function raises asyncpg.PostgresError or OSError when PostgreSQL does not 
 
 import asyncpg
 
-from db.content import COLLECTION, Mongo
+from db.content import Mongo
 from db.states import HAS_NEXT_ATTEMPT, IS_SENDING
 from db.times import Row
+from mail_outbox.attachments import COLLECTION
 from mail_outbox.states import DeadReason
 
 TABLES = (

@@ -1,81 +1,21 @@
 """Content kept outside the outbox: templates in PostgreSQL, attachments in MongoDB.
 
-One document per attachment in the collection `email_attachments`: {content_id, position, filename,
-content_type, cid, data, created_at, stored_by}. An outbox row names them all by its content_id.
-Attachments are written before the row that names them, so a committed e-mail always has its
-attachments; what no row names is swept up by the cleanup.
+How attachments are stored is in mail_outbox/attachments.py; what no row names is deleted here.
 """
 
 import asyncio
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
-from uuid import uuid4
 
 import asyncpg
-from bson.binary import Binary
 from motor.motor_asyncio import AsyncIOMotorDatabase
-from pymongo.errors import DocumentTooLarge, OperationFailure, PyMongoError
+from pymongo.errors import OperationFailure, PyMongoError
 
-from mail_outbox.envelope import MAX_MESSAGE_BYTES, Attachment, InvalidEmailError, Template
-from mail_outbox.mime import check_attachment
-
-COLLECTION = 'email_attachments'
-STORED_BY = 'arq-mail-worker'
+from mail_outbox.attachments import COLLECTION, STORED_BY, ContentUnavailableError
+from mail_outbox.envelope import Attachment, Template
 
 Mongo = AsyncIOMotorDatabase[dict[str, Any]]
-
-
-class ContentUnavailableError(Exception):
-    """What holds the content does not answer: nothing is wrong with the e-mail."""
-
-
-async def store_attachments(
-    mongo: Mongo, attachments: Sequence[Attachment], *, max_bytes: int = MAX_MESSAGE_BYTES
-) -> str:
-    """Store the attachments of one e-mail before its row is inserted.
-
-    Args:
-        max_bytes: The most that workers send as one message: their EMAIL_MAX_BYTES, if that was
-            changed.
-    Returns:
-        The content_id to give to queue_email.
-    Raises:
-        InvalidEmailError: one attachment is larger than MongoDB takes (16 MiB), all together are
-            more than a message may have, or a name, content type or Content-ID cannot be sent;
-            nothing was stored.
-        ContentUnavailableError: MongoDB does not answer.
-    """
-    for attachment in attachments:
-        check_attachment(attachment)
-    size_bytes = sum(4 * len(attachment.data) // 3 for attachment in attachments)
-    if size_bytes > max_bytes:
-        raise InvalidEmailError(
-            f'attachments: {size_bytes} bytes in base64, at most {max_bytes} are allowed'
-        )
-    content_id = uuid4().hex
-    now = datetime.now(UTC)
-    documents = [
-        {
-            'content_id': content_id,
-            'position': position,
-            'filename': attachment.filename,
-            'content_type': attachment.content_type,
-            'cid': attachment.cid,
-            'data': Binary(attachment.data),
-            'created_at': now,
-            'stored_by': STORED_BY,
-        }
-        for position, attachment in enumerate(attachments)
-    ]
-    try:
-        await mongo[COLLECTION].create_index('content_id')
-        await mongo[COLLECTION].insert_many(documents)
-    except DocumentTooLarge as error:
-        raise InvalidEmailError('attachments: one is larger than 16 MiB') from error
-    except PyMongoError as error:
-        raise ContentUnavailableError(f'MongoDB: {error}') from error
-    return content_id
 
 
 TEMPLATES_SQL = """

@@ -3,10 +3,10 @@
 import asyncpg
 
 from db.claimed import Claim, fetch_email, size_of
-from db.content import ContentUnavailableError
 from db.troubles import DATABASE_DOWN, words_of
 from delivery.bytes_in_flight import MAX_WAITING
 from delivery.runtime import Runtime
+from mail_outbox.attachments import ContentUnavailableError
 from mail_outbox.envelope import Content, Email, InvalidEmailError
 
 SMALL_BYTES = (

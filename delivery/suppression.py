@@ -2,12 +2,12 @@
 
 import asyncio
 
-from db.content import ContentUnavailableError
 from db.pools import DATABASE_DOWN
 from db.troubles import words_of
 from delivery.runtime import Runtime
 from mail.deliver import open_recipients
 from mail.outcome import Outcome, Settled
+from mail_outbox.attachments import ContentUnavailableError
 from mail_outbox.render import Rendered
 
 

@@ -21,7 +21,6 @@ from arq.connections import ArqRedis
 from rich.console import Console
 from rich.table import Table
 
-from db.content import store_attachments
 from db.migrate import migrate
 from db.pools import open_mongo
 from dev import env_file
@@ -30,6 +29,7 @@ from dev.demo_kinds import Kind, kinds
 from dev.inbox_control import InboxControl
 from dev.stack import Stack
 from engine.connection import redis_settings
+from mail_outbox.attachments import store_attachments
 from mail_outbox.outbox import queue_email
 
 # The backoff is shortened so that nobody waits a minute for a retry. Nothing else differs from

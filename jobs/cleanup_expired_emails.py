@@ -10,12 +10,13 @@ from typing import Any
 import asyncpg
 import structlog
 
-from db.content import ContentUnavailableError, delete_content, delete_orphans
+from db.content import delete_content, delete_orphans
 from db.cron_runs import remove_old_runs
 from db.health import remove_old_health
 from db.origins import is_adopted, note_report, read_origin
 from db.transitions import OUTBOUND_EMAILS_SQL, count_old, expire_all, remove_old
 from delivery.runtime import Runtime
+from mail_outbox.attachments import ContentUnavailableError
 
 log = structlog.get_logger()
 

@@ -11,7 +11,6 @@ import structlog
 from arq import Retry
 
 from db.claimed import Claim, LeaseLost
-from db.content import ContentUnavailableError
 from db.pools import DATABASE_DOWN
 from db.results import Result
 from db.troubles import tell
@@ -27,6 +26,7 @@ from mail.outcome import Delivery, Outcome, Phase, decide
 from mail.priority import HIGH, NORMAL
 from mail.relay.transaction import Progress
 from mail.template.renderers import TemplatesUnavailableError, with_parts
+from mail_outbox.attachments import ContentUnavailableError
 from mail_outbox.envelope import Content, Email, InvalidEmailError
 from mail_outbox.render import Rendered, render
 

@@ -1,1 +1,24 @@
-"""What an application imports: what an e-mail is, what is refused, how it is queued, and how workers are woken."""
+"""What an application imports to queue e-mail: it needs asyncpg and email-validator, no worker.
+
+    from mail_outbox import queue_email, wake_workers
+
+Addresses, headers and bodies are checked by the code that later renders them, so that what a worker
+would refuse is refused before it is committed.
+"""
+
+from mail_outbox.attachments import ContentUnavailableError, store_attachments
+from mail_outbox.envelope import Attachment, InvalidEmailError
+from mail_outbox.outbox import queue_email, queue_emails
+from mail_outbox.validation import EmailValues
+from mail_outbox.wake import wake_workers
+
+__all__ = [
+    'Attachment',
+    'ContentUnavailableError',
+    'EmailValues',
+    'InvalidEmailError',
+    'queue_email',
+    'queue_emails',
+    'store_attachments',
+    'wake_workers',
+]

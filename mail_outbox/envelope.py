@@ -1,10 +1,10 @@
 """What an e-mail is before it becomes bytes: its values, its addresses and who they are given to."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from mail_outbox.address_list import read_address_list
 
@@ -207,30 +207,3 @@ def refuse_control_characters(name: str, value: str) -> None:
         raise InvalidEmailError(f'{name}: must not contain CR, LF or NUL')
     if not value.isascii() and LONE_SURROGATE.search(value):
         raise InvalidEmailError(f'{name}: contains half a character (a lone surrogate)')
-
-
-HEADER_NAME = re.compile(r'[!-9;-~]{1,255}')  # RFC 5322, 2.2
-
-# Header fields that this program makes itself; an extra header must not contradict them.
-OWN_HEADERS = frozenset({
-    'from', 'to', 'cc', 'bcc', 'sender', 'subject', 'date', 'message-id', 'mime-version', 'content-type',
-    'content-transfer-encoding', 'return-path', 'received', 'dkim-signature',
-})  # fmt: skip
-
-
-def check_headers(headers: Mapping[str, Any]) -> None:
-    """Check extra header fields such as Reply-To or List-Unsubscribe.
-
-    Raises:
-        InvalidEmailError: names the field that is malformed or reserved.
-    """
-    if len({str(name).lower() for name in headers}) < len(headers):
-        raise InvalidEmailError('headers: a field is given twice')
-    for name, value in headers.items():
-        if not (isinstance(name, str) and HEADER_NAME.fullmatch(name)):
-            raise InvalidEmailError(f'headers: {repr(name)[:80]} is not a header field name')
-        if name.lower() in OWN_HEADERS:
-            raise InvalidEmailError(f'headers: {name} is made by the worker and cannot be set')
-        if not isinstance(value, str):
-            raise InvalidEmailError(f'headers: the value of {name} must be text')
-        refuse_control_characters(f'headers: {name}', value)

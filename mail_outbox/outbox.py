@@ -1,36 +1,22 @@
-"""The outbox as the application uses it: queue an e-mail in the caller's own transaction."""
+"""The outbox as an application uses it: e-mails are queued in the caller's own transaction."""
 
 import asyncio
-import json
-import math
-import re
-from collections.abc import AsyncIterator, Iterable, Mapping
-from datetime import datetime, timedelta
-from functools import partial
-from typing import Any
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import AsyncExitStack
+from typing import Any, Unpack
 
 import asyncpg
 
 from mail_outbox import wake
-from mail_outbox.bulk import insert_in_parts
-from mail_outbox.envelope import (
-    BY_LIFE,
-    MAX_MESSAGE_BYTES,
-    Email,
-    InvalidEmailError,
-    refuse_control_characters,
-)
-from mail_outbox.render import check
+from mail_outbox.envelope import InvalidEmailError
+from mail_outbox.validation import EmailValues, checked_row
 
-MAX_BODY_BYTES = 10 * 1024 * 1024
-MAX_DATA_BYTES = 1024 * 1024
-# More than this is checked in a thread: it takes longer than a caller's event loop should stand
-# still.
-LARGE_BODY_CHARS = 256 * 1024
-LARGE_FIELD_CHARS = 4096  # addresses and headers are read, not only copied
 YIELD_EVERY_EMAILS = 100
-NUL_IN_JSON = re.compile(r'(?<!\\)(?:\\\\)*\\u0000')
-PRIORITIES = {'high': 0, 'normal': 1, 'low': 2}
+PART_BYTES = 8 * 1024 * 1024  # of text: what is sent to the server at once, and kept for it
+PART_ROWS = 5000
+ANALYZE_ROWS = 1000  # fewer change no plan
+
+Rows = Sequence[tuple[Any, ...]]
 
 # The first id is returned when the key is known: DO UPDATE, because DO NOTHING would return no row.
 QUEUE_SQL = """
@@ -45,27 +31,7 @@ RETURNING id
 
 
 async def queue_email(
-    conn: asyncpg.Connection,
-    *,
-    recipient: str,
-    subject: str | None = None,
-    body_text: str | None = None,
-    body_html: str | None = None,
-    email_type: str | None = None,
-    template_id: Any = None,
-    template_data: Mapping[str, Any] | None = None,
-    headers: Mapping[str, str] | None = None,
-    content_id: str | None = None,
-    priority: str = 'normal',
-    max_attempts: int | None = None,
-    send_at: datetime | None = None,
-    expires_at: datetime | None = None,
-    expiry_hours: float = 24,
-    user_id: Any = None,
-    organization_id: Any = None,
-    idempotency_key: str | None = None,
-    max_bytes: int = MAX_MESSAGE_BYTES,
-    notify: bool = False,
+    conn: asyncpg.Connection, *, notify: bool = False, **email: Unpack[EmailValues]
 ) -> int:
     """Insert one e-mail in the transaction the caller has open; it exists when the caller commits.
 
@@ -74,51 +40,20 @@ async def queue_email(
 
     Args:
         conn: The caller's own connection; nothing is committed here.
-        recipient: One address, or several separated by commas; names are allowed.
-        template_id: An email_templates id; its parts replace subject and bodies.
-        headers: Extra header fields such as Reply-To or List-Unsubscribe.
-        content_id: From db.content.store_attachments.
-        priority: 'high', 'normal' or 'low'.
-        max_attempts: How many attempts that count are made; by default EMAIL_MAX_ATTEMPTS of the
-            workers, or as many as fit before expires_at where that is not set.
-        send_at: Not before this time (aware); now by default.
-        expires_at: Not after this time (aware); send_at plus expiry_hours by default.
-        idempotency_key: The same key in the same organisation always returns the first e-mail's id.
-        max_bytes: The most that workers send as one message: their EMAIL_MAX_BYTES, if that was
-            changed.
         notify: Wake the workers through PostgreSQL when the caller commits, for producers without
             Redis.
+        email: recipient and the rest of the e-mail, see EmailValues.
     Returns:
         The e-mail's id.
     Raises:
         InvalidEmailError: a value can never be sent; the message names it. Nothing was inserted.
         asyncpg.PostgresError: the insert failed.
     """
-    row = await _checked_apart(
-        recipient=recipient,
-        subject=subject,
-        body_text=body_text,
-        body_html=body_html,
-        email_type=email_type,
-        template_id=template_id,
-        template_data=template_data,
-        headers=headers,
-        content_id=content_id,
-        priority=priority,
-        max_attempts=max_attempts,
-        send_at=send_at,
-        expires_at=expires_at,
-        expiry_hours=expiry_hours,
-        user_id=user_id,
-        organization_id=organization_id,
-        idempotency_key=idempotency_key,
-        max_bytes=max_bytes,
-    )
+    row = await checked_row(email)
     try:
         email_id: int = await conn.fetchval(QUEUE_SQL, *row)
-    except (
-        asyncpg.DataError
-    ) as error:  # template_id, user_id or organization_id is not of its column's type
+    except asyncpg.DataError as error:
+        # template_id, user_id or organization_id is not of its column's type.
         raise InvalidEmailError(str(error)) from error
     if notify:
         await wake.notify(conn)
@@ -132,16 +67,16 @@ async def queue_emails(
 
     Args:
         conn: The caller's own connection; without a transaction open, all are committed together.
-        emails: For each e-mail the arguments of queue_email by name, without notify; an iterator is
-            read part by part, so that many large ones are never in memory together.
+        emails: See EmailValues. An iterator is read part by part, so that many large ones are
+            never in memory together.
         notify: Wake the workers through PostgreSQL when the caller commits. One arq job an e-mail
             is for single mails.
     Returns:
         Their ids, in the same order. An idempotency key that is known, or comes twice, gives the
         first e-mail's id.
     Raises:
-        InvalidEmailError: a value can never be sent; the message tells the e-mail's place, from 0, and the value.
-            Nothing was inserted.
+        InvalidEmailError: a value can never be sent; the message names the e-mail's place, from 0,
+            and the value. Nothing was inserted.
         asyncpg.PostgresError: the insert failed.
     """
     try:
@@ -160,153 +95,70 @@ async def _all_checked(emails: Iterable[Mapping[str, Any]]) -> AsyncIterator[tup
         if place % YIELD_EVERY_EMAILS == YIELD_EVERY_EMAILS - 1:
             await asyncio.sleep(0)  # the caller's loop has other things to do
         try:
-            yield await _checked_apart(**email)
-        except InvalidEmailError as error:
+            yield await checked_row(email)
+        except (InvalidEmailError, TypeError) as error:
             raise InvalidEmailError(f'e-mail {place}: {error}') from error
-        except TypeError as error:  # an argument that is unknown or missing
-            raise InvalidEmailError(
-                f'e-mail {place}: {str(error).removeprefix("_checked() ")}'
-            ) from error
 
 
-async def _checked_apart(**email: Any) -> tuple[Any, ...]:
-    """Return the parameters of QUEUE_SQL; what takes its time is checked in a thread."""
-    body_chars = sum(
-        len(email[name]) for name in ('body_text', 'body_html') if isinstance(email.get(name), str)
-    )
-    fields = [email.get('recipient')]
-    if isinstance(headers := email.get('headers'), Mapping):
-        fields += headers.values()
-    field_chars = sum(len(field) for field in fields if isinstance(field, str))
-    if body_chars > LARGE_BODY_CHARS or field_chars > LARGE_FIELD_CHARS:
-        return await asyncio.to_thread(partial(_checked, **email))
-    return _checked(**email)
+async def insert_in_parts(
+    conn: asyncpg.Connection, sql: str, rows: AsyncIterator[tuple[Any, ...]]
+) -> list[Any]:
+    """Run an INSERT ... RETURNING id for each row, in parts that are all committed together.
+
+    Args:
+        rows: May raise: then nothing is inserted.
+    Returns:
+        The ids, in the order of the rows.
+    Raises:
+        asyncpg.PostgresError: the insert failed.
+    """
+    ids: list[Any] = []
+    part: list[tuple[Any, ...]] = []
+    size_bytes = 0
+    async with AsyncExitStack() as stack:
+        async for row in rows:
+            part.append(row)
+            size_bytes += sum(len(value) for value in row if isinstance(value, str))
+            if size_bytes >= PART_BYTES or len(part) >= PART_ROWS:
+                if not ids:  # one part alone is a transaction, or none, as the caller has it
+                    await stack.enter_async_context(conn.transaction())
+                ids += await _insert(conn, sql, part)
+                part, size_bytes = [], 0
+        if part:
+            ids += await _insert(conn, sql, part)
+        if len(ids) >= ANALYZE_ROWS:
+            await _refresh_statistics(conn, len(ids))
+    return ids
 
 
-def _checked(
-    *,
-    recipient: str,
-    subject: str | None = None,
-    body_text: str | None = None,
-    body_html: str | None = None,
-    email_type: str | None = None,
-    template_id: Any = None,
-    template_data: Mapping[str, Any] | None = None,
-    headers: Mapping[str, str] | None = None,
-    content_id: str | None = None,
-    priority: str = 'normal',
-    max_attempts: int | None = None,
-    send_at: datetime | None = None,
-    expires_at: datetime | None = None,
-    expiry_hours: float = 24,
-    user_id: Any = None,
-    organization_id: Any = None,
-    idempotency_key: str | None = None,
-    max_bytes: int = MAX_MESSAGE_BYTES,
-) -> tuple[Any, ...]:
-    """Return the parameters of QUEUE_SQL."""
-    email = Email(0, recipient, subject, body_text, body_html, template_id=template_id)
-    _check_types(email, priority, headers)
-    if subject is None and template_id is None:
-        raise InvalidEmailError('subject: give subject or template_id')
-    check(email, headers, max_bytes)
-    if priority not in PRIORITIES:
-        raise InvalidEmailError(f'priority: {priority!r} is none of {", ".join(PRIORITIES)}')
-    if max_attempts is not None and (type(max_attempts) is not int or not 1 <= max_attempts <= 100):
-        raise InvalidEmailError(f'max_attempts: {max_attempts!r} is not a number between 1 and 100')
-    _check_times(send_at, expires_at, expiry_hours)
-    for name, value in (
-        ('email_type', email_type),
-        ('idempotency_key', idempotency_key),
-        ('content_id', content_id),
-    ):
-        if value is not None:
-            if not isinstance(value, str):
-                raise InvalidEmailError(f'{name}: must be text, not {type(value).__name__}')
-            refuse_control_characters(name, value)
-            if not 0 < len(value) <= 255:
-                raise InvalidEmailError(f'{name}: {len(value)} characters, must be 1 to 255')
-    return (
-        recipient,
-        subject,
-        body_text,
-        body_html,
-        email_type,
-        template_id,
-        _as_json('template_data', template_data),
-        _as_json('headers', headers),
-        content_id,
-        PRIORITIES[priority],
-        BY_LIFE if max_attempts is None else max_attempts,
-        send_at,
-        expires_at,
-        expiry_hours,
-        user_id,
-        organization_id,
-        idempotency_key,
-    )
+async def _insert(conn: asyncpg.Connection, sql: str, rows: Rows) -> list[Any]:
+    return [row['id'] for row in await conn.fetchmany(sql, rows)]
 
 
-def _check_types(email: Email, priority: Any, headers: Any) -> None:
-    bodies = {
-        'subject': email.subject or '',
-        'body_text': email.body_text or '',
-        'body_html': email.body_html or '',
-    }
-    for name, text in ({'recipient': email.recipient, 'priority': priority} | bodies).items():
-        if not isinstance(text, str):
-            raise InvalidEmailError(f'{name}: must be text, not {type(text).__name__}')
-    if headers is not None and not isinstance(headers, Mapping):
-        raise InvalidEmailError(f'headers: must be a mapping, not {type(headers).__name__}')
-    for name, text in bodies.items():
-        _check_text(name, text)
+# Only who owns the table may, or since PostgreSQL 17 who was granted MAINTAIN; others would be told
+# a warning.
+STALE_SQL = """
+SELECT c.reltuples < 2 * $1::float8 AND CASE WHEN current_setting('server_version_num')::int >= 170000
+    THEN has_table_privilege(c.oid, 'MAINTAIN') ELSE pg_has_role(c.relowner, 'USAGE') END
+FROM pg_class AS c WHERE c.oid = to_regclass('outbound_emails') AND c.relkind = 'r'
+"""
+# It never waits for a lock, but keeps one until the caller commits, which only DDL and VACUUM have
+# to wait for.
+ANALYZE_SQL = 'ANALYZE (SKIP_LOCKED) outbound_emails'
 
 
-def _check_text(name: str, text: str) -> None:
-    if '\0' in text:
-        raise InvalidEmailError(f'{name}: must not contain NUL')
+async def _refresh_statistics(conn: asyncpg.Connection, inserted: int) -> None:
+    """Analyse a table that has grown by half or more; autovacuum, a minute later, does so where this role must not.
+
+    The worker's statements do without; reports and what an application asks itself are planned by
+    them.
+    """
+    if not await conn.fetchval(STALE_SQL, inserted):
+        return
     try:
-        size_bytes = len(text.encode())
-    except UnicodeEncodeError as error:
-        raise InvalidEmailError(f'{name}: contains half a character (a lone surrogate)') from error
-    if size_bytes > MAX_BODY_BYTES:
-        raise InvalidEmailError(f'{name}: larger than {MAX_BODY_BYTES} bytes')
-
-
-def _check_times(
-    send_at: datetime | None, expires_at: datetime | None, expiry_hours: float
-) -> None:
-    for name, moment in (('send_at', send_at), ('expires_at', expires_at)):
-        if moment is not None and (not isinstance(moment, datetime) or moment.tzinfo is None):
-            raise InvalidEmailError(f'{name}: must be an aware datetime, with a time zone')
-    if not isinstance(expiry_hours, int | float):
-        raise InvalidEmailError(
-            f'expiry_hours: must be a number, not {type(expiry_hours).__name__}'
-        )
-    if not (
-        math.isfinite(expiry_hours)
-        and 0 < expiry_hours <= timedelta(days=3650) / timedelta(hours=1)
-    ):
-        raise InvalidEmailError(f'expiry_hours: {expiry_hours} is not between 0 and ten years')
-    if expires_at is not None:
-        start = send_at or datetime.now(expires_at.tzinfo)
-        if expires_at <= start:
-            raise InvalidEmailError('expires_at: is over before the e-mail could be sent')
-
-
-def _as_json(name: str, value: Mapping[str, Any] | None) -> str | None:
-    """Encode as text: the caller's connection may have any codec for jsonb, or none."""
-    if value is None:
-        return None
-    try:
-        json.dumps(
-            value, allow_nan=False, ensure_ascii=False
-        ).encode()  # fails for half a character
-        text = json.dumps(value, allow_nan=False)
-    except (TypeError, ValueError, RecursionError) as error:
-        raise InvalidEmailError(f'{name}: is not JSON: {error}') from error
-    if NUL_IN_JSON.search(text):
-        raise InvalidEmailError(f'{name}: must not contain NUL')
-    if len(text) > MAX_DATA_BYTES:
-        raise InvalidEmailError(f'{name}: larger than {MAX_DATA_BYTES} bytes')
-    return text
+        # In a savepoint: the caller's transaction goes on when this fails, for example at its
+        # session's time limit.
+        async with conn.transaction():
+            await conn.execute(ANALYZE_SQL)
+    except (asyncpg.PostgresError, TimeoutError):
+        return

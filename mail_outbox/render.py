@@ -20,7 +20,8 @@ from mail_outbox.envelope import (
     check_subject,
     parse_recipients,
 )
-from mail_outbox.headers import MAX_EXTRA_CHARS, address, extra_fields, header, message_id_field
+from mail_outbox.extra_headers import MAX_EXTRA_CHARS, extra_fields
+from mail_outbox.headers import address, header, message_id_field
 from mail_outbox.mime import attachment_part, body_part, content_id, multipart
 
 JSON_CHARS_PER_CHAR = 12  # "\\ud83d\\ude00" is one

@@ -1,18 +1,19 @@
 """Waking the workers from an application: Redis first, PostgreSQL when Redis refuses."""
 
 import asyncio
-from typing import Literal
+import logging
+from typing import TYPE_CHECKING, Literal
 
 import asyncpg
-import structlog
-from arq.connections import ArqRedis
-from redis.exceptions import RedisError
 
-log = structlog.get_logger()
+if TYPE_CHECKING:
+    from arq.connections import ArqRedis
+
+# The standard library's: an application has its own way of logging.
+log = logging.getLogger(__name__)
 
 ENQUEUE_TIMEOUT_S = 2.0
 CHANNEL = 'outbound_emails_due'
-
 # kombu keeps a queue of Celery's as a list, under the name that may be one of ours.
 IMPORT_HINT = (
     '`python -m ops import-celery` takes over, or moves out of the way, '
@@ -28,7 +29,7 @@ async def notify(conn: asyncpg.Connection | asyncpg.Pool) -> None:
 
 
 async def wake_workers(
-    redis: ArqRedis,
+    redis: 'ArqRedis',
     pg: asyncpg.Connection | asyncpg.Pool,
     email_id: int,
     *,
@@ -45,12 +46,15 @@ async def wake_workers(
         What will wake a worker: the job in Redis, a PostgreSQL NOTIFY, or nothing before the next
             sweep.
     """
+    # Whoever has an ArqRedis has loaded it; an application without one need not.
+    from redis.exceptions import RedisError  # noqa: PLC0415
+
     try:
         async with asyncio.timeout(ENQUEUE_TIMEOUT_S):  # a frozen Redis must not hold up a request
             await redis.enqueue_job('send_email', email_id, _queue_name=queue_name)
     except (RedisError, OSError) as error:
-        queue = queue_name or redis.default_queue_name
-        log.warning('job.not_enqueued', email_id=email_id, error=redis_error_text(error, queue))
+        why = redis_error_text(error, queue_name or redis.default_queue_name)
+        log.warning('job.not_enqueued', extra={'email_id': email_id, 'error': why})
     else:
         return 'redis'
     try:
@@ -61,7 +65,8 @@ async def wake_workers(
         asyncpg.InternalClientError,
         OSError,
     ) as error:
-        log.warning('wakeup.failed', email_id=email_id, error=str(error) or type(error).__name__)
+        why = str(error) or type(error).__name__
+        log.warning('wakeup.failed', extra={'email_id': email_id, 'error': why})
         return 'sweep'
     return 'notify'
 

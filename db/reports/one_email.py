@@ -5,9 +5,10 @@ from datetime import datetime
 
 import asyncpg
 
-from db.content import COLLECTION, Mongo
+from db.content import Mongo
 from db.states import HAS_ATTEMPTS, IS_SCHEDULED
 from db.times import Row, rows_of
+from mail_outbox.attachments import COLLECTION
 
 # Bodies of password resets are secrets: they are read only when they are asked for, and no more
 # than a screen can use; their sizes tell what is missing.

@@ -4,7 +4,6 @@ import asyncio
 
 import asyncpg
 import pytest
-from structlog.testing import capture_logs
 
 from db.import_requests import ImportRequest, make_due
 from db.migrate import migrate
@@ -129,16 +128,14 @@ async def test_a_broker_that_is_gone_or_no_redis_is_unknown(env, monkeypatch):
         assert 'secret' not in signs.unknown[0]
 
 
-async def test_a_producer_that_meets_a_list_of_celerys_says_what_it_is(pool, redis):
+async def test_a_producer_that_meets_a_list_of_celerys_says_what_it_is(pool, redis, caplog):
     await queue(redis, message(), name='high_priority')
-    with capture_logs() as logs:
-        assert (
-            await wake_workers(redis, pool, await insert(pool), queue_name='high_priority')
-            == 'notify'
-        )
+    assert (
+        await wake_workers(redis, pool, await insert(pool), queue_name='high_priority') == 'notify'
+    )
     assert (
         "the key 'high_priority' is no queue of arq (WRONGTYPE); `python -m ops import-celery`"
-        in logs[0]['error']
+        in caplog.records[0].error
     )
 
 

@@ -10,11 +10,11 @@ from typing import Any
 import asyncpg
 import pytest
 
-from db.content import store_attachments
 from delivery.bytes_in_flight import SHARE_OF_MEMORY
 from delivery.content import fetch_large
 from jobs.process_pending_emails import sweep
 from jobs.send_email import send_email
+from mail_outbox.attachments import store_attachments
 from mail_outbox.envelope import Attachment
 from tests.conftest import wait_until
 

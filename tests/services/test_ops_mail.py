@@ -6,7 +6,7 @@ import pty
 import signal
 import sys
 
-from db.content import store_attachments
+from mail_outbox.attachments import store_attachments
 from mail_outbox.envelope import Attachment
 from tests.conftest import DEADLINE_S, wait_until
 from tests.services.ops_desk import (

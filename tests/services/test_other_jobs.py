@@ -6,7 +6,6 @@ from typing import Any
 
 from bson.binary import Binary
 
-from db.content import COLLECTION, store_attachments
 from db.pools import open_mongo
 from dev.ports import free_port
 from jobs.check_service_health import check_service_health
@@ -14,6 +13,7 @@ from jobs.cleanup_expired_emails import cleanup_expired_emails
 from jobs.cleanup_old_sessions import cleanup_old_sessions
 from jobs.retry_failed_email import retry_failed_email
 from jobs.send_email import send_email
+from mail_outbox.attachments import COLLECTION, store_attachments
 from mail_outbox.envelope import Attachment
 
 DEAD_LETTER = "status = 'failed', attempts = 5, next_retry_at = NULL, dead_reason = 'exhausted'"

@@ -146,7 +146,7 @@ async def test_role_that_may_not_analyse_queues_many_without_a_word(pool):
 
 async def test_time_limit_of_the_caller_costs_the_statistics_and_not_the_e_mails(pool, monkeypatch):
     monkeypatch.setattr(
-        'mail_outbox.bulk.ANALYZE_SQL', "SET LOCAL statement_timeout = '10ms'; SELECT pg_sleep(5)"
+        'mail_outbox.outbox.ANALYZE_SQL', "SET LOCAL statement_timeout = '10ms'; SELECT pg_sleep(5)"
     )
     async with pool.acquire() as conn, conn.transaction():
         await queue_emails(conn, letters(1500))
@@ -156,7 +156,7 @@ async def test_time_limit_of_the_caller_costs_the_statistics_and_not_the_e_mails
 async def test_large_e_mails_are_read_and_inserted_part_by_part_and_committed_together(
     pool, monkeypatch
 ):
-    monkeypatch.setattr('mail_outbox.bulk.PART_BYTES', 1000)
+    monkeypatch.setattr('mail_outbox.outbox.PART_BYTES', 1000)
     read: list[int] = []
     read_at_insert: list[int] = []
 
@@ -164,7 +164,7 @@ async def test_large_e_mails_are_read_and_inserted_part_by_part_and_committed_to
         read_at_insert.append(len(read))
         return [row['id'] for row in await conn.fetchmany(sql, rows)]
 
-    monkeypatch.setattr('mail_outbox.bulk._insert', insert)
+    monkeypatch.setattr('mail_outbox.outbox._insert', insert)
     async with pool.acquire() as conn:
 
         def produce(*more: dict[str, str]) -> Iterator[dict[str, str]]:

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from db.content import COLLECTION, store_attachments
 from db.pools import open_mongo
 from dev.ports import free_port
 from jobs.process_pending_emails import process_pending_emails
 from jobs.send_email import CONTENT_RETRY_S, send_email
+from mail_outbox.attachments import COLLECTION, store_attachments
 from mail_outbox.envelope import Attachment, InvalidEmailError
 
 MAKE_DUE = 'UPDATE outbound_emails SET next_retry_at = now() WHERE id = $1'

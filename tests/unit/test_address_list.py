@@ -17,7 +17,7 @@ from mail_outbox.envelope import (
     InvalidEmailError,
     parse_recipients,
 )
-from mail_outbox.headers import MAX_EXTRA_CHARS, extra_fields
+from mail_outbox.extra_headers import MAX_EXTRA_CHARS, extra_fields
 from mail_outbox.render import render
 from tests.unit.reader import SENDER
 

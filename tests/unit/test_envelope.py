@@ -7,10 +7,10 @@ from mail_outbox.envelope import (
     InvalidEmailError,
     Recipient,
     ascii_address,
-    check_headers,
     parse_recipients,
 )
 from mail_outbox.envelope import refuse_control_characters as refuse
+from mail_outbox.extra_headers import check_headers
 
 
 def shown(found: Recipient) -> str:

@@ -9,15 +9,8 @@ from typing import Any
 import pytest
 
 from mail_outbox.envelope import InvalidEmailError
-from mail_outbox.headers import (
-    MAX_EXTRA_CHARS,
-    STRUCTURED,
-    address,
-    encoded_words,
-    extra_fields,
-    header,
-    message_id_field,
-)
+from mail_outbox.extra_headers import MAX_EXTRA_CHARS, STRUCTURED, extra_fields
+from mail_outbox.headers import address, encoded_words, header, message_id_field
 
 
 def raw(name: str, value: str) -> str:

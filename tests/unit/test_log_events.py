@@ -16,7 +16,7 @@ from mail.outcome import Outcome
 from tests.conftest import ROOT
 
 LEVELS = {'debug', 'info', 'warning', 'error', 'exception'}
-OUTSIDE = {'tests', 'bench', 'dev', '.venv'}
+OUTSIDE = {'tests', 'bench', 'dev'}  # and environments, whose names begin with a dot
 # Of the context, or an exception's.
 EVERYWHERE = {'email_id', 'job_id', 'exc_info'}
 # Not by a literal at the call.
@@ -36,19 +36,30 @@ class LogCall(NamedTuple):
 def log_calls() -> Iterator[LogCall]:
     """Yield the calls of all our modules; arq's own lines go by its own logger."""
     for path in ROOT.rglob('*.py'):
-        if path.relative_to(ROOT).parts[0] in OUTSIDE:
+        top = path.relative_to(ROOT).parts[0]
+        if top in OUTSIDE or top.startswith('.'):
             continue
         for node in ast.walk(ast.parse(path.read_text())):
             match node:
                 case ast.Call(func=ast.Attribute(value=ast.Name('log'), attr=level)) if (
                     level in LEVELS
                 ):
-                    names = {keyword.arg for keyword in node.keywords}
+                    names = set(_fields(node))
                     where = f'{path.relative_to(ROOT)}:{node.lineno}'
                     assert [type(argument) for argument in node.args] == [ast.Constant], where
                     level = 'error' if level == 'exception' else level
                     fields = {name for name in names if name} - EVERYWHERE
                     yield LogCall(where, level, node.args[0].value, fields, None in names)
+
+
+def _fields(call: ast.Call) -> Iterator[str | None]:
+    """Yield the names of a call's fields; mail_outbox logs by the standard library: extra={...}."""
+    for keyword in call.keywords:
+        match keyword:
+            case ast.keyword(arg='extra', value=ast.Dict(keys=keys)):
+                yield from (key.value for key in keys if isinstance(key, ast.Constant))
+            case _:
+                yield keyword.arg
 
 
 CALLS = list(log_calls())

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from mail_outbox.bulk import STALE_SQL
 from mail_outbox.envelope import BY_LIFE, MAX_SUBJECT_CHARS, Content, Email, InvalidEmailError
-from mail_outbox.outbox import MAX_BODY_BYTES, MAX_DATA_BYTES, QUEUE_SQL, queue_email, queue_emails
+from mail_outbox.outbox import QUEUE_SQL, STALE_SQL, queue_email, queue_emails
 from mail_outbox.render import Sender, render
+from mail_outbox.validation import MAX_BODY_BYTES, MAX_DATA_BYTES
 
 SURROGATE = '\ud800'
 NOW = datetime.now(UTC)

@@ -1,0 +1,205 @@
+"""What an application may give for an e-mail, and the checks before its row is inserted."""
+
+import asyncio
+import json
+import math
+import re
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Any, Required, TypedDict
+
+from mail_outbox.envelope import (
+    BY_LIFE,
+    MAX_MESSAGE_BYTES,
+    Email,
+    InvalidEmailError,
+    refuse_control_characters,
+)
+from mail_outbox.render import check
+
+MAX_BODY_BYTES = 10 * 1024 * 1024
+MAX_DATA_BYTES = 1024 * 1024
+# More than this is checked in a thread: it takes longer than a caller's event loop should stand
+# still.
+LARGE_BODY_CHARS = 256 * 1024
+LARGE_FIELD_CHARS = 4096  # addresses and headers are read, not only copied
+NUL_IN_JSON = re.compile(r'(?<!\\)(?:\\\\)*\\u0000')
+PRIORITIES = {'high': 0, 'normal': 1, 'low': 2}
+EXPIRY_HOURS = 24
+
+
+class EmailContent(TypedDict, total=False):
+    """What an e-mail says, and to whom."""
+
+    recipient: Required[str]  # one address, or several separated by commas; names are allowed
+    subject: str | None
+    body_text: str | None
+    body_html: str | None
+    template_id: Any  # an email_templates id; its parts replace subject and bodies
+    template_data: Mapping[str, Any] | None
+    headers: Mapping[str, str] | None  # extra fields such as Reply-To or List-Unsubscribe
+    content_id: str | None  # from store_attachments
+    # The most that workers send as one message: their EMAIL_MAX_BYTES, if that was changed.
+    max_bytes: int
+
+
+class EmailValues(EmailContent, total=False):
+    """One e-mail, by the names of queue_email's arguments; all but recipient have a default."""
+
+    email_type: str | None  # a word of the application's, such as 'password-reset'
+    priority: str  # 'high', 'normal' (the default) or 'low'
+    # How many attempts that count are made; by default EMAIL_MAX_ATTEMPTS of the workers, or as
+    # many as fit before expires_at where that is not set.
+    max_attempts: int | None
+    send_at: datetime | None  # not before this time (aware); now by default
+    expires_at: datetime | None  # not after it (aware); send_at plus expiry_hours by default
+    expiry_hours: float  # EXPIRY_HOURS by default
+    user_id: Any
+    organization_id: Any
+    # The same key in the same organisation always returns the first e-mail's id.
+    idempotency_key: str | None
+
+
+async def checked_row(email: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Return the parameters of QUEUE_SQL; what takes its time is checked in a thread.
+
+    Args:
+        email: See EmailValues.
+    Raises:
+        InvalidEmailError: a value can never be sent; the message names it.
+        TypeError: the recipient is missing, or an argument is unknown.
+    """
+    body_chars = sum(
+        len(email[name]) for name in ('body_text', 'body_html') if isinstance(email.get(name), str)
+    )
+    fields = [email.get('recipient')]
+    if isinstance(headers := email.get('headers'), Mapping):
+        fields += headers.values()
+    field_chars = sum(len(field) for field in fields if isinstance(field, str))
+    if body_chars > LARGE_BODY_CHARS or field_chars > LARGE_FIELD_CHARS:
+        return await asyncio.to_thread(_checked, email)
+    return _checked(email)
+
+
+def _checked(email: Mapping[str, Any]) -> tuple[Any, ...]:
+    if unknown := email.keys() - EmailValues.__annotations__.keys():
+        raise TypeError(f'got an unexpected keyword argument {min(unknown)!r}')
+    if 'recipient' not in email:
+        raise TypeError("missing 1 required keyword-only argument: 'recipient'")
+    get = email.get
+    headers, max_attempts = get('headers'), get('max_attempts')
+    priority = get('priority', 'normal')
+    _check_content(email, headers, priority)
+    if priority not in PRIORITIES:
+        raise InvalidEmailError(f'priority: {priority!r} is none of {", ".join(PRIORITIES)}')
+    if max_attempts is not None and (type(max_attempts) is not int or not 1 <= max_attempts <= 100):
+        raise InvalidEmailError(f'max_attempts: {max_attempts!r} is not a number between 1 and 100')
+    send_at, expires_at = get('send_at'), get('expires_at')
+    expiry_hours = get('expiry_hours', EXPIRY_HOURS)
+    _check_times(send_at, expires_at, expiry_hours)
+    for name in ('email_type', 'idempotency_key', 'content_id'):
+        _check_word(name, get(name))
+    return (
+        email['recipient'],
+        get('subject'),
+        get('body_text'),
+        get('body_html'),
+        get('email_type'),
+        get('template_id'),
+        _as_json('template_data', get('template_data')),
+        _as_json('headers', headers),
+        get('content_id'),
+        PRIORITIES[priority],
+        BY_LIFE if max_attempts is None else max_attempts,
+        send_at,
+        expires_at,
+        expiry_hours,
+        get('user_id'),
+        get('organization_id'),
+        get('idempotency_key'),
+    )
+
+
+def _check_content(values: Mapping[str, Any], headers: Any, priority: Any) -> None:
+    get = values.get
+    subject, template_id = get('subject'), get('template_id')
+    texts = (subject, get('body_text'), get('body_html'))
+    email = Email(0, values['recipient'], *texts, template_id=template_id)
+    _check_types(email, priority, headers)
+    if subject is None and template_id is None:
+        raise InvalidEmailError('subject: give subject or template_id')
+    check(email, headers, get('max_bytes', MAX_MESSAGE_BYTES))
+
+
+def _check_word(name: str, value: Any) -> None:
+    if value is None:
+        return
+    if not isinstance(value, str):
+        raise InvalidEmailError(f'{name}: must be text, not {type(value).__name__}')
+    refuse_control_characters(name, value)
+    if not 0 < len(value) <= 255:
+        raise InvalidEmailError(f'{name}: {len(value)} characters, must be 1 to 255')
+
+
+def _check_types(email: Email, priority: Any, headers: Any) -> None:
+    bodies = {
+        'subject': email.subject or '',
+        'body_text': email.body_text or '',
+        'body_html': email.body_html or '',
+    }
+    for name, text in ({'recipient': email.recipient, 'priority': priority} | bodies).items():
+        if not isinstance(text, str):
+            raise InvalidEmailError(f'{name}: must be text, not {type(text).__name__}')
+    if headers is not None and not isinstance(headers, Mapping):
+        raise InvalidEmailError(f'headers: must be a mapping, not {type(headers).__name__}')
+    for name, text in bodies.items():
+        _check_text(name, text)
+
+
+def _check_text(name: str, text: str) -> None:
+    if '\0' in text:
+        raise InvalidEmailError(f'{name}: must not contain NUL')
+    try:
+        size_bytes = len(text.encode())
+    except UnicodeEncodeError as error:
+        raise InvalidEmailError(f'{name}: contains half a character (a lone surrogate)') from error
+    if size_bytes > MAX_BODY_BYTES:
+        raise InvalidEmailError(f'{name}: larger than {MAX_BODY_BYTES} bytes')
+
+
+def _check_times(
+    send_at: datetime | None, expires_at: datetime | None, expiry_hours: float
+) -> None:
+    for name, moment in (('send_at', send_at), ('expires_at', expires_at)):
+        if moment is not None and (not isinstance(moment, datetime) or moment.tzinfo is None):
+            raise InvalidEmailError(f'{name}: must be an aware datetime, with a time zone')
+    if not isinstance(expiry_hours, int | float):
+        raise InvalidEmailError(
+            f'expiry_hours: must be a number, not {type(expiry_hours).__name__}'
+        )
+    if not (
+        math.isfinite(expiry_hours)
+        and 0 < expiry_hours <= timedelta(days=3650) / timedelta(hours=1)
+    ):
+        raise InvalidEmailError(f'expiry_hours: {expiry_hours} is not between 0 and ten years')
+    if expires_at is not None:
+        start = send_at or datetime.now(expires_at.tzinfo)
+        if expires_at <= start:
+            raise InvalidEmailError('expires_at: is over before the e-mail could be sent')
+
+
+def _as_json(name: str, value: Mapping[str, Any] | None) -> str | None:
+    """Encode as text: the caller's connection may have any codec for jsonb, or none."""
+    if value is None:
+        return None
+    try:
+        # Fails for half a character.
+        json.dumps(value, allow_nan=False, ensure_ascii=False).encode()
+        text = json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InvalidEmailError(f'{name}: is not JSON: {error}') from error
+    if NUL_IN_JSON.search(text):
+        raise InvalidEmailError(f'{name}: must not contain NUL')
+    if len(text) > MAX_DATA_BYTES:
+        raise InvalidEmailError(f'{name}: larger than {MAX_DATA_BYTES} bytes')
+    return text

@@ -1,0 +1,22 @@
+"""What an application imports is small, and its names stay."""
+
+import subprocess
+import sys
+
+import mail_outbox
+
+HEAVY = ('arq', 'bson', 'email_validator', 'motor', 'pydantic', 'pymongo', 'redis', 'structlog')
+
+
+def test_import_loads_no_driver_but_asyncpg() -> None:
+    code = f'import sys, mail_outbox; print(*(set({HEAVY}) & set(sys.modules)))'
+    said = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True)
+    assert said.stdout.split() == []
+
+
+def test_public_names_are_there() -> None:
+    assert set(mail_outbox.__all__) == {
+        'Attachment', 'ContentUnavailableError', 'EmailValues', 'InvalidEmailError', 'queue_email', 'queue_emails',
+        'store_attachments', 'wake_workers',
+    }  # fmt: skip
+    assert all(hasattr(mail_outbox, name) for name in mail_outbox.__all__)

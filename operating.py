@@ -16,7 +16,7 @@ from engine.background import keep_alive
 from fleet.channel import RefusedError, listen_for_commands
 from fleet.controls import Controls, Surroundings
 from fleet.portrait import describe, finished
-from fleet.registry import Registrar, keep_registered
+from fleet.registrar import Registrar, keep_registered
 from fleet.switches import keep_switches
 from logs import configure_logs
 from mail.relay.pool import Relay

@@ -12,7 +12,7 @@ from delivery.runtime import Runtime
 from engine.dispatcher import Dispatcher
 from fleet.channel import Arguments, Handler, RefusedError, Reply, is_count, is_rate
 from fleet.events import publish_events
-from fleet.registry import Registrar
+from fleet.registrar import Registrar
 from mail.relay.pool import Relay
 from mail.route import SwitchableRelays
 from mail_outbox.render import Sender

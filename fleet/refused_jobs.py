@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from engine.refused import ARGUMENTS, REASONS, SET_ASIDE, UNKNOWN_FUNCTION, UNREADABLE
-from fleet.foreign_values import LARGEST
+from fleet.registry import LARGEST
 
 REMEDIES = {
     UNREADABLE: "have their producer enqueue plain values with arq's default serializer",

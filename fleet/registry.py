@@ -1,44 +1,26 @@
-"""Who is alive: each worker writes a record of itself to Redis every few seconds, and it lapses when the worker does.
+"""Who is alive: each worker writes a record of itself to Redis, and it expires when the worker dies.
 
-One key per worker, mail:worker:<identity>, a JSON object that lives for LIFETIME_S; the sorted set
-mail:workers names them, so that nobody has to scan a Redis full of jobs. Every write restores both,
-also after a FLUSHALL.
+One key per worker, mail:worker:<identity>, a JSON object that lives for LIFETIME_S and is written
+every few seconds (fleet/registrar.py); the sorted set mail:workers names them, so that nobody has
+to scan a Redis full of jobs. Whoever may write to Redis can write anything there, of any size: what
+is read here is checked and cut.
 """
 
-import asyncio
-import contextlib
+import itertools
 import json
+import sys
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import MISSING, dataclass, field, fields, replace
-from datetime import UTC, datetime
-from typing import Any
+from typing import Any, get_args, get_origin
 
-import structlog
 from arq.connections import ArqRedis
 from arq.constants import health_check_key_suffix
-from redis.exceptions import NoPermissionError, RedisError
+from redis.exceptions import NoPermissionError
 
-from engine.background import is_cancelled
 from engine.queues import WORKERS_KEY
-from fleet.foreign_values import MAX_LISTED, bounded, fits, is_name
-from process.memory import resident_bytes
 
-__all__ = [
-    'MAX_LISTED',
-    'WorkerRecord',
-    'is_name',
-    'keep_registered',
-    'read_served_queues',
-    'read_told',
-    'read_workers',
-]
-
-log = structlog.get_logger()
-
-REGISTER_EVERY_S = 5.0
 LIFETIME_S = 15.0  # two writes may fail before a living worker looks dead
-LAG_EVERY_S = 1.0
 MOST_WORKERS, MOST_NAMES = 1000, 5000
 READ_AT_ONCE = 50
 LARGEST_RECORD_BYTES = 256 * 1024  # a full one has 40 KiB
@@ -46,48 +28,82 @@ LONGEST_NAME_BYTES = 500
 RECENT_S = 3600.0
 NO_KEY = -2  # PTTL's
 RECORD_PREFIX = 'mail:worker:'
-FORGET_AFTER_S = 86400.0  # names of killed workers, whose records are long gone
+
+MAX_LISTED = 200  # of anything in a record
+LARGEST = 2**53  # of a number: JSON's readers agree on no larger one
+MOST_TEXT = 500  # characters of a text in a list of a record
+LISTS = frozenset({'emails', 'jobs', 'relays', 'duties', 'refused_jobs'})
+# Of the lists in a record: what each part must be; it is left out otherwise.
+PARTS: dict[str, Any] = {
+    'id': int, 'phase': str, 'relay': str, 'started_at': int | float, 'job_id': str, 'name': str, 'place': str,
+    'tls': str, 'state': str, 'retry_in_s': int | float, 'most_per_s': int | float, 'last_error': str,
+    'every_s': int | float, 'missed': str, 'at': int | float, 'reason': str, 'why': str, 'function': str,
+    'email_id': int,
+}  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
-class WorkerRecord:
-    """One worker as it described itself, seen_ago_s seconds ago by Redis's own clock. Times in s since 1970."""
+@dataclass(frozen=True, kw_only=True)
+class WorkerIdentity:
+    """Who a worker is, and what does not change while it runs."""
 
     worker: str
     queue: str
     started_at: str  # ISO 8601
-    emails: list[dict[str, Any]]  # under way, at most MAX_LISTED: id, phase, relay, started_at
-    outcomes: dict[str, int]  # attempts since its start, by outcome
-    rss_bytes: int
-    sending: int = 0  # how many e-mails are under way
-    held: int = 0  # how many it holds a claim on
-    jobs: list[dict[str, Any]] = field(
-        default_factory=list
-    )  # running, at most MAX_LISTED: job_id, started_at
-    running_jobs: int = 0
-    jobs_done: dict[str, int] = field(default_factory=dict)  # complete, failed, retried
-    refused: dict[str, int] = field(
-        default_factory=dict
-    )  # jobs since its start, by reason, see engine/refused.py
-    refused_jobs: list[dict[str, Any]] = field(default_factory=list)  # the last few of them
-    emails_per_s: float = 0.0  # attempts, over the last few seconds
-    concurrency: dict[str, int] = field(default_factory=dict)  # emails, jobs: how many at once
-    rate_limit_per_s: float = 0.0  # 0: none
-    state: str = 'running'  # running, paused, stopping
-    paused: list[str] = field(default_factory=list)  # why, when it claims nothing
-    relays: list[dict[str, Any]] = field(default_factory=list)  # see fleet.portrait
+    version: str = ''
+    settings: str = ''  # digest: the same for workers with the same settings
+    database: str = ''  # which PostgreSQL database it serves, see db.identity
     functions: list[str] = field(default_factory=list)
     duties: list[dict[str, Any]] = field(default_factory=list)  # name, every_s, missed
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerWork:
+    """What a worker does and has done."""
+
+    emails: list[dict[str, Any]]  # under way, at most MAX_LISTED: id, phase, relay, started_at
+    outcomes: dict[str, int]  # attempts since its start, by outcome
+    sending: int = 0  # how many e-mails are under way
+    held: int = 0  # how many it holds a claim on
+    emails_per_s: float = 0.0  # attempts, over the last few seconds
+    jobs: list[dict[str, Any]] = field(default_factory=list)  # running: job_id, started_at
+    running_jobs: int = 0
+    jobs_done: dict[str, int] = field(default_factory=dict)  # complete, failed, retried
+    refused: dict[str, int] = field(default_factory=dict)  # jobs, by reason, see engine/refused.py
+    refused_jobs: list[dict[str, Any]] = field(default_factory=list)  # the last few of them
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerControls:
+    """What operators and relays allow a worker."""
+
+    state: str = 'running'  # running, paused, stopping
+    paused: list[str] = field(default_factory=list)  # why, when it claims nothing
+    concurrency: dict[str, int] = field(default_factory=dict)  # emails, jobs: how many at once
+    rate_limit_per_s: float = 0.0  # 0: none
+    relays: list[dict[str, Any]] = field(default_factory=list)  # see fleet.portrait
+    log_level: str = ''
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerHealth:
+    """How a worker's process is."""
+
+    rss_bytes: int
     uptime_s: float = 0.0
     loop_lag_ms: float = 0.0  # the worst of the last few seconds
     loop_holds: int = 0  # how often the loop was held for more than a second
     last_hold: dict[str, Any] = field(default_factory=dict)  # see process.loop_watch
-    version: str = ''
-    settings: str = ''  # digest: the same for workers with the same settings
-    log_level: str = ''
     log_lines_dropped: int = 0  # because nobody read them in time
-    database: str = ''  # which PostgreSQL database it serves, see db.identity
-    seen_ago_s: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerRecord(WorkerIdentity, WorkerWork, WorkerControls, WorkerHealth):
+    """One worker as it described itself. Times are seconds since 1970.
+
+    The parts are one flat JSON object in Redis: versions that differ read each other's.
+    """
+
+    seen_ago_s: float = 0.0  # by Redis's own clock
 
 
 def read_told(told: Any) -> WorkerRecord | None:
@@ -96,14 +112,64 @@ def read_told(told: Any) -> WorkerRecord | None:
         return None
     values: dict[str, Any] = {}
     for part in fields(WorkerRecord):
-        if part.name in told and fits(told[part.name], part.type):
+        if part.name in told and _fits(told[part.name], part.type):
             value = told[part.name]
-            values[part.name] = bounded(part.name, value)
+            values[part.name] = _bounded(part.name, value)
         elif part.default is MISSING and part.default_factory is MISSING:
             return None
     return (
         WorkerRecord(**values) if is_name(values['worker']) and is_name(values['queue']) else None
     )
+
+
+def _with_parts(items: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [
+        {name: part for name, part in item.items() if _is_part(name, part)}
+        for item in items[:MAX_LISTED]
+    ]
+
+
+def _bounded(name: str, value: Any) -> Any:
+    """Return a part of a record without what is too much of it, or is not what its parts must be."""
+    if name in LISTS:
+        return _with_parts(value)
+    match value:
+        case list():
+            return [text[:MOST_TEXT] for text in value[:MAX_LISTED]]
+        case dict():
+            return dict(itertools.islice(value.items(), MAX_LISTED))
+        case str():
+            return value[:MOST_TEXT]
+        case _:
+            return value
+
+
+def _is_part(name: str, value: Any) -> bool:
+    if (
+        isinstance(value, int | float) and not -sys.float_info.max <= value <= sys.float_info.max
+    ):  # NaN neither
+        return False
+    return value is None or isinstance(value, PARTS.get(name, str | int | float))
+
+
+def _fits(value: Any, wanted: Any) -> bool:
+    """Whether a value is of a field's type."""
+    kind = get_origin(wanted) or wanted
+    if kind is list:
+        inner = get_origin(get_args(wanted)[0]) or get_args(wanted)[0]
+        return isinstance(value, list) and all(isinstance(item, inner) for item in value)
+    if kind in (int, float):
+        return type(value) in (int, kind) and abs(value) < LARGEST
+    return isinstance(value, kind)
+
+
+def is_name(text: str) -> bool:
+    """Whether Redis may be asked for this name: JSON can tell half characters, UTF-8 cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def read_record(data: Any, lives_for_ms: int) -> WorkerRecord | None:
@@ -201,82 +267,3 @@ async def read_served_queues(
         healthy = await pipe.execute()
     served = {name for name, is_healthy in zip(names, healthy, strict=True) if is_healthy}
     return served | {record.queue for record in workers}
-
-
-class Registrar:
-    """What a worker tells of itself, beyond what its parts know: when it began, how fast it is, whether it hangs."""
-
-    def __init__(self, worker: str, describe: Callable[[], Mapping[str, Any]]) -> None:
-        """Say who.
-
-        Args:
-            describe: Returns queue, emails, outcomes and the rest as they are now, see
-                WorkerRecord.
-        """
-        self.worker = worker
-        self._describe = describe
-        self._started_at = datetime.now(UTC).isoformat(timespec='seconds')
-        self._started = self._since = time.monotonic()
-        self._attempts = 0
-        self._per_s = 0.0
-        self._lag_s = 0.0
-
-    def record(self) -> dict[str, Any]:
-        """Return the record as it is now."""
-        return {
-            'worker': self.worker,
-            'started_at': self._started_at,
-            'uptime_s': round(time.monotonic() - self._started, 1),
-            'rss_bytes': resident_bytes(),
-            'loop_lag_ms': round(self._lag_s * 1000, 1),
-            'emails_per_s': round(self._per_s, 1),
-            **self._describe(),
-        }
-
-    async def measure(self) -> None:
-        """Watch the loop until the next record is due, and count what was attempted meanwhile."""
-        self._lag_s = 0.0
-        for _ in range(max(1, round(REGISTER_EVERY_S / LAG_EVERY_S))):
-            if is_cancelled():
-                return
-            began = time.monotonic()
-            sleep_s = min(LAG_EVERY_S, REGISTER_EVERY_S)
-            await asyncio.sleep(sleep_s)
-            self._lag_s = max(self._lag_s, time.monotonic() - began - sleep_s)
-        attempts = sum(self._describe().get('outcomes', {}).values())
-        now = time.monotonic()
-        self._per_s = (attempts - self._attempts) / (now - self._since)
-        self._attempts, self._since = attempts, now
-
-
-async def keep_registered(redis: ArqRedis, registrar: Registrar) -> None:
-    """Write the worker's record until cancelled, then remove it. While Redis is away there is no record."""
-    worker = registrar.worker
-    try:
-        while not is_cancelled():
-            try:
-                await _write(redis, worker, registrar.record())
-            except (RedisError, OSError) as error:
-                log.debug('worker.not_registered', error=str(error) or type(error).__name__)
-            await registrar.measure()
-    finally:
-        # In a task of its own: before Python 3.11.3, redis-py does not work in one that was
-        # cancelled.
-        await asyncio.create_task(_remove(redis, worker))
-    raise asyncio.CancelledError
-
-
-async def _remove(redis: ArqRedis, worker: str) -> None:
-    with contextlib.suppress(RedisError, OSError):  # without Redis, the record lapses
-        async with redis.pipeline(transaction=True) as pipe:
-            pipe.delete(RECORD_PREFIX + worker)
-            pipe.zrem(WORKERS_KEY, worker)
-            await pipe.execute()
-
-
-async def _write(redis: ArqRedis, worker: str, record: Mapping[str, Any]) -> None:
-    async with redis.pipeline(transaction=True) as pipe:
-        pipe.set(RECORD_PREFIX + worker, json.dumps(record), px=int(LIFETIME_S * 1000))
-        pipe.zadd(WORKERS_KEY, {worker: time.time()})
-        pipe.zremrangebyscore(WORKERS_KEY, '-inf', time.time() - FORGET_AFTER_S)
-        await pipe.execute()

@@ -6,9 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from engine.refused import REASONS
-from fleet.foreign_values import LARGEST
 from fleet.refused_jobs import REMEDIES, reported_refusals
-from fleet.registry import WorkerRecord
+from fleet.registry import LARGEST, WorkerRecord
 from logs import hide_addresses
 from ops.checks.finding import Finding, note, warning
 from ops.connect import Connections

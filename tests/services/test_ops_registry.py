@@ -4,8 +4,10 @@ import contextlib
 import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from fleet import registry
-from fleet.registry import RECORD_PREFIX, WORKERS_KEY, Registrar, keep_registered, read_workers
+from engine.queues import WORKERS_KEY
+from fleet import registrar
+from fleet.registrar import Registrar, keep_registered
+from fleet.registry import RECORD_PREFIX, read_workers
 from tests.conftest import wait_until
 
 
@@ -54,7 +56,7 @@ async def test_record_lapses_after_15_s_and_is_gone_at_once_when_the_worker_stop
 
 
 async def test_record_comes_back_after_redis_was_emptied(redis, monkeypatch):
-    monkeypatch.setattr(registry, 'REGISTER_EVERY_S', 0.02)
+    monkeypatch.setattr(registrar, 'REGISTER_EVERY_S', 0.02)
     async with registered(redis) as told:
         await wait_until(lambda: names(redis))
         started_at = (await read_workers(redis))[0].started_at
@@ -66,9 +68,9 @@ async def test_record_comes_back_after_redis_was_emptied(redis, monkeypatch):
 
 
 async def test_registration_survives_an_outage_of_redis(redis, monkeypatch):
-    monkeypatch.setattr(registry, 'REGISTER_EVERY_S', 0.01)
+    monkeypatch.setattr(registrar, 'REGISTER_EVERY_S', 0.01)
     failures = []
-    write = registry._write
+    write = registrar._write
 
     async def failing(*args):
         if len(failures) < 3:
@@ -76,7 +78,7 @@ async def test_registration_survives_an_outage_of_redis(redis, monkeypatch):
             raise RedisConnectionError('refused')
         await write(*args)
 
-    monkeypatch.setattr(registry, '_write', failing)
+    monkeypatch.setattr(registrar, '_write', failing)
     async with registered(redis):
         await wait_until(lambda: names(redis))
     assert len(failures) == 3

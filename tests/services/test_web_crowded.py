@@ -7,10 +7,11 @@ import time
 import pytest
 
 from engine.queues import read_queues
-from fleet.foreign_values import MAX_LISTED, MOST_TEXT
 from fleet.registry import (
     LARGEST_RECORD_BYTES,
+    MAX_LISTED,
     MOST_NAMES,
+    MOST_TEXT,
     MOST_WORKERS,
     RECORD_PREFIX,
     WORKERS_KEY,

@@ -42,7 +42,7 @@ arq-tests: setup ## arq's own tests against the worker we run
 up: setup ## the servers for development, in the foreground; writes .env
 	@$(BIN)/python -m dev.stack --env-file .env --data-dir .stack
 
-bench: setup ## our worker beside Celery, interleaved; writes docs/performance.md
+bench: setup ## our worker beside Celery, interleaved; writes bench/results/ and docs/performance.md
 	$(BIN)/python -m bench.run $(BENCH_ARGS)
 
 lock: setup ## after editing dependencies in pyproject.toml

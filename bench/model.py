@@ -10,7 +10,7 @@ from bench.measures.delivery import EMAILS, runs_by_contender
 from bench.measures.measure import table
 from bench.measures.old_rows import OldRows, partition_table
 from bench.measures.workers import SCALING, runs_by_cell
-from bench.results import Result
+from bench.store import Result
 
 CALIBRATED_ON = (1, 100)  # workers, relay latency in ms
 ROLES = ('worker', 'postgres', 'redis', 'relay')

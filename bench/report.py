@@ -1,15 +1,16 @@
-"""From results to the document: the table of bars, then the numbers of each measure, between two marks."""
+"""From results to documents: the table of bars, and the numbers of each measure, between two marks."""
 
 import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from bench.measures.measure import Measure, table
-from bench.results import Result
+from bench.store import Result
 
 BEGIN = '<!-- {name}: begin; written by python -m bench.run -->'
 END = '<!-- {name}: end -->'
 BUSY = 0.1
+RESULTS = '../bench/results/'  # as docs/ links it
 ELSEWHERE = ('scaling',)  # shown in docs/scaling.md
 WORDS = {True: 'yes', False: '**no**', None: 'not measured'}
 
@@ -22,7 +23,11 @@ def bars(measures: Sequence[Measure], results: Mapping[str, Result]) -> list[str
         if result is None:
             continue
         for bar in measure.bars(result.data):
-            why = f', [profile]({result.profile})' if result.profile and bar.met is False else ''
+            why = (
+                f', [profile]({RESULTS}{result.profile})'
+                if result.profile and bar.met is False
+                else ''
+            )
             rows.append((bar.measure, bar.bar, bar.measured, WORDS[bar.met] + why))
     return table(('measure', 'bar', 'measured: median (smallest to largest)', 'met'), rows)
 
@@ -42,14 +47,20 @@ def write(path: Path, name: str, lines: Sequence[str]) -> None:
     path.write_text('\n'.join([before + begin, *lines, end + after]), encoding='utf-8')
 
 
-def document(measures: Sequence[Measure], results: Mapping[str, Result]) -> list[str]:
-    """Return everything: warnings, bars, one section a measure, the machine."""
+def summary(measures: Sequence[Measure], results: Mapping[str, Result]) -> list[str]:
+    """Return what docs/performance.md shows: warnings, and the bars."""
     taken = [results[measure.key] for measure in measures if measure.key in results]
-    lines = [*_warnings(measures, taken), *bars(measures, results)]
+    return [*_warnings(measures, taken), *bars(measures, results)]
+
+
+def details(measures: Sequence[Measure], results: Mapping[str, Result]) -> list[str]:
+    """Return the rest: one section a measure, the machine."""
+    taken = [results[measure.key] for measure in measures if measure.key in results]
+    lines = []
     for measure in measures:
         if measure.key in results and measure.key not in ELSEWHERE:
-            lines += ['', *_section(measure, results[measure.key])]
-    lines += ['', '### Machine and versions', '']
+            lines += [*_section(measure, results[measure.key]), '']
+    lines += ['## Machine and versions', '']
     for facts, group in itertools.groupby(taken, key=lambda result: tuple(result.facts)):
         keys = ', '.join(result.key for result in group)
         lines += [f'For {keys}:', '', *(f'- {fact}' for fact in facts), '']
@@ -75,4 +86,4 @@ def _warnings(measures: Sequence[Measure], taken: Sequence[Result]) -> list[str]
 def _section(measure: Measure, result: Result) -> list[str]:
     rounds = f'{result.rounds} rounds, ' if result.rounds > 1 else ''
     told = f'{result.at}, `{result.command}`, {rounds}commit {result.commit}.'
-    return [f'### {measure.title}', '', told, '', *measure.details(result.data)]
+    return [f'## {measure.title}', '', told, '', *measure.details(result.data)]

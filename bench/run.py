@@ -1,7 +1,7 @@
 """Measure everything the bars are about: `python -m bench.run [--only KEY ...]`; without --only, all of it.
 
-Starts the embedded stack, the sinks and the peers by itself. Results are kept in
-docs/performance.json, so that measures can be taken at different times; docs/performance.md and
+Starts the embedded stack, the sinks and the peers by itself. Results are kept in bench/results/, so
+that measures can be taken at different times; bench/results/README.md, docs/performance.md and
 docs/scaling.md are put together from them.
 """
 
@@ -21,21 +21,20 @@ from pathlib import Path
 import uvloop
 from rich.console import Console
 
-from bench import environments, model, py_spy, report, results
+from bench import environments, model, py_spy, report, store
 from bench.machine import busy_fraction, commit, describe_machine, describe_versions
 from bench.measures.all import MEASURES
 from bench.measures.measure import Measure, Plan
 from bench.outbox import RunFailed, make_template
 from bench.relay import RelayFailed, RelayKind, install_smtp_sink, running_relay
-from bench.results import Result
 from bench.rounds import Bench
+from bench.store import Result
 from dev.server import ServerFailed
 from dev.stack import Stack
 from dev.watchdog import Watchdog
 
 DOCS = Path(__file__).parent.parent / 'docs'
-STORE = DOCS / 'performance.json'
-PROFILES = DOCS / 'profiles'
+RESULTS = Path(__file__).parent / 'results'
 SMOKE_SCALE = 0.004
 QUIET_S = 2.0
 
@@ -153,31 +152,32 @@ async def take(
     lines = [*report.bars([measure], {measure.key: result}), '', *measure.details(result.data), '']
     print('\n'.join(lines), flush=True)
     if not options.look:
-        results.keep(STORE, result)
+        store.keep(RESULTS, result)
         write_documents()
 
 
 async def _profile(measure: Measure, bench: Bench, plan: Plan) -> str | None:
-    """Return the path, as the document links it, of a profile taken now."""
+    """Return the path in bench/results/ of a profile taken now."""
     stacks = bench.directory / f'{measure.key}.stacks'
     await measure.profile(bench, plan, stacks)
     if not stacks.exists():
         return None
-    PROFILES.mkdir(exist_ok=True)
-    target = PROFILES / f'{measure.key}.txt'
+    target = RESULTS / 'profiles' / f'{measure.key}.txt'
+    target.parent.mkdir(parents=True, exist_ok=True)
     title = (
         f'{measure.title}: the worker under py-spy, {datetime.now(UTC):%Y-%m-%d}, commit {commit()}'
     )
     target.write_text(
         '\n'.join([title, '', *py_spy.summarise(stacks.read_text())]) + '\n', encoding='utf-8'
     )
-    return str(target.relative_to(DOCS))
+    return str(target.relative_to(RESULTS))
 
 
 def write_documents() -> None:
     """Put the documents together from what was kept."""
-    kept = results.load(STORE)
-    report.write(DOCS / 'performance.md', 'measured', report.document(MEASURES, kept))
+    kept = store.load(RESULTS)
+    report.write(DOCS / 'performance.md', 'measured', report.summary(MEASURES, kept))
+    report.write(RESULTS / 'README.md', 'results', report.details(MEASURES, kept))
     for name, block in model.BLOCKS.items():
         report.write(DOCS / 'scaling.md', name, block(kept))
 

@@ -7,13 +7,13 @@ import sys
 
 import pytest
 
-from bench import model, report, results
+from bench import model, report, store
 from bench.measures.all import MEASURES
 from bench.measures.delivery import EMAILS
 from bench.measures.workers import SCALING
-from bench.results import Result
 from bench.rounds import Run
-from bench.run import STORE
+from bench.run import RESULTS
+from bench.store import Result
 from tests.conftest import ROOT
 
 CPU_S = {'worker': 0.1, 'postgres': 0.1, 'redis': 0.01, 'relay': 0.05}
@@ -80,10 +80,11 @@ def test_model_is_right_about_the_arrangement_it_was_calibrated_on_and_predicts_
 
 
 def test_every_kept_result_can_be_reported():
-    found = results.load(STORE)
+    found = store.load(RESULTS)
     text = '\n'.join(
         [
-            *report.document(MEASURES, found),
+            *report.summary(MEASURES, found),
+            *report.details(MEASURES, found),
             *(line for b in model.BLOCKS.values() for line in b(found)),
         ]
     )

@@ -1,4 +1,4 @@
-"""What was measured, kept beside the document: measures may be taken at different times, the report is put together."""
+"""What was measured: a file for each measure in bench/results/, since they are taken at different times."""
 
 import json
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ class Result:
         commit: The version of the project, as far as git knows.
         busy: What fraction of the machine other programs used just before.
         facts: Machine and versions, a line each.
-        profile: The file beside the document that says why a bar is not met, or None.
+        profile: The file in bench/results/ that says why a bar is not met, or None.
     """
 
     key: str
@@ -32,22 +32,20 @@ class Result:
     profile: str | None = None
 
 
-def load(path: Path) -> dict[str, Result]:
+def load(directory: Path) -> dict[str, Result]:
     """Return the results by key; none when nothing was measured yet."""
-    if not path.exists():
-        return {}
-    return {
-        key: Result(**stored)
-        for key, stored in json.loads(path.read_text(encoding='utf-8')).items()
-    }
+    results = (
+        Result(**json.loads(path.read_text(encoding='utf-8')))
+        for path in sorted(directory.glob('*.json'))
+    )
+    return {result.key: result for result in results}
 
 
-def keep(path: Path, result: Result) -> None:
+def keep(directory: Path, result: Result) -> None:
     """Store one result in place of its predecessor."""
-    results = load(path) | {result.key: result}
-    stored = {key: asdict(results[key]) for key in sorted(results)}
-    text = json.dumps(_rounded(stored), indent=1, ensure_ascii=False)
-    path.write_text(text + '\n', encoding='utf-8')
+    directory.mkdir(exist_ok=True)
+    text = json.dumps(_rounded(asdict(result)), indent=1, ensure_ascii=False)
+    (directory / f'{result.key}.json').write_text(text + '\n', encoding='utf-8')
 
 
 def _rounded(value: object) -> object:

@@ -14,7 +14,7 @@ from ops.celery.kept import Kept, find_kept, remembered_tasks
 from ops.celery.keys import Client, Places, find_places
 from ops.celery.messages import read_message
 from ops.celery.signs import Signs, signs_of_celery
-from ops.celery.unknown import options_for
+from ops.celery.tally import options_for
 from ops.checks.finding import Finding, error, note, warning
 from ops.connect import Connections
 from ops.output import counted

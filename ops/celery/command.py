@@ -7,8 +7,8 @@ from ops.arguments import add_change, add_json
 from ops.celery.broker import SET_ASIDE_KEY
 from ops.celery.connect import open_broker
 from ops.celery.messages import Meaning
+from ops.celery.output import render_import
 from ops.celery.take import Import
-from ops.celery.tally import render_import
 from ops.celery.undo import Undo
 from ops.connect import Connections
 from ops.mail_filter import text_value

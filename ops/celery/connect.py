@@ -1,20 +1,83 @@
-"""Celery's broker as the commands open it."""
+"""Celery's broker: where it is, as kombu spells it, and how the commands open it.
+
+Source: kombu/utils/url.py, kombu/transport/redis.py (_connparams)
+"""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from arq.connections import ArqRedis, RedisSettings
 from redis.exceptions import RedisError
 
-from engine.connection import open_redis
+from engine.connection import open_redis, redis_settings
 from ops.answer import USAGE, Trouble, TroubleError
-from ops.celery.broker_url import NoRedisError, chosen_broker
 from ops.celery.keys import find_places, other_databases
 from ops.celery.signs import Signs, signs_of_celery
 from ops.connect import QUEUE, redis_trouble
 from reporting.unreachable import unreadable
 from settings import Settings
+
+# Others are of no importance here.
+KEPT_OPTIONS = ('ssl_keyfile', 'ssl_certfile', 'ssl_cert_reqs', 'ssl_ca_certs')
+REDIS = ('redis', 'rediss', 'unix', 'redis+socket')
+
+
+class NoRedisError(ValueError):
+    """The broker is no Redis that can be opened; the message says why, without the address."""
+
+
+def broker_settings(url: str) -> RedisSettings:
+    """Translate a broker's URL for arq.
+
+    Args:
+        url: As CELERY_BROKER_URL has it, perhaps several separated by ; of which the first counts.
+    Raises:
+        NoRedisError: it is RabbitMQ, a Sentinel or anything else, or cannot be understood.
+    """
+    first = url.partition(';')[0].strip()
+    scheme = first.partition('://')[0].lower()
+    if scheme not in REDIS:
+        raise NoRedisError(f'is {scheme!r}, no Redis' if scheme.isalnum() else 'names no Redis')
+    parts = urlsplit(first)
+    options = dict(parse_qsl(parts.query))
+    kept = {name: options[name] for name in KEPT_OPTIONS if name in options}
+    if 'ssl_cert_reqs' in kept:
+        kept['ssl_cert_reqs'] = kept['ssl_cert_reqs'].lower().removeprefix('cert_')
+    if scheme in ('redis+socket', 'unix'):
+        scheme = 'unix'
+        kept['db'] = (options.get('virtual_host') or options.get('db') or '0').lstrip('/') or '0'
+    try:
+        return redis_settings(urlunsplit((scheme, parts.netloc, parts.path, urlencode(kept), '')))
+    except ValueError as error:
+        raise NoRedisError(str(error)) from None
+
+
+def chosen_broker(
+    broker_url: str | None, queue_url: str, database: int | None = None
+) -> tuple[RedisSettings, bool]:
+    """Return where Celery's messages are looked for, and whether it is the database of our own queues.
+
+    Args:
+        broker_url: CELERY_BROKER_URL, when it is set.
+        queue_url: ARQ_REDIS_URL.
+        database: Another one of that server.
+    Raises:
+        NoRedisError: see broker_settings.
+        ValueError: queue_url makes no sense.
+    """
+    queue = redis_settings(queue_url)
+    broker = broker_settings(broker_url) if broker_url else redis_settings(queue_url)
+    if database is not None:
+        broker.database = database
+    return broker, _address_and_database(broker) == _address_and_database(queue)
+
+
+def _address_and_database(settings: RedisSettings) -> tuple[object, ...]:
+    local = ('localhost', '::1')
+    host = '127.0.0.1' if settings.host in local else settings.host
+    return settings.unix_socket_path or (host, settings.port), settings.database
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +100,7 @@ def place_of_settings(address: RedisSettings) -> str:
 
 
 def address_of(settings: Settings, number: int | None) -> tuple[RedisSettings, bool]:
-    """Return where the broker is, see ops.celery.broker_url.chosen_broker.
+    """Return where the broker is, see chosen_broker.
 
     Raises:
         TroubleError: CELERY_BROKER_URL names no Redis.

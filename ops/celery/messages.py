@@ -63,14 +63,16 @@ class Message:
     email_id: int | None = None
     not_before: datetime | None = None  # Celery's eta
     expires: datetime | None = None  # Celery gives the task up then
-    by_header: bool = (
-        False  # the e-mail is known by the text of the headers only: the body is in another form
-    )
+    # The e-mail is known by the text of the headers only: the body is in another form.
+    by_header: bool = False
     goes_on: bool = False  # other tasks were to follow it: a chain, a callback
     problem: str | None = None
-    may_mean: int | None = (
-        None  # of a task nobody here knows: what would be the e-mail's id if it were about one
-    )
+    # Of a task nobody here knows: what would be the e-mail's id if it were about one.
+    may_mean: int | None = None
+
+    def has_lapsed(self, now: datetime) -> bool:
+        """Whether Celery would drop the task instead of running it."""
+        return self.expires is not None and self.expires <= now
 
 
 def read_message(

@@ -1,7 +1,6 @@
 """Taking over from Celery: message after message, PostgreSQL first, Redis after it; then the table."""
 
 import argparse
-import math
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
@@ -11,7 +10,7 @@ import asyncpg
 
 from db.adoption.expand import is_adopted
 from db.adoption.phases import Phase, read_phase
-from db.import_requests import ImportRequest, make_due, merged, preview, still_open
+from db.import_requests import make_due, merged, preview, still_open
 from engine.queues import QUEUES
 from mail_outbox.wake import notify
 from ops.answer import Answer, Document, Trouble, TroubleError
@@ -22,13 +21,13 @@ from ops.celery.connect import Broker, elsewhere
 from ops.celery.kept import remember_tasks, remembered_tasks
 from ops.celery.keys import Place, Places, find_places, has_results
 from ops.celery.messages import Meaning, Message, read_message
+from ops.celery.requests import Requests
 from ops.celery.signs import Signs, signs_of_celery
 from ops.celery.table import expand, expected, look_at_schema, raw_connection, take_over, tell
-from ops.celery.tally import NOT_OURS, Tally, has_lapsed, outcome_of
+from ops.celery.tally import NOT_OURS, Tally, outcome_of
 from ops.connect import Connections, attempt
 from ops.output import counted
 
-NOW, NEVER = 0.0, math.inf
 BEFORE_TAKE_OVER = (Phase.EXPANDING, Phase.SHARED)
 TELL_EVERY = 50_000  # messages
 
@@ -46,69 +45,77 @@ class Import:
         self.tasks: dict[str, Meaning] = dict(options.task)
         self.hold_after = timedelta(hours=connections.settings.adoption_hold_after_hours)
         self.now = datetime.now(UTC)
-        # For e-mails that some message asks for later, or no more: the earliest time that any asks
-        # for, s since 1970.
-        self.earliest: dict[int, float] = {}
+        self.requests = Requests(self.now)
 
     async def run(self) -> Answer:
-        """Count what there is, ask, add to the table what it needs, take the messages, take over the table."""
+        """Count what there is, ask, add to the table what it needs, take the messages and the table."""
         self.tasks = await remembered_tasks(self.redis) | self.tasks
         places = await self._find_places()
         signs = await signs_of_celery(self.redis, places=places)
+        await self._refuse(places, signs)
+        async with raw_connection(self.connections) as conn:
+            missing, statuses = await look_at_schema(conn)
+            found = await self._look(places, None if statuses is None else conn)
+            document = await self._document(signs, missing, statuses) | found.as_document()
+            if self.options.dry_run:
+                return await self._forecast(conn, document, signs, found)
+            if await _comes_before_take_over(conn) and (unexplained := found.unknown.trouble()):
+                what = f'{unexplained.what}; nothing was changed'
+                raise TroubleError(replace(unexplained, what=what))
+            changes_table = bool(missing) or await read_phase(conn) in BEFORE_TAKE_OVER
+            self._confirm(found, changes_table=changes_table)
+            tally, troubles = await self._take(conn, places, document)
+        if tally.due or document['taken_over']:
+            await attempt(self.connections.ask_postgres(notify), troubles)
+        left = tally.troubles(set_aside=self.options.set_aside)
+        return Answer(document | tally.as_document(), [*troubles, *left])
+
+    async def _refuse(self, places: Places, signs: Signs) -> None:
+        """Refuse while Celery runs, and where it is more likely in another database.
+
+        Raises:
+            TroubleError: says which, and what to do.
+        """
         if signs.is_running and not (self.options.dry_run or self.options.force):
             remedy = (
                 'stop the Celery workers and beat first, or give --force if they are something else'
             )
             raise TroubleError(Trouble(signs.told, remedy))
         # An address that somebody gave is believed, also while nothing waits there.
-        is_given = (
-            self.options.db is not None or self.connections.settings.celery_broker_url is not None
-        )
+        settings = self.connections.settings
+        is_given = self.options.db is not None or settings.celery_broker_url is not None
         if not is_given and not places.messages:
             found = await elsewhere(self.broker)
             if any(found.values()) or (found and not places.is_kombus):
                 raise TroubleError(_found_elsewhere(self.broker, found))
-        async with raw_connection(self.connections) as conn:
-            missing, statuses = await look_at_schema(conn)
-            found_now = await self._look(places, None if statuses is None else conn)
-            document = await self._document(signs, missing, statuses)
-            document |= found_now.as_document()
-            if self.options.dry_run:
-                document['forecast'] = [
-                    asdict(e) for e in await expected(conn, self.connections.settings)
-                ]
-                runs = (
-                    [Trouble(signs.told, 'stop Celery before the import')]
-                    if signs.is_running
-                    else []
+
+    async def _forecast(
+        self, conn: asyncpg.Connection, document: Document, signs: Signs, found: Tally
+    ) -> Answer:
+        """Say what a run would do."""
+        forecast = await expected(conn, self.connections.settings)
+        document['forecast'] = [asdict(emails) for emails in forecast]
+        runs = [Trouble(signs.told, 'stop Celery before the import')] if signs.is_running else []
+        return Answer(document, runs + found.troubles(set_aside=self.options.set_aside))
+
+    async def _take(
+        self, conn: asyncpg.Connection, places: Places, document: Document
+    ) -> tuple[Tally, list[Trouble]]:
+        """Take the messages, then the table. What was done before a fault is reported as well."""
+        plan = await expand(conn, self.connections.settings)
+        troubles: list[Trouble] = []
+        tally = Tally()
+        if self.requests.has_later:
+            async for _, messages in self._entries(places):
+                self.requests.note_now(messages)
+        await attempt(self._take_all(places, tally), troubles)
+        if not troubles:
+            if plan is not None:
+                document['taken_over'] = await take_over(
+                    conn, plan, self.connections.settings, troubles
                 )
-                return Answer(document, runs + found_now.troubles(set_aside=self.options.set_aside))
-            if await _comes_before_take_over(conn) and (unexplained := found_now.unknown.trouble()):
-                raise TroubleError(
-                    replace(unexplained, what=f'{unexplained.what}; nothing was changed')
-                )
-            self._confirm(
-                found_now, changes_table=bool(missing) or await read_phase(conn) in BEFORE_TAKE_OVER
-            )
-            plan = await expand(conn, self.connections.settings)
-            troubles: list[Trouble] = []
-            tally = Tally()
-            await self._learn_earliest(places)
-            await attempt(
-                self._take_all(places, tally), troubles
-            )  # what was done before a fault is told as well
-            if not troubles:
-                if plan is not None:
-                    document['taken_over'] = await take_over(
-                        conn, plan, self.connections.settings, troubles
-                    )
-                troubles += await self._what_came(tally)
-        if tally.due or document['taken_over']:
-            await attempt(self.connections.ask_postgres(notify), troubles)
-        return Answer(
-            document | tally.as_document(),
-            [*troubles, *tally.troubles(set_aside=self.options.set_aside)],
-        )
+            troubles += await self._what_came(tally)
+        return tally, troubles
 
     async def _find_places(self) -> Places:
         return await find_places(self.redis, self.options.queue or (), self.options.key_prefix)
@@ -149,8 +156,8 @@ class Import:
         tally = Tally(is_dry=True)
         only_theirs = conn is not None and await _comes_before_take_over(conn)
         async for place, messages in self._entries(places):
-            requests = merged(self._requests(messages))
-            self._note_later(messages)
+            requests = merged(self.requests.of(messages))
+            self.requests.note_later(messages)
             outcomes = (
                 await preview(conn, requests, hold_after=self.hold_after)
                 if conn and requests
@@ -165,46 +172,6 @@ class Import:
             )
             self._count(tally, place, messages, outcomes, open_ids)
         return tally
-
-    def _note_later(self, messages: Sequence[Message]) -> None:
-        for message in messages:
-            if message.email_id is not None and (asks := self._asks_for(message)) != NOW:
-                self.earliest[message.email_id] = min(
-                    self.earliest.get(message.email_id, NEVER), asks
-                )
-
-    async def _learn_earliest(self, places: Places) -> None:
-        """Look once more where some are for later: another message may ask for the same e-mail now."""
-        if self.earliest:
-            async for _, messages in self._entries(places):
-                for message in messages:
-                    if message.email_id in self.earliest and self._asks_for(message) == NOW:
-                        self.earliest[message.email_id] = NOW
-
-    def _asks_for(self, message: Message) -> float:
-        if has_lapsed(message, self.now):
-            return NEVER
-        later = message.not_before is not None and message.not_before > self.now
-        return message.not_before.timestamp() if message.not_before and later else NOW
-
-    def _requests(self, messages: Sequence[Message]) -> list[ImportRequest]:
-        """Return what messages ask of the outbox, each as the earliest of all those about its e-mail does."""
-        requests = []
-        for message in messages:
-            if message.email_id is None or message.problem is not None:
-                continue
-            own = self._asks_for(message)
-            asks = min(own, self.earliest.get(message.email_id, NEVER))
-            not_before = (
-                message.not_before if own == NOW else None
-            )  # past: it tells for how long nobody sent it
-            if NOW < asks < NEVER:
-                not_before = datetime.fromtimestamp(asks, UTC)
-            retry = message.meaning is Meaning.RETRY
-            requests.append(
-                ImportRequest(message.email_id, retry, not_before, lapsed=asks == NEVER)
-            )
-        return requests
 
     def _count(
         self,
@@ -287,7 +254,7 @@ class Import:
 
     async def _make_due(self, messages: Sequence[Message]) -> dict[int, str]:
         """Make the rows due, committed when this returns."""
-        requests = merged(self._requests(messages))
+        requests = merged(self.requests.of(messages))
         expiry_hours = self.connections.settings.email_expiry_hours
         making = partial(
             make_due, requests=requests, hold_after=self.hold_after, expiry_hours=expiry_hours

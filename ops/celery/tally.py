@@ -1,20 +1,20 @@
-"""What an import from Celery found and did, counted, and its tables."""
+"""What an import from Celery found and did, counted."""
 
+import shlex
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from datetime import datetime
-from typing import Any
-
-from rich.console import Console
 
 from ops.answer import Document, Trouble
-from ops.celery.broker import IMPORTED_KEY, SET_ASIDE_KEY
+from ops.celery.broker import SET_ASIDE_KEY
 from ops.celery.messages import Meaning, Message
-from ops.celery.unknown import UnknownTasks
-from ops.output import counted, print_table, say
+from ops.output import counted
 
 SAMPLES = 20
-MAX_NAMES = 200  # of lists that are told apart: whoever may write to Redis may write any
+# Of lists, and of tasks, that are told apart: whoever may write to Redis may write any.
+MAX_NAMES = 200
+MOST_NAMED = 5  # of them, in one line
 MAX_IDS = 1000
 OTHERS = '(others)'
 
@@ -35,9 +35,95 @@ MEANINGS = {
     'other task': 'about something else, as --task said: stays, or is moved out of the way',
     'unreadable': 'cannot be understood',
 }
-TOLD = ('missing', 'unreadable', 'uncertain', 'task expired')  # of these, samples are shown
+SAMPLED = ('missing', 'unreadable', 'uncertain', 'task expired')  # of these, samples are shown
 UNUSABLE = ('missing', 'unreadable')  # moved out of the way
 NOT_OURS = ('unknown task', 'other task')
+
+
+@dataclass(slots=True)
+class UnknownTask:
+    """How many messages of a task there are."""
+
+    messages: int = 0
+    about_open: int = (
+        0  # their first argument is the id of an e-mail that is neither sent nor given up
+    )
+    with_eta: int = 0  # of these, Celery was not to run so many yet
+
+
+class UnknownTasks:
+    """The tasks by name."""
+
+    def __init__(self) -> None:
+        self.by_name: dict[str, UnknownTask] = {}
+
+    def add(self, message: Message, open_ids: Collection[int], now: datetime) -> None:
+        """Count a message.
+
+        Args:
+            open_ids: Of e-mails that are neither sent nor given up.
+        """
+        name = message.task or ''
+        if name not in self.by_name and len(self.by_name) >= MAX_NAMES:
+            name = OTHERS
+        task = self.by_name.setdefault(name, UnknownTask())
+        task.messages += 1
+        if message.may_mean in open_ids:
+            task.about_open += 1
+            task.with_eta += message.not_before is not None and message.not_before > now
+
+    @property
+    def about_open(self) -> Mapping[str, UnknownTask]:
+        """Those that seem to send e-mails, the most frequent first."""
+        found = [(name, task) for name, task in self.by_name.items() if task.about_open]
+        return dict(sorted(found, key=lambda item: -item[1].about_open))
+
+    @property
+    def names(self) -> str:
+        """The most frequent, with how many messages each."""
+        tasks = sorted(self.by_name.items(), key=lambda item: -item[1].messages)
+        return ', '.join(f'{name} ({task.messages})' for name, task in tasks[:MOST_NAMED])
+
+    def as_document(self) -> Document:
+        """Return the counts."""
+        return {
+            'unknown_tasks': {name: task.messages for name, task in self.by_name.items()},
+            'unknown_about_open': {name: asdict(task) for name, task in self.about_open.items()},
+        }
+
+    def trouble(self) -> Trouble | None:
+        """Name those that seem to send e-mails, and the options that say whether they do; None when there are none."""
+        tasks = self.about_open
+        if not tasks:
+            return None
+        messages = sum(task.about_open for task in tasks.values())
+        of = (
+            'message of an unknown task names an e-mail that is',
+            'messages of unknown tasks name e-mails that are',
+        )
+        told = ', '.join(
+            f'{name} ({_told(task)})' for name, task in list(tasks.items())[:MOST_NAMED]
+        )
+        more = f' and {len(tasks) - MOST_NAMED} more tasks' if len(tasks) > MOST_NAMED else ''
+        return Trouble(
+            f'{counted(messages, *of)} not sent yet: {told}{more}', options_for(list(tasks))
+        )
+
+
+def _told(task: UnknownTask) -> str:
+    return (
+        f'{task.about_open}, {task.with_eta} with an ETA' if task.with_eta else str(task.about_open)
+    )
+
+
+def options_for(names: Sequence[str]) -> str:
+    """Say how an operator tells what tasks mean."""
+    given = ' '.join(
+        shlex.join(['--task', f'{name}=send_email'])
+        for name in names[:MOST_NAMED]
+        if name != OTHERS
+    )
+    return f'`{given}` takes them over as e-mails to send, =retry_failed_email as asked for again; =ignore leaves them'
 
 
 class Tally:
@@ -98,7 +184,7 @@ class Tally:
                 self.unreadable_ids.append(message.email_id)
             if message.not_before and outcome == 'due':
                 self.latest = max(self.latest or message.not_before, message.not_before)
-            if outcome in TOLD and sum(s['outcome'] == outcome for s in self.samples) < SAMPLES:
+            if outcome in SAMPLED and sum(s['outcome'] == outcome for s in self.samples) < SAMPLES:
                 self.samples.append({
                     'outcome': outcome, 'source': source, 'task': message.task, 'email_id': message.email_id,
                     'problem': message.problem,
@@ -177,139 +263,6 @@ def outcome_of(message: Message, outcomes: Mapping[int, str], now: datetime) -> 
     if message.meaning is None or message.email_id is None:
         return 'unknown task'
     outcome = outcomes.get(message.email_id, 'missing')
-    if outcome in ('due', 'held') and has_lapsed(message, now):
+    if outcome in ('due', 'held') and message.has_lapsed(now):
         return 'task expired'
     return outcome if outcome in MEANINGS else 'sending'
-
-
-def has_lapsed(message: Message, now: datetime) -> bool:
-    """Whether Celery would drop the task instead of running it."""
-    return message.expires is not None and message.expires <= now
-
-
-def render_import(document: Document, console: Console) -> None:
-    """Print what was found, and what became of it."""
-    if 'put_back' in document:
-        render_undo(document, console)
-        return
-    schema: dict[str, Any] = document['schema']
-    would = 'would be ' if document['dry_run'] else ''
-    if schema['missing']:
-        say(
-            console,
-            f'The schema {would or "was "}brought up to date: {", ".join(schema["missing"])}.',
-        )
-    if schema['emails'] is None:
-        say(console, 'There was no outbound_emails.')
-    else:
-        print_table(console, 'E-mails before', ('status', 'e-mails'), schema['emails'].items())
-    print_table(
-        console,
-        f'Messages in {document["broker"]}',
-        ('in', 'messages'),
-        document['sources'].items(),
-    )
-    rows = ((name, count, MEANINGS[name]) for name, count in document['outcomes'].items())
-    print_table(
-        console,
-        'What becomes of them' if would else 'What became of them',
-        ('', 'messages', ''),
-        rows,
-    )
-    if document['unknown_tasks']:
-        about_open: dict[str, dict[str, int]] = document['unknown_about_open']
-        rows = (
-            (
-                name,
-                count,
-                *(about_open.get(name, {}).get(key, 0) for key in ('about_open', 'with_eta')),
-            )
-            for name, count in document['unknown_tasks'].items()
-        )
-        columns = ('task', 'messages', 'name e-mails not sent yet', 'of these with an ETA')
-        print_table(console, 'Unknown tasks', columns, rows)
-    if document['samples']:
-        samples = (
-            (s['outcome'], s['source'], s['task'], s['email_id'], s['problem'])
-            for s in document['samples']
-        )
-        print_table(console, 'To look at', ('', 'in', 'task', 'e-mail', 'problem'), samples)
-    _print_notes(document, console)
-    _print_table_side(document, console)
-    if document['dry_run']:
-        say(console, 'Nothing was changed.')
-    elif document['messages']:
-        say(console, f'What was taken is kept under {IMPORTED_KEY}:*, in its order, for --undo.')
-
-
-def _print_notes(document: Document, console: Console) -> None:
-    if document['latest_eta']:
-        say(
-            console,
-            f'Messages with an ETA keep it; the last is for {document["latest_eta"]:%Y-%m-%d %H:%M:%SZ}.',
-        )
-    if document['by_header']:
-        told = counted(document['by_header'], 'message is', 'messages are')
-        say(console, f'{told} in no JSON: the headers name the e-mail, the body was not read.')
-    if document['goes_on']:
-        say(
-            console,
-            f'Other tasks were to follow {document["goes_on"]} of them (chains, callbacks): nobody runs those.',
-        )
-    if document['results']:
-        say(
-            console,
-            "Results of Celery's tasks (celery-task-meta-*) are left alone: they lapse by themselves.",
-        )
-    if document['signs']['producers']:
-        puts = counted(document['signs']['producers'], 'client puts', 'clients put')
-        say(
-            console,
-            f'{puts} messages here, or did last: beat, or an application that was not deployed yet.',
-        )
-    if document['signs']['growing']:
-        say(
-            console,
-            f'Messages come into {", ".join(document["signs"]["growing"][:5])}: somebody still asks Celery.',
-        )
-    for unknown in document['signs']['unknown']:
-        say(console, f'Not known: {unknown}.')
-
-
-def _print_table_side(document: Document, console: Console) -> None:
-    if document.get('forecast'):
-        rows = (
-            (f['fate'], f['status'], f['emails'], f['oldest_due_at'], f['first_id'])
-            for f in document['forecast']
-        )
-        columns = ('the first start', 'status', 'e-mails', 'the oldest due at', 'for example')
-        print_table(console, 'What becomes of e-mails without a message', columns, rows)
-    if document.get('taken_over') is not None:
-        print_table(
-            console,
-            'The table was taken over',
-            ('became', 'e-mails'),
-            document['taken_over'].items(),
-        )
-
-
-def render_undo(document: Document, console: Console) -> None:
-    """Print what went back to Celery, and what did not."""
-    would = 'would be ' if document['dry_run'] else ''
-    print_table(
-        console, f'Messages {would}put back', ('to', 'messages'), document['put_back'].items()
-    )
-    if document['stay_kept']:
-        ended = counted(document['stay_kept'], 'message is', 'messages are')
-        say(
-            console,
-            f'{ended} about e-mails that were sent, refused or given up here: not put back, so not sent twice.',
-        )
-    for name in document['queues_moved']:
-        say(console, f'Our queue {name} {would or "was "}renamed: Celery has a list of that name.')
-    if document['given_back'] is not None:
-        print_table(
-            console, 'E-mails given back', ('state', 'e-mails'), document['given_back'].items()
-        )
-    if document['dry_run']:
-        say(console, 'Nothing was changed.')

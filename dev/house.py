@@ -82,16 +82,16 @@ class House:
 
     @cached_property
     def imports(self) -> dict[str, set[str]]:
-        """Return which modules of ours each module imports itself."""
+        """Return which modules of ours each module of production imports itself."""
         return {
-            name: {found for name_ in module.imported_names if (found := self._ours(name_))}
-            - {name}
-            for name, module in self.modules.items()
+            module.name: {found for name in module.imported_names if (found := self._ours(name))}
+            - {module.name}
+            for module in self.of_production()
         }
 
     @cached_property
     def importers(self) -> dict[str, set[str]]:
-        """Return which modules of ours import each module."""
+        """Return which modules of production import each module."""
         found: dict[str, set[str]] = {name: set() for name in self.modules}
         for importer, imported in self.imports.items():
             for name in imported:

@@ -43,7 +43,7 @@ def rooms_table(house: House) -> Iterator[str]:
         yield f'    imports      {_listed(imported - {room})}'
         yield f'    imported by  {_listed(importers - {room})}'
         for module in modules:
-            count = sum(house.modules[name].runs for name in house.importers[module.name])
+            count = len(house.importers[module.name])
             yield f'    {len(module.lines):5} lines {count:4} importers  {module.name}'
 
 

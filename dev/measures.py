@@ -125,9 +125,9 @@ def modules_with_one_importer(house: House) -> list[str]:
     """Return the modules of production that one other module of production imports."""
     found = []
     for module in house.of_production():
-        importers = {name for name in house.importers[module.name] if house.modules[name].runs}
+        importers = house.importers[module.name]
         if len(importers) == 1:
-            found.append(f'{module.name} by {importers.pop()}')
+            found.append(f'{module.name} by {next(iter(importers))}')
     return found
 
 
@@ -271,7 +271,9 @@ class StatesEnum(NamedTuple):
         """Return the states that a text or a collection names."""
         match node:
             case ast.Constant(value=str(text)):
-                return {state for state in self.values.values() if f"'{state}'" in text}
+                return self._quoted(text)
+            case ast.JoinedStr(values=parts):
+                return {state for part in parts for state in self._in_text(part)}
             case ast.Tuple(elts=parts) | ast.List(elts=parts) | ast.Set(elts=parts):
                 return {state for part in parts if (state := self._state(part))}
             case ast.Dict(keys=keys):
@@ -280,6 +282,17 @@ class StatesEnum(NamedTuple):
                 values = (part.value for part in ast.walk(node) if isinstance(part, ast.MatchValue))
                 return {state for value in values if (state := self._state(value))}
         return set()
+
+    def _in_text(self, part: ast.AST) -> set[str]:
+        match part:
+            case ast.Constant(value=str(text)):
+                return self._quoted(text)
+            case ast.FormattedValue(value=value) if state := self._state(value):
+                return {state}
+        return set()
+
+    def _quoted(self, text: str) -> set[str]:
+        return {state for state in self.values.values() if f"'{state}'" in text}
 
     def _state(self, node: ast.AST | None) -> str | None:
         match node:
@@ -295,12 +308,20 @@ def _states_enum(module: Module) -> StatesEnum | None:
         values = {
             target.id: value
             for statement in node.body
-            if isinstance(statement, ast.Assign) and isinstance(statement.value, ast.Constant)
+            if isinstance(statement, ast.Assign)
             if isinstance(target := statement.targets[0], ast.Name)
-            if isinstance(value := statement.value.value, str)
+            if (value := _text(statement.value)) is not None
         }
         if isinstance(node, ast.ClassDef) and {'sending', 'cancelled'} <= {*values.values()}:
             return StatesEnum(node.name, values)
+    return None
+
+
+def _text(member: ast.expr) -> str | None:
+    """Return the text of an enum's member, which may have more to it."""
+    match member:
+        case ast.Constant(value=str(text)) | ast.Tuple(elts=[ast.Constant(value=str(text)), *_]):
+            return text
     return None
 
 

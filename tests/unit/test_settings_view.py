@@ -1,8 +1,11 @@
+import re
+
 import pytest
 
 import configuration.view
 from configuration.view import digest, program_version, view
 from settings import Settings
+from tests.conftest import ROOT
 
 SECRETS = {
     'arq_redis_url': 'redis://mail:geheim1@redis.example:6379/1?ssl_cert_reqs=none',
@@ -44,3 +47,9 @@ def test_version_is_the_projects_own():
         program_version()
         in (configuration.view.Path(__file__).parents[2] / 'pyproject.toml').read_text()
     )
+
+
+def test_version_is_the_newest_of_the_changelog():
+    changelog = (ROOT / 'CHANGELOG.md').read_text()
+    newest = next(line for line in changelog.splitlines() if re.match(r'## \d', line))
+    assert newest.split()[1] == program_version()

@@ -27,8 +27,9 @@ from bench.schema_lab import (
     record_sent,
     run,
 )
-from db.adoption.expand import plan
-from db.adoption.finish import finish, plan_finish
+from db.adoption.finish import finish
+from db.adoption.finish_plan import plan_finish
+from db.adoption.plan import plan
 from db.adoption.takeover import take_over
 from db.adoption.undo import undo
 from db.due import give_due_time

@@ -10,7 +10,9 @@ from db.adoption.quoting import literal
 from db.adoption.takeover import CUT_OFF
 from db.adoption.trigger import case
 from db.adoption.words import choose
+from db.states import OVER_UNSENT, listed
 from mail_outbox.envelope import BY_LIFE
+from mail_outbox.states import Status
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,23 +50,25 @@ _DECIDING = {
 # An uncertain e-mail may have been delivered by the worker that had the message, so an operator
 # decides about it; so he does about one that has been due for so long that nobody waits for it any
 # more, unless somebody asked to retry it.
-_JUDGED = """
+_JUDGED = f"""
 asked AS (
     SELECT * FROM unnest($1::bigint[], $2::boolean[], $3::timestamptz[], $4::boolean[])
         AS a (id, retry, not_before, lapsed)
 ), judged AS (
     SELECT a.id, f.status, a.retry, a.not_before, a.lapsed, CASE
-        WHEN f.status IN ('pending', 'failed') OR (a.retry AND f.status IN ('expired', 'cancelled', 'held')) THEN CASE
+        WHEN f.status IN ('pending', 'failed')
+            OR (a.retry AND f.status IN ({listed((*OVER_UNSENT, Status.HELD))})) THEN CASE
             WHEN a.lapsed AND (f.status = 'pending' OR f.next_retry_at IS NOT NULL) THEN 'held'
             WHEN a.lapsed THEN f.status
             WHEN a.retry THEN 'pending'
             WHEN f.expires_at <= now() THEN f.status
             WHEN COALESCE(a.not_before, f.next_retry_at,
-                          CASE WHEN f.status = 'failed' THEN f.last_attempt_at END, f.created_at) < now() - $5::interval
-                THEN 'held'
+                          CASE WHEN f.status = 'failed' THEN f.last_attempt_at END, f.created_at)
+                < now() - $5::interval THEN 'held'
             ELSE 'pending' END
         END AS becomes,
-        COALESCE(f.expires_at <= now() AND f.status IN ('pending', 'failed') AND NOT a.retry, false) AS is_over
+        COALESCE(f.expires_at <= now() AND f.status IN ('pending', 'failed') AND NOT a.retry, false)
+            AS is_over
     FROM asked AS a LEFT JOIN found AS f ON f.id = a.id
 )"""
 _OUTCOME = """

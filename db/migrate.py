@@ -12,9 +12,10 @@ import asyncpg
 from pogo_core.util import migrate as pogo
 
 from db.adoption.columns import WANTED, mapping
-from db.adoption.expand import Plan, expand, is_adopted, plan, refuse_elsewhere
+from db.adoption.expand import expand
 from db.adoption.locks import Progress
 from db.adoption.phases import read_adoption
+from db.adoption.plan import Plan, is_adopted, plan, refuse_elsewhere
 from db.adoption.trigger import VIEW_RIGHTS_DDL, state_ddl, view_ddl
 from db.adoption.words import SYNONYMS, choose
 from db.connection import is_pooled

@@ -42,6 +42,9 @@ NOT_SENT_BY_ITSELF = tuple(
 # Those of e-mails that are ours. `external` is the mark of those that are not.
 OURS = tuple(status for status in Status if status is not Status.EXTERNAL)
 
+# Ours that are neither sent nor being sent.
+UNSENT = tuple(status for status in OURS if status not in (Status.SENDING, Status.SENT))
+
 ALL_WORDS = listed(Status)
 ALL_DEAD_REASONS = listed(DeadReason)
 

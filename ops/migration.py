@@ -10,11 +10,12 @@ from pogo_core.error import BadMigrationError
 from rich.console import Console
 
 from db.adoption.columns import read_columns
-from db.adoption.expand import NotAdoptableError, Plan, is_adopted, plan, refuse_elsewhere
-from db.adoption.finish import finish, plan_finish
+from db.adoption.finish import finish
+from db.adoption.finish_plan import plan_finish
 from db.adoption.forecast import FATES, Expected, forecast
 from db.adoption.locks import TableBusyError
 from db.adoption.phases import Phase, read_phase
+from db.adoption.plan import NotAdoptableError, Plan, is_adopted, plan, refuse_elsewhere
 from db.adoption.takeover import WrongPhaseError, take_over
 from db.adoption.undo import STAYS, undo
 from db.adoption.words import SYNONYMS

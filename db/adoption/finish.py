@@ -1,318 +1,33 @@
-"""The last step: give an adopted table the form of a new one, when no old program writes to it any more."""
+"""The last step: give an adopted table the form of a new one, once no old program writes to it."""
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import asyncpg
 
-from db.adoption.columns import APPLICATION, Column, mapping, read_columns
-from db.adoption.expand import INDEX_STATE_SQL
+from db.adoption.finish_plan import CHECKS, NOT_NULL, REPLACED, FinishPlan
+from db.adoption.indexes import INDEX_STATE_SQL
 from db.adoption.locks import Progress, briefly, by_index
-from db.adoption.phases import Phase, read_adoption, set_phase
+from db.adoption.phases import Phase, set_phase
 from db.adoption.quoting import quoted
-from db.adoption.takeover import BATCH, WrongPhaseError
-from db.adoption.trigger import NAIVE, TRIGGER, view_ddl
-from mail_outbox.envelope import BY_LIFE
-from mail_outbox.states import Status
-
-# Ours stands beside these while the table is adopted, and takes their place.
-REPLACED = ('status', 'smtp_response', 'smtp_code')
-NOT_NULL = ('status', 'attempts', 'max_attempts', 'created_at', 'updated_at')
-DEFAULTS = {'status': "'pending'", 'attempts': '0', 'created_at': 'now()', 'updated_at': 'now()'}
-STATES = ', '.join(f"'{state}'" for state in Status)
-# As in db/migrations/0001_outbox.sql; a test holds a finished table against a new one.
-CHECKS: Mapping[str, str] = {
-    'outbound_emails_status_known': f'status IN ({STATES})',
-    'outbound_emails_attempts_in_range': 'attempts BETWEEN 0 AND max_attempts',
-    'outbound_emails_priority_known': '{priority} BETWEEN 0 AND 2',
-    'outbound_emails_sending_is_claimed': "status <> 'sending' OR ({claim_token} IS NOT NULL "
-    'AND {claimed_by} IS NOT NULL AND {lease_expires_at} IS NOT NULL)',
-    'outbound_emails_sent_has_time': "status <> 'sent' OR sent_at IS NOT NULL",
-}
-STORAGE = (
-    'fillfactor = 70, autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_threshold = 10000, '
-    'autovacuum_analyze_scale_factor = 0.02'
-)
-# Measured with bench/adoption.py on PostgreSQL 18, 2026-11. A zone other than UTC writes the table
-# anew.
-LOCK_S = 0.2
-REWRITE_BYTES_PER_S = 60e6
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """One thing that finishing changes."""
-
-    what: str
-    under_lock: bool
-    ddl: str = ''
-
-
-@dataclass(frozen=True, slots=True)
-class FinishPlan:
-    """Everything that finishing changes, and how long the table is locked."""
-
-    changes: Sequence[Change]
-    lock_s: float
-    is_renaming: bool  # False: an interrupted call has done so already
-    added_columns: Sequence[str]  # that keep their names
-    rebuilt: Mapping[str, str]  # indexes on converted columns, with their DDL
-    max_attempts: int
-
-
-# What stands on a column that goes or changes, but for what this program made: it breaks, vanishes,
-# or is in the way.
-DEPENDENTS_SQL = """
-SELECT d.classid::regclass::text AS catalog, d.objid, pg_describe_object(d.classid, d.objid, d.objsubid) AS what,
-    CASE d.classid WHEN 'pg_class'::regclass THEN pg_get_indexdef(d.objid)
-        WHEN 'pg_constraint'::regclass THEN pg_get_constraintdef(d.objid)
-        WHEN 'pg_trigger'::regclass THEN pg_get_triggerdef(d.objid) END AS ddl,
-    EXISTS (SELECT FROM pg_index AS i WHERE i.indexrelid = d.objid AND i.indisunique) AS is_unique,
-    (SELECT tgname FROM pg_trigger WHERE oid = d.objid) AS trigger, a.attname AS column
-FROM pg_depend AS d JOIN pg_attribute AS a ON a.attrelid = d.refobjid AND a.attnum = d.refobjsubid
-WHERE d.refclassid = 'pg_class'::regclass AND d.refobjid = 'outbound_emails'::regclass AND a.attname = ANY($1::text[])
-  AND NOT (d.classid = 'pg_constraint'::regclass
-           AND d.objid IN (SELECT oid FROM pg_constraint WHERE contype = 'n'))
-  AND NOT (d.classid = 'pg_trigger'::regclass AND d.objid IN (SELECT oid FROM pg_trigger WHERE tgname = $2))
-  AND NOT (d.classid = 'pg_rewrite'::regclass
-           AND d.objid IN (SELECT oid FROM pg_rewrite WHERE ev_class = to_regclass('mail_outbox')))
-  AND NOT (d.classid = 'pg_attrdef'::regclass AND d.objid IN (
-      SELECT f.oid FROM pg_attrdef AS f JOIN pg_attribute AS c ON c.attrelid = f.adrelid AND c.attnum = f.adnum
-      WHERE c.attname = ANY($1::text[])))
-UNION
-SELECT 'pg_rewrite', r.oid, pg_describe_object('pg_rewrite'::regclass, r.oid, 0), NULL, false, NULL, NULL
-FROM pg_depend AS d JOIN pg_rewrite AS r ON r.oid = d.objid
-WHERE d.classid = 'pg_rewrite'::regclass AND d.refobjid = 'outbound_emails'::regclass
-  AND r.ev_class <> COALESCE(to_regclass('mail_outbox')::oid, 0)
-ORDER BY what
-"""
-BYTES_SQL = "SELECT pg_table_size('outbound_emails')::float8"
-# Those that a converted column is in, but for those that a constraint stands on.
-REBUILT_SQL = """
-SELECT c.relname AS name, pg_get_indexdef(i.indexrelid) AS ddl
-FROM pg_index AS i JOIN pg_class AS c ON c.oid = i.indexrelid
-WHERE i.indrelid = 'outbound_emails'::regclass
-  AND NOT EXISTS (SELECT FROM pg_constraint AS k WHERE k.conindid = i.indexrelid)
-  AND EXISTS (SELECT FROM pg_depend AS d JOIN pg_attribute AS a ON a.attrelid = d.refobjid AND a.attnum = d.refobjsubid
-              WHERE d.objid = i.indexrelid AND d.refobjid = i.indrelid AND a.attname = ANY($1::text[]))
-  AND NOT EXISTS (SELECT FROM pg_depend AS d JOIN pg_attribute AS a
-                      ON a.attrelid = d.refobjid AND a.attnum = d.refobjsubid
-                  WHERE d.objid = i.indexrelid AND d.refobjid = i.indrelid AND a.attname = ANY($2::text[]))
-ORDER BY 1
-"""
-
-
-async def plan_finish(
-    conn: asyncpg.Connection, *, zone: str, max_attempts: int | None
-) -> FinishPlan:
-    """List what finishing changes. Reads only.
-
-    Raises:
-        WrongPhaseError: the table is not taken over, or something of the application's is in the
-            way; says what to do.
-    """
-    max_attempts = max_attempts or BY_LIFE
-    adoption = await read_adoption(conn)
-    if adoption is None:
-        raise WrongPhaseError(
-            'outbound_emails was made by this program: there is nothing to finish'
-        )
-    if adoption.phase in (Phase.EXPANDING, Phase.SHARED):
-        raise WrongPhaseError(
-            'the table is not taken over yet: `python -m ops import-celery` does it'
-        )
-    columns = await read_columns(conn)
-    replaced = [name for name in REPLACED if f'mail_{name}' in adoption.added_columns]
-    naive = [column.name for column in columns.values() if column.type == NAIVE]
-    going: list[str] = []
-    triggers: dict[str, str] = {}
-    if replaced:
-        going, triggers = await _standing_on(conn, replaced, [*naive, *_narrow(columns)])
-    lock_s = LOCK_S
-    if naive and zone != 'UTC':
-        lock_s += await conn.fetchval(BYTES_SQL) / REWRITE_BYTES_PER_S
-    rebuilt = {row['name']: row['ddl'] for row in await conn.fetch(REBUILT_SQL, naive, replaced)}
-    stay = [name for name in adoption.added_columns if name.removeprefix('mail_') not in replaced]
-    changes = _checked_later()
-    if replaced:
-        changes = [
-            *_replaced(columns, replaced, going, triggers),
-            *_types(columns, naive, zone),
-            *_filled(max_attempts, mapping(stay)),
-            *[
-                Change(f'the trigger {name} is made anew', True, ddl)
-                for name, ddl in triggers.items()
-            ],
-            *changes,
-        ]
-    return FinishPlan(changes, lock_s, bool(replaced), stay, rebuilt, max_attempts)
-
-
-async def _standing_on(
-    conn: asyncpg.Connection, replaced: Sequence[str], converted: Sequence[str]
-) -> tuple[list[str], dict[str, str]]:
-    """Return what goes with the columns that are replaced, and the triggers that are made anew.
-
-    Raises:
-        WrongPhaseError: something would break; names all of it.
-    """
-    going: list[str] = []
-    breaking: list[str] = []
-    triggers: dict[str, str] = {}
-    for row in await conn.fetch(DEPENDENTS_SQL, [*replaced, *converted], TRIGGER):
-        catalog, ddl = row['catalog'], row['ddl']
-        if catalog in ('pg_constraint', 'pg_class') and row['column'] not in replaced:
-            continue  # these are converted with their columns
-        if catalog == 'pg_trigger' and ' WHEN (' not in ddl:
-            triggers[row['trigger']] = ddl
-        elif catalog == 'pg_constraint' or (catalog == 'pg_class' and not row['is_unique']):
-            going.append(f'{row["what"]}: {ddl}')
-        else:
-            breaking.append(f'{row["what"]}: {ddl}' if ddl else row['what'])
-    if breaking:
-        what = '\n'.join(f'  - {each}' for each in breaking)
-        raise WrongPhaseError(
-            f'these stand on columns that finishing changes; drop them, and make them anew after it:\n{what}'
-        )
-    return going, triggers
-
-
-def _replaced(
-    columns: Mapping[str, Column],
-    replaced: Sequence[str],
-    going: Sequence[str],
-    triggers: Mapping[str, str],
-) -> list[Change]:
-    changes = [
-        Change(
-            'rows that the other system ended get our word for their state; NULL in attempts, created_at ... is filled',
-            False,
-        ),
-        Change(
-            'the trigger and the view mail_outbox go',
-            True,
-            f'DROP TRIGGER {TRIGGER} ON outbound_emails; DROP VIEW mail_outbox; DROP FUNCTION outbox_sync()',
-        ),
-    ]
-    changes += [Change(f'goes with its column: {what}', True) for what in going]
-    changes += [
-        Change(
-            f'the trigger {name} goes for a moment',
-            True,
-            f'DROP TRIGGER {quoted(name)} ON outbound_emails',
-        )
-        for name in triggers
-    ]
-    for name in replaced:
-        ddl = f'ALTER TABLE outbound_emails RENAME COLUMN mail_{name} TO {name}'
-        if name in columns:
-            old = columns[name]
-            kind = f'{old.type}, {old.limit} characters' if old.limit else old.type
-            what = f'{name} ({kind}) is replaced by ours'
-            changes.append(
-                Change(what, True, f'ALTER TABLE outbound_emails DROP COLUMN {name};{ddl}')
-            )
-    return changes
-
-
-def _filled(max_attempts: int, names: Mapping[str, str]) -> list[Change]:
-    changes = []
-    defaults = {**DEFAULTS, 'max_attempts': str(max_attempts)}
-    changes.append(
-        Change(
-            'columns get our defaults',
-            True,
-            'ALTER TABLE outbound_emails '
-            + ', '.join(
-                f'ALTER COLUMN {name} SET DEFAULT {value}' for name, value in defaults.items()
-            ),
-        )
-    )
-    changes.append(
-        Change(
-            'room on each page and early vacuum, docs/schema.md',
-            True,
-            f'ALTER TABLE outbound_emails SET ({STORAGE})',
-        )
-    )
-    checks = {name: check.format(**names) for name, check in CHECKS.items()} | {
-        f'outbound_emails_{name}_given': f'{name} IS NOT NULL' for name in NOT_NULL
-    }
-    added = ', '.join(
-        f'ADD CONSTRAINT {name} CHECK ({check}) NOT VALID' for name, check in checks.items()
-    )
-    changes.append(
-        Change(
-            'CHECKs forbid illegal rows from then on', True, f'ALTER TABLE outbound_emails {added}'
-        )
-    )
-    changes.append(Change('the view mail_outbox is made anew', True, view_ddl(names)))
-    return changes
-
-
-def _types(columns: Mapping[str, Column], naive: Sequence[str], zone: str) -> list[Change]:
-    changes = []
-    if naive:
-        # In one statement and without USING: in UTC no row is rewritten.
-        ddl = ', '.join(f'ALTER COLUMN {quoted(name)} TYPE timestamptz' for name in naive)
-        drop = ', '.join(f'ALTER COLUMN {quoted(name)} DROP DEFAULT' for name in naive)
-        how = (
-            'no row is rewritten'
-            if zone == 'UTC'
-            else f'they mean {zone}, so the table is written anew'
-        )
-        changes.append(
-            Change(
-                f'{", ".join(naive)} get a time zone: {how}',
-                True,
-                f'ALTER TABLE outbound_emails {drop}; ALTER TABLE outbound_emails {ddl}',
-            )
-        )
-    narrow = _narrow(columns)
-    if narrow:
-        ddl = ', '.join(f'ALTER COLUMN {name} TYPE text' for name in narrow)
-        changes.append(
-            Change(f'{", ".join(narrow)} become text', True, f'ALTER TABLE outbound_emails {ddl}')
-        )
-    return changes
-
-
-def _narrow(columns: Mapping[str, Column]) -> list[str]:
-    return [
-        wanted.name
-        for wanted in APPLICATION
-        if (column := columns.get(wanted.name)) is not None
-        and wanted.name not in REPLACED
-        and (wanted.ddl == 'text' or wanted.name == 'recipient')
-        and column.is_text
-        and column.type != 'text'
-    ]
-
-
-def _checked_later() -> list[Change]:
-    return [
-        Change(
-            'indexes on times are built anew while others write; until then claims are slower',
-            False,
-        ),
-        Change(
-            'all rows are checked while others write; then attempts, created_at ... refuse NULL',
-            False,
-        ),
-    ]
-
+from db.adoption.takeover import BATCH
+from db.states import ALL_DEAD_REASONS
+from mail_outbox.states import DeadReason
 
 FILL_SQL = """
-WITH stretch AS (SELECT id FROM outbound_emails WHERE id > $1::bigint ORDER BY id LIMIT $2), filled AS (
+WITH stretch AS (
+    SELECT id FROM outbound_emails WHERE id > $1::bigint ORDER BY id LIMIT $2
+), filled AS (
     UPDATE outbound_emails AS e
     SET mail_status = CASE WHEN COALESCE(e.mail_status, 'external') = 'external'
-                           THEN COALESCE(outbox_state(e.status::text), 'external') ELSE e.mail_status END,
-        attempts = COALESCE(e.attempts, 0), max_attempts = GREATEST(COALESCE(e.max_attempts, $3::int), e.attempts, 1),
+                           THEN COALESCE(outbox_state(e.status::text), 'external')
+                           ELSE e.mail_status END,
+        attempts = COALESCE(e.attempts, 0),
+        max_attempts = GREATEST(COALESCE(e.max_attempts, $3::int), e.attempts, 1),
         created_at = COALESCE(e.created_at, e.updated_at, now()),
         updated_at = COALESCE(e.updated_at, e.created_at, now()),
         sent_at = CASE WHEN e.mail_status = 'sent' OR outbox_state(e.status::text) = 'sent'
-                       THEN COALESCE(e.sent_at, e.last_attempt_at, e.updated_at, e.created_at, now()) ELSE e.sent_at END
+                       THEN COALESCE(e.sent_at, e.last_attempt_at, e.updated_at, e.created_at, now())
+                       ELSE e.sent_at END
     WHERE e.id IN (SELECT id FROM stretch) AND (
         e.mail_status IS NULL OR e.mail_status = 'external'
         OR e.attempts IS NULL OR e.max_attempts IS NULL OR e.attempts > e.max_attempts
@@ -328,11 +43,20 @@ LATE_SQL = """
 UPDATE outbound_emails
 SET status = COALESCE(status, 'external'), attempts = COALESCE(attempts, 0),
     max_attempts = GREATEST(COALESCE(max_attempts, $1::int), attempts, 1),
-    created_at = COALESCE(created_at, updated_at, now()), updated_at = COALESCE(updated_at, created_at, now()),
-    sent_at = CASE WHEN status = 'sent' THEN COALESCE(sent_at, last_attempt_at, updated_at, created_at, now())
+    created_at = COALESCE(created_at, updated_at, now()),
+    updated_at = COALESCE(updated_at, created_at, now()),
+    sent_at = CASE WHEN status = 'sent'
+                   THEN COALESCE(sent_at, last_attempt_at, updated_at, created_at, now())
                    ELSE sent_at END
-WHERE status IS NULL OR attempts IS NULL OR max_attempts IS NULL OR attempts > max_attempts OR max_attempts < 1
-   OR created_at IS NULL OR updated_at IS NULL OR (status = 'sent' AND sent_at IS NULL)
+WHERE status IS NULL OR attempts IS NULL OR max_attempts IS NULL OR attempts > max_attempts
+   OR max_attempts < 1 OR created_at IS NULL OR updated_at IS NULL
+   OR (status = 'sent' AND sent_at IS NULL)
+"""
+# This program never wrote another word, so an operator did; see 0008_dead_reasons_checked.sql.
+OTHER_REASONS_SQL = f"""
+UPDATE mail_outbox
+SET last_error = concat_ws('; ', last_error, dead_reason), dead_reason = '{DeadReason.GIVEN_UP}'
+WHERE dead_reason NOT IN ({ALL_DEAD_REASONS})
 """
 
 
@@ -359,6 +83,7 @@ async def finish(conn: asyncpg.Connection, plan: FinishPlan, progress: Progress)
         progress('the table has its new form')
     await _rebuild(conn, progress)
     await conn.execute(LATE_SQL, plan.max_attempts)
+    await conn.execute(OTHER_REASONS_SQL)
     for name in (*CHECKS, *(f'outbound_emails_{name}_given' for name in NOT_NULL)):
         await conn.execute(f'ALTER TABLE outbound_emails VALIDATE CONSTRAINT {name}')
 
@@ -386,14 +111,14 @@ async def _fill(conn: asyncpg.Connection, plan: FinishPlan, progress: Progress) 
 
 
 def _concurrently(ddl: str) -> str:
-    """Return an index's DDL for building it while others write, with the columns' names of afterwards."""
+    """Return an index's DDL for building it while others write, with the names of afterwards."""
     for name in REPLACED:
         ddl = ddl.replace(f'mail_{name}', name)
     return re.sub(r'^CREATE (UNIQUE )?INDEX ', r'CREATE \1INDEX CONCURRENTLY ', ddl)
 
 
 async def _rebuild(conn: asyncpg.Connection, progress: Progress) -> None:
-    """Build the indexes that were dropped under the lock; one that was left half built is built anew."""
+    """Build the indexes that were dropped under the lock; a half-built one is built anew."""
     for ddl in await conn.fetchval(REMEMBERED_SQL):
         name = ddl.partition('CONCURRENTLY ')[2].partition(' ON ')[0]
         valid = await conn.fetchval(INDEX_STATE_SQL, name)

@@ -1,4 +1,4 @@
-"""Make every e-mail that is not sent ours: the moment from which the other system has nothing left to do."""
+"""Make every e-mail that is not sent ours: from then on the other system has nothing left to do."""
 
 import json
 from collections import Counter
@@ -11,6 +11,8 @@ from db.adoption.locks import Progress, briefly, by_index
 from db.adoption.phases import Phase, read_phase, set_phase
 from db.adoption.quoting import literal, quoted
 from db.adoption.trigger import Form, sync_ddl
+from db.states import OVER_UNSENT, UNSENT, listed
+from mail_outbox.states import Status
 
 BATCH = 5_000
 CUT_OFF = 'was being sent by the previous system when its table was taken over'
@@ -22,7 +24,8 @@ BECOMES = """
 CASE
     WHEN natural_state = 'sending' THEN 'uncertain'
     WHEN expires_at <= now() THEN natural_state
-    WHEN natural_state = 'pending' AND COALESCE(next_retry_at, created_at) < now() - $1::interval THEN 'held'
+    WHEN natural_state = 'pending'
+        AND COALESCE(next_retry_at, created_at) < now() - $1::interval THEN 'held'
     WHEN natural_state = 'failed' AND next_retry_at < now() - $1::interval
         AND COALESCE(attempts, 0) < COALESCE(max_attempts, $2::int) THEN 'held'
     ELSE natural_state
@@ -55,7 +58,8 @@ WITH stretch AS (
 ), taken AS (
     UPDATE outbound_emails AS e
     SET mail_status = w.state, {copied}
-        next_retry_at = CASE WHEN w.state IN ('uncertain', 'expired', 'cancelled') THEN NULL ELSE e.next_retry_at END,
+        next_retry_at = CASE WHEN w.state IN ({listed((Status.UNCERTAIN, *OVER_UNSENT))})
+                             THEN NULL ELSE e.next_retry_at END,
         {quoted(names['last_error'])} = CASE WHEN w.state = 'uncertain'
             THEN {literal(CUT_OFF)}
             ELSE e.{quoted(names['last_error'])} END
@@ -63,23 +67,25 @@ WITH stretch AS (
     RETURNING e.mail_status
 )
 SELECT (SELECT max(id) FROM stretch) AS last_id, (
-    SELECT jsonb_object_agg(mail_status, n)::text FROM (SELECT mail_status, count(*) AS n FROM taken GROUP BY 1) AS t
+    SELECT jsonb_object_agg(mail_status, n)::text
+    FROM (SELECT mail_status, count(*) AS n FROM taken GROUP BY 1) AS t
 ) AS counted
 """
 
 
 # What was hidden from the other system shows its own word again.
-SHOW_SQL = """
+SHOW_SQL = f"""
 UPDATE outbound_emails SET mail_status = mail_status
-WHERE mail_status IN ('pending', 'failed', 'uncertain', 'held', 'expired', 'cancelled') AND status::text = $1
+WHERE mail_status IN ({listed(UNSENT)}) AND status::text = $1
 """
 
 
 async def take_over(
     conn: asyncpg.Connection, form: Form, *, hold_after: timedelta, progress: Progress
 ) -> dict[str, int]:
-    """Take every e-mail of the other system that is not sent. Called again after an interruption, it goes on.
+    """Take every e-mail of the other system that is not sent.
 
+    Called again after an interruption, it goes on.
     The other system must not send any more. What it sent stays `external`: it is its own, and no
     duty deletes it.
 

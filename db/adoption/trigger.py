@@ -8,6 +8,8 @@ import asyncpg
 from db.adoption.columns import WANTED, Column, mapping
 from db.adoption.quoting import literal, quoted
 from db.adoption.words import Words
+from db.states import OVER, TRIED, listed
+from mail_outbox.states import Status
 
 TRIGGER = (
     'zz_outbox_sync'  # triggers fire in the order of their names: ours after the application's own
@@ -166,8 +168,9 @@ def _written_by_others(form: Form, *, shared: bool) -> str:
         END IF;
         {theirs}
         -- An ORM that saves whole rows writes an old `sending` over what has ended since: nobody is sending it.
-        IF TG_OP = 'UPDATE' AND state = 'sending' AND (OLD.mail_status IN ('sent', 'expired', 'cancelled', 'held')
-                OR (OLD.mail_status IN ('failed', 'uncertain') AND OLD.next_retry_at IS NULL)) THEN
+        IF TG_OP = 'UPDATE' AND state = 'sending'
+                AND (OLD.mail_status IN ({listed((*OVER, Status.HELD))})
+                OR (OLD.mail_status IN ({listed(TRIED)}) AND OLD.next_retry_at IS NULL)) THEN
             state := OLD.mail_status;
             NEW.status := OLD.status;
             NEW.next_retry_at := OLD.next_retry_at;

@@ -1,4 +1,4 @@
-"""The way back: give the table to the application as it was, so that the system that was there before can go on."""
+"""The way back: give the table to the application as it was, so that its old system can go on."""
 
 from collections import Counter
 
@@ -9,6 +9,8 @@ from db.adoption.phases import Phase, read_adoption
 from db.adoption.quoting import literal, quoted
 from db.adoption.takeover import CUT_OFF, WrongPhaseError
 from db.adoption.trigger import TRIGGER, Form, sync_ddl
+from db.states import UNSENT, listed
+from mail_outbox.states import Status
 
 LIVE_SQL = """
 SELECT count(*) FROM mail_outbox WHERE status = 'sending' AND lease_expires_at > now()
@@ -23,16 +25,19 @@ def give_back_sql(form: Form) -> str:
     was being sent there is as it was.
     """
     return f"""
-UPDATE outbound_emails SET mail_status = CASE mail_status WHEN 'sending' THEN 'uncertain' ELSE mail_status END,
-    attempts = CASE WHEN mail_status IN ('pending', 'held') OR (mail_status = 'failed' AND next_retry_at IS NOT NULL)
-        OR {_cut_off(form)} THEN attempts ELSE GREATEST(attempts, max_attempts) END
-WHERE mail_status IN ('pending', 'sending', 'failed', 'uncertain', 'expired', 'cancelled', 'held')
-RETURNING CASE WHEN mail_status = 'failed' AND next_retry_at IS NOT NULL THEN 'retrying' ELSE mail_status END AS state
+UPDATE outbound_emails
+SET mail_status = CASE mail_status WHEN 'sending' THEN 'uncertain' ELSE mail_status END,
+    attempts = CASE WHEN mail_status IN ('pending', 'held')
+            OR (mail_status = 'failed' AND next_retry_at IS NOT NULL) OR {_cut_off(form)}
+        THEN attempts ELSE GREATEST(attempts, max_attempts) END
+WHERE mail_status IN ({listed((*UNSENT, Status.SENDING))})
+RETURNING CASE WHEN mail_status = 'failed' AND next_retry_at IS NOT NULL THEN 'retrying'
+               ELSE mail_status END AS state
 """
 
 
 def _cut_off(form: Form) -> str:
-    """Return the condition of what the other system was sending at the take-over, and nobody has sent since."""
+    """Return the condition of what was being sent at the take-over, and nobody has sent since."""
     error, message_id = quoted(form.names['last_error']), quoted(form.names['message_id'])
     return f"(mail_status = 'uncertain' AND {message_id} IS NULL AND {error} = {literal(CUT_OFF)})"
 
@@ -48,7 +53,8 @@ VIEWS_SQL = """
 SELECT DISTINCT r.ev_class::regclass::text AS name
 FROM pg_depend AS d JOIN pg_rewrite AS r ON r.oid = d.objid
 JOIN pg_attribute AS a ON a.attrelid = d.refobjid AND a.attnum = d.refobjsubid
-WHERE d.classid = 'pg_rewrite'::regclass AND d.refobjid = 'outbound_emails'::regclass AND a.attname = ANY($1::text[])
+WHERE d.classid = 'pg_rewrite'::regclass AND d.refobjid = 'outbound_emails'::regclass
+  AND a.attname = ANY($1::text[])
   AND r.ev_class <> COALESCE(to_regclass('mail_outbox')::oid, 0)
 ORDER BY 1
 """
@@ -108,7 +114,7 @@ async def undo(conn: asyncpg.Connection, form: Form | None, progress: Progress) 
 
 
 async def _give_back(conn: asyncpg.Connection, form: Form, progress: Progress) -> dict[str, int]:
-    """Have every e-mail show the word that the other system knows it by. Returns how many, by state."""
+    """Have every e-mail show the word that the other system knows. Returns how many, by state."""
     live = await conn.fetchval(LIVE_SQL)
     if live:
         raise WrongPhaseError(f'workers are sending {live} e-mails: stop them, then run this again')

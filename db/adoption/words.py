@@ -9,27 +9,25 @@ import asyncpg
 
 from db.adoption.columns import Column
 from db.adoption.quoting import literal, quoted
+from db.states import OURS, RETRYABLE
+from mail_outbox.states import Status
 
-# For each state the words that applications have for it, the most usual first.
-SYNONYMS: Mapping[str, tuple[str, ...]] = {
-    'pending': ('pending',),
-    'sending': ('sending', 'processing', 'in_progress'),
-    'sent': ('sent',),
-    'failed': ('failed',),
-    'expired': ('expired',),
-    'cancelled': ('cancelled', 'canceled'),
-    'uncertain': ('uncertain',),
-    'held': ('held',),
+# Words that applications have for a state besides its own.
+OTHER_WORDS: Mapping[Status, tuple[str, ...]] = {
+    Status.SENDING: ('processing', 'in_progress'),
+    Status.CANCELLED: ('canceled',),
 }
-NEEDED = ('pending', 'sent', 'failed')
-# What is shown instead of a state that the application has no word for. None: the word that stands
-# there stays.
-SHOWN_INSTEAD: Mapping[str, str | None] = {
-    'sending': None,
-    'held': None,
-    'expired': 'failed',
-    'cancelled': 'failed',
-    'uncertain': 'failed',
+# For each state the words that applications have for it, the most usual first.
+SYNONYMS: Mapping[Status, tuple[str, ...]] = {
+    status: (status.value, *OTHER_WORDS.get(status, ())) for status in OURS
+}
+NEEDED = (Status.PENDING, Status.SENT, Status.FAILED)
+# What is shown instead of a state that the application has no word for: nobody sends it, and an
+# operator may try again. None: the word that stands there stays.
+SHOWN_INSTEAD: Mapping[Status, Status | None] = {
+    status: Status.FAILED if status in RETRYABLE else None
+    for status in OURS
+    if status not in NEEDED
 }
 NO_WORD = 'no-such-word'  # what a column that takes this takes, it takes any
 
@@ -75,7 +73,7 @@ def choose(
             for `sending`.
     """
     # What an operator types by hand is understood, whether the application knows the word or not.
-    read = {word: state for state, words in SYNONYMS.items() for word in words}
+    read: dict[str, str] = {word: state for state, words in SYNONYMS.items() for word in words}
     read |= {word.lower(): state for word, state in (given or {}).items()}
     known = set(known)
     own: dict[str, str] = {}
@@ -93,7 +91,7 @@ def choose(
     return Words(read, shown, hidden)
 
 
-def _rank(state: str, word: str) -> tuple[int, str]:
+def _rank(state: Status, word: str) -> tuple[int, str]:
     synonyms = SYNONYMS[state]
     return (synonyms.index(word.lower()) if word.lower() in synonyms else -1), word
 

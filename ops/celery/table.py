@@ -9,10 +9,10 @@ from typing import Any
 import asyncpg
 
 from db.adoption.columns import read_columns
-from db.adoption.expand import NotAdoptableError, Plan, is_adopted, plan
 from db.adoption.forecast import Expected, forecast
 from db.adoption.locks import TableBusyError
 from db.adoption.phases import Phase, read_phase
+from db.adoption.plan import NotAdoptableError, Plan, is_adopted, plan
 from db.adoption.takeover import WrongPhaseError
 from db.adoption.takeover import take_over as take_over_table
 from db.adoption.undo import undo as undo_table

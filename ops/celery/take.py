@@ -8,8 +8,8 @@ from functools import partial
 
 import asyncpg
 
-from db.adoption.expand import is_adopted
 from db.adoption.phases import Phase, read_phase
+from db.adoption.plan import is_adopted
 from db.import_requests import make_due, merged, preview, still_open
 from engine.queues import QUEUES
 from mail_outbox.wake import notify

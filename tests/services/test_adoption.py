@@ -10,11 +10,13 @@ import asyncpg
 import pytest
 
 from db.adoption.columns import read_columns
-from db.adoption.expand import INDEXES, NotAdoptableError, plan
-from db.adoption.finish import finish, plan_finish
+from db.adoption.finish import finish
+from db.adoption.finish_plan import plan_finish
 from db.adoption.forecast import forecast
+from db.adoption.indexes import INDEXES
 from db.adoption.locks import TableBusyError, briefly
 from db.adoption.phases import Phase, read_phase
+from db.adoption.plan import NotAdoptableError, plan
 from db.adoption.takeover import WrongPhaseError
 from db.adoption.undo import undo
 from db.checkup import read_indexes

@@ -1,0 +1,72 @@
+"""The indexes that our statements need on an adopted table, built while others write."""
+
+from collections.abc import Mapping
+
+import asyncpg
+
+from db.adoption.locks import Progress
+from db.adoption.quoting import quoted
+from db.states import CLAIMED, TRIED, listed
+
+# As in db/migrations/0001_outbox.sql, in the table's own names; a test holds a finished table
+# against a new one.
+INDEXES: Mapping[str, str] = {
+    'outbound_emails_due': (
+        f'({{priority}}, next_retry_at) WHERE {{status}} IN ({listed(CLAIMED)}) '
+        'AND next_retry_at IS NOT NULL'
+    ),
+    'outbound_emails_unscheduled': ("(id) WHERE {status} = 'pending' AND next_retry_at IS NULL"),
+    'outbound_emails_leased': "({lease_expires_at}) WHERE {status} = 'sending'",
+    'outbound_emails_suspect': (
+        f'(next_retry_at) WHERE {{lost_attempts}} > 0 AND {{status}} IN ({listed(CLAIMED)}) '
+        'AND next_retry_at IS NOT NULL'
+    ),
+    'outbound_emails_failed': f'(created_at) WHERE {{status}} IN ({listed(TRIED)})',
+    'outbound_emails_held': "(created_at) WHERE {status} = 'held'",
+    'outbound_emails_idempotency': '(organization_id, {idempotency_key}) NULLS NOT DISTINCT '
+    'WHERE {idempotency_key} IS NOT NULL',
+    'outbound_emails_created': 'USING brin (created_at)',
+}
+UNIQUE = ('outbound_emails_idempotency',)
+
+VALID_INDEXES_SQL = """
+SELECT c.relname FROM pg_index AS i JOIN pg_class AS c ON c.oid = i.indexrelid
+WHERE i.indrelid = 'outbound_emails'::regclass AND i.indisvalid
+"""
+
+
+async def valid_indexes(conn: asyncpg.Connection) -> set[str]:
+    """Return the names of the indexes that serve."""
+    return {row['relname'] for row in await conn.fetch(VALID_INDEXES_SQL)}
+
+
+NOTE_INDEX_SQL = """
+UPDATE outbox_adoption SET added_indexes = added_indexes || $1::text WHERE NOT $1 = ANY(added_indexes)
+"""
+INDEX_STATE_SQL = """
+SELECT i.indisvalid FROM pg_index AS i
+WHERE i.indexrelid = to_regclass($1) AND i.indrelid = 'outbound_emails'::regclass
+"""
+
+
+def index_ddl(name: str, names: Mapping[str, str]) -> str:
+    """Return the DDL of one index; CONCURRENTLY lets others write meanwhile."""
+    unique = 'UNIQUE ' if name in UNIQUE else ''
+    definition = INDEXES[name].format(**{key: quoted(value) for key, value in names.items()})
+    return f'CREATE {unique}INDEX CONCURRENTLY {name} ON outbound_emails {definition}'
+
+
+async def add_index(
+    conn: asyncpg.Connection, name: str, names: Mapping[str, str], progress: Progress
+) -> None:
+    """Build an index unless a valid one is there; what an interrupted call left half done is built anew."""
+    valid = await conn.fetchval(INDEX_STATE_SQL, name)
+    if valid:
+        return
+    if valid is False:
+        await conn.execute(f'DROP INDEX CONCURRENTLY {name}')
+    await conn.execute(
+        NOTE_INDEX_SQL, name
+    )  # first: an interrupted call leaves an index that is ours
+    await conn.execute(index_ddl(name, names))
+    progress(f'built the index {name}')

@@ -1,18 +1,46 @@
 """A database with the tables of an application that had Celery, in the forms that such applications have them."""
 
+from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import asyncpg
+import pytest
 
 from db.adoption.takeover import take_over
 from db.migrate import alone, migrate
+from db.pools import create_postgres_pool
 
 LEGACY_SQL = Path(__file__).with_name('legacy_schema.sql').read_text()
 STATES = ('pending', 'sending', 'sent', 'failed', 'expired', 'cancelled')
 FEW_STATES = ('pending', 'sending', 'sent', 'failed')
 DAY = timedelta(days=1)
+
+
+@pytest.fixture
+async def conn(empty_database) -> AsyncIterator[asyncpg.Connection]:
+    """Connect to an empty database as a server in another zone does.
+
+    Times without a zone that an application wrote are in UTC, whatever the server's own zone is.
+    """
+    conn = await asyncpg.connect(empty_database.dsn, server_settings={'timezone': 'Asia/Tokyo'})
+    yield conn
+    await conn.close()
+
+
+@pytest.fixture
+async def worker_pool(empty_database) -> AsyncIterator[asyncpg.Pool]:
+    """Connect to the same database as a worker does."""
+    pool = await create_postgres_pool(
+        empty_database.dsn,
+        size=4,
+        connect_timeout_s=20,
+        command_timeout_s=20,
+        application_name='tests',
+    )
+    yield pool
+    pool.terminate()
 
 
 async def create_legacy(

@@ -15,6 +15,9 @@ from mail.relay.pool import Relay
 from mail.route import Relays
 from mail_outbox.outbox import queue_email
 from mail_outbox.render import Sender
+from tests.services.adopted import conn, worker_pool
+
+__all__ = ['conn', 'worker_pool']  # fixtures
 
 
 @pytest.fixture

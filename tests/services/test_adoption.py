@@ -1,7 +1,6 @@
 """A table that was there before: nothing of it is changed until the operator finishes it, and there is a way back."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -23,7 +22,6 @@ from db.checkup import read_indexes
 from db.claims import claim_due
 from db.due import give_due_time
 from db.migrate import alone, connect_directly, migrate
-from db.pools import create_postgres_pool
 from db.schema import SchemaMismatchError, check_schema
 from jobs.process_pending_emails import process_pending_emails
 from jobs.send_email import send_email
@@ -55,28 +53,6 @@ UNION ALL SELECT 'trigger', tgname, pg_get_triggerdef(oid) FROM pg_trigger
 WHERE tgrelid = 'outbound_emails'::regclass AND NOT tgisinternal
 UNION ALL SELECT 'option', unnest(reloptions), '' FROM pg_class WHERE oid = 'outbound_emails'::regclass
 """
-
-
-@pytest.fixture
-async def conn(empty_database) -> AsyncIterator[asyncpg.Connection]:
-    # The server's own zone is none of UTC's business: times without a zone were written by it in
-    # UTC.
-    conn = await asyncpg.connect(empty_database.dsn, server_settings={'timezone': 'Asia/Tokyo'})
-    yield conn
-    await conn.close()
-
-
-@pytest.fixture
-async def worker_pool(empty_database) -> AsyncIterator[asyncpg.Pool]:
-    pool = await create_postgres_pool(
-        empty_database.dsn,
-        size=4,
-        connect_timeout_s=20,
-        command_timeout_s=20,
-        application_name='tests',
-    )
-    yield pool
-    pool.terminate()
 
 
 async def shape(conn: asyncpg.Connection) -> set[tuple[str, str, str]]:
@@ -1069,6 +1045,26 @@ async def test_an_interrupted_finish_goes_on(conn):
     assert not await conn.fetch(
         "SELECT FROM pg_constraint WHERE conname LIKE 'outbound_emails_%' AND NOT convalidated"
     )
+
+
+async def test_finishing_keeps_a_dead_reason_of_somebody_elses_words_as_an_error(conn):
+    await create_legacy(conn, 'enum')
+    await conn.execute('ALTER TABLE outbound_emails ADD COLUMN dead_reason text')
+    await insert(conn, 'a', 'failed', dead_reason='of the application')
+    await adopt(conn)
+    await conn.execute("UPDATE mail_outbox SET dead_reason = 'spam'")
+    async with alone(conn, 'UTC'):
+        await finish(conn, await plan_finish(conn, zone='UTC', max_attempts=5), lambda _: None)
+    row = await conn.fetchrow('SELECT dead_reason, last_error FROM mail_outbox')
+    assert tuple(row) == ('given up', 'spam')
+    assert await conn.fetchval('SELECT dead_reason FROM outbound_emails') == 'of the application'
+    await conn.execute("DELETE FROM _pogo_migration WHERE migration_id >= '0007'")
+    await conn.execute(
+        'ALTER TABLE outbound_emails DROP CONSTRAINT outbound_emails_dead_reason_known'
+    )
+    await migrate(conn)  # an update of a table that was finished before there was the list
+    with pytest.raises(asyncpg.CheckViolationError):
+        await conn.execute("UPDATE mail_outbox SET dead_reason = 'spam'")
 
 
 async def test_finishing_names_views_of_the_application_that_would_break(conn):

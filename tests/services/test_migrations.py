@@ -3,40 +3,16 @@
 import asyncio
 import subprocess
 import sys
-from collections.abc import AsyncIterator
 from typing import Any
 
 import asyncpg
 import pytest
 
 from db.migrate import migrate
-from db.pools import create_postgres_pool
 from db.schema import SchemaMismatchError, check_schema, known_migrations
 from dev.ports import free_port
 from mail_outbox.outbox import queue_email
 from tests.conftest import ROOT
-
-
-@pytest.fixture
-async def conn(empty_database) -> AsyncIterator[asyncpg.Connection]:
-    # The server's own zone is none of UTC's business: times without a zone were written by it in
-    # UTC.
-    conn = await asyncpg.connect(empty_database.dsn, server_settings={'timezone': 'Asia/Tokyo'})
-    yield conn
-    await conn.close()
-
-
-@pytest.fixture
-async def adopted_pool(empty_database) -> AsyncIterator[asyncpg.Pool]:
-    pool = await create_postgres_pool(
-        empty_database.dsn,
-        size=4,
-        connect_timeout_s=20,
-        command_timeout_s=20,
-        application_name='tests',
-    )
-    yield pool
-    pool.terminate()
 
 
 async def shape(conn: asyncpg.Connection) -> list[tuple[Any, ...]]:
@@ -67,9 +43,9 @@ def run_migrate(dsn: str) -> subprocess.CompletedProcess[str]:
     )  # fmt: skip
 
 
-async def test_fresh_database_gets_the_schema_and_a_second_run_changes_nothing(conn, adopted_pool):
+async def test_fresh_database_gets_the_schema_and_a_second_run_changes_nothing(conn, worker_pool):
     await migrate(conn)
-    await check_schema(adopted_pool)
+    await check_schema(worker_pool)
     before = await shape(conn)
     applied = await conn.fetch('SELECT * FROM _pogo_migration')
     assert {row['migration_id'] for row in applied} == known_migrations()
@@ -80,32 +56,32 @@ async def test_fresh_database_gets_the_schema_and_a_second_run_changes_nothing(c
     assert await conn.fetchval('SELECT id FROM outbound_emails') == email_id
 
 
-async def test_two_migrations_at_once_are_one(conn, empty_database, adopted_pool):
+async def test_two_migrations_at_once_are_one(conn, empty_database, worker_pool):
     other = await asyncpg.connect(empty_database.dsn)
     await asyncio.gather(migrate(conn), migrate(other))
-    await check_schema(adopted_pool)
+    await check_schema(worker_pool)
     assert await conn.fetchval('SELECT count(*) FROM _pogo_migration') == len(known_migrations())
     assert await conn.fetchval("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'") == 0
     await other.close()
 
 
-async def test_schema_check_tells_none_older_and_newer_apart(conn, adopted_pool):
+async def test_schema_check_tells_none_older_and_newer_apart(conn, worker_pool):
     with pytest.raises(SchemaMismatchError, match=r'older .*python -m db\.migrate'):
-        await check_schema(adopted_pool)
+        await check_schema(worker_pool)
     await migrate(conn)
-    await check_schema(adopted_pool)
+    await check_schema(worker_pool)
     await conn.execute(
         'INSERT INTO _pogo_migration (migration_hash, migration_id, applied, schema_name) '
         "VALUES (repeat('0', 64), '9999_from_the_future', now(), 'public')"
     )
     with pytest.raises(SchemaMismatchError, match=r'newer .* 9999_from_the_future'):
-        await check_schema(adopted_pool)
+        await check_schema(worker_pool)
     await conn.execute("DELETE FROM _pogo_migration WHERE migration_id LIKE '0001%'")
     with pytest.raises(SchemaMismatchError, match='0001_outbox'):
-        await check_schema(adopted_pool)
+        await check_schema(worker_pool)
 
 
-async def test_command_migrates_and_says_so_twice(conn, empty_database, adopted_pool):
+async def test_command_migrates_and_says_so_twice(conn, empty_database, worker_pool):
     for _ in range(2):
         result = await asyncio.to_thread(run_migrate, empty_database.dsn)
         assert (result.returncode, result.stdout) == (
@@ -113,7 +89,7 @@ async def test_command_migrates_and_says_so_twice(conn, empty_database, adopted_
             f'schema is up to date ({max(known_migrations())})\n',
         )
         assert 'Traceback' not in result.stderr
-    await check_schema(adopted_pool)
+    await check_schema(worker_pool)
 
 
 @pytest.mark.parametrize('what', ['away', 'wrong password', 'no such database'])
@@ -139,3 +115,27 @@ async def test_rows_that_do_not_say_carry_the_number_of_the_settings_or_none_of_
         "INSERT INTO outbound_emails (recipient) VALUES ('anna@example.com') RETURNING max_attempts"
     )
     assert await conn.fetchval(sql) == stored
+
+
+async def test_a_dead_reason_of_somebody_elses_words_is_kept_as_an_error(conn):
+    await migrate(conn)
+    await conn.execute(
+        "INSERT INTO outbound_emails (recipient, status, dead_reason) VALUES ('a@example.com', 'failed', 'rejected')"
+    )
+    await conn.execute(
+        'ALTER TABLE outbound_emails DROP CONSTRAINT outbound_emails_dead_reason_known'
+    )
+    await conn.execute(
+        'INSERT INTO outbound_emails (recipient, status, dead_reason, last_error) '
+        "VALUES ('b@example.com', 'failed', 'spam', '451 later'), ('c@example.com', 'failed', 'spam', NULL)"
+    )
+    await conn.execute("DELETE FROM _pogo_migration WHERE migration_id >= '0007'")
+    await migrate(conn)
+    rows = await conn.fetch('SELECT dead_reason, last_error FROM outbound_emails ORDER BY id')
+    assert [tuple(row) for row in rows] == [
+        ('rejected', None),
+        ('given up', '451 later; spam'),
+        ('given up', 'spam'),
+    ]
+    with pytest.raises(asyncpg.CheckViolationError):
+        await conn.execute("UPDATE outbound_emails SET dead_reason = 'spam'")

@@ -12,7 +12,8 @@ import db
 import mail_outbox
 from db.pools import BY_INDEX
 from db.switches import Kind
-from mail.outcome import Outcome, Status
+from mail.outcome import Outcome
+from mail_outbox.states import DeadReason, Status
 from tests.services.adopted import FEW_STATES, STATES, adopt, create_legacy
 
 
@@ -152,6 +153,7 @@ async def test_claim_looks_at_no_mail_that_is_scheduled_for_later(pool, database
     ('constraint', 'enum'),
     [
         ('outbound_emails_status_known', Status),
+        ('outbound_emails_dead_reason_known', DeadReason),
         ('email_attempts_outcome_known', Outcome),
         ('mail_switches_kind_known', Kind),
     ],

@@ -26,7 +26,7 @@ RUN=/usr/local/sbin/email-worker-run
 SERVICE_USER=email-worker
 KEEP_RELEASES=3
 # What runs in production, besides the modules at the top: not tests, bench and the development stack.
-PARTS=(configuration db delivery engine fleet jobs mail mail_outbox ops process reporting web deploy docs README.md CHANGELOG.md pyproject.toml requirements.txt .env.example)
+PARTS=(actions configuration db delivery engine fleet jobs mail mail_outbox ops process reporting web deploy docs README.md CHANGELOG.md pyproject.toml requirements.txt .env.example)
 
 mode=install purge='' python=python3 wheels='' venv='' differs=0
 source_dir=$(cd "$(dirname "$0")/.." && pwd)

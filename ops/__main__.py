@@ -38,10 +38,12 @@ from ops import (
     suppress,
     top,
 )
-from ops.answer import Answer, Document, TroubleError
+from ops.answer import Answer
 from ops.celery import command as import_celery
 from ops.connect import Connections
-from ops.output import as_json, make_console
+from ops.output import make_console
+from reporting.problems import Document, TroubleError
+from reporting.wording import as_json
 from settings import Settings, load_settings
 
 

@@ -1,31 +1,10 @@
-"""What a command hands back: a document for machines, and the troubles it met, which decide the exit status."""
+"""What a command hands back: a document for machines, and the troubles it met."""
 
+from collections.abc import Sized
 from dataclasses import dataclass, field
 
-from reporting.problems import FINE, NO_WORKER, NOBODY_REPLIED, TROUBLE, Document, Level, Trouble
-
-__all__ = [
-    'FINE',
-    'NOBODY_REPLIED',
-    'NO_WORKER',
-    'TROUBLE',
-    'USAGE',
-    'Answer',
-    'Document',
-    'Level',
-    'Trouble',
-    'TroubleError',
-]
-
-USAGE = 2
-
-
-class TroubleError(Exception):
-    """The command cannot go on."""
-
-    def __init__(self, trouble: Trouble) -> None:
-        super().__init__(trouble.line)
-        self.trouble = trouble
+from reporting.problems import FINE, TROUBLE, Document, Trouble
+from reporting.wording import counted
 
 
 @dataclass(slots=True)
@@ -38,7 +17,16 @@ class Answer:
 
     @property
     def exit_status(self) -> int:
-        """1 when a server is away, for then nobody can speak of the workers; else the highest there is a reason for."""
+        """1 when a server is unreachable, for then nobody can speak of the workers.
+
+        Otherwise the highest that there is a reason for.
+        """
         if any(trouble.service for trouble in self.troubles):
             return TROUBLE
         return max((trouble.ends_with for trouble in self.troubles), default=FINE)
+
+
+def unchanged_troubles(unchanged: Sized) -> list[Trouble]:
+    """Say how many e-mails were left as they are."""
+    what = f'{counted(len(unchanged))} not changed'
+    return [Trouble(what, 'see the reasons')] if unchanged else []

@@ -1,16 +1,17 @@
 """Options that several commands share, and the values they take."""
 
 import argparse
+import math
 import re
 import signal
 import sys
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 
 from logs import visible
-from ops.answer import USAGE, Trouble, TroubleError
+from reporting.inspection import MAX_ROWS
+from reporting.problems import USAGE, Trouble, TroubleError
 
 UNITS_S = {'s': 1, 'm': 60, 'h': 3600, 'd': 86400}
-MAX_ROWS = 100_000
 MAX_ATTEMPTS, MAX_HOURS = 100, 87600
 NO_TERMINAL = Trouble(
     'refused: there is no terminal to ask at', 'give --yes or --dry-run', exit_status=USAGE
@@ -47,6 +48,22 @@ def add_limit(parser: argparse.ArgumentParser, default: int) -> None:
     )
 
 
+def add_workers(parser: argparse.ArgumentParser) -> None:
+    """Give a command --worker and --timeout, Celery's -d and -t."""
+    parser.add_argument(
+        '-d', '--worker', '--destination', dest='workers', action='append', metavar='NAME',
+        help='only this worker; * stands for anything; may be repeated',
+    )  # fmt: skip
+    parser.add_argument(
+        '-t',
+        '--timeout',
+        type=wait_s,
+        default=2.0,
+        metavar='SECONDS',
+        help='wait for replies (default 2)',
+    )
+
+
 def add_change(parser: argparse.ArgumentParser) -> None:
     """Give a command that changes something --yes and --dry-run."""
     parser.add_argument('--yes', action='store_true', help='do not ask')
@@ -63,6 +80,17 @@ def duration_s(text: str) -> float:
             f'{text!r} is no length of time such as 90s, 30m, 2h or 7d'
         )
     return float(match[1]) * UNITS_S[match[2]]
+
+
+def wait_s(text: str) -> float:
+    """Read how long to wait for replies."""
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0 < seconds <= 600:
+        raise argparse.ArgumentTypeError(f'{text!r} is no number of seconds up to 600')
+    return seconds
 
 
 def count(text: str) -> int:
@@ -99,13 +127,15 @@ def email_id(text: str) -> int:
     return int(text)
 
 
-def confirmed(options: argparse.Namespace, question: str) -> bool:
-    """Ask on stderr, so that stdout stays the answer's; --yes answers by itself.
+def confirmed(question: str, *, yes: bool) -> bool:
+    """Ask on stderr, so that stdout stays the answer's.
 
+    Args:
+        yes: --yes was given, which answers by itself.
     Raises:
         TroubleError: there is no terminal to ask at.
     """
-    if options.yes:
+    if yes:
         return True
     if not (sys.stdin and sys.stdin.isatty()):
         raise TroubleError(NO_TERMINAL)
@@ -116,3 +146,22 @@ def confirmed(options: argparse.Namespace, question: str) -> bool:
         return sys.stdin.readline().strip().lower() in ('y', 'yes')
     finally:
         signal.signal(signal.SIGINT, handler)
+
+
+def confirm(question: str, *, yes: bool, nothing: str = 'changed') -> None:
+    """Ask, and end the command unless the answer is yes.
+
+    Args:
+        nothing: What was not done.
+    Raises:
+        TroubleError: the answer is no, or nobody can answer.
+    """
+    if not confirmed(question, yes=yes):
+        raise TroubleError(
+            Trouble(f'not confirmed, nothing was {nothing}', 'answer y, or give --yes')
+        )
+
+
+def but_not(left: Sequence[int]) -> str:
+    """Name, within a question, what was given and is left alone."""
+    return f', and leave {", ".join(map(str, left))} alone' if left else ''

@@ -1,27 +1,24 @@
 """Change what live workers do: the words of `celery control`, and pausing that outlives restarts."""
 
 import argparse
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
-from arq.connections import ArqRedis
 from rich.console import Console
 
-from db.identity import are_mixed, is_other
+from actions.control import WorkerCommand, command_workers
+from actions.safety import RequestError
 from db.switches import Kind, read_switches
-from fleet.channel import choose
-from fleet.registry import WorkerRecord
-from ops.answer import NO_WORKER, NOBODY_REPLIED, USAGE, Answer, Document, Trouble, TroubleError
-from ops.arguments import Choices, add_change, add_json, confirmed
-from ops.asking import add_workers, ask_workers, no_such_worker, read_database
+from ops.answer import Answer
+from ops.arguments import Choices, add_change, add_json, add_workers, confirm
 from ops.connect import Connections
-from ops.live import ask_living, read_living
 from ops.output import print_table, say
-from ops.switching import WORDS as KINDS
 from ops.switching import add_pause, render_switch, render_switches, switch
+from reporting.live import Audience
 from reporting.overview import as_rows
+from reporting.problems import Document
+from reporting.wording import SWITCH_WORDS
 
 HELP = 'pause, resume, shutdown, pool_grow, rate_limit, log_level, reload_relays, stacks ...'
 
@@ -151,77 +148,60 @@ async def run(connections: Connections, options: argparse.Namespace) -> Answer:
     """Do what the word says."""
     word: str = options.word
     if instead := (INSTEAD | ELSEWHERE).get(word):
-        raise TroubleError(Trouble(f'there is no {word} here', instead, exit_status=USAGE))
+        raise RequestError(f'there is no {word} here', instead)
     if word == 'ls':
-        return Answer(
-            {'control': 'ls', 'switches': as_rows(await connections.ask_postgres(read_switches))}
-        )
-    if word in WORDS:
-        return await tell(connections, options, WORDS[word])
-    for kind, name in (
-        (Kind.QUEUE, options.queue), (Kind.EMAIL_TYPE, options.type), (Kind.RELAY, options.relay)
-    ):  # fmt: skip
+        switches = as_rows(await connections.ask_postgres(read_switches))
+        return Answer({'control': 'ls', 'switches': switches})
+    audience = Audience(options.workers, options.timeout)
+    if told := WORDS.get(word):
+        value = getattr(options, told.takes[0]) if told.takes else None
+        return await tell(
+            connections, word, told, value, audience,
+            dry_run=told.changes and options.dry_run, yes=told.changes and options.yes,
+        )  # fmt: skip
+    names = {Kind.QUEUE: options.queue, Kind.EMAIL_TYPE: options.type, Kind.RELAY: options.relay}
+    for kind, name in names.items():
         if name is not None:
             if options.workers:
-                what = f'the {KINDS[kind]} {name} is paused and resumed for all workers'
-                raise TroubleError(Trouble(what, 'leave out --worker', exit_status=USAGE))
-            return await switch(connections, options, kind, name, word)
-    return await tell(connections, options, Word('', word, word.capitalize()))
+                what = f'the {SWITCH_WORDS[kind]} {name} is paused and resumed for all workers'
+                raise RequestError(what, 'leave out --worker')
+            return await switch(
+                connections, word, kind, name, reason=options.reason, force=options.force,
+                dry_run=options.dry_run, yes=options.yes,
+            )  # fmt: skip
+    here = Word('', word, word.capitalize())
+    return await tell(
+        connections, word, here, None, audience, dry_run=options.dry_run, yes=options.yes
+    )
 
 
-async def tell(connections: Connections, options: argparse.Namespace, word: Word) -> Answer:
+async def tell(
+    connections: Connections,
+    name: str,
+    word: Word,
+    value: Any,
+    audience: Audience,
+    *,
+    dry_run: bool,
+    yes: bool,
+) -> Answer:
     """Send a word to live workers of our database, and show what each did."""
-    database = await read_database(connections)
-    living = await connections.ask_redis(partial(find_workers, patterns=options.workers))
-    if word.changes and database is None and are_mixed(record.database for record in living):
-        raise TroubleError(
-            Trouble(
-                'workers of several PostgreSQL databases are here, and ours does not answer', START
-            )
-        )
-    ours = [record.worker for record in living if not is_other(record.database, database)]
-    names = (
-        ours
-        if options.workers is None
-        else [name for name in choose(options.workers, ours) if name in ours]
+
+    def ask(workers: Sequence[str]) -> None:
+        confirm(f'{word.question} {", ".join(workers)}?', yes=yes)
+
+    arguments = {word.takes[0]: value} if word.takes else {}
+    command = WorkerCommand(word.command, arguments, word.changes)
+    done = await command_workers(connections, command, audience, dry_run=dry_run, confirm=ask)
+    return Answer(
+        {
+            'control': name,
+            'dry_run': done.dry_run,
+            'workers': done.workers,
+            'done': done.done,
+        },
+        done.troubles,
     )
-    document: Document = {
-        'control': options.word, 'dry_run': word.changes and options.dry_run, 'workers': names, 'done': []
-    }  # fmt: skip
-    if not names:
-        foreign = [record.worker for record in living if record.worker not in ours]
-        if set(choose(options.workers or ['*'], foreign)) & set(foreign):
-            return Answer(document, [not_ours(foreign)])
-        return Answer(document, [no_such_worker(ours) if ours else NOBODY_REPLIED])
-    if document['dry_run']:
-        return Answer(document)
-    if word.changes and not confirmed(options, f'{word.question} {", ".join(names)}?'):
-        raise TroubleError(Trouble('not confirmed, nothing was changed', 'answer y, or give --yes'))
-    arguments = {word.takes[0]: getattr(options, word.takes[0])} if word.takes else {}
-    answers = await ask_workers(connections, options, word.command, arguments, database)
-    return Answer(document | {'done': answers.done}, answers.troubles())
-
-
-START = 'start PostgreSQL, or correct DATABASE_URL: then it is known whose workers are whose'
-
-
-def not_ours(names: list[str]) -> Trouble:
-    """Say that workers are of another application."""
-    what = f'{", ".join(names)}: of another PostgreSQL database, and told nothing'
-    return Trouble(
-        what, 'give the command with the settings of that application', exit_status=NO_WORKER
-    )
-
-
-async def find_workers(redis: ArqRedis, patterns: list[str] | None) -> list[WorkerRecord]:
-    """Return the workers that are there; when one that is meant is not registered, as they reply."""
-    living = await read_living(redis)
-    known = [record.worker for record in living]
-    if patterns is not None and not set(choose(patterns, known)) <= set(
-        known
-    ):  # perhaps not yet again
-        return await ask_living(redis)
-    return living
 
 
 def render(document: Document, console: Console) -> None:

@@ -6,17 +6,21 @@ from typing import Any
 import asyncpg
 from rich.console import Console
 
+from actions.call import run_duty
 from db import reports
 from db.switches import Kind, read_switches
 from fleet.registry import WorkerRecord
 from ops import call
-from ops.answer import NOBODY_REPLIED, Answer, Document, Trouble
+from ops.answer import Answer
 from ops.arguments import add_change, add_json, duration_s
-from ops.connect import QUEUE, Connections, attempt
-from ops.live import read_living
-from ops.output import because, fault, length, print_table
-from ops.switching import add_pause, check_name, known_names, render_switch, switch
+from ops.connect import Connections
+from ops.output import print_table
+from ops.switching import add_pause, render_switch, switch
+from reporting.live import read_living
 from reporting.overview import as_rows
+from reporting.problems import NOBODY_REPLIED, Document, Trouble
+from reporting.servers import answer_or_note
+from reporting.wording import because, fault, length
 
 HELP = 'ls: duties, their last and next runs; run one now; pause, resume: over restarts'
 
@@ -48,41 +52,31 @@ async def run(connections: Connections, options: argparse.Namespace) -> Answer:
     if options.word == 'ls':
         return await list_duties(connections)
     if options.word == 'run':
-        return await run_duty(connections, options)
-    return await switch(connections, options, Kind.CRON, options.name, options.word)
-
-
-async def run_duty(connections: Connections, options: argparse.Namespace) -> Answer:
-    """Enqueue the duty where a worker that knows it listens."""
-    workers = await connections.ask_redis(read_living)
-    check_name(
-        Kind.CRON,
-        options.name,
-        await known_names(connections, Kind.CRON, workers),
-        'is there to run',
-    )
-    queues = [worker.queue for worker in workers if options.name in worker.functions]
-    queue = QUEUE if QUEUE in queues or not queues else queues[0]
-    calling = argparse.Namespace(
-        **vars(options)
-        | {'function': options.name, 'arguments': [], 'queue': queue, 'defer_by': 0.0}
-    )
-    return await call.run(connections, calling)
+        ask = call.asking((), yes=options.yes)
+        called = await run_duty(
+            connections, options.name, wait_s=options.wait, dry_run=options.dry_run, confirm=ask
+        )
+        return call.called_answer(called)
+    return await switch(
+        connections, options.word, Kind.CRON, options.name, reason=options.reason,
+        force=options.force, dry_run=options.dry_run, yes=options.yes,
+    )  # fmt: skip
 
 
 async def list_duties(connections: Connections) -> Answer:
     """Join what the workers have in their tables with what ran, and with what is paused."""
     troubles: list[Trouble] = []
-    workers = await attempt(connections.ask_redis(read_living), troubles)
-    stored = await attempt(connections.ask_postgres(_read_stored), troubles)
+    workers = await answer_or_note(connections.ask_redis(read_living), troubles)
+    stored = await answer_or_note(connections.ask_postgres(_read_stored), troubles)
     if stored is None:
         return Answer({}, troubles)
     runs, switches, clock = stored
     paused = {s['name']: s for s in switches}
     tables = tables_of(workers or [])
     duties = [
-        {'duty': name, **tables.get(name, {'every_s': None, 'missed': None}), 'last': runs.get(name),
-         'next_in_s': next_in_s(clock, tables.get(name)), 'paused': paused.get(name)}
+        {'duty': name, **tables.get(name, {'every_s': None, 'missed': None}),
+         'last': runs.get(name), 'next_in_s': next_in_s(clock, tables.get(name)),
+         'paused': paused.get(name)}
         for name in sorted({*tables, *runs, *paused})
     ]  # fmt: skip
     if workers == []:
@@ -110,7 +104,10 @@ def tables_of(workers: list[WorkerRecord]) -> dict[str, Document]:
 
 
 def next_in_s(clock_s: float, table: dict[str, Any] | None) -> float | None:
-    """Return how long until a duty's next slot, by the database's clock; None when nobody tells how often it runs."""
+    """Return how long until a duty's next slot, by the database's clock.
+
+    None when no worker reports how often it runs.
+    """
     every_s = table['every_s'] if table else None
     return every_s - clock_s % every_s if isinstance(every_s, int) and every_s > 0 else None
 
@@ -153,7 +150,7 @@ def render(document: Document, console: Console) -> None:
 
 
 def every(seconds: float | None) -> str:
-    """Return how often, in the largest unit that fits: 1 day, 1 h, 5 min; else as any length of time."""
+    """Return how often: in the largest unit that fits, 1 day, 1 h, 5 min, or as any length."""
     for unit, size_s in (('day', 86400), ('h', 3600), ('min', 60)):
         if seconds and seconds % size_s == 0:
             count = int(seconds // size_s)
@@ -164,13 +161,14 @@ def every(seconds: float | None) -> str:
 def _row(duty: Document) -> tuple[Any, ...]:
     last = duty['last'] or dict.fromkeys(('slot', 'outcome', 'affected', 'worker'))
     paused = duty['paused']
-    told = (
+    why = (
         f'by {paused["paused_by"]}' + (f': {paused["reason"]}' if paused['reason'] else '')
         if paused
         else None
     )
     return (
-        duty['duty'], every(duty['every_s']), {'once': 'is made up for', 'skip': 'is skipped'}.get(duty['missed']),
-        'paused' if paused else length(duty['next_in_s']), last['slot'], last['outcome'], last['affected'],
-        last['worker'], told,
+        duty['duty'], every(duty['every_s']),
+        {'once': 'is made up for', 'skip': 'is skipped'}.get(duty['missed']),
+        'paused' if paused else length(duty['next_in_s']), last['slot'], last['outcome'],
+        last['affected'], last['worker'], why,
     )  # fmt: skip

@@ -1,17 +1,20 @@
-"""Everything that is or will be wrong, with its remedy. A server that is away stops no check of another."""
+"""Everything that is or will be wrong, with its remedy: the checks, with what the settings say."""
 
 import argparse
-import asyncio
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 
 from rich.console import Console
 
-from ops.answer import Answer, Document, Level, Trouble, TroubleError
+from ops.answer import Answer
 from ops.arguments import add_json
 from ops.celery import check as celery
-from ops.checks import (
+from ops.checks import relays
+from ops.connect import Connections
+from ops.output import print_table, say
+from reporting.checks import (
+    cleanup,
     clocks,
     fleet,
     machine,
@@ -19,30 +22,83 @@ from ops.checks import (
     postgresql,
     redis_server,
     refused,
-    relays,
     timeouts,
 )
-from ops.checks.finding import LEVELS, Check, Finding, Severity, away, error
-from ops.connect import Connections
-from ops.output import counted, print_table, say
+from reporting.checks.finding import Finding, Severity
+from reporting.doctor import ORDER, examine
+from reporting.problems import USAGE, Document, Trouble, TroubleError
+from reporting.wording import counted
+from settings import Settings
 
-HELP = 'look for what is or will be wrong: servers, relays, clocks, settings, rows; each with its remedy'
+HELP = (
+    'look for what is or will be wrong: servers, relays, clocks, settings, rows; '
+    'each with its remedy'
+)
 
-CHECKS: Mapping[str, Check] = {
-    'postgresql': postgresql.check,
-    'redis': redis_server.check,
+
+async def check_postgresql(connections: Connections) -> list[Finding]:
+    """Look at PostgreSQL, and at the way past a pooler that DATABASE_DIRECT_URL names."""
+    direct = connections.settings.database_direct_url
+    return await postgresql.check(connections, direct.get_secret_value() if direct else None)
+
+
+async def check_redis(connections: Connections) -> list[Finding]:
+    """Look at the queue's Redis, and at the cache."""
+    cache_url = connections.settings.redis_url.get_secret_value()
+    return await redis_server.check(connections, cache_url)
+
+
+async def check_outbox(connections: Connections) -> list[Finding]:
+    """Look at the rows, and at what may be deleted."""
+    settings = connections.settings
+    return [
+        *await outbox.check(connections),
+        *await cleanup.check(
+            connections,
+            settings.cleanup_session_tables,
+            is_retention_given='email_retention_days' in settings.model_fields_set,
+        ),
+    ]
+
+
+async def check_timeouts(connections: Connections) -> list[Finding]:
+    """Look at the times of the settings."""
+    return await timeouts.check(times_of(connections.settings))
+
+
+async def check_disks(_: Connections) -> list[Finding]:
+    """Look at this machine."""
+    return await machine.check()
+
+
+def times_of(settings: Settings) -> timeouts.TimeSettings:
+    """Return the times that must fit each other."""
+    attempts = settings.email_max_attempts
+    return timeouts.TimeSettings(
+        db_command_timeout_s=settings.db_command_timeout_s,
+        lease_s=settings.worker_lease_s,
+        drain_s=settings.worker_drain_s,
+        smtp_reply_timeout_s=settings.smtp_reply_timeout_s,
+        mongodb_timeout_s=settings.mongodb_timeout_s,
+        expiry_hours=settings.email_expiry_hours,
+        max_attempts=attempts,
+        attempts_take_s=settings.retry_policy.times_s(attempts, None)[-1] if attempts else 0.0,
+    )
+
+
+CHECKS: Mapping[str, Callable[[Connections], Awaitable[list[Finding]]]] = {
+    'postgresql': check_postgresql,
+    'redis': check_redis,
     'celery': celery.check,
     'relays': relays.check,
     'workers': fleet.check,
     'jobs': refused.check,
-    'outbox': outbox.check,
+    'outbox': check_outbox,
     'content': outbox.check_content,
     'clocks': clocks.check,
-    'timeouts': timeouts.check,
-    'disks': machine.check,
+    'timeouts': check_timeouts,
+    'disks': check_disks,
 }
-CHECK_TIMEOUT_S = 60.0
-ORDER = tuple(Severity)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -57,66 +113,12 @@ async def run(connections: Connections, options: argparse.Namespace) -> Answer:
     """Run the checks at the same time. Errors and warnings are trouble, notes are not."""
     names = list(dict.fromkeys(options.checks or CHECKS))
     if unknown := [name for name in names if name not in CHECKS]:
-        raise TroubleError(
-            Trouble(
-                f'there is no check {unknown[0]!r}',
-                f'give some of {", ".join(CHECKS)}',
-                exit_status=2,
-            )
-        )
-    found = dict(
-        zip(
-            names,
-            await asyncio.gather(*(examine(connections, CHECKS[n]) for n in names)),
-            strict=True,
-        )
-    )
-    # Several checks meet the same server that is away: the first tells.
-    told: dict[Finding, str] = {}
-    for name, findings in found.items():
-        for finding in findings:
-            told.setdefault(finding, name)
-    rows = [{'check': name} | asdict(finding) for finding, name in told.items()]
-    rows.sort(key=lambda row: ORDER.index(row['severity']))
-    bad = [row for row in rows if row['severity'] != Severity.NOTE]
-    missing = {
-        name: list(dict.fromkeys(f.away for f in findings if f.away))
-        for name, findings in found.items()
-    }
-    document: Document = {
-        'level': max(
-            (LEVELS[row['severity']] for row in rows), key=list(Level).index, default=Level.OK
-        ).value,
-        'checks': {name: state_of(findings) for name, findings in found.items()},
-        'not_made': {name: services for name, services in missing.items() if services},
-        'findings': rows,
-    }
+        what, remedy = f'there is no check {unknown[0]!r}', f'give some of {", ".join(CHECKS)}'
+        raise TroubleError(Trouble(what, remedy, exit_status=USAGE))
+    document = await examine({name: partial(CHECKS[name], connections) for name in names})
+    bad = [row for row in document['findings'] if row['severity'] != Severity.NOTE]
     calls = counted(len(bad), 'finding calls', 'findings call')
-    troubles = [Trouble(f'{calls} for action', 'see the remedies')] if bad else []
-    return Answer(document, troubles)
-
-
-def state_of(findings: list[Finding]) -> str:
-    """Return the gravest severity of a check's findings, or ok."""
-    return min((finding.severity for finding in findings), key=ORDER.index, default='ok')
-
-
-async def examine(connections: Connections, check: Check) -> list[Finding]:
-    """Run one check, whatever becomes of it."""
-    try:
-        async with asyncio.timeout(CHECK_TIMEOUT_S):
-            return await check(connections)
-    except TroubleError as failure:
-        return [away(failure.trouble)]
-    except TimeoutError:
-        return [error(f'no answer within {CHECK_TIMEOUT_S:g} s', 'see why the server is so slow')]
-    except Exception as failure:  # noqa: BLE001 - a fault of one check must not hide what the others found
-        return [
-            error(
-                f'the check itself failed: {type(failure).__name__}: {failure}',
-                'please report this',
-            )
-        ]
+    return Answer(document, [Trouble(f'{calls} for action', 'see the remedies')] if bad else [])
 
 
 def render(document: Document, console: Console) -> None:
@@ -132,10 +134,10 @@ def render(document: Document, console: Console) -> None:
     )
     counts = Counter(row['severity'] for row in document['findings'])
     fine = [name for name, state in document['checks'].items() if state == 'ok']
-    told = ', '.join(counted(counts[severity], severity) for severity in ORDER)
-    say(console, f'{told}. Nothing to say about: {", ".join(fine) or "-"}.')
+    numbers = ', '.join(counted(counts[severity], severity) for severity in ORDER)
+    say(console, f'{numbers}. Nothing to say about: {", ".join(fine) or "-"}.')
     if missing := document['not_made']:
-        told = '; '.join(
+        names = '; '.join(
             f'{name} (without {", ".join(services)})' for name, services in missing.items()
         )
-        say(console, f'Not made, or only in part: {told}.')
+        say(console, f'Not made, or only in part: {names}.')

@@ -3,7 +3,6 @@
 import argparse
 import contextlib
 import sys
-import time
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
@@ -11,26 +10,17 @@ from typing import Any
 from arq.connections import ArqRedis
 from rich.console import Console
 
-from db.identity import is_other
-from delivery.events import SUBSCRIBED_S
-from fleet import events
-from fleet.channel import ask
-from fleet.registry import read_workers
 from logs import hide_recipients
-from ops.answer import NOBODY_REPLIED, Answer, Document
+from ops.answer import Answer
 from ops.arguments import add_json, count, duration_s
-from ops.asking import read_database
 from ops.connect import Connections
-from ops.output import as_json as encode
-from ops.output import cell
+from reporting.events import Event, EventWatch
+from reporting.live import read_database
+from reporting.problems import NOBODY_REPLIED, Document
+from reporting.wording import as_json as encode
+from reporting.wording import cell
 
 HELP = 'claims and outcomes as they happen; --json prints one JSON object a line'
-
-ASK_EVERY_S = SUBSCRIBED_S / 2
-LOOK_EVERY_S = 2.0  # for workers that come and go
-POLL_S = 0.2
-
-Event = dict[str, Any]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -44,56 +34,50 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 async def run(connections: Connections, options: argparse.Namespace) -> Answer:
-    """Listen until told to end. Nothing is stored: who was not listening reads `ops failed` and `ops show`."""
-    database = await read_database(connections)
-    heard = await connections.ask_redis(partial(listen, options=options, database=database))
+    """Listen until told to end. Who was not listening reads `ops failed` and `ops show`."""
+    printing = partial(
+        print_events,
+        database=await read_database(connections),
+        for_s=options.for_s,
+        most=options.count,
+        failures_only=options.failures,
+        as_json=options.json,
+    )
+    heard = await connections.ask_redis(printing)
     return Answer({'events': heard}, [] if heard is not None else [NOBODY_REPLIED], streamed=True)
 
 
-async def listen(
-    redis: ArqRedis, options: argparse.Namespace, database: str | None = None
+async def print_events(
+    redis: ArqRedis,
+    *,
+    database: str | None,
+    for_s: float | None,
+    most: int | None,
+    failures_only: bool,
+    as_json: bool,
 ) -> int | None:
-    """Print events of our database's workers. Returns how many; None when there is no worker all the time."""
-    ends_at = time.monotonic() + options.for_s if options.for_s else None
-    told, known, look_at, ask_at = 0, await _own_workers(redis, database), 0.0, 0.0
-    seen_any = bool(known)
-    async with redis.pubsub(ignore_subscribe_messages=True) as pubsub:
-        await pubsub.subscribe(events.channel(redis))
-        while ends_at is None or time.monotonic() < ends_at:
-            batch: list[Event] = []
-            if time.monotonic() >= ask_at:
-                ask_at = time.monotonic() + ASK_EVERY_S
-                seen_any |= (await ask(redis, 'events', timeout_s=1.0)).heard > 0
-                if not seen_any and not told:
-                    print('ops events: no worker yet, waiting for one', file=sys.stderr)
-            if time.monotonic() >= look_at:
-                look_at = time.monotonic() + LOOK_EVERY_S
-                now = await _own_workers(redis, database)
-                batch += [_of_worker(name, 'worker-online') for name in sorted(now - known)]
-                batch += [_of_worker(name, 'worker-offline') for name in sorted(known - now)]
-                ask_at, known = (0.0 if now - known else ask_at), now
-            message = await pubsub.get_message(timeout=POLL_S)
-            if message is not None:
-                told_by_all = events.read_events(message['data'])
-                batch += [
-                    e for e in told_by_all if not is_other(str(e.pop('database', '')), database)
-                ]
+    """Print events of our database's workers.
+
+    Returns:
+        How many; None when there was no worker all the time.
+    """
+    printed = 0
+
+    def wait_for_worker() -> None:
+        if not printed:
+            print('ops events: no worker yet, waiting for one', file=sys.stderr)
+
+    watch = EventWatch(redis, database, wait_for_worker)
+    async with contextlib.aclosing(watch.batches(for_s)) as batches:
+        async for batch in batches:
             for event in batch:
-                if options.failures and event.get('event') in ('claimed', 'accepted'):
+                if failures_only and event.get('event') in ('claimed', 'accepted'):
                     continue
-                _print(event, as_json=options.json)
-                told += 1
-                if told == options.count:
-                    return told
-    return told if seen_any else None
-
-
-async def _own_workers(redis: ArqRedis, database: str | None) -> set[str]:
-    return {r.worker for r in await read_workers(redis) if not is_other(r.database, database)}
-
-
-def _of_worker(worker: str, kind: str) -> Event:
-    return {'worker': worker, 'event': kind, 'at': time.time()}
+                _print(event, as_json=as_json)
+                printed += 1
+                if printed == most:
+                    return printed
+    return printed if watch.has_seen_worker else None
 
 
 def _print(event: Event, *, as_json: bool) -> None:

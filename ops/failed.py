@@ -9,11 +9,15 @@ from rich.console import Console
 
 from db import selection as selections
 from db.times import FIRST
-from ops.answer import Answer, Document
+from logs import hide_addresses
+from ops.answer import Answer
 from ops.arguments import add_json, add_limit
 from ops.connect import Connections
-from ops.mail_filter import add_filters, make_selection
-from ops.output import hide_addresses, hide_recipient, print_table, reply_code, tried
+from ops.mail_filter import add_filters, filter_of
+from ops.output import print_table
+from reporting.mail_filter import make_selection
+from reporting.problems import Document
+from reporting.wording import hide_recipient, reply_code, tried
 
 HELP = (
     'failed, dead and uncertain e-mails, and those that not every recipient got, the newest first'
@@ -34,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 async def run(connections: Connections, options: argparse.Namespace) -> Answer:
     """Read them; that mail failed is no trouble of the system's."""
     statuses = (selections.DEAD,) if options.dead else ('failed', 'uncertain')
-    selection = await make_selection(connections, options, statuses)
+    selection = await make_selection(connections, filter_of(vars(options)), statuses)
     emails = await connections.ask_postgres(
         partial(_read, selection=selection, limit=options.limit)
     )

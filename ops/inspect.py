@@ -1,46 +1,45 @@
 """What the workers do now and next: the words of `celery inspect`."""
 
 import argparse
-import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import asdict
-from functools import partial
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from arq.connections import ArqRedis
+from rich.console import Console
 
-from db import reports
-from delivery.email_jobs import EMAIL_JOBS
-from engine.queues import find_queues
-from engine.results import read_job
-from fleet.channel import choose
-from fleet.queued_jobs import read_deferred, read_running
+from configuration.view import digest, program_version
 from mail.outcome import Outcome
-from ops.answer import NOBODY_REPLIED, USAGE, Answer, Document, Trouble, TroubleError
-from ops.arguments import MAX_ROWS, Choices, add_json, add_limit
-from ops.asking import add_workers, ask_workers, read_database, read_living_fleet
-from ops.connect import Connections, attempt
-from ops.inspect_tables import render
-from ops.live import is_alive, queue_troubles, read_fleet
-from ops.result import as_document
-from ops.software import read_software
-from reporting.judge import judge_foreign
-from reporting.overview import mark_foreign
+from ops.answer import Answer
+from ops.arguments import Choices, add_json, add_limit, add_workers
+from ops.connect import Connections
+from ops.cron import every
+from ops.fleet_tables import outcomes_of, render_queues, render_workers
+from ops.output import print_table
+from ops.result import render_job
+from reporting.inspection import READERS, Inspection, inspect_workers
+from reporting.live import Audience
+from reporting.problems import USAGE, Document, Trouble, TroubleError
+from reporting.wording import length, megabytes, percent, tried
 
 HELP = 'the words of `celery inspect`: active, reserved, scheduled, stats, ping, conf ...'
 
-Reader = Callable[[Connections, argparse.Namespace, list[Trouble]], Awaitable[Document]]
-
-__all__ = ['HELP', 'add_arguments', 'render', 'run']
-
+SEE_MEMORY = (
+    'see the memory of each worker in `python -m ops inspect stats`; '
+    'WORKER_RECYCLE_RSS_MIB bounds it'
+)
+OF_NO_WORKER = {
+    'scheduled': 'any worker takes mail whose time has come',
+    'query_task': 'a job is found wherever it is',
+}
 # What Celery could say, and arq has no such thing: why, and what to use.
 INSTEAD = {
     'revoked': 'jobs are not revoked, e-mails are cancelled: see `python -m ops purge outbox`, '
     'and `python -m ops show ID` for one e-mail',
-    'clock': 'workers exchange no messages, so they keep no logical clock; `python -m ops doctor` compares real ones',
-    'memsample': 'see the memory of each worker in `python -m ops inspect stats`; WORKER_RECYCLE_RSS_MIB bounds it',
-    'memdump': 'see the memory of each worker in `python -m ops inspect stats`; WORKER_RECYCLE_RSS_MIB bounds it',
-    'objgraph': 'no command runs code in a worker; `python -m ops control stacks` shows where its tasks wait',
+    'clock': 'workers exchange no messages, so they keep no logical clock; '
+    '`python -m ops doctor` compares real ones',
+    'memsample': SEE_MEMORY,
+    'memdump': SEE_MEMORY,
+    'objgraph': 'no command runs code in a worker; '
+    '`python -m ops control stacks` shows where its tasks wait',
 }
 
 
@@ -55,274 +54,232 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_json(parser)
 
 
-def check(options: argparse.Namespace) -> None:
+def refuse_senseless(what: str, jobs: Sequence[str], workers: Sequence[str] | None) -> None:
     """Refuse words that have no meaning here, or not with these options.
 
     Raises:
         TroubleError: says what to use instead.
     """
-    what = options.what
     if what in INSTEAD:
         raise TroubleError(Trouble(f'there is no {what} here', INSTEAD[what], exit_status=USAGE))
-    if bool(options.jobs) != (what == 'query_task'):
-        wrong = f'{what} takes no ids of jobs' if options.jobs else 'query_task needs ids of jobs'
+    if bool(jobs) != (what == 'query_task'):
+        wrong = f'{what} takes no ids of jobs' if jobs else 'query_task needs ids of jobs'
         raise TroubleError(
             Trouble(wrong, '`python -m ops inspect query_task JOB ...`', exit_status=USAGE)
         )
-    if options.workers and what in OF_NO_WORKER:
+    if workers and what in OF_NO_WORKER:
         remedy = f'leave out --worker: {OF_NO_WORKER[what]}'
         raise TroubleError(Trouble(f'{what} is of no worker', remedy, exit_status=USAGE))
 
 
 async def run(connections: Connections, options: argparse.Namespace) -> Answer:
-    """Ask the fleet and, at the same time, what the word is about."""
-    check(options)
-    what = options.what
-    troubles: list[Trouble] = []
-    fleet, document, database = await asyncio.gather(
-        read_living(connections, options, troubles),
-        READERS[what](connections, options, troubles),
-        read_database(connections),
+    """Ask what the word is about."""
+    refuse_senseless(options.what, options.jobs, options.workers)
+    asked = Inspection(
+        options.what,
+        Audience(options.workers, options.timeout),
+        options.limit,
+        options.jobs,
+        {'program': program_version(), 'settings': digest(connections.settings)},
     )
-    if fleet:
-        mark_foreign(fleet['workers'], database)
-        troubles += judge_foreign(fleet['workers'])
-        if options.workers and what == 'active_queues':
-            own = {worker['queue'] for worker in fleet['workers']}
-            fleet['queues'] = [queue for queue in fleet['queues'] if queue['name'] in own]
-        if not is_alive(fleet):
-            troubles.append(NOBODY_REPLIED)
-        elif what == 'active_queues':
-            troubles += queue_troubles(fleet)
-    document = {'inspect': what} | (fleet or {'workers': None, 'queues': None}) | document
-    if what in JOINS:
-        JOINS[what](document)
-    if options.workers and what in LISTED_BY_WORKER:
-        for part in LISTED_BY_WORKER[what]:
-            rows = document[part]
-            document[part] = rows and of_workers(rows, options.workers)[: options.limit]
-    return Answer(document, list(dict.fromkeys(troubles)))
+    return Answer(*await inspect_workers(connections, asked))
 
 
-def of_workers(rows: list[Document], patterns: list[str]) -> list[Document]:
-    """Leave the rows whose worker is meant by --worker."""
-    meant = choose(patterns, [row['worker'] for row in rows if row['worker'] is not None])
-    return [row for row in rows if row['worker'] in meant]
+def render(document: Document, console: Console) -> None:
+    """Print the tables of the parts that are known."""
+    TABLES[document['inspect']](document, console)
 
 
-async def read_living(
-    connections: Connections, options: argparse.Namespace, troubles: list[Trouble]
-) -> Document | None:
-    """Return workers and queues; workers as they are this moment, or as they last registered when they do not reply."""
-    if options.what in ASKED_THEMSELVES:
-        return await attempt(connections.ask_redis(read_fleet), troubles)
-    return await read_living_fleet(connections, options, troubles)
+def _render_ping(document: Document, console: Console) -> None:
+    if document['replies'] is not None:
+        print_table(
+            console, 'Replies', ('worker', ''), ((r['worker'], 'pong') for r in document['replies'])
+        )
 
 
-async def read_ping(
-    connections: Connections, options: argparse.Namespace, troubles: list[Trouble]
-) -> Document:
-    """Ask every worker for a sign of life."""
-    return await _replies(connections, options, troubles, 'ping')
+def _render_active(document: Document, console: Console) -> None:
+    if document['emails'] is not None:
+        print_table(
+            console,
+            'Being sent',
+            ('id', 'type', 'attempt', 'since', 'worker', 'phase', 'relay', 'last relay', 'lease ends in'),
+            (
+                (e['id'], e.get('email_type'), _attempt(e), _ago(e.get('claimed_s')), e['worker'], e['phase'],
+                 e['relay'], e.get('last_relay'), length(e.get('lease_ends_in_s')))
+                for e in document['emails']
+            ),
+        )  # fmt: skip
+    if document['jobs']:
+        _render_jobs('Other jobs that run', document['jobs'], console)
 
 
-async def read_conf(
-    connections: Connections, options: argparse.Namespace, troubles: list[Trouble]
-) -> Document:
-    """Return each worker's settings, without secrets."""
-    return await _replies(connections, options, troubles, 'conf')
+def _attempt(email: Document) -> str | None:
+    return tried(email['attempt'], email['max_attempts']) if 'attempt' in email else None
 
 
-async def _replies(
-    connections: Connections, options: argparse.Namespace, troubles: list[Trouble], command: str
-) -> Document:
-    answers = await attempt(ask_workers(connections, options, command), troubles)
-    if answers is None:
-        return {'replies': None}
-    troubles += answers.troubles()
-    return {'replies': answers.done}
+def _ago(seconds: float | None) -> str | None:
+    return None if seconds is None else f'{length(seconds)} ago'
 
 
-async def read_active(
-    connections: Connections, options: argparse.Namespace, troubles: list[Trouble]
-) -> Document:
-    """Return the e-mails being sent, and the jobs that are running."""
-    limit = MAX_ROWS if options.workers else options.limit  # theirs may be the last
-    emails, jobs = await asyncio.gather(
-        attempt(connections.ask_postgres(partial(reports.read_active, limit=limit)), troubles),
-        attempt(connections.ask_redis(read_running), troubles),
+def _render_reserved(document: Document, console: Console) -> None:
+    _render_jobs('Reserved jobs', document['jobs'], console)
+
+
+def _render_scheduled(document: Document, console: Console) -> None:
+    if document['emails'] is not None:
+        shown = len(document['emails'])
+        print_table(
+            console,
+            f'Scheduled e-mails ({shown} of {document["total"]})',
+            ('id', 'type', 'status', 'attempts', 'in', 'at'),
+            (
+                (e['id'], e['email_type'], e['status'], tried(e['attempts'], e['max_attempts']),
+                 length(e['due_in_s']), e['next_retry_at'])
+                for e in document['emails']
+            ),
+        )  # fmt: skip
+    _render_jobs('Deferred jobs', document['jobs'], console)
+
+
+def _render_jobs(title: str, jobs: list[Document] | None, console: Console) -> None:
+    if jobs is not None:
+        print_table(
+            console,
+            title,
+            ('job', 'queue', 'function', 'e-mail', 'wanted at', 'tries', 'lock ends in', 'worker'),
+            (
+                (j['job_id'], j['queue'], j['function'] or j['problem'], j['email_id'], j['wanted_at'], j['tries'],
+                 length(j['lock_ends_in_s']), j.get('worker'))
+                for j in jobs
+            ),
+        )  # fmt: skip
+
+
+def _render_stats(document: Document, console: Console) -> None:
+    outcomes = [outcome.value for outcome in Outcome]
+    if document['hour'] is not None:
+        spans = [('all', document)] + [(of['worker'], of) for of in document['by_worker']]
+        print_table(
+            console,
+            'Attempts',
+            ('worker', 'last', 'attempts', *outcomes, 'success', 'failure'),
+            (
+                (name, span, of[span]['attempts'], *(of[span][outcome] for outcome in outcomes),
+                 percent(of[span]['success_rate']), percent(of[span]['failure_rate']))
+                for name, of in spans
+                for span in ('hour', 'day')
+            ),
+        )  # fmt: skip
+    if document['workers'] is not None:
+        print_table(
+            console,
+            'Workers since their start',
+            ('worker', 'up', 'attempts', 'jobs', 'e-mails/s', 'at once', 'limit', 'memory', 'loop lag', 'version',
+             'settings'),
+            (
+                (w['worker'], length(w['uptime_s']), outcomes_of(w['outcomes']), outcomes_of(w['jobs_done']),
+                 w['emails_per_s'], w['concurrency'].get('emails'), _limit(w), megabytes(w['rss_bytes']),
+                 f'{w["loop_lag_ms"]:.0f} ms', w['version'], w['settings'])
+                for w in document['workers']
+            ),
+        )  # fmt: skip
+
+
+def _limit(worker: Document) -> str:
+    return f'{worker["rate_limit_per_s"]:g}/s' if worker['rate_limit_per_s'] else 'none'
+
+
+def _render_active_queues(document: Document, console: Console) -> None:
+    if document['queues'] is not None:
+        print_table(
+            console,
+            'Queues by worker',
+            ('worker', 'queue', 'state'),
+            ((w['worker'], w['queue'], w['state']) for w in document['workers']),
+        )
+        render_queues(document, console)
+
+
+def _render_registered(document: Document, console: Console) -> None:
+    for names, worker in _alike(document['workers'] or (), ('functions', 'duties')):
+        print_table(
+            console, f'{names} run', ('function',), ((name,) for name in worker['functions'])
+        )
+        print_table(
+            console,
+            f'{names} run in time',
+            ('duty', 'every', 'a missed run'),
+            ((d.get('name'), every(d.get('every_s')), d.get('missed')) for d in worker['duties']),
+        )
+
+
+def _alike(workers: Iterable[Document], parts: Iterable[str]) -> list[tuple[str, Document]]:
+    """Group workers that tell the same: their names, and what one of them tells."""
+    groups: list[tuple[list[str], Document]] = []
+    for worker in workers:
+        told = {part: worker[part] for part in parts}
+        names = next((names for names, other in groups if other == told), None)
+        if names is None:
+            groups.append(([worker['worker']], told))
+        else:
+            names.append(worker['worker'])
+    return [(', '.join(names), told) for names, told in groups]
+
+
+def _render_conf(document: Document, console: Console) -> None:
+    """Print each configuration once, with the workers that have it; what differs first."""
+    replies = document['replies'] or ()
+    variables = list(
+        dict.fromkeys(
+            name for reply in replies for name in reply if name not in ('worker', 'WORKER_NAME')
+        )
     )
-    return {'emails': emails, 'jobs': None if jobs is None else [asdict(job) for job in jobs]}
-
-
-def join_active(document: Document) -> None:
-    """Add to each e-mail how far it has come; without PostgreSQL, say what the workers say. Jobs: those without one."""
-    told = {
-        email.get('id'): {
-            'worker': worker['worker'],
-            'phase': email.get('phase'),
-            'relay': email.get('relay'),
-        }
-        for worker in document['workers'] or ()
-        for email in worker['emails']
-    }
-    if document['emails'] is None and document['workers'] is not None:
-        document['emails'] = [{'id': email_id} for email_id in told]
-    for email in document['emails'] or ():
-        for part in ('worker', 'phase', 'relay'):
-            email.setdefault(part, told.get(email['id'], {}).get(part))
-    if document['jobs'] is not None:
-        document['jobs'] = [
-            j for j in _with_workers(document) if j['function'] and j['function'] not in EMAIL_JOBS
-        ]
-
-
-async def read_scheduled(
-    connections: Connections, options: argparse.Namespace, troubles: list[Trouble]
-) -> Document:
-    """Return the e-mails with a time to come, and the deferred jobs that will wake a worker for them."""
-    emails, jobs = await asyncio.gather(
-        attempt(
-            connections.ask_postgres(partial(reports.read_scheduled, limit=options.limit)), troubles
-        ),
-        attempt(connections.ask_redis(partial(read_deferred, limit=options.limit)), troubles),
+    groups = _alike(
+        ({name: reply.get(name) for name in (*variables, 'worker')} for reply in replies), variables
     )
-    total, rows = emails or (None, None)
-    return {
-        'total': total,
-        'emails': rows,
-        'jobs': None if jobs is None else [asdict(job) for job in jobs],
-    }
+    if len(groups) > 1:
+        differing = [name for name in variables if len({str(conf[name]) for _, conf in groups}) > 1]
+        print_table(
+            console,
+            'Workers with different settings',
+            ('variable', *(names for names, _ in groups)),
+            ((name, *(_value(conf[name]) for _, conf in groups)) for name in differing),
+        )
+    for names, conf in groups:
+        print_table(
+            console,
+            f'Settings of {names}',
+            ('variable', 'value'),
+            ((n, _value(conf[n])) for n in conf),
+        )
 
 
-async def read_reserved(
-    connections: Connections, _: argparse.Namespace, troubles: list[Trouble]
-) -> Document:
-    """Return the jobs a worker has locked."""
-    jobs = await attempt(connections.ask_redis(read_running), troubles)
-    return {'jobs': None if jobs is None else [asdict(job) for job in jobs]}
+def _value(value: Any) -> Any:
+    return ', '.join(map(str, value)) if isinstance(value, list) else value
 
 
-def join_reserved(document: Document) -> None:
-    """Leave the jobs that are locked but not begun: their e-mail is not being sent yet."""
-    if document['jobs'] is None:
-        return
-    begun = {email.get('id') for worker in document['workers'] or () for email in worker['emails']}
-    document['jobs'] = [
-        job
-        for job in _with_workers(document)
-        if job['function'] is None
-        or (job['function'] in EMAIL_JOBS and job['email_id'] not in begun)
-    ]
+def _render_report(document: Document, console: Console) -> None:
+    print_table(console, 'Software', ('', ''), document['software'].items())
+    print_table(console, 'Servers', ('', ''), document['servers'].items())
+    if document['workers'] is not None:
+        render_workers(document, console)
+        render_queues(document, console)
 
 
-def _with_workers(document: Document) -> list[Document]:
-    """Say of each locked job which worker says that it runs it."""
-    holders = {
-        job.get('job_id'): w['worker'] for w in document['workers'] or () for job in w['jobs']
-    }
-    return [job | {'worker': holders.get(job['job_id'])} for job in document['jobs']]
+def _render_query(document: Document, console: Console) -> None:
+    for job in document['jobs'] or ():
+        render_job(job, console)
 
 
-async def read_query(
-    connections: Connections, options: argparse.Namespace, troubles: list[Trouble]
-) -> Document:
-    """Return where jobs are, and what became of them."""
-
-    async def find(redis: ArqRedis) -> list[Document]:
-        queues = await find_queues(redis)
-        return [
-            as_document(await read_job(redis, job_id, queues))
-            for job_id in dict.fromkeys(options.jobs)
-        ]
-
-    jobs = await attempt(connections.ask_redis(find), troubles)
-    for job in jobs or ():
-        if job['state'] == 'unknown':
-            remedy = '`python -m ops show ID` tells what became of an e-mail'
-            troubles.append(Trouble(f'there is no job {job["job_id"]}', remedy))
-    return {'jobs': jobs}
-
-
-def join_query(document: Document) -> None:
-    """Say which worker runs a job."""
-    if document['jobs'] is not None:
-        document['jobs'] = _with_workers(document)
-
-
-async def read_stats(
-    connections: Connections, options: argparse.Namespace, troubles: list[Trouble]
-) -> Document:
-    """Return counts and rates of attempts over the last hour and day, in all and by worker."""
-    counts = await attempt(connections.ask_postgres(reports.count_attempts), troubles)
-    if counts is None:
-        return {'hour': None, 'day': None, 'by_worker': None}
-    if options.workers:
-        counts = of_workers(counts, options.workers)
-    names = dict.fromkeys(row['worker'] for row in counts)
-    return {
-        'hour': rates(counts, 'hour'),
-        'day': rates(counts, 'day'),
-        'by_worker': [
-            {'worker': name, 'hour': rates(own, 'hour'), 'day': rates(own, 'day')}
-            for name in names
-            for own in [[row for row in counts if row['worker'] == name]]
-        ],
-    }
-
-
-def rates(rows: Iterable[Mapping[str, Any]], span: str) -> Document:
-    """Add attempts up, and say which share of those that counted was accepted.
-
-    Args:
-        rows: outcome, and a number under the name span.
-    Returns:
-        One number per outcome; attempts: their sum without the released, which tried nothing;
-        success_rate and failure_rate from 0 to 1, None without attempts.
-    """
-    totals = {outcome.value: 0 for outcome in Outcome}
-    for row in rows:
-        totals[row['outcome']] += row[span]
-    attempts = sum(totals.values()) - totals[Outcome.RELEASED]
-    success = totals[Outcome.ACCEPTED] / attempts if attempts else None
-    failure = None if success is None else 1 - success
-    return totals | {'attempts': attempts, 'success_rate': success, 'failure_rate': failure}
-
-
-async def read_nothing(
-    _connections: Connections, _options: argparse.Namespace, _troubles: list[Trouble]
-) -> Document:
-    """Return nothing more than the fleet."""
-    return {}
-
-
-async def read_report(
-    connections: Connections, _: argparse.Namespace, troubles: list[Trouble]
-) -> Document:
-    """Return versions of everything."""
-    return await read_software(connections, troubles)
-
-
-READERS: dict[str, Reader] = {
-    'ping': read_ping,
-    'active': read_active,
-    'reserved': read_reserved,
-    'scheduled': read_scheduled,
-    'registered': read_nothing,
-    'active_queues': read_nothing,
-    'stats': read_stats,
-    'conf': read_conf,
-    'report': read_report,
-    'query_task': read_query,
-}
-ASKED_THEMSELVES = frozenset({'ping', 'conf'})
-OF_NO_WORKER = {
-    'scheduled': 'any worker takes mail whose time has come',
-    'query_task': 'a job is found wherever it is',
-}
-LISTED_BY_WORKER = {'active': ('emails', 'jobs'), 'reserved': ('jobs',)}
-JOINS: dict[str, Callable[[Document], None]] = {
-    'active': join_active,
-    'reserved': join_reserved,
-    'query_task': join_query,
+TABLES: dict[str, Callable[[Document, Console], None]] = {
+    'ping': _render_ping,
+    'active': _render_active,
+    'reserved': _render_reserved,
+    'scheduled': _render_scheduled,
+    'registered': _render_registered,
+    'active_queues': _render_active_queues,
+    'stats': _render_stats,
+    'conf': _render_conf,
+    'report': _render_report,
+    'query_task': _render_query,
 }

@@ -1,28 +1,21 @@
 """Which e-mails a command is about: options that `failed`, `held`, `retry` and `purge` share."""
 
 import argparse
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
 
-from db.selection import Selection, read_clock
-from ops.answer import Document
 from ops.arguments import duration_s
-from ops.connect import Connections
+from reporting.mail_filter import MailFilter, Moment
 
-LONG_AGO = timedelta(days=36525)  # what is asked for as 999999999d has no date
-FILTERS = ('since', 'until', 'error_like', 'domain', 'type', 'relay')
-
-
-@dataclass(frozen=True, slots=True)
-class Moment:
-    """A time as an operator names it: so long ago by the database's clock, or at a time."""
-
-    ago_s: float | None = None
-    at: datetime | None = None
-
-    def by(self, now: datetime) -> datetime:
-        """Return the time it means."""
-        return self.at or now - min(timedelta(seconds=self.ago_s or 0.0), LONG_AGO)
+FILTERS = {  # options, and the conditions that they are
+    'since': 'since',
+    'until': 'until',
+    'error_like': 'error_like',
+    'domain': 'domain',
+    'type': 'email_type',
+    'relay': 'relay',
+}
 
 
 def moment(text: str) -> Moment:
@@ -35,7 +28,8 @@ def moment(text: str) -> Moment:
         at = datetime.fromisoformat(text)
     except ValueError:
         raise argparse.ArgumentTypeError(
-            f'{text!r} is neither a length of time such as 30m, 2h or 7d nor a time such as 2026-08-01T14:30Z'
+            f'{text!r} is neither a length of time such as 30m, 2h or 7d '
+            'nor a time such as 2026-08-01T14:30Z'
         ) from None
     return Moment(at=at if at.tzinfo else at.replace(tzinfo=UTC))
 
@@ -77,36 +71,6 @@ def add_filters(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def has_filters(options: argparse.Namespace) -> bool:
-    """Whether any was given."""
-    return any(getattr(options, name) is not None for name in FILTERS)
-
-
-async def make_selection(
-    connections: Connections, options: argparse.Namespace, statuses: tuple[str, ...]
-) -> Selection:
-    """Return what the options say; lengths of time count from the database's now."""
-    now = await connections.ask_postgres(read_clock)
-    return Selection(
-        statuses=statuses,
-        since=options.since.by(now) if options.since else None,
-        until=options.until.by(now) if options.until else None,
-        error_like=options.error_like,
-        domain=options.domain,
-        email_type=options.type,
-        relay=options.relay,
-    )
-
-
-def described(selection: Selection) -> Document:
-    """Return the conditions for a document, without those that are not set."""
-    named = {
-        'status': list(selection.statuses),
-        'since': selection.since,
-        'until': selection.until,
-        'error_like': selection.error_like,
-        'domain': selection.domain,
-        'type': selection.email_type,
-        'relay': selection.relay,
-    }
-    return {name: value for name, value in named.items() if value is not None}
+def filter_of(options: Mapping[str, Any]) -> MailFilter:
+    """Return the conditions that the options of add_filters say."""
+    return MailFilter(**{condition: options[name] for name, condition in FILTERS.items()})

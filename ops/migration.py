@@ -24,11 +24,12 @@ from db.pools import DATABASE_DOWN
 from db.schema import known_migrations
 from db.troubles import words_of
 from db.zones import compare_zones
-from ops.answer import TroubleError
 from ops.arguments import confirmed
 from ops.celery.connect import look_for_celery
 from ops.celery.signs import Signs
-from ops.output import counted, length, make_console, print_table, say
+from ops.output import make_console, print_table, say
+from reporting.problems import TroubleError
+from reporting.wording import counted, length
 from settings import Settings, load_settings
 
 TAKE_OVER = 'python -m ops import-celery'
@@ -247,7 +248,7 @@ class Migration:
             if self.options.dry_run:
                 say(self.console, 'Nothing was changed.')
                 return 0
-            if not confirmed(self.options, 'Finish outbound_emails?'):
+            if not confirmed('Finish outbound_emails?', yes=self.options.yes):
                 say(self.console, 'Not confirmed, nothing was changed.')
                 return 1
             await finish(self.conn, planned, self._progress)
@@ -261,7 +262,7 @@ class Migration:
             if self.options.dry_run:
                 say(self.console, f'The table is {phase or "not adopted"}. Nothing was changed.')
                 return 0
-            if not confirmed(self.options, 'Take away what was added to outbound_emails?'):
+            if not confirmed('Take away what was added to outbound_emails?', yes=self.options.yes):
                 say(self.console, 'Not confirmed, nothing was changed.')
                 return 1
             states = await undo(self.conn, form, self._progress)

@@ -1,6 +1,5 @@
-"""The two forms of an answer: a JSON document, or tables for people. Neither lets data steer the terminal."""
+"""Tables and sentences for people. None of what they show can steer the terminal."""
 
-import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -9,30 +8,10 @@ from rich.console import Console
 from rich.segment import Segment
 from rich.table import Table
 
-from logs import hide_addresses, visible_lines
-from mail_outbox.envelope import BY_LIFE
-from reporting.wording import as_json, because, cell, counted, fault, length, megabytes
-
-__all__ = [
-    'as_json',
-    'because',
-    'cell',
-    'counted',
-    'fault',
-    'hide_addresses',
-    'hide_recipient',
-    'length',
-    'make_console',
-    'megabytes',
-    'percent',
-    'print_table',
-    'reply_code',
-    'say',
-    'tried',
-]
+from logs import visible_lines
+from reporting.wording import cell
 
 PIPE_WIDTH = 500  # rows stay lines
-DOMAIN = re.compile(r'@([\w.-]+)')
 
 
 class HarmlessConsole(Console):
@@ -45,13 +24,16 @@ class HarmlessConsole(Console):
         )
 
     def on_broken_pipe(self) -> None:
-        """Leave the end of a pipe to whoever runs the command; rich would exit with 1, our status of trouble."""
+        """Leave the end of a pipe to the command; rich would exit with 1, our status of trouble."""
         self.quiet = True
         raise BrokenPipeError
 
 
 def make_console() -> Console:
-    """Return where tables go: as wide as the terminal, or wide enough for a pipe, never interpreting what it prints."""
+    """Return where tables go: as wide as the terminal, or wide enough for a pipe.
+
+    It prints everything as it is.
+    """
     return HarmlessConsole(
         file=sys.stdout,
         markup=False,
@@ -91,23 +73,8 @@ def say(
     console.print(*map(visible_lines, texts), style=style, soft_wrap=soft_wrap)
 
 
-def percent(rate: float | None) -> str:
-    """Return a share of one for people."""
-    return '-' if rate is None else f'{rate:.1%}'
-
-
-def reply_code(row: Mapping[str, Any]) -> str | None:
-    """Return what a relay replied in digits: 550 5.1.1, or as much of it as there is."""
-    return ' '.join(str(row[name]) for name in ('smtp_code', 'enhanced_code') if row[name]) or None
-
-
-def tried(attempts: int, max_attempts: int) -> str:
-    """Return the number of attempts for people: 3 of 5; 3 where no number ends them."""
-    return f'{attempts} of {max_attempts}' if max_attempts < BY_LIFE else str(attempts)
-
-
-def hide_recipient(recipient: str | None) -> str:
-    """Return a recipient field without names and local parts."""
-    if not recipient:  # an adopted table may have none
-        return '-'
-    return ', '.join(f'***@{domain}' for domain in DOMAIN.findall(recipient)) or '***'
+def print_unchanged(console: Console, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Print which e-mails were left as they are, and why."""
+    if rows:
+        reasons = ((row['id'], row['reason']) for row in rows)
+        print_table(console, 'Not changed', ('id', 'why'), reasons)

@@ -1,29 +1,24 @@
-"""Empty the queues, or cancel what waits in the outbox: two levels, since the outbox would refill the queues."""
+"""Empty the queues, or cancel what waits in the outbox, which would refill the queues."""
 
 import argparse
-from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Mapping
 from dataclasses import asdict
-from functools import partial
 
-from arq.connections import ArqRedis
 from rich.console import Console
 
-from db.cancellation import cancel, count_cancellable
+from actions.purge import LOOK_AT, QueuePlan, cancel_emails, purge_queues
 from db.states import CANCELLABLE
-from delivery.email_jobs import EMAIL_JOBS
-from engine.queues import QUEUES, QueueState, read_queues
-from fleet.queued_jobs import Purged, purge_queue, read_jobs
-from ops.answer import USAGE, Answer, Document, Trouble, TroubleError
-from ops.arguments import add_change, add_json, confirmed, duration_s
+from engine.queues import QUEUES
+from ops.answer import Answer
+from ops.arguments import add_change, add_json, confirm, duration_s
 from ops.connect import Connections
-from ops.mail_filter import add_filters, described, make_selection
-from ops.output import counted, print_table, say
+from ops.mail_filter import add_filters, filter_of
+from ops.output import print_table, say
+from reporting.mail_filter import MailFilter, described_selection
+from reporting.problems import Document
+from reporting.wording import counted
 
 HELP = 'queue: remove waiting jobs, the mail stays due; outbox: cancel mail that waits'
-
-
-LOOK_AT = 1000
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -55,107 +50,77 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 async def run(connections: Connections, options: argparse.Namespace) -> Answer:
     """Purge the level that was named."""
-    levels: dict[str, Callable[[Connections, argparse.Namespace], Awaitable[Answer]]] = {
-        'queue': purge_queues,
-        'outbox': purge_outbox,
-    }
-    return await levels[options.level](connections, options)
-
-
-async def purge_queues(connections: Connections, options: argparse.Namespace) -> Answer:
-    """Remove jobs that are not running."""
-    queues = chosen(await connections.ask_redis(read_queues), options.queue)
-    names = [queue.name for queue in queues]
-    waiting = sum(queue.ready + queue.deferred for queue in queues)
-    others = await connections.ask_redis(partial(count_others, names=names))
-    document: Document = {'purge': 'queue', 'dry_run': options.dry_run, 'other_functions': others}
-    if options.dry_run:
-        would = [
-            {'name': q.name, 'would_remove': q.ready + q.deferred, 'running': q.running}
-            for q in queues
-        ]
-        return Answer(document | {'would_remove': waiting, 'queues': would})
-    asked = f'Remove {counted(waiting, "job")} from {", ".join(names)}? The mail stays due.{told_others(others)}'
-    if waiting and not confirmed(options, asked):
-        raise TroubleError(Trouble('not confirmed, nothing was removed', 'answer y, or give --yes'))
-    purged = await connections.ask_redis(partial(purge_all, names=names))
-    removed = {
-        'removed': sum(queue.removed for queue in purged),
-        'queues': [asdict(queue) for queue in purged],
-    }
-    return Answer(document | removed)
-
-
-async def count_others(redis: ArqRedis, names: list[str]) -> dict[str, int]:
-    """Count, among the first jobs of each queue, those that no sweep of the outbox brings back, by function."""
-    jobs = await read_jobs(redis, names, LOOK_AT)
-    return dict(
-        Counter(
-            job.function or 'unreadable'
-            for job in jobs
-            if job.state != 'running' and job.function not in EMAIL_JOBS
+    if options.level == 'queue':
+        return await _purge_queues(
+            connections, options.queue, dry_run=options.dry_run, yes=options.yes
         )
-    )
+    return await _cancel(
+        connections, options.status, filter_of(vars(options)), options.older_than,
+        with_final=options.dead, dry_run=options.dry_run, yes=options.yes,
+    )  # fmt: skip
 
 
-def told_others(others: dict[str, int]) -> str:
-    """Name the jobs that are not about mail."""
-    if not others:
-        return ''
-    listed = ', '.join(f'{count} {function}' for function, count in sorted(others.items()))
-    return f' Other jobs (among the first {LOOK_AT} of each queue), which nothing brings back: {listed}.'
+async def _purge_queues(
+    connections: Connections, name: str | None, *, dry_run: bool, yes: bool
+) -> Answer:
+    def ask(plan: QueuePlan) -> None:
+        jobs = f'{counted(plan.jobs, "job")} from {", ".join(plan.names)}'
+        question = f'Remove {jobs}? The mail stays due.{_others(plan.other_functions)}'
+        confirm(question, yes=yes, nothing='removed')
+
+    purged = await purge_queues(connections, name, dry_run=dry_run, confirm=ask)
+    document: Document = {
+        'purge': 'queue', 'dry_run': dry_run, 'other_functions': purged.other_functions
+    }  # fmt: skip
+    if not dry_run:
+        queues = [asdict(queue) for queue in purged.queues]
+        return Answer(document | {'removed': purged.jobs, 'queues': queues})
+    would = [
+        {'name': q.name, 'would_remove': q.removed, 'running': q.running} for q in purged.queues
+    ]
+    return Answer(document | {'would_remove': purged.jobs, 'queues': would})
 
 
-def chosen(queues: list[QueueState], name: str | None) -> list[QueueState]:
-    """Return the queues to purge: ours, or the named one if it is a queue."""
-    names = QUEUES if name is None else (name,)
-    found = [queue for queue in queues if queue.name in names]
-    if not found:
-        raise TroubleError(
-            Trouble(f'{name!r} is no queue', 'see `python -m ops queue ls`', exit_status=USAGE)
-        )
-    if name is not None and found[0].problem:
-        raise TroubleError(Trouble(found[0].problem, 'see `python -m ops queue ls`'))
-    return [queue for queue in found if not queue.problem]
+async def _cancel(
+    connections: Connections,
+    status: str,
+    conditions: MailFilter,
+    older_than_s: float,
+    *,
+    with_final: bool,
+    dry_run: bool,
+    yes: bool,
+) -> Answer:
+    def ask(number: int) -> None:
+        confirm(f'Cancel {_emails(number, status)}?', yes=yes, nothing='cancelled')
 
-
-async def purge_all(redis: ArqRedis, names: list[str]) -> list[Purged]:
-    """Purge one queue after the other."""
-    return [await purge_queue(redis, name) for name in names]
-
-
-async def purge_outbox(connections: Connections, options: argparse.Namespace) -> Answer:
-    """Cancel what waits; never what is being sent."""
-    status, with_final = options.status, options.dead
-    selection = await make_selection(connections, options, (status,))
-    counting = partial(
-        count_cancellable,
-        selection=selection,
-        older_than_s=options.older_than,
-        with_final=with_final,
-    )
-    found = await connections.ask_postgres(counting)
+    done = await cancel_emails(
+        connections, status, conditions, older_than_s=older_than_s, with_final=with_final,
+        dry_run=dry_run, confirm=ask,
+    )  # fmt: skip
     document: Document = {
         'purge': 'outbox',
-        'dry_run': options.dry_run,
+        'dry_run': dry_run,
         'status': status,
-        'selection': described(selection),
-        'created_until': found.created_until,
-        'final_left': 0 if with_final else found.final,
+        'selection': described_selection(done.selection),
+        'created_until': done.created_until,
+        'final_left': done.final_left,
     }
-    if options.dry_run:
-        return Answer(document | {'would_cancel': found.emails})
-    if found.emails and not confirmed(options, f'Cancel {emails(found.emails, status)}?'):
-        raise TroubleError(
-            Trouble('not confirmed, nothing was cancelled', 'answer y, or give --yes')
-        )
-    cancelling = partial(
-        cancel, selection=selection, created_until=found.created_until, with_final=with_final
+    return Answer(document | {'would_cancel' if dry_run else 'cancelled': done.emails})
+
+
+def _others(functions: Mapping[str, int]) -> str:
+    """Name the jobs that are not about mail."""
+    if not functions:
+        return ''
+    listed = ', '.join(f'{count} {function}' for function, count in sorted(functions.items()))
+    return (
+        f' Other jobs (among the first {LOOK_AT} of each queue), which nothing brings back: '
+        f'{listed}.'
     )
-    return Answer(document | {'cancelled': await connections.ask_postgres(cancelling)})
 
 
-def emails(number: int, status: str) -> str:
+def _emails(number: int, status: str) -> str:
     """Return `2 failed e-mails`."""
     return counted(number, f'{status} e-mail')
 
@@ -173,20 +138,22 @@ def render(document: Document, console: Console) -> None:
         verb = 'Would remove' if document['dry_run'] else 'Removed'
         say(
             console,
-            f'{verb} {counted(document[done], "job")}. The mail they were about stays due: the next sweep sends it.'
-            f'{told_others(document["other_functions"])}',
+            f'{verb} {counted(document[done], "job")}. '
+            'The mail they were about stays due: the next sweep sends it.'
+            f'{_others(document["other_functions"])}',
         )
         return
     if document['dry_run']:
         say(
             console,
-            f'Would cancel {emails(document["would_cancel"], document["status"])}; nothing was changed.',
+            f'Would cancel {_emails(document["would_cancel"], document["status"])}; '
+            'nothing was changed.',
         )
     else:
-        say(console, f'Cancelled {emails(document["cancelled"], document["status"])}.')
+        say(console, f'Cancelled {_emails(document["cancelled"], document["status"])}.')
     if document['final_left'] and document['status'] != 'pending':
         say(
             console,
-            f'Left alone: {emails(document["final_left"], document["status"])} that nothing would send; '
-            '--dead cancels them too.',
+            f'Left alone: {_emails(document["final_left"], document["status"])} '
+            'that nothing would send; --dead cancels them too.',
         )

@@ -9,10 +9,12 @@ from rich.table import Table
 
 from db.reports.ages import BUCKETS_MIN, read_ages
 from db.states import OPEN
-from ops.answer import Answer, Document
+from ops.answer import Answer
 from ops.arguments import add_json, add_limit
 from ops.connect import Connections
-from ops.output import cell, counted, say
+from ops.output import say
+from reporting.problems import Document
+from reporting.wording import cell, counted
 
 HELP = 'the age of waiting mail by recipient domain, as Postfix shows it'
 

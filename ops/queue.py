@@ -7,11 +7,14 @@ from functools import partial
 from rich.console import Console
 
 from fleet.queued_jobs import read_jobs, wrong_key_hint
-from ops.answer import USAGE, Answer, Document, Trouble, TroubleError
+from ops.answer import Answer
 from ops.arguments import add_json, add_limit
 from ops.connect import Connections
-from ops.live import queue_troubles, read_fleet, render_queues
-from ops.output import length, print_table
+from ops.fleet_tables import render_queues
+from ops.output import print_table
+from reporting.live import read_fleet_now
+from reporting.problems import USAGE, Document, Trouble, TroubleError, queue_troubles
+from reporting.wording import length
 
 HELP = 'ls: ready, deferred and running jobs of every queue; peek: the first jobs, one by one'
 
@@ -30,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 async def run(connections: Connections, options: argparse.Namespace) -> Answer:
     """Read the queues. A queue with jobs that nobody serves is trouble, and so is a key in a queue's place."""
-    fleet = await connections.ask_redis(read_fleet)
+    fleet = await connections.ask_redis(read_fleet_now)
     if options.queue is not None:
         fleet['queues'] = [queue for queue in fleet['queues'] if queue['name'] == options.queue]
         if not fleet['queues']:

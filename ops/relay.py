@@ -8,14 +8,17 @@ from rich.console import Console
 
 from db.switches import Kind, Switch, read_switches
 from fleet.registry import WorkerRecord
-from ops.answer import NOBODY_REPLIED, Answer, Document, Trouble
-from ops.arguments import add_json
-from ops.asking import add_workers, no_such_worker, read_live
-from ops.connect import Connections, attempt
-from ops.live import has_health_key, read_living
-from ops.output import hide_addresses, length, print_table
+from logs import hide_addresses
+from ops.answer import Answer
+from ops.arguments import add_json, add_workers
+from ops.connect import Connections
+from ops.output import print_table
 from ops.switching import add_pause, render_switch, render_switches, switch
+from reporting.live import Audience, has_health_key, no_such_worker, read_live, read_living
 from reporting.overview import as_rows
+from reporting.problems import NOBODY_REPLIED, Document, Trouble
+from reporting.servers import answer_or_note
+from reporting.wording import length
 
 HELP = 'ls: relays and their health by worker; pause, resume: over restarts'
 
@@ -35,10 +38,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 async def run(connections: Connections, options: argparse.Namespace) -> Answer:
     """List them, or switch one."""
     if options.word != 'ls':
-        return await switch(connections, options, Kind.RELAY, options.name, options.word)
+        return await switch(
+            connections, options.word, Kind.RELAY, options.name, reason=options.reason,
+            force=options.force, dry_run=options.dry_run, yes=options.yes,
+        )  # fmt: skip
     troubles: list[Trouble] = []
-    workers = await attempt(read_live(connections, options), troubles)
-    switches = await attempt(connections.ask_postgres(read_switches), troubles)
+    workers = await answer_or_note(
+        read_live(connections, Audience(options.workers, options.timeout)), troubles
+    )
+    switches = await answer_or_note(connections.ask_postgres(read_switches), troubles)
     paused = [s for s in switches or () if s.kind is Kind.RELAY]
     relays = None if workers is None else [row for worker in workers for row in relays_of(worker)]
     document: Document = {
@@ -48,7 +56,9 @@ async def run(connections: Connections, options: argparse.Namespace) -> Answer:
     if relays == []:
         document['relays'] = own_relays(connections, paused)
         troubles += (
-            await attempt(connections.ask_redis(partial(_silence, asked=options.workers)), troubles)
+            await answer_or_note(
+                connections.ask_redis(partial(_silence, asked=options.workers)), troubles
+            )
             or []
         )
     return Answer(document, troubles + relay_troubles(document['relays'] or []))
@@ -89,8 +99,10 @@ def relay_troubles(relays: list[Document]) -> list[Trouble]:
     """Name the relays that workers leave alone, and workers that have none left."""
     found = [
         Trouble(
-            f'{relay["worker"]} leaves {relay["name"]} alone: {hide_addresses(relay["last_error"]) or "not told why"}',
-            'correct its SMTP_ settings and `python -m ops control reload_relays`, or see to the relay',
+            f'{relay["worker"]} leaves {relay["name"]} alone: '
+            f'{hide_addresses(relay["last_error"]) or "not told why"}',
+            'correct its SMTP_ settings and `python -m ops control reload_relays`, '
+            'or see to the relay',
         )
         for relay in relays
         if relay['state'] == 'cooling down'
@@ -115,7 +127,8 @@ def render(document: Document, console: Console) -> None:
             (
                 (r['name'], r['place'], r['tls'], r['worker'], r['state'],
                  length(r['retry_in_s']) if r['state'] == 'cooling down' else None,
-                 f'{r["most_per_s"]:g}/s' if r['most_per_s'] else None, hide_addresses(r['last_error']))
+                 f'{r["most_per_s"]:g}/s' if r['most_per_s'] else None,
+                 hide_addresses(r['last_error']))
                 for r in document['relays']
             ),
         )  # fmt: skip

@@ -5,10 +5,12 @@ import argparse
 from rich.console import Console
 
 from mail_outbox.envelope import BY_LIFE
-from ops.answer import Answer, Document
+from ops.answer import Answer
 from ops.arguments import add_json, attempts, hours
 from ops.connect import Connections
-from ops.output import length, print_table
+from ops.output import print_table
+from reporting.problems import Document
+from reporting.wording import length
 
 HELP = 'when an e-mail that relays defer is tried again, with the settings as they are'
 ENDS = {

@@ -5,17 +5,20 @@ import asyncio
 from functools import partial
 from typing import Any
 
-from arq.connections import ArqRedis
 from rich.console import Console
 
 from db import reports
-from fleet.registry import WorkerRecord
-from ops.answer import Answer, Document, Trouble, TroubleError
+from logs import hide_addresses
+from ops.answer import Answer
 from ops.arguments import add_json, email_id
-from ops.connect import Connections, attempt
-from ops.live import ask_living, has_health_key
-from ops.next_step import next_step, where_now
-from ops.output import cell, hide_addresses, hide_recipient, length, print_table, reply_code, say
+from ops.connect import Connections
+from ops.output import print_table, say
+from reporting.explain import no_such_email
+from reporting.live import ask_alive
+from reporting.next_step import next_step, where_now
+from reporting.problems import Document, Trouble, TroubleError
+from reporting.servers import answer_or_note
+from reporting.wording import cell, hide_recipient, length, reply_code
 
 HELP = 'one e-mail: its row, its attempts, its attachments, and what happens next'
 
@@ -46,7 +49,7 @@ async def run(connections: Connections, options: argparse.Namespace) -> Answer:
     attempts, template, fleet, attachments = await asyncio.gather(
         connections.ask_postgres(partial(reports.read_attempts, email_id=options.id)),
         _read_template(connections, email['template_id'], with_content=options.content),
-        attempt(connections.ask_redis(_read_alive), troubles),
+        answer_or_note(connections.ask_redis(ask_alive), troubles),
         _read_attachments(connections, email['content_id'], troubles),
     )
     workers, alive = fleet or ([], None)
@@ -68,26 +71,6 @@ async def run(connections: Connections, options: argparse.Namespace) -> Answer:
     return Answer(document | {'next': step}, troubles)
 
 
-async def no_such_email(connections: Connections, email_id: int) -> Trouble:
-    """Say that there is no such row, and what its attempts tell when it was deleted while it was sent."""
-    attempts = await connections.ask_postgres(partial(reports.read_attempts, email_id=email_id))
-    if not attempts:
-        return Trouble(f'there is no e-mail {email_id}', 'see `python -m ops failed` for ids')
-    made = '; '.join(
-        f'attempt {a["attempt"]} at {cell(a["started_at"])} by {a["relay"] or "no relay"}: {a["outcome"]}'
-        for a in attempts
-    )
-    return Trouble(
-        f'there is no e-mail {email_id} any more: its row was deleted. {made}',
-        'nothing will be sent',
-    )
-
-
-async def _read_alive(redis: ArqRedis) -> tuple[list[WorkerRecord], bool]:
-    workers = await ask_living(redis)
-    return workers, bool(workers) or await has_health_key(redis)
-
-
 async def _read_template(
     connections: Connections, template_id: str | None, *, with_content: bool
 ) -> Document | None:
@@ -104,7 +87,7 @@ async def _read_attachments(
     """Return the attachments without their data; None when MongoDB does not answer."""
     if content_id is None:
         return []
-    return await attempt(
+    return await answer_or_note(
         connections.ask_mongo(partial(reports.read_attachments, content_id=content_id)), troubles
     )
 

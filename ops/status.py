@@ -5,15 +5,18 @@ import asyncio
 
 from rich.console import Console
 
-from ops.answer import Answer, Document, Trouble
-from ops.arguments import add_json
-from ops.asking import add_workers, read_living_fleet
-from ops.connect import Connections, attempt
-from ops.live import render_queues, render_workers
-from ops.output import length, print_table
+from ops.answer import Answer
+from ops.arguments import add_json, add_workers
+from ops.connect import Connections
+from ops.fleet_tables import render_queues, render_workers
+from ops.output import print_table
 from ops.switching import render_switches
 from reporting.judge import judge, level_of
+from reporting.live import Audience, read_living_fleet
 from reporting.overview import STORED, mark_foreign, read_stored
+from reporting.problems import Document, Trouble
+from reporting.servers import answer_or_note
+from reporting.wording import length
 
 HELP = 'workers, queues, outbox, duties and services at a glance; says what is wrong'
 
@@ -28,8 +31,8 @@ async def run(connections: Connections, options: argparse.Namespace) -> Answer:
     """Ask PostgreSQL and Redis at the same time; one of them is enough for half the answer."""
     troubles: list[Trouble] = []
     stored, fleet = await asyncio.gather(
-        attempt(connections.ask_postgres(read_stored), troubles),
-        read_living_fleet(connections, options, troubles),
+        answer_or_note(connections.ask_postgres(read_stored), troubles),
+        read_living_fleet(connections, Audience(options.workers, options.timeout), troubles),
     )
     if fleet:
         mark_foreign(fleet['workers'], stored['database'] if stored else None)

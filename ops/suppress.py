@@ -2,21 +2,21 @@
 
 import argparse
 import getpass
-from collections.abc import Sized
-from datetime import timedelta
+from collections.abc import Sequence, Sized
 from functools import partial
-from typing import Any
 
 from rich.console import Console
 
+from actions.suppress import suppress_addresses, unsuppress_addresses
 from db import suppressions
-from db.selection import read_clock
 from mail_outbox.envelope import InvalidEmailError
-from ops.answer import Answer, Document, Trouble, TroubleError
-from ops.arguments import add_change, add_json, add_limit, confirmed, duration_s
+from ops.answer import Answer
+from ops.arguments import add_change, add_json, add_limit, confirm, duration_s
 from ops.connect import Connections
 from ops.mail_filter import text_value
-from ops.output import cell, hide_recipient, print_table, say
+from ops.output import print_table, say
+from reporting.problems import Document, Trouble
+from reporting.wording import cell, hide_recipient
 
 HELP = 'ls, add, rm: addresses and whole domains that get no mail'
 
@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     verbs = parser.add_subparsers(dest='verb', required=True, metavar='ls|add|rm')
     ls = verbs.add_parser('ls', help='the newest entries, or whether somebody is on the list')
     ls.add_argument(
-        'addresses', type=key, nargs='*', metavar='ADDRESS', help='only what concerns these'
+        'addresses', type=suppression, nargs='*', metavar='ADDRESS', help='only what concerns these'
     )
     ls.add_argument('--source', choices=SOURCES, help='only those from there')
     ls.add_argument(
@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = verbs.add_parser('add', help='they get no mail any more')
     add.add_argument(
         '--reason',
-        type=reason,
+        type=reason_text,
         required=True,
         help='what is written into the e-mails that are not sent',
     )
@@ -51,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for verb in (add, rm):
         verb.add_argument(
             'addresses',
-            type=key,
+            type=suppression,
             nargs='+',
             metavar='ADDRESS',
             help='or @example.com: all of a domain',
@@ -60,7 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         add_json(verb)
 
 
-def key(text: str) -> str:
+def suppression(text: str) -> str:
     """Read an address, or a domain as @example.com."""
     try:
         return suppressions.suppression_key(text)
@@ -70,7 +70,7 @@ def key(text: str) -> str:
         ) from error
 
 
-def reason(text: str) -> str:
+def reason_text(text: str) -> str:
     """Read a reason: it ends up in rows and logs, so it is one line."""
     if not text_value(text).isprintable() or len(text) > suppressions.MAX_REASON_CHARS:
         raise argparse.ArgumentTypeError(
@@ -81,81 +81,68 @@ def reason(text: str) -> str:
 
 async def run(connections: Connections, options: argparse.Namespace) -> Answer:
     """Do what the verb says."""
-    return await {'ls': run_ls, 'add': run_add, 'rm': run_rm}[options.verb](connections, options)
-
-
-async def run_ls(connections: Connections, options: argparse.Namespace) -> Answer:
-    """List entries; with addresses, what keeps each of them from getting mail."""
-    if options.addresses:
-        reasons = await connections.ask_postgres(
-            partial(suppressions.suppressed, addresses=options.addresses)
+    if options.verb == 'ls':
+        return await _list(
+            connections, options.addresses, options.source, options.limit,
+            show_addresses=options.show_addresses,
+        )  # fmt: skip
+    if options.verb == 'rm':
+        return await _remove(
+            connections, options.addresses, dry_run=options.dry_run, yes=options.yes
         )
-        found = [
-            {'address': address, 'reason': reasons.get(address)} for address in options.addresses
-        ]
+
+    def ask(keys: Sequence[str]) -> None:
+        confirm(f'Send nothing more to {", ".join(keys)}?', yes=options.yes)
+
+    done = await suppress_addresses(
+        connections, options.addresses, options.reason, source=options.source,
+        created_by=whoever(), for_s=options.for_s, dry_run=options.dry_run, confirm=ask,
+    )  # fmt: skip
+    document: Document = {
+        'suppress': 'add', 'dry_run': done.dry_run, 'expires_at': done.expires_at
+    }  # fmt: skip
+    if done.dry_run:
+        return Answer(document | {'would_add': done.keys})
+    return Answer(document | {'added': done.added, 'changed': done.changed})
+
+
+async def _list(
+    connections: Connections,
+    addresses: Sequence[str],
+    source: str | None,
+    limit: int,
+    *,
+    show_addresses: bool,
+) -> Answer:
+    """List entries; with addresses, what keeps each of them from getting mail."""
+    if addresses:
+        reasons = await connections.ask_postgres(
+            partial(suppressions.suppressed, addresses=addresses)
+        )
+        found = [{'address': address, 'reason': reasons.get(address)} for address in addresses]
         return Answer({'suppress': 'ls', 'asked': found})
     total, rows = await connections.ask_postgres(
-        partial(suppressions.read_suppressions, source=options.source, limit=options.limit)
+        partial(suppressions.read_suppressions, source=source, limit=limit)
     )
     for row in rows:
-        if not (options.show_addresses or row['address'].startswith('@')):
+        if not (show_addresses or row['address'].startswith('@')):
             row['address'] = hide_recipient(row['address'])
     return Answer({'suppress': 'ls', 'total': total, 'entries': rows})
 
 
-async def run_add(connections: Connections, options: argparse.Namespace) -> Answer:
-    """Add, or give a new reason."""
-    keys = list(dict.fromkeys(options.addresses))
-    expires_at = None
-    if options.for_s is not None:
-        expires_at = await connections.ask_postgres(read_clock) + timedelta(
-            seconds=min(options.for_s, 10**9)
-        )
-    document: Document = {'suppress': 'add', 'dry_run': options.dry_run, 'expires_at': expires_at}
-    if options.dry_run:
-        return Answer(document | {'would_add': keys})
-    confirm(options, f'Send nothing more to {", ".join(keys)}?')
-    values: dict[str, Any] = {
-        'reason': options.reason, 'source': options.source, 'created_by': whoever(), 'expires_at': expires_at
-    }  # fmt: skip
-    added = await connections.ask_postgres(partial(suppressions.add, keys=keys, **values))
-    return Answer(
-        document
-        | {
-            'added': [k for k in keys if added.get(k)],
-            'changed': [k for k in keys if added.get(k) is False],
-        }
-    )
+async def _remove(
+    connections: Connections, addresses: Sequence[str], *, dry_run: bool, yes: bool
+) -> Answer:
+    def ask(keys: Sequence[str]) -> None:
+        confirm(f'Let {", ".join(keys)} get mail again?', yes=yes)
 
-
-async def run_rm(connections: Connections, options: argparse.Namespace) -> Answer:
-    """Take entries off the list."""
-    keys = list(dict.fromkeys(options.addresses))
-    reasons = await connections.ask_postgres(partial(suppressions.listed, keys=keys))
-    would = [k for k in keys if k in reasons]
-    if options.dry_run:
-        return _removed(keys, would, {'suppress': 'rm', 'dry_run': True, 'would_remove': would})
-    if would:
-        confirm(options, f'Let {", ".join(would)} get mail again?')
-    removed = await connections.ask_postgres(partial(suppressions.remove, keys=would))
-    done = [k for k in keys if k in removed]
-    return _removed(keys, done, {'suppress': 'rm', 'dry_run': False, 'removed': done})
-
-
-def _removed(keys: list[str], done: list[str], document: Document) -> Answer:
-    missing = [k for k in keys if k not in done]
-    troubles = (
-        [Trouble(f'not on the list: {", ".join(missing)}', 'see `python -m ops suppress ls`')]
-        if missing
-        else []
-    )
-    return Answer(document, troubles)
-
-
-def confirm(options: argparse.Namespace, question: str) -> None:
-    """Ask, and end the command unless the answer is yes."""
-    if not confirmed(options, question):
-        raise TroubleError(Trouble('not confirmed, nothing was changed', 'answer y, or give --yes'))
+    done = await unsuppress_addresses(connections, addresses, dry_run=dry_run, confirm=ask)
+    troubles = []
+    if done.missing:
+        what = f'not on the list: {", ".join(done.missing)}'
+        troubles.append(Trouble(what, 'see `python -m ops suppress ls`'))
+    document = {'suppress': 'rm', 'dry_run': dry_run}
+    return Answer(document | {'would_remove' if dry_run else 'removed': done.removed}, troubles)
 
 
 def whoever() -> str | None:
@@ -164,6 +151,12 @@ def whoever() -> str | None:
         return getpass.getuser()
     except (OSError, KeyError):  # a user without a name, in a container
         return None
+
+
+def _end(entry: Document) -> str:
+    if not entry['expires_at']:
+        return 'for good'
+    return f'{cell(entry["expires_at"])}{" (over)" if entry["is_over"] else ""}'
 
 
 def _entries(entries: Sized) -> str:
@@ -178,8 +171,7 @@ def render(document: Document, console: Console) -> None:
             f'Suppressed ({len(document["entries"])} of {document["total"]})',
             ('address', 'reason', 'source', 'since', 'by', 'until'),
             (
-                (e['address'], e['reason'], e['source'], e['created_at'], e['created_by'],
-                 f'{cell(e["expires_at"])}{" (over)" if e["is_over"] else ""}' if e['expires_at'] else 'for good')
+                (e['address'], e['reason'], e['source'], e['created_at'], e['created_by'], _end(e))
                 for e in document['entries']
             ),
         )  # fmt: skip

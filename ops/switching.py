@@ -3,35 +3,20 @@
 import argparse
 import getpass
 import socket
-from collections.abc import Iterable
-from functools import partial
+from collections.abc import Set as AbstractSet
 
-from arq.connections import ArqRedis
 from rich.console import Console
 
-from db.switches import (
-    Kind,
-    count_waiting,
-    pause,
-    read_duty_names,
-    read_email_types,
-    read_switches,
-    resume,
-)
-from engine.queues import QUEUES, read_queues
-from fleet.registry import WorkerRecord
-from ops.answer import USAGE, Answer, Document, Trouble, TroubleError
-from ops.arguments import add_change, add_json, confirmed
-from ops.connect import Connections, attempt
-from ops.live import read_living
+from actions.switch import Switched, pause_switch, resume_switch
+from db.switches import Kind
+from ops.answer import Answer
+from ops.arguments import add_change, add_json, confirm
+from ops.connect import Connections
 from ops.output import print_table, say
+from reporting.problems import Document
+from reporting.wording import SWITCH_WORDS
+from settings import Settings
 
-WORDS = {
-    Kind.QUEUE: 'queue',
-    Kind.RELAY: 'relay',
-    Kind.EMAIL_TYPE: 'e-mail type',
-    Kind.CRON: 'duty',
-}
 MEANING = {
     Kind.QUEUE: 'workers that serve it claim neither jobs nor e-mails',
     Kind.RELAY: 'no e-mail goes to it; without another relay e-mails wait, and lose no attempt',
@@ -61,50 +46,54 @@ def add_pause(parser: argparse.ArgumentParser) -> None:
 
 
 async def switch(
-    connections: Connections, options: argparse.Namespace, kind: Kind, name: str, word: str
+    connections: Connections,
+    word: str,
+    kind: Kind,
+    name: str,
+    *,
+    reason: str | None,
+    force: bool,
+    dry_run: bool,
+    yes: bool,
 ) -> Answer:
-    """Pause or resume something.
+    """Pause or resume something for all workers, over restarts.
 
     Args:
         word: pause or resume.
     """
-    pausing = word == 'pause'
-    before = [s for s in await connections.ask_postgres(read_switches) if s.kind is kind]
-    paused_names = {s.name for s in before}
-    workers = await _workers(connections)
-    if pausing:
-        if not options.force:
-            check_name(kind, name, await known_names(connections, kind, workers) | paused_names)
-    elif name not in paused_names:
-        check_name(kind, name, paused_names, 'is paused')
-    document: Document = {
-        'switch': word,
-        'dry_run': options.dry_run,
-        'kind': kind.value,
-        'name': name,
-        'changed': False,
-        'already': pausing and name in paused_names,
-        'waiting': await connections.ask_postgres(partial(count_waiting, email_type=name))
-        if kind is Kind.EMAIL_TYPE
-        else None,
-        'workers': None if workers is None else len(workers),
-    }
-    if options.dry_run or document['already']:
-        return Answer(document)
-    if not confirmed(
-        options, f'{word.capitalize()} the {WORDS[kind]} {name}: {_meaning(kind, pausing=pausing)}?'
-    ):
-        raise TroubleError(Trouble('not confirmed, nothing was changed', 'answer y, or give --yes'))
-    if pausing:
-        doing = partial(pause, kind=kind, name=name, reason=options.reason, by=operator())
-    else:
-        doing = partial(resume, kind=kind, name=name)
-    document['changed'] = await connections.ask_postgres(doing)
-    return Answer(document)
+
+    def ask(plan: Switched) -> None:
+        verb, meaning = ('Pause', MEANING) if plan.pausing else ('Resume', RESUMED)
+        what = f'{verb} the {SWITCH_WORDS[kind]} {name}'
+        confirm(f'{what}: {meaning[kind]}?', yes=yes)
+
+    if word == 'resume':
+        return _answer(await resume_switch(connections, kind, name, dry_run=dry_run, confirm=ask))
+    done = await pause_switch(
+        connections, kind, name, by=operator(), reason=reason, force=force, dry_run=dry_run,
+        configured=configured_names(connections.settings, kind), confirm=ask,
+    )  # fmt: skip
+    return _answer(done)
 
 
-def _meaning(kind: Kind, *, pausing: bool) -> str:
-    return MEANING[kind] if pausing else RESUMED[kind]
+def _answer(done: Switched) -> Answer:
+    return Answer({
+        'switch': 'pause' if done.pausing else 'resume',
+        'dry_run': done.dry_run,
+        'kind': done.kind.value,
+        'name': done.name,
+        'changed': done.changed,
+        'already': done.already,
+        'waiting': done.waiting,
+        'workers': done.workers,
+    })  # fmt: skip
+
+
+def configured_names(settings: Settings, kind: Kind) -> AbstractSet[str]:
+    """Return the names of this kind that the settings know."""
+    if kind is Kind.RELAY:
+        return {'primary'} | ({'backup'} if settings.smtp_backup_host else set())
+    return settings.email_hold_types if kind is Kind.EMAIL_TYPE else frozenset()
 
 
 def operator() -> str:
@@ -114,51 +103,6 @@ def operator() -> str:
     except (KeyError, OSError):  # a container without an entry for its user
         user = 'unknown'
     return f'{user}@{socket.gethostname()}'[:200]
-
-
-def check_name(kind: Kind, name: str, known: Iterable[str], what: str = 'is known') -> None:
-    """Refuse a name that is not known.
-
-    Raises:
-        TroubleError: names the known ones.
-    """
-    known = sorted(known)
-    if name in known:
-        return
-    told = f'known: {", ".join(known)}' if known else f'no {WORDS[kind]} {what}'
-    more = '; --force takes a name that nobody knows yet' if what == 'is known' else ''
-    raise TroubleError(Trouble(f'no {WORDS[kind]} {name!r} {what}', told + more, exit_status=USAGE))
-
-
-async def known_names(
-    connections: Connections, kind: Kind, workers: list[WorkerRecord] | None
-) -> set[str]:
-    """Return the names that can be paused, as far as the servers and the workers know."""
-    told = workers or []
-    match kind:
-        case Kind.QUEUE:
-            queues = await attempt(connections.ask_redis(_queue_names), [])
-            return {*QUEUES, *(queues or ()), *(worker.queue for worker in told)}
-        case Kind.RELAY:
-            own = {'primary'} | ({'backup'} if connections.settings.smtp_backup_host else set())
-            return own | {str(relay.get('name')) for worker in told for relay in worker.relays}
-        case Kind.EMAIL_TYPE:
-            return {
-                *await connections.ask_postgres(read_email_types),
-                *connections.settings.email_hold_types,
-            }
-        case Kind.CRON:
-            names = {str(duty.get('name')) for worker in told for duty in worker.duties}
-            return {*names, *await connections.ask_postgres(read_duty_names)}
-
-
-async def _queue_names(redis: ArqRedis) -> list[str]:
-    return [queue.name for queue in await read_queues(redis)]
-
-
-async def _workers(connections: Connections) -> list[WorkerRecord] | None:
-    """Return the workers; None when Redis is away, which keeps nobody from pausing."""
-    return await attempt(connections.ask_redis(read_living), [])
 
 
 def render_switch(document: Document, console: Console) -> None:
@@ -171,21 +115,22 @@ def render_switch(document: Document, console: Console) -> None:
         else f' E-mails of this type that wait: {document["waiting"]}.'
     )
     if document['dry_run']:
-        meaning = _meaning(kind, pausing=pausing)
+        meaning = MEANING[kind] if pausing else RESUMED[kind]
         say(
             console,
-            f'Would {document["switch"]} the {WORDS[kind]} {name}: {meaning}.{waiting} Nothing was changed.',
+            f'Would {document["switch"]} the {SWITCH_WORDS[kind]} {name}: {meaning}.{waiting} '
+            'Nothing was changed.',
         )
     elif document['already']:
-        say(console, f'The {WORDS[kind]} {name} was paused already; nothing was changed.')
+        say(console, f'The {SWITCH_WORDS[kind]} {name} was paused already; nothing was changed.')
     elif pausing:
         say(
             console,
-            f'The {WORDS[kind]} {name} is paused: {MEANING[kind]}.{waiting} '
+            f'The {SWITCH_WORDS[kind]} {name} is paused: {MEANING[kind]}.{waiting} '
             f'Restarts do not change that; `python -m ops {RESUME_BY[kind]} {name}` does.',
         )
     else:
-        say(console, f'The {WORDS[kind]} {name} is resumed: {RESUMED[kind]}.{waiting}')
+        say(console, f'The {SWITCH_WORDS[kind]} {name} is resumed: {RESUMED[kind]}.{waiting}')
     if document['changed']:
         workers = 'nobody knows' if document['workers'] is None else document['workers']
         say(console, f'Workers that hear of it, at once or within 3 seconds: {workers}.')
@@ -198,7 +143,7 @@ def render_switches(rows: list[Document], console: Console) -> None:
         'Paused',
         ('what', 'name', 'since', 'by', 'reason'),
         (
-            (WORDS[Kind(s['kind'])], s['name'], s['paused_at'], s['paused_by'], s['reason'])
+            (SWITCH_WORDS[Kind(s['kind'])], s['name'], s['paused_at'], s['paused_by'], s['reason'])
             for s in rows
         ),
     )

@@ -17,16 +17,18 @@ from db import reports
 from db.checkup import count_poisoned
 from db.identity import read_identity
 from db.switches import Kind, read_switches
-from ops.answer import Answer, Document, Trouble
-from ops.arguments import add_json
-from ops.asking import add_workers, read_living_fleet, wait_s
-from ops.connect import Connections, attempt
-from ops.live import state_of
-from ops.output import cell, counted, hide_addresses, length, make_console, megabytes
-from ops.switching import WORDS
+from logs import hide_addresses
+from ops.answer import Answer
+from ops.arguments import add_json, add_workers, wait_s
+from ops.connect import Connections
+from ops.fleet_tables import worker_state
+from ops.output import make_console
 from reporting.judge import in_order, judge_fleet, judge_outbox, judge_switches
+from reporting.live import Audience, read_living_fleet
 from reporting.overview import as_rows, mark_foreign
-from reporting.problems import Level, is_alive
+from reporting.problems import Document, Level, Trouble, is_alive
+from reporting.servers import answer_or_note
+from reporting.wording import SWITCH_WORDS, cell, counted, length, megabytes
 
 HELP = 'a live screen of the fleet; --once prints it once'
 
@@ -48,7 +50,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 async def run(connections: Connections, options: argparse.Namespace) -> Answer:
     """Look once, or again and again until interrupted."""
-    first = await look(connections, options)
+    audience = Audience(options.workers, options.timeout)
+    first = await look(connections, audience)
     if options.once or options.json or not sys.stdout.isatty():
         return first
     console = make_console()
@@ -56,17 +59,17 @@ async def run(connections: Connections, options: argparse.Namespace) -> Answer:
         with Live(frame(first), console=console, screen=True, auto_refresh=False) as live:
             while True:
                 await asyncio.sleep(options.interval)
-                live.update(frame(await look(connections, options)), refresh=True)
+                live.update(frame(await look(connections, audience)), refresh=True)
     except asyncio.CancelledError:  # Ctrl-C is how one leaves
         return Answer({}, streamed=True)
 
 
-async def look(connections: Connections, options: argparse.Namespace) -> Answer:
+async def look(connections: Connections, audience: Audience) -> Answer:
     """Ask everybody at the same time; what does not answer is missing."""
     troubles: list[Trouble] = []
     fleet, stored = await asyncio.gather(
-        read_living_fleet(connections, options, troubles),
-        attempt(connections.ask_postgres(read_stored), troubles),
+        read_living_fleet(connections, audience, troubles),
+        answer_or_note(connections.ask_postgres(read_stored), troubles),
     )
     document: Document = {'at': datetime.now(UTC), 'workers': None, 'queues': None}
     if fleet is not None:
@@ -177,12 +180,12 @@ def headline(document: Document) -> str:
 
 
 def _switch(switch: Document) -> str:
-    return f'{WORDS[Kind(switch["kind"])]} {cell(switch["name"])}'
+    return f'{SWITCH_WORDS[Kind(switch["kind"])]} {cell(switch["name"])}'
 
 
 def _worker(worker: Document) -> tuple[Any, ...]:
     return (
-        worker['worker'], worker['queue'], state_of(worker), length(worker['uptime_s']), worker['sending'],
+        worker['worker'], worker['queue'], worker_state(worker), length(worker['uptime_s']), worker['sending'],
         worker['running_jobs'], worker['emails_per_s'], worker['concurrency'].get('emails'),
         f'{worker["rate_limit_per_s"]:g}/s' if worker['rate_limit_per_s'] else None, megabytes(worker['rss_bytes']),
         f'{worker["loop_lag_ms"]:.0f} ms',

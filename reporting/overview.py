@@ -14,11 +14,11 @@ from db.identity import is_other, read_identity
 from db.switches import Switch, read_switches
 from engine.queues import read_queues
 from fleet.registry import WorkerRecord, read_served_queues, read_workers
-
-Document = dict[str, Any]
+from reporting.problems import Document
 
 STORED = (
-    'seen_workers', 'outbox', 'duties', 'services', 'switches', 'paused_due', 'poisoned', 'failures', 'database'
+    'seen_workers', 'outbox', 'duties', 'services', 'switches', 'paused_due', 'poisoned',
+    'failures', 'database',
 )  # fmt: skip
 MOST_REASONS = 10  # why attempts failed, the commonest first
 

@@ -8,11 +8,8 @@ from reporting.wording import counted
 
 Document = dict[str, Any]
 
-FINE, TROUBLE, NO_WORKER = (
-    0,
-    1,
-    69,
-)  # exit statuses; 69 is what `celery status` ends with when nobody replies
+# Exit statuses; 69 is what `celery status` ends with when nobody replies.
+FINE, TROUBLE, USAGE, NO_WORKER = 0, 1, 2, 69
 
 
 class Level(StrEnum):
@@ -25,7 +22,10 @@ class Level(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Trouble:
-    """One thing that is wrong, and what to do about it. service and place when a server does not do its part."""
+    """One thing that is wrong, and what to do about it.
+
+    service and place are set when a server does not do its part.
+    """
 
     what: str
     remedy: str
@@ -54,6 +54,14 @@ class Trouble:
         }  # fmt: skip
 
 
+class TroubleError(Exception):
+    """What was asked cannot be answered or done; the trouble says why, and what to do."""
+
+    def __init__(self, trouble: Trouble) -> None:
+        super().__init__(trouble.line)
+        self.trouble = trouble
+
+
 NOBODY_REPLIED = Trouble(
     'no worker replied',
     'start one with `arq worker.WorkerSettings`, or read its log',
@@ -78,7 +86,8 @@ def queue_troubles(fleet: Document) -> list[Trouble]:
     """Name the queues whose jobs nobody will run."""
     return [
         Trouble(
-            f'nobody serves the queue {queue["name"]}, which has {counted(queue["ready"] + queue["deferred"], "job")}',
+            f'nobody serves the queue {queue["name"]}, '
+            f'which has {counted(queue["ready"] + queue["deferred"], "job")}',
             f'start `arq {SETTINGS_FOR[queue["name"]]}`'
             if queue['name'] in SETTINGS_FOR
             else 'start a worker for it, or see who puts jobs there',

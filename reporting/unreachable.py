@@ -4,10 +4,7 @@ import asyncpg
 from redis.exceptions import AuthenticationError, AuthorizationError, ResponseError
 
 from db.troubles import Kind, kind_of, remedy_of
-from engine.urls import place_of
 from reporting.problems import Trouble
-
-__all__ = ['place_of', 'postgres_trouble', 'redis_trouble', 'unreadable']
 
 
 def postgres_trouble(error: Exception, place: str | None) -> Trouble:
@@ -44,6 +41,14 @@ def redis_trouble(error: Exception, place: str | None) -> Trouble:
         case _:
             what, remedy = f'does not answer: {what}', 'start it, or correct ARQ_REDIS_URL'
     return Trouble(what, remedy, 'Redis', place)
+
+
+def mongo_trouble(error: Exception, place: str | None) -> Trouble:
+    """Name what keeps MongoDB from answering, and the remedy."""
+    if place is None:
+        return unreadable('MongoDB', 'MONGODB_URL')
+    what = str(error).partition(' (configured timeouts')[0].partition(', Timeout:')[0][:200]
+    return Trouble(f'does not answer: {what}', 'start it, or correct MONGODB_URL', 'MongoDB', place)
 
 
 def unreadable(service: str, variable: str) -> Trouble:

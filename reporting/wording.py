@@ -2,19 +2,31 @@
 
 import json
 import math
+import re
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from db.switches import Kind
 from logs import hide_addresses, visible
+from mail_outbox.envelope import BY_LIFE
 
+SWITCH_WORDS = {
+    Kind.QUEUE: 'queue',
+    Kind.RELAY: 'relay',
+    Kind.EMAIL_TYPE: 'e-mail type',
+    Kind.CRON: 'duty',
+}
+DOMAIN = re.compile(r'@([\w.-]+)')
 DEEPEST = 20  # levels of a document: ours have six
 
 
 def as_json(document: dict[str, Any], indent: int | None = 2) -> str:
-    """Encode a document in ASCII; times as ISO 8601, everything else that JSON does not know as its text.
+    """Encode a document in ASCII.
 
-    What a foreign record can hold and JSON cannot is left out or shown by its number: NaN, lists
-    without end, half characters. The result steers no terminal.
+    Times become ISO 8601, and everything else that JSON does not know its text. What a record from
+    elsewhere can hold and JSON cannot is left out or shown by its number: NaN, lists without end,
+    half characters. The result steers no terminal.
     """
     try:
         text = _encode(document, indent)
@@ -49,7 +61,10 @@ def _plain(value: Any, depth: int = 0) -> Any:
 
 
 def cell(value: Any) -> str:
-    """Return a value as one line of harmless text: relays and senders choose what is in replies and subjects."""
+    """Return a value as one line of harmless text.
+
+    Relays and senders choose what is in replies and subjects.
+    """
     match value:
         case None:
             return '-'
@@ -72,7 +87,7 @@ def length(seconds: float | None) -> str:
 
 
 def counted(number: int, one: str = 'e-mail', many: str | None = None) -> str:
-    """Return `1 job`, `2 jobs`; with many, what is said of several: `1 e-mail is`, `2 e-mails are`."""
+    """Return `1 job`, `2 jobs`; many is what is said of several: `1 e-mail is`, `2 e-mails are`."""
     return f'{number} {one if number == 1 else many or f"{one}s"}'
 
 
@@ -82,7 +97,11 @@ def megabytes(size_bytes: int) -> str:
 
 
 def fault(detail: Any) -> str:
-    """Return what a duty that failed left, see db.reports.read_duties, in one short line without addresses."""
+    """Return the error of a duty that failed in one short line without addresses.
+
+    Args:
+        detail: As db.reports.read_duties returns it.
+    """
     told = detail.get('error', detail) if isinstance(detail, dict) else detail
     return (hide_addresses(str(told or '')) or '')[:200]
 
@@ -90,3 +109,25 @@ def fault(detail: Any) -> str:
 def because(error: str | None) -> str:
     """Return an error as the end of a sentence, or nothing when nobody wrote one down."""
     return f': {error}' if error else ''
+
+
+def percent(rate: float | None) -> str:
+    """Return a share of one for people."""
+    return '-' if rate is None else f'{rate:.1%}'
+
+
+def reply_code(row: Mapping[str, Any]) -> str | None:
+    """Return what a relay replied in digits: 550 5.1.1, or as much of it as there is."""
+    return ' '.join(str(row[name]) for name in ('smtp_code', 'enhanced_code') if row[name]) or None
+
+
+def tried(attempts: int, max_attempts: int) -> str:
+    """Return the number of attempts for people: 3 of 5; 3 where no number ends them."""
+    return f'{attempts} of {max_attempts}' if max_attempts < BY_LIFE else str(attempts)
+
+
+def hide_recipient(recipient: str | None) -> str:
+    """Return a recipient field without names and local parts."""
+    if not recipient:  # an adopted table may have none
+        return '-'
+    return ', '.join(f'***@{domain}' for domain in DOMAIN.findall(recipient)) or '***'

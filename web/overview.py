@@ -13,12 +13,11 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from db.switches import Kind
 from logs import hide_addresses
 from reporting.judge import judge, level_of
-from reporting.overview import STORED, Document, mark_foreign
-from reporting.problems import Level, Trouble
-from reporting.wording import DEEPEST, cell, fault, length, megabytes
+from reporting.overview import STORED, mark_foreign
+from reporting.problems import Document, Level, Trouble
+from reporting.wording import DEEPEST, SWITCH_WORDS, cell, fault, length, megabytes
 from web.watch import Reading, Source
 
 TEMPLATES = Path(__file__).parent / 'templates'
@@ -30,12 +29,6 @@ HEADINGS = {Level.OK: 'nothing is wrong', Level.LOOK: 'worth a look', Level.ACT:
 # Words of relays, of errors and of whoever queued a job: there may be addresses in them.
 FREE_TEXT = frozenset({'detail', 'error', 'last_error', 'reason', 'problem', 'job_id', 'what'})
 LONGEST_TEXT = 500  # names and ids come from whoever may write to Redis
-KINDS = {
-    Kind.QUEUE: 'queue',
-    Kind.RELAY: 'relay',
-    Kind.EMAIL_TYPE: 'e-mail type',
-    Kind.CRON: 'duty',
-}
 
 
 @lru_cache(maxsize=2)
@@ -147,7 +140,7 @@ TABLES = tuple(starmap(Table, (
      lambda f: (f['attempts'], _reason(f), f['relay'], _ago(f['last_s']))),
     ('Paused', 'switches', Source.POSTGRESQL,
      ('what', 'name', 'since', 'reason'),
-     lambda s: (KINDS[s['kind']], s['name'], s['paused_at'], _hidden(s['reason']))),
+     lambda s: (SWITCH_WORDS[s['kind']], s['name'], s['paused_at'], _hidden(s['reason']))),
     ('Duties', 'duties', Source.POSTGRESQL,
      ('duty', 'slot', 'started', 'outcome', 'affected', 'last success', 'error'),
      lambda d: (d['duty'], d['slot'], _ago(d['started_s']), d['outcome'], d['affected'], d['succeeded_at'],

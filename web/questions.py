@@ -9,7 +9,8 @@ from db import checkup, reports
 from db.identity import read_identity
 from db.switches import read_switches
 from fleet.registry import read_workers
-from reporting.overview import MOST_REASONS, Document, as_documents, as_rows, read_fleet
+from reporting.overview import MOST_REASONS, as_documents, as_rows, read_fleet
+from reporting.problems import Document
 from web.watch import Questions, Source
 
 MOST_QUEUES = 200  # of others than ours: anything in Redis that looks like one is a time series

@@ -15,8 +15,9 @@ from redis.exceptions import RedisError
 from db.pools import DATABASE_DOWN, create_postgres_pool
 from db.schema import SchemaMismatchError, check_schema
 from engine.connection import open_redis, redis_settings
+from engine.urls import place_of
 from reporting.problems import Trouble
-from reporting.unreachable import place_of, postgres_trouble, redis_trouble
+from reporting.unreachable import postgres_trouble, redis_trouble
 
 log = structlog.get_logger()
 

@@ -7,7 +7,6 @@ from redis.exceptions import ResponseError
 
 from db.adoption.phases import Phase, read_phase
 from engine.queues import QUEUES
-from ops.answer import USAGE, TroubleError
 from ops.celery.broker import SET_ASIDE_KEY, Fate, look_through
 from ops.celery.connect import open_broker
 from ops.celery.kept import Kept, find_kept, remembered_tasks
@@ -15,9 +14,10 @@ from ops.celery.keys import Client, Places, find_places
 from ops.celery.messages import read_message
 from ops.celery.signs import Signs, signs_of_celery
 from ops.celery.tally import options_for
-from ops.checks.finding import Finding, error, note, warning
 from ops.connect import Connections
-from ops.output import counted
+from reporting.checks.finding import Finding, error, note, warning
+from reporting.problems import USAGE, TroubleError
+from reporting.wording import counted
 
 TAKES_OVER = (
     '`python -m ops import-celery` takes them over; --dry-run first says what becomes of them'

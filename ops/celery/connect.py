@@ -12,11 +12,11 @@ from arq.connections import ArqRedis, RedisSettings
 from redis.exceptions import RedisError
 
 from engine.connection import open_redis, redis_settings
-from ops.answer import USAGE, Trouble, TroubleError
 from ops.celery.keys import find_places, other_databases
 from ops.celery.signs import Signs, signs_of_celery
-from ops.connect import QUEUE, redis_trouble
-from reporting.unreachable import unreadable
+from reporting.problems import USAGE, Trouble, TroubleError
+from reporting.servers import QUEUE
+from reporting.unreachable import redis_trouble, unreadable
 from settings import Settings
 
 # Others are of no importance here.

@@ -4,10 +4,11 @@ from typing import Any
 
 from rich.console import Console
 
-from ops.answer import Document
 from ops.celery.broker import IMPORTED_KEY
 from ops.celery.tally import MEANINGS
-from ops.output import counted, print_table, say
+from ops.output import print_table, say
+from reporting.problems import Document
+from reporting.wording import counted
 
 
 def render_import(document: Document, console: Console) -> None:

@@ -19,8 +19,11 @@ from db.adoption.undo import undo as undo_table
 from db.import_requests import count_statuses
 from db.migrate import ZONE_SQL, alone, connect_directly, migrate
 from db.schema import APPLIED_SQL, known_migrations
-from ops.answer import USAGE, Trouble, TroubleError
-from ops.connect import Connections, first_connection, place_of, postgres_trouble
+from engine.urls import place_of
+from ops.connect import Connections
+from reporting.problems import USAGE, Trouble, TroubleError
+from reporting.servers import first_connection
+from reporting.unreachable import postgres_trouble
 from settings import Settings
 
 REFUSED = (NotAdoptableError, WrongPhaseError, TableBusyError)
@@ -33,7 +36,7 @@ async def raw_connection(connections: Connections) -> AsyncIterator[asyncpg.Conn
     conn: Any = None
     try:
         connecting = connect_directly(settings.direct_dsn, settings.db_connect_timeout_s)
-        conn = await first_connection(settings, connecting)
+        conn = await first_connection(connections.addresses, connecting)
         await conn.execute(ZONE_SQL, settings.db_naive_timezone)
         yield conn
     except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:

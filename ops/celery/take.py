@@ -13,7 +13,7 @@ from db.adoption.plan import is_adopted
 from db.import_requests import make_due, merged, preview, still_open
 from engine.queues import QUEUES
 from mail_outbox.wake import notify
-from ops.answer import Answer, Document, Trouble, TroubleError
+from ops.answer import Answer
 from ops.arguments import confirmed
 from ops.celery import broker as celery_broker
 from ops.celery.broker import Entry, Fate
@@ -25,8 +25,10 @@ from ops.celery.requests import Requests
 from ops.celery.signs import Signs, signs_of_celery
 from ops.celery.table import expand, expected, look_at_schema, raw_connection, take_over, tell
 from ops.celery.tally import NOT_OURS, Tally, outcome_of
-from ops.connect import Connections, attempt
-from ops.output import counted
+from ops.connect import Connections
+from reporting.problems import Document, Trouble, TroubleError
+from reporting.servers import answer_or_note
+from reporting.wording import counted
 
 BEFORE_TAKE_OVER = (Phase.EXPANDING, Phase.SHARED)
 TELL_EVERY = 50_000  # messages
@@ -66,7 +68,7 @@ class Import:
             self._confirm(found, changes_table=changes_table)
             tally, troubles = await self._take(conn, places, document)
         if tally.due or document['taken_over']:
-            await attempt(self.connections.ask_postgres(notify), troubles)
+            await answer_or_note(self.connections.ask_postgres(notify), troubles)
         left = tally.troubles(set_aside=self.options.set_aside)
         return Answer(document | tally.as_document(), [*troubles, *left])
 
@@ -108,7 +110,7 @@ class Import:
         if self.requests.has_later:
             async for _, messages in self._entries(places):
                 self.requests.note_now(messages)
-        await attempt(self._take_all(places, tally), troubles)
+        await answer_or_note(self._take_all(places, tally), troubles)
         if not troubles:
             if plan is not None:
                 document['taken_over'] = await take_over(
@@ -136,7 +138,7 @@ class Import:
     def _confirm(self, found: Tally, *, changes_table: bool) -> None:
         table = ', and its table' if changes_table else ''
         question = f'Take over {counted(found.messages, "message")} of Celery{table}?'
-        if (changes_table or found.messages) and not confirmed(self.options, question):
+        if (changes_table or found.messages) and not confirmed(question, yes=self.options.yes):
             raise TroubleError(
                 Trouble('not confirmed, nothing was changed', 'answer y, or give --yes')
             )

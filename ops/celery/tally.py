@@ -6,10 +6,10 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 
-from ops.answer import Document, Trouble
 from ops.celery.broker import SET_ASIDE_KEY
 from ops.celery.messages import Meaning, Message
-from ops.output import counted
+from reporting.problems import Document, Trouble
+from reporting.wording import counted
 
 SAMPLES = 20
 # Of lists, and of tasks, that are told apart: whoever may write to Redis may write any.

@@ -10,7 +10,7 @@ from db.adoption.phases import Phase, read_phase
 from db.import_requests import count_leased, not_ended
 from engine.queues import QUEUES
 from fleet.registry import read_workers
-from ops.answer import Answer, Document, Trouble, TroubleError
+from ops.answer import Answer
 from ops.arguments import confirmed
 from ops.celery import broker as celery_broker
 from ops.celery import kept as celery_kept
@@ -22,7 +22,8 @@ from ops.celery.messages import Meaning, read_message
 from ops.celery.signs import signs_of_celery
 from ops.celery.table import give_back, raw_connection
 from ops.connect import Connections
-from ops.output import counted
+from reporting.problems import Document, Trouble, TroubleError
+from reporting.wording import counted
 
 
 class Undo:
@@ -50,7 +51,7 @@ class Undo:
             if not dry_run:
                 messages = sum(kept.place.length for kept in found)
                 question = f'Give {counted(messages, "message")} and the table back to Celery?'
-                if not confirmed(self.options, question):
+                if not confirmed(question, yes=self.options.yes):
                     raise TroubleError(
                         Trouble('not confirmed, nothing was changed', 'answer y, or give --yes')
                     )

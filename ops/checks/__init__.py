@@ -1,1 +1,1 @@
-"""What `ops doctor` looks at, one module a matter. Each reads facts, then judges them without asking anybody."""
+"""Checks of the doctor that read the settings themselves."""

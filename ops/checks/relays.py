@@ -10,13 +10,14 @@ from typing import Any
 import aiosmtplib
 
 from configuration.relays import relay_options
+from logs import hide_addresses
 from mail.relay.dial import DialProgress, connect
 from mail.relay.errors import RelayError
 from mail.relay.greeting import Extensions
 from mail.relay.options import RelayOptions, Tls
-from ops.checks.finding import Finding, error, note, warning
 from ops.connect import Connections
-from ops.output import hide_addresses, length
+from reporting.checks.finding import Finding, error, note, warning
+from reporting.wording import length
 from settings import Settings
 
 EXPIRY_WARN_S, EXPIRY_ERROR_S = 21 * 86400.0, 3 * 86400.0

@@ -15,7 +15,7 @@ from rich.console import Console
 
 from ops.__main__ import COMMANDS, answer, make_parser
 from ops.answer import Answer
-from ops.output import as_json
+from reporting.wording import as_json
 from settings import Settings
 
 ROOT = Path(__file__).parents[2]

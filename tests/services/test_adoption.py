@@ -26,7 +26,7 @@ from db.schema import SchemaMismatchError, check_schema
 from jobs.process_pending_emails import process_pending_emails
 from jobs.send_email import send_email
 from mail_outbox.outbox import queue_email
-from ops.checks.postgresql import judge_indexes
+from reporting.checks.postgresql import judge_indexes
 from tests.services.adopted import DAY, FEW_STATES, STATES, adopt, create_legacy, state_of
 
 UPPER = tuple(word.upper() for word in FEW_STATES)

@@ -5,7 +5,7 @@ import json
 import httpx
 import pytest
 
-from ops.checks.finding import LEVELS
+from reporting.checks.finding import LEVELS
 from reporting.kinds import KINDS
 from reporting.problems import Level
 from tests.services.ops_desk import insert, ops, run

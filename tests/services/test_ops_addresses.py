@@ -2,8 +2,8 @@
 
 import pytest
 
-from ops.answer import TroubleError
 from ops.connect import Connections
+from reporting.problems import TroubleError
 from settings import Settings
 from tests.services.ops_desk import run
 

@@ -6,10 +6,10 @@ import pytest
 from arq.constants import result_key_prefix
 from arq.jobs import serialize_result
 
+from actions.call import JOBS, queue_for
 from engine.results import JobState
 from engine.wire import serialize
-from ops.call import JOBS, queue_for
-from ops.result import troubles_of
+from reporting.jobs import job_troubles
 from tests.conftest import ROOT
 from tests.services.ops_desk import as_document, insert, rendered, run, statuses
 
@@ -98,9 +98,9 @@ async def test_call_and_result_end_with_1_when_there_is_no_such_email_or_it_was_
 def test_result_of_an_email_is_trouble_only_when_it_ended_unsent(told, troubles):
     told = {'email_id': 7} | told
     assert [
-        t.what for t in troubles_of(JobState('j', 'complete', function='send_email', result=told))
+        t.what for t in job_troubles(JobState('j', 'complete', function='send_email', result=told))
     ] == troubles
-    assert troubles_of(JobState('j', 'complete', function='make_report', result=told)) == []
+    assert job_troubles(JobState('j', 'complete', function='make_report', result=told)) == []
 
 
 async def test_call_without_a_worker_says_so_and_that_no_result_came(env):

@@ -17,7 +17,8 @@ from logs import visible
 from ops import __main__ as command_line
 from ops import events
 from ops.arguments import confirmed
-from ops.output import as_json, make_console, print_table, say
+from ops.output import make_console, print_table, say
+from reporting.wording import as_json
 from tests.conftest import wait_until
 from tests.services.ops_desk import Typed, insert, rendered, run
 from tests.services.test_one_judge import look_at_page
@@ -186,7 +187,7 @@ def test_events_are_harmless_lines_and_json(capsys):
 
 def test_question_shows_harmless_names(monkeypatch, capsys):
     monkeypatch.setattr('ops.arguments.sys.stdin', Typed('y\n'))
-    assert confirmed(type('O', (), {'yes': False}), f'Shut down {EVIL}?')
+    assert confirmed(f'Shut down {EVIL}?', yes=False)
     assert steering(capsys.readouterr().err) == []
 
 

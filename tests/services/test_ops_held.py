@@ -98,7 +98,7 @@ async def test_cancelled_mail_is_not_sent_and_retry_takes_it_back(env, pool):
 async def test_all_are_changed_in_batches_and_nothing_else(
     env, pool, action: str, state: str, monkeypatch
 ):
-    monkeypatch.setattr('ops.held.BATCH', 7)
+    monkeypatch.setattr('actions.emails.BATCH', 7)
     kept = {
         await insert(pool, status=status, **columns): status
         for status, columns in {

@@ -7,7 +7,7 @@ import asyncpg
 import httpx
 import pytest
 
-from ops.output import as_json
+from reporting.wording import as_json
 from tests.services.adopted import adopt, create_legacy
 from tests.services.ops_desk import insert, rendered, run
 from tests.services.test_rows_that_break import ODD_VALUES

@@ -111,7 +111,7 @@ async def test_retry_dry_run_counts_warns_and_shows_a_sample_without_people(env,
 async def test_retry_of_many_goes_in_batches_wakes_once_and_puts_no_job_into_redis(
     env, pool, redis, monkeypatch
 ):
-    monkeypatch.setattr('ops.retry.RETRY_BATCH', 3)
+    monkeypatch.setattr('actions.emails.BATCH', 3)
     ids = [await insert(pool, status='failed', attempts=5) for _ in range(8)]
     heard = []
     async with pool.acquire() as conn:
@@ -137,7 +137,7 @@ async def test_retry_of_many_goes_in_batches_wakes_once_and_puts_no_job_into_red
 
 
 async def test_retry_of_many_ids_puts_no_job_each_into_redis(env, pool, redis, monkeypatch):
-    monkeypatch.setattr('ops.retry.MAX_JOBS', 2)
+    monkeypatch.setattr('actions.emails.MAX_JOBS', 2)
     ids = [await insert(pool, status='cancelled') for _ in range(3)]
     given = await run(env, 'retry', *map(str, ids), '--yes')
     assert (given.document['retried'], given.document['enqueued']) == (ids, 0)
@@ -149,27 +149,26 @@ async def test_retry_passes_over_what_changed_between_the_count_and_the_change(
 ):
     stays, goes = await insert(pool, status='failed'), await insert(pool, status='failed')
 
-    def meanwhile(*_):
+    def meanwhile(*_, **__):
         changed.append(asyncio.ensure_future(pool.execute(
             "UPDATE outbound_emails SET status = 'uncertain' WHERE id = $1", goes)))  # fmt: skip
-        return True
 
     changed = []
-    monkeypatch.setattr('ops.retry.confirmed', meanwhile)
-    monkeypatch.setattr('ops.retry.make_due', _after(changed))
+    monkeypatch.setattr('ops.retry.confirm', meanwhile)
+    monkeypatch.setattr('actions.retry.retry_in_batches', _after(changed))
     given = await run(env, 'retry', '--status', 'failed', '--yes')
     assert (given.document['retried'], given.document['passed_over']) == ([stays], 1)
     assert await statuses(pool) == {stays: 'pending', goes: 'uncertain'}
 
 
 def _after(changed):
-    from ops.retry import make_due  # noqa: PLC0415 - the one that is replaced
+    from actions.retry import retry_in_batches  # noqa: PLC0415 - the one that is replaced
 
-    async def make_due_after(*arguments):
+    async def retry_after(*arguments):
         await asyncio.gather(*changed)
-        return await make_due(*arguments)
+        return await retry_in_batches(*arguments)
 
-    return make_due_after
+    return retry_after
 
 
 async def test_retry_without_a_clear_choice_is_a_usage_error(env):
@@ -200,7 +199,7 @@ async def test_failed_narrows_down_by_the_same_conditions(env, pool):
 
 
 async def test_retry_tells_what_was_done_before_a_fault(env, pool, monkeypatch):
-    monkeypatch.setattr('ops.retry.RETRY_BATCH', 2)
+    monkeypatch.setattr('actions.emails.BATCH', 2)
     ids = [await insert(pool, status='failed') for _ in range(5)]
     await pool.execute(
         'CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION $a$no$a$; END $$;'

@@ -18,7 +18,7 @@ from ops.__main__ import COMMANDS, answer, make_parser
 from ops.control import INSTEAD as NO_CONTROL
 from ops.control import WORDS
 from ops.inspect import INSTEAD as NOT_INSPECTED
-from ops.inspect import READERS
+from reporting.inspection import READERS
 from settings import load_settings
 from tests.conftest import DEADLINE_S, ROOT, wait_until
 from tests.services.ops_desk import Typed, closed_port, insert, rendered

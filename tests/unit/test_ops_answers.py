@@ -8,14 +8,17 @@ import asyncpg
 import pytest
 import redis.exceptions
 
+from engine.urls import place_of
+from logs import hide_addresses
 from ops.__main__ import main, make_parser
-from ops.answer import NO_WORKER, NOBODY_REPLIED, Answer, Trouble
+from ops.answer import Answer
 from ops.arguments import count, duration_s, email_id
-from ops.connect import place_of, postgres_trouble, redis_trouble
 from ops.cron import every
-from ops.inspect import rates
-from ops.next_step import next_step
-from ops.output import as_json, cell, hide_addresses, hide_recipient, length
+from reporting.inspection import rates
+from reporting.next_step import next_step
+from reporting.problems import NO_WORKER, NOBODY_REPLIED, Trouble
+from reporting.unreachable import postgres_trouble, redis_trouble
+from reporting.wording import as_json, cell, hide_recipient, length
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
 LATER, EARLIER = NOW + timedelta(hours=2), NOW - timedelta(hours=2)

@@ -4,9 +4,11 @@ import os
 import pytest
 
 from fleet.registry import read_told
-from ops.checks import clocks, machine, outbox, postgresql, redis_server, relays, timeouts
-from ops.checks.finding import Severity, from_judge
+from ops.checks import relays
+from ops.doctor import times_of
 from reporting import judge
+from reporting.checks import clocks, machine, outbox, postgresql, redis_server, timeouts
+from reporting.checks.finding import Severity, from_judge
 from reporting.overview import as_documents
 from settings import Settings
 
@@ -15,7 +17,7 @@ ERROR, WARNING, NOTE = Severity.ERROR, Severity.WARNING, Severity.NOTE
 INFO = {'redis_version': '7.0.15', 'role': 'master', 'maxmemory': 0, 'maxmemory_policy': 'noeviction', 'used_memory': 1,
         'aof_enabled': 1, 'aof_last_write_status': 'ok', 'rdb_last_bgsave_status': 'ok', 'run_id': 'a'}  # fmt: skip
 CONFIG = {'notify-keyspace-events': 'Kz', 'save': ''}
-REDIS = redis_server.Facts(INFO, CONFIG, 1, INFO | {'run_id': 'b'}, 0)
+REDIS = redis_server.RedisFacts(INFO, CONFIG, 1, INFO | {'run_id': 'b'}, 0)
 
 SERVER = {'version': 150004, 'is_standby': False, 'fsync': True, 'full_page_writes': True, 'synchronous_commit': 'on',
           'autovacuum': True, 'max_connections': 100, 'connections': 12, 'oldest_xid_age': 1000,
@@ -63,15 +65,15 @@ def make_settings(**values):
 
 
 def test_servers_as_they_should_be_are_nothing_to_talk_about():
-    assert told(redis_server.judge(REDIS)) == []
+    assert told(redis_server.judge_redis(REDIS)) == []
     assert told(postgresql.judge_server(SERVER)) == []
     assert list(judge.judge_outbox(OUTBOX, NO_PAUSES, 0, is_worked=True)) == []
     assert told(relays.judge(RELAY, 1000, now=1e9 - 90 * 86400)) == []
-    assert told(timeouts.judge_settings(make_settings())) == []
-    assert told(clocks.judge({'PostgreSQL': 0.9, 'Redis': -0.9})) == []
+    assert told(timeouts.judge_times(times_of(make_settings()))) == []
+    assert told(clocks.judge_clocks({'PostgreSQL': 0.9, 'Redis': -0.9})) == []
     assert (
         told(
-            machine.judge(
+            machine.judge_disks(
                 [machine.Disk('/', 100 * 2**30, 50 * 2**30), machine.Disk('/big', 2**44, 2**40)]
             )
         )
@@ -115,7 +117,7 @@ def test_servers_as_they_should_be_are_nothing_to_talk_about():
     ],
 )
 def test_redis_that_loses_or_refuses_jobs(info, severity, what):
-    findings = list(redis_server.judge(dataclasses.replace(REDIS, info=INFO | info)))
+    findings = list(redis_server.judge_redis(dataclasses.replace(REDIS, info=INFO | info)))
     if severity is None:
         assert [f for f in findings if f.severity is not ERROR] == []
         return
@@ -157,7 +159,7 @@ def test_redis_that_loses_or_refuses_jobs(info, severity, what):
     ],
 )
 def test_redis_beside_a_cache_or_without_rights(changes, severity, what):
-    found, text = one(redis_server.judge(dataclasses.replace(REDIS, **changes)))
+    found, text = one(redis_server.judge_redis(dataclasses.replace(REDIS, **changes)))
     assert (found, text.startswith(what)) == (severity, True), text
 
 
@@ -165,7 +167,7 @@ def test_queue_and_cache_in_one_instance_that_evicts_are_two_errors():
     info = INFO | {'maxmemory_policy': 'allkeys-lru', 'maxmemory': 100}
     severities = [
         f.severity
-        for f in redis_server.judge(dataclasses.replace(REDIS, info=info, cache_info=info))
+        for f in redis_server.judge_redis(dataclasses.replace(REDIS, info=info, cache_info=info))
     ]
     assert severities == [ERROR, ERROR]
 
@@ -272,7 +274,7 @@ def test_relays_as_they_are_configured():
     ],
 )
 def test_settings_whose_times_do_not_fit(values, severity, what):
-    found, text = one(timeouts.judge_settings(make_settings(**values)))
+    found, text = one(timeouts.judge_times(times_of(make_settings(**values))))
     assert (found, text.startswith(what)) == (severity, True), text
 
 
@@ -385,8 +387,10 @@ def test_workers_that_differ_hang_or_are_all_paused():
 
 
 def test_clocks_that_differ():
-    assert one(clocks.judge({'Redis': -2.0}))[1] == "Redis's clock is 2 s behind this machine's"
-    assert one(clocks.judge({'PostgreSQL': 60.0}))[0] is ERROR
+    assert (
+        one(clocks.judge_clocks({'Redis': -2.0}))[1] == "Redis's clock is 2 s behind this machine's"
+    )
+    assert one(clocks.judge_clocks({'PostgreSQL': 60.0}))[0] is ERROR
 
 
 async def test_a_clock_is_measured_within_the_time_the_answer_took(monkeypatch):
@@ -404,8 +408,8 @@ def test_disks_are_looked_at_once_each_and_judged_by_what_is_left(tmp_path):
     assert [disk.place for disk in disks] == [str(tmp_path)]
     assert disks[0].total_bytes == os.statvfs(tmp_path).f_blocks * os.statvfs(tmp_path).f_frsize
     full = machine.Disk('/var', 100 * 2**30, 2**30)
-    assert one(machine.judge([full])) == (
+    assert one(machine.judge_disks([full])) == (
         ERROR,
         'the disk of /var on this machine is nearly full: 1%, 1.0 GiB left',
     )
-    assert one(machine.judge([full._replace(free_bytes=int(4.5 * 2**30))]))[0] is WARNING
+    assert one(machine.judge_disks([full._replace(free_bytes=int(4.5 * 2**30))]))[0] is WARNING

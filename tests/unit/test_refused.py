@@ -10,7 +10,7 @@ from engine.refused import MAX_KEPT, REASONS, RefusedJobs
 from fleet.portrait import without_addresses
 from fleet.refused_jobs import reported_refusals
 from fleet.registry import WorkerRecord
-from ops.checks.refused import judge_refused, sentences
+from reporting.checks.refused import judge_refused, sentences
 
 RECORD: dict[str, Any] = {
     'worker': 'w', 'queue': 'arq:queue', 'started_at': '', 'emails': [], 'outcomes': {}, 'rss_bytes': 1,

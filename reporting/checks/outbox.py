@@ -10,11 +10,7 @@ import asyncpg
 
 from db import checkup, reports
 from db.switches import read_switches
-from ops.answer import TroubleError
-from ops.checks import cleanup
-from ops.checks.finding import Finding, away, error, from_judge, warning
-from ops.connect import Connections
-from ops.output import counted
+from reporting.checks.finding import Finding, error, from_judge, unreachable, warning
 from reporting.judge import (
     in_order,
     judge_attempts,
@@ -24,6 +20,9 @@ from reporting.judge import (
     judge_switches,
 )
 from reporting.overview import as_rows
+from reporting.problems import TroubleError
+from reporting.servers import Servers
+from reporting.wording import counted
 
 T = TypeVar('T')
 
@@ -31,15 +30,15 @@ LOOK_AT_CONTENT = 2000
 NAMES = ('waiting e-mail names', 'waiting e-mails name')
 
 
-async def check(connections: Connections) -> list[Finding]:
+async def check(servers: Servers) -> list[Finding]:
     """Have the judge look at rows, attempts, switches and duties."""
-    outbox = await connections.ask_postgres(reports.read_outbox)
-    paused_due = await connections.ask_postgres(reports.read_paused_due)
-    poisoned = await connections.ask_postgres(checkup.count_poisoned)
-    attempts = await connections.ask_postgres(reports.count_attempts)
-    switches = as_rows(await connections.ask_postgres(read_switches))
-    duties = await connections.ask_postgres(reports.read_duties)
-    services = await connections.ask_postgres(reports.read_services)
+    outbox = await servers.ask_postgres(reports.read_outbox)
+    paused_due = await servers.ask_postgres(reports.read_paused_due)
+    poisoned = await servers.ask_postgres(checkup.count_poisoned)
+    attempts = await servers.ask_postgres(reports.count_attempts)
+    switches = as_rows(await servers.ask_postgres(read_switches))
+    duties = await servers.ask_postgres(reports.read_duties)
+    services = await servers.ask_postgres(reports.read_services)
     found = [
         *judge_outbox(outbox, paused_due, poisoned, is_worked=True),
         *judge_attempts(last_hour(attempts)),
@@ -47,7 +46,7 @@ async def check(connections: Connections) -> list[Finding]:
         *judge_duties(duties, switches, is_worked=True),
         *judge_services(services, is_worked=True),
     ]
-    return [*map(from_judge, in_order(found)), *await cleanup.check(connections)]
+    return [*map(from_judge, in_order(found))]
 
 
 def last_hour(counts: Iterable[Mapping[str, Any]]) -> Counter[str]:
@@ -58,11 +57,14 @@ def last_hour(counts: Iterable[Mapping[str, Any]]) -> Counter[str]:
     return hour
 
 
-async def check_content(connections: Connections) -> list[Finding]:
-    """Look for waiting mail whose template or attachments do not exist: its next attempt ends for good."""
+async def check_content(servers: Servers) -> list[Finding]:
+    """Look for waiting mail whose template or attachments do not exist.
+
+    Its next attempt would end for good.
+    """
     stored, indexed = await asyncio.gather(
-        _tried(connections.ask_postgres(_read_named)),
-        _tried(connections.ask_mongo(checkup.content_is_indexed)),
+        _tried(servers.ask_postgres(_read_named)),
+        _tried(servers.ask_mongo(checkup.content_is_indexed)),
     )
     found = [answer for answer in (stored, indexed) if isinstance(answer, Finding)]
     if indexed is False:
@@ -76,14 +78,15 @@ async def check_content(connections: Connections) -> list[Finding]:
     if lost['emails']:
         found.append(
             error(
-                f'{counted(lost["emails"], *NAMES)} a template that does not exist, the first is {lost["first"]}',
+                f'{counted(lost["emails"], *NAMES)} a template that does not exist, '
+                f'the first is {lost["first"]}',
                 'put the template back into email_templates before they are tried',
             )
         )
     if isinstance(indexed, Finding):
         return found
     there = await _tried(
-        connections.ask_mongo(partial(checkup.stored_content, content_ids=list(named)))
+        servers.ask_mongo(partial(checkup.stored_content, content_ids=list(named)))
     )
     if isinstance(there, Finding):
         return [*found, there]
@@ -91,7 +94,8 @@ async def check_content(connections: Connections) -> list[Finding]:
     if gone:
         found.append(
             error(
-                f'{counted(len(gone), *NAMES)} attachments that MongoDB does not have, the first is {min(gone)}',
+                f'{counted(len(gone), *NAMES)} attachments that MongoDB does not have, '
+                f'the first is {min(gone)}',
                 'restore the collection email_attachments; check MONGODB_URL and MONGODB_DATABASE',
             )
         )
@@ -105,8 +109,8 @@ async def _read_named(pool: asyncpg.Pool) -> tuple[dict[str, Any], dict[str, int
 
 
 async def _tried(asking: Awaitable[T]) -> T | Finding:
-    """Return the answer, or that the server is away: the other one is asked all the same."""
+    """Return the answer, or that the server is unreachable: the other one is asked all the same."""
     try:
         return await asking
     except TroubleError as failure:
-        return away(failure.trouble)
+        return unreachable(failure.trouble)

@@ -1,6 +1,6 @@
-"""Clock skew: leases go by PostgreSQL's clock, deferred jobs by Redis's, certificates and logs by this machine's.
+"""Clock skew, for leases go by PostgreSQL's clock, and deferred jobs by Redis's.
 
-And time zones, where times are stored without one.
+Certificates and logs go by this machine's. And time zones, where times are stored without one.
 """
 
 import time
@@ -9,31 +9,31 @@ from collections.abc import Awaitable, Callable, Iterator
 from arq.connections import ArqRedis
 
 from db.checkup import read_time
-from ops.answer import TroubleError
-from ops.checks import zones
-from ops.checks.finding import Finding, away, error, warning
-from ops.connect import Connections
-from ops.output import length
+from reporting.checks import zones
+from reporting.checks.finding import Finding, error, unreachable, warning
+from reporting.problems import TroubleError
+from reporting.servers import Servers
+from reporting.wording import length
 
 WARN_S, ERROR_S = 1.0, 5.0
 
 
-async def check(connections: Connections) -> list[Finding]:
+async def check(servers: Servers) -> list[Finding]:
     """Compare the clocks of whoever answers with ours."""
     ahead_s: dict[str, float] = {}
     silent = []
     for name, ask in (
-        ('PostgreSQL', lambda: connections.ask_postgres(read_time)),
-        ('Redis', lambda: connections.ask_redis(redis_time)),
+        ('PostgreSQL', lambda: servers.ask_postgres(read_time)),
+        ('Redis', lambda: servers.ask_redis(redis_time)),
     ):
         try:
             ahead_s[name] = await measure(ask)
         except TroubleError as failure:
-            silent.append(away(failure.trouble))
+            silent.append(unreachable(failure.trouble))
     return [
         *silent,
-        *judge(ahead_s),
-        *(await zones.check(connections) if 'PostgreSQL' in ahead_s else []),
+        *judge_clocks(ahead_s),
+        *(await zones.check(servers) if 'PostgreSQL' in ahead_s else []),
     ]
 
 
@@ -44,7 +44,7 @@ async def redis_time(redis: ArqRedis) -> float:
 
 
 async def measure(ask: Callable[[], Awaitable[float]]) -> float:
-    """Return by how many seconds a server's clock is ahead, as surely as its answer was fast: 0 within that time."""
+    """Return by how many seconds a server's clock is ahead; 0 within the time its answer took."""
     await ask()  # connects, which takes longer
     before = time.time()
     told = await ask()
@@ -52,7 +52,7 @@ async def measure(ask: Callable[[], Awaitable[float]]) -> float:
     return told - after if told > after else min(0.0, told - before)
 
 
-def judge(ahead_s: dict[str, float]) -> Iterator[Finding]:
+def judge_clocks(ahead_s: dict[str, float]) -> Iterator[Finding]:
     """Judge each clock against this machine's."""
     for name, ahead in ahead_s.items():
         size = abs(ahead)

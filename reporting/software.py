@@ -3,15 +3,15 @@
 import asyncio
 import platform
 import sys
+from collections.abc import Mapping
 from importlib import metadata
 
 import asyncpg
 from arq.connections import ArqRedis
 
-from configuration.view import digest, program_version
 from db.content import Mongo
-from ops.answer import Document, Trouble
-from ops.connect import Connections, attempt
+from reporting.problems import Document, Trouble
+from reporting.servers import Servers, answer_or_note
 
 LIBRARIES = (
     'arq',
@@ -26,22 +26,29 @@ LIBRARIES = (
 )
 
 
-async def read_software(connections: Connections, troubles: list[Trouble]) -> Document:
-    """Return the versions of this program, its libraries and the servers; None for a server that does not answer."""
-    servers = await asyncio.gather(
-        attempt(connections.ask_postgres(_postgres), troubles),
-        attempt(connections.ask_redis(_redis), troubles),
-        attempt(connections.ask_mongo(_mongo), troubles),
+async def read_software(
+    servers: Servers, program: Mapping[str, str], troubles: list[Trouble]
+) -> Document:
+    """Return the versions of this program, its libraries and the servers.
+
+    A server that does not answer has None.
+
+    Args:
+        program: What is known of this program itself, such as its version.
+    """
+    answers = await asyncio.gather(
+        answer_or_note(servers.ask_postgres(_postgres), troubles),
+        answer_or_note(servers.ask_redis(_redis), troubles),
+        answer_or_note(servers.ask_mongo(_mongo), troubles),
     )
     return {
         'software': {
-            'program': program_version(),
-            'settings': digest(connections.settings),
+            **program,
             'python': sys.version.split()[0],
             'platform': platform.platform(),
             **{name: _version(name) for name in LIBRARIES},
         },
-        'servers': dict(zip(('postgresql', 'redis', 'mongodb'), servers, strict=True)),
+        'servers': dict(zip(('postgresql', 'redis', 'mongodb'), answers, strict=True)),
     }
 
 
@@ -57,9 +64,9 @@ async def _postgres(pool: asyncpg.Pool) -> str:
 
 
 async def _redis(redis: ArqRedis) -> str:
-    told = await redis.info('server')
-    version = told.get('valkey_version') or told.get('redis_version')
-    return f'{told.get("server_name", "redis")} {version}'
+    info = await redis.info('server')
+    version = info.get('valkey_version') or info.get('redis_version')
+    return f'{info.get("server_name", "redis")} {version}'
 
 
 async def _mongo(mongo: Mongo) -> str:

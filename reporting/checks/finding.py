@@ -1,16 +1,17 @@
 """One thing the doctor noticed."""
 
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from enum import StrEnum
 
-from ops.answer import Level, Trouble
-from ops.connect import Connections
 from reporting.kinds import is_settled
+from reporting.problems import Level, Trouble
 
 
 class Severity(StrEnum):
-    """How grave; only notes leave the exit status 0. An error is to be acted on, the others are to be looked at."""
+    """How grave; only notes leave the exit status 0.
+
+    An error is to be acted on, the others are to be looked at.
+    """
 
     ERROR = 'error'  # mail is lost, late or refused, now or when the next thing goes wrong
     WARNING = 'warning'  # it works, with less safety or speed than it could
@@ -24,7 +25,7 @@ class Finding:
     severity: Severity
     what: str
     remedy: str
-    away: str | None = None  # the server without which the check could not be made, or only in part
+    away: str | None = None  # the server without which the check was not made, or only in part
 
 
 def error(what: str, remedy: str) -> Finding:
@@ -43,18 +44,19 @@ def note(what: str, remedy: str) -> Finding:
 
 
 def from_judge(trouble: Trouble) -> Finding:
-    """Return what reporting.judge found. What is settled is only noted, so that it alone is no failure."""
+    """Return what reporting.judge found.
+
+    What is settled is only noted, so that it alone is no failure.
+    """
     if trouble.level is Level.ACT:
         return error(trouble.what, trouble.remedy)
     return (note if is_settled(trouble) else warning)(trouble.what, trouble.remedy)
 
 
-def away(trouble: Trouble) -> Finding:
+def unreachable(trouble: Trouble) -> Finding:
     """Return what a server that does not answer is."""
     where = f'{trouble.service} at {trouble.place}: ' if trouble.service else ''
     return Finding(Severity.ERROR, f'{where}{trouble.what}', trouble.remedy, trouble.service)
 
 
 LEVELS = {Severity.ERROR: Level.ACT, Severity.WARNING: Level.LOOK, Severity.NOTE: Level.LOOK}
-
-Check = Callable[[Connections], Awaitable[list[Finding]]]

@@ -5,8 +5,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from ops.checks.finding import Finding, error, warning
-from ops.connect import Connections
+from reporting.checks.finding import Finding, error, warning
 
 PLACES = ('/', '/tmp', '/var', '/var/log', '/var/lib/postgresql', '/var/lib/redis', '.')  # noqa: S108 - only looked at
 WARN_SHARE, ERROR_SHARE = 0.10, 0.03
@@ -21,9 +20,9 @@ class Disk(NamedTuple):
     free_bytes: int
 
 
-async def check(_: Connections) -> list[Finding]:
+async def check() -> list[Finding]:
     """Look at the file systems that the services of one machine write to."""
-    return list(judge(read_disks()))
+    return list(judge_disks(read_disks()))
 
 
 def read_disks(places: Iterable[str] = PLACES) -> list[Disk]:
@@ -39,7 +38,7 @@ def read_disks(places: Iterable[str] = PLACES) -> list[Disk]:
     return list(seen.values())
 
 
-def judge(disks: Iterable[Disk]) -> Iterator[Finding]:
+def judge_disks(disks: Iterable[Disk]) -> Iterator[Finding]:
     """Judge the room that is left."""
     for disk in disks:
         share = disk.free_bytes / disk.total_bytes if disk.total_bytes else 1.0

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from fleet.registry import WorkerRecord
-from ops.output import cell, length, tried
+from reporting.wording import cell, length, tried
 
 
 def next_step(email: Mapping[str, Any], *, has_worker: bool | None) -> str:
@@ -23,7 +23,10 @@ def next_step(email: Mapping[str, Any], *, has_worker: bool | None) -> str:
 
 
 def where_now(email: Mapping[str, Any], workers: Iterable[WorkerRecord]) -> dict[str, Any] | None:
-    """Return worker, phase, relay and since_s of the attempt that is being made, as the worker tells; or None."""
+    """Return worker, phase, relay and since_s of the attempt under way, as its worker reports.
+
+    None when no worker reports it.
+    """
     for worker in workers:
         for told in worker.emails:
             if isinstance(told, dict) and told.get('id') == email['id']:
@@ -92,12 +95,19 @@ def _next(email: Mapping[str, Any]) -> tuple[str, bool]:
 
 def _sending(email: Mapping[str, Any]) -> str:
     if email['lease_expires_at'] is None:  # of a table that another program writes
-        return 'It is marked as being sent, by nobody who would say so; `UPDATE` its status to pending sends it.'
+        return (
+            'It is marked as being sent, by nobody who would say so; '
+            '`UPDATE` its status to pending sends it.'
+        )
     left_s = (email['lease_expires_at'] - email['read_at']).total_seconds()
     if left_s < 0:
-        return f'{email["claimed_by"]} stopped renewing its lease; the next beat of any worker takes it over.'
+        return (
+            f'{email["claimed_by"]} stopped renewing its lease; '
+            'the next beat of any worker takes it over.'
+        )
+    attempt = tried(email['attempts'], email['max_attempts'])
     return (
-        f'{email["claimed_by"]} is sending it, attempt {tried(email["attempts"], email["max_attempts"])}; '
+        f'{email["claimed_by"]} is sending it, attempt {attempt}; '
         f'if that worker dies, another takes over in {length(left_s)}.'
     )
 
@@ -125,4 +135,5 @@ def _waiting(email: Mapping[str, Any]) -> str:
     if email['expires_at'] is not None and email['expires_at'] <= due:
         left_s = (email['expires_at'] - now).total_seconds()
         return f'It expires in {length(left_s)}, before another attempt would be due.'
-    return f'In {length((due - now).total_seconds())}, at {cell(due)}, a worker makes {attempt}{repeated}.'
+    in_ = length((due - now).total_seconds())
+    return f'In {in_}, at {cell(due)}, a worker makes {attempt}{repeated}.'

@@ -1,23 +1,23 @@
 """Redis: the wake-up. Whether it keeps jobs, tells of new ones, and is not emptied by a cache beside it."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from arq.connections import ArqRedis
 from redis.exceptions import RedisError, ResponseError
 
 from engine.connection import redis_settings
-from ops.checks.finding import Finding, error, note, warning
-from ops.connect import Connections, redis_of
-from ops.output import megabytes
+from reporting.checks.finding import Finding, error, note, warning
+from reporting.servers import Servers, redis_of
+from reporting.wording import megabytes
 
 OLDEST_VERSION = (6, 2)  # ZMSCORE, LMOVE
 FULL_SHARE = 0.9
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
+class RedisFacts:
     """What Redis says of itself. A part that its ACL forbids is empty."""
 
     info: Mapping[str, Any]
@@ -28,10 +28,9 @@ class Facts:
     cache_error: str | None = None
 
 
-async def check(connections: Connections) -> list[Finding]:
-    """Look at the queue's Redis, and at the cache's."""
-    facts = await connections.ask_redis(read_server)
-    cache_url = connections.settings.redis_url.get_secret_value()
+async def check(servers: Servers, cache_url: str) -> list[Finding]:
+    """Look at the queue's Redis, and at the cache's (REDIS_URL)."""
+    facts = await servers.ask_redis(read_redis)
     cache = redis_of(cache_url, 'REDIS_URL')
     cache_info: Mapping[str, Any] | None = None
     cache_error = None
@@ -43,14 +42,17 @@ async def check(connections: Connections) -> list[Finding]:
         cache_error = str(failure) or type(failure).__name__
     finally:
         await cache.aclose(close_connection_pool=True)
-    queue_address = redis_settings(connections.settings.arq_redis_url.get_secret_value())
-    complete = Facts(
-        facts.info, facts.config, queue_address.database, cache_info, redis_settings(cache_url).database, cache_error,
-    )  # fmt: skip
-    return list(judge(complete))
+    complete = replace(
+        facts,
+        database=redis_settings(servers.addresses.redis_url).database,
+        cache_info=cache_info,
+        cache_database=redis_settings(cache_url).database,
+        cache_error=cache_error,
+    )
+    return list(judge_redis(complete))
 
 
-async def read_server(redis: ArqRedis) -> Facts:
+async def read_redis(redis: ArqRedis) -> RedisFacts:
     """Read what may be read."""
     config: dict[str, str] = {}
     info: Mapping[str, Any] = {}
@@ -63,10 +65,10 @@ async def read_server(redis: ArqRedis) -> Facts:
             config |= await redis.config_get(name)
         except ResponseError:
             break
-    return Facts(info, config)
+    return RedisFacts(info, config)
 
 
-def judge(facts: Facts) -> Iterator[Finding]:
+def judge_redis(facts: RedisFacts) -> Iterator[Finding]:
     """Judge everything."""
     if not facts.info:
         yield note(
@@ -94,11 +96,14 @@ def _judge_role(info: Mapping[str, Any]) -> Iterator[Finding]:
 
 
 def evicts(info: Mapping[str, Any]) -> bool:
-    """Whether this instance deletes keys when it is full: of any database, and a job's body has a time to live."""
+    """Whether this instance deletes keys when it is full: of any database.
+
+    A job's body has a time to live, so it is among them under every policy.
+    """
     return str(info.get('maxmemory_policy', 'noeviction')) != 'noeviction'
 
 
-def _judge_memory(facts: Facts) -> Iterator[Finding]:
+def _judge_memory(facts: RedisFacts) -> Iterator[Finding]:
     info = facts.info
     limit, used = int(info.get('maxmemory', 0)), int(info.get('used_memory', 0))
     if evicts(info):
@@ -117,7 +122,7 @@ def _judge_memory(facts: Facts) -> Iterator[Finding]:
         )
 
 
-def _judge_persistence(facts: Facts) -> Iterator[Finding]:
+def _judge_persistence(facts: RedisFacts) -> Iterator[Finding]:
     info = facts.info
     lost = 'a restart of Redis loses the waiting jobs; their mail goes out with the next sweep'
     if not info.get('aof_enabled'):
@@ -140,7 +145,7 @@ def _judge_persistence(facts: Facts) -> Iterator[Finding]:
             )
 
 
-def _judge_events(facts: Facts) -> Iterator[Finding]:
+def _judge_events(facts: RedisFacts) -> Iterator[Finding]:
     flags = facts.config.get('notify-keyspace-events')
     remedy = 'CONFIG SET notify-keyspace-events Kz, and in redis.conf'
     if flags is None:
@@ -154,7 +159,7 @@ def _judge_events(facts: Facts) -> Iterator[Finding]:
         )
 
 
-def _judge_cache(facts: Facts) -> Iterator[Finding]:
+def _judge_cache(facts: RedisFacts) -> Iterator[Finding]:
     if facts.cache_info is None:
         yield warning(
             f'the cache (REDIS_URL) does not answer: {facts.cache_error}',
@@ -166,16 +171,19 @@ def _judge_cache(facts: Facts) -> Iterator[Finding]:
         return
     if facts.database == facts.cache_database:
         yield error(
-            f'queue and cache share database {facts.database}: FLUSHDB of the cache empties the queue',
+            f'queue and cache share database {facts.database}: '
+            'FLUSHDB of the cache empties the queue',
             'give the queue a database of its own, or better an instance',
         )
     elif evicts(facts.info):
         yield error(
-            'queue and cache share an instance that evicts: the cache pushes jobs out, whatever the database number',
+            'queue and cache share an instance that evicts: '
+            'the cache pushes jobs out, whatever the database number',
             'give the queue an instance of its own, with noeviction',
         )
     elif int(facts.info.get('maxmemory', 0)):
         yield warning(
-            'queue and cache share an instance with a maxmemory: when the cache has filled it, no job can be queued',
+            'queue and cache share an instance with a maxmemory: '
+            'when the cache has filled it, no job can be queued',
             'give the queue an instance of its own',
         )

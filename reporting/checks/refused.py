@@ -9,17 +9,17 @@ from engine.refused import REASONS
 from fleet.refused_jobs import REMEDIES, reported_refusals
 from fleet.registry import LARGEST, WorkerRecord
 from logs import hide_addresses
-from ops.checks.finding import Finding, note, warning
-from ops.connect import Connections
-from ops.live import read_living
+from reporting.checks.finding import Finding, note, warning
+from reporting.live import read_living
+from reporting.servers import Servers
 from reporting.wording import cell, counted, length
 
 RECENT_S = 3600.0
 
 
-async def check(connections: Connections) -> list[Finding]:
+async def check(servers: Servers) -> list[Finding]:
     """Read what the living workers tell."""
-    return list(judge_refused(await connections.ask_redis(read_living)))
+    return list(judge_refused(await servers.ask_redis(read_living)))
 
 
 def judge_refused(workers: Sequence[WorkerRecord]) -> Iterator[Finding]:

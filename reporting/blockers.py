@@ -1,24 +1,21 @@
-"""What stands between an e-mail that waits and its next attempt, and what to do about each. Facts in, sentences out."""
+"""What keeps an e-mail that waits from its next attempt, and what to do about each: facts in."""
 
-import time
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from db.late import TAKEN_BACK
 from db.switches import Kind, Switch
-from fleet.refused_jobs import REMEDIES, reported_refusals
 from fleet.registry import WorkerRecord
-from mail.outcome import Outcome
-from ops.output import because, cell, counted, hide_addresses, hide_recipient, length
+from logs import hide_addresses
+from reporting.wording import because, cell, counted, length
 
 Email = Mapping[str, Any]  # a row of db.reports.read_email
+SEE_RELAY = 'See why it does not answer; `python -m ops doctor` tries it.'
 
 
 @dataclass(frozen=True, slots=True)
-class Obstacle:
+class Reason:
     """One reason, and what to do; no remedy when it goes by itself."""
 
     what: str
@@ -26,7 +23,7 @@ class Obstacle:
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
+class EmailFacts:
     """What is known besides the row. None: nobody could be asked."""
 
     workers: Sequence[WorkerRecord] | None = None
@@ -45,10 +42,10 @@ class Facts:
     )  # of the last check, with the error
 
 
-def obstacles(email: Email, facts: Facts) -> list[Obstacle]:
-    """Return what keeps an e-mail that will be tried again from being tried now, the gravest first."""
+def blockers(email: Email, facts: EmailFacts) -> list[Reason]:
+    """Return what keeps a waiting e-mail from being tried now, the gravest first."""
     return [
-        *_nobody(facts),
+        *nobody_alive(facts),
         *_failed(email),
         *_paused(email, facts),
         *_no_relay(facts),
@@ -59,76 +56,25 @@ def obstacles(email: Email, facts: Facts) -> list[Obstacle]:
     ]
 
 
-MOST_REFUSALS = 3  # told apart
-
-
-def refused_recipients(email: Email) -> Iterator[Obstacle]:
-    """Yield who did not get an e-mail that others got, by domain and with the relay's words."""
-    outcomes = email['recipient_outcomes']
-    told = outcomes.items() if isinstance(outcomes, dict) else ()
-    refused = [
-        (to, str(t[1]))
-        for to, t in told
-        if isinstance(t, list) and len(t) == 2 and t[0] == Outcome.REJECTED
-    ]
-    if refused:
-        alike = Counter(
-            f'{hide_recipient(to)}: {hide_addresses(said)}'[:80] for to, said in refused
-        )
-        named = [
-            what if times == 1 else f'{times} x {what}'
-            for what, times in alike.most_common(MOST_REFUSALS)
-        ]
-        left = '; ...' if len(alike) > MOST_REFUSALS else ''
-        yield Obstacle(
-            f'{len(refused)} of {counted(len(outcomes), "recipient")} did not get it: {"; ".join(named)}{left}.',
-            'Queue a new e-mail for those whose addresses you can correct.',
-        )
-
-
-def refused_jobs(email: Email, facts: Facts) -> Iterator[Obstacle]:
-    """Tell of jobs for this e-mail that workers could not run: whoever enqueued them believes that they did."""
-    refused = [job for worker in facts.workers or () for job in worker.refused_jobs]
-    for job in reported_refusals(refused, email['id'])[:3]:
-        age = length(max(0.0, time.time() - float(job['at'])))
-        why = (hide_addresses(cell(job['why'])) or '').rstrip('.')
-        yield Obstacle(
-            f'A job for it was refused {age} ago: {why}.',
-            f'{REMEDIES[job["reason"]].capitalize()}.',
-        )
-
-
-def taken_back(attempts: Iterable[Mapping[str, Any]]) -> Iterator[Obstacle]:
-    """Yield the attempts that the row does not tell of: it was set to something else while they were under way."""
-    for made in attempts:
-        if (made['error'] or '').endswith(TAKEN_BACK):
-            ended = {'accepted': 'was accepted, so it was delivered'}.get(
-                made['outcome'], f'ended as {made["outcome"]}'
-            )
-            begun = f'attempt {made["attempt"]}, begun at {cell(made["started_at"])}'
-            yield Obstacle(
-                f'Its row was set to something else while {begun}, was under way, which {ended}.'
-            )
-
-
-def _nobody(facts: Facts) -> Iterator[Obstacle]:
+def nobody_alive(facts: EmailFacts) -> Iterator[Reason]:
+    """Yield that no worker replies, when somebody could be asked."""
     if facts.anybody_alive is False:
-        yield Obstacle(
+        yield Reason(
             'No worker replies.', 'Start one with `arq worker.WorkerSettings`, or read its log.'
         )
 
 
-def _failed(email: Email) -> Iterator[Obstacle]:
+def _failed(email: Email) -> Iterator[Reason]:
     if email['status'] in ('failed', 'uncertain') and email['last_error']:
         came = 'failed' if email['status'] == 'failed' else 'has no known outcome'
         why = (hide_addresses(email['last_error']) or '').rstrip('.')
-        yield Obstacle(f'Attempt {email["attempts"]} {came}: {why}.')
+        yield Reason(f'Attempt {email["attempts"]} {came}: {why}.')
 
 
-def _paused(email: Email, facts: Facts) -> Iterator[Obstacle]:
+def _paused(email: Email, facts: EmailFacts) -> Iterator[Reason]:
     for switch in facts.switches:
         if switch.kind is Kind.EMAIL_TYPE and switch.name == email['email_type']:
-            yield Obstacle(
+            yield Reason(
                 f'E-mails of its type {_paused_by(switch)}.',
                 f'`python -m ops control resume --type {switch.name}`.',
             )
@@ -137,7 +83,7 @@ def _paused(email: Email, facts: Facts) -> Iterator[Obstacle]:
         why = dict.fromkeys(reason for worker in workers for reason in worker.paused)
         paused = '; '.join(why) or ', '.join(sorted({worker.state for worker in workers}))
         remedy = '`python -m ops control resume`, with --queue NAME for a queue; or start another.'
-        yield Obstacle(
+        yield Reason(
             f'No worker takes anything now: {paused}.',
             remedy if why else 'Start one, if the service manager does not.',
         )
@@ -148,13 +94,15 @@ def _paused_by(switch: Switch) -> str:
     return f'{switch.name} are paused by {switch.paused_by} since {cell(switch.paused_at)}{because}'
 
 
-def _no_relay(facts: Facts) -> Iterator[Obstacle]:
+def _no_relay(facts: EmailFacts) -> Iterator[Reason]:
     told = [relay for worker in facts.workers or () for relay in worker.relays]
     if not told:
         for name, error in facts.services_down.items():
             if name.startswith('smtp_'):
-                yield Obstacle(
-                    f'The relay {name.removeprefix("smtp_")} did not answer the last check{because(error)}.'
+                yield Reason(
+                    f'The relay {name.removeprefix("smtp_")} did not answer the last check'
+                    f'{because(error)}.',
+                    SEE_RELAY,
                 )
         return
     by_name: dict[str, list[Mapping[str, Any]]] = {}
@@ -176,62 +124,63 @@ def _no_relay(facts: Facts) -> Iterator[Obstacle]:
         else:
             error = hide_addresses(first.get('last_error')) or 'it failed'
             what = f'cools down for {length(_number(first.get("retry_in_s")))}: {error}'
-            remedy = 'See why it does not answer; `python -m ops doctor` tries it.'
+            remedy = SEE_RELAY
         others = '' if len(stuck) == len(by_name) else ' The other relay is used.'
-        yield Obstacle(f'The relay {name} {what}.{others}', None if others else remedy)
+        yield Reason(f'The relay {name} {what}.{others}', None if others else remedy)
     for name, seen in by_name.items():
         limited = [relay for relay in seen if relay.get('most_per_s')]
         if limited and name not in stuck:
             per_s = round(sum(_number(relay['most_per_s']) for relay in limited), 1)
             error = (hide_addresses(limited[0].get('last_error')) or '').rstrip('.')
-            yield Obstacle(
+            yield Reason(
                 f'The relay {name} wants no more than about {per_s:g} e-mails a second: {error}.'
             )
 
 
-def _content(email: Email, facts: Facts) -> Iterator[Obstacle]:
+def _content(email: Email, facts: EmailFacts) -> Iterator[Reason]:
     dead = 'The next attempt ends for good (render)'
     if facts.template_missing:
-        yield Obstacle(
+        yield Reason(
             f'Its template {email["template_id"]} does not exist. {dead}.',
             'Create the template before.',
         )
     if facts.content_missing:
-        yield Obstacle(
+        yield Reason(
             f'Its attachments {email["content_id"]} are not in MongoDB. {dead}.',
             'Store them before.',
         )
     if facts.content_unknown:
-        yield Obstacle(
+        yield Reason(
             'MongoDB does not answer, and it has attachments: it waits, which costs no attempt.',
             'Start it.',
         )
     if facts.unreadable:
-        yield Obstacle(
+        yield Reason(
             f'Its recipient cannot be read: {facts.unreadable}. {dead}.',
             'Correct the column `recipient`.',
         )
 
 
-def _recipients(facts: Facts) -> Iterator[Obstacle]:
+def _recipients(facts: EmailFacts) -> Iterator[Reason]:
     if not facts.suppressed:
         return
     reasons = '; '.join(dict.fromkeys(facts.suppressed.values()))
     who = 'Every recipient' if len(facts.suppressed) == len(facts.recipients) else 'A recipient'
     remedy = '`python -m ops suppress rm ADDRESS` takes an address off the list.'
-    yield Obstacle(f'{who} is on the list of those who get no mail: {reasons}.', remedy)
+    yield Reason(f'{who} is on the list of those who get no mail: {reasons}.', remedy)
 
 
-def _suspect(email: Email) -> Iterator[Obstacle]:
+def _suspect(email: Email) -> Iterator[Reason]:
     if email['lost_attempts']:
         lost = counted(email['lost_attempts'], 'worker was', 'workers were')
-        yield Obstacle(
-            f'{lost} lost with it, of the 3 in a row that end it. In case it is what kills them, such '
-            'mail is sent apart from all other, ten at a time and then one by one; after the third it is dead (poison).'
+        yield Reason(
+            f'{lost} lost with it, of the 3 in a row that end it. In case it is what kills them, '
+            'such mail is sent apart from all other, ten at a time and then one by one; '
+            'after the third it is dead (poison).'
         )
 
 
-def _queue(email: Email, facts: Facts) -> Iterator[Obstacle]:
+def _queue(email: Email, facts: EmailFacts) -> Iterator[Reason]:
     if not facts.ahead or not is_due(email):
         return
     at_rate = ''
@@ -239,7 +188,7 @@ def _queue(email: Email, facts: Facts) -> Iterator[Obstacle]:
         at_rate = (
             f"; at the last minute's rate that is {length(facts.ahead * 60 / facts.last_minute)}"
         )
-    yield Obstacle(f'{counted(facts.ahead, "e-mail is", "e-mails are")} due before it{at_rate}.')
+    yield Reason(f'{counted(facts.ahead, "e-mail is", "e-mails are")} due before it{at_rate}.')
 
 
 def is_due(email: Email) -> bool:
@@ -250,37 +199,3 @@ def is_due(email: Email) -> bool:
 
 def _number(value: Any) -> float:
     return float(value) if isinstance(value, int | float) else 0.0
-
-
-# What a dead e-mail's dead_reason means, and what to do before it is sent again.
-DEAD = {
-    'rejected': (
-        'The relay refused it for good',
-        'Correct the address, or ask the relay, before it is sent again.',
-    ),
-    'render': (
-        'It could not be made into a message',
-        'Correct its row, template or attachments first.',
-    ),
-    'exhausted': ('Every attempt failed', 'See what the relay said; it may work now.'),
-    'poison': (
-        'Three workers in a row were lost while they sent it',
-        "Read those workers' logs first.",
-    ),
-    'refused': (
-        'PostgreSQL refuses to change its row',
-        'See which rule it breaks; then `retry` sends it.',
-    ),
-    'unreadable': (
-        'Its row holds what cannot be worked with',
-        'Correct the row; then `retry` sends it.',
-    ),
-    'given up': ('An operator gave it up', None),
-}
-
-
-def why_dead(email: Email) -> Obstacle:
-    """Say why a failed e-mail gets no further attempt."""
-    what, remedy = DEAD.get(email['dead_reason'] or 'exhausted', (email['dead_reason'], None))
-    said = hide_addresses(email['last_error'] or email['smtp_response'])
-    return Obstacle(f'{what}{f": {said}" if said else ""}.', remedy)

@@ -8,9 +8,10 @@ import asyncpg
 from db import checkup
 from db.migrate import connect_directly
 from db.troubles import DATABASE_DOWN, words_of
-from ops.checks.finding import Finding, error, note, warning
-from ops.connect import Connections
-from ops.output import length, megabytes
+from engine.urls import place_of
+from reporting.checks.finding import Finding, error, note, warning
+from reporting.servers import Servers
+from reporting.wording import length, megabytes
 
 OLDEST_VERSION = 150000
 LONG_TRANSACTION_S = 600.0
@@ -22,26 +23,31 @@ FOREIGN_INDEXES = 4
 Row = Mapping[str, Any]
 
 
-async def check(connections: Connections) -> list[Finding]:
-    """Look at the server, the rights, the indexes and the tables."""
+async def check(servers: Servers, direct_dsn: str | None) -> list[Finding]:
+    """Look at the server, the rights, the indexes and the tables.
+
+    Args:
+        direct_dsn: DATABASE_DIRECT_URL, the way past a pooler.
+    """
     return [
-        *judge_server(await connections.ask_postgres(checkup.read_server)),
-        *judge_rights(await connections.ask_postgres(checkup.read_missing_rights)),
-        *judge_indexes(await connections.ask_postgres(checkup.read_indexes)),
-        *judge_tables(await connections.ask_postgres(checkup.read_statistics)),
-        *await check_way(connections),
+        *judge_server(await servers.ask_postgres(checkup.read_server)),
+        *judge_rights(await servers.ask_postgres(checkup.read_missing_rights)),
+        *judge_indexes(await servers.ask_postgres(checkup.read_indexes)),
+        *judge_tables(await servers.ask_postgres(checkup.read_statistics)),
+        *await check_way(servers, direct_dsn),
     ]
 
 
-async def check_way(connections: Connections) -> list[Finding]:
+async def check_way(servers: Servers, direct_dsn: str | None) -> list[Finding]:
     """Look whether there is a pooler before the server, and a way past it."""
-    settings = connections.settings
-    if settings.database_direct_url is None:
-        return list(judge_way(is_pooled=await connections.ask_postgres(leads_through_pooler)))
+    if direct_dsn is None:
+        return list(judge_way(is_pooled=await servers.ask_postgres(leads_through_pooler)))
     try:
-        conn = await connect_directly(settings.direct_dsn, settings.db_connect_timeout_s)
+        timeout_s = servers.addresses.postgres_connect_timeout_s
+        conn = await connect_directly(direct_dsn, timeout_s)
     except (*DATABASE_DOWN, asyncpg.PostgresError, ValueError) as failure:
-        what = f'DATABASE_DIRECT_URL, {settings.direct_place}: {words_of(failure)}'
+        place = place_of(direct_dsn, 5432) or 'the address in DATABASE_DIRECT_URL'
+        what = f'DATABASE_DIRECT_URL, {place}: {words_of(failure)}'
         return [error(what, 'correct it: NOTIFY and migrations go that way')]
     conn.terminate()
     return []
@@ -57,7 +63,8 @@ def judge_way(*, is_pooled: bool) -> Iterator[Finding]:
     """Judge a pooler that there is no way past."""
     if is_pooled:
         yield warning(
-            'DATABASE_URL leads through a pooler: NOTIFY is not heard, mail that Redis does not announce waits 5 s',
+            'DATABASE_URL leads through a pooler: NOTIFY is not heard, '
+            'mail that Redis does not announce waits 5 s',
             'set DATABASE_DIRECT_URL to the server itself',
         )
 
@@ -74,12 +81,14 @@ def judge_server(server: Row) -> Iterator[Finding]:
         )
     if not (server['fsync'] and server['full_page_writes']):
         yield error(
-            'fsync or full_page_writes is off: after a crash, sent mail may look unsent, or be gone',
+            'fsync or full_page_writes is off: '
+            'after a crash, sent mail may look unsent, or be gone',
             'set both on in postgresql.conf',
         )
     if server['synchronous_commit'] == 'off':
         yield warning(
-            'synchronous_commit is off: a crash may forget the last claims and results, and mail is sent twice',
+            'synchronous_commit is off: a crash may forget the last claims and results, '
+            'and mail is sent twice',
             'set it to on, at least for the role of the workers',
         )
     if not server['autovacuum']:
@@ -91,7 +100,8 @@ def judge_server(server: Row) -> Iterator[Finding]:
         )
     if (server['oldest_transaction_s'] or 0) > LONG_TRANSACTION_S:
         yield warning(
-            f'a transaction has been open for {length(server["oldest_transaction_s"])}: nothing can be vacuumed',
+            f'a transaction has been open for {length(server["oldest_transaction_s"])}: '
+            'nothing can be vacuumed',
             'end it: see pg_stat_activity, ORDER BY xact_start',
         )
     if server['idle_slot']:
@@ -134,7 +144,8 @@ def judge_indexes(indexes: Sequence[Row]) -> Iterator[Finding]:
     )
     if len(foreign) > FOREIGN_INDEXES:
         yield note(
-            f'outbound_emails has {len(foreign)} indexes more than it needs here: {", ".join(foreign)}',
+            f'outbound_emails has {len(foreign)} indexes more than it needs here: '
+            f'{", ".join(foreign)}',
             'each slows every claim and result down; drop those that no query of yours uses',
         )
 
@@ -149,5 +160,6 @@ def judge_tables(tables: Sequence[Row]) -> Iterator[Finding]:
             yield warning(
                 f'{table["table"]} has {table["dead"]} dead rows beside {table["live"]} living ones '
                 f'({megabytes(table["bytes"])})',
-                f'VACUUM {table["table"]}; see what keeps autovacuum from it: long transactions, too few workers',
+                f'VACUUM {table["table"]}; see what keeps autovacuum from it: '
+                'long transactions, too few workers',
             )

@@ -2,12 +2,11 @@
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
-from ops.checks.finding import Finding, error, note, warning
-from ops.connect import Connections
-from ops.output import length
-from settings import Settings
+from reporting.checks.finding import Finding, error, note, warning
+from reporting.wording import length
 
 UNIT_DIRECTORIES = (
     '/etc/systemd/system',
@@ -32,54 +31,70 @@ UNIT_S: Mapping[str, float] = {
 }
 
 
-async def check(connections: Connections) -> list[Finding]:
+@dataclass(frozen=True, slots=True)
+class TimeSettings:
+    """Settings whose times must fit each other, by what they are."""
+
+    db_command_timeout_s: float
+    lease_s: float
+    drain_s: float
+    smtp_reply_timeout_s: float
+    mongodb_timeout_s: float
+    expiry_hours: float
+    max_attempts: int | None  # None: tried until it expires
+    attempts_take_s: float  # from the first to the last of max_attempts
+
+
+async def check(times: TimeSettings) -> list[Finding]:
     """Judge the settings, and the units on this machine."""
-    settings = connections.settings
-    return [*judge_settings(settings), *judge_units(settings.worker_drain_s, read_units())]
+    return [*judge_times(times), *judge_units(times.drain_s, read_units())]
 
 
-def judge_settings(settings: Settings) -> Iterator[Finding]:
+def judge_times(times: TimeSettings) -> Iterator[Finding]:
     """Judge what load_settings lets pass. Lease and beat it checks itself."""
-    if settings.db_command_timeout_s >= settings.worker_lease_s:
+    if times.db_command_timeout_s >= times.lease_s:
         yield error(
-            f'DB_COMMAND_TIMEOUT_S ({settings.db_command_timeout_s:g}) is not below WORKER_LEASE_S '
-            f'({settings.worker_lease_s:g}): one slow statement loses every claim of a worker',
+            f'DB_COMMAND_TIMEOUT_S ({times.db_command_timeout_s:g}) is not below WORKER_LEASE_S '
+            f'({times.lease_s:g}): one slow statement loses every claim of a worker',
             'lower it to half the lease',
         )
-    if settings.smtp_reply_timeout_s < RFC_REPLY_S:
+    if times.smtp_reply_timeout_s < RFC_REPLY_S:
         yield note(
-            f'SMTP_REPLY_TIMEOUT_S is {settings.smtp_reply_timeout_s:g}: a relay that answers later has the mail, '
-            'and it is sent again',
+            f'SMTP_REPLY_TIMEOUT_S is {times.smtp_reply_timeout_s:g}: '
+            'a relay that answers later has the mail, and it is sent again',
             'RFC 5321 says 600',
         )
-    if settings.email_max_attempts is not None:
-        yield from _judge_attempts(settings.email_max_attempts, settings)
-    if settings.mongodb_timeout_s * 2 > settings.worker_lease_s:
+    if times.max_attempts is not None:
+        yield from _judge_attempts(times.max_attempts, times)
+    if times.mongodb_timeout_s * 2 > times.lease_s:
         yield warning(
-            f'MONGODB_TIMEOUT_S ({settings.mongodb_timeout_s:g}) is long beside WORKER_LEASE_S',
+            f'MONGODB_TIMEOUT_S ({times.mongodb_timeout_s:g}) is long beside WORKER_LEASE_S',
             'lower it to 5',
         )
 
 
-def _judge_attempts(attempts: int, settings: Settings) -> Iterator[Finding]:
-    needed_s = settings.retry_policy.times_s(attempts, None)[-1]
-    life_s = settings.email_expiry_hours * 3600
+def _judge_attempts(attempts: int, times: TimeSettings) -> Iterator[Finding]:
+    needed_s, life_s = times.attempts_take_s, times.expiry_hours * 3600
     if needed_s > life_s:
         yield warning(
-            f'{attempts} attempts take {length(needed_s)}, but mail expires after {settings.email_expiry_hours:g} h: '
-            'the last are never made',
+            f'{attempts} attempts take {length(needed_s)}, but mail expires after '
+            f'{times.expiry_hours:g} h: the last are never made',
             'raise EMAIL_EXPIRY_HOURS, or lower EMAIL_MAX_ATTEMPTS or EMAIL_RETRY_MAX_DELAY',
         )
     elif needed_s < life_s * LEAST_PART_OF_LIFE:
         yield note(
             f'mail that a relay defers is dead after {attempts} attempts in {length(needed_s)}, '
-            f'though it expires only after {settings.email_expiry_hours:g} h',
-            'leave EMAIL_MAX_ATTEMPTS out, and it is tried until it expires; `python -m ops schedule` tells the times',
+            f'though it expires only after {times.expiry_hours:g} h',
+            'leave EMAIL_MAX_ATTEMPTS out, and it is tried until it expires; '
+            '`python -m ops schedule` tells the times',
         )
 
 
 def read_units(directories: Iterable[str] = UNIT_DIRECTORIES) -> dict[str, str]:
-    """Return the workers' units on this machine, with their drop-ins: name and text. The first directory wins."""
+    """Return the workers' units on this machine, with their drop-ins: name and text.
+
+    The first directory wins.
+    """
     found: dict[str, str] = {}
     for directory in map(Path, directories):
         for path in sorted(directory.glob(UNITS)) if directory.is_dir() else ():
@@ -104,9 +119,10 @@ def judge_units(drain_s: float, units: Mapping[str, str]) -> Iterator[Finding]:
         stop_s = stop_timeout_s(text)
         if stop_s < drain_s + LOSE_S:
             yield error(
-                f'{name} is killed {length(stop_s)} after it is told to stop, and WORKER_DRAIN_S is {drain_s:g}: '
-                'mail under way then becomes uncertain',
-                f'set TimeoutStopSec={drain_s + 2 * LOSE_S:g} in the unit, then systemctl daemon-reload',
+                f'{name} is killed {length(stop_s)} after it is told to stop, '
+                f'and WORKER_DRAIN_S is {drain_s:g}: mail under way then becomes uncertain',
+                f'set TimeoutStopSec={drain_s + 2 * LOSE_S:g} in the unit, '
+                'then systemctl daemon-reload',
             )
 
 

@@ -3,30 +3,31 @@
 import asyncpg
 
 from db.zones import compare_zones
-from ops.answer import TroubleError
-from ops.checks.finding import Finding, Severity
-from ops.connect import Connections, first_connection
-from reporting.unreachable import place_of, postgres_trouble
+from engine.urls import place_of
+from reporting.checks.finding import Finding, Severity
+from reporting.problems import TroubleError
+from reporting.servers import Servers, first_connection
+from reporting.unreachable import postgres_trouble
 
 
-async def check(connections: Connections) -> list[Finding]:
+async def check(servers: Servers) -> list[Finding]:
     """Compare what sessions, columns and DB_NAIVE_TIMEZONE say."""
-    settings = connections.settings
+    addresses = servers.addresses
     conn = None
     try:
         # One that asks for no TimeZone: what it has is the server's.
         connecting = asyncpg.connect(
-            settings.postgres_dsn,
-            timeout=settings.db_connect_timeout_s,
-            command_timeout=settings.db_command_timeout_s,
+            addresses.postgres_dsn,
+            timeout=addresses.postgres_connect_timeout_s,
+            command_timeout=addresses.postgres_command_timeout_s,
         )
-        conn = await first_connection(settings, connecting)
-        found = await compare_zones(conn, settings.db_naive_timezone)
+        conn = await first_connection(addresses, connecting)
+        found = await compare_zones(conn, addresses.naive_timezone)
     except asyncpg.UndefinedTableError:  # others say so
         return []
     except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
         raise TroubleError(
-            postgres_trouble(error, place_of(settings.postgres_dsn, 5432))
+            postgres_trouble(error, place_of(addresses.postgres_dsn, 5432))
         ) from error
     finally:
         if conn is not None:

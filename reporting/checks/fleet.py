@@ -1,28 +1,27 @@
-"""The workers and the queues: whether somebody is there, for every queue, and all are ours and of one mind."""
+"""The workers and the queues: somebody serves every queue, and all workers are ours and alike."""
 
 from arq.connections import ArqRedis
 from redis.exceptions import NoPermissionError as RedisNoPermissionError
 
 from db.identity import read_identity
-from ops.answer import Document, TroubleError
-from ops.checks.finding import Finding, from_judge, note
-from ops.connect import Connections
-from ops.live import read_fleet, read_living
+from reporting.checks.finding import Finding, from_judge, note
 from reporting.judge import in_order, judge_fleet, judge_workers
+from reporting.live import read_fleet_now, read_living
 from reporting.overview import as_documents, mark_foreign
-from reporting.problems import NOBODY_REPLIED, is_alive, queue_troubles
+from reporting.problems import NOBODY_REPLIED, Document, TroubleError, is_alive, queue_troubles
+from reporting.servers import Servers
 
 
-async def check(connections: Connections) -> list[Finding]:
+async def check(servers: Servers) -> list[Finding]:
     """Read the registry and the queues, and have the judge look at them."""
-    workers = as_documents(await connections.ask_redis(read_living))
+    workers = as_documents(await servers.ask_redis(read_living))
     try:
-        database = await connections.ask_postgres(read_identity)
+        database = await servers.ask_postgres(read_identity)
     except TroubleError:  # another check tells of it
         database = None
     mark_foreign(workers, database)
     try:
-        fleet = await connections.ask_redis(_read_fleet)
+        fleet = await servers.ask_redis(_read_fleet)
     except NoPermissionError as forbidden:
         remedy = "use the operators' user of deploy/redis-users.acl"
         nobody = [] if workers else [NOBODY_REPLIED]
@@ -37,7 +36,7 @@ async def check(connections: Connections) -> list[Finding]:
 
 async def _read_fleet(redis: ArqRedis) -> Document:
     try:
-        return await read_fleet(redis)
+        return await read_fleet_now(redis)
     except RedisNoPermissionError as error:
         raise NoPermissionError(str(error)) from error
 

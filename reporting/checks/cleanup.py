@@ -1,6 +1,6 @@
 """What the duties may delete, and what keeps them from it."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from functools import partial
 
 import asyncpg
@@ -9,30 +9,32 @@ from db.origins import is_adopted
 from db.references import Reference, read_references
 from db.sessions import find_troubles
 from db.transitions import OUTBOUND_EMAILS_SQL
-from ops.checks.finding import Finding, note, warning
-from ops.connect import Connections
+from reporting.checks.finding import Finding, note, warning
+from reporting.servers import Servers
 
 
-async def check(connections: Connections) -> list[Finding]:
-    """Look at the retention, the tables it is for, and those that refer to them."""
-    settings = connections.settings
-    troubles = await connections.ask_postgres(
-        partial(find_troubles, named=settings.cleanup_session_tables)
-    )
+async def check(
+    servers: Servers, session_tables: Collection[str], *, is_retention_given: bool
+) -> list[Finding]:
+    """Look at the retention, the tables it is for, and those that refer to them.
+
+    Args:
+        session_tables: CLEANUP_SESSION_TABLES.
+        is_retention_given: Whether EMAIL_RETENTION_DAYS is set by somebody.
+    """
+    troubles = await servers.ask_postgres(partial(find_troubles, named=session_tables))
     found = [
         warning(f'cleanup_old_sessions: {what}', 'correct it, or CLEANUP_SESSION_TABLES')
         for what in troubles
     ]
-    if 'email_retention_days' not in settings.model_fields_set and await connections.ask_postgres(
-        is_adopted
-    ):
+    if not is_retention_given and await servers.ask_postgres(is_adopted):
         found.append(
             note(
                 'outbound_emails was there before this program: nothing is deleted from it',
                 'set EMAIL_RETENTION_DAYS when old e-mails may go',
             )
         )
-    return [*found, *judge_references(await connections.ask_postgres(_read_references))]
+    return [*found, *judge_references(await servers.ask_postgres(_read_references))]
 
 
 async def _read_references(pool: asyncpg.Pool) -> list[Reference]:
@@ -43,7 +45,10 @@ def judge_references(references: Sequence[Reference]) -> Iterator[Finding]:
     """Judge the foreign keys to outbound_emails."""
     for reference in references:
         if reference.holds is None and not reference.refuses:
-            what = f'{reference.table} refers to outbound_emails ({reference.name}), and this role may not read it'
+            what = (
+                f'{reference.table} refers to outbound_emails ({reference.name}), '
+                'and this role may not read it'
+            )
             yield warning(
                 f'{what}: no e-mail is deleted', f'GRANT SELECT ON {reference.table} to the worker'
             )

@@ -1,0 +1,153 @@
+"""Cancel e-mails that wait in the outbox, or empty the queues, which the outbox would refill."""
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import partial
+
+from arq.connections import ArqRedis
+
+from actions.safety import RequestError, agree, refuse_more
+from db.cancellation import cancel, count_cancellable
+from db.selection import Selection
+from delivery.email_jobs import EMAIL_JOBS
+from engine.queues import QUEUES, QueueState, read_queues
+from fleet.queued_jobs import Purged, purge_queue, read_jobs
+from reporting.mail_filter import MailFilter, make_selection
+from reporting.problems import Trouble, TroubleError
+from reporting.servers import Servers
+
+LOOK_AT = 1000  # jobs of each queue, for those that are about no e-mail
+SEE_QUEUES = 'see `python -m ops queue ls`'
+
+
+@dataclass(frozen=True, slots=True)
+class CancelledEmails:
+    """What was cancelled, or would be."""
+
+    dry_run: bool
+    selection: Selection
+    created_until: datetime  # by the database's clock
+    emails: int
+    final_left: int  # without a further attempt, and left alone because nobody asked for them
+
+
+async def cancel_emails(
+    servers: Servers,
+    status: str,
+    conditions: MailFilter,
+    *,
+    older_than_s: float = 0.0,
+    with_final: bool = False,
+    expected: int | None = None,
+    dry_run: bool = False,
+    confirm: Callable[[int], None] = agree,
+) -> CancelledEmails:
+    """Cancel what waits, but never what is being sent.
+
+    Args:
+        status: One of db.states.CANCELLABLE.
+        older_than_s: Only e-mails created at least so long ago; none that is queued meanwhile.
+        with_final: Also failed and uncertain ones that have no further attempt.
+        expected: How many the operator was shown to fit.
+        confirm: Gets how many are about to be cancelled.
+    Raises:
+        TroubleError: PostgreSQL does not answer, earlier batches stay cancelled;
+            MoreThanExpectedError.
+    """
+    selection = await make_selection(servers, conditions, (status,))
+    counting = partial(
+        count_cancellable, selection=selection, older_than_s=older_than_s, with_final=with_final
+    )
+    found = await servers.ask_postgres(counting)
+    final_left = 0 if with_final else found.final
+    emails = found.emails
+    if not dry_run:
+        refuse_more(emails, expected)
+        if emails:
+            confirm(emails)
+        cancelling = partial(
+            cancel, selection=selection, created_until=found.created_until, with_final=with_final
+        )
+        emails = await servers.ask_postgres(cancelling)
+    return CancelledEmails(dry_run, selection, found.created_until, emails, final_left)
+
+
+@dataclass(frozen=True, slots=True)
+class QueuePlan:
+    """Which jobs are about to be removed."""
+
+    jobs: int
+    names: Sequence[str]
+    other_functions: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class PurgedQueues:
+    """What was removed, or would be. other_functions: see count_other_jobs."""
+
+    dry_run: bool
+    other_functions: Mapping[str, int]
+    queues: Sequence[Purged] = field(default_factory=list)
+
+    @property
+    def jobs(self) -> int:
+        """How many of all queues."""
+        return sum(queue.removed for queue in self.queues)
+
+
+async def purge_queues(
+    servers: Servers,
+    name: str | None = None,
+    *,
+    dry_run: bool = False,
+    confirm: Callable[[QueuePlan], None] = agree,
+) -> PurgedQueues:
+    """Remove jobs that are not running; the mail that they are about stays due.
+
+    Args:
+        name: Only this queue; None: all of ours.
+    Raises:
+        TroubleError: Redis does not answer, or the name is no queue's.
+    """
+    queues = _chosen(await servers.ask_redis(read_queues), name)
+    names = [queue.name for queue in queues]
+    others = await servers.ask_redis(partial(count_other_jobs, names=names))
+    if dry_run:
+        would = [Purged(q.name, q.ready + q.deferred, q.running) for q in queues]
+        return PurgedQueues(True, others, would)
+    waiting = sum(queue.ready + queue.deferred for queue in queues)
+    if waiting:
+        confirm(QueuePlan(waiting, names, others))
+    return PurgedQueues(False, others, await servers.ask_redis(partial(_purge_all, names=names)))
+
+
+async def count_other_jobs(redis: ArqRedis, names: Sequence[str]) -> dict[str, int]:
+    """Count by function the jobs that no sweep of the outbox brings back.
+
+    Only the first LOOK_AT jobs of each queue are looked at.
+    """
+    jobs = await read_jobs(redis, list(names), LOOK_AT)
+    return dict(
+        Counter(
+            job.function or 'unreadable'
+            for job in jobs
+            if job.state != 'running' and job.function not in EMAIL_JOBS
+        )
+    )
+
+
+def _chosen(queues: Sequence[QueueState], name: str | None) -> list[QueueState]:
+    """Return the queues to purge: ours, or the named one if it is a queue."""
+    names = QUEUES if name is None else (name,)
+    found = [queue for queue in queues if queue.name in names]
+    if not found:
+        raise RequestError(f'{name!r} is no queue', SEE_QUEUES)
+    if name is not None and found[0].problem:
+        raise TroubleError(Trouble(found[0].problem, SEE_QUEUES))
+    return [queue for queue in found if not queue.problem]
+
+
+async def _purge_all(redis: ArqRedis, names: Sequence[str]) -> list[Purged]:
+    return [await purge_queue(redis, name) for name in names]

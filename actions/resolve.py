@@ -1,0 +1,75 @@
+"""Decide about uncertain e-mails: they did arrive, or they are given up; retry sends them again."""
+
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import asyncpg
+
+from actions.emails import State, Unchanged, why_not
+from actions.safety import agree
+from db import reports
+from db.transitions import give_up, mark_sent
+from reporting.servers import Servers
+
+# What each decision does, and which states it applies to.
+DECISIONS: Mapping[
+    str, tuple[Callable[[asyncpg.Pool, Sequence[int]], Awaitable[list[int]]], tuple[str, ...]]
+] = {
+    'sent': (mark_sent, ('uncertain',)),
+    'failed': (give_up, ('uncertain', 'failed')),
+}
+DECIDED_ELSEWHERE = ('held', 'external')
+
+
+@dataclass(frozen=True, slots=True)
+class ResolvePlan:
+    """What is about to be decided."""
+
+    emails: int
+    left: Sequence[int]  # ids that were given and are in no state that the decision is for
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """What was decided, or would be."""
+
+    dry_run: bool
+    decision: str
+    resolved: list[int]
+    unchanged: list[Unchanged]
+
+
+async def resolve_emails(
+    servers: Servers,
+    email_ids: Iterable[int],
+    decision: str,
+    *,
+    dry_run: bool = False,
+    confirm: Callable[[ResolvePlan], None] = agree,
+) -> Resolved:
+    """Change what can be changed, and say why for the rest.
+
+    Args:
+        decision: One of DECISIONS: sent (it arrived) or failed (no further attempt).
+    Raises:
+        TroubleError: PostgreSQL does not answer; nothing was changed.
+    """
+    change, from_states = DECISIONS[decision]
+    ids = list(dict.fromkeys(email_ids))
+    states = await servers.ask_postgres(partial(reports.read_states, email_ids=ids))
+    wanted = [i for i in ids if i in states and states[i]['status'] in from_states]
+    done = wanted
+    if not dry_run:
+        done = []
+        if wanted:
+            confirm(ResolvePlan(len(wanted), [i for i in ids if i not in wanted]))
+            done = await servers.ask_postgres(lambda pool: change(pool, wanted))
+    unchanged = [Unchanged(i, _why_not_resolved(states.get(i))) for i in ids if i not in done]
+    return Resolved(dry_run, decision, [i for i in ids if i in done], unchanged)
+
+
+def _why_not_resolved(state: State | None) -> str:
+    if state is None or state['status'] in DECIDED_ELSEWHERE:
+        return why_not(state)
+    return f'it is {state["status"]}'

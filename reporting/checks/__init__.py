@@ -1,0 +1,1 @@
+"""What `ops doctor` looks at, one module a matter. Each reads facts, then judges those alone."""

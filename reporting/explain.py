@@ -1,0 +1,138 @@
+"""Why an e-mail is not sent yet, when it will be, and what to do: facts are gathered, then judged.
+
+reporting.reasons turns facts into sentences, reporting.next_step says what happens next.
+"""
+
+import asyncio
+from dataclasses import asdict
+from functools import partial
+from typing import Any
+
+import asyncpg
+
+from db import reports
+from db.suppressions import suppressed
+from db.switches import read_switches
+from mail_outbox.envelope import InvalidEmailError, parse_recipients
+from reporting.blockers import EmailFacts
+from reporting.live import ask_alive
+from reporting.next_step import next_step, tries_again, where_now
+from reporting.problems import NOBODY_REPLIED, Document, Trouble, TroubleError
+from reporting.reasons import reasons_of, refused_jobs, taken_back
+from reporting.servers import Servers, answer_or_note
+from reporting.wording import cell
+
+CHECK_IS_FRESH_S = 180.0
+
+
+async def explain_email(servers: Servers, email_id: int) -> tuple[Document, list[Trouble]]:
+    """Read the row, then whatever could stand in its way.
+
+    A server that does not answer is among the troubles, and what it knows is left out.
+
+    Returns:
+        A document with id, status, next (a sentence), due_at, because (what, remedy of each
+        reason) and now (see next_step.where_now); and the troubles.
+    Raises:
+        TroubleError: there is no such e-mail, or PostgreSQL does not answer.
+    """
+    reading = partial(reports.read_email, email_id=email_id, with_content=False)
+    email = await servers.ask_postgres(reading)
+    if email is None:
+        raise TroubleError(await no_such_email(servers, email_id))
+    troubles: list[Trouble] = []
+    facts = await gather_facts(servers, email, troubles)
+    attempts = await servers.ask_postgres(partial(reports.read_attempts, email_id=email_id))
+    found = [*reasons_of(email, facts), *refused_jobs(email, facts), *taken_back(attempts)]
+    if facts.anybody_alive is False and (tries_again(email) or email['status'] == 'sending'):
+        troubles.append(NOBODY_REPLIED)
+    document: Document = {
+        'id': email['id'],
+        'status': email['status'],
+        'next': next_step(email, has_worker=None),
+        'due_at': (email['next_retry_at'] or email['read_at']) if tries_again(email) else None,
+        'because': [asdict(reason) for reason in found],
+        'now': where_now(email, facts.workers or ()) if email['status'] == 'sending' else None,
+    }
+    return document, troubles
+
+
+async def gather_facts(
+    servers: Servers, email: dict[str, Any], troubles: list[Trouble]
+) -> EmailFacts:
+    """Ask Redis for the workers and PostgreSQL for the rest; MongoDB only about attachments."""
+    recipients: list[str] = []
+    unreadable = None
+    try:
+        recipients = [recipient.address for recipient in parse_recipients(email['recipient'] or '')]
+    except InvalidEmailError as error:
+        unreadable = str(error).removeprefix('recipient: ')
+    workers, stored, content = await asyncio.gather(
+        answer_or_note(servers.ask_redis(ask_alive), troubles),
+        answer_or_note(
+            servers.ask_postgres(partial(_read_stored, email=email, recipients=recipients)),
+            troubles,
+        ),
+        _read_content(servers, email['content_id'], troubles),
+    )
+    return EmailFacts(
+        workers=None if workers is None else workers[0],
+        anybody_alive=None if workers is None else workers[1],
+        recipients=recipients,
+        unreadable=unreadable,
+        content_missing=content == [],
+        content_unknown=content is None and email['content_id'] is not None,
+        **(stored or {}),
+    )
+
+
+async def _read_stored(
+    pool: asyncpg.Pool, email: dict[str, Any], recipients: list[str]
+) -> dict[str, Any]:
+    template_id = email['template_id']
+    template = (
+        await reports.read_template(pool, template_id, with_content=False) if template_id else None
+    )
+    ahead = await reports.read_ahead(
+        pool, email['priority'], email['next_retry_at'] or email['read_at']
+    )
+    services = await reports.read_services(pool)
+    return {
+        'switches': await read_switches(pool),
+        'suppressed': await suppressed(pool, recipients),
+        'template_missing': bool(template_id) and template is None,
+        'ahead': ahead['ahead'],
+        'last_minute': ahead['last_minute'],
+        'services_down': {
+            s['service']: s['error']
+            for s in services
+            if s['status'] != 'up' and s['checked_s'] < CHECK_IS_FRESH_S
+        },
+    }
+
+
+async def _read_content(
+    servers: Servers, content_id: str | None, troubles: list[Trouble]
+) -> list[Document] | None:
+    """Return the attachments; [] when they are gone, None when nobody knows or there are none."""
+    if content_id is None:
+        return None
+    return await answer_or_note(
+        servers.ask_mongo(partial(reports.read_attachments, content_id=content_id)), troubles
+    )
+
+
+async def no_such_email(servers: Servers, email_id: int) -> Trouble:
+    """Say that there is no such row; and what its attempts were, when it was deleted meanwhile."""
+    attempts = await servers.ask_postgres(partial(reports.read_attempts, email_id=email_id))
+    if not attempts:
+        return Trouble(f'there is no e-mail {email_id}', 'see `python -m ops failed` for ids')
+    made = '; '.join(
+        f'attempt {a["attempt"]} at {cell(a["started_at"])} by {a["relay"] or "no relay"}: '
+        f'{a["outcome"]}'
+        for a in attempts
+    )
+    return Trouble(
+        f'there is no e-mail {email_id} any more: its row was deleted. {made}',
+        'nothing will be sent',
+    )

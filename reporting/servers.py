@@ -1,0 +1,167 @@
+"""PostgreSQL, Redis and MongoDB as operators ask them: opened when first asked.
+
+A server that does not answer is named, with where it is and what to do, but never its password.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import asyncpg
+from arq.connections import ArqRedis
+from pymongo.errors import PyMongoError
+from redis.exceptions import RedisError
+
+from db.content import Mongo, close_mongo
+from db.pools import DATABASE_DOWN, create_postgres_pool, open_mongo
+from db.schema import SchemaMismatchError, check_schema
+from engine.connection import open_redis, redis_settings
+from engine.urls import place_of
+from engine.wire import deserialize, serialize
+from reporting.problems import Trouble, TroubleError
+from reporting.unreachable import mongo_trouble, postgres_trouble, redis_trouble, unreadable
+
+T = TypeVar('T')
+
+QUEUE = 'arq:queue'  # where jobs go that nobody routes
+
+
+@dataclass(frozen=True, slots=True)
+class ServerAddresses:
+    """Where the servers are, with their passwords, and how long to wait for each.
+
+    is_dsn_given is False where the DSN was made of DB_HOST, DB_PORT and so on: a remedy names the
+    variable that is wrong.
+    """
+
+    postgres_dsn: str
+    redis_url: str
+    mongodb_url: str = ''
+    mongodb_database: str = ''
+    naive_timezone: str = 'UTC'
+    postgres_connect_timeout_s: float = 5.0
+    postgres_command_timeout_s: float = 10.0
+    mongodb_timeout_s: float = 5.0
+    is_dsn_given: bool = True
+
+
+class Servers:
+    """Asks the servers. Each ask_ raises TroubleError, with service and place, without an answer."""
+
+    def __init__(self, addresses: ServerAddresses) -> None:
+        self.addresses = addresses
+        self._opening = asyncio.Lock()
+        self._pool: asyncpg.Pool | None = None
+        self._redis: ArqRedis | None = None
+        self._mongo: Mongo | None = None
+
+    async def ask_postgres(self, question: Callable[[asyncpg.Pool], Awaitable[T]]) -> T:
+        """Return what question(pool) returns."""
+        place = place_of(self.addresses.postgres_dsn, 5432)
+        try:
+            async with self._opening:
+                if self._pool is None:
+                    self._pool = await self._open_postgres()
+            return await question(self._pool)
+        except (*DATABASE_DOWN, asyncpg.PostgresError) as error:
+            raise TroubleError(postgres_trouble(error, place)) from error
+        except SchemaMismatchError as error:
+            what, _, remedy = str(error).partition('; ')
+            raise TroubleError(Trouble(what, remedy, 'PostgreSQL', place)) from error
+
+    async def _open_postgres(self) -> asyncpg.Pool:
+        addresses = self.addresses
+        pool = await create_postgres_pool(
+            addresses.postgres_dsn,
+            size=2,
+            connect_timeout_s=addresses.postgres_connect_timeout_s,
+            command_timeout_s=addresses.postgres_command_timeout_s,
+            application_name='ops',
+            naive_timezone=addresses.naive_timezone,
+        )
+        try:
+            await first_connection(addresses, check_schema(pool))
+        except BaseException:
+            pool.terminate()
+            raise
+        return pool
+
+    async def ask_redis(self, question: Callable[[ArqRedis], Awaitable[T]]) -> T:
+        """Return what question(redis) returns."""
+        url = self.addresses.redis_url
+        if self._redis is None:
+            self._redis = redis_of(
+                url, 'ARQ_REDIS_URL', job_serializer=serialize, job_deserializer=deserialize
+            )
+        try:
+            return await question(self._redis)
+        except BrokenPipeError:  # of what the question prints; those of connections are RedisErrors
+            raise
+        except (RedisError, OSError) as error:
+            raise TroubleError(redis_trouble(error, place_of(url, 6379))) from error
+
+    async def ask_mongo(self, question: Callable[[Mongo], Awaitable[T]]) -> T:
+        """Return what question(mongo) returns."""
+        addresses = self.addresses
+        url = addresses.mongodb_url
+        if self._mongo is None:
+            try:
+                self._mongo = open_mongo(
+                    url, addresses.mongodb_database, addresses.mongodb_timeout_s
+                )
+            except (PyMongoError, ValueError, OSError) as error:  # OSError: of a file that it names
+                raise TroubleError(unreadable('MongoDB', 'MONGODB_URL')) from error
+        try:
+            return await question(self._mongo)
+        except PyMongoError as error:
+            raise TroubleError(mongo_trouble(error, place_of(url, 27017))) from error
+
+    async def close(self) -> None:
+        """Drop what was opened, without waiting for servers that do not answer."""
+        if self._pool is not None:
+            self._pool.terminate()
+        if self._redis is not None:
+            await self._redis.aclose(close_connection_pool=True)
+        if self._mongo is not None:
+            await close_mongo(self._mongo)
+
+
+async def first_connection(addresses: ServerAddresses, connecting: Awaitable[T]) -> T:
+    """Await what connects to PostgreSQL first: only then are the address and the host's name read.
+
+    Raises:
+        TroubleError: the address makes no sense; it names the variable.
+    """
+    try:
+        return await connecting
+    except asyncpg.InterfaceError:  # some are ValueErrors too, and say what is wrong
+        raise
+    except ValueError as error:
+        if addresses.is_dsn_given:
+            raise TroubleError(unreadable('PostgreSQL', 'DATABASE_URL')) from error
+        what = 'is no name or address of a server'
+        raise TroubleError(
+            Trouble(what, 'correct it', 'PostgreSQL', 'the host in DB_HOST')
+        ) from error
+
+
+def redis_of(url: str, variable: str, **codecs: Any) -> ArqRedis:
+    """Open a Redis, see engine.connection.open_redis.
+
+    Raises:
+        TroubleError: the address makes no sense; it names the variable.
+    """
+    try:
+        return open_redis(redis_settings(url), QUEUE, **codecs)
+    except ValueError as error:
+        raise TroubleError(unreadable('Redis', variable)) from error
+
+
+async def answer_or_note(asking: Coroutine[Any, Any, T], troubles: list[Trouble]) -> T | None:
+    """Return the answer; without one, note the trouble and return None: others can still answer."""
+    try:
+        return await asking
+    except TroubleError as error:
+        troubles.append(error.trouble)
+        return None

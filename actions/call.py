@@ -15,6 +15,7 @@ from delivery.email_jobs import EMAIL_JOBS
 from engine.queues import QUEUES
 from engine.results import JobState, wait_for_job
 from engine.wire import MAX_JOB_BYTES, serialize
+from fleet.duties import DUTIES
 from fleet.registry import read_served_queues
 from fleet.routing import EMAIL_QUEUE, MAINTENANCE_QUEUE
 from reporting.jobs import job_troubles
@@ -26,12 +27,8 @@ from reporting.wording import counted
 # What our workers run, and how many ids of e-mails each takes. tests/services/test_ops_call.py
 # holds it against worker.py.
 JOBS: Mapping[str, int] = {
-    'send_email': 1,
-    'retry_failed_email': 1,
-    'process_pending_emails': 0,
-    'check_service_health': 0,
-    'cleanup_expired_emails': 0,
-    'cleanup_old_sessions': 0,
+    **dict.fromkeys(EMAIL_JOBS, 1),
+    **dict.fromkeys((duty.name for duty in DUTIES), 0),
 }
 
 

@@ -1,4 +1,7 @@
-"""How many bytes of large e-mails may be in memory at once: each waits for its share before its content is fetched."""
+"""How many bytes of large e-mails may be in memory at once.
+
+Each waits for its share before its content is fetched.
+"""
 
 import asyncio
 import contextlib
@@ -17,7 +20,9 @@ MAX_WAITING = 100  # those beyond count as under way, or are given back: a kill 
 
 
 def memory_limit_bytes(own_cgroup: str, cgroups: Path = CGROUPS) -> int:
-    """Return how much memory this process may take: by its cgroup and those around it, by its limits, or the machine's.
+    """Return how much memory this process may take.
+
+    The least of what its cgroup and those around it, its own limits and the machine allow.
 
     Args:
         own_cgroup: The text of /proc/self/cgroup.
@@ -53,18 +58,20 @@ def default_bytes_in_flight() -> int:
 
 
 class BytesInFlight:
-    """A budget that large e-mails share, in the order of coming; one that is larger than all of it goes alone.
+    """A budget that large e-mails share, in the order of coming.
+
+    An e-mail that is larger than the whole budget goes alone.
 
     Attributes:
         waiting: The tasks that wait for their share: they are claimed, and hold no content yet.
+        on_change: Called when a task begins to wait, or waits no more.
     """
 
-    def __init__(self, limit_bytes: int, changed: Callable[[], None] = lambda: None) -> None:
-        """Say how many bytes there are, and whom to tell when somebody begins to wait, or waits no more."""
+    def __init__(self, limit_bytes: int) -> None:
         self.limit_bytes = limit_bytes
+        self.on_change: Callable[[], None] = lambda: None
         self.taken_bytes = 0
         self.waiting: set[asyncio.Task[object]] = set()
-        self._changed = changed
         self._queue: deque[tuple[int, asyncio.Future[None]]] = deque()
 
     @contextlib.asynccontextmanager
@@ -83,22 +90,22 @@ class BytesInFlight:
     async def _wait(self, wanted: int) -> None:
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - somebody awaits this
-        turn = asyncio.get_running_loop().create_future()
-        self._queue.append((wanted, turn))
+        admitted = asyncio.get_running_loop().create_future()
+        self._queue.append((wanted, admitted))
         self.waiting.add(task)
-        self._changed()
+        self.on_change()
         try:
-            await turn
+            await admitted
         except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled():  # given and cancelled at once
+            if admitted.done() and not admitted.cancelled():  # given and cancelled at once
                 self._give_back(wanted)
             raise
         finally:
             self.waiting.discard(task)
-            if not turn.done() or turn.cancelled():  # whoever stands behind may fit
-                self._queue = deque(entry for entry in self._queue if entry[1] is not turn)
+            if not admitted.done() or admitted.cancelled():  # whoever stands behind may fit
+                self._queue = deque(entry for entry in self._queue if entry[1] is not admitted)
                 self._admit()
-            self._changed()
+            self.on_change()
 
     def _give_back(self, wanted: int) -> None:
         self.taken_bytes -= wanted
@@ -106,10 +113,10 @@ class BytesInFlight:
 
     def _admit(self) -> None:
         while self._queue:
-            wanted, turn = self._queue[0]
-            if not turn.done() and self.taken_bytes + wanted > self.limit_bytes:
+            wanted, admitted = self._queue[0]
+            if not admitted.done() and self.taken_bytes + wanted > self.limit_bytes:
                 break
             self._queue.popleft()
-            if not turn.done():
+            if not admitted.done():
                 self.taken_bytes += wanted
-                turn.set_result(None)
+                admitted.set_result(None)

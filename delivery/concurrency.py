@@ -9,14 +9,15 @@ from mail.priority import HIGH, NORMAL, FairQueue
 
 AHEAD_S = 0.1  # what is claimed and not sent yet is what a kill delays by a lease
 MEASURE_S = 0.1
-KEPT_PART = 10  # a tenth more of the places is for urgent mail alone, which shall not wait until one is free
+# A tenth more of the slots is for urgent mail alone, which does not wait until one is free.
+KEPT_PART = 10
 
 
-class Places:
-    """Places for e-mails under way: as many as AHEAD_S of sending needs at the rate of the last moments.
+class Concurrency:
+    """Slots for e-mails under way: what AHEAD_S of sending needs at the rate of the last moments.
 
     A slow relay gets few e-mails at once, a fast one many, without anybody setting a number. Jobs
-    enter one by one (`async with places.one(priority)`); sweeps look at `size`.
+    take one slot each (`async with concurrency.slot(priority)`); sweeps look at `size`.
     """
 
     def __init__(self, least: Callable[[], int], most: Callable[[], int]) -> None:
@@ -38,7 +39,7 @@ class Places:
 
     @property
     def absent(self) -> int:
-        """How many hold a place that others may have meanwhile, because they wait for something else."""
+        """How many hold a slot that others may use: they wait for something else."""
         return self._absent
 
     @absent.setter
@@ -71,11 +72,11 @@ class Places:
     @property
     def is_full(self) -> bool:
         """Whether an ordinary e-mail would have to wait."""
-        return bool(self._waiting) or not self._has_place(NORMAL)
+        return bool(self._waiting) or not self._has_slot(NORMAL)
 
     @contextlib.asynccontextmanager
-    async def one(self, priority: int) -> AsyncIterator[None]:
-        """Wait for a place, by priority and in the order of coming; give it to the next in the end."""
+    async def slot(self, priority: int) -> AsyncIterator[None]:
+        """Wait for a slot, by priority and in the order of coming; give it to the next in the end."""
         await self._enter(priority)
         try:
             yield
@@ -83,19 +84,19 @@ class Places:
             self._leave()
 
     async def _enter(self, priority: int) -> None:
-        if not self._waiting.ahead_of(priority) and self._has_place(priority):
+        if not self._waiting.ahead_of(priority) and self._has_slot(priority):
             self._taken += 1
             return
-        turn = asyncio.get_running_loop().create_future()
-        self._waiting.append(turn, priority)
+        slot = asyncio.get_running_loop().create_future()
+        self._waiting.append(slot, priority)
         try:
-            await turn
+            await slot
         except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled():  # given and cancelled at once
+            if slot.done() and not slot.cancelled():  # given and cancelled at once
                 self._leave()
             raise
 
-    def _has_place(self, priority: int) -> bool:
+    def _has_slot(self, priority: int) -> bool:
         return self._taken - self._absent < self.size + (self.kept if priority == HIGH else 0)
 
     def _leave(self) -> None:
@@ -103,8 +104,8 @@ class Places:
         self._fill()
 
     def _fill(self) -> None:
-        while self._waiting and self._has_place(self._waiting.next_priority):
-            turn = self._waiting.popleft()
-            if not turn.done():
+        while self._waiting and self._has_slot(self._waiting.next_priority):
+            slot = self._waiting.popleft()
+            if not slot.done():
                 self._taken += 1
-                turn.set_result(None)
+                slot.set_result(None)

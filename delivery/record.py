@@ -1,19 +1,25 @@
-"""Write down how an attempt ended, whatever happens to PostgreSQL or to us meanwhile."""
+"""Record how attempts ended, whatever happens to PostgreSQL or to us meanwhile."""
 
 import asyncio
+from collections.abc import Sequence
 
 import asyncpg
 import structlog
 
 from db import results
 from db.claimed import Claim, LeaseLost
-from db.pools import DATABASE_DOWN
+from db.late import record_beside_row, record_late
+from db.narrowing import Narrowed, SetAside, give_up_rows
 from db.results import Result
-from db.troubles import tell
-from delivery.runtime import Runtime
+from db.troubles import DATABASE_DOWN, tell
+from delivery.activity import Activity
+from delivery.concurrency import Concurrency
+from delivery.rules import WorkerRules
+from engine.batches import Batcher
 from logs import write_line
 from mail.outcome import Outcome, Settled
 from mail.relay.transaction import Progress
+from mail_outbox.states import Status
 
 log = structlog.get_logger()
 
@@ -28,108 +34,168 @@ OUTCOME_EVENTS = {
     Outcome.RELEASED: 'email.released',
 }
 
-
-async def record_to_the_end(runtime: Runtime, result: Result, progress: Progress) -> None:
-    """Record, also when this task is cancelled meanwhile: what a relay has answered must not be forgotten.
-
-    Args:
-        progress: Told that the task was cancelled.
-
-    Raises:
-        LeaseLost: the row is no longer ours.
-        CancelledError: a shutdown did not leave enough time; the rescue will find the e-mail
-            uncertain.
-    """
-    if not progress.cut_off:
-        try:
-            await record_result(runtime, result)
-        except asyncio.CancelledError:
-            progress.cut_off = True
-        else:
-            return
-    try:
-        # Whether the try that was cut off got through, the next one will find out.
-        async with asyncio.timeout(LAST_RECORD_S):
-            await record_result(runtime, result)
-    except TimeoutError:
-        log.error('result.lost', outcome=result.delivery.outcome)
-        raise asyncio.CancelledError from None
+# Whether the claim was still ours; an error for a result that cannot be stored.
+Recorded = bool | Exception
 
 
-async def record_result(runtime: Runtime, result: Result) -> None:
-    """Record, waiting for PostgreSQL as long as it takes: what a relay accepted must not be forgotten.
+class Recorder:
+    """The results of one worker's attempts on their way to PostgreSQL."""
 
-    Should somebody else take the e-mail over meanwhile, only the attempt is recorded, see db.late.
+    def __init__(
+        self,
+        pool: asyncpg.Pool,
+        rules: WorkerRules,
+        activity: Activity,
+        concurrency: Concurrency,
+        set_aside: SetAside,
+    ) -> None:
+        self._pool = pool
+        self._rules = rules
+        self._activity = activity
+        self._concurrency = concurrency
+        self._set_aside = set_aside
+        # What happened is to be known, whoever asks: no result is taken back.
+        self.batched = Batcher(self._record_each, drop_cancelled=False)
 
-    Raises:
-        LeaseLost: the row is no longer ours.
-    """
-    while True:
-        try:
-            recorded = await runtime.record.ask(result)
-            if isinstance(recorded, Exception):
-                raise recorded
-            if recorded:
+    async def record_to_the_end(self, result: Result, progress: Progress) -> None:
+        """Record, also when this task is cancelled meanwhile.
+
+        What a relay has answered must not be forgotten: the e-mail would be sent twice.
+
+        Args:
+            progress: Learns that the task was cancelled.
+
+        Raises:
+            LeaseLost: the row is no longer ours.
+            CancelledError: a shutdown did not leave enough time; the rescue will find the e-mail
+                uncertain.
+        """
+        if not progress.cut_off:
+            try:
+                await self.record(result)
+            except asyncio.CancelledError:
+                progress.cut_off = True
+            else:
                 return
-            break
-        except DATABASE_DOWN as error:
-            tell(log, 'result', error, outcome=result.delivery.outcome)
-            await asyncio.sleep(RECORD_RETRY_S)
-    raise LeaseLost(
-        f'e-mail {result.claim.email.id} was taken back or over before the outcome was recorded'
-    )
+        try:
+            # Whether the try that was cut off got through, the next one will find out.
+            async with asyncio.timeout(LAST_RECORD_S):
+                await self.record(result)
+        except TimeoutError:
+            log.error('result.lost', outcome=result.delivery.outcome)
+            raise asyncio.CancelledError from None
 
+    async def record(self, result: Result) -> None:
+        """Record, waiting for PostgreSQL as long as it takes.
 
-async def keep_recipients(runtime: Runtime, claim: Claim, recipients: Settled) -> None:
-    """Write down who has the e-mail before the others get it; should PostgreSQL be away, only a crash makes copies."""
-    try:
-        async with asyncio.timeout(KEEP_S):
-            await results.keep_recipients(runtime.pool, claim, recipients, runtime.leases.lease_s)
-    except (*DATABASE_DOWN, asyncpg.PostgresError) as error:
-        log.warning(
-            'recipients.not_recorded',
-            email_id=claim.email.id,
-            error=str(error) or type(error).__name__,
+        Should somebody else take the e-mail over meanwhile, only the attempt is recorded, see
+        db.late.
+
+        Raises:
+            LeaseLost: the row is no longer ours.
+        """
+        while True:
+            try:
+                recorded = await self.batched.ask(result)
+                if isinstance(recorded, Exception):
+                    raise recorded
+                if recorded:
+                    return
+                break
+            except DATABASE_DOWN as error:
+                tell(log, 'result', error, outcome=result.delivery.outcome)
+                await asyncio.sleep(RECORD_RETRY_S)
+        raise LeaseLost(
+            f'e-mail {result.claim.email.id} was taken back or over before the outcome was recorded'
         )
 
+    async def keep_recipients(self, claim: Claim, recipients: Settled) -> None:
+        """Record who has the e-mail before the others get it.
 
-def log_attempt(runtime: Runtime, result: Result) -> None:
-    """Count the outcome and write the e-mail's line."""
-    claim, delivery, decision = result.claim, result.delivery, result.decision
-    runtime.outcomes[str(delivery.outcome)] += 1  # a third of what .value takes
-    runtime.places.ended(came_through=delivery.outcome is not Outcome.RELEASED)
-    if runtime.events.wanted:
-        tell_listeners(runtime, result)
-    line = {
-        'status': str(decision.status),
-        'relay': delivery.relay,
-        'phase': str(delivery.phase),
-        'code': delivery.reply.code if delivery.reply else None,
-        'error': delivery.error,
-        'retry_in_s': round(decision.retry_in_s, 1) if decision.retry_in_s is not None else None,
-        'dead_reason': decision.dead_reason,
-        'message_id': claim.email.message_id,
-        'duration_ms': round(result.duration_s * 1000),
-    }
-    write_line(
-        'info' if delivery.outcome in (Outcome.ACCEPTED, Outcome.RELEASED) else 'warning',
-        OUTCOME_EVENTS[delivery.outcome],
-        line,
-    )
+        Should PostgreSQL be unreachable, the others get theirs all the same: only a crash then
+        makes copies.
+        """
+        try:
+            async with asyncio.timeout(KEEP_S):
+                await results.keep_recipients(self._pool, claim, recipients, self._rules.lease_s)
+        except (*DATABASE_DOWN, asyncpg.PostgresError) as error:
+            log.warning(
+                'recipients.not_recorded',
+                email_id=claim.email.id,
+                error=str(error) or type(error).__name__,
+            )
 
+    async def _record_each(self, ended: Sequence[Result]) -> list[Recorded]:
+        """Record a batch; when PostgreSQL objects to it, one by one: one result spoils no other."""
+        worker = self._rules.worker
+        try:
+            recorded = await results.record(self._pool, ended, worker=worker)
+            # A claim that is gone still leaves its attempt.
+            if late := [result for result in ended if result.claim.key not in recorded]:
+                recorded = recorded | await record_late(self._pool, late, worker=worker)
+        except DATABASE_DOWN:
+            raise
+        # TypeError: it cannot even be written as JSON.
+        except (asyncpg.PostgresError, TypeError) as error:
+            if len(ended) == 1:
+                return [await self._record_beside_row(ended[0], error)]
+            return [answer for result in ended for answer in await self._record_each([result])]
+        return [result.claim.key in recorded for result in ended]
 
-def tell_listeners(runtime: Runtime, result: Result) -> None:
-    """Tell those who watch the fleet just now."""
-    claim, delivery, decision = result.claim, result.delivery, result.decision
-    runtime.events.add(
-        delivery.outcome.value,
-        email_id=claim.email.id,
-        attempt=claim.attempt,
-        type=claim.email.email_type,
-        status=decision.status.value,
-        relay=delivery.relay,
-        phase=delivery.phase.value,
-        reply=str(delivery.reply)[:300] if delivery.reply else None,
-        error=delivery.error[:300] if delivery.error else None,
-        duration_ms=round(result.duration_s * 1000),
-    )
+    async def _record_beside_row(self, result: Result, error: Exception) -> Exception:
+        """Keep what a row refuses to take: the attempt by itself, and in the row the reason.
+
+        The e-mail is not sent again, for its relay may have it.
+        """
+        try:
+            await record_beside_row(self._pool, result, error, worker=self._rules.worker)
+        except DATABASE_DOWN:
+            raise
+        except asyncpg.PostgresError as also:
+            log.exception('attempt.not_recorded', email_id=result.claim.email.id, error=str(also))
+        refused = Narrowed(refused={result.claim.email.id: error})
+        may_be_there = result.delivery.outcome in (Outcome.ACCEPTED, Outcome.UNCERTAIN)
+        status = Status.UNCERTAIN if may_be_there else Status.FAILED
+        await give_up_rows(self._pool, refused, self._set_aside, status, result.claim.token)
+        return error
+
+    def log_attempt(self, result: Result) -> None:
+        """Count the outcome and write the e-mail's line."""
+        claim, delivery, decision = result.claim, result.delivery, result.decision
+        self._activity.outcomes[str(delivery.outcome)] += 1  # a third of what .value takes
+        self._concurrency.ended(came_through=delivery.outcome is not Outcome.RELEASED)
+        if self._activity.events.wanted:
+            self._publish(result)
+        retry_in_s = decision.retry_in_s
+        line = {
+            'status': str(decision.status),
+            'relay': delivery.relay,
+            'phase': str(delivery.phase),
+            'code': delivery.reply.code if delivery.reply else None,
+            'error': delivery.error,
+            'retry_in_s': round(retry_in_s, 1) if retry_in_s is not None else None,
+            'dead_reason': decision.dead_reason,
+            'message_id': claim.email.message_id,
+            'duration_ms': round(result.duration_s * 1000),
+        }
+        write_line(
+            'info' if delivery.outcome in (Outcome.ACCEPTED, Outcome.RELEASED) else 'warning',
+            OUTCOME_EVENTS[delivery.outcome],
+            line,
+        )
+
+    def _publish(self, result: Result) -> None:
+        """Add the attempt to the events of those who watch the fleet just now."""
+        claim, delivery, decision = result.claim, result.delivery, result.decision
+        self._activity.events.add(
+            delivery.outcome.value,
+            email_id=claim.email.id,
+            attempt=claim.attempt,
+            type=claim.email.email_type,
+            status=decision.status.value,
+            relay=delivery.relay,
+            phase=delivery.phase.value,
+            reply=str(delivery.reply)[:300] if delivery.reply else None,
+            error=delivery.error[:300] if delivery.error else None,
+            duration_ms=round(result.duration_s * 1000),
+        )

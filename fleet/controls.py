@@ -1,58 +1,96 @@
-"""What each operator's command does to this worker. Nothing of it outlives the worker: see fleet.switches for that."""
+"""The operators' side of one worker: what it says of itself, and what each command does to it.
+
+Nothing that a command does outlives the worker; see fleet.switches for what does.
+"""
 
 import asyncio
 import os
 import signal
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 from delivery.runtime import Runtime
+from engine.background import keep_alive
 from engine.dispatcher import Dispatcher
-from fleet.channel import Arguments, Handler, RefusedError, Reply, is_count, is_rate
+from fleet.channel import (
+    Arguments,
+    Handler,
+    RefusedError,
+    Reply,
+    is_count,
+    is_rate,
+    listen_for_commands,
+)
+from fleet.describe import describe_emails, describe_jobs, describe_tunables
+from fleet.duties import Duty
 from fleet.events import publish_events
-from fleet.registrar import Registrar
+from fleet.registrar import Registrar, keep_registered
+from fleet.switches import keep_switches
 from mail.relay.pool import Relay
 from mail.route import SwitchableRelays
 from mail_outbox.render import Sender
+from process.log_writer import dropped_lines
+from process.loop_watch import LoopWatch
+from process.recycling import Limits, keep_recycling
 from process.stacks import dump_stacks
 
 LOG_LEVELS = ('DEBUG', 'INFO', 'WARNING', 'ERROR')
+REPLY_FIRST_S = 0.2
 
 
-@dataclass(frozen=True, slots=True)
-class Surroundings:
-    """What only the program's entry point can do. Errors are RefusedError."""
+class Program(Protocol):
+    """The program's settings, which only its entry point can read."""
 
-    load_relays: Callable[
-        [], tuple[list[Relay], Sender, float]
-    ]  # by the settings as they are now; the drain time
-    set_log_level: Callable[[str], None]
-    conf: Callable[[], Mapping[str, Any]]  # without secrets
+    version: str
+    digest: str  # the same for workers with the same settings
+    log_level: str
+
+    def conf(self) -> Mapping[str, Any]:
+        """Return the settings by their variables' names, without secrets."""
+
+    def set_log_level(self, level: str) -> None:
+        """Log from this level on."""
+
+    def load_relays(self) -> tuple[list[Relay], Sender, float]:
+        """Return relays, sender and drain time by the settings as they are now.
+
+        Raises:
+            ValueError: they are wrong, or need a restart; the message says so.
+        """
 
 
 class Controls:
-    """The worker's commands, by their words in `handlers`."""
+    """Describes one worker, obeys commands for it, and applies the operators' switches to it.
+
+    Attributes:
+        switches_changed: Set when switches may have changed in PostgreSQL.
+        handlers: The commands by their words.
+    """
 
     def __init__(
-        self,
-        runtime: Runtime,
-        dispatcher: Dispatcher,
-        registrar: Registrar,
-        surroundings: Surroundings,
+        self, runtime: Runtime, dispatcher: Dispatcher, program: Program, duties: Iterable[Duty]
     ) -> None:
-        self.runtime = runtime
-        self.dispatcher = dispatcher
-        self.registrar = registrar
-        self.surroundings = surroundings
-        self.spare_jobs = (
-            dispatcher.max_jobs - runtime.sweep_size
-        )  # that wait for a place, so that none stays empty
+        self.switches_changed = asyncio.Event()
+        self._runtime = runtime
+        self._dispatcher = dispatcher
+        self._program = program
+        self._loop_watch = LoopWatch(lambda: (key[0] for key in runtime.activity.under_way))
+        self._registrar = Registrar(runtime.rules.worker, self.describe)
+        # Jobs that wait for a slot, so that none stays empty.
+        self._spare_jobs = dispatcher.max_jobs - runtime.tunables.max_emails
+        self._never_changes = {
+            'version': program.version,
+            'functions': sorted(dispatcher.functions),
+            'duties': [
+                {'name': duty.name, 'every_s': duty.every_s, 'missed': duty.missed}
+                for duty in duties
+            ],
+        }
         self.handlers: Mapping[str, Handler] = {
             'ping': Handler(lambda _: {'pong': True}),
-            'describe': Handler(lambda _: self.registrar.record()),
-            'conf': Handler(lambda _: dict(self.surroundings.conf())),
+            'describe': Handler(lambda _: self._registrar.record()),
+            'conf': Handler(lambda _: dict(program.conf())),
             'stacks': Handler(lambda _: {'stacks': dump_stacks()}),
             'events': Handler(self.send_events),
             'pause': Handler(partial(self.pause, paused=True)),
@@ -61,88 +99,150 @@ class Controls:
             'concurrency': Handler(
                 lambda a: self.set_concurrency(a['emails']), {'emails': is_count}
             ),
-            'grow': Handler(
-                lambda a: self.set_concurrency(self.runtime.sweep_size + a['by']), {'by': is_count}
-            ),
-            'shrink': Handler(
-                lambda a: self.set_concurrency(self.runtime.sweep_size - a['by']), {'by': is_count}
-            ),
+            'grow': Handler(lambda a: self._change_concurrency(a['by']), {'by': is_count}),
+            'shrink': Handler(lambda a: self._change_concurrency(-a['by']), {'by': is_count}),
             'rate_limit': Handler(self.set_rate_limit, {'per_s': is_rate}),
             'log_level': Handler(self.set_log_level, {'level': lambda value: value in LOG_LEVELS}),
             'reload_relays': Handler(self.reload_relays),
         }
 
-    def heed_switches(self) -> None:
-        """Have relays and dispatcher do what the switches say."""
-        if isinstance(self.runtime.relays, SwitchableRelays):
-            self.runtime.relays.pause(self.runtime.switches.relays)
-        self.dispatcher.pick_jobs(pick=not self.runtime.switches.claims_paused)
+    def tasks(self, limits: Limits) -> list[asyncio.Task[None]]:
+        """Start what serves the operators, until the worker has sent its last e-mail.
+
+        Args:
+            limits: When this worker has done its share.
+        """
+        stores, activity = self._runtime.stores, self._runtime.activity
+        starts = (
+            partial(keep_registered, stores.redis, self._registrar),
+            partial(
+                listen_for_commands,
+                stores.redis,
+                self._runtime.rules.worker,
+                self.handlers,
+                activity.neighbours.database,
+            ),
+            partial(
+                keep_switches,
+                stores.pool,
+                self._runtime.tunables.switches,
+                self.switches_changed,
+                self._switches_have_changed,
+            ),
+            partial(keep_recycling, limits, self._count_done, _stop),
+            self._loop_watch.run,
+        )
+        return [keep_alive(start) for start in starts]
+
+    def describe(self) -> dict[str, Any]:
+        """Return the worker's record as it is now, see fleet.registry.WorkerRecord."""
+        return {
+            **self._never_changes,
+            'settings': self._program.digest,
+            'log_level': self._program.log_level,
+            'log_lines_dropped': dropped_lines(),
+            'loop_holds': self._loop_watch.holds,
+            'last_hold': self._loop_watch.last,
+            **describe_emails(self._runtime),
+            **describe_jobs(self._dispatcher),
+            **describe_tunables(self._runtime),
+            'concurrency': {
+                'emails': self._runtime.tunables.max_emails,
+                'jobs': self._dispatcher.max_jobs,
+            },
+        }
 
     def apply_switches(self) -> None:
-        """Act on switches that have changed; whatever was resumed is sent at once."""
-        self.heed_switches()
-        self.runtime.signals.sweep_wanted.set()
-        self.runtime.suspects_wanted.set()
+        """Have relays and dispatcher do what the switches say."""
+        tunables = self._runtime.tunables
+        if isinstance(tunables.relays, SwitchableRelays):
+            tunables.relays.pause(tunables.switches.relays)
+        self._dispatcher.pick_jobs(pick=not tunables.switches.claims_paused)
+
+    def _switches_have_changed(self) -> None:
+        """Apply the switches; whatever was resumed is sent at once."""
+        self.apply_switches()
+        self._runtime.signals.sweep_wanted.set()
+        self._runtime.sweeper.suspects_wanted.set()
 
     def pause(self, _: Arguments, *, paused: bool) -> Reply:
         """Claim neither jobs nor e-mails, until resumed or restarted; what has begun goes on."""
-        self.runtime.switches.pause_here(paused=paused)
-        self.apply_switches()
-        return {'paused': self.runtime.switches.reasons()}
+        switches = self._runtime.tunables.switches
+        switches.pause_here(paused=paused)
+        self._switches_have_changed()
+        return {'paused': switches.reasons()}
 
     def shut_down(self, _: Arguments) -> Reply:
         """Stop as by SIGTERM: what has begun may finish within the drain time."""
-        # After the reply is on its way.
-        asyncio.get_running_loop().call_later(0.2, os.kill, os.getpid(), signal.SIGTERM)
-        return {'stopping': True, 'sending': len(self.runtime.under_way)}
+        asyncio.get_running_loop().call_later(REPLY_FIRST_S, _stop)
+        return {'stopping': True, 'sending': len(self._runtime.activity.under_way)}
 
     def set_concurrency(self, emails: int) -> Reply:
         """Send so many e-mails at once."""
         if not is_count(emails):
             raise RefusedError(f'{emails} e-mails at once are out of range: 1 to 1000')
-        before, self.runtime.sweep_size = self.runtime.sweep_size, emails
-        self.dispatcher.max_jobs = max(1, emails + self.spare_jobs)
-        self.dispatcher.pick_jobs(pick=not self.runtime.switches.claims_paused)
-        connections = {relay.name: relay.options.max_connections for relay in self.runtime.relays}
+        tunables = self._runtime.tunables
+        before, tunables.max_emails = tunables.max_emails, emails
+        self._dispatcher.max_jobs = max(1, emails + self._spare_jobs)
+        self._dispatcher.pick_jobs(pick=not tunables.switches.claims_paused)
+        connections = {relay.name: relay.options.max_connections for relay in tunables.relays}
         return {
             'emails': emails,
             'before': before,
-            'jobs': self.dispatcher.max_jobs,
+            'jobs': self._dispatcher.max_jobs,
             'connections': connections,
         }
 
+    def _change_concurrency(self, by: int) -> Reply:
+        return self.set_concurrency(self._runtime.tunables.max_emails + by)
+
     def set_rate_limit(self, arguments: Arguments) -> Reply:
         """Begin at most so many e-mails a second."""
-        before = self.runtime.rate.per_s
-        self.runtime.rate.set(float(arguments['per_s']))
-        return {'per_s': self.runtime.rate.per_s, 'before': before}
+        rate = self._runtime.tunables.rate
+        before = rate.per_s
+        rate.set(float(arguments['per_s']))
+        return {'per_s': rate.per_s, 'before': before}
 
     def set_log_level(self, arguments: Arguments) -> Reply:
         """Log from this level on."""
-        self.surroundings.set_log_level(arguments['level'])
+        self._program.set_log_level(arguments['level'])
         return {'level': arguments['level']}
 
     async def reload_relays(self, _: Arguments) -> Reply:
         """Read the SMTP settings again; wrong ones are refused, and the old ones stay."""
-        if not isinstance(self.runtime.relays, SwitchableRelays):
+        tunables = self._runtime.tunables
+        if not isinstance(tunables.relays, SwitchableRelays):
             raise RefusedError('this worker cannot exchange its relays')
-        # In a thread: it reads files, and asks for our own host name.
-        relays, sender, drain_s = await asyncio.to_thread(self.surroundings.load_relays)
-        self.runtime.relays.replace(relays, drain_s)
-        self.runtime.sender = sender
-        self.apply_switches()
+        try:
+            # In a thread: it reads files, and asks for our own host name.
+            relays, sender, drain_s = await asyncio.to_thread(self._program.load_relays)
+        except ValueError as error:
+            raise RefusedError(f'the old relays stay: {error}') from error
+        tunables.relays.replace(relays, drain_s)
+        tunables.sender = sender
+        self._switches_have_changed()
         return {
             'relays': {relay.name: f'{relay.options.host}:{relay.options.port}' for relay in relays}
         }
 
     def send_events(self, _: Arguments) -> Reply:
         """Publish what happens for some seconds."""
-        self.runtime.events.want(
+        activity = self._runtime.activity
+        activity.events.want(
             partial(
                 publish_events,
-                self.runtime.redis,
-                self.runtime.worker,
-                database=self.runtime.neighbours.database,
+                self._runtime.stores.redis,
+                self._runtime.rules.worker,
+                database=activity.neighbours.database,
             )
         )
         return {'events': True}
+
+    def _count_done(self) -> int:
+        """Return how many e-mails or jobs this worker has done, whichever are more."""
+        jobs = self._dispatcher.jobs_complete + self._dispatcher.jobs_failed
+        return max(sum(self._runtime.activity.outcomes.values()), jobs)
+
+
+def _stop() -> None:
+    os.kill(os.getpid(), signal.SIGTERM)

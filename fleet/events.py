@@ -1,11 +1,11 @@
-"""The channel of the events (delivery/events.py): publishing them, and reading what others published."""
+"""The channel of the events of delivery.activity: publishing them, and reading what others did."""
 
 import json
 
 from arq.connections import ArqRedis
 from redis.exceptions import RedisError
 
-from delivery.events import Event
+from delivery.activity import Event
 
 
 def channel(redis: ArqRedis) -> str:
@@ -16,7 +16,11 @@ def channel(redis: ArqRedis) -> str:
 async def publish_events(
     redis: ArqRedis, worker: str, batch: list[Event], database: str = ''
 ) -> None:
-    """Tell those who listen; without Redis nobody does. database: which we serve, see db.identity."""
+    """Publish to those who listen; without Redis nobody does.
+
+    Args:
+        database: Which we serve, see db.identity.
+    """
     try:
         await redis.publish(
             channel(redis),
@@ -29,7 +33,7 @@ async def publish_events(
 def read_events(data: bytes) -> list[Event]:
     """Read a batch; nothing when it is none."""
     try:
-        told = json.loads(data)
+        events = json.loads(data)
     except (ValueError, RecursionError):
         return []
-    return [event for event in told if isinstance(event, dict)] if isinstance(told, list) else []
+    return [e for e in events if isinstance(e, dict)] if isinstance(events, list) else []

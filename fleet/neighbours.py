@@ -1,4 +1,4 @@
-"""Looking for workers of another application in the same Redis database, see delivery.neighbours."""
+"""Looking for workers of another application in the same Redis database, see delivery.activity."""
 
 import asyncio
 import contextlib
@@ -8,7 +8,7 @@ from arq.connections import ArqRedis
 from redis.exceptions import RedisError
 
 from db.identity import is_other
-from delivery.neighbours import REMEDY, Neighbours
+from delivery.activity import NEIGHBOURS_REMEDY, Neighbours
 from fleet.registry import read_workers
 
 log = structlog.get_logger()
@@ -30,7 +30,11 @@ async def look(redis: ArqRedis, neighbours: Neighbours) -> None:
     ]
     neighbours.names = found
     if set(found) - known:
-        log.error('redis.shared', workers=found[:10], remedy=REMEDY)
+        log.error(
+            'redis.shared',
+            workers=found[:10],
+            remedy=NEIGHBOURS_REMEDY,
+        )
 
 
 async def keep_watching_neighbours(

@@ -80,7 +80,7 @@ class WorkerControls:
     paused: list[str] = field(default_factory=list)  # why, when it claims nothing
     concurrency: dict[str, int] = field(default_factory=dict)  # emails, jobs: how many at once
     rate_limit_per_s: float = 0.0  # 0: none
-    relays: list[dict[str, Any]] = field(default_factory=list)  # see fleet.portrait
+    relays: list[dict[str, Any]] = field(default_factory=list)  # see fleet.describe
     log_level: str = ''
 
 

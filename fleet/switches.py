@@ -1,4 +1,4 @@
-"""Keeping a worker's switches (delivery/switches.py) as operators set them in PostgreSQL."""
+"""Keeping a worker's switches as operators set them in PostgreSQL."""
 
 import asyncio
 from collections.abc import Callable
@@ -9,7 +9,7 @@ import structlog
 from db.pools import DATABASE_DOWN
 from db.switches import read_switches
 from db.troubles import words_of
-from delivery.switches import Switches
+from delivery.tunables import Switches
 
 log = structlog.get_logger()
 
@@ -21,7 +21,7 @@ async def keep_switches(
 ) -> None:
     """Read the switches now, whenever changed is set, and every few seconds; until cancelled.
 
-    While PostgreSQL is away the last word stands; nothing can be claimed then anyway.
+    While PostgreSQL is unreachable the last state stands; nothing can be claimed then anyway.
 
     Args:
         apply: Called after the switches have changed.

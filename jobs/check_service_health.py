@@ -17,25 +17,28 @@ CHECK_TIMEOUT_S = 10.0
 
 
 async def check_service_health(ctx: dict[str, Any]) -> dict[str, Any]:
-    """Check PostgreSQL, both Redis databases, MongoDB and every relay, and record one row each in service_health.
+    """Check PostgreSQL, both Redis databases, MongoDB and every relay.
+
+    service_health gets one row for each.
 
     Returns:
         {'affected': number of services, 'services': {'mongodb': 'up', ...}}.
     """
     runtime: Runtime = ctx['runtime']
+    stores = runtime.stores
     checks: dict[str, Callable[[], Awaitable[Any]]] = {
-        'postgresql': lambda: runtime.pool.fetchval('SELECT 1'),
-        'redis_queue': runtime.redis.ping,
-        'redis_cache': lambda: _ping(runtime.cache_url),
-        'mongodb': lambda: runtime.mongo.command('ping'),
+        'postgresql': lambda: stores.pool.fetchval('SELECT 1'),
+        'redis_queue': stores.redis.ping,
+        'redis_cache': lambda: _ping(stores.cache_url),
+        'mongodb': lambda: stores.mongo.command('ping'),
     }
-    for relay in runtime.relays:
+    for relay in runtime.tunables.relays:
         checks[f'smtp_{relay.name}'] = relay.greet
     findings = await asyncio.gather(*(_check(name, check) for name, check in checks.items()))
     for finding in findings:
         if finding.error_message:
             log.error('service.down', service=finding.service_name, error=finding.error_message)
-    await record_health(runtime.pool, findings)
+    await record_health(stores.pool, findings)
     return {'affected': len(findings), 'services': {f.service_name: f.status for f in findings}}
 
 

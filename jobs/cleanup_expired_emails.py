@@ -29,7 +29,7 @@ REMOVE_S = 120.0  # a million e-mails; the rest is for the next hour's run
 
 
 async def cleanup_expired_emails(ctx: dict[str, Any]) -> dict[str, Any]:
-    """Expire e-mails past their expires_at, delete those past the retention, and content that nothing names.
+    """Expire e-mails past their expires_at; delete those past the retention, and orphaned content.
 
     Returns:
         {'affected': rows changed, 'expired': 2, 'removed': 10, 'content_removed': 4};
@@ -39,23 +39,22 @@ async def cleanup_expired_emails(ctx: dict[str, Any]) -> dict[str, Any]:
         with the 'refusal', and 'retention', why nothing was deleted.
     """
     runtime: Runtime = ctx['runtime']
-    expired = await expire_all(runtime.pool)
-    adopted = await is_adopted(runtime.pool)
+    pool, mongo = runtime.stores.pool, runtime.stores.mongo
+    expired = await expire_all(pool)
+    adopted = await is_adopted(pool)
     done = Retention(waits_because=await _waits_because(runtime) if adopted else None)
     if done.waits_because is None:
         await _remove(runtime, done)
     content_removed = None
     try:
-        removed = await delete_content(
-            runtime.pool, runtime.mongo, done.content_ids, is_adopted=adopted
-        )
-        orphans = await delete_orphans(runtime.pool, runtime.mongo, ORPHAN_AGE, is_adopted=adopted)
+        removed = await delete_content(pool, mongo, done.content_ids, is_adopted=adopted)
+        orphans = await delete_orphans(pool, mongo, ORPHAN_AGE, is_adopted=adopted)
         content_removed = removed + orphans
     except ContentUnavailableError as error:
         log.warning('content.not_deleted', error=str(error))
-    await remove_old_health(runtime.pool, HEALTH_RETENTION_DAYS)
-    await remove_old_runs(runtime.pool, RUNS_RETENTION_DAYS)
-    told = {
+    await remove_old_health(pool, HEALTH_RETENTION_DAYS)
+    await remove_old_runs(pool, RUNS_RETENTION_DAYS)
+    more = {
         'held': done.held,
         'refused': done.refused,
         'refusal': done.refusal,
@@ -66,12 +65,15 @@ async def cleanup_expired_emails(ctx: dict[str, Any]) -> dict[str, Any]:
         'expired': expired,
         'removed': done.removed,
         'content_removed': content_removed,
-    } | {name: value for name, value in told.items() if value}
+    } | {name: value for name, value in more.items() if value}
 
 
 @dataclass(slots=True)
 class Retention:
-    """What one run did: rows removed, held by foreign keys, refused by the server; or why it did nothing."""
+    """What one run did: rows removed, held by foreign keys, refused by the server.
+
+    Or why it did nothing.
+    """
 
     waits_because: str | None = None
     removed: int = 0
@@ -86,19 +88,26 @@ async def _waits_because(runtime: Runtime) -> str | None:
 
     Only where somebody set the days, and after a first run that counts and reports.
     """
-    if not runtime.retention_is_set:
-        return 'the table was there before this program: nothing is deleted until EMAIL_RETENTION_DAYS is set'
-    table = await runtime.pool.fetchval(OUTBOUND_EMAILS_SQL)
-    if (await read_origin(runtime.pool, table)).reported_at is not None:
+    pool, retention = runtime.stores.pool, runtime.rules.retention
+    if not retention.is_set:
+        return (
+            'the table was there before this program: '
+            'nothing is deleted until EMAIL_RETENTION_DAYS is set'
+        )
+    table = await pool.fetchval(OUTBOUND_EMAILS_SQL)
+    if (await read_origin(pool, table)).reported_at is not None:
         return None
-    emails = await count_old(runtime.pool, runtime.email_retention_days)
-    await note_report(runtime.pool, table, emails)
+    emails = await count_old(pool, retention.email_days)
+    await note_report(pool, table, emails)
     log.warning('cleanup.reported', table='outbound_emails', rows=emails)
-    return f'the next run deletes what is older than {runtime.email_retention_days} days, now {emails} e-mails'
+    return (
+        f'the next run deletes what is older than {retention.email_days} days, now {emails} e-mails'
+    )
 
 
 async def _remove(runtime: Runtime, done: Retention) -> None:
     """Delete e-mails past the retention."""
+    email_days = runtime.rules.retention.email_days
     deadline = time.monotonic() + REMOVE_S
     last_id: int | None = 0
     size = REMOVE_BATCH
@@ -109,7 +118,7 @@ async def _remove(runtime: Runtime, done: Retention) -> None:
     ):
         started = time.monotonic()
         try:
-            batch = await remove_old(runtime.pool, runtime.email_retention_days, last_id, size)
+            batch = await remove_old(runtime.stores.pool, email_days, last_id, size)
         except (asyncpg.QueryCanceledError, TimeoutError):
             # A table that refers to these without an index is read once for each row.
             if size == 1:
@@ -122,9 +131,8 @@ async def _remove(runtime: Runtime, done: Retention) -> None:
         done.refused += batch.refused
         done.refusal = done.refusal or batch.refusal
         last_id = batch.last_id
-        with contextlib.suppress(
-            TimeoutError
-        ):  # a pause of the same length: claims want the server, too
+        # A pause of the same length: claims want the server, too.
+        with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(time.monotonic() - started):
                 await runtime.signals.stopping.wait()
     if done.refused:

@@ -22,9 +22,8 @@ async def cleanup_old_sessions(ctx: dict[str, Any]) -> dict[str, Any]:
         'reported', and 'notes' for people.
     """
     runtime: Runtime = ctx['runtime']
-    cleaned = await clean(
-        runtime.pool, runtime.cleanup_session_tables, runtime.session_retention_days
-    )
+    retention = runtime.rules.retention
+    cleaned = await clean(runtime.stores.pool, retention.session_tables, retention.session_days)
     for name, done in cleaned.items():
         _tell(name, done)
     deleted = dict.fromkeys(MADE_HERE, 0) | {name: done.deleted for name, done in cleaned.items()}

@@ -3,8 +3,9 @@
 from typing import Any
 
 from db.transitions import retry
+from delivery.claimer import JobResult
 from delivery.email_jobs import email_id_of
-from delivery.runtime import JobResult, Runtime
+from delivery.runtime import Runtime
 from jobs.send_email import send_email
 
 
@@ -16,5 +17,5 @@ async def retry_failed_email(ctx: dict[str, Any], email_id: int | str) -> JobRes
     """
     runtime: Runtime = ctx['runtime']
     if (checked := email_id_of(email_id)) is not None:
-        await retry(runtime.pool, [checked], expiry_hours=runtime.expiry_hours)
+        await retry(runtime.stores.pool, [checked], expiry_hours=runtime.rules.expiry_hours)
     return await send_email(ctx, email_id)

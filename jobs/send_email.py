@@ -1,4 +1,8 @@
-"""Send one e-mail: claim, fetch content, render, deliver, decide, record."""
+"""Send one e-mail: the way that every e-mail goes, whether a job asked for it or a sweep found it.
+
+claim -> fetch content -> render -> leave out suppressed -> sign -> route -> deliver -> decide ->
+record. `send_email` claims for a job, delivery.sweeper for all others; `send_claimed` is the rest.
+"""
 
 import asyncio
 import contextlib
@@ -11,15 +15,13 @@ import structlog
 from arq import Retry
 
 from db.claimed import Claim, LeaseLost
-from db.pools import DATABASE_DOWN
 from db.results import Result
-from db.troubles import tell
-from delivery.content import fetch_content, fetch_large, large_bytes
+from db.troubles import DATABASE_DOWN, tell
+from delivery.claimer import JobResult, not_claimable
 from delivery.email_jobs import email_id_of
-from delivery.not_claimable import explain_unclaimed, not_claimable, send_later
-from delivery.record import keep_recipients, log_attempt, record_to_the_end
-from delivery.runtime import JobResult, Runtime
-from delivery.suppression import SuppressedError, leave_out_suppressed
+from delivery.not_claimable import explain_not_claimable
+from delivery.runtime import Runtime
+from delivery.suppression import SuppressedError
 from engine.refused import ARGUMENTS
 from mail.deliver import deliver
 from mail.outcome import Delivery, Outcome, Phase, decide
@@ -32,13 +34,13 @@ from mail_outbox.render import Rendered, render
 
 log = structlog.get_logger()
 
-CONTENT_RETRY_S = 15.0  # MongoDB away, no renderer free: long enough not to spin, short enough for a password reset
+# MongoDB unreachable, no renderer free: long enough not to spin, short enough for a password reset.
+CONTENT_RETRY_S = 15.0
 DATABASE_RETRY_S = 2
 OTHERS_RETRY_S = 0.05  # not 0: only a change of its time makes the others hear of a job
 RENDER_IN_THREAD_BYTES = 256 * 1024  # base64 of more than this would hold up every other e-mail
-FIELD_CHAR_BYTES = (
-    64  # reading a character of addresses or headers takes as long as encoding so many of a body
-)
+# Reading a character of addresses or headers takes as long as encoding so many of a body.
+FIELD_CHAR_BYTES = 64
 
 
 async def send_email(ctx: dict[str, Any], email_id: int | str) -> JobResult:
@@ -55,30 +57,31 @@ async def send_email(ctx: dict[str, Any], email_id: int | str) -> JobResult:
     if checked is None:
         log.warning('job.refused', argument=repr(email_id)[:80])
         why = f'{repr(email_id)[:80]} is no id: it must be a positive integer'
-        runtime.refused.add(
+        runtime.activity.refused.add(
             ARGUMENTS, ctx.get('job_id', ''), why, function='send_email', email_id=None
         )
         return not_claimable(email_id, None, 'the id must be a positive integer')
-    runtime.asked_for.add(checked)
+    runtime.activity.asked_for.add(checked)
     try:
-        return await _send_in_turn(runtime, checked)
+        return await _claim_and_send(runtime, checked)
     finally:
-        runtime.asked_for.discard(checked)
+        runtime.activity.asked_for.discard(checked)
 
 
-async def _send_in_turn(runtime: Runtime, email_id: int) -> JobResult:
+async def _claim_and_send(runtime: Runtime, email_id: int) -> JobResult:
+    claimer, tunables = runtime.claimer, runtime.tunables
     # Whether it is urgent matters only where it would wait.
-    in_line = runtime.places.is_full or runtime.rate.per_s
+    would_wait = claimer.concurrency.is_full or tunables.rate.per_s
     with _again_without_postgres(email_id):
-        priority = await runtime.priority_of(email_id) if in_line else NORMAL
-    async with runtime.places.one(priority):
-        if runtime.signals.stopping.is_set():  # it waited for a place too long: somebody else's
+        priority = await claimer.priority_of(email_id) if would_wait else NORMAL
+    async with claimer.concurrency.slot(priority):
+        if runtime.signals.stopping.is_set():  # it waited for a slot too long: somebody else's
             raise Retry(defer=OTHERS_RETRY_S)
         with _again_without_postgres(email_id):
-            relay_wait_s = runtime.relays.unavailable_for_s()
-            claim = None if relay_wait_s else await runtime.claim_one(email_id, priority)
+            relay_wait_s = tunables.relays.unavailable_for_s()
+            claim = None if relay_wait_s else await claimer.claim_one(email_id, priority)
             if claim is None:
-                return await explain_unclaimed(runtime, email_id, relay_wait_s)
+                return await explain_not_claimable(runtime, email_id, relay_wait_s)
         return await send_claimed(runtime, claim)
 
 
@@ -91,7 +94,7 @@ def _again_without_postgres(email_id: int) -> Iterator[None]:
         raise Retry(defer=DATABASE_RETRY_S) from error
 
 
-async def send_claimed(runtime: Runtime, claim: Claim, *, turns: int = 0) -> JobResult:
+async def send_claimed(runtime: Runtime, claim: Claim, turns: int = 0) -> JobResult:
     """Make one attempt under a claim and record how it ended, also when a shutdown ends it.
 
     Args:
@@ -106,51 +109,55 @@ async def send_claimed(runtime: Runtime, claim: Claim, *, turns: int = 0) -> Job
         phase=Phase.CONTENT,
         urgent=claim.suspect,
         priority=claim.priority,
-        before_data=partial(runtime.leases.check, claim),
-        keep=partial(keep_recipients, runtime, claim),
+        before_data=partial(runtime.claimer.leases.check, claim),
+        keep=partial(runtime.recorder.keep_recipients, claim),
     )
-    runtime.under_way[claim.key] = progress
+    runtime.activity.under_way[claim.key] = progress
     try:
         delivery = await attempt(runtime, claim, progress, turns)
-        took_s = time.monotonic() - started
-        life_left_s = None if claim.life_left_s is None else claim.life_left_s - took_s
-        decision = decide(
-            delivery,
-            claim.attempt,
-            claim.max_attempts,
-            email.email_type,
-            runtime.policy,
-            life_left_s,
-        )
-        result = Result(claim, delivery, decision, took_s)
-        await record_to_the_end(runtime, result, progress)
+        result = _decided(runtime, claim, delivery, time.monotonic() - started)
+        await runtime.recorder.record_to_the_end(result, progress)
     except LeaseLost as lost:
-        runtime.outcomes['lease-lost'] += 1
+        runtime.activity.outcomes['lease-lost'] += 1
         log.warning('lease.lost', reason=str(lost))
         return {'email_id': email.id, 'status': 'lease-lost', 'attempts': claim.attempt}
     finally:
         # Whatever happened: a claim that nobody works on must not be renewed.
-        runtime.leases.drop(claim)
-        del runtime.under_way[claim.key]
-    log_attempt(runtime, result)
+        runtime.claimer.leases.drop(claim)
+        del runtime.activity.under_way[claim.key]
+    runtime.recorder.log_attempt(result)
     if progress.cut_off:
         raise asyncio.CancelledError
+    decision = result.decision
     if decision.retry_in_s is not None:
-        await send_later(runtime, email.id, decision.retry_in_s, claim.token.hex)
+        await runtime.wake_ups.send_later(email.id, decision.retry_in_s, claim.token.hex)
     attempts = claim.attempt if decision.counts else claim.attempt - 1
     return {'email_id': email.id, 'status': str(decision.status), 'attempts': attempts}
 
 
+def _decided(runtime: Runtime, claim: Claim, delivery: Delivery, took_s: float) -> Result:
+    decision = decide(
+        delivery,
+        claim.attempt,
+        claim.max_attempts,
+        claim.email.email_type,
+        runtime.rules.policy,
+        None if claim.life_left_s is None else claim.life_left_s - took_s,
+    )
+    return Result(claim, delivery, decision, took_s)
+
+
 async def attempt(runtime: Runtime, claim: Claim, progress: Progress, turns: int = 0) -> Delivery:
-    """Fetch, render and deliver. However it ends, it is told as a Delivery."""
+    """Make the message and deliver it. However that ends, it becomes a Delivery."""
     try:
         for _ in range(turns):
             await asyncio.sleep(0)
-        size_bytes = await large_bytes(runtime, claim)
+        size_bytes = await runtime.contents.large_bytes(claim)
         if not size_bytes:
-            return await fetch_and_deliver(runtime, claim, progress)
-        async with runtime.large.share(size_bytes):
-            return await fetch_and_deliver(runtime, claim, progress)
+            return await make_and_deliver(runtime, claim, progress)
+        runtime.sweeper.attempts.check_room()
+        async with runtime.contents.large.share(size_bytes):
+            return await make_and_deliver(runtime, claim, progress)
     except SuppressedError as error:
         return Delivery(error.outcome, progress.phase, error=str(error), recipients=error.settled)
     except InvalidEmailError as error:
@@ -172,7 +179,10 @@ async def attempt(runtime: Runtime, claim: Claim, progress: Progress, turns: int
 
 
 def cut_off(progress: Progress, outcome: Outcome, error: str) -> Delivery:
-    """Return the outcome of an attempt that ended where it was: uncertain if the relay may have the message."""
+    """Return the outcome of an attempt that ended where it was.
+
+    It is uncertain if the relay may have the message.
+    """
     if progress.reached_data_end:
         outcome = Outcome.UNCERTAIN
     return Delivery(
@@ -180,21 +190,25 @@ def cut_off(progress: Progress, outcome: Outcome, error: str) -> Delivery:
     )
 
 
-async def fetch_and_deliver(runtime: Runtime, claim: Claim, progress: Progress) -> Delivery:
-    """Fetch, render and deliver; see attempt for what it raises."""
-    rendered = await fetch_and_render(runtime, claim, progress)
-    settled = claim.settled
+async def make_and_deliver(runtime: Runtime, claim: Claim, progress: Progress) -> Delivery:
+    """Fetch, render, leave out, and hand over to a relay; see attempt for what it raises.
+
+    The recipients are known when the message is: addresses are read while it is rendered, and one
+    that cannot be read makes the e-mail dead before anybody is looked up.
+    """
+    rendered, settled = await fetch_and_render(runtime, claim, progress), claim.settled
     if claim.any_suppressed:
         progress.phase = Phase.RECIPIENTS
-        rendered, settled = await leave_out_suppressed(runtime, rendered, settled)
-    return await deliver(runtime.relays, rendered, settled, progress)
+        rendered, settled = await runtime.suppressions.leave_out(rendered, settled)
+    # Signing has its place here: it takes `rendered` and returns it with one header more.
+    return await deliver(runtime.tunables.relays, rendered, settled, progress)
 
 
 async def fetch_and_render(runtime: Runtime, claim: Claim, progress: Progress) -> Rendered:
     """Return the message; what it was made of is in memory no more."""
-    email = claim.email if claim.is_whole else await fetch_large(runtime, claim)
     is_urgent = claim.priority == HIGH
-    content = await fetch_content(runtime, email, first=is_urgent)
+    email = claim.email if claim.is_whole else await runtime.contents.fetch_email(claim)
+    content = await runtime.contents.fetch(email, first=is_urgent)
     progress.phase = Phase.RENDER
     return await render_email(runtime, email, content, first=is_urgent)
 
@@ -202,20 +216,21 @@ async def fetch_and_render(runtime: Runtime, claim: Claim, progress: Progress) -
 async def render_email(
     runtime: Runtime, email: Email, content: Content, *, first: bool = False
 ) -> Rendered:
-    """Fill the template in another process, and render: in a thread when the loop would hang over so much.
+    """Fill the template in another process, and render: in a thread when the loop would hang.
 
     Raises:
         InvalidEmailError: the e-mail, its template or its data is wrong.
         TemplatesUnavailableError: no renderer could be had.
     """
+    contents = runtime.contents
     if content.template is not None:
-        filled = await runtime.templates.fill(content.template, email.template_data, first=first)
+        filled = await contents.templates.fill(content.template, email.template_data, first=first)
         email = with_parts(email, filled)
     size_bytes = len(email.body_html or '') + len(email.body_text or '')
     size_bytes += FIELD_CHAR_BYTES * (len(email.recipient) + len(email.headers or ''))
     if content.attachments:
         size_bytes += sum(len(a.data) for a in content.attachments)
-    arguments = (email, content, runtime.sender, runtime.max_message_bytes)
+    arguments = (email, content, runtime.tunables.sender, contents.max_message_bytes)
     if size_bytes > RENDER_IN_THREAD_BYTES:
         return await asyncio.to_thread(render, *arguments)
     return render(*arguments)

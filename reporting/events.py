@@ -7,7 +7,7 @@ from typing import Any
 from arq.connections import ArqRedis
 
 from db.identity import is_other
-from delivery.events import SUBSCRIBED_S
+from delivery.activity import SUBSCRIBED_S
 from fleet import events
 from fleet.channel import ask
 from fleet.registry import read_workers

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from db.identity import are_mixed
 from db.switches import Kind as Paused
+from fleet.duties import DAY_S, DUTIES
 from fleet.queued_jobs import wrong_key_hint
 from logs import hide_addresses
 from reporting.kinds import found
@@ -28,10 +29,7 @@ OF_THE_SYSTEM = (
     'lost',
 )  # what may work later; a refused e-mail is the e-mail's own fault
 ARE, WERE = ('e-mail is', 'e-mails are'), ('e-mail was', 'e-mails were')
-EVERY_S = {
-    'process_pending_emails': 300, 'check_service_health': 60, 'cleanup_expired_emails': 3600,
-    'cleanup_old_sessions': 86400,
-}  # fmt: skip
+EVERY_S = {duty.name: duty.every_s for duty in DUTIES}
 
 
 def level_of(troubles: Iterable[Trouble]) -> Level:
@@ -278,7 +276,7 @@ def judge_duties(
             is_worked
             and name not in paused
             and duty['outcome'] != 'skipped'
-            and duty['started_s'] > LATE_DUTIES * EVERY_S.get(name, 86400)
+            and duty['started_s'] > LATE_DUTIES * EVERY_S.get(name, DAY_S)
         ):
             yield found('duty_late', f'{name} last ran {length(duty["started_s"])} ago')
 

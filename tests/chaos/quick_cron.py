@@ -10,6 +10,7 @@ from typing import Any
 
 import cron
 import db.cron_runs
+from fleet.duties import Duty
 
 SLOT_S = int(os.environ['CHAOS_SLOT_S'])
 RUN_S = SLOT_S / 8
@@ -22,13 +23,13 @@ END_SQL = 'UPDATE chaos_runs SET ended = true WHERE id = $1'
 
 async def tick(ctx: dict[str, Any]) -> dict[str, Any]:
     runtime = ctx['runtime']
-    run_id = await runtime.pool.fetchval(BEGIN_SQL, runtime.worker)
+    run_id = await runtime.stores.pool.fetchval(BEGIN_SQL, runtime.rules.worker)
     await asyncio.sleep(RUN_S)
-    await runtime.pool.execute(END_SQL, run_id)
+    await runtime.stores.pool.execute(END_SQL, run_id)
     return {'affected': 1}
 
 
-cron.SCHEDULES = (cron.Schedule(tick, SLOT_S, missed='once'),)
+cron.SCHEDULES = (cron.Schedule(Duty(tick.__name__, SLOT_S, missed='once'), tick),)
 cron.KEEPER_S = SLOT_S / 10
 cron.SLOT_LEASE_S = db.cron_runs.SLOT_LEASE_S = SLOT_LEASE_S
 

@@ -6,7 +6,9 @@ import cron
 import db.cron_runs
 
 SLOT_S = 5
-cron.SCHEDULES = tuple(replace(schedule, every_s=SLOT_S) for schedule in cron.SCHEDULES)
+cron.SCHEDULES = tuple(
+    replace(schedule, duty=replace(schedule.duty, every_s=SLOT_S)) for schedule in cron.SCHEDULES
+)
 cron.KEEPER_S = 1.0
 cron.SLOT_LEASE_S = db.cron_runs.SLOT_LEASE_S = 30.0
 

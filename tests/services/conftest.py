@@ -6,9 +6,12 @@ from typing import Any
 
 import pytest
 
-from delivery.leases import Leases
-from delivery.runtime import Runtime
+from delivery.activity import Activity
+from delivery.rules import RetentionRules, Stores, WorkerRules
+from delivery.runtime import Runtime, assemble
+from delivery.tunables import Tunables
 from engine.signals import WorkerSignals
+from jobs.send_email import send_claimed
 from mail.outcome import Policy
 from mail.relay.options import RelayOptions, Timeouts, Tls
 from mail.relay.pool import Relay
@@ -41,31 +44,29 @@ async def runtime(
         )
         for name, prefix in (('primary', 'SMTP_'), ('backup', 'SMTP_BACKUP_'))
     ]
-    runtime = Runtime(
-        pool=pool,
-        mongo=mongo,
-        redis=redis,
-        cache_url=stack.env['REDIS_URL'],
-        relays=Relays(relays),
-        leases=Leases(30),
-        worker='tests@localhost:1',
-        queue_name='arq:queue',
-        sender=Sender('noreply@example.com', 'Example'),
-        policy=Policy(60, 3600, frozenset({'receipt'})),
-        max_message_bytes=25_000_000,
-        sweep_size=50,
-        expiry_hours=24,
-        email_retention_days=90,
-        session_retention_days=90,
-        signals=WorkerSignals(),
+    runtime = assemble(
+        Stores(pool, mongo, redis, stack.env['REDIS_URL']),
+        WorkerRules(
+            worker='tests@localhost:1',
+            queue_name='arq:queue',
+            policy=Policy(60, 3600, frozenset({'receipt'})),
+            retention=RetentionRules(email_days=90, session_days=90),
+            expiry_hours=24,
+            lease_s=30,
+            max_message_bytes=25_000_000,
+        ),
+        WorkerSignals(),
+        Tunables(Relays(relays), Sender('noreply@example.com', 'Example'), max_emails=50),
+        Activity(),
+        send_claimed,
     )
     yield runtime
-    await runtime.templates.close()
+    await runtime.contents.templates.close()
 
 
 @pytest.fixture
 def ctx(runtime: Runtime) -> dict[str, Any]:
-    return {'runtime': runtime, 'redis': runtime.redis}
+    return {'runtime': runtime, 'redis': runtime.stores.redis}
 
 
 @pytest.fixture

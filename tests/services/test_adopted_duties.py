@@ -1,6 +1,5 @@
 """The duties and `ops held` on tables of an application, in the forms that applications have them."""
 
-from dataclasses import replace
 from typing import Any
 
 import asyncpg
@@ -13,6 +12,7 @@ from jobs.cleanup_expired_emails import cleanup_expired_emails
 from jobs.cleanup_old_sessions import cleanup_old_sessions
 from tests.services.adopted import adopt, create_legacy
 from tests.services.ops_desk import run
+from tests.services.other_worker import another
 
 ZONE = 'Asia/Tokyo'
 INSERT = (
@@ -72,11 +72,11 @@ async def test_retention_of_an_adopted_table_waits_reports_and_steps_around(thei
         "created_at = now() - interval '99 days', updated_at = now() - interval '91 days' WHERE id = ANY($1)", ids[:3]
     )  # fmt: skip
     await theirs.execute('INSERT INTO invoices VALUES ($1)', ids[1])
-    runtime = replace(ctx['runtime'], pool=theirs)
+    runtime = another(ctx['runtime'], pool=theirs)
     assert (
         'EMAIL_RETENTION_DAYS' in (await cleanup_expired_emails({'runtime': runtime}))['retention']
     )
-    runtime = replace(runtime, retention_is_set=True)
+    runtime = another(runtime, is_set=True)
     assert 'now 3 e-mails' in (await cleanup_expired_emails({'runtime': runtime}))['retention']
     done = await cleanup_expired_emails({'runtime': runtime})
     assert (done['removed'], done['held']) == (2, 1)
@@ -96,7 +96,7 @@ async def test_sessions_of_an_application_are_not_touched(theirs, ctx):
     await theirs.execute(
         "INSERT INTO sessions (created_at) SELECT now() - interval '900 days' FROM generate_series(1, 40)"
     )
-    done = await cleanup_old_sessions({'runtime': replace(ctx['runtime'], pool=theirs)})
+    done = await cleanup_old_sessions({'runtime': another(ctx['runtime'], pool=theirs)})
     assert done == {'affected': 0, 'sessions': 0, 'refresh_tokens': 0}
     assert await theirs.fetchval('SELECT count(*) FROM sessions') == 40
 

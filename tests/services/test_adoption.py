@@ -1,7 +1,6 @@
 """A table that was there before: nothing of it is changed until the operator finishes it, and there is a way back."""
 
 import asyncio
-from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -28,6 +27,7 @@ from jobs.send_email import send_email
 from mail_outbox.outbox import queue_email
 from reporting.checks.postgresql import judge_indexes
 from tests.services.adopted import DAY, FEW_STATES, STATES, adopt, create_legacy, state_of
+from tests.services.other_worker import another
 
 UPPER = tuple(word.upper() for word in FEW_STATES)
 FORMS = [
@@ -312,7 +312,7 @@ async def test_adopted_rows_are_sent_by_the_jobs(conn, worker_pool, ctx, inbox, 
         template_data='{"name": "Anna"}',
     )
     await adopt(conn)
-    adopted = {'runtime': replace(ctx['runtime'], pool=worker_pool)}
+    adopted = {'runtime': another(ctx['runtime'], pool=worker_pool)}
     assert await send_email(adopted, template_id) == {
         'email_id': template_id,
         'status': 'sent',
@@ -379,7 +379,7 @@ async def test_narrow_columns_of_the_application_get_what_goes_in(conn, worker_p
         'rcpt', 'refuse', code=550, text='5.1.1 ' + 'no such user ' * 20, times=1
     )
     email_id = await queue_email(conn, recipient='wordy@example.com', subject='s', body_text='t')
-    adopted = {'runtime': replace(ctx['runtime'], pool=worker_pool)}
+    adopted = {'runtime': another(ctx['runtime'], pool=worker_pool)}
     assert (await send_email(adopted, email_id))['status'] == 'failed'
     theirs = await conn.fetchrow(
         'SELECT smtp_response, smtp_code FROM outbound_emails WHERE id = $1', email_id
@@ -571,7 +571,7 @@ async def test_checks_that_our_writes_pass_are_no_obstacle(conn, worker_pool, ct
     await conn.execute(f'ALTER TABLE outbound_emails ADD CONSTRAINT theirs {check}')
     await adopt(conn)
     email_id = await queue_email(conn, recipient='anna@example.com', subject='s', body_text='t')
-    adopted = {'runtime': replace(ctx['runtime'], pool=worker_pool)}
+    adopted = {'runtime': another(ctx['runtime'], pool=worker_pool)}
     assert (await send_email(adopted, email_id))['status'] == 'sent'
 
 

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import asyncpg
@@ -11,7 +10,9 @@ import pytest
 import cron
 from cron import SCHEDULES, Schedule, cron_jobs, keep_schedules, run_slot
 from db.cron_runs import claim_slot, finish_slot, give_up_slot, open_duties, renew_slot
+from fleet.duties import Duty
 from tests.conftest import wait_until
+from tests.services.other_worker import another
 
 DAY_S = 86400  # a slot that does not end during a test
 END_LEASE = "UPDATE cron_runs SET lease_expires_at = now() - interval '1 second'"
@@ -26,15 +27,19 @@ async def today(pool: asyncpg.Pool) -> Any:
 @pytest.fixture
 def other_ctx(ctx: dict[str, Any]) -> dict[str, Any]:
     """A second worker's."""
-    return {'runtime': replace(ctx['runtime'], worker='other@localhost:2')}
+    return {'runtime': another(ctx['runtime'], worker='other@localhost:2')}
 
 
 def counting(calls: list[str], result: dict[str, Any] | None = None) -> Callable[..., Any]:
     async def duty(ctx: dict[str, Any]) -> dict[str, Any]:
-        calls.append(ctx['runtime'].worker)
+        calls.append(ctx['runtime'].rules.worker)
         return result or {'affected': 3}
 
     return duty
+
+
+def schedule_of(job: Callable[..., Any], missed: Any = 'once') -> Schedule:
+    return Schedule(Duty(job.__name__, DAY_S, missed), job)
 
 
 async def test_one_of_many_claimants_wins_a_slot(pool, today):
@@ -103,7 +108,7 @@ async def test_slot_that_began_too_long_ago_is_skipped(pool, today):
 
 async def test_run_slot_records_what_the_duty_did(ctx, other_ctx, pool, today):
     calls: list[str] = []
-    schedule = Schedule(counting(calls, {'affected': 3, 'outcomes': {'sent': 3}}), DAY_S, 'once')
+    schedule = schedule_of(counting(calls, {'affected': 3, 'outcomes': {'sent': 3}}), 'once')
     results = await asyncio.gather(
         *(run_slot(c, schedule) for c in (ctx, other_ctx, ctx, other_ctx))
     )
@@ -125,7 +130,7 @@ async def test_run_slot_records_the_error_and_lets_it_through(ctx, pool):
         raise LookupError('no such thing')
 
     with pytest.raises(LookupError):
-        await run_slot(ctx, Schedule(failing, DAY_S, 'once'))
+        await run_slot(ctx, schedule_of(failing, 'once'))
     run = await pool.fetchrow('SELECT * FROM cron_runs')
     assert (run['outcome'], run['affected']) == ('error', None)
     assert 'LookupError: no such thing' in run['detail']
@@ -139,7 +144,7 @@ async def test_run_slot_that_is_cancelled_gives_its_slot_to_another(ctx, other_c
         await asyncio.Event().wait()
         return {}
 
-    task = asyncio.create_task(run_slot(ctx, Schedule(endless, DAY_S, 'once')))
+    task = asyncio.create_task(run_slot(ctx, schedule_of(endless, 'once')))
     await started.wait()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -148,7 +153,7 @@ async def test_run_slot_that_is_cancelled_gives_its_slot_to_another(ctx, other_c
     calls: list[str] = []
     duty = counting(calls)
     duty.__name__ = 'endless'
-    assert await run_slot(other_ctx, Schedule(duty, DAY_S, 'once')) == {'affected': 3}
+    assert await run_slot(other_ctx, schedule_of(duty, 'once')) == {'affected': 3}
 
 
 async def test_run_slot_whose_worker_lost_postgresql_is_run_again_after_its_lease(
@@ -158,7 +163,7 @@ async def test_run_slot_whose_worker_lost_postgresql_is_run_again_after_its_leas
         raise ConnectionRefusedError('PostgreSQL is away')
 
     calls: list[str] = []
-    schedule = Schedule(counting(calls), DAY_S, 'once')
+    schedule = schedule_of(counting(calls), 'once')
     with monkeypatch.context() as patched:
         patched.setattr(cron, 'finish_slot', refuse)
         with pytest.raises(ConnectionRefusedError):
@@ -174,7 +179,7 @@ async def test_keeper_makes_up_missed_slots_once_and_skips_what_is_to_be_skipped
     once, skipped = [], []
     duties = counting(once), counting(skipped)
     duties[0].__name__, duties[1].__name__ = 'made_up', 'skipped'
-    table = (Schedule(duties[0], DAY_S, 'once'), Schedule(duties[1], DAY_S, 'skip'))
+    table = (schedule_of(duties[0], 'once'), schedule_of(duties[1], 'skip'))
     monkeypatch.setattr(cron, 'SCHEDULES', table)
     monkeypatch.setattr(cron, 'KEEPER_S', 0.02)
     monkeypatch.setattr(cron, 'SKIP_AFTER_S', 0.0)
@@ -218,17 +223,17 @@ async def test_keeper_outlives_a_failing_duty_and_postgresql(ctx, monkeypatch):
 
 
 def test_table_is_the_one_operators_know():
-    assert {(s.name, s.every_s, s.missed) for s in SCHEDULES} == {
+    assert {(s.duty.name, s.duty.every_s, s.duty.missed) for s in SCHEDULES} == {
         ('process_pending_emails', 300, 'once'),
         ('check_service_health', 60, 'skip'),
         ('cleanup_expired_emails', 3600, 'once'),
         ('cleanup_old_sessions', 86400, 'once'),
     }
-    assert all(DAY_S % s.every_s == 0 for s in SCHEDULES)
+    assert all(DAY_S % s.duty.every_s == 0 for s in SCHEDULES)
 
 
 def test_arq_fires_each_duty_at_the_beginning_of_its_slots():
-    jobs = {job.name: job for job in cron_jobs(100)}
+    jobs = {job.name: job for job in cron_jobs(100, SCHEDULES)}
     assert {name: (job.hour, job.minute, job.second) for name, job in jobs.items()} == {
         'cron:process_pending_emails': (None, set(range(0, 60, 5)), 0),
         'cron:check_service_health': (None, set(range(60)), 0),

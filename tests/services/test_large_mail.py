@@ -1,7 +1,6 @@
 """Large e-mails: a worker with little memory sends them one after the other, and all others beside them."""
 
 import asyncio
-from collections import Counter
 from email import policy
 from email.parser import BytesParser
 from pathlib import Path
@@ -10,9 +9,8 @@ from typing import Any
 import asyncpg
 import pytest
 
+from delivery.attempts import SweepTally
 from delivery.bytes_in_flight import SHARE_OF_MEMORY
-from delivery.content import fetch_large
-from jobs.process_pending_emails import sweep
 from jobs.send_email import send_email
 from mail_outbox.attachments import store_attachments
 from mail_outbox.envelope import Attachment
@@ -75,7 +73,7 @@ async def test_claim_brings_small_content_and_leaves_large_where_it_is(runtime, 
         body_text='a', body_html='b', template_data={'a': 1}, headers={'Reply-To': 'b@example.com'}
     )
     [first, *_] = await large(1)
-    claims = {claim.email.id: claim for claim in await runtime.claim_due(10)}
+    claims = {claim.email.id: claim for claim in await runtime.claimer.claim_due(10)}
     assert claims[small].is_whole
     assert (claims[small].email.body_text, claims[small].email.body_html) == ('a', 'b')
     others = [claim for email_id, claim in claims.items() if email_id != small]
@@ -91,11 +89,14 @@ async def test_attempt_is_committed_before_large_content_is_read(
     """So a worker that large content kills has lost an attempt, and poison engages."""
     seen = []
 
-    async def look(runtime: Any, claim: Any) -> Any:
-        seen.append(await row(claim.email.id))
-        return await fetch_large(runtime, claim)
+    contents = ctx['runtime'].contents
+    fetch_email = contents.fetch_email
 
-    monkeypatch.setattr('jobs.send_email.fetch_large', look)
+    async def look(claim: Any) -> Any:
+        seen.append(await row(claim.email.id))
+        return await fetch_email(claim)
+
+    monkeypatch.setattr(contents, 'fetch_email', look)
     [email_id] = await large(1)
     assert (await send_email(ctx, email_id))['status'] == 'sent'
     assert [(before['status'], before['attempts']) for before in seen] == [('sending', 1)]
@@ -118,7 +119,7 @@ async def test_attempt_is_committed_before_large_content_is_read(
 async def test_large_content_of_any_kind_arrives_whole(ctx, queue, inbox, pool, part):
     email_id = await queue(**{'recipient': 'whole@example.com', 'body_text': 'a'} | part)
     assert (await send_email(ctx, email_id))['status'] == 'sent'
-    assert ctx['runtime'].large.taken_bytes == 0
+    assert ctx['runtime'].contents.large.taken_bytes == 0
     message = BytesParser(policy=policy.default).parsebytes(inbox.message(inbox.accepted()[-1]))
     if 'body_text' in part:
         assert message.get_body(('plain',)).get_content().strip() == part['body_text']
@@ -129,7 +130,7 @@ async def test_large_content_of_any_kind_arrives_whole(ctx, queue, inbox, pool, 
 
 
 async def test_row_with_more_than_any_message_may_have_is_dead_unread(ctx, runtime, large, row):
-    runtime.max_message_bytes = 100_000
+    runtime.contents.max_message_bytes = 100_000
     [email_id] = await large(1)
     assert (await send_email(ctx, email_id))['status'] == 'failed'
     stored = await row(email_id)
@@ -139,52 +140,50 @@ async def test_row_with_more_than_any_message_may_have_is_dead_unread(ctx, runti
 async def test_attachments_larger_than_any_message_are_not_fetched(
     ctx, runtime, queue, row, monkeypatch
 ):
-    runtime.max_message_bytes = 100_000
+    runtime.contents.max_message_bytes = 100_000
     content_id = await store_attachments(
-        runtime.mongo, [Attachment('a.bin', 'application/pdf', b'x' * 200_000)]
+        runtime.stores.mongo, [Attachment('a.bin', 'application/pdf', b'x' * 200_000)]
     )
-    monkeypatch.setattr(runtime, 'fetch_attachments', None)
+    monkeypatch.setattr(runtime.contents, 'fetch_attachments', None)
     email_id = await queue(content_id=content_id)
     assert (await send_email(ctx, email_id))['status'] == 'failed'
     assert 'EMAIL_MAX_BYTES' in (await row(email_id))['last_error']
 
 
-async def test_large_jobs_that_wait_hold_no_place_from_small_ones(
-    ctx, runtime, large, queue, inbox
-):
-    """All the budget is taken, and more jobs for large e-mails wait than there are places."""
-    runtime.sweep_size = 4
+async def test_large_jobs_that_wait_hold_no_slot_from_small_ones(ctx, runtime, large, queue, inbox):
+    """All the budget is taken, and more jobs for large e-mails wait than there are slots."""
+    runtime.tunables.max_emails = 4
     ids = await large(10)
-    async with runtime.large.share(runtime.max_bytes_in_flight):
+    async with runtime.contents.large.share(runtime.contents.large.limit_bytes):
         waiting = [asyncio.create_task(send_email(ctx, email_id)) for email_id in ids]
-        await wait_until(lambda: len(runtime.large.waiting) == 10)
+        await wait_until(lambda: len(runtime.contents.large.waiting) == 10)
         small = await queue('small@example.com')
         assert (await send_email(ctx, small))['status'] == 'sent'
     assert {(await job)['status'] for job in waiting} == {'sent'}
 
 
-async def test_sweep_sends_small_mail_while_more_large_mail_waits_than_it_has_places(
+async def test_sweep_sends_small_mail_while_more_large_mail_waits_than_it_has_slots(
     runtime, large, queue, row
 ):
-    runtime.sweep_size = 4
+    runtime.tunables.max_emails = 4
     ids = await large(10)
     small = await queue('small@example.com', priority='low')
-    outcomes: Counter[str] = Counter()
-    async with runtime.large.share(runtime.max_bytes_in_flight):
-        await sweep(runtime, set(), outcomes)
-        await wait_until(lambda: outcomes['sent'] == 1)
+    tally = SweepTally()
+    async with runtime.contents.large.share(runtime.contents.large.limit_bytes):
+        await runtime.sweeper.sweep(tally)
+        await wait_until(lambda: tally.outcomes['sent'] == 1)
         assert (await row(small))['status'] == 'sent'
-    await wait_until(lambda: outcomes['sent'] == 1 + len(ids))
+    await wait_until(lambda: tally.outcomes['sent'] == 1 + len(ids))
 
 
 async def test_job_for_large_mail_is_given_back_when_very_many_wait(
     ctx, runtime, large, row, monkeypatch
 ):
-    monkeypatch.setattr('delivery.content.MAX_WAITING', 2)
+    monkeypatch.setattr('delivery.attempts.MAX_WAITING', 2)
     ids = await large(3)
-    async with runtime.large.share(runtime.max_bytes_in_flight):
+    async with runtime.contents.large.share(runtime.contents.large.limit_bytes):
         waiting = [asyncio.create_task(send_email(ctx, email_id)) for email_id in ids[:2]]
-        await wait_until(lambda: len(runtime.large.waiting) == 2)
+        await wait_until(lambda: len(runtime.contents.large.waiting) == 2)
         assert (await send_email(ctx, ids[2]))['status'] == 'pending'
         assert (await row(ids[2]))['attempts'] == 0
     assert {(await job)['status'] for job in waiting} == {'sent'}

@@ -4,7 +4,7 @@ import pytest
 
 from db.identity import are_mixed, is_other, read_identity
 from db.pools import create_postgres_pool
-from delivery.neighbours import Neighbours
+from delivery.activity import Neighbours
 from fleet.neighbours import look
 from fleet.registry import read_workers
 from jobs.send_email import send_email
@@ -163,8 +163,8 @@ async def test_job_of_the_other_application_is_told_and_its_email_is_sent_by_its
     ctx, runtime, redis, other_pool, other_env, start_worker, inbox, capfd
 ):
     await register(redis, **FOREIGN)
-    runtime.neighbours = Neighbours(await read_identity(runtime.pool))
-    await look(redis, runtime.neighbours)
+    runtime.activity.neighbours = Neighbours(await read_identity(runtime.stores.pool))
+    await look(redis, runtime.activity.neighbours)
     async with other_pool.acquire() as conn, conn.transaction():
         email_id = await queue_email(
             conn, recipient='theirs@example.com', subject='Hello', body_text='Hello.'

@@ -8,7 +8,7 @@ import pytest
 
 from db import switches
 from db.switches import Kind
-from delivery import events as worker_events
+from delivery import activity
 from fleet import events
 from fleet.channel import Handler, channel, is_count, is_rate, listen_for_commands
 from fleet.registry import RECORD_PREFIX, WORKERS_KEY
@@ -439,10 +439,10 @@ async def test_events_are_asked_for_printed_and_hide_recipients(env, redis, flee
 
 
 async def test_events_cost_nothing_until_wanted_and_drop_what_is_too_much(redis, monkeypatch):
-    monkeypatch.setattr(worker_events, 'PUBLISH_EVERY_S', 0.01)
-    monkeypatch.setattr(worker_events, 'MAX_WAITING', 3)
-    monkeypatch.setattr(worker_events, 'SUBSCRIBED_S', 0.1)
-    told, own = [], worker_events.Events()
+    monkeypatch.setattr(activity, 'PUBLISH_EVERY_S', 0.01)
+    monkeypatch.setattr(activity, 'MAX_UNPUBLISHED', 3)
+    monkeypatch.setattr(activity, 'SUBSCRIBED_S', 0.1)
+    told, own = [], activity.Events()
 
     async def publish(batch):
         told.extend(batch)

@@ -1,6 +1,5 @@
 """retry_failed_email, the health check and the cleanups."""
 
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -15,6 +14,7 @@ from jobs.retry_failed_email import retry_failed_email
 from jobs.send_email import send_email
 from mail_outbox.attachments import COLLECTION, store_attachments
 from mail_outbox.envelope import Attachment
+from tests.services.other_worker import another
 
 DEAD_LETTER = "status = 'failed', attempts = 5, next_retry_at = NULL, dead_reason = 'exhausted'"
 HELD = "claim_token = gen_random_uuid(), claimed_by = 'w', lease_expires_at = now()"
@@ -110,7 +110,7 @@ async def test_health_tells_what_is_down_and_why(ctx, pool, inbox):
     away, cache_url = away_mongo(), f'redis://:secret-password@127.0.0.1:{free_port()}/0'
     inbox.control.listen('backup', on=False)
     result = await check_service_health(
-        {'runtime': replace(ctx['runtime'], mongo=away, cache_url=cache_url)}
+        {'runtime': another(ctx['runtime'], mongo=away, cache_url=cache_url)}
     )
     away.client.close()
     down = {name for name, status in result['services'].items() if status == 'down'}
@@ -252,7 +252,7 @@ async def test_cleanup_goes_on_without_mongo_and_catches_up_later(ctx, pool, que
     await aged(pool, old, 91, "status = 'sent', sent_at = now()")
     await change(pool, late, OVER)
     away = away_mongo()
-    result = await cleanup_expired_emails({'runtime': replace(ctx['runtime'], mongo=away)})
+    result = await cleanup_expired_emails({'runtime': another(ctx['runtime'], mongo=away)})
     away.client.close()
     assert result == {'affected': 2, 'expired': 1, 'removed': 1, 'content_removed': None}
     assert (await row(late))['status'] == 'expired'

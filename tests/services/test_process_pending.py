@@ -28,11 +28,11 @@ async def test_sweep_sends_more_than_one_batch_holds(ctx, queue, inbox, monkeypa
         nonlocal most
         limits.append(limit)
         claimed = await claim_due(pool, limit, **kwargs)
-        most = max(most, len(claimed) + len(runtime.leases.held()))
+        most = max(most, len(claimed) + len(runtime.claimer.leases.held()))
         return claimed
 
     monkeypatch.setattr(claims, 'claim_due', watched)
-    runtime.sweep_size = 5
+    runtime.tunables.max_emails = 5
     ids = [await queue(f'batch{n}@example.com') for n in range(17)]
     assert await process_pending_emails(ctx) == {'affected': 17, 'outcomes': {'sent': 17}}
     assert len(inbox.accepted()) == len(ids)
@@ -42,7 +42,7 @@ async def test_sweep_sends_more_than_one_batch_holds(ctx, queue, inbox, monkeypa
 
 
 async def test_sweep_sends_high_priority_first_and_the_longest_due_first(ctx, pool, queue, inbox):
-    ctx['runtime'].sweep_size = 1
+    ctx['runtime'].tunables.max_emails = 1
     for name in ('low', 'normal', 'high'):
         await queue(f'{name}@example.com', priority=name)
     older = await queue('older@example.com')
@@ -75,7 +75,7 @@ async def test_sweep_sends_what_an_operator_set_to_pending(ctx, pool, queue, row
 
 async def test_sweep_stops_claiming_when_the_worker_stops(ctx, pool, queue, monkeypatch):
     runtime = ctx['runtime']
-    runtime.sweep_size = 2
+    runtime.tunables.max_emails = 2
     claim_due = claims.claim_due
 
     async def claim_then_stop(*args: Any, **kwargs: Any) -> Any:
@@ -100,7 +100,7 @@ async def test_sweep_claims_nothing_while_no_relay_is_available(ctx, queue, row)
     runtime = ctx['runtime']
     email_id = await queue()
     before = await row(email_id)
-    for relay in runtime.relays:
+    for relay in runtime.tunables.relays:
         relay.cool_down('down')
     assert (await process_pending_emails(ctx))['affected'] == 0
     assert await row(email_id) == before
@@ -149,7 +149,7 @@ async def test_cancelled_sweep_releases_what_is_in_flight(ctx, pool, queue, monk
         'SELECT status, attempts, next_retry_at <= now() AS due FROM outbound_emails'
     )
     assert [tuple(row) for row in rows] == [('pending', 0, True)] * 3
-    assert ctx['runtime'].leases.held() == []
+    assert ctx['runtime'].claimer.leases.held() == []
 
 
 @pytest.fixture
@@ -172,38 +172,39 @@ async def test_slow_attempt_does_not_hold_up_the_result_and_its_mail_goes_on(
     monkeypatch.setattr(jobs.process_pending_emails, 'PATIENCE_S', 0.02)
     email_id = await queue('slow@example.com')
     assert await process_pending_emails(ctx) == {'affected': 1, 'outcomes': {'running': 1}}
-    assert len(runtime.sending) == 1
+    assert len(runtime.sweeper.attempts.running) == 1
     fast = await queue('fast@example.com')
     assert (await process_pending_emails(ctx))['affected'] == 1
     let_go.set()
-    await wait_until(lambda: not runtime.sending)
+    await wait_until(lambda: not runtime.sweeper.attempts.running)
     assert {(await row(i))['status'] for i in (email_id, fast)} == {'sent'}
 
 
-async def test_stalled_mail_in_most_places_does_not_slow_the_others_down(
+async def test_stalled_mail_in_most_slots_does_not_slow_the_others_down(
     ctx, queue, monkeypatch, let_go
 ):
-    """So many places will not be free: waiting for them takes its time out once, not for each claim."""
+    """So many slots will not be free: waiting for them takes its time out once, not for each claim."""
     runtime, waits = ctx['runtime'], []
     monkeypatch.setattr(jobs.process_pending_emails, 'PATIENCE_S', 0)
-    wait_for_fewer = jobs.process_pending_emails._wait_for_fewer
+    attempts = runtime.sweeper.attempts
+    wait_for = attempts.wait_for
 
-    async def watched(*args: Any) -> bool:
-        waits.append(await wait_for_fewer(*args))
+    async def watched(low_water: int) -> bool:
+        waits.append(await wait_for(low_water))
         return waits[-1]
 
-    monkeypatch.setattr(jobs.process_pending_emails, '_wait_for_fewer', watched)
-    runtime.sweep_size = 6
+    monkeypatch.setattr(attempts, 'wait_for', watched)
+    runtime.tunables.max_emails = 6
     for n in range(5):
         await queue(f'stalled{n}@example.com')
     await process_pending_emails(ctx)
-    stalled = set(runtime.sending)
+    stalled = set(runtime.sweeper.attempts.running)
 
-    async def at_once(runtime: Any, claim: Any, **_: Any) -> Any:
-        runtime.leases.drop(claim)
+    async def at_once(claim: Any, _: int) -> Any:
+        runtime.claimer.leases.drop(claim)
         return {'email_id': claim.email.id, 'status': 'sent', 'attempts': 1}
 
-    monkeypatch.setattr(jobs.process_pending_emails, 'send_claimed', at_once)
+    monkeypatch.setattr(runtime.sweeper, 'send', at_once)
     for n in range(20):
         await queue(f'others{n}@example.com')
     assert (await process_pending_emails(ctx))['outcomes'] == {'sent': 20}
@@ -214,7 +215,7 @@ async def test_stalled_mail_in_most_places_does_not_slow_the_others_down(
 
 async def test_failing_claim_leaves_what_is_in_flight_under_watch(ctx, queue, row, monkeypatch):
     runtime = ctx['runtime']
-    runtime.sweep_size = 2
+    runtime.tunables.max_emails = 2
     claim_due, claimed = claims.claim_due, []
 
     async def claim_once(*args: Any, **kwargs: Any) -> Any:
@@ -235,7 +236,7 @@ async def test_failing_claim_leaves_what_is_in_flight_under_watch(ctx, queue, ro
         'sent',
     ]
     # It may go on, but the worker must know of it to wait for it, or to release it, when it stops.
-    (attempt,) = runtime.sending
+    (attempt,) = runtime.sweeper.attempts.running
     attempt.cancel()
-    await wait_until(lambda: not runtime.sending)
+    await wait_until(lambda: not runtime.sweeper.attempts.running)
     assert (await row(in_flight))['status'] == 'pending'

@@ -1,6 +1,5 @@
 """The end of retention where the table, or what refers to it, is the application's."""
 
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -14,6 +13,7 @@ from jobs.cleanup_expired_emails import cleanup_expired_emails
 from mail_outbox.attachments import COLLECTION, store_attachments
 from mail_outbox.envelope import Attachment
 from tests.services.ops_desk import insert, run
+from tests.services.other_worker import another
 
 LONG_AGO = "sql:now() - interval '400 days'"
 ENDED = {'status': 'sent', 'sent_at': LONG_AGO, 'created_at': LONG_AGO, 'updated_at': LONG_AGO}
@@ -24,7 +24,7 @@ async def adopt(pool: Any, phase: str = 'taken over') -> None:
 
 
 async def clean(ctx: dict[str, Any], **settings: Any) -> dict[str, Any]:
-    return await cleanup_expired_emails({'runtime': replace(ctx['runtime'], **settings)})
+    return await cleanup_expired_emails({'runtime': another(ctx['runtime'], **settings)})
 
 
 async def left(pool: Any) -> list[int]:
@@ -50,14 +50,14 @@ async def test_retention_that_is_set_reports_first_and_deletes_then(ctx, pool):
         await insert(pool, **ENDED)
     kept = await insert(pool, **ENDED | {'status': 'external'})
     with capture_logs() as lines:
-        first = await clean(ctx, retention_is_set=True)
+        first = await clean(ctx, is_set=True)
     assert first['removed'] == 0
     assert 'now 3 e-mails' in first['retention']
     assert [line['rows'] for line in lines if line['event'] == 'cleanup.reported'] == [3]
     assert (await pool.fetchrow('SELECT * FROM table_origins WHERE name = $1', 'outbound_emails'))[
         'reported_rows'
     ] == 3
-    second = await clean(ctx, retention_is_set=True)
+    second = await clean(ctx, is_set=True)
     assert (second['removed'], 'retention' in second) == (3, False)
     assert await left(pool) == [kept]
 

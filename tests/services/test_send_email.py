@@ -2,7 +2,6 @@
 
 import asyncio
 import pickle
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email import policy
 from email.parser import BytesParser
@@ -12,9 +11,9 @@ from typing import Any
 import pytest
 
 from db import claims
-from delivery.leases import Leases
 from engine.wire import serialize
 from jobs.send_email import send_email
+from tests.services.other_worker import another
 
 
 def only_message(inbox: Any, recipient: str) -> Any:
@@ -52,7 +51,7 @@ async def test_text_is_sent_over_tls_and_recorded(ctx, pool, queue, row, inbox):
     assert (attempt['email_id'], attempt['outcome'], attempt['phase'], attempt['worker']) == (
         email_id, 'accepted', 'replied', 'tests@localhost:1',
     )  # fmt: skip
-    assert ctx['runtime'].leases.held() == []
+    assert ctx['runtime'].claimer.leases.held() == []
 
 
 async def test_html_comes_with_its_text_alternative(ctx, queue, inbox):
@@ -100,7 +99,7 @@ async def test_wrong_types_are_refused_with_a_plain_result(ctx, redis):
         assert 'positive integer' in result['reason']
         assert pickle.loads(serialize(result)) == result
     assert await redis.queued_jobs() == []
-    assert ctx['runtime'].refused.counts == {'arguments': 13}
+    assert ctx['runtime'].activity.refused.counts == {'arguments': 13}
 
 
 async def test_decimal_string_is_an_id(ctx, queue, inbox):
@@ -196,7 +195,7 @@ async def test_two_workers_with_one_id_send_once(ctx, queue, inbox, monkeypatch)
         return await original(*args, **kwargs)
 
     monkeypatch.setattr(claims, 'claim', partial(claim_together, original=claims.claim))
-    other = {'runtime': replace(ctx['runtime'], worker='other@localhost:2', leases=Leases(30))}
+    other = {'runtime': another(ctx['runtime'], worker='other@localhost:2')}
     results = await asyncio.gather(send_email(ctx, email_id), send_email(other, email_id))
     assert len([result for result in results if 'reason' not in result]) == 1
     assert len(inbox.accepted('once@example.com')) == 1

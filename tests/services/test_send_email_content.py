@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-from dataclasses import replace
 from email import policy
 from email.parser import BytesParser
 from typing import Any
@@ -15,6 +14,7 @@ from jobs.process_pending_emails import process_pending_emails
 from jobs.send_email import CONTENT_RETRY_S, send_email
 from mail_outbox.attachments import COLLECTION, store_attachments
 from mail_outbox.envelope import Attachment, InvalidEmailError
+from tests.services.other_worker import another
 
 MAKE_DUE = 'UPDATE outbound_emails SET next_retry_at = now() WHERE id = $1'
 ADD_TEMPLATE = (
@@ -133,7 +133,7 @@ async def test_mongo_away_releases_without_counting_and_sends_when_back(
     if how == 'frozen':
         stack.mongo.freeze()
     try:
-        result = await send_email({'runtime': replace(ctx['runtime'], mongo=away)}, email_id)
+        result = await send_email({'runtime': another(ctx['runtime'], mongo=away)}, email_id)
     finally:
         stack.mongo.thaw()
         await asyncio.to_thread(away.client.close)

@@ -8,6 +8,7 @@ import asyncpg
 import pytest
 from arq import Retry
 
+import delivery.record
 import jobs.send_email
 from db import claims, results
 from db.late import TAKEN_BACK, record_late
@@ -54,7 +55,7 @@ def failing_record(monkeypatch) -> Callable[[list[BaseException]], None]:
             return await record(*args, **kwargs)
 
         monkeypatch.setattr(results, 'record', fail)
-        monkeypatch.setattr(jobs.recording, 'RECORD_RETRY_S', 0.01)
+        monkeypatch.setattr(delivery.record, 'RECORD_RETRY_S', 0.01)
 
     return fail_with
 
@@ -84,7 +85,7 @@ async def test_unexpected_error_is_recorded_and_retried_like_any_failure(
     assert stored['last_error'] == 'ZeroDivisionError: a fault of the program'
     assert stored['next_retry_at'] is not None
     assert await attempts_of(pool) == [('deferred', 'render')]
-    assert ctx['runtime'].leases.held() == []
+    assert ctx['runtime'].claimer.leases.held() == []
     await pool.execute(MAKE_DUE, email_id)
     assert (await send_email(ctx, email_id))['status'] == 'sent'
 
@@ -103,7 +104,7 @@ async def test_cancellation_in_the_dialogue_releases_at_once(
     assert stored['next_retry_at'] <= await pool.fetchval('SELECT now()')
     assert await attempts_of(pool) == [('released', 'rcpt')]
     assert inbox.accepted() == []
-    assert ctx['runtime'].leases.held() == []
+    assert ctx['runtime'].claimer.leases.held() == []
 
 
 async def test_cancellation_after_the_dot_is_uncertain(ctx, pool, queue, row, progresses):
@@ -170,7 +171,7 @@ async def test_cancellation_while_the_acceptance_is_recorded_does_not_forget_it(
 async def test_cancelling_twice_does_not_forget_the_acceptance(
     ctx, pool, queue, inbox, monkeypatch
 ):
-    record = ctx['runtime'].record
+    record = ctx['runtime'].recorder.batched
     ask, asked = record.ask, []
 
     def ask_and_be_cancelled(result: Any) -> Any:
@@ -196,7 +197,7 @@ async def test_stop_does_not_wait_without_end_for_postgresql(
     ctx, queue, row, monkeypatch, progresses, failing_record
 ):
     failing_record([ConnectionRefusedError('away')] * 1000)
-    monkeypatch.setattr(jobs.recording, 'LAST_RECORD_S', 0.05)
+    monkeypatch.setattr(delivery.record, 'LAST_RECORD_S', 0.05)
     email_id = await queue('stop+stall-rcpt@example.com')
     task = asyncio.create_task(send_email(ctx, email_id))
     await wait_until(lambda: progresses and progresses[0].phase is Phase.RCPT)
@@ -272,7 +273,7 @@ async def test_record_whose_answer_was_lost_is_not_taken_for_a_lost_lease(
         return answers[-1]
 
     monkeypatch.setattr(results, 'record', record_and_lose_the_answer)
-    monkeypatch.setattr(jobs.recording, 'RECORD_RETRY_S', 0.01)
+    monkeypatch.setattr(delivery.record, 'RECORD_RETRY_S', 0.01)
     email_id = await queue()
     assert await send_email(ctx, email_id) == {
         'email_id': email_id,
@@ -313,7 +314,7 @@ async def test_sessions_ended_between_acceptance_and_record_lose_nothing(
         return await record(pool, results, **kwargs)
 
     monkeypatch.setattr(results, 'record', end_then_record)
-    monkeypatch.setattr(jobs.recording, 'RECORD_RETRY_S', 0.01)
+    monkeypatch.setattr(delivery.record, 'RECORD_RETRY_S', 0.01)
     for n in range(5):  # which error it is depends on what has reached the client
         email_id = await queue(f'ended{n}@example.com')
         assert (await send_email(ctx, email_id))['status'] == 'sent'
@@ -326,14 +327,14 @@ async def test_lease_that_is_over_before_data_sends_nothing_and_is_given_back(
     ctx, pool, queue, row, inbox
 ):
     runtime = ctx['runtime']
-    runtime.leases = Leases(0.2)
+    runtime.claimer.leases = Leases(0.2)
     email_id = await queue('too-late@example.com')
     assert await send_email(ctx, email_id) == {
         'email_id': email_id,
         'status': 'pending',
         'attempts': 0,
     }
-    assert runtime.leases.held() == []
+    assert runtime.claimer.leases.held() == []
     stored = await row(email_id)
     assert (stored['status'], stored['claim_token'], stored['lost_attempts']) == (
         'pending',
@@ -350,11 +351,11 @@ async def test_lease_that_a_renewal_found_lost_sends_nothing_and_tells_so(
 ):
     runtime = ctx['runtime']
     email_id = await queue('taken@example.com')
-    claim = await runtime.claim_one(email_id)
+    claim = await runtime.claimer.claim_one(email_id)
     await pool.execute("UPDATE outbound_emails SET status = 'cancelled'")
-    runtime.leases.renewed([claim.key], {claim.key}, 0.0)
+    runtime.claimer.leases.renewed([claim.key], {claim.key}, 0.0)
     assert (await send_claimed(runtime, claim))['status'] == 'lease-lost'
-    assert runtime.outcomes['lease-lost'] == 1
+    assert runtime.activity.outcomes['lease-lost'] == 1
     assert inbox.accepted() == []
     assert (await row(email_id))['status'] == 'cancelled'
     [attempt] = await pool.fetch('SELECT * FROM email_attempts')
@@ -374,7 +375,7 @@ TAKING_BACK = {
 async def test_acceptance_is_on_record_whatever_became_of_the_row(ctx, pool, queue, inbox, way):
     runtime = ctx['runtime']
     email_id = await queue(f'{way.replace(" ", "-")}@example.com')
-    claim = await runtime.claim_one(email_id)
+    claim = await runtime.claimer.claim_one(email_id)
     await pool.execute(TAKING_BACK[way])
     assert len(await rescue(pool, [])) == (way == 'rescued')
     told = await send_claimed(runtime, claim)
@@ -395,7 +396,7 @@ async def test_acceptance_is_on_record_whatever_became_of_the_row(ctx, pool, que
         assert (told['status'], status) == ('lease-lost', None if way == 'deleted' else 'cancelled')
         assert attempt['error'] == TAKEN_BACK
     assert len(inbox.accepted(f'{way.replace(" ", "-")}@example.com')) == 1
-    assert runtime.leases.held() == []
+    assert runtime.claimer.leases.held() == []
 
 
 async def test_acceptance_of_mail_that_somebody_else_is_sending_leaves_the_row_to_him(
@@ -403,9 +404,9 @@ async def test_acceptance_of_mail_that_somebody_else_is_sending_leaves_the_row_t
 ):
     runtime = ctx['runtime']
     email_id = await queue('twice-held@example.com')
-    claim = await runtime.claim_one(email_id)
+    claim = await runtime.claimer.claim_one(email_id)
     await pool.execute("UPDATE outbound_emails SET status = 'pending', next_retry_at = now()")
-    other = await runtime.claim_one(email_id)
+    other = await runtime.claimer.claim_one(email_id)
     before = await row(email_id)
     assert await send_claimed(runtime, claim) == {
         'email_id': email_id,
@@ -422,7 +423,7 @@ async def test_result_that_comes_after_the_rescue_says_what_the_rescue_could_not
     ctx, pool, queue, row
 ):
     email_id = await queue('late+5xx-rcpt@example.com')
-    claim = await ctx['runtime'].claim_one(email_id)
+    claim = await ctx['runtime'].claimer.claim_one(email_id)
     await pool.execute(TAKING_BACK['rescued'])
     await rescue(pool, [])
     assert [outcome for outcome, _ in await attempts_of(pool)] == ['lost']
@@ -439,7 +440,7 @@ async def test_result_that_comes_after_the_rescue_says_what_the_rescue_could_not
 async def test_late_result_that_is_recorded_twice_stands_once(ctx, pool, queue, row):
     runtime = ctx['runtime']
     email_id = await queue()
-    claim = await runtime.claim_one(email_id)
+    claim = await runtime.claimer.claim_one(email_id)
     await pool.execute("UPDATE outbound_emails SET status = 'cancelled'")
     delivery = Delivery(Outcome.ACCEPTED, Phase.REPLIED, 'primary', Reply(250, 'ok'))
     result = Result(claim, delivery, Decision(Status.SENT), 0.1)

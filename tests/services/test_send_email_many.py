@@ -15,7 +15,7 @@ UPDATE outbound_emails SET status = 'uncertain', next_retry_at = now(), claim_to
 
 async def test_thirty_recipients_at_a_relay_for_ten_are_sent_in_one_attempt(ctx, queue, row):
     async with LimitedRelay(10, '552 Too many recipients') as server:
-        ctx['runtime'].relays = Relays([server.relay()])
+        ctx['runtime'].tunables.relays = Relays([server.relay()])
         email_id = await queue(', '.join(THIRTY))
         assert await send_email(ctx, email_id) == {
             'email_id': email_id,
@@ -40,10 +40,10 @@ async def test_who_got_it_before_the_worker_died_gets_no_second_copy(ctx, pool, 
             return await super()._do(key, *rest)
 
     async with DyingRelay(10, '552 Too many recipients') as dying, ScriptedRelay() as server:
-        ctx['runtime'].relays = Relays([dying.relay()])
+        ctx['runtime'].tunables.relays = Relays([dying.relay()])
         email_id = await queue(', '.join(THIRTY))
         assert (await send_email(ctx, email_id))['status'] == 'lease-lost'
-        ctx['runtime'].relays = Relays([server.relay()])
+        ctx['runtime'].tunables.relays = Relays([server.relay()])
         assert (await send_email(ctx, email_id))['status'] == 'sent'
         assert server.recipients == list(THIRTY[10:])
 
@@ -53,7 +53,7 @@ async def test_who_got_it_is_kept_only_under_the_current_claim_and_with_a_whole_
 ):
     runtime = ctx['runtime']
     email_id = await queue(', '.join(THIRTY[:2]))
-    claim = await runtime.claim_one(email_id)
+    claim = await runtime.claimer.claim_one(email_id)
     known = {THIRTY[0]: (Outcome.ACCEPTED, '250 ok \0')}
     await pool.execute('UPDATE outbound_emails SET lease_expires_at = now()')
     await results.keep_recipients(pool, claim, known, 30.0)
@@ -78,6 +78,6 @@ async def test_mail_goes_on_when_who_got_it_cannot_be_kept(ctx, queue, monkeypat
 
     monkeypatch.setattr('db.results.keep_recipients', away)
     async with LimitedRelay(10, '552 Too many recipients') as server:
-        ctx['runtime'].relays = Relays([server.relay()])
+        ctx['runtime'].tunables.relays = Relays([server.relay()])
         assert (await send_email(ctx, await queue(', '.join(THIRTY))))['status'] == 'sent'
     assert server.got == list(THIRTY)

@@ -36,7 +36,7 @@ def asked(inbox: Any, relay: str) -> tuple[int, int]:
 
 
 def cool_until(runtime: Any, moment: float) -> None:
-    for relay in runtime.relays:
+    for relay in runtime.tunables.relays:
         relay.health._cool_until = moment
 
 
@@ -298,7 +298,7 @@ async def test_both_relays_down_costs_at_most_the_first_mail_an_attempt(
         'attempts': attempts,
     }
     assert wait_s(await row(first)) >= (0.89 * BASE_S if attempts else 1.0)
-    assert runtime.relays.unavailable_for_s() > 0
+    assert runtime.tunables.relays.unavailable_for_s() > 0
     cool_until(runtime, time.monotonic() + 3600)  # its own 2 s may be over too soon
 
     result = await send_email(ctx, second)
@@ -308,7 +308,7 @@ async def test_both_relays_down_costs_at_most_the_first_mail_an_attempt(
     assert (stored['status'], stored['attempts'], stored['last_attempt_at']) == ('pending', 0, None)
     assert {job.args for job in await redis.queued_jobs()} == {(first,), (second,)}
 
-    claim = await runtime.claim_one(third)  # claimed before the relays went
+    claim = await runtime.claimer.claim_one(third)  # claimed before the relays went
     assert await send_claimed(runtime, claim) == {
         'email_id': third,
         'status': 'pending',
@@ -429,7 +429,7 @@ async def test_relay_that_sends_us_away_costs_no_attempt(ctx, pool, queue, row, 
         'status': 'pending',
         'attempts': 0,
     }
-    assert all(relay.health._cool_until > 0 for relay in ctx['runtime'].relays)
+    assert all(relay.health._cool_until > 0 for relay in ctx['runtime'].tunables.relays)
     assert (await row(email_id))['next_retry_at'] is not None
     assert await outcomes_of(pool, email_id) == ['released']
     assert inbox.accepted() == []

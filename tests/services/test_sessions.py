@@ -1,6 +1,5 @@
 """Sessions of an application: nothing of them goes unasked, and nothing that anything refers to."""
 
-from dataclasses import replace
 from typing import Any
 
 import asyncpg
@@ -9,13 +8,14 @@ from structlog.testing import capture_logs
 
 from db.sessions import BLOCKS
 from jobs.cleanup_old_sessions import cleanup_old_sessions
+from tests.services.other_worker import another
 
 OLD = "now() - interval '91 days', now() - interval '1 day'"
 ADOPTED = "UPDATE table_origins SET made_here = false WHERE name IN ('sessions', 'refresh_tokens')"
 
 
 async def clean(ctx: dict[str, Any], *named: str) -> dict[str, Any]:
-    runtime = replace(ctx['runtime'], cleanup_session_tables=frozenset(named))
+    runtime = another(ctx['runtime'], session_tables=frozenset(named))
     return await cleanup_old_sessions({'runtime': runtime})
 
 
@@ -204,7 +204,7 @@ async def less(ctx: Any, pool: Any, database: Any) -> Any:
                 database.dsn, min_size=0, max_size=2, server_settings={'role': role}
             )
         )
-        return {'runtime': replace(ctx['runtime'], pool=opened[0])}
+        return {'runtime': another(ctx['runtime'], pool=opened[0])}
 
     yield less
     opened[0].terminate()

@@ -6,22 +6,21 @@ from typing import Any
 import asyncpg
 import pytest
 
-import jobs.sweeper
+import delivery.sweeper
 from db import claims, results
 from jobs.send_email import send_email
-from jobs.sweeper import keep_sending_suspects, keep_sweeping
 from tests.conftest import wait_until
 
 MAKE_SUSPECT = 'UPDATE outbound_emails SET lost_attempts = 1 WHERE id = ANY($1)'
 
 
 @pytest.fixture
-async def keep(ctx) -> Any:
+async def keep() -> Any:
     """Start a background sweep; it is stopped at the end."""
     tasks = []
 
     def start(keeper: Any) -> asyncio.Task[None]:
-        tasks.append(asyncio.create_task(keeper(ctx)))
+        tasks.append(asyncio.create_task(keeper()))
         return tasks[-1]
 
     yield start
@@ -34,7 +33,8 @@ async def keep(ctx) -> Any:
 async def test_suspects_are_sent_apart_in_the_background(
     ctx, pool, queue, inbox, keep, monkeypatch, lost, together
 ):
-    most, send_claimed = 0, jobs.sweeper.send_claimed
+    sweeper = ctx['runtime'].sweeper
+    most, send = 0, sweeper.send
 
     async def watched(*args: Any) -> Any:
         nonlocal most
@@ -42,14 +42,14 @@ async def test_suspects_are_sent_apart_in_the_background(
             most,
             await pool.fetchval("SELECT count(*) FROM outbound_emails WHERE status = 'sending'"),
         )
-        return await send_claimed(*args)
+        return await send(*args)
 
-    monkeypatch.setattr(jobs.sweeper, 'send_claimed', watched)
+    monkeypatch.setattr(sweeper, 'send', watched)
     ids = [await queue(f'suspect{n}@example.com') for n in range(12)]
     await pool.execute(MAKE_SUSPECT, ids)
     await pool.execute('UPDATE outbound_emails SET lost_attempts = $1', lost)
     assert (await send_email(ctx, ids[0]))['status'] == 'not-claimable'
-    keep(keep_sending_suspects)
+    keep(sweeper.keep_sending_suspects)
     await wait_until(lambda: len(inbox.accepted()) == 12)
     assert most == together
 
@@ -69,8 +69,8 @@ async def test_suspect_that_cannot_be_recorded_does_not_end_the_background_task(
         return await record(pool, results, **kwargs)
 
     monkeypatch.setattr(results, 'record', fail_one)
-    monkeypatch.setattr(jobs.sweeper, 'SUSPECTS_EVERY_S', 0.02)
-    task = keep(keep_sending_suspects)
+    monkeypatch.setattr(delivery.sweeper, 'SUSPECTS_EVERY_S', 0.02)
+    task = keep(ctx['runtime'].sweeper.keep_sending_suspects)
     is_sent = "SELECT count(*) FROM outbound_emails WHERE id = $1 AND status = 'sent'"
     await wait_until(lambda: task.done() or pool.fetchval(is_sent, fine))
     assert not task.done(), task.exception()
@@ -90,18 +90,19 @@ async def test_sweep_that_fails_is_followed_by_the_next(
         return await claim_due(*args, **kwargs)
 
     monkeypatch.setattr(claims, 'claim_due', fail_once)
-    monkeypatch.setattr(jobs.sweeper, 'AWAY_EVERY_S', 0.02)
+    monkeypatch.setattr(delivery.sweeper, 'UNREACHABLE_EVERY_S', 0.02)
     await queue('swept@example.com')
-    task = keep(keep_sweeping)
+    task = keep(ctx['runtime'].sweeper.keep_sweeping)
     ctx['runtime'].signals.redis_unreachable.set()
     await wait_until(lambda: task.done() or inbox.accepted('swept@example.com'))
     assert not task.done(), task.exception()
 
 
 async def test_background_sweeps_end_when_the_worker_stops(ctx, keep, monkeypatch):
-    for name in ('AWAY_EVERY_S', 'SUSPECTS_EVERY_S'):
-        monkeypatch.setattr(jobs.sweeper, name, 0.02)
-    tasks = [keep(keeper) for keeper in (keep_sweeping, keep_sending_suspects)]
+    sweeper = ctx['runtime'].sweeper
+    for name in ('UNREACHABLE_EVERY_S', 'SUSPECTS_EVERY_S'):
+        monkeypatch.setattr(delivery.sweeper, name, 0.02)
+    tasks = [keep(keeper) for keeper in (sweeper.keep_sweeping, sweeper.keep_sending_suspects)]
     ctx['runtime'].signals.stopping.set()
     await wait_until(lambda: all(task.done() for task in tasks))
     assert [task.exception() for task in tasks] == [None, None]

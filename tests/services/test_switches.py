@@ -1,7 +1,6 @@
 """What operators paused is left alone, loses nothing, and is sent at once when it is resumed."""
 
 import asyncio
-from dataclasses import replace
 
 import pytest
 
@@ -9,23 +8,22 @@ from cron import Schedule, run_slot
 from db import switches as stored
 from db.switches import Kind
 from db.wakeups import listen
-from delivery.switches import Switches
+from delivery.tunables import Switches
 from fleet import switches as heeding
+from fleet.duties import Duty
 from fleet.switches import keep_switches
 from jobs.process_pending_emails import process_pending_emails
 from jobs.send_email import send_email
 from mail.route import PAUSED_WAIT_S, SwitchableRelays
 from tests.conftest import wait_until
+from tests.services.other_worker import another
 
 
 @pytest.fixture
 def ctx(ctx):
     runtime = ctx['runtime']
-    return {
-        'runtime': replace(
-            runtime, relays=SwitchableRelays(list(runtime.relays)), switches=Switches('arq:queue')
-        )
-    }
+    relays = SwitchableRelays(list(runtime.tunables.relays))
+    return {'runtime': another(runtime, relays=relays, switches=Switches('arq:queue'))}
 
 
 @pytest.fixture
@@ -36,8 +34,8 @@ def switch(ctx, pool):
         await pool.execute('DELETE FROM mail_switches')
         for kind, name in paused:
             assert await stored.pause(pool, kind, name, reason=None, by='tests')
-        ctx['runtime'].switches.update(await stored.read_switches(pool))
-        ctx['runtime'].relays.pause(ctx['runtime'].switches.relays)
+        ctx['runtime'].tunables.switches.update(await stored.read_switches(pool))
+        ctx['runtime'].tunables.relays.pause(ctx['runtime'].tunables.switches.relays)
 
     return switch
 
@@ -89,9 +87,11 @@ async def test_paused_type_is_left_alone_among_suspects(ctx, pool, queue, switch
         email_id,
     )
     await switch((Kind.EMAIL_TYPE, 'news'))
-    assert await ctx['runtime'].claim_suspects(1, 10) == []
+    assert await ctx['runtime'].claimer.claim_suspects(1, 10) == []
     await switch()
-    assert [claim.email.id for claim in await ctx['runtime'].claim_suspects(1, 10)] == [email_id]
+    assert [claim.email.id for claim in await ctx['runtime'].claimer.claim_suspects(1, 10)] == [
+        email_id
+    ]
 
 
 async def test_paused_relay_is_not_used_and_the_other_is(ctx, queue, row, switch, inbox):
@@ -114,7 +114,7 @@ async def test_email_with_every_relay_paused_stays_unclaimed_and_loses_no_attemp
     assert (await process_pending_emails(ctx))['affected'] == 0
     waiting = await row(email_id)
     assert (waiting['status'], waiting['attempts']) == ('pending', 0)
-    assert ctx['runtime'].relays.unavailable_for_s() == PAUSED_WAIT_S
+    assert ctx['runtime'].tunables.relays.unavailable_for_s() == PAUSED_WAIT_S
     await switch()
     assert (await process_pending_emails(ctx))['outcomes'] == {'sent': 1}
 
@@ -129,7 +129,7 @@ async def test_worker_of_a_paused_queue_claims_nothing_and_leaves_its_jobs_to_ot
     assert 'this worker is paused' in result['reason']
     assert [job.args for job in await redis.queued_jobs()] == [(email_id,)]
     assert (await process_pending_emails(ctx))['affected'] == 0
-    assert await ctx['runtime'].claim_due(5) == []
+    assert await ctx['runtime'].claimer.claim_due(5) == []
     assert (await row(email_id))['attempts'] == 0
     await switch((Kind.QUEUE, 'high_priority'))
     assert (await send_email(ctx, email_id))['status'] == 'sent'
@@ -143,7 +143,7 @@ async def test_slot_of_a_paused_duty_is_skipped_and_recorded_as_such(ctx, pool, 
         return {'affected': 1}
 
     await switch((Kind.CRON, 'duty'))
-    schedule = Schedule(duty, 86400, missed='once')
+    schedule = Schedule(Duty(duty.__name__, 86400, missed='once'), duty)
     assert await run_slot(ctx, schedule) is None
     assert await pool.fetchval('SELECT outcome FROM cron_runs') == 'skipped'
     await switch()
@@ -201,7 +201,7 @@ async def test_replaced_relays_serve_the_next_email_and_connections_of_the_old_a
     for on in (False, True):  # cuts what other tests left open
         inbox.control.listen('primary', on=on)
     await send_email(ctx, await queue())
-    relays = ctx['runtime'].relays
+    relays = ctx['runtime'].tunables.relays
     _, backup = relays
     assert inbox.control.stats()['primary']['open'] == 1
     relays.replace([backup], drain_s=60)

@@ -12,19 +12,18 @@ from db.due import priorities, urgent_due
 from delivery.runtime import Runtime
 from jobs.process_pending_emails import process_pending_emails
 from jobs.send_email import send_email
-from jobs.urgent import keep_sending_urgent, send_urgent
 from mail.priority import HIGH, LOW, NORMAL
 from tests.conftest import wait_until
 
 
 @contextmanager
 def full(runtime: Runtime) -> Iterator[None]:
-    """Have all places taken."""
-    taken = runtime.places.size
-    runtime.places._taken += taken
+    """Have all slots taken."""
+    taken = runtime.claimer.concurrency.size
+    runtime.claimer.concurrency._taken += taken
     yield
     for _ in range(taken):
-        runtime.places._leave()
+        runtime.claimer.concurrency._leave()
 
 
 def names(inbox: Any) -> list[str]:
@@ -66,12 +65,12 @@ async def test_claims_carry_their_priority(pool, queue):
     assert sorted(claim.priority for claim in claims) == [HIGH, NORMAL, LOW]
 
 
-async def test_urgent_job_is_sent_while_others_wait_for_a_place(ctx, runtime, queue, inbox):
+async def test_urgent_job_is_sent_while_others_wait_for_a_slot(ctx, runtime, queue, inbox):
     low = [await queue(f'low{n}@example.com', priority='low') for n in range(3)]
     urgent = await queue('urgent@example.com', priority='high')
     with full(runtime):
         waiting = [asyncio.create_task(send_email(ctx, email_id)) for email_id in low]
-        await wait_until(lambda: len(runtime.places._waiting) == 3)
+        await wait_until(lambda: len(runtime.claimer.concurrency._waiting) == 3)
         assert (await send_email(ctx, urgent))['status'] == 'sent'
         assert names(inbox) == ['urgent']
         assert not any(task.done() for task in waiting)
@@ -83,77 +82,79 @@ async def test_urgent_job_does_not_wait_for_the_turn_of_a_rate(ctx, runtime, que
         await queue('low@example.com', priority='low'),
         await queue('urgent@example.com', priority='high'),
     )
-    runtime.rate.set(0.001)
+    runtime.tunables.rate.set(0.001)
     waiting = asyncio.create_task(send_email(ctx, low))
-    await wait_until(lambda: runtime.places._taken == 1)
-    allowed, highs = runtime.rate.allows, []
+    await wait_until(lambda: runtime.claimer.concurrency._taken == 1)
+    allowed, highs = runtime.tunables.rate.allows, []
 
     def allows(wanted: int, *, high: bool = False) -> int:
         highs.append(high)
         return wanted if high else allowed(wanted)
 
-    runtime.rate.allows = allows
+    runtime.tunables.rate.allows = allows
     assert (await send_email(ctx, urgent))['status'] == 'sent'
     assert True in highs
     assert not waiting.done()
-    runtime.rate.set(0)
+    runtime.tunables.rate.set(0)
     assert (await waiting)['status'] == 'sent'
 
 
 async def test_urgent_mail_is_sent_while_a_sweep_waits_for_room(ctx, runtime, pool, queue, inbox):
     low = await queue('low@example.com', priority='low')
     urgent = await queue('urgent@example.com', priority='high')
-    busy = [asyncio.create_task(asyncio.sleep(3600)) for _ in range(runtime.places.size)]
-    runtime.sending.update(busy)
+    busy = [
+        asyncio.create_task(asyncio.sleep(3600)) for _ in range(runtime.claimer.concurrency.size)
+    ]
+    runtime.sweeper.attempts.running.update(busy)
     sweep = asyncio.create_task(process_pending_emails(ctx))
-    sending = asyncio.create_task(keep_sending_urgent(ctx))
+    sending = asyncio.create_task(runtime.sweeper.keep_sending_urgent())
     runtime.signals.urgent_wanted.set()
     await wait_until(lambda: names(inbox) == ['urgent'])
-    await wait_until(lambda: urgent not in runtime.asked_for)
+    await wait_until(lambda: urgent not in runtime.activity.asked_for)
     assert await pool.fetchval('SELECT status FROM outbound_emails WHERE id = $1', low) == 'pending'
     for task in (*busy, sending, sweep):
         task.cancel()
     await asyncio.gather(*busy, sending, sweep, return_exceptions=True)
 
 
-async def test_as_many_urgent_e_mails_at_once_as_places_are_kept_and_the_rest_follows(
+async def test_as_many_urgent_e_mails_at_once_as_slots_are_kept_and_the_rest_follows(
     ctx, runtime, queue, inbox
 ):
     for number in range(9):
         await queue(f'urgent{number}@example.com', priority='high')
-    kept, mine = runtime.places.kept, set()
+    kept, mine = runtime.claimer.concurrency.kept, runtime.sweeper.urgent
     assert kept < 9
-    await send_urgent(runtime, mine)
+    await runtime.sweeper.send_urgent()
     assert len(mine) == kept
     await asyncio.gather(*mine)
     assert runtime.signals.urgent_wanted.is_set()
-    sending = asyncio.create_task(keep_sending_urgent(ctx))
+    sending = asyncio.create_task(runtime.sweeper.keep_sending_urgent())
     await wait_until(lambda: len(inbox.accepted()) == 9)
     sending.cancel()
     await asyncio.gather(sending, return_exceptions=True)
 
 
 async def test_urgent_mail_of_a_job_of_this_worker_is_left_to_the_job(runtime, queue):
-    urgent, mine = await queue(priority='high'), set()
-    runtime.asked_for.add(urgent)
-    await send_urgent(runtime, mine)
+    urgent, mine = await queue(priority='high'), runtime.sweeper.urgent
+    runtime.activity.asked_for.add(urgent)
+    await runtime.sweeper.send_urgent()
     assert not mine
 
 
 @pytest.mark.parametrize('why', ['paused', 'no relay', 'type paused'])
 async def test_urgent_mail_waits_where_other_mail_would(runtime, queue, row, why):
-    urgent, mine = await queue(priority='high', email_type='reset'), set()
+    urgent, mine = await queue(priority='high', email_type='reset'), runtime.sweeper.urgent
     if why == 'paused':
-        runtime.switches.claims_paused = True
+        runtime.tunables.switches.claims_paused = True
     elif why == 'type paused':
-        runtime.switches.email_types = ['reset']
+        runtime.tunables.switches.email_types = ['reset']
     else:
-        for relay in runtime.relays:
+        for relay in runtime.tunables.relays:
             relay.cool_down('down')
-    await send_urgent(runtime, mine)
+    await runtime.sweeper.send_urgent()
     await asyncio.gather(*mine)
     assert (await row(urgent))['status'] == 'pending'
-    assert not runtime.asked_for
+    assert not runtime.activity.asked_for
 
 
 @pytest.mark.parametrize(('priority', 'first'), [('high', True), ('normal', False), ('low', False)])
@@ -164,7 +165,11 @@ async def test_urgent_mail_is_the_first_to_get_its_template(
         "INSERT INTO email_templates (name, body_text) VALUES ('reset', 'x') RETURNING id"
     )
     email_id = await queue(priority=priority, template_id=template_id, template_data={})
-    asked, fetch_template, fill = [], runtime.fetch_template, runtime.templates.fill
+    asked, fetch_template, fill = (
+        [],
+        runtime.contents.fetch_template,
+        runtime.contents.templates.fill,
+    )
 
     async def fetching(template_id: str, **options: bool) -> Any:
         asked.append(options)
@@ -174,14 +179,14 @@ async def test_urgent_mail_is_the_first_to_get_its_template(
         asked.append(options)
         return await fill(*arguments, **options)
 
-    runtime.fetch_template, runtime.templates.fill = fetching, filling
+    runtime.contents.fetch_template, runtime.contents.templates.fill = fetching, filling
     assert (await send_email(ctx, email_id))['status'] == 'sent'
     assert asked == [{'first': first}] * 2
 
 
 async def test_job_that_comes_after_its_urgent_mail_was_sent_says_so(ctx, runtime, queue, inbox):
-    urgent, mine = await queue('urgent@example.com', priority='high'), set()
-    await send_urgent(runtime, mine)
+    urgent, mine = await queue('urgent@example.com', priority='high'), runtime.sweeper.urgent
+    await runtime.sweeper.send_urgent()
     await asyncio.gather(*mine)
     assert (await send_email(ctx, urgent))['status'] == 'sent'
     assert names(inbox) == ['urgent']

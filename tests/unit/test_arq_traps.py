@@ -244,8 +244,8 @@ def test_from_dsn_would_not_decode_the_password_and_drop_tls_options(tmp_path: P
 def test_arq_runs_each_schedule_at_the_start_of_its_slots(
     name: str, every: timedelta, start: str
 ) -> None:
-    job = next(job for job in cron_jobs(10) if job.name == f'cron:{name}')
-    schedule = next(schedule for schedule in SCHEDULES if schedule.name == name)
+    job = next(job for job in cron_jobs(10, SCHEDULES) if job.name == f'cron:{name}')
+    schedule = next(schedule.duty for schedule in SCHEDULES if schedule.duty.name == name)
     assert schedule.every_s == every.total_seconds()
     moment = datetime.fromisoformat(start).replace(tzinfo=UTC)
     expected_s = (moment.timestamp() // schedule.every_s + 1) * schedule.every_s
@@ -258,8 +258,8 @@ def test_arq_runs_each_schedule_at_the_start_of_its_slots(
 
 
 def test_every_schedule_is_an_arq_cron_job_and_fires_once_per_slot_over_all_workers() -> None:
-    jobs = cron_jobs(10)
-    assert [job.name for job in jobs] == [f'cron:{schedule.name}' for schedule in SCHEDULES]
+    jobs = cron_jobs(10, SCHEDULES)
+    assert [job.name for job in jobs] == [f'cron:{schedule.duty.name}' for schedule in SCHEDULES]
     for job in jobs:
         assert (job.unique, job.job_id, job.run_at_startup, job.timeout_s) == (
             True,

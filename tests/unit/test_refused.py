@@ -7,7 +7,7 @@ import pytest
 
 from delivery.email_jobs import email_id_of
 from engine.refused import MAX_KEPT, REASONS, RefusedJobs
-from fleet.portrait import without_addresses
+from fleet.describe import without_addresses
 from fleet.refused_jobs import reported_refusals
 from fleet.registry import WorkerRecord
 from reporting.checks.refused import judge_refused, sentences

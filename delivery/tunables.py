@@ -1,12 +1,20 @@
-"""What this worker leaves alone: the operators' switches, as PostgreSQL last told them, and its own pause."""
+"""What operators may change while a worker runs; fleet/controls.py is the one that changes it."""
 
 from collections.abc import Iterable
+from dataclasses import dataclass, field
 
 from db.switches import Kind, Switch
+from mail.relay.rate_limit import RateLimit
+from mail.route import Relays
+from mail_outbox.render import Sender
 
 
 class Switches:
-    """The switches in the forms the hot path asks for; they change only when an operator says so."""
+    """What this worker leaves alone: the operators' switches in PostgreSQL, and its own pause.
+
+    They are kept in the forms that the hot path asks for, since they change only when an operator
+    says so.
+    """
 
     def __init__(self, queue_name: str = '') -> None:
         self.queue_name = queue_name
@@ -15,14 +23,14 @@ class Switches:
         self.email_types: list[str] = []
         self.relays: frozenset[str] = frozenset()
         self.duties: frozenset[str] = frozenset()
-        self._told: tuple[Switch, ...] = ()
+        self._stored: tuple[Switch, ...] = ()
 
-    def update(self, told: Iterable[Switch]) -> bool:
+    def update(self, stored: Iterable[Switch]) -> bool:
         """Take over what PostgreSQL says. Returns whether anything changed."""
-        told = tuple(told)
-        if told == self._told:
+        stored = tuple(stored)
+        if stored == self._stored:
             return False
-        self._told = told
+        self._stored = stored
         self.email_types = sorted(self._names(Kind.EMAIL_TYPE))
         self.relays = self._names(Kind.RELAY)
         self.duties = self._names(Kind.CRON)
@@ -38,12 +46,23 @@ class Switches:
         """Say why nothing is claimed; empty when this worker works."""
         own = ['paused by `ops control pause`'] if self.paused_here else []
         queue = next(
-            (s for s in self._told if s.kind is Kind.QUEUE and s.name == self.queue_name), None
+            (s for s in self._stored if s.kind is Kind.QUEUE and s.name == self.queue_name), None
         )
         return own + ([f'queue {queue.name} is paused by {queue.paused_by}'] if queue else [])
 
     def _names(self, kind: Kind) -> frozenset[str]:
-        return frozenset(switch.name for switch in self._told if switch.kind is kind)
+        return frozenset(switch.name for switch in self._stored if switch.kind is kind)
 
     def _judge(self) -> None:
         self.claims_paused = self.paused_here or self.queue_name in self._names(Kind.QUEUE)
+
+
+@dataclass(slots=True)
+class Tunables:
+    """The relays, the limits and the switches as they are now."""
+
+    relays: Relays
+    sender: Sender
+    max_emails: int  # under way at once, by jobs and again by sweeps
+    rate: RateLimit = field(default_factory=RateLimit)
+    switches: Switches = field(default_factory=Switches)

@@ -1,0 +1,176 @@
+"""Claim e-mails for one worker: those of concurrent jobs in one statement, those of a sweep in another."""
+
+import asyncio
+from collections.abc import Awaitable, Coroutine, Sequence
+from functools import partial
+from operator import attrgetter
+from typing import Any
+
+import asyncpg
+import structlog
+
+from db import claims
+from db.claimed import Claim
+from db.due import priorities
+from db.narrowing import SetAside
+from db.results import Result
+from db.transitions import states_of
+from delivery.activity import Activity
+from delivery.concurrency import Concurrency
+from delivery.leases import Leases, now_s
+from delivery.record import Recorder
+from delivery.tunables import Tunables
+from engine.batches import Batcher
+from mail.outcome import Decision, Delivery, Outcome, Phase
+from mail.priority import HIGH, NORMAL
+from mail_outbox.states import Status
+
+log = structlog.get_logger()
+
+JobResult = dict[str, Any]  # {'email_id': 123, 'status': 'sent', 'attempts': 1}
+
+
+class Claimer:
+    """The claims of one worker: what it asks PostgreSQL for, and what it holds.
+
+    Attributes:
+        concurrency: How many may be under way. A job claims its e-mail when it has a slot: what
+            waits without a claim is not lost with this worker.
+        leases: What is held, and until when.
+        set_aside: Rows that nobody can change.
+        priority_of: The priority of an e-mail that is not claimed yet.
+        state_of: The state of an e-mail that could not be claimed.
+    """
+
+    def __init__(
+        self,
+        pool: asyncpg.Pool,
+        worker: str,
+        tunables: Tunables,
+        activity: Activity,
+        concurrency: Concurrency,
+        leases: Leases,
+        set_aside: SetAside,
+        recorder: Recorder,
+    ) -> None:
+        self.concurrency = concurrency
+        self.leases = leases
+        self.set_aside = set_aside
+        self.priority_of = Batcher(partial(priorities, pool))
+        # Of jobs whose e-mails a sweep has sent there are many at once.
+        self.state_of = Batcher(partial(states_of, pool))
+        self._pool = pool
+        self._worker = worker
+        self._tunables = tunables
+        self._activity = activity
+        self._recorder = recorder
+        self._batched = Batcher(self._claim_each, orphaned=self._release)
+        # Urgent mail does not wait for the claims of the others.
+        self._batched_urgent = Batcher(self._claim_each, orphaned=self._release)
+        self._releasing: set[asyncio.Task[Any]] = set()
+
+    def claim_one(self, email_id: int, priority: int = NORMAL) -> Awaitable[Claim | None]:
+        """Claim one e-mail, together with all others that are asked for now.
+
+        Returns:
+            None when it cannot be claimed.
+        """
+        batched = self._batched_urgent if priority == HIGH else self._batched
+        if self._tunables.rate.per_s:
+            return self._claim_within_rate(batched, email_id, high=priority == HIGH)
+        return batched(email_id)
+
+    async def claim_due(self, limit: int) -> list[Claim]:
+        """Claim up to limit due e-mails; see db.claims.claim_due."""
+        if self._tunables.switches.claims_paused:
+            return []
+        since = now_s()
+        return await self._take(claims.claim_due(self._pool, limit, **self._claimant()), since)
+
+    async def claim_suspects(self, lost_attempts: int, limit: int) -> list[Claim]:
+        """Claim e-mails whose last workers were lost; see db.claims.claim_suspects."""
+        limit = self._tunables.rate.allows(limit)
+        if self._tunables.switches.claims_paused or not limit:
+            return []
+        since = now_s()
+        return await self._take(
+            claims.claim_suspects(self._pool, lost_attempts, limit, **self._claimant()), since
+        )
+
+    async def settle(self) -> None:
+        """Wait until no claim is under way that nobody would send, and all such are given back."""
+        for claiming in (self._batched, self._batched_urgent):
+            await claiming.settle()
+        while self._releasing:
+            await asyncio.wait(self._releasing)
+
+    async def _claim_within_rate(
+        self, batched: Batcher[int, Claim | None], email_id: int, *, high: bool
+    ) -> Claim | None:
+        await self._tunables.rate.wait_for_slot(high=high)
+        return await batched(email_id)
+
+    async def _take(self, claiming: Coroutine[Any, Any, list[Claim]], since: float) -> list[Claim]:
+        """Wait for claims; when cancelled meanwhile, give back what they bring.
+
+        The statement itself is not cancelled: PostgreSQL may have committed it, and rows that
+        nobody knows of would stay `sending` until their leases run out.
+        """
+        fetching = asyncio.ensure_future(claiming)
+        try:
+            claimed = await asyncio.shield(fetching)
+        except asyncio.CancelledError:
+            for claim in await fetching:
+                self._release(claim.email.id, claim)
+            raise
+        claimed.sort(key=attrgetter('priority'))
+        self._tunables.rate.spend(len(claimed))
+        self._hold(claimed, since)
+        return claimed
+
+    async def _claim_each(self, email_ids: Sequence[int]) -> list[Claim | None]:
+        if self._tunables.switches.claims_paused:
+            return [None] * len(email_ids)
+        since = now_s()
+        claimed = await claims.claim(self._pool, list(set(email_ids)), **self._claimant())
+        self._hold(claimed, since)
+        by_id = {claim.email.id: claim for claim in claimed}
+        # pop: two jobs of this worker may ask for one e-mail, and only one of them gets it.
+        return [by_id.pop(email_id, None) for email_id in email_ids]
+
+    def _release(self, _: int, claim: Claim | None) -> None:
+        """Give back an e-mail that was claimed for a job which is gone."""
+        if claim is not None:
+            delivery = Delivery(Outcome.RELEASED, Phase.CLAIMED, error='the worker stopped')
+            result = Result(claim, delivery, Decision(Status.PENDING, 0.0, counts=False), 0.0)
+            releasing = asyncio.create_task(self._recorder.batched(result))
+            releasing.add_done_callback(lambda _: self.leases.drop(claim))
+            self._releasing.add(releasing)
+            releasing.add_done_callback(self._releasing.discard)
+
+    def _hold(self, claimed: Sequence[Claim], since: float) -> None:
+        self.leases.hold(claimed, since)
+        if self._activity.events.wanted:
+            for claim in claimed:
+                self._activity.events.add(
+                    'claimed',
+                    email_id=claim.email.id,
+                    attempt=claim.attempt,
+                    type=claim.email.email_type,
+                )
+
+    def _claimant(self) -> dict[str, Any]:
+        return {
+            'worker': self._worker,
+            'lease_s': self.leases.lease_s,
+            'message_id_domain': self._tunables.sender.address.rpartition('@')[2],
+            'paused_types': self._tunables.switches.email_types,
+            'set_aside': self.set_aside,
+        }
+
+
+def not_claimable(email_id: Any, state: str | None, reason: str) -> JobResult:
+    """Return the result of a job that had nothing to do."""
+    plain_id = email_id if isinstance(email_id, int) else repr(email_id)[:80]
+    log.info('email.not_claimable', email_id=plain_id, state=state, reason=reason)
+    return {'email_id': plain_id, 'status': 'not-claimable', 'state': state, 'reason': reason}

@@ -1,0 +1,45 @@
+"""What one worker is and by which rules it works: values that do not change until it ends."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import asyncpg
+from arq.connections import ArqRedis
+from motor.motor_asyncio import AsyncIOMotorDatabase
+
+from mail.outcome import Policy
+
+
+@dataclass(frozen=True, slots=True)
+class Stores:
+    """The servers that a worker is connected to."""
+
+    pool: asyncpg.Pool
+    mongo: AsyncIOMotorDatabase[dict[str, Any]]
+    redis: ArqRedis
+    cache_url: str  # the application's Redis, of which a worker only asks whether it answers
+
+
+@dataclass(frozen=True, slots=True)
+class RetentionRules:
+    """What the cleanup duties may delete, and when."""
+
+    email_days: int
+    session_days: int
+    # An operator named the days: only then is mail deleted that was there before this program.
+    is_set: bool = False
+    session_tables: frozenset[str] = frozenset()  # of the application's
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerRules:
+    """A worker's identity, and what it promises."""
+
+    worker: str
+    queue_name: str  # where jobs for e-mails go
+    policy: Policy
+    retention: RetentionRules
+    expiry_hours: float
+    lease_s: float
+    max_message_bytes: int
+    max_bytes_in_flight: int = 64 * 1024 * 1024  # of large e-mails

@@ -1,0 +1,257 @@
+"""Mail that no job asked for: everything that is due, what is urgent, and suspects one by one.
+
+A sweep stands behind every wake-up that was missed: PostgreSQL is the truth, and Redis may have
+been emptied. It is also the fastest way through a backlog, because one claim brings many e-mails.
+"""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable, Coroutine
+from functools import partial
+from typing import Any
+
+import asyncpg
+import structlog
+
+from db.claimed import Claim
+from db.due import give_due_time, next_due_in_s, urgent_due
+from db.troubles import DATABASE_DOWN, tell
+from delivery.activity import Activity
+from delivery.attempts import Attempt, Attempts, SweepTally
+from delivery.bytes_in_flight import BytesInFlight
+from delivery.claimer import Claimer, JobResult, not_claimable
+from delivery.tunables import Tunables
+from engine.signals import WorkerSignals
+from mail.priority import HIGH
+
+log = structlog.get_logger()
+
+# The next slot of process_pending_emails, five minutes later, goes on where this one stopped.
+TIME_BOX_S = 280.0
+# So many are rendered in one turn of the loop; more would hold up whoever comes meanwhile.
+AT_ONCE = 16
+
+UNREACHABLE_EVERY_S = 1.0
+DUTY_EVERY_S = 300.0
+LATER_S = 1.0  # a job that is still there comes first
+SUSPECTS_EVERY_S = 5.0
+SUSPECT_PATIENCE_S = 2.0
+# By lost attempts: how many are sent together. After a second loss each is alone, so that the third
+# tells which one it is that kills workers, and those that were only near it are not counted out
+# with it.
+SUSPECT_GROUPS = ((1, 10), (2, 1))
+URGENT_EVERY_S = 0.01  # at most; a look costs PostgreSQL a tenth of a millisecond
+
+
+class Sweeper:
+    """Claims what no job asked for, and starts sending it.
+
+    Attributes:
+        attempts: What is under way, whatever loop started it.
+        urgent: Those attempts that keep_sending_urgent started.
+        suspects_wanted: E-mails whose last worker was lost may be due.
+    """
+
+    def __init__(
+        self,
+        pool: asyncpg.Pool,
+        signals: WorkerSignals,
+        tunables: Tunables,
+        activity: Activity,
+        claimer: Claimer,
+        large: BytesInFlight,
+        send: Callable[[Claim, int], Coroutine[Any, Any, JobResult]],
+    ) -> None:
+        """Say with what to work.
+
+        Args:
+            send: Sends one claimed e-mail after so many turns of the loop.
+        """
+        self.send = send
+        self.attempts = Attempts(claimer.concurrency, large)
+        self.urgent: set[Attempt] = set()
+        self.suspects_wanted = asyncio.Event()
+        self._pool = pool
+        self._signals = signals
+        self._tunables = tunables
+        self._activity = activity
+        self._claimer = claimer
+        self._large = large
+
+    def stop_waiting(self) -> None:
+        """Let every loop see that the worker stops."""
+        self._signals.sweep_wanted.set()
+        self._signals.urgent_wanted.set()
+        self.suspects_wanted.set()
+
+    async def sweep(self, tally: SweepTally) -> None:
+        """Claim due e-mails in batches and start sending them.
+
+        Ends when none is left, no relay is available, or the time box is over. At most
+        concurrency.size e-mails are under way at once, those of earlier sweeps included.
+
+        Args:
+            tally: Gets the attempts of this sweep.
+        """
+        deadline = time.monotonic() + TIME_BOX_S
+        # Under way for so long that the slots of the others are what counts.
+        stuck: set[Attempt] = set()
+        while not self._may_not_claim() and time.monotonic() < deadline:
+            stuck = await self._wait_for_room(stuck)
+            room = self._claimer.concurrency.size - self.attempts.busy
+            if room <= 0:
+                continue
+            room = self._tunables.rate.allows(room)
+            if not room:
+                await asyncio.sleep(self._tunables.rate.wait_s())
+                continue
+            if wait_s := self._tunables.relays.unavailable_for_s():
+                # A claim would burn a lease for nothing: come back when a relay can be used.
+                self._sweep_in(wait_s)
+                break
+            self._signals.urgent_wanted.clear()  # what is urgent comes first in this claim
+            claims = await self._claimer.claim_due(room)
+            for number, claim in enumerate(claims):
+                self.attempts.start(self.send(claim, number // AT_ONCE), tally)
+            # After the claim, and after its e-mails have begun: most rows have a time, and somebody
+            # waits for his password reset.
+            await asyncio.sleep(0)
+            given = await give_due_time(self._pool, self._claimer.set_aside)
+            if len(claims) < room and not given:
+                break
+
+    def _may_not_claim(self) -> bool:
+        return self._signals.stopping.is_set() or self._tunables.switches.claims_paused
+
+    def _sweep_in(self, wait_s: float) -> None:
+        asyncio.get_running_loop().call_later(wait_s, self._signals.sweep_wanted.set)
+
+    async def _wait_for_room(self, stuck: set[Attempt]) -> set[Attempt]:
+        """Wait until a third of the slots is free, not counting those that are stuck.
+
+        A third: a claim for so many costs as much as one for a single e-mail, and two thirds keep
+        the relay busy meanwhile. Where that takes too long, whatever is under way now counts as
+        stuck: waiting for it again at each claim made a backlog as slow as its slowest relay.
+
+        Returns:
+            What is stuck now.
+        """
+        size = self._claimer.concurrency.size
+        stuck &= self.attempts.running
+        low_water = min(size - (size - len(stuck)) // 3, size - 1)
+        if self.attempts.busy > low_water and not await self.attempts.wait_for(low_water):
+            return set(self.attempts.running)
+        return stuck
+
+    async def keep_sweeping(self) -> None:
+        """Sweep when somebody asks for it and while Redis is unreachable; until the worker stops."""
+        while not self._signals.stopping.is_set():
+            await _wait(self._signals.sweep_wanted, UNREACHABLE_EVERY_S)
+            if not (
+                self._signals.sweep_wanted.is_set() or self._signals.redis_unreachable.is_set()
+            ):
+                continue
+            self._signals.sweep_wanted.clear()
+            try:
+                await self.sweep(SweepTally())
+                # What waits for its time has lost its job, if Redis was emptied; the next slot of
+                # the duty would find it late.
+                due_in_s = await next_due_in_s(self._pool, DUTY_EVERY_S)
+                if due_in_s is not None:
+                    self._sweep_in(due_in_s + LATER_S)
+            except DATABASE_DOWN as error:
+                tell(log, 'sweep', error)
+                self._signals.sweep_wanted.set()
+                await asyncio.sleep(UNREACHABLE_EVERY_S)
+
+    async def keep_sending_suspects(self) -> None:
+        """Send e-mails whose last worker was lost, apart from all others; until the worker stops.
+
+        One of them may be what killed the worker. So there are a few at a time, then one.
+        """
+        while not self._signals.stopping.is_set():
+            try:
+                while (
+                    not self._signals.stopping.is_set()
+                    and not self._tunables.relays.unavailable_for_s()
+                ):
+                    if not await self._send_suspects():
+                        break
+            except DATABASE_DOWN as error:
+                tell(log, 'suspects', error)
+            await _wait(self.suspects_wanted, SUSPECTS_EVERY_S)
+            self.suspects_wanted.clear()
+
+    async def _send_suspects(self) -> bool:
+        """Send one group of suspects. Returns whether there were any."""
+        for lost_attempts, together in SUSPECT_GROUPS:
+            claims = await self._claimer.claim_suspects(lost_attempts, together)
+            attempts = {self.attempts.start(self.send(claim, 0), SweepTally()) for claim in claims}
+            if attempts:
+                # What kills a worker does so at once; one whose relay is slow must not hold up the
+                # others.
+                await asyncio.wait(attempts, timeout=SUSPECT_PATIENCE_S)
+                while attempts & self._large.waiting:  # it has not done its worst yet
+                    await asyncio.wait(attempts, timeout=SUSPECT_PATIENCE_S)
+                return True
+        return False
+
+    async def keep_sending_urgent(self) -> None:
+        """Send what is urgent and due while other mail keeps this worker busy, until it stops.
+
+        Asked for when a wake-up comes by NOTIFY, which a sweep under way would obey only with its
+        next claim, and when more jobs wait in Redis than there is room for: an urgent one may be
+        the last of them. As many as concurrency.kept are under way beside all other mail; when
+        more than that is urgent, the rest goes with the others, first of all.
+        """
+        wanted = self._signals.urgent_wanted
+        while not self._signals.stopping.is_set():
+            await wanted.wait()
+            await asyncio.sleep(0)  # a sweep that begins now takes it along
+            if not wanted.is_set():
+                continue
+            wanted.clear()
+            try:
+                await self.send_urgent()
+            except DATABASE_DOWN as error:
+                tell(log, 'urgent mail', error)
+            await asyncio.sleep(URGENT_EVERY_S)
+
+    async def send_urgent(self) -> None:
+        """Start sending what is urgent, due, and not in the hands of a job of this worker."""
+        room = self._claimer.concurrency.kept - len(self.urgent)
+        switches = self._tunables.switches
+        if room <= 0 or switches.claims_paused or self._tunables.relays.unavailable_for_s():
+            return
+        asked_for = self._activity.asked_for
+        others = [*asked_for, *(self._claimer.set_aside.ids() or ())]
+        for email_id in await urgent_due(self._pool, room, switches.email_types, others):
+            if email_id in asked_for:  # its job has just come
+                continue
+            asked_for.add(email_id)
+            attempt = self.attempts.start(self._claim_and_send(email_id), SweepTally(self.urgent))
+            attempt.add_done_callback(partial(self._urgent_ended, email_id))
+
+    async def _claim_and_send(self, email_id: int) -> JobResult:
+        claim = await self._claimer.claim_one(email_id, HIGH)
+        if claim is None:  # somebody else was faster; or its type is paused
+            return not_claimable(email_id, None, 'urgent mail')
+        return await self.send(claim, 0)
+
+    def _urgent_ended(self, email_id: int, attempt: Attempt) -> None:
+        self._activity.asked_for.discard(email_id)
+        was_sent = (
+            not attempt.cancelled()
+            and not attempt.exception()
+            and attempt.result()['status'] != 'not-claimable'
+        )
+        # It was counted out already: had it taken the last of the kept slots, there may be more.
+        if was_sent and len(self.urgent) + 1 >= self._claimer.concurrency.kept:
+            self._signals.urgent_wanted.set()
+
+
+async def _wait(event: asyncio.Event, timeout_s: float) -> None:
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(timeout_s):
+            await event.wait()

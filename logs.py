@@ -1,4 +1,4 @@
-"""The log pipeline: structlog for our lines and for those of arq and other libraries, on standard error.
+"""The log pipeline: structlog for our lines and for those of libraries, on standard error.
 
 Bound by context where they are known: job_id, email_id, attempt, worker. Recipients are personal
 data: above DEBUG only their domain is shown, whoever wrote the line.
@@ -20,8 +20,8 @@ import orjson
 
 from process.log_writer import FLUSH_S, LineWriter, writer_to
 
-# structlog.dev loads rich, for tracebacks on a terminal: 4 MB in every worker. Whoever draws with
-# it loads it himself.
+# structlog.dev loads rich, for tracebacks on a terminal: 4 MB in every worker. A program that draws
+# with rich imports it itself.
 if 'rich' not in sys.modules:
     sys.modules['rich'] = None  # type: ignore[assignment]  # Python's way to say that there is none
 import structlog
@@ -30,8 +30,8 @@ if sys.modules['rich'] is None:
     del sys.modules['rich']
 
 LOCAL_CHARS = r"""[^\s@"'<>(),:;\[\]\\{}=]"""
-# It begins where such characters begin: looking from each of them anew would take a long word's
-# length squared.
+# It begins where such characters begin: to look again from each of them would take the square of a
+# long word's length.
 ADDRESS = re.compile(rf'("[^"]*"|(?<!{LOCAL_CHARS}){LOCAL_CHARS}+)@(?=[\w\[])')
 
 
@@ -49,11 +49,11 @@ NOT_PERSONAL = frozenset({'worker', 'lost_worker', 'message_id'})
 
 
 def visible(text: str) -> str:
-    r"""Return text that steers no terminal: what does not print is shown by its number, \x1b, and spaces are spaces.
+    r"""Return text that steers no terminal: what does not print is shown by its number, \x1b.
 
-    Control characters (C0, DEL, C1), overrides of the direction of writing, half characters and the
-    like come out of replies of relays, records in Redis, subjects and names: whoever wrote them
-    must not move the cursor of who reads.
+    Every kind of space becomes a space. Control characters (C0, DEL, C1), overrides of the
+    direction of writing, half characters and the like come out of replies of relays, records in
+    Redis, subjects and names: their writer must not move the reader's cursor.
     """
     if text.isprintable():
         return text
@@ -121,7 +121,7 @@ def render_json(_: Any, __: str, event: MutableMapping[str, Any]) -> str:
 
 
 def render_time(_: Any, __: str, event: MutableMapping[str, Any]) -> Mapping[str, Any]:
-    """Write the time out, for the console, and let no value steer it; what is no text is shown by its repr."""
+    """Write the time out for the console, and let no value steer it."""
     event['timestamp'] = _iso(event['timestamp'])
     for name, value in event.items():
         if isinstance(value, str) and not value.isprintable():
@@ -134,9 +134,10 @@ def _iso(time: datetime) -> str:
 
 
 class _Lines:
-    """Hands the lines of one turn of the event loop to the writer together: one system call for those of a batch.
+    """Hands the lines of one iteration of the event loop to the writer together.
 
-    What is logged without a loop is out when the call returns, unless nobody reads it.
+    The lines of a batch then take one system call. What is logged without a loop is out when the
+    call returns, unless nobody reads it.
     """
 
     def __init__(self, writer: LineWriter) -> None:
@@ -180,9 +181,8 @@ class _Lines:
 
 class _Pipeline(NamedTuple):
     threshold: int
-    processors: list[
-        structlog.types.Processor
-    ]  # structlog's own list, in which structlog.testing puts another
+    # structlog's own list, in which structlog.testing puts another.
+    processors: list[structlog.types.Processor]
     lines: _Lines
 
 
@@ -190,13 +190,13 @@ _pipeline: _Pipeline | None = None
 
 
 def write_line(level: Literal['info', 'warning'], event: str, fields: dict[str, Any]) -> None:
-    """Log as `log.info(event, **fields)` does, without the layers in front of the processors, which take half the time.
+    """Log as `log.info(event, **fields)` does, in half the time.
 
-    For the line that each e-mail has; fields becomes the line.
+    It skips the layers in front of the processors. For the line that each e-mail has; fields
+    becomes the line.
     """
-    if (
-        _pipeline is None or _pipeline.processors is not structlog.get_config()['processors']
-    ):  # somebody else's
+    # Another pipeline is configured, such as a test's.
+    if _pipeline is None or _pipeline.processors is not structlog.get_config()['processors']:
         getattr(structlog.get_logger(), level)(event, **fields)
         return
     threshold, processors, lines = _pipeline
@@ -211,8 +211,8 @@ def write_line(level: Literal['info', 'warning'], event: str, fields: dict[str, 
         lines.write(f'{line}\n')
 
 
-def _tell_dropped(processors: list[structlog.types.Processor], lines: int) -> str:
-    """Return the line that tells of lines that are missing here."""
+def _dropped_line(processors: list[structlog.types.Processor], lines: int) -> str:
+    """Return the line that says how many are missing in its place."""
     line: Any = {'event': 'log.lines_dropped', 'lines': lines, 'reason': 'nobody read them in time'}
     for process in processors:
         line = process(None, 'warning', line)
@@ -243,7 +243,7 @@ def configure_logs(level: str, format_: Literal['auto', 'json', 'console']) -> N
         _pipeline.lines.close()
     processors = [*shared, *renderer]
     _pipeline = _Pipeline(
-        threshold, processors, _Lines(writer_to(sys.stderr, partial(_tell_dropped, processors)))
+        threshold, processors, _Lines(writer_to(sys.stderr, partial(_dropped_line, processors)))
     )
     structlog.configure(
         processors=_pipeline.processors,
@@ -251,9 +251,17 @@ def configure_logs(level: str, format_: Literal['auto', 'json', 'console']) -> N
         logger_factory=structlog.WriteLoggerFactory(_pipeline.lines),  # type: ignore[arg-type]  # it writes, no more
         cache_logger_on_first_use=False,
     )
-    # Libraries log through the standard library: the same processors, the same renderer, the same
-    # stream.
-    handler: logging.Handler = logging.StreamHandler(_pipeline.lines)  # it writes, no more
+    _configure_libraries(_pipeline, shared, renderer)
+
+
+def _configure_libraries(
+    pipeline: _Pipeline,
+    shared: list[structlog.types.Processor],
+    renderer: list[structlog.types.Processor],
+) -> None:
+    """Have libraries, which log through the standard library, use the same pipeline."""
+    threshold = pipeline.threshold
+    handler: logging.Handler = logging.StreamHandler(pipeline.lines)  # it writes, no more
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[structlog.stdlib.ExtraAdder(), *shared],

@@ -30,7 +30,7 @@ from pymongo.uri_parser import parse_uri
 
 from configuration.sources import ENV_FILE, EnvFile, SecretFiles, variable_names
 from db.address import check_postgres_url
-from engine.connection import redis_settings
+from engine.redis_url import redis_settings
 from engine.urls import PERCENT_ENCODE, place_of, read_url
 from mail.outcome import Policy
 from mail.relay.auth import MECHANISMS

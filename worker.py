@@ -38,8 +38,8 @@ from delivery.rules import RetentionRules, Stores, WorkerRules
 from delivery.runtime import Runtime, assemble
 from delivery.tunables import Switches, Tunables
 from engine.background import keep_alive
-from engine.connection import redis_settings
 from engine.dispatcher import Dispatcher
+from engine.redis_url import redis_settings
 from engine.wire import deserialize, serialize
 from fleet.controls import Controls
 from fleet.neighbours import keep_watching_neighbours
@@ -48,9 +48,9 @@ from jobs.retry_failed_email import retry_failed_email
 from jobs.send_email import send_claimed, send_email
 from mail.route import SwitchableRelays
 from mail_outbox.render import Sender
-from mail_outbox.wake import notify
+from mail_outbox.wake import notify, redis_error_text
 from process.recycling import Limits
-from process.systemd import keep_systemd_informed, tell_systemd
+from process.systemd import keep_systemd_informed, notify_systemd
 from reporting.unreachable import postgres_trouble
 from settings import load_settings, worker_identity
 
@@ -116,6 +116,7 @@ async def startup(ctx: dict[str, Any]) -> None:
     controls.apply_switches()
     runtime.background = _start(ctx, runtime, controls)
     dispatcher.subject_of = subject_of
+    dispatcher.error_text = redis_error_text
     dispatcher.wanted_jobs = lambda: WAITING_JOBS + 2 * runtime.claimer.concurrency.size
     # What the start left behind stays; looking at it again and again took a twentieth of the CPU.
     gc.collect()
@@ -281,7 +282,7 @@ async def _connect_postgres(worker: str, switches: Switches) -> asyncpg.Pool:
                 place=settings.postgres_place,
                 error=str(error) or type(error).__name__,
             )
-            tell_systemd(f'STATUS=Waiting for PostgreSQL at {settings.postgres_place}')
+            notify_systemd(f'STATUS=Waiting for PostgreSQL at {settings.postgres_place}')
             await asyncio.sleep(2)
         else:
             return pool

@@ -21,7 +21,7 @@ from bench.relay import Relay
 from configuration.sources import variable_names
 from dev.processes import Command
 from dev.stack import ARQ_DATABASE, Stack
-from engine.connection import redis_settings
+from engine.redis_url import redis_settings
 from engine.wire import deserialize
 from mail_outbox.wake import notify
 from settings import Settings

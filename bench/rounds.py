@@ -18,7 +18,8 @@ from bench.usage import PeakMemory, Usage
 from dev.processes import last_lines, log_since, spawn
 from dev.stack import Stack
 from dev.watchdog import Watchdog
-from engine.connection import open_redis, redis_settings
+from engine.connection import open_redis
+from engine.redis_url import redis_settings
 
 WARM_UP_DEADLINE_S = 60.0
 SLOWEST_EMAILS_PER_S = 5.0

@@ -28,7 +28,7 @@ from dev.demo_evidence import Found, inbox_entries, verify
 from dev.demo_kinds import Kind, kinds
 from dev.inbox_control import InboxControl
 from dev.stack import Stack
-from engine.connection import redis_settings
+from engine.redis_url import redis_settings
 from mail_outbox.attachments import store_attachments
 from mail_outbox.outbox import queue_email
 

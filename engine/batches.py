@@ -7,8 +7,8 @@ from typing import Generic, TypeVar
 Item = TypeVar('Item')
 Answer = TypeVar('Answer')
 
-# Callers that go on in one turn of the loop; what else has to be done then, for somebody who waits,
-# is done in between.
+# Callers that go on in one iteration of the loop; between two of these groups the loop does what
+# else is ready, so that a large batch holds up nobody.
 AT_ONCE = 32
 
 
@@ -80,7 +80,7 @@ class Batcher(Generic[Item, Answer]):
         self._waiting.insert(0 if first else len(self._waiting), (item, future))
         if not self._scheduled:
             self._scheduled = True
-            # After everything that is ready now has had its turn, and may have called as well.
+            # Twice: after all that is ready now has run, and may have called as well.
             loop.call_soon(loop.call_soon, self._start)
         return future
 

@@ -24,25 +24,29 @@ log = structlog.get_logger()
 RETRY_KEY_LIFETIME_S = 88400  # arq's
 MAX_CLAIMED = 1000
 # How often a job was begun without an end, by its id: its worker was killed, or hung until its lock
-# was over.
+# expired. A job that kills its worker would else come back for ever, and kill one after the other.
 STARTS_PREFIX = 'email-worker:starts:'
 
-# arq's ids stay in the queue while they run, so the scan pages on until it has enough: nothing
-# starves behind the running ones, and two workers never fight over the same ids. Due is what
-# Redis's own clock says. A body that is no string, or too large to be a job's, is told by its size
-# instead.
+# arq's ids stay in the queue while they run. Stock arq reads the first max(5 * max_jobs, 100) of
+# them, so jobs starve behind the running ones of other workers, and workers race for the same ids.
+# This scan pages on until it has enough, and takes the lock (SET NX) in the same step. A job is due
+# by Redis's own clock: the clocks of machines differ. A body that is no string, or too large to be
+# a job's, is reported by its size alone. pcall: a key of another type spoils that job, not the
+# claim.
 CLAIM_LUA = """
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local room, offset, jobs = tonumber(ARGV[1]), 0, {}
 while #jobs < room and offset < 100000 do
-    local page = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'WITHSCORES', 'LIMIT', offset, 500)
+    local page = redis.call(
+        'ZRANGEBYSCORE', KEYS[1], '-inf', now, 'WITHSCORES', 'LIMIT', offset, 500)
     for i = 1, #page, 2 do
         local id = page[i]
         if #jobs < room and redis.call('SET', ARGV[3] .. id, '1', 'PX', ARGV[2], 'NX') then
             local size = redis.pcall('STRLEN', ARGV[4] .. id)
             if type(size) == 'table' then size = -1 end
-            local body = size >= 0 and size <= tonumber(ARGV[6]) and redis.call('GET', ARGV[4] .. id)
+            local is_readable = size >= 0 and size <= tonumber(ARGV[6])
+            local body = is_readable and redis.call('GET', ARGV[4] .. id)
             local try = redis.pcall('INCR', ARGV[5] .. id)
             if type(try) == 'table' then try = 1 end
             redis.call('EXPIRE', ARGV[5] .. id, ARGV[7])

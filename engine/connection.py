@@ -1,24 +1,27 @@
-"""Where Redis is, in arq's terms, and a client that waits for nothing."""
+"""A client of Redis for a program that runs for months.
+
+It connects when it is first used, waits no longer than a time limit, loses no cancellation, and
+leaves a server that is not the master any more.
+"""
 
 import asyncio
+import contextlib
+import weakref
 from collections.abc import Iterable
-from typing import Any, TypeVar, cast
+from typing import Any, ClassVar, TypeVar, cast
 
 from arq.connections import ArqRedis, RedisSettings
 from redis.asyncio import Redis
-from redis.asyncio.connection import AbstractConnection
-from redis.asyncio.sentinel import Sentinel
+from redis.asyncio.connection import AbstractConnection, ConnectionPool
+from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
 from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import ReadOnlyError, RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from engine.moved import MasterPool, drop_when_moved
-from engine.redis_url import TLS_OPTIONS, redis_settings
+from engine.redis_url import TLS_OPTIONS
 
-__all__ = ['open_redis', 'redis_settings']
-
-SENTINEL_TIMEOUT_S = (
-    1.0  # one that does not answer has often died together with the master: the next is asked
-)
+# A sentinel that does not answer has often died together with the master: the next is asked.
+SENTINEL_TIMEOUT_S = 1.0
 # Without it, a Redis that is frozen rather than gone would hold every caller for ever.
 COMMAND_TIMEOUT_S = 5.0
 
@@ -26,7 +29,9 @@ Client = TypeVar('Client', bound=Redis)
 
 
 def open_redis(settings: RedisSettings, queue_name: str, **codecs: Any) -> ArqRedis:
-    """Return arq's client without connecting: arq's create_pool gives up when Redis is away, we go on without it.
+    """Return arq's client without connecting.
+
+    arq's create_pool gives up when Redis is unreachable; we start and go on without it.
 
     Args:
         codecs: job_serializer and job_deserializer.
@@ -133,8 +138,101 @@ class _Cancellable(AbstractConnection):
 
 
 def keep_cancellations(redis: Client) -> Client:
-    """Have a client that has not connected yet lose no cancellation, whatever it connects by. Returns it."""
+    """Have a client that has not connected yet lose no cancellation; returns the client."""
     pool = redis.connection_pool
     kind = pool.connection_class
     pool.connection_class = type(f'Cancellable{kind.__name__}', (_Cancellable, kind), {})
     return redis
+
+
+# What a server says that was demoted, lost its master or its replicas, or belongs to a broken
+# cluster. LOADING, the one of these that redis-py knows, ends its connection anyway. Scripts have
+# it in the middle, before Redis 7.
+MOVED_REPLIES = ('READONLY', 'MASTERDOWN', 'CLUSTERDOWN', 'UNBLOCKED', 'NOREPLICAS')
+SENTINELS_WORDS = 'The previous master is now a slave'  # redis-py's, for READONLY
+
+
+def has_moved(error: BaseException) -> bool:
+    """Whether a reply says that another server is the one to talk to now, or none yet."""
+    if isinstance(error, ReadOnlyError):  # redis-py cuts the word off its text
+        return True
+    said = str(error)
+    if isinstance(error, ResponseError):
+        return said.startswith(MOVED_REPLIES) or any(
+            f'-{reply} ' in said for reply in MOVED_REPLIES
+        )
+    return isinstance(error, RedisConnectionError) and said == SENTINELS_WORDS
+
+
+class _Dropped(AbstractConnection):
+    """A connection that notices when its server is not the right one any more.
+
+    It ends itself and all others of its pool, so that the next ones lead to the right server.
+    """
+
+    on_moved: ClassVar['_DropAll']  # of the pool for which the class was made
+
+    async def read_response(self, *args: Any, **options: Any) -> Any:
+        """See redis-py.
+
+        Raises:
+            redis.ConnectionError: also where redis-py would raise ReadOnlyError and the like.
+        """
+        try:
+            return await super().read_response(*args, **options)
+        except (ResponseError, RedisConnectionError) as error:
+            if not has_moved(error):
+                raise
+            await self.disconnect(nowait=True)
+            await self.on_moved()
+            raise RedisConnectionError(f'another Redis has taken over, or will: {error}') from error
+
+    def cut(self) -> None:
+        """End the connection while somebody reads from it: the reader gets a connection error."""
+        if self._writer is not None:
+            self._writer.transport.abort()
+
+
+class MasterPool(SentinelConnectionPool):
+    """Connections to the master that sentinels name; closes those to the sentinels with them."""
+
+    async def disconnect(self, inuse_connections: bool = True) -> None:
+        """See redis-py."""
+        await super().disconnect(inuse_connections)
+        if inuse_connections:
+            for sentinel in self.sentinel_manager.sentinels:
+                with contextlib.suppress(RedisError, OSError):
+                    await sentinel.aclose(close_connection_pool=True)
+
+
+def drop_when_moved(redis: Client) -> Client:
+    """Have a client reconnect when its server is not the right one any more; returns the client.
+
+    It must not have connected yet. All its connections end: a subscriber on a demoted server would
+    hear nothing for ever.
+    """
+    pool = redis.connection_pool
+    kind = pool.connection_class
+    pool.connection_class = type(
+        f'Dropped{kind.__name__}', (_Dropped, kind), {'on_moved': _DropAll(pool)}
+    )
+    return redis
+
+
+class _DropAll:
+    """Ends all connections of a pool, which it does not keep alive."""
+
+    def __init__(self, pool: ConnectionPool) -> None:
+        self._pool = weakref.ref(pool)
+
+    async def __call__(self) -> None:
+        pool = self._pool()
+        if pool is None:
+            return
+        # redis-py has no public list of them, and its own disconnect() sets the reader to None
+        # while others await it.
+        for connection in list(pool._available_connections):  # noqa: SLF001
+            await connection.disconnect(nowait=True)
+        for connection in list(pool._in_use_connections):  # noqa: SLF001
+            if isinstance(connection, _Dropped):
+                connection.cut()

@@ -34,10 +34,13 @@ IN_PROGRESS_S = 30.0
 RENEW_EVERY_S = 8.0
 RETRY_MAX_S = 2.0
 IDLE_MAX_S = 2.0  # cron duties and the health key want a look this often
-# Whoever enqueues waits about as long for Redis before he gives up; his e-mail is committed, and no
-# job will come.
+# A producer waits about as long for Redis before it gives up; what it committed has no job then.
 SLOW_S = 0.5
-GATHER_S = 0.002  # what else comes within this is claimed in the same call, when there is something to do meanwhile
+# While jobs run, those that come within this are claimed in one call: one look for a burst, not one
+# for each job.
+GATHER_S = 0.002
+# Below this share of the wanted jobs the worker looks again. Looking at each end would cost one
+# round trip a job; waiting for the last would leave the relay idle meanwhile.
 REFILL_BELOW = 0.75
 
 # Its absence means that Redis was emptied, and the wake-ups of all that is due with it.
@@ -60,7 +63,7 @@ class Dispatcher(JobRunner):
         except RuntimeError:  # arq's command has no loop yet and takes the current one
             asyncio.set_event_loop(uvloop.new_event_loop())
         super().__init__(*args, **kwargs)
-        # A terminal that is closed ends its worker in order, unless it was told to stay (nohup).
+        # A closed terminal ends its worker in order, unless nohup has it stay.
         if self._handle_signals and getsignal(Signals.SIGHUP) is not Handlers.SIG_IGN:
             drains = bool(self._job_completion_wait)
             self._add_signal_handler(
@@ -69,10 +72,9 @@ class Dispatcher(JobRunner):
         self.signals = WorkerSignals()
         self.ctx['dispatcher'] = self
         self.job_started_at: dict[str, float] = {}  # seconds since 1970, of the running jobs
-        self._look = (
-            asyncio.Event()
-        )  # a job was enqueued, or one has ended while others may wait for its place
-        self._hears = False  # whether Redis tells us of new jobs
+        # Set when a job was enqueued, or one has ended while others may wait for its slot.
+        self._look = asyncio.Event()
+        self._hears = False  # whether Redis publishes new jobs
         self._next_due_ms = math.inf
         self._listening: asyncio.Task[None] | None = None
         self._more = False  # whether Redis had more jobs than there was room for
@@ -166,7 +168,7 @@ class Dispatcher(JobRunner):
             self._retry_s = 0.1
 
     def _note_slowness(self, since: float) -> None:
-        """Ask for a sweep when Redis did not answer for so long that wake-ups were lost, though we never missed it."""
+        """Ask for a sweep when Redis was so slow that producers gave up, though no call failed."""
         took_s = time.monotonic() - since
         was_slow, self._is_slow = self._is_slow, took_s > SLOW_S
         if self._is_slow:
@@ -203,11 +205,10 @@ class Dispatcher(JobRunner):
             task.add_done_callback(functools.partial(self._job_ended, job.id))
 
     def pick_jobs(self, *, pick: bool) -> None:
-        """Claim jobs, or leave them in Redis for now. Once the worker is stopping, it claims no more."""
+        """Claim jobs, or leave them in Redis for now. A worker that is stopping claims none."""
         self.allow_pick_jobs = pick and not self.signals.stopping.is_set()
-        self._next_due_ms = (
-            math.inf
-        )  # what is due does not keep us awake while it is not ours to take
+        # What is due must not keep the loop awake while nothing may be claimed.
+        self._next_due_ms = math.inf
         self._look.set()
 
     async def _write_each_end(self, ends: Sequence[End]) -> list[None]:
@@ -218,7 +219,7 @@ class Dispatcher(JobRunner):
             self._note_slowness(since)
 
     def runs_again(self) -> None:
-        """Look for it: Redis tells nobody of a job that was there all the time."""
+        """Look for it: Redis publishes no event for a job that never left the queue."""
         self._look.set()
 
     def _job_ended(self, job_id: str, task: asyncio.Task[Any]) -> None:

@@ -1,4 +1,4 @@
-"""Hearing of new jobs from Redis itself, so that nobody has to ask for them all the time."""
+"""Hearing of new jobs from Redis itself (keyspace events), instead of polling for them."""
 
 import asyncio
 import time
@@ -15,7 +15,7 @@ NEW_JOB_EVENTS = frozenset({b'zadd', b'zincr'})
 SILENCE_S = 4.0  # below the client's own time-out for a reply
 RECONNECT_S = 1.0
 
-# Whether Redis tells of new jobs is found out by making it tell of this key, not by CONFIG: a
+# Whether Redis publishes events is found out by an event of this key, not by CONFIG: a
 # least-privileged user may not ask, and hosted servers refuse everybody.
 PROBE_KEY = 'mail:probe'
 PROBE_LIFETIME_S = 60
@@ -29,8 +29,8 @@ async def listen_for_jobs(
     """Call on_job whenever a job is put into the queue, by whatever producer, until cancelled.
 
     Args:
-        on_hearing: Told True when jobs can be heard of, False when they cannot, for as long as that
-            lasts: then they have to be asked for.
+        on_hearing: Called with True when Redis publishes new jobs, and with False when it does not:
+            then the queue has to be polled.
     """
     keyspace = f'__keyspace@{redis.connection_pool.connection_kwargs["db"]}__:'
     said = False
@@ -39,7 +39,7 @@ async def listen_for_jobs(
         try:
             async with redis.pubsub(ignore_subscribe_messages=True) as pubsub:
                 await pubsub.subscribe(keyspace + queue_name, keyspace + PROBE_KEY)
-                if await _is_told(redis, pubsub, (keyspace + PROBE_KEY).encode()):
+                if await _publishes(redis, pubsub, (keyspace + PROBE_KEY).encode()):
                     await pubsub.unsubscribe(keyspace + PROBE_KEY)
                     on_hearing(True)
                     on_job()  # those enqueued while nobody listened
@@ -62,8 +62,11 @@ async def listen_for_jobs(
         await asyncio.sleep(wait_s)
 
 
-async def _is_told(redis: ArqRedis, pubsub: PubSub, channel: bytes) -> bool:
-    """Return whether this Redis tells of changes to sorted sets. Never changes its settings: they are the server's."""
+async def _publishes(redis: ArqRedis, pubsub: PubSub, channel: bytes) -> bool:
+    """Return whether this Redis publishes changes of sorted sets.
+
+    Its settings are never changed: they are the server's, and others use it.
+    """
     async with redis.pipeline(transaction=False) as pipe:
         pipe.zadd(PROBE_KEY, {'probe': time.time()})
         pipe.expire(PROBE_KEY, PROBE_LIFETIME_S)

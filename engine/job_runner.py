@@ -65,7 +65,11 @@ class JobOutcome(NamedTuple):
 
 
 class JobRunner(Worker):
-    """arq's Worker, as far as a claimed job is concerned."""
+    """arq's Worker, as far as a claimed job is concerned.
+
+    The ends of jobs are written together. Of a worker that is killed before that, the locks expire
+    and the jobs run again, so their functions must be able to run twice.
+    """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -84,9 +88,8 @@ class JobRunner(Worker):
         if job is None:
             return
         if job.tries != claimed.tries:  # a retry that was enqueued as such
-            await self.pool.setex(
-                retry_key_prefix + claimed.id, RETRY_KEY_LIFETIME_S, str(job.tries)
-            )
+            key = retry_key_prefix + claimed.id
+            await self.pool.setex(key, RETRY_KEY_LIFETIME_S, str(job.tries))
         max_tries = _or(job.function.max_tries, self.max_tries)
         if job.tries > max_tries:
             age_s = (timestamp_ms() - job.enqueued_ms) / 1000
@@ -250,7 +253,7 @@ class JobRunner(Worker):
         return JobOutcome(finished=True, result=error)
 
     def _note_wrong_arguments(self, job: Job) -> None:
-        """Tell a job that its function cannot take from one whose function failed."""
+        """Note a job that its function cannot take; a TypeError may as well come from within it."""
         try:
             inspect.signature(job.function.coroutine).bind(None, *job.args, **job.kwargs)
         except TypeError as error:
@@ -265,14 +268,9 @@ class JobRunner(Worker):
         if outcome.finished and (for_ever or keep_result_s > 0):
             asked = (job.name, job.args, job.kwargs, job.tries, job.enqueued_ms)
             became = (outcome.success, outcome.result, started_ms, finished_ms)
-            result = serialize_result(
-                *asked,
-                *became,
-                job.ref,
-                self.queue_name,
-                job_id=job.claimed.id,
-                serializer=self.job_serializer,
-            )
+            where = (job.ref, self.queue_name, job.claimed.id)
+            serializer = self.job_serializer
+            result = serialize_result(*asked, *became, *where, serializer=serializer)
         return End(
             job.claimed.id,
             outcome.finished,

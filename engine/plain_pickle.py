@@ -1,4 +1,4 @@
-"""A reader of pickles that knows plain values and nothing else, and counts them before it makes them.
+"""A reader of pickles that makes plain values only, and counts them before it makes them.
 
 Loading an ordinary pickle is running whatever code its writer chose; and even without any global,
 the pickle machine makes of 60 bytes a value that takes 2^n steps to hash, compare, copy or write
@@ -44,9 +44,8 @@ class _Reader:
         self.stack: list[Any] = []
         self.marks: list[int] = []
         self.memo: dict[int, Any] = {}
-        self.shared: set[int] = (
-            set()
-        )  # containers with a second reference: one that grew would grow everywhere
+        # Containers with a second reference: one that grew would grow everywhere.
+        self.shared: set[int] = set()
         self.values_left = MAX_VALUES
         self.bytes_left = len(data) + 1024  # what is written once always fits
 
@@ -269,11 +268,13 @@ MAKES = _table({
     'F': lambda reader: float(reader.line(MAX_LINE)),
     'V': lambda reader: str(reader.line(len(reader.data)), 'raw-unicode-escape'),
     '\x8c': _sized('<B', _text), 'X': _sized('<I', _text), '\x8d': _sized('<Q', _text),
-    'C': _sized('<B', bytes), 'B': _sized('<I', bytes), '\x8e': _sized('<Q', bytes), '\x96': _sized('<Q', bytearray),
+    'C': _sized('<B', bytes), 'B': _sized('<I', bytes), '\x8e': _sized('<Q', bytes),
+    '\x96': _sized('<Q', bytearray),
     ']': lambda _: [], 'l': _Reader.to_mark, '}': lambda _: {}, 'd': _dict,
     ')': _constant(()), 't': lambda reader: tuple(reader.to_mark()),
     '\x85': _tuple(1), '\x86': _tuple(2), '\x87': _tuple(3),
-    'h': lambda reader: reader.get(reader.take(1)[0]), 'j': lambda reader: reader.get(_index('<I')(reader)),
+    'h': lambda reader: reader.get(reader.take(1)[0]),
+    'j': lambda reader: reader.get(_index('<I')(reader)),
     'g': lambda reader: reader.get(int(reader.line(20))),
 })  # fmt: skip
 # What does something with those that are there, and what is refused by its name.

@@ -22,7 +22,10 @@ BATCH = 50  # keys asked about in one round trip
 
 @dataclass(frozen=True, slots=True)
 class QueueState:
-    """One queue: ready jobs wait for a worker, deferred ones for their time, running ones are locked by a worker."""
+    """One queue.
+
+    Ready jobs wait for a worker, deferred ones for their time; running ones are locked by a worker.
+    """
 
     name: str
     ready: int
@@ -98,7 +101,10 @@ async def problems_of(redis: ArqRedis, names: Sequence[str]) -> dict[str, str]:
 
 
 async def locked_ids(redis: ArqRedis) -> list[Any]:
-    """Return the ids (bytes) of running jobs, and of some that ended: arq keeps a cron job's lock for a minute."""
+    """Return the ids (bytes) of running jobs.
+
+    Some of them have ended: arq keeps a cron job's lock for a minute.
+    """
     prefix = in_progress_key_prefix.encode()
     keys = redis.scan_iter(match=in_progress_key_prefix + '*', count=SCAN_COUNT)
     return sorted({key.removeprefix(prefix) async for key in keys})

@@ -1,9 +1,13 @@
-"""Where Redis is: its URL in arq's terms, with TLS and sentinels. What is not understood is refused, never ignored."""
+"""A Redis URL in arq's terms, with TLS and sentinels.
+
+What is not understood is refused, never ignored: an option that is dropped may be the one that
+checks the server's certificate.
+"""
 
 import ssl
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import parse_qs, unquote
+from urllib.parse import SplitResult, parse_qs, unquote
 
 from arq.connections import RedisSettings
 from redis.asyncio.connection import RedisSSLContext, parse_url
@@ -71,26 +75,14 @@ def redis_settings(url: str) -> RedisAddress:
     """
     parts = read_url(url, *SCHEMES)
     scheme, _, sentinel = parts.scheme.partition('+')
-    database = parts.path.strip('/')
-    if (
-        scheme != 'unix' and database and not database.isdecimal()
-    ):  # redis-py takes it for database 0
-        raise ValueError('the database of a Redis URL must be a number')
-    hosts = parts.netloc.rpartition('@')[2]
-    try:
-        # Several hosts are more than redis-py can read.
-        options: dict[str, Any] = dict(
-            parse_url(parts._replace(scheme=scheme, netloc=one_host(parts.netloc)).geturl())
-        )
-    except ValueError:
-        raise ValueError(f'not a Redis URL; {PERCENT_ENCODE}') from None
-    options.pop('connection_class', None)
+    options = _options_of(parts, scheme)
+    tls: dict[str, Any] = {}
     if scheme == 'rediss':
         tls = read_tls(options, parse_qs(parts.query))
-    else:  # nothing to check is what we do without TLS; whoever asks for more believes that there is some
-        tls = {}
-        if options.get('ssl_cert_reqs', '').lower().removeprefix('cert_') == 'none':
-            del options['ssl_cert_reqs']
+    elif options.get('ssl_cert_reqs', '').lower().removeprefix('cert_') == 'none':
+        # Without TLS nothing is checked, as this option wants. Any other asks for a check that
+        # there will not be, and is refused below.
+        del options['ssl_cert_reqs']
     settings = RedisAddress(
         host=options.pop('host', 'localhost'),
         port=int(options.pop('port', 6379)),
@@ -103,18 +95,39 @@ def redis_settings(url: str) -> RedisAddress:
         max_connections=options.pop('max_connections', None),
         **tls,
     )
+    hosts = parts.netloc.rpartition('@')[2]
     if sentinel:
         ask_sentinels(settings, hosts, options)
     elif ',' in hosts:
         raise ValueError('several hosts need redis+sentinel:// or rediss+sentinel://')
-    if options:
-        needs_tls = (
-            ': ssl_ options need rediss://' if any(name in TLS_OPTIONS for name in options) else ''
-        )
-        raise ValueError(
-            f'the Redis URL has options that are not supported: {", ".join(sorted(options))}{needs_tls}'
-        )
+    _refuse_others(options)
     return settings
+
+
+def _options_of(parts: SplitResult, scheme: str) -> dict[str, Any]:
+    """Return what redis-py reads out of a URL, with the first of its hosts."""
+    database = parts.path.strip('/')
+    # redis-py takes a name for database 0.
+    if scheme != 'unix' and database and not database.isdecimal():
+        raise ValueError('the database of a Redis URL must be a number')
+    try:
+        # Several hosts are more than redis-py can read.
+        one = parts._replace(scheme=scheme, netloc=one_host(parts.netloc))
+        options: dict[str, Any] = dict(parse_url(one.geturl()))
+    except ValueError:
+        raise ValueError(f'not a Redis URL; {PERCENT_ENCODE}') from None
+    options.pop('connection_class', None)
+    return options
+
+
+def _refuse_others(options: dict[str, Any]) -> None:
+    if not options:
+        return
+    names = ', '.join(sorted(options))
+    needs_tls = ''
+    if any(name in TLS_OPTIONS for name in options):
+        needs_tls = ': ssl_ options need rediss://'
+    raise ValueError(f'the Redis URL has options that are not supported: {names}{needs_tls}')
 
 
 def one_host(netloc: str) -> str:
@@ -172,9 +185,8 @@ def read_tls(options: dict[str, Any], query: dict[str, list[str]]) -> dict[str, 
     tls['ssl_check_hostname'] = checks
     if 'ssl_keyfile' in tls and 'ssl_certfile' not in tls:
         raise ValueError('ssl_keyfile needs ssl_certfile')
-    if (
-        'ssl_certfile' in tls
-    ):  # which may hold the key as well; redis-py would leave out a certificate without one
+    # The file may hold the key as well; redis-py leaves out a certificate without a key file.
+    if 'ssl_certfile' in tls:
         tls.setdefault('ssl_keyfile', tls['ssl_certfile'])
     try_tls(tls)
     return tls

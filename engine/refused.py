@@ -20,7 +20,7 @@ Arguments = tuple[Sequence[Any], Mapping[str, Any]]
 
 
 def read_json_job(body: bytes) -> tuple[str | None, Arguments]:
-    """Return function and arguments of a job that was written as JSON; (None, ((), {})) for any other.
+    """Return function and arguments of a job in JSON; (None, ((), {})) for any other.
 
     Producers with another arq, or none, write such jobs; they cannot be run, but their e-mail or
     the like can be named to the operator.

@@ -1,4 +1,7 @@
-"""What became of a job: its result while arq keeps it, else where it waits. Read without loading any object."""
+"""What became of a job: its result while arq keeps it, else where it waits.
+
+Both are read without loading any object, see engine.wire.
+"""
 
 import asyncio
 import time
@@ -18,7 +21,7 @@ ENDED = ('complete', 'failed', 'ended')
 
 @dataclass(frozen=True, slots=True)
 class JobState:
-    """One job. Times are None when nobody knows them; result only when it ended well and is plain."""
+    """One job. Unknown times are None; result is set only when it ended well and is plain."""
 
     job_id: str
     # ended: it has a result, but one that is no plain value, so nobody can say which
@@ -59,7 +62,7 @@ async def read_job(redis: ArqRedis, job_id: str, queues: Collection[str]) -> Job
         if isinstance(score, float)
     ]
     queue, score = found[0] if found else (None, None)
-    told = _read(body) if isinstance(body, bytes) else {}
+    job = _read(body) if isinstance(body, bytes) else {}
     if locked is True or locked == 1:
         state: Any = 'running'
     elif score is not None:
@@ -70,11 +73,11 @@ async def read_job(redis: ArqRedis, job_id: str, queues: Collection[str]) -> Job
         job_id,
         state,
         queue=queue,
-        function=told.get('f'),
-        arguments=_tuple(told.get('a')),
-        enqueued_at=_time(told.get('et')),
+        function=job.get('f'),
+        arguments=_tuple(job.get('a')),
+        enqueued_at=_time(job.get('et')),
         wanted_at=_time(score),
-        problem=told.get('problem') or (None if body is not None else 'its body is gone'),
+        problem=job.get('problem') or (None if body is not None else 'its body is gone'),
     )
 
 
@@ -93,19 +96,19 @@ async def wait_for_job(
 def _ended(job_id: str, result: Any, lives_ms: Any) -> JobState:
     if not isinstance(result, bytes):
         return JobState(job_id, 'unknown', problem=f'its result cannot be read: {result}'[:200])
-    told = _read(result)
+    job = _read(result)
     return JobState(
         job_id,
-        'ended' if type(told.get('s')) is not bool else 'complete' if told['s'] else 'failed',
-        queue=told.get('q') if isinstance(told.get('q'), str) else None,
-        function=told.get('f'),
-        arguments=_tuple(told.get('a')),
-        result=told.get('r'),
-        enqueued_at=_time(told.get('et')),
-        started_at=_time(told.get('st')),
-        finished_at=_time(told.get('ft')),
+        'ended' if type(job.get('s')) is not bool else 'complete' if job['s'] else 'failed',
+        queue=job.get('q') if isinstance(job.get('q'), str) else None,
+        function=job.get('f'),
+        arguments=_tuple(job.get('a')),
+        result=job.get('r'),
+        enqueued_at=_time(job.get('et')),
+        started_at=_time(job.get('st')),
+        finished_at=_time(job.get('ft')),
         kept_for_s=lives_ms / 1000 if isinstance(lives_ms, int) and lives_ms >= 0 else None,
-        problem=told.get('problem'),
+        problem=job.get('problem'),
     )
 
 

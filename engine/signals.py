@@ -1,4 +1,4 @@
-"""What the engine says to those who work beside its jobs: the end of the worker, and the state of Redis."""
+"""What the engine signals to tasks beside its jobs: the worker's end, and the state of Redis."""
 
 import asyncio
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""Addresses of servers: what can be read in two ways is refused, and no piece of a password is ever told."""
+"""URLs of servers: an ambiguous one is refused, and no message has a piece of a password."""
 
 import re
 from urllib.parse import SplitResult, parse_qs, unquote, urlsplit

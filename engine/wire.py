@@ -78,7 +78,10 @@ SET_OPCODES = (b'\x8f', b'\x91')
 
 
 def serialize(data: dict[str, Any]) -> bytes:
-    """Write a job or a result with plain values only; what is not plain becomes its description, a set a list."""
+    """Write a job or a result with plain values only.
+
+    A value that is not plain becomes its description, a set becomes a list.
+    """
     written = io.BytesIO()
     try:
         _PlainPickler(written, PROTOCOL).dump(data)

@@ -9,7 +9,8 @@ import structlog
 
 from db.health import Finding, record_health
 from delivery.runtime import Runtime
-from engine.connection import open_redis, redis_settings
+from engine.connection import open_redis
+from engine.redis_url import redis_settings
 
 log = structlog.get_logger()
 

@@ -1,7 +1,8 @@
-"""Writing log lines without waiting for who reads them: a thread writes, and what it cannot keep up with is counted.
+"""Log lines are written by a thread, so that nobody waits for their reader.
 
-A full pipe, a journal that hangs or a disk that does not answer would else hold the event loop, and
-with it the leases of every e-mail under way: others take them over and send them again.
+Lines that it cannot keep up with are dropped and counted. A full pipe, a journal that hangs or a
+disk that does not answer would else hold the event loop, and with it the leases of every e-mail
+under way: others take them over and send them again.
 """
 
 import contextlib
@@ -15,26 +16,29 @@ from typing import TextIO
 MOST_WAITING_BYTES = 4 * 2**20  # ten thousand lines and more
 FLUSH_S = 2.0  # at the end, for the last lines: who has not read them by then does not
 
-TellDropped = Callable[[int], str]
+DroppedLine = Callable[[int], str]
 
 
 class LineWriter:
-    """Writes to a descriptor in its own thread. put never waits for anything but a lock that nobody holds for long."""
+    """Writes to a descriptor in its own thread.
 
-    def __init__(self, descriptor: int, tell_dropped: TellDropped) -> None:
+    put waits for nothing but a lock that nobody holds for long.
+    """
+
+    def __init__(self, descriptor: int, dropped_line: DroppedLine) -> None:
         """Start nothing yet.
 
         Args:
-            tell_dropped: Returns the line that says how many are missing, for the place where they
+            dropped_line: Returns the line that says how many are missing, for the place where they
                 would be.
         """
         self.dropped = 0  # lines since the start
-        self.tell_dropped = tell_dropped
+        self.dropped_line = dropped_line
         self._descriptor = descriptor
         self._changed = threading.Condition()
         self._waiting: deque[bytes] = deque()
         self._waiting_bytes = 0  # with those that are being written
-        self._told = 0  # of the dropped ones
+        self._reported = 0  # of the dropped ones
         self._is_dropping = False
         self._is_stalled = False  # somebody waited in vain for the lines to get out
         self._thread: threading.Thread | None = None
@@ -58,7 +62,10 @@ class LineWriter:
                 self._changed.notify_all()
 
     def flush(self, timeout_s: float) -> bool:
-        """Wait until everything is out, but no longer than timeout_s, and only once for a reader that has stopped."""
+        """Wait until everything is out, but no longer than timeout_s.
+
+        For a reader that has stopped, only the first call waits.
+        """
         with self._changed:
             done = self._changed.wait_for(
                 lambda: not self._waiting_bytes, 0 if self._is_stalled else timeout_s
@@ -76,18 +83,18 @@ class LineWriter:
             with self._changed:
                 self._waiting_bytes -= len(data)
                 self.dropped += lost
-                missing = 0 if self._waiting or lost else self.dropped - self._told
-                self._told += missing
+                missing = 0 if self._waiting or lost else self.dropped - self._reported
+                self._reported += missing
                 self._is_dropping &= bool(self._waiting)
                 self._is_stalled = False
                 self._changed.notify_all()
             if missing and self._write(
-                self.tell_dropped(missing).encode('utf-8', 'backslashreplace')
+                self.dropped_line(missing).encode('utf-8', 'backslashreplace')
             ):
-                self._told -= missing
+                self._reported -= missing
 
     def _write(self, data: bytes) -> int:
-        """Return how many lines nobody will ever read: their reader has gone, or the disk is full."""
+        """Return how many lines were lost: their reader has gone, or the disk is full."""
         left = memoryview(data)
         while left:
             try:
@@ -103,8 +110,8 @@ class LineWriter:
 class _Direct(LineWriter):
     """Writes to what has no descriptor, such as a test's stand-in for standard error."""
 
-    def __init__(self, stream: TextIO, tell_dropped: TellDropped) -> None:
-        super().__init__(-1, tell_dropped)
+    def __init__(self, stream: TextIO, dropped_line: DroppedLine) -> None:
+        super().__init__(-1, dropped_line)
         self._stream = stream
 
     def put(self, text: str) -> None:
@@ -116,14 +123,14 @@ class _Direct(LineWriter):
 _writers: dict[int, LineWriter] = {}
 
 
-def writer_to(stream: TextIO, tell_dropped: TellDropped) -> LineWriter:
+def writer_to(stream: TextIO, dropped_line: DroppedLine) -> LineWriter:
     """Return the one writer to a stream's descriptor."""
     try:
         descriptor = stream.fileno()
     except (OSError, ValueError):
-        return _Direct(stream, tell_dropped)
-    writer = _writers.setdefault(descriptor, LineWriter(descriptor, tell_dropped))
-    writer.tell_dropped = tell_dropped
+        return _Direct(stream, dropped_line)
+    writer = _writers.setdefault(descriptor, LineWriter(descriptor, dropped_line))
+    writer.dropped_line = dropped_line
     return writer
 
 

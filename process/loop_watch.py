@@ -42,27 +42,25 @@ class LoopWatch:
         self.last: dict[str, Any] = {}
         self._under_way = under_way
         self._loop_thread = 0
-        self._beat_at = self._seen_at = (
-            time.monotonic()
-        )  # when the loop last turned; when that was when we looked
+        self._beat_at = time.monotonic()  # of the loop's last iteration
+        self._seen_at = self._beat_at  # the same, when the thread last looked
         self._looked_at, self._cpu_s = time.monotonic(), time.process_time()
-        self._stopped_s = 0.0  # that this process did not run since the last turn
-        self._told = False
+        self._stopped_s = 0.0  # for which this process did not run since then
+        self._reported = False
 
     async def run(self) -> None:
         """Watch the loop that this runs in until cancelled."""
         self._loop_thread = threading.get_ident()
         self._beat_at = time.monotonic()
         ended = threading.Event()
-        looking = partial(
-            contextvars.copy_context().run, self._keep_looking, ended
-        )  # with what log lines bind
+        # In this task's context: it has the fields that log lines bind.
+        looking = partial(contextvars.copy_context().run, self._keep_looking, ended)
         threading.Thread(target=looking, name='loop watch', daemon=True).start()
         try:
             while True:
                 await asyncio.sleep(BEAT_S)
                 before, self._beat_at = self._beat_at, time.monotonic()
-                if self._told and self._seen_at == before:
+                if self._reported and self._seen_at == before:
                     log.warning(
                         'loop.resumed',
                         held_s=round(self._beat_at - before - BEAT_S, 1),
@@ -77,22 +75,22 @@ class LoopWatch:
             self.look(time.monotonic(), time.process_time())
 
     def look(self, now: float, cpu_s: float) -> None:
-        """Judge by the clock and by the CPU time of this process: one that was stopped (SIGSTOP) holds nothing.
+        """Judge by the clock and by the CPU time of this process.
 
-        C code that keeps the interpreter's lock keeps this thread from looking as well, but takes
-        CPU time meanwhile.
+        A process that was stopped (SIGSTOP) holds nothing. C code that keeps the interpreter's lock
+        keeps this thread from looking as well, but takes CPU time meanwhile.
         """
         if (beat_at := self._beat_at) != self._seen_at:
-            self._seen_at, self._stopped_s, self._told = beat_at, 0.0, False
+            self._seen_at, self._stopped_s, self._reported = beat_at, 0.0, False
         passed_s, used_s = now - self._looked_at, cpu_s - self._cpu_s
         self._looked_at, self._cpu_s = now, cpu_s
         if passed_s > 3 * SAMPLE_S:
             self._stopped_s += passed_s - max(used_s, SAMPLE_S)
-        if now - beat_at - BEAT_S - self._stopped_s > HELD_S and not self._told:
-            self._told = True
-            self._tell(sys._current_frames().get(self._loop_thread))  # noqa: SLF001 - there is no other name for it
+        if now - beat_at - BEAT_S - self._stopped_s > HELD_S and not self._reported:
+            self._reported = True
+            self._report(sys._current_frames().get(self._loop_thread))  # noqa: SLF001 - there is no other name for it
 
-    def _tell(self, frame: FrameType | None) -> None:
+    def _report(self, frame: FrameType | None) -> None:
         frames = list(islice(_outwards(frame), 200))
         email_ids = sorted(
             {email_id for email_id in map(_email_id, frames) if email_id is not None}
@@ -124,7 +122,7 @@ def _place(frame: FrameType) -> str:
 
 
 def _email_id(frame: FrameType) -> int | None:
-    """Return the id of the e-mail that a function works on: what its variable `email`, or `claim`, holds."""
+    """Return the id of the e-mail that a function works on: that of its `email` or `claim`."""
     if not {'email', 'claim', 'email_id'}.intersection(frame.f_code.co_varnames):
         return None
     own = frame.f_locals

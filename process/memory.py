@@ -6,7 +6,10 @@ from pathlib import Path
 
 
 def resident_bytes() -> int:
-    """Return the memory this process occupies; where the kernel does not tell, the most it ever did."""
+    """Return the memory this process occupies.
+
+    Without /proc, it is the most that the process ever occupied.
+    """
     try:
         resident_pages = int(Path('/proc/self/statm').read_text(encoding='ascii').split()[1])
     except (OSError, IndexError, ValueError):

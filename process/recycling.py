@@ -1,4 +1,4 @@
-"""Restarting oneself after so much work, or when memory grew: whatever leaks anywhere, leaks only so long."""
+"""A worker restarts itself after so much work, or when its memory grew: a leak has an end."""
 
 import asyncio
 import random
@@ -14,9 +14,8 @@ log = structlog.get_logger()
 
 LOOK_EVERY_S = 1.0
 SPREAD = 0.1  # each worker draws its own limit, up to this share below the given one
-ROOM = (
-    1.2  # a limit this close to the memory of a fresh worker would only restart it again and again
-)
+# A limit this close to the memory of a fresh worker would only restart it again and again.
+ROOM = 1.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +27,7 @@ class Limits:
 
 
 def draw(limits: Limits) -> Limits:
-    """Return a worker's own limits, so that a fleet that started together does not restart together."""
+    """Return a worker's own limits: a fleet that started together must not restart together."""
     share = 1 - random.uniform(0, SPREAD)
     return Limits(ceil(limits.jobs * share), int(limits.rss_bytes * share))
 

@@ -1,4 +1,7 @@
-"""Where every task of this process waits, as text: names of functions and lines, never values of variables."""
+"""Where every task of this process waits, as text.
+
+It has names of functions and numbers of lines, never values of variables: those are personal data.
+"""
 
 import asyncio
 from collections.abc import Iterable

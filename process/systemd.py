@@ -1,4 +1,4 @@
-"""What systemd is told of a worker, by its notification socket: ready, alive, stopping (sd_notify(3)).
+"""A worker's notifications to systemd: ready, alive, stopping (sd_notify(3)).
 
 Forty lines instead of a library: the protocol is one datagram, and each library wraps one that
 blocks.
@@ -14,13 +14,12 @@ import structlog
 log = structlog.get_logger()
 
 FEEDS_PER_WATCHDOG = 3  # two may be late before systemd takes the loop for dead
-STOP_MARGIN_S = (
-    25  # beyond the drain time: the records of the last results, the close of connections
-)
+# Beyond the drain time: the records of the last results, the close of connections.
+STOP_MARGIN_S = 25
 
 
-def tell_systemd(*states: str) -> None:
-    """Send states such as READY=1 in one datagram. Without systemd, or when its socket does not take them: nothing."""
+def notify_systemd(*states: str) -> None:
+    """Send states such as READY=1 in one datagram; do nothing without systemd."""
     address = os.environ.get('NOTIFY_SOCKET', '')
     if not address:
         return
@@ -35,10 +34,9 @@ def tell_systemd(*states: str) -> None:
 
 
 def watchdog_s() -> float | None:
-    """Return after how long a silence systemd ends this process, in seconds; None when nobody watches it."""
-    if os.environ.get('WATCHDOG_PID', str(os.getpid())) != str(
-        os.getpid()
-    ):  # meant for a process that started us
+    """Return the seconds of silence after which systemd ends this process; None for no limit."""
+    own_pid = str(os.getpid())
+    if os.environ.get('WATCHDOG_PID', own_pid) != own_pid:  # meant for a process that started us
         return None
     try:
         watchdog_us = int(os.environ.get('WATCHDOG_USEC', ''))
@@ -53,10 +51,11 @@ async def keep_systemd_informed(
     status: str,
     finishing: str = 'Finishing what is being sent',
 ) -> None:
-    """Say READY now, STOPPING when the worker stops, and feed the watchdog from the event loop until cancelled.
+    """Say READY now and STOPPING when the worker stops; feed the watchdog until cancelled.
 
-    A loop that is blocked feeds nothing, and systemd starts the worker again. Its other tasks may
-    wait as long as they like: a slow relay, a slow database, a drain.
+    It is fed from the event loop. A loop that is blocked feeds nothing, and systemd starts the
+    worker again. Its other tasks may wait as long as they like: a slow relay, a slow database, a
+    drain.
 
     Args:
         drain_s: How long running mail may finish. systemd is asked to wait that long, whatever its
@@ -66,7 +65,7 @@ async def keep_systemd_informed(
     """
     if not os.environ.get('NOTIFY_SOCKET'):
         return
-    tell_systemd('READY=1', f'STATUS={status}')
+    notify_systemd('READY=1', f'STATUS={status}')
     silence_s = watchdog_s()
     feed_s = silence_s / FEEDS_PER_WATCHDOG if silence_s else None
     while not stopping.is_set():
@@ -75,7 +74,7 @@ async def keep_systemd_informed(
             async with asyncio.timeout(feed_s):
                 await stopping.wait()
     within_us = int((drain_s + STOP_MARGIN_S) * 1e6)
-    tell_systemd('STOPPING=1', f'EXTEND_TIMEOUT_USEC={within_us}', f'STATUS={finishing}')
+    notify_systemd('STOPPING=1', f'EXTEND_TIMEOUT_USEC={within_us}', f'STATUS={finishing}')
     while feed_s:
         _feed(feed_s)
         await asyncio.sleep(feed_s)
@@ -83,4 +82,4 @@ async def keep_systemd_informed(
 
 def _feed(feed_s: float | None) -> None:
     if feed_s:
-        tell_systemd('WATCHDOG=1')
+        notify_systemd('WATCHDOG=1')

@@ -16,7 +16,8 @@ from redis.exceptions import RedisError
 from db.content import Mongo, close_mongo
 from db.pools import DATABASE_DOWN, create_postgres_pool, open_mongo
 from db.schema import SchemaMismatchError, check_schema
-from engine.connection import open_redis, redis_settings
+from engine.connection import open_redis
+from engine.redis_url import redis_settings
 from engine.urls import place_of
 from engine.wire import deserialize, serialize
 from reporting.problems import Trouble, TroubleError

@@ -21,7 +21,8 @@ from motor.motor_asyncio import AsyncIOMotorClient
 from db.pools import create_postgres_pool
 from dev.inbox_control import InboxControl
 from dev.stack import Stack
-from engine.connection import open_redis, redis_settings
+from engine.connection import open_redis
+from engine.redis_url import redis_settings
 from engine.wire import deserialize, serialize
 from tests.reused_databases import ReusedDatabases
 

@@ -14,7 +14,8 @@ from redis.exceptions import RedisError
 
 from db.pools import DATABASE_DOWN, create_postgres_pool
 from db.schema import SchemaMismatchError, check_schema
-from engine.connection import open_redis, redis_settings
+from engine.connection import open_redis
+from engine.redis_url import redis_settings
 from engine.urls import place_of
 from reporting.problems import Trouble
 from reporting.unreachable import postgres_trouble, redis_trouble

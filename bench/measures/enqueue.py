@@ -14,7 +14,7 @@ import mail_outbox.outbox
 from bench.measures.measure import Bar, Data, Measure, Plan, spread, table
 from bench.outbox import Outbox, email, fresh_outbox
 from bench.rounds import Bench
-from engine.connection import redis_settings
+from engine.redis_url import redis_settings
 from mail_outbox.outbox import queue_email
 from mail_outbox.wake import notify
 

@@ -14,7 +14,7 @@ from bench.measures.measure import Bar, Data, Measure, Plan, percentile, spread,
 from bench.outbox import RunFailed
 from bench.relay import Relay
 from bench.rounds import Bench, Order
-from engine.connection import redis_settings
+from engine.redis_url import redis_settings
 from mail_outbox.outbox import queue_email
 
 RELAY_DELAY_MS = 5.0

@@ -9,8 +9,8 @@ import arq.worker
 from arq import create_pool
 
 from bench.peers.tally import ran
-from engine.connection import redis_settings
 from engine.dispatcher import Dispatcher
+from engine.redis_url import redis_settings
 from engine.wire import deserialize, serialize
 
 arq.worker.Worker = Dispatcher  # type: ignore[misc] # as in worker.py

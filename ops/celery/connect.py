@@ -11,7 +11,8 @@ from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 from arq.connections import ArqRedis, RedisSettings
 from redis.exceptions import RedisError
 
-from engine.connection import open_redis, redis_settings
+from engine.connection import open_redis
+from engine.redis_url import redis_settings
 from ops.celery.keys import find_places, other_databases
 from ops.celery.signs import Signs, signs_of_celery
 from reporting.problems import USAGE, Trouble, TroubleError

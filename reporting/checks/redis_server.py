@@ -7,7 +7,7 @@ from typing import Any
 from arq.connections import ArqRedis
 from redis.exceptions import RedisError, ResponseError
 
-from engine.connection import redis_settings
+from engine.redis_url import redis_settings
 from reporting.checks.finding import Finding, error, note, warning
 from reporting.servers import Servers, redis_of
 from reporting.wording import megabytes

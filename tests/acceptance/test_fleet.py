@@ -5,7 +5,7 @@ import os
 
 from arq import create_pool
 
-from engine.connection import redis_settings
+from engine.redis_url import redis_settings
 from mail_outbox.outbox import queue_email
 from tests.conftest import wait_until
 from tests.services.ops_desk import run

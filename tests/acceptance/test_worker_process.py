@@ -12,7 +12,7 @@ from arq import create_pool
 from arq.jobs import Job
 from redis.exceptions import RedisError
 
-from engine.connection import redis_settings
+from engine.redis_url import redis_settings
 from mail_outbox.outbox import queue_email
 from mail_outbox.wake import wake_workers
 from tests.conftest import DEADLINE_S, SHORT_LEASE, wait_until

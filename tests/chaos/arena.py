@@ -20,7 +20,8 @@ from db.pools import DATABASE_DOWN
 from dev.inbox_server import InboxServer
 from dev.stack import Stack
 from dev.watchdog import Watchdog
-from engine.connection import open_redis, redis_settings
+from engine.connection import open_redis
+from engine.redis_url import redis_settings
 from settings import Settings
 from tests.chaos import invariants
 from tests.chaos.fleet import Fleet

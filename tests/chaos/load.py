@@ -11,7 +11,7 @@ from arq import create_pool
 from redis.exceptions import RedisError
 
 from db.pools import DATABASE_DOWN
-from engine.connection import redis_settings
+from engine.redis_url import redis_settings
 from mail_outbox.outbox import queue_email
 from tests.chaos.arena import Stage
 

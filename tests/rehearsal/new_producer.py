@@ -11,7 +11,7 @@ from pathlib import Path
 import asyncpg
 from arq import create_pool
 
-from engine.connection import redis_settings
+from engine.redis_url import redis_settings
 from mail_outbox.outbox import queue_email
 from mail_outbox.wake import wake_workers
 

@@ -8,7 +8,8 @@ import pytest
 from db.import_requests import ImportRequest, make_due
 from db.migrate import migrate
 from db.pools import create_postgres_pool
-from engine.connection import open_redis, redis_settings
+from engine.connection import open_redis
+from engine.redis_url import redis_settings
 from mail_outbox.wake import wake_workers
 from ops.celery.connect import look_for_celery
 from ops.celery.signs import signs_of_celery

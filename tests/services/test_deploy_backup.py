@@ -20,7 +20,7 @@ from db.migrate import migrate
 from dev.debian import DebianRedis
 from dev.valkey import Valkey
 from dev.watchdog import Watchdog
-from engine.connection import redis_settings
+from engine.redis_url import redis_settings
 from tests.conftest import ROOT, wait_until
 from tests.services.ops_desk import insert
 

@@ -13,7 +13,7 @@ from redis.exceptions import AuthenticationError, NoPermissionError
 from dev.debian import DebianRedis
 from dev.valkey import Valkey
 from dev.watchdog import Watchdog
-from engine.connection import redis_settings
+from engine.redis_url import redis_settings
 from tests.conftest import DEADLINE_S, ROOT, wait_until
 from tests.services.ops_desk import run
 from tests.services.test_ops_status import register

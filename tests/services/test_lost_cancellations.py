@@ -9,7 +9,8 @@ import pytest
 from redis.asyncio import Redis
 from redis.asyncio.connection import SSLConnection, UnixDomainSocketConnection
 
-from engine.connection import keep_cancellations, open_redis, redis_settings
+from engine.connection import keep_cancellations, open_redis
+from engine.redis_url import redis_settings
 from tests.conftest import DEADLINE_S
 
 CANCELLATIONS = 2000

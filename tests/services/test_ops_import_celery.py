@@ -6,7 +6,8 @@ import asyncpg
 import pytest
 
 from db.migrate import migrate
-from engine.connection import open_redis, redis_settings
+from engine.connection import open_redis
+from engine.redis_url import redis_settings
 from ops.celery.broker import IMPORTED_KEY, SET_ASIDE_KEY
 from tests.conftest import wait_until
 from tests.services.adopted import create_legacy, state_of

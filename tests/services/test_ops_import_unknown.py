@@ -6,7 +6,8 @@ import asyncpg
 import pytest
 
 from db.migrate import migrate
-from engine.connection import open_redis, redis_settings
+from engine.connection import open_redis
+from engine.redis_url import redis_settings
 from ops.celery.broker import IMPORTED_KEY
 from ops.celery.connect import look_for_celery
 from settings import Settings

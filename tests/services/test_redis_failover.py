@@ -8,7 +8,8 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 
 from dev.sentinel import Replicated, Sentinel
 from dev.watchdog import Watchdog
-from engine.connection import open_redis, redis_settings
+from engine.connection import open_redis
+from engine.redis_url import redis_settings
 from engine.wire import deserialize, serialize
 from fleet.channel import ask
 from mail_outbox.outbox import queue_email

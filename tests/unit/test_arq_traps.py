@@ -24,9 +24,9 @@ from configuration.sources import variable_names
 from cron import SCHEDULES, cron_jobs
 from dev.inbox_certificate import server_tls_context
 from dev.inbox_store import CERTIFICATE_NAME
-from engine.connection import redis_settings
 from engine.dispatcher import Dispatcher
 from engine.job_runner import JobRunner
+from engine.redis_url import redis_settings
 from engine.wire import deserialize, serialize
 from settings import Settings
 from tests.unit.fake_redis import FakeRedis

@@ -12,7 +12,8 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from dev.inbox_certificate import server_tls_context
 from dev.inbox_store import CERTIFICATE_NAME, KEY_NAME
-from engine.connection import open_redis, redis_settings
+from engine.connection import open_redis
+from engine.redis_url import redis_settings
 from engine.wire import deserialize, serialize
 from tests.unit.scripted_relay import STALL, ScriptedRelay
 

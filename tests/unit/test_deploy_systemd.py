@@ -10,7 +10,7 @@ from process.systemd import (
     FEEDS_PER_WATCHDOG,
     STOP_MARGIN_S,
     keep_systemd_informed,
-    tell_systemd,
+    notify_systemd,
     watchdog_s,
 )
 
@@ -43,11 +43,11 @@ async def hear(systemd):
 
 def test_nothing_is_said_without_systemd(monkeypatch):
     monkeypatch.delenv('NOTIFY_SOCKET', raising=False)
-    tell_systemd('READY=1')
+    notify_systemd('READY=1')
 
 
 def test_several_states_go_in_one_datagram(systemd):
-    tell_systemd('READY=1', 'STATUS=Serving arq:queue')
+    notify_systemd('READY=1', 'STATUS=Serving arq:queue')
     assert systemd.recv(4096) == b'READY=1\nSTATUS=Serving arq:queue'
 
 
@@ -57,13 +57,13 @@ def test_abstract_socket_is_reached(monkeypatch):
         name = f'email-worker-test-{os.getpid()}'
         heard.bind(f'\0{name}')
         monkeypatch.setenv('NOTIFY_SOCKET', f'@{name}')
-        tell_systemd('READY=1')
+        notify_systemd('READY=1')
         assert heard.recv(4096) == b'READY=1'
 
 
 def test_socket_that_is_gone_does_not_disturb(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv('NOTIFY_SOCKET', str(tmp_path / 'nobody'))
-    tell_systemd('READY=1')
+    notify_systemd('READY=1')
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,8 @@ class Cancellable:
 _WAITING = f'status IN ({listed(CANCELLABLE)}) AND {SELECTED}'
 
 COUNT_CANCELLABLE_SQL = f"""
-SELECT count(*) FILTER (WHERE NOT is_final OR $9) AS emails, count(*) FILTER (WHERE is_final) AS final,
+SELECT count(*) FILTER (WHERE NOT is_final OR $9) AS emails,
+    count(*) FILTER (WHERE is_final) AS final,
     now() - $8 * interval '1 second' AS created_until
 FROM (
     SELECT {IS_FINAL} AS is_final FROM mail_outbox

@@ -12,17 +12,20 @@ from mail_outbox.attachments import COLLECTION
 from mail_outbox.states import DeadReason
 
 TABLES = (
-    'outbound_emails', 'email_attempts', 'email_templates', 'email_suppressions', 'mail_switches', 'cron_runs',
-    'service_health', 'sessions', 'refresh_tokens', 'outbox_adoption', 'table_origins',
+    'outbound_emails', 'email_attempts', 'email_templates', 'email_suppressions',
+    'mail_switches', 'cron_runs', 'service_health', 'sessions', 'refresh_tokens',
+    'outbox_adoption', 'table_origins',
 )  # fmt: skip
 
 # Those that the migrations make and the statements of this program need; a test holds them against
 # a fresh schema.
 INDEXES = (
-    'outbound_emails_created', 'outbound_emails_due', 'outbound_emails_failed', 'outbound_emails_held',
-    'outbound_emails_idempotency', 'outbound_emails_leased', 'outbound_emails_suspect', 'outbound_emails_unscheduled',
-    'email_attempts_pkey', 'email_attempts_started', 'email_suppressions_pkey', 'cron_runs_pkey',
-    'service_health_checked', 'mail_switches_pkey', 'outbox_adoption_pkey', 'table_origins_pkey',
+    'outbound_emails_created', 'outbound_emails_due', 'outbound_emails_failed',
+    'outbound_emails_held', 'outbound_emails_idempotency', 'outbound_emails_leased',
+    'outbound_emails_suspect', 'outbound_emails_unscheduled', 'email_attempts_pkey',
+    'email_attempts_started', 'email_suppressions_pkey', 'cron_runs_pkey',
+    'service_health_checked', 'mail_switches_pkey', 'outbox_adoption_pkey',
+    'table_origins_pkey',
 )  # fmt: skip
 
 # What a worker does to each table.
@@ -49,15 +52,19 @@ async def read_time(pool: asyncpg.Pool) -> float:
 
 SERVER_SQL = """
 SELECT current_setting('server_version_num')::int AS version, pg_is_in_recovery() AS is_standby,
-    current_setting('fsync') = 'on' AS fsync, current_setting('full_page_writes') = 'on' AS full_page_writes,
-    current_setting('synchronous_commit') AS synchronous_commit, current_setting('autovacuum') = 'on' AS autovacuum,
+    current_setting('fsync') = 'on' AS fsync,
+    current_setting('full_page_writes') = 'on' AS full_page_writes,
+    current_setting('synchronous_commit') AS synchronous_commit,
+    current_setting('autovacuum') = 'on' AS autovacuum,
     current_setting('max_connections')::int AS max_connections,
     (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend') AS connections,
     (SELECT max(age(datfrozenxid)) FROM pg_database) AS oldest_xid_age,
     (SELECT EXTRACT(EPOCH FROM max(now() - xact_start))::float8 FROM pg_stat_activity
-     WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend')
+     WHERE datname = current_database() AND pid <> pg_backend_pid()
+       AND backend_type = 'client backend')
         AS oldest_transaction_s,
-    (SELECT slot_name FROM pg_replication_slots WHERE NOT active AND restart_lsn IS NOT NULL LIMIT 1) AS idle_slot
+    (SELECT slot_name FROM pg_replication_slots
+     WHERE NOT active AND restart_lsn IS NOT NULL LIMIT 1) AS idle_slot
 """
 
 
@@ -70,7 +77,8 @@ async def read_server(pool: asyncpg.Pool) -> Row:
 INDEXES_SQL = """
 SELECT c.relname AS name, t.relname AS table, i.indisvalid AS is_valid, i.indisunique AS is_unique,
     pg_relation_size(c.oid) AS bytes
-FROM pg_index AS i JOIN pg_class AS c ON c.oid = i.indexrelid JOIN pg_class AS t ON t.oid = i.indrelid
+FROM pg_index AS i JOIN pg_class AS c ON c.oid = i.indexrelid
+JOIN pg_class AS t ON t.oid = i.indrelid
 WHERE t.relname = ANY($1::text[]) AND pg_table_is_visible(t.oid)
 """
 
@@ -81,8 +89,10 @@ async def read_indexes(pool: asyncpg.Pool) -> list[Row]:
 
 
 STATISTICS_SQL = """
-SELECT s.relname AS table, n_live_tup AS live, n_dead_tup AS dead, n_mod_since_analyze AS since_analyze,
-    COALESCE(array_to_string(c.reloptions, ' ') ~ 'autovacuum_enabled=(false|off|0|no)', false) AS never_vacuumed,
+SELECT s.relname AS table, n_live_tup AS live, n_dead_tup AS dead,
+    n_mod_since_analyze AS since_analyze,
+    COALESCE(array_to_string(c.reloptions, ' ') ~ 'autovacuum_enabled=(false|off|0|no)', false)
+        AS never_vacuumed,
     pg_total_relation_size(c.oid) AS bytes
 FROM pg_stat_user_tables AS s JOIN pg_class AS c ON c.oid = s.relid
 WHERE s.relname = ANY($1::text[]) AND pg_table_is_visible(c.oid)
@@ -135,7 +145,10 @@ async def read_lost_templates(pool: asyncpg.Pool) -> Row:
 
 
 async def read_waiting_content(pool: asyncpg.Pool, limit: int) -> dict[str, int]:
-    """Return the content_ids that waiting e-mails name, the oldest first, each with the id of an e-mail."""
+    """Return the content_ids that waiting e-mails name, each with the id of an e-mail.
+
+    The oldest come first.
+    """
     return {row['content_id']: row['first'] for row in await pool.fetch(CONTENT_SQL, limit)}
 
 
@@ -162,7 +175,8 @@ async def content_is_indexed(mongo: Mongo) -> bool:
 
 POISONED_SQL = f"""
 SELECT count(*) FROM mail_outbox
-WHERE status = 'failed' AND dead_reason = '{DeadReason.POISON}' AND updated_at > now() - interval '1 day'
+WHERE status = 'failed' AND dead_reason = '{DeadReason.POISON}'
+  AND updated_at > now() - interval '1 day'
 """
 
 

@@ -106,8 +106,9 @@ def _settled(stored: str) -> Settled:
 
 
 SIZE_SQL = """
-SELECT octet_length(e.recipient)::bigint + COALESCE(octet_length(e.subject), 0) + COALESCE(octet_length(e.body_text), 0)
-    + COALESCE(octet_length(e.body_html), 0) + COALESCE(octet_length(e.template_data::text), 0)
+SELECT octet_length(e.recipient)::bigint + COALESCE(octet_length(e.subject), 0)
+    + COALESCE(octet_length(e.body_text), 0) + COALESCE(octet_length(e.body_html), 0)
+    + COALESCE(octet_length(e.template_data::text), 0)
     + COALESCE(octet_length(e.headers::text), 0) AS size_bytes
 FROM mail_outbox AS e WHERE e.id = $1 AND e.claim_token = $2
 """
@@ -127,7 +128,8 @@ async def size_of(pool: asyncpg.Pool, claim: Claim) -> int:
 
 
 FETCH_SQL = """
-SELECT e.id, e.recipient, e.subject, e.body_text, e.body_html, e.email_type::text, e.template_id::text,
+SELECT e.id, e.recipient, e.subject, e.body_text, e.body_html, e.email_type::text,
+    e.template_id::text,
     e.template_data::text, e.headers::text, e.content_id, e.message_id, e.message_date
 FROM mail_outbox AS e WHERE e.id = $1 AND e.claim_token = $2
 """

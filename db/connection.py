@@ -1,4 +1,6 @@
-"""A connection to PostgreSQL: a session of its own, or a place behind a pooler that lends sessions by the transaction.
+"""A connection to PostgreSQL: a session of its own, or one that a pooler lends.
+
+Such a pooler lends sessions for one transaction.
 
 pgbouncer and its like refuse the parameters that a session starts with, or forget them silently,
 and give two statements in a row to two sessions. There each statement travels in a transaction of
@@ -34,12 +36,15 @@ ROLLBACK_TIMEOUT_S = 5.0  # of a task that was cancelled, maybe because the serv
 # A server's session that a pooler opened while the database was read-only stays so for an hour; it
 # is between two of our statements, and nobody else's.
 END_READ_ONLY_SESSION_SQL = """
-SELECT pg_terminate_backend(pg_backend_pid()) WHERE current_setting('default_transaction_read_only') = 'on'
+SELECT pg_terminate_backend(pg_backend_pid())
+WHERE current_setting('default_transaction_read_only') = 'on'
 """
 
 
 class Connection(asyncpg.Connection):
-    """asyncpg's, which tells its pool of errors that are the connection's own, and can do with a pooler.
+    """A connection of asyncpg's that tells its pool of errors of its own.
+
+    It works behind a pooler, too.
 
     Attributes:
         begin_sql: What begins a transaction behind a pooler; None in a session of our own.
@@ -260,7 +265,9 @@ class Connector:
 
 
 async def keep_or_drop(conn: Any) -> None:
-    """End a connection that is of no more use, when it is given back to its pool; leave others as they are.
+    """End a connection that is of no more use when it is given back to its pool.
+
+    Others are left as they are.
 
     It saves the round trip with which asyncpg resets a session: nothing here changes one.
     """

@@ -42,7 +42,9 @@ UNKNOWN_BYTES = 16 * 1024 * 1024  # what one document may have, where the server
 
 
 async def attachment_sizes(mongo: Mongo, content_ids: Sequence[str]) -> list[int]:
-    """Return how many bytes the attachments of several e-mails take, without reading them; 0 for no content.
+    """Return how many bytes the attachments of several e-mails take, without reading them.
+
+    It is 0 where there is no content.
 
     Raises:
         ContentUnavailableError: MongoDB does not answer.
@@ -64,7 +66,9 @@ async def attachment_sizes(mongo: Mongo, content_ids: Sequence[str]) -> list[int
 
 
 async def fetch_attachments(mongo: Mongo, content_ids: Sequence[str]) -> list[list[Attachment]]:
-    """Fetch the attachments of several e-mails, in their order; an empty list for content that does not exist.
+    """Fetch the attachments of several e-mails, in their order.
+
+    The list is empty for content that does not exist.
 
     Raises:
         ContentUnavailableError: MongoDB does not answer.
@@ -80,7 +84,10 @@ async def fetch_attachments(mongo: Mongo, content_ids: Sequence[str]) -> list[li
 
 
 def _attachment_from(document: Mapping[str, Any]) -> Attachment:
-    """Read a document; of one that store_attachments did not write, render refuses what it cannot send."""
+    """Read a document.
+
+    It may be one that store_attachments did not write: render refuses what it cannot send.
+    """
     data = document.get('data')
     return Attachment(
         filename=document.get('filename'),
@@ -91,7 +98,7 @@ def _attachment_from(document: Mapping[str, Any]) -> Attachment:
 
 
 def _ours(*, is_adopted: bool) -> dict[str, Any]:
-    """Return what tells documents that store_attachments wrote from others in a collection of the same name.
+    """Return the filter that finds documents of store_attachments among others.
 
     Versions before did not sign theirs. Where the outbox was there before this program, none of
     those has run.
@@ -142,7 +149,9 @@ async def delete_content(
 async def delete_orphans(
     pool: asyncpg.Pool, mongo: Mongo, older_than: timedelta, *, is_adopted: bool
 ) -> int:
-    """Delete attachments that no row names, stored long enough ago that their row is not still on its way.
+    """Delete attachments that no row names.
+
+    They were stored long enough ago that their row is not still on its way.
 
     Args:
         is_adopted: see db.origins.

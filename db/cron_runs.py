@@ -15,14 +15,17 @@ OPEN_DUTIES_SQL = """
 SELECT duty FROM unnest($1::text[], $2::integer[]) AS d (duty, every_s)
 WHERE NOT EXISTS (
     SELECT FROM cron_runs AS r
-    WHERE r.duty = d.duty AND r.slot = to_timestamp(floor(extract(epoch FROM now()) / d.every_s) * d.every_s)
+    WHERE r.duty = d.duty AND r.slot = to_timestamp(
+        floor(extract(epoch FROM now()) / d.every_s) * d.every_s)
       AND (r.finished_at IS NOT NULL OR r.lease_expires_at > now())
 )
 """
 
 
 async def open_duties(pool: asyncpg.Pool, every_s: Mapping[str, int]) -> set[str]:
-    """Return the duties whose current slot nobody has run or holds: the ones for which claim_slot is worth its lock.
+    """Return the duties whose current slot nobody has run or holds.
+
+    Only for these is claim_slot worth its lock.
 
     Args:
         every_s: The length of a slot, by duty.
@@ -42,7 +45,8 @@ INSERT INTO cron_runs (duty, slot, worker, lease_expires_at)
 SELECT $1, slot.at, $3, now() + $4 * interval '1 second'
 FROM (SELECT to_timestamp(floor(extract(epoch FROM now()) / $2) * $2) AS at) AS slot
 WHERE ($5::float8 IS NULL OR slot.at > now() - $5 * interval '1 second')
-  AND NOT EXISTS (SELECT FROM cron_runs WHERE duty = $1 AND finished_at IS NULL AND lease_expires_at > now())
+  AND NOT EXISTS (SELECT FROM cron_runs WHERE duty = $1 AND finished_at IS NULL
+      AND lease_expires_at > now())
 ON CONFLICT (duty, slot) DO UPDATE
 SET worker = excluded.worker, started_at = now(), lease_expires_at = excluded.lease_expires_at
 WHERE cron_runs.finished_at IS NULL
@@ -92,7 +96,12 @@ WHERE duty = $1 AND slot = $2 AND worker = $3 AND finished_at IS NULL
 async def finish_slot(
     pool: asyncpg.Pool, duty: str, slot: datetime, worker: str, outcome: str, result: dict[str, Any]
 ) -> None:
-    """Record how a run ended. outcome: 'done' or 'error'; result: what the job returned, or {'error': ...}."""
+    """Record how a run ended.
+
+    Args:
+        outcome: 'done' or 'error'.
+        result: What the job returned, or {'error': ...}.
+    """
     detail = json.dumps(result, default=str)[:2000]
     await pool.execute(FINISH_SLOT_SQL, duty, slot, worker, outcome, result.get('affected'), detail)
 

@@ -38,7 +38,8 @@ async def record_health(pool: asyncpg.Pool, findings: Sequence[Finding]) -> None
 REMOVE_HEALTH_SQL = """
 DELETE FROM mail_service_health
 WHERE checked_at < now() - $1 * interval '1 day' AND (
-    service_name = ANY('{postgresql,redis_queue,redis_cache,mongodb}'::text[]) OR starts_with(service_name, 'smtp_')
+    service_name = ANY('{postgresql,redis_queue,redis_cache,mongodb}'::text[])
+        OR starts_with(service_name, 'smtp_')
     OR EXISTS (SELECT FROM table_origins WHERE name = 'service_health' AND made_here))
 """
 

@@ -1,4 +1,7 @@
-"""E-mails that are held: nobody sends, expires or deletes them before an operator releases or cancels them."""
+"""E-mails that are held: they wait for an operator, who releases or cancels them.
+
+Until then nobody sends, expires or deletes them.
+"""
 
 from collections.abc import Sequence
 from typing import Any

@@ -1,4 +1,7 @@
-"""Which database this is: the same for all its clients, another for every other cluster, database and schema."""
+"""Which database this is, as all its clients see it.
+
+Every other cluster, database and schema is another one.
+"""
 
 import hashlib
 from collections.abc import Iterable
@@ -9,7 +12,8 @@ import asyncpg
 CLUSTER_SQL = 'SELECT system_identifier::text FROM pg_control_system()'
 # Two applications may share a database, in two schemas.
 DATABASE_SQL = """
-SELECT format('%s:%s:%s', current_database(), (SELECT oid FROM pg_database WHERE datname = current_database()),
+SELECT format('%s:%s:%s', current_database(),
+    (SELECT oid FROM pg_database WHERE datname = current_database()),
     (SELECT relnamespace FROM pg_class WHERE oid = 'outbound_emails'::regclass))
 """
 UNKNOWN = '-'
@@ -17,7 +21,9 @@ DIGITS = 8
 
 
 async def read_identity(pool: asyncpg.Pool) -> str:
-    """Return who this database is, as `cluster.database`: digests, which lead nowhere. See is_other.
+    """Return who this database is, as `cluster.database`. See is_other.
+
+    Both are digests, which tell nothing to who reads them.
 
     Raises:
         asyncpg.PostgresError, OSError: connection or statement failure.
@@ -34,7 +40,10 @@ def _digest(text: str) -> str:
 
 
 def is_other(identity: str | None, ours: str | None) -> bool | None:
-    """Whether two are different databases; None when one is not known, as from a worker of an older version."""
+    """Whether two are different databases.
+
+    None: one of them is not known, as from a worker of an older version.
+    """
     if not identity or not ours:
         return None
     (cluster, _, database), (our_cluster, _, our_database) = (

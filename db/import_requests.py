@@ -9,7 +9,7 @@ import asyncpg
 from db.adoption.quoting import literal
 from db.adoption.takeover import CUT_OFF
 from db.adoption.trigger import case
-from db.adoption.words import choose
+from db.adoption.words import choose, count_words
 from db.states import OVER_UNSENT, listed
 from mail_outbox.envelope import BY_LIFE
 from mail_outbox.states import Status
@@ -17,7 +17,7 @@ from mail_outbox.states import Status
 
 @dataclass(frozen=True, slots=True)
 class ImportRequest:
-    """A message asked for this e-mail: not before a time, and for a retry also when it had ended."""
+    """A message asked for this e-mail: not before a time; a retry also when it had ended."""
 
     email_id: int
     retry: bool = False
@@ -26,7 +26,10 @@ class ImportRequest:
 
 
 def merged(requests: Collection[ImportRequest]) -> list[ImportRequest]:
-    """Return one request per e-mail: the earliest time, a retry if any was one, lapsed only if all are."""
+    """Return one request per e-mail.
+
+    It has the earliest time, is a retry if any was one, and lapsed only if all are.
+    """
     by_id: dict[int, ImportRequest] = {}
     for request in sorted(requests, key=lambda r: r.lapsed):
         other = by_id.get(request.email_id, request)
@@ -72,10 +75,14 @@ asked AS (
     FROM asked AS a LEFT JOIN found AS f ON f.id = a.id
 )"""
 _OUTCOME = """
-CASE WHEN status IS NULL THEN 'missing' WHEN becomes IS NULL THEN status WHEN lapsed THEN 'task expired'
+CASE WHEN status IS NULL THEN 'missing' WHEN becomes IS NULL THEN status
+     WHEN lapsed THEN 'task expired'
      WHEN is_over THEN 'expired' WHEN becomes = 'held' THEN 'held' ELSE 'due' END"""
 # Of a row that the other system had, its own word tells the state.
-_STATE = "CASE WHEN e.status = 'external' THEN COALESCE(outbox_state(n.status::text), 'external') ELSE e.status END"
+_STATE = (
+    "CASE WHEN e.status = 'external' THEN COALESCE(outbox_state(n.status::text), 'external') "
+    'ELSE e.status END'
+)
 
 PREVIEW_SQL = f"""
 WITH found AS (
@@ -85,7 +92,10 @@ WITH found AS (
 SELECT id, {_OUTCOME} AS outcome FROM judged
 """
 
-COLUMNS_SQL = "SELECT attname FROM pg_attribute WHERE attrelid = to_regclass('outbound_emails') AND attnum > 0"
+COLUMNS_SQL = (
+    "SELECT attname FROM pg_attribute WHERE attrelid = to_regclass('outbound_emails') "
+    'AND attnum > 0'
+)
 IS_EXPANDED_SQL = "SELECT to_regclass('mail_outbox') IS NOT NULL"
 
 
@@ -96,7 +106,8 @@ def _preview_before(columns: Collection[str]) -> str:
     )
     return f"""
 WITH found AS (
-    SELECT id, lower(status::text) AS status, {deciding} FROM outbound_emails WHERE id = ANY($1::bigint[])
+    SELECT id, lower(status::text) AS status, {deciding} FROM outbound_emails
+    WHERE id = ANY($1::bigint[])
 ), {_JUDGED}
 SELECT id, {_OUTCOME} AS outcome FROM judged
 """
@@ -136,9 +147,12 @@ WITH found AS (
             ELSE now() END,
         max_attempts = CASE WHEN j.becomes = 'held' OR j.status = 'pending' THEN e.max_attempts
                             ELSE GREATEST(e.max_attempts, e.attempts + 1) END,
-        expires_at = CASE WHEN j.retry AND NOT j.lapsed AND e.expires_at <= GREATEST(now(), j.not_before)
-                          THEN GREATEST(now(), j.not_before) + $6 * interval '1 hour' ELSE e.expires_at END,
-        last_error = CASE WHEN j.lapsed THEN 'the task of the previous system that was to send it had expired'
+        expires_at = CASE WHEN j.retry AND NOT j.lapsed
+          AND e.expires_at <= GREATEST(now(), j.not_before)
+                          THEN GREATEST(now(), j.not_before) + $6 * interval '1 hour'
+                              ELSE e.expires_at END,
+        last_error = CASE WHEN j.lapsed
+            THEN 'the task of the previous system that was to send it had expired'
                           ELSE e.last_error END,
         updated_at = now()
     FROM judged AS j
@@ -156,7 +170,9 @@ async def make_due(
     hold_after: timedelta,
     expiry_hours: float,
 ) -> dict[int, str]:
-    """Make e-mails due that a message asked for, and ours if they were not, in one statement. Twice does no harm.
+    """Make e-mails due that a message asked for, and ours if they were not.
+
+    It is one statement; a second time changes nothing.
 
     One with a time is not due before it, whatever its row says; one that has been due for too long
     is held.
@@ -202,7 +218,10 @@ WHERE id = ANY($1::bigint[]) AND (outbox_state(status::text) IN ('pending', 'sen
 
 
 async def not_ended(conn: asyncpg.Connection, email_ids: Collection[int]) -> set[int]:
-    """Return those of these e-mails that nobody has sent or given up: another system may send them."""
+    """Return those of these e-mails that are neither sent nor given up.
+
+    Another system may send them.
+    """
     sql = NOT_ENDED_SQL if await conn.fetchval(IS_EXPANDED_SQL) else NOT_ENDED_UNDONE_SQL
     return {row['id'] for row in await conn.fetch(sql, list(email_ids))}
 
@@ -212,8 +231,10 @@ async def not_ended(conn: asyncpg.Connection, email_ids: Collection[int]) -> set
 OPEN_SQL = f"""
 SELECT e.id FROM mail_outbox AS e JOIN outbound_emails AS n ON n.id = e.id
 WHERE e.id = ANY($1::bigint[]) AND (e.status = 'external' OR NOT $3::boolean)
-  AND ({_STATE} IN ('pending', 'sending', 'held') OR ({_STATE} = 'failed' AND CASE WHEN e.status = 'external'
-      THEN COALESCE(e.attempts, 0) < COALESCE(e.max_attempts, $2) ELSE e.next_retry_at IS NOT NULL END))
+  AND ({_STATE} IN ('pending', 'sending', 'held')
+      OR ({_STATE} = 'failed' AND CASE WHEN e.status = 'external'
+      THEN COALESCE(e.attempts, 0) < COALESCE(e.max_attempts, $2)
+          ELSE e.next_retry_at IS NOT NULL END))
 """
 
 
@@ -240,7 +261,7 @@ async def still_open(
     max_attempts: int | None,
     only_theirs: bool,
 ) -> set[int]:
-    """Return those of these e-mails that are neither sent nor given up, also before the table is adopted.
+    """Return those of these e-mails that are open, also before the table is adopted.
 
     Args:
         max_attempts: Of rows that do not say.
@@ -266,13 +287,11 @@ async def count_leased(conn: asyncpg.Connection) -> int:
     return int(await conn.fetchval(LEASED_SQL)) if await conn.fetchval(IS_EXPANDED_SQL) else 0
 
 
-STATUSES_SQL = (
-    'SELECT status::text AS status, count(*) AS emails FROM outbound_emails GROUP BY 1 ORDER BY 1'
-)
-
-
 async def count_statuses(conn: asyncpg.Connection) -> dict[str, int] | None:
-    """Count a table's e-mails by their own words, also before it is adopted; None when there is no such table."""
+    """Count a table's e-mails by their own words, also before it is adopted.
+
+    None: there is no such table.
+    """
     if await conn.fetchval("SELECT to_regclass('outbound_emails')") is None:
         return None
-    return {str(row['status']): row['emails'] for row in await conn.fetch(STATUSES_SQL)}
+    return {str(word): emails for word, emails in (await count_words(conn)).items()}

@@ -1,4 +1,7 @@
-"""Outcomes of attempts whose claim is gone: the attempt is recorded, and the row as well where nobody has it yet."""
+"""Outcomes of attempts whose claim is gone.
+
+The attempt is recorded, and the row as well where nobody has it yet.
+"""
 
 from collections.abc import Sequence
 from uuid import UUID
@@ -20,16 +23,22 @@ TAKEN_BACK = 'its row was taken back before this was recorded'
 RECORD_LATE_SQL = f"""
 WITH r AS (
     SELECT * FROM json_to_recordset($1::text::json) AS r (
-        id bigint, claimed_at timestamptz, attempt integer, status text, retry_in_s float8, counts boolean,
-        max_attempts integer, dead_reason text, outcome text, phase text, relay text, smtp_code integer,
+        id bigint, claimed_at timestamptz, attempt integer, status text, retry_in_s float8,
+        counts boolean,
+        max_attempts integer, dead_reason text, outcome text, phase text, relay text,
+        smtp_code integer,
         enhanced_code text, reply text, error text, recipient_outcomes jsonb, duration_s float8
     )
 ), known AS (
-    SELECT a.email_id AS id, a.started_at AS claimed_at, COALESCE(a.error, '') LIKE '%' || $3 AS is_late
-    FROM r JOIN email_attempts AS a ON a.email_id = r.id AND a.started_at = r.claimed_at AND a.outcome <> 'lost'
-    WHERE a.email_id = ANY(ARRAY(SELECT id FROM r)) -- by the primary key, whatever the join's order: see RENEW_SQL
+    SELECT a.email_id AS id, a.started_at AS claimed_at,
+        COALESCE(a.error, '') LIKE '%' || $3 AS is_late
+    FROM r JOIN email_attempts AS a ON a.email_id = r.id AND a.started_at = r.claimed_at
+      AND a.outcome <> 'lost'
+    -- By the primary key, whatever the join's order: see RENEW_SQL
+    WHERE a.email_id = ANY(ARRAY(SELECT id FROM r))
 ), fresh AS (
-    SELECT * FROM r WHERE NOT EXISTS (SELECT FROM known AS k WHERE k.id = r.id AND k.claimed_at = r.claimed_at)
+    SELECT * FROM r WHERE NOT EXISTS (SELECT FROM known AS k WHERE k.id = r.id
+        AND k.claimed_at = r.claimed_at)
 ), settled AS (
     UPDATE mail_outbox AS e
     SET status = r.status,
@@ -40,21 +49,27 @@ WITH r AS (
         dead_reason = r.dead_reason, smtp_code = r.smtp_code, smtp_response = r.reply,
         enhanced_code = r.enhanced_code, relay = r.relay, last_error = r.error,
         recipient_outcomes = COALESCE(r.recipient_outcomes, e.recipient_outcomes),
-        lost_attempts = 0, claim_token = NULL, claimed_by = NULL, lease_expires_at = NULL, updated_at = now()
+        lost_attempts = 0, claim_token = NULL, claimed_by = NULL, lease_expires_at = NULL,
+        updated_at = now()
     FROM fresh AS r
-    WHERE e.id = r.id AND e.id = ANY(ARRAY(SELECT id FROM r AS given)) AND e.claimed_at = r.claimed_at
+    WHERE e.id = r.id AND e.id = ANY(ARRAY(SELECT id FROM r AS given))
+      AND e.claimed_at = r.claimed_at
       -- not what an operator decided, or another claim holds
       AND COALESCE(e.status) IN ({listed((*CLAIMED, Status.EXPIRED))})
       AND (r.status = 'sent' OR (e.lost_attempts > 0 AND e.status <> 'expired'))
     RETURNING e.id, r.claimed_at
 ), attempted AS (
-    INSERT INTO email_attempts AS a (email_id, started_at, attempt, worker, outcome, phase, relay, smtp_code,
+    INSERT INTO email_attempts AS a (email_id, started_at, attempt, worker, outcome, phase, relay,
+        smtp_code,
         enhanced_code, reply, error, duration_ms)
-    SELECT r.id, r.claimed_at, attempt, $2::text, outcome, phase, relay, smtp_code, enhanced_code, reply,
-        CASE WHEN s.id IS NULL THEN concat_ws('; ', error, $3::text) ELSE error END, duration_s * 1000
+    SELECT r.id, r.claimed_at, attempt, $2::text, outcome, phase, relay, smtp_code, enhanced_code,
+        reply,
+        CASE WHEN s.id IS NULL THEN concat_ws('; ', error, $3::text) ELSE error END,
+        duration_s * 1000
     FROM fresh AS r LEFT JOIN settled AS s ON s.id = r.id AND s.claimed_at = r.claimed_at
     ON CONFLICT (email_id, started_at) DO UPDATE
-    SET outcome = EXCLUDED.outcome, phase = EXCLUDED.phase, relay = EXCLUDED.relay, smtp_code = EXCLUDED.smtp_code,
+    SET outcome = EXCLUDED.outcome, phase = EXCLUDED.phase, relay = EXCLUDED.relay,
+        smtp_code = EXCLUDED.smtp_code,
         enhanced_code = EXCLUDED.enhanced_code, reply = EXCLUDED.reply, error = EXCLUDED.error,
         duration_ms = EXCLUDED.duration_ms
     WHERE a.outcome = 'lost'
@@ -85,11 +100,13 @@ async def record_late(
 
 
 ATTEMPT_SQL = """
-INSERT INTO email_attempts AS a (email_id, started_at, attempt, worker, outcome, phase, relay, smtp_code, error,
+INSERT INTO email_attempts AS a (email_id, started_at, attempt, worker, outcome, phase, relay,
+    smtp_code, error,
     duration_ms)
 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
 ON CONFLICT (email_id, started_at) DO UPDATE
-SET outcome = EXCLUDED.outcome, phase = EXCLUDED.phase, relay = EXCLUDED.relay, smtp_code = EXCLUDED.smtp_code,
+SET outcome = EXCLUDED.outcome, phase = EXCLUDED.phase, relay = EXCLUDED.relay,
+    smtp_code = EXCLUDED.smtp_code,
     error = EXCLUDED.error, duration_ms = EXCLUDED.duration_ms
 WHERE a.outcome = 'lost'
 """
@@ -98,7 +115,9 @@ WHERE a.outcome = 'lost'
 async def record_beside_row(
     pool: asyncpg.Pool, result: Result, error: Exception, *, worker: str
 ) -> None:
-    """Record an attempt whose row PostgreSQL refuses to change, with the refusal; the rescue does not send it again.
+    """Record an attempt whose row PostgreSQL refuses to change, with the refusal.
+
+    The rescue finds it, and does not send the e-mail again.
 
     Raises:
         asyncpg.PostgresError, OSError: connection or statement failure.

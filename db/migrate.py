@@ -49,7 +49,10 @@ def silent(_: str) -> None:
 
 @asynccontextmanager
 async def alone(conn: asyncpg.Connection, zone: str) -> AsyncIterator[None]:
-    """Be the only one that changes the schema, in a session whose times without a zone mean this zone."""
+    """Be the only one that changes the schema.
+
+    Times without a zone mean this zone in the session meanwhile.
+    """
     before = await conn.fetchval("SELECT current_setting('TimeZone')")
     while not await conn.fetchval(TRY_LOCK_SQL, MIGRATION_LOCK):  # noqa: ASYNC110 - another process has it
         await asyncio.sleep(LOCK_EVERY_S)
@@ -70,7 +73,9 @@ async def migrate(
     given: Mapping[str, str] | None = None,
     progress: Progress = silent,
 ) -> Plan | None:
-    """Apply what is missing, each file in a transaction of its own; then expand a table that was there before.
+    """Apply what is missing, then expand a table that was there before.
+
+    Each file is applied in a transaction of its own.
 
     Two callers at once are safe: the second waits for the first and then finds nothing to do.
 
@@ -103,7 +108,8 @@ async def migrate(
 
 
 VIEW_COLUMNS_SQL = """
-SELECT count(*) FROM pg_attribute WHERE attrelid = to_regclass('mail_outbox') AND attnum > 0 AND NOT attisdropped
+SELECT count(*) FROM pg_attribute WHERE attrelid = to_regclass('mail_outbox') AND attnum > 0
+  AND NOT attisdropped
 """
 
 

@@ -51,7 +51,7 @@ def dead_reason_of(error: Exception) -> DeadReason:
 
 
 class SetAside:
-    """The rows that a worker leaves alone for a while, because not even their state can be changed."""
+    """The rows that a worker leaves alone for a while: not even their state can be changed."""
 
     def __init__(self) -> None:
         self._until: dict[int, float] = {}

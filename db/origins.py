@@ -1,4 +1,7 @@
-"""Which tables this program made, and which were there before: duties delete from those only what a setting names."""
+"""Which tables this program made, and which were there before.
+
+From those that were there, duties delete only what a setting names.
+"""
 
 from dataclasses import dataclass
 from datetime import datetime

@@ -26,7 +26,10 @@ BY_INDEX = {
 
 
 def _from_json(text: str) -> Any:
-    """Return a jsonb value; as the text that it is where Python cannot hold it: too deep, or a number too long."""
+    """Return a jsonb value.
+
+    It is the text where Python cannot hold the value: too deep, or a number too long.
+    """
     try:
         return json.loads(text)
     except (ValueError, RecursionError):
@@ -65,7 +68,9 @@ async def create_postgres_pool(
     by_index: bool = False,
     naive_timezone: str = 'UTC',
 ) -> asyncpg.Pool:
-    """Open a pool whose sessions give aware times and never wait for a lock or a statement without end.
+    """Open a pool whose sessions give aware times.
+
+    They never wait for a lock or a statement without end.
 
     It may be behind a pooler, see db.connection. A connection that an error showed to be of no more
     use is dropped.
@@ -95,7 +100,8 @@ async def create_postgres_pool(
     )
     connector.pool = await asyncpg.create_pool(
         dsn,
-        min_size=0,  # a floor would be restored, with a traceback in the log, while PostgreSQL restarts
+        # A floor would be restored, with a traceback in the log, while PostgreSQL restarts.
+        min_size=0,
         max_size=size,
         timeout=connect_timeout_s,
         command_timeout=command_timeout_s,
@@ -109,7 +115,10 @@ async def create_postgres_pool(
 
 
 def open_mongo(url: str, database: str, timeout_s: float) -> AsyncIOMotorDatabase[dict[str, Any]]:
-    """Return a database handle; nothing connects until it is used, and no call waits longer than timeout_s."""
+    """Return a database handle; nothing connects until it is used.
+
+    No call waits longer than timeout_s.
+    """
     client: AsyncIOMotorClient[dict[str, Any]] = AsyncIOMotorClient(
         url,
         serverSelectionTimeoutMS=int(timeout_s * 1000),

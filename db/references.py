@@ -1,4 +1,6 @@
-"""Rows that other rows refer to: what a foreign key holds is stepped over, and one row that fails fails alone.
+"""Rows that other rows refer to.
+
+What a foreign key holds is stepped over, and one row that fails fails alone.
 
 A foreign key may also ask the server to delete, or to change, the rows that refer (CASCADE, SET
 NULL, SET DEFAULT). Those rows are the application's, so the row they refer to counts as held, too.
@@ -38,14 +40,18 @@ class Reference:
 # The operators are those of the constraint itself: whatever its types and the search_path. A row
 # that refers to itself holds nothing. Constraints of partitions are copies of their parent's.
 REFERENCES_SQL = """
-SELECT c.conname AS name, c.conrelid::regclass::text AS table, c.confdeltype IN ('a', 'r') AS refuses,
+SELECT c.conname AS name, c.conrelid::regclass::text AS table,
+    c.confdeltype IN ('a', 'r') AS refuses,
     bool_and(has_column_privilege(c.conrelid, f.attnum, 'SELECT')
              AND has_column_privilege(c.confrelid, p.attnum, 'SELECT'))
         AND NOT row_security_active(c.conrelid)
-        AND has_schema_privilege((SELECT relnamespace FROM pg_class WHERE oid = c.conrelid), 'USAGE') AS may_look,
-    string_agg(format('t.%I OPERATOR(%I.%s) f.%I', p.attname, n.nspname, o.oprname, f.attname), ' AND ' ORDER BY k.n)
+        AND has_schema_privilege((SELECT relnamespace FROM pg_class WHERE oid = c.conrelid),
+            'USAGE') AS may_look,
+    string_agg(format('t.%I OPERATOR(%I.%s) f.%I', p.attname, n.nspname, o.oprname, f.attname),
+        ' AND ' ORDER BY k.n)
         AS refers,
-    string_agg(format('f.%I OPERATOR(%I.%s) t.%I', p.attname, ns.nspname, s.oprname, p.attname), ' AND ' ORDER BY k.n)
+    string_agg(format('f.%I OPERATOR(%I.%s) t.%I', p.attname, ns.nspname, s.oprname, p.attname),
+        ' AND ' ORDER BY k.n)
         AS is_the_same, c.conrelid = c.confrelid AS is_own,
     EXISTS (SELECT FROM pg_index AS i WHERE i.indrelid = c.conrelid AND i.indpred IS NULL
             AND (i.indkey::int2[])[0:cardinality(c.conkey) - 1] @> c.conkey) AS is_indexed
@@ -57,7 +63,8 @@ JOIN pg_attribute AS f ON f.attrelid = c.conrelid AND f.attnum = k.referring
 JOIN pg_operator AS o ON o.oid = k.operator JOIN pg_namespace AS n ON n.oid = o.oprnamespace
 JOIN pg_operator AS s ON s.oid = k.same JOIN pg_namespace AS ns ON ns.oid = s.oprnamespace
 WHERE c.contype = 'f' AND c.conparentid = 0
-  AND (c.confrelid = $1::oid OR c.confrelid IN (SELECT relid FROM pg_partition_ancestors($1::oid::regclass)))
+  AND (c.confrelid = $1::oid
+       OR c.confrelid IN (SELECT relid FROM pg_partition_ancestors($1::oid::regclass)))
 GROUP BY c.oid, c.conname, c.conrelid, c.conkey, c.confrelid, c.confdeltype ORDER BY 2, 1
 """
 

@@ -30,7 +30,8 @@ WITH given AS MATERIALIZED (
     SELECT $1::text::jsonb AS results
 ), recorded AS (
     UPDATE mail_outbox AS e
-    SET (status, attempts, max_attempts, next_retry_at, sent_at, dead_reason, smtp_code, smtp_response, enhanced_code,
+    SET (status, attempts, max_attempts, next_retry_at, sent_at, dead_reason, smtp_code,
+        smtp_response, enhanced_code,
             relay, last_error, recipient_outcomes) = (
             SELECT r.status,
                 e.attempts - CASE WHEN r.counts THEN 0 ELSE 1 END,
@@ -40,8 +41,10 @@ WITH given AS MATERIALIZED (
                 r.dead_reason, r.smtp_code, r.reply, r.enhanced_code, r.relay, r.error,
                 COALESCE(r.recipient_outcomes, e.recipient_outcomes)
             FROM jsonb_to_record((SELECT results FROM given) -> e.id::text) AS r (
-                status text, retry_in_s float8, counts boolean, max_attempts integer, dead_reason text, relay text,
-                smtp_code integer, enhanced_code text, reply text, error text, recipient_outcomes jsonb
+                status text, retry_in_s float8, counts boolean, max_attempts integer,
+                dead_reason text, relay text,
+                smtp_code integer, enhanced_code text, reply text, error text,
+                recipient_outcomes jsonb
             )
         ),
         lost_attempts = 0,
@@ -50,13 +53,17 @@ WITH given AS MATERIALIZED (
     WHERE e.id = ANY($3::bigint[]) AND COALESCE(e.status, '') = 'sending'
       -- the fence
       AND e.claim_token::text = (SELECT results FROM given) -> e.id::text ->> 'claim_token'
-    RETURNING e.id, e.claimed_at, e.attempts, e.relay, e.smtp_code, e.enhanced_code, e.smtp_response, e.last_error
+    RETURNING e.id, e.claimed_at, e.attempts, e.relay, e.smtp_code, e.enhanced_code,
+        e.smtp_response, e.last_error
 ), attempted AS (
-    INSERT INTO email_attempts (email_id, started_at, attempt, worker, outcome, phase, relay, smtp_code,
+    INSERT INTO email_attempts (email_id, started_at, attempt, worker, outcome, phase, relay,
+        smtp_code,
         enhanced_code, reply, error, duration_ms)
-    SELECT e.id, e.claimed_at, e.attempts + CASE WHEN r.counts THEN 0 ELSE 1 END, $2::text, r.outcome, r.phase, e.relay,
+    SELECT e.id, e.claimed_at, e.attempts + CASE WHEN r.counts THEN 0 ELSE 1 END, $2::text,
+        r.outcome, r.phase, e.relay,
         e.smtp_code, e.enhanced_code, e.smtp_response, e.last_error, r.duration_s * 1000
-    FROM recorded AS e CROSS JOIN LATERAL jsonb_to_record((SELECT results FROM given) -> e.id::text) AS r (
+    FROM recorded AS e
+    CROSS JOIN LATERAL jsonb_to_record((SELECT results FROM given) -> e.id::text) AS r (
         counts boolean, outcome text, phase text, duration_s float8
     )
 )
@@ -135,7 +142,8 @@ def _outcomes(recipients: Settled) -> dict[str, tuple[str, str]]:
 # It renews the lease as well: a renewal that comes just now passes over the row, because it is
 # locked.
 KEEP_RECIPIENTS_SQL = """
-UPDATE mail_outbox SET recipient_outcomes = $3::text::jsonb, lease_expires_at = now() + $4 * interval '1 second'
+UPDATE mail_outbox SET recipient_outcomes = $3::text::jsonb,
+    lease_expires_at = now() + $4 * interval '1 second'
 WHERE id = $1 AND claim_token = $2 AND COALESCE(status, '') = 'sending'
 """
 
@@ -143,7 +151,9 @@ WHERE id = $1 AND claim_token = $2 AND COALESCE(status, '') = 'sending'
 async def keep_recipients(
     pool: asyncpg.Pool, claim: Claim, recipients: Settled, lease_s: float
 ) -> None:
-    """Write down what is known of an e-mail's recipients while it is still being sent, if the claim is still current.
+    """Write down what is known of an e-mail's recipients while it is still being sent.
+
+    Nothing is written when the claim is no longer current.
 
     Raises:
         asyncpg.PostgresError, OSError: connection or statement failure.
@@ -153,7 +163,10 @@ async def keep_recipients(
 
 
 def storable(text: str) -> str:
-    """Return text as PostgreSQL can keep it: no NUL, no half characters a relay sent, of sensible length."""
+    """Return text as PostgreSQL can keep it, and of sensible length.
+
+    NUL, and halves of characters that a relay sent, are replaced.
+    """
     if text.isascii() and '\0' not in text:
         return text[:2000]
     return (

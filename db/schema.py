@@ -33,7 +33,8 @@ async def check_schema(pool: asyncpg.Pool) -> None:
         applied = set()
     if missing := known_migrations() - applied:
         raise SchemaMismatchError(
-            f'the database schema is older than this program: {", ".join(sorted(missing))} not applied; '
+            f'the database schema is older than this program: {", ".join(sorted(missing))} not '
+            'applied; '
             'run `python -m db.migrate`'
         )
     if unknown := applied - known_migrations():
@@ -43,6 +44,7 @@ async def check_schema(pool: asyncpg.Pool) -> None:
         )
     if not await pool.fetchval(HAS_VIEW_SQL) or await read_phase(pool) is Phase.EXPANDING:
         raise SchemaMismatchError(
-            'the database schema is older than this program: its outbound_emails is not adopted, or not to the end; '
+            'the database schema is older than this program: its outbound_emails is not adopted, '
+            'or not to the end; '
             'run `python -m db.migrate`'
         )

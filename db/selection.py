@@ -1,4 +1,7 @@
-"""Which e-mails an operator means: one set of conditions for what is listed, sent again and cancelled."""
+"""Which e-mails an operator means.
+
+One set of conditions serves for what is listed, sent again and cancelled.
+"""
 
 import contextlib
 import re
@@ -39,12 +42,16 @@ class Selection:
         """Return $1 to $7 of SELECTED."""
         like = None if self.error_like is None else f'%{self.error_like}%'
         return (
-            list(self.statuses), self.since, self.until, like, domain_pattern(self.domain), self.email_type, self.relay
+            list(self.statuses), self.since, self.until, like, domain_pattern(self.domain),
+            self.email_type, self.relay,
         )  # fmt: skip
 
 
 def domain_pattern(domain: str | None) -> str | None:
-    """Return a regular expression for recipients at this domain, in the form it has and in the one it travels in."""
+    """Return a regular expression for recipients at this domain.
+
+    It matches the form that is given, and the one that travels in envelopes.
+    """
     if domain is None:
         return None
     plain = domain.lower().removeprefix('@').removesuffix('.')
@@ -141,7 +148,9 @@ ORDER BY created_at DESC, id DESC LIMIT $8"""
 async def list_sent_in_part(
     pool: asyncpg.Pool, selection: Selection, limit: int
 ) -> list[dict[str, Any]]:
-    """Return what was queued and sent within a week though some recipients were refused, the last created first.
+    """Return what was sent within a week though some recipients were refused.
+
+    The last created comes first.
 
     Args:
         selection: Its conditions, but for the states.

@@ -1,4 +1,7 @@
-"""Sessions and refresh tokens: only their end, and only in tables that this program made or that a setting names."""
+"""Sessions and refresh tokens: only their end is ours.
+
+They are deleted from tables that this program made, or that a setting names.
+"""
 
 from collections.abc import AsyncIterator, Collection, Sequence
 from dataclasses import dataclass
@@ -32,7 +35,10 @@ class Cleaned:
 
 
 class Table(NamedTuple):
-    """A table as it is; kind as in pg_class.relkind, types of created_at and expires_at without domains."""
+    """A table as it is.
+
+    kind is that of pg_class.relkind; the types of the two times are without domains.
+    """
 
     oid: int
     sql: str
@@ -44,7 +50,8 @@ class Table(NamedTuple):
 
 
 TABLE_SQL = """
-SELECT c.oid, c.oid::regclass::text AS sql, c.relkind::text AS kind, types.created_at, types.expires_at,
+SELECT c.oid, c.oid::regclass::text AS sql, c.relkind::text AS kind, types.created_at,
+    types.expires_at,
     has_table_privilege(c.oid, 'SELECT') AS may_read,
     has_table_privilege(c.oid, 'DELETE') AND types.may_see AS may_clean
 FROM pg_class AS c CROSS JOIN LATERAL (
@@ -79,7 +86,10 @@ def unsuitable(table: Table, *, made_here: bool) -> str | None:
         return f'{table.sql} is no table: name the table itself in CLEANUP_SESSION_TABLES'
     for name, type_ in (('created_at', table.created_at), ('expires_at', table.expires_at)):
         if type_ is None:
-            return f'{table.sql} has no column {name}: nobody can tell what is over, so nothing is deleted'
+            return (
+                f'{table.sql} has no column {name}: nobody can tell what is over, so nothing is '
+                'deleted'
+            )
         if type_ not in TIMES:
             return f'{table.sql}.{name} is of the type {type_}, not a time, so nothing is deleted'
     if not table.may_clean or not (table.may_read or made_here):
@@ -141,7 +151,10 @@ async def _clean_table(pool: asyncpg.Pool, table: Table, older_than_days: int) -
             return Cleaned(reported=reported)
         return await _delete(pool, table, older_than_days)
     except asyncpg.QueryCanceledError:
-        why = 'a batch took longer than DB_COMMAND_TIMEOUT_S; see the indexes of the tables that refer to it'
+        why = (
+            'a batch took longer than DB_COMMAND_TIMEOUT_S; see the indexes of the tables that '
+            'refer to it'
+        )
         return Cleaned(note=f'{table.sql}: {why}')
     except DATABASE_DOWN:
         raise
@@ -153,7 +166,8 @@ LEAVES_SQL = """
 SELECT oid, oid::regclass::text AS sql,
     ceil(pg_relation_size(oid) / current_setting('block_size')::float8)::bigint AS blocks
 FROM pg_class
-WHERE relkind = 'r' AND (oid = $1::oid OR oid IN (SELECT relid FROM pg_partition_tree($1::oid::regclass) WHERE isleaf))
+WHERE relkind = 'r' AND (oid = $1::oid OR oid IN (
+    SELECT relid FROM pg_partition_tree($1::oid::regclass) WHERE isleaf))
 """
 
 # Older than the limit and no longer valid: a session that is still used keeps a later expires_at.
@@ -167,7 +181,10 @@ Place = tuple[int, int]  # block, and row in it
 async def _stretches(
     pool: asyncpg.Pool, table: Table
 ) -> AsyncIterator[tuple[int, str, Place, Place]]:
-    """Yield oid, table, and where to begin and end: in the order of the disk, which needs no index and no sorting."""
+    """Yield oid, table, and where to begin and end.
+
+    They come in the order of the disk, which needs no index and no sorting.
+    """
     for oid, sql, blocks in await pool.fetch(LEAVES_SQL, table.oid):
         for first in range(0, blocks, BLOCKS):
             yield oid, sql, (first, 0), (first + BLOCKS, 0)
@@ -192,7 +209,10 @@ async def _delete(pool: asyncpg.Pool, table: Table, older_than_days: int) -> Cle
             references[oid] = await read_references(pool, oid)
             if hidden := unseen(references[oid]):
                 remedy = f'GRANT SELECT ON {", ".join(hidden)}'
-                cleaned.note = f'rows of {", ".join(hidden)} would go, or change, with those of {leaf}: {remedy}'
+                cleaned.note = (
+                    f'rows of {", ".join(hidden)} would go, or change, with those of {leaf}: '
+                    f'{remedy}'
+                )
         await _delete_stretch(pool, leaf, references[oid], (older_than_days, begin, end), cleaned)
     return cleaned
 
@@ -200,7 +220,10 @@ async def _delete(pool: asyncpg.Pool, table: Table, older_than_days: int) -> Cle
 async def _delete_at_once(
     pool: asyncpg.Pool, table: Table, older_than_days: int, cleaned: Cleaned
 ) -> None:
-    """Delete what is over from a table of our own, of which this role sees no more than the two times."""
+    """Delete what is over from a table of our own.
+
+    Of its columns this role sees no more than the two times.
+    """
     is_held = (
         ' OR '.join(held(reference) for reference in await read_references(pool, table.oid))
         or 'false'

@@ -68,7 +68,10 @@ ANY_SUPPRESSED_SQL = 'SELECT EXISTS (SELECT FROM email_suppressions)'
 
 
 async def any_suppressed(pool: asyncpg.Pool) -> bool:
-    """Whether the list has any row at all: a look at one page, for those who would rather not ask for each batch."""
+    """Whether the list has any row at all.
+
+    It is a look at one page, for those who would rather not ask for each batch.
+    """
     found: bool = await pool.fetchval(ANY_SUPPRESSED_SQL)
     return found
 
@@ -125,9 +128,11 @@ async def listed(pool: asyncpg.Pool, keys: Iterable[str]) -> set[str]:
 
 
 READ_SQL = """
-SELECT address, reason, source, created_at, created_by, expires_at, COALESCE(expires_at <= now(), false) AS is_over,
+SELECT address, reason, source, created_at, created_by, expires_at,
+    COALESCE(expires_at <= now(), false) AS is_over,
     count(*) OVER () AS total
-FROM email_suppressions WHERE $1::text IS NULL OR source = $1 ORDER BY created_at DESC, address LIMIT $2
+FROM email_suppressions WHERE $1::text IS NULL OR source = $1
+ORDER BY created_at DESC, address LIMIT $2
 """
 
 

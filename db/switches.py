@@ -1,4 +1,7 @@
-"""What operators have paused. PostgreSQL keeps it; workers hear of a change by NOTIFY and look themselves as well."""
+"""What operators have paused.
+
+PostgreSQL keeps it; workers hear of a change by NOTIFY, and look themselves as well.
+"""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -51,12 +54,15 @@ async def read_switches(pool: asyncpg.Pool) -> list[Switch]:
 
 NOTIFY_CHANGE_SQL = f"SELECT pg_notify('{CHANNEL}', '')"
 PAUSE_SQL = """
-INSERT INTO mail_switches (kind, name, reason, paused_by) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING RETURNING name
+INSERT INTO mail_switches (kind, name, reason, paused_by)
+VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING RETURNING name
 """
 
 
 async def pause(pool: asyncpg.Pool, kind: Kind, name: str, *, reason: str | None, by: str) -> bool:
-    """Pause something, for all workers, until it is resumed. Returns False when it was paused already.
+    """Pause something, for all workers, until it is resumed.
+
+    Returns False when it was paused already.
 
     Raises:
         asyncpg.PostgresError, OSError: connection or statement failure.

@@ -1,4 +1,7 @@
-"""Times of PostgreSQL as Python has them, also those that no datetime can hold: infinity, the year 20260, 4000 BC."""
+"""Times of PostgreSQL as Python has them.
+
+Also those that no datetime can hold: infinity, the year 20260, 4000 BC.
+"""
 
 import math
 from collections.abc import Callable, Iterable
@@ -21,7 +24,9 @@ ENDS = {LAST: 2**63 - 1, FIRST: -(2**63)}
 
 
 class FarTime(datetime):
-    """A time outside Python's years: it compares as the last or the first of them, and reads as what it is.
+    """A time outside Python's years.
+
+    It compares as the last or the first of them, and reads as what it is.
 
     Attributes:
         place: Microseconds since 2000, as PostgreSQL keeps it.
@@ -69,8 +74,14 @@ def _text(place: int) -> str:
 
 
 def elapsed_s(since: str, until: str = 'now()') -> str:
-    """Return SQL for the seconds between two times as float8, infinite where one is: a difference would be an error."""
-    return f'(EXTRACT(EPOCH FROM {until}::timestamptz)::float8 - EXTRACT(EPOCH FROM {since}::timestamptz)::float8)'
+    """Return SQL for the seconds between two times as float8.
+
+    They are infinite where a time is: the difference of such times is an error.
+    """
+    return (
+        f'(EXTRACT(EPOCH FROM {until}::timestamptz)::float8'
+        f' - EXTRACT(EPOCH FROM {since}::timestamptz)::float8)'
+    )
 
 
 def as_row(record: asyncpg.Record) -> Row:
@@ -124,7 +135,10 @@ def naive_decoder(zone: ZoneInfo) -> Callable[[tuple[int]], datetime]:
 
 
 def naive_encoder(zone: ZoneInfo) -> Callable[[datetime], tuple[int]]:
-    """Return what makes microseconds since 2000 on the clocks of a zone of a time; a naive one is of that zone."""
+    """Return a function from times to microseconds since 2000 on the clocks of a zone.
+
+    A naive time is one of that zone.
+    """
 
     def encode(moment: datetime) -> tuple[int]:
         if isinstance(moment, FarTime):

@@ -122,7 +122,9 @@ async def expire_all(pool: asyncpg.Pool, batch: int = 1000) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Removed:
-    """What one batch of the retention removed, and the last id it looked at: None when the rest is not old.
+    """What one batch of the retention removed.
+
+    last_id is the last id it looked at, None when the rest is not old.
 
     held counts the e-mails that a foreign key kept, refused those that the server would not delete,
     and refusal is why.
@@ -139,7 +141,8 @@ class Removed:
 # An adopted table may hold NULLs: a row without any time is looked past, and never deleted.
 _NEXT_OLD = """
 WITH next AS (
-    SELECT id, (COALESCE(created_at, updated_at) < now() - $1 * interval '1 day') IS NOT FALSE AS is_old
+    SELECT id,
+        (COALESCE(created_at, updated_at) < now() - $1 * interval '1 day') IS NOT FALSE AS is_old
     FROM mail_outbox WHERE id > $2 ORDER BY id LIMIT $3
 )"""
 _ENDED_LONG_AGO = f"""
@@ -160,7 +163,8 @@ REMOVE_SQL = f"""
 ), attempts AS (
     DELETE FROM email_attempts WHERE email_id = ANY(ARRAY(SELECT id FROM removed))
 )
-SELECT count(*) AS emails, COALESCE(array_agg(content_id) FILTER (WHERE content_id IS NOT NULL), '{{}}') AS content_ids,
+SELECT count(*) AS emails,
+    COALESCE(array_agg(content_id) FILTER (WHERE content_id IS NOT NULL), '{{}}') AS content_ids,
     (SELECT max(id) FROM next HAVING bool_or(is_old)) AS last_id
 FROM removed
 """
@@ -171,7 +175,9 @@ OUTBOUND_EMAILS_SQL = "SELECT 'outbound_emails'::regclass::oid"
 async def remove_old(
     pool: asyncpg.Pool, older_than_days: int, after_id: int = 0, batch: int = 1000
 ) -> Removed:
-    """Delete e-mails that ended long ago, with their attempts, in one stretch of ids; not uncertain ones.
+    """Delete e-mails that ended long ago, with their attempts, in one stretch of ids.
+
+    Uncertain ones stay.
 
     What another row refers to stays, and what the server refuses to delete.
 
@@ -197,7 +203,8 @@ LOCK_OLD_SQL = f"""
     SELECT id FROM mail_outbox WHERE {_ENDED_LONG_AGO}
     FOR UPDATE SKIP LOCKED
 )
-SELECT ARRAY(SELECT id::bigint FROM old) AS ids, (SELECT max(id) FROM next HAVING bool_or(is_old)) AS last_id
+SELECT ARRAY(SELECT id::bigint FROM old) AS ids,
+    (SELECT max(id) FROM next HAVING bool_or(is_old)) AS last_id
 """
 
 # Their tables may be large and have no index that helps: better read one once than once for each
@@ -230,7 +237,10 @@ async def _remove_around(
     ids = set(old['ids'])
     await conn.execute(PLAN_FREELY_SQL, list(BY_INDEX))
     for reference in references:
-        sql = f'SELECT t.id FROM outbound_emails AS t WHERE t.id = ANY($1::bigint[]) AND {held(reference)}'
+        sql = (
+            'SELECT t.id FROM outbound_emails AS t '
+            f'WHERE t.id = ANY($1::bigint[]) AND {held(reference)}'
+        )
         ids -= {row['id'] for row in await conn.fetch(sql, list(ids))}
     done = await delete_narrowly(conn, sorted(ids), lambda some: conn.fetch(DELETE_SQL, some))
     content_ids = [row['content_id'] for row in done.done if row['content_id'] is not None]
@@ -262,16 +272,20 @@ async def count_old(pool: asyncpg.Pool, older_than_days: int, batch: int = 10_00
 
 
 STATE_SQL = f"""
-SELECT id, status, COALESCE(attempts, 0) AS attempts, COALESCE(max_attempts, 32767) AS max_attempts, lost_attempts,
+SELECT id, status, COALESCE(attempts, 0) AS attempts, COALESCE(max_attempts, 32767) AS max_attempts,
+    lost_attempts,
     next_retry_at, expires_at, claimed_by,
     email_type::text AS email_type, expires_at <= now() AS past_expiry,
-    CASE WHEN next_retry_at IS NOT NULL THEN LEAST({elapsed_s('now()', 'next_retry_at')}, 1e9) END AS due_in_s
+    CASE WHEN next_retry_at IS NOT NULL
+         THEN LEAST({elapsed_s('now()', 'next_retry_at')}, 1e9) END AS due_in_s
 FROM mail_outbox WHERE id = ANY($1::bigint[])
 """
 
 
 async def states_of(pool: asyncpg.Pool, email_ids: Sequence[int]) -> list[dict[str, Any] | None]:
-    """Return what decides whether each of these e-mails can be claimed, or None when there is no such row.
+    """Return what decides whether each of these e-mails can be claimed.
+
+    None: there is no such row.
 
     Keys: id, status, attempts, max_attempts, lost_attempts, next_retry_at, expires_at, claimed_by,
     email_type, past_expiry, due_in_s (negative: overdue, None: no time).

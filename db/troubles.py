@@ -1,4 +1,7 @@
-"""What PostgreSQL's errors mean: whether waiting helps, and whose they are, the statement's or the connection's."""
+"""What PostgreSQL's errors mean.
+
+Whether waiting helps, and whose they are: the statement's or the connection's.
+"""
 
 import re
 import ssl
@@ -14,7 +17,8 @@ DATABASE_DOWN = (
     asyncpg.PostgresConnectionError,
     asyncpg.InterfaceError,
     asyncpg.InternalClientError,  # a connection that ended in the middle of a statement
-    asyncpg.TransactionRollbackError,  # deadlock or serialization failure: the same statement may pass next time
+    # Deadlock or serialization failure: the same statement may pass next time.
+    asyncpg.TransactionRollbackError,
     asyncpg.OperatorInterventionError,
     asyncpg.InsufficientResourcesError,
     asyncpg.PostgresSystemError,
@@ -31,7 +35,8 @@ DATABASE_DOWN = (
 
 # The server has changed: every connection of ours is as good as this one.
 _SERVER_CHANGED = (
-    asyncpg.ReadOnlySQLTransactionError,  # a standby now, or opened while the database was set read-only
+    # A standby now, or opened while the database was set read-only.
+    asyncpg.ReadOnlySQLTransactionError,
     asyncpg.AdminShutdownError,
     asyncpg.CrashShutdownError,
     asyncpg.CannotConnectNowError,
@@ -54,7 +59,8 @@ _CONNECTION_SPOILT = (
 # heal.
 _POOLER_REFUSES = re.compile(
     r'unsupported startup parameter|no such (user|database)|auth(entication)? failed|not allowed'
-    r'|transaction blocks not allowed|wrong password|bouncer config error|TLS required|SSL required',
+    r'|transaction blocks not allowed|wrong password|bouncer config error'
+    r'|TLS required|SSL required',
     re.IGNORECASE,
 )
 STATEMENT_POOLING = 'transaction blocks not allowed'
@@ -96,7 +102,10 @@ def kind_of(error: BaseException) -> Kind:
 
 
 def is_spoilt(error: BaseException) -> bool:
-    """Whether an error belongs to its connection, which is to be dropped, rather than to the statement."""
+    """Whether an error belongs to its connection, which is to be dropped.
+
+    Else it belongs to the statement.
+    """
     return isinstance(error, _CONNECTION_SPOILT)
 
 
@@ -128,7 +137,10 @@ def remedy_of(error: BaseException) -> str:
         case asyncpg.InvalidAuthorizationSpecificationError():
             return 'correct DB_USER and DB_PASSWORD, or DATABASE_URL'
         case asyncpg.PostgresConnectionError() if STATEMENT_POOLING in said:
-            return "set the pooler's pool_mode to transaction or session, or name another port in DATABASE_URL"
+            return (
+                "set the pooler's pool_mode to transaction or session, or name another port in "
+                'DATABASE_URL'
+            )
         case asyncpg.ProtocolViolationError() if 'startup parameter' in said:
             return (
                 'leave it out of DATABASE_URL, or list it in ignore_startup_parameters of pgbouncer'
@@ -145,7 +157,10 @@ def remedy_of(error: BaseException) -> str:
             | asyncpg.CantChangeRuntimeParamError()
         ):
             return 'correct the options of DATABASE_URL'
-    return 'see whether DATABASE_URL or DB_NAME names the right database, and `python -m db.migrate` has run'
+    return (
+        'see whether DATABASE_URL or DB_NAME names the right database, and `python -m db.migrate` '
+        'has run'
+    )
 
 
 DATABASE_EVENTS = {

@@ -32,7 +32,10 @@ NOTIFY_RESCUED_SQL = f"SELECT pg_notify('{RESCUED_CHANNEL}', '')"
 
 
 async def notify_rescued(pool: asyncpg.Pool) -> None:
-    """Tell all workers of e-mails that have lost theirs; they are sent apart from all other mail."""
+    """Tell all workers of e-mails that have lost theirs.
+
+    These are sent apart from all other mail.
+    """
     await pool.execute(NOTIFY_RESCUED_SQL)
 
 

@@ -10,7 +10,7 @@ from typing import Self
 
 
 class Trait(Flag):
-    """What is true of every e-mail in a state; a new state joins the sets of `db/states.py` by it."""
+    """What is true of every e-mail in a state; the sets of `db/states.py` are made of it."""
 
     NONE = 0
     CLAIMED = auto()  # a worker claims it once its next_retry_at has come

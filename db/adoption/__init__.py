@@ -1,4 +1,6 @@
-"""An outbound_emails that was there before this program: add to it, take it over, finish it, or give it back.
+"""An outbound_emails that was there before this program.
+
+It is added to, taken over, finished, or given back.
 
 Until it is finished, the table keeps every column and type of its application. What this program
 needs besides stands in columns that it adds; a trigger keeps the application's `status` and our

@@ -92,7 +92,8 @@ WANTED = (*APPLICATION, *OURS)
 
 COLUMNS_SQL = """
 SELECT a.attname AS name, format_type(COALESCE(NULLIF(t.typbasetype, 0), t.oid), NULL) AS type,
-    CASE WHEN t.typname IN ('varchar', 'bpchar') AND a.atttypmod > 4 THEN a.atttypmod - 4 END AS limit,
+    CASE WHEN t.typname IN ('varchar', 'bpchar') AND a.atttypmod > 4
+         THEN a.atttypmod - 4 END AS limit,
     t.typcategory = 'S' AS is_text, t.typcategory = 'E' AS is_enum, a.attnotnull AS is_not_null
 FROM pg_attribute AS a JOIN pg_type AS t ON t.oid = a.atttypid
 WHERE a.attrelid = 'outbound_emails'::regclass AND a.attnum > 0 AND NOT a.attisdropped
@@ -123,7 +124,10 @@ def serves(wanted: Wanted, column: Column) -> bool:
 
 
 def added_columns(columns: Mapping[str, Column]) -> dict[str, str]:
-    """Return what expanding adds to a table that this program has not touched yet: names with their DDL."""
+    """Return the columns that expanding adds to a table, with their DDL.
+
+    The table is one that this program has not touched yet.
+    """
     added = {}
     for wanted in APPLICATION:
         column = columns.get(wanted.name)
@@ -157,18 +161,28 @@ def unsuitable(columns: Mapping[str, Column]) -> Iterator[str]:
     """Say for each column why the table cannot be adopted as it is, and what to do."""
     for name in REQUIRED:
         if name not in columns:
-            yield f'it has no column {name}: this is not a table of e-mails, or the column has another name'
+            yield (
+                f'it has no column {name}: this is not a table of e-mails, or the column has '
+                'another name'
+            )
     for wanted in APPLICATION:
         column = columns.get(wanted.name)
         if column is None or wanted.mirrored or serves(wanted, column):
             continue
         if wanted.nullable and column.is_not_null and column.type in (wanted.types or ()):
             yield (
-                f'{wanted.name} must take NULL: ALTER TABLE outbound_emails ALTER COLUMN {wanted.name} DROP NOT NULL'
+                f'{wanted.name} must take NULL: ALTER TABLE outbound_emails ALTER COLUMN '
+                f'{wanted.name} DROP NOT NULL'
             )
         else:
             fits = 'text' if wanted.text else ' or '.join(sorted(wanted.types or ()))
-            yield f'{wanted.name} has the type {column.type}, and only {fits} can serve: convert the column'
+            yield (
+                f'{wanted.name} has the type {column.type}, and only {fits} can serve: convert the '
+                'column'
+            )
     status = columns.get('status')
     if status is not None and not (status.is_text or status.is_enum):
-        yield f'status has the type {status.type}, and only text or an enum can serve: convert the column'
+        yield (
+            f'status has the type {status.type}, and only text or an enum can serve: convert the '
+            'column'
+        )

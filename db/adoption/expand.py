@@ -19,7 +19,9 @@ DECIDED_SQL = 'UPDATE outbox_adoption SET added_columns = $1, words = $2::text::
 
 
 async def expand(conn: asyncpg.Connection, plan: Plan, progress: Progress) -> None:
-    """Add what is missing. Each step is committed by itself, and finds what an interrupted call before it has done.
+    """Add what is missing.
+
+    Each step is committed by itself, and finds what an interrupted call before it has done.
 
     Raises:
         TableBusyError: somebody holds the table; nothing of this step was changed.
@@ -56,7 +58,8 @@ async def _add_columns(conn: asyncpg.Connection, plan: Plan, progress: Progress)
 
     async def change() -> None:
         await conn.execute(
-            f"ALTER TABLE outbound_emails ADD COLUMN mail_status text DEFAULT 'external', {columns};"
+            "ALTER TABLE outbound_emails ADD COLUMN mail_status text DEFAULT 'external', "
+            f'{columns};'
             'ALTER TABLE outbound_emails ALTER COLUMN mail_status DROP DEFAULT'
         )
         await conn.execute(state_ddl(form.words))

@@ -26,7 +26,8 @@ WITH stretch AS (
         created_at = COALESCE(e.created_at, e.updated_at, now()),
         updated_at = COALESCE(e.updated_at, e.created_at, now()),
         sent_at = CASE WHEN e.mail_status = 'sent' OR outbox_state(e.status::text) = 'sent'
-                       THEN COALESCE(e.sent_at, e.last_attempt_at, e.updated_at, e.created_at, now())
+                       THEN COALESCE(e.sent_at, e.last_attempt_at, e.updated_at, e.created_at,
+                                     now())
                        ELSE e.sent_at END
     WHERE e.id IN (SELECT id FROM stretch) AND (
         e.mail_status IS NULL OR e.mail_status = 'external'

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import asyncpg
 
 from db.adoption.columns import APPLICATION, Column, mapping, read_columns
+from db.adoption.dependents import read_dependents
 from db.adoption.phases import Phase, read_adoption
 from db.adoption.quoting import quoted
 from db.adoption.takeover import WrongPhaseError
@@ -58,32 +59,6 @@ class FinishPlan:
     max_attempts: int
 
 
-# What stands on a column that goes or changes, but for what this program made: it breaks, vanishes,
-# or is in the way.
-DEPENDENTS_SQL = """
-SELECT d.classid::regclass::text AS catalog, d.objid, pg_describe_object(d.classid, d.objid, d.objsubid) AS what,
-    CASE d.classid WHEN 'pg_class'::regclass THEN pg_get_indexdef(d.objid)
-        WHEN 'pg_constraint'::regclass THEN pg_get_constraintdef(d.objid)
-        WHEN 'pg_trigger'::regclass THEN pg_get_triggerdef(d.objid) END AS ddl,
-    EXISTS (SELECT FROM pg_index AS i WHERE i.indexrelid = d.objid AND i.indisunique) AS is_unique,
-    (SELECT tgname FROM pg_trigger WHERE oid = d.objid) AS trigger, a.attname AS column
-FROM pg_depend AS d JOIN pg_attribute AS a ON a.attrelid = d.refobjid AND a.attnum = d.refobjsubid
-WHERE d.refclassid = 'pg_class'::regclass AND d.refobjid = 'outbound_emails'::regclass AND a.attname = ANY($1::text[])
-  AND NOT (d.classid = 'pg_constraint'::regclass
-           AND d.objid IN (SELECT oid FROM pg_constraint WHERE contype = 'n'))
-  AND NOT (d.classid = 'pg_trigger'::regclass AND d.objid IN (SELECT oid FROM pg_trigger WHERE tgname = $2))
-  AND NOT (d.classid = 'pg_rewrite'::regclass
-           AND d.objid IN (SELECT oid FROM pg_rewrite WHERE ev_class = to_regclass('mail_outbox')))
-  AND NOT (d.classid = 'pg_attrdef'::regclass AND d.objid IN (
-      SELECT f.oid FROM pg_attrdef AS f JOIN pg_attribute AS c ON c.attrelid = f.adrelid AND c.attnum = f.adnum
-      WHERE c.attname = ANY($1::text[])))
-UNION
-SELECT 'pg_rewrite', r.oid, pg_describe_object('pg_rewrite'::regclass, r.oid, 0), NULL, false, NULL, NULL
-FROM pg_depend AS d JOIN pg_rewrite AS r ON r.oid = d.objid
-WHERE d.classid = 'pg_rewrite'::regclass AND d.refobjid = 'outbound_emails'::regclass
-  AND r.ev_class <> COALESCE(to_regclass('mail_outbox')::oid, 0)
-ORDER BY what
-"""
 BYTES_SQL = "SELECT pg_table_size('outbound_emails')::float8"
 # Those that a converted column is in, but for those that a constraint stands on.
 REBUILT_SQL = """
@@ -91,11 +66,14 @@ SELECT c.relname AS name, pg_get_indexdef(i.indexrelid) AS ddl
 FROM pg_index AS i JOIN pg_class AS c ON c.oid = i.indexrelid
 WHERE i.indrelid = 'outbound_emails'::regclass
   AND NOT EXISTS (SELECT FROM pg_constraint AS k WHERE k.conindid = i.indexrelid)
-  AND EXISTS (SELECT FROM pg_depend AS d JOIN pg_attribute AS a ON a.attrelid = d.refobjid AND a.attnum = d.refobjsubid
-              WHERE d.objid = i.indexrelid AND d.refobjid = i.indrelid AND a.attname = ANY($1::text[]))
+  AND EXISTS (SELECT FROM pg_depend AS d JOIN pg_attribute AS a ON a.attrelid = d.refobjid
+      AND a.attnum = d.refobjsubid
+              WHERE d.objid = i.indexrelid AND d.refobjid = i.indrelid
+                AND a.attname = ANY($1::text[]))
   AND NOT EXISTS (SELECT FROM pg_depend AS d JOIN pg_attribute AS a
                       ON a.attrelid = d.refobjid AND a.attnum = d.refobjsubid
-                  WHERE d.objid = i.indexrelid AND d.refobjid = i.indrelid AND a.attname = ANY($2::text[]))
+                  WHERE d.objid = i.indexrelid AND d.refobjid = i.indrelid
+                    AND a.attname = ANY($2::text[]))
 ORDER BY 1
 """
 
@@ -125,7 +103,7 @@ async def plan_finish(
     going: list[str] = []
     triggers: dict[str, str] = {}
     if replaced:
-        going, triggers = await _standing_on(conn, replaced, [*naive, *_narrow(columns)])
+        going, triggers = await read_dependents(conn, replaced, [*naive, *_narrow(columns)])
     lock_s = LOCK_S
     if naive and zone != 'UTC':
         lock_s += await conn.fetchval(BYTES_SQL) / REWRITE_BYTES_PER_S
@@ -146,35 +124,6 @@ async def plan_finish(
     return FinishPlan(changes, lock_s, bool(replaced), stay, rebuilt, max_attempts)
 
 
-async def _standing_on(
-    conn: asyncpg.Connection, replaced: Sequence[str], converted: Sequence[str]
-) -> tuple[list[str], dict[str, str]]:
-    """Return what goes with the columns that are replaced, and the triggers that are made anew.
-
-    Raises:
-        WrongPhaseError: something would break; names all of it.
-    """
-    going: list[str] = []
-    breaking: list[str] = []
-    triggers: dict[str, str] = {}
-    for row in await conn.fetch(DEPENDENTS_SQL, [*replaced, *converted], TRIGGER):
-        catalog, ddl = row['catalog'], row['ddl']
-        if catalog in ('pg_constraint', 'pg_class') and row['column'] not in replaced:
-            continue  # these are converted with their columns
-        if catalog == 'pg_trigger' and ' WHEN (' not in ddl:
-            triggers[row['trigger']] = ddl
-        elif catalog == 'pg_constraint' or (catalog == 'pg_class' and not row['is_unique']):
-            going.append(f'{row["what"]}: {ddl}')
-        else:
-            breaking.append(f'{row["what"]}: {ddl}' if ddl else row['what'])
-    if breaking:
-        what = '\n'.join(f'  - {each}' for each in breaking)
-        raise WrongPhaseError(
-            f'these stand on columns that finishing changes; drop them, and make them anew after it:\n{what}'
-        )
-    return going, triggers
-
-
 def _replaced(
     columns: Mapping[str, Column],
     replaced: Sequence[str],
@@ -183,13 +132,15 @@ def _replaced(
 ) -> list[Change]:
     changes = [
         Change(
-            'rows that the other system ended get our word for their state; NULL in attempts, created_at ... is filled',
+            'rows that the other system ended get our word for their state; NULL in attempts, '
+            'created_at ... is filled',
             False,
         ),
         Change(
             'the trigger and the view mail_outbox go',
             True,
-            f'DROP TRIGGER {TRIGGER} ON outbound_emails; DROP VIEW mail_outbox; DROP FUNCTION outbox_sync()',
+            f'DROP TRIGGER {TRIGGER} ON outbound_emails; DROP VIEW mail_outbox; DROP FUNCTION '
+            'outbox_sync()',
         ),
     ]
     changes += [Change(f'goes with its column: {what}', True) for what in going]

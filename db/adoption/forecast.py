@@ -1,4 +1,4 @@
-"""What the first start would do with a table that was there before, by state and age. Reads only."""
+"""What the first start would do with an existing table, by state and age. Reads only."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -55,7 +55,8 @@ def forecast_sql(columns: Collection[str], form: Form) -> str:
     theirs = "WHERE mail_status = 'external'" if 'mail_status' in columns else ''
     return f"""
 WITH emails AS (
-    SELECT id, status::text AS status, {case('lower(status::text)', form.words.read, 'NULL')} AS natural_state, {source}
+    SELECT id, status::text AS status,
+        {case('lower(status::text)', form.words.read, 'NULL')} AS natural_state, {source}
     FROM outbound_emails {theirs}
 ), judged AS (
     SELECT *, {BECOMES} AS state, COALESCE(next_retry_at, created_at) AS due_at,

@@ -41,7 +41,8 @@ async def valid_indexes(conn: asyncpg.Connection) -> set[str]:
 
 
 NOTE_INDEX_SQL = """
-UPDATE outbox_adoption SET added_indexes = added_indexes || $1::text WHERE NOT $1 = ANY(added_indexes)
+UPDATE outbox_adoption SET added_indexes = added_indexes || $1::text
+WHERE NOT $1 = ANY(added_indexes)
 """
 INDEX_STATE_SQL = """
 SELECT i.indisvalid FROM pg_index AS i
@@ -59,7 +60,7 @@ def index_ddl(name: str, names: Mapping[str, str]) -> str:
 async def add_index(
     conn: asyncpg.Connection, name: str, names: Mapping[str, str], progress: Progress
 ) -> None:
-    """Build an index unless a valid one is there; what an interrupted call left half done is built anew."""
+    """Build an index unless a valid one is there; a half-built one is built anew."""
     valid = await conn.fetchval(INDEX_STATE_SQL, name)
     if valid:
         return

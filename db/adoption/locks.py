@@ -56,7 +56,9 @@ async def briefly(
     *,
     give_up_s: float = GIVE_UP_S,
 ) -> None:
-    """Run a change in a transaction that waits for no lock longer than LOCK_WAIT_MS, again until it gets through.
+    """Run a change in a transaction that waits for no lock longer than LOCK_WAIT_MS.
+
+    When it does not get through, it is run again.
 
     Raises:
         TableBusyError: it did not within give_up_s; names the session that is in the way. Nothing

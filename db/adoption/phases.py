@@ -31,7 +31,9 @@ READ_SQL = 'SELECT phase, added_columns, added_indexes, words::text AS words FRO
 
 
 async def read_adoption(conn: Any) -> Adoption | None:
-    """Return how far the adoption has come, None when outbound_emails was made by this program, or is not there.
+    """Return how far the adoption has come.
+
+    None: outbound_emails was made by this program, or is not there.
 
     Args:
         conn: A connection or a pool.

@@ -14,17 +14,20 @@ from mail_outbox.envelope import BY_LIFE
 
 MAX_UNKNOWN_TOLD = 10
 NOTHING_HIDES = (
-    'status has no word for an e-mail that is being sent, so nothing hides ours from the other system: '
+    'status has no word for an e-mail that is being sent, so nothing hides ours from the other '
+    'system: '
     'until the take-over it also sends what queue_email queues'
 )
 NEW_WORD = (
-    'while both systems run, e-mails of queue_email show the status {!r}, which stands in no row yet: '
+    'while both systems run, e-mails of queue_email show the status {!r}, which stands in no row '
+    'yet: '
     'if the application fails on words that it does not know, teach it this one first'
 )
 
 
 BLIND_TRIGGERS = (
-    'triggers of yours do not see what this system does to status: {}. AFTER UPDATE ON outbound_emails ... WHEN '
+    'triggers of yours do not see what this system does to status: {}. AFTER UPDATE ON '
+    'outbound_emails ... WHEN '
     '(OLD.status IS DISTINCT FROM NEW.status) sees everything'
 )
 
@@ -56,9 +59,11 @@ FACTS_SQL = """
 SELECT c.relkind, c.relrowsecurity, pg_has_role(c.relowner, 'USAGE') AS is_owner,
     has_schema_privilege(c.relnamespace, 'CREATE') AS may_create,
     pg_get_userbyid(c.relowner) AS owner, current_user AS role,
-    EXISTS (SELECT FROM pg_index AS i WHERE i.indrelid = c.oid AND i.indisunique AND i.indisvalid AND i.indpred IS NULL
+    EXISTS (SELECT FROM pg_index AS i WHERE i.indrelid = c.oid AND i.indisunique AND i.indisvalid
+        AND i.indpred IS NULL
             AND i.indnkeyatts = 1 AND i.indkey[0] = (SELECT attnum FROM pg_attribute
-                                                     WHERE attrelid = c.oid AND attname = 'id')) AS id_is_unique,
+                                                     WHERE attrelid = c.oid
+                                                       AND attname = 'id')) AS id_is_unique,
     current_setting('server_version_num')::int AS version
 FROM pg_class AS c WHERE c.oid = 'outbound_emails'::regclass
 """
@@ -99,7 +104,8 @@ async def plan(
         )
     if facts['relrowsecurity']:
         reasons.append(
-            'row-level security hides rows from this program: ALTER TABLE outbound_emails DISABLE ROW LEVEL SECURITY'
+            'row-level security hides rows from this program: ALTER TABLE outbound_emails DISABLE '
+            'ROW LEVEL SECURITY'
         )
     adoption = await read_adoption(conn)
     if not (adoption and adoption.added_columns):
@@ -123,12 +129,14 @@ async def plan(
 
 # What the migrations make. The tables of an earlier adoption that was undone stay, and are ours.
 TAKEN_SQL = """
-SELECT name, 'table or view' AS kind FROM unnest($1::text[]) AS t (name) WHERE to_regclass(name) IS NOT NULL
-UNION ALL SELECT name, 'function' FROM unnest($2::text[]) AS f (name) WHERE to_regprocedure(name) IS NOT NULL
+SELECT name, 'table or view' AS kind FROM unnest($1::text[]) AS t (name)
+WHERE to_regclass(name) IS NOT NULL
+UNION ALL SELECT name, 'function' FROM unnest($2::text[]) AS f (name)
+WHERE to_regprocedure(name) IS NOT NULL
 """
 RELATIONS = (
-    'mail_outbox', 'email_attempts', 'email_suppressions', 'mail_switches', 'cron_runs', 'outbox_adoption',
-    'table_origins', 'mail_service_health',
+    'mail_outbox', 'email_attempts', 'email_suppressions', 'mail_switches', 'cron_runs',
+    'outbox_adoption', 'table_origins', 'mail_service_health',
 )  # fmt: skip
 FUNCTIONS = ('outbox_sync()', 'outbox_state(text)')
 MIGRATED_SQL = "SELECT to_regclass('public._pogo_migration') IS NOT NULL"
@@ -193,7 +201,8 @@ async def _words(
             else ''
         )
         reasons.append(
-            f'status holds words this system does not know: {told}{more}. --word WORD=STATE says what one means '
+            f'status holds words this system does not know: {told}{more}. --word WORD=STATE says '
+            'what one means '
             '(pending, sent, failed, expired, cancelled), or UPDATE these rows'
         )
     return words, takes_any
@@ -225,7 +234,8 @@ def _notes(form: Form, takes_any: bool) -> list[str]:
 
 
 OURS_SQL = """
-SELECT count(*) = 3 FROM pg_attribute WHERE attrelid = to_regclass('outbound_emails') AND NOT attisdropped
+SELECT count(*) = 3 FROM pg_attribute WHERE attrelid = to_regclass('outbound_emails')
+  AND NOT attisdropped
 AND attname IN ('claim_token', 'lease_expires_at', 'lost_attempts')
 """
 
@@ -246,14 +256,17 @@ async def refuse_elsewhere(conn: asyncpg.Connection) -> None:
         NotAdoptableError: names its schema, and the remedy.
     """
     for row in await conn.fetch(ELSEWHERE_SQL):
-        path = f'ALTER ROLE {row["role"]} IN DATABASE {row["database"]} SET search_path = {row["schema"]}, public'
+        path = (
+            f'ALTER ROLE {row["role"]} IN DATABASE {row["database"]} SET search_path = '
+            f'{row["schema"]}, public'
+        )
         raise NotAdoptableError(
             [f'it is in the schema {row["schema"]}, where this session does not look: {path}']
         )
 
 
 async def is_adopted(conn: asyncpg.Connection) -> bool:
-    """Whether there is an outbound_emails that this program did not make, and that is not finished."""
+    """Whether outbound_emails is an application's, and not finished."""
     if await conn.fetchval("SELECT to_regclass('outbound_emails')") is None:
         return False
     adoption = await read_adoption(conn)

@@ -1,4 +1,4 @@
-"""The trigger that keeps the application's `status` and our `mail_status` in step, and the view over both."""
+"""The trigger that keeps `status` and our `mail_status` in step, and the view over both."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -33,12 +33,14 @@ BEGIN
         JOIN pg_rewrite AS r ON r.oid = d.objid AND r.ev_class = 'mail_outbox'::regclass
         JOIN pg_attribute AS b ON b.attrelid = d.refobjid AND b.attnum = d.refobjsubid
         JOIN pg_attribute AS v
-            ON v.attrelid = 'mail_outbox'::regclass AND b.attname IN (v.attname, 'mail_' || v.attname)
+            ON v.attrelid = 'mail_outbox'::regclass
+              AND b.attname IN (v.attname, 'mail_' || v.attname)
         CROSS JOIN aclexplode(b.attacl) AS a
         WHERE d.classid = 'pg_rewrite'::regclass AND d.refobjid = 'outbound_emails'::regclass
     LOOP
         EXECUTE format('GRANT %s %s ON mail_outbox TO %s', given.privilege, given.columns,
-                       CASE WHEN given.grantee = 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(given.grantee)) END);
+                       CASE WHEN given.grantee = 0 THEN 'PUBLIC'
+                           ELSE quote_ident(pg_get_userbyid(given.grantee)) END);
     END LOOP;
 END
 $rights$"""
@@ -47,16 +49,21 @@ NAIVE = 'timestamp without time zone'
 # tgtype: 1 for each row, 2 before, 16 update.
 BLIND_SQL = r"""
 SELECT t.tgname FROM pg_trigger AS t
-WHERE t.tgrelid = 'outbound_emails'::regclass AND NOT t.tgisinternal AND t.tgenabled <> 'D' AND t.tgtype & 16 > 0
+WHERE t.tgrelid = 'outbound_emails'::regclass AND NOT t.tgisinternal AND t.tgenabled <> 'D'
+  AND t.tgtype & 16 > 0
   AND t.tgname <> $1 AND (
-    (SELECT attnum FROM pg_attribute WHERE attrelid = t.tgrelid AND attname = 'status') = ANY (t.tgattr::int2[])
+    (SELECT attnum FROM pg_attribute WHERE attrelid = t.tgrelid AND attname = 'status')
+        = ANY (t.tgattr::int2[])
     OR (t.tgtype & 3 = 3 AND pg_get_functiondef(t.tgfoid) ~* '\mNEW[.]"?status\M'))
 ORDER BY 1
 """
 
 
 async def blind_triggers(conn: asyncpg.Connection) -> list[str]:
-    """Return the application's triggers that do not see what ours does to status: its SET names mail_status."""
+    """Return the application's triggers that do not see what ours does to status.
+
+    The SET of such an UPDATE names mail_status, not status.
+    """
     return [row['tgname'] for row in await conn.fetch(BLIND_SQL, TRIGGER)]
 
 
@@ -88,7 +95,8 @@ CREATE VIEW mail_outbox AS SELECT {columns} FROM outbound_emails;
 def trigger_ddl() -> str:
     """Return the DDL of the trigger; a lease that is only renewed does not fire it."""
     return (
-        f'CREATE OR REPLACE TRIGGER {TRIGGER} BEFORE INSERT OR UPDATE OF status, mail_status, next_retry_at '
+        f'CREATE OR REPLACE TRIGGER {TRIGGER} '
+        'BEFORE INSERT OR UPDATE OF status, mail_status, next_retry_at '
         'ON outbound_emails FOR EACH ROW EXECUTE FUNCTION outbox_sync()'
     )
 
@@ -124,8 +132,10 @@ BEGIN
         state := {read};
     ELSIF NEW.mail_status IS NOT DISTINCT FROM OLD.mail_status THEN
         state := {read};
-        -- SET status = 'pending', next_retry_at = now() means it also where `pending` is shown already.
-        -- A session that fires no triggers (replication, loaders) left it empty: any later UPDATE reads it.
+        -- SET status = 'pending', next_retry_at = now() means it also where `pending` is shown
+        -- already.
+        -- A session that fires no triggers (replication, loaders) left it empty: any later UPDATE
+        -- reads it.
         by_others := OLD.mail_status IS NULL OR NEW.status IS DISTINCT FROM OLD.status
             OR (state = 'pending' AND OLD.mail_status NOT IN ('pending', 'external')
                 AND NEW.next_retry_at IS DISTINCT FROM OLD.next_retry_at);
@@ -137,7 +147,8 @@ BEGIN
         RETURN NEW;
     END IF;
     NEW.{quoted(names['attempts'])} := COALESCE(NEW.{quoted(names['attempts'])}, 0);
-    NEW.{quoted(names['max_attempts'])} := COALESCE(NEW.{quoted(names['max_attempts'])}, {form.max_attempts});
+    NEW.{quoted(names['max_attempts'])} := COALESCE(NEW.{quoted(names['max_attempts'])},
+        {form.max_attempts});
     IF TG_OP = 'INSERT' THEN
         NEW.created_at := COALESCE(NEW.created_at, now());
     END IF;
@@ -167,7 +178,8 @@ def _written_by_others(form: Form, *, shared: bool) -> str:
             state := 'pending';
         END IF;
         {theirs}
-        -- An ORM that saves whole rows writes an old `sending` over what has ended since: nobody is sending it.
+        -- An ORM that saves whole rows writes an old `sending` over what has ended since: nobody is
+        -- sending it.
         IF TG_OP = 'UPDATE' AND state = 'sending'
                 AND (OLD.mail_status IN ({listed((*OVER, Status.HELD))})
                 OR (OLD.mail_status IN ({listed(TRIED)}) AND OLD.next_retry_at IS NULL)) THEN
@@ -176,8 +188,10 @@ def _written_by_others(form: Form, *, shared: bool) -> str:
             NEW.next_retry_at := OLD.next_retry_at;
         END IF;
         NEW.mail_status := COALESCE(state, 'external');
-        -- Another program says that it sends: after an hour without a word its e-mail counts as one of a lost worker.
-        IF NEW.mail_status = 'sending' AND (TG_OP = 'INSERT' OR OLD.mail_status IS DISTINCT FROM 'sending') THEN
+        -- Another program says that it sends: after an hour without a word its e-mail counts as one
+        -- of a lost worker.
+        IF NEW.mail_status = 'sending'
+           AND (TG_OP = 'INSERT' OR OLD.mail_status IS DISTINCT FROM 'sending') THEN
             NEW.{names['claim_token']} := gen_random_uuid();
             NEW.{names['claimed_by']} := 'another program';
             NEW.{names['claimed_at']} := now();
@@ -186,7 +200,10 @@ def _written_by_others(form: Form, *, shared: bool) -> str:
 
 
 def _given_back(words: Words, *, shared: bool) -> str:
-    """While the table is shared and no word hides an e-mail, the other system sends also what is queued here."""
+    """Return what leaves our e-mails to the other system where no word hides them from it.
+
+    That is so while the table is shared: it sends what is queued here as well.
+    """
     if not shared or words.hidden is not None:
         return ''
     return f"""    IF NEW.mail_status NOT IN ('external', 'sent') THEN
@@ -213,14 +230,15 @@ def _zones(form: Form) -> str:
     if not lines:
         return ''
     body = '\n'.join(f'        {line}' for line in lines)
-    return f"""    IF TG_OP = 'INSERT' AND NOT by_others AND current_setting('TimeZone') <> {zone} THEN
+    return f"""    IF TG_OP = 'INSERT' AND NOT by_others
+       AND current_setting('TimeZone') <> {zone} THEN
 {body}
     END IF;
 """
 
 
 def _mirrors(form: Form) -> str:
-    """Write what stands in a column of ours into the application's as well, as far as it goes in."""
+    """Return what copies our columns into the application's, as far as the values go in."""
     lines = []
     for name in ('smtp_response', 'smtp_code'):
         theirs = form.columns.get(name)

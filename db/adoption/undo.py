@@ -59,7 +59,10 @@ WHERE d.classid = 'pg_rewrite'::regclass AND d.refobjid = 'outbound_emails'::reg
 ORDER BY 1
 """
 STAYS = (
-    'email_attempts, email_suppressions, mail_switches, cron_runs and the other tables of this program stay',
+    (
+        'email_attempts, email_suppressions, mail_switches, cron_runs and the other tables of this '
+        'program stay'
+    ),
     'the columns that this program added are gone, and with them Message-IDs and claims',
 )
 

@@ -1,4 +1,4 @@
-"""The words an application has for the states of an e-mail: how its `status` is read, and what it may show."""
+"""An application's words for the states: how its `status` is read, and what it may show."""
 
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
@@ -108,10 +108,12 @@ async def count_words(conn: asyncpg.Connection) -> dict[str | None, int]:
 
 STATUS_CHECKS_SQL = """
 SELECT conname AS name, pg_get_constraintdef(oid) AS definition, array(
-    SELECT attname::text FROM pg_attribute WHERE attrelid = conrelid AND attnum = ANY(conkey)) AS columns
+    SELECT attname::text FROM pg_attribute WHERE attrelid = conrelid
+      AND attnum = ANY(conkey)) AS columns
 FROM pg_constraint
 WHERE conrelid = 'outbound_emails'::regclass AND contype = 'c' AND conkey @> ARRAY[(
-    SELECT attnum FROM pg_attribute WHERE attrelid = 'outbound_emails'::regclass AND attname = 'status')]
+    SELECT attnum FROM pg_attribute WHERE attrelid = 'outbound_emails'::regclass
+      AND attname = 'status')]
 ORDER BY 1
 """
 
@@ -120,13 +122,14 @@ ORDER BY 1
 async def _probe(
     conn: asyncpg.Connection, columns: Iterable[str], checks: Iterable[str]
 ) -> AsyncIterator[None]:
-    """Have an empty table outbox_probe with columns of outbound_emails and these CHECKs, and nothing else of it."""
+    """Have an empty table outbox_probe with columns of outbound_emails and these CHECKs."""
     listed = ', '.join(quoted(name) for name in columns)
     probing = conn.transaction()
     await probing.start()
     try:
         await conn.execute(
-            f'CREATE TEMPORARY TABLE outbox_probe ON COMMIT DROP AS SELECT {listed} FROM outbound_emails WITH NO DATA'
+            'CREATE TEMPORARY TABLE outbox_probe ON COMMIT DROP '
+            f'AS SELECT {listed} FROM outbound_emails WITH NO DATA'
         )
         for number, check in enumerate(checks):
             await conn.execute(f'ALTER TABLE outbox_probe ADD CONSTRAINT probe{number} {check}')
@@ -149,7 +152,9 @@ async def _takes(conn: asyncpg.Connection, values: Mapping[str, str]) -> bool:
 
 
 async def accepted_words(conn: asyncpg.Connection, words: Iterable[str]) -> set[str]:
-    """Return those of these words that type and CHECKs of the column status take, without writing to the table.
+    """Return those of these words that type and CHECKs of the column status take.
+
+    Nothing is written to the table.
 
     Raises:
         asyncpg.InsufficientPrivilegeError: this role may make no temporary table.
@@ -205,7 +210,8 @@ async def refusing_checks(
                         values[name] = f'(SELECT {quoted(name)} FROM outbound_emails LIMIT 1)'
                 if not await _takes(conn, values):
                     reasons.append(
-                        f'CHECK {check["name"]} wants of e-mails that are {word} what this program does not write: '
+                        f'CHECK {check["name"]} wants of e-mails that are {word} what this program '
+                        'does not write: '
                         f'{check["definition"]}. Drop it'
                     )
     return reasons

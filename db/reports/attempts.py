@@ -16,7 +16,8 @@ async def count_last_minute(pool: asyncpg.Pool) -> dict[str, int]:
 
 
 LAST_FAILURES_SQL = """
-SELECT email_id, attempt, outcome, relay, phase, COALESCE(error, reply) AS error, worker, started_at,
+SELECT email_id, attempt, outcome, relay, phase, COALESCE(error, reply) AS error, worker,
+    started_at,
     EXTRACT(EPOCH FROM now() - started_at)::float8 AS started_s
 FROM email_attempts
 WHERE started_at > now() - interval '10 minutes' AND outcome NOT IN ('accepted', 'released')

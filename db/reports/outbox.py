@@ -36,7 +36,8 @@ WITH open AS (
         WHEN status = 'sending' AND lease_expires_at < now() - interval '30 seconds' THEN 'stuck'
         WHEN status = 'sending' THEN 'sending'
         WHEN status <> 'pending' AND (next_retry_at IS NULL OR attempts >= max_attempts)
-            THEN CASE status WHEN 'failed' THEN 'dead' ELSE 'held' END -- also what has the status `held`
+            -- Also what has the status `held`
+            THEN CASE status WHEN 'failed' THEN 'dead' ELSE 'held' END
         WHEN expires_at <= now() THEN 'past_expiry'
         WHEN next_retry_at <= now() THEN 'due'
         WHEN status = 'pending' THEN 'scheduled'

@@ -1,4 +1,6 @@
-"""How long an application waits while its table is adopted: the longest INSERT beside each step, for docs/migration.md.
+"""How long an application waits while its table is adopted.
+
+The longest INSERT beside each step, for docs/migration.md.
 
     python -m bench.adoption [--rows 1000000] [--status enum|varchar] [--zone UTC]
 
@@ -39,10 +41,14 @@ from db.pools import create_postgres_pool
 TABLE_DDL = """
 CREATE TYPE emailstatus AS ENUM ('pending', 'sending', 'sent', 'failed', 'expired', 'cancelled');
 CREATE TABLE outbound_emails (
-    id serial PRIMARY KEY, recipient varchar(255) NOT NULL, subject varchar(500), body_text text, body_html text,
-    email_type varchar(50), template_id integer, template_data json, status {status} NOT NULL DEFAULT 'pending',
-    smtp_response varchar(500), smtp_code integer, attempts integer, max_attempts integer, next_retry_at timestamp,
-    last_attempt_at timestamp, sent_at timestamp, expires_at timestamp, user_id integer, organization_id integer,
+    id serial PRIMARY KEY, recipient varchar(255) NOT NULL, subject varchar(500), body_text text,
+        body_html text,
+    email_type varchar(50), template_id integer, template_data json,
+        status {status} NOT NULL DEFAULT 'pending',
+    smtp_response varchar(500), smtp_code integer, attempts integer, max_attempts integer,
+        next_retry_at timestamp,
+    last_attempt_at timestamp, sent_at timestamp, expires_at timestamp, user_id integer,
+        organization_id integer,
     created_at timestamp DEFAULT now(), updated_at timestamp
 );
 CREATE INDEX ix_outbound_emails_status ON outbound_emails (status);
@@ -50,19 +56,27 @@ CREATE INDEX ix_outbound_emails_next_retry_at ON outbound_emails (next_retry_at)
 """
 # Of a hundred e-mails one is dead, one of a thousand is due.
 FILL_SQL = """
-INSERT INTO outbound_emails (recipient, subject, body_text, status, attempts, max_attempts, next_retry_at, sent_at,
+INSERT INTO outbound_emails (recipient, subject, body_text, status, attempts, max_attempts,
+    next_retry_at, sent_at,
     created_at)
 SELECT 'user' || n || '@example.com', 'Your order ' || n, repeat('Thank you. ', 20),
-    (CASE WHEN n % 1000 = 1 THEN 'pending' WHEN n % 100 = 2 THEN 'failed' ELSE 'sent' END)::{status},
+    (CASE WHEN n % 1000 = 1 THEN 'pending' WHEN n % 100 = 2 THEN 'failed'
+        ELSE 'sent' END)::{status},
     CASE WHEN n % 100 = 2 THEN 5 ELSE 1 END, 5, NULL, now(), now() - (n % 20) * interval '1 hour'
 FROM generate_series(1, $1::bigint) AS n
 """
-INSERT_ONE_SQL = "INSERT INTO outbound_emails (recipient, subject, body_text) VALUES ('live@example.com', 's', 't')"
+INSERT_ONE_SQL = (
+    "INSERT INTO outbound_emails (recipient, subject, body_text) VALUES ('live@example.com', "
+    "'s', 't')"
+)
 ROUNDS = 20
 
 
 class Application:
-    """Somebody who goes on inserting, one e-mail after another, each in a transaction of its own."""
+    """Somebody who goes on inserting, one e-mail after another.
+
+    Each is in a transaction of its own.
+    """
 
     def __init__(self, conn: asyncpg.Connection) -> None:
         self.conn = conn
@@ -167,7 +181,8 @@ async def compare(new_dsn: str, adopted_dsn: str) -> None:
     for name, values in rates.items():
         values.sort()
         print(
-            f'{name:<8} claim and record: {percentile(values, 50):,.0f}/s (from {values[0]:,.0f} to {values[-1]:,.0f})'
+            f'{name:<8} claim and record: {percentile(values, 50):,.0f}/s (from '
+            f'{values[0]:,.0f} to {values[-1]:,.0f})'
         )
     for pool in pools.values():
         pool.terminate()

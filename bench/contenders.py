@@ -95,7 +95,10 @@ class OneJobEach(Contender):
     settle_s = 3.0
 
     def command(self, site: Site) -> Command:
-        """`arq worker.WorkerSettings`, with default settings but the site's; an empty variable counts as not set."""
+        """`arq worker.WorkerSettings`, with default settings but the site's.
+
+        An empty variable counts as not set.
+        """
         unset = {
             name: ''
             for field, info in Settings.model_fields.items()
@@ -138,13 +141,19 @@ class OneJobEach(Contender):
             await producer.aclose()
 
     async def release(self, site: Site) -> None:
-        """Give the queue its name, and touch one job: RENAME tells no worker, as an enqueue_job does."""
+        """Give the queue its name, and touch one job.
+
+        RENAME tells no worker, as an enqueue_job does.
+        """
         (job_id,) = await site.redis.zrange(HELD_QUEUE, -1, -1)
         await site.redis.rename(HELD_QUEUE, 'arq:queue')
         await site.redis.zincrby('arq:queue', 1, job_id)
 
     async def check(self, site: Site, ids: Sequence[int]) -> None:
-        """Each e-mail has one accepted attempt in the history, and was sent by its own job, not by a sweep."""
+        """Check that each e-mail has one accepted attempt in the history.
+
+        It was sent by its own job, not by a sweep.
+        """
         await _check_history(site.outbox, ids)
         end = (
             time.monotonic() + RESULTS_DEADLINE_S
@@ -187,7 +196,10 @@ class Bulk(OneJobEach):
 
 
 class BulkWide(Bulk):
-    """With as many connections as a distant relay asks for: each carries one e-mail a round trip."""
+    """With as many connections as a distant relay asks for.
+
+    Each carries one e-mail a round trip.
+    """
 
     key = 'bulk_wide'
     title = f'this worker, bulk, 32 connections instead of {DEFAULT_CONNECTIONS}'

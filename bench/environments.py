@@ -1,4 +1,7 @@
-"""The environments of what is measured: the worker's as deploy/install.sh makes it, and the peers' own."""
+"""The environments of what is measured.
+
+The worker's as deploy/install.sh makes it, and the peers' own.
+"""
 
 import hashlib
 import subprocess
@@ -70,7 +73,10 @@ WORKER = Environment('the worker', ROOT / '.venv-worker', ROOT / 'requirements.t
 
 
 def worker_program(name: str) -> str:
-    """Return a program of the worker's environment; of this one in a smoke run, which installs nothing."""
+    """Return a program of the worker's environment.
+
+    Of this one in a smoke run, which installs nothing.
+    """
     return (
         WORKER.program(name) if WORKER.is_installed() else str(Path(sys.executable).with_name(name))
     )

@@ -32,7 +32,10 @@ def describe_machine(directory: Path) -> list[str]:
     return [
         f'{os.cpu_count()} cores of {_cpu_model()}, {memory_gib:.0f} GiB of memory',
         f'{platform.system()} {platform.release()}, {_distribution()}',
-        f"PostgreSQL's data on {_file_system(directory)}: a page written and synced in {_sync_ms(directory):.2f} ms",
+        (
+            f"PostgreSQL's data on {_file_system(directory)}: a page written and synced in "
+            f'{_sync_ms(directory):.2f} ms'
+        ),
     ]
 
 
@@ -67,7 +70,10 @@ def _file_system(directory: Path) -> str:
 
 
 def _sync_ms(directory: Path) -> float:
-    """Return the median time a write and fsync of one page takes, which is the floor under every commit."""
+    """Return the median time of a write and fsync of one page.
+
+    It is the floor under every commit.
+    """
     took_ms = []
     with tempfile.TemporaryFile(dir=directory) as file:
         file.truncate(SYNCS * SYNC_BYTES)
@@ -112,7 +118,10 @@ async def describe_versions(stack: Stack, relays: Sequence[str]) -> list[str]:
         f'{name} {version(name)}' for name in ('arq', 'asyncpg', 'aiosmtplib', 'redis', 'uvloop')
     )
     lines = [
-        f'PostgreSQL {postgres} ({", ".join(settings)}), Valkey {_valkey_version(stack)}, {", ".join(relays)}',
+        (
+            f'PostgreSQL {postgres} ({", ".join(settings)}), Valkey '
+            f'{_valkey_version(stack)}, {", ".join(relays)}'
+        ),
         f'this worker: Python {platform.python_version()}, {ours}',
     ]
     if environments.PEERS.is_installed():

@@ -59,7 +59,10 @@ class Costs:
 
 
 def calibrate(kept: Mapping[str, Result]) -> Costs | None:
-    """Take CPU from the e-mails without latency, round trips from one worker at the largest latency."""
+    """Take CPU from the e-mails without latency.
+
+    Round trips come from one worker at the largest latency.
+    """
     if EMAILS.key not in kept or SCALING.key not in kept:
         return None
     by_contender = runs_by_contender(kept[EMAILS.key].data)
@@ -121,7 +124,8 @@ def check(kept: Mapping[str, Result]) -> list[str]:
         'busy',
     )
     told = (
-        f'{DEFAULT_CONNECTIONS} connections a worker, {costs.round_trips:.2f} round trips an e-mail, '
+        f'{DEFAULT_CONNECTIONS} connections a worker, '
+        f'{costs.round_trips:.2f} round trips an e-mail, '
         f'{costs.cores} cores for everything, the relay included.'
     )
     return [told, '', *table(headings, rows)]
@@ -151,7 +155,8 @@ def saturation(kept: Mapping[str, Result]) -> list[str]:
     )
     connections = DEFAULT_CONNECTIONS / costs.round_trips
     told = (
-        f'A relay with R ms of latency takes {1000 / costs.round_trips:,.0f} / R e-mails a second on each connection, '
+        f'A relay with R ms of latency takes {1000 / costs.round_trips:,.0f} / R e-mails a second '
+        'on each connection, '
         f'so a worker with {DEFAULT_CONNECTIONS} sends {connections * 1000:,.0f} / R. '
         f'A kept result takes {costs.result_bytes:,.0f} bytes of Redis.'
     )
@@ -190,11 +195,13 @@ def _plan(costs: Costs, row_bytes: float, wal_bytes: float, per_day: float) -> d
     processes = max(2, math.ceil(max(worker_cores, connections / DEFAULT_CONNECTIONS)))
     worker_machines = max(2, math.ceil(processes / WORKER_CORES))
     redis_cores = peak * cost['redis'] / BUSY
+    smtp_connections = max(1, math.ceil(connections))
+    redis_machines = max(1, math.ceil(redis_cores))
     results_bytes = peak * JOB_SHARE * RESULT_S * costs.result_bytes
     return {
         'e-mails/s, average; peak': f'{average:,.0f}; {peak:,.0f}',
         'worker cores at the peak': f'{worker_cores:.1f}',
-        f'SMTP connections, relay at {RELAY_RTT_S * 1000:.0f} ms': f'{max(1, math.ceil(connections)):,}',
+        f'SMTP connections, relay at {RELAY_RTT_S * 1000:.0f} ms': f'{smtp_connections:,}',
         'worker processes': f'{processes:,}',
         'PostgreSQL cores at the peak': f'{postgres_cores:.1f}',
         f'stored for {RETENTION_DAYS} days': f'{stored_bytes / 1e9:,.0f} GB',
@@ -204,12 +211,15 @@ def _plan(costs: Costs, row_bytes: float, wal_bytes: float, per_day: float) -> d
         "Redis memory for an hour's results": f'{results_bytes / 1e6:,.0f} MB',
         f'machines: workers ({WORKER_CORES} cores)': f'{worker_machines}',
         f'machines: PostgreSQL ({POSTGRES_CORES} cores), primary and standby each': f'{2 * shards}',
-        'machines: Redis with Sentinel (may share with the workers)': f'{3 * max(1, math.ceil(redis_cores))}',
+        'machines: Redis with Sentinel (may share with the workers)': f'{3 * redis_machines}',
     }
 
 
 def partitioning(kept: Mapping[str, Result]) -> list[str]:
-    """Return what old rows cost in one table, and from how many e-mails a day on that is too much."""
+    """Return what old rows cost in one table.
+
+    It says from how many e-mails a day on that is too much.
+    """
     if OldRows.key not in kept:
         return NOT_YET
     data = kept[OldRows.key].data
@@ -230,8 +240,10 @@ def partitioning(kept: Mapping[str, Result]) -> list[str]:
     )
     threshold = TOLERABLE_S / (delete_s_per_row + RETENTION_DAYS * vacuum_s_per_row)
     told = (
-        f'By these numbers retention and the VACUUM after it take {TOLERABLE_S / 3600:g} h a day from '
-        f'{threshold / 1e6:.1f} million e-mails a day on, {threshold * RETENTION_DAYS / 1e6:,.0f} million rows; '
+        'By these numbers retention and the VACUUM after it take '
+        f'{TOLERABLE_S / 3600:g} h a day from '
+        f'{threshold / 1e6:.1f} million e-mails a day on, '
+        f'{threshold * RETENTION_DAYS / 1e6:,.0f} million rows; '
         f'dropping a partition of {partition["rows"]:,} rows took {partition["drop_ms"]:.0f} ms.'
     )
     return [*partition_table(data), '', *table(headings, rows), '', told]

@@ -1,4 +1,7 @@
-"""The database of one run: made afresh, filled with e-mails, watched until all are sent, checked, dropped."""
+"""The database of one run.
+
+Made afresh, filled with e-mails, watched until all are sent, checked, dropped.
+"""
 
 import asyncio
 import contextlib
@@ -23,7 +26,8 @@ MANY = 10_000  # rows the server itself multiplies
 SKIP_SWEEPS_SQL = """
 INSERT INTO cron_runs (duty, slot, worker, lease_expires_at, finished_at, outcome)
 SELECT 'process_pending_emails', slot, 'bench', now(), now(), 'done'
-FROM generate_series(date_trunc('hour', now()), now() + interval '2 days', interval '5 minutes') AS slot
+FROM generate_series(date_trunc('hour', now()), now() + interval '2 days', interval '5 minutes')
+    AS slot
 """
 
 
@@ -89,14 +93,18 @@ class Outbox:
         await self.conn.execute(statement)
 
     INSERT_SQL = """
-    INSERT INTO outbound_emails (recipient, subject, body_text, body_html, email_type, next_retry_at, expires_at)
+    INSERT INTO outbound_emails (recipient, subject, body_text, body_html, email_type,
+        next_retry_at, expires_at)
     SELECT recipient, subject, body_text, body_html, 'receipt', now(), now() + interval '1 day'
-    FROM unnest($1::text[], $2::text[], $3::text[], $4::text[]) AS e (recipient, subject, body_text, body_html)
+    FROM unnest($1::text[], $2::text[], $3::text[], $4::text[]) AS e (recipient, subject, body_text,
+        body_html)
     RETURNING id
     """
 
     async def insert(self, count: int) -> list[int]:
-        """Insert due e-mails, each with a text of 0.5 kB and an HTML body of 1.2 kB; return their ids.
+        """Insert due e-mails, each with a text of 0.5 kB and an HTML body of 1.2 kB.
+
+        Return their ids.
 
         Nobody sees them before `commit`: our worker would find them without being told, in a sweep
         of its own.
@@ -109,13 +117,17 @@ class Outbox:
         return ids
 
     MULTIPLY_SQL = """
-    INSERT INTO outbound_emails (recipient, subject, body_text, body_html, email_type, next_retry_at, expires_at)
+    INSERT INTO outbound_emails (recipient, subject, body_text, body_html, email_type,
+        next_retry_at, expires_at)
     SELECT recipient, subject, body_text, body_html, email_type, next_retry_at, expires_at
     FROM outbound_emails, generate_series(1, $2) WHERE id = ANY($1::bigint[])
     """
 
     async def insert_many(self, count: int) -> None:
-        """Insert like `insert`, but a million in a minute: the server multiplies ten thousand e-mails."""
+        """Insert like `insert`, but a million in a minute.
+
+        The server multiplies ten thousand e-mails.
+        """
         ids = await self.insert(min(count, MANY))
         await self.conn.execute(self.MULTIPLY_SQL, ids, max(0, count // MANY - 1), timeout=3600)
         await self.conn.execute('ANALYZE outbound_emails')
@@ -132,7 +144,8 @@ class Outbox:
     # Answered from the partial indexes: asking must not cost what is being measured.
     OPEN_SQL = """
     SELECT (SELECT count(*) FROM outbound_emails WHERE status IN ('pending', 'failed', 'uncertain')
-                AND next_retry_at IS NOT NULL) + (SELECT count(*) FROM outbound_emails WHERE status = 'sending')
+                AND next_retry_at IS NOT NULL) + (SELECT count(*) FROM outbound_emails
+                WHERE status = 'sending')
     """
 
     async def open_count(self) -> int:
@@ -170,7 +183,8 @@ class Outbox:
             await asyncio.sleep(POLL_S)
 
     SENT_SQL = """
-    SELECT count(*) AS emails, count(*) FILTER (WHERE status = 'sent' AND attempts = 1) AS sent_at_once,
+    SELECT count(*) AS emails, count(*) FILTER (WHERE status = 'sent' AND attempts = 1)
+        AS sent_at_once,
         max(sent_at) AS last_sent_at
     FROM outbound_emails WHERE id = ANY($1::bigint[])
     """
@@ -189,7 +203,10 @@ class Outbox:
         last: datetime = row['last_sent_at']
         return last
 
-    ATTEMPTS_SQL = "SELECT count(*) FROM email_attempts WHERE outcome = 'accepted' AND email_id = ANY($1::bigint[])"
+    ATTEMPTS_SQL = (
+        "SELECT count(*) FROM email_attempts WHERE outcome = 'accepted' AND email_id = "
+        'ANY($1::bigint[])'
+    )
 
     async def accepted_attempts(self, ids: Sequence[int]) -> int:
         """Return how many accepted attempts the history has for these e-mails."""
@@ -215,7 +232,8 @@ def email(number: int) -> tuple[str, str, str, str]:
     )
     html = (
         '<!DOCTYPE html>\n<html><head><meta charset="utf-8"><title>Your order</title></head>\n'
-        '<body style="font-family:sans-serif;color:#222;margin:0;padding:24px;background:#f5f5f5">\n'
+        '<body style="font-family:sans-serif;color:#222;margin:0;padding:24px;'
+        'background:#f5f5f5">\n'
         f'<h1 style="font-size:20px">Hello {name},</h1>\n<p>thank you for your order:</p>\n'
         f'<table style="border-collapse:collapse;width:100%">\n{cells}</table>\n'
         f'<p><a href="{link}" style="color:#0366d6">See your order</a></p>\n</body></html>\n'

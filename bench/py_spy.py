@@ -24,7 +24,9 @@ def program() -> str | None:
 
 @contextlib.contextmanager
 def profiled(pid: int, target: Path | None) -> Iterator[None]:
-    """Sample a process and its children while entered, into a file: one line a stack, with its number of samples.
+    """Sample a process and its children while entered, into a file.
+
+    One line a stack, with its number of samples.
 
     Args:
         target: None for no profile.

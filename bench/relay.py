@@ -1,4 +1,6 @@
-"""The relay all contenders send to, in a process of its own: Debian's smtp-sink where it is installed, else ours.
+"""The relay all contenders send to, in a process of its own.
+
+Debian's smtp-sink where it is installed, else ours.
 
 Ours (bench/sink.py) also where a relay must be slow, speak TLS, or tell when each message came.
 """
@@ -177,7 +179,9 @@ def _postfix_program(name: str) -> str | None:
 def smtp_source_rate(
     relay: Relay, messages: int, *, sessions: int, message_bytes: int
 ) -> float | None:
-    """Send with Postfix' own test program, connections reused; return messages per second, None where it is missing.
+    """Send with Postfix' own test program, connections reused.
+
+    Return messages per second, None where it is missing.
 
     Raises:
         RelayFailed: it did.
@@ -195,7 +199,9 @@ def smtp_source_rate(
 
 
 def install_smtp_sink() -> None:
-    """Install Debian's postfix package for its smtp-sink; as `No configuration`, so that no mail server starts.
+    """Install Debian's postfix package for its smtp-sink.
+
+    As `No configuration`, so that no mail server starts.
 
     Raises:
         RelayFailed: not root, not Debian, or apt failed.

@@ -1,4 +1,7 @@
-"""From results to documents: the table of bars, and the numbers of each measure, between two marks."""
+"""From results to documents.
+
+The table of bars, and the numbers of each measure, between two marks.
+"""
 
 import itertools
 from collections.abc import Mapping, Sequence
@@ -73,7 +76,10 @@ def _warnings(measures: Sequence[Measure], taken: Sequence[Result]) -> list[str]
     lines = []
     if busy:
         lines += [
-            f'**Preliminary: other programs used the machine when these began: {", ".join(busy)}.**',
+            (
+                '**Preliminary: other programs used the machine when these began: '
+                f'{", ".join(busy)}.**'
+            ),
             '',
         ]
     if few:

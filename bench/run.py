@@ -1,4 +1,6 @@
-"""Measure everything the bars are about: `python -m bench.run [--only KEY ...]`; without --only, all of it.
+"""Measure everything the bars are about: `python -m bench.run [--only KEY ...]`.
+
+Without --only, all of it.
 
 Starts the embedded stack, the sinks and the peers by itself. Results are kept in bench/results/, so
 that measures can be taken at different times; bench/results/README.md, docs/performance.md and

@@ -1,4 +1,6 @@
-"""How the hot tables age while e-mails go through them, with several settings: numbers for docs/schema.md.
+"""How the hot tables age while e-mails go through them, with several settings.
+
+Numbers for docs/schema.md.
 
     python -m bench.schema [--emails 1000000] [--only NAME ...] [--steady]
 
@@ -28,11 +30,13 @@ STEADY_LOT = 2000
 HOT = ('outbound_emails', 'email_attempts')
 
 VACUUM = (
-    'ALTER TABLE outbound_emails SET (autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_threshold = 10000, '
+    'ALTER TABLE outbound_emails SET (autovacuum_vacuum_scale_factor = 0.01, '
+    'autovacuum_vacuum_threshold = 10000, '
     'autovacuum_analyze_scale_factor = 0.02)'
 )
 DEFAULTS = (
-    'ALTER TABLE outbound_emails RESET (fillfactor, autovacuum_vacuum_scale_factor, autovacuum_vacuum_threshold, '
+    'ALTER TABLE outbound_emails RESET (fillfactor, autovacuum_vacuum_scale_factor, '
+    'autovacuum_vacuum_threshold, '
     'autovacuum_analyze_scale_factor)'
 )
 
@@ -58,12 +62,14 @@ SETTINGS: dict[str, tuple[str, ...]] = {
 }
 
 STATE_SQL = """
-SELECT n_dead_tup, n_tup_upd, n_tup_hot_upd, autovacuum_count, pg_table_size(relid) / 1e6 AS table_mb,
+SELECT n_dead_tup, n_tup_upd, n_tup_hot_upd, autovacuum_count, pg_table_size(relid) / 1e6
+    AS table_mb,
     pg_total_relation_size(relid) / 1e6 AS total_mb
 FROM pg_stat_user_tables WHERE relname = $1
 """
 INDEXES_SQL = """
-SELECT replace(indexrelname, 'outbound_emails_', '') AS name, pg_relation_size(indexrelid) / 1e6 AS mb
+SELECT replace(indexrelname, 'outbound_emails_', '') AS name, pg_relation_size(indexrelid) / 1e6
+    AS mb
 FROM pg_stat_user_indexes WHERE relname = 'outbound_emails' AND pg_relation_size(indexrelid) > 1e6
 ORDER BY 2 DESC
 """

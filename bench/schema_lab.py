@@ -1,4 +1,7 @@
-"""What the measurements of the schema share: a server, databases with many rows, claims that are timed."""
+"""What the measurements of the schema share.
+
+A server, databases with many rows, claims that are timed.
+"""
 
 import asyncio
 import contextlib
@@ -32,18 +35,25 @@ WORKER = 'bench@localhost:1'
 # then evenly to now.
 INSERT_SQL = """
 INSERT INTO outbound_emails (recipient, subject, body_text, email_type, next_retry_at)
-SELECT 'user' || n || '@example.com', 'Your order ' || n, repeat('Thank you. ', 40), 'receipt', now()
+SELECT 'user' || n || '@example.com', 'Your order ' || n, repeat('Thank you. ', 40), 'receipt',
+    now()
 FROM generate_series(1, $1::bigint) AS n
 """
 INSERT_OLD_SQL = """
-INSERT INTO outbound_emails (recipient, subject, body_text, email_type, status, attempts, created_at, updated_at,
-    last_attempt_at, sent_at, message_id, message_date, relay, smtp_code, smtp_response, enhanced_code)
-SELECT 'user' || n || '@example.com', 'Your order ' || n, repeat('Thank you. ', 20), 'receipt', 'sent', 1,
-    at, at, at, at, '<' || gen_random_uuid() || '@example.com>', at, 'primary', 250, '2.0.0 Ok: queued', '2.0.0'
-FROM generate_series(1, $1::bigint) AS n, LATERAL (SELECT now() - ($1 - n) * $2 / $1 * interval '1 second' AS at) AS t
+INSERT INTO outbound_emails (recipient, subject, body_text, email_type, status, attempts,
+    created_at, updated_at,
+    last_attempt_at, sent_at, message_id, message_date, relay, smtp_code, smtp_response,
+        enhanced_code)
+SELECT 'user' || n || '@example.com', 'Your order ' || n, repeat('Thank you. ', 20), 'receipt',
+    'sent', 1,
+    at, at, at, at, '<' || gen_random_uuid() || '@example.com>', at, 'primary', 250,
+        '2.0.0 Ok: queued', '2.0.0'
+FROM generate_series(1, $1::bigint) AS n,
+    LATERAL (SELECT now() - ($1 - n) * $2 / $1 * interval '1 second' AS at) AS t
 """
 INSERT_OLD_ATTEMPTS_SQL = """
-INSERT INTO email_attempts (email_id, started_at, attempt, worker, outcome, phase, relay, smtp_code, reply, duration_ms)
+INSERT INTO email_attempts (email_id, started_at, attempt, worker, outcome, phase, relay, smtp_code,
+    reply, duration_ms)
 SELECT id, sent_at, 1, 'bench@localhost:1', 'accepted', 'data', 'primary', 250, smtp_response, 12
 FROM outbound_emails WHERE status = 'sent'
 """

@@ -1,4 +1,6 @@
-"""What ten million e-mails that were sent long ago cost those that are due: numbers for docs/schema.md.
+"""What ten million e-mails that were sent long ago cost those that are due.
+
+Numbers for docs/schema.md.
 
     python -m bench.schema_old [--old 10000000] [--rounds 20] [--parts claims retention partitions]
 
@@ -76,7 +78,8 @@ async def compare_claims(empty: asyncpg.Pool, full: asyncpg.Pool, rounds: int) -
                 singles.took_ms.clear()
             await one_round(batches.pool, batches, singles)
     print(
-        '| claim latency, ms | empty p50 / p99 | with old rows p50 / p99 | ratio p50 / p99 |\n|---|---|---|---|'
+        '| claim latency, ms | empty p50 / p99 | with old rows p50 / p99 | ratio p50 / '
+        'p99 |\n|---|---|---|---|'
     )
     for place, what in ((0, f'{CLAIM_BATCH} due ones'), (1, 'one by its id')):
         (few50, few99), (many50, many99) = (
@@ -91,7 +94,10 @@ async def compare_claims(empty: asyncpg.Pool, full: asyncpg.Pool, rounds: int) -
 
 
 async def measure_retention(pool: asyncpg.Pool) -> None:
-    """Delete what is older than RETENTION_DAYS while e-mails are claimed one by one; print what either took."""
+    """Delete what is older than RETENTION_DAYS while e-mails are claimed one by one.
+
+    Print what either took.
+    """
     quiet, beside = TimedPool(pool), TimedPool(pool)
     await singles_until(quiet, lambda: len(quiet.took_ms) >= 500)
     sending = asyncio.create_task(singles_until(beside, lambda: False))
@@ -113,7 +119,8 @@ async def measure_retention(pool: asyncpg.Pool) -> None:
     first, last = percentile(took_ms[:tenth], 50), percentile(took_ms[-tenth:], 50)
     print(f'retention: {removed:,} removed in {took_s:.0f} s, {removed / took_s:,.0f}/s;')
     print(
-        f'    a batch of 1,000: p50 {first:.0f} ms in the first tenth, {last:.0f} in the last, max {max(took_ms):.0f}'
+        f'    a batch of 1,000: p50 {first:.0f} ms in the first tenth, {last:.0f} in the '
+        f'last, max {max(took_ms):.0f}'
     )
     for name, timed in (('without it', quiet), ('beside it', beside)):
         p50, p99 = (percentile(timed.took_ms, percent) for percent in (50, 99))

@@ -31,10 +31,12 @@ BEGIN
     FOR definition IN SELECT pg_get_indexdef(indexrelid) FROM pg_index
         WHERE indrelid = 'plain'::regclass AND NOT indisunique
     LOOP
-        EXECUTE replace(replace(definition, 'plain', 'outbound_emails'), 'INDEX outbound_emails', 'INDEX parted');
+        EXECUTE replace(replace(definition, 'plain', 'outbound_emails'), 'INDEX outbound_emails',
+            'INDEX parted');
     END LOOP;
     FOR month IN 0 .. {months} LOOP
-        EXECUTE format('CREATE TABLE month_%s PARTITION OF outbound_emails FOR VALUES FROM (%L) TO (%L)', month,
+        EXECUTE format('CREATE TABLE month_%s PARTITION OF outbound_emails '
+            'FOR VALUES FROM (%L) TO (%L)', month,
             date_trunc('day', now()) - month * interval '{days} days',
             date_trunc('day', now()) - (month - 1) * interval '{days} days');
     END LOOP;
@@ -99,7 +101,8 @@ def main() -> None:
 
     async def measure_all(postgres: Postgres) -> None:
         print(
-            '| ms, p50 / p99 | claim of 200 due | claim by id | the oldest month goes |\n|---|---|---|---|'
+            '| ms, p50 / p99 | claim of 200 due | claim by id | the oldest month goes '
+            '|\n|---|---|---|---|'
         )
         await measure(postgres, 'as it is', 0, options.old, options.rounds)
         for months in options.months:

@@ -1,4 +1,6 @@
-"""A relay that takes everything and keeps nothing, and can do what smtp-sink cannot: `python -m bench.sink PORT`.
+"""A relay that takes everything and keeps nothing, and can do what smtp-sink cannot.
+
+`python -m bench.sink PORT`.
 
 One process, SMTP on 127.0.0.1, with pipelining (RFC 2920). With --delay-ms every answer comes that
 much later, as from a relay with this round-trip time; with --certificate and --key it offers
@@ -19,7 +21,10 @@ import uvloop
 END_OF_DATA = b'\r\n.\r\n'
 MAX_LINE_BYTES = 4096
 GREETING = b'220 sink.invalid ESMTP\r\n'
-EHLO_REPLY = b'250-sink.invalid\r\n250-PIPELINING\r\n250-SIZE 52428800\r\n250-ENHANCEDSTATUSCODES\r\n250 8BITMIME\r\n'
+EHLO_REPLY = (
+    b'250-sink.invalid\r\n250-PIPELINING\r\n250-SIZE 52428800\r\n'
+    b'250-ENHANCEDSTATUSCODES\r\n250 8BITMIME\r\n'
+)
 EHLO_REPLY_TLS = EHLO_REPLY.replace(b'250-PIPELINING', b'250-STARTTLS\r\n250-PIPELINING')
 
 

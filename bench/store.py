@@ -1,4 +1,7 @@
-"""What was measured: a file for each measure in bench/results/, since they are taken at different times."""
+"""What was measured: a file for each measure in bench/results/.
+
+Measures may be taken at different times.
+"""
 
 import json
 from collections.abc import Sequence

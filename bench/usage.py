@@ -1,4 +1,7 @@
-"""What processes and their descendants use: CPU seconds, and memory as the kernel shares it out (PSS)."""
+"""What processes and their descendants use.
+
+CPU seconds, and memory as the kernel shares it out (PSS).
+"""
 
 import contextlib
 import threading
@@ -14,7 +17,10 @@ SAMPLE_EVERY_S = 0.5
 
 
 def cpu_s(pid: int) -> float:
-    """Return user and system CPU seconds of the tree so far, children that have ended and were waited for included."""
+    """Return user and system CPU seconds of the tree so far.
+
+    Children that have ended and were waited for are included.
+    """
     total_s = 0.0
     for process in process_tree(pid):
         with contextlib.suppress(psutil.NoSuchProcess):
@@ -49,7 +55,10 @@ class Usage:
 
 
 def pss_bytes(pid: int) -> int:
-    """Return the tree's proportional set size: pages shared by n processes count 1/n in each. 0 where unknown."""
+    """Return the tree's proportional set size: pages shared by n processes count 1/n in each.
+
+    0 where unknown.
+    """
     total = 0
     for process in process_tree(pid):
         with contextlib.suppress(OSError):

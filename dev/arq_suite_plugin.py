@@ -1,4 +1,7 @@
-"""What turns arq's tests into tests of our worker: a pytest plug-in, loaded before them by `dev.arq_suite`."""
+"""What turns arq's tests into tests of our worker.
+
+A pytest plug-in, loaded before them by `dev.arq_suite`.
+"""
 
 import os
 import sys
@@ -12,13 +15,20 @@ import pytest
 from engine.dispatcher import Dispatcher
 
 STARTS = "looks for arq's line at the start; ours is `worker.started` with its fields, by structlog"
-MARKER = 'counts the keys; ours has one more, email-worker:marker, whose absence tells that Redis was emptied'
-READ_LIMIT = 'ours reads as many jobs as there is room for: the limit is for workers that fight over the same ids'
+MARKER = (
+    'counts the keys; ours has one more, email-worker:marker, whose absence tells that Redis '
+    'was emptied'
+)
+READ_LIMIT = (
+    'ours reads as many jobs as there is room for: the limit is for workers that fight over '
+    'the same ids'
+)
 
 # Every test of arq's that we do not pass, and why we need not.
 LEFT_OUT = {
     'test_cli.py::test_run': STARTS,
-    'test_worker.py::test_max_bursts_sub_call': STARTS,  # by which alone it finds the name of the job it did not run
+    # By the line alone it finds the name of the job it did not run.
+    'test_worker.py::test_max_bursts_sub_call': STARTS,
     'test_worker.py::test_set_health_check_key': MARKER,
     'test_worker.py::test_remain_keys': MARKER,
     'test_worker.py::test_remain_keys_no_results': MARKER,
@@ -64,7 +74,10 @@ if not STOCK:  # before a test imports either name
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Expect of each test that is left out that it fails: one that passes has no place in the table."""
+    """Expect of each test that is left out that it fails.
+
+    One that passes has no place in the table.
+    """
     if STOCK:
         return
     found = {item.nodeid.removeprefix('tests/'): item for item in items}

@@ -1,4 +1,6 @@
-"""Run a command against Debian's own PostgreSQL and Redis, which are older than the wheels' and what people run.
+"""Run a command against Debian's own PostgreSQL and Redis.
+
+They are older than the wheels', and what people run.
 
     python -m dev.debian COMMAND [ARGUMENT...]
 

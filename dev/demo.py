@@ -130,7 +130,8 @@ async def _send_everything(stack: Stack, conn: asyncpg.Connection, redis: ArqRed
 
 WAITING_SQL = """
 SELECT count(*) FROM outbound_emails
-WHERE id = ANY($1) AND NOT (status IN ('sent', 'expired') OR (status = 'failed' AND next_retry_at IS NULL))
+WHERE id = ANY($1) AND NOT (status IN ('sent', 'expired') OR (status = 'failed'
+    AND next_retry_at IS NULL))
 """
 
 
@@ -172,7 +173,7 @@ def _look_around(stack: Stack, env_path: Path) -> None:
 The stack is still running. In another terminal:
 
   set -a; . {env_path}; set +a
-  .venv/bin/python -m ops status            what the fleet is doing (the demo's worker is still running)
+  .venv/bin/python -m ops status            what the fleet is doing (the worker still runs)
   .venv/bin/python -m ops show 1            one e-mail: row, attempts, what happens next
   .venv/bin/arq worker.WorkerSettings       another worker
   ls {stack.inbox.directory}                the mail

@@ -43,8 +43,16 @@ def kinds(template_id: int) -> list[Kind]:
     return [
         Kind('text', 'anna@example.com'),
         Kind('HTML and text', 'ben@example.com', parts={'body_html': '<p>Hello, <b>Ben</b>.</p>'}),
-        Kind('non-ASCII subject and name', 'Çağla Öz <cagla@example.com>', parts={'subject': 'Grüße aus Köln ☃'}),
-        Kind('from a template', 'dora@example.com', parts={'template_id': template_id, 'template_data': DORA}),
+        Kind(
+            'non-ASCII subject and name',
+            'Çağla Öz <cagla@example.com>',
+            parts={'subject': 'Grüße aus Köln ☃'},
+        ),
+        Kind(
+            'from a template',
+            'dora@example.com',
+            parts={'template_id': template_id, 'template_data': DORA},
+        ),
         Kind('attachments from MongoDB', 'emil@example.com', attachments=(pdf, picture)),
         Kind('scheduled for later', 'fay@example.com', send_in_s=4),
         Kind('4xx twice, then accepted', 'gus+4xx-twice@example.com', attempts=3),

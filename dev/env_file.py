@@ -22,7 +22,8 @@ def check_may_write(path: Path) -> None:
         return
     if first_line != MARKER:
         raise NotOurs(
-            f'{path} exists and was not written by dev.stack. Move it away, or give another --env-file.'
+            f'{path} exists and was not written by dev.stack. Move it away, or give '
+            'another --env-file.'
         )
 
 

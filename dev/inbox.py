@@ -16,7 +16,7 @@ one mail:
     4xx-data        dot     452 4.3.1
     drop-rcpt       RCPT    connection closed without reply
     drop-data       DATA    connection closed before 354
-    drop-dot        dot     message kept, connection closed without reply; once per recipient, then it behaves
+    drop-dot        dot     message kept, connection closed without reply; once per recipient
     drop-dot-lost   dot     the same, but the message is not kept
     stall-rcpt      RCPT    no answer until the client goes
     stall-dot       dot     no answer until the client goes; the message is not kept
@@ -185,7 +185,10 @@ def event_loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
-    """Read the command line. Passwords may also come from INBOX_PASSWORD and INBOX_BACKUP_PASSWORD."""
+    """Read the command line.
+
+    Passwords may also come from INBOX_PASSWORD and INBOX_BACKUP_PASSWORD.
+    """
     parser = argparse.ArgumentParser(
         prog='python -m dev.inbox', description='An SMTP inbox that misbehaves on request.'
     )

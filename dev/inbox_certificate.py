@@ -1,4 +1,7 @@
-"""The self-signed certificate of the inbox, which clients are given as their certificate authority."""
+"""The self-signed certificate of the inbox.
+
+Clients are given it as their certificate authority.
+"""
 
 import datetime as dt
 import ipaddress
@@ -18,7 +21,10 @@ CLOCK_SKEW = dt.timedelta(days=1)
 
 
 def server_tls_context(directory: Path) -> ssl.SSLContext:
-    """Load the certificate for 127.0.0.1 and localhost from the directory, making it where absent or nearly expired."""
+    """Load the certificate for 127.0.0.1 and localhost from the directory.
+
+    It is made where it is absent or nearly expired.
+    """
     certificate, key = directory / CERTIFICATE_NAME, directory / KEY_NAME
     if not _is_usable(certificate, key):
         _make(certificate, key)

@@ -82,7 +82,10 @@ class InboxControl:
         self.command({'listen': {'relay': relay, 'on': on}})
 
     def stats(self) -> dict[str, dict[str, int]]:
-        """Count for each relay: connections, transactions, accepted since its start, and open now."""
+        """Count for each relay.
+
+        Connections, transactions, accepted since its start, and open now.
+        """
         relays: dict[str, dict[str, int]] = self.command({'stats': True})['relays']
         return relays
 

@@ -77,7 +77,10 @@ class TagCounter:
         self._taken: Counter[tuple[str, str, str]] = Counter()
 
     def take(self, relay: str, recipient: str, verb: Verb) -> Fault | None:
-        """Give the fault this recipient asks for at this verb, and count it; None when there is none (any more)."""
+        """Give the fault this recipient asks for at this verb, and count it.
+
+        None when there is none (any more).
+        """
         local_part = recipient.rpartition('@')[0]
         for word in local_part.lower().split('+')[1:]:
             tag = TAGS.get(word)
@@ -92,7 +95,10 @@ class TagCounter:
 
 @dataclass(frozen=True)
 class Rule:
-    """A fault set by command: where (None: both relays), at which verb, how many times more (None: for ever)."""
+    """A fault set by command.
+
+    Where (None: both relays), at which verb, how many times more (None: for ever).
+    """
 
     relay: str | None
     verb: str
@@ -137,7 +143,7 @@ def parse_rule(command: dict[str, Any]) -> Rule:
         if is_wrong:
             raise BadRule(explanation)
     text = str(command.get('text') or f'{int(code) // 100}.7.1 The inbox was told to refuse this')
-    return Rule(relay, str(verb), Fault(deed, int(code), text, seconds, beyond), times)  # type: ignore[arg-type]  # checked
+    return Rule(relay, str(verb), Fault(deed, int(code), text, seconds, beyond), times)  # type: ignore[arg-type]
 
 
 def _is_number(value: object, low: int, high: int | None = None) -> bool:

@@ -1,4 +1,7 @@
-"""One SMTP connection to the inbox: aiosmtpd's session, with the misbehaviour woven in at every verb."""
+"""One SMTP connection to the inbox.
+
+Aiosmtpd's session, with the misbehaviour woven in at every verb.
+"""
 
 # ruff: noqa: N802, D102 - aiosmtpd finds these methods by the SMTP commands in their names
 
@@ -51,7 +54,10 @@ class InboxSession(SMTP):
     """aiosmtpd's protocol for one connection to one relay."""
 
     def __init__(self, inbox: Inbox, relay: Relay) -> None:
-        """Set up like a submission relay: STARTTLS when there is a certificate, then AUTH, then mail."""
+        """Set up like a submission relay.
+
+        STARTTLS when there is a certificate, then AUTH, then mail.
+        """
         self.inbox = inbox
         self.relay = relay
         super().__init__(
@@ -103,7 +109,10 @@ class InboxSession(SMTP):
         return None
 
     async def hang_up(self, *, politely: bool) -> None:
-        """End the connection and wait for that to cancel us, so that no pipelined command is read any more."""
+        """End the connection and wait for that to cancel us.
+
+        No pipelined command is read any more.
+        """
         if politely and self.transport is not None:
             self.transport.close()
         else:

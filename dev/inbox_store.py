@@ -51,7 +51,10 @@ class StoredMessage:
 
 @dataclass(frozen=True)
 class Delivery:
-    """A message as the SMTP session hands it over; `content` is the bytes as received, dots unstuffed."""
+    """A message as the SMTP session hands it over.
+
+    `content` is the bytes as received, dots unstuffed.
+    """
 
     relay: str
     mail_from: str
@@ -82,7 +85,9 @@ class MessageStore:
         self._last_n = max((int(path.stem) for path in directory.glob('[0-9]*.eml')), default=0)
 
     def add(self, delivery: Delivery) -> StoredMessage:
-        """Keep a message. There is no await in here, so a client that goes away cannot interrupt it.
+        """Keep a message.
+
+        There is no await in here, so a client that goes away cannot interrupt it.
 
         Raises:
             OSError: the disk is full or not writable; the message must not be answered with 250.
@@ -144,7 +149,10 @@ def _decoded(value: str) -> str:
 
 
 def read_index(directory: Path) -> list[StoredMessage]:
-    """Read what an inbox has accepted so far, in order; a line that is just being written is left out."""
+    """Read what an inbox has accepted so far, in order.
+
+    A line that is just being written is left out.
+    """
     try:
         content = (directory / INDEX_NAME).read_bytes()
     except FileNotFoundError:

@@ -1,4 +1,6 @@
-"""Become another program that dies with its parent: `python launch.py PARENT_PID SIGNAL UID:GID|- PROGRAM ...`.
+"""Become another program that dies with its parent.
+
+`python launch.py PARENT_PID SIGNAL UID:GID|- PROGRAM ...`.
 
 Runs as a plain script with the standard library only (`python -I -S`), then replaces itself by
 PROGRAM, so the process id its parent knows is the server's own. It may have to read files below a
@@ -14,7 +16,10 @@ PR_SET_PDEATHSIG = 1
 
 
 def die_with_parent(parent_pid: int, death_signal: int) -> None:
-    """Ask the kernel for a signal when the parent's thread that started us ends; Linux only, a no-op elsewhere."""
+    """Ask the kernel for a signal when the parent's thread that started us ends.
+
+    Linux only, a no-op elsewhere.
+    """
     if sys.platform != 'linux':
         return
     libc = ctypes.CDLL(None, use_errno=True)

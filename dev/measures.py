@@ -26,6 +26,7 @@ OWN_WORDS = re.compile(
     r'wish(es|ed)?|grants?|granted|told|obstacles?|troubles?|away|turns)\b',
     re.IGNORECASE,
 )
+PRAGMA = re.compile(r'  # (noqa|type: ignore)\b.*')  # ruff does not count it either
 SPLIT_NAME = re.compile(r'_|(?<=[a-z])(?=[A-Z])')
 
 # Where the rules are hard to see from the code; the first that a checkout has.
@@ -92,7 +93,7 @@ def long_lines(house: House) -> list[str]:
         f'{module.path}:{number}'
         for module in house.modules.values()
         for number, line in enumerate(module.lines, 1)
-        if len(line) > MAX_COLUMNS
+        if len(PRAGMA.sub('', line)) > MAX_COLUMNS
     ]
 
 

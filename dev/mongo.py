@@ -57,7 +57,8 @@ class Mongo(Server):
 
     name: ClassVar[str] = 'MongoDB'
     remedy: ClassVar[str] = (
-        'mongod needs libcurl4, libssl3 and about 500 MB of free disk; `--mongo secantusdb` uses the server in Python'
+        'mongod needs libcurl4, libssl3 and about 500 MB of free disk; `--mongo '
+        'secantusdb` uses the server in Python'
     )
     not_yet = (OSError, PyMongoError)
 
@@ -110,7 +111,9 @@ class Mongo(Server):
         return Command(argv, cwd=self.directory)
 
     def _start_once(self) -> None:
-        """Start it; where the port has changed, first write the new one into the replica set's configuration.
+        """Start it.
+
+        Where the port has changed, first write the new one into the replica set's configuration.
 
         That takes a start outside the replica set: inside it, mongod would look for its old port,
         and hang there as long as whatever has that port now says nothing.
@@ -139,7 +142,10 @@ class Mongo(Server):
                 raise ConnectionError('not primary yet')
 
     def _check_it_is_ours(self, client: pymongo.MongoClient[dict[str, Any]]) -> None:
-        """Without passwords, another stack's mongod on a port that both had picked would do as well as ours."""
+        """Check that it is ours.
+
+        Without passwords, another stack's mongod on a port that both had picked would do as well.
+        """
         answering_pid = client.admin.command('serverStatus')['pid']
         if answering_pid != self.pid:
             raise ConnectionError(f'process {answering_pid} answers on port {self.port}')

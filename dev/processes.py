@@ -117,12 +117,16 @@ def _popen(command: Command, log_path: Path) -> subprocess.Popen[bytes]:
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
-            start_new_session=True,  # Ctrl-C on the terminal reaches only us; we stop the servers in order
+            # Ctrl-C on the terminal reaches only us; we stop the servers in order.
+            start_new_session=True,
         )
 
 
 def process_tree(pid: int) -> list[psutil.Process]:
-    """List this process and its descendants; PostgreSQL's children lead groups of their own, so killpg misses them."""
+    """List this process and its descendants.
+
+    PostgreSQL's children lead groups of their own, so killpg misses them.
+    """
     try:
         root = psutil.Process(pid)
         return [root, *root.children(recursive=True)]

@@ -95,7 +95,10 @@ class Sentinel(Server):
             client.sentinel_master(MASTER)
 
     def sees(self) -> tuple[int, int, int]:
-        """Return the port of the master, and how many replicas and how many other sentinels are known."""
+        """Return the port of the master.
+
+        Also how many replicas and how many other sentinels are known.
+        """
         with self.client() as client:
             state = client.sentinel_master(MASTER)
         return state['port'], state['num-slaves'], state['num-other-sentinels']

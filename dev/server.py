@@ -1,4 +1,7 @@
-"""The life of one server of the stack: start, stop, kill, freeze, thaw, and start again on the same port."""
+"""The life of one server of the stack.
+
+Start, stop, kill, freeze, thaw, and start again on the same port.
+"""
 
 import contextlib
 import signal
@@ -21,7 +24,10 @@ KILL_DEADLINE_S = 5.0
 
 
 class ServerFailed(RuntimeError):  # noqa: N818 - reads as what happened
-    """A server of the stack did not start or did not answer in time; the message has its log and the remedy."""
+    """A server of the stack did not start or did not answer in time.
+
+    The message has its log and the remedy.
+    """
 
 
 class PortTaken(ServerFailed):
@@ -181,7 +187,10 @@ class Server(ABC):
     def failure(self, what: str) -> str:
         """Compose an error message: what went wrong, the log's last lines, the remedy."""
         tail = last_lines(log_since(self.log_path, self._log_start_bytes))
-        return f'{self.name} {what}.\n  Last lines of {self.log_path}:\n{tail}\n  Remedy: {self.remedy}'
+        return (
+            f'{self.name} {what}.\n  Last lines of {self.log_path}:\n{tail}\n  Remedy: '
+            f'{self.remedy}'
+        )
 
     def run_to_end(self, command: Command, timeout_s: float) -> None:
         """Run a preparing program (initdb) to its end.

@@ -1,4 +1,6 @@
-"""The embedded stack: PostgreSQL, Valkey, MongoDB and the SMTP inbox on free loopback ports, as one thing.
+"""The embedded stack: PostgreSQL, Valkey, MongoDB and the SMTP inbox, as one thing.
+
+All listen on free loopback ports.
 
     python -m dev.stack --env-file PATH [--data-dir DIR] [--mongo mongod|secantusdb]
 
@@ -41,7 +43,9 @@ LIVENESS_INTERVAL_S = 1.0
 
 
 class Stack:
-    """The four servers. Not started by the constructor; a stopped one is not started again, make a new one.
+    """The four servers. Not started by the constructor.
+
+    A stopped one is not started again, make a new one.
 
     Attributes:
         data_dir: Where everything is kept.
@@ -86,7 +90,8 @@ class Stack:
         return {
             'ARQ_REDIS_URL': self.valkey.url(ARQ_DATABASE),
             'REDIS_URL': self.valkey.url(CACHE_DATABASE),
-            'DATABASE_URL': self.postgres.url,  # so that one left in the environment or a .env cannot win
+            # So that one left in the environment or a .env cannot win.
+            'DATABASE_URL': self.postgres.url,
             'DB_HOST': '127.0.0.1',
             'DB_PORT': str(self.postgres.port),
             'DB_USER': ROLE,
@@ -204,7 +209,10 @@ class Stack:
         save_state(self.data_dir, state)
 
     def _in_parallel(self, method: str) -> None:
-        """Call a method of all servers, each in a thread; if one fails, or we are interrupted, end early and raise."""
+        """Call a method of all servers, each in a thread.
+
+        If one fails, or we are interrupted, end early and raise.
+        """
         with ThreadPoolExecutor(len(self.servers), thread_name_prefix='dev-stack') as pool:
             calls = {pool.submit(getattr(server, method)): server for server in self.servers}
             try:
@@ -230,7 +238,10 @@ def describe(stack: Stack, path: Path) -> str:
             f'PostgreSQL  {stack.postgres.url}',
             f'Valkey      {stack.valkey.url(ARQ_DATABASE)}',
             f'MongoDB     {stack.mongo.url}  ({stack.mongo.engine})',
-            f'SMTP        127.0.0.1:{stack.inbox.port} (primary), 127.0.0.1:{stack.inbox.backup_port} (backup)',
+            (
+                f'SMTP        127.0.0.1:{stack.inbox.port} (primary), '
+                f'127.0.0.1:{stack.inbox.backup_port} (backup)'
+            ),
             f'mail        {stack.inbox.directory}',
             f"data, logs  {stack.data_dir} (PostgreSQL's data: {stack.postgres.data_directory})",
             f'variables   {path}',

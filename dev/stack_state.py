@@ -1,4 +1,7 @@
-"""What the stack remembers in its data directory (stack.json), and the lock that keeps a second stack out."""
+"""What the stack remembers in its data directory (stack.json).
+
+A lock keeps a second stack out.
+"""
 
 import contextlib
 import fcntl

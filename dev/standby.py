@@ -25,7 +25,10 @@ class Standby(Postgres):
         return self
 
     def _initdb(self, cluster: Path) -> None:
-        source = f'host=127.0.0.1 port={self.primary.port} user={SUPERUSER} password={self.passwords.superuser}'
+        source = (
+            f'host=127.0.0.1 port={self.primary.port} user={SUPERUSER} '
+            f'password={self.passwords.superuser}'
+        )
         argv = [
             str(self._programs / 'pg_basebackup'),
             f'--pgdata={cluster}',

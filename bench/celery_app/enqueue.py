@@ -1,4 +1,6 @@
-"""Queue tasks: `python -m bench.celery_app.enqueue QUEUE` all at once, `... QUEUE --paced` one at a time.
+"""Queue tasks: `python -m bench.celery_app.enqueue QUEUE [--paced]`.
+
+All at once, or with --paced one at a time.
 
 All at once: a JSON list of ids on standard input. Paced: a line with an id is answered, once it is
 queued, by a line with the time at which queuing it began, in nanoseconds of the machine's monotonic

@@ -1,4 +1,7 @@
-"""E-mails per second and what they cost: Celery, one job per e-mail, bulk, side by side on one relay."""
+"""E-mails per second and what they cost.
+
+Celery, one job per e-mail, bulk, side by side on one relay.
+"""
 
 import statistics
 from collections.abc import Callable, Mapping, Sequence

@@ -1,4 +1,7 @@
-"""How fast an application can queue e-mails: many at once, and one at a time from several writers."""
+"""How fast an application can queue e-mails.
+
+Many at once, and one at a time from several writers.
+"""
 
 import asyncio
 import inspect

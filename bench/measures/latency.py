@@ -56,7 +56,10 @@ class Latency(Measure):
                     samples_ms.setdefault(name, []).append(values)
                     p50, p99 = percentile(values, 50), percentile(values, 99)
                     print(
-                        f'latency {number + 1}/{plan.rounds}  {TITLES[name]:45} {p50:6.2f} {p99:6.2f} ms',
+                        (
+                            f'latency {number + 1}/{plan.rounds}  {TITLES[name]:45} '
+                            f'{p50:6.2f} {p99:6.2f} ms'
+                        ),
                         flush=True,
                     )
         return {'samples_ms': samples_ms}

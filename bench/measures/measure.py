@@ -33,7 +33,10 @@ class Plan:
         return max(least, round(full * self.scale))
 
     def turns(self, things: Sequence[T]) -> list[tuple[int, T]]:
-        """Return (round, thing) for all of them in every round, each round beginning with another one."""
+        """Return (round, thing) for all of them in every round.
+
+        Each round begins with another one.
+        """
         turns = []
         for number in range(self.rounds):
             first = number % len(things)

@@ -1,4 +1,7 @@
-"""A million e-mails through one worker: its pace and memory from first to last, and the tables after it."""
+"""A million e-mails through one worker.
+
+Its pace and memory from first to last, and the tables after it.
+"""
 
 import asyncio
 import contextlib
@@ -31,7 +34,8 @@ SELECT n, sent_at FROM (
 ) AS e WHERE n % $2 = 0 ORDER BY n
 """
 ACTIVITY_SQL = """
-SELECT n_live_tup, n_dead_tup, n_tup_upd, n_tup_hot_upd, autovacuum_count, pg_table_size(relid) AS table_bytes
+SELECT n_live_tup, n_dead_tup, n_tup_upd, n_tup_hot_upd, autovacuum_count, pg_table_size(relid)
+    AS table_bytes
 FROM pg_stat_user_tables WHERE relname = $1
 """
 INDEXES_SQL = """

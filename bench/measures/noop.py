@@ -163,7 +163,10 @@ class Noop(Measure):
         for number, peer in plan.turns(peers):
             run = await self._run(bench, peer, plan, f'noop_{number}_{peer.key}')
             told = f'{run["jobs_per_s"]:7.0f}/s {run["cpu_s_per_1000"]:6.2f} s CPU per 1,000'
-            idle = f'idle {percentile(run["idle_ms"], 50):6.2f} {percentile(run["idle_ms"], 99):6.2f} ms'
+            idle = (
+                f'idle {percentile(run["idle_ms"], 50):6.2f} '
+                f'{percentile(run["idle_ms"], 99):6.2f} ms'
+            )
             print(f'noop {number + 1}/{plan.rounds}  {peer.title:48} {told}  {idle}', flush=True)
             runs.append(run)
         return {'runs': runs}

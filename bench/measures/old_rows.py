@@ -1,4 +1,7 @@
-"""An outbox full of old mail: what claims, vacuum and retention cost, and when partitions would pay."""
+"""An outbox full of old mail.
+
+What claims, vacuum and retention cost, and when partitions would pay.
+"""
 
 import asyncio
 import contextlib
@@ -28,32 +31,41 @@ LIMIT = 1.2
 WAYS = {'claim': 'one by its id', 'claim_due': f'the next {DUE_BATCH} due'}
 
 FILL_SQL = """
-INSERT INTO outbound_emails (recipient, subject, body_text, email_type, status, attempts, smtp_code, smtp_response,
+INSERT INTO outbound_emails (recipient, subject, body_text, email_type, status, attempts, smtp_code,
+    smtp_response,
     relay, message_id, created_at, updated_at, last_attempt_at, sent_at)
-SELECT 'customer-' || n || '@example.org', 'Your code', repeat('Your code is 123456. ', 8), 'code', 'sent', 1, 250,
+SELECT 'customer-' || n || '@example.org', 'Your code', repeat('Your code is 123456. ', 8), 'code',
+    'sent', 1, 250,
     '2.0.0 Ok: queued', 'primary', '<' || n || '@example.com>', at, at, at, at
 FROM generate_series($1::bigint, $2::bigint) AS n,
     LATERAL (SELECT now() - $4 * interval '1 day' * (1 - n::float8 / $3) AS at) AS t
 """
 DUE_SQL = """
 INSERT INTO outbound_emails (recipient, subject, body_text, email_type, next_retry_at)
-SELECT 'customer-' || n || '@example.org', 'Your code', repeat('Your code is 123456. ', 8), 'code', now()
+SELECT 'customer-' || n || '@example.org', 'Your code', repeat('Your code is 123456. ', 8), 'code',
+    now()
 FROM generate_series(1, $1::int) AS n RETURNING id
 """
 SENT_SQL = """
-UPDATE outbound_emails SET status = 'sent', sent_at = now(), next_retry_at = NULL, claim_token = NULL,
+UPDATE outbound_emails SET status = 'sent', sent_at = now(), next_retry_at = NULL,
+    claim_token = NULL,
     claimed_by = NULL, lease_expires_at = NULL
 WHERE status = 'sending'
 """
-FORGET_SQL = "DELETE FROM outbound_emails WHERE status = 'pending' AND next_retry_at IS NOT NULL"  # by the index
+# By the index.
+FORGET_SQL = "DELETE FROM outbound_emails WHERE status = 'pending' AND next_retry_at IS NOT NULL"
 SIZE_SQL = (
     "SELECT pg_table_size('outbound_emails') AS heap, pg_indexes_size('outbound_emails') AS indexes"
 )
 # One month of old mail as a partition of its own.
 PARTITION_SQL = (
-    """CREATE TABLE emails_by_month (LIKE outbound_emails INCLUDING DEFAULTS, PRIMARY KEY (id, created_at))
+    """CREATE TABLE emails_by_month (LIKE outbound_emails INCLUDING DEFAULTS,
+        PRIMARY KEY (id, created_at))
     PARTITION BY RANGE (created_at)""",
-    "CREATE TABLE emails_old PARTITION OF emails_by_month FOR VALUES FROM (MINVALUE) TO ('{until}')",
+    (
+        'CREATE TABLE emails_old PARTITION OF emails_by_month FOR VALUES FROM (MINVALUE) TO '
+        "('{until}')"
+    ),
     "INSERT INTO emails_by_month SELECT * FROM outbound_emails WHERE created_at < '{until}'",
 )
 
@@ -169,7 +181,8 @@ def partition_table(data: Data) -> list[str]:
     told = (
         f'Retention deletes {retention["rows_per_s"]:,.0f} rows/s '
         f'({retention["rows"]:,} in {retention["took_s"]:.0f} s); '
-        f'a claim by id meanwhile takes {retention["claim_p50_ms"]:.2f} / {retention["claim_p99_ms"]:.2f} ms '
+        f'a claim by id meanwhile takes {retention["claim_p50_ms"]:.2f} / '
+        f'{retention["claim_p99_ms"]:.2f} ms '
         f'(p50 / p99); VACUUM after it {retention["vacuum_s"]:.1f} s. '
         f'DROP of a partition with {partition["rows"]:,} rows: {partition["drop_ms"]:.0f} ms.'
     )

@@ -1,4 +1,7 @@
-"""How long an urgent e-mail takes while a newsletter drains at full speed, beside the same worker when it is idle."""
+"""How long an urgent e-mail takes while a newsletter drains at full speed.
+
+The same worker is measured beside it when it is idle.
+"""
 
 import asyncio
 import contextlib
@@ -29,7 +32,10 @@ NEWSLETTERS = {'bulk': 'rows and one wake-up', 'jobs': 'one job per e-mail'}
 
 
 class Priority(Measure):
-    """Urgent mail, one at a time, by both wake-ups in turns; first alone, then while low priority mail drains."""
+    """Urgent mail, one at a time, by both wake-ups in turns.
+
+    First alone, then while low priority mail drains.
+    """
 
     key = 'priority'
     title = f'Urgent mail while a newsletter drains, relay latency {RELAY_DELAY_MS:g} ms'

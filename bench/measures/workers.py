@@ -79,7 +79,10 @@ class Workers(Measure):
                 )
             told = f'{cell.workers} workers, {cell.delay_ms:3g} ms: {done.emails_per_s:7.0f}/s'
             print(
-                f'{self.key} {number + 1}/{plan.rounds}  {told}, machine {done.machine_busy:.0%} busy',
+                (
+                    f'{self.key} {number + 1}/{plan.rounds}  {told}, machine '
+                    f'{done.machine_busy:.0%} busy'
+                ),
                 flush=True,
             )
             runs.append(
@@ -142,7 +145,10 @@ class Workers(Measure):
             'machine busy',
         )
         limits = [f'{rate:,.0f}/s at {delay} ms' for delay, rate in data['limits'].items() if rate]
-        told = f'The sink alone, from smtp-source with {LIMIT_SESSIONS} connections: {", ".join(limits)}.'
+        told = (
+            f'The sink alone, from smtp-source with {LIMIT_SESSIONS} connections: '
+            f'{", ".join(limits)}.'
+        )
         return [*table(headings, rows), '', *([told] if limits else [])]
 
     async def profile(self, bench: Bench, plan: Plan, target: Path) -> None:

@@ -1,4 +1,7 @@
-"""`arq bench.peers.arq_ours.WorkerSettings`: the arq worker we run, without anything to do with mail."""
+"""`arq bench.peers.arq_ours.WorkerSettings`.
+
+The arq worker we run, without anything to do with mail.
+"""
 
 import contextlib
 import os

@@ -1,4 +1,7 @@
-"""Enqueue no-op jobs: `python -m bench.peers.produce MODULE fill COUNT` or `... probe COUNT` (one by one, timed)."""
+"""Enqueue no-op jobs: `python -m bench.peers.produce MODULE fill|probe COUNT`.
+
+`probe` enqueues one by one, timed.
+"""
 
 import asyncio
 import importlib

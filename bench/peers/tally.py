@@ -1,4 +1,7 @@
-"""How many jobs a worker has run, and when the last did, told through a file that others can look into for free."""
+"""How many jobs a worker has run, and when the last did.
+
+A file tells it, into which others can look for free.
+"""
 
 import itertools
 import mmap

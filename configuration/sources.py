@@ -25,6 +25,10 @@ OTHER_ENCODINGS = {
 ASSIGNMENT = re.compile(r'^\s*(?:export\s+)?([A-Za-z_]\w*)\s*=', re.MULTILINE)
 
 
+class SeveralLines:
+    """Marks a variable whose value may have line ends."""
+
+
 class EnvFile(DotEnvSettingsSource):
     """Values from `.env`, as read_env_file reads it."""
 
@@ -132,9 +136,13 @@ class SecretFiles(PydanticBaseSettingsSource):
 
 
 def own_names(settings_cls: type[BaseSettings]) -> frozenset[str]:
-    """Return all variables that stand for a setting, or for the file that holds it."""
-    fields = settings_cls.model_fields.items()
-    names = {name for field_name, field in fields for name in variable_names(field_name, field)}
+    """Return the variables that stand for a setting in one line, or for the file that holds it."""
+    names = {
+        name
+        for field_name, field in settings_cls.model_fields.items()
+        if not any(isinstance(mark, SeveralLines) for mark in field.metadata)
+        for name in variable_names(field_name, field)
+    }
     return frozenset(names | {f'{name}_FILE' for name in names})
 
 

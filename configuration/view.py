@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import SecretStr
 
+from configuration.relay_list import RelayEntry
 from configuration.sources import variable_names
 from settings import Settings
 
@@ -30,7 +31,9 @@ def _shown(value: Any) -> Any:
         case frozenset():
             return sorted(value)
         case tuple():
-            return list(value)
+            return [_shown(part) for part in value]
+        case RelayEntry():
+            return {key: _shown(getattr(value, key)) for key in sorted(value.model_fields_set)}
         case Path():
             return str(value)
         case _:

@@ -1,4 +1,4 @@
-"""Write docs/configuration.md and .env.example from settings.py: `python -m dev.configuration`.
+"""Write docs/configuration.md and .env.example from the settings: `python -m dev.configuration`.
 
 The settings are described where they are declared; a test compares these two files with them.
 """
@@ -8,19 +8,44 @@ from pathlib import Path
 from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
+from configuration.relay_list import RelayEntry
+from configuration.smtp import RELAY_PARTS
 from configuration.sources import variable_names
 from settings import Settings
 
 ROOT = Path(__file__).parent.parent
 TABLE_HEAD = """# Configuration
 
-Written by `python -m dev.configuration` from `settings.py`. The environment comes first, then NAME_FILE and systemd
+Written by `python -m dev.configuration` from `configuration/`. The environment comes first, then NAME_FILE and systemd
 credentials for any variable, then `.env`. Times are in seconds unless the name says otherwise.
 
 | variable | default | what it is |
 |---|---|---|
 """
 TABLE_TAIL = """
+## More relays
+
+SMTP_HOST is the relay named `primary`, SMTP_BACKUP_HOST the one named `backup`. SMTP_RELAYS names
+more, behind those two; with it, SMTP_HOST has no default. It is a JSON list, in one line or in
+several:
+
+```sh
+SMTP_RELAYS='[
+  {"name": "eu", "host": "smtp.eu.example.com", "user": "shop", "password_file": "/run/secrets/eu"},
+  {"name": "us", "host": "smtp.us.example.com", "port": 465, "max_connections": 5}
+]'
+```
+
+The list may be in a file as well: SMTP_RELAYS_FILE, or a systemd credential SMTP_RELAYS. The relay
+in front is asked first.
+
+| key | default | what it is |
+|---|---|---|
+| `name` |  | What `ops relay pause NAME`, metrics, logs and attempts call it: letters, digits, `.`, `_`, `-`. |
+| `host` |  | As SMTP_HOST. |
+{RELAY_ROWS}
+| `password_file` |  | A file with the password; a name without a slash may be one of systemd's credentials. |
+
 ## How long mail is tried
 
 What ends an e-mail that relays defer is its `expires_at`, or a number of attempts:
@@ -73,7 +98,21 @@ def configuration_table() -> str:
         names = ' or '.join(f'`{name}`' for name in variable_names(field_name, field))
         default = f'`{default_of(field)}`' if default_of(field) else ''
         rows.append(f'| {names} | {default} | {field.description} |')
-    return TABLE_HEAD + '\n'.join(rows) + '\n' + TABLE_TAIL
+    tail = TABLE_TAIL.replace('{RELAY_ROWS}', '\n'.join(relay_rows()))
+    return TABLE_HEAD + '\n'.join(rows) + '\n' + tail
+
+
+def relay_rows() -> list[str]:
+    """Return the rows of the keys that an entry of SMTP_RELAYS may have."""
+    rows = []
+    for key in dict.fromkeys((*RELAY_PARTS, *RelayEntry.model_fields)):
+        if key in ('name', 'host'):
+            continue
+        field = Settings.model_fields[f'smtp_{key}']
+        default = default_of(field) if RelayEntry.model_fields[key].default is not None else ''
+        shown = f'`{default}`' if default else ''
+        rows.append(f'| `{key}` | {shown} | As {variable_names(f"smtp_{key}", field)[0]}. |')
+    return rows
 
 
 def env_example() -> str:

@@ -67,7 +67,7 @@ def add_filters(parser: argparse.ArgumentParser) -> None:
         '--relay',
         type=text_value,
         metavar='NAME',
-        help='the relay of the last attempt, such as primary',
+        help='the relay of the last attempt, by its name',
     )
 
 

@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_json(listing)
     for word in ('pause', 'resume'):
         sub = words.add_parser(word, help=f'{word} a relay for all workers, over restarts')
-        sub.add_argument('name', metavar='RELAY', help='primary or backup')
+        sub.add_argument('name', metavar='RELAY', help='its name, as `relay ls` prints it')
         add_pause(sub)
 
 
@@ -82,10 +82,7 @@ def relays_of(worker: WorkerRecord) -> list[Document]:
 
 def own_relays(connections: Connections, paused: list[Switch]) -> list[Document]:
     """Return what our own settings say, when no worker is there to tell."""
-    settings = connections.settings
-    places = {'primary': f'{settings.smtp_host}:{settings.smtp_port}'}
-    if settings.smtp_backup_host:
-        places['backup'] = f'{settings.smtp_backup_host}:{settings.smtp_backup_port}'
+    places = {relay.name: f'{relay.host}:{relay.port}' for relay in connections.settings.relays}
     names = {s.name for s in paused}
     unknown: Document = dict.fromkeys(('worker', 'tls', 'retry_in_s', 'most_per_s', 'last_error'))
     return [

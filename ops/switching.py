@@ -92,7 +92,7 @@ def _answer(done: Switched) -> Answer:
 def configured_names(settings: Settings, kind: Kind) -> AbstractSet[str]:
     """Return the names of this kind that the settings know."""
     if kind is Kind.RELAY:
-        return {'primary'} | ({'backup'} if settings.smtp_backup_host else set())
+        return {relay.name for relay in settings.relays}
     return settings.email_hold_types if kind is Kind.EMAIL_TYPE else frozenset()
 
 

@@ -119,15 +119,18 @@ def judge(facts: RelayFacts, max_bytes: int, now: float | None = None) -> Iterat
 
 def judge_configuration(settings: Settings) -> Iterator[Finding]:
     """Judge what the settings say of the relays, without asking them."""
-    primary = (settings.smtp_host, settings.smtp_port)
-    if not settings.smtp_backup_host:
+    places: dict[tuple[str, int], str] = {}
+    for relay in settings.relays:
+        other = places.setdefault((relay.host, relay.port), relay.name)
+        if other != relay.name:
+            yield warning(
+                f'the relays {other} and {relay.name} are the same server',
+                'give one of them another host, or take it out of the settings',
+            )
+    if len(settings.relays) == 1:
         yield note(
-            'there is no backup relay: while the only one is down, mail waits',
-            'set SMTP_BACKUP_HOST',
-        )
-    elif (settings.smtp_backup_host, settings.smtp_backup_port) == primary:
-        yield warning(
-            'the backup relay is the primary one', 'set SMTP_BACKUP_HOST to another, or unset it'
+            'there is no second relay: while the only one is down, mail waits',
+            'set SMTP_BACKUP_HOST, or SMTP_RELAYS for more',
         )
     if settings.smtp_from_email == type(settings).model_fields['smtp_from_email'].default:
         yield warning(

@@ -243,7 +243,7 @@ def test_relays_as_they_are_configured():
     twice = make_settings(smtp_host='a', smtp_backup_host='a', smtp_from_email='a@example.com')
     assert one(relays.judge_configuration(twice)) == (
         WARNING,
-        'the backup relay is the primary one',
+        'the relays primary and backup are the same server',
     )
     nobody = make_settings(smtp_backup_host='b')
     assert one(relays.judge_configuration(nobody))[1].startswith(

@@ -1,0 +1,91 @@
+"""The worker's own process, the web page, and the log."""
+
+from typing import Literal, Self
+
+from pydantic import BaseModel, Field, SecretStr, model_validator
+
+
+class WorkerVariables(BaseModel):
+    """The worker."""
+
+    worker_name: str | None = Field(
+        default=None, max_length=100, description='Default: worker@host:pid.'
+    )
+    worker_max_jobs: int = Field(default=400, ge=1, le=1000, description='Jobs at once.')
+    worker_sweep_size: int = Field(
+        default=300,
+        ge=1,
+        le=1000,
+        description='The most e-mails under way, and a tenth more if urgent; fewer where 0.1 s needs fewer.',
+    )
+    worker_max_bytes_in_flight: int | None = Field(
+        default=None,
+        ge=1024 * 1024,
+        description='Content of large e-mails in memory at once; small mail goes on beside them. '
+        "By default a sixteenth of the process's memory limit, 16 to 256 MiB.",
+    )
+    worker_poll_delay_s: float = Field(
+        default=0.1, ge=0.01, le=10, description='How often Redis is asked for jobs.'
+    )
+    worker_lease_s: float = Field(
+        default=25, ge=2, description='A claim not renewed for this long is rescued.'
+    )
+    worker_beat_s: float = Field(
+        default=8, ge=0.1, description='Claims are renewed, lost ones rescued, this often.'
+    )
+    worker_drain_s: int = Field(
+        default=20, ge=0, le=3600, description='SIGTERM: running mail may finish this long.'
+    )
+    worker_recycle_jobs: int = Field(
+        default=0,
+        ge=0,
+        description='Drain and exit after so many jobs or e-mails, or up to a tenth fewer; 0: never.',
+    )
+    worker_recycle_rss_mib: int = Field(
+        default=0,
+        ge=0,
+        description='Drain and exit when the process holds so much memory, or up to a tenth less.',
+    )
+    worker_keep_result_s: int = Field(
+        default=3600, ge=0, description="How long a job's result can be read."
+    )
+    queue_routing: bool = Field(
+        default=False,
+        description='E-mails go through the queue high_priority, maintenance through low_priority.',
+    )
+
+    @model_validator(mode='after')
+    def _check_times(self) -> Self:
+        # Three beats fit in a lease, so that one late renewal is not a lost claim.
+        if self.worker_beat_s * 2.5 > self.worker_lease_s:
+            raise ValueError('WORKER_LEASE_S must be at least 2.5 times WORKER_BEAT_S')
+        return self
+
+
+class WebVariables(BaseModel):
+    """The web page."""
+
+    web_host: str = Field(
+        default='127.0.0.1',
+        min_length=1,
+        description='Where `python -m web` listens; what other machines can reach needs WEB_TOKEN.',
+    )
+    web_port: int = Field(
+        default=8025, ge=0, le=65535, description='Its port; 0: any free one, which the log tells.'
+    )
+    web_token: SecretStr | None = Field(
+        default=None,
+        min_length=16,
+        description='Bearer token, or password of HTTP Basic, that the web page asks for.',
+    )
+
+
+class LogVariables(BaseModel):
+    """Logs."""
+
+    log_level: Literal['DEBUG', 'INFO', 'WARNING', 'ERROR'] = Field(
+        default='INFO', description='Least severe shown.'
+    )
+    log_format: Literal['auto', 'json', 'console'] = Field(
+        default='auto', description='auto: console on a terminal, JSON otherwise.'
+    )

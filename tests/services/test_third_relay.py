@@ -7,18 +7,23 @@ from tests.services.ops_desk import insert, ops
 from tests.unit.scripted_relay import ScriptedRelay
 
 
-async def test_third_relay_is_worked_with_as_the_others_are(start_worker, env, pool, inbox):
+async def test_third_relay_is_worked_with_as_the_others_are(start_worker, env, pool, redis, inbox):
+    async def queue():
+        email_id = await insert(pool)
+        await redis.enqueue_job('send_email', email_id)
+        return email_id
+
     async def relay_of(email_id):
         return await pool.fetchval('SELECT relay FROM outbound_emails WHERE id = $1', email_id)
 
-    async with ScriptedRelay() as third:
+    async with ScriptedRelay({'QUIT': '221 2.0.0 bye'}) as third:
         entry = {'name': 'eu', 'host': '127.0.0.1', 'port': third.port, 'use_tls': False}
         variables = {'SMTP_RELAYS': json.dumps([entry])}
         env = env | variables
         for name in ('primary', 'backup'):
             inbox.control.listen(name, on=False)
         await start_worker(**variables).started()
-        first = await insert(pool)
+        first = await queue()
         await wait_until(lambda: relay_of(first))
         assert await relay_of(first) == 'eu'
         assert third.recipients == ['anna@example.com']
@@ -30,7 +35,7 @@ async def test_third_relay_is_worked_with_as_the_others_are(start_worker, env, p
         assert (states.keys(), states['eu']) == ({'primary', 'backup', 'eu'}, 'paused')
         for name in ('primary', 'backup'):
             inbox.control.listen(name, on=True)
-        second = await insert(pool)
+        second = await queue()
         await wait_until(lambda: relay_of(second))
         assert await relay_of(second) in ('primary', 'backup')
         doctor = (await ops(env, 'doctor', 'relays', '--json')).document

@@ -64,6 +64,8 @@ def kinds(template_id: int) -> list[Kind]:
             status='expired',
             attempts=0,
             relay=None,
+            # Due only when it is over: a sweep that somebody wakes meanwhile must not send it.
+            send_in_s=1,
             expires_in_s=1,
             job_delay_s=1.5,
         ),

@@ -18,6 +18,7 @@ from actions.emails import (
 from actions.safety import agree, refuse_more
 from db import held, reports
 from db.selection import Selection
+from db.states import RETRYABLE
 from mail_outbox.states import Status
 from mail_outbox.wake import notify
 from reporting.mail_filter import MailFilter, make_selection
@@ -172,6 +173,6 @@ def _change(decision: HeldDecision, expiry_hours: float) -> Change:
 
 
 def _why_not_held(state: State | None) -> str:
-    if state is not None and state['status'] in ('failed', 'uncertain', 'expired', 'cancelled'):
+    if state is not None and state['status'] in RETRYABLE:
         return f'it is not held, but {state["status"]}: see `python -m ops explain {state["id"]}`'
     return why_not(state)

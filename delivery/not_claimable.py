@@ -4,6 +4,7 @@ import time
 
 import structlog
 
+from db.states import CLAIMED
 from db.transitions import expire
 from delivery.activity import NEIGHBOURS_REMEDY
 from delivery.claimer import JobResult, not_claimable
@@ -54,7 +55,7 @@ async def explain_not_claimable(
     exhausted = status != 'pending' and state['attempts'] >= state['max_attempts']
     if status == 'pending' and due_in_s is None:
         due_in_s = 0.0
-    if status in ('pending', 'failed', 'uncertain') and due_in_s is not None and not exhausted:
+    if status in CLAIMED and due_in_s is not None and not exhausted:
         if state['email_type'] in runtime.tunables.switches.email_types:
             # Nobody looks again: resuming the type has workers sweep.
             return not_claimable(

@@ -8,6 +8,7 @@ import asyncpg
 from rich.console import Console
 
 from db import selection as selections
+from db.states import TRIED
 from db.times import FIRST
 from logs import hide_addresses
 from ops.answer import Answer
@@ -37,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 async def run(connections: Connections, options: argparse.Namespace) -> Answer:
     """Read them; that mail failed is no trouble of the system's."""
-    statuses = (selections.DEAD,) if options.dead else ('failed', 'uncertain')
+    statuses = (selections.DEAD,) if options.dead else TRIED
     selection = await make_selection(connections, filter_of(vars(options)), statuses)
     emails = await connections.ask_postgres(
         partial(_read, selection=selection, limit=options.limit)

@@ -5,7 +5,9 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
+from db.states import CLAIMED, TRIED
 from fleet.registry import WorkerRecord
+from mail_outbox.states import Status
 from reporting.wording import cell, length, tried
 
 
@@ -45,13 +47,10 @@ def where_now(email: Mapping[str, Any], workers: Iterable[WorkerRecord]) -> dict
 
 def tries_again(email: Mapping[str, Any]) -> bool:
     """Whether an attempt follows by itself."""
-    match email['status']:
-        case 'pending':
-            return True
-        case 'failed' | 'uncertain':
-            return email['next_retry_at'] is not None and email['attempts'] < email['max_attempts']
-        case _:
-            return False
+    if email['status'] == Status.PENDING:
+        return True
+    has_attempts = email['next_retry_at'] is not None and email['attempts'] < email['max_attempts']
+    return email['status'] in TRIED and has_attempts
 
 
 def _next(email: Mapping[str, Any]) -> tuple[str, bool]:
@@ -89,6 +88,8 @@ def _next(email: Mapping[str, Any]) -> tuple[str, bool]:
                 'It waits for you: the relay may have delivered it or not. '
                 f'Look for {email["message_id"]} in its log; {again}'
             ), False
+        case status if status not in CLAIMED:
+            return f'Nothing: it is {status}; {again}', False
         case _:
             return _waiting(email), True
 

@@ -6,6 +6,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 
+from db.states import OVER_UNSENT
+from mail_outbox.states import Status
 from ops.celery.broker import SET_ASIDE_KEY
 from ops.celery.messages import Meaning, Message
 from reporting.problems import Document, Trouble
@@ -27,7 +29,11 @@ MEANINGS = {
     'duty': "a duty of beat's: our own cron runs it",
     'sending': 'being sent now, or when the table was adopted',
     'cancelled': 'cancelled: stays so',
-    'expired': 'expired: stays so, see retry',
+    **{
+        ended.value: f'{ended}: stays so, see retry'
+        for ended in OVER_UNSENT
+        if ended is not Status.CANCELLED
+    },
     'uncertain': 'may have been delivered: waits for `ops resolve` or `ops retry`',
     'external': 'sent by the previous system, or left to it',
     'missing': 'no such e-mail',

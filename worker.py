@@ -4,11 +4,9 @@ from logs import configure_logs  # before structlog, which would load rich
 
 # isort: split
 import asyncio
-import contextlib
 import gc
 import importlib.util
 import sys
-import time
 from collections.abc import Callable, Coroutine, Iterator
 from datetime import UTC
 from functools import partial
@@ -22,7 +20,6 @@ from arq.typing import WorkerCoroutine
 
 from configuration.live import LiveSettings, make_relays
 from cron import SCHEDULES, cron_jobs, keep_schedules, mail_schedules, maintenance_schedules
-from db.content import close_mongo
 from db.identity import read_identity
 from db.pools import create_postgres_pool, open_mongo
 from db.schema import SchemaMismatchError, check_schema
@@ -48,7 +45,7 @@ from jobs.retry_failed_email import retry_failed_email
 from jobs.send_email import send_claimed, send_email
 from mail.route import SwitchableRelays
 from mail_outbox.render import Sender
-from mail_outbox.wake import notify, redis_error_text
+from mail_outbox.wake import redis_error_text
 from process.recycling import Limits
 from process.systemd import keep_systemd_informed, notify_systemd
 from reporting.unreachable import postgres_trouble
@@ -65,7 +62,6 @@ JOBS: tuple[WorkerCoroutine, ...] = (
 )
 GC_EVERY_OBJECTS = 20_000
 Loop = Callable[[], Coroutine[Any, Any, None]]
-SETTLE_S = 5.0  # at the end: what PostgreSQL does not take by then, the rescue finds
 WAITING_JOBS = 20  # jobs claimed beyond the e-mails they could send now; they need no slot
 
 log = structlog.get_logger()
@@ -211,44 +207,21 @@ def _holders(runtime: Runtime) -> Iterator[Loop]:
 
 
 async def shutdown(ctx: dict[str, Any]) -> None:
-    """Let running sweeps finish until the drain time is over, release the rest, close all."""
+    """Stop what startup started, and close everything."""
     runtime: Runtime | None = ctx.pop('runtime', None)  # `arq --watch` starts us again
-    if runtime is None:  # the start did not get this far
-        return
-    # arq closes outside the task that started.
-    structlog.contextvars.bind_contextvars(worker=runtime.rules.worker)
-    watching, sweeping, holding = runtime.background
-    attempts = runtime.sweeper.attempts.running
-    runtime.sweeper.stop_waiting()
-    await _cancel(watching)
-    await asyncio.wait(
-        {*sweeping, *attempts}, timeout=max(0.0, runtime.signals.stop_by - time.monotonic())
-    )
-    await _cancel(sweeping)
-    await _cancel(list(attempts))
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(SETTLE_S):
-            await runtime.claimer.settle()
-    with contextlib.suppress(*DATABASE_DOWN):  # they will find it in their next sweep
-        await notify(runtime.stores.pool)  # what we released is due for the others
-    await _cancel(holding)
-    runtime.tunables.relays.close_idle(older_than_s=0)
-    await runtime.contents.templates.close()
-    await close_mongo(runtime.stores.mongo)
-    await runtime.stores.pool.close()
-    log.info('worker.stopped', outcomes=dict(runtime.activity.outcomes))
-
-
-async def _cancel(tasks: list[asyncio.Task[Any]]) -> None:
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
+    if runtime is not None:  # else the start did not get this far
+        # arq closes outside the task that started.
+        structlog.contextvars.bind_contextvars(worker=runtime.rules.worker)
+        await runtime.stop()
+        await runtime.close()
+        log.info('worker.stopped', outcomes=dict(runtime.activity.outcomes))
 
 
 async def _connect_postgres(worker: str, switches: Switches) -> asyncpg.Pool:
     """Wait for PostgreSQL: on a fresh boot it may come later than we do.
 
-    What waiting does not heal ends the worker. What operators have paused is known before anything is claimed.
+    What waiting does not heal ends the worker. What operators have paused is known before anything
+    is claimed.
     """
     pool: asyncpg.Pool | None = None
     while True:

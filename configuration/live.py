@@ -1,4 +1,4 @@
-"""The settings of a running worker: what operators may see of them, and change without a restart."""
+"""The settings of a running worker: what operators see of them, and change without a restart."""
 
 from collections.abc import Callable, Mapping
 from typing import Any

@@ -1,4 +1,4 @@
-"""What a worker is doing and has done, for those who ask: operators, the registry, and its own jobs.
+"""What a worker is doing and has done, for those who ask: operators, the registry, its own jobs.
 
 Nobody listens to events most of the time: then an attempt costs one look at a flag. A listener asks
 for SUBSCRIBED_S of events and asks again before they are over; each worker publishes what happened

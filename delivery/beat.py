@@ -1,4 +1,4 @@
-"""The beat of a worker: renew its own leases, rescue those of the dead, drop idle connections."""
+"""The beat of a worker: renew its own leases, rescue those of dead workers, look after relays."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
@@ -19,7 +19,7 @@ log = structlog.get_logger()
 # More often than leases are renewed: a killed worker's mail waits for its lease and this, and 35 s
 # are promised.
 RESCUE_EVERY_S = 2.0
-LEAST_AWAY_S = 5.0  # a slow answer is no outage
+LEAST_OUTAGE_S = 5.0  # a slow answer is no outage
 
 
 async def beat(
@@ -36,7 +36,7 @@ async def beat(
     """Renew, rescue and tidy up until cancelled.
 
     A failing beat is logged; claims that cannot be renewed end by their own deadline. When
-    PostgreSQL was away, all leases may have run out, and most of their workers live and hold
+    PostgreSQL was unreachable, all leases may have run out, and most of their workers live and hold
     results: they have a third of a lease to record and renew before anything is rescued.
 
     Args:
@@ -45,17 +45,17 @@ async def beat(
         on_rescued: Called when something was rescued that is to be sent again.
         set_aside: Rows that cannot be changed.
     """
-    contact = Contact(max(LEAST_AWAY_S, (leases.lease_s - every_s) / 2), leases.lease_s / 3)
+    contact = Contact(max(LEAST_OUTAGE_S, (leases.lease_s - every_s) / 2), leases.lease_s / 3)
     rescuing = partial(rescue, pool, hold_types, set_aside, contact)
     renewed_at = now_s()
     while True:
         relays.upkeep()
-        if stopping.is_set():  # whose turn does not come soon goes out by another worker
+        if stopping.is_set():  # what waits for a relay's rate goes out by another worker
             relays.send_away_waiting()
         try:
             if (begun_at := now_s()) - renewed_at >= every_s - RESCUE_EVERY_S / 2:
                 await _renew(pool, leases, begun_at)
-                renewed_at = begun_at  # one that failed is tried again at the next turn
+                renewed_at = begun_at  # one that failed is tried again next time
             await _rescue(rescuing, on_rescued)
         except DATABASE_DOWN as error:
             log.warning('lease.not_renewed', held=len(leases.held()), error=words_of(error))

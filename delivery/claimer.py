@@ -1,4 +1,4 @@
-"""Claim e-mails for one worker: those of concurrent jobs in one statement, those of a sweep in another."""
+"""Claim e-mails for one worker: those of concurrent jobs in one statement, a sweep's in another."""
 
 import asyncio
 from collections.abc import Awaitable, Coroutine, Sequence

@@ -76,7 +76,7 @@ class Concurrency:
 
     @contextlib.asynccontextmanager
     async def slot(self, priority: int) -> AsyncIterator[None]:
-        """Wait for a slot, by priority and in the order of coming; give it to the next in the end."""
+        """Wait for a slot, by priority and in the order of coming; in the end the next gets it."""
         await self._enter(priority)
         try:
             yield

@@ -1,4 +1,4 @@
-"""Fetch what an e-mail is made of: large content when its size is known and there is room for it."""
+"""Fetch what an e-mail is made of: large content when its size is known and has its room."""
 
 from functools import partial
 from typing import Any

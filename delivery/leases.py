@@ -47,7 +47,13 @@ class Leases:
         return list(self._until)
 
     def renewed(self, keys: Iterable[ClaimKey], lost: set[ClaimKey], since: float) -> None:
-        """Note a renewal: keys were asked for at time since, lost is what the database no longer grants."""
+        """Note a renewal.
+
+        Args:
+            keys: What was asked for.
+            lost: Those of them that are held no longer.
+            since: now_s() before they were asked for.
+        """
         for key in keys:
             if key in lost:
                 self._until.pop(key, None)
@@ -55,7 +61,9 @@ class Leases:
                 self._until[key] = since + self.lease_s
 
     def check(self, claim: Claim) -> None:
-        """Make sure that the e-mail may still be sent; called before MAIL, each part of the body, and the final dot.
+        """Make sure that the e-mail may still be sent.
+
+        Called before MAIL, each part of the body, and the final dot.
 
         Raises:
             LeaseLost: somebody else may send it by now.

@@ -145,7 +145,7 @@ class Sweeper:
         return stuck
 
     async def keep_sweeping(self) -> None:
-        """Sweep when somebody asks for it and while Redis is unreachable; until the worker stops."""
+        """Sweep when somebody asks for it and while Redis is unreachable; until we stop."""
         while not self._signals.stopping.is_set():
             await _wait(self._signals.sweep_wanted, UNREACHABLE_EVERY_S)
             if not (

@@ -176,10 +176,8 @@ def _watchers(runtime: Runtime, controls: Controls) -> Iterator[Loop]:
         SWITCHES_CHANNEL: controls.switches_changed.set,
         RESCUED_CHANNEL: runtime.sweeper.suspects_wanted.set,
     }
-    dsn, timeout_s = settings.direct_dsn, settings.db_connect_timeout_s
-    yield partial(listen, dsn, timeout_s, wake, others)
-    neighbours = runtime.activity.neighbours
-    yield partial(keep_watching_neighbours, redis, neighbours, signals.stopping)
+    yield partial(listen, settings.direct_dsn, settings.db_connect_timeout_s, wake, others)
+    yield partial(keep_watching_neighbours, redis, runtime.activity.neighbours, signals.stopping)
     if settings.queue_routing:
         yield partial(keep_watching_routes, redis, signals.stopping)
 

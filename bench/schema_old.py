@@ -29,7 +29,7 @@ from bench.schema_lab import (
     record_sent,
     run,
 )
-from db.transitions import remove_old
+from db.retention import remove_old
 from dev.postgres import Postgres
 
 OLD_DAYS = 180

@@ -14,7 +14,7 @@ import asyncpg
 
 from bench.schema_lab import INSERT_OLD_SQL, TimedPool, database, percentile, run
 from bench.schema_old import one_round
-from db.transitions import remove_old
+from db.retention import remove_old
 from dev.postgres import Postgres
 
 MONTH_DAYS = 30

@@ -11,6 +11,8 @@ from mail.outcome import Outcome, Settled
 from mail.priority import NORMAL, known_priority
 from mail_outbox.envelope import Email
 
+ClaimKey = tuple[int, UUID]  # of an e-mail and a token
+
 
 class LeaseLost(Exception):  # noqa: N818 - the design's word
     """Somebody else holds this e-mail now, or an operator changed its state."""
@@ -32,7 +34,7 @@ class Claim(NamedTuple):
     priority: int = NORMAL
 
     @property
-    def key(self) -> tuple[int, UUID]:
+    def key(self) -> ClaimKey:
         """What identifies this claim among all claims ever made."""
         return self.email.id, self.token
 

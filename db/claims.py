@@ -8,8 +8,8 @@ import asyncpg
 
 from db.claimed import CLAIMED_COLUMNS, Claim, claim_from
 from db.narrowing import UNREADABLE, SetAside, give_up_rows, narrow
-from db.pools import DATABASE_DOWN
 from db.states import CLAIMED, HAS_ATTEMPTS, IS_CLAIMED, IS_SCHEDULED, IS_SENDING, listed
+from db.troubles import DATABASE_DOWN
 from mail_outbox.states import Status
 
 Names = Sequence[str]

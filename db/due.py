@@ -6,8 +6,8 @@ import asyncpg
 
 from db.claims import CLAIMABLE, passed_over
 from db.narrowing import SetAside, give_up_rows, narrow
-from db.pools import DATABASE_DOWN
 from db.states import IS_SCHEDULED, IS_UNSCHEDULED
+from db.troubles import DATABASE_DOWN
 from mail.priority import HIGH, NORMAL, known_priority
 
 # Only its own index has the order of id, not one that an application has on next_retry_at.

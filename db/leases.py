@@ -3,17 +3,15 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from uuid import UUID
 
 import asyncpg
 
+from db.claimed import ClaimKey
 from db.claims import NEXT_ATTEMPT
 from db.narrowing import SetAside, give_up_rows, narrow
-from db.pools import DATABASE_DOWN
 from db.states import IS_SENDING
+from db.troubles import DATABASE_DOWN
 from mail_outbox.states import DeadReason, Status
-
-ClaimKey = tuple[int, UUID]
 
 MAX_LOST_ATTEMPTS = 3  # in a row: then the e-mail is what kills the workers
 RESCUE_BATCH = 500

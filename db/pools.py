@@ -10,9 +10,6 @@ from motor.motor_asyncio import AsyncIOMotorClient, AsyncIOMotorDatabase
 
 from db.connection import Connection, Connector, keep_or_drop
 from db.times import decode_zoned, encode_zoned, naive_decoder, naive_encoder
-from db.troubles import DATABASE_DOWN
-
-__all__ = ['BY_INDEX', 'DATABASE_DOWN', 'create_postgres_pool', 'open_mongo']
 
 # The worker's statements touch a few rows, by an index, whatever the statistics say. A plan that
 # was right while the table was small, or little was due, is kept, and would read a whole backlog

@@ -13,7 +13,7 @@ import asyncpg
 from asyncpg.pool import PoolConnectionProxy
 
 from db.narrowing import Key, Narrowed, halve
-from db.pools import DATABASE_DOWN
+from db.troubles import DATABASE_DOWN
 
 Connection = asyncpg.Connection | PoolConnectionProxy
 

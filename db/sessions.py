@@ -10,8 +10,8 @@ from typing import NamedTuple
 import asyncpg
 
 from db.origins import note_report, read_origin
-from db.pools import DATABASE_DOWN
 from db.references import Reference, delete_narrowly, held, read_references, unseen
+from db.troubles import DATABASE_DOWN
 
 MADE_HERE = ('sessions', 'refresh_tokens')  # what a new installation has
 BLOCKS = 128  # of 8 KiB: a batch has some thousand rows

@@ -11,8 +11,8 @@ from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
-from uuid import UUID
 
+from db.claimed import ClaimKey
 from engine.refused import RefusedJobs
 from mail.relay.transaction import Progress
 
@@ -95,7 +95,7 @@ class Activity:
 
     neighbours: Neighbours = field(default_factory=Neighbours)
     refused: RefusedJobs = field(default_factory=RefusedJobs)
-    under_way: dict[tuple[int, UUID], Progress] = field(default_factory=dict)
+    under_way: dict[ClaimKey, Progress] = field(default_factory=dict)
     asked_for: set[int] = field(default_factory=set)
     outcomes: Counter[str] = field(default_factory=Counter)
     events: Events = field(default_factory=Events)

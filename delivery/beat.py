@@ -9,8 +9,7 @@ import structlog
 
 from db.leases import RESCUE_BATCH, Contact, Rescued, renew, rescue
 from db.narrowing import SetAside
-from db.pools import DATABASE_DOWN
-from db.troubles import words_of
+from db.troubles import DATABASE_DOWN, words_of
 from delivery.leases import Leases, now_s
 from mail.route import Relays
 

@@ -3,8 +3,7 @@
 import time
 from collections.abc import Iterable
 
-from db.claimed import Claim, LeaseLost
-from db.leases import ClaimKey
+from db.claimed import Claim, ClaimKey, LeaseLost
 
 # A send that begins must have this much of its lease left: the time between the check and DATA
 # reaching the relay.

@@ -6,9 +6,8 @@ from collections.abc import Callable
 import asyncpg
 import structlog
 
-from db.pools import DATABASE_DOWN
 from db.switches import read_switches
-from db.troubles import words_of
+from db.troubles import DATABASE_DOWN, words_of
 from delivery.tunables import Switches
 
 log = structlog.get_logger()

@@ -14,7 +14,8 @@ from db.content import delete_content, delete_orphans
 from db.cron_runs import remove_old_runs
 from db.health import remove_old_health
 from db.origins import is_adopted, note_report, read_origin
-from db.transitions import OUTBOUND_EMAILS_SQL, count_old, expire_all, remove_old
+from db.retention import OUTBOUND_EMAILS_SQL, count_old, remove_old
+from db.transitions import expire_all
 from delivery.runtime import Runtime
 from mail_outbox.attachments import ContentUnavailableError
 

@@ -20,9 +20,8 @@ from db.adoption.takeover import WrongPhaseError, take_over
 from db.adoption.undo import STAYS, undo
 from db.adoption.words import SYNONYMS
 from db.migrate import alone, connect_directly, migrate
-from db.pools import DATABASE_DOWN
 from db.schema import known_migrations
-from db.troubles import words_of
+from db.troubles import DATABASE_DOWN, words_of
 from db.zones import compare_zones
 from ops.arguments import confirmed
 from ops.celery.connect import look_for_celery

@@ -16,7 +16,7 @@ from bench.outbox import Outbox, fresh_outbox
 from bench.rounds import Bench
 from db.claims import claim, claim_due
 from db.pools import create_postgres_pool
-from db.transitions import remove_old
+from db.retention import remove_old
 
 SIZES = (1_000_000, 10_000_000)
 CHUNK = 500_000

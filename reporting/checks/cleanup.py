@@ -7,8 +7,8 @@ import asyncpg
 
 from db.origins import is_adopted
 from db.references import Reference, read_references
+from db.retention import OUTBOUND_EMAILS_SQL
 from db.sessions import find_troubles
-from db.transitions import OUTBOUND_EMAILS_SQL
 from reporting.checks.finding import Finding, note, warning
 from reporting.servers import Servers
 

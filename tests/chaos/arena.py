@@ -16,7 +16,7 @@ import asyncpg
 from arq.connections import ArqRedis
 
 from db.migrate import migrate
-from db.pools import DATABASE_DOWN
+from db.troubles import DATABASE_DOWN
 from dev.inbox_server import InboxServer
 from dev.stack import Stack
 from dev.watchdog import Watchdog

@@ -6,7 +6,7 @@ import asyncpg
 import pytest
 
 from db.pools import create_postgres_pool
-from db.transitions import remove_old
+from db.retention import remove_old
 from db.zones import compare_zones
 from jobs.cleanup_expired_emails import cleanup_expired_emails
 from jobs.cleanup_old_sessions import cleanup_old_sessions

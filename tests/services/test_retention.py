@@ -8,7 +8,7 @@ import pytest
 from bson.binary import Binary
 from structlog.testing import capture_logs
 
-from db.transitions import remove_old
+from db.retention import remove_old
 from jobs.cleanup_expired_emails import cleanup_expired_emails
 from mail_outbox.attachments import COLLECTION, store_attachments
 from mail_outbox.envelope import Attachment

@@ -94,7 +94,7 @@ HOT_STATEMENTS = {  # arguments, the index
     'db.transitions.EXPIRE_SQL': ("'{1,2,3}'", 'pkey'),
     'db.transitions.EXPIRABLE_SQL': ('10', 'due'),
     'db.due.NEXT_DUE_SQL': ('300', 'due'),
-    'db.transitions.REMOVE_SQL': ('90, 0, 10', 'pkey'),
+    'db.retention.REMOVE_SQL': ('90, 0, 10', 'pkey'),
     'db.transitions.STATE_SQL': ("'{1,2,3}'", 'pkey'),
     'db.due.PRIORITIES_SQL': ("'{1,2,3}'", 'pkey'),
     'db.due.URGENT_SQL': ("10, '{}', '{}'", 'due'),

@@ -45,7 +45,7 @@ class RefusedError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Handler:
-    """One command: what it does, and a check for each argument it takes. All arguments are required."""
+    """One command: what it does, and a check for each argument; all arguments are required."""
 
     do: Callable[[Arguments], Awaitable[Reply] | Reply]
     arguments: Mapping[str, Callable[[Any], bool]] = field(default_factory=dict)
@@ -76,16 +76,20 @@ def read_command(data: bytes) -> Command:
     if len(data) > MAX_COMMAND_BYTES:
         raise RefusedError(f'longer than {MAX_COMMAND_BYTES} bytes')
     try:
-        told = json.loads(data)
+        request = json.loads(data)
     except (ValueError, RecursionError):
         raise RefusedError('not JSON') from None
-    if not isinstance(told, dict) or set(told) - {'database'} != {'id', 'command', 'arguments'}:
+    if not isinstance(request, dict) or set(request) - {'database'} != {
+        'id',
+        'command',
+        'arguments',
+    }:
         raise RefusedError('not an object with id, command and arguments')
     request_id, name, arguments, database = (
-        told['id'],
-        told['command'],
-        told['arguments'],
-        told.get('database'),
+        request['id'],
+        request['command'],
+        request['arguments'],
+        request.get('database'),
     )
     if not isinstance(request_id, str) or not REQUEST_ID.fullmatch(request_id):
         raise RefusedError('id must be 32 hexadecimal digits')
@@ -110,7 +114,7 @@ async def obey(handlers: Mapping[str, Handler], command: Command) -> Reply:
     """Do what a command says.
 
     Returns:
-        {'done': {...}} or {'refused': 'why'}. Faults of a handler are told like refusals: the
+        {'done': {...}} or {'refused': 'why'}. Faults of a handler are reported as refusals: the
         listener must go on.
     """
     try:
@@ -210,22 +214,22 @@ async def ask(
     database: str | None = None,
     timeout_s: float = 2.0,
 ) -> Asked:
-    """Send a command and wait for the replies: as long as it takes, but no longer than the time-out.
+    """Send a command and wait for the replies, at most until the time-out.
 
     Args:
         workers: Full names; all workers when None.
-        database: Only those that serve it obey; they must be of a version that tells which it
+        database: Only those that serve it obey; they must be of a version that knows which it
             serves.
     Raises:
         redis.RedisError, OSError: Redis does not answer.
     """
     request_id = uuid4().hex
-    told: dict[str, Any] = {
+    request: dict[str, Any] = {
         'id': request_id,
         'command': command,
         'arguments': dict(arguments or {}),
     }
-    text = json.dumps(told if database is None else told | {'database': database})
+    text = json.dumps(request if database is None else request | {'database': database})
     heard = 0
     for name in [None] if workers is None else dict.fromkeys(workers):
         heard += await redis.publish(channel(redis, name), text)
@@ -243,22 +247,27 @@ async def ask(
 
 def _read_reply(data: bytes) -> Reply | None:
     try:
-        told = json.loads(data)
+        reply = json.loads(data)
     except (ValueError, RecursionError):
         return None
     if (
-        not isinstance(told, dict)
-        or not isinstance(told.get('worker'), str)
-        or not is_name(told['worker'])
+        not isinstance(reply, dict)
+        or not isinstance(reply.get('worker'), str)
+        or not is_name(reply['worker'])
     ):
         return None
     return (
-        told if isinstance(told.get('done'), dict) or isinstance(told.get('refused'), str) else None
+        reply
+        if isinstance(reply.get('done'), dict) or isinstance(reply.get('refused'), str)
+        else None
     )
 
 
 def choose(patterns: Sequence[str], known: Sequence[str]) -> list[str]:
-    """Return the workers that are meant: patterns with * ? [] among the known ones, other names as they are."""
+    """Return the workers that are meant.
+
+    Patterns with * ? [] choose among the known ones; other names stand for themselves.
+    """
     chosen: dict[str, None] = {}
     for pattern in patterns:
         found = [name for name in known if fnmatch.fnmatchcase(name, pattern)]

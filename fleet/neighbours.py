@@ -40,7 +40,10 @@ async def look(redis: ArqRedis, neighbours: Neighbours) -> None:
 async def keep_watching_neighbours(
     redis: ArqRedis, neighbours: Neighbours, stopping: asyncio.Event
 ) -> None:
-    """Look at the start and every minute, until the worker stops. While Redis is away there is nothing to share."""
+    """Look at the start and every minute, until the worker stops.
+
+    While Redis is unreachable, nobody shares it.
+    """
     while not stopping.is_set():
         with contextlib.suppress(RedisError, OSError):
             await look(redis, neighbours)

@@ -1,4 +1,4 @@
-"""The jobs in arq's queues, as operators see and purge them: which e-mail each is about, and why it waits."""
+"""The jobs in arq's queues, as operators see and purge them: which e-mail each is about."""
 
 import math
 import time
@@ -23,7 +23,10 @@ State = Literal['ready', 'deferred', 'running']
 
 @dataclass(frozen=True, slots=True)
 class QueuedJob:
-    """A job in a queue. function is None when its body is gone or is refused, and problem says which."""
+    """A job in a queue.
+
+    function is None when its body is gone or is refused, and problem says which.
+    """
 
     job_id: str
     queue: str
@@ -64,7 +67,7 @@ async def read_deferred(redis: ArqRedis, limit: int) -> list[QueuedJob]:
 
 
 async def read_jobs(redis: ArqRedis, names: Iterable[str], limit: int) -> list[QueuedJob]:
-    """Return the first jobs of each of these queues, up to limit, in the order in which they are wanted."""
+    """Return the first jobs of each of these queues, up to limit, by the time they are wanted."""
     return await _read_from(redis, names, '-inf', limit)
 
 
@@ -125,7 +128,10 @@ def _date_of(score: float) -> datetime:
 
 
 def _read_body(body: Any) -> tuple[str | None, int | None, str | None]:
-    """Return a job's function, the e-mail it is about, and what is wrong with it. Other arguments stay unseen."""
+    """Return a job's function, the e-mail it is about, and what is wrong with it.
+
+    Other arguments are not returned: they may be personal data.
+    """
     if body is None:
         return None, None, 'its body is gone'
     if not isinstance(body, bytes):
@@ -168,8 +174,9 @@ return {#ids, removed}
 
 
 async def purge_queue(redis: ArqRedis, name: str) -> Purged:
-    """Remove every job that is not running, with its body. The e-mails they were about stay due in the outbox.
+    """Remove every job that is not running, with its body.
 
+    The e-mails they were about stay due in the outbox.
     A worker that is just starting one of them finds it gone, logs `expired`, and goes on. Jobs that
     come while this runs may stay.
 

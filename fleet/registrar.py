@@ -28,7 +28,7 @@ FORGET_AFTER_S = 86400.0  # names of killed workers, whose records expired long 
 
 
 class Registrar:
-    """What a worker tells of itself, beyond what its parts know: when it began, how fast it is, whether it hangs."""
+    """A worker's record, with what none of its parts knows: its start, its rate, its loop's lag."""
 
     def __init__(self, worker: str, describe: Callable[[], Mapping[str, Any]]) -> None:
         """Say who.
@@ -74,7 +74,10 @@ class Registrar:
 
 
 async def keep_registered(redis: ArqRedis, registrar: Registrar) -> None:
-    """Write the worker's record until cancelled, then remove it. While Redis is away there is no record."""
+    """Write the worker's record until cancelled, then remove it.
+
+    While Redis is unreachable there is no record.
+    """
     worker = registrar.worker
     try:
         while not is_cancelled():
@@ -91,7 +94,7 @@ async def keep_registered(redis: ArqRedis, registrar: Registrar) -> None:
 
 
 async def _remove(redis: ArqRedis, worker: str) -> None:
-    with contextlib.suppress(RedisError, OSError):  # without Redis, the record lapses
+    with contextlib.suppress(RedisError, OSError):  # without Redis, the record expires
         async with redis.pipeline(transaction=True) as pipe:
             pipe.delete(RECORD_PREFIX + worker)
             pipe.zrem(WORKERS_KEY, worker)

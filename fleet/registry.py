@@ -1,4 +1,4 @@
-"""Who is alive: each worker writes a record of itself to Redis, and it expires when the worker dies.
+"""Who is alive: each worker writes a record to Redis, which expires when the worker dies.
 
 One key per worker, mail:worker:<identity>, a JSON object that lives for LIFETIME_S and is written
 every few seconds (fleet/registrar.py); the sorted set mail:workers names them, so that nobody has
@@ -35,9 +35,10 @@ MOST_TEXT = 500  # characters of a text in a list of a record
 LISTS = frozenset({'emails', 'jobs', 'relays', 'duties', 'refused_jobs'})
 # Of the lists in a record: what each part must be; it is left out otherwise.
 PARTS: dict[str, Any] = {
-    'id': int, 'phase': str, 'relay': str, 'started_at': int | float, 'job_id': str, 'name': str, 'place': str,
-    'tls': str, 'state': str, 'retry_in_s': int | float, 'most_per_s': int | float, 'last_error': str,
-    'every_s': int | float, 'missed': str, 'at': int | float, 'reason': str, 'why': str, 'function': str,
+    'id': int, 'phase': str, 'relay': str, 'started_at': int | float, 'job_id': str, 'name': str,
+    'place': str, 'tls': str, 'state': str, 'retry_in_s': int | float, 'most_per_s': int | float,
+    'last_error': str, 'every_s': int | float, 'missed': str, 'at': int | float, 'reason': str,
+    'why': str, 'function': str,
     'email_id': int,
 }  # fmt: skip
 
@@ -106,15 +107,17 @@ class WorkerRecord(WorkerIdentity, WorkerWork, WorkerControls, WorkerHealth):
     seen_ago_s: float = 0.0  # by Redis's own clock
 
 
-def read_told(told: Any) -> WorkerRecord | None:
-    """Read what a worker told of itself; parts that another version does not tell, or tells otherwise, are missing."""
-    if not isinstance(told, dict):
+def record_from(value: Any) -> WorkerRecord | None:
+    """Read a record, or a reply to `describe`; None for what is neither.
+
+    Parts that another version does not have, or has of another type, are left at their default.
+    """
+    if not isinstance(value, dict):
         return None
     values: dict[str, Any] = {}
     for part in fields(WorkerRecord):
-        if part.name in told and _fits(told[part.name], part.type):
-            value = told[part.name]
-            values[part.name] = _bounded(part.name, value)
+        if part.name in value and _fits(value[part.name], part.type):
+            values[part.name] = _bounded(part.name, value[part.name])
         elif part.default is MISSING and part.default_factory is MISSING:
             return None
     return (
@@ -130,7 +133,7 @@ def _with_parts(items: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _bounded(name: str, value: Any) -> Any:
-    """Return a part of a record without what is too much of it, or is not what its parts must be."""
+    """Return a part of a record, cut to its limits and without what is of a wrong type."""
     if name in LISTS:
         return _with_parts(value)
     match value:
@@ -164,7 +167,7 @@ def _fits(value: Any, wanted: Any) -> bool:
 
 
 def is_name(text: str) -> bool:
-    """Whether Redis may be asked for this name: JSON can tell half characters, UTF-8 cannot."""
+    """Whether Redis may be asked for this name: JSON can hold half characters, UTF-8 cannot."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -173,9 +176,9 @@ def is_name(text: str) -> bool:
 
 
 def read_record(data: Any, lives_for_ms: int) -> WorkerRecord | None:
-    """Read a record; None when it has lapsed, or was written by something else."""
+    """Read a record; None when it has expired, or was written by something else."""
     try:
-        record = read_told(json.loads(data or b'null'))
+        record = record_from(json.loads(data or b'null'))
     except (TypeError, ValueError, RecursionError):
         return None
     seen_ago_s = round(max(0.0, LIFETIME_S - lives_for_ms / 1000), 1)
@@ -183,7 +186,7 @@ def read_record(data: Any, lives_for_ms: int) -> WorkerRecord | None:
 
 
 async def read_workers(redis: ArqRedis) -> list[WorkerRecord]:
-    """Return the living workers, by name: MOST_WORKERS at most, and those that wrote of late before any others.
+    """Return the living workers, by name, MOST_WORKERS at most; those that wrote lately come first.
 
     Whoever may write to Redis can write hundreds of thousands of names and records of any size:
     neither is read.
@@ -204,7 +207,10 @@ async def read_workers(redis: ArqRedis) -> list[WorkerRecord]:
 
 
 async def _read_names(redis: ArqRedis) -> list[bytes]:
-    """Return names, those whose worker wrote within the hour by our clock first: the clocks of machines differ."""
+    """Return names, those whose worker wrote within the hour by our clock first.
+
+    The others follow, because the clocks of machines differ.
+    """
     now = time.time()
     async with redis.pipeline(transaction=False) as pipe:
         pipe.zrangebyscore(WORKERS_KEY, now - RECENT_S, now + RECENT_S, start=0, num=MOST_NAMES)
@@ -220,11 +226,11 @@ async def _read_some(redis: ArqRedis, keys: Sequence[bytes]) -> list[WorkerRecor
         for key in keys:
             pipe.strlen(key)
             pipe.pttl(key)
-        told = _without_errors(await pipe.execute(raise_on_error=False))
+        sizes = _without_errors(await pipe.execute(raise_on_error=False))
         # None: a key of another type, or a user of an older redis-users.acl, who may not ask.
         small = [
             (key, lives_for_ms)
-            for key, size, lives_for_ms in zip(keys, told[::2], told[1::2], strict=True)
+            for key, size, lives_for_ms in zip(keys, sizes[::2], sizes[1::2], strict=True)
             if lives_for_ms != NO_KEY and (size is None or size <= LARGEST_RECORD_BYTES)
         ]
         for key, _ in small:
@@ -260,7 +266,10 @@ def _may_not_ask(error: Exception) -> bool:
 async def read_served_queues(
     redis: ArqRedis, workers: Collection[WorkerRecord], names: Collection[str]
 ) -> set[str]:
-    """Return the queues among names that somebody polls: a registered worker, or any that writes arq's health key."""
+    """Return the queues among names that a worker polls.
+
+    It is registered, or writes arq's health key as a stock worker does.
+    """
     async with redis.pipeline(transaction=False) as pipe:
         for name in names:
             pipe.exists(name + health_check_key_suffix)

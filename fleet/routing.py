@@ -35,7 +35,9 @@ async def unserved_routes(redis: ArqRedis) -> list[str]:
 async def keep_watching_routes(
     redis: ArqRedis, stopping: asyncio.Event, grace_s: float = LIFETIME_S
 ) -> None:
-    """Log an error when a routed queue has nobody who serves it, once until that changes; until the worker stops.
+    """Log an error when nobody serves a routed queue, once until that changes.
+
+    It runs until the worker stops.
 
     Args:
         grace_s: Before the first look: workers that start together have to register.

@@ -15,10 +15,11 @@ ATEXT = r'[^\x00-\x20\x7f()<>\[\]:;@\\,."]'  # RFC 5322, 3.2.3, and all beyond A
 # Possessive quantifiers (++, *+): what was read is never looked at again.
 TOKEN = re.compile(
     rf"""
-      (?P<gap>     (?: [ \t] | \( (?: [^()\\] | \\. )*+ \) )++ )            # white space and flat comments
+      (?P<gap>     (?: [ \t] | \( (?: [^()\\] | \\. )*+ \) )++ )  # white space and flat comments
     | (?P<comment> \( )                                                     # one that holds others
     | (?P<quoted>  " (?: [^"\\] | \\. )*+ " )
-    | (?P<encoded> =\? [^?\s]++ \? [BbQq] \? [^?\s]*+ \?= (?! [^\s,<(";:] ) )  # RFC 2047, 5 (3): in a phrase
+      # RFC 2047, 5 (3): in a phrase
+    | (?P<encoded> =\? [^?\s]++ \? [BbQq] \? [^?\s]*+ \?= (?! [^\s,<(";:] ) )
     | (?P<atom>    {ATEXT}++ )
     | (?P<literal> \[ [^\[\]\\]*+ \] )
     | (?P<special> [<>@.:;,] )
@@ -101,7 +102,10 @@ def read_address_list(text: str) -> Iterator[Mailbox]:
 
 
 def _items(text: str) -> Iterator[tuple[Item, str]]:
-    """Yield what stands between separators, each with the one that ends it: ',', ';', ':' or, at the end, ''."""
+    """Yield what stands between separators, each with the one that ends it.
+
+    That is ',', ';', ':' or, at the end, ''.
+    """
     kinds: list[str] = []
     texts: list[str] = []
     position, match = 0, TOKEN.match
@@ -123,9 +127,8 @@ def _items(text: str) -> Iterator[tuple[Item, str]]:
             continue
         if kind == '(':
             kind, position = ' ', _comment_end(text, position)
-        if kind != ' ' or kinds[-1:] != [
-            ' '
-        ]:  # comments that touch, or touch white space, are one gap
+        # Comments that touch, or touch white space, are one gap.
+        if kind != ' ' or kinds[-1:] != [' ']:
             kinds.append(kind)
             texts.append(token)
     yield (''.join(kinds), texts), ''
@@ -157,7 +160,10 @@ def _mailbox(item: Item) -> Mailbox:
 
 
 def quoted_local(local: str) -> str:
-    """Return a local part as it stands in an address: in quotes if it is no dot-atom, such as 'foo..bar'."""
+    """Return a local part as it stands in an address.
+
+    One that is no dot-atom, such as 'foo..bar', is quoted.
+    """
     if DOT_ATOM.fullmatch(local):
         return local
     return '"' + local.replace('\\', '\\\\').replace('"', '\\"') + '"'

@@ -1,4 +1,4 @@
-"""What an e-mail is before it becomes bytes: its values, its addresses and who they are given to."""
+"""What an e-mail is before it becomes bytes: its values, and its addresses, which are checked."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -38,9 +38,8 @@ class Attachment:
     """A file that travels with an e-mail."""
 
     filename: str | None  # None: it has none
-    content_type: (
-        str | None
-    )  # 'application/pdf', 'text/csv; charset=utf-8'; None: application/octet-stream
+    # 'application/pdf', 'text/csv; charset=utf-8'; None: application/octet-stream.
+    content_type: str | None
     data: bytes
     cid: str | None = None  # Content-ID for HTML to refer to, with or without angle brackets
 
@@ -198,7 +197,9 @@ def check_subject(subject: str) -> None:
 
 
 def refuse_control_characters(name: str, value: str) -> None:
-    """Refuse CR, LF and NUL, with which a value could end its header and begin another, and what no encoding has.
+    """Refuse CR, LF and NUL, with which a value could end its header and begin another.
+
+    Half characters are refused as well: no encoding has them.
 
     Raises:
         InvalidEmailError: names the field.

@@ -28,8 +28,8 @@ MAX_EXTRA_CHARS = 64 * 1024  # of all extra fields; relays take between 32 KB an
 URI_SAFE = ''.join(map(chr, range(33, 127)))
 URI = re.compile(r'([a-z][a-z0-9+.-]*://(?:[^/?#@]*@)?)([^/?#:@]+)(.*)', re.IGNORECASE | re.DOTALL)
 MAILTO = re.compile(r'(mailto:[^?@]*@)([^?@,]+)(.*)', re.IGNORECASE | re.DOTALL)
-# A comment or quoted string without its end is one all the same: to begin anew behind its start
-# would take the square.
+# A comment or quoted string without its end is one all the same: to look again from behind its
+# start would take the square of the length.
 PIECE = re.compile(
     r'<([^<>]*+)>|\(((?:[^()\\]|\\.)*+)\)?|"((?:[^"\\]|\\.)*+)"?|[^<("]++|.', re.DOTALL
 )
@@ -41,8 +41,8 @@ HEADER_NAME = re.compile(r'[!-9;-~]{1,255}')  # RFC 5322, 2.2
 
 # Header fields that this program makes itself; an extra header must not contradict them.
 OWN_HEADERS = frozenset({
-    'from', 'to', 'cc', 'bcc', 'sender', 'subject', 'date', 'message-id', 'mime-version', 'content-type',
-    'content-transfer-encoding', 'return-path', 'received', 'dkim-signature',
+    'from', 'to', 'cc', 'bcc', 'sender', 'subject', 'date', 'message-id', 'mime-version',
+    'content-type', 'content-transfer-encoding', 'return-path', 'received', 'dkim-signature',
 })  # fmt: skip
 
 
@@ -212,22 +212,23 @@ def _structured(
 
 STRUCTURED: Mapping[str, Callable[[str, str], str]] = {
     **_structured(
-        _addresses, 'reply-to', 'errors-to', 'disposition-notification-to', 'return-receipt-to', 'mail-reply-to',
-        'mail-followup-to', 'resent-from', 'resent-sender', 'resent-to', 'resent-cc', 'resent-bcc', 'apparently-to',
+        _addresses, 'reply-to', 'errors-to', 'disposition-notification-to', 'return-receipt-to',
+        'mail-reply-to', 'mail-followup-to', 'resent-from', 'resent-sender', 'resent-to',
+        'resent-cc', 'resent-bcc', 'apparently-to',
     ),
     **_structured(_list_id, 'list-id'),
     **_structured(
-        _uris, 'list-unsubscribe', 'list-subscribe', 'list-help', 'list-post', 'list-owner', 'list-archive',
-        'archived-at', 'content-location', 'content-base',
+        _uris, 'list-unsubscribe', 'list-subscribe', 'list-help', 'list-post', 'list-owner',
+        'list-archive', 'archived-at', 'content-location', 'content-base',
     ),
     **_structured(
-        _message_ids, 'references', 'in-reply-to', 'content-id', 'resent-message-id', 'original-message-id',
-        'supersedes',
+        _message_ids, 'references', 'in-reply-to', 'content-id', 'resent-message-id',
+        'original-message-id', 'supersedes',
     ),
     **_structured(_phrases, 'keywords'),
     **_structured(_parameters, 'content-disposition'),
     **_structured(
-        _tokens, 'auto-submitted', 'list-unsubscribe-post', 'precedence', 'content-language', 'resent-date',
-        'content-md5', 'content-duration',
+        _tokens, 'auto-submitted', 'list-unsubscribe-post', 'precedence', 'content-language',
+        'resent-date', 'content-md5', 'content-duration',
     ),
 }  # fmt: skip

@@ -23,7 +23,8 @@ WORD_CHARS = 54
 # underscore.
 Q_SAFE = frozenset(b'abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789!*+-/')
 Q_ENCODED = tuple(
-    chr(byte) if byte in Q_SAFE else '_' if byte == ord(' ') else f'={byte:02X}' for byte in range(256)
+    chr(byte) if byte in Q_SAFE else '_' if byte == ord(' ') else f'={byte:02X}'
+    for byte in range(256)
 )  # fmt: skip
 
 

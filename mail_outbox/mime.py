@@ -28,7 +28,9 @@ UNKNOWN_TYPE = 'application/octet-stream'
 
 
 def body_part(text: str, subtype: str) -> bytes:
-    """Return a text part: its headers, an empty line, its content in seven-bit form, which every relay takes.
+    """Return a text part: its headers, an empty line, its content.
+
+    The content is in seven-bit form, which every relay takes.
 
     Raises:
         InvalidEmailError: the text has a NUL, which no relay takes (RFC 5321, 4.5.2), or half a
@@ -92,7 +94,10 @@ def _without_leading_dots(encoded: bytes) -> bytes:
 
 
 def _has_many_dots(content: bytes) -> bool:
-    """Return whether dots at the beginning of lines are encoded: doubling them (RFC 5321, 4.5.2) holds the loop."""
+    """Return whether dots at the beginning of lines are encoded.
+
+    Doubling them (RFC 5321, 4.5.2) in a large body would block the loop.
+    """
     return len(content) > CHUNK and b'\n.' in content
 
 
@@ -107,7 +112,9 @@ def _has_long_line(content: bytes) -> bool:
 
 
 def attachment_part(attachment: Attachment, *, inline: bool = False) -> bytes:
-    """Return an attachment: its headers, an empty line, its content in base64, or as it is when it is a message.
+    """Return an attachment: its headers, an empty line, its content.
+
+    The content is in base64; a message stays as it is.
 
     Args:
         inline: Whether it is shown where the HTML refers to it.
@@ -121,9 +128,8 @@ def attachment_part(attachment: Attachment, *, inline: bool = False) -> bytes:
         content = _seven_bit(attachment.data)
     if content is None:
         content, encoding = _base64(attachment.data), b'base64'
-        if media_type.lower().startswith(
-            ('message/', 'multipart/')
-        ):  # base64 is not for them (RFC 2045, 6.4)
+        # base64 is not for them (RFC 2045, 6.4).
+        if media_type.lower().startswith(('message/', 'multipart/')):
             media_type, given = UNKNOWN_TYPE, []
     cid = content_id(attachment)
     return b''.join(
@@ -164,7 +170,7 @@ def _name(attachment: Attachment) -> str:
 
 
 def _media_type(attachment: Attachment) -> tuple[str, list[str]]:
-    """Return the type and its parameters as they stand in the header; parameters that are none are left out."""
+    """Return the type and its parameters as they stand in the header, without malformed ones."""
     given: object = attachment.content_type
     if given is None:
         return UNKNOWN_TYPE, []
@@ -228,9 +234,8 @@ def multipart(subtype: str, parts: Sequence[bytes], seed: str, parameter: bytes 
         parameter: One more for the Content-Type, with the semicolon in front of it.
     """
     boundary = b''
-    while any(
-        boundary in part for part in parts
-    ):  # at first, and when somebody who knew the seed wrote it there
+    # At first, and when somebody who knew the seed wrote the boundary into a part.
+    while any(boundary in part for part in parts):
         seed = blake2b(seed.encode(), digest_size=15).hexdigest()
         boundary = b'=_' + seed.encode()
     head = b'Content-Type: multipart/%b; boundary="%b"%b\r\n\r\n--%b\r\n' % (

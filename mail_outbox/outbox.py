@@ -20,9 +20,11 @@ Rows = Sequence[tuple[Any, ...]]
 
 # The first id is returned when the key is known: DO UPDATE, because DO NOTHING would return no row.
 QUEUE_SQL = """
-INSERT INTO mail_outbox (recipient, subject, body_text, body_html, email_type, template_id, template_data, headers,
-    content_id, priority, max_attempts, next_retry_at, expires_at, user_id, organization_id, idempotency_key, status)
-VALUES ($1, $2, $3, $4, $5, $6, $7::text::jsonb, $8::text::jsonb, $9, $10, $11, COALESCE($12, now()),
+INSERT INTO mail_outbox (recipient, subject, body_text, body_html, email_type, template_id,
+    template_data, headers, content_id, priority, max_attempts, next_retry_at, expires_at, user_id,
+    organization_id, idempotency_key, status)
+VALUES ($1, $2, $3, $4, $5, $6, $7::text::jsonb, $8::text::jsonb, $9, $10, $11,
+    COALESCE($12, now()),
     COALESCE($13, COALESCE($12, now()) + $14 * interval '1 hour'), $15, $16, $17, 'pending')
 ON CONFLICT (organization_id, idempotency_key) WHERE idempotency_key IS NOT NULL
 DO UPDATE SET idempotency_key = mail_outbox.idempotency_key
@@ -135,10 +137,11 @@ async def _insert(conn: asyncpg.Connection, sql: str, rows: Rows) -> list[Any]:
     return [row['id'] for row in await conn.fetchmany(sql, rows)]
 
 
-# Only who owns the table may, or since PostgreSQL 17 who was granted MAINTAIN; others would be told
-# a warning.
+# Only the table's owner may, or since PostgreSQL 17 a role that was granted MAINTAIN; the server
+# warns any other.
 STALE_SQL = """
-SELECT c.reltuples < 2 * $1::float8 AND CASE WHEN current_setting('server_version_num')::int >= 170000
+SELECT c.reltuples < 2 * $1::float8
+    AND CASE WHEN current_setting('server_version_num')::int >= 170000
     THEN has_table_privilege(c.oid, 'MAINTAIN') ELSE pg_has_role(c.relowner, 'USAGE') END
 FROM pg_class AS c WHERE c.oid = to_regclass('outbound_emails') AND c.relkind = 'r'
 """
@@ -148,8 +151,9 @@ ANALYZE_SQL = 'ANALYZE (SKIP_LOCKED) outbound_emails'
 
 
 async def _refresh_statistics(conn: asyncpg.Connection, inserted: int) -> None:
-    """Analyse a table that has grown by half or more; autovacuum, a minute later, does so where this role must not.
+    """Analyse a table that has grown by half or more.
 
+    Where this role must not, autovacuum does so a minute later.
     The worker's statements do without; reports and what an application asks itself are planned by
     them.
     """

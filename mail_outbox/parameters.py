@@ -1,4 +1,7 @@
-"""Parameters of Content-Type and Content-Disposition: `; name=value` (RFC 2045, 5.1; RFC 2231 beyond ASCII)."""
+"""Parameters of Content-Type and Content-Disposition: `; name=value` (RFC 2045, 5.1).
+
+Beyond ASCII they follow RFC 2231.
+"""
 
 import re
 from collections.abc import Iterable
@@ -12,12 +15,12 @@ MAX_PLAIN_CHARS = 255
 PLAIN_VALUE = re.compile(
     r"[\w!#$%&'*+,./:;<>@()\[\]{}|^`~=-]+( [\w!#$%&'*+,./:;<>@()\[\]{}|^`~=-]+)*", re.ASCII
 )
-TOKEN = re.compile(
-    r'[\w.+-]+', re.ASCII
-)  # of those that need no quotes, the ones that no reader takes for more
+# Of values that need no quotes, those that every reader takes for a token.
+TOKEN = re.compile(r'[\w.+-]+', re.ASCII)
 TOKEN_VALUE = re.compile(r'[!#-:<-~]{1,255}')
 PARAMETER = re.compile(
-    r""";?\s*+ (?: ([\w!#$%&'*+.^`{|}~-]++) \s*+ = \s*+ (?: "((?:[^"\\]|\\.)*+)"? | ([^\s;"]++) )? )? [^;]*+""",
+    r""";?\s*+ (?: ([\w!#$%&'*+.^`{|}~-]++) \s*+ = \s*+
+    (?: "((?:[^"\\]|\\.)*+)"? | ([^\s;"]++) )? )? [^;]*+""",
     re.VERBOSE | re.DOTALL | re.ASCII,
 )
 
@@ -26,7 +29,7 @@ _encoded = lru_cache(maxsize=4096)(partial(quote, safe=''))
 
 
 def split_parameters(value: str) -> tuple[str, list[tuple[str, str]]]:
-    """Return a value such as 'text/csv; charset=utf-8' in parts; parameters that are none are left out."""
+    """Return a value such as 'text/csv; charset=utf-8' in parts, without malformed parameters."""
     main, semicolon, rest = value.partition(';')
     found = []
     for part in PARAMETER.finditer(semicolon + rest):
@@ -46,7 +49,7 @@ def parameter(name: str, value: str) -> list[str]:
 
     A character is not divided: readers decode each piece by itself.
     """
-    if name.endswith('*') and TOKEN_VALUE.fullmatch(value):  # encoded so by whoever gave it
+    if name.endswith('*') and TOKEN_VALUE.fullmatch(value):  # the caller has encoded it
         return [f'{name}={value}']
     if len(value) <= MAX_PLAIN_CHARS and PLAIN_VALUE.fullmatch(value):
         return [

@@ -25,9 +25,8 @@ from mail_outbox.headers import address, header, message_id_field
 from mail_outbox.mime import attachment_part, body_part, content_id, multipart
 
 JSON_CHARS_PER_CHAR = 12  # "\\ud83d\\ude00" is one
-BYTES_PER_CHAR = (
-    13  # of a body, at most: four bytes of UTF-8, each as =F0, a line end after 24 of them
-)
+# Of a body, at most: four bytes of UTF-8, each as =F0, a line end after 24 of them.
+BYTES_PER_CHAR = 13
 CID_URL = re.compile(r"""cid:([^\s"'<>)]++)""", re.IGNORECASE)
 NO_BODY = 'body: there is neither a text nor an HTML body'
 RELATED_TO_HTML = b'; type="text/html"'  # RFC 2387, 3.1
@@ -49,7 +48,7 @@ class Rendered(NamedTuple):
 
 
 def render(email: Email, content: Content, sender: Sender, max_bytes: int) -> Rendered:
-    """Render an e-mail, whose template was filled (mail/template/renderers.py), with its attachments.
+    """Render an e-mail with its attachments; its template was filled before.
 
     The same row renders to the same Message-ID and Date every time, so that a duplicate can be
     recognised.
@@ -58,9 +57,8 @@ def render(email: Email, content: Content, sender: Sender, max_bytes: int) -> Re
         InvalidEmailError: an address, header or size is wrong; the message says which.
     """
     recipients = parse_recipients(email.recipient)
-    _check_size(
-        sum(len(attachment.data) for attachment in content.attachments), max_bytes
-    )  # before it is encoded
+    # Before it is encoded: that takes memory in proportion.
+    _check_size(sum(len(attachment.data) for attachment in content.attachments), max_bytes)
     subject, text, html = _bodies(email)
     try:
         head = _headers(email, sender, recipients, subject)
@@ -168,7 +166,10 @@ def _body(
 def _by_place(
     html: str | None, attachments: Sequence[Attachment]
 ) -> tuple[list[Attachment], list[Attachment]]:
-    """Return what is a part of the HTML, images with a Content-ID and what the HTML refers to, and the other files."""
+    """Return the attachments that are parts of the HTML, and the other files.
+
+    Parts are images with a Content-ID, and what the HTML refers to.
+    """
     cids = [content_id(attachment) for attachment in attachments]
     if html is None or not any(cids):
         return [], list(attachments)
@@ -182,7 +183,7 @@ def _by_place(
 
 
 def _bodies(email: Email) -> tuple[str, str | None, str | None]:
-    """Return subject, text and HTML. A template was filled before, see mail/template/renderers.py."""
+    """Return subject, text and HTML."""
     subject, text, html = email.subject or '', email.body_text, email.body_html
     check_subject(subject)
     return subject, text, html

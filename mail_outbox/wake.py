@@ -46,7 +46,7 @@ async def wake_workers(
         What will wake a worker: the job in Redis, a PostgreSQL NOTIFY, or nothing before the next
             sweep.
     """
-    # Whoever has an ArqRedis has loaded it; an application without one need not.
+    # An application that has an ArqRedis has loaded it; one that has none need not.
     from redis.exceptions import RedisError  # noqa: PLC0415
 
     try:

@@ -13,7 +13,7 @@ from redis.exceptions import NoPermissionError
 from db.identity import is_other, read_identity
 from engine.queues import QUEUES
 from fleet.channel import Asked, ask, choose
-from fleet.registry import WorkerRecord, read_served_queues, read_told, read_workers
+from fleet.registry import WorkerRecord, read_served_queues, read_workers, record_from
 from reporting.overview import as_documents, read_fleet
 from reporting.problems import NO_WORKER, NOBODY_REPLIED, Document, Trouble, is_alive
 from reporting.servers import Servers, answer_or_note
@@ -180,7 +180,7 @@ async def ask_alive(redis: ArqRedis) -> tuple[list[WorkerRecord], bool]:
 def described(asked: Asked) -> list[WorkerRecord]:
     """Return the records of workers that were asked to describe themselves."""
     records = (
-        read_told({'worker': reply['worker'], **reply['done']})
+        record_from({'worker': reply['worker'], **reply['done']})
         for reply in asked.replies
         if 'done' in reply
     )

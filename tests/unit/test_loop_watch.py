@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 import pytest
 from structlog.testing import capture_logs
 
-from fleet.registry import read_told
+from fleet.registry import record_from
 from mail_outbox.envelope import Email
 from process.loop_watch import HELD_S, LoopWatch
 
@@ -101,6 +101,6 @@ def test_record_tells_of_holds() -> None:
         'outcomes': {},
         'rss_bytes': 1,
     }
-    record = read_told(told | {'loop_holds': 3, 'last_hold': {'email_ids': [1]}})
+    record = record_from(told | {'loop_holds': 3, 'last_hold': {'email_ids': [1]}})
     assert record is not None
     assert (record.loop_holds, record.last_hold) == (3, {'email_ids': [1]})

@@ -3,7 +3,7 @@ import os
 
 import pytest
 
-from fleet.registry import read_told
+from fleet.registry import record_from
 from ops.checks import relays
 from ops.doctor import times_of
 from reporting import judge
@@ -360,9 +360,9 @@ def test_attempts_that_mostly_fail_and_duties_that_do_not_run():
 
 def test_workers_that_differ_hang_or_are_all_paused():
     def worker(name, **more):
-        return read_told(RECORD | {'worker': name, 'settings': 'aaa', 'version': '1'} | more)
+        return record_from(RECORD | {'worker': name, 'settings': 'aaa', 'version': '1'} | more)
 
-    assert told(judged_workers([worker('a'), worker('b'), read_told(RECORD)])) == []
+    assert told(judged_workers([worker('a'), worker('b'), record_from(RECORD)])) == []
     assert one(judged_workers([worker('a'), worker('b', settings='bbb')]))[1] == (
         'workers run with 2 different settings (aaa: a; bbb: b)'
     )

@@ -3,7 +3,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from db.switches import Kind, Switch
-from fleet.registry import read_told
+from fleet.registry import record_from
 from mail_outbox.states import DeadReason
 from reporting.blockers import EmailFacts, blockers
 from reporting.next_step import where_now
@@ -23,7 +23,7 @@ RECORD = {
 
 
 def worker(**more):
-    return read_told(RECORD | more)
+    return record_from(RECORD | more)
 
 
 def relay(state, name='primary', **more):

@@ -6,7 +6,7 @@ import math
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from fleet.registry import WorkerRecord, read_record, read_told
+from fleet.registry import WorkerRecord, read_record, record_from
 from reporting.overview import as_documents
 from reporting.problems import Trouble
 from reporting.wording import as_json
@@ -109,9 +109,9 @@ def test_what_json_cannot_tell_is_left_out_of_the_status(strange):
 
 
 def test_record_with_a_number_that_no_worker_tells_is_none():
-    assert read_told(RECORD | {'rss_bytes': 10**400}) is None
+    assert record_from(RECORD | {'rss_bytes': 10**400}) is None
     assert read_record(json.dumps(RECORD | {'rss_bytes': math.inf}).encode(), 1) is None
-    record = read_told(RECORD | {'uptime_s': math.inf, 'loop_lag_ms': math.nan, 'sending': True})
+    record = record_from(RECORD | {'uptime_s': math.inf, 'loop_lag_ms': math.nan, 'sending': True})
     assert (record.uptime_s, record.loop_lag_ms, record.sending) == (0.0, 0.0, 0)
 
 

@@ -182,7 +182,7 @@ class Migration:
             signs.is_gone and not (self.options.shared or on_wrong_clocks)
         ):
             return await self._take_over(planned)
-        why = f'{signs.told}.' if signs.told else ''
+        why = f'{signs.in_words}.' if signs.in_words else ''
         say(
             self.console,
             f'{why}\nThe table is shared: workers send what queue_email queues from now on, and nothing else. '
@@ -207,7 +207,7 @@ class Migration:
         for note in planned.notes:
             say(console, f'Note: {note}.')
         tell_forecast(console, expected, self.hold_after)
-        for line in (signs.told, *signs.unknown):
+        for line in (signs.in_words, *signs.unknown):
             if line:
                 say(console, f'Celery: {line}.')
         if signs.messages:

@@ -1,1 +1,5 @@
-"""Taking over from Celery, and the way back. Nothing outside imports this room but the table of commands."""
+"""Taking over from Celery, and the way back.
+
+Only the table of commands, doctor's list of checks and `python -m db.migrate` import this room, so
+that it can be deleted in one move.
+"""

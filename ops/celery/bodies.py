@@ -36,10 +36,11 @@ class _Decompressor(Protocol):
         """Unpack at most so many bytes."""
 
 
-ALIASES = {'gzip': 'application/x-gzip', 'zlib': 'application/x-gzip', 'application/gzip': 'application/x-gzip',
-           'application/zlib': 'application/x-gzip', 'bzip2': 'application/x-bz2', 'bzip': 'application/x-bz2',
-           'application/x-bzip2': 'application/x-bz2', 'lzma': 'application/x-lzma', 'xz': 'application/x-lzma',
-           'application/x-xz': 'application/x-lzma'}  # fmt: skip
+ALIASES = {
+    **dict.fromkeys(('gzip', 'zlib', 'application/gzip', 'application/zlib'), 'application/x-gzip'),
+    **dict.fromkeys(('bzip2', 'bzip', 'application/x-bzip2'), 'application/x-bz2'),
+    **dict.fromkeys(('lzma', 'xz', 'application/x-xz'), 'application/x-lzma'),
+}
 
 
 def read_body(envelope: Mapping[str, Any], compression: Any) -> bytes:

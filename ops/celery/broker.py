@@ -6,11 +6,12 @@ kept with its tag, and its time in a sorted set. So the bytes stay as they were,
 leaves each message in one place.
 """
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
 from ops.celery.keys import Client, Place
+from ops.celery.messages import Meaning, Message, read_message
 
 BATCH = 500
 TAGS_BATCH = 100
@@ -19,7 +20,7 @@ MAX_MESSAGE_BYTES = 4 * 2**20  # a larger one is not read, but for its end
 END_BYTES = 64 * 2**10  # of it: the headers are there
 
 # <which>:list:<key>, <which>:hash:<key> and <which>:zset:<key>, in Celery's database. Neither
-# lapses.
+# expires.
 IMPORTED_KEY = 'mail:celery-imported'
 SET_ASIDE_KEY = 'mail:celery-set-aside'
 
@@ -46,6 +47,10 @@ class Entry:
         """Whether data is all of it."""
         return len(self.data) == self.size_bytes
 
+    def read(self, tasks: Mapping[str, Meaning]) -> Message:
+        """Read it, see ops.celery.messages.read_message."""
+        return read_message(self.data, tasks, unacked=self.tag is not None, whole=self.is_whole)
+
 
 def kept_key(fate: Fate | str, kind: str, key: bytes) -> bytes:
     """Return where messages of a key are kept."""
@@ -59,7 +64,8 @@ ENTRY = """
 local function entry(answer, value)
     answer[#answer + 1] = #value
     answer[#answer + 1] = redis.sha1hex(value)
-    answer[#answer + 1] = #value > tonumber(ARGV[1]) and string.sub(value, -tonumber(ARGV[2])) or value
+    local is_large = #value > tonumber(ARGV[1])
+    answer[#answer + 1] = is_large and string.sub(value, -tonumber(ARGV[2])) or value
     return #answer[#answer]
 end
 """
@@ -84,7 +90,9 @@ return answer
 
 
 async def read_list(redis: Client, key: bytes, passed: int, count: int) -> list[Entry]:
-    """Return up to count messages of a list, the one that is taken next first, fewer when they are large.
+    """Return up to count messages of a list, the one that is taken next first.
+
+    There are fewer when they are large.
 
     Args:
         passed: How many to step over, from the end that Celery takes from.

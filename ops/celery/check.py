@@ -1,4 +1,7 @@
-"""Celery: whether one still runs, and what it left in Redis. Nothing here is ever to be deleted: it may be mail."""
+"""Doctor's check of Celery: whether one still runs, and what it left in Redis.
+
+No remedy here deletes anything: it may be mail.
+"""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -11,7 +14,6 @@ from ops.celery.broker import SET_ASIDE_KEY, Fate, look_through
 from ops.celery.connect import open_broker
 from ops.celery.kept import Kept, find_kept, remembered_tasks
 from ops.celery.keys import Client, Places, find_places
-from ops.celery.messages import read_message
 from ops.celery.signs import Signs, signs_of_celery
 from ops.celery.tally import options_for
 from ops.connect import Connections
@@ -51,21 +53,30 @@ async def check(connections: Connections) -> list[Finding]:
 
 
 async def unknown_tasks(redis: Client, places: Places) -> list[str]:
-    """Return the tasks that nobody here knows, by what is next in each list; first those that may be about e-mails."""
+    """Return the tasks that nobody here knows, by what is next in each list.
+
+    Those that may be about e-mails come first.
+    """
     tasks = await remembered_tasks(redis)
     names: Counter[str] = Counter()
     may_mean: Counter[str] = Counter()
     for place in places.all:
         async for batch in look_through(redis, place):
             for entry in batch:
-                message = read_message(
-                    entry.data, tasks, unacked=entry.tag is not None, whole=entry.is_whole
-                )
+                message = entry.read(tasks)
                 if message.task and message.meaning is None:
                     names[message.task] += 1
                     may_mean[message.task] += message.may_mean is not None
             break
     return sorted(names, key=lambda name: (-may_mean[name], -names[name]))
+
+
+def _while_it_runs(signs: Signs, phase: Phase | None) -> Finding:
+    if phase is Phase.SHARED:
+        beside = f'Celery runs beside this system: {signs.in_words}'
+        return note(beside, 'docs/migration.md says how to go on')
+    seems = f'Celery seems to run: {signs.in_words}'
+    return warning(seems, 'stop it: what both work on may be sent twice')
 
 
 def judge(
@@ -81,7 +92,7 @@ def judge(
 
     Args:
         phase: How far the adoption of the table has come.
-        unknown: Tasks that wait and whose meaning nobody has told.
+        unknown: Tasks that wait and whose meaning nobody has given.
         is_ours: Our own queues are in the same database.
     """
     takes_over = (
@@ -96,19 +107,16 @@ def judge(
                 f'the list {place.name} holds {of} of Celery: our queue of that name cannot be used'
             )
             yield error(what, takes_over)
-    if signs.is_running and phase is Phase.SHARED:
-        yield note(
-            f'Celery runs beside this system: {signs.told}', 'docs/migration.md says how to go on'
-        )
-    elif signs.is_running:
-        yield warning(
-            f'Celery seems to run: {signs.told}', 'stop it: what both work on may be sent twice'
-        )
+    if signs.is_running:
+        yield _while_it_runs(signs, phase)
     elif places.messages:
         waiting = counted(places.messages, 'message of Celery waits', 'messages of Celery wait')
         where = ', '.join(f'{place.name} ({place.length})' for place in places.all[:5])
         yield warning(f'{waiting} in {where}', takes_over)
     if aside := sum(k.place.length for k in kept if k.fate is Fate.SET_ASIDE):
         are = counted(aside, 'message of Celery is', 'messages of Celery are')
-        remedy = '`python -m ops import-celery --task NAME=MEANING` after --undo, or see what they were about'
+        remedy = (
+            '`python -m ops import-celery --task NAME=MEANING` after --undo, '
+            'or see what they were about'
+        )
         yield note(f'{are} set aside in {SET_ASIDE_KEY}:*', remedy)

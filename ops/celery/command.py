@@ -1,4 +1,7 @@
-"""Take over from Celery: adopt its table, and make the e-mails due that messages in its Redis are about; or back."""
+"""Take over from Celery, or go back: `ops import-celery`.
+
+Its table is adopted, and the e-mails that messages in its Redis are about become due.
+"""
 
 import argparse
 
@@ -43,8 +46,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         '--task', action='append', type=mapping, default=[], metavar='NAME=MEANING',
-        help='what a task of another name means, remembered from then on: send_email, retry_failed_email, duty (one of '
-        "beat's that is ours now), ignore (about something else: stays where it is)",
+        help='what a task of another name means, remembered from then on: send_email, '
+        "retry_failed_email, duty (one of beat's that is ours now), ignore (about something else: "
+        'stays where it is)',
     )  # fmt: skip
     parser.add_argument(
         '--set-aside',

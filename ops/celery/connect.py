@@ -58,7 +58,7 @@ def broker_settings(url: str) -> RedisSettings:
 def chosen_broker(
     broker_url: str | None, queue_url: str, database: int | None = None
 ) -> tuple[RedisSettings, bool]:
-    """Return where Celery's messages are looked for, and whether it is the database of our own queues.
+    """Return where to look for Celery's messages, and whether our own queues are there as well.
 
     Args:
         broker_url: CELERY_BROKER_URL, when it is set.
@@ -139,9 +139,10 @@ async def open_broker(settings: Settings, number: int | None) -> AsyncIterator[B
 
 
 async def look_for_celery(settings: Settings) -> Signs:
-    """Look for a running Celery where its broker is; never raises, but says what could not be asked.
+    """Look for a running Celery where its broker is.
 
-    Where the broker is must be known before nothing there means anything.
+    Nothing is raised: what could not be asked is among the signs. Where the broker is must be known
+    before nothing there means anything.
     """
     try:
         async with open_broker(settings, None) as broker:
@@ -150,8 +151,11 @@ async def look_for_celery(settings: Settings) -> Signs:
                 return signs
             # An address that somebody gave is believed, also while nothing waits there.
             if not settings.celery_broker_url and (found := await elsewhere(broker)):
-                told = f'Celery is in database {", ".join(map(str, found))} of the same server, not in {broker.place}'
-                signs.unknown.append(f'{told}: set CELERY_BROKER_URL')
+                numbers = ', '.join(map(str, found))
+                signs.unknown.append(
+                    f'Celery is in database {numbers} of the same server, not in {broker.place}: '
+                    'set CELERY_BROKER_URL'
+                )
             elif not settings.celery_broker_url and not (await find_places(broker.redis)).is_kombus:
                 signs.unknown.append(
                     f'Celery never was in {broker.place}: set CELERY_BROKER_URL if there is one'

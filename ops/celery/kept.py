@@ -51,7 +51,10 @@ class Kept:
 
 
 async def find_kept(redis: Client) -> list[Kept]:
-    """Return what was kept, what was set aside first: put back in this order, the imported ones are next again."""
+    """Return what was kept, what was set aside first.
+
+    Put back in this order, the imported ones are next again.
+    """
     keys = [key async for key in redis.scan_iter(match=OURS + b'*', count=SCAN_COUNT)]
     found = []
     for fate in (Fate.SET_ASIDE, Fate.IMPORTED):
@@ -102,7 +105,7 @@ return #ARGV / 2
 
 
 async def put_back_in_list(redis: Client, kept: Kept, entries: Sequence[tuple[Entry, bool]]) -> int:
-    """Put messages back to the end that they were taken from. Those marked False go round and stay kept.
+    """Put messages back to the end that they were taken from; those marked False stay kept.
 
     Returns:
         How many were dealt with; fewer than given when somebody else does the same.
@@ -133,7 +136,9 @@ async def put_back_in_hash(redis: Client, kept: Kept, entries: Sequence[Entry]) 
 
 
 async def move_queues_away(redis: Client, names: Collection[bytes]) -> list[str]:
-    """Rename queues of arq that stand where Celery's lists belong, so that Celery can start. They hold only wake-ups.
+    """Rename queues of arq that stand where Celery's lists belong, so that Celery can start.
+
+    They hold only wake-ups.
 
     Returns:
         Their names.

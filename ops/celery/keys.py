@@ -1,4 +1,4 @@
-"""Where kombu keeps messages in a Redis database, found by looking at what is there: no queue's name need be known.
+"""Where kombu keeps messages in a Redis database, found without knowing any queue's name.
 
 A queue is a list of messages, or one for each step of priority (<queue><separator><step>); what
 workers have taken and not acknowledged is a hash by delivery tag, beside a sorted set of the same
@@ -25,9 +25,8 @@ SCAN_COUNT = 5000  # keys looked at per round trip: 2 ms of Redis's time each
 LOOK_AT = 500  # lists or hashes looked into per round trip
 REPLIES = re.compile(rb'\.pidbox(\W+[0-9])?$')  # answers to `celery inspect`, nobody's work
 STEP = re.compile(SEPARATOR + rb'[0-9]+$')  # of a priority
-DOUBLED = re.compile(
-    rb'.*?(\W+?)\1'
-)  # another separator, in the binding of a direct exchange: key, nothing, queue
+# Another separator, in the binding of a direct exchange: key, nothing, queue.
+DOUBLED = re.compile(rb'.*?(\W+?)\1')
 RESULTS = '*celery-task-meta-*'
 
 
@@ -90,7 +89,8 @@ for _, key in ipairs(KEYS) do
     end
     local is_kombus = 0
     for _, value in ipairs(values) do
-        if value and string.find(value, '"delivery_tag"', -4096, true) and string.find(value, '"body"', 1, true) then
+        if value and string.find(value, '"delivery_tag"', -4096, true)
+            and string.find(value, '"body"', 1, true) then
             is_kombus = 1
         end
     end
@@ -157,7 +157,7 @@ def is_named(key: bytes, queues: Collection[bytes]) -> bool:
 async def find_index(
     redis: Client, key: bytes, candidates: Sequence[bytes] | None = None
 ) -> bytes | None:
-    """Return the sorted set that belongs to a hash of messages: it has the same tags. None when there is none.
+    """Return the sorted set that belongs to a hash of messages: it has the same tags.
 
     Args:
         candidates: Look at these only, instead of all sorted sets.
@@ -188,14 +188,17 @@ async def _with_members(
 
 
 async def has_results(redis: Client) -> bool:
-    """Whether results of Celery's tasks are kept here. They are left alone: they lapse by themselves."""
+    """Whether results of Celery's tasks are kept here. They are left alone: they expire."""
     async for _ in redis.scan_iter(match=RESULTS, count=SCAN_COUNT, _type='string'):
         return True
     return False
 
 
 async def other_databases(redis: Client) -> list[int]:
-    """Return the numbers of this server's other databases that are not empty; none when we may not ask."""
+    """Return the numbers of this server's other databases that are not empty.
+
+    There are none when this user may not ask.
+    """
     try:
         keyspace = await redis.info('keyspace')
     except ResponseError:

@@ -1,4 +1,4 @@
-"""Messages as Celery left them in Redis: kombu's JSON envelope, task protocols 1 and 2. Pure: bytes in, values out.
+"""Messages as Celery left them in Redis: kombu's JSON envelope, task protocols 1 and 2.
 
 Nothing is ever unpickled. Of a body in another form than JSON only the headers are read, which show
 the arguments as text; what that text does not say for certain is not known.
@@ -98,7 +98,7 @@ def read_message(
 
 
 def is_envelope(data: bytes) -> bool:
-    """Whether these bytes, the whole of a message or its last few thousand, are of a message of kombu's."""
+    """Whether these bytes are a message of kombu's, or its last few thousand."""
     return b'"delivery_tag"' in data and b'"properties"' in data
 
 
@@ -129,7 +129,7 @@ def _from_envelope(envelope: Any, tasks: Mapping[str, Meaning]) -> Message:
         return Message(_named(name), meaning) if meaning else _unknown(name, envelope, headers)
     if envelope.get('content-type') not in JSON_TYPES:
         return _from_headers(
-            headers, tasks, f'its body is {_told(envelope.get("content-type"))}, not JSON'
+            headers, tasks, f'its body is {_short(envelope.get("content-type"))}, not JSON'
         )
     try:
         body = _json(read_body(envelope, headers.get('compression')))
@@ -137,7 +137,7 @@ def _from_envelope(envelope: Any, tasks: Mapping[str, Meaning]) -> Message:
         return _from_headers(headers, tasks, str(error))
     if isinstance(name, str):  # protocol 2
         if not (isinstance(body, list) and len(body) >= 2):
-            raise UnreadableError(f'the body of {_told(name)} is not [args, kwargs, embed]')
+            raise UnreadableError(f'the body of {_short(name)} is not [args, kwargs, embed]')
         parts = {'task': name, 'args': body[0], 'kwargs': body[1]} | {
             k: headers.get(k) for k in ('eta', 'expires')
         }
@@ -151,7 +151,7 @@ def _from_envelope(envelope: Any, tasks: Mapping[str, Meaning]) -> Message:
 
 def _unknown(name: str, envelope: Mapping[str, Any], headers: Mapping[str, Any]) -> Message:
     """Read a message of a task nobody here knows: it may have any form, and none is a problem."""
-    may_mean = _email_id_told(headers.get('argsrepr'), headers.get('kwargsrepr'))
+    may_mean = _email_id_shown(headers.get('argsrepr'), headers.get('kwargsrepr'))
     if may_mean is None and envelope.get('content-type') in JSON_TYPES:
         with contextlib.suppress(UnreadableError):
             body = _json(read_body(envelope, headers.get('compression')))
@@ -184,7 +184,7 @@ def _from_parts(parts: Mapping[str, Any], embed: Any, tasks: Mapping[str, Meanin
 def _from_headers(
     headers: Mapping[str, Any], tasks: Mapping[str, Meaning], problem: str
 ) -> Message:
-    """Return what the headers alone tell. A message is usable when they leave no doubt."""
+    """Return what the headers alone say. A message is usable when they leave no doubt."""
     name = headers.get('task')
     if not isinstance(name, str):
         raise UnreadableError(problem)
@@ -193,9 +193,9 @@ def _from_headers(
         return _unknown(name, {}, headers)
     if meaning in (Meaning.DUTY, Meaning.OTHER):
         return Message(_named(name), meaning)
-    email_id = _email_id_told(headers.get('argsrepr'), headers.get('kwargsrepr'))
+    email_id = _email_id_shown(headers.get('argsrepr'), headers.get('kwargsrepr'))
     if email_id is None:
-        shown = f'{_told(headers.get("argsrepr"))} {_told(headers.get("kwargsrepr"))}'
+        shown = f'{_short(headers.get("argsrepr"))} {_short(headers.get("kwargsrepr"))}'
         return Message(_named(name), meaning, problem=f'{problem}; its headers show {shown}')
     eta, expires = _time(headers.get('eta')), _time(headers.get('expires'))
     return Message(_named(name), meaning, email_id, eta, expires, by_header=True)
@@ -222,7 +222,7 @@ def _email_id(args: Any, kwargs: Any) -> int:
     for value in values:
         if (email_id := _as_id(value)) is not None:
             return email_id
-    raise UnreadableError(f'it names no e-mail: {_told(next(iter(values), None))}')
+    raise UnreadableError(f'it names no e-mail: {_short(next(iter(values), None))}')
 
 
 def _as_id(value: Any) -> int | None:
@@ -231,7 +231,7 @@ def _as_id(value: Any) -> int | None:
     return value if type(value) is int and 0 < value < 2**63 else None
 
 
-def _email_id_told(args: Any, kwargs: Any) -> int | None:
+def _email_id_shown(args: Any, kwargs: Any) -> int | None:
     """Return the e-mail that the text of the arguments names for certain."""
     if not (isinstance(args, str) and isinstance(kwargs, str | None)):
         return None
@@ -243,7 +243,7 @@ def _email_id_told(args: Any, kwargs: Any) -> int | None:
 
 
 def _time(value: Any) -> datetime | None:
-    """Read an eta; without a zone it is UTC, as Celery's default has it. What is no time is no reason to wait.
+    """Read an eta; without a zone it is UTC, Celery's default. What is no time is no eta.
 
     A number is how old kombus wrote expires: seconds since 1970.
     """
@@ -269,5 +269,5 @@ _SHORT = reprlib.Repr()  # of what may be deep or huge
 _SHORT.maxstring = _SHORT.maxother = 80
 
 
-def _told(value: Any) -> str:
+def _short(value: Any) -> str:
     return _SHORT.repr(value)[:80]

@@ -74,31 +74,36 @@ def _print_notes(document: Document, console: Console) -> None:
     if document['latest_eta']:
         say(
             console,
-            f'Messages with an ETA keep it; the last is for {document["latest_eta"]:%Y-%m-%d %H:%M:%SZ}.',
+            'Messages with an ETA keep it; '
+            f'the last is for {document["latest_eta"]:%Y-%m-%d %H:%M:%SZ}.',
         )
     if document['by_header']:
-        told = counted(document['by_header'], 'message is', 'messages are')
-        say(console, f'{told} in no JSON: the headers name the e-mail, the body was not read.')
+        are = counted(document['by_header'], 'message is', 'messages are')
+        say(console, f'{are} in no JSON: the headers name the e-mail, the body was not read.')
     if document['goes_on']:
         say(
             console,
-            f'Other tasks were to follow {document["goes_on"]} of them (chains, callbacks): nobody runs those.',
+            f'Other tasks were to follow {document["goes_on"]} of them (chains, callbacks): '
+            'nobody runs those.',
         )
     if document['results']:
         say(
             console,
-            "Results of Celery's tasks (celery-task-meta-*) are left alone: they lapse by themselves.",
+            "Results of Celery's tasks (celery-task-meta-*) are left alone: "
+            'they lapse by themselves.',
         )
     if document['signs']['producers']:
         puts = counted(document['signs']['producers'], 'client puts', 'clients put')
         say(
             console,
-            f'{puts} messages here, or did last: beat, or an application that was not deployed yet.',
+            f'{puts} messages here, or did last: beat, or an application '
+            'that was not deployed yet.',
         )
     if document['signs']['growing']:
         say(
             console,
-            f'Messages come into {", ".join(document["signs"]["growing"][:5])}: somebody still asks Celery.',
+            f'Messages come into {", ".join(document["signs"]["growing"][:5])}: '
+            'somebody still asks Celery.',
         )
     for unknown in document['signs']['unknown']:
         say(console, f'Not known: {unknown}.')
@@ -131,7 +136,8 @@ def render_undo(document: Document, console: Console) -> None:
         ended = counted(document['stay_kept'], 'message is', 'messages are')
         say(
             console,
-            f'{ended} about e-mails that were sent, refused or given up here: not put back, so not sent twice.',
+            f'{ended} about e-mails that were sent, refused or given up here: '
+            'not put back, so not sent twice.',
         )
     for name in document['queues_moved']:
         say(console, f'Our queue {name} {would or "was "}renamed: Celery has a list of that name.')

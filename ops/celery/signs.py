@@ -1,4 +1,4 @@
-"""Whether a Celery is running on a Redis database: two systems that take the same messages send mail twice.
+"""Whether a Celery runs on a Redis database: two that take the same messages send mail twice.
 
 kombu's workers wait in BRPOP, whose name stays their connection's last command while they are busy.
 What they have taken changes as they work, and what they are to do grows as beat and the application
@@ -44,20 +44,19 @@ class Signs:
 
     @property
     def is_gone(self) -> bool:
-        """Whether it is certain that nobody waits and nothing is left: then there is nothing to import."""
+        """Whether it is certain that nobody waits and nothing is left to import."""
         return not (self.is_running or self.growing or self.unknown) and self.messages == 0
 
     @property
-    def told(self) -> str:
+    def in_words(self) -> str:
         """The signs in words, for the end of a sentence; empty when there are none."""
         parts = []
         if self.waiting:
             waits = counted(self.waiting, 'client waits', 'clients wait')
             parts.append(f'{waits} for messages in this database, as Celery workers do')
         if self.listening:
-            parts.append(
-                f"{counted(self.listening, 'client listens', 'clients listen')} to Celery's control messages"
-            )
+            listens = counted(self.listening, 'client listens', 'clients listen')
+            parts.append(f"{listens} to Celery's control messages")
         if self.changed:
             parts.append(f'messages are taken from {", ".join(self.changed[:5])}')
         return ', and '.join(parts)
@@ -79,7 +78,9 @@ class Signs:
 async def signs_of_celery(
     redis: Client, *, places: Places | None = None, look_again_s: float | None = None
 ) -> Signs:
-    """Look for a running Celery on the client's database; never raises for a Redis that is away, but says so.
+    """Look for a running Celery on the client's database.
+
+    A Redis that is unreachable raises nothing: that is among the signs.
 
     Args:
         places: What ops.celery.keys.find_places found, when the caller has looked already.
@@ -114,7 +115,10 @@ async def _count_clients(redis: Client, signs: Signs) -> None:
 
 
 async def _count_listeners(redis: Client, signs: Signs) -> None:
-    """Count subscribers of pidbox. Those of patterns, kombu's default, cannot be told from an application's."""
+    """Count subscribers of pidbox on plain channels.
+
+    Those of patterns, kombu's default, cannot be distinguished from an application's.
+    """
     try:
         channels = await redis.pubsub_channels('*.pidbox')
         signs.listening = (
@@ -125,7 +129,10 @@ async def _count_listeners(redis: Client, signs: Signs) -> None:
 
 
 async def _watch(redis: Client, signs: Signs, places: Places | None, look_again_s: float) -> None:
-    """Look twice: what goes from the end that workers take from is being worked on; what only comes is asked for."""
+    """Look twice.
+
+    What goes from the end that workers take from is being worked on; what only comes is asked for.
+    """
     try:
         found = places or await find_places(redis)
         before = await _states(redis, found.all)
@@ -152,10 +159,11 @@ async def _watch(redis: Client, signs: Signs, places: Places | None, look_again_
 
 
 class _State(NamedTuple):
-    """What tells one moment of a place from another."""
+    """What distinguishes one moment of a place from another."""
 
     length: int
-    next: bytes  # a digest of the message that is taken next; of a hash, of the one that was taken last
+    # A digest of the message that is taken next; of a hash, of the one that was taken last.
+    next: bytes
     is_hash: bool
 
 
@@ -165,7 +173,8 @@ if kind == 'list' then
     length, mark = redis.call('LLEN', KEYS[1]), redis.call('LINDEX', KEYS[1], -1) or ''
 elseif kind == 'hash' then
     length = redis.call('HLEN', KEYS[1])
-    mark = redis.call('TYPE', KEYS[2]).ok == 'zset' and redis.call('ZRANGE', KEYS[2], -1, -1)[1] or ''
+    local has_index = redis.call('TYPE', KEYS[2]).ok == 'zset'
+    mark = has_index and redis.call('ZRANGE', KEYS[2], -1, -1)[1] or ''
 end
 return {length, redis.sha1hex(mark)}
 """

@@ -1,4 +1,4 @@
-"""The table's side of an import: what it needs added, the take-over that comes last, and the way back."""
+"""The table's side of an import: what it needs added, the take-over at the end, the way back."""
 
 import sys
 from collections.abc import AsyncIterator, Sequence
@@ -64,7 +64,7 @@ async def look_at_schema(conn: asyncpg.Connection) -> tuple[list[str], dict[str,
     return sorted(known_migrations() - applied), await count_statuses(conn)
 
 
-def tell(text: str) -> None:
+def show_progress(text: str) -> None:
     """Show progress on stderr: stdout is the answer's."""
     print(text, file=sys.stderr, flush=True)
 
@@ -79,7 +79,10 @@ async def expand(conn: asyncpg.Connection, settings: Settings) -> Plan | None:
     """
     try:
         return await migrate(
-            conn, settings.email_max_attempts, zone=settings.db_naive_timezone, progress=tell
+            conn,
+            settings.email_max_attempts,
+            zone=settings.db_naive_timezone,
+            progress=show_progress,
         )
     except REFUSED as error:
         raise TroubleError(Trouble(str(error), 'nothing was taken from Celery')) from error
@@ -93,7 +96,9 @@ async def expand(conn: asyncpg.Connection, settings: Settings) -> Plan | None:
 
 
 async def expected(conn: asyncpg.Connection, settings: Settings) -> Sequence[Expected]:
-    """Say what the take-over will make of the e-mails that no message is about. Reads only; none when it is done.
+    """Say what the take-over will make of the e-mails that no message is about.
+
+    It only reads; there are none when the take-over is done.
 
     Raises:
         TroubleError: the table cannot be adopted.
@@ -115,13 +120,16 @@ async def expected(conn: asyncpg.Connection, settings: Settings) -> Sequence[Exp
 async def take_over(
     conn: asyncpg.Connection, plan: Plan, settings: Settings, troubles: list[Trouble]
 ) -> dict[str, int] | None:
-    """Take over the other system's e-mails, unless that is done. Returns how many came into which state."""
+    """Take over the other system's e-mails, unless that is done.
+
+    Returns how many came into which state.
+    """
     if await read_phase(conn) is not Phase.SHARED:
         return None
     try:
         async with alone(conn, settings.db_naive_timezone):
             return await take_over_table(
-                conn, plan.form, hold_after=_hold_after(settings), progress=tell
+                conn, plan.form, hold_after=_hold_after(settings), progress=show_progress
             )
     except (*REFUSED, OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
         troubles.append(Trouble(f'the table was not taken over: {error}', 'run this again'))
@@ -129,7 +137,9 @@ async def take_over(
 
 
 async def give_back(conn: asyncpg.Connection, settings: Settings) -> dict[str, int] | None:
-    """Undo the adoption of the table. Returns how many e-mails were given back; None when it is not adopted.
+    """Undo the adoption of the table.
+
+    Returns how many e-mails were given back; None when it is not adopted.
 
     Raises:
         TroubleError: it is finished, or somebody holds it.
@@ -141,7 +151,7 @@ async def give_back(conn: asyncpg.Connection, settings: Settings) -> dict[str, i
             planned = await plan(
                 conn, zone=settings.db_naive_timezone, max_attempts=settings.email_max_attempts
             )
-            return await undo_table(conn, planned.form, tell)
+            return await undo_table(conn, planned.form, show_progress)
     except REFUSED as error:
         raise TroubleError(
             Trouble(str(error), 'the messages were put back; correct it, then run this again')

@@ -1,4 +1,8 @@
-"""Taking over from Celery: message after message, PostgreSQL first, Redis after it; then the table."""
+"""Taking over from Celery: message after message, then the table.
+
+Of each message PostgreSQL learns first, and Redis after it: an interruption in between has the
+message read again, and its e-mail is due already.
+"""
 
 import argparse
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
@@ -16,14 +20,21 @@ from mail_outbox.wake import notify
 from ops.answer import Answer
 from ops.arguments import confirmed
 from ops.celery import broker as celery_broker
-from ops.celery.broker import Entry, Fate
+from ops.celery.broker import Fate
 from ops.celery.connect import Broker, elsewhere
 from ops.celery.kept import remember_tasks, remembered_tasks
 from ops.celery.keys import Place, Places, find_places, has_results
-from ops.celery.messages import Meaning, Message, read_message
+from ops.celery.messages import Meaning, Message
 from ops.celery.requests import Requests
 from ops.celery.signs import Signs, signs_of_celery
-from ops.celery.table import expand, expected, look_at_schema, raw_connection, take_over, tell
+from ops.celery.table import (
+    expand,
+    expected,
+    look_at_schema,
+    raw_connection,
+    show_progress,
+    take_over,
+)
 from ops.celery.tally import NOT_OURS, Tally, outcome_of
 from ops.connect import Connections
 from reporting.problems import Document, Trouble, TroubleError
@@ -31,7 +42,7 @@ from reporting.servers import answer_or_note
 from reporting.wording import counted
 
 BEFORE_TAKE_OVER = (Phase.EXPANDING, Phase.SHARED)
-TELL_EVERY = 50_000  # messages
+PROGRESS_EVERY = 50_000  # messages
 
 
 class Import:
@@ -50,7 +61,7 @@ class Import:
         self.requests = Requests(self.now)
 
     async def run(self) -> Answer:
-        """Count what there is, ask, add to the table what it needs, take the messages and the table."""
+        """Count what there is, ask, and take the messages and the table."""
         self.tasks = await remembered_tasks(self.redis) | self.tasks
         places = await self._find_places()
         signs = await signs_of_celery(self.redis, places=places)
@@ -82,7 +93,7 @@ class Import:
             remedy = (
                 'stop the Celery workers and beat first, or give --force if they are something else'
             )
-            raise TroubleError(Trouble(signs.told, remedy))
+            raise TroubleError(Trouble(signs.in_words, remedy))
         # An address that somebody gave is believed, also while nothing waits there.
         settings = self.connections.settings
         is_given = self.options.db is not None or settings.celery_broker_url is not None
@@ -97,8 +108,10 @@ class Import:
         """Say what a run would do."""
         forecast = await expected(conn, self.connections.settings)
         document['forecast'] = [asdict(emails) for emails in forecast]
-        runs = [Trouble(signs.told, 'stop Celery before the import')] if signs.is_running else []
-        return Answer(document, runs + found.troubles(set_aside=self.options.set_aside))
+        left: list[Trouble] = []
+        if signs.is_running:
+            left.append(Trouble(signs.in_words, 'stop Celery before the import'))
+        return Answer(document, left + found.troubles(set_aside=self.options.set_aside))
 
     async def _take(
         self, conn: asyncpg.Connection, places: Places, document: Document
@@ -146,12 +159,7 @@ class Import:
     async def _entries(self, places: Places) -> AsyncIterator[tuple[Place, list[Message]]]:
         for place in places.all:
             async for batch in celery_broker.look_through(self.redis, place):
-                yield place, [self._read(entry) for entry in batch]
-
-    def _read(self, entry: Entry) -> Message:
-        return read_message(
-            entry.data, self.tasks, unacked=entry.tag is not None, whole=entry.is_whole
-        )
+                yield place, [entry.read(self.tasks) for entry in batch]
 
     async def _look(self, places: Places, conn: asyncpg.Connection | None) -> Tally:
         """Count what a run would do."""
@@ -186,13 +194,16 @@ class Import:
         named = [outcome_of(message, outcomes, self.now) for message in messages]
         moves = self._others_move(place)
         tally.add(place.name, messages, named, others_move=moves, open_ids=open_ids, now=self.now)
-        if tally.messages // TELL_EVERY != (tally.messages - len(messages)) // TELL_EVERY:
-            tell(f'{tally.messages} messages {"looked at" if tally.is_dry else "taken"}')
+        if tally.messages // PROGRESS_EVERY != (tally.messages - len(messages)) // PROGRESS_EVERY:
+            show_progress(f'{tally.messages} messages {"looked at" if tally.is_dry else "taken"}')
 
     def _fates(
         self, place: Place, messages: Sequence[Message], outcomes: Mapping[int, str]
     ) -> list[Fate]:
-        """Say where messages go: what cannot be used is set aside, other applications' tasks stay if they can."""
+        """Say where messages go.
+
+        What cannot be used is set aside; other applications' tasks stay if they can.
+        """
         fates = {'missing': Fate.SET_ASIDE, 'unreadable': Fate.SET_ASIDE}
         fates |= dict.fromkeys(NOT_OURS, Fate.SET_ASIDE if self._others_move(place) else Fate.STAYS)
         return [
@@ -201,7 +212,10 @@ class Import:
         ]
 
     def _others_move(self, place: Place) -> bool:
-        """Whether messages of other tasks are moved: asked for, or their list has the name of a queue of ours."""
+        """Whether messages of other tasks are moved.
+
+        They are when that is asked for, or when their list has the name of a queue of ours.
+        """
         in_the_way = self.broker.is_ours and not place.is_hash and place.name in QUEUES
         return bool(self.options.set_aside) or in_the_way
 
@@ -219,7 +233,7 @@ class Import:
             await self._take_list(place, tally)
         for place in places.hashes:
             async for batch in celery_broker.look_through(self.redis, place):
-                messages = [self._read(entry) for entry in batch]
+                messages = [entry.read(self.tasks) for entry in batch]
                 outcomes = await self._make_due(messages)
                 fates = self._fates(place, messages, outcomes)
                 await celery_broker.take_from_hash(
@@ -234,7 +248,7 @@ class Import:
             batch = await celery_broker.read_list(self.redis, place.key, 0, length)
             if not batch:
                 return
-            messages = [self._read(entry) for entry in batch]
+            messages = [entry.read(self.tasks) for entry in batch]
             outcomes = await self._make_due(messages)
             fates = self._fates(place, messages, outcomes)
             done = await celery_broker.take_from_list(
@@ -247,7 +261,7 @@ class Import:
                 raise TroubleError(Trouble(what, 'stop Celery, then run this again'))
 
     async def _what_came(self, tally: Tally) -> list[Trouble]:
-        """Say what was put there meanwhile: by a producer that was not deployed yet. Their rows are ours."""
+        """Say what was put there meanwhile, by a producer that was not deployed yet."""
         left = (await self._find_places()).messages
         came = left - tally.stays
         remedy = 'the sweep sends their e-mails all the same'
@@ -269,11 +283,17 @@ async def _comes_before_take_over(conn: asyncpg.Connection) -> bool:
 
 
 def _found_elsewhere(broker: Broker, found: dict[int, int]) -> Trouble:
-    told = ', '.join(
+    where = ', '.join(
         f'database {number} has {counted(messages, "message")}'
         for number, messages in found.items()
     )
-    what = f'there is no message of Celery in {broker.place}, but {told} of the same server; nothing was changed'
+    what = (
+        f'there is no message of Celery in {broker.place}, but {where} of the same server; '
+        'nothing was changed'
+    )
     number = max(found, key=lambda number: (found[number], -number))
-    remedy = f'give --db {number}, or --db {broker.address.database} if they are none of this application'
+    remedy = (
+        f'give --db {number}, or --db {broker.address.database} '
+        'if they are none of this application'
+    )
     return Trouble(what, remedy)

@@ -14,7 +14,7 @@ from reporting.problems import Document, Trouble
 from reporting.wording import counted
 
 SAMPLES = 20
-# Of lists, and of tasks, that are told apart: whoever may write to Redis may write any.
+# Of lists, and of tasks, that are counted apart: who may write to Redis may write any.
 MAX_NAMES = 200
 MOST_NAMED = 5  # of them, in one line
 MAX_IDS = 1000
@@ -98,7 +98,10 @@ class UnknownTasks:
         }
 
     def trouble(self) -> Trouble | None:
-        """Name those that seem to send e-mails, and the options that say whether they do; None when there are none."""
+        """Name those that seem to send e-mails, and the options that say whether they do.
+
+        None when there are none.
+        """
         tasks = self.about_open
         if not tasks:
             return None
@@ -107,29 +110,32 @@ class UnknownTasks:
             'message of an unknown task names an e-mail that is',
             'messages of unknown tasks name e-mails that are',
         )
-        told = ', '.join(
-            f'{name} ({_told(task)})' for name, task in list(tasks.items())[:MOST_NAMED]
+        named = ', '.join(
+            f'{name} ({_messages_of(task)})' for name, task in list(tasks.items())[:MOST_NAMED]
         )
         more = f' and {len(tasks) - MOST_NAMED} more tasks' if len(tasks) > MOST_NAMED else ''
         return Trouble(
-            f'{counted(messages, *of)} not sent yet: {told}{more}', options_for(list(tasks))
+            f'{counted(messages, *of)} not sent yet: {named}{more}', options_for(list(tasks))
         )
 
 
-def _told(task: UnknownTask) -> str:
+def _messages_of(task: UnknownTask) -> str:
     return (
         f'{task.about_open}, {task.with_eta} with an ETA' if task.with_eta else str(task.about_open)
     )
 
 
 def options_for(names: Sequence[str]) -> str:
-    """Say how an operator tells what tasks mean."""
+    """Say how an operator gives the meaning of tasks."""
     given = ' '.join(
         shlex.join(['--task', f'{name}=send_email'])
         for name in names[:MOST_NAMED]
         if name != OTHERS
     )
-    return f'`{given}` takes them over as e-mails to send, =retry_failed_email as asked for again; =ignore leaves them'
+    return (
+        f'`{given}` takes them over as e-mails to send, =retry_failed_email as asked for again; '
+        '=ignore leaves them'
+    )
 
 
 class Tally:
@@ -192,8 +198,8 @@ class Tally:
                 self.latest = max(self.latest or message.not_before, message.not_before)
             if outcome in SAMPLED and sum(s['outcome'] == outcome for s in self.samples) < SAMPLES:
                 self.samples.append({
-                    'outcome': outcome, 'source': source, 'task': message.task, 'email_id': message.email_id,
-                    'problem': message.problem,
+                    'outcome': outcome, 'source': source, 'task': message.task,
+                    'email_id': message.email_id, 'problem': message.problem,
                 })  # fmt: skip
 
     def as_document(self) -> Document:
@@ -228,7 +234,10 @@ class Tally:
             return found
         names = self.unknown.names
         if left := self.outcomes['unknown task'] - self.moved['unknown task']:
-            remedy = '--task NAME=send_email says what a task means; --set-aside moves the rest out of the way'
+            remedy = (
+                '--task NAME=send_email says what a task means; '
+                '--set-aside moves the rest out of the way'
+            )
             of = (
                 'message of an unknown task stays in Redis',
                 'messages of unknown tasks stay in Redis',

@@ -1,4 +1,7 @@
-"""The way back to Celery: its messages to where they were taken from, but for those whose e-mails ended here."""
+"""The way back to Celery: its messages go to where they were taken from.
+
+Those whose e-mails ended here stay: Celery would send them twice.
+"""
 
 import argparse
 from collections import Counter
@@ -18,7 +21,7 @@ from ops.celery.broker import Entry, Fate
 from ops.celery.connect import Broker
 from ops.celery.kept import Kept
 from ops.celery.keys import find_queues
-from ops.celery.messages import Meaning, read_message
+from ops.celery.messages import Meaning
 from ops.celery.signs import signs_of_celery
 from ops.celery.table import give_back, raw_connection
 from ops.connect import Connections
@@ -92,7 +95,8 @@ class Undo:
         if signs.is_running and not (self.options.dry_run or self.options.force):
             raise TroubleError(
                 Trouble(
-                    f'{signs.told}; nothing was changed', 'start Celery after this, or give --force'
+                    f'{signs.in_words}; nothing was changed',
+                    'start Celery after this, or give --force',
                 )
             )
 
@@ -137,15 +141,10 @@ class Undo:
     async def _judge(
         self, conn: asyncpg.Connection, kept: Kept, batch: Sequence[Entry]
     ) -> list[bool]:
-        """Say which messages go back: not those whose e-mails were sent, refused or given up here."""
+        """Say which messages go back: those about e-mails that are still open, and all others."""
         if kept.fate is Fate.SET_ASIDE:
             return [True] * len(batch)
-        ids = [
-            read_message(
-                entry.data, self.tasks, unacked=entry.tag is not None, whole=entry.is_whole
-            ).email_id
-            for entry in batch
-        ]
+        ids = [entry.read(self.tasks).email_id for entry in batch]
         open_ids = await not_ended(conn, {email_id for email_id in ids if email_id is not None})
         return [email_id is None or email_id in open_ids for email_id in ids]
 

@@ -23,7 +23,7 @@ from tests.unit.test_celery_messages import message
 
 async def test_an_empty_redis_is_certainly_without_celery(redis):
     signs = await signs_of_celery(redis, look_again_s=0)
-    assert (signs.is_gone, signs.is_running, signs.told, signs.unknown) == (True, False, '', [])
+    assert (signs.is_gone, signs.is_running, signs.in_words, signs.unknown) == (True, False, '', [])
 
 
 async def test_messages_that_wait_are_no_running_celery_but_it_is_not_gone(redis):
@@ -63,7 +63,7 @@ async def test_a_listener_of_control_messages_is_a_sign(redis):
         await wait_until(listens)
         assert (
             "1 client listens to Celery's control messages"
-            in (await signs_of_celery(redis, look_again_s=0)).told
+            in (await signs_of_celery(redis, look_again_s=0)).in_words
         )
 
 

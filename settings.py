@@ -20,7 +20,7 @@ from configuration.sources import ENV_FILE, EnvFile, SecretFiles, variable_names
 from configuration.worker import LogVariables, WebVariables, WorkerVariables
 
 
-# pydantic reads the variables of the last class first: docs/configuration.md has them in that order.
+# pydantic reads the variables of the last class first, and docs/configuration.md prints them so.
 class Settings(
     LogVariables,
     WebVariables,
@@ -50,7 +50,7 @@ class Settings(
 
 
 class _Sources(Settings):
-    """Settings with the file sources in place; kept apart so that tests can build Settings from values alone."""
+    """Settings with the file sources; apart, so that tests build Settings from values alone."""
 
     @classmethod
     def settings_customise_sources(
@@ -84,12 +84,13 @@ def load_settings() -> Settings:
         reason = first['msg'].removeprefix('Value error, ')
         more = f' (and {error.error_count() - 1} more)' if error.error_count() > 1 else ''
         raise SystemExit(
-            f'settings: {name}: {reason}{more}. Every variable is described in docs/configuration.md'
+            f'settings: {name}: {reason}{more}. '
+            'Every variable is described in docs/configuration.md'
         ) from error
 
 
 def _variable(location: str) -> str:
-    """Return the variable a faulty value came from, which may be an older name for the same setting."""
+    """Return the variable a faulty value came from, which may be an older name of the setting."""
     for field_name, field in Settings.model_fields.items():
         names = variable_names(field_name, field)
         if location == field_name or location in names:
@@ -98,6 +99,6 @@ def _variable(location: str) -> str:
 
 
 def worker_identity(settings: Settings, queue_name: str) -> str:
-    """Return the name this process signs its claims with: unique per process, readable by people."""
+    """Return the name this process signs its claims with, unique per process."""
     role = settings.worker_name or ('worker' if queue_name == 'arq:queue' else queue_name)
     return f'{role}@{socket.gethostname()}:{os.getpid()}'

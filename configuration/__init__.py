@@ -1,1 +1,1 @@
-"""What settings are made of: where they come from, the relays they describe, and what operators may see of them."""
+"""The settings by subject: each variable, its sources, and what operators see of it."""

@@ -12,8 +12,9 @@ from mail_outbox.envelope import MAX_MESSAGE_BYTES
 IDENTIFIER = re.compile(r'[^\W\d][\w$]*')
 # What the duties clean anyway, or must not: by the time in expires_at every e-mail would go.
 OWN_TABLES = frozenset({
-    'outbound_emails', 'mail_outbox', 'email_attempts', 'email_templates', 'email_suppressions', 'mail_switches',
-    'cron_runs', 'service_health', 'mail_service_health', 'outbox_adoption', 'table_origins', '_pogo_migration',
+    'outbound_emails', 'mail_outbox', 'email_attempts', 'email_templates', 'email_suppressions',
+    'mail_switches', 'cron_runs', 'service_health', 'mail_service_health', 'outbox_adoption',
+    'table_origins', '_pogo_migration',
 })  # fmt: skip
 
 
@@ -24,8 +25,9 @@ class EmailVariables(BaseModel):
         default=None,
         ge=1,
         le=100,
-        description='Attempts of e-mails that do not say, also as the column default, by db.migrate. '
-        'Without it: as many as fit before expires_at, or into EMAIL_EXPIRY_HOURS. `ops schedule` prints the times.',
+        description='Attempts of e-mails that do not say, also as the column default, '
+        'by db.migrate. Without it: as many as fit before expires_at, or into '
+        'EMAIL_EXPIRY_HOURS. `ops schedule` prints the times.',
     )
     email_retry_base_delay_s: float = Field(
         default=60,
@@ -43,8 +45,8 @@ class EmailVariables(BaseModel):
         default=24,
         gt=0,
         le=87600,
-        description='What an expired e-mail gets when it is retried; queue_email gives new ones 24. '
-        'Rows without expires_at do not expire, but are tried no longer than this.',
+        description='What an expired e-mail gets when it is retried; queue_email gives new ones '
+        '24. Rows without expires_at do not expire, but are tried no longer than this.',
     )
     email_hold_types: Annotated[frozenset[str], NoDecode] = Field(
         default=frozenset(),
@@ -54,7 +56,8 @@ class EmailVariables(BaseModel):
         default=24,
         gt=0,
         le=87600,
-        description='E-mails of an adopted table that were due longer ago when it was taken over are held, not sent.',
+        description='E-mails of an adopted table that were due longer ago when it was taken over '
+        'are held, not sent.',
     )
     email_max_bytes: int = Field(
         default=MAX_MESSAGE_BYTES, ge=1024, description='A whole message, encoded.'
@@ -63,14 +66,16 @@ class EmailVariables(BaseModel):
         default=90,
         ge=1,
         le=36500,
-        description='Finished e-mails are deleted after this; from a table that was there before only if it is set.',
+        description='Finished e-mails are deleted after this; from a table that was there before '
+        'only if it is set.',
     )
     session_retention_days: int = Field(
         default=90, ge=1, le=36500, description='Sessions and refresh tokens older than this go.'
     )
     cleanup_session_tables: Annotated[frozenset[str], NoDecode] = Field(
         default=frozenset(),
-        description="The application's own tables that SESSION_RETENTION_DAYS is for, such as sessions,refresh_tokens.",
+        description="The application's own tables that SESSION_RETENTION_DAYS is for, such as "
+        'sessions,refresh_tokens.',
     )
 
     @field_validator('email_hold_types', 'cleanup_session_tables', mode='before')

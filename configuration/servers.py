@@ -19,11 +19,13 @@ class RedisVariables(BaseModel):
     arq_redis_url: SecretStr = Field(
         default=SecretStr('redis://localhost:6379/1'),
         validation_alias=AliasChoices('ARQ_REDIS_URL', 'CELERY_BROKER_URL'),
-        description='The queue: redis://, rediss://, unix:// or redis+sentinel://, database 1; or CELERY_BROKER_URL.',
+        description='The queue: redis://, rediss://, unix:// or redis+sentinel://, database 1; '
+        'or CELERY_BROKER_URL.',
     )
     celery_broker_url: SecretStr | None = Field(
         default=None,
-        description='Where import-celery, db.migrate and doctor look for Celery, if not in ARQ_REDIS_URL.',
+        description='Where import-celery, db.migrate and doctor look for Celery, if not in '
+        'ARQ_REDIS_URL.',
     )
     redis_url: SecretStr = Field(
         default=SecretStr('redis://localhost:6379/0'),
@@ -45,7 +47,8 @@ class PostgresVariables(BaseModel):
     )
     database_direct_url: SecretStr | None = Field(
         default=None,
-        description='Past the pooler that DATABASE_URL leads through (pgbouncer): for NOTIFY, and for migrations.',
+        description='Past the pooler that DATABASE_URL leads through (pgbouncer): for NOTIFY, '
+        'and for migrations.',
     )
     db_host: str = Field(
         default='localhost', description='Host, or the directory of a Unix socket.'
@@ -59,7 +62,8 @@ class PostgresVariables(BaseModel):
     )
     db_naive_timezone: str = Field(
         default='UTC',
-        description="What times without a zone in the application's tables mean: UTC, or a name such as Asia/Tokyo.",
+        description="What times without a zone in the application's tables mean: UTC, or a name "
+        'such as Asia/Tokyo.',
     )
     db_connect_timeout_s: float = Field(
         default=5, gt=0, le=120, description='Connecting to PostgreSQL.'

@@ -49,8 +49,8 @@ class FirstRelayVariables(BaseModel):
     )
     smtp_auth_mechanisms: Mechanisms = Field(
         default=(),
-        description='AUTH by these only, in this order: xoauth2, cram-md5, plain, login, comma separated. '
-        'By default all that both sides know, in that order.',
+        description='AUTH by these only, in this order: xoauth2, cram-md5, plain, login, comma '
+        'separated. By default all that both sides know, in that order.',
     )
     smtp_oauth_token_file: Path | None = Field(
         default=None,
@@ -58,8 +58,8 @@ class FirstRelayVariables(BaseModel):
     )
     smtp_oauth_token_command: TokenCommand | None = Field(
         default=None,
-        description='Command that prints the access token, or JSON with access_token and expires_in; run without a '
-        'shell whenever the last one is over.',
+        description='Command that prints the access token, or JSON with access_token and '
+        'expires_in; run without a shell whenever the last one is over.',
     )
 
 
@@ -98,8 +98,8 @@ class SmtpVariables(SecondRelayVariables, FirstRelayVariables):
     )
     smtp_ehlo_name: EhloName | None = Field(
         default=None,
-        description="Our name in EHLO: a domain or an address literal. By default the host's full name, or without one "
-        'the address it connects from.',
+        description="Our name in EHLO: a domain or an address literal. By default the host's full "
+        'name, or without one the address it connects from.',
     )
     smtp_ca_file: CaFile | None = Field(
         default=None, description='PEM file of a private certificate authority.'

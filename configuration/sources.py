@@ -60,7 +60,8 @@ def read_env_file(path: Path, names: frozenset[str]) -> dict[str, str | None]:
                 '\n'
             )
             raise SystemExit(
-                f'settings: {path}: line {line}: a quote is not closed, or the line is no assignment'
+                f'settings: {path}: line {line}: a quote is not closed, '
+                'or the line is no assignment'
             )
         if binding.key is not None:
             found[binding.key] = binding.value

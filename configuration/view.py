@@ -1,4 +1,4 @@
-"""The settings as operators may see them: no secret is in any part, and a digest tells configurations apart."""
+"""The settings as operators may see them, without secrets, and a digest that tells them apart."""
 
 import hashlib
 import json
@@ -17,7 +17,10 @@ PER_WORKER = frozenset({'WORKER_NAME'})  # differ in a fleet that is otherwise t
 
 
 def view(settings: Settings) -> dict[str, Any]:
-    """Return every setting by its variable's name; of secrets only whether there is one, of URLs where they lead."""
+    """Return every setting by its variable's name.
+
+    Of secrets it shows only whether there is one, of URLs where they lead.
+    """
     return {
         variable_names(name, field)[0]: _shown(getattr(settings, name))
         for name, field in Settings.model_fields.items()
@@ -48,17 +51,18 @@ def _without_secret(secret: str) -> str:
     # well.
     credentials, has_credentials, place = rest.rpartition('@')
     where, _, options = place.partition('?')
-    return f'{scheme}://{"***@" if has_credentials and credentials else ""}{where}{"?***" if options else ""}'
+    shown = '***@' if has_credentials and credentials else ''
+    return f'{scheme}://{shown}{where}{"?***" if options else ""}'
 
 
 def digest(settings: Settings) -> str:
-    """Return 12 hexadecimal digits that are the same for workers with the same settings, secrets aside."""
+    """Return 12 hexadecimal digits, the same for workers with the same settings but for secrets."""
     shown = {name: value for name, value in view(settings).items() if name not in PER_WORKER}
     return hashlib.sha256(json.dumps(shown, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def program_version() -> str:
-    """Return the version of this program: the one of the checkout it runs from, or of the installed package."""
+    """Return the version of the checkout that runs, or of the installed package."""
     try:
         project = tomllib.loads(
             (Path(__file__).parents[1] / 'pyproject.toml').read_text(encoding='utf-8')

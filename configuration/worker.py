@@ -16,7 +16,8 @@ class WorkerVariables(BaseModel):
         default=300,
         ge=1,
         le=1000,
-        description='The most e-mails under way, and a tenth more if urgent; fewer where 0.1 s needs fewer.',
+        description='The most e-mails under way, and a tenth more if urgent; fewer where 0.1 s '
+        'needs fewer.',
     )
     worker_max_bytes_in_flight: int | None = Field(
         default=None,
@@ -39,7 +40,8 @@ class WorkerVariables(BaseModel):
     worker_recycle_jobs: int = Field(
         default=0,
         ge=0,
-        description='Drain and exit after so many jobs or e-mails, or up to a tenth fewer; 0: never.',
+        description='Drain and exit after so many jobs or e-mails, or up to a tenth fewer; '
+        '0: never.',
     )
     worker_recycle_rss_mib: int = Field(
         default=0,

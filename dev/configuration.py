@@ -16,8 +16,9 @@ from settings import Settings
 ROOT = Path(__file__).parent.parent
 TABLE_HEAD = """# Configuration
 
-Written by `python -m dev.configuration` from `configuration/`. The environment comes first, then NAME_FILE and systemd
-credentials for any variable, then `.env`. Times are in seconds unless the name says otherwise.
+Written by `python -m dev.configuration` from `configuration/`. The environment comes first, then
+NAME_FILE and systemd credentials for any variable, then `.env`. Times are in seconds unless the name
+says otherwise.
 
 | variable | default | what it is |
 |---|---|---|
@@ -41,10 +42,10 @@ in front is asked first.
 
 | key | default | what it is |
 |---|---|---|
-| `name` |  | What `ops relay pause NAME`, metrics, logs and attempts call it: letters, digits, `.`, `_`, `-`. |
+| `name` |  | Its name in commands, metrics, logs and attempts: letters, digits, `.`, `_`, `-`. |
 | `host` |  | As SMTP_HOST. |
 {RELAY_ROWS}
-| `password_file` |  | A file with the password; a name without a slash may be one of systemd's credentials. |
+| `password_file` |  | A file with the password; without a slash, a systemd credential. |
 
 ## How long mail is tried
 
@@ -57,14 +58,15 @@ What ends an e-mail that relays defer is its `expires_at`, or a number of attemp
 | none chosen, `EMAIL_MAX_ATTEMPTS` not set | until `expires_at`, the last time shortly before it |
 | the same, without `expires_at` | for `EMAIL_EXPIRY_HOURS` |
 
-A row for which none was chosen has `max_attempts` 32767: `queue_email` writes that, and `python -m db.migrate`
-makes it the column's default where `EMAIL_MAX_ATTEMPTS` is not set (else that number). Rows from before keep the
-number they have. After an attempt whose outcome nobody knows, each further one may be a copy: then such a row gets
-4 more, and that as its number.
+A row for which none was chosen has `max_attempts` 32767: `queue_email` writes that, and
+`python -m db.migrate` makes it the column's default where `EMAIL_MAX_ATTEMPTS` is not set (else that
+number). Rows from before keep the number they have. After an attempt whose outcome nobody knows,
+each further one may be a copy: then such a row gets 4 more, and that as its number.
 
-Only what a relay said about the e-mail counts, and a connection lost in the middle of it. A relay that cannot be
-reached, does not greet, gives no TLS, does not let us in or wants fewer e-mails costs no attempt: mail waits for it
-and goes on by itself, until it expires. `python -m ops schedule` prints the times that the current settings give.
+Only what a relay said about the e-mail counts, and a connection lost in the middle of it. A relay
+that cannot be reached, does not greet, gives no TLS, does not let us in or wants fewer e-mails costs
+no attempt: mail waits for it and goes on by itself, until it expires. `python -m ops schedule`
+prints the times that the current settings give.
 """
 EXAMPLE_HEAD = """\
 # Copy to .env and change what differs; every line is optional and shows the default.

@@ -1,1 +1,1 @@
-"""Pure mail: what an e-mail is, how it becomes bytes, how it reaches a relay, what the relay's answer means."""
+"""Pure mail: how an e-mail becomes bytes and reaches a relay, and what the reply means."""

@@ -1,28 +1,23 @@
 """One e-mail to one relay, and to the next if the first cannot take it."""
 
 import asyncio
-import time
 
 from mail.outcome import Delivery, Outcome, Phase, Reply, Settled
+from mail.relay.carry import carry
 from mail.relay.errors import (
     RelayBehindError,
-    RelayDiedError,
     RelayError,
     RelayGoneError,
-    RelayRefusedError,
     TooLargeError,
 )
 from mail.relay.learned_rate import RETRY_BASE_S, is_throttling
 from mail.relay.pool import Relay
 from mail.relay.recipients import says_too_many
-from mail.relay.transaction import Answers, Progress, Transaction
+from mail.relay.transaction import Answers, Progress
 from mail.route import Relays
 from mail_outbox.envelope import Envelope
 from mail_outbox.render import Rendered
 
-# Of connections that end before an e-mail's turn comes: where there is no new one, it waits for
-# another kept one.
-TRIES = 5
 # When to look again for the relay that takes a large message, while others are well.
 LARGER_RELAY_RETRY_S = 30.0
 
@@ -47,7 +42,7 @@ async def deliver(
     )
     for relay in relays.available():
         if attempt.failures and relay.is_behind:
-            continue  # who has had his turn does not wait for another
+            continue  # an e-mail that one relay has answered does not wait for another
         if attempt.failures:
             await attempt.go_on()
         progress.relay = relay.name
@@ -117,14 +112,11 @@ class _Attempt:
             delivery = Delivery(outcome, progress.phase, relay.name, None, f'{relay.name}: {error}')
         else:
             delivery = self._sum_up(answers, relay.name, progress.phase)
-            if (
-                delivery.outcome is not Outcome.UNCERTAIN and progress.phase is not Phase.CONNECT
-            ):  # it did reply
-                relay.recovered(accepted=delivery.outcome is Outcome.ACCEPTED)
-            if delivery.outcome is Outcome.DEFERRED:
-                waiting = [
-                    reply for outcome, reply in answers.values() if outcome is Outcome.DEFERRED
-                ]
+            outcome = delivery.outcome
+            if outcome is not Outcome.UNCERTAIN and progress.phase is not Phase.CONNECT:
+                relay.recovered(accepted=outcome is Outcome.ACCEPTED)  # it did reply
+            if outcome is Outcome.DEFERRED:
+                waiting = [reply for o, reply in answers.values() if o is Outcome.DEFERRED]
                 if all(map(is_throttling, waiting)):
                     delivery = self._throttled(relay, delivery)
         if delivery.outcome in (Outcome.DEFERRED, Outcome.RELEASED):
@@ -132,19 +124,18 @@ class _Attempt:
         return delivery
 
     async def _carry(self, relay: Relay) -> Answers:
-        """Run one transaction, or as many as the relay needs for this number of recipients (RFC 5321, 4.5.3.1.10).
+        """Run one transaction, or as many as the relay needs for so many recipients.
 
         Raises:
-            See _transact; what the transactions before it settled is noted.
+            See mail.relay.carry.carry; what the transactions before it settled is noted.
         """
         sender, left = self.rendered.envelope.sender, self.recipients
         answers: Answers = {}
-        guess: tuple[int, frozenset[str]] | None = (
-            None  # a limit that the next transaction confirms, and by whom
-        )
+        # A limit that the next transaction confirms, and by whom.
+        guess: tuple[int, frozenset[str]] | None = None
         while left:
             part = left[: relay.recipients.most]
-            said, room = await _transact(
+            said, room = await carry(
                 relay, Envelope(sender, part), self.rendered.message, self.progress
             )
             over = {
@@ -212,7 +203,7 @@ class _Attempt:
         return delivery._replace(outcome=Outcome.RELEASED, throttled=True, retry_in_s=retry_in_s)
 
     def _sum_up(self, answers: Answers, relay: str, phase: Phase) -> Delivery:
-        """Join the answers for all recipients into one: what is still open decides, then what was accepted."""
+        """Join the answers into one: what is still open decides, then what was accepted."""
         if not self.several:
             ((outcome, reply),) = answers.values()
             error = None if outcome is Outcome.ACCEPTED else f'{relay}: {reply.text or reply}'
@@ -225,9 +216,7 @@ class _Attempt:
         if outcome is Outcome.REJECTED and any(
             o is Outcome.ACCEPTED for o, _ in self.settled.values()
         ):
-            outcome = (
-                Outcome.ACCEPTED
-            )  # by an earlier attempt; the refused ones are told one by one
+            outcome = Outcome.ACCEPTED  # by an earlier attempt; who was refused is in `refused`
         refused = [
             f'{r}: {said}' for r, (o, said) in self.settled.items() if o is not Outcome.ACCEPTED
         ]
@@ -243,7 +232,7 @@ class _Attempt:
         )
 
     def reject_too_large(self) -> Delivery:
-        """Return the outcome when the message is over the SIZE of every relay: nobody who is left will get it."""
+        """Return the outcome when the message is over the SIZE of every relay: rejected."""
         relay, reply = next(iter(self.too_small.items()))
         delivery = self._sum_up(
             dict.fromkeys(self.recipients, (Outcome.REJECTED, reply)), relay.name, Phase.CONNECT
@@ -254,7 +243,7 @@ class _Attempt:
         return '; '.join(d.error for d in self.failures if d.error)
 
     def conclude(self, unavailable_for_s: float) -> Delivery:
-        """Return the outcome when no relay took the message: deferred if any counted, else released."""
+        """Return the outcome when no relay took it: deferred if any counted, else released."""
         said = self._said()
         throttled = any(delivery.throttled for delivery in self.failures)
         for delivery in self.failures:
@@ -281,37 +270,5 @@ class _Attempt:
 
 
 def _ends_the_series(outcome: Outcome, reply: Reply) -> bool:
-    """Tell whether no further transaction is to follow at once: the relay is gone, or wants fewer e-mails."""
+    """Tell whether no transaction is to follow at once: the relay is gone, or wants fewer."""
     return outcome is Outcome.UNCERTAIN or (outcome is Outcome.DEFERRED and is_throttling(reply))
-
-
-async def _transact(
-    relay: Relay, envelope: Envelope, message: bytes, progress: Progress
-) -> tuple[Answers, int | None]:
-    """Run one transaction; where the relay has given the connection up meanwhile, again on another.
-
-    Returns:
-        The answer for each recipient, and Transaction.room.
-    Raises:
-        RelayError: see Relay.transact; also when a new connection ended before MAIL was replied to.
-    """
-    until = time.monotonic() + relay.options.timeouts.command_s
-    for tries_left in reversed(range(TRIES)):
-        first = tries_left == TRIES - 1
-        progress.phase = Phase.CONNECT
-        transaction = Transaction(relay.name, envelope, message, progress)
-        try:
-            return await relay.transact(transaction, fresh=not first), transaction.room
-        except (RelayGoneError, RelayRefusedError) as error:
-            if progress.phase is not Phase.MAIL or (
-                isinstance(error, RelayError) and error.is_throttling
-            ):
-                raise
-            if transaction.fresh and isinstance(error, RelayGoneError):
-                # As good as no connection: the other e-mails shall not find that out one by one.
-                raise RelayDiedError(f'{relay.name}: {error}') from error
-            # Closed, or 421, because it was idle or has carried enough: that says nothing about the
-            # relay.
-            if transaction.fresh or not (first or (tries_left and time.monotonic() < until)):
-                raise
-    raise AssertionError('the last try returns or raises')

@@ -1,4 +1,4 @@
-"""From a relay's reply to what happens next: outcomes, the states that follow, and the backoff between attempts."""
+"""From a relay's reply to what happens next: outcome, next state, and the backoff."""
 
 import functools
 import random
@@ -25,7 +25,10 @@ class Outcome(StrEnum):
 
 
 class Phase(StrEnum):
-    """How far an attempt has come, in order; BODY_SENT begins when the final dot may have reached the relay."""
+    """How far an attempt has come, in order.
+
+    BODY_SENT begins when the final dot may have reached the relay.
+    """
 
     CLAIMED = 'claimed'
     CONTENT = 'content'
@@ -155,7 +158,9 @@ class Policy:
     life_s: float = 86400.0
 
     def backoff_s(self, attempt: int, jitter: float | None = None) -> float:
-        """Return the wait after a failed attempt: base * 2^(attempt-1), capped, shortened by up to a tenth.
+        """Return the wait after a failed attempt: base * 2^(attempt-1), capped.
+
+        It is shortened by up to a tenth.
 
         Args:
             attempt: 1 for the first.
@@ -167,7 +172,7 @@ class Policy:
         return full_s * (1 - 0.1 * (random.random() if jitter is None else jitter))
 
     def wait_s(self, attempt: int, life_left_s: float | None, jitter: float | None = None) -> float:
-        """Return the wait after a failed attempt, with a last one shortly before the e-mail expires.
+        """Return the wait after a failed attempt; the last one ends shortly before the expiry.
 
         Args:
             life_left_s: Seconds until it does; None when it does not.
@@ -191,7 +196,7 @@ class Policy:
         return BY_LIFE if expires else min(BY_LIFE - 1, self.attempts_within(self.life_s))
 
     def attempts_within(self, life_s: float) -> int:
-        """Return how many attempts the backoff without jitter makes in so many seconds, the first at 0."""
+        """Return how many attempts the backoff without jitter makes in so many seconds."""
         attempts, left_s = 1, life_s
         while (wait_s := self.backoff_s(attempts, jitter=0)) < self.max_delay_s:
             if wait_s > left_s:
@@ -200,7 +205,7 @@ class Policy:
         return attempts + int(left_s // self.max_delay_s)
 
     def times_s(self, max_attempts: int, life_s: float | None) -> list[float]:
-        """Return when the attempts of an e-mail that is deferred each time are made, without jitter.
+        """Return when an e-mail that is deferred each time is tried, without jitter.
 
         Args:
             max_attempts: The row's; BY_LIFE for none of its own.
@@ -280,5 +285,5 @@ def decide(
         )
     if again_in_s is None or email_type in policy.hold_types:
         return Decision(Status.UNCERTAIN)
-    few = min(attempt + ATTEMPTS_AFTER_UNCERTAIN, most) if max_attempts >= BY_LIFE else None
-    return Decision(Status.UNCERTAIN, again_in_s, max_attempts=few)
+    new_most = min(attempt + ATTEMPTS_AFTER_UNCERTAIN, most) if max_attempts >= BY_LIFE else None
+    return Decision(Status.UNCERTAIN, again_in_s, max_attempts=new_most)

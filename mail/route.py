@@ -51,7 +51,7 @@ class Relays:
 
 
 class SwitchableRelays(Relays):
-    """Relays whose set may change between two e-mails. An e-mail that has begun keeps those it began with."""
+    """Relays whose set may change between two e-mails; one that has begun keeps its own."""
 
     def __init__(self, relays: Sequence[Relay]) -> None:
         super().__init__(relays)
@@ -81,7 +81,7 @@ class SwitchableRelays(Relays):
         )
 
     def replace(self, relays: Sequence[Relay], drain_s: float) -> None:
-        """Use these relays from the next e-mail on; connections of the old ones are closed as they come free.
+        """Use these relays from the next e-mail on; old connections are closed as they come free.
 
         Args:
             drain_s: How long an e-mail on an old connection may take at most.

@@ -7,10 +7,10 @@ from functools import partial
 
 from rich.console import Console
 
+from configuration.relays import relay_options
 from ops.answer import Answer
 from ops.arguments import add_json
 from ops.celery import check as celery
-from ops.checks import relays
 from ops.connect import Connections
 from ops.output import print_table, say
 from reporting.checks import (
@@ -22,6 +22,7 @@ from reporting.checks import (
     postgresql,
     redis_server,
     refused,
+    relays,
     timeouts,
 )
 from reporting.checks.finding import Finding, Severity
@@ -46,6 +47,16 @@ async def check_redis(connections: Connections) -> list[Finding]:
     """Look at the queue's Redis, and at the cache."""
     cache_url = connections.settings.redis_url.get_secret_value()
     return await redis_server.check(connections, cache_url)
+
+
+async def check_relays(connections: Connections) -> list[Finding]:
+    """Come in at the relays as a worker does."""
+    settings = connections.settings
+    default = Settings.model_fields['smtp_from_email'].default
+    sender = settings.smtp_from_email
+    return await relays.check(
+        relay_options(settings), settings.email_max_bytes, sender if sender == default else None
+    )
 
 
 async def check_outbox(connections: Connections) -> list[Finding]:
@@ -90,7 +101,7 @@ CHECKS: Mapping[str, Callable[[Connections], Awaitable[list[Finding]]]] = {
     'postgresql': check_postgresql,
     'redis': check_redis,
     'celery': celery.check,
-    'relays': relays.check,
+    'relays': check_relays,
     'workers': fleet.check,
     'jobs': refused.check,
     'outbox': check_outbox,

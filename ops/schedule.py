@@ -18,8 +18,8 @@ ENDS = {
     'exhausted': 'It is dead after the last of them (dead_reason exhausted).',
 }
 UNCOUNTED = (
-    'A relay that cannot be reached, does not greet, gives no TLS or does not let us in costs no attempt: mail waits '
-    'for it until it expires.'
+    'A relay that cannot be reached, does not greet, gives no TLS or does not let us in costs no '
+    'attempt: mail waits for it until it expires.'
 )
 
 
@@ -52,7 +52,9 @@ async def run(connections: Connections, options: argparse.Namespace) -> Answer:
         'ends': 'exhausted' if len(times_s) >= most else 'expires',
         'attempts': [
             {'attempt': number, 'after_s': at_s, 'wait_s': at_s - before_s}
-            for number, (at_s, before_s) in enumerate(zip(times_s, [0.0, *times_s], strict=False), start=1)
+            for number, (at_s, before_s) in enumerate(
+                zip(times_s, [0.0, *times_s], strict=False), start=1
+            )
         ],
     })  # fmt: skip
 

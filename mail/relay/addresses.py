@@ -1,4 +1,4 @@
-"""A TCP connection to a host, whichever of its addresses answers first (RFC 8305, Happy Eyeballs)."""
+"""A TCP connection to the first of a host's addresses that answers (RFC 8305, Happy Eyeballs)."""
 
 import asyncio
 import contextlib
@@ -7,13 +7,12 @@ from collections.abc import Sequence
 from itertools import chain, zip_longest
 from typing import Any, NamedTuple
 
-ATTEMPT_DELAY_S = (
-    0.25  # RFC 8305, 5: how long one address is waited for before the next is tried beside it
-)
+# RFC 8305, 5: how long one address is waited for before the next is tried beside it.
+ATTEMPT_DELAY_S = 0.25
 
 
 class Address(NamedTuple):
-    """Where to connect to, as getaddrinfo tells it."""
+    """Where to connect to, as getaddrinfo gives it."""
 
     family: int
     sockaddr: tuple[Any, ...]
@@ -23,7 +22,7 @@ class Address(NamedTuple):
 
 
 async def resolve(host: str, port: int) -> list[Address]:
-    """Return the host's addresses as the system prefers them, IPv6 and IPv4 in turns (RFC 8305, 4).
+    """Return the host's addresses as the system prefers them, families alternating (RFC 8305, 4).
 
     Raises:
         OSError: it has none, or nobody knows.
@@ -35,7 +34,7 @@ async def resolve(host: str, port: int) -> list[Address]:
 
 
 def interleave(addresses: Sequence[Address] | dict[Address, None]) -> list[Address]:
-    """Return the addresses with families in turns, that of the first address first."""
+    """Return the addresses with alternating families, that of the first address first."""
     families: dict[int, list[Address]] = {}
     for address in addresses:
         families.setdefault(address.family, []).append(address)
@@ -54,7 +53,7 @@ async def open_socket(
     Returns:
         A connected socket that does not block, and its address.
     Raises:
-        OSError: none answered; its text tells what came of each.
+        OSError: none answered; its text says what came of each.
     """
     failures: dict[Address, str] = {}
     connecting: dict[asyncio.Task[socket.socket], Address] = {}
@@ -77,12 +76,12 @@ async def open_socket(
                     failures[connecting.pop(task)] = str(error) or type(error).__name__
     except TimeoutError:
         late = dict.fromkeys([*connecting.values(), *waiting], f'no answer within {timeout_s:g} s')
-        raise TimeoutError(_told(failures | late)) from None
+        raise TimeoutError(_joined(failures | late)) from None
     finally:
         for task in connecting:
             task.cancel()
             task.add_done_callback(_close_unwanted)
-    raise ConnectionError(_told(failures))
+    raise ConnectionError(_joined(failures))
 
 
 async def _connect(address: Address) -> socket.socket:
@@ -103,5 +102,5 @@ def _close_unwanted(task: asyncio.Task[socket.socket]) -> None:
         task.result().close()
 
 
-def _told(failures: dict[Address, str]) -> str:
+def _joined(failures: dict[Address, str]) -> str:
     return '; '.join(f'{address}: {failure}' for address, failure in failures.items())

@@ -1,4 +1,4 @@
-"""Logging in to a relay: the strongest mechanism that works, and no more wrong tries than needed (RFC 4954)."""
+"""Logging in to a relay (RFC 4954): the strongest mechanism that works, few wrong tries."""
 
 import asyncio
 import ipaddress
@@ -87,13 +87,13 @@ class Login:
         theirs = client.server_auth_methods
         offered = [mechanism for mechanism in self._order if mechanism in theirs]
         if not offered:
-            told = ' '.join(theirs).upper() or 'none'
+            theirs_shown = ' '.join(theirs).upper() or 'none'
             raise RelayRefusedError(
-                f'{relay} offers no AUTH that we know, or may use (it offers {told}; '
+                f'{relay} offers no AUTH that we know, or may use (it offers {theirs_shown}; '
                 f'we use {" ".join(self._order).upper() or "none"}); SMTP_USER needs one'
             )
         if 'cram-md5' in offered and not self._chosen and not _is_private(client):
-            # Who listens must not get the password by breaking what keeps it from him.
+            # An attacker in between must not get the password by refusing CRAM-MD5.
             offered = [mechanism for mechanism in offered if mechanism not in IN_THE_CLEAR]
         return offered
 
@@ -164,7 +164,7 @@ class Login:
 
 
 def _is_private(client: aiosmtplib.SMTP) -> bool:
-    """Tell whether nobody can listen: the connection is encrypted, or does not leave this machine."""
+    """Tell whether nobody can listen: it is encrypted, or does not leave this machine."""
     if client.get_transport_info('sslcontext') is not None:
         return True
     peer = client.get_transport_info('peername')

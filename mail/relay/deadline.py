@@ -19,7 +19,7 @@ class Deadline:
         self._waits_for = ''
 
     def set(self, timeout_s: float, waits_for: str) -> None:
-        """Set the time; waits_for and the seconds are what on_passed is told."""
+        """Set the time; on_passed gets waits_for and the seconds."""
         self._timeout_s, self._waits_for = timeout_s, waits_for
         self._set_at = self._loop.time()
         self._at = self._set_at + timeout_s

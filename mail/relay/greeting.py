@@ -1,4 +1,4 @@
-"""Saying hello to a relay: by what name, and in the old way where it knows only that (RFC 5321, 3.2 and 4.1.1.1)."""
+"""Greeting a relay: our name, EHLO or HELO, and what it offers (RFC 5321, 3.2 and 4.1.1.1)."""
 
 import ipaddress
 import re

@@ -1,15 +1,15 @@
 """Whether a relay can be used, from what became of the connections and e-mails before.
 
-A relay that fails cools down: it is left alone for a while, longer after each failure in a row. When
-that is over, one e-mail at a time tries it until one gets through, so an outage costs one attempt
-per cool-down instead of one per waiting e-mail.
+A relay that fails cools down: it is left alone for a while, longer after each failure in a row.
+When that is over, one e-mail at a time tries it until one gets through, so an outage costs one
+attempt per cool-down instead of one per waiting e-mail.
 """
 
 # Doubled with every failure in a row. Short, because a relay that restarts is back in seconds.
 COOL_DOWN_BASE_S = 2.0
 COOL_DOWN_MAX_S = 120.0
-PROBE_WAIT_S = 1.0  # how long to leave a relay alone that somebody is trying right now
-SERVES_S = 10.0  # it serves when it let somebody in, or somebody's e-mail through, so lately
+PROBE_WAIT_S = 1.0  # how long to leave a relay alone that an e-mail is trying right now
+SERVES_S = 10.0  # it serves when it let us in, or took an e-mail, so lately
 
 
 class Health:
@@ -47,7 +47,7 @@ class Health:
         self._cool_until = now + pause_s
 
     def served(self, now: float) -> None:
-        """Note that the relay let somebody in."""
+        """Note that the relay let us in."""
         self._served_at = now
 
     def recovered(self, now: float) -> None:

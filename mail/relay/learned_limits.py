@@ -24,7 +24,7 @@ class ConnectionLimit:
         self._one_more_at = 0.0
 
     def allows(self, count: int, now: float) -> bool:
-        """Tell whether one more may be opened beside so many; now and then above what was learned."""
+        """Tell whether one more may be opened beside so many, now and then above the limit."""
         if count < self._most:
             return True
         if now < self._one_more_at:
@@ -56,7 +56,7 @@ class MessageLimit:
         self._last_used_up_after: int | None = None
 
     def ended(self, used_up_after: int, now: float) -> None:
-        """Note that the relay ended a connection after so many; a second one confirms the number."""
+        """Note that the relay ended a connection after so many; a second one confirms it."""
         if used_up_after == self._last_used_up_after:
             self.most, self._until = used_up_after, now + FEWER_MESSAGES_FOR_S
         self._last_used_up_after = used_up_after

@@ -14,12 +14,12 @@ IDLE_CUT = 0.5  # when it took nothing since the last time
 # E-mails a second, for each that was accepted: a twentieth more each second, while there is that
 # much mail; half as much again while nobody knows how much the relay takes.
 MORE, MUCH_MORE = 0.05, 0.5
-# What was on its way when the relay said it was too much says nothing about the new pace.
+# What was on its way when the relay said it was too much says nothing about the new rate.
 SETTLE_S = 1.0
 LONGEST_PAUSE_S = 30.0
 FORGET_S = 600.0
-# One e-mail alone that is refused in such words has a trouble of its own: so many are needed in a
-# second, and so large a part; and none of them counts more than a few times.
+# One e-mail alone that is refused in such words may itself be the reason: so many are needed in a
+# second, and so large a part of all; and none of them counts more often than HEARD_TIMES.
 FEWEST, LEAST_PART = 3, 0.02
 HEARD_TIMES, HEARD_EMAILS = 3, 1000
 RETRY_BASE_S, RETRY_MAX_S = 5.0, 300.0
@@ -30,14 +30,16 @@ ENHANCED_CODES = frozenset({'4.7.28', '4.7.500'})
 CODES_OF_ONE = re.compile(r'4\.(2\.\d+|3\.4|5\.3)$')
 ADDRESS = re.compile(r'\S*@\S*')  # it may have any words
 WORDS_OF_ONE = re.compile(
-    r"""gr[ea]y-?list | over\s?quota | mailbox | \buser\ you\b | \brecipients?\b(?!\ (from|received))
+    r"""gr[ea]y-?list | over\s?quota | mailbox | \buser\ you\b
+    | \brecipients?\b(?!\ (from|received))
     | \b(this|one|per)\ (connection|session)""",
     re.IGNORECASE | re.VERBOSE,
 )
 WORDS = re.compile(
     r"""throttl | slow\ down | frequency\ is\ too | exceeded.{0,40}\bper\ (minute|hour|day)
     | number\ of\ (allowed\ )?(outgoing\ )?messages
-    | rate[\s-]?limit | \b(sending|unusual|mail|message)\ rate\b | \brate\b.{0,30}exceed | exceed.{0,30}\brate\b
+    | rate[\s-]?limit | \b(sending|unusual|mail|message)\ rate\b
+    | \brate\b.{0,30}exceed | exceed.{0,30}\brate\b
     | too\ (much\ mail | fast | frequent)
     | too\ many\ (messages | e-?mails | mails | requests | recipients\ (from | received))
     | \b(daily|hourly|message|sending|submission)\b(?!.{0,20}size).{0,20}\b(quota|limit)\b""",
@@ -90,7 +92,7 @@ class LearnedRate:
         return self._limit.per_s
 
     def allows(self, *, high: bool = False) -> bool:
-        """Whether an e-mail may begin now; an urgent one a little before its turn, see RateLimit."""
+        """Whether an e-mail may begin now; an urgent one a little earlier, see RateLimit."""
         return not self._limit.per_s or self._limit.allows(1, high=high) > 0
 
     def spend(self) -> None:
@@ -141,7 +143,7 @@ class LearnedRate:
             return
         self.reason = str(reply)
         if not self.per_s:
-            # What it took of the burst just now may not have been told yet.
+            # Its replies to the burst of just now may be still to come.
             self._is_known = self._accepted_before > 0
             self._pause_s = SETTLE_S
             self._limit.set(max(FIRST_PER_S, CUT * recent))

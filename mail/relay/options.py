@@ -30,7 +30,7 @@ class Timeouts:
 
 
 class ResumingContext(ssl.SSLContext):
-    """A client's TLS context that offers the last session to the server that gave it (RFC 8446, 2.2).
+    """A client's TLS context that resumes the server's last session (RFC 8446, 2.2).
 
     Resuming saves both sides the key exchange. asyncio has no way to pass a session on; it makes
     every connection's object by wrap_bio. One context serves one relay.

@@ -23,7 +23,7 @@ class RateLimit:
         """Return how many of the wanted e-mails may begin now.
 
         Args:
-            high: Urgent ones take the turns of the next BURST_S; whoever comes then waits as much
+            high: Urgent ones take the slots of the next BURST_S; what comes then waits as much
                 longer.
         """
         if not self.per_s:
@@ -54,7 +54,7 @@ class RateLimit:
         self._spent_until = max(self._spent_until, time.monotonic() + wait_s)
 
     async def wait_for_slot(self, *, high: bool = False) -> None:
-        """Wait until one e-mail may begin, and count it. Urgent ones overtake: their turn comes BURST_S earlier."""
+        """Wait until one e-mail may begin, and count it; an urgent one may BURST_S earlier."""
         while not self.allows(1, high=high):  # noqa: ASYNC110 - what it waits for is the time
             await asyncio.sleep(self.wait_s(high=high) + 0.001)
         self.spend(1)

@@ -1,4 +1,4 @@
-"""More recipients than a relay takes in one transaction: who goes in the next (RFC 5321, 4.5.3.1.10)."""
+"""More recipients than a relay takes in one transaction (RFC 5321, 4.5.3.1.10)."""
 
 import re
 import time
@@ -24,7 +24,8 @@ WORDS = re.compile(
     | \b(number | count | limit | maximum | max)\ (\w+\ ){0,3}(recipients | rcpts)
     | \b(recipients | rcpts)\ (\w+\ ){0,3}(limit | exceed\w* | maximum)
     | exceed\w*\ (\w+\ ){0,4}(recipients | rcpts)
-    | multiple\ destination\ domains\ per\ transaction | recipient\ in\ a\ separate\ transaction""",  # Gmail
+    # Gmail
+    | multiple\ destination\ domains\ per\ transaction | recipient\ in\ a\ separate\ transaction""",
     re.IGNORECASE | re.VERBOSE,
 )
 
@@ -34,7 +35,9 @@ Answers = Mapping[str, tuple[Outcome, Reply]]
 
 
 def says_too_many(reply: Reply) -> bool:
-    """Tell whether a reply says, in words or by its enhanced code, that one transaction has too many recipients.
+    """Tell whether a reply says that one transaction has too many recipients.
+
+    It says so in words or by its enhanced code.
 
     Too many in an hour is another matter: see mail.relay.learned_rate.is_throttling.
     """
@@ -50,7 +53,7 @@ def says_too_many(reply: Reply) -> bool:
 
 
 def _may_say_too_many(reply: Reply) -> bool:
-    """Tell whether the code may mean that; only where the reply comes in the list of recipients tells more."""
+    """Tell whether the code may mean that; its place among the recipients' replies decides."""
     if (
         reply.code not in CODES
         or CODES_OF_ONE.match(reply.enhanced_code or '')
@@ -61,11 +64,11 @@ def _may_say_too_many(reply: Reply) -> bool:
 
 
 def left_over(answers: Answers) -> list[str]:
-    """Return the recipients for whom a transaction had no room, from the replies to RCPT in their order.
+    """Return the recipients for whom a transaction had no room.
 
-    Only behind somebody who was accepted: the first is refused for another reason. A bare 452 or
-    552 means that there is no more room only if nobody is accepted behind it; else it is about this
-    recipient.
+    The answers are in the order of RCPT. Only a recipient behind an accepted one counts: the first
+    is refused for another reason. A bare 452 or 552 means that there is no more room only if nobody
+    is accepted behind it; else it is about this recipient.
     """
     accepted = [
         place for place, (outcome, _) in enumerate(answers.values()) if outcome is Outcome.ACCEPTED

@@ -99,7 +99,7 @@ class Session(asyncio.Protocol):
         return following
 
     def cancel(self, transaction: Transaction) -> None:
-        """Stop a transaction that nobody waits for: what the relay does not have, it must not get."""
+        """Stop a transaction that nobody waits for; nothing more of it is sent."""
         if transaction is self._following:
             self._withdraw_following()
         elif transaction is self._current:
@@ -223,7 +223,7 @@ class Session(asyncio.Protocol):
             self._streaming = asyncio.get_running_loop().create_task(streaming)
 
     def _may_go_on(self, transaction: Transaction) -> bool:
-        """End the connection if the e-mail is somebody else's by now: without the dot it is void."""
+        """End the connection if the lease ran out: without the dot the e-mail is void."""
         is_ours = transaction.is_ours()
         if not is_ours:
             self._current = None
@@ -267,7 +267,7 @@ class Session(asyncio.Protocol):
         self._ended('the relay closed the connection')
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Tell whoever waits."""
+        """Fail what is under way."""
         self._ended(f'connection lost: {exc}' if exc else 'the relay closed the connection')
 
     def _ended(self, reason: str) -> None:

@@ -1,4 +1,4 @@
-"""OAuth access tokens for XOAUTH2: read from a file, or asked of a command when the last one is over."""
+"""OAuth access tokens for XOAUTH2, from a file or from a command."""
 
 import asyncio
 import contextlib
@@ -14,7 +14,7 @@ from mail.relay.errors import RelayError
 
 MAX_BYTES = 64 * 1024
 TOKEN = re.compile(r'[\x21-\x7e]{1,16384}')
-# Of a token whose end nobody tells; it is asked for earlier when a relay refuses it.
+# Of a token without an expiry; it is asked for earlier when a relay refuses it.
 UNKNOWN_LIFE_S = 300.0
 SPARE_S = 60.0  # a token this near to its end is not used any more
 

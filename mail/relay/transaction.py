@@ -32,7 +32,10 @@ async def _forget(_: Settled) -> None:
 
 @dataclass(slots=True)
 class Progress:
-    """How far an attempt has come; read by whoever cuts it off, and by those who ask what the worker is doing."""
+    """How far an attempt has come.
+
+    Read when it is cut off, and by operators who ask what the worker is doing.
+    """
 
     phase: Phase = Phase.CLAIMED
     relay: str | None = None
@@ -40,7 +43,7 @@ class Progress:
     # Does not queue for a connection: the shorter it is under way, the less it can be lost by
     # chance once more.
     urgent: bool = False
-    priority: int = NORMAL  # its place in line
+    priority: int = NORMAL  # in the relay's queue
     # What is known of several recipients so far, for whoever has to record an attempt that was cut
     # off.
     recipients: Settled | None = None
@@ -112,7 +115,7 @@ class Transaction:
         return message + (b'.\r\n' if message.endswith(b'\r\n') else b'\r\n.\r\n')
 
     def fits(self, size_limit_bytes: int) -> bool:
-        """Tell whether the relay takes a message of this size, 0 for any; else end without an answer."""
+        """Tell whether the message is within the relay's SIZE; else end without an answer."""
         if 0 < size_limit_bytes < len(self.message):
             self.fail(TooLargeError(len(self.message), size_limit_bytes))
             return False
@@ -122,7 +125,7 @@ class Transaction:
         """Tell whether this worker still holds the e-mail; else end without an answer."""
         try:
             self.progress.before_data()
-        except Exception as error:  # noqa: BLE001 - whatever the e-mail's owner raises is for him
+        except Exception as error:  # noqa: BLE001 - whatever the e-mail's owner raises is for its caller
             self.fail(error)
             return False
         return True
@@ -198,7 +201,7 @@ class Transaction:
         return Step.CLOSE
 
     def _ended_over_recipients(self, reply: Reply) -> bool:
-        """End with no outcome for anybody whom the relay did not refuse, if it had said that they are too many.
+        """End with no outcome for those not refused, if the relay said that they are too many.
 
         Postfix closes the connection after so many refusals (smtpd_hard_error_limit).
         """
@@ -231,7 +234,10 @@ class Transaction:
         return Step.CLOSE if reply.code == 354 else Step.RESET
 
     def lost(self, error: Exception) -> None:
-        """Take note that the connection is gone: nobody knows the outcome when the dot was sent and not replied to."""
+        """Note that the connection is gone.
+
+        Nobody knows the outcome where the final dot was sent and not replied to.
+        """
         if self._withdrawn:
             self.resolve(self._answers)
         elif self.progress.reached_data_end:
@@ -260,10 +266,8 @@ class Transaction:
     def _answer_accepted(self, outcome: Outcome, reply: Reply) -> None:
         answers, accepted = self._answers.copy(), self._accepted()
         if len(accepted) > 1 and outcome is not Outcome.ACCEPTED and says_too_many(reply):
-            outcome, self.room = (
-                Outcome.RELEASED,
-                len(accepted) // 2,
-            )  # it counts them only now, and tells no number
+            # It counts them only now, and gives no number.
+            outcome, self.room = Outcome.RELEASED, len(accepted) // 2
         for recipient in accepted:
             answers[recipient] = (outcome, reply)
         self.resolve(answers)

@@ -14,15 +14,15 @@ from jinja2.sandbox import SandboxedEnvironment
 PARTS = ('subject', 'body_text', 'body_html')
 
 MAX_LENGTH = 10_000_000  # characters or items of one value
-MAX_INT_BITS = (
-    1_000_000  # far beyond what can be printed (4,300 digits); 9**9**9 has a thousand million
-)
+# Far beyond what can be printed (4,300 digits); 9**9**9 has a thousand million.
+MAX_INT_BITS = 1_000_000
 MAX_REASON_CHARS = 300
 MAX_CACHED_CHARS = 2_000_000  # of source; compiled, it takes ten times as much
 
 # Whose whole numbers are the width of the result.
 WIDE = frozenset({
-    'center', 'indent', 'wordwrap', 'truncate', 'batch', 'slice', 'tojson', 'ljust', 'rjust', 'zfill', 'expandtabs',
+    'center', 'indent', 'wordwrap', 'truncate', 'batch', 'slice', 'tojson',
+    'ljust', 'rjust', 'zfill', 'expandtabs',
 })  # fmt: skip
 
 
@@ -40,7 +40,7 @@ def _check_length(name: str, length: int) -> None:
 
 
 def _bounded(name: str, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
-    """Call a filter or a method; refuse a width that would fill the memory, and a result that nearly did."""
+    """Call a filter or a method; refuse a width or a result that is too large for the memory."""
     if name in WIDE:
         for value in (*args, *kwargs.values()):
             if type(value) is int:
@@ -57,7 +57,7 @@ def _bounded_filter(name: str, function: Callable[..., Any]) -> Callable[..., An
 
 
 def _length_of_product(operator: str, left: Any, right: Any) -> None:
-    """Refuse what would fill the memory, before it is made. Numbers are free, as long as they are numbers of people."""
+    """Refuse what would fill the memory, before it is made; numbers are free within reason."""
     if isinstance(left, int) and isinstance(right, int):
         if operator == '*':
             bits = left.bit_length() + right.bit_length()

@@ -100,7 +100,7 @@ class RendererProcess(asyncio.SubprocessProtocol):
             self._transport.kill()
             self._transport.close()
 
-    # What asyncio tells.
+    # What asyncio reports.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Note how to reach it."""

@@ -1,11 +1,12 @@
-"""A renderer: a process that fills templates for a worker and holds nothing that one of them could harm.
+"""A renderer: a process that fills templates for a worker and holds nothing worth harming.
 
 `python -m mail.template.renderer MAX_CHARS` reads requests from standard input and writes answers
 to standard output until its input ends, as it does when the worker ends in whatever way. A frame is
 its length (4 bytes, big endian) and JSON:
 
-    request  [number, subject, body_text, body_html, template_data]     sources or null, see jinja.fill_parts
-    answer   [0, null] once it is ready, then [number, [subject, body_text, body_html]] or [number, kind, reason]
+    request  [number, subject, body_text, body_html, template_data], see jinja.fill_parts
+    answer   [0, null] once it is ready, then [number, [subject, body_text, body_html]]
+             or [number, kind, reason]
 
 kind is 'wrong' (of the e-mail) or 'memory' (too little was left).
 
@@ -33,9 +34,8 @@ from mail.template.jinja import OutOfMemoryError, TemplateError, fill_parts
 
 CPU_S = 2.0  # of one e-mail; ordinary ones take a tenth of a millisecond
 MEMORY_BYTES = 96 * 2**20  # of one e-mail
-KEPT_BYTES = (
-    32 * 2**20
-)  # what earlier ones may leave behind (compiled templates); above it, another process takes over
+# What earlier ones may leave behind (compiled templates); above it, another process takes over.
+KEPT_BYTES = 32 * 2**20
 LENGTH = struct.Struct('>I')
 READ_BYTES = 2**20
 ANSWER_EVERY_S = 0.005
@@ -43,12 +43,9 @@ NICENESS = 5  # mail that is being sent goes first
 
 
 def main() -> None:
-    """Answer until the input ends, or until so much memory is kept that another process should go on."""
-    for ignored in (
-        signal.SIGINT,
-        signal.SIGTERM,
-        signal.SIGHUP,
-    ):  # meant for the worker, which then ends our input
+    """Answer until the input ends, or until so much memory is kept that another should go on."""
+    # They are meant for the worker, which then ends our input.
+    for ignored in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(ignored, signal.SIG_IGN)
     with contextlib.suppress(OSError):  # a service may forbid it
         os.nice(NICENESS)
@@ -69,7 +66,7 @@ def main() -> None:
 
 
 def _answer(received: bytearray, max_chars: int, name: int) -> None:
-    """Answer the whole requests received, several in one write, but none later than ANSWER_EVERY_S."""
+    """Answer whole requests, several in one write, but none later than ANSWER_EVERY_S."""
     answers: list[bytes] = []
     began = time.monotonic()
     start = 0

@@ -81,7 +81,7 @@ class Templates:
 
         Args:
             data: A JSON object, not yet parsed.
-            first: Before all others that wait: somebody waits for this e-mail.
+            first: Before all others that wait, for an urgent e-mail.
         Raises:
             InvalidEmailError: the template or the data is wrong, or takes too much time or memory;
                 says which.

@@ -3,11 +3,11 @@ import os
 
 import pytest
 
+from configuration.relays import relay_options
 from fleet.registry import record_from
-from ops.checks import relays
 from ops.doctor import times_of
 from reporting import judge
-from reporting.checks import clocks, machine, outbox, postgresql, redis_server, timeouts
+from reporting.checks import clocks, machine, outbox, postgresql, redis_server, relays, timeouts
 from reporting.checks.finding import Severity, from_judge
 from reporting.overview import as_documents
 from settings import Settings
@@ -237,18 +237,17 @@ def test_an_expired_certificate_is_told_to_be_renewed_wherever_it_shows():
 
 def test_relays_as_they_are_configured():
     assert [
-        f.severity
-        for f in relays.judge_configuration(make_settings(smtp_from_email='a@example.com'))
+        f.severity for f in relays.judge_configuration(relay_options(make_settings()), None)
     ] == [NOTE]
     twice = make_settings(smtp_host='a', smtp_backup_host='a', smtp_from_email='a@example.com')
-    assert one(relays.judge_configuration(twice)) == (
+    assert one(relays.judge_configuration(relay_options(twice), None)) == (
         WARNING,
         'the relays primary and backup are the same server',
     )
     nobody = make_settings(smtp_backup_host='b')
-    assert one(relays.judge_configuration(nobody))[1].startswith(
-        'mail is sent from noreply@localhost'
-    )
+    assert one(relays.judge_configuration(relay_options(nobody), 'noreply@localhost'))[
+        1
+    ].startswith('mail is sent from noreply@localhost')
 
 
 @pytest.mark.parametrize(

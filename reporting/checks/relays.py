@@ -1,24 +1,21 @@
-"""The relays: connected to, greeted, encrypted and logged in to as a worker does it, without sending anything."""
+"""The relays: doctor comes in as a worker does, and sends nothing."""
 
 import asyncio
 import ssl
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import aiosmtplib
 
-from configuration.relays import relay_options
 from logs import hide_addresses
 from mail.relay.dial import DialProgress, connect
 from mail.relay.errors import RelayError
 from mail.relay.greeting import Extensions
 from mail.relay.options import RelayOptions, Tls
-from ops.connect import Connections
 from reporting.checks.finding import Finding, error, note, warning
 from reporting.wording import length
-from settings import Settings
 
 EXPIRY_WARN_S, EXPIRY_ERROR_S = 21 * 86400.0, 3 * 86400.0
 LOCAL = ('localhost', '127.0.0.1', '::1')
@@ -26,7 +23,7 @@ LOCAL = ('localhost', '127.0.0.1', '::1')
 
 @dataclass(frozen=True, slots=True)
 class RelayFacts:
-    """One relay, and how far a connection to it came. failed_at is None when it came all the way."""
+    """One relay, and how far a connection to it came; failed_at is None for all the way."""
 
     name: str
     host: str
@@ -39,20 +36,31 @@ class RelayFacts:
     size_bytes: int | None = None  # the largest message it takes, 0 for any
 
 
-async def check(connections: Connections) -> list[Finding]:
-    """Try every configured relay."""
-    settings = connections.settings
-    relays = await asyncio.gather(*map(try_relay, relay_options(settings)))
+async def check(
+    relays: Sequence[RelayOptions], max_bytes: int, default_sender: str | None
+) -> list[Finding]:
+    """Try every configured relay, and judge what the settings say of them.
+
+    Args:
+        max_bytes: Of a whole message, as the settings allow.
+        default_sender: The address that mail is sent from, where nobody chose one.
+    """
+    tried = await asyncio.gather(*map(try_relay, relays))
     return [
-        *judge_configuration(settings),
-        *(f for facts in relays for f in judge(facts, settings.email_max_bytes)),
+        *judge_configuration(relays, default_sender),
+        *(finding for facts in tried for finding in judge(facts, max_bytes)),
     ]
 
 
 async def try_relay(options: RelayOptions) -> RelayFacts:
     """Come in as a worker does, say NOOP and QUIT."""
-    facts: dict[str, Any] = {'name': options.name, 'host': options.host, 'port': options.port,
-                             'user': options.username, 'tls': options.tls is not Tls.NONE}  # fmt: skip
+    facts: dict[str, Any] = {
+        'name': options.name,
+        'host': options.host,
+        'port': options.port,
+        'user': options.username,
+        'tls': options.tls is not Tls.NONE,
+    }
     progress, step = DialProgress(), None
     failure: Exception | None = None
     try:
@@ -84,7 +92,8 @@ def expiry(progress: DialProgress) -> float | None:
 REMEDIES = {
     'connect': 'start it, open the firewall, or correct its host and port',
     'EHLO': 'see its log: it does not greet this machine',
-    'STARTTLS': 'renew its certificate, set SMTP_CA_FILE for a private authority, or use the name it is made out to',
+    'STARTTLS': 'renew its certificate, set SMTP_CA_FILE for a private authority, '
+    'or use the name it is made out to',
     'AUTH': 'correct its user and password',
     'NOOP': 'see its log',
 }
@@ -107,33 +116,35 @@ def judge(facts: RelayFacts, max_bytes: int, now: float | None = None) -> Iterat
             )
     if facts.size_bytes and facts.size_bytes < max_bytes:
         yield warning(
-            f'{where} takes messages of {facts.size_bytes} bytes at most, EMAIL_MAX_BYTES is {max_bytes}',
+            f'{where} takes messages of {facts.size_bytes} bytes at most, '
+            f'EMAIL_MAX_BYTES is {max_bytes}',
             f'set EMAIL_MAX_BYTES={facts.size_bytes}, or have the relay take more',
         )
     if not facts.tls and facts.host not in LOCAL:
-        told = 'the password and every message travel' if facts.user else 'every message travels'
+        exposed = 'the password and every message travel' if facts.user else 'every message travels'
         yield warning(
-            f'{where} is used without TLS: {told} in the clear', 'set its USE_TLS to true'
+            f'{where} is used without TLS: {exposed} in the clear', 'set its USE_TLS to true'
         )
 
 
-def judge_configuration(settings: Settings) -> Iterator[Finding]:
+def judge_configuration(
+    relays: Sequence[RelayOptions], default_sender: str | None
+) -> Iterator[Finding]:
     """Judge what the settings say of the relays, without asking them."""
     places: dict[tuple[str, int], str] = {}
-    for relay in settings.relays:
+    for relay in relays:
         other = places.setdefault((relay.host, relay.port), relay.name)
         if other != relay.name:
             yield warning(
                 f'the relays {other} and {relay.name} are the same server',
                 'give one of them another host, or take it out of the settings',
             )
-    if len(settings.relays) == 1:
+    if len(relays) == 1:
         yield note(
             'there is no second relay: while the only one is down, mail waits',
             'set SMTP_BACKUP_HOST, or SMTP_RELAYS for more',
         )
-    if settings.smtp_from_email == type(settings).model_fields['smtp_from_email'].default:
+    if default_sender is not None:
         yield warning(
-            f'mail is sent from {settings.smtp_from_email}, which nobody can answer',
-            'set SMTP_FROM_EMAIL',
+            f'mail is sent from {default_sender}, which nobody can answer', 'set SMTP_FROM_EMAIL'
         )

@@ -1,1 +1,0 @@
-"""Checks of the doctor that read the settings themselves."""

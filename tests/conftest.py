@@ -1,4 +1,7 @@
-"""Real servers for every test that asks: the embedded stack, or those that TEST_* variables point at."""
+"""Real servers for every test that asks.
+
+The embedded stack, or those that TEST_* variables point at.
+"""
 
 import asyncio
 import json
@@ -58,7 +61,10 @@ def pytest_configure(config: pytest.Config) -> None:
 async def wait_until(
     condition: Callable[[], Any], deadline_s: float = DEADLINE_S, what: str = ''
 ) -> Any:
-    """Return the first truthy value of condition (plain or async), polled; fail after the deadline."""
+    """Return the first truthy value of condition (plain or async), polled.
+
+    Fail after the deadline.
+    """
     end = time.monotonic() + deadline_s
     while True:
         value = condition()

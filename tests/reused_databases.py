@@ -1,4 +1,7 @@
-"""Databases that serve one test after another: making and dropping one costs ten times what emptying it does."""
+"""Databases that serve one test after another.
+
+Making and dropping one costs ten times what emptying it does.
+"""
 
 import uuid
 from dataclasses import dataclass, field
@@ -22,15 +25,19 @@ FROM pg_sequences WHERE schemaname = 'public' AND last_value IS NOT NULL
 """
 # Whatever a test may have changed by DDL or GRANT, but nothing that TRUNCATE or VACUUM changes.
 SCHEMA_SQL = """
-WITH relations AS (SELECT * FROM pg_class WHERE relnamespace = 'public'::regnamespace), parts (part) AS (
+WITH relations AS (SELECT * FROM pg_class WHERE relnamespace = 'public'::regnamespace), parts (part)
+    AS (
     SELECT concat_ws(' ', oid, relname, relkind, relacl, reloptions) FROM relations
-    UNION ALL SELECT concat_ws(' ', attrelid, attnum, attname, atttypid, atttypmod, attnotnull, attacl)
+    UNION ALL SELECT concat_ws(' ', attrelid, attnum, attname, atttypid, atttypmod, attnotnull,
+        attacl)
         FROM pg_attribute WHERE attrelid IN (SELECT oid FROM relations) AND attnum > 0
     UNION ALL SELECT concat_ws(' ', oid, adrelid, adnum) FROM pg_attrdef
     UNION ALL SELECT concat_ws(' ', oid, conname, convalidated) FROM pg_constraint
     UNION ALL SELECT concat_ws(' ', oid, tgname, tgenabled) FROM pg_trigger
-    UNION ALL SELECT concat_ws(' ', oid, xmin, proname) FROM pg_proc WHERE pronamespace = 'public'::regnamespace
-    UNION ALL SELECT concat_ws(' ', oid, typname) FROM pg_type WHERE typnamespace = 'public'::regnamespace
+    UNION ALL SELECT concat_ws(' ', oid, xmin, proname) FROM pg_proc
+        WHERE pronamespace = 'public'::regnamespace
+    UNION ALL SELECT concat_ws(' ', oid, typname) FROM pg_type
+        WHERE typnamespace = 'public'::regnamespace
 )
 SELECT md5(string_agg(part, ',' ORDER BY part)) FROM parts
 """
@@ -86,7 +93,9 @@ class ReusedDatabases:
         return name
 
     async def give_back(self, name: str) -> None:
-        """End its sessions and empty it for the next test, or drop it when this one has changed more than rows."""
+        """End its sessions and empty it for the next test, or drop it when this one has changed
+        more than rows.
+        """
         conn = await asyncpg.connect(self.dsn(name))
         try:
             await conn.execute(END_SESSIONS_SQL)
@@ -107,7 +116,8 @@ class ReusedDatabases:
     async def _unchanging(self, conn: asyncpg.Connection) -> list[str]:
         rows = [
             await conn.fetchval(
-                f"SELECT md5(COALESCE(string_agg(t::text, ',' ORDER BY t::text), '')) FROM {table} AS t"
+                "SELECT md5(COALESCE(string_agg(t::text, ',' ORDER BY t::text), '')) "
+                f'FROM {table} AS t'
             )
             for table in self._kept
         ]

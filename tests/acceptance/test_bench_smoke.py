@@ -1,4 +1,7 @@
-"""bench/ keeps working: tiny runs of our worker, everything verified, nothing timed; documents from what was kept."""
+"""bench/ keeps working: tiny runs of our worker, everything verified, nothing timed.
+
+Documents from what was kept.
+"""
 
 import os
 import re

@@ -1,4 +1,7 @@
-"""The worker as its user runs it: `arq worker.WorkerSettings`, a stock arq producer, mail read back from the inbox."""
+"""The worker as its user runs it.
+
+`arq worker.WorkerSettings`, a stock arq producer, mail read back from the inbox.
+"""
 
 import asyncio
 import email
@@ -37,7 +40,10 @@ def queue(pool):
     return queue
 
 
-LISTENING = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'LISTEN%' AND datname = current_database()"
+LISTENING = (
+    "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'LISTEN%' AND datname = "
+    'current_database()'
+)
 
 
 def mails_begun(inbox):
@@ -336,7 +342,8 @@ async def test_worker_frozen_in_a_body_for_longer_than_its_lease_sends_no_dot(
     start_worker, producer, queue, pool
 ):
     async with PausingRelay() as relay:
-        where = {'SMTP_HOST': '127.0.0.1', 'SMTP_PORT': str(relay.port), 'SMTP_USE_TLS': 'false', 'SMTP_USER': '',
+        where = {'SMTP_HOST': '127.0.0.1', 'SMTP_PORT': str(relay.port), 'SMTP_USE_TLS': 'false',
+            'SMTP_USER': '',
                  'SMTP_BACKUP_HOST': ''}  # fmt: skip
         frozen = await start_worker(**where, **SHORT_LEASE).started()
         line = 'x' * 70 + '\n'

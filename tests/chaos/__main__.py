@@ -1,4 +1,6 @@
-"""Run the scenarios: `python -m tests.chaos [--seed N] [--scenario NAME ...] [--short] [--table PATH] [--list]`."""
+"""Run the scenarios: `python -m tests.chaos [--seed N] [--scenario NAME ...] [--short] [--table
+PATH] [--list]`.
+"""
 
 import argparse
 import asyncio
@@ -84,7 +86,9 @@ def forget_own_settings() -> None:
 
 
 async def supervise(options: argparse.Namespace, directory: Path) -> list[Row]:
-    """Run as a task that SIGINT and SIGTERM cancel, so that all servers and workers end before we do."""
+    """Run as a task that SIGINT and SIGTERM cancel, so that all servers and workers end before we
+    do.
+    """
     task = asyncio.create_task(run(options, directory))
     for stop_signal in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(stop_signal, task.cancel)

@@ -1,4 +1,7 @@
-"""Workers whose clocks are wrong (libfaketime): two that disagree, and one alone with nobody to do its work in time."""
+"""Workers whose clocks are wrong (libfaketime).
+
+Two that disagree, and one alone with nobody to do its work in time.
+"""
 
 import json
 from datetime import UTC, datetime, timedelta
@@ -22,7 +25,10 @@ SELECT count(*) FROM email_attempts WHERE email_id = ANY($1::bigint[]) AND start
 
 
 async def clocks(arena: Arena) -> list[Row]:
-    """Two workers whose clocks are 2 minutes apart; then one alone, 2 minutes behind, and one alone, 2 ahead."""
+    """Two workers whose clocks are 2 minutes apart.
+
+    Then one alone, 2 minutes behind, and one alone, 2 ahead.
+    """
     rows = [
         Row('two clocks 2 minutes apart'),
         Row('one worker alone, its clock 2 minutes behind'),
@@ -88,7 +94,9 @@ async def _two(arena: Arena, row: Row, library: str) -> None:
 
 
 async def _alone(arena: Arena, row: Row, library: str, by_s: float) -> None:
-    """Nobody else's clock helps: jobs, retries, mail for later and the mail of a killed worker come when they are due.
+    """Nobody else's clock helps.
+
+    Jobs, retries, mail for later and the mail of a killed worker come when they are due.
 
     Jobs are due by Redis's TIME; a worker that looked at its own clock would run them 2 minutes
     late.

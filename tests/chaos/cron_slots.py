@@ -11,7 +11,8 @@ from tests.chaos.waiting import until
 WORKERS = 5
 KILL_EVERY = 6  # slots
 TABLE_SQL = """
-CREATE TABLE chaos_runs (id serial PRIMARY KEY, slot timestamptz, worker text, ended boolean NOT NULL DEFAULT false)
+CREATE TABLE chaos_runs (id serial PRIMARY KEY, slot timestamptz, worker text,
+    ended boolean NOT NULL DEFAULT false)
 """
 SLOTS_SQL = 'SELECT slot, finished_at IS NOT NULL AS finished FROM cron_runs ORDER BY slot'
 RUNS_SQL = 'SELECT slot, worker, ended FROM chaos_runs ORDER BY id'
@@ -22,7 +23,10 @@ COUNT_SQL = 'SELECT count(*) FROM cron_runs'
 
 
 async def cron_slots(arena: Arena) -> list[Row]:
-    """5 workers share 30 slots (short: 8) of a few seconds: each runs once, and again when its worker was killed."""
+    """5 workers share 30 slots (short: 8) of a few seconds.
+
+    Each runs once, and again when its worker was killed.
+    """
     row = Row('cron, 5 workers (slots, not e-mails)')
     slot_s = (
         5 if arena.short else 3

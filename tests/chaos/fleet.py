@@ -1,4 +1,7 @@
-"""The workers of a scenario: real processes, started as `arq worker.WorkerSettings`, killed by their id."""
+"""The workers of a scenario.
+
+Real processes, started as `arq worker.WorkerSettings`, killed by their id.
+"""
 
 import signal
 import socket
@@ -123,9 +126,15 @@ class Fleet:
         return worker.process.returncode
 
     async def stop_all(self) -> list[str]:
-        """Stop all in order. Returns what was wrong: workers that died before, or did not end as they should."""
+        """Stop all in order. Returns what was wrong.
+
+        Workers that died before, or did not end as they should.
+        """
         problems = [
-            f'{worker.name} ended by itself with status {worker.process.returncode}:\n{last_lines(worker.log)}'
+            (
+                f'{worker.name} ended by itself with status '
+                f'{worker.process.returncode}:\n{last_lines(worker.log)}'
+            )
             for worker in self.died
         ]
         running = [worker for worker in self.workers if not worker.has_ended]

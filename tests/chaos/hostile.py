@@ -11,7 +11,8 @@ from tests.chaos.load import Producer
 from tests.chaos.report import Row
 from tests.chaos.waiting import until
 
-# None of these is an address; queue_email refuses them, so they come by SQL, as from other programs.
+# None of these is an address; queue_email refuses them, so they come by SQL, as from other
+# programs.
 RECIPIENTS = (
     '(é)' * 10_660 + '@example.org',
     '"' * 31_000 + '@example.org',
@@ -40,7 +41,8 @@ VALUES (gen_random_uuid()::text, 'Chaos', $1) RETURNING id
 TEMPLATE_ROWS = 5000
 # A job whose argument is a set of a tuple nested 40 deep: hashing it takes 2**40 steps.
 JOB = (
-    b'\x80\x02}(X\x01\0\0\0tNX\x01\0\0\0fX\x0a\0\0\0send_emailX\x01\0\0\0k}X\x02\0\0\0etK\x01X\x01\0\0\0a'
+    b'\x80\x02}(X\x01\0\0\0tNX\x01\0\0\0fX\x0a\0\0\0send_email'
+    b'X\x01\0\0\0k}X\x02\0\0\0etK\x01X\x01\0\0\0a'
     b'\x8f(' + b')' + b''.join(b'q%ch%c\x86' % (n, n) for n in range(40)) + b'\x90' + b'\x85u.'
 )
 
@@ -56,7 +58,10 @@ SMALL = 163
 
 
 async def hostile(arena: Arena) -> list[Row]:
-    """Two workers, hostile recipients, templates and jobs among innocent e-mails: only those are dead."""
+    """Two workers, hostile recipients, templates and jobs among innocent e-mails.
+
+    Only those are dead.
+    """
     row = Row('hostile rows, templates and jobs')
     async with arena.stage('hostile') as stage, Producer(stage) as producer:
         innocent = stage.pick(1000, 200)

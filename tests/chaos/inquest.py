@@ -1,4 +1,7 @@
-"""Why e-mails are not settled: their rows, and where every task of the workers waits, in a file beside the logs."""
+"""Why e-mails are not settled.
+
+Their rows, and where every task of the workers waits, in a file beside the logs.
+"""
 
 import asyncio
 import sys
@@ -24,7 +27,10 @@ FROM outbound_emails WHERE id = ANY($1::bigint[]) AND {UNSETTLED} ORDER BY id
 
 
 async def hold_inquest(pool: asyncpg.Pool, fleet: Fleet, ids: Sequence[int]) -> str:
-    """Write down what is known. Returns a sentence with the numbers by state and the file's path."""
+    """Write down what is known.
+
+    Returns a sentence with the numbers by state and the file's path.
+    """
     rows = await pool.fetch(ROWS_SQL, ids)
     path = fleet.directory / 'unsettled.txt'
     parts = ['\n'.join(str(dict(row)) for row in rows[:MAX_ROWS])]

@@ -1,4 +1,6 @@
-"""What must hold after every scenario, read from the outbox, the attempts and the sink's durable record."""
+"""What must hold after every scenario, read from the outbox, the attempts and the sink's durable
+record.
+"""
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -12,14 +14,15 @@ SHOWN = 5  # offending e-mails told in full; the rest is counted
 DOUBTFUL = ('uncertain', 'lost')
 
 EMAILS_SQL = """
-SELECT id, status, attempts, max_attempts, lost_attempts, dead_reason, last_error, message_id, claimed_by,
-    EXTRACT(EPOCH FROM created_at)::float8 AS created_at, EXTRACT(EPOCH FROM sent_at)::float8 AS sent_at
+SELECT id, status, attempts, max_attempts, lost_attempts, dead_reason, last_error, message_id,
+    claimed_by, EXTRACT(EPOCH FROM created_at)::float8 AS created_at,
+    EXTRACT(EPOCH FROM sent_at)::float8 AS sent_at
 FROM outbound_emails WHERE id = ANY($1::bigint[]) ORDER BY id
 """
 
 ATTEMPTS_SQL = """
-SELECT email_id, attempt, worker, outcome, phase, relay, error, EXTRACT(EPOCH FROM started_at)::float8 AS started_at,
-    duration_ms
+SELECT email_id, attempt, worker, outcome, phase, relay, error,
+    EXTRACT(EPOCH FROM started_at)::float8 AS started_at, duration_ms
 FROM email_attempts WHERE email_id = ANY($1::bigint[]) ORDER BY email_id, started_at
 """
 
@@ -143,12 +146,14 @@ def _tell(what: str, broken: Sequence[asyncpg.Record], evidence: Evidence) -> st
     lines = [f'{what}: {len(broken)} e-mails']
     for email in broken[:SHOWN]:
         lines.append(
-            f'  {email["id"]}: {email["status"]}, {email["attempts"]} of {email["max_attempts"]} attempts, '
+            f'  {email["id"]}: {email["status"]}, {email["attempts"]} of {email["max_attempts"]} '
+            'attempts, '
             f'{email["lost_attempts"]} lost in a row, dead_reason {email["dead_reason"]}, '
             f'held by {email["claimed_by"]}, {evidence.accepted[email["message_id"]]} in the sink'
         )
         lines += [
-            f'    {a["started_at"]:.3f} attempt {a["attempt"]} by {a["worker"]}: {a["outcome"]} in {a["phase"]} '
+            f'    {a["started_at"]:.3f} attempt {a["attempt"]} by {a["worker"]}: {a["outcome"]} '
+            f'in {a["phase"]} '
             f'at {a["relay"]}, {a["duration_ms"]} ms, {a["error"]}'
             for a in evidence.of(email)
         ]

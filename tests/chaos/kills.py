@@ -72,7 +72,10 @@ async def _nobody_at_its_last(stage: Stage) -> bool:
 
 
 async def poison(arena: Arena) -> list[Row]:
-    """One e-mail's worker gets SIGSEGV whenever its recipient reaches RCPT; everything else must be sent."""
+    """One e-mail's worker gets SIGSEGV whenever its recipient reaches RCPT.
+
+    Everything else must be sent.
+    """
     row = Row('poison e-mail (SIGSEGV)')
     async with arena.stage('poison') as stage, Producer(stage) as producer:
         await stage.fleet.start_up(2)

@@ -17,12 +17,18 @@ REACH_S = 60.0
 # More than the sockets' buffers hold: the worker is in the middle of it.
 LARGE_BODY = 60_000 * ('one hundred characters in a line ' * 3 + '\n')
 
-HOLDERS_SQL = "SELECT DISTINCT claimed_by FROM outbound_emails WHERE id = ANY($1::bigint[]) AND status = 'sending'"
+HOLDERS_SQL = (
+    'SELECT DISTINCT claimed_by FROM outbound_emails WHERE id = ANY($1::bigint[]) AND status '
+    "= 'sending'"
+)
 HELD_SQL = (
     "SELECT count(*) FROM outbound_emails WHERE id = ANY($1::bigint[]) AND status = 'sending'"
 )
 RECORDED_SQL = 'SELECT DISTINCT worker FROM email_attempts WHERE email_id = ANY($1::bigint[])'
-TEMPLATE_SQL = "INSERT INTO email_templates (name, subject, body_text) VALUES ('chaos', 'Chaos', 'Hello') RETURNING id"
+TEMPLATE_SQL = (
+    "INSERT INTO email_templates (name, subject, body_text) VALUES ('chaos', 'Chaos', "
+    "'Hello') RETURNING id"
+)
 LOCK_TEMPLATES_SQL = 'LOCK TABLE email_templates IN ACCESS EXCLUSIVE MODE'
 LOCK_ROWS_SQL = 'SELECT id FROM outbound_emails WHERE id = ANY($1::bigint[]) FOR UPDATE'
 MESSAGE_IDS_SQL = 'SELECT message_id FROM outbound_emails WHERE id = ANY($1::bigint[])'
@@ -36,7 +42,10 @@ END_SESSION_SQL = 'SELECT pg_terminate_backend($1)'
 
 @dataclass(frozen=True)
 class Phase:
-    """Where the worker dies. `hit` queues so many e-mails, kills whoever holds them there and returns their ids."""
+    """Where the worker dies.
+
+    `hit` queues so many e-mails, kills whoever holds them there and returns their ids.
+    """
 
     title: str
     hit: Callable[[Stage, Producer, int], Awaitable[Sequence[int]]]
@@ -46,7 +55,10 @@ class Phase:
 
 
 async def by_phase(arena: Arena) -> list[Row]:
-    """SIGKILL at each phase of an attempt; exactly the phases in which the relay has the message give a duplicate."""
+    """SIGKILL at each phase of an attempt.
+
+    Exactly the phases in which the relay has the message give a duplicate.
+    """
     rows: list[tuple[Row, Phase, Sequence[int]]] = []
     async with arena.stage('phases') as stage, Producer(stage) as producer:
         await stage.fleet.start_up(WORKERS)

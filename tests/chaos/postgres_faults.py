@@ -1,4 +1,6 @@
-"""PostgreSQL restarted, all its sessions ended again and again, read-only for a while, frozen beyond a lease."""
+"""PostgreSQL restarted, all its sessions ended again and again, read-only for a while, frozen
+beyond a lease.
+"""
 
 import asyncio
 import time
@@ -22,7 +24,10 @@ WHERE datname = current_database() AND pid <> pg_backend_pid()
 
 
 async def postgres_faults(arena: Arena) -> list[Row]:
-    """PostgreSQL restarted, every session terminated each second, and new sessions read-only; under load."""
+    """PostgreSQL restarted, every session terminated each second, and new sessions read-only.
+
+    Under load.
+    """
     rows = []
     async with arena.stage('postgres') as stage:
         await stage.fleet.start_up(WORKERS)
@@ -41,7 +46,9 @@ async def postgres_faults(arena: Arena) -> list[Row]:
 
 
 async def frozen(arena: Arena) -> list[Row]:
-    """PostgreSQL stopped with SIGSTOP for longer than a lease while e-mails are with the relay, and back: no copies."""
+    """PostgreSQL stopped with SIGSTOP for longer than a lease while e-mails are with the relay, and
+    back: no copies.
+    """
     async with arena.stage('frozen') as stage:
         row = Row(f'PostgreSQL frozen for {stage.pick(40, 14)} s')
         await stage.fleet.start_up(WORKERS)
@@ -118,7 +125,10 @@ async def _end_sessions(stage: Stage, row: Row) -> None:
 
 
 async def _read_only(stage: Stage, row: Row) -> None:
-    """As a managed server whose disk is full does it; the sessions of that time stay read-only afterwards."""
+    """As a managed server whose disk is full does it.
+
+    The sessions of that time stay read-only afterwards.
+    """
     database = f'chaos_{stage.name}'
     conn = await asyncpg.connect(
         stage.arena.dsn(database), server_settings={'default_transaction_read_only': 'off'}

@@ -1,4 +1,6 @@
-"""`arq tests.chaos.quick_cron.WorkerSettings`: the worker with one duty, whose slots are seconds long, not minutes.
+"""`arq tests.chaos.quick_cron.WorkerSettings`.
+
+The worker with one duty, whose slots are seconds long, not minutes.
 
 The duty writes down each of its runs, and takes a moment, so that a kill can cut it.
 """
@@ -17,7 +19,10 @@ RUN_S = SLOT_S / 8
 # The same proportion to the slot as for the sweep: 60 s of 300 s.
 SLOT_LEASE_S = SLOT_S / 3
 
-BEGIN_SQL = 'INSERT INTO chaos_runs (slot, worker) VALUES ((SELECT max(slot) FROM cron_runs), $1) RETURNING id'
+BEGIN_SQL = (
+    'INSERT INTO chaos_runs (slot, worker) VALUES ((SELECT max(slot) FROM cron_runs), $1) '
+    'RETURNING id'
+)
 END_SQL = 'UPDATE chaos_runs SET ended = true WHERE id = $1'
 
 

@@ -9,7 +9,10 @@ PROMISED_S = 35.0  # README.md, docs/delivery-guarantee.md
 
 
 def after_kills(evidence: Evidence, kills: Mapping[str, float]) -> list[float]:
-    """From each kill to what came next for every e-mail it left behind: its delivery, or at least its next attempt."""
+    """From each kill to what came next for every e-mail it left behind.
+
+    Its delivery, or at least its next attempt.
+    """
     found = []
     for email in evidence.emails:
         attempts = evidence.of(email)
@@ -42,7 +45,10 @@ def beyond_promise(evidence: Evidence, kills: Mapping[str, float]) -> list[str]:
     if not found:
         return []
     return [
-        f'{len(found)} e-mails did not go out again within {PROMISED_S:.0f} s of the kill: {", ".join(found[:5])}'
+        (
+            f'{len(found)} e-mails did not go out again within {PROMISED_S:.0f} s of the '
+            f'kill: {", ".join(found[:5])}'
+        )
     ]
 
 
@@ -56,7 +62,9 @@ def after_outage(evidence: Evidence, end_at: float) -> list[float]:
 
 
 def during(evidence: Evidence, start_at: float, end_at: float) -> list[float]:
-    """From being queued, or the fault if later, to the delivery, of what was under way at any moment of the fault."""
+    """From being queued, or the fault if later, to the delivery, of what was under way at any
+    moment of the fault.
+    """
     return [
         email['sent_at'] - max(start_at, email['created_at'])
         for email in evidence.emails

@@ -1,4 +1,7 @@
-"""Redis killed, emptied, frozen, full, and with another password: the same workers live through all of it."""
+"""Redis killed, emptied, frozen, full, and with another password.
+
+The same workers live through all of it.
+"""
 
 import asyncio
 import time
@@ -14,7 +17,9 @@ from tests.chaos.load import Producer
 from tests.chaos.report import Row
 
 WORKERS = 2
-BURST = 150  # e-mails queued together just before the fault; the relay is slow then, so that it meets a filled queue
+# E-mails queued together just before the fault; the relay is slow then, so that it meets a filled
+# queue.
+BURST = 150
 SLOW_DOT_S = 1.0
 PER_S = 25.0
 OTHER_PASSWORD = 'changed'
@@ -29,7 +34,8 @@ class Fault:
     begin: Callable[[Stage], Awaitable[None]]
     end: Callable[[Stage], Awaitable[None]]
     lasts_s: tuple[float, float]  # full, short
-    slowest_s: float  # an e-mail is delivered within this all the same, the burst before the fault included
+    # An e-mail is delivered within this all the same, the burst before the fault included.
+    slowest_s: float
 
 
 async def redis_faults(arena: Arena) -> list[Row]:

@@ -50,7 +50,10 @@ async def _listen(stage: Stage, *, on: bool) -> None:
 
 
 async def closes(arena: Arena) -> list[Row]:
-    """The relays close the connection after each verb; only after the dot may that give a duplicate."""
+    """The relays close the connection after each verb.
+
+    Only after the dot may that give a duplicate.
+    """
     row = Row('relays close after each verb')
     async with (
         arena.stage('closes', SMTP_IDLE_TIMEOUT_S=str(IDLE_TIMEOUT_S)) as stage,
@@ -95,7 +98,10 @@ def _open_connections(stage: Stage) -> int:
 
 
 async def throttles(arena: Arena) -> list[Row]:
-    """Both relays take no more than so many e-mails a second: no attempt counts, and nothing comes twice."""
+    """Both relays take no more than so many e-mails a second.
+
+    No attempt counts, and nothing comes twice.
+    """
     row = Row('relays throttle', faults=1)
     async with arena.stage('throttles') as stage, Producer(stage) as producer:
         await stage.fleet.start_up(2)
@@ -113,8 +119,10 @@ async def throttles(arena: Arena) -> list[Row]:
             row, producer.ids, deadline_s=4 * alone_s + 30, most_duplicates=0
         )
         row.notes.append(
-            f'{len(stage.events(do="refuse")):,} refused beyond {THROTTLED_PER_S} a second at each of two relays; '
-            f'all sent in {time.monotonic() - began:.0f} s, {alone_s:.0f} s would be as fast as they take them'
+            f'{len(stage.events(do="refuse")):,} refused beyond {THROTTLED_PER_S} a second at '
+            'each of two relays; '
+            f'all sent in {time.monotonic() - began:.0f} s, {alone_s:.0f} s would be as fast as '
+            'they take them'
         )
         charged = sum(email['attempts'] > 1 for email in evidence.emails)
         if charged:
@@ -123,7 +131,10 @@ async def throttles(arena: Arena) -> list[Row]:
 
 
 async def stalls(arena: Arena) -> list[Row]:
-    """The primary relay says nothing after the dot: uncertain after the timeout, and nothing else is held up."""
+    """The primary relay says nothing after the dot.
+
+    Uncertain after the timeout, and nothing else is held up.
+    """
     row = Row('relay stalls after the dot')
     timeout_s = 10 if arena.short else 20
     async with (

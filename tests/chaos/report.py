@@ -1,4 +1,6 @@
-"""What a run prints: a table for people, the same in markdown, and every broken promise with its e-mails."""
+"""What a run prints: a table for people, the same in markdown, and every broken promise with its
+e-mails.
+"""
 
 import statistics
 from collections.abc import Sequence
@@ -24,8 +26,10 @@ LEGEND = (
     'faults: kills, closed connections, outages or restarts. '
     'lost: not sent, and not in the state the scenario expects. '
     'outside window: duplicates without an uncertain or lost attempt in email_attempts. '
-    'recovery, seconds, over the e-mails that the fault held up: from the kill, or from the end of the outage, to the '
-    'delivery; for faults of Redis, which stop nothing, from being queued (or the fault, if later) to the delivery.'
+    'recovery, seconds, over the e-mails that the fault held up: from the kill, or from the end '
+    'of the outage, to the '
+    'delivery; for faults of Redis, which stop nothing, from being queued (or the fault, if '
+    'later) to the delivery.'
 )
 
 

@@ -19,7 +19,10 @@ MARGIN_S, MARGIN_SHORT_S = 3.0, 12.0  # for the others to claim and send what wa
 
 
 async def rolling_restart(arena: Arena) -> list[Row]:
-    """Restart 3 workers one after the other under load; no attempt is burned, no e-mail waits beyond the drain time."""
+    """Restart 3 workers one after the other under load.
+
+    No attempt is burned, no e-mail waits beyond the drain time.
+    """
     row = Row('rolling restart of 3')
     drain_s = 8 if arena.short else 20
     async with (
@@ -80,7 +83,10 @@ def _quick(evidence: Evidence) -> list[asyncpg.Record]:
 
 
 def _delay(evidence: Evidence, email: asyncpg.Record, terms: dict[str, float]) -> list[float]:
-    """From being queued to the delivery; when a worker that stopped released it, from that worker's SIGTERM."""
+    """From being queued to the delivery.
+
+    When a worker that stopped released it, from that worker's SIGTERM.
+    """
     if email['sent_at'] is None:
         return []
     began = [terms.get(a['worker'], 0.0) for a in evidence.of(email) if a['outcome'] == 'released']

@@ -1,4 +1,6 @@
-"""The inbox as the sink of the chaos runs: `dev.inbox`, which also tells what happens in it, when it happens.
+"""The inbox as the sink of the chaos runs.
+
+`dev.inbox`, which also tells what happens in it, when it happens.
 
     python -m tests.chaos.sink --dir DIR --primary-port N --backup-port N ...
 

@@ -9,13 +9,19 @@ POLL_S = 0.02
 
 
 class DeadlinePassedError(Exception):
-    """Something that had to happen did not happen in time; the scenario's row fails with this text."""
+    """Something that had to happen did not happen in time.
+
+    The scenario's row fails with this text.
+    """
 
 
 async def until(
     condition: Callable[[], Any], deadline_s: float, what: str, poll_s: float = POLL_S
 ) -> Any:
-    """Return the first truthy value of condition (plain or async); DeadlinePassedError after the deadline."""
+    """Return the first truthy value of condition (plain or async).
+
+    DeadlinePassedError after the deadline.
+    """
     end = time.monotonic() + deadline_s
     while True:
         value = condition()

@@ -1,4 +1,7 @@
-"""Tests against servers that only Debian has; `.ci/run` installs and runs them, one that is missing fails the run."""
+"""Tests against servers that only Debian has.
+
+`.ci/run` installs and runs them, one that is missing fails the run.
+"""
 
 import asyncio
 from urllib.parse import urlsplit, urlunsplit

@@ -181,7 +181,10 @@ async def test_notifications_are_heard_by_the_direct_address(
     worker = start_worker(DATABASE_URL=pooler.dsn, DATABASE_DIRECT_URL=database.dsn)
     await worker.started()
     assert 'postgresql.notify_unavailable' not in worker.log
-    listening = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'LISTEN%'"
+    listening = (
+        'SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND query '
+        "LIKE 'LISTEN%'"
+    )
     await wait_until(lambda: pool.fetchval(listening), what='a session that listens')
 
 

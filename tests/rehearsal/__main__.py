@@ -1,4 +1,7 @@
-"""Rehearse the move from Celery: `python -m tests.rehearsal [--short] [--variant NAME ...] [--seed N] [--list]`."""
+"""Rehearse the move from Celery.
+
+`python -m tests.rehearsal [--short] [--variant NAME ...] [--seed N] [--list]`.
+"""
 
 import argparse
 import asyncio
@@ -93,7 +96,9 @@ async def run_one(name: str, arena: Arena, lane: int) -> Row:
 
 
 async def supervise(options: argparse.Namespace, directory: Path) -> list[Row]:
-    """Run as a task that SIGINT and SIGTERM cancel, so that all servers and workers end before we do."""
+    """Run as a task that SIGINT and SIGTERM cancel, so that all servers and workers end before we
+    do.
+    """
     task = asyncio.create_task(run(options, directory))
     for stop_signal in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(stop_signal, task.cancel)

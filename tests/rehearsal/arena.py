@@ -20,8 +20,10 @@ from tests.rehearsal.variants import Variant
 REDIS_DATABASES_A_LANE = 3
 ENUM_SQL = "CREATE TYPE emailstatus AS ENUM ('pending', 'sending', 'sent', 'failed', 'cancelled');"
 OPTIONAL_COLUMNS = """,
-    email_type varchar(50), template_id varchar(100), template_data json, smtp_response text, smtp_code integer,
-    last_attempt_at TIMESTAMP, sent_at TIMESTAMP, expires_at TIMESTAMP, user_id uuid, organization_id uuid,
+    email_type varchar(50), template_id varchar(100), template_data json, smtp_response text,
+    smtp_code integer,
+    last_attempt_at TIMESTAMP, sent_at TIMESTAMP, expires_at TIMESTAMP, user_id uuid,
+    organization_id uuid,
     campaign varchar(40), updated_at TIMESTAMP"""
 
 
@@ -47,7 +49,10 @@ def schema_of(variant: Variant) -> str:
 
 @dataclass
 class Arena:
-    """The embedded stack; each lane has databases of Redis of its own: the cache, arq's, Celery's."""
+    """The embedded stack; each lane has databases of Redis of its own.
+
+    The cache, arq's, Celery's.
+    """
 
     directory: Path
     short: bool
@@ -93,7 +98,9 @@ class Arena:
     async def environment(
         self, variant: Variant, lane: int, directory: Path
     ) -> tuple[dict[str, str], redis.asyncio.Redis]:
-        """Return the old application's variables, and a client of its broker's database, which is empty."""
+        """Return the old application's variables, and a client of its broker's database, which is
+        empty.
+        """
         cache, arq, own = (
             1 + lane * REDIS_DATABASES_A_LANE + number for number in range(REDIS_DATABASES_A_LANE)
         )

@@ -1,4 +1,6 @@
-"""docs/migration.md as a list of commands: what is typed in which section, and what the document says it answers.
+"""docs/migration.md as a list of commands.
+
+What is typed in which section, and what the document says it answers.
 
 After a `#` behind a command: words of the answer in quotes, and in brackets the exit status if it
 is not 0.

@@ -1,4 +1,7 @@
-"""What belongs to the application and must stay as it is: rows of its tables, and the columns of outbound_emails."""
+"""What belongs to the application and must stay as it is.
+
+Rows of its tables, and the columns of outbound_emails.
+"""
 
 from dataclasses import dataclass
 
@@ -13,17 +16,20 @@ ROWS_SQL = {
 }
 FORM_SQL = """
 SELECT format('%s.%s %s%s default %s', c.relname, a.attname, format_type(a.atttypid, a.atttypmod),
-    CASE WHEN a.attnotnull THEN ' NOT NULL' ELSE '' END, COALESCE(pg_get_expr(d.adbin, d.adrelid), '-'))
+    CASE WHEN a.attnotnull THEN ' NOT NULL' ELSE '' END, COALESCE(pg_get_expr(d.adbin, d.adrelid),
+        '-'))
 FROM pg_attribute AS a JOIN pg_class AS c ON c.oid = a.attrelid
 LEFT JOIN pg_attrdef AS d ON d.adrelid = c.oid AND d.adnum = a.attnum
-WHERE c.relname = ANY ($1) AND c.relnamespace = 'public'::regnamespace AND a.attnum > 0 AND NOT a.attisdropped
+WHERE c.relname = ANY ($1) AND c.relnamespace = 'public'::regnamespace AND a.attnum > 0
+    AND NOT a.attisdropped
 UNION ALL
 SELECT format('%s constraint %s %s', conrelid::regclass, conname, pg_get_constraintdef(oid))
 FROM pg_constraint WHERE contype <> 'n' AND conrelid = ANY ($1::text[]::regclass[])
 UNION ALL
 SELECT indexdef FROM pg_indexes WHERE schemaname = 'public' AND tablename = ANY ($1)
 UNION ALL
-SELECT pg_get_triggerdef(oid) FROM pg_trigger WHERE NOT tgisinternal AND tgrelid = ANY ($1::text[]::regclass[])
+SELECT pg_get_triggerdef(oid) FROM pg_trigger WHERE NOT tgisinternal
+    AND tgrelid = ANY ($1::text[]::regclass[])
 """
 TABLES = [
     'outbound_emails',
@@ -60,7 +66,10 @@ def rows_gone(before: Guests, now: Guests) -> dict[str, int]:
 
 
 def form_changed(before: Guests, now: Guests, *, exactly: bool = False) -> list[str]:
-    """Tell what is missing of the application's schema, or different; exactly: also what has come."""
+    """Tell what is missing of the application's schema, or different.
+
+    Exactly: also what has come.
+    """
     come = now.form - before.form if exactly else frozenset()
     return [f'missing: {line}' for line in sorted(before.form - now.form)] + [
         f'added: {line}' for line in sorted(come)

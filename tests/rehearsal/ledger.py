@@ -11,7 +11,8 @@ from typing import Any
 from dev.inbox_store import StoredMessage
 
 ONCE = {
-    'waiting', 'crashed', 'scheduled', 'eta', 'refused', 'asked again', 'live', 'forgotten', 'orm', 'new',
+    'waiting', 'crashed', 'scheduled', 'eta', 'refused', 'asked again', 'live', 'forgotten', 'orm',
+    'new',
 }  # fmt: skip
 HELD = {'old pending', 'old failed', 'old waiting'}
 NEVER = {'given up', 'tomorrow', 'sent before', 'cancelled'}

@@ -1,4 +1,7 @@
-"""The application's producers as they are afterwards: queue_email and a job, so many a second until stdin ends."""
+"""The application's producers as they are afterwards.
+
+queue_email and a job, so many a second until stdin ends.
+"""
 
 import asyncio
 import itertools
@@ -26,7 +29,10 @@ def note(**entry: object) -> None:
 
 
 async def main() -> None:
-    """Queue until the end of standard input; what fails is an error that the application's users see."""
+    """Queue until the end of standard input.
+
+    What fails is an error that the application's users see.
+    """
     pool = await asyncpg.create_pool(os.environ['DATABASE_URL'], min_size=1, max_size=2)
     redis = await create_pool(redis_settings(os.environ['ARQ_REDIS_URL']))
     ended = asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)

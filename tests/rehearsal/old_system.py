@@ -1,4 +1,7 @@
-"""The old application's processes: Celery workers and beat, the part that queues e-mails, the ORM client."""
+"""The old application's processes.
+
+Celery workers and beat, the part that queues e-mails, the ORM client.
+"""
 
 import asyncio
 import contextlib

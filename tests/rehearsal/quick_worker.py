@@ -1,4 +1,7 @@
-"""`arq tests.rehearsal.quick_worker.WorkerSettings`: the worker with duties every few seconds, not minutes."""
+"""`arq tests.rehearsal.quick_worker.WorkerSettings`.
+
+The worker with duties every few seconds, not minutes.
+"""
 
 from dataclasses import replace
 

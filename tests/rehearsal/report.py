@@ -8,13 +8,16 @@ from rich.console import Console
 from rich.table import Table
 
 COLUMNS = (
-    'variant', 'must be sent', 'sent', 'lost', 'doubled', 'by SMTP', 'held', 'too early', 'a month old', 'unwanted',
+    'variant', 'must be sent', 'sent', 'lost', 'doubled', 'by SMTP', 'held', 'too early',
+    'a month old', 'unwanted',
     'errors', 'rows deleted', 'seconds',
 )  # fmt: skip
 LEGEND = (
-    'by SMTP: doubled because the old worker was killed between the answer to the message and its record of it. '
+    'by SMTP: doubled because the old worker was killed between the answer to the message and its '
+    'record of it. '
     'held: kept for an operator at the take-over. a month old: sent, though nobody released them. '
-    'unwanted: given up, cancelled, sent before or due tomorrow, and sent. errors: of the application and its ORM, and '
+    'unwanted: given up, cancelled, sent before or due tomorrow, and sent. errors: of the '
+    'application and its ORM, and '
     'tasks of Celery that failed. rows deleted: of the application, in its own tables.'
 )
 

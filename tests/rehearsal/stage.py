@@ -144,7 +144,8 @@ class Stage:
         came = command.status == 0 and answered.status == 1 and CAME_MEANWHILE in answered.said
         if (answered.status != command.status and not came) or 'Traceback' in answered.said:
             raise StepFailedError(
-                f'{command.text}: status {answered.status}, not {command.status}: {answered.said[-600:]}'
+                f'{command.text}: status {answered.status}, not {command.status}: '
+                f'{answered.said[-600:]}'
             )
         missing = [claim for claim in command.claims if claim not in answered.said]
         self.row.problems += [
@@ -155,7 +156,8 @@ class Stage:
         """Run a program of ours as an operator does, without a terminal."""
         process = await asyncio.create_subprocess_exec(
             sys.executable, *words, cwd=self.directory, env=self.environment | {'COLUMNS': '200'},
-            stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
+            stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
         )  # fmt: skip
         try:
             said, _ = await asyncio.wait_for(process.communicate(), COMMAND_DEADLINE_S)
@@ -200,7 +202,10 @@ class Stage:
                 await self.fleet.stop(worker)
 
     async def stop_celery(self) -> None:
-        """End Celery as the variant does; note what a kill left between the relay's answer and the record."""
+        """End Celery as the variant does.
+
+        Note what a kill left between the relay's answer and the record.
+        """
         await self.old.stop(self.variant.ending)
         if self.variant.ending == 'KILL':
             self.may_double |= self.ledger().in_flight
@@ -225,7 +230,10 @@ class Stage:
         )
 
     async def settled(self) -> None:
-        """Wait until all that is there has been sent, and for two sweeps more: what doubles, doubles then."""
+        """Wait until all that is there has been sent, and for two sweeps more.
+
+        What doubles, doubles then.
+        """
         there = self.ledger().entries.keys()
         try:
             await until(
@@ -264,7 +272,9 @@ class Stage:
         return sum(lengths) < SHORT_QUEUE
 
     async def nothing_of_celery_is_in_the_way(self) -> None:
-        """Check that no list of Celery's has a name that a queue of ours may have, or messages in it."""
+        """Check that no list of Celery's has a name that a queue of ours may have, or messages in
+        it.
+        """
         prefix = self.variant.celery.get('broker_transport_options', {}).get('global_keyprefix', '')
         names = [f'{prefix}{name}' for name in (*QUEUES.split(','), 'unacked')]
         left = [name for name in names if await self.broker.type(name) in (b'list', b'hash')]

@@ -1,4 +1,7 @@
-"""The ways that installations go, each as docs/migration.md has it; a section is named by how its heading begins."""
+"""The ways that installations go, each as docs/migration.md has it.
+
+A section is named by how its heading begins.
+"""
 
 from collections.abc import Awaitable, Callable
 
@@ -74,7 +77,10 @@ async def take_over(
 
 
 async def decide_on_held(stage: Stage) -> None:
-    """Release one of what is held, cancel the rest; the old producers end, and what they left is taken."""
+    """Release one of what is held, cancel the rest.
+
+    The old producers end, and what they left is taken.
+    """
     held = await stage.conn.fetch("SELECT id FROM mail_outbox WHERE status = 'held' ORDER BY id")
     stage.row.held = len(held)
     ledger = stage.ledger()
@@ -97,7 +103,10 @@ async def decide_on_held(stage: Stage) -> None:
 
 
 async def decide_on_uncertain(stage: Stage) -> None:
-    """Say of what was being sent at a KILL what the relay knows: it has the e-mail, or it is sent again."""
+    """Say of what was being sent at a KILL what the relay knows.
+
+    It has the e-mail, or it is sent again.
+    """
     arrivals = {entry.id: len(entry.arrivals) for entry in stage.ledger().entries.values()}
     for row in await stage.conn.fetch(
         "SELECT id FROM mail_outbox WHERE status = 'uncertain' ORDER BY id"
@@ -152,7 +161,10 @@ async def celery_not_stopped(stage: Stage) -> None:
 
 
 async def both_for_a_while(stage: Stage) -> None:
-    """Step 3: the worker beside Celery with beat, and both kinds of producers; later everything moves."""
+    """Step 3: the worker beside Celery with beat, and both kinds of producers.
+
+    Later everything moves.
+    """
     await begin(stage)
     await expand(stage)
     await stage.follow('3.')
@@ -197,7 +209,9 @@ async def back_to_celery(stage: Stage) -> None:
 
 
 async def interrupted(stage: Stage) -> None:
-    """`python -m db.migrate` is killed again and again, a little later each time, and then run to its end."""
+    """`python -m db.migrate` is killed again and again, a little later each time, and then run to
+    its end.
+    """
     await begin(stage)
     for delay_s in KILLED_AFTER_S:
         await stage.run_and_kill('-m', 'db.migrate', after_s=delay_s)
@@ -210,7 +224,9 @@ async def interrupted(stage: Stage) -> None:
 
 
 async def import_interrupted(stage: Stage) -> None:
-    """`ops import-celery --yes` is killed again and again, a little later each time, and then run to its end."""
+    """`ops import-celery --yes` is killed again and again, a little later each time, and then run
+    to its end.
+    """
     await begin(stage)
     await expand(stage)
     await take_over(stage, kill_imports)
@@ -226,7 +242,10 @@ async def kill_imports(stage: Stage) -> None:
 
 
 async def finish(stage: Stage) -> None:
-    """All steps and the last: no old program writes any more, and the table has the form of a new installation."""
+    """All steps and the last.
+
+    No old program writes any more, and the table has the form of a new installation.
+    """
     await begin(stage)
     await expand(stage)
     await stage.follow('3.')

@@ -1,4 +1,6 @@
-"""A database with the tables of an application that had Celery, in the forms that such applications have them."""
+"""A database with the tables of an application that had Celery, in the forms that such applications
+have them.
+"""
 
 from collections.abc import AsyncIterator
 from datetime import timedelta
@@ -78,7 +80,8 @@ async def adopt(
 async def state_of(conn: asyncpg.Connection, email_id: int) -> tuple[str, str]:
     """Our state of an e-mail, and the word its application sees."""
     row = await conn.fetchrow(
-        'SELECT o.status AS ours, e.status::text AS theirs FROM mail_outbox AS o JOIN outbound_emails AS e USING (id) '
+        'SELECT o.status AS ours, e.status::text AS theirs FROM mail_outbox AS o JOIN '
+        'outbound_emails AS e USING (id) '
         'WHERE id = $1',
         email_id,
     )

@@ -6,7 +6,8 @@ Source: kombu/transport/redis.py (_put, QoS.append, _queue_bind)
 import json
 
 LEGACY_ROWS = """
-INSERT INTO outbound_emails (recipient, subject, body_text, status, attempts, max_attempts, next_retry_at, created_at)
+INSERT INTO outbound_emails (recipient, subject, body_text, status, attempts, max_attempts,
+    next_retry_at, created_at)
 VALUES
     ('pending@example.com', 's', 't', 'pending', NULL, NULL, NULL, now()),
     ('sending@example.com', 's', 't', 'sending', 1, 5, now(), now()),
@@ -65,6 +66,7 @@ def reply():
     """An answer to `celery inspect`, as a worker sends it."""
     delivery = {'exchange': 'reply.celery.pidbox', 'routing_key': '5f0c'}
     return json.dumps({
-        'body': 'e30=', 'content-encoding': 'utf-8', 'content-type': 'application/json', 'headers': {},
+        'body': 'e30=', 'content-encoding': 'utf-8', 'content-type': 'application/json',
+        'headers': {},
         'properties': {'delivery_info': delivery, 'body_encoding': 'base64', 'delivery_tag': 'x'},
     }).encode()  # fmt: skip

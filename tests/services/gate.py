@@ -1,4 +1,6 @@
-"""A way to a server that can be closed, or lead nowhere, without stopping a server that other tests use."""
+"""A way to a server that can be closed, or lead nowhere, without stopping a server that other tests
+use.
+"""
 
 import asyncio
 import contextlib

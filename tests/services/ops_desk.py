@@ -103,7 +103,10 @@ async def insert(pool: Any, **columns: Any) -> int:
         f'${list(plain).index(name) + 1}' if name in plain else value.removeprefix('sql:')
         for name, value in columns.items()
     ]
-    sql = f'INSERT INTO outbound_emails ({", ".join(columns)}) VALUES ({", ".join(values)}) RETURNING id'
+    sql = (
+        f'INSERT INTO outbound_emails ({", ".join(columns)}) VALUES ({", ".join(values)}) '
+        'RETURNING id'
+    )
     return await pool.fetchval(sql, *plain.values())
 
 

@@ -25,7 +25,10 @@ INSERT = (
 
 @pytest.fixture(params=['varchar(20)', 'enum', 'check'])
 async def theirs(request: Any, empty_database: Any) -> Any:
-    """A database whose application writes naive times in Tokyo, adopted: 2 old e-mails wait, 3 ended here, 1 there."""
+    """A database whose application writes naive times in Tokyo, adopted.
+
+    2 old e-mails wait, 3 ended here, 1 there.
+    """
     conn = await asyncpg.connect(empty_database.dsn)
     await conn.execute(f"SET timezone = '{ZONE}'")
     await create_legacy(conn, request.param)
@@ -38,7 +41,8 @@ async def theirs(request: Any, empty_database: Any) -> Any:
     assert await adopt(conn, zone=ZONE) == {'held': 2, 'pending': 1}
     await conn.close()
     pool = await create_postgres_pool(
-        empty_database.dsn, size=4, connect_timeout_s=20, command_timeout_s=20, application_name='tests',
+        empty_database.dsn, size=4, connect_timeout_s=20, command_timeout_s=20,
+        application_name='tests',
         naive_timezone=ZONE,
     )  # fmt: skip
     yield pool
@@ -69,7 +73,8 @@ async def test_retention_of_an_adopted_table_waits_reports_and_steps_around(thei
     ids = [r['id'] for r in await theirs.fetch('SELECT id FROM mail_outbox ORDER BY id')]
     await theirs.execute(
         "UPDATE mail_outbox SET status = 'sent', sent_at = now(), next_retry_at = NULL, "
-        "created_at = now() - interval '99 days', updated_at = now() - interval '91 days' WHERE id = ANY($1)", ids[:3]
+        "created_at = now() - interval '99 days', updated_at = now() - interval '91 days' WHERE "
+        "id = ANY($1)", ids[:3]
     )  # fmt: skip
     await theirs.execute('INSERT INTO invoices VALUES ($1)', ids[1])
     runtime = another(ctx['runtime'], pool=theirs)
@@ -94,7 +99,8 @@ async def test_sessions_of_an_application_are_not_touched(theirs, ctx):
     )
     assert tables == []
     await theirs.execute(
-        "INSERT INTO sessions (created_at) SELECT now() - interval '900 days' FROM generate_series(1, 40)"
+        "INSERT INTO sessions (created_at) SELECT now() - interval '900 days' FROM "
+        'generate_series(1, 40)'
     )
     done = await cleanup_old_sessions({'runtime': another(ctx['runtime'], pool=theirs)})
     assert done == {'affected': 0, 'sessions': 0, 'refresh_tokens': 0}
@@ -104,7 +110,8 @@ async def test_sessions_of_an_application_are_not_touched(theirs, ctx):
 async def test_an_adopted_table_in_its_own_zone_is_no_error_and_in_another_one(theirs):
     async with theirs.acquire() as conn:
         await conn.execute(
-            'UPDATE outbound_emails SET created_at = now() WHERE id = (SELECT max(id) FROM mail_outbox)'
+            'UPDATE outbound_emails SET created_at = now() WHERE id = (SELECT max(id) '
+            'FROM mail_outbox)'
         )
         assert [one for one in await compare_zones(conn, ZONE) if one.severity == 'error'] == []
         errors = [one.what for one in await compare_zones(conn, 'UTC') if one.severity == 'error']

@@ -1,4 +1,7 @@
-"""A table that was there before: nothing of it is changed until the operator finishes it, and there is a way back."""
+"""A table that was there before.
+
+Nothing of it is changed until the operator finishes it, and there is a way back.
+"""
 
 import asyncio
 from datetime import timedelta
@@ -41,17 +44,20 @@ FORMS = [
 ]
 CLAIM = {'worker': 'w@h:1', 'lease_s': 30, 'message_id_domain': 'example.com'}
 SHAPE_SQL = """
-SELECT 'column' AS kind, attname::text AS name, concat_ws(' ', format_type(atttypid, atttypmod), attnotnull,
+SELECT 'column' AS kind, attname::text AS name, concat_ws(' ', format_type(atttypid, atttypmod),
+    attnotnull,
         pg_get_expr(d.adbin, d.adrelid)) AS what
 FROM pg_attribute AS a LEFT JOIN pg_attrdef AS d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
 WHERE a.attrelid = 'outbound_emails'::regclass AND a.attnum > 0 AND NOT attisdropped
 UNION ALL SELECT 'index', indexrelid::regclass::text, pg_get_indexdef(indexrelid) FROM pg_index
 WHERE indrelid = 'outbound_emails'::regclass
-UNION ALL SELECT 'constraint', conname, concat_ws(' ', pg_get_constraintdef(oid), convalidated) FROM pg_constraint
+UNION ALL SELECT 'constraint', conname, concat_ws(' ', pg_get_constraintdef(oid), convalidated)
+    FROM pg_constraint
 WHERE conrelid = 'outbound_emails'::regclass AND contype <> 'n'
 UNION ALL SELECT 'trigger', tgname, pg_get_triggerdef(oid) FROM pg_trigger
 WHERE tgrelid = 'outbound_emails'::regclass AND NOT tgisinternal
-UNION ALL SELECT 'option', unnest(reloptions), '' FROM pg_class WHERE oid = 'outbound_emails'::regclass
+UNION ALL SELECT 'option', unnest(reloptions), '' FROM pg_class
+    WHERE oid = 'outbound_emails'::regclass
 """
 
 
@@ -79,7 +85,10 @@ async def insert(conn: asyncpg.Connection, name: str, status: str, **columns: An
         f"timezone('utc', now()) + ${n}::float8 * interval '1 hour'" if column in hours else f'${n}'
         for n, column in enumerate(values, 1)
     ]
-    sql = f'INSERT INTO outbound_emails ({", ".join(values)}) VALUES ({", ".join(places)}) RETURNING id'
+    sql = (
+        f'INSERT INTO outbound_emails ({", ".join(values)}) VALUES ({", ".join(places)}) '
+        'RETURNING id'
+    )
     email_id: int = await conn.fetchval(sql, *values.values())
     return email_id
 
@@ -117,7 +126,10 @@ async def test_the_old_program_writes_what_it_always_wrote(conn, status, words, 
             conn, state, word(words, 'pending'), attempts=None, max_attempts=None, updated_at=None
         )
         await conn.execute(
-            'UPDATE outbound_emails SET status = $1, attempts = 9, sent_at = NULL, updated_at = NULL WHERE id = $2',
+            (
+                'UPDATE outbound_emails SET status = $1, attempts = 9, sent_at = NULL, '
+                'updated_at = NULL WHERE id = $2'
+            ),
             word(words, state),
             email_id,
         )
@@ -146,7 +158,10 @@ async def test_while_shared_workers_take_only_what_queue_email_queued_and_sweeps
     swept = {
         row['id']
         for row in await conn.fetch(
-            'SELECT id FROM outbound_emails WHERE status::text = $1 OR (status::text = $2 AND attempts < max_attempts)',
+            (
+                'SELECT id FROM outbound_emails WHERE status::text = $1 OR (status::text = '
+                '$2 AND attempts < max_attempts)'
+            ),
             word(words, 'pending'),
             word(words, 'failed'),
         )
@@ -328,7 +343,8 @@ async def test_adopted_rows_are_sent_by_the_jobs(conn, worker_pool, ctx, inbox, 
     assert row['sent_at'] is not None
     user = '6f9619ff-8b86-4d01-b42d-00cf4fc964ff'
     queued = await queue_email(
-        conn, recipient='new@example.com', template_id='welcome', template_data={'name': 'Bert'}, user_id=user,
+        conn, recipient='new@example.com', template_id='welcome', template_data={'name': 'Bert'},
+        user_id=user,
         organization_id=user, idempotency_key='k',
     )  # fmt: skip
     # In whatever zone the application's session is, the e-mail is due now.
@@ -345,7 +361,10 @@ async def test_operators_sql_works_on_an_adopted_table(conn, worker_pool):
     await adopt(conn)
     utc = await asyncpg.connect(**conn_arguments(conn), server_settings={'timezone': 'UTC'})
     await utc.execute(
-        "UPDATE outbound_emails SET status = 'pending', next_retry_at = NOW() WHERE id = ANY($1::int[])",
+        (
+            "UPDATE outbound_emails SET status = 'pending', next_retry_at = NOW() WHERE id = "
+            'ANY($1::int[])'
+        ),
         ids,
     )
     await utc.close()
@@ -363,7 +382,8 @@ async def test_operators_sql_works_on_an_adopted_table(conn, worker_pool):
 def conn_arguments(conn: asyncpg.Connection) -> dict[str, Any]:
     address, parameters = conn._addr, conn._params
     return {
-        'host': address[0], 'port': address[1], 'user': parameters.user, 'password': parameters.password,
+        'host': address[0], 'port': address[1], 'user': parameters.user,
+        'password': parameters.password,
         'database': parameters.database,
     }  # fmt: skip
 
@@ -432,7 +452,8 @@ async def test_columns_that_the_application_does_not_have_are_added(conn, worker
         'ALTER TABLE outbound_emails ' + ', '.join(f'DROP COLUMN {name}' for name in missing)
     )
     await conn.execute(
-        "INSERT INTO outbound_emails (recipient, subject, body_text) VALUES ('a@example.com', 's', 't')"
+        'INSERT INTO outbound_emails (recipient, subject, body_text) VALUES '
+        "('a@example.com', 's', 't')"
     )
     await adopt(conn)
     await give_due_time(worker_pool)
@@ -442,7 +463,8 @@ async def test_columns_that_the_application_does_not_have_are_added(conn, worker
 async def test_triggers_and_keys_of_the_application_go_on(conn, worker_pool):
     await create_legacy(conn, 'enum')
     await conn.execute("""
-        CREATE TABLE invoices (id serial PRIMARY KEY, email_id integer REFERENCES outbound_emails (id));
+        CREATE TABLE invoices (id serial PRIMARY KEY,
+            email_id integer REFERENCES outbound_emails (id));
         CREATE FUNCTION touch() RETURNS trigger LANGUAGE plpgsql AS $$
             BEGIN NEW.updated_at := timezone('utc', now()); RETURN NEW; END $$;
         CREATE TRIGGER touch BEFORE UPDATE ON outbound_emails FOR EACH ROW EXECUTE FUNCTION touch();
@@ -467,7 +489,10 @@ UNSUITABLE = {
         'ADD PRIMARY KEY',
     ),
     'id is a uuid': (
-        'ALTER TABLE outbound_emails DROP COLUMN id; ALTER TABLE outbound_emails ADD COLUMN id uuid PRIMARY KEY',
+        (
+            'ALTER TABLE outbound_emails DROP COLUMN id; ALTER TABLE outbound_emails ADD '
+            'COLUMN id uuid PRIMARY KEY'
+        ),
         'id has the type uuid',
     ),
     'time as text': (
@@ -475,7 +500,10 @@ UNSUITABLE = {
         'next_retry_at has the type',
     ),
     'time as number': (
-        'ALTER TABLE outbound_emails DROP COLUMN expires_at; ALTER TABLE outbound_emails ADD COLUMN expires_at bigint',
+        (
+            'ALTER TABLE outbound_emails DROP COLUMN expires_at; ALTER TABLE outbound_emails '
+            'ADD COLUMN expires_at bigint'
+        ),
         'expires_at has the type bigint',
     ),
     'next_retry_at refuses NULL': (
@@ -483,12 +511,18 @@ UNSUITABLE = {
         'ALTER COLUMN next_retry_at DROP NOT NULL',
     ),
     'status as a number': (
-        'ALTER TABLE outbound_emails DROP COLUMN status; ALTER TABLE outbound_emails ADD COLUMN status integer',
+        (
+            'ALTER TABLE outbound_emails DROP COLUMN status; ALTER TABLE outbound_emails ADD '
+            'COLUMN status integer'
+        ),
         'status has the type integer',
     ),
     'row security': ('ALTER TABLE outbound_emails ENABLE ROW LEVEL SECURITY', 'row-level security'),
     'unknown words': (
-        "INSERT INTO outbound_emails (recipient, status) VALUES ('a@example.com', 'archived'), ('b@b.de', 'archived')",
+        (
+            "INSERT INTO outbound_emails (recipient, status) VALUES ('a@example.com', "
+            "'archived'), ('b@b.de', 'archived')"
+        ),
         'archived (2 rows)',
     ),
 }
@@ -511,10 +545,14 @@ TAKEN = {
     'a view mail_outbox': 'CREATE VIEW mail_outbox AS SELECT id FROM outbound_emails',
     'a table or view email_attempts': 'CREATE TABLE email_attempts (id int)',
     'a table or view cron_runs': 'CREATE TABLE cron_runs (id int)',
-    'a function outbox_sync()': "CREATE FUNCTION outbox_sync() RETURNS int LANGUAGE sql AS 'SELECT 1'",
+    'a function outbox_sync()': (
+        "CREATE FUNCTION outbox_sync() RETURNS int LANGUAGE sql AS 'SELECT 1'"
+    ),
     'an index outbound_emails_due': 'CREATE INDEX outbound_emails_due ON outbound_emails (user_id)',
     'a column mail_status': 'ALTER TABLE outbound_emails ADD COLUMN mail_status text',
-    'a column mail_headers': 'ALTER TABLE outbound_emails ADD COLUMN headers text, ADD COLUMN mail_headers text',
+    'a column mail_headers': (
+        'ALTER TABLE outbound_emails ADD COLUMN headers text, ADD COLUMN mail_headers text'
+    ),
 }
 
 
@@ -547,7 +585,8 @@ async def test_columns_of_the_application_called_like_ours_beside_theirs_are_not
 ):
     await create_legacy(conn, 'enum')
     await conn.execute(
-        'ALTER TABLE outbound_emails ADD COLUMN mail_headers varchar(5), ADD COLUMN mail_message_id int'
+        'ALTER TABLE outbound_emails ADD COLUMN mail_headers varchar(5), ADD COLUMN '
+        'mail_message_id int'
     )
     await insert(conn, 'a', 'pending')
     await adopt(conn)
@@ -588,7 +627,8 @@ async def test_a_check_that_our_writes_do_not_pass_is_named(conn):
 async def test_a_column_of_a_domain_that_refuses_null_is_no_obstacle(conn):
     await create_legacy(conn, 'enum')
     await conn.execute(
-        'CREATE DOMAIN nn AS int NOT NULL; ALTER TABLE outbound_emails ADD COLUMN tenant nn DEFAULT 1'
+        'CREATE DOMAIN nn AS int NOT NULL; ALTER TABLE outbound_emails ADD COLUMN tenant '
+        'nn DEFAULT 1'
     )
     await adopt(conn)
 
@@ -603,18 +643,21 @@ async def test_an_operator_explains_a_word_in_the_applications_own_spelling(conn
 STANDING = {
     'a view': 'CREATE VIEW dashboard AS SELECT status FROM outbound_emails',
     'a generated column': (
-        "ALTER TABLE outbound_emails ADD COLUMN is_sent boolean GENERATED ALWAYS AS (status = 'sent') STORED"
+        'ALTER TABLE outbound_emails ADD COLUMN is_sent boolean GENERATED ALWAYS AS '
+        "(status = 'sent') STORED"
     ),
     'a function': (
         'CREATE FUNCTION waiting() RETURNS bigint LANGUAGE sql '
         "BEGIN ATOMIC SELECT count(*) FROM outbound_emails WHERE status = 'pending'; END"
     ),
     'a unique index': (
-        "CREATE UNIQUE INDEX one_open ON outbound_emails (recipient, email_type) WHERE status IN ('pending', 'sending')"
+        'CREATE UNIQUE INDEX one_open ON outbound_emails (recipient, email_type) WHERE '
+        "status IN ('pending', 'sending')"
     ),
     'a rule': 'CREATE RULE keep AS ON DELETE TO outbound_emails DO INSTEAD NOTHING',
     'a trigger with a condition': (
-        "CREATE TRIGGER told AFTER UPDATE ON outbound_emails FOR EACH ROW WHEN (NEW.status = 'sent') "
+        'CREATE TRIGGER told AFTER UPDATE ON outbound_emails FOR EACH ROW WHEN (NEW.status = '
+        "'sent') "
         'EXECUTE FUNCTION noop()'
     ),
 }
@@ -641,7 +684,8 @@ async def test_finishing_makes_triggers_of_the_application_anew_and_lists_what_g
         'FOR EACH ROW EXECUTE FUNCTION noop()'
     )
     await conn.execute(
-        "ALTER TABLE outbound_emails ADD CONSTRAINT sane CHECK (status <> 'sent' OR recipient IS NOT NULL)"
+        "ALTER TABLE outbound_emails ADD CONSTRAINT sane CHECK (status <> 'sent' OR "
+        'recipient IS NOT NULL)'
     )
     await adopt(conn)
     async with alone(conn, 'UTC'):
@@ -668,12 +712,14 @@ async def test_every_reason_is_told_at_once(conn):
 async def test_a_view_and_a_partitioned_table_are_refused(conn):
     await create_legacy(conn, 'text')
     await conn.execute(
-        'ALTER TABLE outbound_emails RENAME TO emails; CREATE VIEW outbound_emails AS SELECT * FROM emails'
+        'ALTER TABLE outbound_emails RENAME TO emails; CREATE VIEW outbound_emails AS '
+        'SELECT * FROM emails'
     )
     with pytest.raises(NotAdoptableError, match='is a view'):
         await migrate(conn)
     await conn.execute(
-        'DROP VIEW outbound_emails; CREATE TABLE outbound_emails (LIKE emails) PARTITION BY RANGE (created_at)'
+        'DROP VIEW outbound_emails; CREATE TABLE outbound_emails (LIKE emails) PARTITION '
+        'BY RANGE (created_at)'
     )
     with pytest.raises(NotAdoptableError, match='partitioned'):
         await migrate(conn)
@@ -750,14 +796,16 @@ async def test_an_old_row_saved_whole_over_what_has_ended_sends_nothing_again(
     await (adopt if taken_over else migrate)(conn)
     email_id = await queue_email(conn, recipient='anna@example.com', subject='s', body_text='t')
     await conn.execute(
-        "UPDATE mail_outbox SET status = $2, next_retry_at = NULL, sent_at = CASE WHEN $2 = 'sent' THEN now() END "
+        'UPDATE mail_outbox SET status = $2, next_retry_at = NULL, sent_at = CASE WHEN $2 = '
+        "'sent' THEN now() END "
         'WHERE id = $1',
         email_id,
         ended,
     )
     before = await state_of(conn, email_id)
     await conn.execute(
-        "UPDATE outbound_emails SET recipient = recipient, status = 'SENDING', next_retry_at = NULL, attempts = 0 "
+        "UPDATE outbound_emails SET recipient = recipient, status = 'SENDING', next_retry_at = "
+        'NULL, attempts = 0 '
         'WHERE id = $1',
         email_id,
     )
@@ -773,7 +821,8 @@ async def test_queue_email_dates_on_the_clock_of_the_table_in_a_session_of_any_z
     email_id = await queue_email(conn, recipient='anna@example.com', subject='s', body_text='t')
     ages = await conn.fetchrow(
         "SELECT now() - created_at AT TIME ZONE 'Europe/Berlin' AS made, "
-        "now() - updated_at AT TIME ZONE 'Europe/Berlin' AS updated FROM outbound_emails WHERE id = $1",
+        "now() - updated_at AT TIME ZONE 'Europe/Berlin' AS updated FROM outbound_emails WHERE id "
+        '= $1',
         email_id,
     )
     assert all(timedelta() <= age < timedelta(minutes=10) for age in ages)
@@ -810,9 +859,12 @@ async def test_triggers_that_will_not_see_our_changes_are_named(conn):
             $$ BEGIN IF NEW.status = 'sent' THEN NEW.subject := 'x'; END IF; RETURN NEW; END $$;
         CREATE FUNCTION dates() RETURNS trigger LANGUAGE plpgsql AS
             $$ BEGIN NEW.updated_at := now(); RETURN NEW; END $$;
-        CREATE TRIGGER before_all BEFORE UPDATE ON outbound_emails FOR EACH ROW EXECUTE FUNCTION looks();
-        CREATE TRIGGER of_status AFTER UPDATE OF status ON outbound_emails FOR EACH ROW EXECUTE FUNCTION dates();
-        CREATE TRIGGER stamps BEFORE UPDATE ON outbound_emails FOR EACH ROW EXECUTE FUNCTION dates();
+        CREATE TRIGGER before_all BEFORE UPDATE
+            ON outbound_emails FOR EACH ROW EXECUTE FUNCTION looks();
+        CREATE TRIGGER of_status AFTER UPDATE OF status
+            ON outbound_emails FOR EACH ROW EXECUTE FUNCTION dates();
+        CREATE TRIGGER stamps BEFORE UPDATE
+            ON outbound_emails FOR EACH ROW EXECUTE FUNCTION dates();
         CREATE TRIGGER sees AFTER UPDATE ON outbound_emails FOR EACH ROW
             WHEN (OLD.status IS DISTINCT FROM NEW.status) EXECUTE FUNCTION looks();
     """)
@@ -871,7 +923,8 @@ async def test_an_index_that_was_left_half_built_is_built_anew(conn, empty_datab
     await conn.execute("SET statement_timeout = '300ms'")  # building waits for the transaction
     with pytest.raises(asyncpg.PostgresError):
         await conn.execute(
-            'CREATE INDEX CONCURRENTLY outbound_emails_created ON outbound_emails USING brin (created_at)'
+            'CREATE INDEX CONCURRENTLY outbound_emails_created ON outbound_emails USING '
+            'brin (created_at)'
         )
     await conn.execute('RESET statement_timeout')
     assert await conn.fetchval(
@@ -949,18 +1002,25 @@ async def test_what_was_queued_here_is_sent_by_the_old_program_after_the_way_bac
         "UPDATE mail_outbox SET status = 'sent', sent_at = now() WHERE id = $1", ids[1]
     )
     await conn.execute(
-        "UPDATE mail_outbox SET status = 'failed', attempts = 1, next_retry_at = NULL WHERE id = $1",
+        (
+            "UPDATE mail_outbox SET status = 'failed', attempts = 1, next_retry_at = NULL "
+            'WHERE id = $1'
+        ),
         ids[2],
     )
     await conn.execute(
-        "UPDATE mail_outbox SET status = 'uncertain', attempts = 1, next_retry_at = NULL WHERE id = $1",
+        (
+            "UPDATE mail_outbox SET status = 'uncertain', attempts = 1, next_retry_at = NULL "
+            'WHERE id = $1'
+        ),
         ids[3],
     )
     async with alone(conn, 'UTC'):
         form = (await plan(conn, zone='UTC', max_attempts=5)).form
         assert await undo(conn, form, lambda _: None) == {'pending': 1, 'failed': 1, 'uncertain': 1}
     swept = await conn.fetch(
-        "SELECT id FROM outbound_emails WHERE status = 'pending' OR (status = 'failed' AND attempts < max_attempts)"
+        "SELECT id FROM outbound_emails WHERE status = 'pending' OR (status = 'failed' "
+        'AND attempts < max_attempts)'
     )
     assert [row['id'] for row in swept] == ids[:1]
     await adopt(conn)  # and forth again
@@ -1103,7 +1163,8 @@ async def test_other_tables_of_the_application_are_not_touched(conn):
         'DROP TABLE sessions; CREATE TABLE sessions (sid text PRIMARY KEY, data bytea)'
     )
     columns = (
-        'SELECT table_name, column_name, data_type, is_nullable, column_default FROM information_schema.columns '
+        'SELECT table_name, column_name, data_type, is_nullable, column_default FROM '
+        'information_schema.columns '
         "WHERE table_name IN ('sessions', 'refresh_tokens', 'service_health') ORDER BY 1, 2"
     )
     constraints = (
@@ -1116,7 +1177,7 @@ async def test_other_tables_of_the_application_are_not_touched(conn):
     assert origins == {'sessions': False, 'refresh_tokens': False, 'service_health': False}
 
 
-async def test_a_row_that_was_written_without_triggers_is_read_by_the_next_update_and_by_the_take_over(
+async def test_row_written_without_triggers_is_read_by_the_next_update_and_by_the_take_over(
     conn,
 ):
     await create_legacy(conn, 'enum')

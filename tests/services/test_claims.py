@@ -30,7 +30,8 @@ async def test_claim_commits_attempt_token_worker_and_lease(pool, queue, row):
 
 async def test_claim_of_a_row_with_only_the_old_columns_fills_the_rest(pool, row):
     email_id = await pool.fetchval(
-        'INSERT INTO outbound_emails (recipient, subject, body_text, body_html, email_type, status, attempts, '
+        'INSERT INTO outbound_emails (recipient, subject, body_text, body_html, email_type, '
+        'status, attempts, '
         'max_attempts, next_retry_at, expires_at) VALUES '
         "('a@example.com', 's', 't', NULL, 'reset', 'pending', 0, 3, NULL, NULL) RETURNING id"
     )
@@ -120,7 +121,8 @@ async def test_claim_due_by_two_workers_shares_without_overlap(pool, queue):
 
 async def test_claim_due_sees_rows_without_a_time_after_give_due_time(pool):
     await pool.execute(
-        "INSERT INTO outbound_emails (recipient, subject, body_text) VALUES ('a@example.com', 's', 't')"
+        'INSERT INTO outbound_emails (recipient, subject, body_text) VALUES '
+        "('a@example.com', 's', 't')"
     )
     assert await claims.claim_due(pool, 5, **WHO) == []
     await give_due_time(pool)
@@ -251,18 +253,25 @@ async def test_check_constraints_forbid_illegal_rows(pool):
     ):
         with pytest.raises(asyncpg.CheckViolationError):
             await pool.execute(
-                f"INSERT INTO outbound_emails (recipient, {columns}) VALUES ('a@b.example', {values})"
+                f'INSERT INTO outbound_emails (recipient, {columns}) VALUES '
+                f"('a@b.example', {values})"
             )
 
 
 async def test_message_id_of_a_row_is_the_same_on_every_server_that_has_it(pool, queue, row):
-    """A replica that lags, or a backup, has the row as it was before its claim; its sessions may have any settings."""
+    """A replica that lags, or a backup, has the row as it was before its claim.
+
+    Its sessions may have any settings.
+    """
     email_id, other = await queue(), await queue()
     before = await row(email_id)
     (first,) = await claims.claim(pool, [email_id], **WHO)
     await pool.execute('DELETE FROM outbound_emails WHERE id = $1', email_id)
     await pool.execute(
-        "INSERT INTO outbound_emails (id, recipient, body_text, created_at) VALUES ($1, 'a@example.com', 't', $2)",
+        (
+            'INSERT INTO outbound_emails (id, recipient, body_text, created_at) VALUES ($1, '
+            "'a@example.com', 't', $2)"
+        ),
         email_id,
         before['created_at'],
     )

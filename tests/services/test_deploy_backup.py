@@ -1,4 +1,6 @@
-"""Dump, destroy, restore, nothing lost: the rehearsal of deploy/backup.sh and deploy/restore.sh, and of Redis.
+"""Dump, destroy, restore, nothing lost.
+
+The rehearsal of deploy/backup.sh and deploy/restore.sh, and of Redis.
 
 pg_dump has to be the server's version or newer. Debian's is, for Debian's server (see .ci/run), and
 there the scripts run; the embedded server comes without one, and there COPY takes its place:
@@ -137,7 +139,8 @@ async def outbox(pool):
     await insert(pool, recipient='unknown@example.com', status='uncertain', attempts=1)
     await insert(pool, recipient='held@example.com', status='sending')
     await pool.execute(
-        "INSERT INTO email_attempts VALUES (1, now(), 1, 'w', 'deferred', 'rcpt', 'primary', 451, '4.7.1', 'later')"
+        "INSERT INTO email_attempts VALUES (1, now(), 1, 'w', 'deferred', 'rcpt', "
+        "'primary', 451, '4.7.1', 'later')"
     )
     await pool.execute(
         "INSERT INTO email_templates (name, subject) VALUES ('welcome', 'Grüße {{ name }}')"
@@ -150,7 +153,8 @@ async def outbox(pool):
         "INSERT INTO mail_switches (kind, name, paused_by) VALUES ('cron', 'cleanup', 'me')"
     )
     await pool.execute(
-        "INSERT INTO cron_runs (duty, slot, worker, lease_expires_at) VALUES ('x', now(), 'w', now())"
+        "INSERT INTO cron_runs (duty, slot, worker, lease_expires_at) VALUES ('x', "
+        "now(), 'w', now())"
     )
     await pool.execute("INSERT INTO service_health (service_name, status) VALUES ('mongodb', 'up')")
 
@@ -214,7 +218,10 @@ async def test_restore_with_hold_sends_nothing_and_loses_nothing(destroyed, pool
 
 
 async def test_restored_redis_has_every_job_and_appends_again(tmp_path):
-    """As docs/deployment.md tells: without the append-only file first, which would win over the backup."""
+    """As docs/deployment.md tells.
+
+    Without the append-only file first, which would win over the backup.
+    """
     watchdog = Watchdog()
     program = DebianRedis if 'TEST_ARQ_REDIS_URL' in os.environ else Valkey
     server = program(tmp_path / 'redis', watchdog, 'loopback')

@@ -28,7 +28,9 @@ UNITS = 'usr/local/lib/systemd/system'
 
 @pytest.fixture(scope='module')
 def prepared(tmp_path_factory):
-    """A copy of this program's source, so that nobody edits it meanwhile, and a root it is installed in."""
+    """A copy of this program's source, so that nobody edits it meanwhile, and a root it is
+    installed in.
+    """
     place = tmp_path_factory.mktemp('prepared')
     ignored = shutil.ignore_patterns('.*', '__pycache__', 'tests', 'bench', 'dev')
     shutil.copytree(ROOT, place / 'source', ignore=ignored, symlinks=True)
@@ -78,10 +80,12 @@ def current(root):
 
 
 PYTHON = """#!/bin/sh
-# What python3 does for install.sh: -c checks, -m venv makes an environment, pip and compileall write files into it.
+# What python3 does for install.sh: -c checks, -m venv makes an environment, pip and compileall
+# write files into it.
 case $1$2 in
     -mvenv) mkdir -p "$3/bin" && cp "$0" "$3/bin/python" ;;
-    -mpip) here=$(dirname "$(dirname "$0")") && mkdir -p "$here/lib/arq" && touch "$here/lib/arq/worker.py" ;;
+    -mpip) here=$(dirname "$(dirname "$0")") && mkdir -p "$here/lib/arq" &&
+        touch "$here/lib/arq/worker.py" ;;
     -mcompileall) mkdir -p "$6/__pycache__" && touch "$6/__pycache__/worker.pyc" ;;
 esac
 """
@@ -299,7 +303,10 @@ def test_install_below_destdir_needs_no_root_and_elsewhere_does(source):
 
 
 class LittleSystemd:
-    """What `systemctl restart` of a Type=notify unit does: SIGTERM, wait for the end, start, wait for READY."""
+    """What `systemctl restart` of a Type=notify unit does.
+
+    SIGTERM, wait for the end, start, wait for READY.
+    """
 
     SYSTEMCTL = """#!/usr/bin/env python3
 import socket, sys

@@ -1,4 +1,6 @@
-"""QUEUE_ROUTING: e-mails through one queue, maintenance through another, and nobody's queue is reported."""
+"""QUEUE_ROUTING: e-mails through one queue, maintenance through another, and nobody's queue is
+reported.
+"""
 
 import asyncio
 import json
@@ -15,7 +17,8 @@ from tests.conftest import ROOT, wait_until
 DUTIES = """
 import json, worker
 def names(options): return [job.name.removeprefix('cron:') for job in options['cron_jobs']]
-print(json.dumps([names(vars(worker.WorkerSettings)), names(worker.HighPriority), names(worker.LowPriority)]))
+workers = vars(worker.WorkerSettings), worker.HighPriority, worker.LowPriority
+print(json.dumps([names(part) for part in workers]))
 """
 MAIL = ['process_pending_emails']
 MAINTENANCE = ['check_service_health', 'cleanup_expired_emails', 'cleanup_old_sessions']

@@ -1,15 +1,30 @@
-"""A worker whose templates are hostile: they are dead with a reason, and no other e-mail waits for them."""
+"""A worker whose templates are hostile.
+
+They are dead with a reason, and no other e-mail waits for them.
+"""
 
 import psutil
 
 from mail_outbox.outbox import queue_email
 from tests.conftest import wait_until
 
-ADD_TEMPLATE = 'INSERT INTO email_templates (name, body_text) VALUES (gen_random_uuid()::text, $1) RETURNING id'
+ADD_TEMPLATE = (
+    'INSERT INTO email_templates (name, body_text) VALUES (gen_random_uuid()::text, $1) '
+    'RETURNING id'
+)
 HOSTILE = {
-    '{% for a in rows %}{% for b in rows %}{% for c in rows %}{% endfor %}{% endfor %}{% endfor %}': 'processor time',
-    '{% macro m(n) %}{% if n < 60 %}{{ m(n + 1) }}{{ m(n + 1) }}{% endif %}{% endmacro %}{{ m(0) }}': 'processor time',
-    "{% set n = namespace(x='xxxxxx') %}{% for r in rows %}{% set n.x = n.x ~ n.x %}{% endfor %}{{ n.x }}": 'memory',
+    (
+        '{% for a in rows %}{% for b in rows %}{% for c in rows %}{% endfor %}{% endfor %}{% '
+        'endfor %}'
+    ): 'processor time',
+    (
+        '{% macro m(n) %}{% if n < 60 %}{{ m(n + 1) }}{{ m(n + 1) }}{% endif %}{% endmacro '
+        '%}{{ m(0) }}'
+    ): 'processor time',
+    (
+        "{% set n = namespace(x='xxxxxx') %}{% for r in rows %}{% set n.x = n.x ~ n.x %}{% "
+        'endfor %}{{ n.x }}'
+    ): 'memory',
     '{{ "%1000000000d" | format(1) }}': 'memory',
     "{{ 'x' | center(300000000) }}": 'too large',
 }
@@ -46,7 +61,10 @@ async def test_hostile_templates_are_dead_and_all_others_are_sent(pool, start_wo
         lambda: sum(len(inbox.accepted(f'{n}@example.org')) for n in range(40)) == len(innocent)
     )
     for email_id, why in hostile:
-        find = 'SELECT dead_reason, last_error FROM outbound_emails WHERE id = $1 AND dead_reason IS NOT NULL'
+        find = (
+            'SELECT dead_reason, last_error FROM outbound_emails WHERE id = $1 AND '
+            'dead_reason IS NOT NULL'
+        )
         found = await wait_until(
             lambda find=find, email_id=email_id: pool.fetchrow(find, email_id), what=why
         )

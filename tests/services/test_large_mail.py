@@ -1,4 +1,6 @@
-"""Large e-mails: a worker with little memory sends them one after the other, and all others beside them."""
+"""Large e-mails: a worker with little memory sends them one after the other, and all others beside
+them.
+"""
 
 import asyncio
 from email import policy
@@ -18,7 +20,8 @@ from tests.conftest import wait_until
 
 LARGE_SQL = """
 INSERT INTO mail_outbox (recipient, subject, body_text, body_html, status, next_retry_at)
-SELECT 'large@example.com', 'Report ' || n, repeat(repeat('x', 75) || E'\n', $2), repeat(repeat('y', 75) || E'\n', $2),
+SELECT 'large@example.com', 'Report ' || n, repeat(repeat('x', 75) || E'\n', $2), repeat(repeat('y',
+    75) || E'\n', $2),
     'pending', now() - interval '1 hour' FROM generate_series(1, $1::int) AS n
 """
 SMALL_SQL = """

@@ -35,7 +35,10 @@ async def claim_one(pool: Any, email_id: int) -> Claim:
 
 async def lose_lease(pool: Any, *email_ids: int) -> None:
     await pool.execute(
-        "UPDATE outbound_emails SET lease_expires_at = now() - interval '1 second' WHERE id = ANY($1)",
+        (
+            "UPDATE outbound_emails SET lease_expires_at = now() - interval '1 second' WHERE "
+            'id = ANY($1)'
+        ),
         email_ids,
     )
 
@@ -144,7 +147,8 @@ async def test_third_loss_in_a_row_is_poison_and_nothing_else_suffers(pool, queu
         rescued = {r.email_id: r for r in await rescue(pool, HOLD)}
         assert rescued[poison].due is (loss < MAX_LOST_ATTEMPTS)
     stored = await row(poison)
-    assert (stored['status'], stored['dead_reason'], stored['next_retry_at'], stored['attempts']) == (
+    assert (stored['status'], stored['dead_reason'], stored['next_retry_at'],
+        stored['attempts']) == (
         'failed', 'poison', None, 3,
     )  # fmt: skip
     assert (await row(bystander))['status'] == 'uncertain'
@@ -280,9 +284,7 @@ async def test_rescue_by_a_worker_that_has_just_begun_waits_for_the_living(pool,
     assert [r.email_id for r in await rescue(pool, HOLD, None, first)] == [email_id]
 
 
-async def test_rescue_that_a_frozen_server_runs_later_takes_nothing_and_a_moment_passes_before_the_next(
-    pool, queue
-):
+async def test_rescue_that_a_frozen_server_runs_later_takes_nothing_and_the_next_waits(pool, queue):
     email_id = await queue()
     await claim_one(pool, email_id)
     await lose_lease(pool, email_id)

@@ -1,4 +1,6 @@
-"""A worker whose log nobody reads any more sends on, keeps its leases, tells what it dropped, and stops when asked."""
+"""A worker whose log nobody reads any more sends on, keeps its leases, tells what it dropped, and
+stops when asked.
+"""
 
 import asyncio
 import fcntl

@@ -1,4 +1,5 @@
-"""docs/migration.md: every command of it is carried out in its order, and has to answer as the document says.
+"""docs/migration.md: every command of it is carried out in its order, and has to answer as the
+document says.
 
 Celery is played by a client that waits for messages, and by messages as kombu leaves them; `make
 rehearsal` has the real one.
@@ -32,12 +33,14 @@ EXAMPLES = {
 }  # ids that the document names
 CELERY = ['celery-worker', 'celery-beat']
 ROWS_SQL = """
-INSERT INTO outbound_emails (recipient, subject, body_text, status, attempts, max_attempts, created_at, next_retry_at)
+INSERT INTO outbound_emails (recipient, subject, body_text, status, attempts, max_attempts,
+    created_at, next_retry_at)
 VALUES
     ('due@example.com', 'Due', 'Hello.', 'pending', 0, 5, now(), NULL),
     ('asked@example.com', 'Asked for', 'Hello.', 'failed', 5, 5, now(), NULL),
     ('old1@example.com', 'Old', 'Hello.', 'pending', 0, 5, now() - interval '30 days', NULL),
-    ('old2@example.com', 'Old', 'Hello.', 'failed', 1, 5, now() - interval '30 days', now() - interval '29 days'),
+    ('old2@example.com', 'Old', 'Hello.', 'failed', 1, 5, now() - interval '30 days',
+        now() - interval '29 days'),
     ('killed1@example.com', 'Killed', 'Hello.', 'sending', 1, 5, now(), NULL),
     ('killed2@example.com', 'Killed', 'Hello.', 'sending', 1, 5, now(), NULL),
     ('killed3@example.com', 'Killed', 'Hello.', 'sending', 1, 5, now(), NULL)
@@ -82,7 +85,8 @@ class Operator:
             if number in words
         }
         process = await asyncio.create_subprocess_exec(
-            sys.executable, *(real.get(word, word) for word in words), cwd=self.directory, env=self.env,
+            sys.executable, *(real.get(word, word) for word in words), cwd=self.directory,
+            env=self.env,
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         )  # fmt: skip
         async with asyncio.timeout(DEADLINE_S):
@@ -160,7 +164,10 @@ async def test_steps_to_the_last_send_what_waits_hold_what_is_old_and_finish(ope
     assert await operator.status_of('old2@example.com') == 'cancelled'
     assert not inbox.accepted('old2@example.com')
     await carry_out_sections(operator, [FINISH])
-    kind = "SELECT data_type FROM information_schema.columns WHERE table_name = 'outbound_emails' AND column_name = $1"
+    kind = (
+        'SELECT data_type FROM information_schema.columns WHERE table_name = '
+        "'outbound_emails' AND column_name = $1"
+    )
     assert await operator.conn.fetchval(kind, 'status') == 'text'
     assert await operator.conn.fetchval(kind, 'created_at') == 'timestamp with time zone'
     people = ('due', 'asked', 'old1', 'old2', 'killed1', 'killed2', 'killed3')

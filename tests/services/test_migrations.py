@@ -18,14 +18,16 @@ from tests.conftest import ROOT
 async def shape(conn: asyncpg.Connection) -> list[tuple[Any, ...]]:
     """Everything about the tables that a migration could change."""
     columns = await conn.fetch(
-        'SELECT table_name, column_name, data_type, is_nullable, column_default FROM information_schema.columns '
+        'SELECT table_name, column_name, data_type, is_nullable, column_default FROM '
+        'information_schema.columns '
         "WHERE table_schema = 'public' AND table_name NOT LIKE '\\_pogo%' ORDER BY 1, 2"
     )
     indexes = await conn.fetch(
         "SELECT indexdef FROM pg_indexes WHERE schemaname = 'public' ORDER BY 1"
     )
     constraints = await conn.fetch(
-        "SELECT conname, pg_get_constraintdef(oid) FROM pg_constraint WHERE connamespace = 'public'::regnamespace "
+        'SELECT conname, pg_get_constraintdef(oid) FROM pg_constraint WHERE connamespace = '
+        "'public'::regnamespace "
         'ORDER BY 1, 2'
     )
     return [
@@ -38,7 +40,8 @@ async def shape(conn: asyncpg.Connection) -> list[tuple[Any, ...]]:
 
 def run_migrate(dsn: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, '-m', 'db.migrate'], cwd=ROOT, env={'DATABASE_URL': dsn}, capture_output=True, text=True,
+        [sys.executable, '-m', 'db.migrate'], cwd=ROOT, env={'DATABASE_URL': dsn},
+        capture_output=True, text=True,
         check=False, timeout=60,
     )  # fmt: skip
 
@@ -120,14 +123,16 @@ async def test_rows_that_do_not_say_carry_the_number_of_the_settings_or_none_of_
 async def test_a_dead_reason_of_somebody_elses_words_is_kept_as_an_error(conn):
     await migrate(conn)
     await conn.execute(
-        "INSERT INTO outbound_emails (recipient, status, dead_reason) VALUES ('a@example.com', 'failed', 'rejected')"
+        'INSERT INTO outbound_emails (recipient, status, dead_reason) VALUES '
+        "('a@example.com', 'failed', 'rejected')"
     )
     await conn.execute(
         'ALTER TABLE outbound_emails DROP CONSTRAINT outbound_emails_dead_reason_known'
     )
     await conn.execute(
         'INSERT INTO outbound_emails (recipient, status, dead_reason, last_error) '
-        "VALUES ('b@example.com', 'failed', 'spam', '451 later'), ('c@example.com', 'failed', 'spam', NULL)"
+        "VALUES ('b@example.com', 'failed', 'spam', '451 later'), ('c@example.com', 'failed', "
+        "'spam', NULL)"
     )
     await conn.execute("DELETE FROM _pogo_migration WHERE migration_id >= '0007'")
     await migrate(conn)

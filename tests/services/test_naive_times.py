@@ -1,4 +1,7 @@
-"""Times without a zone, as an application's table may have them: for PostgreSQL and for us the same moments."""
+"""Times without a zone, as an application's table may have them.
+
+For PostgreSQL and for us the same moments.
+"""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -12,7 +15,8 @@ from db.pools import create_postgres_pool
 ZONES = {
     'UTC': ['2026-07-01 12:00'],
     'Asia/Tokyo': ['2026-01-01 00:00', '1970-01-01 00:00:00.000001'],
-    'Europe/Berlin': ['2026-03-29 01:59:59', '2026-03-29 02:30', '2026-03-29 03:00', '2026-10-25 02:30',
+    'Europe/Berlin': ['2026-03-29 01:59:59', '2026-03-29 02:30', '2026-03-29 03:00',
+        '2026-10-25 02:30',
                       '2026-10-25 03:00', '2026-07-01 12:00'],
     'America/New_York': ['2026-03-08 02:30', '2026-11-01 01:30'],
     'Australia/Lord_Howe': ['2026-04-05 01:45', '2026-10-04 02:15'],
@@ -30,7 +34,8 @@ async def pool_in(database: Any) -> Any:
     async def pool_in(zone: str) -> Any:
         opened.append(
             await create_postgres_pool(
-                database.dsn, size=2, connect_timeout_s=20, command_timeout_s=20, application_name='tests',
+                database.dsn, size=2, connect_timeout_s=20, command_timeout_s=20,
+                application_name='tests',
                 naive_timezone=zone,
             )
         )  # fmt: skip
@@ -76,7 +81,8 @@ async def test_times_without_end_and_those_no_datetime_can_hold_are_read(pool_in
     pool = await pool_in('Asia/Tokyo')
     last, first = datetime.max.replace(tzinfo=UTC), datetime.min.replace(tzinfo=UTC)
     times = await pool.fetchval(
-        "SELECT ARRAY['infinity', '-infinity', '20000-01-01', '0044-03-15 BC', '0001-01-01 00:00']::timestamp[]"
+        "SELECT ARRAY['infinity', '-infinity', '20000-01-01', '0044-03-15 BC', "
+        "'0001-01-01 00:00']::timestamp[]"
     )
     assert times == [last, first, last, first, first]
     assert (

@@ -1,4 +1,7 @@
-"""Two applications, two PostgreSQL databases, one Redis database: told apart, told of, and not obeyed."""
+"""Two applications, two PostgreSQL databases, one Redis database.
+
+Told apart, told of, and not obeyed.
+"""
 
 import pytest
 
@@ -66,7 +69,8 @@ async def test_schema_of_its_own_is_another_application(pool):
     ours = await read_identity(pool)
     async with pool.acquire() as conn:
         await conn.execute(
-            'CREATE SCHEMA shop; CREATE TABLE shop.outbound_emails (id int); SET search_path TO shop'
+            'CREATE SCHEMA shop; CREATE TABLE shop.outbound_emails (id int); SET '
+            'search_path TO shop'
         )
         try:
             assert is_other(await read_identity(conn), ours)

@@ -1,4 +1,7 @@
-"""Status, page, metrics and doctor say the same of the same fleet: none is content where another is not."""
+"""Status, page, metrics and doctor say the same of the same fleet.
+
+None is content where another is not.
+"""
 
 import json
 
@@ -59,8 +62,10 @@ async def paused_duty(pool):
 
 async def late_duty(pool):
     await pool.execute(
-        'INSERT INTO cron_runs (duty, slot, worker, started_at, lease_expires_at, finished_at, outcome) VALUES '
-        "('cleanup_expired_emails', now() - interval '5 hours', 'w', now() - interval '5 hours', now(), now(), 'done')"
+        'INSERT INTO cron_runs (duty, slot, worker, started_at, lease_expires_at, finished_at, '
+        'outcome) VALUES '
+        "('cleanup_expired_emails', now() - interval '5 hours', 'w', now() - interval '5 hours', "
+        "now(), now(), 'done')"
     )
 
 

@@ -15,8 +15,10 @@ from tests.services.ops_desk import as_document, insert, rendered, run, statuses
 
 
 def result(*, success=True, value=None, serializer=pickle.dumps, **more):
-    told = {'function': 'send_email', 'args': (7,), 'kwargs': {}, 'job_try': 1, 'enqueue_time_ms': 1_800_000_000_000,
-            'success': success, 'result': value, 'start_ms': 1_800_000_001_000, 'finished_ms': 1_800_000_002_000,
+    told = {'function': 'send_email', 'args': (7,), 'kwargs': {}, 'job_try': 1,
+        'enqueue_time_ms': 1_800_000_000_000,
+            'success': success, 'result': value, 'start_ms': 1_800_000_001_000,
+            'finished_ms': 1_800_000_002_000,
             'ref': 'x', 'queue_name': 'arq:queue', 'job_id': 'j'}  # fmt: skip
     return serialize_result(**told | more, serializer=serializer)
 
@@ -34,7 +36,8 @@ async def test_call_queue_defer_by_and_dry_run(env, redis):
     dry = await run(env, 'call', 'send_email', '123', '--dry-run')
     assert 'Would put send_email 123 into arq:queue' in rendered('call', dry)
     assert await redis.keys('*') == []
-    given = await run(env, 'call', 'make_report', '2026', '{"full": true}', 'all', '--queue', 'reports',
+    given = await run(env, 'call', 'make_report', '2026', '{"full": true}', 'all', '--queue',
+        'reports',
                       '--defer-by', '2h', '--yes')  # fmt: skip
     assert (given.exit_status, given.troubles[0].what) == (69, 'nobody serves the queue reports')
     (job,) = await redis.queued_jobs(queue_name='reports')
@@ -161,7 +164,8 @@ async def test_result_reads_stock_results_and_loads_no_object(env, redis, capsys
         job_id: (answer.exit_status, answer.document['state']) for job_id, answer in given.items()
     }
     assert states == {
-        'good': (0, 'complete'), 'bad': (1, 'ended'), 'evil': (1, 'ended'), 'ours': (1, 'failed'), 'junk': (1, 'ended'),
+        'good': (0, 'complete'), 'bad': (1, 'ended'), 'evil': (1, 'ended'), 'ours': (1, 'failed'),
+        'junk': (1, 'ended'),
         'no dict': (1, 'ended'), 'list': (1, 'unknown'), 'absent': (1, 'unknown'),
     }  # fmt: skip
     assert as_document(given['good'])['result'] == {'sent': 1, 'k': [2, ["b'b'"]]}

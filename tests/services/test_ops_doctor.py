@@ -35,7 +35,8 @@ async def test_doctor_names_indexes_templates_and_rights_that_are_missing(env, p
     await mongo['email_attachments'].insert_one({'content_id': 'other'})
     await pool.execute('DROP INDEX outbound_emails_due')
     await pool.execute(
-        "UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'outbound_emails_leased'::regclass"
+        'UPDATE pg_index SET indisvalid = false WHERE indexrelid = '
+        "'outbound_emails_leased'::regclass"
     )
     findings = await found(env, 'postgresql', 'content')
     assert 'indexes are missing: outbound_emails_due' in whats(findings)
@@ -171,7 +172,8 @@ async def test_doctor_knows_what_a_worker_needs_and_that_some_columns_are_enough
         warnings = whats(await found(env | {'DATABASE_URL': dsn}, 'postgresql'), 'warning')
         (lacks,) = [what for what in warnings if 'role' in what]
         assert lacks == (
-            'this role lacks INSERT on email_attempts, DELETE on email_attempts, INSERT on cron_runs, '
+            'this role lacks INSERT on email_attempts, DELETE on email_attempts, INSERT on '
+            'cron_runs, '
             'UPDATE on cron_runs, INSERT on service_health'
         )
     finally:

@@ -13,7 +13,8 @@ from mail.outcome import Decision, Delivery, Outcome, Phase, Reply, Status
 from tests.conftest import wait_until
 from tests.services.ops_desk import as_document, closed_port, insert, rendered, run
 
-RECORD = {'worker': 'mail-7@host:42', 'queue': 'arq:queue', 'started_at': '2026-01-01T00:00:00+00:00', 'emails': [],
+RECORD = {'worker': 'mail-7@host:42', 'queue': 'arq:queue',
+    'started_at': '2026-01-01T00:00:00+00:00', 'emails': [],
           'outcomes': {}, 'rss_bytes': 2**26}  # fmt: skip
 
 
@@ -30,7 +31,8 @@ async def explained(env, email_id, status=0):
 
 async def test_explain_of_waiting_mail_names_everything_in_its_way(env, pool, redis):
     email_id = await insert(
-        pool, recipient='anna@example.com, ben@example.com', email_type='receipt', template_id=404, content_id='gone',
+        pool, recipient='anna@example.com, ben@example.com', email_type='receipt', template_id=404,
+        content_id='gone',
         lost_attempts=1, next_retry_at="sql:now() - interval '1 minute'",
     )  # fmt: skip
     await insert(pool, next_retry_at="sql:now() - interval '2 minutes'")
@@ -49,9 +51,11 @@ async def test_explain_of_waiting_mail_names_everything_in_its_way(env, pool, re
     )
     told = ' '.join(reason['what'] for reason in document['because'])
     for expected in (
-        'E-mails of its type receipt are paused by anna', 'The relay primary cools down for 9 s: refused.',
+        'E-mails of its type receipt are paused by anna',
+        'The relay primary cools down for 9 s: refused.',
         'Its template 404 does not exist.', 'Its attachments gone are not in MongoDB.',
-        'A recipient is on the list of those who get no mail: hard bounce.', '1 worker was lost with it',
+        'A recipient is on the list of those who get no mail: hard bounce.',
+        '1 worker was lost with it',
         '1 e-mail is due before it.',
     ):  # fmt: skip
         assert expected in told
@@ -78,7 +82,8 @@ async def test_explain_of_mail_in_every_other_state(env, pool, redis):
         'mail-8@host:1 does not reply': {'status': 'sending', 'claimed_by': 'mail-8@host:1'},
         'primary accepted it': {'status': 'sent', 'sent_at': 'sql:now()', 'relay': 'primary'},
         'The relay refused it for good: 550 <***@example.com> no.': {
-            'status': 'failed', 'dead_reason': 'rejected', 'smtp_response': '550 <anna@example.com> no'},
+            'status': 'failed', 'dead_reason': 'rejected',
+            'smtp_response': '550 <anna@example.com> no'},
         'Nobody knows whether it arrived: no reply came.': {'status': 'uncertain', 'attempts': 1},
         'it was not sent before': {'status': 'expired', 'expires_at': 'sql:now()'},
         'it was cancelled': {'status': 'cancelled'},
@@ -170,7 +175,10 @@ async def test_explain_of_sent_mail_names_the_recipients_that_were_refused(env, 
     )
     document, sentences = await explained(env, email_id)
     (reason,) = document['because']
-    what = '13 of 14 recipients did not get it: 12 x ***@example.com: 550 no ***@example.com; ***@b.com: 550 x.'
+    what = (
+        '13 of 14 recipients did not get it: 12 x ***@example.com: 550 no ***@example.com; '
+        '***@b.com: 550 x.'
+    )
     assert reason['what'] == what
     assert reason['what'] in sentences
 

@@ -170,9 +170,12 @@ async def test_workers_are_found_while_their_records_are_missing(
 ):
     email_id, waits = await insert(pool, status='failed', attempts=5), await insert(pool)
     for words in (
-        ('retry', str(email_id), '--yes'), ('explain', str(waits)), ('call', 'send_email', str(waits), '--yes'),
-        ('queue', 'ls'), ('inspect', 'active_queues'), ('status',), ('top', '--once'), ('cron', 'ls'),
-        ('cron', 'run', 'cleanup_old_sessions', '--yes'), ('control', 'pause', '-d', A, '--dry-run'),
+        ('retry', str(email_id), '--yes'), ('explain', str(waits)),
+        ('call', 'send_email', str(waits), '--yes'),
+        ('queue', 'ls'), ('inspect', 'active_queues'), ('status',), ('top', '--once'),
+        ('cron', 'ls'),
+        ('cron', 'run', 'cleanup_old_sessions', '--yes'),
+        ('control', 'pause', '-d', A, '--dry-run'),
         ('relay', 'ls'), ('control', 'pause', '--type', 'news', '--force', '--dry-run'),
     ):  # fmt: skip
         await redis.delete(
@@ -311,7 +314,8 @@ async def test_relay_ls_without_a_worker_shows_our_own_settings_and_ends_with_69
 
 async def test_cron_ls_joins_tables_runs_and_switches(env, pool, redis, fleet):
     await pool.execute(
-        'INSERT INTO cron_runs (duty, slot, worker, lease_expires_at, finished_at, outcome, affected) '
+        'INSERT INTO cron_runs (duty, slot, worker, lease_expires_at, finished_at, outcome, '
+        'affected) '
         "VALUES ('cleanup_old_sessions', now(), 'w', now(), now(), 'done', 5)"
     )
     await switches.pause(pool, Kind.CRON, 'cleanup_old_sessions', reason='slow', by='anna')
@@ -409,7 +413,8 @@ async def test_top_prints_one_frame_without_a_terminal_and_survives_hostile_text
 ):
     await insert(pool)
     await pool.execute(
-        'INSERT INTO email_attempts (email_id, started_at, attempt, worker, outcome, phase, error) VALUES '
+        'INSERT INTO email_attempts (email_id, started_at, attempt, worker, outcome, phase, '
+        'error) VALUES '
         "(9, now(), 1, 'w', 'deferred', 'rcpt', E'[bold]anna@example.com\\x1b[2J')"
     )
     given = await run(env, 'top', '--once')

@@ -1,4 +1,7 @@
-"""Whatever stands in Redis, in PostgreSQL or in a reply: no command lets it steer the terminal, and JSON stays JSON."""
+"""Whatever stands in Redis, in PostgreSQL or in a reply.
+
+No command lets it steer the terminal, and JSON stays JSON.
+"""
 
 import asyncio
 import contextlib
@@ -24,16 +27,23 @@ from tests.services.ops_desk import Typed, insert, rendered, run
 from tests.services.test_one_judge import look_at_page
 from tests.services.test_ops_status import RECORD, register
 
-WHOLE = '\x1b]0;owned\x07\x1b[2J\x1b[31m[bold]red[/bold] :smile:\r\n\x00\x08\x7f\x85\x9b31m\u200e\u202e\u2066\u2028end'
+WHOLE = (
+    '\x1b]0;owned\x07\x1b[2J\x1b[31m[bold]red[/bold] '
+    ':smile:\r\n\x00\x08\x7f\x85\x9b31m\u200e\u202e\u2066\u2028end'
+)
 EVIL = WHOLE + '\ud800'
 STEERING = {'Cc', 'Cf', 'Cs', 'Zl', 'Zp'}
 EVIL_RECORD = {
-    'worker': f'evil{WHOLE}@host:1', 'queue': f'evil{WHOLE}', 'version': EVIL, 'settings': EVIL, 'log_level': EVIL,
-    'state': 'paused', 'paused': [EVIL], 'functions': [EVIL], 'outcomes': {EVIL: 3, 'accepted': 'x' + EVIL},
-    'jobs_done': {EVIL: []}, 'emails': [{'id': [], 'phase': {}, 'relay': EVIL, EVIL: EVIL}, {'id': 7, 'phase': EVIL}],
+    'worker': f'evil{WHOLE}@host:1', 'queue': f'evil{WHOLE}', 'version': EVIL, 'settings': EVIL,
+    'log_level': EVIL,
+    'state': 'paused', 'paused': [EVIL], 'functions': [EVIL],
+    'outcomes': {EVIL: 3, 'accepted': 'x' + EVIL},
+    'jobs_done': {EVIL: []}, 'emails': [{'id': [], 'phase': {}, 'relay': EVIL, EVIL: EVIL},
+        {'id': 7, 'phase': EVIL}],
     'jobs': [{'job_id': EVIL, 'started_at': 'x'}, {'job_id': [EVIL]}],
     'relays': [
-        {'name': EVIL, 'place': EVIL, 'tls': EVIL, 'state': 'cooling down', 'last_error': EVIL, 'retry_in_s': EVIL},
+        {'name': EVIL, 'place': EVIL, 'tls': EVIL, 'state': 'cooling down', 'last_error': EVIL,
+            'retry_in_s': EVIL},
         {'name': 7, 'state': EVIL, 'most_per_s': EVIL, 'last_error': 7},
     ],
     'duties': [{'name': EVIL, 'every_s': EVIL, 'missed': [EVIL]}, {'name': [EVIL]}],
@@ -99,19 +109,25 @@ async def evil_world(redis, pool):
         pool, recipient='anna@example.com', status='failed', attempts=1, **parts
     )
     await pool.execute(
-        'INSERT INTO email_attempts (email_id, started_at, attempt, worker, outcome, phase, relay, reply, error) '
+        'INSERT INTO email_attempts (email_id, started_at, attempt, worker, outcome, phase, '
+        'relay, reply, error) '
         "VALUES ($1, now(), 1, $2, 'rejected', 'rcpt', $2, $2, $2)", email_id, in_row,
     )  # fmt: skip
     await pool.execute(
-        "INSERT INTO mail_switches (kind, name, reason, paused_by) VALUES ('email_type', $1, $1, $1)",
+        (
+            "INSERT INTO mail_switches (kind, name, reason, paused_by) VALUES ('email_type', "
+            '$1, $1, $1)'
+        ),
         in_row,
     )
     await pool.execute(
-        'INSERT INTO service_health (service_name, status, response_time_ms, error_message, checked_at) '
+        'INSERT INTO service_health (service_name, status, response_time_ms, error_message, '
+        'checked_at) '
         "VALUES ($1, 'down', 1, $1, now())", in_row,
     )  # fmt: skip
     await pool.execute(
-        'INSERT INTO cron_runs (duty, slot, worker, lease_expires_at, finished_at, outcome, detail) '
+        'INSERT INTO cron_runs (duty, slot, worker, lease_expires_at, finished_at, outcome, '
+        'detail) '
         "VALUES ($1, now(), $1, now(), now(), 'error', $2)", in_row, json.dumps({'error': in_row}),
     )  # fmt: skip
     async with evil_worker(redis):
@@ -119,14 +135,18 @@ async def evil_world(redis, pool):
 
 
 COMMANDS = [
-    *(['inspect', word] for word in ('ping', 'active', 'reserved', 'scheduled', 'registered', 'active_queues', 'stats',
+    *(['inspect', word] for word in ('ping', 'active', 'reserved', 'scheduled', 'registered',
+        'active_queues', 'stats',
                                      'conf', 'report')),
-    *(['control', *words] for words in (['stacks'], ['rate_limit', '5', '--yes'], ['pause', '--yes'], ['ls'],
+    *(['control', *words] for words in (['stacks'], ['rate_limit', '5', '--yes'],
+        ['pause', '--yes'], ['ls'],
                                         ['pool_grow', '3', '--yes'], ['reload_relays', '--dry-run'])),
     ['inspect', 'query_task', 'j'], ['status'], ['top', '--once'],
     ['doctor', 'workers', 'outbox', 'redis'], ['relay', 'ls'],
-    ['cron', 'ls'], ['queue', 'ls'], ['queue', 'peek'], ['failed'], ['qshape'], ['show', '1', '--content'],
-    ['explain', '1'], ['retry', '--status', 'failed', '--dry-run'], ['purge', 'queue', '--dry-run'], ['suppress', 'ls'],
+    ['cron', 'ls'], ['queue', 'ls'], ['queue', 'peek'], ['failed'], ['qshape'],
+    ['show', '1', '--content'],
+    ['explain', '1'], ['retry', '--status', 'failed', '--dry-run'], ['purge', 'queue', '--dry-run'],
+    ['suppress', 'ls'],
 ]  # fmt: skip
 
 

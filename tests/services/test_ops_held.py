@@ -1,4 +1,7 @@
-"""E-mails that are held: nobody but an operator decides about them, and every command knows them."""
+"""E-mails that are held.
+
+Nobody but an operator decides about them, and every command knows them.
+"""
 
 import sys
 from typing import Any
@@ -39,7 +42,8 @@ async def test_listing_counts_by_type_and_age_the_oldest_first(env, pool):
         'within_a_month': 1,
         'older': 1,
     }
-    assert [(row['email_type'], row['emails'], row['past_expiry']) for row in document['by_type']] == [
+    assert [(row['email_type'], row['emails'],
+        row['past_expiry']) for row in document['by_type']] == [
         ('reset', 1, 1), ('news', 4, 0), (None, 1, 0)
     ]  # fmt: skip
     assert [email['id'] for email in document['emails']] == [
@@ -102,7 +106,8 @@ async def test_all_are_changed_in_batches_and_nothing_else(
     kept = {
         await insert(pool, status=status, **columns): status
         for status, columns in {
-            'sent': {'sent_at': ago(1)}, 'failed': {'attempts': 5}, 'uncertain': {'attempts': 1}, 'expired': {},
+            'sent': {'sent_at': ago(1)}, 'failed': {'attempts': 5}, 'uncertain': {'attempts': 1},
+            'expired': {},
             'cancelled': {}, 'external': {}, 'sending': {},
         }.items()
     }  # fmt: skip

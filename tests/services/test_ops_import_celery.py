@@ -34,12 +34,14 @@ async def test_import_makes_rows_due_and_keeps_every_message(env, pool, redis):
         await insert(pool, **columns)
         for columns in (
             {}, {'status': 'failed', 'attempts': 1, 'next_retry_at': "sql:now() + interval '1 h'"},
-            {'status': 'failed', 'attempts': 5}, {'status': 'sent', 'sent_at': 'sql:now()'}, {'status': 'cancelled'},
+            {'status': 'failed', 'attempts': 5}, {'status': 'sent', 'sent_at': 'sql:now()'},
+            {'status': 'cancelled'},
             {'status': 'cancelled'}, {'status': 'uncertain'}, {}, {}, {},
         )
     ]  # fmt: skip
     understood = [
-        message(args=[pending]), message(args=[pending]), message(kwargs={'email_id': failed}, args=[]),
+        message(args=[pending]), message(args=[pending]),
+        message(kwargs={'email_id': failed}, args=[]),
         message(args=[dead], protocol=1), message(args=[sent]), message(args=[cancelled]),
         message('app.retry_failed_email', [revived]), message(args=[uncertain]),
         message(args=[later], headers=at(IN_AN_HOUR)), message('app.process_pending_emails', []),
@@ -58,7 +60,8 @@ async def test_import_makes_rows_due_and_keeps_every_message(env, pool, redis):
 
     given = await run(env, 'import-celery', '--yes')
     assert given.document['outcomes'] == dry.document['outcomes'] == {
-        'due': 8, 'sent': 1, 'duty': 1, 'cancelled': 1, 'uncertain': 1, 'missing': 1, 'unknown task': 2, 'unreadable': 1
+        'due': 8, 'sent': 1, 'duty': 1, 'cancelled': 1, 'uncertain': 1, 'missing': 1,
+        'unknown task': 2, 'unreadable': 1
     }  # fmt: skip
     assert given.exit_status == 1
     assert [trouble.what for trouble in given.troubles] == [
@@ -159,7 +162,8 @@ async def test_an_eta_is_kept_whatever_the_row_says_and_several_messages_are_one
         await insert(pool, **columns)
         for columns in (
             {'next_retry_at': past}, {'next_retry_at': None},
-            {'status': 'failed', 'attempts': 1, 'next_retry_at': past}, {}, {}, {}, {'next_retry_at': past},
+            {'status': 'failed', 'attempts': 1, 'next_retry_at': past}, {}, {}, {},
+            {'next_retry_at': past},
         )
     ]  # fmt: skip
     in_two = IN_AN_HOUR + timedelta(hours=1)
@@ -185,15 +189,18 @@ async def test_what_is_too_old_is_held_and_so_is_what_celery_would_have_dropped(
         await insert(pool, **columns)
         for columns in (
             {'created_at': MONTH_AGO, 'next_retry_at': None}, {'created_at': MONTH_AGO}, {}, {}, {},
-            {'expires_at': "sql:now() - interval '1 h'"}, {'status': 'sent', 'sent_at': 'sql:now()'},
+            {'expires_at': "sql:now() - interval '1 h'"},
+            {'status': 'sent', 'sent_at': 'sql:now()'},
             {'status': 'failed', 'attempts': 5},
         )
     ]  # fmt: skip
     lapsed = {'expires': AN_HOUR_AGO.isoformat()}
     await queue(
         redis, message(args=[old]), message('retry_failed_email', [asked_again]),
-        message(args=[eta_old], headers=at(NOW - timedelta(days=3))), message(args=[dropped], headers=lapsed),
-        message(args=[dropped_but_asked], headers=lapsed), message(args=[dropped_but_asked]), message(args=[over]),
+        message(args=[eta_old], headers=at(NOW - timedelta(days=3))),
+        message(args=[dropped], headers=lapsed),
+        message(args=[dropped_but_asked], headers=lapsed), message(args=[dropped_but_asked]),
+        message(args=[over]),
         message(args=[sent], headers=lapsed), message(args=[dead], headers=lapsed),
     )  # fmt: skip
     given = await run(env, 'import-celery', '--yes')
@@ -275,7 +282,8 @@ async def test_import_takes_over_an_adopted_table_last(env, empty_database, redi
         for row in await conn.fetch('SELECT id, status::text FROM outbound_emails')
     }
     await queue(
-        redis, message(args=[ids['pending']], headers=at(IN_AN_HOUR)), message(args=[ids['sending']]),
+        redis, message(args=[ids['pending']], headers=at(IN_AN_HOUR)),
+        message(args=[ids['sending']]),
         message(args=[ids['cancelled']]), message(args=[ids['sent']]),
     )  # fmt: skip
     dry = await run(env, 'import-celery', '--dry-run')
@@ -324,8 +332,10 @@ async def test_import_leaves_every_message_and_the_table_when_postgresql_fails(
     await create_legacy(conn, 'text')
     await conn.execute(LEGACY_ROWS)
     await conn.execute(
-        'CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION $a$no$a$; END $$;'
-        'CREATE TRIGGER refuse BEFORE UPDATE ON outbound_emails FOR EACH ROW EXECUTE FUNCTION refuse()'
+        'CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION '
+        '$a$no$a$; END $$;'
+        'CREATE TRIGGER refuse BEFORE UPDATE ON outbound_emails FOR EACH ROW EXECUTE FUNCTION '
+        'refuse()'
     )
     raw = message(
         args=[await conn.fetchval("SELECT id FROM outbound_emails WHERE status = 'pending'")]
@@ -483,7 +493,8 @@ async def test_hostile_messages_are_set_aside_and_hold_nobody_up(env, pool, redi
     whole = functools.partial(message, args=[email_id])
     huge = whole(headers={'argsrepr': f'({email_id},)', 'kwargsrepr': '{}'}, body='x' * 50_000_000)
     hostile = [
-        b'\xff\xfe\x00', b'', b'[' * 200_000, b'9' * 200_000, huge, message('a' * 1_000_000), message('\ud800'),
+        b'\xff\xfe\x00', b'', b'[' * 200_000, b'9' * 200_000, huge, message('a' * 1_000_000),
+        message('\ud800'),
         b'{"body": "' + b'x' * 9_000_000, message(args=[2**70]), b'{}', whole(properties=7),
     ]  # fmt: skip
     await queue(redis, *hostile, whole())

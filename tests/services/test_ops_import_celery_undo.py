@@ -165,7 +165,10 @@ async def test_undo_after_the_table_was_given_back_still_knows_what_was_sent(
     env = env | {'DATABASE_URL': empty_database.dsn}
     conn = await asyncpg.connect(empty_database.dsn)
     await create_legacy(conn, 'text')
-    insert_sql = "INSERT INTO outbound_emails (recipient, subject, body_text, status) VALUES ($1, 's', 't', 'pending')"
+    insert_sql = (
+        'INSERT INTO outbound_emails (recipient, subject, body_text, status) VALUES ($1, '
+        "'s', 't', 'pending')"
+    )
     ids = [await conn.fetchval(f'{insert_sql} RETURNING id', 'a@example.com') for _ in range(3)]
     await queue(redis, *(message(args=[i]) for i in ids))
     await run(env, 'import-celery', '--yes')
@@ -259,7 +262,10 @@ async def test_doctor_names_the_command_and_never_advises_to_delete_what_waits(e
     assert [(severity, what) for severity, what, _ in findings] == [
         (
             'error',
-            'the list high_priority holds 3 messages of Celery: our queue of that name cannot be used',
+            (
+                'the list high_priority holds 3 messages of Celery: our queue of that name '
+                'cannot be used'
+            ),
         ),
         ('warning', '4 messages of Celery wait in bulk (1), high_priority (3)'),
     ]
@@ -271,7 +277,8 @@ async def test_doctor_names_the_command_and_never_advises_to_delete_what_waits(e
     await redis.lpush('celery', b'junk')
     await run(env, 'import-celery', '--yes')
     assert [what for _, what, _ in await found(env)] == [
-        '1 message of Celery waits in bulk (1)', f'1 message of Celery is set aside in {SET_ASIDE_KEY}:*'
+        '1 message of Celery waits in bulk (1)',
+        f'1 message of Celery is set aside in {SET_ASIDE_KEY}:*'
     ]  # fmt: skip
 
 

@@ -1,4 +1,7 @@
-"""An application's own name for the task that sends: its messages are recognised, and stop a take-over."""
+"""An application's own name for the task that sends.
+
+Its messages are recognised, and stop a take-over.
+"""
 
 from datetime import UTC, datetime, timedelta
 
@@ -55,7 +58,8 @@ async def test_nothing_is_taken_over_while_messages_of_an_unknown_task_name_open
     if shared:
         await migrate(conn)
     await queue(
-        redis, message(TASK, [ids['pending']], headers=LATER), message(TASK, [], {'id': str(ids['retry'])}),
+        redis, message(TASK, [ids['pending']], headers=LATER),
+        message(TASK, [], {'id': str(ids['retry'])}),
         message(TASK, [ids['sent']]), message(TASK, [ids['failed']]), message('shop.report', ['x']),
         message(args=[ids['pending']]),
     )  # fmt: skip
@@ -68,7 +72,10 @@ async def test_nothing_is_taken_over_while_messages_of_an_unknown_task_name_open
         'shop.mail.again': {'messages': 1, 'about_open': 1, 'with_eta': 0},
     }
     assert dry.exit_status == 1
-    told = '3 messages of unknown tasks name e-mails that are not sent yet: shop.mail.deliver (2, 1 with an ETA), '
+    told = (
+        '3 messages of unknown tasks name e-mails that are not sent yet: shop.mail.deliver '
+        '(2, 1 with an ETA), '
+    )
     assert dry.troubles[0].what == f'{told}shop.mail.again (1)'
     assert (
         '--task shop.mail.deliver=send_email --task shop.mail.again=send_email'
@@ -139,8 +146,10 @@ async def test_words_and_columns_of_an_untouched_table_are_read_as_the_take_over
     env = env | {'DATABASE_URL': empty_database.dsn}
     conn = await asyncpg.connect(empty_database.dsn)
     await conn.execute(
-        'CREATE TABLE outbound_emails (id bigserial PRIMARY KEY, recipient text, subject text, body_text text, '
-        "status text DEFAULT 'PENDING', attempts int, max_attempts int, next_retry_at timestamp, created_at timestamp)"
+        'CREATE TABLE outbound_emails (id bigserial PRIMARY KEY, recipient text, subject text, '
+        'body_text text, '
+        "status text DEFAULT 'PENDING', attempts int, max_attempts int, next_retry_at timestamp, "
+        'created_at timestamp)'
     )
     rows = [
         ('PENDING', None, None),
@@ -151,7 +160,8 @@ async def test_words_and_columns_of_an_untouched_table_are_read_as_the_take_over
     ]
     for row in rows:
         await conn.execute(
-            'INSERT INTO outbound_emails (recipient, subject, body_text, status, attempts, max_attempts, created_at) '
+            'INSERT INTO outbound_emails (recipient, subject, body_text, status, attempts, '
+            'max_attempts, created_at) '
             "VALUES ('a@example.com', 's', 't', $1, $2, $3, now())", *row,
         )  # fmt: skip
     await queue(redis, *(message(TASK, [email_id]) for email_id in range(1, 7)))

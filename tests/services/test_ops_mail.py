@@ -153,7 +153,8 @@ async def test_show_tells_row_attempts_attachments_and_the_next_step(env, pool, 
     )
     for minutes_ago, outcome, reply in ((9, 'deferred', '450 busy'), (5, 'uncertain', None)):
         await pool.execute(
-            'INSERT INTO email_attempts (email_id, started_at, attempt, worker, outcome, phase, reply, duration_ms) '
+            'INSERT INTO email_attempts (email_id, started_at, attempt, worker, outcome, phase, '
+            'reply, duration_ms) '
             "VALUES ($1, now() - $2 * interval '1 minute', 1, 'w1', $3, 'rcpt', $4, 12)",
             email_id, minutes_ago, outcome, reply,
         )  # fmt: skip
@@ -337,7 +338,8 @@ async def retry_at_a_terminal(env, email_id):
     ours, theirs = pty.openpty()
     process = await asyncio.create_subprocess_exec(
         sys.executable, '-m', 'ops', 'retry', str(email_id),
-        cwd=ROOT, env=env, stdin=theirs, stderr=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.DEVNULL,
+        cwd=ROOT, env=env, stdin=theirs, stderr=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.DEVNULL,
     )  # fmt: skip
     assert await process.stderr.readuntil(b'[y/N] ') == (
         b'Send 1 e-mail again? 1 e-mail that may have been delivered already would arrive twice. [y/N] '
@@ -399,7 +401,8 @@ async def test_a_role_without_rights_is_told_so(env, pool, database):
         refused = await run(reader, 'retry', str(email_id), '--yes')
         assert refused.exit_status == 1
         assert refused.troubles[0].line.endswith(
-            'permission denied for view mail_outbox; use a role that may do this in DATABASE_URL or DB_USER'
+            'permission denied for view mail_outbox; use a role that may do this in '
+            'DATABASE_URL or DB_USER'
         )
         (trouble,) = (await run(wrong, 'failed')).troubles
         assert trouble.remedy == 'correct DB_USER and DB_PASSWORD, or DATABASE_URL'

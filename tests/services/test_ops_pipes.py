@@ -19,7 +19,8 @@ def run_with(env, *words, stdout, stderr=subprocess.PIPE, closed=()):
             os.close(descriptor)
 
     return subprocess.run(
-        [sys.executable, '-m', 'ops', *words], cwd=ROOT, env=env, stdin=subprocess.DEVNULL, stdout=stdout,
+        [sys.executable, '-m', 'ops', *words], cwd=ROOT, env=env, stdin=subprocess.DEVNULL,
+        stdout=stdout,
         stderr=stderr, preexec_fn=close, timeout=60, check=False,
     )  # fmt: skip
 
@@ -35,7 +36,8 @@ def nobody_reads():
 @pytest.mark.parametrize(
     'words',
     [
-        ['failed'], ['failed', '--json'], ['status'], ['doctor', '--json'], ['show', '1'], ['queue', 'ls'],
+        ['failed'], ['failed', '--json'], ['status'], ['doctor', '--json'], ['show', '1'],
+        ['queue', 'ls'],
         ['inspect', 'scheduled'], ['top', '--once'], ['explain', '1'], ['--help'],
     ],
 )  # fmt: skip

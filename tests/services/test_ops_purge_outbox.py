@@ -17,7 +17,8 @@ async def test_purge_outbox_cancels_one_status_and_never_what_is_being_sent(env,
         0,
     )
     assert await statuses(pool) == {
-        pending: 'cancelled', later: 'cancelled', failed: 'failed', dead: 'failed', sending: 'sending'
+        pending: 'cancelled', later: 'cancelled', failed: 'failed', dead: 'failed',
+        sending: 'sending'
     }  # fmt: skip
     given = await run(env, 'purge', 'outbox', '--status', 'failed', '--yes')
     assert (given.document['cancelled'], given.document['final_left']) == (1, 1)
@@ -29,7 +30,8 @@ async def test_purge_outbox_cancels_one_status_and_never_what_is_being_sent(env,
     given = await run(env, 'purge', 'outbox', '--status', 'failed', '--dead', '--yes')
     assert given.document['cancelled'] == 1
     assert await statuses(pool) == {
-        pending: 'cancelled', later: 'cancelled', failed: 'cancelled', dead: 'cancelled', sending: 'sending'
+        pending: 'cancelled', later: 'cancelled', failed: 'cancelled', dead: 'cancelled',
+        sending: 'sending'
     }  # fmt: skip
 
 

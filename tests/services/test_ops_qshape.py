@@ -12,14 +12,17 @@ async def test_qshape_counts_waiting_mail_by_domain_and_age(env, pool):
     for columns in (
         aged(1, recipient='Anna <anna@Example.com>'),
         aged(5, recipient='ben@example.com', next_retry_at=DUE),
-        aged(1279, recipient='x@example.com, y@example.com, z@example.org', status='failed', attempts=1,
+        aged(1279, recipient='x@example.com, y@example.com, z@example.org', status='failed',
+            attempts=1,
              next_retry_at=IN_AN_HOUR),
-        aged(99999, recipient='z@example.org', status='uncertain', attempts=1, next_retry_at=IN_AN_HOUR),
+        aged(99999, recipient='z@example.org', status='uncertain', attempts=1,
+            next_retry_at=IN_AN_HOUR),
         aged(30, recipient='z@example.org', status='sending'),
         aged(30, recipient='nobody'),
         # none of these waits, or not yet
         aged(30, status='sent', sent_at='sql:now()'), aged(30, status='failed', attempts=1),
-        aged(30, status='failed', attempts=5, next_retry_at=IN_AN_HOUR), aged(30, status='uncertain', attempts=1),
+        aged(30, status='failed', attempts=5, next_retry_at=IN_AN_HOUR),
+        aged(30, status='uncertain', attempts=1),
         aged(30, next_retry_at=IN_AN_HOUR), aged(30, status='cancelled'),
     ):  # fmt: skip
         await insert(pool, **columns)

@@ -82,7 +82,8 @@ async def test_queue_ls_of_empty_queues_is_fine(env):
     assert given.document == {
         'queues': [
             {
-                'name': name, 'ready': 0, 'deferred': 0, 'running': 0, 'oldest_ready_s': None, 'problem': None,
+                'name': name, 'ready': 0, 'deferred': 0, 'running': 0, 'oldest_ready_s': None,
+                'problem': None,
                 'served': False,
             }
             for name in ('high_priority', 'arq:queue', 'low_priority')
@@ -195,7 +196,8 @@ async def test_queue_peek_lists_jobs_in_order_with_state_and_e_mail(env, redis):
 
 async def test_queue_peek_survives_any_junk_under_any_key(env, redis):
     await redis.zadd('arq:queue', {
-        'pickle': 1000, 'list': 2000, b'\xff\xfe': 3000, 'never': float('inf'), 'always': float('-inf'), 'far': 1e300,
+        'pickle': 1000, 'list': 2000, b'\xff\xfe': 3000, 'never': float('inf'),
+        'always': float('-inf'), 'far': 1e300,
         'gone': 4000, 'tried': 5000, 'evil\x1b[2J': 6000,
     })  # fmt: skip
     await redis.set(job_key_prefix + 'pickle', b"cos\nsystem\n(S'false'\ntR.")

@@ -32,7 +32,8 @@ async def test_retry_by_filter_takes_exactly_what_every_condition_fits(env, pool
     ]
     for other in (
         {'status': 'sent', 'sent_at': 'sql:now()'}, {'status': 'uncertain'}, {'email_type': 'news'},
-        {'relay': 'backup'}, {'last_attempt_at': ago(300)}, {'last_attempt_at': ago(2)}, {'last_error': 'refused'},
+        {'relay': 'backup'}, {'last_attempt_at': ago(300)}, {'last_attempt_at': ago(2)},
+        {'last_error': 'refused'},
         {'recipient': 'anna@example.com.evil.org'}, {'recipient': 'anna@mail.example.com'},
     ):  # fmt: skip
         await insert(pool, **fits | other)
@@ -57,7 +58,8 @@ async def test_retry_status_names_one_state(env, pool):
     }
     ids = {name: await insert(pool, **columns) for name, columns in rows.items()}
     for status, expected in (
-        ('dead', 'dead'), ('failed', 'retrying'), ('uncertain', 'uncertain'), ('expired', 'expired'),
+        ('dead', 'dead'), ('failed', 'retrying'), ('uncertain', 'uncertain'),
+        ('expired', 'expired'),
         ('cancelled', 'cancelled'),
     ):  # fmt: skip
         assert await retried(env, '--status', status) == [ids[expected]]
@@ -185,7 +187,8 @@ async def test_retry_takes_any_text_as_text(env, pool):
     await insert(pool, status='failed', last_error='refused')
     for text in ('%', '_', '\\', "'; DROP TABLE outbound_emails; --", '[(', 'ä' * 5000):
         given = await run(
-            env, 'retry', '--status', 'failed', '--error-like', text, '--domain', text, '--type', text, '--relay', text,
+            env, 'retry', '--status', 'failed', '--error-like', text, '--domain', text, '--type',
+            text, '--relay', text,
             '--dry-run',
         )  # fmt: skip
         assert (given.exit_status, given.document['matched']) == (0, 0)
@@ -202,8 +205,10 @@ async def test_retry_tells_what_was_done_before_a_fault(env, pool, monkeypatch):
     monkeypatch.setattr('actions.emails.BATCH', 2)
     ids = [await insert(pool, status='failed') for _ in range(5)]
     await pool.execute(
-        'CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION $a$no$a$; END $$;'
-        f'CREATE TRIGGER refuse BEFORE UPDATE ON outbound_emails FOR EACH ROW WHEN (OLD.id >= {ids[2]}) '
+        'CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION '
+        '$a$no$a$; END $$;'
+        'CREATE TRIGGER refuse BEFORE UPDATE ON outbound_emails FOR EACH ROW WHEN (OLD.id >= '
+        f'{ids[2]}) '
         'EXECUTE FUNCTION refuse()'
     )
     given = await run(env, 'retry', '--status', 'failed', '--yes')

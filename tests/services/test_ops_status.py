@@ -39,7 +39,8 @@ async def test_status_counts_the_outbox_in_disjoint_states(env, pool):
     await insert(pool, status='expired')
     await pool.execute(
         'INSERT INTO email_attempts (email_id, started_at, attempt, worker, outcome, phase) VALUES '
-        "(1, now(), 1, 'w', 'accepted', 'replied'), (2, now() - interval '2 hours', 1, 'w', 'accepted', 'replied')"
+        "(1, now(), 1, 'w', 'accepted', 'replied'), (2, now() - interval '2 hours', 1, 'w', "
+        "'accepted', 'replied')"
     )
     outbox = (await run(env, 'status')).document['outbox']
     assert 3599 < outbox.pop('oldest_due_s') < 3700
@@ -119,11 +120,14 @@ async def test_status_names_each_trouble_and_its_remedy(env, pool, redis):
     await insert(pool, next_retry_at=AN_HOUR_AGO)
     await insert(pool, status='sending', lease_expires_at=AN_HOUR_AGO)
     await pool.execute(
-        'INSERT INTO service_health (service_name, status, response_time_ms, error_message, checked_at) VALUES '
-        "('mongodb', 'up', 1, NULL, now() - interval '2 minutes'), ('mongodb', 'down', 9, 'refused', now())"
+        'INSERT INTO service_health (service_name, status, response_time_ms, error_message, '
+        'checked_at) VALUES '
+        "('mongodb', 'up', 1, NULL, now() - interval '2 minutes'), ('mongodb', 'down', 9, "
+        "'refused', now())"
     )
     await pool.execute(
-        'INSERT INTO cron_runs (duty, slot, worker, lease_expires_at, finished_at, outcome, detail) VALUES '
+        'INSERT INTO cron_runs (duty, slot, worker, lease_expires_at, finished_at, outcome, '
+        'detail) VALUES '
         "('cleanup', now() - interval '2 hours', 'w', now(), now(), 'done', NULL), "
         "('cleanup', now() - interval '1 hour', 'w', now(), now(), 'error', "
         '\'{"error": "no table for anna@example.com"}\')'
@@ -152,7 +156,8 @@ async def test_status_tells_details_as_json_and_times_as_iso_8601(env, pool, red
         jobs=[{'job_id': 'a', 'started_at': 0}, {'job_id': 'b', 'started_at': 1e99}],
     )
     await pool.execute(
-        'INSERT INTO cron_runs (duty, slot, worker, lease_expires_at, finished_at, outcome, detail) VALUES '
+        'INSERT INTO cron_runs (duty, slot, worker, lease_expires_at, finished_at, outcome, '
+        'detail) VALUES '
         "('cleanup', now(), 'w', now(), now(), 'done', '{\"affected\": 3}'), "
         "('sweep', now(), 'w', now(), now(), 'done', '{\"cut short')"
     )

@@ -171,7 +171,10 @@ async def aged(pool: Any, email_id: int, days: int, changes: str) -> None:
     await change(
         pool,
         email_id,
-        f"{changes}, created_at = now() - interval '{days} days', updated_at = now() - interval '{days} days'",
+        (
+            f"{changes}, created_at = now() - interval '{days} days', updated_at = now() - "
+            f"interval '{days} days'"
+        ),
     )
 
 
@@ -268,7 +271,8 @@ async def test_cleanup_forgets_old_health_and_old_runs(ctx, pool):
     )
     await pool.execute(
         'INSERT INTO cron_runs (duty, slot, worker, lease_expires_at) VALUES '
-        "('old', now() - interval '31 days', 'w', now()), ('new', now() - interval '29 days', 'w', now())"
+        "('old', now() - interval '31 days', 'w', now()), ('new', now() - interval '29 days', "
+        "'w', now())"
     )
     await cleanup_expired_emails(ctx)
     assert await pool.fetchval('SELECT array_agg(service_name) FROM service_health') == ['new']

@@ -1,4 +1,7 @@
-"""Errors that are a connection's own end the connection; those that waiting does not heal end the worker's start."""
+"""Errors that are a connection's own end the connection.
+
+Those that waiting does not heal end the worker's start.
+"""
 
 import asyncio
 import ssl
@@ -172,7 +175,7 @@ async def test_error_of_a_statement_leaves_its_connection_alone(few, statement):
     assert await pids(few) == before
 
 
-async def test_argument_that_does_not_fit_is_an_error_of_the_statement_and_never_a_server_that_is_away(
+async def test_argument_that_does_not_fit_is_the_statements_error_and_never_an_unreachable_server(
     few,
 ):
     with pytest.raises(asyncpg.DataError) as raised:
@@ -216,13 +219,15 @@ def changed(dsn, *, userinfo=None, **parts):
 HOPELESS = {
     'a role that does not exist': (lambda dsn: changed(dsn, userinfo='nobody:geheim'), 'DB_USER'),
     'a wrong password': (lambda dsn: changed(dsn, userinfo='postgres:geheim'), 'DB_PASSWORD'),
-    'a database that does not exist': (lambda dsn: changed(dsn, path='/no_such_database'), 'DB_NAME'),
+    'a database that does not exist': (lambda dsn: changed(dsn, path='/no_such_database'),
+        'DB_NAME'),
     'an unknown parameter': (lambda dsn: changed(dsn, query='conect_timeout=5'), 'DATABASE_URL'),
     'a parameter out of range': (lambda dsn: changed(dsn, query='work_mem=lots'), 'DATABASE_URL'),
     'TLS where there is none': (lambda dsn: changed(dsn, query='sslmode=require'), 'DATABASE_URL'),
     'a wrong sslmode': (lambda dsn: changed(dsn, query='sslmode=sometimes'), 'DATABASE_URL'),
     'a certificate file that is missing': (
-        lambda dsn: changed(dsn, query='sslmode=verify-full&sslrootcert=/no/such/file'), 'DATABASE_URL',
+        lambda dsn: changed(dsn, query='sslmode=verify-full&sslrootcert=/no/such/file'),
+        'DATABASE_URL',
     ),
 }  # fmt: skip
 
@@ -319,7 +324,10 @@ async def test_listener_is_back_at_once_after_its_session_was_ended_and_asks_for
 ):
     heard, told = asyncio.Event(), asyncio.Event()
     listening = asyncio.create_task(listen(database.dsn, 5, heard.set, {'other': told.set}))
-    find = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'LISTEN%'"
+    find = (
+        'SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND query LIKE '
+        "'LISTEN%'"
+    )
     first = await wait_until(lambda: pool.fetchval(find))
     await wait_until(told.is_set)  # looked after the first connect
     heard.clear()

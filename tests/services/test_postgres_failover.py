@@ -1,4 +1,7 @@
-"""PostgreSQL fails over to a standby: an address with both hosts follows the one that takes writes."""
+"""PostgreSQL fails over to a standby.
+
+An address with both hosts follows the one that takes writes.
+"""
 
 import asyncio
 from collections import Counter

@@ -183,7 +183,10 @@ async def test_slow_attempt_does_not_hold_up_the_result_and_its_mail_goes_on(
 async def test_stalled_mail_in_most_slots_does_not_slow_the_others_down(
     ctx, queue, monkeypatch, let_go
 ):
-    """So many slots will not be free: waiting for them takes its time out once, not for each claim."""
+    """So many slots will not be free.
+
+    Waiting for them takes its time out once, not for each claim.
+    """
     runtime, waits = ctx['runtime'], []
     monkeypatch.setattr(jobs.process_pending_emails, 'PATIENCE_S', 0)
     attempts = runtime.sweeper.attempts

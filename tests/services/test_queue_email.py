@@ -48,7 +48,8 @@ async def test_every_part_is_stored_and_sent_whatever_codec_the_connection_has(
                 name, encoder=lambda value: value, decoder=lambda text: text, schema='pg_catalog'
             )
     template = await conn.fetchval(
-        "INSERT INTO email_templates (name, subject) VALUES ('hi', 'Hi {{ names[0] }} ✓') RETURNING id"
+        "INSERT INTO email_templates (name, subject) VALUES ('hi', 'Hi {{ names[0] }} "
+        "✓') RETURNING id"
     )
     email_id = await queue_email(
         conn,
@@ -156,7 +157,10 @@ async def test_same_key_waits_for_a_caller_who_has_not_committed(pool, conn):
             return await queue_email(other, **HELLO, idempotency_key='k')
 
     second = asyncio.create_task(call())
-    blocked = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+    blocked = (
+        "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = "
+        'current_database()'
+    )
     await wait_until(lambda: pool.fetchval(blocked))
     await transaction.rollback()
     assert await second != first

@@ -1,4 +1,7 @@
-"""Redis moves: three sentinels elect another master, or a name leads elsewhere. Mail goes on, once."""
+"""Redis moves: three sentinels elect another master, or a name leads elsewhere.
+
+Mail goes on, once.
+"""
 
 import asyncio
 from collections import Counter

@@ -81,18 +81,23 @@ async def test_keys_of_several_columns_of_other_schemas_and_to_the_table_itself_
     ctx, pool
 ):
     await pool.execute(
-        'ALTER TABLE outbound_emails ADD "Public Id" uuid DEFAULT gen_random_uuid() UNIQUE, ADD UNIQUE (user_id, id), '
+        'ALTER TABLE outbound_emails ADD "Public Id" uuid DEFAULT gen_random_uuid() UNIQUE, ADD '
+        'UNIQUE (user_id, id), '
         'ADD reply_to bigint REFERENCES outbound_emails'
     )
     ids = [await insert(pool, **ENDED, user_id=1) for _ in range(6)]
     await pool.execute('CREATE SCHEMA app')
     await pool.execute(
-        'CREATE TABLE app."Order Lines" (u bigint, e bigint, p uuid REFERENCES outbound_emails ("Public Id"), '
+        'CREATE TABLE app."Order Lines" (u bigint, e bigint, p uuid REFERENCES outbound_emails '
+        '("Public Id"), '
         'FOREIGN KEY (u, e) REFERENCES outbound_emails (user_id, id) DEFERRABLE INITIALLY DEFERRED)'
     )
     await pool.execute('INSERT INTO app."Order Lines" VALUES (1, $1), (1, NULL)', ids[1])
     await pool.execute(
-        'INSERT INTO app."Order Lines" SELECT NULL, NULL, "Public Id" FROM outbound_emails WHERE id = $1',
+        (
+            'INSERT INTO app."Order Lines" SELECT NULL, NULL, "Public Id" FROM '
+            'outbound_emails WHERE id = $1'
+        ),
         ids[2],
     )
     await pool.execute('UPDATE outbound_emails SET reply_to = id WHERE id = $1', ids[0])
@@ -111,10 +116,12 @@ async def test_mail_that_a_trigger_keeps_stays_with_its_attempts_and_the_rest_go
     )
     await pool.execute(
         'CREATE FUNCTION keep() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN '
-        "IF OLD.id % 2 = 0 THEN RETURN NULL; END IF; RAISE EXCEPTION 'the audit keeps %', OLD.id; END$$"
+        "IF OLD.id % 2 = 0 THEN RETURN NULL; END IF; RAISE EXCEPTION 'the audit keeps %', OLD.id; "
+        'END$$'
     )
     await pool.execute(
-        f'CREATE TRIGGER keep BEFORE DELETE ON outbound_emails FOR EACH ROW WHEN (OLD.id IN ({ids[3]}, {ids[4]})) '
+        'CREATE TRIGGER keep BEFORE DELETE ON outbound_emails FOR EACH ROW WHEN (OLD.id IN '
+        f'({ids[3]}, {ids[4]})) '
         'EXECUTE FUNCTION keep()'
     )
     done = await clean(ctx)
@@ -138,7 +145,8 @@ async def test_content_that_another_email_names_stays(ctx, pool, mongo):
 
 OLD_ENOUGH = datetime.now(UTC) - timedelta(days=400)
 DOCUMENT = {
-    'content_id': 'a' * 32, 'position': 0, 'filename': 'a.txt', 'content_type': 'text/plain', 'cid': None,
+    'content_id': 'a' * 32, 'position': 0, 'filename': 'a.txt', 'content_type': 'text/plain',
+    'cid': None,
     'data': Binary(b'x'), 'created_at': OLD_ENOUGH,
 }  # fmt: skip
 
@@ -172,7 +180,8 @@ async def test_documents_that_the_version_before_stored_are_swept_up(ctx, mongo)
 async def test_health_that_the_application_wrote_stays(ctx, pool):
     await pool.execute("UPDATE table_origins SET made_here = false WHERE name = 'service_health'")
     await pool.execute(
-        "INSERT INTO service_health (service_name, status, checked_at) SELECT name, 'up', now() - interval '15 days' "
+        "INSERT INTO service_health (service_name, status, checked_at) SELECT name, 'up', now() - "
+        "interval '15 days' "
         "FROM unnest(ARRAY['billing', 'postgresql', 'smtp_primary']) AS s (name)"
     )
     await clean(ctx)

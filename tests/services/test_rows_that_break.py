@@ -1,4 +1,7 @@
-"""One row that breaks a statement, or what comes back of it, gets a state and a reason; all others go on."""
+"""One row that breaks a statement, or what comes back of it, gets a state and a reason.
+
+All others go on.
+"""
 
 from typing import Any
 
@@ -29,9 +32,15 @@ ODD_VALUES = {
     'due since minus infinity': "next_retry_at = '-infinity'",
     'due since 4000 BC': "next_retry_at = '4000-01-01 BC'",
     'outcomes of a wrong type': "recipient_outcomes = '[1, {}]'",
-    'outcomes nested deeply': "recipient_outcomes = (repeat('[', 3000) || repeat(']', 3000))::jsonb",
-    'outcomes with a huge number': "recipient_outcomes = ('{\"a\": ' || repeat('9', 5000) || '}')::jsonb",
-    'template data nested deeply': "template_data = (repeat('[', 3000) || repeat(']', 3000))::jsonb",
+    'outcomes nested deeply': (
+        "recipient_outcomes = (repeat('[', 3000) || repeat(']', 3000))::jsonb"
+    ),
+    'outcomes with a huge number': (
+        "recipient_outcomes = ('{\"a\": ' || repeat('9', 5000) || '}')::jsonb"
+    ),
+    'template data nested deeply': (
+        "template_data = (repeat('[', 3000) || repeat(']', 3000))::jsonb"
+    ),
     'headers nested deeply': "headers = (repeat('[', 3000) || repeat(']', 3000))::jsonb",
     'headers of a wrong type': "headers = '[1, 2]'",
     'headers with a huge number': "headers = ('{\"X-A\": ' || repeat('9', 5000) || '}')::jsonb",
@@ -76,10 +85,13 @@ async def test_attempts_at_the_end_of_a_smallint_do_not_spoil_the_claim(empty_da
     ids = [
         row['id']
         for row in await conn.fetch(
-            'INSERT INTO mail_outbox (recipient, subject, body_text, status, attempts, max_attempts, next_retry_at) '
+            'INSERT INTO mail_outbox (recipient, subject, body_text, status, attempts, '
+            'max_attempts, next_retry_at) '
             'VALUES '
-            "('a@example.com', 's', 't', 'pending', 32767, 32767, now()), ('b@example.com', 's', 't', 'pending', NULL, "
-            "NULL, now()), (NULL, 's', 't', 'pending', 0, 3, now()), ('d@example.com', 's', 't', 'pending', -5, 3, "
+            "('a@example.com', 's', 't', 'pending', 32767, 32767, now()), ('b@example.com', 's', "
+            "'t', 'pending', NULL, "
+            "NULL, now()), (NULL, 's', 't', 'pending', 0, 3, now()), ('d@example.com', 's', 't', "
+            "'pending', -5, 3, "
             'now()) RETURNING id'
         )
     ]
@@ -162,7 +174,8 @@ async def test_row_that_takes_no_due_time_stops_no_other(pool, row):
     ids = [
         r['id']
         for r in await pool.fetch(
-            "INSERT INTO outbound_emails (recipient) SELECT 'a@example.com' FROM generate_series(1, 5) RETURNING id"
+            "INSERT INTO outbound_emails (recipient) SELECT 'a@example.com' FROM "
+            'generate_series(1, 5) RETURNING id'
         )
     ]
     await refuse(pool, f'NEW.id = {ids[2]} AND NEW.next_retry_at IS NOT NULL')
@@ -206,7 +219,8 @@ async def test_row_whose_bytes_are_no_text_is_dead_as_unreadable_and_the_others_
     """A database in SQL_ASCII keeps any bytes; the worker's own sessions read UTF-8."""
     name = 'mail_sql_ascii'
     await databases.administer(
-        f"CREATE DATABASE {name} TEMPLATE template0 ENCODING 'SQL_ASCII' LOCALE_PROVIDER libc LOCALE 'C'"
+        f"CREATE DATABASE {name} TEMPLATE template0 ENCODING 'SQL_ASCII' LOCALE_PROVIDER "
+        "libc LOCALE 'C'"
     )
     dsn = databases.dsn(name)
     try:
@@ -220,7 +234,8 @@ async def test_row_whose_bytes_are_no_text_is_dead_as_unreadable_and_the_others_
             await pool.execute(
                 'INSERT INTO mail_outbox (recipient, subject, body_text, status, next_retry_at) '
                 "SELECT 'a@example.com', "
-                "CASE WHEN n = 3 THEN E'\\xff' ELSE 's' END, 't', 'pending', now() FROM generate_series(1, 5) AS n"
+                "CASE WHEN n = 3 THEN E'\\xff' ELSE 's' END, 't', 'pending', now() FROM "
+                'generate_series(1, 5) AS n'
             )
             assert sorted(c.email.id for c in await claims.claim_due(pool, 10, **WHO)) == [
                 1,

@@ -38,17 +38,22 @@ DEAD = {
 EXAMPLES = {
     '101': {
         'email_type': 'newsletter', 'next_retry_at': "sql:now() + interval '1 hour'",
-        'created_at': "sql:now() - interval '2 hours'", 'expires_at': "sql:now() + interval '1 day'",
+        'created_at': "sql:now() - interval '2 hours'",
+        'expires_at': "sql:now() + interval '1 day'",
     },
-    '202': DEAD | {'dead_reason': 'rejected', 'last_error': '550 5.1.1 timeout of a mailbox', 'relay': 'primary'},
-    '303': DEAD | {'status': 'uncertain', 'email_type': 'receipt', 'last_error': 'no reply to the final dot'},
+    '202': DEAD | {'dead_reason': 'rejected', 'last_error': '550 5.1.1 timeout of a mailbox',
+        'relay': 'primary'},
+    '303': DEAD | {'status': 'uncertain', 'email_type': 'receipt',
+        'last_error': 'no reply to the final dot'},
     '404': DEAD | {'dead_reason': 'poison', 'attempts': 3, 'lost_attempts': 3},
     '707': {
-        'status': 'held', 'email_type': 'newsletter', 'next_retry_at': "sql:now() - interval '40 days'",
+        'status': 'held', 'email_type': 'newsletter',
+        'next_retry_at': "sql:now() - interval '40 days'",
         'created_at': "sql:now() - interval '40 days'",
     },
     '606': {'email_type': 'newsletter'},
-    '505': {'status': 'sent', 'attempts': 2, 'sent_at': 'sql:now()', 'message_id': '<m@example.com>'},
+    '505': {'status': 'sent', 'attempts': 2, 'sent_at': 'sql:now()',
+        'message_id': '<m@example.com>'},
 }  # fmt: skip
 ATTEMPTS = {'202': ('rejected',), '404': ('lost', 'lost', 'lost'), '505': ('uncertain', 'accepted')}
 JOB = '5f0c7e'
@@ -157,8 +162,10 @@ async def insert_example(pool, example: str) -> str:
     email_id = await insert(pool, **EXAMPLES[example])
     for number, outcome in enumerate(ATTEMPTS.get(example, ()), start=1):
         await pool.execute(
-            'INSERT INTO email_attempts (email_id, started_at, attempt, worker, outcome, phase, relay, reply) '
-            "VALUES ($1, now(), $2, 'mail-1@server:42', $3, 'replied', 'primary', '550 5.1.1 no such user')",
+            'INSERT INTO email_attempts (email_id, started_at, attempt, worker, outcome, phase, '
+            'relay, reply) '
+            "VALUES ($1, now(), $2, 'mail-1@server:42', $3, 'replied', 'primary', '550 5.1.1 no "
+            "such user')",
             email_id, number, outcome,
         )  # fmt: skip
     return str(email_id)

@@ -29,7 +29,8 @@ async def test_text_is_sent_over_tls_and_recorded(ctx, pool, queue, row, inbox):
         'attempts': 1,
     }
     stored = await row(email_id)
-    assert (stored['status'], stored['attempts'], stored['relay'], stored['smtp_code'], stored['enhanced_code']) == (
+    assert (stored['status'], stored['attempts'], stored['relay'], stored['smtp_code'],
+        stored['enhanced_code']) == (
         'sent', 1, 'primary', 250, '2.0.0',
     )  # fmt: skip
     assert stored['sent_at'] is not None
@@ -119,7 +120,10 @@ LEFT_ALONE = [  # change, state, reason
     ("status = 'failed', attempts = max_attempts", 'failed', 'dead'),
     ("status = 'uncertain', next_retry_at = NULL", 'uncertain', 'operator'),
     (
-        "status = 'sending', claim_token = gen_random_uuid(), claimed_by = 'w9@host', lease_expires_at = now()",
+        (
+            "status = 'sending', claim_token = gen_random_uuid(), claimed_by = 'w9@host', "
+            'lease_expires_at = now()'
+        ),
         'sending',
         'w9@host',
     ),
@@ -171,7 +175,10 @@ async def test_expired_mail_becomes_expired(ctx, pool, queue, row, inbox):
     for status in ('pending', 'failed'):
         email_id = await queue('late@example.com')
         await pool.execute(
-            "UPDATE outbound_emails SET status = $2, expires_at = now() - interval '1 second' WHERE id = $1",
+            (
+                "UPDATE outbound_emails SET status = $2, expires_at = now() - interval '1 "
+                "second' WHERE id = $1"
+            ),
             email_id,
             status,
         )
@@ -206,8 +213,10 @@ async def test_row_inserted_with_the_old_columns_alone_is_sent(
     ctx, pool, row, inbox, status, attempts
 ):
     email_id = await pool.fetchval(
-        'INSERT INTO outbound_emails (recipient, subject, body_text, body_html, email_type, status, attempts, '
-        "max_attempts, next_retry_at, expires_at) VALUES ('old@example.com', 'Old', 'Text', '<p>Text</p>', "
+        'INSERT INTO outbound_emails (recipient, subject, body_text, body_html, email_type, '
+        'status, attempts, '
+        "max_attempts, next_retry_at, expires_at) VALUES ('old@example.com', 'Old', 'Text', "
+        "'<p>Text</p>', "
         "'password_reset', $1, $2, 3, now(), now() + interval '1 hour') RETURNING id",
         status,
         attempts,

@@ -215,7 +215,10 @@ async def test_row_that_cannot_be_rendered_is_dead_with_the_reason(ctx, pool, ro
             column: value
         }
         email_id = await pool.fetchval(
-            'INSERT INTO outbound_emails (recipient, subject, body_text, headers) VALUES ($1, $2, $3, $4) RETURNING id',
+            (
+                'INSERT INTO outbound_emails (recipient, subject, body_text, headers) VALUES '
+                '($1, $2, $3, $4) RETURNING id'
+            ),
             *(values[name] for name in ('recipient', 'subject', 'body_text', 'headers')),
         )
         result = await send_email(ctx, email_id)

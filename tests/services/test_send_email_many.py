@@ -1,4 +1,7 @@
-"""An e-mail to more recipients than the relay takes at once: what its row tells, also of a worker that died."""
+"""An e-mail to more recipients than the relay takes at once.
+
+What its row tells, also of a worker that died.
+"""
 
 from db import results
 from jobs.send_email import send_email
@@ -8,7 +11,8 @@ from tests.unit.scripted_relay import ScriptedRelay
 from tests.unit.test_deliver_many import THIRTY, LimitedRelay
 
 RESCUED = """
-UPDATE outbound_emails SET status = 'uncertain', next_retry_at = now(), claim_token = NULL, claimed_by = NULL,
+UPDATE outbound_emails SET status = 'uncertain', next_retry_at = now(), claim_token = NULL,
+    claimed_by = NULL,
     claimed_at = now(), lease_expires_at = NULL WHERE id = $1
 """
 

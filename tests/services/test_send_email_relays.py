@@ -367,7 +367,8 @@ async def test_mail_that_says_nothing_of_attempts_outlasts_six_hours_of_deferral
         f'ALTER TABLE outbound_emails ALTER COLUMN max_attempts SET DEFAULT {BY_LIFE}'
     )
     by_sql = await pool.fetchval(
-        "INSERT INTO outbound_emails (recipient, subject, body_text) VALUES ('c@example.com', 'Hi', 'x') RETURNING id"
+        'INSERT INTO outbound_emails (recipient, subject, body_text) VALUES '
+        "('c@example.com', 'Hi', 'x') RETURNING id"
     )
     await pool.execute('ALTER TABLE outbound_emails ALTER COLUMN max_attempts SET DEFAULT 5')
     for relay in ('primary', 'backup'):

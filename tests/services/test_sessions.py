@@ -21,7 +21,10 @@ async def clean(ctx: dict[str, Any], *named: str) -> dict[str, Any]:
 
 async def fill(pool: Any, table: str, rows: int = 3, values: str = OLD) -> None:
     await pool.execute(
-        f'INSERT INTO {table} (created_at, expires_at) SELECT {values} FROM generate_series(1, $1::int)',
+        (
+            f'INSERT INTO {table} (created_at, expires_at) SELECT {values} FROM '
+            'generate_series(1, $1::int)'
+        ),
         rows,
     )
 
@@ -163,7 +166,8 @@ async def test_one_row_that_a_trigger_keeps_does_not_keep_the_rest(ctx, pool):
         "$$BEGIN RAISE EXCEPTION 'row % is on legal hold', OLD.id; END$$"
     )
     await pool.execute(
-        'CREATE TRIGGER keep BEFORE DELETE ON sessions FOR EACH ROW WHEN (OLD.id IN (7, 31)) EXECUTE FUNCTION keep()'
+        'CREATE TRIGGER keep BEFORE DELETE ON sessions FOR EACH ROW WHEN (OLD.id IN (7, '
+        '31)) EXECUTE FUNCTION keep()'
     )
     done = await clean(ctx)
     assert (done['sessions'], done['refused']) == (48, {'sessions': 2})
@@ -178,7 +182,8 @@ async def test_every_block_and_every_partition_is_cleaned(ctx, pool):
     )
     for n in range(2):
         await pool.execute(
-            f'CREATE TABLE logins_{n} PARTITION OF logins FOR VALUES WITH (MODULUS 2, REMAINDER {n})'
+            f'CREATE TABLE logins_{n} PARTITION OF logins FOR VALUES WITH (MODULUS 2, '
+            f'REMAINDER {n})'
         )
     await pool.execute(
         f"INSERT INTO logins SELECT n, {OLD}, repeat('x', 1900) FROM generate_series(1, 2000) AS n"

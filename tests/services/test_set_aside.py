@@ -1,4 +1,7 @@
-"""A job that ended every worker that began it: nobody begins it any more, and its e-mail is sent all the same."""
+"""A job that ended every worker that began it.
+
+Nobody begins it any more, and its e-mail is sent all the same.
+"""
 
 from arq.constants import default_queue_name, in_progress_key_prefix
 

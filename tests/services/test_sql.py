@@ -78,8 +78,10 @@ async def test_every_statement_prepares_against_an_adopted_table(empty_database,
 
 CLAIM = "'00000000-0000-0000-0000-000000000000', 'w', 30, 'example.com', '{}', '{}'"
 RESULT = (
-    """'{"1": {"claim_token": "00000000-0000-0000-0000-000000000000", "status": "sent", "counts": true, """
-    """"outcome": "accepted", "phase": "replied", "relay": "primary", "smtp_code": 250, "duration_s": 1.5}}', 'w', """
+    """'{"1": {"claim_token": "00000000-0000-0000-0000-000000000000", "status": "sent", """
+    """"counts": true, """
+    """"outcome": "accepted", "phase": "replied", "relay": "primary", "smtp_code": 250, """
+    """"duration_s": 1.5}}', 'w', """
     """'{1}'"""
 )
 HOT_STATEMENTS = {  # arguments, the index
@@ -101,7 +103,8 @@ HOT_STATEMENTS = {  # arguments, the index
 }
 FILL_SQL = """
 INSERT INTO outbound_emails (recipient, status, sent_at, next_retry_at)
-SELECT 'a@example.com', CASE WHEN n <= $1 THEN 'sent' ELSE 'pending' END, now(), CASE WHEN n > $1 THEN now() END
+SELECT 'a@example.com', CASE WHEN n <= $1 THEN 'sent' ELSE 'pending' END, now(), CASE WHEN n > $1
+    THEN now() END
 FROM generate_series(1, $1::int + $2::int) AS n
 """
 
@@ -137,7 +140,8 @@ async def test_hot_statements_go_by_their_index_whatever_the_statistics_say(
 
 async def test_claim_looks_at_no_mail_that_is_scheduled_for_later(pool, database):
     await pool.execute(
-        "INSERT INTO outbound_emails (recipient, next_retry_at) SELECT 'a@example.com', now() + interval '1 hour' "
+        "INSERT INTO outbound_emails (recipient, next_retry_at) SELECT 'a@example.com', now() + "
+        "interval '1 hour' "
         'FROM generate_series(1, 2000)'
     )
     conn = await asyncpg.connect(database.dsn, server_settings=BY_INDEX)  # as a worker does

@@ -1,4 +1,6 @@
-"""How much the hot statements touch, on real rows, when the statistics tell of another table than there is."""
+"""How much the hot statements touch, on real rows, when the statistics tell of another table than
+there is.
+"""
 
 import json
 from typing import Any
@@ -14,7 +16,8 @@ BATCH = 50
 TOKEN = '11111111-1111-1111-1111-111111111111'
 CLAIM = f"'{TOKEN}', 'w', 30, 'example.com', '{{{{}}}}', '{{{{}}}}'"
 RESULT = {
-    'claim_token': TOKEN, 'status': 'sent', 'counts': True, 'outcome': 'accepted', 'phase': 'replied',
+    'claim_token': TOKEN, 'status': 'sent', 'counts': True, 'outcome': 'accepted',
+    'phase': 'replied',
     'relay': 'primary', 'smtp_code': 250, 'duration_s': 1.5,
 }  # fmt: skip
 
@@ -36,9 +39,12 @@ WORK = {
 }
 # An application that wrote times to what it sent leaves old mail in an index of its own on them.
 FILL_SQL = """
-INSERT INTO mail_outbox (recipient, subject, body_text, priority, status, sent_at, next_retry_at, lost_attempts,
-    attempts, max_attempts, claim_token, claimed_by, claimed_at, lease_expires_at, created_at, updated_at)
-SELECT 'a@example.com', 'Hello', 'Hello', 1, s.status, CASE WHEN s.status = 'sent' THEN now() END, now() + s.due_in,
+INSERT INTO mail_outbox (recipient, subject, body_text, priority, status, sent_at, next_retry_at,
+    lost_attempts,
+    attempts, max_attempts, claim_token, claimed_by, claimed_at, lease_expires_at, created_at,
+        updated_at)
+SELECT 'a@example.com', 'Hello', 'Hello', 1, s.status, CASE WHEN s.status = 'sent' THEN now() END,
+    now() + s.due_in,
     s.lost, 1, 5, s.token::uuid, CASE WHEN s.status = 'sending' THEN 'w' END,
     CASE WHEN s.status = 'sending' THEN now() END, now() + s.leased_for, now(), now()
 FROM (VALUES
@@ -52,12 +58,17 @@ FROM (VALUES
     ('sending', 1, NULL, 0, '11111111-1111-1111-1111-111111111111', '1 hour'),
     ('sending', 8, NULL, 0, '22222222-2222-2222-2222-222222222222', '1 hour'),
     ('sending', 4, NULL, 0, '33333333-3333-3333-3333-333333333333', '-1 hour')
-) AS s (status, share, due_in, lost, token, leased_for) CROSS JOIN LATERAL generate_series(1, s.share * $1::int)
+) AS s (status, share, due_in, lost, token, leased_for) CROSS JOIN LATERAL generate_series(1,
+    s.share * $1::int)
 """
 MANY, FEW = 300, 10
-ONE_SQL = "INSERT INTO mail_outbox (recipient, status, next_retry_at) VALUES ('a@example.com', 'pending', now())"
+ONE_SQL = (
+    "INSERT INTO mail_outbox (recipient, status, next_retry_at) VALUES ('a@example.com', "
+    "'pending', now())"
+)
 SENT_SQL = (
-    "INSERT INTO mail_outbox (recipient, status, sent_at, attempts) SELECT 'a@example.com', 'sent', now(), 1 "
+    "INSERT INTO mail_outbox (recipient, status, sent_at, attempts) SELECT 'a@example.com', "
+    "'sent', now(), 1 "
     'FROM generate_series(1, 5000)'
 )
 ANALYZE = 'ANALYZE outbound_emails, email_attempts'
@@ -100,7 +111,8 @@ async def arguments(conn: asyncpg.Connection) -> dict[str, str]:
 
 
 def touched(node: dict[str, Any]) -> float:
-    """Return how many rows the scans of a plan looked at, those that a filter or a join left out included.
+    """Return how many rows the scans of a plan looked at, those that a filter or a join left out
+    included.
 
     What stands in a CTE is no more than the batch.
     """
@@ -129,7 +141,10 @@ async def explain(conn: asyncpg.Connection, place: int, values: str) -> dict[str
 async def work(
     conn: asyncpg.Connection, history: str, mode: str
 ) -> dict[str, tuple[float, int, Any]]:
-    """Plan before the table grows, run after it has; return rows and pages touched by each statement."""
+    """Plan before the table grows, run after it has.
+
+    Return rows and pages touched by each statement.
+    """
     before, after = HISTORIES[history]
     await conn.execute('ALTER TABLE outbound_emails SET (autovacuum_enabled = off)')
     await conn.execute(f'SET plan_cache_mode = {mode}')
@@ -151,7 +166,10 @@ async def work(
 
 
 def judge(found: dict[str, tuple[float, int, Any]]) -> dict[str, Any]:
-    """Return what touched more than some rows for each of the batch, or than each with each; the table is larger."""
+    """Return what touched more than some rows for each of the batch, or than each with each.
+
+    The table is larger.
+    """
     return {
         name: (rows, pages, json.dumps(plan, indent=1))
         for name, (rows, pages, plan) in found.items()

@@ -53,7 +53,10 @@ VARIABLES = {
 
 @pytest.fixture
 def short_dir() -> Iterator[Path]:
-    """A directory PostgreSQL's user can enter when we are root; pytest's own tmp_path is closed to others."""
+    """A directory PostgreSQL's user can enter when we are root.
+
+    Pytest's own tmp_path is closed to others.
+    """
     directory = Path(tempfile.mkdtemp(prefix='stack-test-'))
     directory.chmod(0o711)
     yield directory
@@ -162,7 +165,8 @@ def test_watchdog_alone_ends_what_it_watches_and_removes_what_it_was_told(short_
     script = (
         'import subprocess, sys\nfrom pathlib import Path\nfrom dev.watchdog import Watchdog\n'
         "child = subprocess.Popen(['sleep', '600'], start_new_session=True)\n"
-        'watchdog = Watchdog()\nwatchdog.watch(child.pid)\nwatchdog.remove_at_death(Path(sys.argv[1]))\n'
+        'watchdog = Watchdog()\nwatchdog.watch(child.pid)\n'
+        'watchdog.remove_at_death(Path(sys.argv[1]))\n'
         "print('ready', flush=True)\nsys.stdin.read()\n"
     )
     doomed = short_dir / 'doomed'

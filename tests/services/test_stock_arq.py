@@ -1,4 +1,7 @@
-"""Our worker among stock ones: producers, clients and workers of plain arq, on one queue of a real server."""
+"""Our worker among stock ones.
+
+Producers, clients and workers of plain arq, on one queue of a real server.
+"""
 
 import asyncio
 from collections import Counter

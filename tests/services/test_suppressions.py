@@ -50,12 +50,14 @@ async def test_suppressed_finds_addresses_and_domains_of_a_whole_batch_in_one_st
     async with pool.acquire() as conn:
         conn.add_query_logger(queries.append)
         found = await suppressed(conn, [
-            'Anna@Example.com', 'ben@example.com', 'x@EXAMPLE.org', 'boss@example.org', 'x@mail.example.org',
+            'Anna@Example.com', 'ben@example.com', 'x@EXAMPLE.org', 'boss@example.org',
+            'x@mail.example.org',
             'old@example.com', 'soon@example.com', 'anna@example.com.evil.org', '', '@',
         ])  # fmt: skip
         conn.remove_query_logger(queries.append)
     assert found == {
-        'Anna@Example.com': 'bounced', 'x@EXAMPLE.org': 'closed', 'boss@example.org': 'asked for it',
+        'Anna@Example.com': 'bounced', 'x@EXAMPLE.org': 'closed',
+        'boss@example.org': 'asked for it',
         'soon@example.com': 'not over',
     }  # fmt: skip
     assert len(queries) == 1

@@ -1,4 +1,7 @@
-"""Urgent mail while other mail keeps the worker busy: by its job, by NOTIFY, and behind thousands of jobs in Redis."""
+"""Urgent mail while other mail keeps the worker busy.
+
+By its job, by NOTIFY, and behind thousands of jobs in Redis.
+"""
 
 import asyncio
 from collections.abc import Iterator

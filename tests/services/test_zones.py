@@ -15,8 +15,10 @@ NAIVE = ('created_at', 'updated_at', 'next_retry_at', 'expires_at')
 async def conn(empty_database: Any) -> Any:
     conn = await asyncpg.connect(empty_database.dsn)
     await conn.execute(
-        'CREATE TABLE outbound_emails (id serial PRIMARY KEY, recipient text, status text DEFAULT $$pending$$, '
-        'created_at timestamp DEFAULT now(), updated_at timestamp DEFAULT now(), last_attempt_at timestamp, '
+        'CREATE TABLE outbound_emails (id serial PRIMARY KEY, recipient text, status text DEFAULT '
+        '$$pending$$, '
+        'created_at timestamp DEFAULT now(), updated_at timestamp DEFAULT now(), last_attempt_at '
+        'timestamp, '
         'next_retry_at timestamp DEFAULT now(), expires_at timestamp, claimed_at timestamptz)'
     )
     yield conn
@@ -44,7 +46,8 @@ async def test_utc_everywhere_is_nothing_to_say(conn):
 async def test_columns_with_zones_are_nothing_to_say(database, pool):
     await pool.execute(f'ALTER DATABASE {database.name} SET timezone = $$Asia/Tokyo$$')
     await pool.execute(
-        "INSERT INTO outbound_emails (recipient, created_at) VALUES ('a', now() + interval '9 hours')"
+        "INSERT INTO outbound_emails (recipient, created_at) VALUES ('a', now() + "
+        "interval '9 hours')"
     )
     conn = await asyncpg.connect(database.dsn)
     assert await compare_zones(conn, 'UTC') == []
@@ -135,7 +138,10 @@ async def test_old_rows_and_times_no_calendar_knows_prove_nothing(conn):
 
 async def test_every_zone_that_is_proposed_is_one_that_the_server_knows(conn):
     unknown = await conn.fetch(
-        'SELECT name FROM unnest($1::text[]) AS z (name) WHERE name NOT IN (SELECT name FROM pg_timezone_names)',
+        (
+            'SELECT name FROM unnest($1::text[]) AS z (name) WHERE name NOT IN (SELECT name '
+            'FROM pg_timezone_names)'
+        ),
         list(COMMON),
     )
     assert unknown == []

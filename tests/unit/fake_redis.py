@@ -1,4 +1,7 @@
-"""Redis without a server, which can fail at any reply. Enough for clients and single polls; arq's start needs INFO."""
+"""Redis without a server, which can fail at any reply.
+
+Enough for clients and single polls; arq's start needs INFO.
+"""
 
 import asyncio
 from collections.abc import Callable
@@ -61,7 +64,10 @@ async def poll(worker: Dispatcher) -> None:
 
 
 async def result_of(job: Job | None) -> Any:
-    """Return what the job returned; a stock client's own pauses between two looks would be most of a test's time."""
+    """Return what the job returned.
+
+    A stock client's own pauses between two looks would be most of a test's time.
+    """
     assert job is not None
     return await job.result(timeout=DEADLINE_S, poll_delay=0.005)
 

@@ -79,7 +79,10 @@ class Session:
 
 
 class ScriptedRelay:
-    """The server. `sessions` grows by one with every connection; the script may be changed while it runs."""
+    """The server. `sessions` grows by one with every connection.
+
+    The script may be changed while it runs.
+    """
 
     offers_pipelining = False
 

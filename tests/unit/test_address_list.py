@@ -1,4 +1,6 @@
-"""Address lists are read like the standard library reads them, but in a time that grows with their length only."""
+"""Address lists are read like the standard library reads them, but in a time that grows with their
+length only.
+"""
 
 import contextlib
 import random
@@ -45,9 +47,11 @@ def read_by_the_standard_library(text: str) -> list[tuple[str, str]] | None:
 
 
 PIECES = [
-    'a', 'bob', 'x y', '"x y"', '"a,b"', '"q\\"q"', '""', '<', '>', '@', 'example.com', '.', ',', ', ', ':', ';', '(c)',
+    'a', 'bob', 'x y', '"x y"', '"a,b"', '"q\\"q"', '""', '<', '>', '@', 'example.com', '.', ',',
+    ', ', ':', ';', '(c)',
     '(a(b)c)', '(\\))', '(', ')', '\\', ' ', '  ', '\t', 'é', '日本', 'a@b.c', 'x.y@d.org', '<a@b.c>',
-    ' =?utf-8?q?J=C3=B6rg?= ', ' =?utf-8?b?SsO2cmc=?= ', 'A B <a@b.c>', '"J. D" <j@d.org>', 'g:', '[1.2.3.4]', '\x01',
+    ' =?utf-8?q?J=C3=B6rg?= ', ' =?utf-8?b?SsO2cmc=?= ', 'A B <a@b.c>', '"J. D" <j@d.org>', 'g:',
+    '[1.2.3.4]', '\x01',
     'bücher.example', '"',
 ]  # fmt: skip
 
@@ -76,7 +80,8 @@ def test_what_the_standard_library_reads_without_a_defect_is_read_the_same(seed:
         ('=?iso-8859-1?Q?J=F6rg_M?= x <a@example.com>', [('Jörg M x', 'a@example.com')]),
         ('=?UTF-8*de?q?J=C3=B6rg?= <a@example.com>', [('Jörg', 'a@example.com')]),
         ('"foo..bar"@example.jp', [('', '"foo..bar"@example.jp')]),
-        ('".foo"@example.jp, "foo."@example.jp', [('', '".foo"@example.jp'), ('', '"foo."@example.jp')]),
+        ('".foo"@example.jp, "foo."@example.jp',
+            [('', '".foo"@example.jp'), ('', '"foo."@example.jp')]),
         ('"foo.bar"@example.jp', [('', 'foo.bar@example.jp')]),
         ('"a\\"b"@example.com', [('', '"a\\"b"@example.com')]),
         ('g:;, a@example.com', [('', 'a@example.com')]),
@@ -95,13 +100,19 @@ def test_what_writers_mean_is_read(text: str, expected: list[tuple[str, str]]) -
 @pytest.mark.parametrize(
     'text',
     [
-        '', ' ', ',', ';', ':', '(', ')', '"', '<', '>', '@', '\\', '[', ' . <a@example.com>', '. a <a@example.com>',
-        '(c)', 'g: a@example.com', 'g: a@example.com; b@example.com', 'g: h: a@example.com;;', 'a@example.com;',
-        ':a@example.com;', 'a@example.com,,b@example.com', ',a@example.com', 'a@example.com b@example.com',
-        '<a@example.com> b', '<@x.example:a@example.com>', '"a".b@example.com', 'a@example.com <b@example.com>',
+        '', ' ', ',', ';', ':', '(', ')', '"', '<', '>', '@', '\\', '[', ' . <a@example.com>',
+        '. a <a@example.com>',
+        '(c)', 'g: a@example.com', 'g: a@example.com; b@example.com', 'g: h: a@example.com;;',
+        'a@example.com;',
+        ':a@example.com;', 'a@example.com,,b@example.com', ',a@example.com',
+        'a@example.com b@example.com',
+        '<a@example.com> b', '<@x.example:a@example.com>', '"a".b@example.com',
+        'a@example.com <b@example.com>',
         'a@b@c', 'a (x)b@example.com',
-        '=?foo?q?b?= <a@example.com>', '=?utf-8?q?=ff?= <a@example.com>', '=?punycode?q?a?= <a@example.com>',
-        '=?unicode_escape?q?a?= <a@example.com>', 'A\x01 <a@example.com>', 'A\x7f <a@example.com>', '<>', 'a <>',
+        '=?foo?q?b?= <a@example.com>', '=?utf-8?q?=ff?= <a@example.com>',
+        '=?punycode?q?a?= <a@example.com>',
+        '=?unicode_escape?q?a?= <a@example.com>', 'A\x01 <a@example.com>', 'A\x7f <a@example.com>',
+        '<>', 'a <>',
         '(' * 5000, '(' * 5000 + ')' * 4999 + ' a@example.com',
     ],
     ids=lambda text: ascii(text)[:40],
@@ -120,15 +131,21 @@ def test_deeply_nested_comment_is_one() -> None:
 # hundredths of one.
 
 HOSTILE_ADDRESSES = [
-    '"', '""', '\\"', '"a" ', '"\\', ',', ' ,', '(', '()', '(a(b)c)', '(é)', '(\\(', '(\\)', '((a)', '\\', '<', '<a',
-    '<a@b.c>,', 'a <a@b.c>, ', '>', '@', 'a@', '@a:', '.', 'a.', '..', ':', ';', 'a:;', 'a:b;', 'a:a@b.c;,', '[', '[a]',
-    ' ', '\t', 'a ', 'é', 'é ', '\u3000', '\U0001f600', '=?', '=? ', '=?utf-8?q?a?= ', '=?utf-8?b?YQ==?= ',
-    '=?utf-8?q?', '=?a?', '=?q?"', '=?punycode?q?a?= ', 'a@b.c,', 'a@b.c, ', 'a@b.c;', '"a"@b.c,', 'a@é.c,',
+    '"', '""', '\\"', '"a" ', '"\\', ',', ' ,', '(', '()', '(a(b)c)', '(é)', '(\\(', '(\\)', '((a)',
+    '\\', '<', '<a',
+    '<a@b.c>,', 'a <a@b.c>, ', '>', '@', 'a@', '@a:', '.', 'a.', '..', ':', ';', 'a:;', 'a:b;',
+    'a:a@b.c;,', '[', '[a]',
+    ' ', '\t', 'a ', 'é', 'é ', '\u3000', '\U0001f600', '=?', '=? ', '=?utf-8?q?a?= ',
+    '=?utf-8?b?YQ==?= ',
+    '=?utf-8?q?', '=?a?', '=?q?"', '=?punycode?q?a?= ', 'a@b.c,', 'a@b.c, ', 'a@b.c;', '"a"@b.c,',
+    'a@é.c,',
     'a@日本.c, ', 'ab', 'a"', 'a\u0301',
 ]  # fmt: skip
 HOSTILE_VALUES = [
-    '"', '\\"', '"\\', ',', '(', '(\\(', '(a(b)c)', '(ü) ', '\\', '<', '<a>', '<ü>,', '<ü>', '"ü" ', 'ü', 'ü ', 'ü, ',
-    'ü\\"', ';a="\\"', '; a=', ';', '=', 'https://ü/ ', '<https://ü>,', ' ', '\t', 'a ', 'a', '\U0001f600', 'a@é.c,',
+    '"', '\\"', '"\\', ',', '(', '(\\(', '(a(b)c)', '(ü) ', '\\', '<', '<a>', '<ü>,', '<ü>', '"ü" ',
+    'ü', 'ü ', 'ü, ',
+    'ü\\"', ';a="\\"', '; a=', ';', '=', 'https://ü/ ', '<https://ü>,', ' ', '\t', 'a ', 'a',
+    '\U0001f600', 'a@é.c,',
 ]  # fmt: skip
 
 

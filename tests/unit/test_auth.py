@@ -20,7 +20,10 @@ CHALLENGE = '334 ' + base64.b64encode(b'<1@relay.test>').decode()
 
 
 class AuthRelay(ScriptedRelay):
-    """Answers each mechanism with a step of its own, which may ask for more; '*' takes an exchange back."""
+    """Answers each mechanism with a step of its own, which may ask for more.
+
+    '*' takes an exchange back.
+    """
 
     def __init__(self, offers: str, **by_mechanism: Any) -> None:
         super().__init__({'EHLO': f'250-relay.test\r\n250 AUTH {offers}'})
@@ -76,7 +79,8 @@ async def test_strongest_mechanism_that_both_know_is_tried_first(offers: str, us
 
 @pytest.mark.parametrize(
     'broken',
-    ['504 5.5.4 unrecognized', BROKEN, '500 what', '534 5.7.9 too weak', '538 5.7.11 needs encryption', '334 %%%',
+    ['504 5.5.4 unrecognized', BROKEN, '500 what', '534 5.7.9 too weak',
+        '538 5.7.11 needs encryption', '334 %%%',
      (CHALLENGE, BROKEN), (CHALLENGE, '334 more', '501 taken back')],
 )  # fmt: skip
 async def test_mechanism_that_is_broken_is_followed_by_the_next_and_not_tried_again(

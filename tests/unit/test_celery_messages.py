@@ -67,7 +67,8 @@ def read(raw, tasks=NO_TASKS, **options):
 def packed(task, body, **headers):
     """A message whose body stands in the form that its content type and compression say."""
     return message(
-        task, headers={'argsrepr': '()', 'kwargsrepr': '{}'} | headers, body=base64.b64encode(body).decode(),
+        task, headers={'argsrepr': '()', 'kwargsrepr': '{}'} | headers,
+        body=base64.b64encode(body).decode(),
     )  # fmt: skip
 
 
@@ -80,7 +81,8 @@ def test_a_message_of_a_real_celery_is_known_for_one(name):
 @pytest.mark.parametrize(
     'name',
     [
-        'args', 'kwargs', 'eta', 'eta_naive', 'expires', 'compressed_gzip', 'compressed_bzip2', 'compressed_lzma',
+        'args', 'kwargs', 'eta', 'eta_naive', 'expires', 'compressed_gzip', 'compressed_bzip2',
+        'compressed_lzma',
         'queue', 'chain', 'link', 'text_id', 'protocol1', 'protocol1_countdown', 'protocol1_gzip',
         'priority', 'sep_prefix',
     ],
@@ -151,14 +153,21 @@ def test_no_body_but_json_is_ever_loaded(content_type):
 @pytest.mark.parametrize(
     ('args', 'kwargs', 'email_id'),
     [
-        ('(7,)', '{}', 7), ('[7]', None, 7), ("('7',)", '{}', 7), ('(7, 8)', '{}', 7), ("(7, 'x...", '{}', 7),
-        ('()', "{'email_id': 7}", 7), ('()', "{'email_id': '7', 'x': 1}", 7), ('()', "{'x': 1, 'email_id': 7, ...}", 7),
+        ('(7,)', '{}', 7), ('[7]', None, 7), ("('7',)", '{}', 7), ('(7, 8)', '{}', 7),
+        ("(7, 'x...", '{}', 7),
+        ('()', "{'email_id': 7}", 7), ('()', "{'email_id': '7', 'x': 1}", 7),
+        ('()', "{'x': 1, 'email_id': 7, ...}", 7),
         ('[]', '{"email_id": 7}', 7),
-        ('(7', '{}', None), ('(7...', '{}', None), ('...', '{}', None), ('(***)', '{}', None), ("('7", '{}', None),
-        ('()', "{'email_id': 7", None), ('()', "{'email_id': 7...", None), ('()', "{'other_email_id': 7}", None),
-        ('(0,)', '{}', None), ('(-7,)', '{}', None), ('(7.5,)', '{}', None), ('(True,)', '{}', None), (7, '{}', None),
-        (None, None, None), ('(' * 100_000, '{}', None), ('(99999999999999999999,)', '{}', None), ('()', ['x'], None),
-        ("({'email_id': 7},)", '{}', None), ('(9223372036854775808,)', '{}', None), ('(\u0667,)', '{}', None),
+        ('(7', '{}', None), ('(7...', '{}', None), ('...', '{}', None), ('(***)', '{}', None),
+        ("('7", '{}', None),
+        ('()', "{'email_id': 7", None), ('()', "{'email_id': 7...", None),
+        ('()', "{'other_email_id': 7}", None),
+        ('(0,)', '{}', None), ('(-7,)', '{}', None), ('(7.5,)', '{}', None),
+        ('(True,)', '{}', None), (7, '{}', None),
+        (None, None, None), ('(' * 100_000, '{}', None), ('(99999999999999999999,)', '{}', None),
+        ('()', ['x'], None),
+        ("({'email_id': 7},)", '{}', None), ('(9223372036854775808,)', '{}', None),
+        ('(\u0667,)', '{}', None),
     ],
 )  # fmt: skip
 def test_the_text_of_headers_counts_only_when_it_leaves_no_doubt(args, kwargs, email_id):
@@ -178,8 +187,10 @@ BODY = json.dumps([[7], {}, {}]).encode()
 @pytest.mark.parametrize(
     ('compression', 'pack'),
     [
-        ('application/x-gzip', zlib.compress), ('application/x-gzip', gzip.compress), ('gzip', gzip.compress),
-        ('application/x-bz2', bz2.compress), ('application/x-lzma', lzma.compress), ('xz', lzma.compress),
+        ('application/x-gzip', zlib.compress), ('application/x-gzip', gzip.compress),
+        ('gzip', gzip.compress),
+        ('application/x-bz2', bz2.compress), ('application/x-lzma', lzma.compress),
+        ('xz', lzma.compress),
     ],
 )  # fmt: skip
 def test_packed_bodies_are_unpacked_up_to_a_limit(compression, pack):
@@ -268,13 +279,19 @@ def test_tasks_are_known_by_the_last_part_of_their_name_or_by_mapping():
     [
         b'', b'junk', b'\xff\xfe', b'null', b'[]', b'7', b'{}', b'[' * 100_000, b'{"headers": 7}',
         b'1' * 5000, b'{"a":NaN}',
-        message(args=[]), message(args=[True]), message(args=[0]), message(args=[2**63]), message(args=[{'id': 7}]),
-        message(args=['7; DROP']), message(kwargs=None, args=[None]), message(args=[7.0]), message(args=['\ud800']),
-        message(**{'content-type': 'application/x-python-serialize'}), message(**{'content-type': ['x']}),
-        message(body='!not base64!'), message(body=7), message(properties=None), message(body='\ud800', properties={}),
+        message(args=[]), message(args=[True]), message(args=[0]), message(args=[2**63]),
+        message(args=[{'id': 7}]),
+        message(args=['7; DROP']), message(kwargs=None, args=[None]), message(args=[7.0]),
+        message(args=['\ud800']),
+        message(**{'content-type': 'application/x-python-serialize'}),
+        message(**{'content-type': ['x']}),
+        message(body='!not base64!'), message(body=7), message(properties=None),
+        message(body='\ud800', properties={}),
         *(message(body=base64.b64encode(b'[[' + b'[' * n + b']' * n + b'], {}]').decode()) for n in range(880, 999, 3)),
-        message(headers={'compression': 'gzip'}), message(headers={'task': None}), message(headers={'task': ['x']}),
-        message(body=base64.b64encode(b'[' * 100_000).decode()), message(body=base64.b64encode(b'9' * 5000).decode()),
+        message(headers={'compression': 'gzip'}), message(headers={'task': None}),
+        message(headers={'task': ['x']}),
+        message(body=base64.b64encode(b'[' * 100_000).decode()),
+        message(body=base64.b64encode(b'9' * 5000).decode()),
     ],
 )  # fmt: skip
 def test_what_is_no_message_says_so_and_never_raises(raw):
@@ -330,10 +347,13 @@ def test_of_an_unknown_task_the_eta_is_read(protocol):
 @pytest.mark.parametrize(
     'raw',
     [
-        message('t.report', ['x']), message('t.report', []), message('t.report', [True]), message('t.report', [0]),
+        message('t.report', ['x']), message('t.report', []), message('t.report', [True]),
+        message('t.report', [0]),
         message('t.report', [2**63]), message('t.report', [[7]]), message('t.report', body='%'),
-        message('t.report', [], {'day': 7}), message('t.report', body='W10='), message('t.report', [7.0]),
-        message('t.report', headers={'argsrepr': '(***)', 'kwargsrepr': "{'a': {'id': 7}}"}, **{'content-type': 'y'}),
+        message('t.report', [], {'day': 7}), message('t.report', body='W10='),
+        message('t.report', [7.0]),
+        message('t.report', headers={'argsrepr': '(***)', 'kwargsrepr': "{'a': {'id': 7}}"},
+            **{'content-type': 'y'}),
     ],
 )  # fmt: skip
 def test_an_unknown_task_of_any_other_form_is_about_no_e_mail_and_no_problem(raw):

@@ -270,9 +270,7 @@ def takes(limit_bytes: int) -> str:
     return f'250-relay.test\r\n250 SIZE {limit_bytes}'
 
 
-async def test_message_over_the_size_of_all_relays_is_rejected_and_the_reason_names_each_limit() -> (
-    None
-):
+async def test_message_over_the_size_of_all_relays_is_rejected_and_each_limit_named() -> None:
     async with (
         ScriptedRelay({'EHLO': takes(10)}) as primary,
         ScriptedRelay({'EHLO': takes(20)}, 'backup') as backup,

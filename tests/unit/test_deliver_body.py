@@ -1,4 +1,7 @@
-"""The body on its way to the relay: its bytes, its size, and the connection lost in the middle of it."""
+"""The body on its way to the relay.
+
+Its bytes, its size, and the connection lost in the middle of it.
+"""
 
 import re
 

@@ -73,7 +73,9 @@ async def test_cancellation_closes_the_connection_and_frees_its_slot(
 
 
 async def test_cancellation_is_not_lost_at_the_moment_the_connection_is_made() -> None:
-    """Before Python 3.12 asyncio.wait_for, which aiosmtplib uses, swallows it when its future is done just then."""
+    """Before Python 3.12 asyncio.wait_for, which aiosmtplib uses, swallows it when its future is
+    done just then.
+    """
     async with ScriptedRelay({'GREETING': STALL}) as server:
         task = asyncio.create_task(send(server.relay(connect_timeout_s=1.0)))
         await server.until(lambda: server.sessions)
@@ -118,7 +120,10 @@ async def test_kept_connection_lost_after_the_dot_is_uncertain_and_not_tried_aga
 
 @pytest.mark.parametrize('verb', ['MAIL', 'RCPT'])
 async def test_relay_that_takes_data_without_a_recipient_gets_no_message(verb: str) -> None:
-    """RFC 2920 lets it, when the commands came at once; whatever followed would be taken for the message."""
+    """RFC 2920 lets it, when the commands came at once.
+
+    Whatever followed would be taken for the message.
+    """
     script = {verb: ['550 no', '250 ok'], 'OUT OF ORDER': '354 go ahead'}
     async with ScriptedRelay(script) as server:
         relay = server.relay()

@@ -83,9 +83,7 @@ async def test_refusal_of_one_stands_when_the_dot_of_the_other_is_uncertain() ->
         assert server.recipients == [ANNA, BOB, ANNA]
 
 
-async def test_e_mail_that_reached_one_recipient_is_accepted_though_the_other_is_refused_later() -> (
-    None
-):
+async def test_e_mail_that_reached_one_recipient_is_accepted_though_the_other_is_refused() -> None:
     async with ScriptedRelay({f'RCPT <{BOB}>': '550 no'}) as server:
         settled = {ANNA: (Outcome.ACCEPTED, '250 ok'), BOB: (Outcome.DEFERRED, '451 later')}
         delivery = await send(server.relay(), mail=rendered(ANNA, BOB), settled=settled)
@@ -111,9 +109,7 @@ async def test_operators_retry_of_a_settled_e_mail_goes_to_the_refused_or_else_t
         assert server.recipients == asked
 
 
-async def test_progress_tells_what_is_known_of_each_recipient_when_the_second_relay_is_cut_off() -> (
-    None
-):
+async def test_progress_tells_what_is_known_of_each_recipient_when_the_other_relay_fails() -> None:
     """Whoever records the attempt then must not forget that one of them has the e-mail."""
     async with (
         ScriptedRelay({f'RCPT <{BOB}>': '451 later'}) as primary,

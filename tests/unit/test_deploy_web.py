@@ -1,4 +1,6 @@
-"""The unit of the web page beside the worker's settings, as docs/deployment.md has people write them."""
+"""The unit of the web page beside the worker's settings, as docs/deployment.md has people write
+them.
+"""
 
 import re
 

@@ -102,7 +102,10 @@ async def test_no_more_jobs_run_at_once_than_allowed_and_the_rest_follow(
 async def test_job_is_found_behind_any_number_that_run_elsewhere(
     redis: ArqRedis, make_worker: MakeWorker
 ) -> None:
-    """arq leaves the ids of running jobs in the queue; stock workers read only the first hundred or so."""
+    """arq leaves the ids of running jobs in the queue.
+
+    Stock workers read only the first hundred or so.
+    """
     for number in range(700):
         await redis.set(f'{in_progress_key_prefix}{number}', b'1')
     await redis.zadd(default_queue_name, {str(number): number + 1 for number in range(700)})

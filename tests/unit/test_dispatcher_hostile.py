@@ -1,4 +1,7 @@
-"""Jobs and queue entries that nobody in their right mind would write: recorded as failed, and the worker goes on."""
+"""Jobs and queue entries that nobody in their right mind would write.
+
+Recorded as failed, and the worker goes on.
+"""
 
 import pickle
 from typing import Any

@@ -20,8 +20,10 @@ def test_full_name_of_a_host_is_used(name: str) -> None:
 @pytest.mark.parametrize(
     'name',
     [
-        'localhost', 'localhost.localdomain', 'mailhost', '', '.', 'host.local', 'a.localhost', '127.0.0.1',
-        '1.0.0.0.ip6.arpa', 'my_host.example.com', 'host.example.com\r\nMAIL FROM:<x>', 'grüße.example.com',
+        'localhost', 'localhost.localdomain', 'mailhost', '', '.', 'host.local', 'a.localhost',
+        '127.0.0.1',
+        '1.0.0.0.ip6.arpa', 'my_host.example.com', 'host.example.com\r\nMAIL FROM:<x>',
+        'grüße.example.com',
         '-a.example.com', 'a..b', f'{"a" * 64}.example.com', '.'.join(['abc'] * 70),
     ],
 )  # fmt: skip

@@ -1,4 +1,6 @@
-"""docs/hardening.md: each row leads to the tests that show it, and every page it and the README link to exists."""
+"""docs/hardening.md: each row leads to the tests that show it, and every page it and the README
+link to exists.
+"""
 
 import re
 from pathlib import Path

@@ -44,10 +44,12 @@ BUECHER = 'xn--bcher-kva.example'
         ('List-Id', '<news.bücher.example>', f'<news.{BUECHER}>'),
         ('List-Id', 'Größe', GROESSE),
         ('List-Id', 'News <news.example.com>', 'News <news.example.com>'),
-        ('List-Unsubscribe', '<https://example.com/ü?x=é&y=%20>', '<https://example.com/%C3%BC?x=%C3%A9&y=%20>'),
+        ('List-Unsubscribe', '<https://example.com/ü?x=é&y=%20>',
+            '<https://example.com/%C3%BC?x=%C3%A9&y=%20>'),
         ('List-Unsubscribe', '<https://bücher.example/a>', f'<https://{BUECHER}/a>'),
         ('List-Unsubscribe', '<https://bücher.example:8443/ü>', f'<https://{BUECHER}:8443/%C3%BC>'),
-        ('List-Unsubscribe', '<mailto:u@bücher.example?subject=ü>', f'<mailto:u@{BUECHER}?subject=%C3%BC>'),
+        ('List-Unsubscribe', '<mailto:u@bücher.example?subject=ü>',
+            f'<mailto:u@{BUECHER}?subject=%C3%BC>'),
         (
             'List-Unsubscribe',
             '<https://example.com/ü>,<mailto:u@example.com>',
@@ -68,7 +70,8 @@ BUECHER = 'xn--bcher-kva.example'
         ('Reply-To', 'nobody:;', 'nobody:;'),
         ('Errors-To', 'Größe <a@example.com>', f'{GROESSE} <a@example.com>'),
         ('Resent-To', 'Größe <a@example.com>', f'{GROESSE} <a@example.com>'),
-        ('Disposition-Notification-To', 'ü <a@example.com>', f'{encoded_words("ü")} <a@example.com>'),
+        ('Disposition-Notification-To', 'ü <a@example.com>',
+            f'{encoded_words("ü")} <a@example.com>'),
         ('References', '<a@bücher.example> <b@example.com>', f'<a@{BUECHER}> <b@example.com>'),
         ('In-Reply-To', 'Größe <b@example.com>', f'{GROESSE} <b@example.com>'),
         ('Keywords', 'Größe, b', f'{GROESSE}, b'),
@@ -104,8 +107,10 @@ def test_address_field_is_read_back_with_its_names_and_addresses(name: str) -> N
 )
 @pytest.mark.parametrize(
     'value',
-    ['', ' ', 'anna', 'a@example.com, bob', 'Anna <a@example.com', 'a@example.com b@example.com', '"', '(' * 2000, ',',
-     'ü@example.com', 'Größe <anna>', '=?utf-8?q?a=0D=0ABcc=3A_x?= <a@example.com>', '<>', 'g: a@example.com'],
+    ['', ' ', 'anna', 'a@example.com, bob', 'Anna <a@example.com', 'a@example.com b@example.com',
+        '"', '(' * 2000, ',',
+     'ü@example.com', 'Größe <anna>', '=?utf-8?q?a=0D=0ABcc=3A_x?= <a@example.com>', '<>',
+     'g: a@example.com'],
     ids=lambda value: ascii(value)[:40],
 )  # fmt: skip
 def test_broken_address_list_is_refused_by_the_name_of_its_field(name: str, value: str) -> None:
@@ -131,8 +136,10 @@ def test_word_of_a_fixed_set_is_ascii(name: str) -> None:
 @pytest.mark.parametrize('seed', range(3))
 def test_no_field_gets_a_line_end_or_a_long_line_whatever_it_is_given(name: str, seed: int) -> None:
     draw = random.Random(f'{name} {seed}')
-    pieces = ['<', '>', '"', '(', ')', '\\', ',', ';', ':', '@', ' ', '\t', '=', '=?utf-8?q?=0D=0A?=', 'ü', '日本',
-              'a', 'x@y.de', '<a@b.de>', '\x0b', '\x85', '\u2028', 'https://ü.de/', 'b' * 300, '.']  # fmt: skip
+    pieces = ['<', '>', '"', '(', ')', '\\', ',', ';', ':', '@', ' ', '\t', '=',
+        '=?utf-8?q?=0D=0A?=', 'ü', '日本',
+              'a', 'x@y.de', '<a@b.de>', '\x0b', '\x85', '\u2028', 'https://ü.de/', 'b' * 300,
+              '.']  # fmt: skip
     for _ in range(60):
         value = ''.join(draw.choices(pieces, k=draw.randint(0, 30)))
         try:

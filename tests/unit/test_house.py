@@ -63,7 +63,7 @@ def small_house(tmp_path) -> House:
     (tmp_path / 'jobs').mkdir()
     (tmp_path / 'jobs/__init__.py').write_text('')
     (tmp_path / 'jobs/send_email.py').write_text(
-        'import settings\n\n\ndef send_email(tell, portrait):  # why\n    return ["sending", "cancelled"]\n'
+        'import settings\n\n\ndef send_email(portrait):\n    return ["sending", "cancelled"]\n'
     )
     (tmp_path / 'settings.py').write_text(
         'class Settings:\n    primary = "sending"\n    ended = "cancelled"\n'

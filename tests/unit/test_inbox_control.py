@@ -1,4 +1,7 @@
-"""The control socket of a real inbox process without TLS and AUTH: rules at every verb, ports, counts."""
+"""The control socket of a real inbox process without TLS and AUTH.
+
+Rules at every verb, ports, counts.
+"""
 
 import json
 import os

@@ -1,4 +1,7 @@
-"""A real inbox process, talked to by smtplib: how it takes mail and what each recipient tag does."""
+"""A real inbox process, talked to by smtplib.
+
+How it takes mail and what each recipient tag does.
+"""
 
 import contextlib
 import shutil
@@ -130,7 +133,8 @@ def test_pipelined_commands_are_answered_in_order(inbox: InboxServer) -> None:
     with logged_in(inbox) as client:
         client.ehlo()
         client.send(
-            'MAIL FROM:<a@example.com>\r\nRCPT TO:<pipe@example.com>\r\nRCPT TO:<p+5xx-rcpt@example.com>\r\nDATA\r\n'
+            'MAIL FROM:<a@example.com>\r\nRCPT TO:<pipe@example.com>\r\nRCPT '
+            'TO:<p+5xx-rcpt@example.com>\r\nDATA\r\n'
         )
         assert [client.getreply()[0] for _ in range(4)] == [250, 250, 550, 354]
         client.send('Subject: x\r\n\r\n.\r\nRSET\r\nQUIT\r\n')
@@ -157,7 +161,10 @@ def test_tag_decides_the_replies(inbox: InboxServer, tag: str, codes: list[int |
 
 
 def dialogue(client: smtplib.SMTP, recipient: str) -> list[int | None]:
-    """Send one message step by step: the replies' codes up to the first failure, None for a lost connection."""
+    """Send one message step by step.
+
+    The replies' codes up to the first failure, None for a lost connection.
+    """
     steps = [
         lambda: client.mail('from@example.com'),
         lambda: client.rcpt(recipient),

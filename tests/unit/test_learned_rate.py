@@ -28,7 +28,10 @@ TOO_MUCH = Reply(454, 'Throttling failure: Maximum sending rate exceeded.')
         (451, '4.7.500 Server busy. Please try again later from [192.0.2.7].'),
         (
             421,
-            '4.7.28 Our system has detected an unusual rate of unsolicited mail originating from your IP address.',
+            (
+                '4.7.28 Our system has detected an unusual rate of unsolicited mail '
+                'originating from your IP address.'
+            ),
         ),
         (421, '4.7.0 Too many messages, slow down'),
         (451, 'Rate limit reached for this account'),
@@ -51,7 +54,10 @@ def test_replies_that_say_it_is_too_much(code, text):
         (450, '4.7.1 Greylisted, please try again in 300 seconds'),
         (
             450,
-            '4.2.1 The user you are trying to contact is receiving mail at a rate that exceeds the limit',
+            (
+                '4.2.1 The user you are trying to contact is receiving mail at a rate that '
+                'exceeds the limit'
+            ),
         ),
         (452, '4.2.2 Over quota: message quota exceeded'),
         (452, '4.5.3 Too many recipients'),

@@ -1,4 +1,7 @@
-"""Writing the log waits for nobody: a reader that stops costs lines, which are counted and told, and never time."""
+"""Writing the log waits for nobody.
+
+A reader that stops costs lines, which are counted and told, and never time.
+"""
 
 import asyncio
 import contextlib

@@ -16,7 +16,8 @@ def test_import_loads_no_driver_but_asyncpg() -> None:
 
 def test_public_names_are_there() -> None:
     assert set(mail_outbox.__all__) == {
-        'Attachment', 'ContentUnavailableError', 'EmailValues', 'InvalidEmailError', 'queue_email', 'queue_emails',
+        'Attachment', 'ContentUnavailableError', 'EmailValues', 'InvalidEmailError', 'queue_email',
+        'queue_emails',
         'store_attachments', 'wake_workers',
     }  # fmt: skip
     assert all(hasattr(mail_outbox, name) for name in mail_outbox.__all__)

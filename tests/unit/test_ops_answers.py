@@ -23,8 +23,10 @@ from reporting.wording import as_json, cell, hide_recipient, length
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
 LATER, EARLIER = NOW + timedelta(hours=2), NOW - timedelta(hours=2)
 ROW = {
-    'id': 7, 'status': 'pending', 'attempts': 0, 'max_attempts': 5, 'next_retry_at': None, 'expires_at': None,
-    'read_at': NOW, 'relay': None, 'sent_at': None, 'dead_reason': None, 'message_id': '<m@example.com>',
+    'id': 7, 'status': 'pending', 'attempts': 0, 'max_attempts': 5, 'next_retry_at': None,
+    'expires_at': None,
+    'read_at': NOW, 'relay': None, 'sent_at': None, 'dead_reason': None,
+    'message_id': '<m@example.com>',
     'claimed_by': 'w1', 'lease_expires_at': NOW + timedelta(seconds=20),
 }  # fmt: skip
 AGAIN = '`python -m ops retry 7` sends it again.'
@@ -79,7 +81,10 @@ AGAIN = '`python -m ops retry 7` sends it again.'
         ),
         (
             {'status': 'uncertain', 'attempts': 1},
-            f'It waits for you: the relay may have delivered it or not. Look for <m@example.com> in its log; {AGAIN}',
+            (
+                'It waits for you: the relay may have delivered it or not. Look for '
+                f'<m@example.com> in its log; {AGAIN}'
+            ),
         ),
         (
             {'status': 'sending', 'attempts': 1},
@@ -237,11 +242,13 @@ def test_wrong_values_are_refused(read, text):
 @pytest.mark.parametrize(
     'arguments',
     [
-        [], ['restart'], ['inspect'], ['inspect', 'everything'], ['queue'], ['queue', 'rm'], ['show'], ['show', 'x'],
+        [], ['restart'], ['inspect'], ['inspect', 'everything'], ['queue'], ['queue', 'rm'],
+        ['show'], ['show', 'x'],
         ['retry', '1', 'x'], ['retry', '--status', 'sent'],
         ['purge'], ['purge', 'outbox'], ['purge', 'outbox', '--status', 'sending'],
         ['purge', 'outbox', '--status', 'pending', '--older-than', '2'], ['failed', '--limit', '0'],
-        ['failed', '--since', 'yesterday'], ['failed', '--domain', ''], ['retry', '--type', '\udcff'],
+        ['failed', '--since', 'yesterday'], ['failed', '--domain', ''],
+        ['retry', '--type', '\udcff'],
     ],
 )  # fmt: skip
 def test_usage_errors_end_with_2_and_print_no_answer(arguments, capsys):
@@ -277,7 +284,8 @@ def test_lengths_of_time_are_short():
 
 def test_json_takes_times_and_uuids():
     assert as_json({'at': NOW, 'token': UUID(int=1)}) == (
-        '{\n  "at": "2026-01-01T12:00:00+00:00",\n  "token": "00000000-0000-0000-0000-000000000001"\n}'
+        '{\n  "at": "2026-01-01T12:00:00+00:00",\n  "token": '
+        '"00000000-0000-0000-0000-000000000001"\n}'
     )
 
 

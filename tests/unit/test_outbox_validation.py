@@ -261,8 +261,10 @@ async def test_what_is_queued_can_be_rendered(conn: Connection, place: str, odd:
 @pytest.mark.parametrize(
     ('name', 'value'),
     [
-        ('recipient', None), ('recipient', ['a@example.com']), ('subject', 5), ('body_text', b'bytes'), ('priority', 1),
-        ('email_type', 7), ('max_attempts', '5'), ('send_at', 'tomorrow'), ('expires_at', 5), ('expiry_hours', '24'),
+        ('recipient', None), ('recipient', ['a@example.com']), ('subject', 5),
+        ('body_text', b'bytes'), ('priority', 1),
+        ('email_type', 7), ('max_attempts', '5'), ('send_at', 'tomorrow'), ('expires_at', 5),
+        ('expiry_hours', '24'),
     ],
 )  # fmt: skip
 async def test_value_of_another_type_is_named(conn: Connection, name: str, value: Any) -> None:

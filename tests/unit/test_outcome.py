@@ -56,11 +56,17 @@ def test_classify_goes_by_the_basic_code_whatever_the_enhanced_one_says(
 @pytest.mark.parametrize(
     'text',
     [
-        '5.4.5 Daily user sending limit exceeded. For more information on Gmail sending limits go to',
+        (
+            '5.4.5 Daily user sending limit exceeded. For more information on Gmail sending '
+            'limits go to'
+        ),
         '5.4.5 Daily user sending quota exceeded.',
         '5.4.5 Daily SMTP relay sending limit exceeded for user.',
         '5.7.1 Daily SMTP relay limit exceeded for customer. For more information',
-        "5.1.90 Your message can't be sent because you've reached your daily limit for message recipients",
+        (
+            "5.1.90 Your message can't be sent because you've reached your daily limit for "
+            'message recipients'
+        ),
     ],
 )
 def test_limit_of_a_day_that_a_provider_tells_with_5xx_is_deferred(text: str) -> None:

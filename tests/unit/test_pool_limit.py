@@ -1,4 +1,7 @@
-"""A relay that takes fewer connections than we may open: others of ours, or of other workers, have them."""
+"""A relay that takes fewer connections than we may open.
+
+Others of ours, or of other workers, have them.
+"""
 
 import asyncio
 

@@ -1,4 +1,7 @@
-"""A relay's queue for connections: urgent mail is the next, and is told of everything as the others are."""
+"""A relay's queue for connections.
+
+Urgent mail is the next, and is told of everything as the others are.
+"""
 
 import asyncio
 from typing import Any

@@ -33,7 +33,10 @@ def reply(text: str) -> Reply:
         '452 recipient limit reached',
         '450 4.5.3 nothing said',
         '451 4.3.0 Multiple destination domains per transaction is unsupported. Please try again.',  # Gmail
-        '452 4.5.3 Domain policy size per transaction exceeded, please try this recipient in a separate transaction.',
+        (
+            '452 4.5.3 Domain policy size per transaction exceeded, please try this '
+            'recipient in a separate transaction.'
+        ),
     ],
 )
 def test_words_or_the_enhanced_code_say_that_there_are_too_many_recipients(said: str) -> None:
@@ -98,7 +101,8 @@ def test_accepted_recipients_alone_leave_nobody_over() -> None:
 @pytest.mark.parametrize(
     ('limits', 'most'),
     [
-        ('RCPTMAX=20', 20), ('MAILMAX=5 rcptmax=7 RCPTDOMAINMAX=1', 7), ('', None), ('RCPTMAX=0', None),
+        ('RCPTMAX=20', 20), ('MAILMAX=5 rcptmax=7 RCPTDOMAINMAX=1', 7), ('', None),
+        ('RCPTMAX=0', None),
         ('RCPTMAX=ten', None), ('RCPTMAX=99999999999', None), ('XRCPTMAX=3', None),
     ],
 )  # fmt: skip

@@ -13,7 +13,8 @@ from fleet.registry import WorkerRecord
 from reporting.checks.refused import judge_refused, sentences
 
 RECORD: dict[str, Any] = {
-    'worker': 'w', 'queue': 'arq:queue', 'started_at': '', 'emails': [], 'outcomes': {}, 'rss_bytes': 1,
+    'worker': 'w', 'queue': 'arq:queue', 'started_at': '', 'emails': [], 'outcomes': {},
+    'rss_bytes': 1,
 }  # fmt: skip
 
 
@@ -26,7 +27,8 @@ RECORD: dict[str, Any] = {
         (2**63 - 1, 2**63 - 1),
         (str(2**63 - 1), 2**63 - 1),
         *((wrong, None) for wrong in (
-            0, -1, 2**63, str(2**63), '0', '-1', '+1', ' 1', '1 ', '1.0', '1e3', '1_0', '٣', '²', '', 'x', '9' * 5000,
+            0, -1, 2**63, str(2**63), '0', '-1', '+1', ' 1', '1 ', '1.0', '1e3', '1_0', '٣', '²',
+            '', 'x', '9' * 5000,
             True, 1.0, None, b'1', [1], (1,), {},
         )),
     ],

@@ -45,7 +45,9 @@ ENCODED_LINE_ENDS = ['=0D=0A', '=0A', '=0D']
 def test_encoded_line_end_does_not_begin_another_field(
     place: str, rest: str, line_end: str
 ) -> None:
-    """The email package decodes encoded words in what it is given, and does not look at what comes out."""
+    """The email package decodes encoded words in what it is given, and does not look at what comes
+    out.
+    """
     value = f'{rest} =?utf-8?q?x{line_end}Bcc=3A_eve@example.com?='
     attachment = {'filename': 'a.pdf', 'content_type': 'application/pdf', 'cid': None}
     parts: dict[str, Any] = {}

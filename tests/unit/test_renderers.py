@@ -97,20 +97,34 @@ async def test_renderer_has_none_of_the_workers_environment(
 
 HOSTILE = {
     'loops': ENDLESS,
-    'macros': '{% macro m(n) %}{% if n < 60 %}{{ m(n + 1) }}{{ m(n + 1) }}{% endif %}{% endmacro %}{{ m(0) }}',
+    'macros': (
+        '{% macro m(n) %}{% if n < 60 %}{{ m(n + 1) }}{{ m(n + 1) }}{% endif %}{% endmacro '
+        '%}{{ m(0) }}'
+    ),
     'recursive loop': '{% for a in t recursive %}{{ loop(t) }}{{ loop(t) }}{% endfor %}',
-    'a long step in C': '{% set a = 10 ** 300000 %}{% for i in range(9999) %}{% set b = a % (a // 3) %}{% endfor %}',
-    'sort': '{% for i in range(99999) %}{% set _ = range(99999) | map("string") | sort | list %}{% endfor %}',
+    'a long step in C': (
+        '{% set a = 10 ** 300000 %}{% for i in range(9999) %}{% set b = a % (a // 3) %}{% endfor %}'
+    ),
+    'sort': (
+        '{% for i in range(99999) %}{% set _ = range(99999) | map("string") | sort | list '
+        '%}{% endfor %}'
+    ),
     'lipsum': '{{ lipsum(n=1000000) }}',
     'urlize': "{% for i in range(99999) %}{% set _ = ('www.a ' * 99999) | urlize %}{% endfor %}",
     'doubling with ~': (
-        "{% set n = namespace(x='xxxxxxxxxx') %}{% for i in range(60) %}{% set n.x = n.x ~ n.x %}{% endfor %}{{ n.x }}"
+        "{% set n = namespace(x='xxxxxxxxxx') %}{% for i in range(60) %}{% set n.x = n.x "
+        '~ n.x %}{% endfor %}{{ n.x }}'
     ),
-    'doubling a list': '{% set l = [1] %}{% for i in range(60) %}{% set _ = l.extend(l) %}{% endfor %}',
+    'doubling a list': (
+        '{% set l = [1] %}{% for i in range(60) %}{% set _ = l.extend(l) %}{% endfor %}'
+    ),
     'nesting lists': (
-        '{% set n = namespace(x=[1]) %}{% for i in range(60) %}{% set n.x = [n.x, n.x] %}{% endfor %}{{ n.x }}'
+        '{% set n = namespace(x=[1]) %}{% for i in range(60) %}{% set n.x = [n.x, n.x] '
+        '%}{% endfor %}{{ n.x }}'
     ),
-    'a constant that is compiled': "{{ 'x' | center(9999999) }}{{ 'x' | center(9999998) }}{{ 'x' | center(9999997) }}",
+    'a constant that is compiled': (
+        "{{ 'x' | center(9999999) }}{{ 'x' | center(9999998) }}{{ 'x' | center(9999997) }}"
+    ),
     'format': '{{ "%1000000000d" | format(1) }}',
     'str.format': "{{ '{:>999999999}'.format(1) }}",
     'center': "{{ 'x' | center(300000000) }}",
@@ -181,7 +195,9 @@ async def test_e_mails_like_a_hostile_one_are_fast_again_after_the_first_that_is
 async def test_processor_time_of_the_start_is_no_e_mails(
     renderers: Templates, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """As on a loaded machine, where Python takes longer to start than an e-mail may in the fast one."""
+    """As on a loaded machine, where Python takes longer to start than an e-mail may in the fast
+    one.
+    """
     slow = tmp_path / 'slow'
     slow.write_text(
         '#!/bin/sh\ni=0; while [ $i -lt 300000 ]; do i=$((i+1)); done\n'
@@ -200,7 +216,8 @@ async def test_renderer_that_writes_nonsense_is_ended(
 ) -> None:
     nonsense = tmp_path / 'nonsense'
     nonsense.write_text(
-        "#!/bin/sh\nprintf '\\000\\000\\000\\010[0,null]'\nread x\nprintf '\\000\\000\\000\\014[1,[1,2,3,4]]'\nread x\n"
+        "#!/bin/sh\nprintf '\\000\\000\\000\\010[0,null]'\nread x\nprintf "
+        "'\\000\\000\\000\\014[1,[1,2,3,4]]'\nread x\n"
     )
     nonsense.chmod(0o755)
     monkeypatch.setattr(sys, 'executable', str(nonsense))
@@ -333,13 +350,18 @@ def test_renderer_loads_nothing_that_a_template_has_no_use_for() -> None:
 
 def test_worker_does_not_load_jinja() -> None:
     assert 'jinja2' not in subprocess.run(
-        [sys.executable, '-c', 'import sys, mail_outbox.render, mail.template.renderers; print(*sys.modules)'],
+        [sys.executable, '-c', (
+                'import sys, mail_outbox.render, '
+                'mail.template.renderers; print(*sys.modules)'
+        )],
         check=True, capture_output=True, text=True, cwd=ROOT,
     ).stdout.split()  # fmt: skip
 
 
 def test_unit_allows_what_renderers_need() -> None:
-    """They limit themselves by prlimit64 and setitimer, which the filter of system calls must leave in."""
+    """They limit themselves by prlimit64 and setitimer, which the filter of system calls must leave
+    in.
+    """
     unit = (Path(ROOT) / 'deploy/email-worker.service').read_text()
     assert 'SystemCallFilter=@system-service' in unit
     assert 'renderer' in unit

@@ -248,7 +248,8 @@ async def test_verdict_has_its_own_longer_time(open_session: Open, transport: Tr
     )
     session.begin(anna)
     session.data_received(ENVELOPE_REPLIES)
-    session._deadline.look()  # what the timer of the first command does, if it comes too late to be stopped
+    # What the timer of the first command does, if it comes too late to be stopped.
+    session._deadline.look()
     assert transport.ended is None
     session.data_received(b'250 queued\r\n')
     session.begin(bob)

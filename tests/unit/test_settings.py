@@ -230,7 +230,8 @@ def test_tables_of_sessions_are_a_comma_separated_list_of_names(configure: Confi
 
 @pytest.mark.parametrize(
     'value',
-    ['a b', 'sessions; DROP TABLE users', 'a.b.c', '"sessions"', '1st', 'x' * 64, '.sessions', 'outbound_emails',
+    ['a b', 'sessions; DROP TABLE users', 'a.b.c', '"sessions"', '1st', 'x' * 64, '.sessions',
+        'outbound_emails',
      'public.mail_outbox', 'cron_runs'],
 )  # fmt: skip
 def test_what_names_no_table_or_one_of_ours_is_refused(configure: Configure, value: str) -> None:
@@ -605,9 +606,11 @@ def test_login_that_cannot_be_made_is_refused_at_the_start(
 
 def test_relays_log_in_as_the_settings_say(configure: Configure) -> None:
     configure(
-        SMTP_USER='shop', SMTP_OAUTH_TOKEN_COMMAND="/bin/echo 'a token'", SMTP_AUTH_MECHANISMS='XOAUTH2',
+        SMTP_USER='shop', SMTP_OAUTH_TOKEN_COMMAND="/bin/echo 'a token'",
+        SMTP_AUTH_MECHANISMS='XOAUTH2',
         SMTP_BACKUP_HOST='backup.example.com', SMTP_BACKUP_USER='b', SMTP_BACKUP_PASSWORD='hunter2',
-        SMTP_BACKUP_AUTH_MECHANISMS='login, plain,login', SMTP_EHLO_NAME='[IPv6:2001:db8::1]', SMTP_BACKUP_PORT='465',
+        SMTP_BACKUP_AUTH_MECHANISMS='login, plain,login', SMTP_EHLO_NAME='[IPv6:2001:db8::1]',
+        SMTP_BACKUP_PORT='465',
     )  # fmt: skip
     primary, backup = relay_options(load_settings())
     assert (primary.name, primary.password, primary.auth_mechanisms, primary.tls) == (

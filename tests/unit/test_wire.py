@@ -179,7 +179,8 @@ def test_truncated_job_is_refused_wherever_it_was_cut() -> None:
 
 @pytest.mark.parametrize(
     'data',
-    [b'', b'.', b'N', b'{"f": "send_email"}', b'\xff' * 100, b'\x80\xff.', b'0.', b'h\x05.', b'I12x\n.', b'L1\n.']
+    [b'', b'.', b'N', b'{"f": "send_email"}', b'\xff' * 100, b'\x80\xff.', b'0.', b'h\x05.',
+        b'I12x\n.', b'L1\n.']
 )  # fmt: skip
 def test_what_is_no_pickle_is_refused(data: bytes) -> None:
     with pytest.raises(RefusedJobError, match=r'not a (readable )?job'):
@@ -208,7 +209,9 @@ def test_huge_job_is_refused_unread() -> None:
     ids=['memo', 'memo as text', 'memo as odd text', 'frame'],
 )
 def test_tiny_job_cannot_make_the_worker_allocate_much_memory(data: bytes) -> None:
-    """Numbers a thousand times larger would end it, and after it the worker that takes the job over."""
+    """Numbers a thousand times larger would end it, and after it the worker that takes the job
+    over.
+    """
     tracemalloc.start()
     try:
         with pytest.raises(RefusedJobError):
@@ -238,7 +241,10 @@ def nested(levels: int) -> bytes:
 
 def hostile(argument: bytes) -> bytes:
     """Return a job with an argument given as opcodes."""
-    head = b'\x80\x02}(X\x01\0\0\0tNX\x01\0\0\0fX\x04\0\0\0echoX\x01\0\0\0k}X\x02\0\0\0etK\x01X\x01\0\0\0a'
+    head = (
+        b'\x80\x02}(X\x01\0\0\0tNX\x01\0\0\0fX\x04\0\0\0echo'
+        b'X\x01\0\0\0k}X\x02\0\0\0etK\x01X\x01\0\0\0a'
+    )
     return head + argument + b'\x85u.'
 
 
@@ -253,12 +259,17 @@ HOSTILE = {
     'tuples of three': b')' + b''.join(b'q%ch%ch%c\x87' % (n, n, n) for n in range(30)),
     'DUP': b')' + b'2\x86' * 40,
     'lists': b']' + b''.join(b'q%c0](h%ch%ce' % (n, n, n) for n in range(40)),
-    'lists without POP': b''.join(b']q%c(' % n + (b'h%ch%c' % (n - 1, n - 1) if n else b'N') + b'e' for n in range(40)),
+    'lists without POP': b''.join(b']q%c(' % n + (b'h%ch%c' % (n - 1,
+        n - 1) if n else b'N') + b'e' for n in range(40)),
     'dicts': b'}q\x00' + b''.join(b'}q%c(K\x00h%cK\x01h%cu' % (n + 1, n, n) for n in range(40)),
     'a list that contains itself': b']q\x00h\x00a',
     'a dict that contains itself': b'}q\x00K\x01h\x00s',
-    'a list that grows after it was used': b'](]q\x00' + b'h\x00' * 9 + b'e' + b'h\x00(' + b'N' * 999 + b'e\x86',
-    'a long text many times': b'(X' + struct.pack('<I', 100_000) + b'x' * 100_000 + b'q\x00' + b'h\x00' * 9000 + b't',
+    (
+            'a list that grows '
+            'after it was used'
+    ): b'](]q\x00' + b'h\x00' * 9 + b'e' + b'h\x00(' + b'N' * 999 + b'e\x86',
+    'a long text many times': b'(X' + struct.pack('<I',
+        100_000) + b'x' * 100_000 + b'q\x00' + b'h\x00' * 9000 + b't',
     'many values': b'(' + b'N' * 20_000 + b't',
     'many marks': b'(' * 500_000 + b't' * 500_000,
     'deep tuples': b')' + b'\x85' * 5_000,
@@ -272,7 +283,8 @@ HOSTILE = {
     'digits': b'I' + b'9' * 900_000 + b'\n',
     'long digits': b'L' + b'9' * 3_000 + b'L\n',
     'a float of many digits': b'F' + b'9' * 900_000 + b'\n',
-    'keys of one hash': b'}(' + b''.join(b'\x8a\x14' + (n * (2**61 - 1)).to_bytes(20, 'little') + b'N' for n in range(2000)) + b'u',  # noqa: E501
+    'keys of one hash': b'}(' + b''.join(b'\x8a\x14' + (n * (2**61 - 1)).to_bytes(20,
+        'little') + b'N' for n in range(2000)) + b'u',
     'a text without its bytes': b'\x8d' + struct.pack('<Q', 2**62),
     'a bytearray without its bytes': b'\x96' + struct.pack('<Q', 2**40),
     'a buffer': b'\x97',

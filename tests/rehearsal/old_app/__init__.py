@@ -1,1 +1,4 @@
-"""An application as people have it: Celery, SQLAlchemy, smtplib. Runs in `.venv-rehearsal`, without the project."""
+"""An application as people have it: Celery, SQLAlchemy, smtplib.
+
+Runs in `.venv-rehearsal`, without the project.
+"""

@@ -79,7 +79,10 @@ def lock(email_id: int) -> Iterator[bool]:
 
 @app.task(bind=True, name='old_app.tasks.send_email', max_retries=None)
 def send_email(self: Task, email_id: int) -> None:
-    """Send one e-mail and record the outcome after it; a refusal is tried again, at the time it says in the row."""
+    """Send one e-mail and record the outcome after it.
+
+    A refusal is tried again, at the time it says in the row.
+    """
     with lock(email_id) as mine, new_session() as session:
         email = session.get(OutboundEmail, email_id) if mine else None
         if email is None or email.status not in (EmailStatus.PENDING, EmailStatus.FAILED):
@@ -142,7 +145,10 @@ def retry_failed_email(email_id: int) -> None:
 
 @app.task(name='old_app.tasks.process_pending_emails')
 def process_pending_emails() -> None:
-    """Queue what lost its message and what is due again; beat runs it. Nobody looks at what is a day old."""
+    """Queue what lost its message and what is due again; beat runs it.
+
+    Nobody looks at what is a day old.
+    """
     moment = now()
     waits = OutboundEmail.next_retry_at
     lost = (OutboundEmail.status == EmailStatus.PENDING) & waits.is_(None)

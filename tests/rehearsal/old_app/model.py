@@ -21,7 +21,10 @@ class EmailStatus(enum.StrEnum):
 
 
 def status_type() -> Any:
-    """Return the column's type: SQLAlchemy writes an enum's names unless it is told to write the values."""
+    """Return the column's type.
+
+    SQLAlchemy writes an enum's names unless it is told to write the values.
+    """
     return {
         'ENUM': Enum(EmailStatus, name='emailstatus'),
         'enum': Enum(

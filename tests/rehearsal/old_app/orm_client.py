@@ -1,4 +1,6 @@
-"""The application's web part: SQLAlchemy 2, async. Inserts, selects and updates until standard input ends.
+"""The application's web part: SQLAlchemy 2, async.
+
+Inserts, selects and updates until standard input ends.
 
 Each round is a line on standard output; whatever goes wrong is an `application error` in the
 ledger.
@@ -45,7 +47,10 @@ async def insert(number: int) -> int:
 
 
 async def read_everything() -> None:
-    """Load every row into the classes: a state they do not know, or a time of another kind, raises here or below."""
+    """Load every row into the classes.
+
+    A state they do not know, or a time of another kind, raises here or below.
+    """
     async with new_session() as session:
         for email in await session.scalars(select(OutboundEmail)):
             state = email.status if STATUS in ('enum', 'ENUM') else EmailStatus(email.status)

@@ -19,7 +19,8 @@ from old_app.configuration import MAX_ATTEMPTS, NAME, note, now
 from old_app.model import EmailStatus, OutboundEmail, new_email
 
 MONTH = timedelta(days=30)
-FORGETS_EVERY = 7  # of so many e-mails of the load one is committed and never queued: the process ended in between
+# Of so many e-mails of the load one is committed and never queued: the process ended in between.
+FORGETS_EVERY = 7
 numbers = itertools.count()
 
 

@@ -57,7 +57,7 @@ async def _apply(pool: asyncpg.Pool, change: Change, email_ids: Sequence[int]) -
     return await change(pool, email_ids)
 
 
-async def wake_workers(
+async def announce_due(
     servers: Servers, email_ids: Sequence[int], queue: str, troubles: list[Trouble]
 ) -> int:
     """Have e-mails that are due sent at once.

@@ -8,9 +8,9 @@ from typing import Any
 from actions.emails import (
     Batches,
     Unchanged,
+    announce_due,
     change_in_batches,
     idle_troubles,
-    wake_workers,
     why_not,
 )
 from actions.safety import agree, refuse_more
@@ -109,7 +109,7 @@ async def retry_ids(
         raise TroubleError(done.trouble)
     troubles = [done.trouble] if done.trouble else []
     changed = sorted(done.changed)
-    enqueued = await wake_workers(servers, changed, terms.queue, troubles) if changed else 0
+    enqueued = await announce_due(servers, changed, terms.queue, troubles) if changed else 0
     if len(changed) < len(wanted):  # somebody was faster: the reasons are newer than the states
         states = await servers.ask_postgres(reading)
     troubles += await idle_troubles(servers, len(changed))

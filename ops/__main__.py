@@ -47,7 +47,7 @@ from reporting.wording import as_json
 from settings import Settings, load_settings
 
 
-class Command(Protocol):
+class CommandModule(Protocol):
     """What each command's module has."""
 
     HELP: str
@@ -62,7 +62,7 @@ class Command(Protocol):
         """Print a document that run returned."""
 
 
-COMMANDS: Mapping[str, Command] = {
+COMMANDS: Mapping[str, CommandModule] = {
     'status': status,
     'doctor': doctor,
     'top': top,
@@ -103,7 +103,7 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-async def answer(settings: Settings, command: Command, options: argparse.Namespace) -> Answer:
+async def answer(settings: Settings, command: CommandModule, options: argparse.Namespace) -> Answer:
     """Run a command on its own connections."""
     connections = Connections(settings)
     try:

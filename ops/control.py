@@ -155,7 +155,7 @@ async def run(connections: Connections, options: argparse.Namespace) -> Answer:
     audience = Audience(options.workers, options.timeout)
     if told := WORDS.get(word):
         value = getattr(options, told.takes[0]) if told.takes else None
-        return await tell(
+        return await tell_workers(
             connections, word, told, value, audience,
             dry_run=told.changes and options.dry_run, yes=told.changes and options.yes,
         )  # fmt: skip
@@ -170,12 +170,12 @@ async def run(connections: Connections, options: argparse.Namespace) -> Answer:
                 dry_run=options.dry_run, yes=options.yes,
             )  # fmt: skip
     here = Word('', word, word.capitalize())
-    return await tell(
+    return await tell_workers(
         connections, word, here, None, audience, dry_run=options.dry_run, yes=options.yes
     )
 
 
-async def tell(
+async def tell_workers(
     connections: Connections,
     name: str,
     word: Word,

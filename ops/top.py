@@ -51,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 async def run(connections: Connections, options: argparse.Namespace) -> Answer:
     """Look once, or again and again until interrupted."""
     audience = Audience(options.workers, options.timeout)
-    first = await look(connections, audience)
+    first = await look_at_fleet(connections, audience)
     if options.once or options.json or not sys.stdout.isatty():
         return first
     console = make_console()
@@ -59,17 +59,17 @@ async def run(connections: Connections, options: argparse.Namespace) -> Answer:
         with Live(frame(first), console=console, screen=True, auto_refresh=False) as live:
             while True:
                 await asyncio.sleep(options.interval)
-                live.update(frame(await look(connections, audience)), refresh=True)
+                live.update(frame(await look_at_fleet(connections, audience)), refresh=True)
     except asyncio.CancelledError:  # Ctrl-C is how one leaves
         return Answer({}, streamed=True)
 
 
-async def look(connections: Connections, audience: Audience) -> Answer:
+async def look_at_fleet(connections: Connections, audience: Audience) -> Answer:
     """Ask everybody at the same time; what does not answer is missing."""
     troubles: list[Trouble] = []
     fleet, stored = await asyncio.gather(
         read_living_fleet(connections, audience, troubles),
-        answer_or_note(connections.ask_postgres(read_stored), troubles),
+        answer_or_note(connections.ask_postgres(read_screen), troubles),
     )
     document: Document = {'at': datetime.now(UTC), 'workers': None, 'queues': None}
     if fleet is not None:
@@ -86,7 +86,7 @@ async def look(connections: Connections, audience: Audience) -> Answer:
     return Answer(document, in_order(troubles))
 
 
-async def read_stored(pool: asyncpg.Pool) -> Document:
+async def read_screen(pool: asyncpg.Pool) -> Document:
     """Return what PostgreSQL knows; relays may quote recipients, so their replies are shown without."""
     failures = await reports.read_last_failures(pool, FAILURES)
     return {

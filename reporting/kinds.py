@@ -7,7 +7,7 @@ from reporting.problems import NOBODY_REPLIED, Level, Trouble
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class TroubleKind:
     """One kind of finding. is_settled: an operator wanted it, or nothing more can happen; the doctor only notes it."""
 
     level: Level
@@ -16,81 +16,83 @@ class Kind:
 
 
 ACT, LOOK = Level.ACT, Level.LOOK
-KINDS: Mapping[str, Kind] = {
+KINDS: Mapping[str, TroubleKind] = {
     # Workers and queues.
-    'no_worker': Kind(ACT, NOBODY_REPLIED.remedy),
-    'unserved_queue': Kind(ACT, 'start a worker for it, or see who puts jobs there'),
-    'broken_queue': Kind(ACT, 'rename that key: arq cannot use the queue before'),
-    'foreign_worker': Kind(
+    'no_worker': TroubleKind(ACT, NOBODY_REPLIED.remedy),
+    'unserved_queue': TroubleKind(ACT, 'start a worker for it, or see who puts jobs there'),
+    'broken_queue': TroubleKind(ACT, 'rename that key: arq cannot use the queue before'),
+    'foreign_worker': TroubleKind(
         ACT,
         'give each application a Redis database of its own (the number at the end of ARQ_REDIS_URL), '
         'or queues and a server of its own',
     ),
-    'no_relay': Kind(
+    'no_relay': TroubleKind(
         ACT, '`python -m ops relay ls` says why; mend the relay or its settings, or resume it'
     ),
-    'relay_cooling': Kind(
+    'relay_cooling': TroubleKind(
         LOOK, '`python -m ops relay ls` says when it is tried again; see its log'
     ),
-    'paused_relay': Kind(
+    'paused_relay': TroubleKind(
         LOOK, '`python -m ops relay resume NAME` when the reason is gone', is_settled=True
     ),
-    'all_paused': Kind(
+    'all_paused': TroubleKind(
         LOOK,
         '`python -m ops control resume`, with --queue NAME for a queue, when the reason is gone',
     ),
-    'paused_worker': Kind(
+    'paused_worker': TroubleKind(
         LOOK, '`python -m ops control resume` when the reason is gone', is_settled=True
     ),
-    'hanging_worker': Kind(
+    'hanging_worker': TroubleKind(
         LOOK,
         'see `python -m ops control stacks`; lower WORKER_MAX_JOBS, or give it a CPU of its own',
     ),
-    'held_loop': Kind(
+    'held_loop': TroubleKind(
         LOOK,
         'its log says `loop.blocked`, with the code; `python -m ops show ID` for these e-mails',
     ),
-    'lost_log_lines': Kind(
+    'lost_log_lines': TroubleKind(
         LOOK, 'see why nobody reads its standard error: journald, a pipe, a full disk'
     ),
-    'different_settings': Kind(
+    'different_settings': TroubleKind(
         LOOK, 'restart those that were left out; `python -m ops inspect conf` shows the differences'
     ),
-    'different_versions': Kind(LOOK, 'restart those that were left out'),
+    'different_versions': TroubleKind(LOOK, 'restart those that were left out'),
     # The outbox.
-    'late': Kind(
+    'late': TroubleKind(
         ACT,
         '`python -m ops qshape` tells which, `python -m ops explain ID` why; or start more workers',
     ),
-    'stuck': Kind(ACT, 'start a worker; see `lease.not_renewed` in the log'),
-    'held': Kind(LOOK, '`python -m ops held ls`, then `held release` or `held cancel`'),
-    'undecided': Kind(LOOK, '`python -m ops failed`, then `resolve` or `retry`: they wait for you'),
-    'past_expiry': Kind(LOOK, 'see why mail was late: `python -m ops failed`'),
-    'poisoned': Kind(LOOK, "`python -m ops failed --dead`; read those workers' logs"),
-    'dead': Kind(
+    'stuck': TroubleKind(ACT, 'start a worker; see `lease.not_renewed` in the log'),
+    'held': TroubleKind(LOOK, '`python -m ops held ls`, then `held release` or `held cancel`'),
+    'undecided': TroubleKind(
+        LOOK, '`python -m ops failed`, then `resolve` or `retry`: they wait for you'
+    ),
+    'past_expiry': TroubleKind(LOOK, 'see why mail was late: `python -m ops failed`'),
+    'poisoned': TroubleKind(LOOK, "`python -m ops failed --dead`; read those workers' logs"),
+    'dead': TroubleKind(
         LOOK,
         '`python -m ops failed --dead` says why; then `retry`, or `purge outbox --dead`',
         is_settled=True,
     ),
-    'due_in_paused_type': Kind(
+    'due_in_paused_type': TroubleKind(
         LOOK, '`python -m ops control resume --type NAME` when the reason is gone', is_settled=True
     ),
-    'paused_type': Kind(
+    'paused_type': TroubleKind(
         LOOK, '`python -m ops control resume --type NAME` when the reason is gone', is_settled=True
     ),
-    'paused_queue': Kind(
+    'paused_queue': TroubleKind(
         LOOK, '`python -m ops control resume --queue NAME` when the reason is gone', is_settled=True
     ),
-    'paused_duty': Kind(
+    'paused_duty': TroubleKind(
         LOOK, '`python -m ops cron resume NAME` when the reason is gone', is_settled=True
     ),
-    'failing': Kind(ACT, '`python -m ops failed --since 1h` says why'),
-    'refused': Kind(LOOK, '`python -m ops failed --since 1h` says why'),
+    'failing': TroubleKind(ACT, '`python -m ops failed --since 1h` says why'),
+    'refused': TroubleKind(LOOK, '`python -m ops failed --since 1h` says why'),
     # Duties and services.
-    'duty_failed': Kind(ACT, "see `duty.failed` in the worker's log"),
-    'duty_late': Kind(ACT, 'see why no worker runs it'),
-    'checks_stopped': Kind(ACT, 'see why no worker runs check_service_health'),
-    'service_down': Kind(ACT, 'start it, or correct its settings'),
+    'duty_failed': TroubleKind(ACT, "see `duty.failed` in the worker's log"),
+    'duty_late': TroubleKind(ACT, 'see why no worker runs it'),
+    'checks_stopped': TroubleKind(ACT, 'see why no worker runs check_service_health'),
+    'service_down': TroubleKind(ACT, 'start it, or correct its settings'),
 }
 
 

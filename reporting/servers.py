@@ -5,7 +5,7 @@ A server that does not answer is named, with where it is and what to do, but nev
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import asyncpg
@@ -37,9 +37,9 @@ class ServerAddresses:
     variable that is wrong.
     """
 
-    postgres_dsn: str
-    redis_url: str
-    mongodb_url: str = ''
+    postgres_dsn: str = field(repr=False)
+    redis_url: str = field(repr=False)
+    mongodb_url: str = field(default='', repr=False)
     mongodb_database: str = ''
     naive_timezone: str = 'UTC'
     postgres_connect_timeout_s: float = 5.0

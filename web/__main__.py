@@ -12,25 +12,28 @@ import uvicorn
 
 from logs import configure_logs
 from process.systemd import keep_systemd_informed
+from reporting.servers import ServerAddresses
 from settings import Settings, load_settings
 from web.access import is_loopback
 from web.application import make_application
-from web.connection import BACKLOG, Connection, quieten
+from web.connection import BACKLOG, PageConnection, quieten
 from web.questions import OVERVIEW, READINESS
-from web.watch import DEADLINE_S, Places, Watch
+from web.watch import DEADLINE_S, Watch
 
 log = structlog.get_logger()
 
-MOST_CONNECTIONS = (
-    100  # beyond these, 503: a few scrapers and people with the page open; idle ones go before
-)
+# Beyond these, 503: a few scrapers and people with the page open; idle ones go before.
+MOST_CONNECTIONS = 100
 WAITING = 512
 ASK_WITHIN_S = 10  # also the next request on the same connection
 FINISH_S = int(DEADLINE_S) + 1  # what is being answered when the stop comes
 
 
 class Server(uvicorn.Server):
-    """uvicorn's, but the signals are ours: its own handler ends the process by the signal instead of with 0."""
+    """uvicorn's, but the signals are ours.
+
+    Its own handler ends the process by the signal instead of with 0.
+    """
 
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
@@ -42,14 +45,17 @@ class Server(uvicorn.Server):
         yield
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start, and say so. Who waits for being accepted waits in the kernel, and is not sent away."""
+        """Start, and say so.
+
+        Whoever waits for being accepted waits in the kernel, and is not sent away.
+        """
         await super().startup(sockets)
         for listener in sockets or ():
             listener.listen(WAITING)
         self.ready.set()
 
 
-def listen(host: str, port: int) -> socket.socket:
+def open_listener(host: str, port: int) -> socket.socket:
     """Listen, before anything else is done.
 
     Raises:
@@ -76,8 +82,9 @@ def check_access(settings: Settings) -> None:
     """
     if not is_loopback(settings.web_host) and settings.web_token is None:
         raise SystemExit(
-            f'web: WEB_HOST={settings.web_host} can be reached from other machines: set WEB_TOKEN, or listen on '
-            '127.0.0.1 behind a reverse proxy that asks who it is (docs/deployment.md)'
+            f'web: WEB_HOST={settings.web_host} can be reached from other machines: '
+            'set WEB_TOKEN, or listen on 127.0.0.1 behind a reverse proxy that asks who it is '
+            '(docs/deployment.md)'
         )
 
 
@@ -88,17 +95,20 @@ async def serve(settings: Settings, listener: socket.socket) -> None:
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:  # nohup
             asyncio.get_running_loop().add_signal_handler(number, stopping.set)
-    places = Places(
-        settings.postgres_dsn, settings.arq_redis_url.get_secret_value(), settings.db_naive_timezone
+    addresses = ServerAddresses(
+        settings.postgres_dsn,
+        settings.arq_redis_url.get_secret_value(),
+        naive_timezone=settings.db_naive_timezone,
     )
-    watch, readiness = Watch(places, OVERVIEW), Watch(places, READINESS)
+    watch, readiness = Watch(addresses, OVERVIEW), Watch(addresses, READINESS)
     token = settings.web_token.get_secret_value() if settings.web_token else None
     app = make_application(
         watch, readiness, token=token, loopback_only=is_loopback(settings.web_host)
     )
     config = uvicorn.Config(
-        app, http=Connection, log_config=None, log_level='warning', access_log=False, lifespan='off', ws='none',
-        proxy_headers=False, server_header=False, limit_concurrency=MOST_CONNECTIONS, timeout_keep_alive=ASK_WITHIN_S,
+        app, http=PageConnection, log_config=None, log_level='warning', access_log=False,
+        lifespan='off', ws='none', proxy_headers=False, server_header=False,
+        limit_concurrency=MOST_CONNECTIONS, timeout_keep_alive=ASK_WITHIN_S,
         timeout_graceful_shutdown=FINISH_S, backlog=BACKLOG,
     )  # fmt: skip
     server = Server(config)
@@ -123,7 +133,7 @@ def main() -> int:
     settings = load_settings()
     configure_logs(settings.log_level, settings.log_format)
     check_access(settings)
-    asyncio.run(serve(settings, listen(settings.web_host, settings.web_port)))
+    asyncio.run(serve(settings, open_listener(settings.web_host, settings.web_port)))
     return 0
 
 

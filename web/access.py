@@ -1,4 +1,4 @@
-"""Who may look: nobody but this machine, unless a token is set. And what browsers are told of every answer."""
+"""Who may look: nobody but this machine, unless a token is set. And headers for browsers."""
 
 import base64
 import binascii
@@ -16,7 +16,10 @@ OPEN_PATH = '/health/live'  # whoever watches the process needs no secret
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches a listener on host. A name other than localhost may mean anything."""
+    """Whether only this machine reaches a listener on host.
+
+    A name other than localhost may mean anything.
+    """
     try:
         return ip_address(host).is_loopback
     except ValueError:
@@ -39,8 +42,11 @@ class Guard:
         self._app = app
         self._token = token.encode() if token else None
         self._loopback_only = loopback_only
-        policy = f"default-src 'none'; style-src {style}; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-        self._told: Mapping[str, str] = {
+        policy = (
+            f"default-src 'none'; style-src {style}; base-uri 'none'; form-action 'none'; "
+            "frame-ancestors 'none'"
+        )
+        self._headers: Mapping[str, str] = {
             'Content-Security-Policy': policy,
             'X-Content-Type-Options': 'nosniff',
             'X-Frame-Options': 'DENY',
@@ -55,13 +61,13 @@ class Guard:
             await self._app(scope, receive, send)
             return
 
-        async def send_told(message: Message) -> None:
+        async def send_with_headers(message: Message) -> None:
             if message['type'] == 'http.response.start':
-                MutableHeaders(scope=message).update(self._told)
+                MutableHeaders(scope=message).update(self._headers)
             await send(message)
 
         answer = self._refusal(scope['path'], Headers(scope=scope)) or self._app
-        await answer(scope, receive, send_told)
+        await answer(scope, receive, send_with_headers)
 
     def _refusal(self, path: str, headers: Headers) -> Response | None:
         if self._loopback_only and not is_loopback(_host_name(headers.get('host', ''))):

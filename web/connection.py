@@ -20,7 +20,7 @@ BACKLOG = 32  # asyncio accepts so many at once, before any of them can be let g
 MOST_OPEN = 90
 RESERVED = 48  # descriptors for everything else: servers asked, their new connections, the log
 STUCK_S = 30.0  # for who asked and does not read the answer
-TOLD_EVERY_S = 60.0
+REPORTED_EVERY_S = 60.0
 OUT_OF_DESCRIPTORS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 
@@ -32,8 +32,11 @@ def most_open() -> int:
     return max(4, min(MOST_OPEN, allowed - RESERVED - BACKLOG))
 
 
-class Connection(H11Protocol):
-    """uvicorn's, but who does not ask in time is let go: else silent connections take every place, and keep it."""
+class PageConnection(H11Protocol):
+    """uvicorn's, but who does not ask in time is let go.
+
+    Otherwise silent connections take every place, and keep it.
+    """
 
     opened_at = 0.0
 
@@ -70,9 +73,8 @@ class Connection(H11Protocol):
             (c for c in others if c.opened_at < stuck_before), None
         )
         if let_go is not None:
-            self.connections.discard(
-                let_go
-            )  # it is closed in the next turn, and no place is counted for it
+            # It is closed in the loop's next turn; no place is counted for it any more.
+            self.connections.discard(let_go)
             let_go.transport.abort()
 
 
@@ -80,25 +82,25 @@ class _Quiet:
     """Says once a minute what asyncio says thousands of times, each with a traceback."""
 
     def __init__(self) -> None:
-        self._told_at = -TOLD_EVERY_S
-        self._untold = 0
+        self._reported_at = -REPORTED_EVERY_S
+        self._unreported = 0
 
     def __call__(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         error = context.get('exception')
         if not isinstance(error, OSError) or error.errno not in OUT_OF_DESCRIPTORS:
             loop.default_exception_handler(context)
             return
-        self._untold += 1
-        if time.monotonic() - self._told_at >= TOLD_EVERY_S:
+        self._unreported += 1
+        if time.monotonic() - self._reported_at >= REPORTED_EVERY_S:
             log.warning(
                 'web.connections_refused',
                 error=str(error),
-                times=self._untold,
+                times=self._unreported,
                 remedy='raise LimitNOFILE',
             )
-            self._told_at, self._untold = time.monotonic(), 0
+            self._reported_at, self._unreported = time.monotonic(), 0
 
 
 def quieten(loop: asyncio.AbstractEventLoop) -> None:
-    """Have the loop tell of missing descriptors once a minute, and of everything else as ever."""
+    """Have the loop report missing descriptors once a minute, and everything else as ever."""
     loop.set_exception_handler(_Quiet())

@@ -18,7 +18,7 @@ from mail.outcome import Outcome
 from reporting.judge import CHECK_IS_OLD_S
 from reporting.kinds import KINDS
 from reporting.overview import STORED
-from web.overview import WORKERS, find_troubles
+from web.overview import WORKERS, judge_reading
 from web.watch import Reading, Source
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
@@ -163,7 +163,7 @@ class Exposition:
 
     def _findings(self) -> Metric:
         """Return what the judge found, by kind; unlike the numbers, each is there all the time, so that alerts end."""
-        found = Counter(trouble.kind for trouble in find_troubles(self._reading) if trouble.kind)
+        found = Counter(trouble.kind for trouble in judge_reading(self._reading) if trouble.kind)
         family = GaugeMetricFamily(
             'email_findings',
             'how much is wrong, as ops status and the page tell it: act now, or worth a look',

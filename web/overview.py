@@ -1,4 +1,4 @@
-"""What `ops status` tells, from what the page asked: as a document, and as a page for people."""
+"""What `ops status` reports, as a document, and as a page for people."""
 
 import base64
 import hashlib
@@ -32,7 +32,7 @@ LONGEST_TEXT = 500  # names and ids come from whoever may write to Redis
 
 
 @lru_cache(maxsize=2)
-def find_troubles(reading: Reading) -> list[Trouble]:
+def judge_reading(reading: Reading) -> list[Trouble]:
     """Judge as `ops status` does; where a source did not answer, that is the trouble."""
     found = reading.found
     fleet, stored = (
@@ -48,8 +48,11 @@ def find_troubles(reading: Reading) -> list[Trouble]:
 
 @lru_cache(maxsize=1)
 def as_status(reading: Reading) -> Document:
-    """Return the document of `ops status --json`; what was not answered is None, and addresses are hidden."""
-    troubles = find_troubles(reading)
+    """Return the document of `ops status --json`.
+
+    What was not answered is None, and addresses are hidden.
+    """
+    troubles = judge_reading(reading)
     answers = {'level': level_of(troubles).value} | {
         name: reading.found.get(name) for name in (*WORKERS, *STORED)
     }
@@ -60,7 +63,10 @@ def as_status(reading: Reading) -> Document:
 
 
 def _hide(value: Any, *, free: bool = False, depth: int = 0) -> Any:
-    """Return a value without addresses, and without what a record can hold and JSON cannot: NaN, lists without end."""
+    """Return a value without addresses.
+
+    What a record can hold and JSON cannot is left out: NaN, lists without end.
+    """
     match value:
         case dict() | list() if depth > DEEPEST:
             return None
@@ -80,7 +86,10 @@ def _hide(value: Any, *, free: bool = False, depth: int = 0) -> Any:
 
 
 def _hidden(text: str | None) -> str | None:
-    """Return text without addresses. Cut first: the search takes the square of its length, minutes for a long id."""
+    """Return text without addresses.
+
+    It is cut first: the search takes the square of its length, minutes for a long id.
+    """
     return hide_addresses(text and text[:LONGEST_TEXT])
 
 
@@ -110,8 +119,11 @@ def _reason(failure: Document) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
-    """One part of the page: question is the answer it shows, see web.questions; cells makes a row of each item."""
+class PageTable:
+    """One part of the page.
+
+    question is the answer it shows, see web.questions; cells makes a row of each item.
+    """
 
     title: str
     question: str
@@ -120,21 +132,23 @@ class Table:
     cells: Callable[[Document], Iterable[Any]]
 
 
-TABLES = tuple(starmap(Table, (
+TABLES = tuple(starmap(PageTable, (
     ('Workers', 'workers', Source.REDIS,
-     ('worker', 'queue', 'state', 'up', 'seen', 'sending', 'e-mails/s', 'attempts', 'memory', 'version'),
-     lambda w: (w['worker'], w['queue'], _state(w), length(w['uptime_s']), _ago(w['seen_ago_s']), w['sending'],
-                w['emails_per_s'], _outcomes(w), megabytes(w['rss_bytes']), w['version'])),
+     ('worker', 'queue', 'state', 'up', 'seen', 'sending', 'e-mails/s', 'attempts', 'memory',
+      'version'),
+     lambda w: (w['worker'], w['queue'], _state(w), length(w['uptime_s']), _ago(w['seen_ago_s']),
+                w['sending'], w['emails_per_s'], _outcomes(w), megabytes(w['rss_bytes']),
+                w['version'])),
     ('Queues', 'queues', Source.REDIS,
      ('queue', 'ready', 'deferred', 'running', 'oldest', 'served'),
      lambda q: (q['name'], q['ready'], q['deferred'], q['running'], length(q['oldest_ready_s']),
                 'yes' if q['served'] else 'no')),
     ('Outbox', 'outbox', Source.POSTGRESQL,
-     ('due', 'oldest due', 'scheduled', 'sending', 'stuck', 'retrying', 'dead', 'uncertain', 'held', 'past expiry',
-      'sent last hour', 'in part last day'),
-     lambda o: (o['due'], length(o['oldest_due_s']), o['scheduled'], o['sending'], o['stuck'], o['retrying'],
-                o['dead'], o['uncertain'], o['held'], o['past_expiry'], o['sent_last_hour'],
-                o['sent_in_part_last_day'])),
+     ('due', 'oldest due', 'scheduled', 'sending', 'stuck', 'retrying', 'dead', 'uncertain', 'held',
+      'past expiry', 'sent last hour', 'in part last day'),
+     lambda o: (o['due'], length(o['oldest_due_s']), o['scheduled'], o['sending'], o['stuck'],
+                o['retrying'], o['dead'], o['uncertain'], o['held'], o['past_expiry'],
+                o['sent_last_hour'], o['sent_in_part_last_day'])),
     ('Failed attempts of the last hour, by reason', 'failures', Source.POSTGRESQL,
      ('attempts', 'reason', 'relay', 'last'),
      lambda f: (f['attempts'], _reason(f), f['relay'], _ago(f['last_s']))),
@@ -143,11 +157,12 @@ TABLES = tuple(starmap(Table, (
      lambda s: (SWITCH_WORDS[s['kind']], s['name'], s['paused_at'], _hidden(s['reason']))),
     ('Duties', 'duties', Source.POSTGRESQL,
      ('duty', 'slot', 'started', 'outcome', 'affected', 'last success', 'error'),
-     lambda d: (d['duty'], d['slot'], _ago(d['started_s']), d['outcome'], d['affected'], d['succeeded_at'],
-                fault(d['detail']) if d['outcome'] == 'error' else '')),
+     lambda d: (d['duty'], d['slot'], _ago(d['started_s']), d['outcome'], d['affected'],
+                d['succeeded_at'], fault(d['detail']) if d['outcome'] == 'error' else '')),
     ('Services, as a worker sees them', 'services', Source.POSTGRESQL,
      ('service', 'status', 'checked', 'ms', 'error'),
-     lambda s: (s['service'], s['status'], _ago(s['checked_s']), s['response_time_ms'], _hidden(s['error']))),
+     lambda s: (s['service'], s['status'], _ago(s['checked_s']), s['response_time_ms'],
+                _hidden(s['error']))),
 )))  # fmt: skip
 
 PAGE = Environment(
@@ -167,7 +182,7 @@ def _rows(answer: Any, cells: Callable[[Document], Iterable[Any]]) -> list[list[
 @lru_cache(maxsize=1)
 def render_overview(reading: Reading) -> str:
     """Return the page. Names, numbers and codes only: no address and no subject is on it."""
-    found, troubles = reading.found, find_troubles(reading)
+    found, troubles = reading.found, judge_reading(reading)
     return PAGE.render(
         heading=HEADINGS[level_of(troubles)],
         troubles=[(trouble.level, _text(_hidden(trouble.line))) for trouble in troubles],

@@ -1,4 +1,4 @@
-"""What the page asks, and whom. Each answer may be missing: a source that is away, or slow, leaves the rest out."""
+"""What the page asks, and whom. An answer of a source that is unreachable or slow is missing."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""PostgreSQL and Redis as the page asks them: both at once, within a deadline, and for all who ask meanwhile."""
+"""PostgreSQL and Redis as the page asks them: both at once, and within a deadline."""
 
 import asyncio
 import contextlib
@@ -19,12 +19,14 @@ from engine.connection import open_redis
 from engine.redis_url import redis_settings
 from engine.urls import place_of
 from reporting.problems import Trouble
+from reporting.servers import ServerAddresses
 from reporting.unreachable import postgres_trouble, redis_trouble
 
 log = structlog.get_logger()
 
 DEADLINE_S = 2.0
-SHARED_S = 1.0  # an answer serves everybody who asks so soon again: reloading a page cannot load the database
+# An answer serves everybody who asks so soon again: reloading a page cannot load the database.
+SHARED_S = 1.0
 
 
 class Source(StrEnum):
@@ -38,15 +40,6 @@ Question = Callable[[Any], Awaitable[Any]]  # takes the pool, or the Redis clien
 Questions = Mapping[Source, Mapping[str, Question]]  # asked in this order: what is cheap first
 
 
-@dataclass(frozen=True, slots=True)
-class Places:
-    """The addresses, with their passwords."""
-
-    postgres_dsn: str
-    redis_url: str
-    naive_timezone: str = 'UTC'
-
-
 @dataclass(frozen=True, slots=True, eq=False)  # each is itself: what is made of one is made once
 class Reading:
     """What one look found. A source with a trouble has answered some of its questions at most."""
@@ -56,11 +49,14 @@ class Reading:
 
 
 class Watch:
-    """Asks the same questions whenever somebody looks. Holds one connection to PostgreSQL, and none that hangs."""
+    """Asks the same questions whenever somebody looks.
+
+    It holds one connection to PostgreSQL, and none that hangs.
+    """
 
     def __init__(
         self,
-        places: Places,
+        addresses: ServerAddresses,
         questions: Questions,
         *,
         deadline_s: float = DEADLINE_S,
@@ -73,11 +69,11 @@ class Watch:
         Raises:
             ValueError: redis_url is no URL of a Redis.
         """
-        self._places = places
+        self._addresses = addresses
         self._questions = questions
         self._deadline_s = deadline_s
         self._shared_s = shared_s
-        self._redis_settings = redis_settings(places.redis_url)
+        self._redis_settings = redis_settings(addresses.redis_url)
         self._pool: asyncpg.Pool | None = None
         self._redis: ArqRedis | None = None
         self._looking: asyncio.Task[Reading] | None = None
@@ -85,7 +81,10 @@ class Watch:
         self._abandoned: set[asyncio.Task[Any]] = set()
 
     async def look(self) -> Reading:
-        """Return the answers there are after the deadline at most; who asks while others wait waits with them."""
+        """Return the answers there are, after the deadline at most.
+
+        Whoever asks while others wait waits with them.
+        """
         loop = asyncio.get_running_loop()
         if self._looking is None or (
             self._looking.done() and loop.time() - self._looked_at >= self._shared_s
@@ -135,9 +134,8 @@ class Watch:
             what, _, remedy = str(error).partition('; ')
             return Trouble(what, remedy, *self._name(source))
         except Exception as error:
-            if (
-                self._name(source)[1] is None
-            ):  # unlogged: the driver's words may hold a piece of the password
+            # Unlogged: the driver's words may hold a piece of the password.
+            if self._name(source)[1] is None:
                 return self._trouble(source, error)
             log.exception('web.source_unreadable', source=source.value)
             return Trouble(
@@ -150,12 +148,13 @@ class Watch:
     async def _open_postgres(self) -> asyncpg.Pool:
         if self._pool is None:
             pool = await create_postgres_pool(
-                self._places.postgres_dsn,
+                self._addresses.postgres_dsn,
                 size=1,
                 connect_timeout_s=self._deadline_s,
-                command_timeout_s=self._deadline_s,  # the server ends a statement then, whether we are there or not
+                # The server ends a statement then, whether we are there or not.
+                command_timeout_s=self._deadline_s,
                 application_name='email-web',
-                naive_timezone=self._places.naive_timezone,
+                naive_timezone=self._addresses.naive_timezone,
             )
             self._pool = pool
             await check_schema(pool)
@@ -175,7 +174,10 @@ class Watch:
             self._redis = None
 
     def _abandon(self, task: asyncio.Task[Any], *, cancel: bool = True) -> None:
-        """Let a task end when it can: one that waits for a frozen server would hold us up even when cancelled."""
+        """Let a task end when it can.
+
+        One that waits for a frozen server would hold us up even when it is cancelled.
+        """
         if cancel:
             task.cancel()
         self._abandoned.add(task)
@@ -188,8 +190,8 @@ class Watch:
 
     def _name(self, source: Source) -> tuple[str, str | None]:
         if source is Source.POSTGRESQL:
-            return 'PostgreSQL', place_of(self._places.postgres_dsn, 5432)
-        return 'Redis', place_of(self._places.redis_url, 6379)
+            return 'PostgreSQL', place_of(self._addresses.postgres_dsn, 5432)
+        return 'Redis', place_of(self._addresses.redis_url, 6379)
 
     def _trouble(self, source: Source, error: Exception) -> Trouble:
         if isinstance(error, TimeoutError | asyncpg.QueryCanceledError):

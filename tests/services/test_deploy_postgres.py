@@ -7,11 +7,12 @@ import asyncpg
 import pytest
 
 from mail_outbox.outbox import queue_email
+from reporting.servers import ServerAddresses
 from tests.conftest import DEADLINE_S, ROOT, wait_until
 from tests.services.ops_desk import insert, run
 from tests.services.test_sql import statements
 from web.questions import OVERVIEW
-from web.watch import Places, Source, Watch
+from web.watch import Source, Watch
 
 PASSWORD = 'loopback'
 ROLES = ('email_worker', 'email_web', 'email_readonly', 'email_producer')
@@ -262,7 +263,9 @@ async def test_worker_delivers_under_its_role_and_the_operator_looks_on(
 
 async def test_web_page_reads_under_the_role_that_only_reads(granted, env):
     watch = Watch(
-        Places(granted('email_readonly'), env['ARQ_REDIS_URL']), OVERVIEW, deadline_s=DEADLINE_S
+        ServerAddresses(granted('email_readonly'), env['ARQ_REDIS_URL']),
+        OVERVIEW,
+        deadline_s=DEADLINE_S,
     )
     reading = await watch.look()
     await watch.close()

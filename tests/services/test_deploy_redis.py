@@ -14,11 +14,12 @@ from dev.debian import DebianRedis
 from dev.valkey import Valkey
 from dev.watchdog import Watchdog
 from engine.redis_url import redis_settings
+from reporting.servers import ServerAddresses
 from tests.conftest import DEADLINE_S, ROOT, wait_until
 from tests.services.ops_desk import run
 from tests.services.test_ops_status import register
 from web.questions import OVERVIEW, READINESS
-from web.watch import Places, Watch
+from web.watch import Watch
 
 PASSWORD = 'loopback'
 USERS = ('admin', 'email-worker', 'email-web', 'email-producer', 'email-operator')
@@ -218,7 +219,7 @@ async def test_web_page_needs_no_more_than_its_rights(server, admin, database):
     producer = await create_pool(redis_settings(server.url_of('email-producer')))
     await producer.enqueue_job('send_email', 1)
     await producer.aclose()
-    places = Places(database.dsn, server.url_of('email-web'))
+    places = ServerAddresses(database.dsn, server.url_of('email-web'))
     for questions in (OVERVIEW, READINESS):
         watch = Watch(places, questions, deadline_s=DEADLINE_S)
         reading = await watch.look()

@@ -7,13 +7,14 @@ import asyncpg
 import httpx
 import pytest
 
+from reporting.servers import ServerAddresses
 from reporting.wording import as_json
 from tests.services.adopted import adopt, create_legacy
 from tests.services.ops_desk import insert, rendered, run
 from tests.services.test_rows_that_break import ODD_VALUES
 from web.application import make_application
 from web.questions import OVERVIEW, READINESS
-from web.watch import Places, Watch
+from web.watch import Watch
 
 TIMES = ('infinity', '-infinity', '20260-03-01', '4000-01-01 BC', '294276-12-31 23:59:59')
 COLUMNS = (
@@ -101,7 +102,7 @@ async def test_page_and_metrics_stand_a_time_outside_of_the_years(env, pool, red
                 moment,
                 email_id,
             )
-    at = Places(postgres_dsn=env['DATABASE_URL'], redis_url=env['ARQ_REDIS_URL'])
+    at = ServerAddresses(postgres_dsn=env['DATABASE_URL'], redis_url=env['ARQ_REDIS_URL'])
     watches = [Watch(at, asked, deadline_s=60.0, shared_s=0) for asked in (OVERVIEW, READINESS)]
     try:
         app = make_application(*watches, token=None, loopback_only=True)

@@ -8,13 +8,14 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from reporting.servers import ServerAddresses
 from tests.conftest import DEADLINE_S, ROOT, wait_until
 from tests.services.gate import Gate, Way
 from tests.services.ops_desk import as_document, insert, run
 from tests.services.test_ops_status import AN_HOUR_AGO, IN_AN_HOUR, register
 from web.application import make_application
 from web.questions import OVERVIEW, READINESS
-from web.watch import Places, Source, Watch
+from web.watch import Source, Watch
 
 DOCUMENT = (ROOT / 'docs/metrics.md').read_text()
 TABLE = re.findall(r'^\| `(email_\w+)` \| (\w+) \|(.*?)\| (.*) \|$', DOCUMENT, re.MULTILINE)
@@ -26,7 +27,7 @@ async def open_page(env):
     async with contextlib.AsyncExitStack() as stack:
 
         async def open_page(deadline_s=DEADLINE_S, **places):
-            at = Places(
+            at = ServerAddresses(
                 **(
                     {'postgres_dsn': env['DATABASE_URL'], 'redis_url': env['ARQ_REDIS_URL']}
                     | places
@@ -323,7 +324,7 @@ async def test_who_asks_together_or_soon_again_gets_one_answer(env):
         await asyncio.sleep(0)
         return asked
 
-    places = Places(env['DATABASE_URL'], env['ARQ_REDIS_URL'])
+    places = ServerAddresses(env['DATABASE_URL'], env['ARQ_REDIS_URL'])
     watch = Watch(places, {Source.REDIS: {'n': question}}, deadline_s=DEADLINE_S, shared_s=3600)
     together = await asyncio.gather(*(watch.look() for _ in range(50)))
     assert [reading.found['n'] for reading in [*together, await watch.look()]] == [1] * 51
@@ -355,7 +356,9 @@ async def test_fault_in_a_question_is_a_source_that_cannot_be_read(env, capfd):
         raise KeyError('surprise')
 
     watch = Watch(
-        Places(env['DATABASE_URL'], env['ARQ_REDIS_URL']), {Source.REDIS: {'n': broken}}, shared_s=0
+        ServerAddresses(env['DATABASE_URL'], env['ARQ_REDIS_URL']),
+        {Source.REDIS: {'n': broken}},
+        shared_s=0,
     )
     reading = await watch.look()
     assert reading.troubles[Source.REDIS].what == 'cannot be read: KeyError'

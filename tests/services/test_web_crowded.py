@@ -17,11 +17,12 @@ from fleet.registry import (
     WORKERS_KEY,
     read_workers,
 )
+from reporting.servers import ServerAddresses
 from tests.conftest import DEADLINE_S
 from tests.services.ops_desk import closed_port
 from tests.services.test_ops_status import RECORD, register
 from web.questions import MOST_QUEUES, OVERVIEW
-from web.watch import Places, Source, Watch
+from web.watch import Source, Watch
 
 
 @contextlib.asynccontextmanager
@@ -31,7 +32,7 @@ async def watching(**places):
         'postgres_dsn': f'postgresql://127.0.0.1:{nobody}/x',
         'redis_url': f'redis://127.0.0.1:{nobody}/1',
     }
-    watch = Watch(Places(**(away | places)), OVERVIEW, deadline_s=DEADLINE_S, shared_s=0)
+    watch = Watch(ServerAddresses(**(away | places)), OVERVIEW, deadline_s=DEADLINE_S, shared_s=0)
     try:
         yield watch
     finally:

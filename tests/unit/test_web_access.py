@@ -7,13 +7,14 @@ import socket
 import httpx
 import pytest
 
+from reporting.servers import ServerAddresses
 from settings import Settings
 from tests.services.ops_desk import closed_port
-from web.__main__ import check_access, listen
+from web.__main__ import check_access, open_listener
 from web.access import is_loopback
 from web.application import make_application
 from web.overview import STYLE
-from web.watch import Places, Source, Watch
+from web.watch import Source, Watch
 
 TOKEN = 'a token of w\N{LATIN SMALL LETTER O WITH DIAERESIS}rds'
 PATHS = ('/', '/metrics', '/api/status', '/health/ready', '/health/live', '/no/such/path')
@@ -23,7 +24,9 @@ OPEN = '/health/live'
 @pytest.fixture
 async def ask():
     """Ask the application, which has nobody to ask itself."""
-    nobody = Watch(Places('postgresql://127.0.0.1/mail', 'redis://127.0.0.1/1'), {Source.REDIS: {}})
+    nobody = Watch(
+        ServerAddresses('postgresql://127.0.0.1/mail', 'redis://127.0.0.1/1'), {Source.REDIS: {}}
+    )
 
     async def ask(
         path, method='GET', *, token=None, loopback_only=True, host='localhost:8025', **headers
@@ -150,9 +153,9 @@ def test_address_that_is_taken_is_named_with_its_variables():
     with pytest.raises(
         SystemExit, match=r'^web: cannot listen on 127\.0\.0\.1:\d+: .*WEB_HOST or WEB_PORT$'
     ):
-        listen('127.0.0.1', closed_port())
+        open_listener('127.0.0.1', closed_port())
 
 
 def test_answers_in_two_parts_are_not_held_back():
-    with listen('127.0.0.1', 0) as listener:
+    with open_listener('127.0.0.1', 0) as listener:
         assert listener.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)

@@ -8,8 +8,8 @@ import structlog
 import uvicorn
 
 from tests.conftest import DEADLINE_S
-from web.__main__ import Server, listen
-from web.connection import Connection, most_open, quieten
+from web.__main__ import Server, open_listener
+from web.connection import PageConnection, most_open, quieten
 
 WHOLE = b'GET / HTTP/1.1\r\nHost: localhost\r\n\r\n'
 
@@ -25,14 +25,14 @@ async def say_hello(_scope, _receive, send):
 async def port():
     config = uvicorn.Config(
         say_hello,
-        http=Connection,
+        http=PageConnection,
         timeout_keep_alive=0.05,
         lifespan='off',
         ws='none',
         log_config=None,
     )
     server = Server(config)
-    with listen('127.0.0.1', 0) as listener:
+    with open_listener('127.0.0.1', 0) as listener:
         serving = asyncio.create_task(server.serve([listener]))
         await server.ready.wait()
         yield listener.getsockname()[1]

@@ -1,4 +1,4 @@
-"""Change what live workers do: the words of `celery control`, and pausing that outlives restarts."""
+"""Change what live workers do: the words of `celery control`; pausing outlives restarts."""
 
 import argparse
 from collections.abc import Callable, Mapping, Sequence
@@ -69,41 +69,55 @@ class Word:
 
 WORDS: Mapping[str, Word] = {
     'shutdown': Word(
-        'stop as by SIGTERM: running mail may finish; systemd starts it again', 'shutdown', 'Shut down'
+        'stop as by SIGTERM: running mail may finish; systemd starts it again',
+        'shutdown', 'Shut down',
     ),
     'concurrency': Word(
-        'send N e-mails at once', 'concurrency', 'Change the concurrency of', ('emails', how_many, 'N')
+        'send N e-mails at once',
+        'concurrency', 'Change the concurrency of', ('emails', how_many, 'N'),
     ),
-    'pool_grow': Word('send N more e-mails at once', 'grow', 'Raise the concurrency of', ('by', how_many, 'N')),
-    'pool_shrink': Word('send N fewer e-mails at once', 'shrink', 'Lower the concurrency of', ('by', how_many, 'N')),
+    'pool_grow': Word(
+        'send N more e-mails at once', 'grow', 'Raise the concurrency of', ('by', how_many, 'N')
+    ),
+    'pool_shrink': Word(
+        'send N fewer e-mails at once', 'shrink', 'Lower the concurrency of', ('by', how_many, 'N')
+    ),
     'rate_limit': Word(
         'begin at most so many e-mails per second and worker: 10, 10/s, 600/m; 0 is no limit',
         'rate_limit', 'Change the rate limit of', ('per_s', per_s, 'RATE'),
     ),
     'log_level': Word(
-        'DEBUG, INFO, WARNING or ERROR', 'log_level', 'Change the log level of', ('level', level, 'LEVEL')
+        'DEBUG, INFO, WARNING or ERROR',
+        'log_level', 'Change the log level of', ('level', level, 'LEVEL'),
     ),
     'reload_relays': Word(
-        'read the SMTP settings from .env and secret files again', 'reload_relays', 'Exchange the relays of'
+        'read the SMTP settings from .env and secret files again',
+        'reload_relays', 'Exchange the relays of',
     ),
     'stacks': Word('show where every task of a worker waits', 'stacks', '', changes=False),
 }  # fmt: skip
 
 # What Celery could do, and arq has no such thing: why, and what to use.
 INSTEAD = {
-    'autoscale': 'a worker is one process that sends many e-mails at once, so there is no pool to scale: '
-    'use `python -m ops control concurrency N`, or start more workers',
-    'add_consumer': 'a worker serves one queue all its life: start another, `arq worker.HighPriority`',
+    'autoscale': 'a worker is one process that sends many e-mails at once, '
+    'so there is no pool to scale: use `python -m ops control concurrency N`, '
+    'or start more workers',
+    'add_consumer': 'a worker serves one queue all its life: '
+    'start another, `arq worker.HighPriority`',
     'cancel_consumer': 'use `python -m ops control pause --queue NAME`, which outlives restarts',
-    'time_limit': 'time limits belong to the phases of SMTP: set SMTP_COMMAND_TIMEOUT_S, SMTP_REPLY_TIMEOUT_S ..., '
+    'time_limit': 'time limits belong to the phases of SMTP: '
+    'set SMTP_COMMAND_TIMEOUT_S, SMTP_REPLY_TIMEOUT_S ..., '
     'then `python -m ops control reload_relays` or a restart',
-    'enable_events': 'events need not be enabled: `python -m ops events` has workers tell them while it listens',
+    'enable_events': 'events need not be enabled: '
+    '`python -m ops events` has workers tell them while it listens',
     'disable_events': 'events are told only while `python -m ops events` listens',
     'pool_restart': 'use `python -m ops control shutdown`: systemd starts the worker again',
     'revoke': 'cancel the e-mail, not the job: `python -m ops purge outbox`',
-    'terminate': 'an e-mail being sent is never cut off: use `python -m ops control shutdown`, which drains',
+    'terminate': 'an e-mail being sent is never cut off: '
+    'use `python -m ops control shutdown`, which drains',
     'heartbeat': 'workers register every 5 seconds by themselves: see `python -m ops status`',
-    'election': 'workers elect nobody: PostgreSQL decides who runs a duty, see `python -m ops cron ls`',
+    'election': 'workers elect nobody: PostgreSQL decides who runs a duty, '
+    'see `python -m ops cron ls`',
 }
 
 # What other commands do.
@@ -116,9 +130,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for word, verb in (('pause', 'claims nothing more'), ('resume', 'goes on')):
         sub = words.add_parser(
             word,
-            help=f'{word} a queue or an e-mail type, over restarts; without one, live workers until they end',
-            description=f'{word.capitalize()} a queue or an e-mail type for all workers, over restarts. '
-            f'Without --queue and --type: each live worker {verb}, until it is restarted.',
+            help=f'{word} a queue or an e-mail type, over restarts; '
+            'without one, live workers until they end',
+            description=f'{word.capitalize()} a queue or an e-mail type for all workers, '
+            'over restarts. Without --queue and --type: '
+            f'each live worker {verb}, until it is restarted.',
         )
         what = sub.add_mutually_exclusive_group()
         what.add_argument('--queue', metavar='NAME')

@@ -74,8 +74,9 @@ def render(document: Document, console: Console) -> None:
         'Failed e-mails',
         ('id', 'recipient', 'type', 'status', 'attempts', 'code', 'next retry', 'error'),
         (
-            (e['id'], e['recipient'], e['email_type'], _state(e), tried(e['attempts'], e['max_attempts']),
-             reply_code(e), e['next_retry_at'], e['error'] or e['dead_reason'])
+            (e['id'], e['recipient'], e['email_type'], _state(e),
+             tried(e['attempts'], e['max_attempts']), reply_code(e),
+             e['next_retry_at'], e['error'] or e['dead_reason'])
             for e in document['emails']
         ),
     )  # fmt: skip

@@ -15,11 +15,12 @@ def render_workers(document: Document, console: Console) -> None:
     print_table(
         console,
         'Workers',
-        ('worker', 'queue', 'state', 'up', 'seen', 'sending', 'e-mails/s', 'attempts', 'memory', 'version', 'settings'),
+        ('worker', 'queue', 'state', 'up', 'seen', 'sending', 'e-mails/s', 'attempts', 'memory',
+         'version', 'settings'),
         (
-            (w['worker'], w['queue'], worker_state(w), length(w['uptime_s']), f'{length(w["seen_ago_s"])} ago',
-             w['sending'], w['emails_per_s'], outcomes_of(w['outcomes']), megabytes(w['rss_bytes']), w['version'],
-             w['settings'])
+            (w['worker'], w['queue'], worker_state(w), length(w['uptime_s']),
+             f'{length(w["seen_ago_s"])} ago', w['sending'], w['emails_per_s'],
+             outcomes_of(w['outcomes']), megabytes(w['rss_bytes']), w['version'], w['settings'])
             for w in workers
         ),
     )  # fmt: skip

@@ -102,10 +102,11 @@ def _render_active(document: Document, console: Console) -> None:
         print_table(
             console,
             'Being sent',
-            ('id', 'type', 'attempt', 'since', 'worker', 'phase', 'relay', 'last relay', 'lease ends in'),
+            ('id', 'type', 'attempt', 'since', 'worker', 'phase', 'relay', 'last relay',
+             'lease ends in'),
             (
-                (e['id'], e.get('email_type'), _attempt(e), _ago(e.get('claimed_s')), e['worker'], e['phase'],
-                 e['relay'], e.get('last_relay'), length(e.get('lease_ends_in_s')))
+                (e['id'], e.get('email_type'), _attempt(e), _ago(e.get('claimed_s')), e['worker'],
+                 e['phase'], e['relay'], e.get('last_relay'), length(e.get('lease_ends_in_s')))
                 for e in document['emails']
             ),
         )  # fmt: skip
@@ -148,8 +149,8 @@ def _render_jobs(title: str, jobs: list[Document] | None, console: Console) -> N
             title,
             ('job', 'queue', 'function', 'e-mail', 'wanted at', 'tries', 'lock ends in', 'worker'),
             (
-                (j['job_id'], j['queue'], j['function'] or j['problem'], j['email_id'], j['wanted_at'], j['tries'],
-                 length(j['lock_ends_in_s']), j.get('worker'))
+                (j['job_id'], j['queue'], j['function'] or j['problem'], j['email_id'],
+                 j['wanted_at'], j['tries'], length(j['lock_ends_in_s']), j.get('worker'))
                 for j in jobs
             ),
         )  # fmt: skip
@@ -174,12 +175,13 @@ def _render_stats(document: Document, console: Console) -> None:
         print_table(
             console,
             'Workers since their start',
-            ('worker', 'up', 'attempts', 'jobs', 'e-mails/s', 'at once', 'limit', 'memory', 'loop lag', 'version',
-             'settings'),
+            ('worker', 'up', 'attempts', 'jobs', 'e-mails/s', 'at once', 'limit', 'memory',
+             'loop lag', 'version', 'settings'),
             (
-                (w['worker'], length(w['uptime_s']), outcomes_of(w['outcomes']), outcomes_of(w['jobs_done']),
-                 w['emails_per_s'], w['concurrency'].get('emails'), _limit(w), megabytes(w['rss_bytes']),
-                 f'{w["loop_lag_ms"]:.0f} ms', w['version'], w['settings'])
+                (w['worker'], length(w['uptime_s']), outcomes_of(w['outcomes']),
+                 outcomes_of(w['jobs_done']), w['emails_per_s'], w['concurrency'].get('emails'),
+                 _limit(w), megabytes(w['rss_bytes']), f'{w["loop_lag_ms"]:.0f} ms', w['version'],
+                 w['settings'])
                 for w in document['workers']
             ),
         )  # fmt: skip

@@ -1,4 +1,7 @@
-"""`python -m db.migrate`: bring the schema up to date; adopt a table that was there before, finish it, give it back."""
+"""Bring the schema up to date, or adopt a table that was there before.
+
+`python -m db.migrate` also finishes an adoption, or gives the table back.
+"""
 
 import argparse
 import sys
@@ -7,38 +10,42 @@ from datetime import timedelta
 
 import asyncpg
 from pogo_core.error import BadMigrationError
-from rich.console import Console
 
 from db.adoption.columns import read_columns
 from db.adoption.finish import finish
 from db.adoption.finish_plan import plan_finish
-from db.adoption.forecast import FATES, Expected, forecast
+from db.adoption.forecast import Expected, forecast
 from db.adoption.locks import TableBusyError
 from db.adoption.phases import Phase, read_phase
 from db.adoption.plan import NotAdoptableError, Plan, is_adopted, plan, refuse_elsewhere
 from db.adoption.takeover import WrongPhaseError, take_over
-from db.adoption.undo import STAYS, undo
+from db.adoption.undo import undo
 from db.adoption.words import SYNONYMS
 from db.migrate import alone, connect_directly, migrate
 from db.schema import known_migrations
 from db.troubles import DATABASE_DOWN, words_of
 from db.zones import compare_zones
+from ops.adoption_output import print_forecast, print_given_back, print_taken
 from ops.arguments import confirmed
 from ops.celery.connect import look_for_celery
 from ops.celery.signs import Signs
 from ops.output import make_console, print_table, say
 from reporting.problems import TroubleError
-from reporting.wording import counted, length
+from reporting.wording import counted
 from settings import Settings, load_settings
 
 TAKE_OVER = 'python -m ops import-celery'
-EPILOG = """An outbound_emails that was there before is adopted: docs/migration.md. Until --finish nothing of it is
-changed or removed, and --undo leads back."""
+DESCRIPTION = (
+    '`python -m db.migrate`: bring the schema up to date; '
+    'adopt a table that was there before, finish it, give it back.'
+)
+EPILOG = """An outbound_emails that was there before is adopted: docs/migration.md.
+Until --finish nothing of it is changed or removed, and --undo leads back."""
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog='python -m db.migrate', description=__doc__, epilog=EPILOG
+        prog='python -m db.migrate', description=DESCRIPTION, epilog=EPILOG
     )
     step = parser.add_mutually_exclusive_group()
     step.add_argument(
@@ -185,8 +192,9 @@ class Migration:
         why = f'{signs.in_words}.' if signs.in_words else ''
         say(
             self.console,
-            f'{why}\nThe table is shared: workers send what queue_email queues from now on, and nothing else. '
-            f'When beat and the Celery workers have stopped, `{TAKE_OVER}` takes over what is left.',
+            f'{why}\nThe table is shared: workers send what queue_email queues from now on, '
+            'and nothing else. When beat and the Celery workers have stopped, '
+            f'`{TAKE_OVER}` takes over what is left.',
         )
         return 0
 
@@ -195,18 +203,20 @@ class Migration:
         console = self.console
         say(
             console,
-            f'outbound_emails was there before, with {counted(planned.emails, "e-mail")}. Nothing of it is changed.',
+            f'outbound_emails was there before, with {counted(planned.emails, "e-mail")}. '
+            'Nothing of it is changed.',
         )
         if planned.added:
             say(
                 console,
-                f'Added are the trigger, the view mail_outbox, and the columns {", ".join(planned.added)}.',
+                'Added are the trigger, the view mail_outbox, '
+                f'and the columns {", ".join(planned.added)}.',
             )
         if planned.indexes:
             say(console, f'Indexes are built while others write: {", ".join(planned.indexes)}.')
         for note in planned.notes:
             say(console, f'Note: {note}.')
-        tell_forecast(console, expected, self.hold_after)
+        print_forecast(console, expected, self.hold_after)
         for line in (signs.in_words, *signs.unknown):
             if line:
                 say(console, f'Celery: {line}.')
@@ -219,7 +229,7 @@ class Migration:
             states = await take_over(
                 self.conn, planned.form, hold_after=self.hold_after, progress=self._progress
             )
-        tell_taken(self.console, states)
+        print_taken(self.console, states)
         return 0
 
     async def _finish(self) -> int:
@@ -241,8 +251,9 @@ class Migration:
             )
             say(
                 self.console,
-                f'Others wait for about {planned.lock_s:.1f} s, in one transaction. An old program that writes to the '
-                'table fails from then on, and there is no way back.',
+                f'Others wait for about {planned.lock_s:.1f} s, in one transaction. '
+                'An old program that writes to the table fails from then on, '
+                'and there is no way back.',
             )
             if self.options.dry_run:
                 say(self.console, 'Nothing was changed.')
@@ -265,57 +276,5 @@ class Migration:
                 say(self.console, 'Not confirmed, nothing was changed.')
                 return 1
             states = await undo(self.conn, form, self._progress)
-        tell_given_back(self.console, states)
+        print_given_back(self.console, states)
         return 0
-
-
-def tell_forecast(console: Console, expected: Sequence[Expected], hold_after: timedelta) -> None:
-    """Print what the first start will do."""
-    rows = (
-        (e.status, e.emails, e.oldest_due_at, e.first_id, f'{e.fate}: {FATES[e.fate]}')
-        for e in expected
-    )
-    print_table(
-        console,
-        'What the first start does',
-        ('status', 'e-mails', 'oldest due at', 'id', 'then'),
-        rows,
-    )
-    if any(
-        e.status and e.fate.startswith('sent') and 'failed' in e.status.lower() for e in expected
-    ):
-        say(
-            console,
-            'Note: here `failed` with attempts left and a next_retry_at means: sent by itself when due.',
-        )
-    if any(e.fate == 'held' for e in expected):
-        say(
-            console,
-            f'Due longer ago than {length(hold_after.total_seconds())} (ADOPTION_HOLD_AFTER_HOURS) is held, not sent.',
-        )
-
-
-def tell_taken(console: Console, states: dict[str, int]) -> None:
-    """Print what a take-over did."""
-    print_table(console, 'Taken over', ('state', 'e-mails'), sorted(states.items()))
-    if states.get('held'):
-        say(
-            console,
-            '`python -m ops held ls` shows what is held; `ops held release` and `ops held cancel` decide.',
-        )
-    if states.get('uncertain'):
-        say(console, '`python -m ops resolve` decides about what was being sent.')
-    if states.get('failed'):
-        say(console, '`failed` with attempts left and a next_retry_at is sent by itself when due.')
-
-
-def tell_given_back(console: Console, states: dict[str, int]) -> None:
-    """Print what the way back did."""
-    print_table(console, 'Given back', ('state', 'e-mails'), sorted(states.items()))
-    if states.get('uncertain'):
-        say(
-            console,
-            'What is uncertain may have been delivered: it shows failed, without an attempt left.',
-        )
-    for line in STAYS:
-        say(console, f'{line[0].upper()}{line[1:]}.')

@@ -37,7 +37,10 @@ async def run(connections: Connections, options: argparse.Namespace) -> Answer:
         partial(read_ages, statuses=statuses, limit=options.limit)
     )
     return Answer({
-        'minutes': list(BUCKETS_MIN), 'total': asdict(total), 'domains': domains, 'rows': [asdict(row) for row in rows]
+        'minutes': list(BUCKETS_MIN),
+        'total': asdict(total),
+        'domains': domains,
+        'rows': [asdict(row) for row in rows],
     })  # fmt: skip
 
 

@@ -32,7 +32,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 async def run(connections: Connections, options: argparse.Namespace) -> Answer:
-    """Read the queues. A queue with jobs that nobody serves is trouble, and so is a key in a queue's place."""
+    """Read the queues.
+
+    A queue with jobs that nobody serves is trouble, and so is a key in a queue's place.
+    """
     fleet = await connections.ask_redis(read_fleet_now)
     if options.queue is not None:
         fleet['queues'] = [queue for queue in fleet['queues'] if queue['name'] == options.queue]
@@ -63,10 +66,11 @@ def render(document: Document, console: Console) -> None:
     print_table(
         console,
         f'Jobs ({len(document["jobs"])} of {total})',
-        ('job', 'queue', 'state', 'function', 'e-mail', 'wanted at', 'tries', 'lock ends in', 'bytes', 'problem'),
+        ('job', 'queue', 'state', 'function', 'e-mail', 'wanted at', 'tries', 'lock ends in',
+         'bytes', 'problem'),
         (
-            (j['job_id'], j['queue'], j['state'], j['function'], j['email_id'], j['wanted_at'], j['tries'],
-             length(j['lock_ends_in_s']), j['body_bytes'], j['problem'])
+            (j['job_id'], j['queue'], j['state'], j['function'], j['email_id'], j['wanted_at'],
+             j['tries'], length(j['lock_ends_in_s']), j['body_bytes'], j['problem'])
             for j in document['jobs']
         ),
     )  # fmt: skip

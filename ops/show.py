@@ -1,4 +1,4 @@
-"""Everything about one e-mail: the row, every attempt, its attachments' names, and what happens next."""
+"""Everything about one e-mail: its row, attempts and attachments, and what happens next."""
 
 import argparse
 import asyncio
@@ -139,6 +139,19 @@ def render(document: Document, console: Console) -> None:
     _render_attempts(
         document['attempts'], console, under_way=email['attempts'] if is_sending else None
     )
+    _render_content(document, console)
+    if now := document['now']:
+        rows = [('worker', now['worker']), ('phase', now['phase']), ('relay', now['relay']),
+                ('since', length(now['since_s'])),
+                ('told', f'{length(now["told_s"])} ago')]  # fmt: skip
+        print_table(console, 'Now', ('', ''), rows)
+    say(console, cell(document['next']))
+    if email['status'] not in ('sent', 'cancelled'):
+        say(console, f'`python -m ops explain {email["id"]}` says what stands in its way.')
+
+
+def _render_content(document: Document, console: Console) -> None:
+    """Print what it is made of."""
     if template := document['template']:
         rows = [
             (name.replace('_', ' '), value) for name, value in template.items() if value is not None
@@ -155,17 +168,10 @@ def render(document: Document, console: Console) -> None:
             ),
         )
     for name in CONTENT:
-        if email.get(name):
+        if document['email'].get(name):
             say(console, f'{name}:', style='bold')
-            say(console, '\n'.join(map(cell, email[name].splitlines())))
+            say(console, '\n'.join(map(cell, document['email'][name].splitlines())))
             say(console)
-    if now := document['now']:
-        rows = [('worker', now['worker']), ('phase', now['phase']), ('relay', now['relay']),
-                ('since', length(now['since_s'])), ('told', f'{length(now["told_s"])} ago')]  # fmt: skip
-        print_table(console, 'Now', ('', ''), rows)
-    say(console, cell(document['next']))
-    if email['status'] not in ('sent', 'cancelled'):
-        say(console, f'`python -m ops explain {email["id"]}` says what stands in its way.')
 
 
 def _render_attempts(attempts: list[Document], console: Console, *, under_way: int | None) -> None:
@@ -173,9 +179,11 @@ def _render_attempts(attempts: list[Document], console: Console, *, under_way: i
         print_table(
             console,
             'Attempts',
-            ('attempt', 'at', 'took', 'worker', 'outcome', 'phase', 'relay', 'code', 'reply or error'),
+            ('attempt', 'at', 'took', 'worker', 'outcome', 'phase', 'relay', 'code',
+             'reply or error'),
             (
-                (a['attempt'], a['started_at'], None if a['duration_ms'] is None else f'{a["duration_ms"]} ms',
+                (a['attempt'], a['started_at'],
+                 None if a['duration_ms'] is None else f'{a["duration_ms"]} ms',
                  a['worker'], a['outcome'], a['phase'], a['relay'], reply_code(a),
                  a['reply'] or a['error'])
                 for a in attempts

@@ -1,4 +1,4 @@
-"""Is everything all right? Workers, queues, outbox, duties, services, and what is wrong with them."""
+"""Is everything all right? Workers, queues, outbox, duties, services, and what is wrong."""
 
 import argparse
 import asyncio
@@ -72,29 +72,18 @@ def _render_stored(document: Document, console: Console) -> None:
         'Duties',
         ('duty', 'slot', 'started', 'outcome', 'affected', 'worker'),
         (
-            (
-                d['duty'],
-                d['slot'],
-                f'{length(d["started_s"])} ago',
-                d['outcome'],
-                d['affected'],
-                d['worker'],
-            )
+            (d['duty'], d['slot'], f'{length(d["started_s"])} ago', d['outcome'], d['affected'],
+             d['worker'])
             for d in document['duties']
         ),
-    )
+    )  # fmt: skip
     print_table(
         console,
         'Services',
         ('service', 'status', 'checked', 'ms', 'error'),
         (
-            (
-                s['service'],
-                s['status'],
-                f'{length(s["checked_s"])} ago',
-                s['response_time_ms'],
-                s['error'],
-            )
+            (s['service'], s['status'], f'{length(s["checked_s"])} ago', s['response_time_ms'],
+             s['error'])
             for s in document['services']
         ),
-    )
+    )  # fmt: skip

@@ -87,7 +87,7 @@ async def look_at_fleet(connections: Connections, audience: Audience) -> Answer:
 
 
 async def read_screen(pool: asyncpg.Pool) -> Document:
-    """Return what PostgreSQL knows; relays may quote recipients, so their replies are shown without."""
+    """Return what PostgreSQL knows; addresses are hidden, for relays quote recipients."""
     failures = await reports.read_last_failures(pool, FAILURES)
     return {
         'outbox': await reports.read_outbox(pool),
@@ -115,46 +115,40 @@ def frame(given: Answer) -> RenderableType:
             Text('paused: ' + ', '.join(map(_switch, document['switches'])), style='bold yellow')
         )
     if document['workers'] is not None:
-        parts.append(
-            _table(
-                (
-                    'worker',
-                    'queue',
-                    'state',
-                    'up',
-                    'sending',
-                    'jobs',
-                    'e-mails/s',
-                    'of',
-                    'limit',
-                    'memory',
-                    'lag',
-                ),
-                map(_worker, document['workers']),
-            )
-        )
-        parts.append(
-            _table(
-                ('queue', 'ready', 'deferred', 'running', 'oldest', 'served'),
-                (
-                    (q['name'], q['ready'], q['deferred'], q['running'], length(q['oldest_ready_s']),
-                     'yes' if q['served'] else 'no')
-                    for q in document['queues']
-                ),
-            )
-        )  # fmt: skip
+        parts += [_workers(document), _queues(document)]
     if document['failures'] is not None:
-        parts.append(
-            _table(
-                ('last failures', 'outcome', 'attempt', 'relay', 'phase', 'ago', 'error'),
-                (
-                    (f['email_id'], f['outcome'], f['attempt'], f['relay'], f['phase'], length(f['started_s']),
-                     f['error'])
-                    for f in document['failures']
-                ),
-            )
-        )  # fmt: skip
+        parts.append(_failures(document))
     return Group(*parts)
+
+
+def _workers(document: Document) -> Table:
+    columns = (
+        'worker', 'queue', 'state', 'up', 'sending', 'jobs', 'e-mails/s', 'of', 'limit', 'memory',
+        'lag',
+    )  # fmt: skip
+    return _table(columns, map(_worker, document['workers']))
+
+
+def _queues(document: Document) -> Table:
+    return _table(
+        ('queue', 'ready', 'deferred', 'running', 'oldest', 'served'),
+        (
+            (q['name'], q['ready'], q['deferred'], q['running'], length(q['oldest_ready_s']),
+             'yes' if q['served'] else 'no')
+            for q in document['queues']
+        ),
+    )  # fmt: skip
+
+
+def _failures(document: Document) -> Table:
+    return _table(
+        ('last failures', 'outcome', 'attempt', 'relay', 'phase', 'ago', 'error'),
+        (
+            (f['email_id'], f['outcome'], f['attempt'], f['relay'], f['phase'],
+             length(f['started_s']), f['error'])
+            for f in document['failures']
+        ),
+    )  # fmt: skip
 
 
 def headline(document: Document) -> str:
@@ -185,9 +179,11 @@ def _switch(switch: Document) -> str:
 
 def _worker(worker: Document) -> tuple[Any, ...]:
     return (
-        worker['worker'], worker['queue'], worker_state(worker), length(worker['uptime_s']), worker['sending'],
-        worker['running_jobs'], worker['emails_per_s'], worker['concurrency'].get('emails'),
-        f'{worker["rate_limit_per_s"]:g}/s' if worker['rate_limit_per_s'] else None, megabytes(worker['rss_bytes']),
+        worker['worker'], worker['queue'], worker_state(worker), length(worker['uptime_s']),
+        worker['sending'], worker['running_jobs'], worker['emails_per_s'],
+        worker['concurrency'].get('emails'),
+        f'{worker["rate_limit_per_s"]:g}/s' if worker['rate_limit_per_s'] else None,
+        megabytes(worker['rss_bytes']),
         f'{worker["loop_lag_ms"]:.0f} ms',
     )  # fmt: skip
 

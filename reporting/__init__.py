@@ -1,1 +1,4 @@
-"""What is told about the fleet and its mail. One judge of what is wrong, for commands, the page, metrics and alerts."""
+"""What is reported about the fleet and its mail, for commands, the page, metrics and alerts.
+
+Nothing here knows a screen, and one judge says what is wrong.
+"""

@@ -1,9 +1,9 @@
-"""What is wrong with the fleet and the outbox, how grave it is, and what to do: one judge for everybody who tells it.
+"""What is wrong with the fleet and the outbox, how grave it is, and what to do.
 
 `ops status`, `ops top`, `ops doctor`, the page, /api/status and /metrics show what is found here,
 so none of them is content beside another that is not. reporting.kinds is the table of everything
-that can be found. Facts are the plain values of reporting.overview; workers tell of themselves what
-they like, so their parts are read with care.
+that can be found. Facts are the plain values of reporting.overview; a worker's record may hold
+anything, so its parts are read with care.
 """
 
 from collections import Counter
@@ -43,7 +43,10 @@ def in_order(troubles: Iterable[Trouble]) -> list[Trouble]:
 
 
 def judge(fleet: Document | None, stored: Document | None) -> list[Trouble]:
-    """Judge what is known; None is a server that did not answer, and that is the caller's trouble to tell."""
+    """Judge what is known.
+
+    None is a server that did not answer; the caller reports that.
+    """
     is_worked = not fleet or has_own_worker(fleet)
     return in_order(
         [
@@ -65,7 +68,7 @@ def judge_fleet(fleet: Document) -> list[Trouble]:
 
 
 def has_own_worker(fleet: Document) -> bool:
-    """Whether anybody works for us: those of another application take our jobs, and send nothing."""
+    """Whether anybody works for us; workers of another application send nothing of ours."""
     workers = fleet['workers']
     return is_alive(fleet) and not (workers and all(worker.get('foreign') for worker in workers))
 
@@ -105,7 +108,8 @@ def judge_workers(workers: Sequence[Document]) -> Iterator[Trouble]:
             )
             yield found(
                 'held_loop',
-                f'{worker["worker"]} stood still for more than a second, {worker["loop_holds"]} times since its start; '
+                f'{worker["worker"]} stood still for more than a second, '
+                f'{worker["loop_holds"]} times since its start; '
                 f'the last time in {where!r:.100} for the e-mails {ids!r:.100}',
             )
         if worker['log_lines_dropped']:
@@ -119,7 +123,7 @@ def judge_workers(workers: Sequence[Document]) -> Iterator[Trouble]:
 
 
 def judge_foreign(workers: Sequence[Document]) -> Iterator[Trouble]:
-    """Name workers of another application. Their foreign is as reporting.overview.mark_foreign says."""
+    """Name workers of another application, as reporting.overview.mark_foreign marks them."""
     if foreign := [worker['worker'] for worker in workers if worker.get('foreign')]:
         yield found(
             'foreign_worker',
@@ -195,7 +199,10 @@ def judge_stored(stored: Document, *, is_worked: bool) -> list[Trouble]:
 def judge_outbox(
     outbox: Document, paused_due: Document, poisoned: int, *, is_worked: bool
 ) -> Iterator[Trouble]:
-    """Judge the counts of db.reports.read_outbox; what waits only because its type is paused is not late."""
+    """Judge the counts of db.reports.read_outbox.
+
+    What waits only because its type is paused is not late.
+    """
     if is_worked:
         due, oldest_s = outbox['due'], outbox['oldest_due_s']
         if paused_due['due']:
@@ -228,7 +235,10 @@ def judge_outbox(
 
 
 def judge_attempts(hour: Mapping[str, int]) -> Iterator[Trouble]:
-    """Judge how many attempts of the last hour ended how. Refused mail is the mail's fault, the rest the system's."""
+    """Judge how many attempts of the last hour ended how.
+
+    Refused mail is the mail's fault, the rest is the system's.
+    """
     total = sum(hour.values()) - hour.get('released', 0)
     failed = {name: hour[name] for name in (*OF_THE_SYSTEM, 'rejected') if hour.get(name)}
     if total < FAILING_ATTEMPTS or total - sum(failed.values()) >= FAILING_SHARE * total:

@@ -8,7 +8,10 @@ from reporting.problems import NOBODY_REPLIED, Level, Trouble
 
 @dataclass(frozen=True, slots=True)
 class TroubleKind:
-    """One kind of finding. is_settled: an operator wanted it, or nothing more can happen; the doctor only notes it."""
+    """One kind of trouble.
+
+    is_settled: an operator wanted it, or nothing more can happen; the doctor only notes it.
+    """
 
     level: Level
     remedy: str
@@ -23,8 +26,8 @@ KINDS: Mapping[str, TroubleKind] = {
     'broken_queue': TroubleKind(ACT, 'rename that key: arq cannot use the queue before'),
     'foreign_worker': TroubleKind(
         ACT,
-        'give each application a Redis database of its own (the number at the end of ARQ_REDIS_URL), '
-        'or queues and a server of its own',
+        'give each application a Redis database of its own '
+        '(the number at the end of ARQ_REDIS_URL), or queues and a server of its own',
     ),
     'no_relay': TroubleKind(
         ACT, '`python -m ops relay ls` says why; mend the relay or its settings, or resume it'

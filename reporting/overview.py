@@ -41,7 +41,10 @@ async def read_fleet(redis: ArqRedis, most_queues: int | None = None) -> Documen
 
 
 def as_documents(records: Sequence[WorkerRecord]) -> list[Document]:
-    """Return records for a document; a worker tells times in s since 1970, a document in ISO 8601."""
+    """Return records for a document.
+
+    A record has times in seconds since 1970, a document in ISO 8601.
+    """
     # asdict would copy each of hundreds of e-mails: five times as long.
     told = [
         {part.name: getattr(record, part.name) for part in fields(record)} for record in records

@@ -49,8 +49,8 @@ class Trouble:
     def as_document(self) -> Document:
         """For machines; no password is in any part."""
         return {
-            'level': self.level.value, 'kind': self.kind, 'service': self.service, 'place': self.place,
-            'what': self.what, 'remedy': self.remedy,
+            'level': self.level.value, 'kind': self.kind, 'service': self.service,
+            'place': self.place, 'what': self.what, 'remedy': self.remedy,
         }  # fmt: skip
 
 

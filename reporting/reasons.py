@@ -47,7 +47,7 @@ def reasons_of(email: Email, facts: EmailFacts) -> list[Reason]:
 
 
 def _lost_worker(email: Email, facts: EmailFacts) -> Iterator[Reason]:
-    """Yield that its worker does not reply, unless next_step says already that its lease is over."""
+    """Yield that its worker does not reply, unless next_step says that its lease is over."""
     lease_ends_at, worker = email['lease_expires_at'], email['claimed_by']
     is_known = facts.workers is None or worker in {w.worker for w in facts.workers}
     if not is_known and lease_ends_at is not None and lease_ends_at > email['read_at']:

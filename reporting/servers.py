@@ -49,7 +49,7 @@ class ServerAddresses:
 
 
 class Servers:
-    """Asks the servers. Each ask_ raises TroubleError, with service and place, without an answer."""
+    """Asks the servers. Without an answer each ask_ raises TroubleError, with service and place."""
 
     def __init__(self, addresses: ServerAddresses) -> None:
         self.addresses = addresses

@@ -1,11 +1,13 @@
 """The paths. All of them only read, and none waits longer than the deadline of the watch."""
 
+from collections.abc import Mapping
 from http import HTTPStatus
 
 from fastapi import FastAPI, Response
 from starlette.responses import HTMLResponse, PlainTextResponse
 from starlette.types import ASGIApp
 
+from reporting.problems import Trouble
 from reporting.wording import as_json
 from web.access import Guard
 from web.metrics import CONTENT_TYPE, exposition
@@ -55,12 +57,13 @@ def make_application(
 
     @app.api_route('/health/ready', methods=READ)
     async def ready() -> Response:
-        troubles = (await readiness.look()).troubles
-        if not troubles:
-            return PlainTextResponse('ready\n')
-        lines = [
-            f'{source.value}: {troubles[source].line}' for source in Source if source in troubles
-        ]
-        return PlainTextResponse('\n'.join([*lines, '']), HTTPStatus.SERVICE_UNAVAILABLE)
+        return _readiness((await readiness.look()).troubles)
 
     return Guard(app, token=token, loopback_only=loopback_only, style=STYLE_HASH)
+
+
+def _readiness(troubles: Mapping[Source, Trouble]) -> Response:
+    if not troubles:
+        return PlainTextResponse('ready\n')
+    lines = [f'{source.value}: {troubles[source].line}' for source in Source if source in troubles]
+    return PlainTextResponse('\n'.join([*lines, '']), HTTPStatus.SERVICE_UNAVAILABLE)

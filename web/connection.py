@@ -51,7 +51,7 @@ class PageConnection(H11Protocol):
             self._make_room()
 
     def data_received(self, data: bytes) -> None:
-        """Go on waiting when this was a part of a request: it gets no more time than a whole one."""
+        """Go on waiting when this was a part of a request; it gets no more time than a whole."""
         waiting = self.timeout_keep_alive_task
         super().data_received(data)
         if waiting and not self.timeout_keep_alive_task and self.is_idle:

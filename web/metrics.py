@@ -1,4 +1,4 @@
-"""The metrics in Prometheus' text format: the table of docs/metrics.md, each with how it is read from an answer."""
+"""The metrics in Prometheus' text format, each with how it is read from an answer."""
 
 import math
 from collections import Counter
@@ -93,7 +93,8 @@ def _durations(durations: Mapping[float, float]) -> Samples:
 DEFINED = tuple(starmap(Defined, (
     ('email_outbox_emails', ('state',), 'outbox', _outbox,
      'rows that are not finished, as ops status counts them'),
-    ('email_outbox_oldest_due_seconds', (), 'outbox', lambda outbox: [((), outbox['oldest_due_s'] or 0)],
+    ('email_outbox_oldest_due_seconds', (), 'outbox',
+     lambda outbox: [((), outbox['oldest_due_s'] or 0)],
      'how long the first due e-mail has been waiting; 0 when none is due'),
     ('email_attempt_duration_seconds', ('quantile',), 'durations', _durations,
      'from claim to result, attempts of the last 5 minutes in email_attempts'),
@@ -101,7 +102,8 @@ DEFINED = tuple(starmap(Defined, (
      "attempts since the worker's start"),
     ('email_duty_last_success_timestamp_seconds', ('duty',), 'duties', _successes,
      'when a cron duty last ended well'),
-    ('email_duty_failed', ('duty',), 'duties', _each('duty', value=lambda d: d['outcome'] == 'error'),
+    ('email_duty_failed', ('duty',), 'duties',
+     _each('duty', value=lambda d: d['outcome'] == 'error'),
      '1 when its last run ended with an error'),
     ('email_service_up', ('service',), 'services', _services,
      'what check_service_health said last, within 3 minutes'),
@@ -109,32 +111,38 @@ DEFINED = tuple(starmap(Defined, (
      '1 for everything operators have paused'),
     ('email_queue_jobs', ('queue', 'state'), 'queues', _jobs,
      'jobs in Redis'),
-    ('email_queue_oldest_ready_seconds', ('queue',), 'queues', _each('name', value=lambda q: q['oldest_ready_s'] or 0),
+    ('email_queue_oldest_ready_seconds', ('queue',), 'queues',
+     _each('name', value=lambda q: q['oldest_ready_s'] or 0),
      'how long the first ready job has been waiting; 0 without any'),
     ('email_queue_served', ('queue',), 'queues', _each('name', value=lambda q: q['served']),
      '1 when a living worker polls it'),
     ('email_worker_up', ('worker', 'queue', 'version'), 'workers',
      _each('worker', 'queue', 'version', value=lambda _: 1),
      '1 for each living worker'),
-    ('email_worker_paused', ('worker',), 'workers', _each('worker', value=lambda w: w['state'] == 'paused'),
+    ('email_worker_paused', ('worker',), 'workers',
+     _each('worker', value=lambda w: w['state'] == 'paused'),
      '1 when it claims nothing because it was told so'),
     ('email_worker_sending', ('worker',), 'workers', _each('worker', value=lambda w: w['sending']),
      'e-mails under way'),
     ('email_worker_concurrency', ('worker',), 'workers',
      _each('worker', value=lambda w: w['concurrency'].get('emails')),
      'how many it may have under way'),
-    ('email_worker_loop_lag_seconds', ('worker',), 'workers', _each('worker', value=lambda w: w['loop_lag_ms'] / 1000),
+    ('email_worker_loop_lag_seconds', ('worker',), 'workers',
+     _each('worker', value=lambda w: w['loop_lag_ms'] / 1000),
      'the worst delay of its event loop in the last seconds'),
-    ('email_worker_loop_holds_total', ('worker',), 'workers', _each('worker', value=lambda w: w['loop_holds']),
+    ('email_worker_loop_holds_total', ('worker',), 'workers',
+     _each('worker', value=lambda w: w['loop_holds']),
      'how often its event loop was held for more than a second'),
-    ('email_worker_resident_memory_bytes', ('worker',), 'workers', _each('worker', value=lambda w: w['rss_bytes']),
+    ('email_worker_resident_memory_bytes', ('worker',), 'workers',
+     _each('worker', value=lambda w: w['rss_bytes']),
      'memory'),
     ('email_worker_log_lines_dropped_total', ('worker',), 'workers',
      _each('worker', value=lambda w: w['log_lines_dropped']),
      'lines of its log that nobody read in time'),
     ('email_worker_refused_jobs_total', ('worker', 'reason'), 'workers', _refused,
      "jobs since the worker's start that could not be run"),
-    ('email_worker_uptime_seconds', ('worker',), 'workers', _each('worker', value=lambda w: w['uptime_s']),
+    ('email_worker_uptime_seconds', ('worker',), 'workers',
+     _each('worker', value=lambda w: w['uptime_s']),
      'since its start'),
 )))  # fmt: skip
 
@@ -162,7 +170,10 @@ class Exposition:
                 yield _family(defined, self._reading.found[defined.question])
 
     def _findings(self) -> Metric:
-        """Return what the judge found, by kind; unlike the numbers, each is there all the time, so that alerts end."""
+        """Return what the judge found, by kind.
+
+        Unlike the numbers, each kind is there all the time, so that alerts end.
+        """
         found = Counter(trouble.kind for trouble in judge_reading(self._reading) if trouble.kind)
         family = GaugeMetricFamily(
             'email_findings',
@@ -197,7 +208,7 @@ def _label(value: Any) -> str:
 
 
 def _number(value: Any) -> float | None:
-    """Return a number, or None for what is none: records are written by whoever may write to Redis."""
+    """Return a number, or None for what is none: anybody with rights to Redis writes records."""
     try:
         return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
     except OverflowError:

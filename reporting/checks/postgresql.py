@@ -1,4 +1,4 @@
-"""PostgreSQL: the truth. Whether it keeps what it commits, and whether the claim query stays fast."""
+"""PostgreSQL: whether it keeps what it commits, and whether the claim query stays fast."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -158,8 +158,8 @@ def judge_tables(tables: Sequence[Row]) -> Iterator[Finding]:
             yield error(f'autovacuum is off for {table["table"]}', remedy)
         if table['dead'] > max(DEAD_ROWS, DEAD_SHARE * table['live']):
             yield warning(
-                f'{table["table"]} has {table["dead"]} dead rows beside {table["live"]} living ones '
-                f'({megabytes(table["bytes"])})',
+                f'{table["table"]} has {table["dead"]} dead rows '
+                f'beside {table["live"]} living ones ({megabytes(table["bytes"])})',
                 f'VACUUM {table["table"]}; see what keeps autovacuum from it: '
                 'long transactions, too few workers',
             )

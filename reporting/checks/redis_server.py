@@ -1,4 +1,4 @@
-"""Redis: the wake-up. Whether it keeps jobs, tells of new ones, and is not emptied by a cache beside it."""
+"""Redis: whether it keeps jobs and announces new ones, and no cache beside it empties it."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace

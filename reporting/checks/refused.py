@@ -36,7 +36,7 @@ def judge_refused(workers: Sequence[WorkerRecord]) -> Iterator[Finding]:
 
 
 def sentences(counts: Mapping[str, Any], refused: Iterable[Any]) -> list[tuple[str, str, bool]]:
-    """Say what was refused, a sentence and a remedy for each reason, and whether it was within the last hour.
+    """Say what was refused: a sentence and a remedy for each reason, and whether it is recent.
 
     Args:
         counts: By reason, of all workers.

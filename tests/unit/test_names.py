@@ -35,9 +35,9 @@ def defined() -> dict[str, list[str]]:
         if name.startswith('.') or name.split('/')[0] in NO_PROGRAM:
             continue
         for node in ast.parse(path.read_text()).body:
-            if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-                if not node.name.startswith('_'):
-                    found[node.name].append(name)
+            is_named = isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+            if is_named and not node.name.startswith('_'):
+                found[node.name].append(name)
     return found
 
 

@@ -25,7 +25,7 @@ from db.cron_runs import (
     open_duties,
     renew_slot,
 )
-from db.troubles import DATABASE_DOWN, tell, words_of
+from db.errors import DATABASE_DOWN, log_error, words_of
 from delivery.runtime import Runtime
 from fleet.duties import DUTIES, HOUR_S, MINUTE_S, Duty
 
@@ -163,7 +163,7 @@ async def _open_schedules(runtime: Runtime) -> list[Schedule]:
             {schedule.duty.name: schedule.duty.every_s for schedule in SCHEDULES},
         )
     except DATABASE_DOWN as error:
-        tell(log, 'missed duties', error)
+        log_error(log, 'missed duties', error)
         return []
     return [schedule for schedule in SCHEDULES if schedule.duty.name in names]
 
@@ -179,6 +179,6 @@ async def _make_up(ctx: dict[str, Any], schedule: Schedule) -> None:
     try:
         await run_slot(ctx, schedule, SKIP_AFTER_S if schedule.duty.missed == 'skip' else None)
     except DATABASE_DOWN as error:
-        tell(log, 'duty', error, duty=schedule.duty.name)
+        log_error(log, 'duty', error, duty=schedule.duty.name)
     except Exception:  # noqa: BLE001 - run_slot has logged and recorded it
         return  # the next slot gets its chance

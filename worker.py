@@ -20,12 +20,12 @@ from arq.typing import WorkerCoroutine
 
 from configuration.live import LiveSettings, make_relays
 from cron import SCHEDULES, cron_jobs, keep_schedules, mail_schedules, maintenance_schedules
+from db.errors import DATABASE_DOWN, ErrorKind, kind_of
 from db.identity import read_identity
 from db.pools import create_postgres_pool, open_mongo
 from db.schema import SchemaMismatchError, check_schema
 from db.switches import CHANNEL as SWITCHES_CHANNEL
 from db.switches import read_switches
-from db.troubles import DATABASE_DOWN, Kind, kind_of
 from db.wakeups import RESCUED_CHANNEL, listen, notify_rescued
 from delivery.activity import Activity, Neighbours
 from delivery.beat import beat
@@ -243,7 +243,7 @@ async def _connect_postgres(worker: str, switches: Switches) -> asyncpg.Pool:
         except (*DATABASE_DOWN, asyncpg.PostgresError, ValueError) as error:
             if pool is not None:
                 pool.terminate()
-            if kind_of(error) is Kind.REFUSED:
+            if kind_of(error) is ErrorKind.REFUSED:
                 raise SystemExit(
                     f'worker: {postgres_trouble(error, settings.postgres_place).line}'
                 ) from error

@@ -10,7 +10,7 @@ from arq.connections import ArqRedis
 
 from actions.safety import RequestError, agree
 from actions.switch import known_names, refuse_unknown
-from db.switches import Kind
+from db.switches import SwitchKind
 from delivery.email_jobs import EMAIL_JOBS
 from engine.queues import QUEUES
 from engine.results import JobState, wait_for_job
@@ -115,8 +115,8 @@ async def run_duty(
         UnknownNameError: there is no such duty; TroubleError: Redis or PostgreSQL does not answer.
     """
     workers = await servers.ask_redis(read_living)
-    known = await known_names(servers, Kind.CRON, workers)
-    refuse_unknown(Kind.CRON, name, known, 'is there to run')
+    known = await known_names(servers, SwitchKind.CRON, workers)
+    refuse_unknown(SwitchKind.CRON, name, known, 'is there to run')
     queues = [worker.queue for worker in workers if name in worker.functions]
     queue = QUEUE if QUEUE in queues or not queues else queues[0]
     call = JobCall(name, queue, wait_s=wait_s)

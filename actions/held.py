@@ -168,7 +168,7 @@ async def _woken(servers: Servers, decided: DecidedHeld) -> DecidedHeld:
 
 def _change(decision: HeldDecision, expiry_hours: float) -> Change:
     if decision is HeldDecision.CANCEL:
-        return held.cancel
+        return held.cancel_held
     return partial(held.release, expiry_hours=expiry_hours)
 
 

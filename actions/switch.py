@@ -8,7 +8,7 @@ from arq.connections import ArqRedis
 
 from actions.safety import RequestError, agree
 from db.switches import (
-    Kind,
+    SwitchKind,
     count_waiting,
     pause,
     read_duty_names,
@@ -33,7 +33,7 @@ class Switched:
 
     pausing: bool
     dry_run: bool
-    kind: Kind
+    kind: SwitchKind
     name: str
     already: bool  # it was paused before, and stays as it was
     waiting: int | None  # of an e-mail type: how many e-mails are to be sent
@@ -43,7 +43,7 @@ class Switched:
 
 async def pause_switch(
     servers: Servers,
-    kind: Kind,
+    kind: SwitchKind,
     name: str,
     *,
     by: str,
@@ -80,7 +80,7 @@ async def pause_switch(
 
 async def resume_switch(
     servers: Servers,
-    kind: Kind,
+    kind: SwitchKind,
     name: str,
     *,
     dry_run: bool = False,
@@ -106,7 +106,7 @@ async def resume_switch(
 
 async def _plan(
     servers: Servers,
-    kind: Kind,
+    kind: SwitchKind,
     name: str,
     workers: Sequence[WorkerRecord] | None,
     *,
@@ -114,13 +114,15 @@ async def _plan(
     dry_run: bool,
 ) -> Switched:
     waiting = None
-    if kind is Kind.EMAIL_TYPE:
+    if kind is SwitchKind.EMAIL_TYPE:
         waiting = await servers.ask_postgres(partial(count_waiting, email_type=name))
     hearing = None if workers is None else len(workers)
     return Switched(pausing, dry_run, kind, name, already=False, waiting=waiting, workers=hearing)
 
 
-def refuse_unknown(kind: Kind, name: str, known: Iterable[str], what: str = 'is known') -> None:
+def refuse_unknown(
+    kind: SwitchKind, name: str, known: Iterable[str], what: str = 'is known'
+) -> None:
     """Refuse a name that is not among these.
 
     Raises:
@@ -136,7 +138,7 @@ def refuse_unknown(kind: Kind, name: str, known: Iterable[str], what: str = 'is 
 
 async def known_names(
     servers: Servers,
-    kind: Kind,
+    kind: SwitchKind,
     workers: Sequence[WorkerRecord] | None,
     configured: Collection[str] = (),
 ) -> set[str]:
@@ -144,14 +146,14 @@ async def known_names(
     living = workers or ()
     names = set(configured)
     match kind:
-        case Kind.QUEUE:
+        case SwitchKind.QUEUE:
             queues = await answer_or_note(servers.ask_redis(_queue_names), [])
             return names | {*QUEUES, *(queues or ()), *(worker.queue for worker in living)}
-        case Kind.RELAY:
+        case SwitchKind.RELAY:
             return names | {str(relay.get('name')) for worker in living for relay in worker.relays}
-        case Kind.EMAIL_TYPE:
+        case SwitchKind.EMAIL_TYPE:
             return names | {*await servers.ask_postgres(read_email_types)}
-        case Kind.CRON:
+        case SwitchKind.CRON:
             names |= {str(duty.get('name')) for worker in living for duty in worker.duties}
             return names | {*await servers.ask_postgres(read_duty_names)}
 
@@ -160,7 +162,7 @@ async def _queue_names(redis: ArqRedis) -> list[str]:
     return [queue.name for queue in await read_queues(redis)]
 
 
-async def _paused_names(servers: Servers, kind: Kind) -> set[str]:
+async def _paused_names(servers: Servers, kind: SwitchKind) -> set[str]:
     return {s.name for s in await servers.ask_postgres(read_switches) if s.kind is kind}
 
 

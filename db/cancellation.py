@@ -7,7 +7,7 @@ from datetime import datetime
 import asyncpg
 
 from db.selection import SELECTED, Selection
-from db.states import CANCELLABLE, IS_FINAL, listed
+from db.states import CANCELLABLE, IS_FINAL, sql_list
 
 CANCEL_BATCH = 1000
 
@@ -22,7 +22,7 @@ class Cancellable:
 
 
 # Never what is being sent, and what has ended only when it is asked for: nothing would send it.
-_WAITING = f'status IN ({listed(CANCELLABLE)}) AND {SELECTED}'
+_WAITING = f'status IN ({sql_list(CANCELLABLE)}) AND {SELECTED}'
 
 COUNT_CANCELLABLE_SQL = f"""
 SELECT count(*) FILTER (WHERE NOT is_final OR $9) AS emails,

@@ -7,9 +7,9 @@ from uuid import UUID, uuid4
 import asyncpg
 
 from db.claimed import CLAIMED_COLUMNS, Claim, claim_from
+from db.errors import DATABASE_DOWN
 from db.narrowing import UNREADABLE, SetAside, give_up_rows, narrow
-from db.states import CLAIMED, HAS_ATTEMPTS, IS_CLAIMED, IS_SCHEDULED, IS_SENDING, listed
-from db.troubles import DATABASE_DOWN
+from db.states import CLAIMED, HAS_ATTEMPTS, IS_CLAIMED, IS_SCHEDULED, IS_SENDING, sql_list
 from mail_outbox.states import Status
 
 Names = Sequence[str]
@@ -67,7 +67,7 @@ def passed_over(types: str, ids: str) -> str:
 # have of the row.
 _THESE = f"""
     SELECT id FROM mail_outbox
-    WHERE id = ANY($1::bigint[]) AND COALESCE(status, '') IN ({listed(CLAIMED)}) AND {CLAIMABLE}
+    WHERE id = ANY($1::bigint[]) AND COALESCE(status, '') IN ({sql_list(CLAIMED)}) AND {CLAIMABLE}
       AND COALESCE(next_retry_at, CASE WHEN status = 'pending' THEN now() END) <= now()
       AND {passed_over('$6', '$7')}
 """

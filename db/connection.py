@@ -16,7 +16,7 @@ import asyncpg
 import structlog
 from asyncpg.transaction import Transaction
 
-from db.troubles import is_spoilt, server_changed
+from db.errors import is_spoilt, server_changed
 
 log = structlog.get_logger()
 

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import asyncpg
 
 from db.claims import CLAIMABLE, passed_over
+from db.errors import DATABASE_DOWN
 from db.narrowing import SetAside, give_up_rows, narrow
 from db.states import IS_SCHEDULED, IS_UNSCHEDULED
-from db.troubles import DATABASE_DOWN
 from mail.priority import HIGH, NORMAL, known_priority
 
 # Only its own index has the order of id, not one that an application has on next_retry_at.

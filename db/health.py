@@ -7,7 +7,7 @@ import asyncpg
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class ServiceCheck:
     """One service at one moment; field names are service_health's columns."""
 
     service_name: str
@@ -22,7 +22,7 @@ SELECT *, now() FROM unnest($1::text[], $2::text[], $3::integer[], $4::text[])
 """
 
 
-async def record_health(pool: asyncpg.Pool, findings: Sequence[Finding]) -> None:
+async def record_health(pool: asyncpg.Pool, findings: Sequence[ServiceCheck]) -> None:
     """Write the findings of one check."""
     await pool.execute(
         RECORD_HEALTH_SQL,

@@ -105,7 +105,7 @@ RETURNING id
 """
 
 
-async def cancel(pool: asyncpg.Pool, email_ids: Sequence[int]) -> list[int]:
+async def cancel_held(pool: asyncpg.Pool, email_ids: Sequence[int]) -> list[int]:
     """Cancel held e-mails. Returns the ids that were changed."""
     return await fetch_narrowly(pool, CANCEL_HELD_SQL, email_ids)
 

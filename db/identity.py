@@ -57,5 +57,5 @@ def is_other(identity: str | None, ours: str | None) -> bool | None:
 
 def are_mixed(identities: Iterable[str]) -> bool:
     """Whether some of these are different databases."""
-    told = {identity for identity in identities if identity}
-    return any(is_other(one, another) for one in told for another in told)
+    known = {identity for identity in identities if identity}
+    return any(is_other(one, another) for one in known for another in known)

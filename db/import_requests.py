@@ -9,8 +9,8 @@ import asyncpg
 from db.adoption.quoting import literal
 from db.adoption.takeover import CUT_OFF
 from db.adoption.trigger import case
-from db.adoption.words import choose, count_words
-from db.states import OVER_UNSENT, listed
+from db.adoption.words import choose_words, count_words
+from db.states import OVER_UNSENT, sql_list
 from mail_outbox.envelope import BY_LIFE
 from mail_outbox.states import Status
 
@@ -60,7 +60,7 @@ asked AS (
 ), judged AS (
     SELECT a.id, f.status, a.retry, a.not_before, a.lapsed, CASE
         WHEN f.status IN ('pending', 'failed')
-            OR (a.retry AND f.status IN ({listed((*OVER_UNSENT, Status.HELD))})) THEN CASE
+            OR (a.retry AND f.status IN ({sql_list((*OVER_UNSENT, Status.HELD))})) THEN CASE
             WHEN a.lapsed AND (f.status = 'pending' OR f.next_retry_at IS NOT NULL) THEN 'held'
             WHEN a.lapsed THEN f.status
             WHEN a.retry THEN 'pending'
@@ -245,7 +245,7 @@ def _open_before(columns: Collection[str]) -> str:
     )
     return f"""
 WITH found AS (
-    SELECT {case('lower(status::text)', choose(()).read, 'NULL')} AS state,
+    SELECT {case('lower(status::text)', choose_words(()).read, 'NULL')} AS state,
         id, {attempts} AS attempts, {most} AS max_attempts
     FROM outbound_emails WHERE id = ANY($1::bigint[])
 )

@@ -10,7 +10,7 @@ import asyncpg
 import orjson
 
 from db.results import Result, storable, storable_row
-from db.states import CLAIMED, listed
+from db.states import CLAIMED, sql_list
 from mail_outbox.states import Status
 
 # Stands at the end of the attempt's error: what the row says did not come from this attempt.
@@ -55,7 +55,7 @@ WITH r AS (
     WHERE e.id = r.id AND e.id = ANY(ARRAY(SELECT id FROM r AS given))
       AND e.claimed_at = r.claimed_at
       -- not what an operator decided, or another claim holds
-      AND COALESCE(e.status) IN ({listed((*CLAIMED, Status.EXPIRED))})
+      AND COALESCE(e.status) IN ({sql_list((*CLAIMED, Status.EXPIRED))})
       AND (r.status = 'sent' OR (e.lost_attempts > 0 AND e.status <> 'expired'))
     RETURNING e.id, r.claimed_at
 ), attempted AS (
@@ -123,7 +123,7 @@ async def record_beside_row(
         asyncpg.PostgresError, OSError: connection or statement failure.
     """
     claim, delivery, _, duration_s = result
-    told = storable(
+    what = storable(
         f'{delivery.error or delivery.reply or ""}; its row refuses the outcome: {error}'.lstrip(
             '; '
         )
@@ -134,7 +134,7 @@ async def record_beside_row(
         delivery.phase.value,
         delivery.relay,
         code,
-        told,
+        what,
         round(duration_s * 1000),
     )
     await pool.execute(

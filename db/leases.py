@@ -8,9 +8,9 @@ import asyncpg
 
 from db.claimed import ClaimKey
 from db.claims import NEXT_ATTEMPT
+from db.errors import DATABASE_DOWN
 from db.narrowing import SetAside, give_up_rows, narrow
 from db.states import IS_SENDING
-from db.troubles import DATABASE_DOWN
 from mail_outbox.states import DeadReason, Status
 
 MAX_LOST_ATTEMPTS = 3  # in a row: then the e-mail is what kills the workers
@@ -138,12 +138,12 @@ class Contact:
     """When a worker had PostgreSQL's answers, by the server's clock.
 
     Attributes:
-        away_s: A server that gave none for so long was away.
+        unreachable_s: A server that gave none for so long was unreachable.
         grace_s: So long after that nothing is rescued. A worker that has just begun cannot know,
             and waits as well.
     """
 
-    away_s: float
+    unreachable_s: float
     grace_s: float
     seen_at: datetime | None = None
     quiet_until: datetime | None = None
@@ -151,12 +151,12 @@ class Contact:
     @property
     def arguments(self) -> tuple[datetime | None, float, datetime | None]:
         """Return $5 to $7 of RESCUE_IN_CONTACT_SQL; a NULL rescues nothing."""
-        return self.seen_at, self.away_s, self.quiet_until
+        return self.seen_at, self.unreachable_s, self.quiet_until
 
     def note(self, read_at: datetime) -> None:
         """Note an answer."""
         if self.seen_at is None or not timedelta() <= read_at - self.seen_at < timedelta(
-            seconds=self.away_s
+            seconds=self.unreachable_s
         ):
             self.quiet_until = read_at + timedelta(seconds=self.grace_s)
         self.seen_at = read_at

@@ -11,13 +11,13 @@ from contextlib import asynccontextmanager
 import asyncpg
 from pogo_core.util import migrate as pogo
 
-from db.adoption.columns import WANTED, mapping
+from db.adoption.columns import WANTED, view_columns
 from db.adoption.expand import expand
-from db.adoption.locks import Progress
+from db.adoption.locks import ReportProgress
 from db.adoption.phases import read_adoption
 from db.adoption.plan import Plan, is_adopted, plan, refuse_elsewhere
 from db.adoption.trigger import VIEW_RIGHTS_DDL, state_ddl, view_ddl
-from db.adoption.words import SYNONYMS, choose
+from db.adoption.words import SYNONYMS, choose_words
 from db.connection import is_pooled
 from db.schema import MIGRATIONS_DIR
 from mail_outbox.envelope import BY_LIFE
@@ -71,7 +71,7 @@ async def migrate(
     *,
     zone: str = 'UTC',
     given: Mapping[str, str] | None = None,
-    progress: Progress = silent,
+    progress: ReportProgress = silent,
 ) -> Plan | None:
     """Apply what is missing, then expand a table that was there before.
 
@@ -119,9 +119,9 @@ async def _make_view(conn: asyncpg.Connection) -> None:
         await conn.execute(VIEW_RIGHTS_DDL)  # a backup keeps none
         return
     async with conn.transaction():
-        await conn.execute(state_ddl(choose(SYNONYMS)))
+        await conn.execute(state_ddl(choose_words(SYNONYMS)))
         adoption = await read_adoption(conn)
-        await conn.execute(view_ddl(mapping(adoption.added_columns if adoption else ())))
+        await conn.execute(view_ddl(view_columns(adoption.added_columns if adoption else ())))
 
 
 async def connect_directly(dsn: str, timeout_s: float) -> asyncpg.Connection:

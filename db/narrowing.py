@@ -9,8 +9,8 @@ from uuid import UUID
 import asyncpg
 import structlog
 
+from db.errors import DATABASE_DOWN
 from db.states import IS_CLAIMED, IS_SENDING
-from db.troubles import DATABASE_DOWN
 from mail_outbox.states import DeadReason, Status
 
 log = structlog.get_logger()

@@ -11,7 +11,7 @@ import asyncpg
 IS_ADOPTED_SQL = 'SELECT EXISTS (SELECT FROM outbox_adoption)'
 
 
-async def is_adopted(pool: asyncpg.Pool) -> bool:
+async def was_adopted(pool: asyncpg.Pool) -> bool:
     """Whether outbound_emails was there before this program, finished or not."""
     adopted: bool = await pool.fetchval(IS_ADOPTED_SQL)
     return adopted

@@ -82,19 +82,8 @@ async def create_postgres_pool(
         OSError, asyncpg.PostgresError, TimeoutError: PostgreSQL does not answer or does not let us
         in.
     """
-    connector = Connector(
-        {
-            'application_name': application_name[
-                :63
-            ],  # PostgreSQL cuts longer names, with a warning
-            'timezone': naive_timezone,  # by it the server compares times without a zone with now()
-            'statement_timeout': str(
-                max(1, int((command_timeout_s - min(1.0, command_timeout_s / 10)) * 1000))
-            ),
-            'idle_in_transaction_session_timeout': '60000',
-        }
-        | (BY_INDEX if by_index else {})
-    )
+    session = _session_settings(application_name, naive_timezone, command_timeout_s)
+    connector = Connector(session | (BY_INDEX if by_index else {}))
     connector.pool = await asyncpg.create_pool(
         dsn,
         # A floor would be restored, with a traceback in the log, while PostgreSQL restarts.
@@ -109,6 +98,18 @@ async def create_postgres_pool(
         reset=keep_or_drop,
     )
     return connector.pool
+
+
+def _session_settings(
+    application_name: str, naive_timezone: str, command_timeout_s: float
+) -> dict[str, str]:
+    statement_timeout_s = command_timeout_s - min(1.0, command_timeout_s / 10)
+    return {
+        'application_name': application_name[:63],  # PostgreSQL cuts longer names, with a warning
+        'timezone': naive_timezone,  # by it the server compares times without a zone with now()
+        'statement_timeout': str(max(1, int(statement_timeout_s * 1000))),
+        'idle_in_transaction_session_timeout': '60000',
+    }
 
 
 def open_mongo(url: str, database: str, timeout_s: float) -> AsyncIOMotorDatabase[dict[str, Any]]:

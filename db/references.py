@@ -12,10 +12,10 @@ from dataclasses import dataclass
 import asyncpg
 from asyncpg.pool import PoolConnectionProxy
 
+from db.errors import DATABASE_DOWN
 from db.narrowing import Key, Narrowed, halve
-from db.troubles import DATABASE_DOWN
 
-Connection = asyncpg.Connection | PoolConnectionProxy
+AnyConnection = asyncpg.Connection | PoolConnectionProxy
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,7 @@ GROUP BY c.oid, c.conname, c.conrelid, c.conkey, c.confrelid, c.confdeltype ORDE
 """
 
 
-async def read_references(conn: Connection | asyncpg.Pool, table: int) -> list[Reference]:
+async def read_references(conn: AnyConnection | asyncpg.Pool, table: int) -> list[Reference]:
     """Return the foreign keys to a table, those to a partition's parents included.
 
     Args:
@@ -114,7 +114,7 @@ def _concerns_all(error: Exception) -> bool:
 
 
 async def delete_narrowly(
-    conn: Connection,
+    conn: AnyConnection,
     keys: Sequence[Key],
     delete: Callable[[Sequence[Key]], Awaitable[list[asyncpg.Record]]],
 ) -> Narrowed[Key]:

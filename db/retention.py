@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 import asyncpg
 
+from db.errors import DATABASE_DOWN
 from db.pools import BY_INDEX
-from db.references import Connection, Reference, delete_narrowly, held, read_references
-from db.states import OVER, listed
-from db.troubles import DATABASE_DOWN
+from db.references import AnyConnection, Reference, delete_narrowly, held, read_references
+from db.states import OVER, sql_list
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ WITH next AS (
 _ENDED_LONG_AGO = f"""
     id = ANY(ARRAY(SELECT id FROM next WHERE is_old))
       AND COALESCE(updated_at, created_at) < now() - $1 * interval '1 day'
-      AND (COALESCE(status, '') IN ({listed(OVER)})
+      AND (COALESCE(status, '') IN ({sql_list(OVER)})
            OR (status = 'failed' AND next_retry_at IS NULL))
 """
 
@@ -113,7 +113,7 @@ SELECT content_id FROM removed
 
 
 async def _remove_around(
-    conn: Connection,
+    conn: AnyConnection,
     references: Sequence[Reference],
     older_than_days: int,
     after_id: int,

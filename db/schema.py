@@ -4,7 +4,7 @@ from pathlib import Path
 
 import asyncpg
 
-from db.adoption.phases import Phase, read_phase
+from db.adoption.phases import AdoptionPhase, read_phase
 
 MIGRATIONS_DIR = Path(__file__).parent / 'migrations'
 
@@ -42,7 +42,7 @@ async def check_schema(pool: asyncpg.Pool) -> None:
             f'the database schema is newer than this program: it has {", ".join(sorted(unknown))}; '
             'install the version of this program that belongs to it'
         )
-    if not await pool.fetchval(HAS_VIEW_SQL) or await read_phase(pool) is Phase.EXPANDING:
+    if not await pool.fetchval(HAS_VIEW_SQL) or await read_phase(pool) is AdoptionPhase.EXPANDING:
         raise SchemaMismatchError(
             'the database schema is older than this program: its outbound_emails is not adopted, '
             'or not to the end; '

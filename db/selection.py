@@ -11,7 +11,7 @@ from typing import Any
 
 import asyncpg
 
-from db.states import IS_FINAL, IS_HELD, IS_TRIED, OVER_UNSENT, listed
+from db.states import IS_FINAL, IS_HELD, IS_TRIED, OVER_UNSENT, sql_list
 from mail_outbox.states import Status
 
 DEAD = 'dead'  # not a state of its own: failed, and no attempt will follow
@@ -88,7 +88,7 @@ async def read_clock(pool: asyncpg.Pool) -> datetime:
 
 COUNT_SELECTED_SQL = f"""
 SELECT status,
-    CASE WHEN {IS_FINAL} OR status IN ({listed(OVER_UNSENT)}) THEN COALESCE(dead_reason, '') END
+    CASE WHEN {IS_FINAL} OR status IN ({sql_list(OVER_UNSENT)}) THEN COALESCE(dead_reason, '') END
         AS final_because, count(*) AS emails
 FROM mail_outbox WHERE {SELECTED} GROUP BY 1, 2 ORDER BY 3 DESC, 1, 2
 """

@@ -9,9 +9,9 @@ from typing import NamedTuple
 
 import asyncpg
 
+from db.errors import DATABASE_DOWN
 from db.origins import note_report, read_origin
 from db.references import Reference, delete_narrowly, held, read_references, unseen
-from db.troubles import DATABASE_DOWN
 
 MADE_HERE = ('sessions', 'refresh_tokens')  # what a new installation has
 BLOCKS = 128  # of 8 KiB: a batch has some thousand rows
@@ -34,7 +34,7 @@ class Cleaned:
     note: str | None = None
 
 
-class Table(NamedTuple):
+class SessionTable(NamedTuple):
     """A table as it is.
 
     kind is that of pg_class.relkind; the types of the two times are without domains.
@@ -69,18 +69,18 @@ WHERE c.oid = to_regclass($1)
 """
 
 
-def quoted(name: str) -> str:
+def quoted_table(name: str) -> str:
     """Return a name, with its schema or without, as SQL takes it: to the letter."""
     return '.'.join('"' + part.replace('"', '""') + '"' for part in name.split('.'))
 
 
-async def read_table(pool: asyncpg.Pool, name: str) -> Table | None:
+async def read_table(pool: asyncpg.Pool, name: str) -> SessionTable | None:
     """Return the table of this name, with its schema or without; None when there is none."""
-    row = await pool.fetchrow(TABLE_SQL, quoted(name))
-    return Table(*row) if row else None
+    row = await pool.fetchrow(TABLE_SQL, quoted_table(name))
+    return SessionTable(*row) if row else None
 
 
-def unsuitable(table: Table, *, made_here: bool) -> str | None:
+def why_left_alone(table: SessionTable, *, made_here: bool) -> str | None:
     """Say why nothing can be deleted from a table, and what to do; None when it can."""
     if table.kind not in ('r', 'p'):
         return f'{table.sql} is no table: name the table itself in CLEANUP_SESSION_TABLES'
@@ -126,7 +126,7 @@ async def clean(
     return cleaned
 
 
-async def find_troubles(pool: asyncpg.Pool, named: Collection[str]) -> list[str]:
+async def find_problems(pool: asyncpg.Pool, named: Collection[str]) -> list[str]:
     """Say of each table that clean() looks at why it deletes nothing from it."""
     found = []
     for name in (*sorted(named), *MADE_HERE):
@@ -135,14 +135,14 @@ async def find_troubles(pool: asyncpg.Pool, named: Collection[str]) -> list[str]
             found += [f'there is no table {name}'] if name in named else []
             continue
         made_here = (await read_origin(pool, table.oid)).made_here
-        if (made_here or name in named) and (note := unsuitable(table, made_here=made_here)):
+        if (made_here or name in named) and (note := why_left_alone(table, made_here=made_here)):
             found.append(note)
     return list(dict.fromkeys(found))
 
 
-async def _clean_table(pool: asyncpg.Pool, table: Table, older_than_days: int) -> Cleaned:
+async def _clean_table(pool: asyncpg.Pool, table: SessionTable, older_than_days: int) -> Cleaned:
     origin = await read_origin(pool, table.oid)
-    if note := unsuitable(table, made_here=origin.made_here):
+    if note := why_left_alone(table, made_here=origin.made_here):
         return Cleaned(note=note)
     try:
         if not origin.made_here and origin.reported_at is None:
@@ -175,12 +175,12 @@ _OVER = "t.created_at < now() - $1 * interval '1 day' AND t.expires_at < now()"
 _STRETCH = f'{_OVER} AND t.ctid >= $2 AND t.ctid < $3'
 
 
-Place = tuple[int, int]  # block, and row in it
+DiskPlace = tuple[int, int]  # block, and row in it
 
 
 async def _stretches(
-    pool: asyncpg.Pool, table: Table
-) -> AsyncIterator[tuple[int, str, Place, Place]]:
+    pool: asyncpg.Pool, table: SessionTable
+) -> AsyncIterator[tuple[int, str, DiskPlace, DiskPlace]]:
     """Yield oid, table, and where to begin and end.
 
     They come in the order of the disk, which needs no index and no sorting.
@@ -190,7 +190,7 @@ async def _stretches(
             yield oid, sql, (first, 0), (first + BLOCKS, 0)
 
 
-async def _count(pool: asyncpg.Pool, table: Table, older_than_days: int) -> int:
+async def _count(pool: asyncpg.Pool, table: SessionTable, older_than_days: int) -> int:
     rows = 0
     async for _, leaf, begin, end in _stretches(pool, table):
         counting = f'SELECT count(*) FROM ONLY {leaf} AS t WHERE {_STRETCH}'
@@ -198,7 +198,7 @@ async def _count(pool: asyncpg.Pool, table: Table, older_than_days: int) -> int:
     return rows
 
 
-async def _delete(pool: asyncpg.Pool, table: Table, older_than_days: int) -> Cleaned:
+async def _delete(pool: asyncpg.Pool, table: SessionTable, older_than_days: int) -> Cleaned:
     cleaned = Cleaned()
     if not table.may_read:
         await _delete_at_once(pool, table, older_than_days, cleaned)
@@ -218,7 +218,7 @@ async def _delete(pool: asyncpg.Pool, table: Table, older_than_days: int) -> Cle
 
 
 async def _delete_at_once(
-    pool: asyncpg.Pool, table: Table, older_than_days: int, cleaned: Cleaned
+    pool: asyncpg.Pool, table: SessionTable, older_than_days: int, cleaned: Cleaned
 ) -> None:
     """Delete what is over from a table of our own.
 

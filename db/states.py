@@ -17,7 +17,7 @@ def having(trait: Trait) -> tuple[Status, ...]:
     return tuple(status for status in Status if trait in status.traits)
 
 
-def listed(words: Iterable[str]) -> str:
+def sql_list(words: Iterable[str]) -> str:
     """Return words as SQL lists them between parentheses: 'pending', 'failed'."""
     return ', '.join(f"'{word}'" for word in words)
 
@@ -45,11 +45,11 @@ OURS = tuple(status for status in Status if status is not Status.EXTERNAL)
 # Ours that are neither sent nor being sent.
 UNSENT = tuple(status for status in OURS if status not in (Status.SENDING, Status.SENT))
 
-ALL_WORDS = listed(Status)
-ALL_DEAD_REASONS = listed(DeadReason)
+ALL_WORDS = sql_list(Status)
+ALL_DEAD_REASONS = sql_list(DeadReason)
 
-IS_CLAIMED = f'status IN ({listed(CLAIMED)})'
-IS_TRIED = f'status IN ({listed(TRIED)})'
+IS_CLAIMED = f'status IN ({sql_list(CLAIMED)})'
+IS_TRIED = f'status IN ({sql_list(TRIED)})'
 IS_HELD = f"status = '{Status.HELD}'"
 IS_SENDING = f"status = '{Status.SENDING}'"
 # Only attempts that are left count. An operator's `SET status = 'pending'` grants one more.

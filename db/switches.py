@@ -14,7 +14,7 @@ from db.states import HAS_NEXT_ATTEMPT, IS_SCHEDULED
 CHANNEL = 'mail_switches_changed'
 
 
-class Kind(StrEnum):
+class SwitchKind(StrEnum):
     """What can be paused."""
 
     QUEUE = 'queue'
@@ -27,7 +27,7 @@ class Kind(StrEnum):
 class Switch:
     """One thing that is paused. Without a switch, it runs."""
 
-    kind: Kind
+    kind: SwitchKind
     name: str
     reason: str | None
     paused_at: datetime
@@ -47,7 +47,9 @@ async def read_switches(pool: asyncpg.Pool) -> list[Switch]:
     """
     rows = await pool.fetch(READ_SWITCHES_SQL)
     return [
-        Switch(Kind(row['kind']), row['name'], row['reason'], row['paused_at'], row['paused_by'])
+        Switch(
+            SwitchKind(row['kind']), row['name'], row['reason'], row['paused_at'], row['paused_by']
+        )
         for row in rows
     ]
 
@@ -59,7 +61,9 @@ VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING RETURNING name
 """
 
 
-async def pause(pool: asyncpg.Pool, kind: Kind, name: str, *, reason: str | None, by: str) -> bool:
+async def pause(
+    pool: asyncpg.Pool, kind: SwitchKind, name: str, *, reason: str | None, by: str
+) -> bool:
     """Pause something, for all workers, until it is resumed.
 
     Returns False when it was paused already.
@@ -76,7 +80,7 @@ async def pause(pool: asyncpg.Pool, kind: Kind, name: str, *, reason: str | None
 RESUME_SQL = 'DELETE FROM mail_switches WHERE kind = $1 AND name = $2 RETURNING name'
 
 
-async def resume(pool: asyncpg.Pool, kind: Kind, name: str) -> bool:
+async def resume(pool: asyncpg.Pool, kind: SwitchKind, name: str) -> bool:
     """Let something run again. Returns False when it was not paused.
 
     Raises:

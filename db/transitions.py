@@ -7,7 +7,7 @@ import asyncpg
 
 from db.claims import NEXT_ATTEMPT
 from db.narrowing import fetch_narrowly
-from db.states import CLAIMED, IS_SCHEDULED, IS_UNSCHEDULED, RETRYABLE, listed
+from db.states import CLAIMED, IS_SCHEDULED, IS_UNSCHEDULED, RETRYABLE, sql_list
 from db.times import elapsed_s
 from mail_outbox.states import DeadReason
 
@@ -80,7 +80,7 @@ UPDATE mail_outbox
 SET status = CASE WHEN status = 'uncertain' THEN 'uncertain' ELSE 'expired' END,
     next_retry_at = NULL,
     last_error = COALESCE(last_error, 'expired before it could be sent'), updated_at = now()
-WHERE id = ANY($1::bigint[]) AND COALESCE(status, '') IN ({listed(CLAIMED)})
+WHERE id = ANY($1::bigint[]) AND COALESCE(status, '') IN ({sql_list(CLAIMED)})
   AND COALESCE(expires_at, 'infinity') <= now()
   AND (status = 'pending' OR next_retry_at IS NOT NULL)
 RETURNING id

@@ -15,7 +15,7 @@ import asyncpg
 import structlog
 
 from db.connection import is_pooled
-from db.troubles import DATABASE_DOWN, words_of
+from db.errors import DATABASE_DOWN, words_of
 from mail_outbox.wake import CHANNEL
 
 log = structlog.get_logger()

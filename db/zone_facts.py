@@ -7,7 +7,7 @@ from typing import Any
 
 import asyncpg
 
-from db.references import Connection
+from db.references import AnyConnection
 
 TIMES = (
     'created_at',
@@ -91,7 +91,7 @@ FILE_ZONE_SQL = (
 )
 
 
-async def _server_zone(conn: Connection) -> str | None:
+async def _server_zone(conn: AnyConnection) -> str | None:
     """Return the TimeZone of the server's configuration.
 
     None: this session, or its role, may not see it.
@@ -107,7 +107,7 @@ async def _server_zone(conn: Connection) -> str | None:
         return None
 
 
-async def read_zone_facts(conn: Connection, naive_timezone: str) -> ZoneFacts | None:
+async def read_zone_facts(conn: AnyConnection, naive_timezone: str) -> ZoneFacts | None:
     """Return what sessions and columns say, None where every column has its zone.
 
     Args:

@@ -11,7 +11,7 @@ from datetime import timedelta
 from typing import Any, Literal
 from zoneinfo import ZoneInfo
 
-from db.references import Connection
+from db.references import AnyConnection
 from db.zone_facts import Writer, ZoneFacts, read_zone_facts
 
 PAST = ('created_at', 'updated_at', 'last_attempt_at', 'sent_at')  # never in the future
@@ -39,7 +39,7 @@ class ZoneFinding:
     remedy: str
 
 
-async def compare_zones(conn: Connection, naive_timezone: str) -> list[ZoneFinding]:
+async def compare_zones(conn: AnyConnection, naive_timezone: str) -> list[ZoneFinding]:
     """Compare what sessions, columns and DB_NAIVE_TIMEZONE say.
 
     There is nothing to say where every column has its zone.
@@ -51,10 +51,10 @@ async def compare_zones(conn: Connection, naive_timezone: str) -> list[ZoneFindi
         asyncpg.UndefinedTableError: no such table.
     """
     facts = await read_zone_facts(conn, naive_timezone)
-    return [] if facts is None else list(judge(facts))
+    return [] if facts is None else list(judge_zones(facts))
 
 
-def judge(facts: ZoneFacts) -> Iterator[ZoneFinding]:
+def judge_zones(facts: ZoneFacts) -> Iterator[ZoneFinding]:
     """Judge the rows, which are proof, then the sessions, which are danger."""
     fresh = [row for row in facts.rows if (row.get('created_at') or facts.now) > facts.now - FRESH]
     ahead = _ahead(facts, fresh)

@@ -7,9 +7,9 @@ from functools import partial
 import asyncpg
 import structlog
 
+from db.errors import DATABASE_DOWN, words_of
 from db.leases import RESCUE_BATCH, Contact, Rescued, renew, rescue
 from db.narrowing import SetAside
-from db.troubles import DATABASE_DOWN, words_of
 from delivery.leases import Leases, now_s
 from mail.route import Relays
 

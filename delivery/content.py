@@ -12,7 +12,7 @@ from db.content import (
     fetch_attachments,
     fetch_templates,
 )
-from db.troubles import DATABASE_DOWN, words_of
+from db.errors import DATABASE_DOWN, words_of
 from delivery.bytes_in_flight import BytesInFlight
 from engine.batches import Batcher
 from mail.template.renderers import Templates

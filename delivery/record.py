@@ -8,10 +8,10 @@ import structlog
 
 from db import results
 from db.claimed import Claim, LeaseLost
+from db.errors import DATABASE_DOWN, log_error
 from db.late import record_beside_row, record_late
 from db.narrowing import Narrowed, SetAside, give_up_rows
 from db.results import Result
-from db.troubles import DATABASE_DOWN, tell
 from delivery.activity import Activity
 from delivery.concurrency import Concurrency
 from delivery.rules import WorkerRules
@@ -103,7 +103,7 @@ class Recorder:
                     return
                 break
             except DATABASE_DOWN as error:
-                tell(log, 'result', error, outcome=result.delivery.outcome)
+                log_error(log, 'result', error, outcome=result.delivery.outcome)
                 await asyncio.sleep(RECORD_RETRY_S)
         raise LeaseLost(
             f'e-mail {result.claim.email.id} was taken back or over before the outcome was recorded'

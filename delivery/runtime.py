@@ -9,8 +9,8 @@ from typing import Any
 
 from db.claimed import Claim
 from db.content import close_mongo
+from db.errors import DATABASE_DOWN
 from db.narrowing import SetAside
-from db.troubles import DATABASE_DOWN
 from delivery.activity import Activity
 from delivery.bytes_in_flight import BytesInFlight
 from delivery.claimer import Claimer, JobResult

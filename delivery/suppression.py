@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 import asyncpg
 
+from db.errors import DATABASE_DOWN, words_of
 from db.suppressions import suppressed
-from db.troubles import DATABASE_DOWN, words_of
 from engine.batches import Batcher
 from mail.deliver import open_recipients
 from mail.outcome import Outcome, Settled

@@ -16,7 +16,7 @@ import structlog
 
 from db.claimed import Claim
 from db.due import give_due_time, next_due_in_s, urgent_due
-from db.troubles import DATABASE_DOWN, tell
+from db.errors import DATABASE_DOWN, log_error
 from delivery.activity import Activity
 from delivery.attempts import Attempt, Attempts, SweepTally
 from delivery.bytes_in_flight import BytesInFlight
@@ -161,7 +161,7 @@ class Sweeper:
                 if due_in_s is not None:
                     self._sweep_in(due_in_s + LATER_S)
             except DATABASE_DOWN as error:
-                tell(log, 'sweep', error)
+                log_error(log, 'sweep', error)
                 self._signals.sweep_wanted.set()
                 await asyncio.sleep(UNREACHABLE_EVERY_S)
 
@@ -179,7 +179,7 @@ class Sweeper:
                     if not await self._send_suspects():
                         break
             except DATABASE_DOWN as error:
-                tell(log, 'suspects', error)
+                log_error(log, 'suspects', error)
             await _wait(self.suspects_wanted, SUSPECTS_EVERY_S)
             self.suspects_wanted.clear()
 
@@ -215,7 +215,7 @@ class Sweeper:
             try:
                 await self.send_urgent()
             except DATABASE_DOWN as error:
-                tell(log, 'urgent mail', error)
+                log_error(log, 'urgent mail', error)
             await asyncio.sleep(URGENT_EVERY_S)
 
     async def send_urgent(self) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from db.switches import Kind, Switch
+from db.switches import Switch, SwitchKind
 from mail.relay.rate_limit import RateLimit
 from mail.route import Relays
 from mail_outbox.render import Sender
@@ -31,9 +31,9 @@ class Switches:
         if stored == self._stored:
             return False
         self._stored = stored
-        self.email_types = sorted(self._names(Kind.EMAIL_TYPE))
-        self.relays = self._names(Kind.RELAY)
-        self.duties = self._names(Kind.CRON)
+        self.email_types = sorted(self._names(SwitchKind.EMAIL_TYPE))
+        self.relays = self._names(SwitchKind.RELAY)
+        self.duties = self._names(SwitchKind.CRON)
         self._judge()
         return True
 
@@ -46,15 +46,16 @@ class Switches:
         """Say why nothing is claimed; empty when this worker works."""
         own = ['paused by `ops control pause`'] if self.paused_here else []
         queue = next(
-            (s for s in self._stored if s.kind is Kind.QUEUE and s.name == self.queue_name), None
+            (s for s in self._stored if s.kind is SwitchKind.QUEUE and s.name == self.queue_name),
+            None,
         )
         return own + ([f'queue {queue.name} is paused by {queue.paused_by}'] if queue else [])
 
-    def _names(self, kind: Kind) -> frozenset[str]:
+    def _names(self, kind: SwitchKind) -> frozenset[str]:
         return frozenset(switch.name for switch in self._stored if switch.kind is kind)
 
     def _judge(self) -> None:
-        self.claims_paused = self.paused_here or self.queue_name in self._names(Kind.QUEUE)
+        self.claims_paused = self.paused_here or self.queue_name in self._names(SwitchKind.QUEUE)
 
 
 @dataclass(slots=True)

@@ -6,8 +6,8 @@ from collections.abc import Callable
 import asyncpg
 import structlog
 
+from db.errors import DATABASE_DOWN, words_of
 from db.switches import read_switches
-from db.troubles import DATABASE_DOWN, words_of
 from delivery.tunables import Switches
 
 log = structlog.get_logger()

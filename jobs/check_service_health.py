@@ -7,7 +7,7 @@ from typing import Any
 
 import structlog
 
-from db.health import Finding, record_health
+from db.health import ServiceCheck, record_health
 from delivery.runtime import Runtime
 from engine.connection import open_redis
 from engine.redis_url import redis_settings
@@ -43,7 +43,7 @@ async def check_service_health(ctx: dict[str, Any]) -> dict[str, Any]:
     return {'affected': len(findings), 'services': {f.service_name: f.status for f in findings}}
 
 
-async def _check(name: str, check: Callable[[], Awaitable[Any]]) -> Finding:
+async def _check(name: str, check: Callable[[], Awaitable[Any]]) -> ServiceCheck:
     started = time.monotonic()
     error = None
     try:
@@ -51,7 +51,7 @@ async def _check(name: str, check: Callable[[], Awaitable[Any]]) -> Finding:
             await check()
     except Exception as failure:  # noqa: BLE001 - whatever a client raises, the service did not answer as it should
         error = str(failure) or type(failure).__name__
-    return Finding(
+    return ServiceCheck(
         name, 'down' if error else 'up', round((time.monotonic() - started) * 1000), error
     )
 

@@ -13,7 +13,7 @@ import structlog
 from db.content import delete_content, delete_orphans
 from db.cron_runs import remove_old_runs
 from db.health import remove_old_health
-from db.origins import is_adopted, note_report, read_origin
+from db.origins import note_report, read_origin, was_adopted
 from db.retention import OUTBOUND_EMAILS_SQL, count_old, remove_old
 from db.transitions import expire_all
 from delivery.runtime import Runtime
@@ -42,7 +42,7 @@ async def cleanup_expired_emails(ctx: dict[str, Any]) -> dict[str, Any]:
     runtime: Runtime = ctx['runtime']
     pool, mongo = runtime.stores.pool, runtime.stores.mongo
     expired = await expire_all(pool)
-    adopted = await is_adopted(pool)
+    adopted = await was_adopted(pool)
     done = Retention(waits_because=await _waits_because(runtime) if adopted else None)
     if done.waits_because is None:
         await _remove(runtime, done)

@@ -15,8 +15,8 @@ import structlog
 from arq import Retry
 
 from db.claimed import Claim, LeaseLost
+from db.errors import DATABASE_DOWN, log_error
 from db.results import Result
-from db.troubles import DATABASE_DOWN, tell
 from delivery.claimer import JobResult, not_claimable
 from delivery.email_jobs import email_id_of
 from delivery.not_claimable import explain_not_claimable
@@ -90,7 +90,7 @@ def _again_without_postgres(email_id: int) -> Iterator[None]:
     try:
         yield
     except DATABASE_DOWN as error:
-        tell(log, 'job', error, email_id=email_id)
+        log_error(log, 'job', error, email_id=email_id)
         raise Retry(defer=DATABASE_RETRY_S) from error
 
 

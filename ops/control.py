@@ -9,7 +9,7 @@ from rich.console import Console
 
 from actions.control import WorkerCommand, command_workers
 from actions.safety import RequestError
-from db.switches import Kind, read_switches
+from db.switches import SwitchKind, read_switches
 from ops.answer import Answer
 from ops.arguments import Choices, add_change, add_json, add_workers, confirm
 from ops.connect import Connections
@@ -175,7 +175,11 @@ async def run(connections: Connections, options: argparse.Namespace) -> Answer:
             connections, word, told, value, audience,
             dry_run=told.changes and options.dry_run, yes=told.changes and options.yes,
         )  # fmt: skip
-    names = {Kind.QUEUE: options.queue, Kind.EMAIL_TYPE: options.type, Kind.RELAY: options.relay}
+    names = {
+        SwitchKind.QUEUE: options.queue,
+        SwitchKind.EMAIL_TYPE: options.type,
+        SwitchKind.RELAY: options.relay,
+    }
     for kind, name in names.items():
         if name is not None:
             if options.workers:

@@ -8,7 +8,7 @@ from rich.console import Console
 
 from actions.call import run_duty
 from db import reports
-from db.switches import Kind, read_switches
+from db.switches import SwitchKind, read_switches
 from fleet.registry import WorkerRecord
 from ops import call
 from ops.answer import Answer
@@ -58,7 +58,7 @@ async def run(connections: Connections, options: argparse.Namespace) -> Answer:
         )
         return call.called_answer(called)
     return await switch(
-        connections, options.word, Kind.CRON, options.name, reason=options.reason,
+        connections, options.word, SwitchKind.CRON, options.name, reason=options.reason,
         force=options.force, dry_run=options.dry_run, yes=options.yes,
     )  # fmt: skip
 
@@ -85,7 +85,7 @@ async def list_duties(connections: Connections) -> Answer:
 
 
 async def _read_stored(pool: asyncpg.Pool) -> tuple[dict[str, Document], list[Document], float]:
-    switches = [s for s in await read_switches(pool) if s.kind is Kind.CRON]
+    switches = [s for s in await read_switches(pool) if s.kind is SwitchKind.CRON]
     clock: float = await pool.fetchval('SELECT EXTRACT(EPOCH FROM now())::float8')
     return (
         {duty['duty']: duty for duty in await reports.read_duties(pool)},

@@ -16,14 +16,14 @@ from db.adoption.finish import finish
 from db.adoption.finish_plan import plan_finish
 from db.adoption.forecast import Expected, forecast
 from db.adoption.locks import TableBusyError
-from db.adoption.phases import Phase, read_phase
+from db.adoption.phases import AdoptionPhase, read_phase
 from db.adoption.plan import NotAdoptableError, Plan, is_adopted, plan, refuse_elsewhere
 from db.adoption.takeover import WrongPhaseError, take_over
 from db.adoption.undo import undo
 from db.adoption.words import SYNONYMS
+from db.errors import DATABASE_DOWN, words_of
 from db.migrate import alone, connect_directly, migrate
 from db.schema import known_migrations
-from db.troubles import DATABASE_DOWN, words_of
 from db.zones import compare_zones
 from ops.adoption_output import print_forecast, print_given_back, print_taken
 from ops.arguments import confirmed
@@ -160,13 +160,13 @@ class Migration:
             planned = await self._plan()
             phase = await read_phase(self.conn)
             expected: Sequence[Expected] = ()
-            if phase is not Phase.TAKEN_OVER:
+            if phase is not AdoptionPhase.TAKEN_OVER:
                 expected = await forecast(
                     self.conn, await read_columns(self.conn), planned.form, self.hold_after
                 )
         clocks = await compare_zones(self.conn, self.zone)
         signs = await look_for_celery(self.settings)
-        if phase is not Phase.TAKEN_OVER or self.options.dry_run:
+        if phase is not AdoptionPhase.TAKEN_OVER or self.options.dry_run:
             self._tell(planned, expected, signs)
             for clock in clocks:
                 say(self.console, f'{clock.severity.capitalize()}: {clock.what}. {clock.remedy}.')
@@ -181,7 +181,7 @@ class Migration:
             progress=self._progress,
         )
         print(f'schema is up to date ({max(known_migrations())})')
-        if phase is Phase.TAKEN_OVER:
+        if phase is AdoptionPhase.TAKEN_OVER:
             return 0
         # E-mails whose times are read on the wrong clock would go out too early, or too late.
         on_wrong_clocks = any(clock.severity == 'error' for clock in clocks)
@@ -237,7 +237,7 @@ class Migration:
             planned = await plan_finish(
                 self.conn, zone=self.zone, max_attempts=self.settings.email_max_attempts
             )
-            if await read_phase(self.conn) is Phase.FINISHED:
+            if await read_phase(self.conn) is AdoptionPhase.FINISHED:
                 say(self.console, 'outbound_emails is finished already.')
                 return 0
             rows = (
@@ -268,7 +268,9 @@ class Migration:
     async def _undo(self) -> int:
         async with alone(self.conn, self.zone):
             phase = await read_phase(self.conn)
-            form = (await self._plan()).form if phase not in (None, Phase.FINISHED) else None
+            form = (
+                (await self._plan()).form if phase not in (None, AdoptionPhase.FINISHED) else None
+            )
             if self.options.dry_run:
                 say(self.console, f'The table is {phase or "not adopted"}. Nothing was changed.')
                 return 0

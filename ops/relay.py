@@ -6,7 +6,7 @@ from functools import partial
 from arq.connections import ArqRedis
 from rich.console import Console
 
-from db.switches import Kind, Switch, read_switches
+from db.switches import Switch, SwitchKind, read_switches
 from fleet.registry import WorkerRecord
 from logs import hide_addresses
 from ops.answer import Answer
@@ -39,7 +39,7 @@ async def run(connections: Connections, options: argparse.Namespace) -> Answer:
     """List them, or switch one."""
     if options.word != 'ls':
         return await switch(
-            connections, options.word, Kind.RELAY, options.name, reason=options.reason,
+            connections, options.word, SwitchKind.RELAY, options.name, reason=options.reason,
             force=options.force, dry_run=options.dry_run, yes=options.yes,
         )  # fmt: skip
     troubles: list[Trouble] = []
@@ -47,7 +47,7 @@ async def run(connections: Connections, options: argparse.Namespace) -> Answer:
         read_live(connections, Audience(options.workers, options.timeout)), troubles
     )
     switches = await answer_or_note(connections.ask_postgres(read_switches), troubles)
-    paused = [s for s in switches or () if s.kind is Kind.RELAY]
+    paused = [s for s in switches or () if s.kind is SwitchKind.RELAY]
     relays = None if workers is None else [row for worker in workers for row in relays_of(worker)]
     document: Document = {
         'relays': relays,

@@ -8,7 +8,7 @@ from collections.abc import Set as AbstractSet
 from rich.console import Console
 
 from actions.switch import Switched, pause_switch, resume_switch
-from db.switches import Kind
+from db.switches import SwitchKind
 from ops.answer import Answer
 from ops.arguments import add_change, add_json, confirm
 from ops.connect import Connections
@@ -18,22 +18,22 @@ from reporting.wording import SWITCH_WORDS
 from settings import Settings
 
 MEANING = {
-    Kind.QUEUE: 'workers that serve it claim neither jobs nor e-mails',
-    Kind.RELAY: 'no e-mail goes to it; without another relay e-mails wait, and lose no attempt',
-    Kind.EMAIL_TYPE: 'its e-mails are not sent; they stay due, and expire as always',
-    Kind.CRON: 'its slots are skipped, and recorded as skipped',
+    SwitchKind.QUEUE: 'workers that serve it claim neither jobs nor e-mails',
+    SwitchKind.RELAY: 'no e-mail goes to it; without another relay e-mails wait, and lose no attempt',
+    SwitchKind.EMAIL_TYPE: 'its e-mails are not sent; they stay due, and expire as always',
+    SwitchKind.CRON: 'its slots are skipped, and recorded as skipped',
 }
 RESUMED = {
-    Kind.QUEUE: 'workers that serve it go on',
-    Kind.RELAY: 'e-mails go to it again',
-    Kind.EMAIL_TYPE: 'what is due is sent now',
-    Kind.CRON: 'its next slot runs',
+    SwitchKind.QUEUE: 'workers that serve it go on',
+    SwitchKind.RELAY: 'e-mails go to it again',
+    SwitchKind.EMAIL_TYPE: 'what is due is sent now',
+    SwitchKind.CRON: 'its next slot runs',
 }
 RESUME_BY = {
-    Kind.QUEUE: 'control resume --queue',
-    Kind.RELAY: 'relay resume',
-    Kind.EMAIL_TYPE: 'control resume --type',
-    Kind.CRON: 'cron resume',
+    SwitchKind.QUEUE: 'control resume --queue',
+    SwitchKind.RELAY: 'relay resume',
+    SwitchKind.EMAIL_TYPE: 'control resume --type',
+    SwitchKind.CRON: 'cron resume',
 }
 
 
@@ -48,7 +48,7 @@ def add_pause(parser: argparse.ArgumentParser) -> None:
 async def switch(
     connections: Connections,
     word: str,
-    kind: Kind,
+    kind: SwitchKind,
     name: str,
     *,
     reason: str | None,
@@ -89,11 +89,11 @@ def _answer(done: Switched) -> Answer:
     })  # fmt: skip
 
 
-def configured_names(settings: Settings, kind: Kind) -> AbstractSet[str]:
+def configured_names(settings: Settings, kind: SwitchKind) -> AbstractSet[str]:
     """Return the names of this kind that the settings know."""
-    if kind is Kind.RELAY:
+    if kind is SwitchKind.RELAY:
         return {relay.name for relay in settings.relays}
-    return settings.email_hold_types if kind is Kind.EMAIL_TYPE else frozenset()
+    return settings.email_hold_types if kind is SwitchKind.EMAIL_TYPE else frozenset()
 
 
 def operator() -> str:
@@ -107,7 +107,7 @@ def operator() -> str:
 
 def render_switch(document: Document, console: Console) -> None:
     """Print what was done, and what undoes it."""
-    kind, name = Kind(document['kind']), document['name']
+    kind, name = SwitchKind(document['kind']), document['name']
     pausing = document['switch'] == 'pause'
     waiting = (
         ''
@@ -143,7 +143,13 @@ def render_switches(rows: list[Document], console: Console) -> None:
         'Paused',
         ('what', 'name', 'since', 'by', 'reason'),
         (
-            (SWITCH_WORDS[Kind(s['kind'])], s['name'], s['paused_at'], s['paused_by'], s['reason'])
+            (
+                SWITCH_WORDS[SwitchKind(s['kind'])],
+                s['name'],
+                s['paused_at'],
+                s['paused_by'],
+                s['reason'],
+            )
             for s in rows
         ),
     )

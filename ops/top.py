@@ -16,7 +16,7 @@ from rich.text import Text
 from db import reports
 from db.checkup import count_poisoned
 from db.identity import read_identity
-from db.switches import Kind, read_switches
+from db.switches import SwitchKind, read_switches
 from logs import hide_addresses
 from ops.answer import Answer
 from ops.arguments import add_json, add_workers, wait_s
@@ -174,7 +174,7 @@ def headline(document: Document) -> str:
 
 
 def _switch(switch: Document) -> str:
-    return f'{SWITCH_WORDS[Kind(switch["kind"])]} {cell(switch["name"])}'
+    return f'{SWITCH_WORDS[SwitchKind(switch["kind"])]} {cell(switch["name"])}'
 
 
 def _worker(worker: Document) -> tuple[Any, ...]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from db.switches import Kind, Switch
+from db.switches import Switch, SwitchKind
 from fleet.registry import WorkerRecord
 from logs import hide_addresses
 from reporting.wording import because, cell, counted, length
@@ -73,7 +73,7 @@ def _failed(email: Email) -> Iterator[Reason]:
 
 def _paused(email: Email, facts: EmailFacts) -> Iterator[Reason]:
     for switch in facts.switches:
-        if switch.kind is Kind.EMAIL_TYPE and switch.name == email['email_type']:
+        if switch.kind is SwitchKind.EMAIL_TYPE and switch.name == email['email_type']:
             yield Reason(
                 f'E-mails of its type {_paused_by(switch)}.',
                 f'`python -m ops control resume --type {switch.name}`.',
@@ -109,7 +109,7 @@ def _no_relay(facts: EmailFacts) -> Iterator[Reason]:
     for relay in told:
         by_name.setdefault(str(relay.get('name')), []).append(relay)
     switches = {
-        s.name: s for s in facts.switches if s.kind is Kind.RELAY
+        s.name: s for s in facts.switches if s.kind is SwitchKind.RELAY
     }  # workers hear of them up to 3 s later
     stuck = {
         name: seen

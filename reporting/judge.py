@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from db.identity import are_mixed
-from db.switches import Kind as Paused
+from db.switches import SwitchKind as Paused
 from fleet.duties import DAY_S, DUTIES
 from fleet.queued_jobs import wrong_key_hint
 from logs import hide_addresses

@@ -14,9 +14,9 @@ from pymongo.errors import PyMongoError
 from redis.exceptions import RedisError
 
 from db.content import Mongo, close_mongo
+from db.errors import DATABASE_DOWN
 from db.pools import create_postgres_pool, open_mongo
 from db.schema import SchemaMismatchError, check_schema
-from db.troubles import DATABASE_DOWN
 from engine.connection import open_redis
 from engine.redis_url import redis_settings
 from engine.urls import place_of

@@ -3,7 +3,7 @@
 import asyncpg
 from redis.exceptions import AuthenticationError, AuthorizationError, ResponseError
 
-from db.troubles import Kind, kind_of, remedy_of
+from db.errors import ErrorKind, kind_of, remedy_of
 from reporting.problems import Trouble
 
 
@@ -13,10 +13,10 @@ def postgres_trouble(error: Exception, place: str | None) -> Trouble:
         return unreadable('PostgreSQL', 'DATABASE_URL')
     what = str(error) or type(error).__name__
     match kind_of(error):
-        case Kind.LIMIT:
+        case ErrorKind.LIMIT:
             what = f'a statement ran into its time limit: {what}'
             remedy = 'look for locks and load on the server, or raise DB_COMMAND_TIMEOUT_S'
-        case Kind.REFUSED:
+        case ErrorKind.REFUSED:
             remedy = remedy_of(error)
         case _ if isinstance(
             error, asyncpg.PostgresConnectionError | asyncpg.InterfaceError | OSError

@@ -7,15 +7,15 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from db.switches import Kind
+from db.switches import SwitchKind
 from logs import hide_addresses, visible
 from mail_outbox.envelope import BY_LIFE
 
 SWITCH_WORDS = {
-    Kind.QUEUE: 'queue',
-    Kind.RELAY: 'relay',
-    Kind.EMAIL_TYPE: 'e-mail type',
-    Kind.CRON: 'duty',
+    SwitchKind.QUEUE: 'queue',
+    SwitchKind.RELAY: 'relay',
+    SwitchKind.EMAIL_TYPE: 'e-mail type',
+    SwitchKind.CRON: 'duty',
 }
 DOMAIN = re.compile(r'@([\w.-]+)')
 DEEPEST = 20  # levels of a document: ours have six

@@ -12,9 +12,9 @@ import structlog
 from arq.connections import ArqRedis
 from redis.exceptions import RedisError
 
+from db.errors import DATABASE_DOWN
 from db.pools import create_postgres_pool
 from db.schema import SchemaMismatchError, check_schema
-from db.troubles import DATABASE_DOWN
 from engine.connection import open_redis
 from engine.redis_url import redis_settings
 from engine.urls import place_of

@@ -140,7 +140,7 @@ def added_columns(columns: Mapping[str, Column]) -> dict[str, str]:
     return added
 
 
-def mapping(added: Collection[str]) -> dict[str, str]:
+def view_columns(added: Collection[str]) -> dict[str, str]:
     """Return which column of the table each column of the view is.
 
     Args:

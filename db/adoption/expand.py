@@ -8,8 +8,8 @@ import json
 import asyncpg
 
 from db.adoption.indexes import INDEXES, add_index
-from db.adoption.locks import Progress, briefly
-from db.adoption.phases import Phase, read_adoption, set_phase
+from db.adoption.locks import ReportProgress, briefly
+from db.adoption.phases import AdoptionPhase, read_adoption, set_phase
 from db.adoption.plan import Plan
 from db.adoption.quoting import quoted
 from db.adoption.trigger import state_ddl, sync_ddl, trigger_ddl, view_ddl
@@ -18,7 +18,7 @@ BEGIN_SQL = "INSERT INTO outbox_adoption (phase) VALUES ('expanding') ON CONFLIC
 DECIDED_SQL = 'UPDATE outbox_adoption SET added_columns = $1, words = $2::text::jsonb'
 
 
-async def expand(conn: asyncpg.Connection, plan: Plan, progress: Progress) -> None:
+async def expand(conn: asyncpg.Connection, plan: Plan, progress: ReportProgress) -> None:
     """Add what is missing.
 
     Each step is committed by itself, and finds what an interrupted call before it has done.
@@ -35,15 +35,15 @@ async def expand(conn: asyncpg.Connection, plan: Plan, progress: Progress) -> No
     for name in INDEXES:
         await add_index(conn, name, plan.form.names, progress)
     await conn.execute('ANALYZE outbound_emails')
-    if adoption.phase is Phase.EXPANDING:
-        await set_phase(conn, Phase.SHARED)
+    if adoption.phase is AdoptionPhase.EXPANDING:
+        await set_phase(conn, AdoptionPhase.SHARED)
     elif (
         'mail_status' in plan.form.added
     ):  # a later version of this program may have another trigger
-        await conn.execute(sync_ddl(plan.form, shared=adoption.phase is Phase.SHARED))
+        await conn.execute(sync_ddl(plan.form, shared=adoption.phase is AdoptionPhase.SHARED))
 
 
-async def _add_columns(conn: asyncpg.Connection, plan: Plan, progress: Progress) -> None:
+async def _add_columns(conn: asyncpg.Connection, plan: Plan, progress: ReportProgress) -> None:
     """Columns, trigger and view in one moment: from then on each row that is written is told apart.
 
     A constant default is kept in the catalog, so no row is rewritten: every row that is there

@@ -6,8 +6,8 @@ import asyncpg
 
 from db.adoption.finish_plan import CHECKS, NOT_NULL, REPLACED, FinishPlan
 from db.adoption.indexes import INDEX_STATE_SQL
-from db.adoption.locks import Progress, briefly, by_index
-from db.adoption.phases import Phase, set_phase
+from db.adoption.locks import ReportProgress, briefly, by_index
+from db.adoption.phases import AdoptionPhase, set_phase
 from db.adoption.quoting import quoted
 from db.adoption.takeover import BATCH
 from db.states import ALL_DEAD_REASONS
@@ -61,7 +61,7 @@ WHERE dead_reason NOT IN ({ALL_DEAD_REASONS})
 """
 
 
-async def finish(conn: asyncpg.Connection, plan: FinishPlan, progress: Progress) -> None:
+async def finish(conn: asyncpg.Connection, plan: FinishPlan, progress: ReportProgress) -> None:
     """Do what the plan lists. Called again after an interruption, it goes on.
 
     Raises:
@@ -96,10 +96,10 @@ async def finish(conn: asyncpg.Connection, plan: FinishPlan, progress: Progress)
         await conn.execute(f'ALTER TABLE outbound_emails {drop}')
 
     await briefly(conn, refuse_null, progress)
-    await set_phase(conn, Phase.FINISHED)
+    await set_phase(conn, AdoptionPhase.FINISHED)
 
 
-async def _fill(conn: asyncpg.Connection, plan: FinishPlan, progress: Progress) -> None:
+async def _fill(conn: asyncpg.Connection, plan: FinishPlan, progress: ReportProgress) -> None:
     """Give every row what the CHECKs will ask for, in stretches of ids."""
     last_id, filled = -(2**63), 0
     async with by_index(conn):
@@ -118,7 +118,7 @@ def _concurrently(ddl: str) -> str:
     return re.sub(r'^CREATE (UNIQUE )?INDEX ', r'CREATE \1INDEX CONCURRENTLY ', ddl)
 
 
-async def _rebuild(conn: asyncpg.Connection, progress: Progress) -> None:
+async def _rebuild(conn: asyncpg.Connection, progress: ReportProgress) -> None:
     """Build the indexes that were dropped under the lock; a half-built one is built anew."""
     for ddl in await conn.fetchval(REMEMBERED_SQL):
         name = ddl.partition('CONCURRENTLY ')[2].partition(' ON ')[0]

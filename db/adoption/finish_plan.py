@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 import asyncpg
 
-from db.adoption.columns import APPLICATION, Column, mapping, read_columns
+from db.adoption.columns import APPLICATION, Column, read_columns, view_columns
 from db.adoption.dependents import read_dependents
-from db.adoption.phases import Phase, read_adoption
+from db.adoption.phases import AdoptionPhase, read_adoption
 from db.adoption.quoting import quoted
 from db.adoption.takeover import WrongPhaseError
 from db.adoption.trigger import NAIVE, TRIGGER, view_ddl
@@ -39,7 +39,7 @@ REWRITE_BYTES_PER_S = 60e6
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class FinishStep:
     """One thing that finishing changes."""
 
     what: str
@@ -51,7 +51,7 @@ class Change:
 class FinishPlan:
     """Everything that finishing changes, and how long the table is locked."""
 
-    changes: Sequence[Change]
+    changes: Sequence[FinishStep]
     lock_s: float
     is_renaming: bool  # False: an interrupted call has done so already
     added_columns: Sequence[str]  # that keep their names
@@ -93,7 +93,7 @@ async def plan_finish(
         raise WrongPhaseError(
             'outbound_emails was made by this program: there is nothing to finish'
         )
-    if adoption.phase in (Phase.EXPANDING, Phase.SHARED):
+    if adoption.phase in (AdoptionPhase.EXPANDING, AdoptionPhase.SHARED):
         raise WrongPhaseError(
             'the table is not taken over yet: `python -m ops import-celery` does it'
         )
@@ -114,9 +114,9 @@ async def plan_finish(
         changes = [
             *_replaced(columns, replaced, going, triggers),
             *_types(columns, naive, zone),
-            *_filled(max_attempts, mapping(stay)),
+            *_filled(max_attempts, view_columns(stay)),
             *[
-                Change(f'the trigger {name} is made anew', True, ddl)
+                FinishStep(f'the trigger {name} is made anew', True, ddl)
                 for name, ddl in triggers.items()
             ],
             *changes,
@@ -129,23 +129,23 @@ def _replaced(
     replaced: Sequence[str],
     going: Sequence[str],
     triggers: Mapping[str, str],
-) -> list[Change]:
+) -> list[FinishStep]:
     changes = [
-        Change(
+        FinishStep(
             'rows that the other system ended get our word for their state; NULL in attempts, '
             'created_at ... is filled',
             False,
         ),
-        Change(
+        FinishStep(
             'the trigger and the view mail_outbox go',
             True,
             f'DROP TRIGGER {TRIGGER} ON outbound_emails; DROP VIEW mail_outbox; DROP FUNCTION '
             'outbox_sync()',
         ),
     ]
-    changes += [Change(f'goes with its column: {what}', True) for what in going]
+    changes += [FinishStep(f'goes with its column: {what}', True) for what in going]
     changes += [
-        Change(
+        FinishStep(
             f'the trigger {name} goes for a moment',
             True,
             f'DROP TRIGGER {quoted(name)} ON outbound_emails',
@@ -159,16 +159,16 @@ def _replaced(
             kind = f'{old.type}, {old.limit} characters' if old.limit else old.type
             what = f'{name} ({kind}) is replaced by ours'
             changes.append(
-                Change(what, True, f'ALTER TABLE outbound_emails DROP COLUMN {name};{ddl}')
+                FinishStep(what, True, f'ALTER TABLE outbound_emails DROP COLUMN {name};{ddl}')
             )
     return changes
 
 
-def _filled(max_attempts: int, names: Mapping[str, str]) -> list[Change]:
+def _filled(max_attempts: int, names: Mapping[str, str]) -> list[FinishStep]:
     changes = []
     defaults = {**DEFAULTS, 'max_attempts': str(max_attempts)}
     changes.append(
-        Change(
+        FinishStep(
             'columns get our defaults',
             True,
             'ALTER TABLE outbound_emails '
@@ -178,7 +178,7 @@ def _filled(max_attempts: int, names: Mapping[str, str]) -> list[Change]:
         )
     )
     changes.append(
-        Change(
+        FinishStep(
             'room on each page and early vacuum, docs/schema.md',
             True,
             f'ALTER TABLE outbound_emails SET ({STORAGE})',
@@ -191,15 +191,15 @@ def _filled(max_attempts: int, names: Mapping[str, str]) -> list[Change]:
         f'ADD CONSTRAINT {name} CHECK ({check}) NOT VALID' for name, check in checks.items()
     )
     changes.append(
-        Change(
+        FinishStep(
             'CHECKs forbid illegal rows from then on', True, f'ALTER TABLE outbound_emails {added}'
         )
     )
-    changes.append(Change('the view mail_outbox is made anew', True, view_ddl(names)))
+    changes.append(FinishStep('the view mail_outbox is made anew', True, view_ddl(names)))
     return changes
 
 
-def _types(columns: Mapping[str, Column], naive: Sequence[str], zone: str) -> list[Change]:
+def _types(columns: Mapping[str, Column], naive: Sequence[str], zone: str) -> list[FinishStep]:
     changes = []
     if naive:
         # In one statement and without USING: in UTC no row is rewritten.
@@ -211,7 +211,7 @@ def _types(columns: Mapping[str, Column], naive: Sequence[str], zone: str) -> li
             else f'they mean {zone}, so the table is written anew'
         )
         changes.append(
-            Change(
+            FinishStep(
                 f'{", ".join(naive)} get a time zone: {how}',
                 True,
                 f'ALTER TABLE outbound_emails {drop}; ALTER TABLE outbound_emails {ddl}',
@@ -221,7 +221,9 @@ def _types(columns: Mapping[str, Column], naive: Sequence[str], zone: str) -> li
     if narrow:
         ddl = ', '.join(f'ALTER COLUMN {name} TYPE text' for name in narrow)
         changes.append(
-            Change(f'{", ".join(narrow)} become text', True, f'ALTER TABLE outbound_emails {ddl}')
+            FinishStep(
+                f'{", ".join(narrow)} become text', True, f'ALTER TABLE outbound_emails {ddl}'
+            )
         )
     return changes
 
@@ -238,13 +240,13 @@ def _narrow(columns: Mapping[str, Column]) -> list[str]:
     ]
 
 
-def _checked_later() -> list[Change]:
+def _checked_later() -> list[FinishStep]:
     return [
-        Change(
+        FinishStep(
             'indexes on times are built anew while others write; until then claims are slower',
             False,
         ),
-        Change(
+        FinishStep(
             'all rows are checked while others write; then attempts, created_at ... refuse NULL',
             False,
         ),

@@ -86,7 +86,7 @@ async def forecast(
 
     Args:
         columns: From db.adoption.columns.read_columns.
-        form: From db.adoption.expand.plan.
+        form: From db.adoption.plan.plan.
     Raises:
         asyncpg.PostgresError: connection or statement failure.
     """

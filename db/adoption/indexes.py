@@ -4,24 +4,24 @@ from collections.abc import Mapping
 
 import asyncpg
 
-from db.adoption.locks import Progress
+from db.adoption.locks import ReportProgress
 from db.adoption.quoting import quoted
-from db.states import CLAIMED, TRIED, listed
+from db.states import CLAIMED, TRIED, sql_list
 
 # As in db/migrations/0001_outbox.sql, in the table's own names; a test holds a finished table
 # against a new one.
 INDEXES: Mapping[str, str] = {
     'outbound_emails_due': (
-        f'({{priority}}, next_retry_at) WHERE {{status}} IN ({listed(CLAIMED)}) '
+        f'({{priority}}, next_retry_at) WHERE {{status}} IN ({sql_list(CLAIMED)}) '
         'AND next_retry_at IS NOT NULL'
     ),
     'outbound_emails_unscheduled': ("(id) WHERE {status} = 'pending' AND next_retry_at IS NULL"),
     'outbound_emails_leased': "({lease_expires_at}) WHERE {status} = 'sending'",
     'outbound_emails_suspect': (
-        f'(next_retry_at) WHERE {{lost_attempts}} > 0 AND {{status}} IN ({listed(CLAIMED)}) '
+        f'(next_retry_at) WHERE {{lost_attempts}} > 0 AND {{status}} IN ({sql_list(CLAIMED)}) '
         'AND next_retry_at IS NOT NULL'
     ),
-    'outbound_emails_failed': f'(created_at) WHERE {{status}} IN ({listed(TRIED)})',
+    'outbound_emails_failed': f'(created_at) WHERE {{status}} IN ({sql_list(TRIED)})',
     'outbound_emails_held': "(created_at) WHERE {status} = 'held'",
     'outbound_emails_idempotency': '(organization_id, {idempotency_key}) NULLS NOT DISTINCT '
     'WHERE {idempotency_key} IS NOT NULL',
@@ -58,7 +58,7 @@ def index_ddl(name: str, names: Mapping[str, str]) -> str:
 
 
 async def add_index(
-    conn: asyncpg.Connection, name: str, names: Mapping[str, str], progress: Progress
+    conn: asyncpg.Connection, name: str, names: Mapping[str, str], progress: ReportProgress
 ) -> None:
     """Build an index unless a valid one is there; a half-built one is built anew."""
     valid = await conn.fetchval(INDEX_STATE_SQL, name)

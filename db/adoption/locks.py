@@ -18,7 +18,7 @@ WHERE l.relation = 'outbound_emails'::regclass AND l.pid <> pg_backend_pid() AND
 ORDER BY a.xact_start LIMIT 1
 """
 
-Progress = Callable[[str], None]
+ReportProgress = Callable[[str], None]
 
 
 class TableBusyError(Exception):
@@ -52,7 +52,7 @@ async def _transaction(conn: asyncpg.Connection) -> AsyncIterator[None]:
 async def briefly(
     conn: asyncpg.Connection,
     change: Callable[[], Awaitable[None]],
-    progress: Progress,
+    progress: ReportProgress,
     *,
     give_up_s: float = GIVE_UP_S,
 ) -> None:
@@ -65,7 +65,7 @@ async def briefly(
         was changed. asyncpg.PostgresError: the change failed; nothing was changed.
     """
     deadline = time.monotonic() + give_up_s
-    told = False
+    is_reported = False
     while True:
         try:
             async with _transaction(conn):
@@ -82,11 +82,11 @@ async def briefly(
                 raise TableBusyError(
                     f'{who} holds outbound_emails{age}: end its transaction, then run this again'
                 ) from error
-            if not told:
+            if not is_reported:
                 progress(
                     f'waiting for {who} to let go of outbound_emails; nobody else waits meanwhile'
                 )
-                told = True
+                is_reported = True
             await asyncio.sleep(PAUSE_S)
         else:
             return

@@ -9,7 +9,7 @@ import asyncpg
 from db.adoption.words import Words, from_json
 
 
-class Phase(StrEnum):
+class AdoptionPhase(StrEnum):
     """The CHECK in db/migrations/0004_adoption.sql lists the same."""
 
     EXPANDING = 'expanding'  # `python -m db.migrate` has begun and not ended
@@ -21,7 +21,7 @@ class Phase(StrEnum):
 class Adoption(NamedTuple):
     """What is known about it."""
 
-    phase: Phase
+    phase: AdoptionPhase
     added_columns: list[str]
     added_indexes: list[str]
     words: Words | None  # None: not decided yet
@@ -46,14 +46,14 @@ async def read_adoption(conn: Any) -> Adoption | None:
         return None
     words = json.loads(row['words'])
     return Adoption(
-        Phase(row['phase']),
+        AdoptionPhase(row['phase']),
         row['added_columns'],
         row['added_indexes'],
         from_json(words) if words else None,
     )
 
 
-async def read_phase(conn: Any) -> Phase | None:
+async def read_phase(conn: Any) -> AdoptionPhase | None:
     """Return the phase alone, as read_adoption."""
     adoption = await read_adoption(conn)
     return None if adoption is None else adoption.phase
@@ -66,6 +66,6 @@ UPDATE outbox_adoption SET phase = $1::text,
 """
 
 
-async def set_phase(conn: asyncpg.Connection, phase: Phase) -> None:
+async def set_phase(conn: asyncpg.Connection, phase: AdoptionPhase) -> None:
     """Go on to a phase."""
     await conn.execute(SET_PHASE_SQL, phase.value)

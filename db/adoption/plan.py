@@ -1,18 +1,18 @@
 """Whether a table that was there before can be adopted, and what it needs. Reads only."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import asyncpg
 
 from db.adoption.columns import Column, added_columns, in_the_way, read_columns, unsuitable
 from db.adoption.indexes import INDEXES, valid_indexes
-from db.adoption.phases import Adoption, Phase, read_adoption
+from db.adoption.phases import Adoption, AdoptionPhase, read_adoption
 from db.adoption.trigger import Form, blind_triggers
-from db.adoption.words import NEEDED, Words, choose, count_words, known_words, refusing_checks
+from db.adoption.words import NEEDED, Words, choose_words, count_words, known_words, refusing_checks
 from mail_outbox.envelope import BY_LIFE
 
-MAX_UNKNOWN_TOLD = 10
+MAX_UNKNOWN_NAMED = 10
 NOTHING_HIDES = (
     'status has no word for an e-mail that is being sent, so nothing hides ours from the other '
     'system: '
@@ -93,20 +93,8 @@ async def plan(
         asyncpg.PostgresError: connection or statement failure.
     """
     columns = await read_columns(conn)
-    reasons = [*unsuitable(columns)]
     [facts] = await conn.fetch(FACTS_SQL)
-    reasons += [KINDS[facts['relkind']]] if facts['relkind'] in KINDS else []
-    if 'id' in columns and facts['relkind'] not in KINDS and not facts['id_is_unique']:
-        reasons.append('id is not unique: ALTER TABLE outbound_emails ADD PRIMARY KEY (id)')
-    if not (facts['is_owner'] and facts['may_create']):
-        reasons.append(
-            f'it belongs to {facts["owner"]}: run this as that role, not as {facts["role"]}'
-        )
-    if facts['relrowsecurity']:
-        reasons.append(
-            'row-level security hides rows from this program: ALTER TABLE outbound_emails DISABLE '
-            'ROW LEVEL SECURITY'
-        )
+    reasons = [*unsuitable(columns), *_table_reasons(facts, columns)]
     adoption = await read_adoption(conn)
     if not (adoption and adoption.added_columns):
         reasons += in_the_way(columns)
@@ -125,6 +113,21 @@ async def plan(
     if blind := await blind_triggers(conn):
         notes.append(BLIND_TRIGGERS.format(', '.join(blind)))
     return Plan(form, added, missing, emails, takes_any, notes)
+
+
+def _table_reasons(facts: asyncpg.Record, columns: Mapping[str, Column]) -> Iterator[str]:
+    """Yield why the table itself cannot be adopted."""
+    if facts['relkind'] in KINDS:
+        yield KINDS[facts['relkind']]
+    elif 'id' in columns and not facts['id_is_unique']:
+        yield 'id is not unique: ALTER TABLE outbound_emails ADD PRIMARY KEY (id)'
+    if not (facts['is_owner'] and facts['may_create']):
+        yield f'it belongs to {facts["owner"]}: run this as that role, not as {facts["role"]}'
+    if facts['relrowsecurity']:
+        yield (
+            'row-level security hides rows from this program: ALTER TABLE outbound_emails DISABLE '
+            'ROW LEVEL SECURITY'
+        )
 
 
 # What the migrations make. The tables of an earlier adoption that was undone stay, and are ours.
@@ -179,7 +182,7 @@ async def _words(
         adoption and adoption.words and not given
     ):  # decided when the table was expanded: our own words stand in it now
         return adoption.words, takes_any
-    words = choose(known, given, hidden_anyway='sending' if takes_any else None)
+    words = choose_words(known, given, hidden_anyway='sending' if takes_any else None)
     reasons += await refusing_checks(conn, columns, words)
     reasons += [
         f"status takes no word for {state!r}: --word WORD={state} says what the application's is"
@@ -192,16 +195,16 @@ async def _words(
         if word is not None and word.lower() not in words.read
     }
     if unknown:
-        told = ', '.join(
-            f'{word} ({n} rows)' for word, n in list(unknown.items())[:MAX_UNKNOWN_TOLD]
+        named = ', '.join(
+            f'{word} ({n} rows)' for word, n in list(unknown.items())[:MAX_UNKNOWN_NAMED]
         )
         more = (
-            f' and {len(unknown) - MAX_UNKNOWN_TOLD} more'
-            if len(unknown) > MAX_UNKNOWN_TOLD
+            f' and {len(unknown) - MAX_UNKNOWN_NAMED} more'
+            if len(unknown) > MAX_UNKNOWN_NAMED
             else ''
         )
         reasons.append(
-            f'status holds words this system does not know: {told}{more}. --word WORD=STATE says '
+            f'status holds words this system does not know: {named}{more}. --word WORD=STATE says '
             'what one means '
             '(pending, sent, failed, expired, cancelled), or UPDATE these rows'
         )
@@ -272,4 +275,4 @@ async def is_adopted(conn: asyncpg.Connection) -> bool:
     adoption = await read_adoption(conn)
     if adoption is None:
         return not await conn.fetchval(OURS_SQL)
-    return adoption.phase is not Phase.FINISHED
+    return adoption.phase is not AdoptionPhase.FINISHED

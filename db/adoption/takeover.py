@@ -7,11 +7,11 @@ from datetime import timedelta
 
 import asyncpg
 
-from db.adoption.locks import Progress, briefly, by_index
-from db.adoption.phases import Phase, read_phase, set_phase
+from db.adoption.locks import ReportProgress, briefly, by_index
+from db.adoption.phases import AdoptionPhase, read_phase, set_phase
 from db.adoption.quoting import literal, quoted
 from db.adoption.trigger import Form, sync_ddl
-from db.states import OVER_UNSENT, UNSENT, listed
+from db.states import OVER_UNSENT, UNSENT, sql_list
 from mail_outbox.states import Status
 
 BATCH = 5_000
@@ -58,7 +58,7 @@ WITH stretch AS (
 ), taken AS (
     UPDATE outbound_emails AS e
     SET mail_status = w.state, {copied}
-        next_retry_at = CASE WHEN w.state IN ({listed((Status.UNCERTAIN, *OVER_UNSENT))})
+        next_retry_at = CASE WHEN w.state IN ({sql_list((Status.UNCERTAIN, *OVER_UNSENT))})
                              THEN NULL ELSE e.next_retry_at END,
         {quoted(names['last_error'])} = CASE WHEN w.state = 'uncertain'
             THEN {literal(CUT_OFF)}
@@ -76,21 +76,22 @@ SELECT (SELECT max(id) FROM stretch) AS last_id, (
 # What was hidden from the other system shows its own word again.
 SHOW_SQL = f"""
 UPDATE outbound_emails SET mail_status = mail_status
-WHERE mail_status IN ({listed(UNSENT)}) AND status::text = $1
+WHERE mail_status IN ({sql_list(UNSENT)}) AND status::text = $1
 """
 
 
 async def take_over(
-    conn: asyncpg.Connection, form: Form, *, hold_after: timedelta, progress: Progress
+    conn: asyncpg.Connection, form: Form, *, hold_after: timedelta, progress: ReportProgress
 ) -> dict[str, int]:
     """Take every e-mail of the other system that is not sent.
 
     Called again after an interruption, it goes on.
+
     The other system must not send any more. What it sent stays `external`: it is its own, and no
     duty deletes it.
 
     Args:
-        form: From db.adoption.expand.plan.
+        form: From db.adoption.plan.plan.
         hold_after: What was due longer ago is held for an operator.
     Returns:
         How many e-mails came into which state.
@@ -100,7 +101,7 @@ async def take_over(
         asyncpg.PostgresError: connection or statement failure; calling again goes on.
     """
     phase = await read_phase(conn)
-    if phase is not Phase.SHARED:
+    if phase is not AdoptionPhase.SHARED:
         raise WrongPhaseError(
             'the table is not shared with another system'
             if phase
@@ -113,19 +114,27 @@ async def take_over(
         await conn.execute(sync_ddl(form, shared=False))
 
     await briefly(conn, change, progress)
-    states: Counter[str] = Counter()
-    sql, last_id = take_batch_sql(form.names), -(2**63)
     async with by_index(conn):
-        while last_id is not None:
-            [row] = await conn.fetch(sql, hold_after, form.max_attempts, last_id, BATCH)
-            last_id = row['last_id']
-            if taken := _counts(row['counted']):
-                states.update(taken)
-                progress(f'took over {states.total()} e-mails')
+        states = await _take_all(conn, form, hold_after, progress)
     if form.words.hidden is not None:
         await conn.execute(SHOW_SQL, form.words.hidden)
-    await set_phase(conn, Phase.TAKEN_OVER)
+    await set_phase(conn, AdoptionPhase.TAKEN_OVER)
     return dict(states)
+
+
+async def _take_all(
+    conn: asyncpg.Connection, form: Form, hold_after: timedelta, progress: ReportProgress
+) -> Counter[str]:
+    """Take one stretch of ids after the other. Returns how many e-mails came into which state."""
+    states: Counter[str] = Counter()
+    sql, last_id = take_batch_sql(form.names), -(2**63)
+    while last_id is not None:
+        [row] = await conn.fetch(sql, hold_after, form.max_attempts, last_id, BATCH)
+        last_id = row['last_id']
+        if taken := _counts(row['counted']):
+            states.update(taken)
+            progress(f'took over {states.total()} e-mails')
+    return states
 
 
 def _counts(counted: str | None) -> dict[str, int]:

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 import asyncpg
 
-from db.adoption.columns import WANTED, Column, mapping
+from db.adoption.columns import WANTED, Column, view_columns
 from db.adoption.quoting import literal, quoted
 from db.adoption.words import Words
-from db.states import OVER, TRIED, listed
+from db.states import OVER, TRIED, sql_list
 from mail_outbox.states import Status
 
 TRIGGER = (
@@ -80,7 +80,7 @@ class Form:
     @property
     def names(self) -> dict[str, str]:
         """Which column of the table each column of the view is."""
-        return mapping(self.added)
+        return view_columns(self.added)
 
 
 def view_ddl(names: Mapping[str, str]) -> str:
@@ -120,27 +120,13 @@ def sync_ddl(form: Form, *, shared: bool) -> str:
             row of ours shows it a word that it does not pick up.
     """
     words, names = form.words, form.names
-    read = case('lower(NEW.status::text)', words.read, 'NULL')
     return f"""
 CREATE OR REPLACE FUNCTION outbox_sync() RETURNS trigger LANGUAGE plpgsql AS $sync$
 DECLARE
     state text;
     by_others boolean := false;
 BEGIN
-    IF TG_OP = 'INSERT' THEN
-        by_others := NEW.mail_status IS NULL;
-        state := {read};
-    ELSIF NEW.mail_status IS NOT DISTINCT FROM OLD.mail_status THEN
-        state := {read};
-        -- SET status = 'pending', next_retry_at = now() means it also where `pending` is shown
-        -- already.
-        -- A session that fires no triggers (replication, loaders) left it empty: any later UPDATE
-        -- reads it.
-        by_others := OLD.mail_status IS NULL OR NEW.status IS DISTINCT FROM OLD.status
-            OR (state = 'pending' AND OLD.mail_status NOT IN ('pending', 'external')
-                AND NEW.next_retry_at IS DISTINCT FROM OLD.next_retry_at);
-    END IF;
-    IF by_others THEN
+{_who_wrote(words)}    IF by_others THEN
 {_written_by_others(form, shared=shared)}
     END IF;
 {_zones(form)}{_given_back(words, shared=shared)}    IF NEW.mail_status = 'external' THEN
@@ -156,6 +142,25 @@ BEGIN
     RETURN NEW;
 END
 $sync$"""
+
+
+def _who_wrote(words: Words) -> str:
+    """Return what tells the application's writing from ours, and reads its word."""
+    read = case('lower(NEW.status::text)', words.read, 'NULL')
+    return f"""    IF TG_OP = 'INSERT' THEN
+        by_others := NEW.mail_status IS NULL;
+        state := {read};
+    ELSIF NEW.mail_status IS NOT DISTINCT FROM OLD.mail_status THEN
+        state := {read};
+        -- SET status = 'pending', next_retry_at = now() means it also where `pending` is shown
+        -- already.
+        -- A session that fires no triggers (replication, loaders) left it empty: any later UPDATE
+        -- reads it.
+        by_others := OLD.mail_status IS NULL OR NEW.status IS DISTINCT FROM OLD.status
+            OR (state = 'pending' AND OLD.mail_status NOT IN ('pending', 'external')
+                AND NEW.next_retry_at IS DISTINCT FROM OLD.next_retry_at);
+    END IF;
+"""
 
 
 def case(subject: str, pairs: Mapping[str, str], otherwise: str) -> str:
@@ -181,8 +186,8 @@ def _written_by_others(form: Form, *, shared: bool) -> str:
         -- An ORM that saves whole rows writes an old `sending` over what has ended since: nobody is
         -- sending it.
         IF TG_OP = 'UPDATE' AND state = 'sending'
-                AND (OLD.mail_status IN ({listed((*OVER, Status.HELD))})
-                OR (OLD.mail_status IN ({listed(TRIED)}) AND OLD.next_retry_at IS NULL)) THEN
+                AND (OLD.mail_status IN ({sql_list((*OVER, Status.HELD))})
+                OR (OLD.mail_status IN ({sql_list(TRIED)}) AND OLD.next_retry_at IS NULL)) THEN
             state := OLD.mail_status;
             NEW.status := OLD.status;
             NEW.next_retry_at := OLD.next_retry_at;

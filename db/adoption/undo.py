@@ -4,12 +4,12 @@ from collections import Counter
 
 import asyncpg
 
-from db.adoption.locks import Progress, briefly
-from db.adoption.phases import Phase, read_adoption
+from db.adoption.locks import ReportProgress, briefly
+from db.adoption.phases import AdoptionPhase, read_adoption
 from db.adoption.quoting import literal, quoted
 from db.adoption.takeover import CUT_OFF, WrongPhaseError
 from db.adoption.trigger import TRIGGER, Form, sync_ddl
-from db.states import UNSENT, listed
+from db.states import UNSENT, sql_list
 from mail_outbox.states import Status
 
 LIVE_SQL = """
@@ -30,7 +30,7 @@ SET mail_status = CASE mail_status WHEN 'sending' THEN 'uncertain' ELSE mail_sta
     attempts = CASE WHEN mail_status IN ('pending', 'held')
             OR (mail_status = 'failed' AND next_retry_at IS NOT NULL) OR {_cut_off(form)}
         THEN attempts ELSE GREATEST(attempts, max_attempts) END
-WHERE mail_status IN ({listed((*UNSENT, Status.SENDING))})
+WHERE mail_status IN ({sql_list((*UNSENT, Status.SENDING))})
 RETURNING CASE WHEN mail_status = 'failed' AND next_retry_at IS NOT NULL THEN 'retrying'
                ELSE mail_status END AS state
 """
@@ -67,13 +67,15 @@ STAYS = (
 )
 
 
-async def undo(conn: asyncpg.Connection, form: Form | None, progress: Progress) -> dict[str, int]:
+async def undo(
+    conn: asyncpg.Connection, form: Form | None, progress: ReportProgress
+) -> dict[str, int]:
     """Take away what expanding added. Called again after an interruption, it goes on.
 
     The workers must have stopped.
 
     Args:
-        form: From db.adoption.expand.plan; None when nothing was added yet.
+        form: From db.adoption.plan.plan; None when nothing was added yet.
     Returns:
         How many e-mails were given back, by state: pending and retrying ones the other system
         sends.
@@ -84,16 +86,11 @@ async def undo(conn: asyncpg.Connection, form: Form | None, progress: Progress) 
     adoption = await read_adoption(conn)
     if adoption is None:
         raise WrongPhaseError('outbound_emails was not adopted: there is nothing to undo')
-    if adoption.phase is Phase.FINISHED:
+    if adoption.phase is AdoptionPhase.FINISHED:
         raise WrongPhaseError(
             'the table was finished: its old form is gone, and with it the way back'
         )
-    views = await conn.fetch(VIEWS_SQL, adoption.added_columns)
-    if views:
-        names = ', '.join(row['name'] for row in views)
-        raise WrongPhaseError(
-            f'these read columns that this program added: {names}. Drop them, then run this again'
-        )
+    await _refuse_views(conn, adoption.added_columns)
     counts = (
         await _give_back(conn, form, progress)
         if adoption.added_columns and form is not None
@@ -116,7 +113,18 @@ async def undo(conn: asyncpg.Connection, form: Form | None, progress: Progress) 
     return counts
 
 
-async def _give_back(conn: asyncpg.Connection, form: Form, progress: Progress) -> dict[str, int]:
+async def _refuse_views(conn: asyncpg.Connection, added_columns: list[str]) -> None:
+    """Raise WrongPhaseError when views of the application's read columns that go."""
+    if views := await conn.fetch(VIEWS_SQL, added_columns):
+        names = ', '.join(row['name'] for row in views)
+        raise WrongPhaseError(
+            f'these read columns that this program added: {names}. Drop them, then run this again'
+        )
+
+
+async def _give_back(
+    conn: asyncpg.Connection, form: Form, progress: ReportProgress
+) -> dict[str, int]:
     """Have every e-mail show the word that the other system knows. Returns how many, by state."""
     live = await conn.fetchval(LIVE_SQL)
     if live:

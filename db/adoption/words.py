@@ -58,7 +58,7 @@ def from_json(stored: Mapping[str, Any]) -> Words:
     return Words(stored['read'], stored['shown'], stored['hidden'])
 
 
-def choose(
+def choose_words(
     known: Iterable[str],
     given: Mapping[str, str] | None = None,
     *,

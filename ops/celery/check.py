@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 
 from redis.exceptions import ResponseError
 
-from db.adoption.phases import Phase, read_phase
+from db.adoption.phases import AdoptionPhase, read_phase
 from engine.queues import QUEUES
 from ops.celery.broker import SET_ASIDE_KEY, Fate, look_through
 from ops.celery.connect import open_broker
@@ -71,8 +71,8 @@ async def unknown_tasks(redis: Client, places: Places) -> list[str]:
     return sorted(names, key=lambda name: (-may_mean[name], -names[name]))
 
 
-def _while_it_runs(signs: Signs, phase: Phase | None) -> Finding:
-    if phase is Phase.SHARED:
+def _while_it_runs(signs: Signs, phase: AdoptionPhase | None) -> Finding:
+    if phase is AdoptionPhase.SHARED:
         beside = f'Celery runs beside this system: {signs.in_words}'
         return note(beside, 'docs/migration.md says how to go on')
     seems = f'Celery seems to run: {signs.in_words}'
@@ -83,7 +83,7 @@ def judge(
     places: Places,
     signs: Signs,
     kept: Sequence[Kept],
-    phase: Phase | None,
+    phase: AdoptionPhase | None,
     unknown: Sequence[str] = (),
     *,
     is_ours: bool,

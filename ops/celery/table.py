@@ -11,7 +11,7 @@ import asyncpg
 from db.adoption.columns import read_columns
 from db.adoption.forecast import Expected, forecast
 from db.adoption.locks import TableBusyError
-from db.adoption.phases import Phase, read_phase
+from db.adoption.phases import AdoptionPhase, read_phase
 from db.adoption.plan import NotAdoptableError, Plan, is_adopted, plan
 from db.adoption.takeover import WrongPhaseError
 from db.adoption.takeover import take_over as take_over_table
@@ -103,7 +103,7 @@ async def expected(conn: asyncpg.Connection, settings: Settings) -> Sequence[Exp
     Raises:
         TroubleError: the table cannot be adopted.
     """
-    if not await is_adopted(conn) or await read_phase(conn) is Phase.TAKEN_OVER:
+    if not await is_adopted(conn) or await read_phase(conn) is AdoptionPhase.TAKEN_OVER:
         return []
     try:
         async with alone(conn, settings.db_naive_timezone):
@@ -124,7 +124,7 @@ async def take_over(
 
     Returns how many came into which state.
     """
-    if await read_phase(conn) is not Phase.SHARED:
+    if await read_phase(conn) is not AdoptionPhase.SHARED:
         return None
     try:
         async with alone(conn, settings.db_naive_timezone):

@@ -12,7 +12,7 @@ from functools import partial
 
 import asyncpg
 
-from db.adoption.phases import Phase, read_phase
+from db.adoption.phases import AdoptionPhase, read_phase
 from db.adoption.plan import is_adopted
 from db.import_requests import make_due, merged, preview, still_open
 from engine.queues import QUEUES
@@ -41,7 +41,7 @@ from reporting.problems import Document, Trouble, TroubleError
 from reporting.servers import answer_or_note
 from reporting.wording import counted
 
-BEFORE_TAKE_OVER = (Phase.EXPANDING, Phase.SHARED)
+BEFORE_TAKE_OVER = (AdoptionPhase.EXPANDING, AdoptionPhase.SHARED)
 PROGRESS_EVERY = 50_000  # messages
 
 
@@ -279,7 +279,7 @@ class Import:
 
 
 async def _comes_before_take_over(conn: asyncpg.Connection) -> bool:
-    return await is_adopted(conn) and await read_phase(conn) is not Phase.TAKEN_OVER
+    return await is_adopted(conn) and await read_phase(conn) is not AdoptionPhase.TAKEN_OVER
 
 
 def _found_elsewhere(broker: Broker, found: dict[int, int]) -> Trouble:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 
 import asyncpg
 
-from db.adoption.phases import Phase, read_phase
+from db.adoption.phases import AdoptionPhase, read_phase
 from db.import_requests import count_leased, not_ended
 from engine.queues import QUEUES
 from fleet.registry import read_workers
@@ -86,7 +86,7 @@ class Undo:
             raise TroubleError(
                 Trouble(f'{runs}; nothing was changed', 'stop the workers, and wait for their end')
             )
-        if await read_phase(conn) is Phase.FINISHED:
+        if await read_phase(conn) is AdoptionPhase.FINISHED:
             what = 'the table was finished: Celery cannot work on it any more; nothing was changed'
             raise TroubleError(
                 Trouble(what, 'there is no way back after `python -m db.migrate --finish`')

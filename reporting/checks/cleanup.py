@@ -5,10 +5,10 @@ from functools import partial
 
 import asyncpg
 
-from db.origins import is_adopted
+from db.origins import was_adopted
 from db.references import Reference, read_references
 from db.retention import OUTBOUND_EMAILS_SQL
-from db.sessions import find_troubles
+from db.sessions import find_problems
 from reporting.checks.finding import Finding, note, warning
 from reporting.servers import Servers
 
@@ -22,12 +22,12 @@ async def check(
         session_tables: CLEANUP_SESSION_TABLES.
         is_retention_given: Whether EMAIL_RETENTION_DAYS is set by somebody.
     """
-    troubles = await servers.ask_postgres(partial(find_troubles, named=session_tables))
+    troubles = await servers.ask_postgres(partial(find_problems, named=session_tables))
     found = [
         warning(f'cleanup_old_sessions: {what}', 'correct it, or CLEANUP_SESSION_TABLES')
         for what in troubles
     ]
-    if not is_retention_given and await servers.ask_postgres(is_adopted):
+    if not is_retention_given and await servers.ask_postgres(was_adopted):
         found.append(
             note(
                 'outbound_emails was there before this program: nothing is deleted from it',

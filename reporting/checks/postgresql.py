@@ -6,8 +6,8 @@ from typing import Any
 import asyncpg
 
 from db import checkup
+from db.errors import DATABASE_DOWN, words_of
 from db.migrate import connect_directly
-from db.troubles import DATABASE_DOWN, words_of
 from engine.urls import place_of
 from reporting.checks.finding import Finding, error, note, warning
 from reporting.servers import Servers

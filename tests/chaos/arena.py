@@ -15,8 +15,8 @@ from urllib.parse import urlsplit, urlunsplit
 import asyncpg
 from arq.connections import ArqRedis
 
+from db.errors import DATABASE_DOWN
 from db.migrate import migrate
-from db.troubles import DATABASE_DOWN
 from dev.inbox_server import InboxServer
 from dev.stack import Stack
 from dev.watchdog import Watchdog

@@ -10,7 +10,7 @@ import asyncpg
 from arq import create_pool
 from redis.exceptions import RedisError
 
-from db.troubles import DATABASE_DOWN
+from db.errors import DATABASE_DOWN
 from engine.redis_url import redis_settings
 from mail_outbox.outbox import queue_email
 from tests.chaos.arena import Stage

@@ -10,7 +10,7 @@ from actions.retry import RetryTerms, retry_ids, retry_selected
 from actions.safety import MoreThanExpectedError, RequestError
 from actions.suppress import suppress_addresses, unsuppress_addresses
 from actions.switch import UnknownNameError, pause_switch, resume_switch
-from db.switches import Kind
+from db.switches import SwitchKind
 from reporting.mail_filter import MailFilter
 from reporting.problems import NO_WORKER, TroubleError
 from reporting.servers import ServerAddresses, Servers
@@ -66,7 +66,7 @@ async def test_a_plan_that_is_refused_changes_nothing(servers, pool, redis):
         decide_held_selected(servers, ALL, HeldDecision.CANCEL, expiry_hours=1, confirm=refuse),
         cancel_emails(servers, 'held', ALL, confirm=refuse),
         suppress_addresses(servers, ['anna@example.com'], 'left', confirm=refuse),
-        pause_switch(servers, Kind.QUEUE, 'arq:queue', by='anna', confirm=refuse),
+        pause_switch(servers, SwitchKind.QUEUE, 'arq:queue', by='anna', confirm=refuse),
         call_job(servers, JobCall('process_pending_emails', 'arq:queue'), confirm=refuse),
     ):
         with pytest.raises(StopError):
@@ -124,10 +124,12 @@ async def test_what_is_held_while_the_question_stands_stays_held(servers, pool):
 
 async def test_dry_runs_change_nothing_and_say_what_would_be_done(servers, pool):
     failed = await insert(pool, status='failed', attempts=5)
-    await pause_switch(servers, Kind.EMAIL_TYPE, 'news', by='anna', force=True)
+    await pause_switch(servers, SwitchKind.EMAIL_TYPE, 'news', by='anna', force=True)
     would = await retry_ids(servers, [failed], TERMS, dry_run=True, confirm=refuse)
     assert (would.dry_run, would.retried) == (True, [failed])
-    resumed = await resume_switch(servers, Kind.EMAIL_TYPE, 'news', dry_run=True, confirm=refuse)
+    resumed = await resume_switch(
+        servers, SwitchKind.EMAIL_TYPE, 'news', dry_run=True, confirm=refuse
+    )
     assert (resumed.changed, resumed.already) == (False, False)
     assert await statuses(pool) == {failed: 'failed'}
     assert await pool.fetchval('SELECT count(*) FROM mail_switches') == 1
@@ -160,7 +162,7 @@ async def test_a_job_that_nobody_can_run_is_refused(servers, redis, call, what):
 
 async def test_unknown_names_are_refused_with_the_known_ones(servers):
     with pytest.raises(UnknownNameError, match='known: arq:queue, high_priority, low_priority'):
-        await pause_switch(servers, Kind.QUEUE, 'arq:qeue', by='anna')
+        await pause_switch(servers, SwitchKind.QUEUE, 'arq:qeue', by='anna')
     with pytest.raises(UnknownNameError, match="no duty 'x' is there to run"):
         await run_duty(servers, 'x')
 

@@ -16,7 +16,7 @@ from db.adoption.finish_plan import plan_finish
 from db.adoption.forecast import forecast
 from db.adoption.indexes import INDEXES
 from db.adoption.locks import TableBusyError, briefly
-from db.adoption.phases import Phase, read_phase
+from db.adoption.phases import AdoptionPhase, read_phase
 from db.adoption.plan import NotAdoptableError, plan
 from db.adoption.takeover import WrongPhaseError
 from db.adoption.undo import undo
@@ -107,7 +107,7 @@ async def test_expanding_only_adds(conn, status, words):
         await conn.fetch('SELECT * FROM outbound_emails ORDER BY id'),
     )
     await migrate(conn)
-    assert await read_phase(conn) is Phase.SHARED
+    assert await read_phase(conn) is AdoptionPhase.SHARED
     assert shape_before <= await shape(conn)
     names = ', '.join(rows_before[0].keys())
     assert await conn.fetch(f'SELECT {names} FROM outbound_emails ORDER BY id') == rows_before
@@ -695,7 +695,7 @@ async def test_finishing_makes_triggers_of_the_application_anew_and_lists_what_g
         assert 'sane' in told
         await finish(conn, planned, lambda _: None)
     assert await conn.fetchval("SELECT count(*) FROM pg_trigger WHERE tgname = 'told'") == 1
-    assert await read_phase(conn) is Phase.FINISHED
+    assert await read_phase(conn) is AdoptionPhase.FINISHED
 
 
 async def test_every_reason_is_told_at_once(conn):
@@ -896,7 +896,7 @@ async def test_an_interrupted_expansion_goes_on(conn, worker_pool, after):
 
     with pytest.raises(Interrupted):
         await migrate(conn, progress=interrupt)
-    assert await read_phase(conn) is Phase.EXPANDING
+    assert await read_phase(conn) is AdoptionPhase.EXPANDING
     with pytest.raises(SchemaMismatchError, match=r'python -m db\.migrate'):
         await check_schema(worker_pool)
     await adopt(conn)
@@ -1061,7 +1061,7 @@ async def test_a_finished_table_has_the_form_of_a_new_one(conn, worker_pool, poo
     }  # of the application's types
     differing = {key for key in wanted if found.get(key) != wanted[key]}
     assert differing <= {('column', name) for name in theirs}
-    assert await read_phase(conn) is Phase.FINISHED
+    assert await read_phase(conn) is AdoptionPhase.FINISHED
     assert {row['status'] for row in await conn.fetch('SELECT status FROM outbound_emails')} <= {
         'pending', 'sent', 'failed', 'uncertain', 'expired', 'cancelled', 'held',
     }  # fmt: skip
@@ -1101,7 +1101,7 @@ async def test_an_interrupted_finish_goes_on(conn):
         with pytest.raises(Interrupted):
             await finish(conn, await plan_finish(conn, zone='UTC', max_attempts=5), interrupt)
         await finish(conn, await plan_finish(conn, zone='UTC', max_attempts=5), lambda _: None)
-    assert await read_phase(conn) is Phase.FINISHED
+    assert await read_phase(conn) is AdoptionPhase.FINISHED
     assert not await conn.fetch(
         "SELECT FROM pg_constraint WHERE conname LIKE 'outbound_emails_%' AND NOT convalidated"
     )
@@ -1211,7 +1211,7 @@ async def test_a_view_over_our_columns_is_named_before_the_way_back_changes_anyt
         form = (await plan(conn, zone='UTC', max_attempts=5)).form
         with pytest.raises(WrongPhaseError, match='all_of_it'):
             await undo(conn, form, lambda _: None)
-    assert await read_phase(conn) is Phase.TAKEN_OVER
+    assert await read_phase(conn) is AdoptionPhase.TAKEN_OVER
 
 
 async def test_two_expansions_at_once_are_one(conn, empty_database, worker_pool):

@@ -7,7 +7,7 @@ from db import claims
 from db.late import record_late
 from db.results import Result
 from db.suppressions import add
-from db.switches import Kind, pause
+from db.switches import SwitchKind, pause
 from fleet.registry import RECORD_PREFIX, WORKERS_KEY
 from mail.outcome import Decision, Delivery, Outcome, Phase, Reply, Status
 from tests.conftest import wait_until
@@ -42,7 +42,7 @@ async def test_explain_of_waiting_mail_names_everything_in_its_way(env, pool, re
             {'name': 'primary', 'state': 'cooling down', 'retry_in_s': 9, 'last_error': 'refused'}
         ],
     )
-    await pause(pool, Kind.EMAIL_TYPE, 'receipt', reason='incident', by='anna')
+    await pause(pool, SwitchKind.EMAIL_TYPE, 'receipt', reason='incident', by='anna')
     await add(pool, ['ben@example.com'], reason='hard bounce')
     document, sentences = await explained(env, email_id)
     assert (

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from db import switches
-from db.switches import Kind
+from db.switches import SwitchKind
 from delivery import activity
 from fleet import events
 from fleet.channel import Handler, channel, is_count, is_rate, listen_for_commands
@@ -215,7 +215,7 @@ async def test_pause_of_a_type_is_kept_and_says_how_many_emails_wait(env, pool, 
     given = await run(env, 'control', 'pause', '--type', 'news', '--reason', 'typo', '--yes')
     assert (given.exit_status, given.document['changed'], given.document['waiting']) == (0, True, 1)
     (kept,) = await switches.read_switches(pool)
-    assert (kept.kind, kept.name, kept.reason) == (Kind.EMAIL_TYPE, 'news', 'typo')
+    assert (kept.kind, kept.name, kept.reason) == (SwitchKind.EMAIL_TYPE, 'news', 'typo')
     text = rendered('control', given)
     assert 'E-mails of this type that wait: 1.' in text
     assert 'control resume --type news' in text
@@ -266,7 +266,7 @@ async def test_switches_work_while_redis_is_away(env, pool):
 
 
 async def test_status_shows_what_is_paused(env, pool, redis, fleet):
-    await switches.pause(pool, Kind.RELAY, 'backup', reason='moving', by='anna')
+    await switches.pause(pool, SwitchKind.RELAY, 'backup', reason='moving', by='anna')
     given = await run(env, 'status')
     assert 'moving' in rendered('status', given)
     assert [s['name'] for s in given.document['switches']] == ['backup']
@@ -318,7 +318,7 @@ async def test_cron_ls_joins_tables_runs_and_switches(env, pool, redis, fleet):
         'affected) '
         "VALUES ('cleanup_old_sessions', now(), 'w', now(), now(), 'done', 5)"
     )
-    await switches.pause(pool, Kind.CRON, 'cleanup_old_sessions', reason='slow', by='anna')
+    await switches.pause(pool, SwitchKind.CRON, 'cleanup_old_sessions', reason='slow', by='anna')
     given = await run(env, 'cron', 'ls')
     (duty,) = given.document['duties']
     assert (duty['every_s'], duty['last']['affected'], duty['paused']['reason']) == (

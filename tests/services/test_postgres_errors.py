@@ -10,8 +10,8 @@ from urllib.parse import urlsplit, urlunsplit
 import asyncpg
 import pytest
 
+from db.errors import DATABASE_DOWN, ErrorKind, kind_of, words_of
 from db.pools import create_postgres_pool
-from db.troubles import DATABASE_DOWN, Kind, kind_of, words_of
 from db.wakeups import listen
 from mail_outbox.outbox import queue_email
 from mail_outbox.wake import notify
@@ -204,7 +204,7 @@ async def test_statement_that_takes_too_long_is_ended_by_the_server_and_told_as_
     before = await pool.fetchval(PID)
     with pytest.raises(asyncpg.QueryCanceledError) as raised:
         await pool.execute('SELECT pg_sleep(60)')
-    assert kind_of(raised.value) is Kind.LIMIT
+    assert kind_of(raised.value) is ErrorKind.LIMIT
     assert 'time limit' in words_of(raised.value)
     assert await pool.fetchval(PID) == before
     pool.terminate()
@@ -344,35 +344,41 @@ async def test_listener_is_back_at_once_after_its_session_was_ended_and_asks_for
 @pytest.mark.parametrize(
     ('error', 'kind'),
     [
-        (ConnectionRefusedError(111, 'refused'), Kind.AWAY),
-        (TimeoutError(), Kind.AWAY),
-        (asyncpg.TooManyConnectionsError('too many'), Kind.AWAY),
-        (asyncpg.CannotConnectNowError('the database system is starting up'), Kind.AWAY),
-        (asyncpg.TargetServerAttributeNotMatched('none of the hosts'), Kind.AWAY),
-        (asyncpg.ReadOnlySQLTransactionError('read-only'), Kind.AWAY),
-        (asyncpg.DiskFullError('no space left'), Kind.AWAY),
-        (asyncpg.DeadlockDetectedError('deadlock'), Kind.AWAY),
-        (asyncpg.ProtocolViolationError('query_wait_timeout'), Kind.AWAY),
-        (asyncpg.ProtocolViolationError('pgbouncer cannot connect to server'), Kind.AWAY),
+        (ConnectionRefusedError(111, 'refused'), ErrorKind.UNREACHABLE),
+        (TimeoutError(), ErrorKind.UNREACHABLE),
+        (asyncpg.TooManyConnectionsError('too many'), ErrorKind.UNREACHABLE),
+        (
+            asyncpg.CannotConnectNowError('the database system is starting up'),
+            ErrorKind.UNREACHABLE,
+        ),
+        (asyncpg.TargetServerAttributeNotMatched('none of the hosts'), ErrorKind.UNREACHABLE),
+        (asyncpg.ReadOnlySQLTransactionError('read-only'), ErrorKind.UNREACHABLE),
+        (asyncpg.DiskFullError('no space left'), ErrorKind.UNREACHABLE),
+        (asyncpg.DeadlockDetectedError('deadlock'), ErrorKind.UNREACHABLE),
+        (asyncpg.ProtocolViolationError('query_wait_timeout'), ErrorKind.UNREACHABLE),
+        (
+            asyncpg.ProtocolViolationError('pgbouncer cannot connect to server'),
+            ErrorKind.UNREACHABLE,
+        ),
         (
             FileNotFoundError(2, 'No such file or directory'),
-            Kind.AWAY,
+            ErrorKind.UNREACHABLE,
         ),  # the socket of a server that is not up
-        (asyncpg.QueryCanceledError('statement timeout'), Kind.LIMIT),
-        (asyncpg.LockNotAvailableError('lock timeout'), Kind.LIMIT),
-        (asyncpg.InvalidPasswordError('password'), Kind.REFUSED),
-        (asyncpg.InvalidAuthorizationSpecificationError('no pg_hba.conf entry'), Kind.REFUSED),
-        (asyncpg.InvalidCatalogNameError('database'), Kind.REFUSED),
-        (asyncpg.ProtocolViolationError('unsupported startup parameter: x'), Kind.REFUSED),
-        (asyncpg.ProtocolViolationError('no such user: x'), Kind.REFUSED),
-        (asyncpg.ProtocolViolationError('SASL authentication failed'), Kind.REFUSED),
-        (asyncpg.InsufficientPrivilegeError('permission denied'), Kind.REFUSED),
-        (asyncpg.UndefinedFunctionError('function digest does not exist'), Kind.REFUSED),
-        (asyncpg.UndefinedObjectError('unrecognized configuration parameter'), Kind.REFUSED),
-        (asyncpg.FeatureNotSupportedError('extension "x" is not available'), Kind.REFUSED),
-        (asyncpg.UndefinedFileError('could not open extension control file'), Kind.REFUSED),
-        (ssl.SSLCertVerificationError('certificate verify failed'), Kind.REFUSED),
-        (FileNotFoundError(2, 'No such file or directory', '/etc/ca.pem'), Kind.REFUSED),
+        (asyncpg.QueryCanceledError('statement timeout'), ErrorKind.LIMIT),
+        (asyncpg.LockNotAvailableError('lock timeout'), ErrorKind.LIMIT),
+        (asyncpg.InvalidPasswordError('password'), ErrorKind.REFUSED),
+        (asyncpg.InvalidAuthorizationSpecificationError('no pg_hba.conf entry'), ErrorKind.REFUSED),
+        (asyncpg.InvalidCatalogNameError('database'), ErrorKind.REFUSED),
+        (asyncpg.ProtocolViolationError('unsupported startup parameter: x'), ErrorKind.REFUSED),
+        (asyncpg.ProtocolViolationError('no such user: x'), ErrorKind.REFUSED),
+        (asyncpg.ProtocolViolationError('SASL authentication failed'), ErrorKind.REFUSED),
+        (asyncpg.InsufficientPrivilegeError('permission denied'), ErrorKind.REFUSED),
+        (asyncpg.UndefinedFunctionError('function digest does not exist'), ErrorKind.REFUSED),
+        (asyncpg.UndefinedObjectError('unrecognized configuration parameter'), ErrorKind.REFUSED),
+        (asyncpg.FeatureNotSupportedError('extension "x" is not available'), ErrorKind.REFUSED),
+        (asyncpg.UndefinedFileError('could not open extension control file'), ErrorKind.REFUSED),
+        (ssl.SSLCertVerificationError('certificate verify failed'), ErrorKind.REFUSED),
+        (FileNotFoundError(2, 'No such file or directory', '/etc/ca.pem'), ErrorKind.REFUSED),
     ],
 )
 def test_error_is_known_for_one_that_heals_or_not(error, kind):

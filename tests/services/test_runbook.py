@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from db.switches import Kind, pause
+from db.switches import SwitchKind, pause
 from fleet.channel import ask
 from fleet.registry import RECORD_PREFIX, WORKERS_KEY, read_workers
 from ops import migration
@@ -172,7 +172,7 @@ async def insert_example(pool, example: str) -> str:
 
 
 async def pause_a_type(desk: Desk) -> None:
-    await pause(desk.pool, Kind.EMAIL_TYPE, 'newsletter', reason='wrong link', by='anna')
+    await pause(desk.pool, SwitchKind.EMAIL_TYPE, 'newsletter', reason='wrong link', by='anna')
 
 
 async def queue_without_worker(desk: Desk) -> None:

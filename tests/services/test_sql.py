@@ -11,7 +11,7 @@ import pytest
 import db
 import mail_outbox
 from db.pools import BY_INDEX
-from db.switches import Kind
+from db.switches import SwitchKind
 from mail.outcome import Outcome
 from mail_outbox.states import DeadReason, Status
 from tests.services.adopted import FEW_STATES, STATES, adopt, create_legacy
@@ -159,7 +159,7 @@ async def test_claim_looks_at_no_mail_that_is_scheduled_for_later(pool, database
         ('outbound_emails_status_known', Status),
         ('outbound_emails_dead_reason_known', DeadReason),
         ('email_attempts_outcome_known', Outcome),
-        ('mail_switches_kind_known', Kind),
+        ('mail_switches_kind_known', SwitchKind),
     ],
 )
 async def test_enum_has_the_values_of_its_check_constraint(pool, constraint: str, enum: Any):

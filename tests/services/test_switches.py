@@ -6,7 +6,7 @@ import pytest
 
 from cron import Schedule, run_slot
 from db import switches as stored
-from db.switches import Kind
+from db.switches import SwitchKind
 from db.wakeups import listen
 from delivery.tunables import Switches
 from fleet import switches as heeding
@@ -41,24 +41,24 @@ def switch(ctx, pool):
 
 
 async def test_pause_is_kept_once_with_who_and_why_and_ends_once(pool):
-    assert await stored.pause(pool, Kind.RELAY, 'primary', reason='moving', by='anna@host')
-    assert not await stored.pause(pool, Kind.RELAY, 'primary', reason='other', by='bert@host')
+    assert await stored.pause(pool, SwitchKind.RELAY, 'primary', reason='moving', by='anna@host')
+    assert not await stored.pause(pool, SwitchKind.RELAY, 'primary', reason='other', by='bert@host')
     (found,) = await stored.read_switches(pool)
     assert (found.kind, found.name, found.reason, found.paused_by) == (
-        Kind.RELAY,
+        SwitchKind.RELAY,
         'primary',
         'moving',
         'anna@host',
     )
-    assert await stored.resume(pool, Kind.RELAY, 'primary')
-    assert not await stored.resume(pool, Kind.RELAY, 'primary')
+    assert await stored.resume(pool, SwitchKind.RELAY, 'primary')
+    assert not await stored.resume(pool, SwitchKind.RELAY, 'primary')
     assert await stored.read_switches(pool) == []
 
 
 async def test_paused_type_stays_due_for_jobs_and_sweeps_while_others_are_sent(
     ctx, queue, row, redis, switch, inbox
 ):
-    await switch((Kind.EMAIL_TYPE, 'news'))
+    await switch((SwitchKind.EMAIL_TYPE, 'news'))
     news, more = await queue(email_type='news'), await queue(email_type='news')
     receipt, untyped = await queue(email_type='reset'), await queue()
     result = await send_email(ctx, news)
@@ -86,7 +86,7 @@ async def test_paused_type_is_left_alone_among_suspects(ctx, pool, queue, switch
         'UPDATE outbound_emails SET lost_attempts = 1, next_retry_at = now() WHERE id = $1',
         email_id,
     )
-    await switch((Kind.EMAIL_TYPE, 'news'))
+    await switch((SwitchKind.EMAIL_TYPE, 'news'))
     assert await ctx['runtime'].claimer.claim_suspects(1, 10) == []
     await switch()
     assert [claim.email.id for claim in await ctx['runtime'].claimer.claim_suspects(1, 10)] == [
@@ -95,7 +95,7 @@ async def test_paused_type_is_left_alone_among_suspects(ctx, pool, queue, switch
 
 
 async def test_paused_relay_is_not_used_and_the_other_is(ctx, queue, row, switch, inbox):
-    await switch((Kind.RELAY, 'primary'))
+    await switch((SwitchKind.RELAY, 'primary'))
     email_id = await queue()
     await send_email(ctx, email_id)
     assert (await row(email_id))['relay'] == 'backup'
@@ -108,7 +108,7 @@ async def test_paused_relay_is_not_used_and_the_other_is(ctx, queue, row, switch
 async def test_email_with_every_relay_paused_stays_unclaimed_and_loses_no_attempt(
     ctx, queue, row, switch, inbox
 ):
-    await switch((Kind.RELAY, 'primary'), (Kind.RELAY, 'backup'))
+    await switch((SwitchKind.RELAY, 'primary'), (SwitchKind.RELAY, 'backup'))
     email_id = await queue()
     assert (await send_email(ctx, email_id))['status'] == 'not-claimable'
     assert (await process_pending_emails(ctx))['affected'] == 0
@@ -122,7 +122,7 @@ async def test_email_with_every_relay_paused_stays_unclaimed_and_loses_no_attemp
 async def test_worker_of_a_paused_queue_claims_nothing_and_leaves_its_jobs_to_others(
     ctx, queue, row, redis, switch
 ):
-    await switch((Kind.QUEUE, 'arq:queue'))
+    await switch((SwitchKind.QUEUE, 'arq:queue'))
     email_id = await queue()
     result = await send_email(ctx, email_id)
     assert result['status'] == 'not-claimable'
@@ -131,7 +131,7 @@ async def test_worker_of_a_paused_queue_claims_nothing_and_leaves_its_jobs_to_ot
     assert (await process_pending_emails(ctx))['affected'] == 0
     assert await ctx['runtime'].claimer.claim_due(5) == []
     assert (await row(email_id))['attempts'] == 0
-    await switch((Kind.QUEUE, 'high_priority'))
+    await switch((SwitchKind.QUEUE, 'high_priority'))
     assert (await send_email(ctx, email_id))['status'] == 'sent'
 
 
@@ -142,7 +142,7 @@ async def test_slot_of_a_paused_duty_is_skipped_and_recorded_as_such(ctx, pool, 
         ran.append(1)
         return {'affected': 1}
 
-    await switch((Kind.CRON, 'duty'))
+    await switch((SwitchKind.CRON, 'duty'))
     schedule = Schedule(Duty(duty.__name__, 86400, missed='once'), duty)
     assert await run_slot(ctx, schedule) is None
     assert await pool.fetchval('SELECT outcome FROM cron_runs') == 'skipped'
@@ -168,7 +168,7 @@ async def test_worker_hears_of_a_switch_at_once_and_without_the_notification_a_l
                 "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'LISTEN%mail_s%'"
             )
         )
-        await stored.pause(pool, Kind.QUEUE, 'arq:queue', reason=None, by='tests')
+        await stored.pause(pool, SwitchKind.QUEUE, 'arq:queue', reason=None, by='tests')
         await wait_until(lambda: applied == [True])
         assert switches.reasons() == ['queue arq:queue is paused by tests']
         monkeypatch.setattr(heeding, 'LOOK_EVERY_S', 0.01)
@@ -183,7 +183,7 @@ async def test_worker_hears_of_a_switch_at_once_and_without_the_notification_a_l
 
 async def test_last_word_stands_while_postgresql_is_away(pool):
     switches, changed = Switches('arq:queue'), asyncio.Event()
-    await stored.pause(pool, Kind.QUEUE, 'arq:queue', reason=None, by='tests')
+    await stored.pause(pool, SwitchKind.QUEUE, 'arq:queue', reason=None, by='tests')
     switches.update(await stored.read_switches(pool))
     pool.terminate()
     keeping = asyncio.create_task(keep_switches(pool, switches, changed, lambda: None))

@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from db.troubles import DATABASE_EVENTS
+from db.errors import DATABASE_EVENTS
 from delivery.record import OUTCOME_EVENTS
 from dev.logs_document import DOCUMENT, logs_document
 from log_events import LOG_EVENTS

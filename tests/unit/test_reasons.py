@@ -2,7 +2,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from db.switches import Kind, Switch
+from db.switches import Switch, SwitchKind
 from fleet.registry import record_from
 from mail_outbox.states import DeadReason
 from reporting.blockers import EmailFacts, blockers
@@ -49,7 +49,10 @@ def told(facts, **email):
         (EmailFacts(anybody_alive=False), 'No worker replies.'),
         (
             EmailFacts(
-                switches=[switch(Kind.EMAIL_TYPE, 'receipt'), switch(Kind.EMAIL_TYPE, 'news')]
+                switches=[
+                    switch(SwitchKind.EMAIL_TYPE, 'receipt'),
+                    switch(SwitchKind.EMAIL_TYPE, 'news'),
+                ]
             ),
             'E-mails of its type receipt are paused by anna since 2026-08-01 12:00:00Z (incident 4).',
         ),
@@ -70,7 +73,8 @@ def told(facts, **email):
         ),
         (
             EmailFacts(
-                workers=[worker(relays=[relay('paused')])], switches=[switch(Kind.RELAY, 'primary')]
+                workers=[worker(relays=[relay('paused')])],
+                switches=[switch(SwitchKind.RELAY, 'primary')],
             ),
             'The relay primary is paused by anna.',
         ),
@@ -161,7 +165,7 @@ def test_workers_that_stop_are_not_told_to_resume():
 
 def test_a_relay_is_paused_before_the_worker_has_heard_of_it():
     facts = EmailFacts(
-        workers=[worker(relays=[relay('ready')])], switches=[switch(Kind.RELAY, 'primary')]
+        workers=[worker(relays=[relay('ready')])], switches=[switch(SwitchKind.RELAY, 'primary')]
     )
     assert told(facts) == ['The relay primary is paused by anna.']
 
@@ -174,7 +178,7 @@ def test_mail_whose_workers_were_lost_is_told_to_wait_apart():
 def test_every_obstacle_an_operator_can_remove_names_the_remedy():
     for facts in (
         EmailFacts(anybody_alive=False),
-        EmailFacts(switches=[switch(Kind.EMAIL_TYPE, 'receipt')]),
+        EmailFacts(switches=[switch(SwitchKind.EMAIL_TYPE, 'receipt')]),
         EmailFacts(template_missing=True),
         EmailFacts(workers=[worker(relays=[relay('paused')])]),
         EmailFacts(recipients=['a'], suppressed={'a': 'x'}),

@@ -8,7 +8,7 @@ import pytest
 
 from actions.emails import why_not
 from db.adoption.words import SHOWN_INSTEAD, SYNONYMS
-from db.states import CLAIMED, OURS, OVER, OVER_UNSENT, RETRYABLE, TRIED, UNSENT, listed
+from db.states import CLAIMED, OURS, OVER, OVER_UNSENT, RETRYABLE, TRIED, UNSENT, sql_list
 from mail_outbox.states import DeadReason, Status, Trait
 from ops.celery.tally import MEANINGS
 from reporting.blockers import EmailFacts
@@ -67,7 +67,7 @@ def test_the_latest_migration_lists_the_words_of_the_enum(constraint: str, enum:
 def test_partial_indexes_list_the_states_that_statements_list() -> None:
     indexes = re.findall(r'CREATE (?:UNIQUE )?INDEX [^;]*;', MIGRATIONS)
     lists = {found for index in indexes for found in re.findall(r'status IN \(([^)]*)\)', index)}
-    assert lists == {listed(CLAIMED), listed(TRIED)}
+    assert lists == {sql_list(CLAIMED), sql_list(TRIED)}
 
 
 def test_statements_name_no_state_that_there_is_not() -> None:

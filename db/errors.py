@@ -66,39 +66,41 @@ _POOLER_REFUSES = re.compile(
 STATEMENT_POOLING = 'transaction blocks not allowed'
 
 
-class Kind(StrEnum):
+class ErrorKind(StrEnum):
     """What to make of an error."""
 
-    AWAY = 'away'  # heals by itself, or when the server is back
+    UNREACHABLE = 'unreachable'  # heals by itself, or when the server is back
     LIMIT = 'limit'  # the server works; this statement took too long
     REFUSED = 'refused'  # waiting does not help: somebody has to change something
 
 
-def kind_of(error: BaseException) -> Kind:
+def kind_of(error: BaseException) -> ErrorKind:
     """Tell what an error of a connection or a statement means."""
     match error:
         case asyncpg.QueryCanceledError() | asyncpg.LockNotAvailableError():
-            return Kind.LIMIT
+            return ErrorKind.LIMIT
         case asyncpg.InvalidAuthorizationSpecificationError() | asyncpg.InvalidCatalogNameError():
-            return Kind.REFUSED
+            return ErrorKind.REFUSED
         case asyncpg.PostgresConnectionError():
-            return Kind.REFUSED if _POOLER_REFUSES.search(str(error)) else Kind.AWAY
+            return (
+                ErrorKind.REFUSED if _POOLER_REFUSES.search(str(error)) else ErrorKind.UNREACHABLE
+            )
         case (
             asyncpg.UnsupportedServerFeatureError()
             | asyncpg.UnsupportedClientFeatureError()
             | ValueError()
         ):
             # Also an address that makes no sense, and an argument that its type does not take.
-            return Kind.REFUSED
+            return ErrorKind.REFUSED
         case (
             ssl.SSLCertVerificationError() | asyncpg.UndefinedFileError()
         ):  # an extension's library
-            return Kind.REFUSED
+            return ErrorKind.REFUSED
         case OSError(filename=str()):  # a file that the address names
-            return Kind.REFUSED
+            return ErrorKind.REFUSED
         case ConnectionError() if 'rejected SSL upgrade' in str(error):
-            return Kind.REFUSED
-    return Kind.AWAY if isinstance(error, DATABASE_DOWN) else Kind.REFUSED
+            return ErrorKind.REFUSED
+    return ErrorKind.UNREACHABLE if isinstance(error, DATABASE_DOWN) else ErrorKind.REFUSED
 
 
 def is_spoilt(error: BaseException) -> bool:
@@ -120,9 +122,9 @@ def words_of(error: BaseException) -> str:
     if isinstance(error, TimeoutError):
         return f'no answer in time: {said}'
     match kind_of(error):
-        case Kind.LIMIT:
+        case ErrorKind.LIMIT:
             return f'a statement ran into its time limit: {said}; see DB_COMMAND_TIMEOUT_S'
-        case Kind.REFUSED:
+        case ErrorKind.REFUSED:
             return f'PostgreSQL refuses: {said}; {remedy_of(error)}'
         case _:
             return said
@@ -164,13 +166,13 @@ def remedy_of(error: BaseException) -> str:
 
 
 DATABASE_EVENTS = {
-    Kind.AWAY: 'postgresql.unreachable',
-    Kind.LIMIT: 'postgresql.time_limit',
-    Kind.REFUSED: 'postgresql.refused',
+    ErrorKind.UNREACHABLE: 'postgresql.unreachable',
+    ErrorKind.LIMIT: 'postgresql.time_limit',
+    ErrorKind.REFUSED: 'postgresql.refused',
 }
 
 
-def tell(log: Any, what: str, error: BaseException, **fields: Any) -> None:
+def log_error(log: Any, what: str, error: BaseException, **fields: Any) -> None:
     """Log that something has to wait, or cannot go on, because of PostgreSQL.
 
     Args:
@@ -178,5 +180,5 @@ def tell(log: Any, what: str, error: BaseException, **fields: Any) -> None:
         what: What waits, such as 'sweep'; the field `during`.
     """
     kind = kind_of(error)
-    level = log.error if kind is Kind.REFUSED else log.warning
+    level = log.error if kind is ErrorKind.REFUSED else log.warning
     level(DATABASE_EVENTS[kind], during=what, error=words_of(error), **fields)

@@ -9,7 +9,7 @@ from arq.connections import ArqRedis
 
 from actions.safety import agree
 from db.identity import are_mixed, is_other
-from fleet.channel import choose
+from fleet.channel import chosen_workers
 from fleet.registry import WorkerRecord
 from reporting.live import (
     Audience,
@@ -70,7 +70,7 @@ async def command_workers(
     names = (
         ours
         if audience.workers is None
-        else [name for name in choose(audience.workers, ours) if name in ours]
+        else [name for name in chosen_workers(audience.workers, ours) if name in ours]
     )
     commanded = Commanded(command.changes and dry_run, names)
     if not names:
@@ -85,7 +85,7 @@ async def command_workers(
 
 
 def _nobody_meant(audience: Audience, ours: list[str], foreign: list[str]) -> Trouble:
-    if set(choose(audience.workers or ['*'], foreign)) & set(foreign):
+    if set(chosen_workers(audience.workers or ['*'], foreign)) & set(foreign):
         what = f'{", ".join(foreign)}: of another PostgreSQL database, and told nothing'
         remedy = 'give the command with the settings of that application'
         return Trouble(what, remedy, exit_status=NO_WORKER)
@@ -97,6 +97,6 @@ async def find_workers(redis: ArqRedis, patterns: Sequence[str] | None) -> list[
     living = await read_living(redis)
     known = [record.worker for record in living]
     # After its Redis was emptied, a worker registers 5 s later.
-    if patterns is not None and not set(choose(patterns, known)) <= set(known):
+    if patterns is not None and not set(chosen_workers(patterns, known)) <= set(known):
         return await ask_living(redis)
     return living

@@ -3,7 +3,7 @@
 Loading an ordinary pickle is running whatever code its writer chose; and even without any global,
 the pickle machine makes of 60 bytes a value that takes 2^n steps to hash, compare, copy or write
 out. This reader is linear in what it reads. Plain values are None, booleans, numbers, strings,
-bytes, lists, tuples, and dicts whose keys are scalars; what stands in two places counts twice.
+bytes, lists, tuples, and dicts whose keys are scalars; what is referred to twice counts twice.
 Opcodes are those that Python 3 writes for them in protocols 0 to 5, see pickletools of the standard
 library.
 """

@@ -14,7 +14,7 @@ from engine.plain_pickle import NotPlainError, read_plain
 MAX_JOB_BYTES = 1024 * 1024
 MAX_NAME_CHARS = 200  # it is written into logs, records and results
 
-# What arq's worker takes for granted of a job and of a result (arq.jobs.serialize_job): function,
+# What arq's worker expects of a job and of a result (arq.jobs.serialize_job): function,
 # arguments, try, and milliseconds since 1970, for which the platform must have a date.
 FIELDS: dict[str, Callable[[Any], bool]] = {
     'f': lambda value: isinstance(value, str) and len(value) <= MAX_NAME_CHARS,

@@ -23,7 +23,7 @@ from arq.connections import ArqRedis
 from redis.exceptions import RedisError
 
 from db.identity import is_other
-from fleet.registry import is_name
+from fleet.registry import is_worker_name
 
 log = structlog.get_logger()
 
@@ -52,7 +52,7 @@ class Handler:
 
 
 @dataclass(frozen=True, slots=True)
-class Command:
+class ControlCommand:
     """A request that is well formed."""
 
     request_id: str
@@ -61,13 +61,13 @@ class Command:
     database: str | None = None  # whose workers are meant, see db.identity; None: all who hear it
 
 
-def channel(redis: ArqRedis, worker: str | None = None) -> str:
+def command_channel(redis: ArqRedis, worker: str | None = None) -> str:
     """Return the channel of all workers, or of one."""
     every = f'mail:control:{redis.connection_pool.connection_kwargs.get("db", 0)}'
     return every if worker is None else f'{every}:{worker}'
 
 
-def read_command(data: bytes) -> Command:
+def read_command(data: bytes) -> ControlCommand:
     """Read a request.
 
     Raises:
@@ -97,7 +97,7 @@ def read_command(data: bytes) -> Command:
         raise RefusedError('command must be a word, arguments an object')
     if database is not None and not isinstance(database, str):
         raise RefusedError('database must be text')
-    return Command(request_id, name, arguments, database)
+    return ControlCommand(request_id, name, arguments, database)
 
 
 def is_count(value: Any) -> bool:
@@ -110,7 +110,7 @@ def is_rate(value: Any) -> bool:
     return type(value) in (int, float) and math.isfinite(value) and 0 <= value <= 1_000_000
 
 
-async def obey(handlers: Mapping[str, Handler], command: Command) -> Reply:
+async def obey(handlers: Mapping[str, Handler], command: ControlCommand) -> Reply:
     """Do what a command says.
 
     Returns:
@@ -127,7 +127,7 @@ async def obey(handlers: Mapping[str, Handler], command: Command) -> Reply:
         return {'refused': f'failed: {type(error).__name__}; see the log of the worker'}
 
 
-def _find(handlers: Mapping[str, Handler], command: Command) -> Handler:
+def _find(handlers: Mapping[str, Handler], command: ControlCommand) -> Handler:
     handler = handlers.get(command.name)
     if handler is None:
         raise RefusedError(
@@ -153,7 +153,7 @@ async def listen_for_commands(
     while True:
         try:
             async with redis.pubsub(ignore_subscribe_messages=True) as pubsub:
-                await pubsub.subscribe(channel(redis), channel(redis, worker))
+                await pubsub.subscribe(command_channel(redis), command_channel(redis, worker))
                 while True:
                     message = await pubsub.get_message(timeout=SILENCE_S)
                     if message is not None:
@@ -232,7 +232,7 @@ async def ask(
     text = json.dumps(request if database is None else request | {'database': database})
     heard = 0
     for name in [None] if workers is None else dict.fromkeys(workers):
-        heard += await redis.publish(channel(redis, name), text)
+        heard += await redis.publish(command_channel(redis, name), text)
     deadline = time.monotonic() + timeout_s
     replies: list[Reply] = []
     key = REPLY_PREFIX + request_id
@@ -253,7 +253,7 @@ def _read_reply(data: bytes) -> Reply | None:
     if (
         not isinstance(reply, dict)
         or not isinstance(reply.get('worker'), str)
-        or not is_name(reply['worker'])
+        or not is_worker_name(reply['worker'])
     ):
         return None
     return (
@@ -263,7 +263,7 @@ def _read_reply(data: bytes) -> Reply | None:
     )
 
 
-def choose(patterns: Sequence[str], known: Sequence[str]) -> list[str]:
+def chosen_workers(patterns: Sequence[str], known: Sequence[str]) -> list[str]:
     """Return the workers that are meant.
 
     Patterns with * ? [] choose among the known ones; other names stand for themselves.

@@ -8,7 +8,7 @@ from redis.exceptions import RedisError
 from delivery.activity import Event
 
 
-def channel(redis: ArqRedis) -> str:
+def events_channel(redis: ArqRedis) -> str:
     """Return the channel of the events; channels are the whole server's."""
     return f'mail:events:{redis.connection_pool.connection_kwargs.get("db", 0)}'
 
@@ -23,7 +23,7 @@ async def publish_events(
     """
     try:
         await redis.publish(
-            channel(redis),
+            events_channel(redis),
             json.dumps([{'worker': worker, 'database': database, **event} for event in batch]),
         )
     except (RedisError, OSError):

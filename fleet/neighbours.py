@@ -16,7 +16,7 @@ log = structlog.get_logger()
 LOOK_EVERY_S = 60.0
 
 
-async def look(redis: ArqRedis, neighbours: Neighbours) -> None:
+async def look_for_neighbours(redis: ArqRedis, neighbours: Neighbours) -> None:
     """Look for them. Names that are new are logged.
 
     Raises:
@@ -46,7 +46,7 @@ async def keep_watching_neighbours(
     """
     while not stopping.is_set():
         with contextlib.suppress(RedisError, OSError):
-            await look(redis, neighbours)
+            await look_for_neighbours(redis, neighbours)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(LOOK_EVERY_S):
                 await stopping.wait()

@@ -121,7 +121,9 @@ def record_from(value: Any) -> WorkerRecord | None:
         elif part.default is MISSING and part.default_factory is MISSING:
             return None
     return (
-        WorkerRecord(**values) if is_name(values['worker']) and is_name(values['queue']) else None
+        WorkerRecord(**values)
+        if is_worker_name(values['worker']) and is_worker_name(values['queue'])
+        else None
     )
 
 
@@ -166,7 +168,7 @@ def _fits(value: Any, wanted: Any) -> bool:
     return isinstance(value, kind)
 
 
-def is_name(text: str) -> bool:
+def is_worker_name(text: str) -> bool:
     """Whether Redis may be asked for this name: JSON can hold half characters, UTF-8 cannot."""
     try:
         text.encode()

@@ -51,8 +51,9 @@ GROUP_NAME = re.compile(r' ?[aqe][aqe. ]*+')
 
 # MIME's charsets. Not all that Python has: reading punycode takes the square of its length.
 CHARSET = re.compile(
-    r'utf-?(8|16|32)([bl]e)?|(us-)?ascii|iso[-_]8859[-_]\d+|latin-?\d|windows-125\d|cp(125\d|437|8\d\d|9\d\d)|koi8-[rut]'
-    r'|gb2312|gbk|gb18030|big5(-?hkscs)?|euc[-_](jp|kr)|iso-2022-(jp(-\d)?|kr)|shift[-_]jis|ks_c_5601-1987'
+    r'utf-?(8|16|32)([bl]e)?|(us-)?ascii|iso[-_]8859[-_]\d+|latin-?\d|windows-125\d'
+    r'|cp(125\d|437|8\d\d|9\d\d)|koi8-[rut]|gb2312|gbk|gb18030|big5(-?hkscs)?|euc[-_](jp|kr)'
+    r'|iso-2022-(jp(-\d)?|kr)|shift[-_]jis|ks_c_5601-1987'
     r'|mac-?roman|tis-620',
     re.IGNORECASE,
 )

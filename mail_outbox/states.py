@@ -76,7 +76,7 @@ class Status(StrEnum):
 class DeadReason(StrEnum):
     """Why no further attempt follows; the CHECK constraint in `db/migrations` lists the same.
 
-    Of e-mails that are failed or uncertain. A retry, a release and a claim take it away.
+    Of e-mails that are failed or uncertain. A retry, a release and a claim remove it.
     """
 
     # A relay refused the e-mail for good (5xx), or all of its recipients.

@@ -100,14 +100,14 @@ class LoopWatch:
                 email_ids = list(islice(self._under_way(), MAX_EMAILS))
             except RuntimeError:  # the loop is at it
                 email_ids = []
-        places = [_place(frame) for frame in frames[:MAX_FRAMES]]
+        code = [_line(frame) for frame in frames[:MAX_FRAMES]]
         self.holds += 1
         self.last = {
             'at': round(time.time(), 3),
             'email_ids': email_ids,
-            'where': places[0] if places else '',
+            'where': code[0] if code else '',
         }
-        log.error('loop.blocked', holds=self.holds, **self.last, code=places)
+        log.error('loop.blocked', holds=self.holds, **self.last, code=code)
 
 
 def _outwards(frame: FrameType | None) -> Iterator[FrameType]:
@@ -116,7 +116,7 @@ def _outwards(frame: FrameType | None) -> Iterator[FrameType]:
         frame = frame.f_back
 
 
-def _place(frame: FrameType) -> str:
+def _line(frame: FrameType) -> str:
     path = Path(frame.f_code.co_filename)
     return f'{path.parent.name}/{path.name}:{frame.f_lineno} {frame.f_code.co_name}'
 

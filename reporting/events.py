@@ -42,7 +42,7 @@ class EventWatch:
         known, look_at, ask_at = await self._own_workers(), 0.0, 0.0
         self.has_seen_worker = bool(known)
         async with self._redis.pubsub(ignore_subscribe_messages=True) as pubsub:
-            await pubsub.subscribe(events.channel(self._redis))
+            await pubsub.subscribe(events.events_channel(self._redis))
             while ends_at is None or time.monotonic() < ends_at:
                 batch: list[Event] = []
                 if time.monotonic() >= ask_at:

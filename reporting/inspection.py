@@ -12,7 +12,7 @@ from db import reports
 from delivery.email_jobs import EMAIL_JOBS
 from engine.queues import find_queues
 from engine.results import read_job
-from fleet.channel import choose
+from fleet.channel import chosen_workers
 from fleet.queued_jobs import read_deferred, read_running
 from mail.outcome import Outcome
 from reporting.jobs import job_document
@@ -82,7 +82,7 @@ async def inspect_workers(servers: Servers, asked: Inspection) -> tuple[Document
 
 def of_workers(rows: list[Document], patterns: Sequence[str]) -> list[Document]:
     """Leave the rows whose worker is meant by --worker."""
-    meant = choose(patterns, [row['worker'] for row in rows if row['worker'] is not None])
+    meant = chosen_workers(patterns, [row['worker'] for row in rows if row['worker'] is not None])
     return [row for row in rows if row['worker'] in meant]
 
 

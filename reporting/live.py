@@ -12,7 +12,7 @@ from redis.exceptions import NoPermissionError
 
 from db.identity import is_other, read_identity
 from engine.queues import QUEUES
-from fleet.channel import Asked, ask, choose
+from fleet.channel import Asked, ask, chosen_workers
 from fleet.registry import WorkerRecord, read_served_queues, read_workers, record_from
 from reporting.overview import as_documents, read_fleet
 from reporting.problems import NO_WORKER, NOBODY_REPLIED, Document, Trouble, is_alive
@@ -116,7 +116,7 @@ async def _ask(
     everybody = await read_workers(redis)
     registered = [record for record in everybody if not is_other(record.database, database)]
     names = [record.worker for record in registered]
-    wanted = None if audience.workers is None else choose(audience.workers, names)
+    wanted = None if audience.workers is None else chosen_workers(audience.workers, names)
     # A worker of an older version, which says no database, would refuse to be told one.
     if not all(record.database for record in everybody):
         wanted = names if wanted is None and names and database else wanted

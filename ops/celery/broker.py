@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
-from ops.celery.keys import Client, Place
+from ops.celery.keys import Client, Container
 from ops.celery.messages import Meaning, Message, read_message
 
 BATCH = 500
@@ -115,15 +115,15 @@ async def read_list(redis: Client, key: bytes, passed: int, count: int) -> list[
     ]
 
 
-async def look_through(redis: Client, place: Place) -> AsyncIterator[list[Entry]]:
-    """Return every message of a place in batches, without taking any."""
-    if place.is_hash:
-        async for batch in _look_through_hash(redis, place.key):
+async def look_through(redis: Client, container: Container) -> AsyncIterator[list[Entry]]:
+    """Return every message of a container in batches, without taking any."""
+    if container.is_hash:
+        async for batch in _look_through_hash(redis, container.key):
             yield batch
         return
     passed = 0
-    while passed < place.length:
-        batch = await read_list(redis, place.key, passed, place.length - passed)
+    while passed < container.length:
+        batch = await read_list(redis, container.key, passed, container.length - passed)
         if not batch:
             return
         passed += len(batch)
@@ -214,12 +214,14 @@ return 1
 """
 
 
-async def take_from_hash(redis: Client, place: Place, fates: Sequence[tuple[Entry, Fate]]) -> None:
+async def take_from_hash(
+    redis: Client, container: Container, fates: Sequence[tuple[Entry, Fate]]
+) -> None:
     """Move messages that a worker had taken; those that are gone meanwhile are nobody's loss."""
-    index = place.index or place.key + b'_index'
+    index = container.index or container.key + b'_index'
     async with redis.pipeline(transaction=False) as pipe:
         for entry, fate in fates:
             if fate is not Fate.STAYS:
-                to = kept_key(fate, 'hash', place.key), kept_key(fate, 'zset', index)
-                pipe.eval(MOVE_TAG_SCRIPT, 4, place.key, index, *to, entry.tag, entry.digest)
+                to = kept_key(fate, 'hash', container.key), kept_key(fate, 'zset', index)
+                pipe.eval(MOVE_TAG_SCRIPT, 4, container.key, index, *to, entry.tag, entry.digest)
         await pipe.execute()

@@ -13,7 +13,7 @@ from engine.queues import QUEUES
 from ops.celery.broker import SET_ASIDE_KEY, Fate, look_through
 from ops.celery.connect import open_broker
 from ops.celery.kept import Kept, find_kept, remembered_tasks
-from ops.celery.keys import Client, Places, find_places
+from ops.celery.keys import Client, Containers, find_containers
 from ops.celery.signs import Signs, signs_of_celery
 from ops.celery.tally import options_for
 from ops.connect import Connections
@@ -35,7 +35,10 @@ async def check(connections: Connections) -> list[Finding]:
     try:
         async with open_broker(connections.settings, None) as broker:
             try:
-                places, kept = await find_places(broker.redis), await find_kept(broker.redis)
+                containers, kept = (
+                    await find_containers(broker.redis),
+                    await find_kept(broker.redis),
+                )
             except ResponseError:
                 return [
                     note(
@@ -43,16 +46,18 @@ async def check(connections: Connections) -> list[Finding]:
                         'run doctor as its administrator',
                     )
                 ]
-            signs = await signs_of_celery(broker.redis, places=places)
-            unknown = await unknown_tasks(broker.redis, places)
-            return list(judge(places, signs, kept, phase, unknown, is_ours=broker.is_ours))
+            signs = await signs_of_celery(broker.redis, containers=containers)
+            unknown = await unknown_tasks(broker.redis, containers)
+            return list(
+                judge_celery(containers, signs, kept, phase, unknown, is_ours=broker.is_ours)
+            )
     except TroubleError as failure:
         if failure.trouble.exit_status == USAGE:  # it never was a Redis
             return [note(failure.trouble.what, failure.trouble.remedy)]
         raise
 
 
-async def unknown_tasks(redis: Client, places: Places) -> list[str]:
+async def unknown_tasks(redis: Client, containers: Containers) -> list[str]:
     """Return the tasks that nobody here knows, by what is next in each list.
 
     Those that may be about e-mails come first.
@@ -60,8 +65,8 @@ async def unknown_tasks(redis: Client, places: Places) -> list[str]:
     tasks = await remembered_tasks(redis)
     names: Counter[str] = Counter()
     may_mean: Counter[str] = Counter()
-    for place in places.all:
-        async for batch in look_through(redis, place):
+    for container in containers.all:
+        async for batch in look_through(redis, container):
             for entry in batch:
                 message = entry.read(tasks)
                 if message.task and message.meaning is None:
@@ -79,8 +84,8 @@ def _while_it_runs(signs: Signs, phase: AdoptionPhase | None) -> Finding:
     return warning(seems, 'stop it: what both work on may be sent twice')
 
 
-def judge(
-    places: Places,
+def judge_celery(
+    containers: Containers,
     signs: Signs,
     kept: Sequence[Kept],
     phase: AdoptionPhase | None,
@@ -100,20 +105,20 @@ def judge(
         if unknown
         else TAKES_OVER
     )
-    for place in places.lists:
-        if is_ours and place.name in QUEUES:
-            of = counted(place.length, 'message', 'messages')
-            what = (
-                f'the list {place.name} holds {of} of Celery: our queue of that name cannot be used'
-            )
+    for container in containers.lists:
+        if is_ours and container.name in QUEUES:
+            of = counted(container.length, 'message', 'messages')
+            what = f'the list {container.name} holds {of} of Celery: our queue of that name cannot be used'
             yield error(what, takes_over)
     if signs.is_running:
         yield _while_it_runs(signs, phase)
-    elif places.messages:
-        waiting = counted(places.messages, 'message of Celery waits', 'messages of Celery wait')
-        where = ', '.join(f'{place.name} ({place.length})' for place in places.all[:5])
+    elif containers.messages:
+        waiting = counted(containers.messages, 'message of Celery waits', 'messages of Celery wait')
+        where = ', '.join(
+            f'{container.name} ({container.length})' for container in containers.all[:5]
+        )
         yield warning(f'{waiting} in {where}', takes_over)
-    if aside := sum(k.place.length for k in kept if k.fate is Fate.SET_ASIDE):
+    if aside := sum(k.container.length for k in kept if k.fate is Fate.SET_ASIDE):
         are = counted(aside, 'message of Celery is', 'messages of Celery are')
         remedy = (
             '`python -m ops import-celery --task NAME=MEANING` after --undo, '

@@ -10,6 +10,7 @@ from ops.arguments import add_change, add_json
 from ops.celery.broker import SET_ASIDE_KEY
 from ops.celery.connect import open_broker
 from ops.celery.messages import Meaning
+from ops.celery.options import ImportOptions
 from ops.celery.output import render_import
 from ops.celery.take import Import
 from ops.celery.undo import Undo
@@ -45,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="the broker's global_keyprefix, for --queue",
     )
     parser.add_argument(
-        '--task', action='append', type=mapping, default=[], metavar='NAME=MEANING',
+        '--task', action='append', type=task_meaning, default=[], metavar='NAME=MEANING',
         help='what a task of another name means, remembered from then on: send_email, '
         "retry_failed_email, duty (one of beat's that is ours now), ignore (about something else: "
         'stays where it is)',
@@ -72,7 +73,7 @@ def database(text: str) -> int:
     return int(text)
 
 
-def mapping(text: str) -> tuple[str, Meaning]:
+def task_meaning(text: str) -> tuple[str, Meaning]:
     """Read app.tasks.deliver=send_email."""
     name, _, meaning = text.rpartition('=')
     if not name or meaning not in MAPPINGS:
@@ -87,5 +88,15 @@ render = render_import
 
 async def run(connections: Connections, options: argparse.Namespace) -> Answer:
     """Open Celery's Redis, and go one way or the other."""
+    chosen = ImportOptions(
+        queues=options.queue or (),
+        key_prefix=options.key_prefix,
+        tasks=dict(options.task),
+        database=options.db,
+        set_aside=options.set_aside,
+        dry_run=options.dry_run,
+        force=options.force,
+        yes=options.yes,
+    )
     async with open_broker(connections.settings, options.db) as broker:
-        return await (Undo if options.undo else Import)(connections, broker, options).run()
+        return await (Undo if options.undo else Import)(connections, broker, chosen).run()

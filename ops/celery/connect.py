@@ -13,7 +13,7 @@ from redis.exceptions import RedisError
 
 from engine.connection import open_redis
 from engine.redis_url import redis_settings
-from ops.celery.keys import find_places, other_databases
+from ops.celery.keys import find_containers, other_databases
 from ops.celery.signs import Signs, signs_of_celery
 from reporting.problems import USAGE, Trouble, TroubleError
 from reporting.servers import QUEUE
@@ -156,7 +156,10 @@ async def look_for_celery(settings: Settings) -> Signs:
                     f'Celery is in database {numbers} of the same server, not in {broker.place}: '
                     'set CELERY_BROKER_URL'
                 )
-            elif not settings.celery_broker_url and not (await find_places(broker.redis)).is_kombus:
+            elif (
+                not settings.celery_broker_url
+                and not (await find_containers(broker.redis)).is_kombus
+            ):
                 signs.unknown.append(
                     f'Celery never was in {broker.place}: set CELERY_BROKER_URL if there is one'
                 )
@@ -171,11 +174,11 @@ async def elsewhere(broker: Broker) -> dict[int, int]:
     for number in await other_databases(broker.redis):
         redis = open_redis(replace(broker.address, database=number), QUEUE)
         try:
-            places = await find_places(redis)
+            containers = await find_containers(redis)
         except RedisError:  # this user may not look there
             continue
         finally:
             await redis.aclose(close_connection_pool=True)
-        if places.is_kombus:
-            found[number] = places.messages
+        if containers.is_kombus:
+            found[number] = containers.messages
     return found

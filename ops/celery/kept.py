@@ -16,11 +16,11 @@ from ops.celery.broker import (
     Fate,
     kept_key,
 )
-from ops.celery.keys import OURS, SCAN_COUNT, Client, Place, find_index
+from ops.celery.keys import OURS, SCAN_COUNT, Client, Container, find_index
 from ops.celery.messages import Meaning
 
 TASKS_KEY = 'mail:celery-tasks'
-AWAY_KEY = 'mail:arq-queue-before-undo:'
+RENAMED_KEY = 'mail:arq-queue-before-undo:'
 
 
 async def remember_tasks(redis: Client, tasks: Mapping[str, str]) -> None:
@@ -42,11 +42,11 @@ async def remembered_tasks(redis: Client) -> dict[str, Meaning]:
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """What was taken from one place, and is kept."""
+    """What was taken from one container, and is kept."""
 
     key: bytes
     source: bytes
-    place: Place  # the key it is kept in
+    container: Container  # the key it is kept in
     fate: Fate
 
 
@@ -66,7 +66,9 @@ async def find_kept(redis: Client) -> list[Kept]:
                 length = int(await (redis.hlen if is_hash else redis.llen)(key))
                 index = await find_index(redis, key, zsets) if is_hash else None
                 found.append(
-                    Kept(key, key.removeprefix(prefix), Place(key, length, is_hash, index), fate)
+                    Kept(
+                        key, key.removeprefix(prefix), Container(key, length, is_hash, index), fate
+                    )
                 )
     return found
 
@@ -118,7 +120,7 @@ async def put_back_in_list(redis: Client, kept: Kept, entries: Sequence[tuple[En
 
 async def put_back_in_hash(redis: Client, kept: Kept, entries: Sequence[Entry]) -> None:
     """Put messages back among those that a worker had taken, with the time at which it did."""
-    kept_index = kept.place.index or kept_key(kept.fate, 'zset', kept.source + b'_index')
+    kept_index = kept.container.index or kept_key(kept.fate, 'zset', kept.source + b'_index')
     index = kept_index.removeprefix(kept_key(kept.fate, 'zset', b''))
     async with redis.pipeline(transaction=False) as pipe:
         for entry in entries:
@@ -135,7 +137,7 @@ async def put_back_in_hash(redis: Client, kept: Kept, entries: Sequence[Entry]) 
         await pipe.execute()
 
 
-async def move_queues_away(redis: Client, names: Collection[bytes]) -> list[str]:
+async def rename_queues(redis: Client, names: Collection[bytes]) -> list[str]:
     """Rename queues of arq that stand where Celery's lists belong, so that Celery can start.
 
     They hold only wake-ups.
@@ -147,7 +149,7 @@ async def move_queues_away(redis: Client, names: Collection[bytes]) -> list[str]
     for name in names:
         if await redis.type(name) == b'zset':
             try:
-                await redis.renamenx(name, AWAY_KEY.encode() + name)
+                await redis.renamenx(name, RENAMED_KEY.encode() + name)
             except ResponseError:  # gone meanwhile
                 continue
             moved.append(name.decode(errors='backslashreplace'))

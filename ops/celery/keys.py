@@ -31,7 +31,7 @@ RESULTS = '*celery-task-meta-*'
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class Container:
     """One key that holds messages: a list, or the hash of those that workers had taken."""
 
     key: bytes
@@ -46,23 +46,23 @@ class Place:
 
 
 @dataclass(slots=True)
-class Places:
+class Containers:
     """What a database holds of Celery's."""
 
-    lists: list[Place] = field(default_factory=list)
-    hashes: list[Place] = field(default_factory=list)
+    lists: list[Container] = field(default_factory=list)
+    hashes: list[Container] = field(default_factory=list)
     bound: set[bytes] = field(default_factory=set)  # names of queues, with the key prefix
     replies: int = 0  # lists with answers to `celery inspect`: left alone
 
     @property
-    def all(self) -> list[Place]:
+    def all(self) -> list[Container]:
         """Every key that holds messages."""
         return [*self.lists, *self.hashes]
 
     @property
     def messages(self) -> int:
         """How many messages there are."""
-        return sum(place.length for place in self.all)
+        return sum(container.length for container in self.all)
 
     @property
     def is_kombus(self) -> bool:
@@ -101,7 +101,9 @@ return found
 """
 
 
-async def find_places(redis: Client, queues: Collection[str] = (), prefix: str = '') -> Places:
+async def find_containers(
+    redis: Client, queues: Collection[str] = (), prefix: str = ''
+) -> Containers:
     """Find every key of this database that holds messages of kombu's.
 
     Args:
@@ -110,23 +112,23 @@ async def find_places(redis: Client, queues: Collection[str] = (), prefix: str =
     Raises:
         redis.RedisError, OSError: Redis does not answer, or this user may not look.
     """
-    places = Places(bound=await find_queues(redis))
-    known = places.bound | {(prefix + queue).encode() for queue in (*queues, 'celery')}
+    containers = Containers(bound=await find_bound_queues(redis))
+    known = containers.bound | {(prefix + queue).encode() for queue in (*queues, 'celery')}
     async for keys in _scan(redis, 'list'):
         for key, is_kombus, length in await _look(redis, keys):
             if (is_kombus or is_named(key, known)) and REPLIES.search(key):
-                places.replies += 1
+                containers.replies += 1
             elif is_kombus or is_named(key, known):
-                places.lists.append(Place(key, length))
+                containers.lists.append(Container(key, length))
     async for keys in _scan(redis, 'hash'):
         for key, is_kombus, length in await _look(redis, keys):
             if is_kombus:
-                places.hashes.append(Place(key, length, True, await find_index(redis, key)))
-    places.lists.sort(key=lambda place: place.key)
-    return places
+                containers.hashes.append(Container(key, length, True, await find_index(redis, key)))
+    containers.lists.sort(key=lambda container: container.key)
+    return containers
 
 
-async def find_queues(redis: Client) -> set[bytes]:
+async def find_bound_queues(redis: Client) -> set[bytes]:
     """Return the names of all queues that are bound to an exchange, with the key prefix."""
     found = set()
     async for keys in _scan(redis, 'set'):

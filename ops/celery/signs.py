@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from redis.exceptions import RedisError, ResponseError
 
-from ops.celery.keys import Client, Place, Places, find_places
+from ops.celery.keys import Client, Container, Containers, find_containers
 from reporting.wording import counted
 
 LOOK_AGAIN_S = 1.0
@@ -76,14 +76,14 @@ class Signs:
 
 
 async def signs_of_celery(
-    redis: Client, *, places: Places | None = None, look_again_s: float | None = None
+    redis: Client, *, containers: Containers | None = None, look_again_s: float | None = None
 ) -> Signs:
     """Look for a running Celery on the client's database.
 
     A Redis that is unreachable raises nothing: that is among the signs.
 
     Args:
-        places: What ops.celery.keys.find_places found, when the caller has looked already.
+        containers: What ops.celery.keys.find_containers found, when the caller has looked already.
         look_again_s: How long to wait between the two looks at what there is, LOOK_AGAIN_S by
             default; 0 looks once.
     """
@@ -91,7 +91,9 @@ async def signs_of_celery(
     try:
         await _count_clients(redis, signs)
         await _count_listeners(redis, signs)
-        await _watch(redis, signs, places, LOOK_AGAIN_S if look_again_s is None else look_again_s)
+        await _watch(
+            redis, signs, containers, LOOK_AGAIN_S if look_again_s is None else look_again_s
+        )
     except (RedisError, OSError) as error:
         signs.unknown.append(f'Redis does not answer: {error}'[:200])
     return signs
@@ -101,7 +103,7 @@ async def _count_clients(redis: Client, signs: Signs) -> None:
     """Count those that wait for messages the way kombu's workers do."""
     try:
         clients = await redis.client_list()
-    except ResponseError:  # its ACL, or the command renamed away
+    except ResponseError:  # its ACL, or the command renamed
         signs.unknown.append(
             'CLIENT LIST is not permitted: nobody can say whether Celery workers wait here'
         )
@@ -128,21 +130,24 @@ async def _count_listeners(redis: Client, signs: Signs) -> None:
         return  # CLIENT LIST says more
 
 
-async def _watch(redis: Client, signs: Signs, places: Places | None, look_again_s: float) -> None:
+async def _watch(
+    redis: Client, signs: Signs, containers: Containers | None, look_again_s: float
+) -> None:
     """Look twice.
 
     What goes from the end that workers take from is being worked on; what only comes is asked for.
     """
     try:
-        found = places or await find_places(redis)
+        found = containers or await find_containers(redis)
         before = await _states(redis, found.all)
         signs.messages = sum(state.length for state in before.values())
         if look_again_s:
             await asyncio.sleep(look_again_s)
-            places_now = {
-                place.name: place for place in [*found.all, *(await find_places(redis)).all]
+            containers_now = {
+                container.name: container
+                for container in [*found.all, *(await find_containers(redis)).all]
             }
-            after = await _states(redis, list(places_now.values()))
+            after = await _states(redis, list(containers_now.values()))
             for name, state in after.items():
                 old = before.get(name, _State(0, b'', is_hash=state.is_hash))
                 if state.is_hash or not old.length:
@@ -159,7 +164,7 @@ async def _watch(redis: Client, signs: Signs, places: Places | None, look_again_
 
 
 class _State(NamedTuple):
-    """What distinguishes one moment of a place from another."""
+    """What distinguishes one moment of a container from another."""
 
     length: int
     # A digest of the message that is taken next; of a hash, of the one that was taken last.
@@ -180,12 +185,12 @@ return {length, redis.sha1hex(mark)}
 """
 
 
-async def _states(redis: Client, places: Sequence[Place]) -> dict[str, _State]:
+async def _states(redis: Client, containers: Sequence[Container]) -> dict[str, _State]:
     async with redis.pipeline(transaction=False) as pipe:
-        for place in places:
-            pipe.eval(STATE_SCRIPT, 2, place.key, place.index or place.key + b'_index')
+        for container in containers:
+            pipe.eval(STATE_SCRIPT, 2, container.key, container.index or container.key + b'_index')
         answers = await pipe.execute()
     return {
-        place.name: _State(length, mark, is_hash=place.is_hash)
-        for place, (length, mark) in zip(places, answers, strict=True)
+        container.name: _State(length, mark, is_hash=container.is_hash)
+        for container, (length, mark) in zip(containers, answers, strict=True)
     }

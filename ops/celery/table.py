@@ -13,8 +13,7 @@ from db.adoption.forecast import Expected, forecast
 from db.adoption.locks import TableBusyError
 from db.adoption.phases import AdoptionPhase, read_phase
 from db.adoption.plan import NotAdoptableError, Plan, is_adopted, plan
-from db.adoption.takeover import WrongPhaseError
-from db.adoption.takeover import take_over as take_over_table
+from db.adoption.takeover import WrongPhaseError, take_over
 from db.adoption.undo import undo as undo_table
 from db.import_requests import count_statuses
 from db.migrate import ZONE_SQL, alone, connect_directly, migrate
@@ -69,7 +68,7 @@ def show_progress(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-async def expand(conn: asyncpg.Connection, settings: Settings) -> Plan | None:
+async def expand_table(conn: asyncpg.Connection, settings: Settings) -> Plan | None:
     """Bring the schema up to this version, and add to an adopted table what it needs.
 
     Returns:
@@ -117,7 +116,7 @@ async def expected(conn: asyncpg.Connection, settings: Settings) -> Sequence[Exp
         raise TroubleError(Trouble(str(error), 'see docs/migration.md')) from error
 
 
-async def take_over(
+async def take_over_table(
     conn: asyncpg.Connection, plan: Plan, settings: Settings, troubles: list[Trouble]
 ) -> dict[str, int] | None:
     """Take over the other system's e-mails, unless that is done.
@@ -128,7 +127,7 @@ async def take_over(
         return None
     try:
         async with alone(conn, settings.db_naive_timezone):
-            return await take_over_table(
+            return await take_over(
                 conn, plan.form, hold_after=_hold_after(settings), progress=show_progress
             )
     except (*REFUSED, OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:

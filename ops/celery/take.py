@@ -4,7 +4,6 @@ Of each message PostgreSQL learns first, and Redis after it: an interruption in 
 message read again, and its e-mail is due already.
 """
 
-import argparse
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
@@ -18,22 +17,22 @@ from db.import_requests import make_due, merged, preview, still_open
 from engine.queues import QUEUES
 from mail_outbox.wake import notify
 from ops.answer import Answer
-from ops.arguments import confirmed
 from ops.celery import broker as celery_broker
 from ops.celery.broker import Fate
 from ops.celery.connect import Broker, elsewhere
 from ops.celery.kept import remember_tasks, remembered_tasks
-from ops.celery.keys import Place, Places, find_places, has_results
+from ops.celery.keys import Container, Containers, find_containers, has_results
 from ops.celery.messages import Meaning, Message
+from ops.celery.options import ImportOptions
 from ops.celery.requests import Requests
 from ops.celery.signs import Signs, signs_of_celery
 from ops.celery.table import (
-    expand,
+    expand_table,
     expected,
     look_at_schema,
     raw_connection,
     show_progress,
-    take_over,
+    take_over_table,
 )
 from ops.celery.tally import NOT_OURS, Tally, outcome_of
 from ops.connect import Connections
@@ -48,14 +47,12 @@ PROGRESS_EVERY = 50_000  # messages
 class Import:
     """One run: where from, how tasks are understood, and what was found."""
 
-    def __init__(
-        self, connections: Connections, broker: Broker, options: argparse.Namespace
-    ) -> None:
+    def __init__(self, connections: Connections, broker: Broker, options: ImportOptions) -> None:
         self.connections = connections
         self.broker = broker
         self.redis = broker.redis
         self.options = options
-        self.tasks: dict[str, Meaning] = dict(options.task)
+        self.tasks: dict[str, Meaning] = dict(options.tasks)
         self.hold_after = timedelta(hours=connections.settings.adoption_hold_after_hours)
         self.now = datetime.now(UTC)
         self.requests = Requests(self.now)
@@ -63,12 +60,12 @@ class Import:
     async def run(self) -> Answer:
         """Count what there is, ask, and take the messages and the table."""
         self.tasks = await remembered_tasks(self.redis) | self.tasks
-        places = await self._find_places()
-        signs = await signs_of_celery(self.redis, places=places)
-        await self._refuse(places, signs)
+        containers = await self._find_containers()
+        signs = await signs_of_celery(self.redis, containers=containers)
+        await self._refuse(containers, signs)
         async with raw_connection(self.connections) as conn:
             missing, statuses = await look_at_schema(conn)
-            found = await self._look(places, None if statuses is None else conn)
+            found = await self._look(containers, None if statuses is None else conn)
             document = await self._document(signs, missing, statuses) | found.as_document()
             if self.options.dry_run:
                 return await self._forecast(conn, document, signs, found)
@@ -77,13 +74,13 @@ class Import:
                 raise TroubleError(replace(unexplained, what=what))
             changes_table = bool(missing) or await read_phase(conn) in BEFORE_TAKE_OVER
             self._confirm(found, changes_table=changes_table)
-            tally, troubles = await self._take(conn, places, document)
+            tally, troubles = await self._take(conn, containers, document)
         if tally.due or document['taken_over']:
             await answer_or_note(self.connections.ask_postgres(notify), troubles)
         left = tally.troubles(set_aside=self.options.set_aside)
         return Answer(document | tally.as_document(), [*troubles, *left])
 
-    async def _refuse(self, places: Places, signs: Signs) -> None:
+    async def _refuse(self, containers: Containers, signs: Signs) -> None:
         """Refuse while Celery runs, and where it is more likely in another database.
 
         Raises:
@@ -96,10 +93,10 @@ class Import:
             raise TroubleError(Trouble(signs.in_words, remedy))
         # An address that somebody gave is believed, also while nothing waits there.
         settings = self.connections.settings
-        is_given = self.options.db is not None or settings.celery_broker_url is not None
-        if not is_given and not places.messages:
+        is_given = self.options.database is not None or settings.celery_broker_url is not None
+        if not is_given and not containers.messages:
             found = await elsewhere(self.broker)
-            if any(found.values()) or (found and not places.is_kombus):
+            if any(found.values()) or (found and not containers.is_kombus):
                 raise TroubleError(_found_elsewhere(self.broker, found))
 
     async def _forecast(
@@ -114,26 +111,26 @@ class Import:
         return Answer(document, left + found.troubles(set_aside=self.options.set_aside))
 
     async def _take(
-        self, conn: asyncpg.Connection, places: Places, document: Document
+        self, conn: asyncpg.Connection, containers: Containers, document: Document
     ) -> tuple[Tally, list[Trouble]]:
         """Take the messages, then the table. What was done before a fault is reported as well."""
-        plan = await expand(conn, self.connections.settings)
+        plan = await expand_table(conn, self.connections.settings)
         troubles: list[Trouble] = []
         tally = Tally()
         if self.requests.has_later:
-            async for _, messages in self._entries(places):
+            async for _, messages in self._entries(containers):
                 self.requests.note_now(messages)
-        await answer_or_note(self._take_all(places, tally), troubles)
+        await answer_or_note(self._take_all(containers, tally), troubles)
         if not troubles:
             if plan is not None:
-                document['taken_over'] = await take_over(
+                document['taken_over'] = await take_over_table(
                     conn, plan, self.connections.settings, troubles
                 )
             troubles += await self._what_came(tally)
         return tally, troubles
 
-    async def _find_places(self) -> Places:
-        return await find_places(self.redis, self.options.queue or (), self.options.key_prefix)
+    async def _find_containers(self) -> Containers:
+        return await find_containers(self.redis, self.options.queues, self.options.key_prefix)
 
     async def _document(
         self, signs: Signs, missing: list[str], statuses: dict[str, int] | None
@@ -151,21 +148,21 @@ class Import:
     def _confirm(self, found: Tally, *, changes_table: bool) -> None:
         table = ', and its table' if changes_table else ''
         question = f'Take over {counted(found.messages, "message")} of Celery{table}?'
-        if (changes_table or found.messages) and not confirmed(question, yes=self.options.yes):
-            raise TroubleError(
-                Trouble('not confirmed, nothing was changed', 'answer y, or give --yes')
-            )
+        if changes_table or found.messages:
+            self.options.confirm(question)
 
-    async def _entries(self, places: Places) -> AsyncIterator[tuple[Place, list[Message]]]:
-        for place in places.all:
-            async for batch in celery_broker.look_through(self.redis, place):
-                yield place, [entry.read(self.tasks) for entry in batch]
+    async def _entries(
+        self, containers: Containers
+    ) -> AsyncIterator[tuple[Container, list[Message]]]:
+        for container in containers.all:
+            async for batch in celery_broker.look_through(self.redis, container):
+                yield container, [entry.read(self.tasks) for entry in batch]
 
-    async def _look(self, places: Places, conn: asyncpg.Connection | None) -> Tally:
+    async def _look(self, containers: Containers, conn: asyncpg.Connection | None) -> Tally:
         """Count what a run would do."""
         tally = Tally(is_dry=True)
         only_theirs = conn is not None and await _comes_before_take_over(conn)
-        async for place, messages in self._entries(places):
+        async for container, messages in self._entries(containers):
             requests = merged(self.requests.of(messages))
             self.requests.note_later(messages)
             outcomes = (
@@ -180,46 +177,50 @@ class Import:
                 if conn and may_mean
                 else set()
             )
-            self._count(tally, place, messages, outcomes, open_ids)
+            self._count(tally, container, messages, outcomes, open_ids)
         return tally
 
     def _count(
         self,
         tally: Tally,
-        place: Place,
+        container: Container,
         messages: Sequence[Message],
         outcomes: Mapping[int, str],
         open_ids: Collection[int] = (),
     ) -> None:
         named = [outcome_of(message, outcomes, self.now) for message in messages]
-        moves = self._others_move(place)
-        tally.add(place.name, messages, named, others_move=moves, open_ids=open_ids, now=self.now)
+        moves = self._others_move(container)
+        tally.add(
+            container.name, messages, named, others_move=moves, open_ids=open_ids, now=self.now
+        )
         if tally.messages // PROGRESS_EVERY != (tally.messages - len(messages)) // PROGRESS_EVERY:
             show_progress(f'{tally.messages} messages {"looked at" if tally.is_dry else "taken"}')
 
     def _fates(
-        self, place: Place, messages: Sequence[Message], outcomes: Mapping[int, str]
+        self, container: Container, messages: Sequence[Message], outcomes: Mapping[int, str]
     ) -> list[Fate]:
         """Say where messages go.
 
         What cannot be used is set aside; other applications' tasks stay if they can.
         """
         fates = {'missing': Fate.SET_ASIDE, 'unreadable': Fate.SET_ASIDE}
-        fates |= dict.fromkeys(NOT_OURS, Fate.SET_ASIDE if self._others_move(place) else Fate.STAYS)
+        fates |= dict.fromkeys(
+            NOT_OURS, Fate.SET_ASIDE if self._others_move(container) else Fate.STAYS
+        )
         return [
             fates.get(outcome_of(message, outcomes, self.now), Fate.IMPORTED)
             for message in messages
         ]
 
-    def _others_move(self, place: Place) -> bool:
+    def _others_move(self, container: Container) -> bool:
         """Whether messages of other tasks are moved.
 
         They are when that is asked for, or when their list has the name of a queue of ours.
         """
-        in_the_way = self.broker.is_ours and not place.is_hash and place.name in QUEUES
-        return bool(self.options.set_aside) or in_the_way
+        in_the_way = self.broker.is_ours and not container.is_hash and container.name in QUEUES
+        return self.options.set_aside or in_the_way
 
-    async def _take_all(self, places: Places, tally: Tally) -> None:
+    async def _take_all(self, containers: Containers, tally: Tally) -> None:
         """Take every message that was there.
 
         Raises:
@@ -229,40 +230,40 @@ class Import:
         await remember_tasks(
             self.redis, {name: str(meaning) for name, meaning in self.tasks.items()}
         )
-        for place in places.lists:
-            await self._take_list(place, tally)
-        for place in places.hashes:
-            async for batch in celery_broker.look_through(self.redis, place):
+        for container in containers.lists:
+            await self._take_list(container, tally)
+        for container in containers.hashes:
+            async for batch in celery_broker.look_through(self.redis, container):
                 messages = [entry.read(self.tasks) for entry in batch]
                 outcomes = await self._make_due(messages)
-                fates = self._fates(place, messages, outcomes)
+                fates = self._fates(container, messages, outcomes)
                 await celery_broker.take_from_hash(
-                    self.redis, place, list(zip(batch, fates, strict=True))
+                    self.redis, container, list(zip(batch, fates, strict=True))
                 )
-                self._count(tally, place, messages, outcomes)
+                self._count(tally, container, messages, outcomes)
 
-    async def _take_list(self, place: Place, tally: Tally) -> None:
+    async def _take_list(self, container: Container, tally: Tally) -> None:
         """Take a list's messages from the end that Celery takes them from."""
-        length = place.length
+        length = container.length
         while length > 0:
-            batch = await celery_broker.read_list(self.redis, place.key, 0, length)
+            batch = await celery_broker.read_list(self.redis, container.key, 0, length)
             if not batch:
                 return
             messages = [entry.read(self.tasks) for entry in batch]
             outcomes = await self._make_due(messages)
-            fates = self._fates(place, messages, outcomes)
+            fates = self._fates(container, messages, outcomes)
             done = await celery_broker.take_from_list(
-                self.redis, place.key, list(zip(batch, fates, strict=True))
+                self.redis, container.key, list(zip(batch, fates, strict=True))
             )
-            self._count(tally, place, messages[:done], outcomes)
+            self._count(tally, container, messages[:done], outcomes)
             length -= done
             if done < len(batch):
-                what = f'somebody else takes messages from {place.name}'
+                what = f'somebody else takes messages from {container.name}'
                 raise TroubleError(Trouble(what, 'stop Celery, then run this again'))
 
     async def _what_came(self, tally: Tally) -> list[Trouble]:
         """Say what was put there meanwhile, by a producer that was not deployed yet."""
-        left = (await self._find_places()).messages
+        left = (await self._find_containers()).messages
         came = left - tally.stays
         remedy = 'the sweep sends their e-mails all the same'
         remedy += '; run this again when beat and the last old producer are gone'

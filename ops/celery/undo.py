@@ -3,7 +3,6 @@
 Those whose e-mails ended here stay: Celery would send them twice.
 """
 
-import argparse
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
@@ -14,14 +13,14 @@ from db.import_requests import count_leased, not_ended
 from engine.queues import QUEUES
 from fleet.registry import read_workers
 from ops.answer import Answer
-from ops.arguments import confirmed
 from ops.celery import broker as celery_broker
 from ops.celery import kept as celery_kept
 from ops.celery.broker import Entry, Fate
 from ops.celery.connect import Broker
 from ops.celery.kept import Kept
-from ops.celery.keys import find_queues
+from ops.celery.keys import find_bound_queues
 from ops.celery.messages import Meaning
+from ops.celery.options import ImportOptions
 from ops.celery.signs import signs_of_celery
 from ops.celery.table import give_back, raw_connection
 from ops.connect import Connections
@@ -32,9 +31,7 @@ from reporting.wording import counted
 class Undo:
     """One run. An interruption leaves each message in one place, and the next run goes on."""
 
-    def __init__(
-        self, connections: Connections, broker: Broker, options: argparse.Namespace
-    ) -> None:
+    def __init__(self, connections: Connections, broker: Broker, options: ImportOptions) -> None:
         self.connections = connections
         self.broker = broker
         self.redis = broker.redis
@@ -52,17 +49,15 @@ class Undo:
             names = await self._queues_in_the_way(found)
             dry_run = self.options.dry_run
             if not dry_run:
-                messages = sum(kept.place.length for kept in found)
-                question = f'Give {counted(messages, "message")} and the table back to Celery?'
-                if not confirmed(question, yes=self.options.yes):
-                    raise TroubleError(
-                        Trouble('not confirmed, nothing was changed', 'answer y, or give --yes')
-                    )
-                names = await celery_kept.move_queues_away(
+                messages = sum(kept.container.length for kept in found)
+                self.options.confirm(
+                    f'Give {counted(messages, "message")} and the table back to Celery?'
+                )
+                names = await celery_kept.rename_queues(
                     self.redis, [name.encode() for name in names]
                 )
             for kept in found:
-                await (self._give_back_hash if kept.place.is_hash else self._give_back_list)(
+                await (self._give_back_hash if kept.container.is_hash else self._give_back_list)(
                     conn, kept
                 )
             given_back = None if dry_run else await give_back(conn, self.connections.settings)
@@ -104,14 +99,14 @@ class Undo:
         """Return our queues that have the name of a list of Celery's."""
         if not self.broker.is_ours:
             return []
-        theirs = {kept.source for kept in found if not kept.place.is_hash} | await find_queues(
-            self.redis
-        )
+        theirs = {
+            kept.source for kept in found if not kept.container.is_hash
+        } | await find_bound_queues(self.redis)
         names = [name for name in QUEUES if name.encode() in theirs]
         return [name for name in names if await self.redis.type(name) == b'zset']
 
     async def _give_back_list(self, conn: asyncpg.Connection, kept: Kept) -> None:
-        left = kept.place.length
+        left = kept.container.length
         passed = 0
         while left > 0:
             batch = (await celery_kept.read_kept(self.redis, kept, passed))[:left]
@@ -127,11 +122,11 @@ class Undo:
             self._count(kept, goes_back[:done])
             left -= done
             if done < len(batch):
-                what = f'somebody else changes {kept.place.name}'
+                what = f'somebody else changes {kept.container.name}'
                 raise TroubleError(Trouble(what, 'see who, then run this again'))
 
     async def _give_back_hash(self, conn: asyncpg.Connection, kept: Kept) -> None:
-        async for batch in celery_broker.look_through(self.redis, kept.place):
+        async for batch in celery_broker.look_through(self.redis, kept.container):
             goes_back = await self._judge(conn, kept, batch)
             if not self.options.dry_run:
                 entries = [entry for entry, back in zip(batch, goes_back, strict=True) if back]

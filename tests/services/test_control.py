@@ -7,7 +7,7 @@ import json
 import pytest
 
 from fleet import channel as control
-from fleet.channel import REPLY_PREFIX, Handler, ask, channel, is_count, listen_for_commands
+from fleet.channel import REPLY_PREFIX, Handler, ask, command_channel, is_count, listen_for_commands
 from tests.conftest import wait_until
 
 HANDLERS = {
@@ -30,7 +30,7 @@ async def workers(redis, *names):
 
 
 async def hears(redis, number):
-    ((_, heard),) = await redis.pubsub_numsub(channel(redis))
+    ((_, heard),) = await redis.pubsub_numsub(command_channel(redis))
     return heard == number
 
 
@@ -62,7 +62,7 @@ async def test_nobody_replies_when_nobody_listens_and_that_is_known_at_once(redi
 
 async def test_worker_that_does_not_reply_in_time_is_counted_as_silent(redis):
     async with redis.pubsub() as hung:
-        await hung.subscribe(channel(redis))
+        await hung.subscribe(command_channel(redis))
         await wait_until(lambda: hears(redis, 1))
         asked = await ask(redis, 'ping', timeout_s=0.05)
     assert (asked.replies, asked.silent) == ([], 1)
@@ -81,7 +81,7 @@ async def test_refusals_come_back_as_replies(redis):
 @pytest.mark.parametrize('junk', [b'', b'\x80\x04}.', b'[' * 4000, b'{"id": 1}', b'x' * 100_000])
 async def test_worker_obeys_on_after_junk_on_its_channel(redis, junk):
     async with workers(redis, 'a@host:1'):
-        await redis.publish(channel(redis), junk)
+        await redis.publish(command_channel(redis), junk)
         assert len((await ask(redis, 'ping', timeout_s=60)).replies) == 1
 
 

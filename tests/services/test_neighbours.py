@@ -8,7 +8,7 @@ import pytest
 from db.identity import are_mixed, is_other, read_identity
 from db.pools import create_postgres_pool
 from delivery.activity import Neighbours
-from fleet.neighbours import look
+from fleet.neighbours import look_for_neighbours
 from fleet.registry import read_workers
 from jobs.send_email import send_email
 from mail_outbox.outbox import queue_email
@@ -168,7 +168,7 @@ async def test_job_of_the_other_application_is_told_and_its_email_is_sent_by_its
 ):
     await register(redis, **FOREIGN)
     runtime.activity.neighbours = Neighbours(await read_identity(runtime.stores.pool))
-    await look(redis, runtime.activity.neighbours)
+    await look_for_neighbours(redis, runtime.activity.neighbours)
     async with other_pool.acquire() as conn, conn.transaction():
         email_id = await queue_email(
             conn, recipient='theirs@example.com', subject='Hello', body_text='Hello.'

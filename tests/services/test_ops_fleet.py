@@ -10,7 +10,7 @@ from db import switches
 from db.switches import SwitchKind
 from delivery import activity
 from fleet import events
-from fleet.channel import Handler, channel, is_count, is_rate, listen_for_commands
+from fleet.channel import Handler, command_channel, is_count, is_rate, listen_for_commands
 from fleet.registry import RECORD_PREFIX, WORKERS_KEY
 from tests.conftest import wait_until
 from tests.services.ops_desk import closed_port, insert, rendered, run
@@ -83,7 +83,7 @@ async def fleet(redis):
         await register(redis, worker.name)
 
     async def listening():
-        return (await redis.pubsub_numsub(channel(redis)))[0][1] == 2
+        return (await redis.pubsub_numsub(command_channel(redis)))[0][1] == 2
 
     await wait_until(listening)
     yield workers
@@ -435,7 +435,7 @@ async def test_events_are_asked_for_printed_and_hide_recipients(env, redis, flee
         {'event': 'rejected', 'reply': '550 anna@example.com'},
     ]
     for text in ('junk', '[1]', json.dumps(batch)):
-        await redis.publish(events.channel(redis), text)
+        await redis.publish(events.events_channel(redis), text)
     given = await listening
     assert (given.exit_status, given.streamed) == (0, True)
     first, second = map(json.loads, capsys.readouterr().out.splitlines())

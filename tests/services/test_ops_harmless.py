@@ -14,7 +14,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from rich.console import Console
 
-from fleet.channel import channel
+from fleet.channel import command_channel
 from fleet.registry import RECORD_PREFIX
 from logs import visible
 from ops import __main__ as command_line
@@ -71,8 +71,8 @@ async def evil_worker(redis):
 
     async def reply():
         async with redis.pubsub(ignore_subscribe_messages=True) as pubsub:
-            await pubsub.subscribe(channel(redis))
-            await pubsub.psubscribe(channel(redis) + ':*')
+            await pubsub.subscribe(command_channel(redis))
+            await pubsub.psubscribe(command_channel(redis) + ':*')
             while True:
                 message = await pubsub.get_message(timeout=1)
                 if message is not None:

@@ -4,10 +4,10 @@ import pytest
 
 from fleet.channel import (
     MAX_COMMAND_BYTES,
-    Command,
+    ControlCommand,
     Handler,
     RefusedError,
-    choose,
+    chosen_workers,
     is_count,
     is_rate,
     obey,
@@ -72,13 +72,13 @@ HANDLERS = {
     ],
 )
 async def test_command_that_cannot_be_obeyed_is_refused_and_never_raises(name, arguments, reason):
-    reply = await obey(HANDLERS, Command(ID, name, arguments))
+    reply = await obey(HANDLERS, ControlCommand(ID, name, arguments))
     assert reason in reply['refused']
     assert 'secret' not in reply['refused']
 
 
 async def test_command_that_is_obeyed_replies_what_was_done():
-    assert await obey(HANDLERS, Command(ID, 'grow', {'by': 3})) == {'done': {'by': 3}}
+    assert await obey(HANDLERS, ControlCommand(ID, 'grow', {'by': 3})) == {'done': {'by': 3}}
 
 
 @pytest.mark.parametrize('value', [True, '5', None, -1, float('nan'), float('inf'), 1e9, [1]])
@@ -88,7 +88,7 @@ def test_rate_refuses_what_is_no_rate(value):
 
 def test_workers_are_chosen_by_pattern_among_the_known_and_by_their_full_name_otherwise():
     known = ['mail1@a:1', 'mail2@a:2', 'low@b:3']
-    assert choose(['mail*'], known) == ['mail1@a:1', 'mail2@a:2']
-    assert choose(['*@b:*', 'mail1@a:1', 'mail1*'], known) == ['low@b:3', 'mail1@a:1']
-    assert choose(['new@c:4'], known) == ['new@c:4']
-    assert choose(['nobody*'], known) == []
+    assert chosen_workers(['mail*'], known) == ['mail1@a:1', 'mail2@a:2']
+    assert chosen_workers(['*@b:*', 'mail1@a:1', 'mail1*'], known) == ['low@b:3', 'mail1@a:1']
+    assert chosen_workers(['new@c:4'], known) == ['new@c:4']
+    assert chosen_workers(['nobody*'], known) == []

@@ -241,6 +241,7 @@ class Dispatcher(JobRunner):
         if time.monotonic() - self._renewed_at < RENEW_EVERY_S:
             return
         self._renewed_at = time.monotonic()
+        # A lock that has expired is not made again (PEXPIRE): another worker may have the job.
         async with self.pool.pipeline(transaction=False) as pipe:
             for job_id in self.tasks:
                 pipe.pexpire(in_progress_key_prefix + job_id, int(IN_PROGRESS_S * 1000))
@@ -249,6 +250,7 @@ class Dispatcher(JobRunner):
     async def _notice_emptied(self) -> None:
         if time.monotonic() - self._marked_at < MARK_EVERY_S:
             return
+        # At the first look a missing marker only means that this Redis is new.
         if await self.pool.set(MARKER_KEY, self.queue_name, nx=True) and self._marked_at:
             log.error('redis.emptied')
             self.signals.sweep_wanted.set()

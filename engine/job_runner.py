@@ -182,6 +182,8 @@ class JobRunner(Worker):
         self.jobs_failed += 1
         now_ms = timestamp_ms()
         end = self._end(job, JobOutcome(finished=True, result=error), now_ms, now_ms)
+        # arq keeps a cron job's lock for a minute, so that no other worker runs the same tick; of
+        # one that was refused nothing has run.
         await self._write_ends.ask(end._replace(keep_lock_s=None))
 
     async def _call(self, job: Job, ctx: dict[str, Any], started_ms: int) -> JobOutcome:

@@ -48,7 +48,7 @@ async def check(
     tried = await asyncio.gather(*map(try_relay, relays))
     return [
         *judge_configuration(relays, default_sender),
-        *(finding for facts in tried for finding in judge(facts, max_bytes)),
+        *(finding for facts in tried for finding in judge_relay(facts, max_bytes)),
     ]
 
 
@@ -99,7 +99,7 @@ REMEDIES = {
 }
 
 
-def judge(facts: RelayFacts, max_bytes: int, now: float | None = None) -> Iterator[Finding]:
+def judge_relay(facts: RelayFacts, max_bytes: int, now: float | None = None) -> Iterator[Finding]:
     """Judge one relay."""
     where = f'the relay {facts.name} ({facts.host}:{facts.port})'
     if facts.failed_at is not None:

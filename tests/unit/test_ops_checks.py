@@ -68,7 +68,7 @@ def test_servers_as_they_should_be_are_nothing_to_talk_about():
     assert told(redis_server.judge_redis(REDIS)) == []
     assert told(postgresql.judge_server(SERVER)) == []
     assert list(judge.judge_outbox(OUTBOX, NO_PAUSES, 0, is_worked=True)) == []
-    assert told(relays.judge(RELAY, 1000, now=1e9 - 90 * 86400)) == []
+    assert told(relays.judge_relay(RELAY, 1000, now=1e9 - 90 * 86400)) == []
     assert told(timeouts.judge_times(times_of(make_settings()))) == []
     assert told(clocks.judge_clocks({'PostgreSQL': 0.9, 'Redis': -0.9})) == []
     assert (
@@ -219,7 +219,9 @@ def test_tables_vacuum_does_not_keep_up_with():
     ],
 )  # fmt: skip
 def test_relays_that_will_not_take_mail(changes, severity, what):
-    findings = list(relays.judge(dataclasses.replace(RELAY, **changes), 1000, now=1e9 - 90 * 86400))
+    findings = list(
+        relays.judge_relay(dataclasses.replace(RELAY, **changes), 1000, now=1e9 - 90 * 86400)
+    )
     if severity is None:
         assert findings == []
         return
@@ -231,7 +233,7 @@ def test_relays_that_will_not_take_mail(changes, severity, what):
 def test_an_expired_certificate_is_told_to_be_renewed_wherever_it_shows():
     failure = '[SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed: certificate has expired'
     facts = dataclasses.replace(RELAY, failed_at='connect', failure=failure, expires_at=None)
-    (finding,) = relays.judge(facts, 1000)
+    (finding,) = relays.judge_relay(facts, 1000)
     assert finding.remedy.startswith('renew its certificate')
 
 

@@ -79,7 +79,9 @@ async def run_one(name: str, arena: Arena) -> list[Row]:
 
 
 def forget_own_settings() -> None:
-    """Drop the developer's own variables for the worker, so that every run has the same settings."""
+    """Drop the developer's own variables for the worker, so that every run has the same
+    settings.
+    """
     for field_name, field in Settings.model_fields.items():
         for name in variable_names(field_name, field):
             os.environ.pop(name, None)

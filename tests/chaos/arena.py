@@ -1,4 +1,7 @@
-"""Where the scenarios run: the embedded stack, and for each scenario a database and a fleet of its own."""
+"""Where the scenarios run.
+
+The embedded stack, and for each scenario a database and a fleet of its own.
+"""
 
 import asyncio
 import json
@@ -37,7 +40,10 @@ LEASE_S: float = Settings.model_fields['worker_lease_s'].default
 # machine.
 SHORT_LEASE_S, SHORT_BEAT_S = 6.0, 1.5
 UNSETTLED_SQL = f'SELECT count(*) FROM outbound_emails WHERE id = ANY($1::bigint[]) AND {UNSETTLED}'
-IDS_SQL = 'SELECT COALESCE(array_agg(id), ARRAY[]::bigint[]) FROM outbound_emails WHERE created_at >= to_timestamp($1)'
+IDS_SQL = (
+    'SELECT COALESCE(array_agg(id), ARRAY[]::bigint[]) FROM outbound_emails WHERE created_at '
+    '>= to_timestamp($1)'
+)
 Answer = TypeVar('Answer')
 
 
@@ -82,7 +88,9 @@ class Arena:
 
     @asynccontextmanager
     async def stage(self, name: str, **variables: str) -> AsyncIterator['Stage']:
-        """Set up an empty database and an empty Redis for one scenario, and end its workers afterwards."""
+        """Set up an empty database and an empty Redis for one scenario, and end its workers
+        afterwards.
+        """
         slug = ''.join(c if c.isalnum() else '_' for c in name)
         database = f'chaos_{slug}'
         directory = self.directory / slug
@@ -175,7 +183,9 @@ class Stage:
         ]
 
     async def ids_since(self, moment: float) -> list[int]:
-        """Return all e-mails committed since then, also those whose producer never learnt of its commit."""
+        """Return all e-mails committed since then, also those whose producer never learnt of its
+        commit.
+        """
         ids: list[int] = await self.pool.fetchval(IDS_SQL, moment)
         return ids
 

@@ -162,7 +162,9 @@ class Fleet:
         return problems
 
     def alarms(self) -> list[str]:
-        """Return the lines that no worker should have logged, shortened, each kind once a worker."""
+        """Return the lines that no worker should have logged, shortened, each kind once
+        a worker.
+        """
         found = []
         for worker in self.workers:
             lines = worker.log.splitlines()

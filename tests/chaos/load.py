@@ -1,4 +1,6 @@
-"""The application: commits e-mails with queue_email, and enqueues them with a stock arq producer."""
+"""The application: commits e-mails with queue_email, and enqueues them with a stock arq
+producer.
+"""
 
 import asyncio
 import contextlib
@@ -44,7 +46,10 @@ class Producer:
     async def queue(
         self, count: int, *, tag: str = '', enqueue: bool = True, **parts: Any
     ) -> list[int]:
-        """Commit so many e-mails, then enqueue their jobs as far as Redis takes them. Returns their ids."""
+        """Commit so many e-mails, then enqueue their jobs as far as Redis takes them.
+
+        Returns their ids.
+        """
         queued: list[int] = []
         while len(queued) < count:
             chunk = await self._commit(
@@ -72,7 +77,10 @@ class Producer:
                 self.refused += 1
 
     async def keep_busy(self, total: int, waiting: int) -> None:
-        """Queue so many in all, no faster than they are claimed: never more than about so many wait."""
+        """Queue so many in all, no faster than they are claimed.
+
+        Never more than about so many wait.
+        """
         while len(self.ids) < total:
             unclaimed = await self.stage.ask(lambda: self.stage.pool.fetchval(WAITING_SQL))
             if unclaimed is None or unclaimed >= waiting:
@@ -82,7 +90,10 @@ class Producer:
                 await self.queue(min(100, total - len(self.ids)))
 
     async def trickle(self, per_s: float, until_set: asyncio.Event) -> None:
-        """Queue e-mails one by one at this rate until told to stop; while PostgreSQL is away there are none."""
+        """Queue e-mails one by one at this rate until told to stop.
+
+        While PostgreSQL is away there are none.
+        """
         while not until_set.is_set():
             with contextlib.suppress(*DATABASE_DOWN, asyncpg.PostgresError):
                 await self.queue(1)

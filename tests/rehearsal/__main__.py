@@ -76,7 +76,9 @@ async def run(options: argparse.Namespace, directory: Path) -> list[Row]:
 
 
 async def run_one(name: str, arena: Arena, lane: int) -> Row:
-    """Run a variant; one that breaks off is a row that failed, with what had been found until then."""
+    """Run a variant; one that breaks off is a row that failed, with what had been found
+    until then.
+    """
     variant = VARIANTS[name]
     row = Row(name)
     started = time.monotonic()

@@ -159,7 +159,9 @@ class OldSystem:
         return client
 
     def alarms(self) -> list[str]:
-        """Return lines that no worker of Celery's should have logged, shortened, each once a log."""
+        """Return lines that no worker of Celery's should have logged, shortened, each
+        once a log.
+        """
         found = []
         for log in self.logs:
             lines = log_since(log, 0).splitlines()

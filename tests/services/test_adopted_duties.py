@@ -1,4 +1,6 @@
-"""The duties and `ops held` on tables of an application, in the forms that applications have them."""
+"""The duties and `ops held` on tables of an application, in the forms that applications
+have them.
+"""
 
 from typing import Any
 

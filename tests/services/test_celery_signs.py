@@ -1,4 +1,6 @@
-"""A Celery that runs is recognised, and what it left in a queue's place is named by whoever meets it."""
+"""A Celery that runs is recognised, and what it left in a queue's place is named by whoever meets
+it.
+"""
 
 import asyncio
 

@@ -1,4 +1,6 @@
-"""deploy/install.sh in a throw-away root, and an update under load with the real rolling restart."""
+"""deploy/install.sh in a throw-away root, and an update under load with the real
+rolling restart.
+"""
 
 import asyncio
 import itertools

@@ -1,4 +1,7 @@
-"""deploy/postgresql-roles.sql on a real server: every role can do its work, and is refused what is not."""
+"""deploy/postgresql-roles.sql on a real server.
+
+Every role can do its work, and is refused what is not.
+"""
 
 import signal
 from urllib.parse import urlsplit, urlunsplit
@@ -78,7 +81,10 @@ async def as_role(granted):
 
 
 async def refused(conn, found):
-    """The statements this connection may not run. Permissions are checked when a plan is explained."""
+    """The statements this connection may not run.
+
+    Permissions are checked when a plan is explained.
+    """
     names = []
     for name, sql in found.items():
         count = len((await conn.prepare(sql)).get_parameters())
@@ -235,9 +241,11 @@ async def test_worker_delivers_under_its_role_and_the_operator_looks_on(
         await redis.enqueue_job('send_email', email_id)
     await wait_until(lambda: inbox.accepted('granted+4xx-twice@example.com'))
     await pool.execute(
-        "INSERT INTO sessions (created_at, expires_at) VALUES (now() - interval '1 year', now() - interval '1 day')"
+        "INSERT INTO sessions (created_at, expires_at) VALUES (now() - interval '1 "
+        "year', now() - interval '1 day')"
     )
-    await insert(pool, status='sent', sent_at='sql:now()', created_at="sql:now() - interval '1 year'",
+    await insert(pool, status='sent', sent_at='sql:now()',
+        created_at="sql:now() - interval '1 year'",
                  updated_at="sql:now() - interval '1 year'")  # fmt: skip
     for duty in (
         'cleanup_old_sessions',

@@ -1,4 +1,7 @@
-"""deploy/redis.conf and deploy/redis-users.acl on a real server: everybody can do their work, and nothing else."""
+"""deploy/redis.conf and deploy/redis-users.acl on a real server.
+
+Everybody can do their work, and nothing else.
+"""
 
 import os
 import re
@@ -136,17 +139,25 @@ async def test_worker_runs_wholly_under_its_rights_and_a_producer_under_fewer(
 
 
 FORBIDDEN = {
-    'email-worker': """FLUSHALL, FLUSHDB, KEYS *, SCAN 0, CONFIG GET *, CONFIG SET dir /, SHUTDOWN, ACL LIST,
-        SCRIPT FLUSH, MONITOR, MODULE LIST, REPLICAOF NO ONE, GET session:1, PUBLISH cache x, SAVE, CLIENT LIST,
+    'email-worker': """FLUSHALL, FLUSHDB, KEYS *, SCAN 0, CONFIG GET *, CONFIG SET dir /,
+        SHUTDOWN, ACL LIST,
+        SCRIPT FLUSH, MONITOR, MODULE LIST, REPLICAOF NO ONE, GET session:1, PUBLISH cache x, SAVE,
+            CLIENT LIST,
         SWAPDB 0 1, CLIENT KILL TYPE normal""",
-    'email-web': """FLUSHALL, KEYS *, CONFIG GET *, CLIENT LIST, MONITOR, GET session:1, GET arq:job:1, HGETALL h,
-        LRANGE l 0 -1, SET mail:worker:x y, SET x y, DEL arq:queue, ZADD arq:queue 1 x, ZREM arq:queue 1, EXPIRE x 1,
+    'email-web': """FLUSHALL, KEYS *, CONFIG GET *, CLIENT LIST, MONITOR, GET session:1,
+        GET arq:job:1, HGETALL h,
+        LRANGE l 0 -1, SET mail:worker:x y, SET x y, DEL arq:queue, ZADD arq:queue 1 x,
+            ZREM arq:queue 1, EXPIRE x 1,
         PUBLISH mail:control:1 x, SUBSCRIBE mail:events:1, EVAL return 0, XADD s * a b""",
-    'email-producer': """FLUSHALL, KEYS *, SCAN 0, CONFIG GET *, EVAL return 0, DEL arq:queue, ZREM arq:queue 1,
-        ZRANGE arq:queue 0 -1, PSETEX arq:result:1 1 x, PUBLISH mail:control:1 x, GET mail:workers, GET arq:retry:1,
+    'email-producer': """FLUSHALL, KEYS *, SCAN 0, CONFIG GET *, EVAL return 0, DEL arq:queue,
+        ZREM arq:queue 1,
+        ZRANGE arq:queue 0 -1, PSETEX arq:result:1 1 x, PUBLISH mail:control:1 x,
+        GET mail:workers, GET arq:retry:1,
         SUBSCRIBE mail:events:1, ZADD mail:workers 1 x, PSETEX session:1 1 x""",
-    'email-operator': """FLUSHALL, KEYS *, CONFIG GET *, CONFIG SET dir /, SHUTDOWN, DEL session:1, ACL LIST,
-        SET arq:result:1 x, PUBLISH cache x, MONITOR, GET session:1, LRANGE l 0 -1, HGETALL h, DEL cache:by-time,
+    'email-operator': """FLUSHALL, KEYS *, CONFIG GET *, CONFIG SET dir /, SHUTDOWN,
+        DEL session:1, ACL LIST,
+        SET arq:result:1 x, PUBLISH cache x, MONITOR, GET session:1, LRANGE l 0 -1, HGETALL h,
+            DEL cache:by-time,
         LPOP celery, EXPIRE x 1, ZREM cache:by-time 1""",
 }
 

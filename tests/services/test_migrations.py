@@ -1,4 +1,6 @@
-"""The schema: made from nothing, adopted from a table that was there before, checked by the worker."""
+"""The schema: made from nothing, adopted from a table that was there before, checked by
+the worker.
+"""
 
 import asyncio
 import subprocess

@@ -342,7 +342,8 @@ async def retry_at_a_terminal(env, email_id):
         stdout=asyncio.subprocess.DEVNULL,
     )  # fmt: skip
     assert await process.stderr.readuntil(b'[y/N] ') == (
-        b'Send 1 e-mail again? 1 e-mail that may have been delivered already would arrive twice. [y/N] '
+        b'Send 1 e-mail again? 1 e-mail that may have been delivered already would arrive '
+        b'twice. [y/N] '
     )
     yield process, ours
     os.close(ours)

@@ -1,4 +1,7 @@
-"""What operators read stands a row that holds anything: its time is told as PostgreSQL writes it, and no traceback."""
+"""What operators read stands a row that holds anything.
+
+Its time is told as PostgreSQL writes it, and no traceback.
+"""
 
 import json
 from typing import Any
@@ -127,7 +130,8 @@ async def test_adopted_rows_without_recipient_and_numbers_are_read_by_every_comm
         await conn.execute(f'ALTER TABLE outbound_emails ALTER {column} DROP NOT NULL')
     await adopt(conn)
     rows = await conn.fetch(
-        'INSERT INTO mail_outbox (recipient, status, attempts, max_attempts, created_at, next_retry_at, expires_at) '
+        'INSERT INTO mail_outbox (recipient, status, attempts, max_attempts, created_at, '
+        'next_retry_at, expires_at) '
         'SELECT NULL, s, NULL, NULL, NULL, t, t FROM unnest($1::text[]) AS s, '
         "unnest('{infinity,20260-01-01}'::timestamp[]) AS t RETURNING id",
         ['pending', 'failed', 'uncertain', 'held', 'expired'],

@@ -107,7 +107,8 @@ async def test_sentinels_that_do_not_know_us_or_the_master_are_a_redis_that_is_a
     servers, sentinels, wrong
 ):
     redis = client_of(
-        f'{url_of(sentinels).partition("?")[0]}?{"" if "master" in wrong else "master=mymaster&"}{wrong}'
+        url_of(sentinels).partition('?')[0]
+        + f'?{"" if "master" in wrong else "master=mymaster&"}{wrong}'
     )
     with pytest.raises(RedisConnectionError) as raised:
         await redis.ping()

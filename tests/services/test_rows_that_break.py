@@ -74,7 +74,9 @@ async def test_row_with_an_odd_value_ends_in_a_state_and_the_others_are_sent(
 
 
 async def test_attempts_at_the_end_of_a_smallint_do_not_spoil_the_claim(empty_database):
-    """An adopted table with attempts of 2 bytes, without recipient and without numbers of attempts."""
+    """An adopted table with attempts of 2 bytes, without recipient and without numbers
+    of attempts.
+    """
     conn = await asyncpg.connect(empty_database.dsn)
     await create_legacy(conn, 'enum')
     await conn.execute(

@@ -1,4 +1,7 @@
-"""The web page on real servers, in this process: its numbers, and what is left when a server is away or slow."""
+"""The web page on real servers, in this process.
+
+Its numbers, and what is left when a server is away or slow.
+"""
 
 import asyncio
 import contextlib
@@ -23,7 +26,10 @@ TABLE = re.findall(r'^\| `(email_\w+)` \| (\w+) \|(.*?)\| (.*) \|$', DOCUMENT, r
 
 @pytest.fixture
 async def open_page(env):
-    """Open the page: a client and its two watches. Answers are never given again, and servers have all the time."""
+    """Open the page: a client and its two watches.
+
+    Answers are never given again, and servers have all the time.
+    """
     async with contextlib.AsyncExitStack() as stack:
 
         async def open_page(deadline_s=DEADLINE_S, **places):
@@ -51,7 +57,8 @@ async def open_page(env):
 @pytest.fixture
 async def seeded(pool, redis):
     """Something for every metric."""
-    await register(redis, version='1.2', state='paused', sending=2, uptime_s=90.5, loop_lag_ms=250.0,
+    await register(redis, version='1.2', state='paused', sending=2, uptime_s=90.5,
+        loop_lag_ms=250.0,
                    concurrency={'emails': 40, 'jobs': 500},
                    outcomes={'accepted': 7, 'lease-lost': 1, 'unheard-of': 9})  # fmt: skip
     await redis.enqueue_job('send_email', 1)
@@ -61,9 +68,12 @@ async def seeded(pool, redis):
     await insert(pool, status='failed', attempts=1)
     await insert(pool, status='uncertain', attempts=1)
     await pool.execute(
-        'INSERT INTO email_attempts (email_id, started_at, attempt, worker, outcome, phase, relay, smtp_code, '
-        "enhanced_code, reply, duration_ms) SELECT n, now() - interval '1 minute', 1, 'w', 'rejected', 'rcpt', "
-        "'primary', 550, '5.1.1', 'no anna@example.com here', n * 10 FROM generate_series(1, 101) AS n"
+        'INSERT INTO email_attempts (email_id, started_at, attempt, worker, outcome, phase, '
+        'relay, smtp_code, '
+        "enhanced_code, reply, duration_ms) SELECT n, now() - interval '1 minute', 1, 'w', "
+        "'rejected', 'rcpt', "
+        "'primary', 550, '5.1.1', 'no anna@example.com here', n * 10 FROM generate_series(1, 101) "
+        'AS n'
     )
     await pool.execute(
         'INSERT INTO cron_runs (duty, slot, worker, lease_expires_at, finished_at, outcome) VALUES '
@@ -235,7 +245,8 @@ async def test_ready_names_who_is_away_and_both_come_back(open_page, env, seeded
             == 200
         )
         for gate, source, metric in (
-            (postgres, Source.POSTGRESQL, 'email_outbox_emails'), (redis, Source.REDIS, 'email_worker_sending')
+            (postgres, Source.POSTGRESQL, 'email_outbox_emails'),
+            (redis, Source.REDIS, 'email_worker_sending')
         ):  # fmt: skip
             gate.turn(Way.OPEN)
             found = await scrape(client)
@@ -295,7 +306,10 @@ async def test_locked_outbox_leaves_its_numbers_out_and_all_others_in(open_page,
     await wait_until(lambda: scrape_has(client, 'email_outbox_oldest_due_seconds'))
 
     async def waiting():  # the server has given up what we no longer wait for
-        sql = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'email-web' AND wait_event_type = 'Lock'"
+        sql = (
+            "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'email-web' AND "
+            "wait_event_type = 'Lock'"
+        )
         return await pool.fetchval(sql) == 0
 
     await wait_until(waiting)
@@ -340,7 +354,10 @@ async def test_who_asks_together_or_soon_again_gets_one_answer(env):
 
 async def test_fifty_scrapers_hold_two_connections_at_most(open_page, env, pool, seeded):
     client = await open_page()
-    sql = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'email-web' AND datname = current_database()"
+    sql = (
+        "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'email-web' AND "
+        'datname = current_database()'
+    )
     paths = ('/metrics', '/', '/api/status', '/health/ready')
     for _ in range(3):
         asking = [asyncio.create_task(client.get(path)) for path in paths for _ in range(12)]

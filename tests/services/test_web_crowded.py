@@ -1,4 +1,7 @@
-"""The web page on a Redis that others write to as well: no key hides the workers, and no crowd the queues."""
+"""The web page on a Redis that others write to as well.
+
+No key hides the workers, and no crowd the queues.
+"""
 
 import contextlib
 import json

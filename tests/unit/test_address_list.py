@@ -49,7 +49,8 @@ def read_by_the_standard_library(text: str) -> list[tuple[str, str]] | None:
 PIECES = [
     'a', 'bob', 'x y', '"x y"', '"a,b"', '"q\\"q"', '""', '<', '>', '@', 'example.com', '.', ',',
     ', ', ':', ';', '(c)',
-    '(a(b)c)', '(\\))', '(', ')', '\\', ' ', '  ', '\t', 'é', '日本', 'a@b.c', 'x.y@d.org', '<a@b.c>',
+    '(a(b)c)', '(\\))', '(', ')', '\\', ' ', '  ', '\t', 'é', '日本', 'a@b.c', 'x.y@d.org',
+    '<a@b.c>',
     ' =?utf-8?q?J=C3=B6rg?= ', ' =?utf-8?b?SsO2cmc=?= ', 'A B <a@b.c>', '"J. D" <j@d.org>', 'g:',
     '[1.2.3.4]', '\x01',
     'bücher.example', '"',

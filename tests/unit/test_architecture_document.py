@@ -16,7 +16,9 @@ OF_THE_READER = {'../other'}
 
 
 def paths_in(text: str) -> set[str]:
-    """Return the files and folders of ours that a text names, but for those with a NAME to choose."""
+    """Return the files and folders of ours that a text names, but for those with a NAME
+    to choose.
+    """
     words = set(re.findall(r'[\w./-]+', ' '.join(re.findall(r'`([^`\n]+)`', text))))
     blocks = ' '.join(re.findall(r'^```sh\n(.*?)^```', text, re.MULTILINE | re.DOTALL))
     words |= set(re.findall(r'\btests/[\w./]+', blocks))

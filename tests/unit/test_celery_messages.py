@@ -287,7 +287,8 @@ def test_tasks_are_known_by_the_last_part_of_their_name_or_by_mapping():
         message(**{'content-type': ['x']}),
         message(body='!not base64!'), message(body=7), message(properties=None),
         message(body='\ud800', properties={}),
-        *(message(body=base64.b64encode(b'[[' + b'[' * n + b']' * n + b'], {}]').decode()) for n in range(880, 999, 3)),
+        *(message(body=base64.b64encode(b'[[' + b'[' * n + b']' * n + b'], {}]').decode())
+            for n in range(880, 999, 3)),
         message(headers={'compression': 'gzip'}), message(headers={'task': None}),
         message(headers={'task': ['x']}),
         message(body=base64.b64encode(b'[' * 100_000).decode()),

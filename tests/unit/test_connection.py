@@ -76,7 +76,10 @@ def pem(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 def test_tls_options_are_kept(pem: dict[str, Path]) -> None:
-    files = f'ssl_ca_certs={pem["certificate"]}&ssl_certfile={pem["certificate"]}&ssl_keyfile={pem["key"]}'
+    files = (
+        f'ssl_ca_certs={pem["certificate"]}&ssl_certfile={pem["certificate"]}'
+        f'&ssl_keyfile={pem["key"]}'
+    )
     found = redis_settings(f'rediss://h/1?{files}&ssl_cert_reqs=none&ssl_check_hostname=false')
     kept = tuple(str(pem[name]) for name in ('certificate', 'certificate', 'key'))
     assert parts(found, 'ssl_ca_certs', 'ssl_certfile', 'ssl_keyfile') == kept
@@ -246,7 +249,9 @@ def test_unix_socket_has_path_database_and_password() -> None:
     ],
 )
 def test_url_that_cannot_be_used_as_it_is_written_is_refused(url: str) -> None:
-    """Above all, a database that is no number must not become 0, which is the application's cache."""
+    """Above all, a database that is no number must not become 0, which is the
+    application's cache.
+    """
     with pytest.raises(ValueError, match=r'.'):
         redis_settings(url)
 

@@ -1,4 +1,6 @@
-"""Alerts and dashboard use the metrics that docs/metrics.md defines, and their advice can be typed."""
+"""Alerts and dashboard use the metrics that docs/metrics.md defines, and their advice
+can be typed.
+"""
 
 import json
 import re

@@ -71,7 +71,9 @@ async def test_c_code_that_keeps_the_interpreters_lock_is_noticed(watch: LoopWat
 
 
 def looked(*samples: tuple[float, float]) -> int:
-    """Return the holds that a watch counts that looks at these times and CPU times, the loop's only turn being at 0."""
+    """Return the holds that a watch counts that looks at these times and CPU times, the loop's only
+    turn being at 0.
+    """
     watch = LoopWatch(lambda: iter(()))
     watch._beat_at = watch._looked_at = watch._cpu_s = 0.0
     for now, cpu_s in samples:

@@ -14,12 +14,15 @@ from settings import Settings
 
 ERROR, WARNING, NOTE = Severity.ERROR, Severity.WARNING, Severity.NOTE
 
-INFO = {'redis_version': '7.0.15', 'role': 'master', 'maxmemory': 0, 'maxmemory_policy': 'noeviction', 'used_memory': 1,
-        'aof_enabled': 1, 'aof_last_write_status': 'ok', 'rdb_last_bgsave_status': 'ok', 'run_id': 'a'}  # fmt: skip
+INFO = {'redis_version': '7.0.15', 'role': 'master', 'maxmemory': 0,
+    'maxmemory_policy': 'noeviction', 'used_memory': 1,
+        'aof_enabled': 1, 'aof_last_write_status': 'ok', 'rdb_last_bgsave_status': 'ok',
+        'run_id': 'a'}  # fmt: skip
 CONFIG = {'notify-keyspace-events': 'Kz', 'save': ''}
 REDIS = redis_server.RedisFacts(INFO, CONFIG, 1, INFO | {'run_id': 'b'}, 0)
 
-SERVER = {'version': 150004, 'is_standby': False, 'fsync': True, 'full_page_writes': True, 'synchronous_commit': 'on',
+SERVER = {'version': 150004, 'is_standby': False, 'fsync': True, 'full_page_writes': True,
+    'synchronous_commit': 'on',
           'autovacuum': True, 'max_connections': 100, 'connections': 12, 'oldest_xid_age': 1000,
           'oldest_transaction_s': 3.0, 'idle_slot': None}  # fmt: skip
 NO_PAUSES = {'due': 0, 'others_due': 0, 'oldest_due_s': None, 'oldest_other_s': None}
@@ -282,7 +285,8 @@ def test_settings_whose_times_do_not_fit(values, severity, what):
 @pytest.mark.parametrize(
     ('text', 'seconds'),
     [
-        ('TimeoutStopSec=45', 45), ('TimeoutStopSec = 1min 30s', 90), ('TimeoutStopSec=2min\n[x]\nTimeoutStopSec=5', 5),
+        ('TimeoutStopSec=45', 45), ('TimeoutStopSec = 1min 30s', 90),
+        ('TimeoutStopSec=2min\n[x]\nTimeoutStopSec=5', 5),
         ('', 90), ('# TimeoutStopSec=5', 90), ('TimeoutStopSec=infinity', float('inf')),
         ('TimeoutStopSec=0', float('inf')),
     ],

@@ -32,7 +32,8 @@ def reply(text: str) -> Reply:
         '503 You have exceeded the number of recipients per message',
         '452 recipient limit reached',
         '450 4.5.3 nothing said',
-        '451 4.3.0 Multiple destination domains per transaction is unsupported. Please try again.',  # Gmail
+        # Gmail
+        '451 4.3.0 Multiple destination domains per transaction is unsupported. Please try again.',
         (
             '452 4.5.3 Domain policy size per transaction exceeded, please try this '
             'recipient in a separate transaction.'

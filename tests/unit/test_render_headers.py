@@ -109,7 +109,10 @@ def test_extra_headers_that_cannot_be_sent_are_refused(extra: object) -> None:
         rendered(headers=json.dumps(extra))
 
 
-LETTERS = 'abXYZ01  _-.,;:()"\\\'=?%&*!/<>@[]{}|~^`+#$éüß日本\u202f\u3000\xa0\U0001f469\u200d\ufeff\u2028\x85'
+LETTERS = (
+    'abXYZ01  _-.,;:()"\\\'=?%&*!/<>@[]{}|~^`+#$éüß日本'
+    '\u202f\u3000\xa0\U0001f469\u200d\ufeff\u2028\x85'
+)
 
 
 @pytest.mark.parametrize('seed', range(25))

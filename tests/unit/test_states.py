@@ -1,4 +1,7 @@
-"""A new state or dead reason: every place that must know it is named by a test here, or knows it by itself."""
+"""A new state or dead reason.
+
+Every place that must know it is named by a test here, or knows it by itself.
+"""
 
 import re
 from datetime import UTC, datetime
@@ -20,17 +23,21 @@ from tests.services.test_sql import statements
 NOW = datetime(2026, 11, 30, 12, tzinfo=UTC)
 MIGRATIONS = ' '.join(path.read_text() for path in sorted((ROOT / 'db/migrations').glob('*.sql')))
 PAGE = (ROOT / 'docs/states.md').read_text()
-# Who picks these up is said in mail_outbox/states.py: a worker's lease, an operator, the other system.
+# Who picks these up is said in mail_outbox/states.py: a worker's lease, an operator, the other
+# system.
 WITHOUT_AN_END = {Status.SENDING, Status.HELD, Status.EXTERNAL}
 
 
 def email(status: Status, **more: Any) -> dict[str, Any]:
     """Return a row that has nothing but its state."""
     return {
-        'id': 7, 'status': status.value, 'attempts': 1, 'max_attempts': 5, 'next_retry_at': None, 'expires_at': None,
-        'read_at': NOW, 'created_at': NOW, 'relay': None, 'sent_at': NOW, 'dead_reason': None, 'message_id': '<m@x>',
+        'id': 7, 'status': status.value, 'attempts': 1, 'max_attempts': 5, 'next_retry_at': None,
+        'expires_at': None,
+        'read_at': NOW, 'created_at': NOW, 'relay': None, 'sent_at': NOW, 'dead_reason': None,
+        'message_id': '<m@x>',
         'claimed_by': 'w1', 'lease_expires_at': NOW, 'last_error': None, 'smtp_response': None,
-        'recipient_outcomes': None, 'email_type': None, 'lost_attempts': 0, 'template_id': None, 'content_id': None,
+        'recipient_outcomes': None, 'email_type': None, 'lost_attempts': 0, 'template_id': None,
+        'content_id': None,
     } | more  # fmt: skip
 
 

@@ -47,7 +47,8 @@ def basic(password, user='anna'):
 
 @pytest.mark.parametrize('path', PATHS)
 async def test_every_answer_and_every_refusal_has_the_security_headers(ask, path):
-    for answer in (await ask(path), await ask(path, token=TOKEN), await ask(path, host='evil.example'),
+    for answer in (await ask(path), await ask(path, token=TOKEN),
+        await ask(path, host='evil.example'),
                    await ask(path, 'DELETE')):  # fmt: skip
         policy = answer.headers['content-security-policy']
         assert policy.startswith("default-src 'none'; style-src 'sha256-")
@@ -99,8 +100,10 @@ async def test_right_token_is_accepted(ask, authorization):
 
 @pytest.mark.parametrize(
     'authorization',
-    ['', 'Bearer', 'Bearer ', f'Bearer {TOKEN[:-1]}'.encode(), f'Bearer {TOKEN}s'.encode(), f'Digest {TOKEN}'.encode(),
-     f'Basic {TOKEN}'.encode(), 'Basic !!!', 'Basic', basic(''), basic('x', user=TOKEN), 'Basic YWJj', b'Bearer \xff'],
+    ['', 'Bearer', 'Bearer ', f'Bearer {TOKEN[:-1]}'.encode(), f'Bearer {TOKEN}s'.encode(),
+        f'Digest {TOKEN}'.encode(),
+     f'Basic {TOKEN}'.encode(), 'Basic !!!', 'Basic', basic(''), basic('x', user=TOKEN),
+     'Basic YWJj', b'Bearer \xff'],
 )  # fmt: skip
 async def test_wrong_token_is_refused(ask, authorization):
     assert (await ask('/metrics', token=TOKEN, authorization=authorization)).status_code == 401

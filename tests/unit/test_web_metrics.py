@@ -17,7 +17,8 @@ from web.watch import Reading, Source
 HOSTILE = (
     'a"b\\c\nemail_worker_up{worker="forged"} 1\n</td><script>alert(1)</script>\ud800{{ 7 * 7 }}'
 )
-RECORD = {'worker': 'mail-7@host:42', 'queue': 'arq:queue', 'started_at': '2026-01-01T00:00:00+00:00', 'emails': [],
+RECORD = {'worker': 'mail-7@host:42', 'queue': 'arq:queue',
+    'started_at': '2026-01-01T00:00:00+00:00', 'emails': [],
           'outcomes': {'accepted': 3}, 'rss_bytes': 64 * 2**20}  # fmt: skip
 
 
@@ -62,7 +63,8 @@ def test_two_records_of_one_name_are_one_sample():
 
 
 def test_long_name_is_cut():
-    (labels,) = (labels for name, *labels in samples(reading(workers=workers({'worker': 'x' * 10_000})))
+    long_name = reading(workers=workers({'worker': 'x' * 10_000}))
+    (labels,) = (labels for name, *labels in samples(long_name)
                  if name == 'email_worker_sending')  # fmt: skip
     assert labels == [('worker', 'x' * 200)]
 
@@ -146,14 +148,18 @@ def test_addresses_in_free_text_are_hidden_and_names_of_workers_are_not():
         workers=workers({'relays': [relay], 'jobs': [{'job_id': 'welcome:anna@example.com'}]}),
         queues=[],
         outbox=dict.fromkeys(
-            ('due', 'oldest_due_s', 'scheduled', 'sending', 'stuck', 'retrying', 'dead', 'uncertain', 'held',
+            ('due', 'oldest_due_s', 'scheduled', 'sending', 'stuck', 'retrying', 'dead',
+                'uncertain', 'held',
              'past_expiry', 'sent_last_hour', 'sent_in_part_last_day'), 0),
         seen_workers=[],
-        duties=[{'duty': 'cleanup', 'slot': None, 'worker': 'w@h:1', 'started_s': 1.0, 'outcome': 'error',
-                 'affected': None, 'detail': {'error': 'no table for anna@example.com'}, 'succeeded_at': None}],
+        duties=[{'duty': 'cleanup', 'slot': None, 'worker': 'w@h:1', 'started_s': 1.0,
+            'outcome': 'error',
+                 'affected': None, 'detail': {'error': 'no table for anna@example.com'},
+                 'succeeded_at': None}],
         services=[{'service': 'mongodb', 'status': 'down', 'checked_s': 1.0, 'response_time_ms': 1,
                    'error': 'user anna@example.com unknown'}],
-        switches=[{'kind': 'queue', 'name': 'arq:queue', 'reason': 'asked by anna@example.com', 'paused_at': None,
+        switches=[{'kind': 'queue', 'name': 'arq:queue', 'reason': 'asked by anna@example.com',
+            'paused_at': None,
                    'paused_by': 'operator'}],
     )  # fmt: skip
     told = f'{as_status(page)} {render_overview(page)} {exposition(page).decode()}'

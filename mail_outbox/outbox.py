@@ -137,7 +137,7 @@ async def _insert(conn: asyncpg.Connection, sql: str, rows: Rows) -> list[Any]:
     return [row['id'] for row in await conn.fetchmany(sql, rows)]
 
 
-# Only the table's owner may, or since PostgreSQL 17 a role that was granted MAINTAIN; the server
+# Only the table's owner may, or since PostgreSQL 17 a role with the privilege MAINTAIN; the server
 # warns any other.
 STALE_SQL = """
 SELECT c.reltuples < 2 * $1::float8

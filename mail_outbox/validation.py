@@ -60,6 +60,9 @@ class EmailValues(EmailContent, total=False):
     idempotency_key: str | None
 
 
+NAMES = frozenset(EmailValues.__annotations__)
+
+
 async def checked_row(email: Mapping[str, Any]) -> tuple[Any, ...]:
     """Return the parameters of QUEUE_SQL; what takes its time is checked in a thread.
 
@@ -82,8 +85,8 @@ async def checked_row(email: Mapping[str, Any]) -> tuple[Any, ...]:
 
 
 def _checked(email: Mapping[str, Any]) -> tuple[Any, ...]:
-    if unknown := email.keys() - EmailValues.__annotations__.keys():
-        raise TypeError(f'got an unexpected keyword argument {min(unknown)!r}')
+    if not NAMES.issuperset(email):
+        raise TypeError(f'got an unexpected keyword argument {min(email.keys() - NAMES)!r}')
     if 'recipient' not in email:
         raise TypeError("missing 1 required keyword-only argument: 'recipient'")
     get = email.get

@@ -108,8 +108,8 @@ def judge_celery(
     for container in containers.lists:
         if is_ours and container.name in QUEUES:
             of = counted(container.length, 'message', 'messages')
-            what = f'the list {container.name} holds {of} of Celery: our queue of that name cannot be used'
-            yield error(what, takes_over)
+            holds = f'the list {container.name} holds {of} of Celery'
+            yield error(f'{holds}: our queue of that name cannot be used', takes_over)
     if signs.is_running:
         yield _while_it_runs(signs, phase)
     elif containers.messages:

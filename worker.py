@@ -16,6 +16,7 @@ import arq.worker
 import asyncpg
 import structlog
 from arq import func
+from arq.connections import ArqRedis
 from arq.typing import WorkerCoroutine
 
 from configuration.live import LiveSettings, make_relays
@@ -28,11 +29,12 @@ from db.switches import CHANNEL as SWITCHES_CHANNEL
 from db.switches import read_switches
 from db.wakeups import RESCUED_CHANNEL, listen, notify_rescued
 from delivery.activity import Activity, Neighbours
+from delivery.assemble import assemble
 from delivery.beat import beat
 from delivery.bytes_in_flight import default_bytes_in_flight
 from delivery.email_jobs import subject_of
 from delivery.rules import RetentionRules, Stores, WorkerRules
-from delivery.runtime import Runtime, assemble
+from delivery.runtime import Runtime
 from delivery.tunables import Switches, Tunables
 from engine.background import keep_alive
 from engine.dispatcher import Dispatcher
@@ -81,16 +83,7 @@ async def startup(ctx: dict[str, Any]) -> None:
     switches = Switches(queue_name)
     pool = await _connect_postgres(worker, switches)
     runtime = assemble(
-        Stores(
-            pool,
-            open_mongo(
-                settings.mongodb_url.get_secret_value(),
-                settings.mongodb_database,
-                settings.mongodb_timeout_s,
-            ),
-            ctx['redis'],
-            settings.redis_url.get_secret_value(),
-        ),
+        _stores(pool, ctx['redis']),
         _rules(worker, queue_name),
         dispatcher.signals,
         Tunables(
@@ -118,6 +111,12 @@ async def startup(ctx: dict[str, Any]) -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(GC_EVERY_OBJECTS)
+
+
+def _stores(pool: asyncpg.Pool, redis: ArqRedis) -> Stores:
+    url = settings.mongodb_url.get_secret_value()
+    mongo = open_mongo(url, settings.mongodb_database, settings.mongodb_timeout_s)
+    return Stores(pool, mongo, redis, settings.redis_url.get_secret_value())
 
 
 def _rules(worker: str, queue_name: str) -> WorkerRules:

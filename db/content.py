@@ -12,8 +12,8 @@ import asyncpg
 from motor.motor_asyncio import AsyncIOMotorDatabase
 from pymongo.errors import OperationFailure, PyMongoError
 
-from mail_outbox.attachments import COLLECTION, STORED_BY, ContentUnavailableError
-from mail_outbox.envelope import Attachment, Template
+from mail_outbox.attachments import COLLECTION, STORED_BY
+from mail_outbox.envelope import Attachment, ContentUnavailableError, Template
 
 Mongo = AsyncIOMotorDatabase[dict[str, Any]]
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from db.claimed import ClaimKey
 from engine.refused import RefusedJobs
-from mail.relay.transaction import Progress
+from mail.progress import Progress
 
 SUBSCRIBED_S = 10.0
 PUBLISH_EVERY_S = 0.2

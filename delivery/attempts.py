@@ -10,9 +10,9 @@ from typing import Any
 import structlog
 
 from delivery.bytes_in_flight import MAX_WAITING, BytesInFlight
-from delivery.claimer import JobResult
 from delivery.concurrency import Concurrency
-from mail_outbox.attachments import ContentUnavailableError
+from delivery.email_jobs import JobResult
+from mail_outbox.envelope import ContentUnavailableError
 
 log = structlog.get_logger()
 

@@ -7,7 +7,6 @@ from operator import attrgetter
 from typing import Any
 
 import asyncpg
-import structlog
 
 from db import claims
 from db.claimed import Claim
@@ -24,10 +23,6 @@ from engine.batches import Batcher
 from mail.outcome import Decision, Delivery, Outcome, Phase
 from mail.priority import HIGH, NORMAL
 from mail_outbox.states import Status
-
-log = structlog.get_logger()
-
-JobResult = dict[str, Any]  # {'email_id': 123, 'status': 'sent', 'attempts': 1}
 
 
 class Claimer:
@@ -167,10 +162,3 @@ class Claimer:
             'paused_types': self._tunables.switches.email_types,
             'set_aside': self.set_aside,
         }
-
-
-def not_claimable(email_id: Any, state: str | None, reason: str) -> JobResult:
-    """Return the result of a job that had nothing to do."""
-    plain_id = email_id if isinstance(email_id, int) else repr(email_id)[:80]
-    log.info('email.not_claimable', email_id=plain_id, state=state, reason=reason)
-    return {'email_id': plain_id, 'status': 'not-claimable', 'state': state, 'reason': reason}

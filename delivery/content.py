@@ -1,5 +1,6 @@
-"""Fetch what an e-mail is made of: large content when its size is known and has its room."""
+"""Fetch what an e-mail is made of, large content when there is room for it, and render it."""
 
+import asyncio
 from functools import partial
 from typing import Any
 
@@ -14,13 +15,24 @@ from db.content import (
 )
 from db.errors import DATABASE_DOWN, words_of
 from delivery.bytes_in_flight import BytesInFlight
+from delivery.tunables import Tunables
 from engine.batches import Batcher
-from mail.template.renderers import Templates
-from mail_outbox.attachments import ContentUnavailableError
-from mail_outbox.envelope import Content, Email, InvalidEmailError
+from mail.priority import HIGH
+from mail.template.renderers import Templates, TemplatesUnavailableError, with_parts
+from mail_outbox.envelope import (
+    Content,
+    ContentUnavailableError,
+    Email,
+    InvalidEmailError,
+    Rendered,
+)
+from mail_outbox.render import render
 
 # Attachments of less go beside all others, like bodies that come with a claim.
 SMALL_BYTES = 64 * 1024
+RENDER_IN_THREAD_BYTES = 256 * 1024  # base64 of more than this would hold up every other e-mail
+# Reading a character of addresses or headers takes as long as encoding so many of a body.
+FIELD_CHAR_BYTES = 64
 
 
 class Contents:
@@ -37,11 +49,13 @@ class Contents:
         mongo: AsyncIOMotorDatabase[dict[str, Any]],
         max_message_bytes: int,
         large: BytesInFlight,
+        tunables: Tunables,
     ) -> None:
         self.max_message_bytes = max_message_bytes
         self.large = large
         self.templates = Templates(max_message_bytes)
         self._pool = pool
+        self._tunables = tunables
         # What concurrent e-mails ask of the databases becomes one call each.
         self.fetch_template = Batcher(partial(fetch_templates, pool))
         self.attachment_size = Batcher(partial(attachment_sizes, mongo))
@@ -89,15 +103,16 @@ class Contents:
         except asyncpg.PostgresError as error:
             raise InvalidEmailError(f'row: it cannot be read: {error}') from error
 
-    async def fetch(self, email: Email, *, first: bool = False) -> Content:
-        """Fetch what the e-mail's row only refers to: its template and its attachments.
+    async def fetch(self, claim: Claim) -> tuple[Email, Content]:
+        """Fetch large columns, and what the row only refers to: its template and its attachments.
 
-        Args:
-            first: Before what others wait for.
         Raises:
-            InvalidEmailError: they do not exist.
+            InvalidEmailError: the row cannot be read, or refers to what does not exist.
+            LeaseLost: the claim is no longer ours.
             ContentUnavailableError: MongoDB or PostgreSQL does not answer.
         """
+        email = claim.email if claim.is_whole else await self.fetch_email(claim)
+        first = claim.priority == HIGH  # before what others wait for
         template, attachments = None, []
         if email.template_id is not None:
             try:
@@ -112,4 +127,29 @@ class Contents:
             attachments = await self.fetch_attachments(email.content_id, first=first)
             if not attachments:
                 raise InvalidEmailError(f'content {email.content_id} has no attachments in MongoDB')
-        return Content(template, attachments)
+        return email, Content(template, attachments)
+
+    async def render(self, claim: Claim, email: Email, content: Content) -> Rendered:
+        """Fill the template in another process, and render: in a thread when the loop would hang.
+
+        Raises:
+            InvalidEmailError: the e-mail, its template or its data is wrong.
+            ContentUnavailableError: no renderer could be had.
+        """
+        if content.template is not None:
+            first = claim.priority == HIGH
+            try:
+                filled = await self.templates.fill(
+                    content.template, email.template_data, first=first
+                )
+            except TemplatesUnavailableError as error:
+                raise ContentUnavailableError(str(error)) from error
+            email = with_parts(email, filled)
+        size_bytes = len(email.body_html or '') + len(email.body_text or '')
+        size_bytes += FIELD_CHAR_BYTES * (len(email.recipient) + len(email.headers or ''))
+        if content.attachments:
+            size_bytes += sum(len(a.data) for a in content.attachments)
+        arguments = (email, content, self._tunables.sender, self.max_message_bytes)
+        if size_bytes > RENDER_IN_THREAD_BYTES:
+            return await asyncio.to_thread(render, *arguments)
+        return render(*arguments)

@@ -1,8 +1,13 @@
-"""Jobs about e-mails: their functions' names, and the e-mail that a job names."""
+"""Jobs about e-mails: their functions' names, the e-mail that a job names, and its result."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import structlog
+
+log = structlog.get_logger()
+
+JobResult = dict[str, Any]  # {'email_id': 123, 'status': 'sent', 'attempts': 1}
 EMAIL_JOBS = ('send_email', 'retry_failed_email')
 MAX_ID = 2**63 - 1  # PostgreSQL's bigint
 
@@ -25,3 +30,10 @@ def email_id_among(args: Sequence[Any], kwargs: Mapping[str, Any]) -> int | None
 def subject_of(args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, int | str | None]:
     """Return the subject of a refused job for its record, see engine.refused."""
     return {'email_id': email_id_among(args, kwargs)}
+
+
+def not_claimable(email_id: Any, state: str | None, reason: str) -> JobResult:
+    """Return the result of a job that had nothing to do."""
+    plain_id = email_id if isinstance(email_id, int) else repr(email_id)[:80]
+    log.info('email.not_claimable', email_id=plain_id, state=state, reason=reason)
+    return {'email_id': plain_id, 'status': 'not-claimable', 'state': state, 'reason': reason}

@@ -24,7 +24,7 @@ class Leases:
     """Which claims are held, and until when by this machine's own clock, see now_s.
 
     The deadline is counted from before the claim or renewal was sent, so it always lies before the
-    database's. A worker whose loop hung, or whose database is away, finds its lease over without
+    database's. A worker whose loop hung, or whose database is gone, finds its lease over without
     asking anybody.
     """
 

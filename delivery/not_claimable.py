@@ -7,7 +7,7 @@ import structlog
 from db.states import CLAIMED
 from db.transitions import expire
 from delivery.activity import NEIGHBOURS_REMEDY
-from delivery.claimer import JobResult, not_claimable
+from delivery.email_jobs import JobResult, not_claimable
 from delivery.runtime import Runtime
 
 log = structlog.get_logger()

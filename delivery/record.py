@@ -18,7 +18,7 @@ from delivery.rules import WorkerRules
 from engine.batches import Batcher
 from logs import write_line
 from mail.outcome import Outcome, Settled
-from mail.relay.transaction import Progress
+from mail.progress import Progress
 from mail_outbox.states import Status
 
 log = structlog.get_logger()

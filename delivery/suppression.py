@@ -7,22 +7,11 @@ import asyncpg
 
 from db.errors import DATABASE_DOWN, words_of
 from db.suppressions import suppressed
+from delivery.steps import SuppressedError
 from engine.batches import Batcher
 from mail.deliver import open_recipients
 from mail.outcome import Outcome, Settled
-from mail_outbox.attachments import ContentUnavailableError
-from mail_outbox.render import Rendered
-
-
-class SuppressedError(Exception):
-    """Everybody who is still to get the e-mail is on the list of those who get no mail."""
-
-    def __init__(self, reasons: str, settled: Settled) -> None:
-        super().__init__(reasons)
-        self.settled = settled
-        # Accepted by an earlier attempt, for the others.
-        accepted = any(outcome is Outcome.ACCEPTED for outcome, _ in settled.values())
-        self.outcome = Outcome.ACCEPTED if accepted else Outcome.REJECTED
+from mail_outbox.envelope import ContentUnavailableError, Rendered
 
 
 class SuppressionList:

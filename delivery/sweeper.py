@@ -20,7 +20,8 @@ from db.errors import DATABASE_DOWN, log_error
 from delivery.activity import Activity
 from delivery.attempts import Attempt, Attempts, SweepTally
 from delivery.bytes_in_flight import BytesInFlight
-from delivery.claimer import Claimer, JobResult, not_claimable
+from delivery.claimer import Claimer
+from delivery.email_jobs import JobResult, not_claimable
 from delivery.tunables import Tunables
 from engine.signals import WorkerSignals
 from mail.priority import HIGH
@@ -66,7 +67,7 @@ class Sweeper:
         """Say with what to work.
 
         Args:
-            send: Sends one claimed e-mail after so many turns of the loop.
+            send: Sends one claimed e-mail after so many cycles of the loop.
         """
         self.send = send
         self.attempts = Attempts(claimer.concurrency, large)

@@ -17,7 +17,7 @@ from db.origins import note_report, read_origin, was_adopted
 from db.retention import OUTBOUND_EMAILS_SQL, count_old, remove_old
 from db.transitions import expire_all
 from delivery.runtime import Runtime
-from mail_outbox.attachments import ContentUnavailableError
+from mail_outbox.envelope import ContentUnavailableError
 
 log = structlog.get_logger()
 

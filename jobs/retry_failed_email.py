@@ -3,8 +3,7 @@
 from typing import Any
 
 from db.transitions import retry
-from delivery.claimer import JobResult
-from delivery.email_jobs import email_id_of
+from delivery.email_jobs import JobResult, email_id_of
 from delivery.runtime import Runtime
 from jobs.send_email import send_email
 

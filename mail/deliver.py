@@ -3,6 +3,7 @@
 import asyncio
 
 from mail.outcome import Delivery, Outcome, Phase, Reply, Settled
+from mail.progress import Progress
 from mail.relay.carry import carry
 from mail.relay.errors import (
     RelayBehindError,
@@ -13,10 +14,9 @@ from mail.relay.errors import (
 from mail.relay.learned_rate import RETRY_BASE_S, is_throttling
 from mail.relay.pool import Relay
 from mail.relay.recipients import says_too_many
-from mail.relay.transaction import Answers, Progress
+from mail.relay.transaction import Answers
 from mail.route import Relays
-from mail_outbox.envelope import Envelope
-from mail_outbox.render import Rendered
+from mail_outbox.envelope import Envelope, Rendered
 
 # When to look again for the relay that takes a large message, while others are well.
 LARGER_RELAY_RETRY_S = 30.0

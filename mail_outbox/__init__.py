@@ -6,8 +6,8 @@ Addresses, headers and bodies are checked by the code that later renders them, s
 would refuse is refused before it is committed.
 """
 
-from mail_outbox.attachments import ContentUnavailableError, store_attachments
-from mail_outbox.envelope import Attachment, InvalidEmailError
+from mail_outbox.attachments import store_attachments
+from mail_outbox.envelope import Attachment, ContentUnavailableError, InvalidEmailError
 from mail_outbox.outbox import queue_email, queue_emails
 from mail_outbox.validation import EmailValues
 from mail_outbox.wake import wake_workers

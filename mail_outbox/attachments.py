@@ -10,15 +10,16 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
 
-from mail_outbox.envelope import MAX_MESSAGE_BYTES, Attachment, InvalidEmailError
+from mail_outbox.envelope import (
+    MAX_MESSAGE_BYTES,
+    Attachment,
+    ContentUnavailableError,
+    InvalidEmailError,
+)
 from mail_outbox.mime import check_attachment
 
 COLLECTION = 'email_attachments'
 STORED_BY = 'arq-mail-worker'
-
-
-class ContentUnavailableError(Exception):
-    """What holds the content does not answer: nothing is wrong with the e-mail."""
 
 
 async def store_attachments(

@@ -33,6 +33,10 @@ class InvalidEmailError(ValueError):
     """The e-mail can never be sent as it is; the message says which part is wrong."""
 
 
+class ContentUnavailableError(Exception):
+    """What holds the content does not answer: nothing is wrong with the e-mail."""
+
+
 @dataclass(frozen=True, slots=True)
 class Attachment:
     """A file that travels with an e-mail."""
@@ -75,6 +79,13 @@ class Envelope(NamedTuple):
 
     sender: str
     recipients: tuple[str, ...]
+
+
+class Rendered(NamedTuple):
+    """What one SMTP transaction needs."""
+
+    envelope: Envelope
+    message: bytes  # CRLF line ends, not yet dot-stuffed
 
 
 class Content(NamedTuple):

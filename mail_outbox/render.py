@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from email.utils import format_datetime
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import unquote
 
 from mail_outbox.envelope import (
@@ -17,6 +17,7 @@ from mail_outbox.envelope import (
     Envelope,
     InvalidEmailError,
     Recipient,
+    Rendered,
     check_subject,
     parse_recipients,
 )
@@ -38,13 +39,6 @@ class Sender:
 
     address: str
     name: str | None = None
-
-
-class Rendered(NamedTuple):
-    """What one SMTP transaction needs."""
-
-    envelope: Envelope
-    message: bytes  # CRLF line ends, not yet dot-stuffed
 
 
 def render(email: Email, content: Content, sender: Sender, max_bytes: int) -> Rendered:

@@ -3,9 +3,10 @@
 import time
 
 from mail.outcome import Phase
+from mail.progress import Progress
 from mail.relay.errors import RelayDiedError, RelayError, RelayGoneError, RelayRefusedError
 from mail.relay.pool import Relay
-from mail.relay.transaction import Answers, Progress, Transaction
+from mail.relay.transaction import Answers, Transaction
 from mail_outbox.envelope import Envelope
 
 # Of connections that end before an e-mail is begun on them: where no new one is to be had, the

@@ -4,8 +4,9 @@ import asyncio
 from collections.abc import Callable
 
 from mail.priority import HIGH, FairQueue
+from mail.progress import Progress
 from mail.relay.learned_rate import LearnedRate
-from mail.relay.transaction import Progress, Transaction
+from mail.relay.transaction import Transaction
 
 
 class SendQueue:

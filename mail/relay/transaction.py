@@ -7,13 +7,10 @@ MAIL, RCPT for each recipient, DATA, body, final dot. Whoever has the connection
 
 import asyncio
 import re
-import time
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
 from enum import Enum, auto
 
-from mail.outcome import Outcome, Phase, Reply, Settled, classify
-from mail.priority import NORMAL
+from mail.outcome import Outcome, Phase, Reply, classify
+from mail.progress import Progress
 from mail.relay.errors import RelayGoneError, RelayRefusedError, TooLargeError
 from mail.relay.learned_rate import is_throttling
 from mail.relay.recipients import left_over, says_too_many
@@ -24,41 +21,6 @@ AUTH_CODES = frozenset({454, 530, 534, 535, 538})
 LATER_LEADING_DOT = re.compile(rb'\n\.')  # found in half the time that `in` takes
 
 Answers = dict[str, tuple[Outcome, Reply]]
-
-
-async def _forget(_: Settled) -> None:
-    pass
-
-
-@dataclass(slots=True)
-class Progress:
-    """How far an attempt has come.
-
-    Read when it is cut off, and by operators who ask what the worker is doing.
-    """
-
-    phase: Phase = Phase.CLAIMED
-    relay: str | None = None
-    started_at: float = field(default_factory=time.time)  # seconds since 1970
-    # Does not queue for a connection: the shorter it is under way, the less it can be lost by
-    # chance once more.
-    urgent: bool = False
-    priority: int = NORMAL  # in the relay's queue
-    # What is known of several recipients so far, for whoever has to record an attempt that was cut
-    # off.
-    recipients: Settled | None = None
-    cut_off: bool = False  # its task was cancelled
-    # Called just before MAIL and before the body; raises when this worker no longer holds the
-    # e-mail.
-    before_data: Callable[[], None] = field(default=lambda: None)
-    # Called between two transactions of one e-mail: writes down `recipients`, so that nobody who
-    # has it gets it again should this worker die.
-    keep: Callable[[Settled], Awaitable[None]] = field(default=_forget)
-
-    @property
-    def reached_data_end(self) -> bool:
-        """Whether the relay may have the whole message while we do not know its answer."""
-        return self.phase in (Phase.BODY_SENT, Phase.REPLIED)
 
 
 class Step(Enum):

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from delivery.activity import Activity
+from delivery.assemble import assemble
 from delivery.rules import RetentionRules, Stores, WorkerRules
-from delivery.runtime import Runtime, assemble
+from delivery.runtime import Runtime
 from delivery.tunables import Tunables
 from engine.signals import WorkerSignals
 from jobs.send_email import send_claimed

@@ -3,7 +3,8 @@
 from dataclasses import fields, replace
 from typing import Any
 
-from delivery.runtime import Runtime, assemble
+from delivery.assemble import assemble
+from delivery.runtime import Runtime
 from jobs.send_email import send_claimed
 
 

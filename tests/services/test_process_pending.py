@@ -11,7 +11,7 @@ import jobs.send_email
 from db import claims, results
 from jobs.process_pending_emails import process_pending_emails
 from mail.outcome import Phase
-from mail.relay.transaction import Progress
+from mail.progress import Progress
 from tests.conftest import wait_until
 
 OLD_COLUMNS = (

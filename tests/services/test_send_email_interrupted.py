@@ -8,18 +8,19 @@ import asyncpg
 import pytest
 from arq import Retry
 
+import delivery.content
 import delivery.record
 import jobs.send_email
 from db import claims, results
 from db.late import TAKEN_BACK, record_late
 from db.leases import rescue
 from db.results import Result
-from delivery.leases import Leases
 from jobs.process_pending_emails import process_pending_emails
 from jobs.send_email import send_claimed, send_email
 from mail.outcome import Decision, Delivery, Outcome, Phase, Reply, Status
-from mail.relay.transaction import Progress
+from mail.progress import Progress
 from tests.conftest import wait_until
+from tests.services.other_worker import another
 from tests.services.test_rows_that_break import REFUSE
 
 MAKE_DUE = 'UPDATE outbound_emails SET next_retry_at = now() WHERE id = $1'
@@ -75,7 +76,7 @@ async def test_unexpected_error_is_recorded_and_retried_like_any_failure(
 
     email_id = await queue()
     with monkeypatch.context() as patched:
-        patched.setattr(jobs.send_email, 'render', explode)
+        patched.setattr(delivery.content, 'render', explode)
         assert await send_email(ctx, email_id) == {
             'email_id': email_id,
             'status': 'failed',
@@ -326,10 +327,9 @@ async def test_sessions_ended_between_acceptance_and_record_lose_nothing(
 async def test_lease_that_is_over_before_data_sends_nothing_and_is_given_back(
     ctx, pool, queue, row, inbox
 ):
-    runtime = ctx['runtime']
-    runtime.claimer.leases = Leases(0.2)
+    runtime = another(ctx['runtime'], lease_s=0.2)
     email_id = await queue('too-late@example.com')
-    assert await send_email(ctx, email_id) == {
+    assert await send_email({'runtime': runtime}, email_id) == {
         'email_id': email_id,
         'status': 'pending',
         'attempts': 0,
@@ -354,7 +354,7 @@ async def test_lease_that_a_renewal_found_lost_sends_nothing_and_tells_so(
     claim = await runtime.claimer.claim_one(email_id)
     await pool.execute("UPDATE outbound_emails SET status = 'cancelled'")
     runtime.claimer.leases.renewed([claim.key], {claim.key}, 0.0)
-    assert (await send_claimed(runtime, claim))['status'] == 'lease-lost'
+    assert (await send_claimed(runtime.steps, claim))['status'] == 'lease-lost'
     assert runtime.activity.outcomes['lease-lost'] == 1
     assert inbox.accepted() == []
     assert (await row(email_id))['status'] == 'cancelled'
@@ -378,7 +378,7 @@ async def test_acceptance_is_on_record_whatever_became_of_the_row(ctx, pool, que
     claim = await runtime.claimer.claim_one(email_id)
     await pool.execute(TAKING_BACK[way])
     assert len(await rescue(pool, [])) == (way == 'rescued')
-    told = await send_claimed(runtime, claim)
+    told = await send_claimed(runtime.steps, claim)
     [attempt] = await pool.fetch('SELECT * FROM email_attempts')
     assert (attempt['outcome'], attempt['started_at'], attempt['smtp_code']) == (
         'accepted',
@@ -408,13 +408,13 @@ async def test_acceptance_of_mail_that_somebody_else_is_sending_leaves_the_row_t
     await pool.execute("UPDATE outbound_emails SET status = 'pending', next_retry_at = now()")
     other = await runtime.claimer.claim_one(email_id)
     before = await row(email_id)
-    assert await send_claimed(runtime, claim) == {
+    assert await send_claimed(runtime.steps, claim) == {
         'email_id': email_id,
         'status': 'lease-lost',
         'attempts': 1,
     }
     assert await row(email_id) == before
-    assert (await send_claimed(runtime, other))['status'] == 'sent'
+    assert (await send_claimed(runtime.steps, other))['status'] == 'sent'
     told = await pool.fetch('SELECT outcome, error FROM email_attempts ORDER BY started_at')
     assert [tuple(attempt) for attempt in told] == [('accepted', TAKEN_BACK), ('accepted', None)]
 
@@ -427,7 +427,7 @@ async def test_result_that_comes_after_the_rescue_says_what_the_rescue_could_not
     await pool.execute(TAKING_BACK['rescued'])
     await rescue(pool, [])
     assert [outcome for outcome, _ in await attempts_of(pool)] == ['lost']
-    assert (await send_claimed(ctx['runtime'], claim))['status'] == 'failed'
+    assert (await send_claimed(ctx['runtime'].steps, claim))['status'] == 'failed'
     stored = await row(email_id)
     assert (stored['status'], stored['dead_reason'], stored['lost_attempts']) == (
         'failed',

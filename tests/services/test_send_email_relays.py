@@ -309,7 +309,7 @@ async def test_both_relays_down_costs_at_most_the_first_mail_an_attempt(
     assert {job.args for job in await redis.queued_jobs()} == {(first,), (second,)}
 
     claim = await runtime.claimer.claim_one(third)  # claimed before the relays went
-    assert await send_claimed(runtime, claim) == {
+    assert await send_claimed(runtime.steps, claim) == {
         'email_id': third,
         'status': 'pending',
         'attempts': 0,

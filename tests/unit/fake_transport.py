@@ -3,10 +3,11 @@
 import asyncio
 from typing import Any
 
+from mail.progress import Progress
 from mail.relay.greeting import Extensions
 from mail.relay.options import Timeouts
 from mail.relay.session import Session
-from mail.relay.transaction import Progress, Transaction
+from mail.relay.transaction import Transaction
 from mail_outbox.envelope import Envelope
 
 ENVELOPE_REPLIES = b'250 ok\r\n250 ok\r\n354 go\r\n'

@@ -22,12 +22,11 @@ from typing import Any, Self, cast
 
 from mail.deliver import deliver
 from mail.outcome import Delivery
+from mail.progress import Progress
 from mail.relay.options import RelayOptions, Timeouts, Tls
 from mail.relay.pool import Relay
-from mail.relay.transaction import Progress
 from mail.route import Relays
-from mail_outbox.envelope import Envelope
-from mail_outbox.render import Rendered
+from mail_outbox.envelope import Envelope, Rendered
 
 DEADLINE_S = 30.0
 SHORT_S = 0.25  # for a timeout that the test wants to see; all that comes before it must be faster

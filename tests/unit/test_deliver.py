@@ -3,9 +3,9 @@
 import pytest
 
 from mail.outcome import Outcome, Phase
+from mail.progress import Progress
 from mail.relay.options import RelayOptions, Tls
 from mail.relay.pool import Relay
-from mail.relay.transaction import Progress
 from tests.unit.scripted_relay import (
     DROP,
     MESSAGE,

@@ -8,7 +8,7 @@ import re
 import pytest
 
 from mail.outcome import Outcome, Phase
-from mail.relay.transaction import Progress
+from mail.progress import Progress
 from tests.unit.scripted_relay import (
     DROP,
     FREEZE,

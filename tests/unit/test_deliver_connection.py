@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from mail.outcome import Outcome, Phase
-from mail.relay.transaction import Progress
+from mail.progress import Progress
 from tests.unit.scripted_relay import (
     DROP,
     MESSAGE,

@@ -6,9 +6,8 @@ from typing import Any
 import pytest
 
 from mail.outcome import Delivery, Outcome, Settled
-from mail.relay.transaction import Progress
-from mail_outbox.envelope import Envelope
-from mail_outbox.render import Rendered
+from mail.progress import Progress
+from mail_outbox.envelope import Envelope, Rendered
 from tests.unit.scripted_relay import DROP, MESSAGE, STALL, ScriptedRelay, Step, send
 
 pytestmark = pytest.mark.usefixtures('pipelining')

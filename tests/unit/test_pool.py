@@ -6,10 +6,10 @@ import base64
 import pytest
 
 from mail.outcome import Outcome
+from mail.progress import Progress
 from mail.relay.errors import RelayError, RelayRefusedError
 from mail.relay.options import RelayOptions, Tls
 from mail.relay.pool import Relay
-from mail.relay.transaction import Progress
 from mail.route import Relays
 from tests.unit.scripted_relay import (
     DROP,

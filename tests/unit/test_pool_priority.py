@@ -10,8 +10,8 @@ import pytest
 
 from mail.outcome import Outcome
 from mail.priority import HIGH, LOW, MOST_PASSED, NORMAL
+from mail.progress import Progress
 from mail.relay.pool import Relay
-from mail.relay.transaction import Progress
 from tests.unit.scripted_relay import ScriptedRelay, eventually, rendered, send
 
 PIPELINING = '250-relay.test\r\n250-PIPELINING\r\n250 8BITMIME'

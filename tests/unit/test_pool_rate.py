@@ -7,8 +7,8 @@ import pytest
 
 from mail.deliver import _Attempt
 from mail.outcome import Delivery, Outcome, Phase, Policy, Reply, Status, decide
+from mail.progress import Progress
 from mail.relay.pool import Relay
-from mail.relay.transaction import Progress
 from mail.route import Relays
 from tests.unit.scripted_relay import ANNA, BOB, CARL, ScriptedRelay, eventually, rendered, send
 

@@ -7,9 +7,9 @@ from functools import partial
 import pytest
 
 from mail.outcome import Outcome, Phase
+from mail.progress import Progress
 from mail.relay.errors import RelayGoneError, RelayRefusedError
 from mail.relay.session import AT_ONCE_BYTES, BODY_CHUNK_BYTES, LAST_BYTES, Session
-from mail.relay.transaction import Progress
 from tests.unit.fake_transport import (
     ENVELOPE_REPLIES,
     MESSAGE,

@@ -1,0 +1,111 @@
+"""Put the parts of one worker together, and say which of them does each step."""
+
+from collections.abc import Callable, Coroutine
+from contextlib import AbstractAsyncContextManager
+from typing import Any
+
+from db.claimed import Claim
+from db.narrowing import SetAside
+from delivery.activity import Activity
+from delivery.bytes_in_flight import BytesInFlight
+from delivery.claimer import Claimer
+from delivery.concurrency import Concurrency
+from delivery.content import Contents
+from delivery.email_jobs import JobResult
+from delivery.job_claims import claim_and_send
+from delivery.leases import Leases
+from delivery.record import Recorder
+from delivery.rules import Stores, WorkerRules
+from delivery.runtime import Runtime
+from delivery.steps import SendClaimed, Steps
+from delivery.suppression import SuppressionList
+from delivery.sweeper import Sweeper
+from delivery.tunables import Tunables
+from delivery.wake_ups import WakeUps
+from engine.signals import WorkerSignals
+from mail.deliver import deliver
+from mail.outcome import Delivery, Settled
+from mail.progress import Progress
+from mail_outbox.envelope import Rendered
+
+Spine = Callable[[Steps, Claim, int], Coroutine[Any, Any, JobResult]]
+
+
+def assemble(
+    stores: Stores,
+    rules: WorkerRules,
+    signals: WorkerSignals,
+    tunables: Tunables,
+    activity: Activity,
+    spine: Spine,
+) -> Runtime:
+    """Put a worker together.
+
+    Args:
+        spine: Sends one claimed e-mail, see jobs.send_email.send_claimed.
+    """
+
+    def send_claimed(claim: Claim, cycles: int) -> Coroutine[Any, Any, JobResult]:
+        return spine(runtime.steps, claim, cycles)
+
+    leases, set_aside = Leases(rules.lease_s), SetAside()
+    # At least what keeps a relay's connections busy, however far it is: on each an e-mail that is
+    # being recorded, one whose body is on its way, and one whose envelope travels with it.
+    concurrency = Concurrency(
+        least=lambda: 3 * max(relay.wanted_connections for relay in tunables.relays),
+        most=lambda: tunables.max_emails,
+    )
+    recorder = Recorder(stores.pool, rules, activity, concurrency, set_aside)
+    claimer = Claimer(
+        stores.pool, rules.worker, tunables, activity, concurrency, leases, set_aside, recorder
+    )
+    large = BytesInFlight(rules.max_bytes_in_flight)
+    runtime = Runtime(
+        stores=stores,
+        rules=rules,
+        signals=signals,
+        tunables=tunables,
+        activity=activity,
+        claimer=claimer,
+        contents=Contents(stores.pool, stores.mongo, rules.max_message_bytes, large, tunables),
+        suppressions=SuppressionList(stores.pool),
+        recorder=recorder,
+        wake_ups=WakeUps(stores.redis, rules.queue_name, signals),
+        sweeper=Sweeper(stores.pool, signals, tunables, activity, claimer, large, send_claimed),
+    )
+    runtime.steps = _steps(runtime)
+    return runtime
+
+
+def _steps(runtime: Runtime) -> Steps:
+    contents, recorder, tunables = runtime.contents, runtime.recorder, runtime.tunables
+
+    def claim(email_id: int, send: SendClaimed) -> Coroutine[Any, Any, JobResult]:
+        return claim_and_send(runtime, email_id, send)
+
+    def hold_bytes(size_bytes: int) -> AbstractAsyncContextManager[None]:
+        runtime.sweeper.attempts.check_room()
+        return contents.large.share(size_bytes)
+
+    def hand_over(
+        rendered: Rendered, settled: Settled, progress: Progress
+    ) -> Coroutine[Any, Any, Delivery]:
+        # The relays as they are now: an operator may have exchanged them.
+        return deliver(tunables.relays, rendered, settled, progress)
+
+    return Steps(
+        activity=runtime.activity,
+        held=runtime.claimer.leases,
+        claim=claim,
+        size=contents.large_bytes,
+        hold_bytes=hold_bytes,
+        fetch=contents.fetch,
+        render=contents.render,
+        leave_out_suppressed=runtime.suppressions.leave_out,
+        deliver=hand_over,
+        policy=runtime.rules.policy,
+        record=recorder.record_to_the_end,
+        keep_recipients=recorder.keep_recipients,
+        log_attempt=recorder.log_attempt,
+        send_later=runtime.wake_ups.send_later,
+    )

@@ -9,6 +9,7 @@ import asyncpg
 from actions.emails import State, Unchanged, why_not
 from actions.safety import agree
 from db import reports
+from db.states import TRIED
 from db.transitions import give_up, mark_sent
 from reporting.servers import Servers
 
@@ -17,7 +18,7 @@ DECISIONS: Mapping[
     str, tuple[Callable[[asyncpg.Pool, Sequence[int]], Awaitable[list[int]]], tuple[str, ...]]
 ] = {
     'sent': (mark_sent, ('uncertain',)),
-    'failed': (give_up, ('uncertain', 'failed')),
+    'failed': (give_up, TRIED),
 }
 DECIDED_ELSEWHERE = ('held', 'external')
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from db.states import TRIED
 from db.switches import Switch, SwitchKind
 from fleet.registry import WorkerRecord
 from logs import hide_addresses
@@ -65,7 +66,7 @@ def nobody_alive(facts: EmailFacts) -> Iterator[Reason]:
 
 
 def _failed(email: Email) -> Iterator[Reason]:
-    if email['status'] in ('failed', 'uncertain') and email['last_error']:
+    if email['status'] in TRIED and email['last_error']:
         came = 'failed' if email['status'] == 'failed' else 'has no known outcome'
         why = (hide_addresses(email['last_error']) or '').rstrip('.')
         yield Reason(f'Attempt {email["attempts"]} {came}: {why}.')

@@ -2,22 +2,22 @@
 
 aiosmtplib opens the connection (TCP, greeting, EHLO, STARTTLS, AUTH); from then on this protocol
 has it, because aiosmtplib waits for each reply before the next command. There are no tasks and no
-awaits here but for large bodies: replies drive everything. The states are a table, in
-mail/relay/session_state.py.
+awaits here but for large bodies: replies drive everything, by the table in session_state.py.
 """
 
 import asyncio
 from collections.abc import Callable
 
 from mail.outcome import Phase, Reply
+from mail.relay import session_state as states
 from mail.relay.deadline import Deadline
 from mail.relay.errors import RelayGoneError
 from mail.relay.greeting import Extensions
 from mail.relay.learned_rate import is_throttling
 from mail.relay.options import Timeouts
 from mail.relay.replies import ReplyReader
-from mail.relay.session_state import FREE, RESETTING, TRANSITIONS, Event, State, Usage
-from mail.relay.transaction import Step, Transaction
+from mail.relay.session_state import FREE, TRANSITIONS, Event, Usage
+from mail.relay.transaction import GO_ON, Step, Transaction
 
 BODY_CHUNK_BYTES = 64 * 1024
 # A body that the kernel takes at once, whatever the relay does. What waits in this process instead
@@ -50,7 +50,7 @@ class Session(asyncio.Protocol):
         """
         self.extensions = extensions
         self.usage = Usage()
-        self.state = State.IDLE
+        self.state = states.IDLE
         self._transport = transport
         self._timeouts = timeouts
         self._on_free = on_free
@@ -85,8 +85,8 @@ class Session(asyncio.Protocol):
             self.usage.idle_since = 0.0
             self._current = transaction
             self._deadline.set(self._timeouts.command_s, NO_REPLY)
-            self._move(Event.BEGIN)
-            if self.state is State.ENVELOPE:
+            self._move(states.BEGIN)
+            if self.state is states.ENVELOPE:
                 self._send_commands(transaction)
 
     def give_back_stalled(self) -> Transaction | None:
@@ -111,7 +111,7 @@ class Session(asyncio.Protocol):
             self._transport.write(b'QUIT\r\n')
         if self._lost is None:
             self._lost = RelayGoneError('the connection was closed')
-            self._move(Event.ENDED)
+            self._move(states.ENDED)
         self._transport.close()
         self._deadline.clear()
 
@@ -120,7 +120,7 @@ class Session(asyncio.Protocol):
 
     def _withdraw_following(self) -> None:
         self._following = None
-        self._move(Event.NEXT_WITHDRAWN)
+        self._move(states.NEXT_WITHDRAWN)
 
     def _send_commands(self, transaction: Transaction) -> None:
         transaction.sent = len(transaction.commands) if self.extensions.pipelining else 1
@@ -149,13 +149,9 @@ class Session(asyncio.Protocol):
 
     def _received(self, reply: Reply) -> None:
         transaction = self._current
-        if self.state is State.CLOSED:
-            return
-        if self.state in RESETTING:
-            self._reset_done(reply)
-        elif transaction is None:  # mostly 421 before it closes an idle connection
-            raise RelayGoneError(f'unasked: {reply}')
-        elif (step := transaction.take(reply)) is not Step.GO_ON:
+        if transaction is None or self.state is states.RESET_THEN_BEGIN:
+            self._received_between(reply)
+        elif (step := transaction.take(reply)) is not GO_ON:
             self._do(step, transaction, reply)
         elif transaction.sent == transaction.answered:
             self._deadline.set(self._timeouts.command_s, NO_REPLY)
@@ -164,15 +160,15 @@ class Session(asyncio.Protocol):
 
     def _do(self, step: Step, transaction: Transaction, reply: Reply) -> None:
         match step:
+            case Step.DONE:
+                self._go_on_with_following()
             case Step.SEND_BODY if not self._reader.is_between_replies:
                 raise RelayGoneError('the relay answered before it had the body')
             case Step.SEND_BODY:
-                self._move(Event.BODY_WANTED)
+                self._move(states.BODY_WANTED)
                 self._send_body(transaction)
-            case Step.DONE:
-                self._go_on_with_following()
             case Step.RESET:
-                self._move(Event.REFUSED)
+                self._move(states.REFUSED)
                 self._write(RSET)
                 self._free()
             case Step.CLOSE:
@@ -181,20 +177,24 @@ class Session(asyncio.Protocol):
                 self._current = None
                 self._fail(f'closed after {reply}')
 
-    def _reset_done(self, reply: Reply) -> None:
+    def _received_between(self, reply: Reply) -> None:
+        if self.state is states.CLOSED:
+            return
+        if self.state is states.IDLE:  # mostly 421 before it closes an idle connection
+            raise RelayGoneError(f'unasked: {reply}')
         if reply.code != 250:
             raise RelayGoneError(f'RSET: {reply}')
-        self._move(Event.RESET_DONE)
+        self._move(states.RESET_DONE)
         if self._current is not None:
             self._send_commands(self._current)
 
     def _go_on_with_following(self) -> None:
         self._current, self._following = self._following, None
         self.usage.without_rest = True
-        if self.state is State.VERDICT_THEN_END:
+        if self.state is states.VERDICT_THEN_END:
             self._fail('the next e-mail was withdrawn')
             return
-        self._move(Event.VERDICT_CAME)
+        self._move(states.VERDICT_CAME)
         if self._current is None:
             self._free()
         else:
@@ -236,7 +236,7 @@ class Session(asyncio.Protocol):
             self._deadline.set(self._timeouts.body_s, NO_ROOM)
             self._write(body[start : min(start + BODY_CHUNK_BYTES, last)])
             await self._flushed.wait()
-            over = self.state is State.CLOSED or transaction.done.done()
+            over = self.state is states.CLOSED or transaction.done.done()
             if over or not self._may_go_on(transaction):
                 return
         self._end_body(transaction, body[last:])
@@ -253,7 +253,7 @@ class Session(asyncio.Protocol):
         self._deadline.set(self._timeouts.reply_s, NO_REPLY)
         # Before the write: a cancellation must never see BODY when the dot may be on its way.
         transaction.progress.phase = Phase.BODY_SENT
-        self._move(Event.DOT if self._following is None else Event.DOT_AND_NEXT)
+        self._move(states.DOT if self._following is None else states.DOT_AND_NEXT)
         self._write(data)
 
     # The connection's life.
@@ -289,7 +289,7 @@ class Session(asyncio.Protocol):
             return
         error = RelayGoneError(reason) if isinstance(reason, str) else reason
         self._lost = error
-        self._move(Event.ENDED)
+        self._move(states.ENDED)
         self._deadline.clear()
         self._transport.abort()
         self._flushed.set()

@@ -33,6 +33,9 @@ class Step(Enum):
     DONE = auto()
 
 
+GO_ON = Step.GO_ON  # bound once, see mail.relay.session_state
+
+
 class Transaction:
     """The state of one transaction.
 
@@ -117,19 +120,19 @@ class Transaction:
             self._answers = dict.fromkeys(self.recipients, (outcome, reply))
             return self._withdraw()
         self.progress.phase = Phase.RCPT
-        return Step.GO_ON
+        return GO_ON
 
     def _take_rcpt(self, reply: Reply, recipient: str, *, is_last: bool) -> Step:
         self._answers[recipient] = (classify(reply), reply)
         if not is_last:
-            return Step.GO_ON
+            return GO_ON
         if not (accepted := self._accepted()):
             return self._withdraw()
         for later in left_over(self._answers):
             self._answers[later] = (Outcome.RELEASED, self._answers[later][1])
             self.room = len(accepted)
         self.progress.phase = Phase.DATA
-        return Step.GO_ON
+        return GO_ON
 
     def _take_data(self, reply: Reply) -> Step:
         if reply.code == 354:
@@ -185,13 +188,13 @@ class Transaction:
         """
         if self.sent == len(self.commands):
             self._withdrawn = True
-            return Step.GO_ON
+            return GO_ON
         self.resolve(self._answers)
         return Step.RESET
 
     def _rest(self, reply: Reply, *, is_last: bool) -> Step:
         if not is_last:
-            return Step.GO_ON
+            return GO_ON
         self.resolve(self._answers)
         return Step.CLOSE if reply.code == 354 else Step.RESET
 

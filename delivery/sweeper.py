@@ -101,7 +101,7 @@ class Sweeper:
         while not self._may_not_claim() and time.monotonic() < deadline:
             stuck = await self._wait_for_room(stuck)
             room = self._claimer.concurrency.size - self.attempts.busy
-            if room <= 0:
+            if room <= 0:  # the wait ran out, or the relay slowed down and the size with it
                 continue
             room = self._tunables.rate.allows(room)
             if not room:
@@ -119,6 +119,8 @@ class Sweeper:
             # waits for his password reset.
             await asyncio.sleep(0)
             given = await give_due_time(self._pool, self._claimer.set_aside)
+            # Fewer than there was room for: nothing more is due, but for rows that have just got
+            # their time.
             if len(claims) < room and not given:
                 break
 

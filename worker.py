@@ -95,7 +95,6 @@ async def startup(ctx: dict[str, Any]) -> None:
         Activity(Neighbours(await read_identity(pool)), dispatcher.refused),
         send_claimed,
     )
-    ctx['runtime'] = runtime
     controls = Controls(
         runtime,
         dispatcher,
@@ -104,6 +103,7 @@ async def startup(ctx: dict[str, Any]) -> None:
     )
     controls.apply_switches()
     runtime.background = _start(ctx, runtime, controls)
+    ctx['runtime'] = runtime  # nothing is awaited since the loops were made: they find it
     dispatcher.subject_of = subject_of
     dispatcher.error_text = redis_error_text
     dispatcher.wanted_jobs = lambda: WAITING_JOBS + 2 * runtime.claimer.concurrency.size

@@ -11,7 +11,7 @@ INTERFACES = {
     'add_arguments': ('ops/',),  # see ops.__main__.CommandModule
     'run': ('ops/',),
     'render': ('ops/',),
-    'check': ('reporting/checks/', 'ops/checks/', 'ops/celery/check.py'),  # see ops.doctor.CHECKS
+    'check': ('reporting/checks/', 'ops/celery/check.py'),  # see ops.doctor.CHECKS
     'main': ('',),  # of what is started as a program
 }
 # Defined twice all the same, and why.

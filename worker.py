@@ -50,7 +50,7 @@ from mail_outbox.render import Sender
 from mail_outbox.wake import redis_error_text
 from process.recycling import Limits
 from process.systemd import keep_systemd_informed, notify_systemd
-from reporting.unreachable import postgres_trouble
+from reporting.unreachable import postgres_problem
 from settings import load_settings, worker_identity
 
 # arq's command always builds arq.worker.Worker: make that ours. tests/unit/test_arq_traps.py
@@ -244,7 +244,7 @@ async def _connect_postgres(worker: str, switches: Switches) -> asyncpg.Pool:
                 pool.terminate()
             if kind_of(error) is ErrorKind.REFUSED:
                 raise SystemExit(
-                    f'worker: {postgres_trouble(error, settings.postgres_place).line}'
+                    f'worker: {postgres_problem(error, settings.postgres_place).line}'
                 ) from error
             log.error(
                 'postgresql.unreachable',

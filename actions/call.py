@@ -18,9 +18,9 @@ from engine.wire import MAX_JOB_BYTES, serialize
 from fleet.duties import DUTIES
 from fleet.registry import read_served_queues
 from fleet.routing import EMAIL_QUEUE, MAINTENANCE_QUEUE
-from reporting.jobs import job_troubles
+from reporting.jobs import job_problems
 from reporting.live import read_living
-from reporting.problems import NO_WORKER, Trouble, TroubleError
+from reporting.problems import NO_WORKER, Problem, ProblemError
 from reporting.servers import QUEUE, Servers
 from reporting.wording import counted
 
@@ -59,7 +59,7 @@ class CalledJob:
     call: JobCall
     job_id: str | None = None
     job: JobState | None = None  # when its result was waited for
-    troubles: list[Trouble] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
 
 
 def queue_for(function: str, *, routed: bool) -> str:
@@ -82,12 +82,12 @@ async def call_job(
 
     Raises:
         RequestError: no worker of ours could run this.
-        TroubleError: Redis does not answer.
+        ProblemError: Redis does not answer.
     """
     refuse_impossible(call)
     is_served = await servers.ask_redis(partial(_is_served, name=call.queue))
-    troubles = [] if is_served else [_nobody_serves(call.queue)]
-    called = CalledJob(dry_run, call, troubles=troubles)
+    problems = [] if is_served else [_nobody_serves(call.queue)]
+    called = CalledJob(dry_run, call, problems=problems)
     if dry_run:
         return called
     confirm(CallPlan(call, is_served))
@@ -97,8 +97,8 @@ async def call_job(
         return called
     waiting = partial(wait_for_job, job_id=job_id, queues=[call.queue], timeout_s=call.wait_s)
     job = await servers.ask_redis(waiting)
-    troubles = [] if job.state == 'complete' else troubles
-    return replace(called, job=job, troubles=[*troubles, *job_troubles(job, waited_s=call.wait_s)])
+    problems = [] if job.state == 'complete' else problems
+    return replace(called, job=job, problems=[*problems, *job_problems(job, waited_s=call.wait_s)])
 
 
 async def run_duty(
@@ -112,7 +112,7 @@ async def run_duty(
     """Enqueue a duty where a worker that has it listens.
 
     Raises:
-        UnknownNameError: there is no such duty; TroubleError: Redis or PostgreSQL does not answer.
+        UnknownNameError: there is no such duty; ProblemError: Redis or PostgreSQL does not answer.
     """
     workers = await servers.ask_redis(read_living)
     known = await known_names(servers, SwitchKind.CRON, workers)
@@ -148,9 +148,9 @@ async def _is_served(redis: ArqRedis, name: str) -> bool:
     return name in await read_served_queues(redis, await read_living(redis), [name])
 
 
-def _nobody_serves(queue: str) -> Trouble:
+def _nobody_serves(queue: str) -> Problem:
     what = f'nobody serves the queue {queue}'
-    return Trouble(what, 'start a worker for it', exit_status=NO_WORKER)
+    return Problem(what, 'start a worker for it', exit_status=NO_WORKER)
 
 
 async def _put(redis: ArqRedis, call: JobCall) -> str:
@@ -159,5 +159,5 @@ async def _put(redis: ArqRedis, call: JobCall) -> str:
         call.function, *call.arguments, _queue_name=call.queue, _defer_by=defer
     )
     if job is None:  # the id is random: somebody else's job has it only by a miracle
-        raise TroubleError(Trouble('Redis knows a job of this id already', 'try again'))
+        raise ProblemError(Problem('Redis knows a job of this id already', 'try again'))
     return job.job_id

@@ -19,10 +19,10 @@ from reporting.live import (
     read_database,
     read_living,
 )
-from reporting.problems import NO_WORKER, NOBODY_REPLIED, Document, Trouble, TroubleError
+from reporting.problems import NO_WORKER, NOBODY_REPLIED, Document, Problem, ProblemError
 from reporting.servers import Servers
 
-MIXED = Trouble(
+MIXED = Problem(
     'workers of several PostgreSQL databases are here, and ours does not answer',
     'start PostgreSQL, or correct DATABASE_URL: then it is known whose workers are whose',
 )
@@ -44,7 +44,7 @@ class Commanded:
     dry_run: bool
     workers: Sequence[str]
     done: Sequence[Document] = field(default_factory=list)
-    troubles: list[Trouble] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
 
 
 async def command_workers(
@@ -60,12 +60,12 @@ async def command_workers(
     Args:
         confirm: Gets the workers' names; not called when the command changes nothing.
     Raises:
-        TroubleError: Redis does not answer, or nobody knows which workers are ours.
+        ProblemError: Redis does not answer, or nobody knows which workers are ours.
     """
     database = await read_database(servers)
     living = await servers.ask_redis(partial(find_workers, patterns=audience.workers))
     if command.changes and database is None and are_mixed(record.database for record in living):
-        raise TroubleError(MIXED)
+        raise ProblemError(MIXED)
     ours = [record.worker for record in living if not is_other(record.database, database)]
     names = (
         ours
@@ -75,20 +75,20 @@ async def command_workers(
     commanded = Commanded(command.changes and dry_run, names)
     if not names:
         foreign = [record.worker for record in living if record.worker not in ours]
-        return replace(commanded, troubles=[_nobody_meant(audience, ours, foreign)])
+        return replace(commanded, problems=[_nobody_meant(audience, ours, foreign)])
     if commanded.dry_run:
         return commanded
     if command.changes:
         confirm(names)
     answers = await ask_workers(servers, audience, command.name, command.arguments, database)
-    return replace(commanded, done=answers.done, troubles=answers.troubles())
+    return replace(commanded, done=answers.done, problems=answers.problems())
 
 
-def _nobody_meant(audience: Audience, ours: list[str], foreign: list[str]) -> Trouble:
+def _nobody_meant(audience: Audience, ours: list[str], foreign: list[str]) -> Problem:
     if set(chosen_workers(audience.workers or ['*'], foreign)) & set(foreign):
         what = f'{", ".join(foreign)}: of another PostgreSQL database, and told nothing'
         remedy = 'give the command with the settings of that application'
-        return Trouble(what, remedy, exit_status=NO_WORKER)
+        return Problem(what, remedy, exit_status=NO_WORKER)
     return no_such_worker(ours) if ours else NOBODY_REPLIED
 
 

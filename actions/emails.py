@@ -10,7 +10,7 @@ from arq.connections import ArqRedis
 
 from mail_outbox.wake import notify
 from reporting.live import has_worker
-from reporting.problems import NO_WORKER, Trouble, TroubleError
+from reporting.problems import NO_WORKER, Problem, ProblemError
 from reporting.servers import Servers, answer_or_note
 from reporting.wording import cell, counted
 
@@ -35,7 +35,7 @@ class Batches:
 
     changed: list[int]
     reached: int
-    trouble: Trouble | None = None  # what ended it early
+    problem: Problem | None = None  # what ended it early
 
 
 async def change_in_batches(servers: Servers, email_ids: Sequence[int], change: Change) -> Batches:
@@ -48,8 +48,8 @@ async def change_in_batches(servers: Servers, email_ids: Sequence[int], change: 
         batch = email_ids[start : start + BATCH]
         try:
             changed += await servers.ask_postgres(partial(_apply, change=change, email_ids=batch))
-        except TroubleError as error:
-            return Batches(changed, start, error.trouble)
+        except ProblemError as error:
+            return Batches(changed, start, error.problem)
     return Batches(changed, len(email_ids))
 
 
@@ -58,7 +58,7 @@ async def _apply(pool: asyncpg.Pool, change: Change, email_ids: Sequence[int]) -
 
 
 async def announce_due(
-    servers: Servers, email_ids: Sequence[int], queue: str, troubles: list[Trouble]
+    servers: Servers, email_ids: Sequence[int], queue: str, problems: list[Problem]
 ) -> int:
     """Have e-mails that are due sent at once.
 
@@ -68,7 +68,7 @@ async def announce_due(
     enqueued = None
     if len(email_ids) <= MAX_JOBS:
         putting = partial(_enqueue, email_ids=email_ids, queue=queue)
-        enqueued = await answer_or_note(servers.ask_redis(putting), troubles)
+        enqueued = await answer_or_note(servers.ask_redis(putting), problems)
     if enqueued is None:
         await servers.ask_postgres(notify)
     return enqueued or 0
@@ -80,7 +80,7 @@ async def _enqueue(redis: ArqRedis, email_ids: Sequence[int], queue: str) -> int
     return len(email_ids)
 
 
-async def idle_troubles(servers: Servers, due: int) -> list[Trouble]:
+async def idle_problems(servers: Servers, due: int) -> list[Problem]:
     """Say that mail was made due for nobody.
 
     Without Redis nobody knows, and workers sweep PostgreSQL all the same.
@@ -88,11 +88,11 @@ async def idle_troubles(servers: Servers, due: int) -> list[Trouble]:
     try:
         if not due or await servers.ask_redis(has_worker):
             return []
-    except TroubleError:
+    except ProblemError:
         return []
     what = f'{counted(due)} due, but no worker replied'
     remedy = 'it is sent when one starts: `arq worker.WorkerSettings`'
-    return [Trouble(what, remedy, exit_status=NO_WORKER)]
+    return [Problem(what, remedy, exit_status=NO_WORKER)]
 
 
 def why_not(state: State | None) -> str:

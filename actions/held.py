@@ -12,7 +12,7 @@ from actions.emails import (
     State,
     Unchanged,
     change_in_batches,
-    idle_troubles,
+    idle_problems,
     why_not,
 )
 from actions.safety import agree, refuse_more
@@ -22,7 +22,7 @@ from db.states import RETRYABLE
 from mail_outbox.states import Status
 from mail_outbox.wake import notify
 from reporting.mail_filter import MailFilter, make_selection
-from reporting.problems import Trouble, TroubleError
+from reporting.problems import Problem, ProblemError
 from reporting.servers import Servers, answer_or_note
 
 
@@ -49,8 +49,8 @@ class DecidedHeld:
     decision: HeldDecision
     matched: int
     changed: int | None = None
-    fault: Trouble | None = None  # what ended it early; what was changed stays so
-    troubles: list[Trouble] = field(default_factory=list)  # nobody sends what was released
+    fault: Problem | None = None  # what ended it early; what was changed stays so
+    problems: list[Problem] = field(default_factory=list)  # nobody sends what was released
     # Of ids that were given: those that were changed or would be, and the others.
     ids: list[int] = field(default_factory=list)
     unchanged: list[Unchanged] = field(default_factory=list)
@@ -73,7 +73,7 @@ async def decide_held_ids(
     Args:
         expiry_hours: The new life of released ones that have expired.
     Raises:
-        TroubleError: PostgreSQL does not answer.
+        ProblemError: PostgreSQL does not answer.
     """
     ids = list(dict.fromkeys(email_ids))
     reading = partial(reports.read_states, email_ids=ids)
@@ -86,7 +86,7 @@ async def decide_held_ids(
             confirm(HeldPlan(decision, len(wanted), [i for i in ids if i not in done]))
         batches = await change_in_batches(servers, wanted, _change(decision, expiry_hours))
         done = set(batches.changed)
-        decided = replace(decided, changed=len(done), fault=batches.trouble)
+        decided = replace(decided, changed=len(done), fault=batches.problem)
     if len(done) < len(wanted):  # somebody was faster: the reasons are newer than the states
         states = await servers.ask_postgres(reading)
     decided = replace(
@@ -113,7 +113,7 @@ async def decide_held_selected(
         conditions: Empty for everything that is held.
         expected: How many the operator was shown to fit.
     Raises:
-        TroubleError: PostgreSQL does not answer; MoreThanExpectedError.
+        ProblemError: PostgreSQL does not answer; MoreThanExpectedError.
     """
     selection = await make_selection(servers, conditions, (Status.HELD,))
     counting = partial(held.count_held, selection=selection)
@@ -134,7 +134,7 @@ async def decide_held_selected(
 
 async def _change_selected(
     servers: Servers, selection: Selection, change: Change
-) -> tuple[int, Trouble | None]:
+) -> tuple[int, Problem | None]:
     """Change everything that fits, in the order of ids, so that no row is looked at twice.
 
     Returns:
@@ -145,25 +145,25 @@ async def _change_selected(
         asking = partial(held.next_held, selection=selection, after_id=last_id, limit=BATCH)
         try:
             ids = await servers.ask_postgres(asking)
-        except TroubleError as error:
-            return changed, error.trouble
+        except ProblemError as error:
+            return changed, error.problem
         if not ids:
             return changed, None
         batches = await change_in_batches(servers, ids, change)
         changed += len(batches.changed)
         last_id = ids[-1]
-        if batches.trouble:
-            return changed, batches.trouble
+        if batches.problem:
+            return changed, batches.problem
 
 
 async def _woken(servers: Servers, decided: DecidedHeld) -> DecidedHeld:
     """Wake the workers for what was released."""
     if decided.decision is not HeldDecision.RELEASE or not decided.changed:
         return decided
-    troubles: list[Trouble] = []
-    await answer_or_note(servers.ask_postgres(notify), troubles)
-    troubles += await idle_troubles(servers, decided.changed)
-    return replace(decided, troubles=troubles)
+    problems: list[Problem] = []
+    await answer_or_note(servers.ask_postgres(notify), problems)
+    problems += await idle_problems(servers, decided.changed)
+    return replace(decided, problems=problems)
 
 
 def _change(decision: HeldDecision, expiry_hours: float) -> Change:

@@ -15,7 +15,7 @@ from delivery.email_jobs import EMAIL_JOBS
 from engine.queues import QUEUES, QueueState, read_queues
 from fleet.queued_jobs import Purged, purge_queue, read_jobs
 from reporting.mail_filter import MailFilter, make_selection
-from reporting.problems import Trouble, TroubleError
+from reporting.problems import Problem, ProblemError
 from reporting.servers import Servers
 
 LOOK_AT = 1000  # jobs of each queue, for those that are about no e-mail
@@ -53,7 +53,7 @@ async def cancel_emails(
         expected: How many the operator was shown to fit.
         confirm: Gets how many are about to be cancelled.
     Raises:
-        TroubleError: PostgreSQL does not answer, earlier batches stay cancelled;
+        ProblemError: PostgreSQL does not answer, earlier batches stay cancelled;
             MoreThanExpectedError.
     """
     selection = await make_selection(servers, conditions, (status,))
@@ -109,7 +109,7 @@ async def purge_queues(
     Args:
         name: Only this queue; None: all of ours.
     Raises:
-        TroubleError: Redis does not answer, or the name is no queue's.
+        ProblemError: Redis does not answer, or the name is no queue's.
     """
     queues = _chosen(await servers.ask_redis(read_queues), name)
     names = [queue.name for queue in queues]
@@ -145,7 +145,7 @@ def _chosen(queues: Sequence[QueueState], name: str | None) -> list[QueueState]:
     if not found:
         raise RequestError(f'{name!r} is no queue', SEE_QUEUES)
     if name is not None and found[0].problem:
-        raise TroubleError(Trouble(found[0].problem, SEE_QUEUES))
+        raise ProblemError(Problem(found[0].problem, SEE_QUEUES))
     return [queue for queue in found if not queue.problem]
 
 

@@ -54,7 +54,7 @@ async def resolve_emails(
     Args:
         decision: One of DECISIONS: sent (it arrived) or failed (no further attempt).
     Raises:
-        TroubleError: PostgreSQL does not answer; nothing was changed.
+        ProblemError: PostgreSQL does not answer; nothing was changed.
     """
     change, from_states = DECISIONS[decision]
     ids = list(dict.fromkeys(email_ids))

@@ -10,7 +10,7 @@ from actions.emails import (
     Unchanged,
     announce_due,
     change_in_batches,
-    idle_troubles,
+    idle_problems,
     why_not,
 )
 from actions.safety import agree, refuse_more
@@ -20,7 +20,7 @@ from db.selection import Selection
 from db.states import RETRYABLE
 from mail_outbox.wake import notify
 from reporting.mail_filter import MailFilter, make_selection
-from reporting.problems import Trouble, TroubleError
+from reporting.problems import Problem, ProblemError
 from reporting.servers import Servers, answer_or_note
 from reporting.wording import counted
 
@@ -54,7 +54,7 @@ class RetriedIds:
     retried: list[int]
     unchanged: list[Unchanged]
     enqueued: int = 0  # how many got a job; the others are swept
-    troubles: list[Trouble] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,7 @@ class RetriedSelection:
     sample: list[dict[str, Any]] = field(default_factory=list)  # of db.selection.list_selected
     retried: list[int] = field(default_factory=list)
     reached: int = 0  # of those that fit, before the limit or a fault ended it
-    troubles: list[Trouble] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
 
     @property
     def left(self) -> int:
@@ -93,7 +93,7 @@ async def retry_ids(
     """Make these due, wake a worker for each, and say why not for the others.
 
     Raises:
-        TroubleError: PostgreSQL does not answer; nothing was changed.
+        ProblemError: PostgreSQL does not answer; nothing was changed.
     """
     ids = list(dict.fromkeys(email_ids))
     reading = partial(reports.read_states, email_ids=ids)
@@ -105,16 +105,16 @@ async def retry_ids(
         left = [i for i in ids if i not in wanted]
         confirm(RetryPlan(len(wanted), len(wanted), left, _warn_of(states[i] for i in wanted)))
     done = await retry_in_batches(servers, wanted, RETRYABLE, terms)
-    if done.trouble and not done.changed:
-        raise TroubleError(done.trouble)
-    troubles = [done.trouble] if done.trouble else []
+    if done.problem and not done.changed:
+        raise ProblemError(done.problem)
+    problems = [done.problem] if done.problem else []
     changed = sorted(done.changed)
-    enqueued = await announce_due(servers, changed, terms.queue, troubles) if changed else 0
+    enqueued = await announce_due(servers, changed, terms.queue, problems) if changed else 0
     if len(changed) < len(wanted):  # somebody was faster: the reasons are newer than the states
         states = await servers.ask_postgres(reading)
-    troubles += await idle_troubles(servers, len(changed))
+    problems += await idle_problems(servers, len(changed))
     retried = [i for i in ids if i in set(changed)]
-    return RetriedIds(False, retried, _unchanged(ids, states, retried), enqueued, troubles)
+    return RetriedIds(False, retried, _unchanged(ids, states, retried), enqueued, problems)
 
 
 async def retry_selected(
@@ -135,7 +135,7 @@ async def retry_selected(
         limit: How many at most.
         expected: How many the operator was shown to fit.
     Raises:
-        TroubleError: PostgreSQL does not answer; MoreThanExpectedError.
+        ProblemError: PostgreSQL does not answer; MoreThanExpectedError.
     """
     selection = await make_selection(servers, conditions, (status,))
     counts = await servers.ask_postgres(partial(selections.count_selected, selection=selection))
@@ -152,13 +152,13 @@ async def retry_selected(
     confirm(RetryPlan(len(ids), matched, (), warnings))
     states = ('failed',) if status == selections.DEAD else (status,)
     done = await retry_in_batches(servers, ids, states, terms)
-    troubles = [done.trouble] if done.trouble else []
+    problems = [done.problem] if done.problem else []
     if done.changed:
-        await answer_or_note(servers.ask_postgres(notify), troubles)
-    troubles += await idle_troubles(servers, len(done.changed))
+        await answer_or_note(servers.ask_postgres(notify), problems)
+    problems += await idle_problems(servers, len(done.changed))
     return RetriedSelection(
         False, selection, matched, counts, warnings, [], done.changed, done.reached,
-        list(dict.fromkeys(troubles)),
+        list(dict.fromkeys(problems)),
     )  # fmt: skip
 
 

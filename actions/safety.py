@@ -2,22 +2,22 @@
 
 from typing import Any
 
-from reporting.problems import USAGE, Trouble, TroubleError
+from reporting.problems import USAGE, Problem, ProblemError
 
 
-class RequestError(TroubleError):
+class RequestError(ProblemError):
     """What was asked makes no sense; nothing was changed."""
 
     def __init__(self, what: str, remedy: str) -> None:
-        super().__init__(Trouble(what, remedy, exit_status=USAGE))
+        super().__init__(Problem(what, remedy, exit_status=USAGE))
 
 
-class MoreThanExpectedError(TroubleError):
+class MoreThanExpectedError(ProblemError):
     """More e-mails fit now than the operator was shown; nothing was changed."""
 
     def __init__(self, found: int, expected: int) -> None:
         what = f'{found} e-mails fit now, not {expected}: nothing was changed'
-        super().__init__(Trouble(what, 'look at them again'))
+        super().__init__(Problem(what, 'look at them again'))
 
 
 def agree(_plan: Any) -> None:

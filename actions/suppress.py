@@ -42,7 +42,7 @@ async def suppress_addresses(
         for_s: For how long; None: for good.
         confirm: Gets the keys.
     Raises:
-        TroubleError: PostgreSQL does not answer; nothing was added.
+        ProblemError: PostgreSQL does not answer; nothing was added.
     """
     wanted = list(dict.fromkeys(keys))
     expires_at = None
@@ -87,7 +87,7 @@ async def unsuppress_addresses(
     Args:
         confirm: Gets the keys that are on the list.
     Raises:
-        TroubleError: PostgreSQL does not answer; nothing was removed.
+        ProblemError: PostgreSQL does not answer; nothing was removed.
     """
     wanted = list(dict.fromkeys(keys))
     listed = await servers.ask_postgres(partial(suppressions.listed, keys=wanted))

@@ -61,7 +61,7 @@ async def pause_switch(
         force: Also a name that nobody knows yet.
     Raises:
         UnknownNameError: nobody knows the name.
-        TroubleError: PostgreSQL does not answer.
+        ProblemError: PostgreSQL does not answer.
     """
     paused = await _paused_names(servers, kind)
     workers = await _living(servers)
@@ -90,7 +90,7 @@ async def resume_switch(
 
     Raises:
         UnknownNameError: it is not paused.
-        TroubleError: PostgreSQL does not answer.
+        ProblemError: PostgreSQL does not answer.
     """
     paused = await _paused_names(servers, kind)
     workers = await _living(servers)

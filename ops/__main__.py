@@ -1,7 +1,7 @@
 """`python -m ops <command>`: what the `celery` command, redis-cli and SQL did.
 
 Exit status: 0 fine, 1 trouble found, 2 usage, 69 no worker replied. The answer goes to stdout,
-troubles to stderr.
+problems to stderr.
 """
 
 import argparse
@@ -42,7 +42,7 @@ from ops.answer import Answer
 from ops.celery import command as import_celery
 from ops.connect import Connections
 from ops.output import make_console
-from reporting.problems import Document, TroubleError
+from reporting.problems import Document, ProblemError
 from reporting.wording import as_json
 from settings import Settings, load_settings
 
@@ -108,8 +108,8 @@ async def answer(settings: Settings, command: CommandModule, options: argparse.N
     connections = Connections(settings)
     try:
         return await command.run(connections, options)
-    except TroubleError as error:
-        return Answer({}, [error.trouble])
+    except ProblemError as error:
+        return Answer({}, [error.problem])
     finally:
         await connections.close()
 
@@ -128,14 +128,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     elif options.json:
         print(
             as_json(
-                given.document | {'troubles': [trouble.as_document() for trouble in given.troubles]}
+                given.document | {'troubles': [problem.as_document() for problem in given.problems]}
             )
         )
     elif given.document:
         command.render(given.document, make_console())
     sys.stdout.flush()
-    for trouble in given.troubles:
-        print(f'ops {options.command}: {visible(trouble.line)}', file=sys.stderr)
+    for problem in given.problems:
+        print(f'ops {options.command}: {visible(problem.line)}', file=sys.stderr)
     return given.exit_status
 
 

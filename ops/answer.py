@@ -1,9 +1,9 @@
-"""What a command hands back: a document for machines, and the troubles it met."""
+"""What a command hands back: a document for machines, and the problems it met."""
 
 from collections.abc import Sized
 from dataclasses import dataclass, field
 
-from reporting.problems import FINE, TROUBLE, Document, Trouble
+from reporting.problems import FINE, PROBLEM, Document, Problem
 from reporting.wording import counted
 
 
@@ -12,7 +12,7 @@ class Answer:
     """A finished command. The document holds plain values, datetimes and UUIDs."""
 
     document: Document
-    troubles: list[Trouble] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
     streamed: bool = False  # it was printed as it happened
 
     @property
@@ -21,12 +21,12 @@ class Answer:
 
         Otherwise the highest that there is a reason for.
         """
-        if any(trouble.service for trouble in self.troubles):
-            return TROUBLE
-        return max((trouble.ends_with for trouble in self.troubles), default=FINE)
+        if any(problem.service for problem in self.problems):
+            return PROBLEM
+        return max((problem.ends_with for problem in self.problems), default=FINE)
 
 
-def unchanged_troubles(unchanged: Sized) -> list[Trouble]:
+def unchanged_problems(unchanged: Sized) -> list[Problem]:
     """Say how many e-mails were left as they are."""
     what = f'{counted(len(unchanged))} not changed'
-    return [Trouble(what, 'see the reasons')] if unchanged else []
+    return [Problem(what, 'see the reasons')] if unchanged else []

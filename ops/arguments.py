@@ -9,11 +9,11 @@ from collections.abc import Collection, Iterator, Sequence
 
 from logs import visible
 from reporting.inspection import MAX_ROWS
-from reporting.problems import USAGE, Trouble, TroubleError
+from reporting.problems import USAGE, Problem, ProblemError
 
 UNITS_S = {'s': 1, 'm': 60, 'h': 3600, 'd': 86400}
 MAX_ATTEMPTS, MAX_HOURS = 100, 87600
-NO_TERMINAL = Trouble(
+NO_TERMINAL = Problem(
     'refused: there is no terminal to ask at', 'give --yes or --dry-run', exit_status=USAGE
 )
 DURATION = re.compile(r'([0-9]{1,9})([smhd])')
@@ -133,12 +133,12 @@ def confirmed(question: str, *, yes: bool) -> bool:
     Args:
         yes: --yes was given, which answers by itself.
     Raises:
-        TroubleError: there is no terminal to ask at.
+        ProblemError: there is no terminal to ask at.
     """
     if yes:
         return True
     if not (sys.stdin and sys.stdin.isatty()):
-        raise TroubleError(NO_TERMINAL)
+        raise ProblemError(NO_TERMINAL)
     # asyncio's own handler would only cancel the task, which reading a line never notices.
     handler = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
@@ -154,11 +154,11 @@ def confirm(question: str, *, yes: bool, nothing: str = 'changed') -> None:
     Args:
         nothing: What was not done.
     Raises:
-        TroubleError: the answer is no, or nobody can answer.
+        ProblemError: the answer is no, or nobody can answer.
     """
     if not confirmed(question, yes=yes):
-        raise TroubleError(
-            Trouble(f'not confirmed, nothing was {nothing}', 'answer y, or give --yes')
+        raise ProblemError(
+            Problem(f'not confirmed, nothing was {nothing}', 'answer y, or give --yes')
         )
 
 

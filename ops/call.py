@@ -89,7 +89,7 @@ def called_answer(called: CalledJob) -> Answer:
         document['job_id'] = called.job_id
     if called.job is not None:
         document['job'] = job_document(called.job)
-    return Answer(document, called.troubles)
+    return Answer(document, called.problems)
 
 
 def read_values(function: str, texts: Sequence[str]) -> list[Any]:

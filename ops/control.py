@@ -143,14 +143,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         add_workers(sub)
         add_pause(sub)
     add_json(words.add_parser('ls', help='what is paused over restarts'))
-    for word, told in WORDS.items():
-        sub = words.add_parser(word, help=told.help, description=told.help)
-        if told.takes:
-            name, read, metavar = told.takes
+    for word, known in WORDS.items():
+        sub = words.add_parser(word, help=known.help, description=known.help)
+        if known.takes:
+            name, read, metavar = known.takes
             sub.add_argument(name, type=read, metavar=metavar)
         add_workers(sub)
         add_json(sub)
-        if told.changes:
+        if known.changes:
             add_change(sub)
     shown = tuple(words.choices)
     for word, instead in (INSTEAD | ELSEWHERE).items():
@@ -169,11 +169,11 @@ async def run(connections: Connections, options: argparse.Namespace) -> Answer:
         switches = as_rows(await connections.ask_postgres(read_switches))
         return Answer({'control': 'ls', 'switches': switches})
     audience = Audience(options.workers, options.timeout)
-    if told := WORDS.get(word):
-        value = getattr(options, told.takes[0]) if told.takes else None
+    if known := WORDS.get(word):
+        value = getattr(options, known.takes[0]) if known.takes else None
         return await tell_workers(
-            connections, word, told, value, audience,
-            dry_run=told.changes and options.dry_run, yes=told.changes and options.yes,
+            connections, word, known, value, audience,
+            dry_run=known.changes and options.dry_run, yes=known.changes and options.yes,
         )  # fmt: skip
     names = {
         SwitchKind.QUEUE: options.queue,
@@ -220,7 +220,7 @@ async def tell_workers(
             'workers': done.workers,
             'done': done.done,
         },
-        done.troubles,
+        done.problems,
     )
 
 
@@ -231,8 +231,8 @@ def render(document: Document, console: Console) -> None:
     elif document['control'] == 'ls':
         render_switches(document['switches'], console)
     elif document['dry_run']:
-        told = ', '.join(document['workers']) or 'nobody'
-        say(console, f'Would tell {document["control"]} to {told}; nothing was changed.')
+        names = ', '.join(document['workers']) or 'nobody'
+        say(console, f'Would tell {document["control"]} to {names}; nothing was changed.')
     elif document['control'] == 'stacks':
         for worker in document['done']:
             say(console, f'{worker["worker"]}\n', style='bold')
@@ -257,20 +257,20 @@ TITLES = {  # what the second column says
 def _row(done: Document) -> tuple[str, str]:
     match done:
         case {'emails': emails, 'before': before}:
-            told = f'{before} -> {emails}'
+            what = f'{before} -> {emails}'
         case {'per_s': int() | float() as limit, 'before': int() | float() as before}:
-            told = f'{_rate(before)} -> {_rate(limit)}'
+            what = f'{_rate(before)} -> {_rate(limit)}'
         case {'level': level}:
-            told = str(level)
+            what = str(level)
         case {'relays': dict(relays)}:
-            told = ', '.join(f'{name} {place}' for name, place in relays.items())
+            what = ', '.join(f'{name} {place}' for name, place in relays.items())
         case {'stopping': _, 'sending': sending}:
-            told = f'stopping, {sending} e-mail{"" if sending == 1 else "s"} under way may finish'
+            what = f'stopping, {sending} e-mail{"" if sending == 1 else "s"} under way may finish'
         case {'paused': list(reasons)}:
-            told = '; '.join(map(str, reasons)) or 'running'
+            what = '; '.join(map(str, reasons)) or 'running'
         case _:
-            told = 'done'
-    return done['worker'], told
+            what = 'done'
+    return done['worker'], what
 
 
 def _rate(per_second: float) -> str:

@@ -18,7 +18,7 @@ from ops.output import print_table
 from ops.switching import add_pause, render_switch, switch
 from reporting.live import read_living
 from reporting.overview import as_rows
-from reporting.problems import NOBODY_REPLIED, Document, Trouble
+from reporting.problems import NOBODY_REPLIED, Document, Problem
 from reporting.servers import answer_or_note
 from reporting.wording import because, fault, length
 
@@ -65,11 +65,11 @@ async def run(connections: Connections, options: argparse.Namespace) -> Answer:
 
 async def list_duties(connections: Connections) -> Answer:
     """Join what the workers have in their tables with what ran, and with what is paused."""
-    troubles: list[Trouble] = []
-    workers = await answer_or_note(connections.ask_redis(read_living), troubles)
-    stored = await answer_or_note(connections.ask_postgres(_read_stored), troubles)
+    problems: list[Problem] = []
+    workers = await answer_or_note(connections.ask_redis(read_living), problems)
+    stored = await answer_or_note(connections.ask_postgres(_read_stored), problems)
     if stored is None:
-        return Answer({}, troubles)
+        return Answer({}, problems)
     runs, switches, clock = stored
     paused = {s['name']: s for s in switches}
     tables = tables_of(workers or [])
@@ -80,8 +80,8 @@ async def list_duties(connections: Connections) -> Answer:
         for name in sorted({*tables, *runs, *paused})
     ]  # fmt: skip
     if workers == []:
-        troubles.append(NOBODY_REPLIED)  # then nobody runs them, nor tells when they would run
-    return Answer({'duties': duties}, troubles + duty_troubles(duties))
+        problems.append(NOBODY_REPLIED)  # then nobody runs them, nor tells when they would run
+    return Answer({'duties': duties}, problems + duty_problems(duties))
 
 
 async def _read_stored(pool: asyncpg.Pool) -> tuple[dict[str, Document], list[Document], float]:
@@ -112,10 +112,10 @@ def next_in_s(clock_s: float, table: dict[str, Any] | None) -> float | None:
     return every_s - clock_s % every_s if isinstance(every_s, int) and every_s > 0 else None
 
 
-def duty_troubles(duties: list[Document]) -> list[Trouble]:
+def duty_problems(duties: list[Document]) -> list[Problem]:
     """Name the duties whose last run failed."""
     return [
-        Trouble(
+        Problem(
             f'{duty["duty"]} failed{because(fault(duty["last"]["detail"]))}',
             "see `duty.failed` in the worker's log",
         )

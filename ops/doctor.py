@@ -27,7 +27,7 @@ from reporting.checks import (
 )
 from reporting.checks.finding import Finding, Severity
 from reporting.doctor import ORDER, examine
-from reporting.problems import USAGE, Document, Trouble, TroubleError
+from reporting.problems import USAGE, Document, Problem, ProblemError
 from reporting.wording import counted
 from settings import Settings
 
@@ -125,11 +125,11 @@ async def run(connections: Connections, options: argparse.Namespace) -> Answer:
     names = list(dict.fromkeys(options.checks or CHECKS))
     if unknown := [name for name in names if name not in CHECKS]:
         what, remedy = f'there is no check {unknown[0]!r}', f'give some of {", ".join(CHECKS)}'
-        raise TroubleError(Trouble(what, remedy, exit_status=USAGE))
+        raise ProblemError(Problem(what, remedy, exit_status=USAGE))
     document = await examine({name: partial(CHECKS[name], connections) for name in names})
     bad = [row for row in document['findings'] if row['severity'] != Severity.NOTE]
     calls = counted(len(bad), 'finding calls', 'findings call')
-    return Answer(document, [Trouble(f'{calls} for action', 'see the remedies')] if bad else [])
+    return Answer(document, [Problem(f'{calls} for action', 'see the remedies')] if bad else [])
 
 
 def render(document: Document, console: Console) -> None:

@@ -16,7 +16,7 @@ from actions.held import (
 from actions.safety import RequestError
 from db import held
 from mail_outbox.states import Status
-from ops.answer import Answer, unchanged_troubles
+from ops.answer import Answer, unchanged_problems
 from ops.arguments import add_change, add_json, add_limit, but_not, confirm, email_id
 from ops.connect import Connections
 from ops.mail_filter import add_filters, filter_of
@@ -45,11 +45,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_limit(listing, 20)
     add_json(listing)
-    for name, told in (
+    for name, help_text in (
         ('release', 'make them due now: they are sent at once'),
         ('cancel', 'they are never sent; `retry` takes it back'),
     ):
-        deciding = actions.add_parser(name, help=told)
+        deciding = actions.add_parser(name, help=help_text)
         deciding.add_argument('ids', type=email_id, nargs='*', metavar='ID')
         deciding.add_argument('--all', action='store_true', help='everything that is held')
         add_filters(deciding)
@@ -124,14 +124,14 @@ def _answer(decided: DecidedHeld) -> Answer:
             document['changed'] = decided.changed
         unchanged = [asdict(email) for email in decided.unchanged]
         document |= {'ids': decided.ids, 'unchanged': unchanged}
-        return Answer(document, [*fault, *unchanged_troubles(unchanged), *decided.troubles])
+        return Answer(document, [*fault, *unchanged_problems(unchanged), *decided.problems])
     document |= {
         'selection': described_selection(decided.selection),
         'by_type': decided.by_type,
     }
     if decided.changed is not None:
         document['changed'] = decided.changed
-    return Answer(document, [*fault, *decided.troubles])
+    return Answer(document, [*fault, *decided.problems])
 
 
 def render(document: Document, console: Console) -> None:

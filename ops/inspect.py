@@ -17,7 +17,7 @@ from ops.output import print_table
 from ops.result import render_job
 from reporting.inspection import READERS, Inspection, inspect_workers
 from reporting.live import Audience
-from reporting.problems import USAGE, Document, Trouble, TroubleError
+from reporting.problems import USAGE, Document, Problem, ProblemError
 from reporting.wording import length, megabytes, percent, tried
 
 HELP = 'the words of `celery inspect`: active, reserved, scheduled, stats, ping, conf ...'
@@ -58,18 +58,18 @@ def refuse_senseless(what: str, jobs: Sequence[str], workers: Sequence[str] | No
     """Refuse words that have no meaning here, or not with these options.
 
     Raises:
-        TroubleError: says what to use instead.
+        ProblemError: says what to use instead.
     """
     if what in INSTEAD:
-        raise TroubleError(Trouble(f'there is no {what} here', INSTEAD[what], exit_status=USAGE))
+        raise ProblemError(Problem(f'there is no {what} here', INSTEAD[what], exit_status=USAGE))
     if bool(jobs) != (what == 'query_task'):
         wrong = f'{what} takes no ids of jobs' if jobs else 'query_task needs ids of jobs'
-        raise TroubleError(
-            Trouble(wrong, '`python -m ops inspect query_task JOB ...`', exit_status=USAGE)
+        raise ProblemError(
+            Problem(wrong, '`python -m ops inspect query_task JOB ...`', exit_status=USAGE)
         )
     if workers and what in OF_NO_WORKER:
         remedy = f'leave out --worker: {OF_NO_WORKER[what]}'
-        raise TroubleError(Trouble(f'{what} is of no worker', remedy, exit_status=USAGE))
+        raise ProblemError(Problem(f'{what} is of no worker', remedy, exit_status=USAGE))
 
 
 async def run(connections: Connections, options: argparse.Namespace) -> Answer:
@@ -219,13 +219,13 @@ def _alike(workers: Iterable[Document], parts: Iterable[str]) -> list[tuple[str,
     """Group workers that tell the same: their names, and what one of them tells."""
     groups: list[tuple[list[str], Document]] = []
     for worker in workers:
-        told = {part: worker[part] for part in parts}
-        names = next((names for names, other in groups if other == told), None)
+        reported = {part: worker[part] for part in parts}
+        names = next((names for names, other in groups if other == reported), None)
         if names is None:
-            groups.append(([worker['worker']], told))
+            groups.append(([worker['worker']], reported))
         else:
             names.append(worker['worker'])
-    return [(', '.join(names), told) for names, told in groups]
+    return [(', '.join(names), reported) for names, reported in groups]
 
 
 def _render_conf(document: Document, console: Console) -> None:

@@ -30,7 +30,7 @@ from ops.arguments import confirmed
 from ops.celery.connect import look_for_celery
 from ops.celery.signs import Signs
 from ops.output import make_console, print_table, say
-from reporting.problems import TroubleError
+from reporting.problems import ProblemError
 from reporting.wording import counted
 from settings import Settings, load_settings
 
@@ -96,14 +96,14 @@ async def main(arguments: Sequence[str] | None = None) -> int:
         return await Migration(conn, settings, options).run()
     except (NotAdoptableError, WrongPhaseError, TableBusyError) as error:
         print(error, file=sys.stderr)
-    except TroubleError as error:
-        print(error.trouble.line, file=sys.stderr)
-        return error.trouble.exit_status
+    except ProblemError as error:
+        print(error.problem.line, file=sys.stderr)
+        return error.problem.exit_status
     except (BadMigrationError, asyncpg.PostgresError, OSError) as error:
         cause = error.__cause__
-        told = f'{error}: {cause}' if cause is not None else str(error).partition('\n')[0]
+        message = f'{error}: {cause}' if cause is not None else str(error).partition('\n')[0]
         hint = getattr(cause or error, 'hint', None)
-        print(f'{told}{f" ({hint})" if hint else ""}', file=sys.stderr)
+        print(f'{message}{f" ({hint})" if hint else ""}', file=sys.stderr)
     finally:
         await conn.close()
     return 1

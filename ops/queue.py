@@ -13,7 +13,7 @@ from ops.connect import Connections
 from ops.fleet_tables import render_queues
 from ops.output import print_table
 from reporting.live import read_fleet_now
-from reporting.problems import USAGE, Document, Trouble, TroubleError, queue_troubles
+from reporting.problems import USAGE, Document, Problem, ProblemError, queue_problems
 from reporting.wording import length
 
 HELP = 'ls: ready, deferred and running jobs of every queue; peek: the first jobs, one by one'
@@ -41,9 +41,9 @@ async def run(connections: Connections, options: argparse.Namespace) -> Answer:
         fleet['queues'] = [queue for queue in fleet['queues'] if queue['name'] == options.queue]
         if not fleet['queues']:
             what = f'{options.queue!r} is no queue'
-            raise TroubleError(Trouble(what, 'see `python -m ops queue ls`', exit_status=USAGE))
-    troubles = queue_troubles(fleet) + [
-        Trouble(queue['problem'], wrong_key_hint(queue['problem']))
+            raise ProblemError(Problem(what, 'see `python -m ops queue ls`', exit_status=USAGE))
+    problems = queue_problems(fleet) + [
+        Problem(queue['problem'], wrong_key_hint(queue['problem']))
         for queue in fleet['queues']
         if queue['problem']
     ]
@@ -52,7 +52,7 @@ async def run(connections: Connections, options: argparse.Namespace) -> Answer:
         names = [queue['name'] for queue in fleet['queues']]
         jobs = await connections.ask_redis(partial(read_jobs, names=names, limit=options.limit))
         document['jobs'] = [asdict(job) for job in jobs]
-    return Answer(document, troubles)
+    return Answer(document, problems)
 
 
 def render(document: Document, console: Console) -> None:

@@ -16,7 +16,7 @@ from ops.output import print_table
 from ops.switching import add_pause, render_switch, render_switches, switch
 from reporting.live import Audience, has_health_key, no_such_worker, read_live, read_living
 from reporting.overview import as_rows
-from reporting.problems import NOBODY_REPLIED, Document, Trouble
+from reporting.problems import NOBODY_REPLIED, Document, Problem
 from reporting.servers import answer_or_note
 from reporting.wording import length
 
@@ -42,11 +42,11 @@ async def run(connections: Connections, options: argparse.Namespace) -> Answer:
             connections, options.word, SwitchKind.RELAY, options.name, reason=options.reason,
             force=options.force, dry_run=options.dry_run, yes=options.yes,
         )  # fmt: skip
-    troubles: list[Trouble] = []
+    problems: list[Problem] = []
     workers = await answer_or_note(
-        read_live(connections, Audience(options.workers, options.timeout)), troubles
+        read_live(connections, Audience(options.workers, options.timeout)), problems
     )
-    switches = await answer_or_note(connections.ask_postgres(read_switches), troubles)
+    switches = await answer_or_note(connections.ask_postgres(read_switches), problems)
     paused = [s for s in switches or () if s.kind is SwitchKind.RELAY]
     relays = None if workers is None else [row for worker in workers for row in relays_of(worker)]
     document: Document = {
@@ -55,16 +55,16 @@ async def run(connections: Connections, options: argparse.Namespace) -> Answer:
     }
     if relays == []:
         document['relays'] = own_relays(connections, paused)
-        troubles += (
+        problems += (
             await answer_or_note(
-                connections.ask_redis(partial(_silence, asked=options.workers)), troubles
+                connections.ask_redis(partial(_silence, asked=options.workers)), problems
             )
             or []
         )
-    return Answer(document, troubles + relay_troubles(document['relays'] or []))
+    return Answer(document, problems + relay_problems(document['relays'] or []))
 
 
-async def _silence(redis: ArqRedis, asked: list[str] | None) -> list[Trouble]:
+async def _silence(redis: ArqRedis, asked: list[str] | None) -> list[Problem]:
     known = [worker.worker for worker in await read_living(redis)]
     if asked and known:
         return [no_such_worker(known)]
@@ -92,12 +92,12 @@ def own_relays(connections: Connections, paused: list[Switch]) -> list[Document]
     ]
 
 
-def relay_troubles(relays: list[Document]) -> list[Trouble]:
+def relay_problems(relays: list[Document]) -> list[Problem]:
     """Name the relays that workers leave alone, and workers that have none left."""
     found = [
-        Trouble(
+        Problem(
             f'{relay["worker"]} leaves {relay["name"]} alone: '
-            f'{hide_addresses(relay["last_error"]) or "not told why"}',
+            f'{hide_addresses(relay["last_error"]) or "not reported why"}',
             'correct its SMTP_ settings and `python -m ops control reload_relays`, '
             'or see to the relay',
         )
@@ -106,7 +106,7 @@ def relay_troubles(relays: list[Document]) -> list[Trouble]:
     ]
     if relays and all(relay['state'] == 'paused' for relay in relays):
         found.append(
-            Trouble('every relay is paused: no mail is sent', '`python -m ops relay resume NAME`')
+            Problem('every relay is paused: no mail is sent', '`python -m ops relay resume NAME`')
         )
     return found
 

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from rich.console import Console
 
 from actions.resolve import DECISIONS, ResolvePlan, resolve_emails
-from ops.answer import Answer, unchanged_troubles
+from ops.answer import Answer, unchanged_problems
 from ops.arguments import add_change, add_json, but_not, confirm, email_id
 from ops.connect import Connections
 from ops.output import print_unchanged, say
@@ -41,7 +41,7 @@ async def run(connections: Connections, options: argparse.Namespace) -> Answer:
     done = await resolve_emails(
         connections, options.ids, options.decision, dry_run=options.dry_run, confirm=ask
     )
-    return Answer(asdict(done), unchanged_troubles(done.unchanged))
+    return Answer(asdict(done), unchanged_problems(done.unchanged))
 
 
 def render(document: Document, console: Console) -> None:

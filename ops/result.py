@@ -10,7 +10,7 @@ from ops.arguments import add_json
 from ops.connect import Connections
 from ops.mail_filter import text_value
 from ops.output import print_table
-from reporting.jobs import find_job, job_document, job_troubles
+from reporting.jobs import find_job, job_document, job_problems
 from reporting.problems import Document
 from reporting.wording import length
 
@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 async def run(connections: Connections, options: argparse.Namespace) -> Answer:
     """Read it; a job that failed or left its e-mail unsent, and one nobody knows, is trouble."""
     job = await connections.ask_redis(partial(find_job, job_id=options.job))
-    return Answer(job_document(job), job_troubles(job))
+    return Answer(job_document(job), job_problems(job))
 
 
 def render(document: Document, console: Console) -> None:

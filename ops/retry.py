@@ -17,7 +17,7 @@ from actions.retry import (
 )
 from actions.safety import RequestError
 from logs import hide_addresses
-from ops.answer import Answer, unchanged_troubles
+from ops.answer import Answer, unchanged_problems
 from ops.arguments import add_change, add_json, add_limit, but_not, confirm, email_id
 from ops.connect import Connections
 from ops.mail_filter import add_filters, filter_of
@@ -65,13 +65,13 @@ async def run(connections: Connections, options: argparse.Namespace) -> Answer:
             connections, options.ids, terms, dry_run=options.dry_run, confirm=ask
         )
         return Answer(
-            _ids_document(retried), [*unchanged_troubles(retried.unchanged), *retried.troubles]
+            _ids_document(retried), [*unchanged_problems(retried.unchanged), *retried.problems]
         )
     selected = await retry_selected(
         connections, options.status, conditions, terms, limit=options.limit,
         dry_run=options.dry_run, confirm=ask,
     )  # fmt: skip
-    return Answer(_selection_document(selected, options.limit), selected.troubles)
+    return Answer(_selection_document(selected, options.limit), selected.problems)
 
 
 def _ids_document(done: RetriedIds) -> Document:

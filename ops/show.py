@@ -16,7 +16,7 @@ from ops.output import print_table, say
 from reporting.explain import no_such_email
 from reporting.live import ask_alive
 from reporting.next_step import next_step, where_now
-from reporting.problems import Document, Trouble, TroubleError
+from reporting.problems import Document, Problem, ProblemError
 from reporting.servers import answer_or_note
 from reporting.wording import cell, hide_recipient, length, reply_code
 
@@ -44,13 +44,13 @@ async def run(connections: Connections, options: argparse.Namespace) -> Answer:
         partial(reports.read_email, email_id=options.id, with_content=options.content)
     )
     if email is None:
-        raise TroubleError(await no_such_email(connections, options.id))
-    troubles: list[Trouble] = []
+        raise ProblemError(await no_such_email(connections, options.id))
+    problems: list[Problem] = []
     attempts, template, fleet, attachments = await asyncio.gather(
         connections.ask_postgres(partial(reports.read_attempts, email_id=options.id)),
         _read_template(connections, email['template_id'], with_content=options.content),
-        answer_or_note(connections.ask_redis(ask_alive), troubles),
-        _read_attachments(connections, email['content_id'], troubles),
+        answer_or_note(connections.ask_redis(ask_alive), problems),
+        _read_attachments(connections, email['content_id'], problems),
     )
     workers, alive = fleet or ([], None)
     step = next_step(email, has_worker=alive)
@@ -68,7 +68,7 @@ async def run(connections: Connections, options: argparse.Namespace) -> Answer:
         'attachments': attachments,
         'now': now,
     }
-    return Answer(document | {'next': step}, troubles)
+    return Answer(document | {'next': step}, problems)
 
 
 async def _read_template(
@@ -82,13 +82,13 @@ async def _read_template(
 
 
 async def _read_attachments(
-    connections: Connections, content_id: str | None, troubles: list[Trouble]
+    connections: Connections, content_id: str | None, problems: list[Problem]
 ) -> list[Document] | None:
     """Return the attachments without their data; None when MongoDB does not answer."""
     if content_id is None:
         return []
     return await answer_or_note(
-        connections.ask_mongo(partial(reports.read_attachments, content_id=content_id)), troubles
+        connections.ask_mongo(partial(reports.read_attachments, content_id=content_id)), problems
     )
 
 
@@ -100,10 +100,10 @@ def _hide(row: dict[str, Any]) -> None:
     if 'recipient' in row:
         row['recipient'] = hide_recipient(row['recipient'])
         # Who may write to the table may write anything: what is no object is only told of.
-        for name, told in (('headers', sorted), ('recipient_outcomes', _outcomes)):
+        for name, reported in (('headers', sorted), ('recipient_outcomes', _outcomes)):
             if row[name] is not None:
                 row[name] = (
-                    told(row[name])
+                    reported(row[name])
                     if isinstance(row[name], dict)
                     else f'no object: {type(row[name]).__name__}'
                 )
@@ -113,9 +113,12 @@ def _outcomes(recipients: dict[str, Any]) -> list[list[str | None]]:
     return [
         [
             hide_recipient(address),
-            *(hide_addresses(str(part)) for part in (told if isinstance(told, list) else [told])),
+            *(
+                hide_addresses(str(part))
+                for part in (reported if isinstance(reported, list) else [reported])
+            ),
         ]
-        for address, told in recipients.items()
+        for address, reported in recipients.items()
     ]
 
 

@@ -14,7 +14,7 @@ from ops.switching import render_switches
 from reporting.judge import judge, level_of
 from reporting.live import Audience, read_living_fleet
 from reporting.overview import STORED, mark_foreign, read_stored
-from reporting.problems import Document, Trouble
+from reporting.problems import Document, Problem
 from reporting.servers import answer_or_note
 from reporting.wording import length
 
@@ -29,17 +29,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 async def run(connections: Connections, options: argparse.Namespace) -> Answer:
     """Ask PostgreSQL and Redis at the same time; one of them is enough for half the answer."""
-    troubles: list[Trouble] = []
+    problems: list[Problem] = []
     stored, fleet = await asyncio.gather(
-        answer_or_note(connections.ask_postgres(read_stored), troubles),
-        read_living_fleet(connections, Audience(options.workers, options.timeout), troubles),
+        answer_or_note(connections.ask_postgres(read_stored), problems),
+        read_living_fleet(connections, Audience(options.workers, options.timeout), problems),
     )
     if fleet:
         mark_foreign(fleet['workers'], stored['database'] if stored else None)
-    troubles = [*dict.fromkeys(troubles), *judge(fleet, stored)]
-    document: Document = {'level': level_of(troubles).value}
+    problems = [*dict.fromkeys(problems), *judge(fleet, stored)]
+    document: Document = {'level': level_of(problems).value}
     document |= (fleet or {'workers': None, 'queues': None}) | (stored or dict.fromkeys(STORED))
-    return Answer(document, troubles)
+    return Answer(document, problems)
 
 
 def render(document: Document, console: Console) -> None:

@@ -15,7 +15,7 @@ from ops.arguments import add_change, add_json, add_limit, confirm, duration_s
 from ops.connect import Connections
 from ops.mail_filter import text_value
 from ops.output import print_table, say
-from reporting.problems import Document, Trouble
+from reporting.problems import Document, Problem
 from reporting.wording import cell, hide_recipient
 
 HELP = 'ls, add, rm: addresses and whole domains that get no mail'
@@ -137,12 +137,12 @@ async def _remove(
         confirm(f'Let {", ".join(keys)} get mail again?', yes=yes)
 
     done = await unsuppress_addresses(connections, addresses, dry_run=dry_run, confirm=ask)
-    troubles = []
+    problems = []
     if done.missing:
         what = f'not on the list: {", ".join(done.missing)}'
-        troubles.append(Trouble(what, 'see `python -m ops suppress ls`'))
+        problems.append(Problem(what, 'see `python -m ops suppress ls`'))
     document = {'suppress': 'rm', 'dry_run': dry_run}
-    return Answer(document | {'would_remove' if dry_run else 'removed': done.removed}, troubles)
+    return Answer(document | {'would_remove' if dry_run else 'removed': done.removed}, problems)
 
 
 def whoever() -> str | None:

@@ -19,7 +19,8 @@ from settings import Settings
 
 MEANING = {
     SwitchKind.QUEUE: 'workers that serve it claim neither jobs nor e-mails',
-    SwitchKind.RELAY: 'no e-mail goes to it; without another relay e-mails wait, and lose no attempt',
+    SwitchKind.RELAY: 'no e-mail goes to it; '
+    'without another relay e-mails wait, and lose no attempt',
     SwitchKind.EMAIL_TYPE: 'its e-mails are not sent; they stay due, and expire as always',
     SwitchKind.CRON: 'its slots are skipped, and recorded as skipped',
 }

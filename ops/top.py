@@ -23,10 +23,11 @@ from ops.arguments import add_json, add_workers, wait_s
 from ops.connect import Connections
 from ops.fleet_tables import worker_state
 from ops.output import make_console
-from reporting.judge import in_order, judge_fleet, judge_outbox, judge_switches
+from reporting.judge import in_order, judge_outbox, judge_switches
+from reporting.judge_fleet import judge_fleet
 from reporting.live import Audience, read_living_fleet
 from reporting.overview import as_rows, mark_foreign
-from reporting.problems import Document, Level, Trouble, is_alive
+from reporting.problems import Document, Level, Problem, is_alive
 from reporting.servers import answer_or_note
 from reporting.wording import SWITCH_WORDS, cell, counted, length, megabytes
 
@@ -66,24 +67,24 @@ async def run(connections: Connections, options: argparse.Namespace) -> Answer:
 
 async def look_at_fleet(connections: Connections, audience: Audience) -> Answer:
     """Ask everybody at the same time; what does not answer is missing."""
-    troubles: list[Trouble] = []
+    problems: list[Problem] = []
     fleet, stored = await asyncio.gather(
-        read_living_fleet(connections, audience, troubles),
-        answer_or_note(connections.ask_postgres(read_screen), troubles),
+        read_living_fleet(connections, audience, problems),
+        answer_or_note(connections.ask_postgres(read_screen), problems),
     )
     document: Document = {'at': datetime.now(UTC), 'workers': None, 'queues': None}
     if fleet is not None:
         document |= fleet
         mark_foreign(fleet['workers'], stored['database'] if stored else None)
-        troubles += judge_fleet(fleet)
+        problems += judge_fleet(fleet)
     if stored is not None:
         is_worked = not fleet or is_alive(fleet)
-        troubles += judge_outbox(
+        problems += judge_outbox(
             stored['outbox'], stored['paused_due'], stored['poisoned'], is_worked=is_worked
         )
-        troubles += judge_switches(stored['switches'], stored['paused_due'])
+        problems += judge_switches(stored['switches'], stored['paused_due'])
     document |= stored or dict.fromkeys(('outbox', 'last_minute', 'failures', 'switches'))
-    return Answer(document, in_order(troubles))
+    return Answer(document, in_order(problems))
 
 
 async def read_screen(pool: asyncpg.Pool) -> Document:
@@ -109,7 +110,7 @@ def frame(given: Answer) -> RenderableType:
     """Return the screen."""
     document = given.document
     parts: list[RenderableType] = [Text(cell(headline(document)), style='bold'), Text()]
-    parts += [Text(cell(trouble.line), style=STYLES[trouble.level]) for trouble in given.troubles]
+    parts += [Text(cell(problem.line), style=STYLES[problem.level]) for problem in given.problems]
     if document['switches']:
         parts.append(
             Text('paused: ' + ', '.join(map(_switch, document['switches'])), style='bold yellow')
@@ -153,15 +154,15 @@ def _failures(document: Document) -> Table:
 
 def headline(document: Document) -> str:
     """Return the numbers of the whole in one line."""
-    told = [f'{document["at"]:%H:%M:%S} UTC']
+    parts = [f'{document["at"]:%H:%M:%S} UTC']
     if document['workers'] is not None:
         rate = sum(worker['emails_per_s'] for worker in document['workers'])
-        told.append(f'{counted(len(document["workers"]), "worker")}, {rate:.1f} e-mails/s')
+        parts.append(f'{counted(len(document["workers"]), "worker")}, {rate:.1f} e-mails/s')
     if document['last_minute'] is not None:
         ended = ', '.join(
             f'{n} {outcome}' for outcome, n in sorted(document['last_minute'].items())
         )
-        told.append(f'last minute: {ended or "nothing"}')
+        parts.append(f'last minute: {ended or "nothing"}')
     if (outbox := document['outbox']) is not None:
         numbers = [
             f'{outbox[name]} {name}'
@@ -169,8 +170,8 @@ def headline(document: Document) -> str:
             if outbox[name]
         ]
         oldest = f' for {length(outbox["oldest_due_s"])}' if outbox['due'] else ''
-        told.append(f'outbox: {", ".join(numbers) or "empty"}'.replace(' due', f' due{oldest}', 1))
-    return ' | '.join(told)
+        parts.append(f'outbox: {", ".join(numbers) or "empty"}'.replace(' due', f' due{oldest}', 1))
+    return ' | '.join(parts)
 
 
 def _switch(switch: Document) -> str:

@@ -96,8 +96,8 @@ def _paused_by(switch: Switch) -> str:
 
 
 def _no_relay(facts: EmailFacts) -> Iterator[Reason]:
-    told = [relay for worker in facts.workers or () for relay in worker.relays]
-    if not told:
+    reported = [relay for worker in facts.workers or () for relay in worker.relays]
+    if not reported:
         for name, error in facts.services_down.items():
             if name.startswith('smtp_'):
                 yield Reason(
@@ -107,7 +107,7 @@ def _no_relay(facts: EmailFacts) -> Iterator[Reason]:
                 )
         return
     by_name: dict[str, list[Mapping[str, Any]]] = {}
-    for relay in told:
+    for relay in reported:
         by_name.setdefault(str(relay.get('name')), []).append(relay)
     switches = {
         s.name: s for s in facts.switches if s.kind is SwitchKind.RELAY

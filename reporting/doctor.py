@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict
 
 from reporting.checks.finding import LEVELS, Finding, Severity, error, unreachable
-from reporting.problems import Document, Level, TroubleError
+from reporting.problems import Document, Level, ProblemError
 
 Check = Callable[[], Awaitable[list[Finding]]]
 
@@ -53,8 +53,8 @@ async def _findings_of(check: Check) -> list[Finding]:
     try:
         async with asyncio.timeout(CHECK_TIMEOUT_S):
             return await check()
-    except TroubleError as failure:
-        return [unreachable(failure.trouble)]
+    except ProblemError as failure:
+        return [unreachable(failure.problem)]
     except TimeoutError:
         return [error(f'no answer within {CHECK_TIMEOUT_S:g} s', 'see why the server is so slow')]
     except Exception as failure:  # noqa: BLE001 - hides no other check

@@ -17,7 +17,7 @@ from mail_outbox.envelope import InvalidEmailError, parse_recipients
 from reporting.blockers import EmailFacts
 from reporting.live import ask_alive
 from reporting.next_step import next_step, tries_again, where_now
-from reporting.problems import NOBODY_REPLIED, Document, Trouble, TroubleError
+from reporting.problems import NOBODY_REPLIED, Document, Problem, ProblemError
 from reporting.reasons import reasons_of, refused_jobs, taken_back
 from reporting.servers import Servers, answer_or_note
 from reporting.wording import cell
@@ -25,27 +25,27 @@ from reporting.wording import cell
 CHECK_IS_FRESH_S = 180.0
 
 
-async def explain_email(servers: Servers, email_id: int) -> tuple[Document, list[Trouble]]:
+async def explain_email(servers: Servers, email_id: int) -> tuple[Document, list[Problem]]:
     """Read the row, then whatever could stand in its way.
 
-    A server that does not answer is among the troubles, and what it knows is left out.
+    A server that does not answer is among the problems, and what it knows is left out.
 
     Returns:
         A document with id, status, next (a sentence), due_at, because (what, remedy of each
-        reason) and now (see next_step.where_now); and the troubles.
+        reason) and now (see next_step.where_now); and the problems.
     Raises:
-        TroubleError: there is no such e-mail, or PostgreSQL does not answer.
+        ProblemError: there is no such e-mail, or PostgreSQL does not answer.
     """
     reading = partial(reports.read_email, email_id=email_id, with_content=False)
     email = await servers.ask_postgres(reading)
     if email is None:
-        raise TroubleError(await no_such_email(servers, email_id))
-    troubles: list[Trouble] = []
-    facts = await gather_facts(servers, email, troubles)
+        raise ProblemError(await no_such_email(servers, email_id))
+    problems: list[Problem] = []
+    facts = await gather_facts(servers, email, problems)
     attempts = await servers.ask_postgres(partial(reports.read_attempts, email_id=email_id))
     found = [*reasons_of(email, facts), *refused_jobs(email, facts), *taken_back(attempts)]
     if facts.anybody_alive is False and (tries_again(email) or email['status'] == 'sending'):
-        troubles.append(NOBODY_REPLIED)
+        problems.append(NOBODY_REPLIED)
     document: Document = {
         'id': email['id'],
         'status': email['status'],
@@ -54,11 +54,11 @@ async def explain_email(servers: Servers, email_id: int) -> tuple[Document, list
         'because': [asdict(reason) for reason in found],
         'now': where_now(email, facts.workers or ()) if email['status'] == 'sending' else None,
     }
-    return document, troubles
+    return document, problems
 
 
 async def gather_facts(
-    servers: Servers, email: dict[str, Any], troubles: list[Trouble]
+    servers: Servers, email: dict[str, Any], problems: list[Problem]
 ) -> EmailFacts:
     """Ask Redis for the workers and PostgreSQL for the rest; MongoDB only about attachments."""
     recipients: list[str] = []
@@ -68,12 +68,12 @@ async def gather_facts(
     except InvalidEmailError as error:
         unreadable = str(error).removeprefix('recipient: ')
     workers, stored, content = await asyncio.gather(
-        answer_or_note(servers.ask_redis(ask_alive), troubles),
+        answer_or_note(servers.ask_redis(ask_alive), problems),
         answer_or_note(
             servers.ask_postgres(partial(_read_stored, email=email, recipients=recipients)),
-            troubles,
+            problems,
         ),
-        _read_content(servers, email['content_id'], troubles),
+        _read_content(servers, email['content_id'], problems),
     )
     return EmailFacts(
         workers=None if workers is None else workers[0],
@@ -112,27 +112,27 @@ async def _read_stored(
 
 
 async def _read_content(
-    servers: Servers, content_id: str | None, troubles: list[Trouble]
+    servers: Servers, content_id: str | None, problems: list[Problem]
 ) -> list[Document] | None:
     """Return the attachments; [] when they are gone, None when nobody knows or there are none."""
     if content_id is None:
         return None
     return await answer_or_note(
-        servers.ask_mongo(partial(reports.read_attachments, content_id=content_id)), troubles
+        servers.ask_mongo(partial(reports.read_attachments, content_id=content_id)), problems
     )
 
 
-async def no_such_email(servers: Servers, email_id: int) -> Trouble:
+async def no_such_email(servers: Servers, email_id: int) -> Problem:
     """Say that there is no such row; and what its attempts were, when it was deleted meanwhile."""
     attempts = await servers.ask_postgres(partial(reports.read_attempts, email_id=email_id))
     if not attempts:
-        return Trouble(f'there is no e-mail {email_id}', 'see `python -m ops failed` for ids')
+        return Problem(f'there is no e-mail {email_id}', 'see `python -m ops failed` for ids')
     made = '; '.join(
         f'attempt {a["attempt"]} at {cell(a["started_at"])} by {a["relay"] or "no relay"}: '
         f'{a["outcome"]}'
         for a in attempts
     )
-    return Trouble(
+    return Problem(
         f'there is no e-mail {email_id} any more: its row was deleted. {made}',
         'nothing will be sent',
     )

@@ -16,7 +16,7 @@ from fleet.channel import chosen_workers
 from fleet.queued_jobs import read_deferred, read_running
 from mail.outcome import Outcome
 from reporting.jobs import job_document
-from reporting.judge import judge_foreign
+from reporting.judge_fleet import judge_foreign
 from reporting.live import (
     Audience,
     ask_workers,
@@ -25,7 +25,7 @@ from reporting.live import (
     read_living_fleet,
 )
 from reporting.overview import mark_foreign
-from reporting.problems import NOBODY_REPLIED, Document, Trouble, is_alive, queue_troubles
+from reporting.problems import NOBODY_REPLIED, Document, Problem, is_alive, queue_problems
 from reporting.servers import Servers, answer_or_note
 from reporting.software import read_software
 
@@ -43,33 +43,33 @@ class Inspection:
     program: Mapping[str, str] = field(default_factory=dict)  # our own version and such, for report
 
 
-Reader = Callable[[Servers, Inspection, list[Trouble]], Awaitable[Document]]
+Reader = Callable[[Servers, Inspection, list[Problem]], Awaitable[Document]]
 
 
-async def inspect_workers(servers: Servers, asked: Inspection) -> tuple[Document, list[Trouble]]:
+async def inspect_workers(servers: Servers, asked: Inspection) -> tuple[Document, list[Problem]]:
     """Ask the fleet and, at the same time, what the word is about.
 
     Returns:
         A document with inspect (the word), workers, queues and the word's own parts, None for what
-        is unknown; and the troubles.
+        is unknown; and the problems.
     """
     what, names = asked.what, asked.audience.workers
-    troubles: list[Trouble] = []
+    problems: list[Problem] = []
     fleet, document, database = await asyncio.gather(
-        _read_fleet(servers, asked, troubles),
-        READERS[what](servers, asked, troubles),
+        _read_fleet(servers, asked, problems),
+        READERS[what](servers, asked, problems),
         read_database(servers),
     )
     if fleet:
         mark_foreign(fleet['workers'], database)
-        troubles += judge_foreign(fleet['workers'])
+        problems += judge_foreign(fleet['workers'])
         if names and what == 'active_queues':
             own = {worker['queue'] for worker in fleet['workers']}
             fleet['queues'] = [queue for queue in fleet['queues'] if queue['name'] in own]
         if not is_alive(fleet):
-            troubles.append(NOBODY_REPLIED)
+            problems.append(NOBODY_REPLIED)
         elif what == 'active_queues':
-            troubles += queue_troubles(fleet)
+            problems += queue_problems(fleet)
     document = {'inspect': what} | (fleet or {'workers': None, 'queues': None}) | document
     if what in JOINS:
         JOINS[what](document)
@@ -77,7 +77,7 @@ async def inspect_workers(servers: Servers, asked: Inspection) -> tuple[Document
         for part in LISTED_BY_WORKER[what]:
             rows = document[part]
             document[part] = rows and of_workers(rows, names)[: asked.limit]
-    return document, list(dict.fromkeys(troubles))
+    return document, list(dict.fromkeys(problems))
 
 
 def of_workers(rows: list[Document], patterns: Sequence[str]) -> list[Document]:
@@ -87,32 +87,32 @@ def of_workers(rows: list[Document], patterns: Sequence[str]) -> list[Document]:
 
 
 async def _read_fleet(
-    servers: Servers, asked: Inspection, troubles: list[Trouble]
+    servers: Servers, asked: Inspection, problems: list[Problem]
 ) -> Document | None:
     """Return workers and queues; a worker that does not reply is as it last registered."""
     if asked.what in ASKED_THEMSELVES:
-        return await answer_or_note(servers.ask_redis(read_fleet_now), troubles)
-    return await read_living_fleet(servers, asked.audience, troubles)
+        return await answer_or_note(servers.ask_redis(read_fleet_now), problems)
+    return await read_living_fleet(servers, asked.audience, problems)
 
 
-async def read_replies(servers: Servers, asked: Inspection, troubles: list[Trouble]) -> Document:
+async def read_replies(servers: Servers, asked: Inspection, problems: list[Problem]) -> Document:
     """Ask every worker for a sign of life (ping), or its settings without secrets (conf)."""
     asking = ask_workers(servers, asked.audience, asked.what)
-    answers = await answer_or_note(asking, troubles)
+    answers = await answer_or_note(asking, problems)
     if answers is None:
         return {'replies': None}
-    troubles += answers.troubles()
+    problems += answers.problems()
     return {'replies': answers.done}
 
 
 async def read_active_work(
-    servers: Servers, asked: Inspection, troubles: list[Trouble]
+    servers: Servers, asked: Inspection, problems: list[Problem]
 ) -> Document:
     """Return the e-mails being sent, and the jobs that are running."""
     limit = MAX_ROWS if asked.audience.workers else asked.limit  # theirs may be the last
     emails, jobs = await asyncio.gather(
-        answer_or_note(servers.ask_postgres(partial(reports.read_active, limit=limit)), troubles),
-        answer_or_note(servers.ask_redis(read_running), troubles),
+        answer_or_note(servers.ask_postgres(partial(reports.read_active, limit=limit)), problems),
+        answer_or_note(servers.ask_redis(read_running), problems),
     )
     return {'emails': emails, 'jobs': None if jobs is None else [asdict(job) for job in jobs]}
 
@@ -143,13 +143,13 @@ def join_active(document: Document) -> None:
 
 
 async def read_scheduled_work(
-    servers: Servers, asked: Inspection, troubles: list[Trouble]
+    servers: Servers, asked: Inspection, problems: list[Problem]
 ) -> Document:
     """Return the e-mails with a time to come, and the deferred jobs that will wake a worker."""
     reading = partial(reports.read_scheduled, limit=asked.limit)
     emails, jobs = await asyncio.gather(
-        answer_or_note(servers.ask_postgres(reading), troubles),
-        answer_or_note(servers.ask_redis(partial(read_deferred, limit=asked.limit)), troubles),
+        answer_or_note(servers.ask_postgres(reading), problems),
+        answer_or_note(servers.ask_redis(partial(read_deferred, limit=asked.limit)), problems),
     )
     total, rows = emails or (None, None)
     return {
@@ -159,9 +159,9 @@ async def read_scheduled_work(
     }
 
 
-async def read_reserved(servers: Servers, _: Inspection, troubles: list[Trouble]) -> Document:
+async def read_reserved(servers: Servers, _: Inspection, problems: list[Problem]) -> Document:
     """Return the jobs a worker has locked."""
-    jobs = await answer_or_note(servers.ask_redis(read_running), troubles)
+    jobs = await answer_or_note(servers.ask_redis(read_running), problems)
     return {'jobs': None if jobs is None else [asdict(job) for job in jobs]}
 
 
@@ -186,7 +186,7 @@ def _with_workers(document: Document) -> list[Document]:
     return [job | {'worker': holders.get(job['job_id'])} for job in document['jobs']]
 
 
-async def read_query(servers: Servers, asked: Inspection, troubles: list[Trouble]) -> Document:
+async def read_query(servers: Servers, asked: Inspection, problems: list[Problem]) -> Document:
     """Return where jobs are, and what became of them."""
 
     async def find(redis: ArqRedis) -> list[Document]:
@@ -196,11 +196,11 @@ async def read_query(servers: Servers, asked: Inspection, troubles: list[Trouble
             for job_id in dict.fromkeys(asked.jobs)
         ]
 
-    jobs = await answer_or_note(servers.ask_redis(find), troubles)
+    jobs = await answer_or_note(servers.ask_redis(find), problems)
     for job in jobs or ():
         if job['state'] == 'unknown':
             remedy = '`python -m ops show ID` tells what became of an e-mail'
-            troubles.append(Trouble(f'there is no job {job["job_id"]}', remedy))
+            problems.append(Problem(f'there is no job {job["job_id"]}', remedy))
     return {'jobs': jobs}
 
 
@@ -210,9 +210,9 @@ def join_query(document: Document) -> None:
         document['jobs'] = _with_workers(document)
 
 
-async def read_stats(servers: Servers, asked: Inspection, troubles: list[Trouble]) -> Document:
+async def read_stats(servers: Servers, asked: Inspection, problems: list[Problem]) -> Document:
     """Return counts and rates of attempts over the last hour and day, in all and by worker."""
-    counts = await answer_or_note(servers.ask_postgres(reports.count_attempts), troubles)
+    counts = await answer_or_note(servers.ask_postgres(reports.count_attempts), problems)
     if counts is None:
         return {'hour': None, 'day': None, 'by_worker': None}
     if asked.audience.workers:
@@ -247,14 +247,14 @@ def rates(rows: Iterable[Mapping[str, Any]], span: str) -> Document:
     return totals | {'attempts': attempts, 'success_rate': success, 'failure_rate': failure}
 
 
-async def read_nothing(_servers: Servers, _asked: Inspection, _: list[Trouble]) -> Document:
+async def read_nothing(_servers: Servers, _asked: Inspection, _: list[Problem]) -> Document:
     """Return nothing more than the fleet."""
     return {}
 
 
-async def read_report(servers: Servers, asked: Inspection, troubles: list[Trouble]) -> Document:
+async def read_report(servers: Servers, asked: Inspection, problems: list[Problem]) -> Document:
     """Return versions of everything."""
-    return await read_software(servers, asked.program, troubles)
+    return await read_software(servers, asked.program, problems)
 
 
 READERS: Mapping[str, Reader] = {

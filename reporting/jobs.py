@@ -9,7 +9,7 @@ from db.states import NOT_SENT_BY_ITSELF, RETRYABLE
 from delivery.email_jobs import EMAIL_JOBS
 from engine.queues import find_queues
 from engine.results import JobState, read_job
-from reporting.problems import Document, Trouble
+from reporting.problems import Document, Problem
 from reporting.wording import length
 
 
@@ -39,14 +39,14 @@ def _plain(value: Any) -> Any:
             return value
 
 
-def job_troubles(job: JobState, waited_s: float | None = None) -> list[Trouble]:
+def job_problems(job: JobState, waited_s: float | None = None) -> list[Problem]:
     """Judge a job. waited_s: for how long its end was waited for."""
     match job.state:
         case 'complete' if job.function in EMAIL_JOBS:
-            return _troubles_of_email(job.result)
+            return _problems_of_email(job.result)
         case 'failed':
             return [
-                Trouble(
+                Problem(
                     f'the job failed: {job.problem or _error(job.result)}',
                     "see `job failed` in the worker's log",
                 )
@@ -54,10 +54,10 @@ def job_troubles(job: JobState, waited_s: float | None = None) -> list[Trouble]:
         case 'ended':
             why = job.problem or 'not written by arq'
             what = f'the job ended, but its result cannot be read: {why}'
-            return [Trouble(what, 'have its function return plain values')]
+            return [Problem(what, 'have its function return plain values')]
         case 'unknown':
             return [
-                Trouble(
+                Problem(
                     f'there is no job {job.job_id}' if job.problem is None else job.problem,
                     'its result was kept for WORKER_KEEP_RESULT_S; '
                     '`python -m ops show` tells what became of an e-mail',
@@ -65,7 +65,7 @@ def job_troubles(job: JobState, waited_s: float | None = None) -> list[Trouble]:
             ]
         case 'ready' | 'deferred' | 'running' if waited_s is not None:
             return [
-                Trouble(
+                Problem(
                     f'no result within {length(waited_s)}',
                     f'see `python -m ops result {job.job_id}` later',
                 )
@@ -74,14 +74,14 @@ def job_troubles(job: JobState, waited_s: float | None = None) -> list[Trouble]:
             return []
 
 
-def _troubles_of_email(result: object) -> list[Trouble]:
+def _problems_of_email(result: object) -> list[Problem]:
     """Judge the result of a job that sends an e-mail, see jobs/send_email.py.
 
     One that waits or is being sent is fine.
     """
     match result:
         case {'status': 'not-claimable', 'state': None, 'reason': reason}:
-            return [Trouble(f'nothing was sent: {reason}', 'see `python -m ops failed` for ids')]
+            return [Problem(f'nothing was sent: {reason}', 'see `python -m ops failed` for ids')]
         case {
             'email_id': email_id,
             'status': 'not-claimable',
@@ -89,12 +89,12 @@ def _troubles_of_email(result: object) -> list[Trouble]:
             'reason': reason,
         } if state in NOT_SENT_BY_ITSELF:
             return [
-                Trouble(
+                Problem(
                     f'the e-mail was not sent: {reason}', f'see `python -m ops explain {email_id}`'
                 )
             ]
         case {'email_id': email_id, 'status': status} if status in RETRYABLE:
-            return [Trouble(f'the e-mail is {status}', f'see `python -m ops explain {email_id}`')]
+            return [Problem(f'the e-mail is {status}', f'see `python -m ops explain {email_id}`')]
         case _:
             return []
 

@@ -9,18 +9,16 @@ anything, so its parts are read with care.
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from db.identity import are_mixed
 from db.switches import SwitchKind as Paused
 from fleet.duties import DAY_S, DUTIES
-from fleet.queued_jobs import wrong_key_hint
 from logs import hide_addresses
+from reporting.judge_fleet import has_own_worker, judge_fleet
 from reporting.kinds import found
-from reporting.problems import NOBODY_REPLIED, Document, Level, Trouble, is_alive, queue_troubles
+from reporting.problems import Document, Level, Problem
 from reporting.wording import because, counted, fault, length
 
 CHECK_IS_OLD_S = 180.0  # services are checked every minute
 MAIL_IS_LATE_S = 600.0  # two sweeps
-LAG_IS_LONG_MS = 500.0
 LATE_DUTIES = 3.0  # slots
 FAILING_SHARE, FAILING_ATTEMPTS = 0.5, 20
 OF_THE_SYSTEM = (
@@ -32,17 +30,17 @@ ARE, WERE = ('e-mail is', 'e-mails are'), ('e-mail was', 'e-mails were')
 EVERY_S = {duty.name: duty.every_s for duty in DUTIES}
 
 
-def level_of(troubles: Iterable[Trouble]) -> Level:
+def level_of(problems: Iterable[Problem]) -> Level:
     """Return the gravest level; OK without any trouble."""
-    return max((trouble.level for trouble in troubles), key=list(Level).index, default=Level.OK)
+    return max((problem.level for problem in problems), key=list(Level).index, default=Level.OK)
 
 
-def in_order(troubles: Iterable[Trouble]) -> list[Trouble]:
+def in_order(problems: Iterable[Problem]) -> list[Problem]:
     """Return each trouble once, what calls for action before what is worth a look."""
-    return sorted(dict.fromkeys(troubles), key=lambda trouble: trouble.level is not Level.ACT)
+    return sorted(dict.fromkeys(problems), key=lambda problem: problem.level is not Level.ACT)
 
 
-def judge(fleet: Document | None, stored: Document | None) -> list[Trouble]:
+def judge(fleet: Document | None, stored: Document | None) -> list[Problem]:
     """Judge what is known.
 
     None is a server that did not answer; the caller reports that.
@@ -56,127 +54,7 @@ def judge(fleet: Document | None, stored: Document | None) -> list[Trouble]:
     )
 
 
-def judge_fleet(fleet: Document) -> list[Trouble]:
-    """Judge workers and queues.
-
-    Args:
-        fleet: see reporting.overview.read_fleet.
-    """
-    if not has_own_worker(fleet):
-        return [NOBODY_REPLIED, *broken_queues(fleet), *judge_foreign(fleet['workers'])]
-    return [*queue_troubles(fleet), *broken_queues(fleet), *judge_workers(fleet['workers'])]
-
-
-def has_own_worker(fleet: Document) -> bool:
-    """Whether anybody works for us; workers of another application send nothing of ours."""
-    workers = fleet['workers']
-    return is_alive(fleet) and not (workers and all(worker.get('foreign') for worker in workers))
-
-
-def broken_queues(fleet: Document) -> list[Trouble]:
-    """Name keys that stand in a queue's place."""
-    problems = [queue['problem'] for queue in fleet['queues'] if queue.get('problem')]
-    return [found('broken_queue', problem, wrong_key_hint(problem)) for problem in problems]
-
-
-def judge_workers(workers: Sequence[Document]) -> Iterator[Trouble]:
-    """Judge what workers tell of themselves, and whether they are of one mind."""
-    yield from judge_foreign(workers)
-    ours = [worker for worker in workers if not worker.get('foreign')]
-    for kind, part in (('different_settings', 'settings'), ('different_versions', 'version')):
-        told: dict[str, list[str]] = {}
-        for worker in ours:
-            if value := worker[part]:
-                told.setdefault(value, []).append(worker['worker'])
-        if len(told) > 1:
-            groups = '; '.join(
-                f'{value}: {", ".join(names[:3])}' for value, names in sorted(told.items())
-            )
-            yield found(
-                kind, f'workers run with {len(told)} different {kind.split("_")[1]} ({groups})'
-            )
-    for worker in ours:
-        if worker['loop_lag_ms'] > LAG_IS_LONG_MS:
-            late = length(worker['loop_lag_ms'] / 1000)
-            yield found(
-                'hanging_worker', f'{worker["worker"]} hangs: its event loop was late by {late}'
-            )
-        if worker['loop_holds']:
-            where, ids = (
-                worker['last_hold'].get('where', ''),
-                worker['last_hold'].get('email_ids', []),
-            )
-            yield found(
-                'held_loop',
-                f'{worker["worker"]} stood still for more than a second, '
-                f'{worker["loop_holds"]} times since its start; '
-                f'the last time in {where!r:.100} for the e-mails {ids!r:.100}',
-            )
-        if worker['log_lines_dropped']:
-            lines = counted(worker['log_lines_dropped'], 'line')
-            yield found(
-                'lost_log_lines',
-                f'{worker["worker"]} dropped {lines} of its log: nobody read it in time',
-            )
-    yield from _judge_pauses(ours)
-    yield from judge_relays(ours)
-
-
-def judge_foreign(workers: Sequence[Document]) -> Iterator[Trouble]:
-    """Name workers of another application, as reporting.overview.mark_foreign marks them."""
-    if foreign := [worker['worker'] for worker in workers if worker.get('foreign')]:
-        yield found(
-            'foreign_worker',
-            f'{_names(foreign)} of another PostgreSQL database here: each takes jobs of the other',
-        )
-    elif are_mixed(worker['database'] for worker in workers):
-        yield found(
-            'foreign_worker',
-            'the workers here serve different PostgreSQL databases: each takes jobs of the other',
-        )
-
-
-def _names(names: Sequence[str]) -> str:
-    more = f' and {len(names) - 3} more' if len(names) > 3 else ''
-    return f'{counted(len(names), "worker")} ({", ".join(names[:3])}{more})'
-
-
-def _judge_pauses(workers: Sequence[Document]) -> Iterator[Trouble]:
-    paused = [worker for worker in workers if worker['state'] == 'paused']
-    why = '; '.join(dict.fromkeys(reason for worker in paused for reason in worker['paused']))
-    if paused and len(paused) == len(workers):
-        yield found('all_paused', f'every worker is paused: {why}')
-    elif paused:
-        yield found(
-            'paused_worker',
-            f'{_names([worker["worker"] for worker in paused])} of {len(workers)} paused: {why}',
-        )
-
-
-def judge_relays(workers: Sequence[Document]) -> Iterator[Trouble]:
-    """Name relays that no worker can use now, and say when none is left."""
-    states: dict[str, list[Document]] = {}
-    for worker in workers:
-        for relay in worker['relays']:
-            if isinstance(relay.get('name'), str) and isinstance(relay.get('state'), str):
-                states.setdefault(relay['name'], []).append(relay)
-    cooling = {
-        name: told
-        for name, told in states.items()
-        if all(relay['state'] == 'cooling down' for relay in told)
-    }
-    if states and all(relay['state'] != 'ready' for told in states.values() for relay in told):
-        why = ', '.join(f'{name} is {told[0]["state"]}' for name, told in states.items())
-        yield found('no_relay', f'no relay can be used: {why}')
-    for name, told in cooling.items():
-        error = next(
-            (relay['last_error'] for relay in told if isinstance(relay.get('last_error'), str)),
-            None,
-        )
-        yield found('relay_cooling', f'the relay {name} cools down{because(hide_addresses(error))}')
-
-
-def judge_stored(stored: Document, *, is_worked: bool) -> list[Trouble]:
+def judge_stored(stored: Document, *, is_worked: bool) -> list[Problem]:
     """Judge what PostgreSQL knows. Without a worker, mail that waits is no second trouble.
 
     Args:
@@ -198,7 +76,7 @@ def judge_stored(stored: Document, *, is_worked: bool) -> list[Trouble]:
 
 def judge_outbox(
     outbox: Document, paused_due: Document, poisoned: int, *, is_worked: bool
-) -> Iterator[Trouble]:
+) -> Iterator[Problem]:
     """Judge the counts of db.reports.read_outbox.
 
     What waits only because its type is paused is not late.
@@ -234,7 +112,7 @@ def judge_outbox(
         yield found('dead', f'{counted(outbox["dead"], *ARE)} dead: failed, and not tried again')
 
 
-def judge_attempts(hour: Mapping[str, int]) -> Iterator[Trouble]:
+def judge_attempts(hour: Mapping[str, int]) -> Iterator[Problem]:
     """Judge how many attempts of the last hour ended how.
 
     Refused mail is the mail's fault, the rest is the system's.
@@ -248,8 +126,10 @@ def judge_attempts(hour: Mapping[str, int]) -> Iterator[Trouble]:
         if sum(hour.get(name, 0) for name in OF_THE_SYSTEM) > FAILING_SHARE * total
         else 'refused'
     )
-    told = ', '.join(f'{number} {name}' for name, number in failed.items())
-    yield found(kind, f'{sum(failed.values())} of {total} attempts failed within the hour: {told}')
+    reported = ', '.join(f'{number} {name}' for name, number in failed.items())
+    yield found(
+        kind, f'{sum(failed.values())} of {total} attempts failed within the hour: {reported}'
+    )
 
 
 PAUSED_KINDS = {
@@ -260,7 +140,7 @@ PAUSED_KINDS = {
 }
 
 
-def judge_switches(switches: Iterable[Document], paused_due: Document) -> Iterator[Trouble]:
+def judge_switches(switches: Iterable[Document], paused_due: Document) -> Iterator[Problem]:
     """Tell what operators have paused, and how much mail waits for that."""
     if paused_due['due']:
         due = counted(paused_due['due'], *ARE)
@@ -275,7 +155,7 @@ def judge_switches(switches: Iterable[Document], paused_due: Document) -> Iterat
 
 def judge_duties(
     duties: Iterable[Document], switches: Iterable[Document] = (), *, is_worked: bool
-) -> Iterator[Trouble]:
+) -> Iterator[Problem]:
     """Judge the last run of each duty; one that is paused is not late."""
     paused = {switch['name'] for switch in switches if switch['kind'] == Paused.CRON}
     for duty in duties:
@@ -291,7 +171,7 @@ def judge_duties(
             yield found('duty_late', f'{name} last ran {length(duty["started_s"])} ago')
 
 
-def judge_services(services: Sequence[Document], *, is_worked: bool) -> Iterator[Trouble]:
+def judge_services(services: Sequence[Document], *, is_worked: bool) -> Iterator[Problem]:
     """Judge what the workers' last check said of each service."""
     fresh = [service for service in services if service['checked_s'] <= CHECK_IS_OLD_S]
     if is_worked and services and not fresh:

@@ -15,7 +15,7 @@ from engine.queues import QUEUES
 from fleet.channel import Asked, ask, chosen_workers
 from fleet.registry import WorkerRecord, read_served_queues, read_workers, record_from
 from reporting.overview import as_documents, read_fleet
-from reporting.problems import NO_WORKER, NOBODY_REPLIED, Document, Trouble, is_alive
+from reporting.problems import NO_WORKER, NOBODY_REPLIED, Document, Problem, is_alive
 from reporting.servers import Servers, answer_or_note
 
 
@@ -51,10 +51,10 @@ class Answers:
         """Who did not do it, and why."""
         return [r for r in self.asked.replies if 'refused' in r]
 
-    def troubles(self) -> list[Trouble]:
+    def problems(self) -> list[Problem]:
         """Judge silence and refusals."""
         found = [
-            Trouble(f'{r["worker"]}: {r["refused"]}', 'nothing was changed there')
+            Problem(f'{r["worker"]}: {r["refused"]}', 'nothing was changed there')
             for r in self.refused
         ]
         if not self.asked.replies and not self.known and self.others:
@@ -67,7 +67,7 @@ class Answers:
             )
         if self.silent:
             found.append(
-                Trouble(
+                Problem(
                     f'no reply from {", ".join(self.silent)}',
                     'wait longer with --timeout, or read its log',
                 )
@@ -75,7 +75,7 @@ class Answers:
         return found
 
 
-def no_such_worker(others: Sequence[str], names: Sequence[str] = ()) -> Trouble:
+def no_such_worker(others: Sequence[str], names: Sequence[str] = ()) -> Problem:
     """Say that --worker means nobody who replies, and whom it could mean.
 
     Args:
@@ -83,7 +83,7 @@ def no_such_worker(others: Sequence[str], names: Sequence[str] = ()) -> Trouble:
     """
     known = f'known: {", ".join(others)}' if others else 'none has registered'
     what = f'no reply from {", ".join(names)}' if names else 'no worker of that name replied'
-    return Trouble(what, known, exit_status=NO_WORKER)
+    return Problem(what, known, exit_status=NO_WORKER)
 
 
 async def ask_workers(
@@ -98,7 +98,7 @@ async def ask_workers(
     Args:
         database: Only those that serve it, or do not say which they serve.
     Raises:
-        TroubleError: Redis does not answer; the same for the others here.
+        ProblemError: Redis does not answer; the same for the others here.
     """
     asking = partial(
         _ask, command=command, arguments=arguments, audience=audience, database=database
@@ -146,17 +146,17 @@ async def read_live(servers: Servers, audience: Audience) -> list[WorkerRecord]:
 
 
 async def read_living_fleet(
-    servers: Servers, audience: Audience, troubles: list[Trouble]
+    servers: Servers, audience: Audience, problems: list[Problem]
 ) -> Document | None:
     """Return workers as they are this moment, and queues, see reporting.overview.read_fleet."""
     fleet, live = await asyncio.gather(
-        answer_or_note(servers.ask_redis(read_fleet), troubles),
-        answer_or_note(read_live(servers, audience), troubles),
+        answer_or_note(servers.ask_redis(read_fleet), problems),
+        answer_or_note(read_live(servers, audience), problems),
     )
     if fleet is None or live is None:
         return None
     if audience.workers and not live and is_alive(fleet):
-        troubles.append(no_such_worker([worker['worker'] for worker in fleet['workers']]))
+        problems.append(no_such_worker([worker['worker'] for worker in fleet['workers']]))
     return with_workers(fleet, live)
 
 

@@ -30,13 +30,13 @@ def where_now(email: Mapping[str, Any], workers: Iterable[WorkerRecord]) -> dict
     None when no worker reports it.
     """
     for worker in workers:
-        for told in worker.emails:
-            if isinstance(told, dict) and told.get('id') == email['id']:
-                since_s = told.get('started_at')
+        for reported in worker.emails:
+            if isinstance(reported, dict) and reported.get('id') == email['id']:
+                since_s = reported.get('started_at')
                 return {
                     'worker': worker.worker,
-                    'phase': told.get('phase'),
-                    'relay': told.get('relay'),
+                    'phase': reported.get('phase'),
+                    'relay': reported.get('relay'),
                     'since_s': max(0.0, time.time() - since_s)
                     if isinstance(since_s, int | float)
                     else None,

@@ -46,17 +46,17 @@ def as_documents(records: Sequence[WorkerRecord]) -> list[Document]:
     A record has times in seconds since 1970, a document in ISO 8601.
     """
     # asdict would copy each of hundreds of e-mails: five times as long.
-    told = [
+    reported = [
         {part.name: getattr(record, part.name) for part in fields(record)} for record in records
     ]
-    for worker in told:
+    for worker in reported:
         for part in ('emails', 'jobs'):
             worker[part] = [with_time(item) for item in worker[part]]
-    return told
+    return reported
 
 
 def with_time(item: Any) -> Any:
-    """Make started_at a time; what is none stays as it was told."""
+    """Make started_at a time; what is none stays as it was."""
     if isinstance(item, dict) and isinstance(seconds := item.get('started_at'), int | float):
         with contextlib.suppress(ValueError, OverflowError, OSError):
             return item | {'started_at': datetime.fromtimestamp(seconds, UTC)}

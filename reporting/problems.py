@@ -9,7 +9,7 @@ from reporting.wording import counted
 Document = dict[str, Any]
 
 # Exit statuses; 69 is what `celery status` ends with when nobody replies.
-FINE, TROUBLE, USAGE, NO_WORKER = 0, 1, 2, 69
+FINE, PROBLEM, USAGE, NO_WORKER = 0, 1, 2, 69
 
 
 class Level(StrEnum):
@@ -21,7 +21,7 @@ class Level(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Trouble:
+class Problem:
     """One thing that is wrong, and what to do about it.
 
     service and place are set when a server does not do its part.
@@ -31,7 +31,7 @@ class Trouble:
     remedy: str
     service: str | None = None
     place: str | None = None
-    exit_status: int = TROUBLE
+    exit_status: int = PROBLEM
     level: Level = Level.ACT
     kind: str | None = None  # its name in reporting.judge.KINDS
 
@@ -54,15 +54,15 @@ class Trouble:
         }  # fmt: skip
 
 
-class TroubleError(Exception):
+class ProblemError(Exception):
     """What was asked cannot be answered or done; the trouble says why, and what to do."""
 
-    def __init__(self, trouble: Trouble) -> None:
-        super().__init__(trouble.line)
-        self.trouble = trouble
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(problem.line)
+        self.problem = problem
 
 
-NOBODY_REPLIED = Trouble(
+NOBODY_REPLIED = Problem(
     'no worker replied',
     'start one with `arq worker.WorkerSettings`, or read its log',
     exit_status=NO_WORKER,
@@ -82,10 +82,10 @@ def is_alive(fleet: Document) -> bool:
     return bool(fleet['workers']) or any(queue['served'] for queue in fleet['queues'])
 
 
-def queue_troubles(fleet: Document) -> list[Trouble]:
+def queue_problems(fleet: Document) -> list[Problem]:
     """Name the queues whose jobs nobody will run."""
     return [
-        Trouble(
+        Problem(
             f'nobody serves the queue {queue["name"]}, '
             f'which has {counted(queue["ready"] + queue["deferred"], "job")}',
             f'start `arq {SETTINGS_FOR[queue["name"]]}`'

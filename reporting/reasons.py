@@ -67,10 +67,10 @@ def _unknown_outcome(email: Email) -> Reason:
 def refused_recipients(email: Email) -> Iterator[Reason]:
     """Yield who did not get an e-mail that others got, by domain and with the relay's words."""
     outcomes = email['recipient_outcomes']
-    told = outcomes.items() if isinstance(outcomes, dict) else ()
+    reported = outcomes.items() if isinstance(outcomes, dict) else ()
     refused = [
         (to, str(t[1]))
-        for to, t in told
+        for to, t in reported
         if isinstance(t, list) and len(t) == 2 and t[0] == Outcome.REJECTED
     ]
     if refused:

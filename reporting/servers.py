@@ -21,8 +21,8 @@ from engine.connection import open_redis
 from engine.redis_url import redis_settings
 from engine.urls import place_of
 from engine.wire import deserialize, serialize
-from reporting.problems import Trouble, TroubleError
-from reporting.unreachable import mongo_trouble, postgres_trouble, redis_trouble, unreadable
+from reporting.problems import Problem, ProblemError
+from reporting.unreachable import mongo_problem, postgres_problem, redis_problem, unreadable
 
 T = TypeVar('T')
 
@@ -49,7 +49,7 @@ class ServerAddresses:
 
 
 class Servers:
-    """Asks the servers. Without an answer each ask_ raises TroubleError, with service and place."""
+    """Asks the servers. Without an answer each ask_ raises ProblemError, with service and place."""
 
     def __init__(self, addresses: ServerAddresses) -> None:
         self.addresses = addresses
@@ -67,10 +67,10 @@ class Servers:
                     self._pool = await self._open_postgres()
             return await question(self._pool)
         except (*DATABASE_DOWN, asyncpg.PostgresError) as error:
-            raise TroubleError(postgres_trouble(error, place)) from error
+            raise ProblemError(postgres_problem(error, place)) from error
         except SchemaMismatchError as error:
             what, _, remedy = str(error).partition('; ')
-            raise TroubleError(Trouble(what, remedy, 'PostgreSQL', place)) from error
+            raise ProblemError(Problem(what, remedy, 'PostgreSQL', place)) from error
 
     async def _open_postgres(self) -> asyncpg.Pool:
         addresses = self.addresses
@@ -101,7 +101,7 @@ class Servers:
         except BrokenPipeError:  # of what the question prints; those of connections are RedisErrors
             raise
         except (RedisError, OSError) as error:
-            raise TroubleError(redis_trouble(error, place_of(url, 6379))) from error
+            raise ProblemError(redis_problem(error, place_of(url, 6379))) from error
 
     async def ask_mongo(self, question: Callable[[Mongo], Awaitable[T]]) -> T:
         """Return what question(mongo) returns."""
@@ -113,11 +113,11 @@ class Servers:
                     url, addresses.mongodb_database, addresses.mongodb_timeout_s
                 )
             except (PyMongoError, ValueError, OSError) as error:  # OSError: of a file that it names
-                raise TroubleError(unreadable('MongoDB', 'MONGODB_URL')) from error
+                raise ProblemError(unreadable('MongoDB', 'MONGODB_URL')) from error
         try:
             return await question(self._mongo)
         except PyMongoError as error:
-            raise TroubleError(mongo_trouble(error, place_of(url, 27017))) from error
+            raise ProblemError(mongo_problem(error, place_of(url, 27017))) from error
 
     async def close(self) -> None:
         """Drop what was opened, without waiting for servers that do not answer."""
@@ -133,7 +133,7 @@ async def first_connection(addresses: ServerAddresses, connecting: Awaitable[T])
     """Await what connects to PostgreSQL first: only then are the address and the host's name read.
 
     Raises:
-        TroubleError: the address makes no sense; it names the variable.
+        ProblemError: the address makes no sense; it names the variable.
     """
     try:
         return await connecting
@@ -141,10 +141,10 @@ async def first_connection(addresses: ServerAddresses, connecting: Awaitable[T])
         raise
     except ValueError as error:
         if addresses.is_dsn_given:
-            raise TroubleError(unreadable('PostgreSQL', 'DATABASE_URL')) from error
+            raise ProblemError(unreadable('PostgreSQL', 'DATABASE_URL')) from error
         what = 'is no name or address of a server'
-        raise TroubleError(
-            Trouble(what, 'correct it', 'PostgreSQL', 'the host in DB_HOST')
+        raise ProblemError(
+            Problem(what, 'correct it', 'PostgreSQL', 'the host in DB_HOST')
         ) from error
 
 
@@ -152,18 +152,18 @@ def redis_of(url: str, variable: str, **codecs: Any) -> ArqRedis:
     """Open a Redis, see engine.connection.open_redis.
 
     Raises:
-        TroubleError: the address makes no sense; it names the variable.
+        ProblemError: the address makes no sense; it names the variable.
     """
     try:
         return open_redis(redis_settings(url), QUEUE, **codecs)
     except ValueError as error:
-        raise TroubleError(unreadable('Redis', variable)) from error
+        raise ProblemError(unreadable('Redis', variable)) from error
 
 
-async def answer_or_note(asking: Coroutine[Any, Any, T], troubles: list[Trouble]) -> T | None:
+async def answer_or_note(asking: Coroutine[Any, Any, T], problems: list[Problem]) -> T | None:
     """Return the answer; without one, note the trouble and return None: others can still answer."""
     try:
         return await asking
-    except TroubleError as error:
-        troubles.append(error.trouble)
+    except ProblemError as error:
+        problems.append(error.problem)
         return None

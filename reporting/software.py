@@ -10,7 +10,7 @@ import asyncpg
 from arq.connections import ArqRedis
 
 from db.content import Mongo
-from reporting.problems import Document, Trouble
+from reporting.problems import Document, Problem
 from reporting.servers import Servers, answer_or_note
 
 LIBRARIES = (
@@ -27,7 +27,7 @@ LIBRARIES = (
 
 
 async def read_software(
-    servers: Servers, program: Mapping[str, str], troubles: list[Trouble]
+    servers: Servers, program: Mapping[str, str], problems: list[Problem]
 ) -> Document:
     """Return the versions of this program, its libraries and the servers.
 
@@ -37,9 +37,9 @@ async def read_software(
         program: What is known of this program itself, such as its version.
     """
     answers = await asyncio.gather(
-        answer_or_note(servers.ask_postgres(_postgres), troubles),
-        answer_or_note(servers.ask_redis(_redis), troubles),
-        answer_or_note(servers.ask_mongo(_mongo), troubles),
+        answer_or_note(servers.ask_postgres(_postgres), problems),
+        answer_or_note(servers.ask_redis(_redis), problems),
+        answer_or_note(servers.ask_mongo(_mongo), problems),
     )
     return {
         'software': {

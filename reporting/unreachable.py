@@ -4,10 +4,10 @@ import asyncpg
 from redis.exceptions import AuthenticationError, AuthorizationError, ResponseError
 
 from db.errors import ErrorKind, kind_of, remedy_of
-from reporting.problems import Trouble
+from reporting.problems import Problem
 
 
-def postgres_trouble(error: Exception, place: str | None) -> Trouble:
+def postgres_problem(error: Exception, place: str | None) -> Problem:
     """Name what keeps PostgreSQL from answering, and the remedy."""
     if place is None:
         return unreadable('PostgreSQL', 'DATABASE_URL')
@@ -25,10 +25,10 @@ def postgres_trouble(error: Exception, place: str | None) -> Trouble:
             remedy = 'start it, or correct DB_HOST and DB_PORT, or DATABASE_URL'
         case _:
             remedy = "look into the server's log"
-    return Trouble(what, remedy, 'PostgreSQL', place)
+    return Problem(what, remedy, 'PostgreSQL', place)
 
 
-def redis_trouble(error: Exception, place: str | None) -> Trouble:
+def redis_problem(error: Exception, place: str | None) -> Problem:
     """Name what keeps Redis from answering, and the remedy."""
     if place is None:
         return unreadable('Redis', 'ARQ_REDIS_URL')
@@ -40,19 +40,19 @@ def redis_trouble(error: Exception, place: str | None) -> Trouble:
             remedy = 'check the database number and the rights of the user in ARQ_REDIS_URL'
         case _:
             what, remedy = f'does not answer: {what}', 'start it, or correct ARQ_REDIS_URL'
-    return Trouble(what, remedy, 'Redis', place)
+    return Problem(what, remedy, 'Redis', place)
 
 
-def mongo_trouble(error: Exception, place: str | None) -> Trouble:
+def mongo_problem(error: Exception, place: str | None) -> Problem:
     """Name what keeps MongoDB from answering, and the remedy."""
     if place is None:
         return unreadable('MongoDB', 'MONGODB_URL')
     what = str(error).partition(' (configured timeouts')[0].partition(', Timeout:')[0][:200]
-    return Trouble(f'does not answer: {what}', 'start it, or correct MONGODB_URL', 'MongoDB', place)
+    return Problem(f'does not answer: {what}', 'start it, or correct MONGODB_URL', 'MongoDB', place)
 
 
-def unreadable(service: str, variable: str) -> Trouble:
+def unreadable(service: str, variable: str) -> Problem:
     """Say that an address cannot be understood."""
     # Neither the address nor the driver's words are shown: they may hold a piece of the password.
     remedy = 'correct it; special characters in a password are written as %XX'
-    return Trouble('cannot be understood', remedy, service, f'the address in {variable}')
+    return Problem('cannot be understood', remedy, service, f'the address in {variable}')

@@ -36,11 +36,11 @@ def as_json(document: dict[str, Any], indent: int | None = 2) -> str:
 
 
 def _encode(document: Any, indent: int | None) -> str:
-    text = json.dumps(document, default=_told, indent=indent, allow_nan=False)
+    text = json.dumps(document, default=_as_text, indent=indent, allow_nan=False)
     return text.replace('\x7f', '\\u007f')  # the only control character that JSON leaves as it is
 
 
-def _told(value: Any) -> str:
+def _as_text(value: Any) -> str:
     return value.isoformat() if isinstance(value, datetime) else str(value)
 
 
@@ -102,8 +102,8 @@ def fault(detail: Any) -> str:
     Args:
         detail: As db.reports.read_duties returns it.
     """
-    told = detail.get('error', detail) if isinstance(detail, dict) else detail
-    return (hide_addresses(str(told or '')) or '')[:200]
+    reported = detail.get('error', detail) if isinstance(detail, dict) else detail
+    return (hide_addresses(str(reported or '')) or '')[:200]
 
 
 def because(error: str | None) -> str:

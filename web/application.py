@@ -7,7 +7,7 @@ from fastapi import FastAPI, Response
 from starlette.responses import HTMLResponse, PlainTextResponse
 from starlette.types import ASGIApp
 
-from reporting.problems import Trouble
+from reporting.problems import Problem
 from reporting.wording import as_json
 from web.access import Guard
 from web.metrics import CONTENT_TYPE, exposition
@@ -57,13 +57,13 @@ def make_application(
 
     @app.api_route('/health/ready', methods=READ)
     async def ready() -> Response:
-        return _readiness((await readiness.look()).troubles)
+        return _readiness((await readiness.look()).problems)
 
     return Guard(app, token=token, loopback_only=loopback_only, style=STYLE_HASH)
 
 
-def _readiness(troubles: Mapping[Source, Trouble]) -> Response:
-    if not troubles:
+def _readiness(problems: Mapping[Source, Problem]) -> Response:
+    if not problems:
         return PlainTextResponse('ready\n')
-    lines = [f'{source.value}: {troubles[source].line}' for source in Source if source in troubles]
+    lines = [f'{source.value}: {problems[source].line}' for source in Source if source in problems]
     return PlainTextResponse('\n'.join([*lines, '']), HTTPStatus.SERVICE_UNAVAILABLE)

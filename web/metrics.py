@@ -51,7 +51,7 @@ class Defined:
     labels: tuple[str, ...]
     question: str
     read: Callable[[Any], Samples]
-    told: str
+    reported: str
 
 
 def _each(*names: str, value: Callable[[Row], Any]) -> Callable[[Iterable[Row]], Samples]:
@@ -161,7 +161,7 @@ class Exposition:
             labels=('source',),
         )
         for source in Source:
-            up.add_metric([source.value], source not in self._reading.troubles)
+            up.add_metric([source.value], source not in self._reading.problems)
         yield up
         if all(name in self._reading.found for name in (*WORKERS, *STORED)):
             yield self._findings()
@@ -174,7 +174,7 @@ class Exposition:
 
         Unlike the numbers, each kind is there all the time, so that alerts end.
         """
-        found = Counter(trouble.kind for trouble in judge_reading(self._reading) if trouble.kind)
+        found = Counter(problem.kind for problem in judge_reading(self._reading) if problem.kind)
         family = GaugeMetricFamily(
             'email_findings',
             'how much is wrong, as ops status and the page tell it: act now, or worth a look',
@@ -193,7 +193,7 @@ def _family(defined: Defined, answer: Any) -> Metric:
         if 'quantile' in defined.labels
         else 'gauge'
     )
-    family = Metric(defined.name.removesuffix('_total'), defined.told, kind)
+    family = Metric(defined.name.removesuffix('_total'), defined.reported, kind)
     # Two records may claim the same name: Prometheus refuses a page with the same sample twice.
     samples = {tuple(map(_label, labels)): value for labels, value in defined.read(answer)}
     for labels, value in samples.items():

@@ -16,7 +16,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from logs import hide_addresses
 from reporting.judge import judge, level_of
 from reporting.overview import STORED, mark_foreign
-from reporting.problems import Document, Level, Trouble
+from reporting.problems import Document, Level, Problem
 from reporting.wording import DEEPEST, SWITCH_WORDS, cell, fault, length, megabytes
 from web.watch import Reading, Source
 
@@ -32,7 +32,7 @@ LONGEST_TEXT = 500  # names and ids come from whoever may write to Redis
 
 
 @lru_cache(maxsize=2)
-def judge_reading(reading: Reading) -> list[Trouble]:
+def judge_reading(reading: Reading) -> list[Problem]:
     """Judge as `ops status` does; where a source did not answer, that is the trouble."""
     found = reading.found
     fleet, stored = (
@@ -41,7 +41,7 @@ def judge_reading(reading: Reading) -> list[Trouble]:
     )
     mark_foreign(found.get('workers', ()), found.get('database'))
     return [
-        *(reading.troubles[source] for source in Source if source in reading.troubles),
+        *(reading.problems[source] for source in Source if source in reading.problems),
         *judge(fleet, stored),
     ]
 
@@ -52,12 +52,12 @@ def as_status(reading: Reading) -> Document:
 
     What was not answered is None, and addresses are hidden.
     """
-    troubles = judge_reading(reading)
-    answers = {'level': level_of(troubles).value} | {
+    problems = judge_reading(reading)
+    answers = {'level': level_of(problems).value} | {
         name: reading.found.get(name) for name in (*WORKERS, *STORED)
     }
     document: Document = _hide(
-        answers | {'troubles': [trouble.as_document() for trouble in troubles]}
+        answers | {'troubles': [problem.as_document() for problem in problems]}
     )
     return document
 
@@ -182,10 +182,10 @@ def _rows(answer: Any, cells: Callable[[Document], Iterable[Any]]) -> list[list[
 @lru_cache(maxsize=1)
 def render_overview(reading: Reading) -> str:
     """Return the page. Names, numbers and codes only: no address and no subject is on it."""
-    found, troubles = reading.found, judge_reading(reading)
+    found, problems = reading.found, judge_reading(reading)
     return PAGE.render(
-        heading=HEADINGS[level_of(troubles)],
-        troubles=[(trouble.level, _text(_hidden(trouble.line))) for trouble in troubles],
+        heading=HEADINGS[level_of(problems)],
+        problems=[(problem.level, _text(_hidden(problem.line))) for problem in problems],
         tables=[
             (table, _rows(found[table.question], table.cells) if table.question in found else None)
             for table in TABLES

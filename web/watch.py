@@ -18,9 +18,9 @@ from db.schema import SchemaMismatchError, check_schema
 from engine.connection import open_redis
 from engine.redis_url import redis_settings
 from engine.urls import place_of
-from reporting.problems import Trouble
+from reporting.problems import Problem
 from reporting.servers import ServerAddresses
-from reporting.unreachable import postgres_trouble, redis_trouble
+from reporting.unreachable import postgres_problem, redis_problem
 
 log = structlog.get_logger()
 
@@ -45,7 +45,7 @@ class Reading:
     """What one look found. A source with a trouble has answered some of its questions at most."""
 
     found: Mapping[str, Any]
-    troubles: Mapping[Source, Trouble]
+    problems: Mapping[Source, Problem]
 
 
 class Watch:
@@ -108,19 +108,19 @@ class Watch:
             for source, questions in self._questions.items()
         }
         done, late = await asyncio.wait(asking, timeout=self._deadline_s)
-        troubles = {asking[task]: trouble for task in done if (trouble := task.result())}
+        problems = {asking[task]: problem for task in done if (problem := task.result())}
         answered = dict(found)
         for task in late:
-            troubles[asking[task]] = self._too_late(asking[task])
+            problems[asking[task]] = self._too_late(asking[task])
             self._abandon(task)
-        for source in troubles:  # the next look begins anew, whatever state the connection is in
+        for source in problems:  # the next look begins anew, whatever state the connection is in
             self._drop(source)
         self._looked_at = asyncio.get_running_loop().time()
-        return Reading(answered, troubles)
+        return Reading(answered, problems)
 
     async def _ask(
         self, source: Source, questions: Mapping[str, Question], found: dict[str, Any]
-    ) -> Trouble | None:
+    ) -> Problem | None:
         """Add the answers to found. Returns what kept the source from answering all."""
         try:
             client = (
@@ -129,16 +129,16 @@ class Watch:
             for name, question in questions.items():
                 found[name] = await question(client)
         except (*DATABASE_DOWN, asyncpg.PostgresError, RedisError) as error:
-            return self._trouble(source, error)
+            return self._problem(source, error)
         except SchemaMismatchError as error:
             what, _, remedy = str(error).partition('; ')
-            return Trouble(what, remedy, *self._name(source))
+            return Problem(what, remedy, *self._name(source))
         except Exception as error:
             # Unlogged: the driver's words may hold a piece of the password.
             if self._name(source)[1] is None:
-                return self._trouble(source, error)
+                return self._problem(source, error)
             log.exception('web.source_unreadable', source=source.value)
-            return Trouble(
+            return Problem(
                 f'cannot be read: {type(error).__name__}',
                 "see the web page's log",
                 *self._name(source),
@@ -193,14 +193,14 @@ class Watch:
             return 'PostgreSQL', place_of(self._addresses.postgres_dsn, 5432)
         return 'Redis', place_of(self._addresses.redis_url, 6379)
 
-    def _trouble(self, source: Source, error: Exception) -> Trouble:
+    def _problem(self, source: Source, error: Exception) -> Problem:
         if isinstance(error, TimeoutError | asyncpg.QueryCanceledError):
             return self._too_late(source)
-        name_trouble = postgres_trouble if source is Source.POSTGRESQL else redis_trouble
-        return name_trouble(error, self._name(source)[1])
+        name_problem = postgres_problem if source is Source.POSTGRESQL else redis_problem
+        return name_problem(error, self._name(source)[1])
 
-    def _too_late(self, source: Source) -> Trouble:
-        return Trouble(
+    def _too_late(self, source: Source) -> Problem:
+        return Problem(
             f'no answer within {self._deadline_s:g} s',
             'see whether it can be reached, and look for load and locks there',
             *self._name(source),

@@ -18,7 +18,7 @@ from ops.celery.signs import Signs, signs_of_celery
 from ops.celery.tally import options_for
 from ops.connect import Connections
 from reporting.checks.finding import Finding, error, note, warning
-from reporting.problems import USAGE, TroubleError
+from reporting.problems import USAGE, ProblemError
 from reporting.wording import counted
 
 TAKES_OVER = (
@@ -30,7 +30,7 @@ async def check(connections: Connections) -> list[Finding]:
     """Look where Celery's broker is, or was."""
     try:
         phase = await connections.ask_postgres(read_phase)
-    except TroubleError:  # another check says so
+    except ProblemError:  # another check says so
         phase = None
     try:
         async with open_broker(connections.settings, None) as broker:
@@ -51,9 +51,9 @@ async def check(connections: Connections) -> list[Finding]:
             return list(
                 judge_celery(containers, signs, kept, phase, unknown, is_ours=broker.is_ours)
             )
-    except TroubleError as failure:
-        if failure.trouble.exit_status == USAGE:  # it never was a Redis
-            return [note(failure.trouble.what, failure.trouble.remedy)]
+    except ProblemError as failure:
+        if failure.problem.exit_status == USAGE:  # it never was a Redis
+            return [note(failure.problem.what, failure.problem.remedy)]
         raise
 
 

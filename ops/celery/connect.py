@@ -15,9 +15,9 @@ from engine.connection import open_redis
 from engine.redis_url import redis_settings
 from ops.celery.keys import find_containers, other_databases
 from ops.celery.signs import Signs, signs_of_celery
-from reporting.problems import USAGE, Trouble, TroubleError
+from reporting.problems import USAGE, Problem, ProblemError
 from reporting.servers import QUEUE
-from reporting.unreachable import redis_trouble, unreadable
+from reporting.unreachable import redis_problem, unreadable
 from settings import Settings
 
 # Others are of no importance here.
@@ -104,7 +104,7 @@ def address_of(settings: Settings, number: int | None) -> tuple[RedisSettings, b
     """Return where the broker is, see chosen_broker.
 
     Raises:
-        TroubleError: CELERY_BROKER_URL names no Redis.
+        ProblemError: CELERY_BROKER_URL names no Redis.
     """
     url = settings.celery_broker_url.get_secret_value() if settings.celery_broker_url else None
     try:
@@ -112,8 +112,8 @@ def address_of(settings: Settings, number: int | None) -> tuple[RedisSettings, b
     except NoRedisError as error:
         remedy = 'messages of another broker stay there: let Celery work them off'
         remedy += ', then `python -m db.migrate --take-over`'
-        raise TroubleError(
-            Trouble(f'CELERY_BROKER_URL {error}', remedy, exit_status=USAGE)
+        raise ProblemError(
+            Problem(f'CELERY_BROKER_URL {error}', remedy, exit_status=USAGE)
         ) from error
 
 
@@ -122,18 +122,18 @@ async def open_broker(settings: Settings, number: int | None) -> AsyncIterator[B
     """Open Celery's Redis: the queue's server, unless CELERY_BROKER_URL names another.
 
     Raises:
-        TroubleError: it does not answer, now or later, or CELERY_BROKER_URL names no Redis.
+        ProblemError: it does not answer, now or later, or CELERY_BROKER_URL names no Redis.
     """
     address, is_ours = address_of(settings, number)
     try:
         redis = open_redis(address, QUEUE)
     except ValueError as error:  # an option of the address makes no sense
         variable = 'CELERY_BROKER_URL' if settings.celery_broker_url else 'ARQ_REDIS_URL'
-        raise TroubleError(unreadable('Redis', variable)) from error
+        raise ProblemError(unreadable('Redis', variable)) from error
     try:
         yield Broker(redis, address, is_ours)
     except (RedisError, OSError) as error:
-        raise TroubleError(redis_trouble(error, place_of_settings(address))) from error
+        raise ProblemError(redis_problem(error, place_of_settings(address))) from error
     finally:
         await redis.aclose(close_connection_pool=True)
 
@@ -164,8 +164,8 @@ async def look_for_celery(settings: Settings) -> Signs:
                     f'Celery never was in {broker.place}: set CELERY_BROKER_URL if there is one'
                 )
             return signs
-    except TroubleError as error:
-        return Signs(unknown=[error.trouble.line])
+    except ProblemError as error:
+        return Signs(unknown=[error.problem.line])
 
 
 async def elsewhere(broker: Broker) -> dict[int, int]:

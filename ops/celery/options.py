@@ -24,6 +24,6 @@ class ImportOptions:
         """Ask the operator, unless --yes was given.
 
         Raises:
-            TroubleError: the answer is no, or there is no terminal to ask at.
+            ProblemError: the answer is no, or there is no terminal to ask at.
         """
         confirm(question, yes=self.yes)

@@ -20,9 +20,9 @@ from db.migrate import ZONE_SQL, alone, connect_directly, migrate
 from db.schema import APPLIED_SQL, known_migrations
 from engine.urls import place_of
 from ops.connect import Connections
-from reporting.problems import USAGE, Trouble, TroubleError
+from reporting.problems import USAGE, Problem, ProblemError
 from reporting.servers import first_connection
-from reporting.unreachable import postgres_trouble
+from reporting.unreachable import postgres_problem
 from settings import Settings
 
 REFUSED = (NotAdoptableError, WrongPhaseError, TableBusyError)
@@ -39,7 +39,7 @@ async def raw_connection(connections: Connections) -> AsyncIterator[asyncpg.Conn
         await conn.execute(ZONE_SQL, settings.db_naive_timezone)
         yield conn
     except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-        raise TroubleError(postgres_trouble(error, place_of(settings.direct_dsn, 5432))) from error
+        raise ProblemError(postgres_problem(error, place_of(settings.direct_dsn, 5432))) from error
     finally:
         if conn is not None:
             conn.terminate()
@@ -55,8 +55,8 @@ async def look_at_schema(conn: asyncpg.Connection) -> tuple[list[str], dict[str,
         what = (
             f'the database schema is newer than this program: it has {", ".join(sorted(unknown))}'
         )
-        raise TroubleError(
-            Trouble(
+        raise ProblemError(
+            Problem(
                 what, 'install the version of this program that belongs to it', exit_status=USAGE
             )
         )
@@ -74,7 +74,7 @@ async def expand_table(conn: asyncpg.Connection, settings: Settings) -> Plan | N
     Returns:
         What the adopted table is like; None when this program made it, or it is finished.
     Raises:
-        TroubleError: why it cannot be; the message says what to do.
+        ProblemError: why it cannot be; the message says what to do.
     """
     try:
         return await migrate(
@@ -84,14 +84,14 @@ async def expand_table(conn: asyncpg.Connection, settings: Settings) -> Plan | N
             progress=show_progress,
         )
     except REFUSED as error:
-        raise TroubleError(Trouble(str(error), 'nothing was taken from Celery')) from error
+        raise ProblemError(Problem(str(error), 'nothing was taken from Celery')) from error
     except Exception as error:
         cause = error.__cause__ or error
         remedy = (
             getattr(cause, 'hint', None)
             or 'nothing of this step was changed; correct it, then run this again'
         )
-        raise TroubleError(Trouble(f'{error}: {cause}', remedy)) from error
+        raise ProblemError(Problem(f'{error}: {cause}', remedy)) from error
 
 
 async def expected(conn: asyncpg.Connection, settings: Settings) -> Sequence[Expected]:
@@ -100,7 +100,7 @@ async def expected(conn: asyncpg.Connection, settings: Settings) -> Sequence[Exp
     It only reads; there are none when the take-over is done.
 
     Raises:
-        TroubleError: the table cannot be adopted.
+        ProblemError: the table cannot be adopted.
     """
     if not await is_adopted(conn) or await read_phase(conn) is AdoptionPhase.TAKEN_OVER:
         return []
@@ -113,11 +113,11 @@ async def expected(conn: asyncpg.Connection, settings: Settings) -> Sequence[Exp
                 conn, await read_columns(conn), planned.form, _hold_after(settings)
             )
     except REFUSED as error:
-        raise TroubleError(Trouble(str(error), 'see docs/migration.md')) from error
+        raise ProblemError(Problem(str(error), 'see docs/migration.md')) from error
 
 
 async def take_over_table(
-    conn: asyncpg.Connection, plan: Plan, settings: Settings, troubles: list[Trouble]
+    conn: asyncpg.Connection, plan: Plan, settings: Settings, problems: list[Problem]
 ) -> dict[str, int] | None:
     """Take over the other system's e-mails, unless that is done.
 
@@ -131,7 +131,7 @@ async def take_over_table(
                 conn, plan.form, hold_after=_hold_after(settings), progress=show_progress
             )
     except (*REFUSED, OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-        troubles.append(Trouble(f'the table was not taken over: {error}', 'run this again'))
+        problems.append(Problem(f'the table was not taken over: {error}', 'run this again'))
         return None
 
 
@@ -141,7 +141,7 @@ async def give_back(conn: asyncpg.Connection, settings: Settings) -> dict[str, i
     Returns how many e-mails were given back; None when it is not adopted.
 
     Raises:
-        TroubleError: it is finished, or somebody holds it.
+        ProblemError: it is finished, or somebody holds it.
     """
     if await read_phase(conn) is None:
         return None
@@ -152,8 +152,8 @@ async def give_back(conn: asyncpg.Connection, settings: Settings) -> dict[str, i
             )
             return await undo_table(conn, planned.form, show_progress)
     except REFUSED as error:
-        raise TroubleError(
-            Trouble(str(error), 'the messages were put back; correct it, then run this again')
+        raise ProblemError(
+            Problem(str(error), 'the messages were put back; correct it, then run this again')
         ) from error
 
 

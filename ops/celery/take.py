@@ -36,7 +36,7 @@ from ops.celery.table import (
 )
 from ops.celery.tally import NOT_OURS, Tally, outcome_of
 from ops.connect import Connections
-from reporting.problems import Document, Trouble, TroubleError
+from reporting.problems import Document, Problem, ProblemError
 from reporting.servers import answer_or_note
 from reporting.wording import counted
 
@@ -69,35 +69,35 @@ class Import:
             document = await self._document(signs, missing, statuses) | found.as_document()
             if self.options.dry_run:
                 return await self._forecast(conn, document, signs, found)
-            if await _comes_before_take_over(conn) and (unexplained := found.unknown.trouble()):
+            if await _comes_before_take_over(conn) and (unexplained := found.unknown.problem()):
                 what = f'{unexplained.what}; nothing was changed'
-                raise TroubleError(replace(unexplained, what=what))
+                raise ProblemError(replace(unexplained, what=what))
             changes_table = bool(missing) or await read_phase(conn) in BEFORE_TAKE_OVER
             self._confirm(found, changes_table=changes_table)
-            tally, troubles = await self._take(conn, containers, document)
+            tally, problems = await self._take(conn, containers, document)
         if tally.due or document['taken_over']:
-            await answer_or_note(self.connections.ask_postgres(notify), troubles)
-        left = tally.troubles(set_aside=self.options.set_aside)
-        return Answer(document | tally.as_document(), [*troubles, *left])
+            await answer_or_note(self.connections.ask_postgres(notify), problems)
+        left = tally.problems(set_aside=self.options.set_aside)
+        return Answer(document | tally.as_document(), [*problems, *left])
 
     async def _refuse(self, containers: Containers, signs: Signs) -> None:
         """Refuse while Celery runs, and where it is more likely in another database.
 
         Raises:
-            TroubleError: says which, and what to do.
+            ProblemError: says which, and what to do.
         """
         if signs.is_running and not (self.options.dry_run or self.options.force):
             remedy = (
                 'stop the Celery workers and beat first, or give --force if they are something else'
             )
-            raise TroubleError(Trouble(signs.in_words, remedy))
+            raise ProblemError(Problem(signs.in_words, remedy))
         # An address that somebody gave is believed, also while nothing waits there.
         settings = self.connections.settings
         is_given = self.options.database is not None or settings.celery_broker_url is not None
         if not is_given and not containers.messages:
             found = await elsewhere(self.broker)
             if any(found.values()) or (found and not containers.is_kombus):
-                raise TroubleError(_found_elsewhere(self.broker, found))
+                raise ProblemError(_found_elsewhere(self.broker, found))
 
     async def _forecast(
         self, conn: asyncpg.Connection, document: Document, signs: Signs, found: Tally
@@ -105,29 +105,29 @@ class Import:
         """Say what a run would do."""
         forecast = await expected(conn, self.connections.settings)
         document['forecast'] = [asdict(emails) for emails in forecast]
-        left: list[Trouble] = []
+        left: list[Problem] = []
         if signs.is_running:
-            left.append(Trouble(signs.in_words, 'stop Celery before the import'))
-        return Answer(document, left + found.troubles(set_aside=self.options.set_aside))
+            left.append(Problem(signs.in_words, 'stop Celery before the import'))
+        return Answer(document, left + found.problems(set_aside=self.options.set_aside))
 
     async def _take(
         self, conn: asyncpg.Connection, containers: Containers, document: Document
-    ) -> tuple[Tally, list[Trouble]]:
+    ) -> tuple[Tally, list[Problem]]:
         """Take the messages, then the table. What was done before a fault is reported as well."""
         plan = await expand_table(conn, self.connections.settings)
-        troubles: list[Trouble] = []
+        problems: list[Problem] = []
         tally = Tally()
         if self.requests.has_later:
             async for _, messages in self._entries(containers):
                 self.requests.note_now(messages)
-        await answer_or_note(self._take_all(containers, tally), troubles)
-        if not troubles:
+        await answer_or_note(self._take_all(containers, tally), problems)
+        if not problems:
             if plan is not None:
                 document['taken_over'] = await take_over_table(
-                    conn, plan, self.connections.settings, troubles
+                    conn, plan, self.connections.settings, problems
                 )
-            troubles += await self._what_came(tally)
-        return tally, troubles
+            problems += await self._what_came(tally)
+        return tally, problems
 
     async def _find_containers(self) -> Containers:
         return await find_containers(self.redis, self.options.queues, self.options.key_prefix)
@@ -224,7 +224,7 @@ class Import:
         """Take every message that was there.
 
         Raises:
-            TroubleError: a server is away, or somebody else takes messages; what was taken until
+            ProblemError: a server is away, or somebody else takes messages; what was taken until
                 then is counted.
         """
         await remember_tasks(
@@ -259,15 +259,15 @@ class Import:
             length -= done
             if done < len(batch):
                 what = f'somebody else takes messages from {container.name}'
-                raise TroubleError(Trouble(what, 'stop Celery, then run this again'))
+                raise ProblemError(Problem(what, 'stop Celery, then run this again'))
 
-    async def _what_came(self, tally: Tally) -> list[Trouble]:
+    async def _what_came(self, tally: Tally) -> list[Problem]:
         """Say what was put there meanwhile, by a producer that was not deployed yet."""
         left = (await self._find_containers()).messages
         came = left - tally.stays
         remedy = 'the sweep sends their e-mails all the same'
         remedy += '; run this again when beat and the last old producer are gone'
-        return [Trouble(f'{counted(came, "message")} came meanwhile', remedy)] if came > 0 else []
+        return [Problem(f'{counted(came, "message")} came meanwhile', remedy)] if came > 0 else []
 
     async def _make_due(self, messages: Sequence[Message]) -> dict[int, str]:
         """Make the rows due, committed when this returns."""
@@ -283,7 +283,7 @@ async def _comes_before_take_over(conn: asyncpg.Connection) -> bool:
     return await is_adopted(conn) and await read_phase(conn) is not AdoptionPhase.TAKEN_OVER
 
 
-def _found_elsewhere(broker: Broker, found: dict[int, int]) -> Trouble:
+def _found_elsewhere(broker: Broker, found: dict[int, int]) -> Problem:
     where = ', '.join(
         f'database {number} has {counted(messages, "message")}'
         for number, messages in found.items()
@@ -297,4 +297,4 @@ def _found_elsewhere(broker: Broker, found: dict[int, int]) -> Trouble:
         f'give --db {number}, or --db {broker.address.database} '
         'if they are none of this application'
     )
-    return Trouble(what, remedy)
+    return Problem(what, remedy)

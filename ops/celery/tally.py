@@ -10,7 +10,7 @@ from db.states import OVER_UNSENT
 from mail_outbox.states import Status
 from ops.celery.broker import SET_ASIDE_KEY
 from ops.celery.messages import Meaning, Message
-from reporting.problems import Document, Trouble
+from reporting.problems import Document, Problem
 from reporting.wording import counted
 
 SAMPLES = 20
@@ -97,7 +97,7 @@ class UnknownTasks:
             'unknown_about_open': {name: asdict(task) for name, task in self.about_open.items()},
         }
 
-    def trouble(self) -> Trouble | None:
+    def problem(self) -> Problem | None:
         """Name those that seem to send e-mails, and the options that say whether they do.
 
         None when there are none.
@@ -114,7 +114,7 @@ class UnknownTasks:
             f'{name} ({_messages_of(task)})' for name, task in list(tasks.items())[:MOST_NAMED]
         )
         more = f' and {len(tasks) - MOST_NAMED} more tasks' if len(tasks) > MOST_NAMED else ''
-        return Trouble(
+        return Problem(
             f'{counted(messages, *of)} not sent yet: {named}{more}', options_for(list(tasks))
         )
 
@@ -216,18 +216,18 @@ class Tally:
             'samples': self.samples,
         }
 
-    def troubles(self, *, set_aside: bool) -> list[Trouble]:
+    def problems(self, *, set_aside: bool) -> list[Problem]:
         """Name what nobody took over."""
         found = []
         if unusable := sum(self.outcomes[name] for name in UNUSABLE):
             cannot = counted(unusable, 'message cannot', 'messages cannot')
             found.append(
-                Trouble(
+                Problem(
                     f'{cannot} be used, see the samples',
                     f'kept under {SET_ASIDE_KEY}:*, --undo puts them back',
                 )
             )
-        about_open = self.unknown.trouble()
+        about_open = self.unknown.problem()
         if about_open:
             found.append(about_open)
         if set_aside:
@@ -242,20 +242,20 @@ class Tally:
                 'message of an unknown task stays in Redis',
                 'messages of unknown tasks stay in Redis',
             )
-            found.append(Trouble(f'{counted(left, *of)}: {names}', remedy))
+            found.append(Problem(f'{counted(left, *of)}: {names}', remedy))
         remedy = f'kept under {SET_ASIDE_KEY}:*, in their order; --undo puts them back'
         if moved := self.moved['unknown task']:
             of = (
                 "message of an unknown task is in the way of our queue's name",
                 "messages of unknown tasks are in our queues' way",
             )
-            found.append(Trouble(f'{counted(moved, *of)}: {names}', remedy))
+            found.append(Problem(f'{counted(moved, *of)}: {names}', remedy))
         if moved := self.moved['other task']:
             of = (
                 "message of another task is in the way of our queue's name",
                 "messages of other tasks are in our queues' way",
             )
-            found.append(Trouble(counted(moved, *of), remedy))
+            found.append(Problem(counted(moved, *of), remedy))
         return found
 
 

@@ -24,7 +24,7 @@ from ops.celery.options import ImportOptions
 from ops.celery.signs import signs_of_celery
 from ops.celery.table import give_back, raw_connection
 from ops.connect import Connections
-from reporting.problems import Document, Trouble, TroubleError
+from reporting.problems import Document, Problem, ProblemError
 from reporting.wording import counted
 
 
@@ -78,18 +78,18 @@ class Undo:
         if workers or leased:
             sends = f'workers are sending {counted(leased)}'
             runs = counted(len(workers), 'worker runs', 'workers run') if workers else sends
-            raise TroubleError(
-                Trouble(f'{runs}; nothing was changed', 'stop the workers, and wait for their end')
+            raise ProblemError(
+                Problem(f'{runs}; nothing was changed', 'stop the workers, and wait for their end')
             )
         if await read_phase(conn) is AdoptionPhase.FINISHED:
             what = 'the table was finished: Celery cannot work on it any more; nothing was changed'
-            raise TroubleError(
-                Trouble(what, 'there is no way back after `python -m db.migrate --finish`')
+            raise ProblemError(
+                Problem(what, 'there is no way back after `python -m db.migrate --finish`')
             )
         signs = await signs_of_celery(self.redis)
         if signs.is_running and not (self.options.dry_run or self.options.force):
-            raise TroubleError(
-                Trouble(
+            raise ProblemError(
+                Problem(
                     f'{signs.in_words}; nothing was changed',
                     'start Celery after this, or give --force',
                 )
@@ -123,7 +123,7 @@ class Undo:
             left -= done
             if done < len(batch):
                 what = f'somebody else changes {kept.container.name}'
-                raise TroubleError(Trouble(what, 'see who, then run this again'))
+                raise ProblemError(Problem(what, 'see who, then run this again'))
 
     async def _give_back_hash(self, conn: asyncpg.Connection, kept: Kept) -> None:
         async for batch in celery_broker.look_through(self.redis, kept.container):

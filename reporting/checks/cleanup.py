@@ -22,10 +22,10 @@ async def check(
         session_tables: CLEANUP_SESSION_TABLES.
         is_retention_given: Whether EMAIL_RETENTION_DAYS is set by somebody.
     """
-    troubles = await servers.ask_postgres(partial(find_problems, named=session_tables))
+    problems = await servers.ask_postgres(partial(find_problems, named=session_tables))
     found = [
         warning(f'cleanup_old_sessions: {what}', 'correct it, or CLEANUP_SESSION_TABLES')
-        for what in troubles
+        for what in problems
     ]
     if not is_retention_given and await servers.ask_postgres(was_adopted):
         found.append(

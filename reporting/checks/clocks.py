@@ -11,7 +11,7 @@ from arq.connections import ArqRedis
 from db.checkup import read_time
 from reporting.checks import zones
 from reporting.checks.finding import Finding, error, unreachable, warning
-from reporting.problems import TroubleError
+from reporting.problems import ProblemError
 from reporting.servers import Servers
 from reporting.wording import length
 
@@ -28,8 +28,8 @@ async def check(servers: Servers) -> list[Finding]:
     ):
         try:
             ahead_s[name] = await measure(ask)
-        except TroubleError as failure:
-            silent.append(unreachable(failure.trouble))
+        except ProblemError as failure:
+            silent.append(unreachable(failure.problem))
     return [
         *silent,
         *judge_clocks(ahead_s),
@@ -47,9 +47,9 @@ async def measure(ask: Callable[[], Awaitable[float]]) -> float:
     """Return by how many seconds a server's clock is ahead; 0 within the time its answer took."""
     await ask()  # connects, which takes longer
     before = time.time()
-    told = await ask()
+    reported = await ask()
     after = time.time()
-    return told - after if told > after else min(0.0, told - before)
+    return reported - after if reported > after else min(0.0, reported - before)
 
 
 def judge_clocks(ahead_s: dict[str, float]) -> Iterator[Finding]:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from reporting.kinds import is_settled
-from reporting.problems import Level, Trouble
+from reporting.problems import Level, Problem
 
 
 class Severity(StrEnum):
@@ -43,20 +43,20 @@ def note(what: str, remedy: str) -> Finding:
     return Finding(Severity.NOTE, what, remedy)
 
 
-def from_judge(trouble: Trouble) -> Finding:
+def from_judge(problem: Problem) -> Finding:
     """Return what reporting.judge found.
 
     What is settled is only noted, so that it alone is no failure.
     """
-    if trouble.level is Level.ACT:
-        return error(trouble.what, trouble.remedy)
-    return (note if is_settled(trouble) else warning)(trouble.what, trouble.remedy)
+    if problem.level is Level.ACT:
+        return error(problem.what, problem.remedy)
+    return (note if is_settled(problem) else warning)(problem.what, problem.remedy)
 
 
-def unreachable(trouble: Trouble) -> Finding:
+def unreachable(problem: Problem) -> Finding:
     """Return what a server that does not answer is."""
-    where = f'{trouble.service} at {trouble.place}: ' if trouble.service else ''
-    return Finding(Severity.ERROR, f'{where}{trouble.what}', trouble.remedy, trouble.service)
+    where = f'{problem.service} at {problem.place}: ' if problem.service else ''
+    return Finding(Severity.ERROR, f'{where}{problem.what}', problem.remedy, problem.service)
 
 
 LEVELS = {Severity.ERROR: Level.ACT, Severity.WARNING: Level.LOOK, Severity.NOTE: Level.LOOK}

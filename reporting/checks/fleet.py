@@ -5,10 +5,11 @@ from redis.exceptions import NoPermissionError as RedisNoPermissionError
 
 from db.identity import read_identity
 from reporting.checks.finding import Finding, from_judge, note
-from reporting.judge import in_order, judge_fleet, judge_workers
+from reporting.judge import in_order
+from reporting.judge_fleet import judge_fleet, judge_workers
 from reporting.live import read_fleet_now, read_living
 from reporting.overview import as_documents, mark_foreign
-from reporting.problems import NOBODY_REPLIED, Document, TroubleError, is_alive, queue_troubles
+from reporting.problems import NOBODY_REPLIED, Document, ProblemError, is_alive, queue_problems
 from reporting.servers import Servers
 
 
@@ -17,7 +18,7 @@ async def check(servers: Servers) -> list[Finding]:
     workers = as_documents(await servers.ask_redis(read_living))
     try:
         database = await servers.ask_postgres(read_identity)
-    except TroubleError:  # another check tells of it
+    except ProblemError:  # another check tells of it
         database = None
     mark_foreign(workers, database)
     try:
@@ -30,8 +31,8 @@ async def check(servers: Servers) -> list[Finding]:
             *map(from_judge, in_order([*nobody, *judge_workers(workers)])),
         ]
     mark_foreign(fleet['workers'], database)
-    unserved = [] if is_alive(fleet) else queue_troubles(fleet)
-    return [from_judge(trouble) for trouble in in_order([*judge_fleet(fleet), *unserved])]
+    unserved = [] if is_alive(fleet) else queue_problems(fleet)
+    return [from_judge(problem) for problem in in_order([*judge_fleet(fleet), *unserved])]
 
 
 async def _read_fleet(redis: ArqRedis) -> Document:

@@ -20,7 +20,7 @@ from reporting.judge import (
     judge_switches,
 )
 from reporting.overview import as_rows
-from reporting.problems import TroubleError
+from reporting.problems import ProblemError
 from reporting.servers import Servers
 from reporting.wording import counted
 
@@ -112,5 +112,5 @@ async def _tried(asking: Awaitable[T]) -> T | Finding:
     """Return the answer, or that the server is unreachable: the other one is asked all the same."""
     try:
         return await asking
-    except TroubleError as failure:
-        return unreachable(failure.trouble)
+    except ProblemError as failure:
+        return unreachable(failure.problem)

@@ -118,9 +118,9 @@ def judge_server(server: Row) -> Iterator[Finding]:
 def judge_rights(missing: Sequence[Row]) -> Iterator[Finding]:
     """Name what a worker with these settings would be refused."""
     if missing:
-        told = ', '.join(f'{row["privilege"]} on {row["table"]}' for row in missing)
+        reported = ', '.join(f'{row["privilege"]} on {row["table"]}' for row in missing)
         yield warning(
-            f'this role lacks {told}', 'grant it if workers use it; operators may do with less'
+            f'this role lacks {reported}', 'grant it if workers use it; operators may do with less'
         )
 
 

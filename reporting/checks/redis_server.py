@@ -134,13 +134,13 @@ def _judge_persistence(facts: RedisFacts) -> Iterator[Finding]:
             yield note(
                 f'there is no append-only file: {lost}', 'set appendonly yes, appendfsync everysec'
             )
-    for name, told in (
+    for name, reported in (
         ('aof_last_write_status', 'append-only file'),
         ('rdb_last_bgsave_status', 'snapshot'),
     ):
         if info.get(name, 'ok') != 'ok':
             yield error(
-                f'the last {told} could not be written',
+                f'the last {reported} could not be written',
                 "see Redis's log: the disk is full, or not its own",
             )
 

@@ -5,9 +5,9 @@ import asyncpg
 from db.zones import compare_zones
 from engine.urls import place_of
 from reporting.checks.finding import Finding, Severity
-from reporting.problems import TroubleError
+from reporting.problems import ProblemError
 from reporting.servers import Servers, first_connection
-from reporting.unreachable import postgres_trouble
+from reporting.unreachable import postgres_problem
 
 
 async def check(servers: Servers) -> list[Finding]:
@@ -26,8 +26,8 @@ async def check(servers: Servers) -> list[Finding]:
     except asyncpg.UndefinedTableError:  # others say so
         return []
     except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-        raise TroubleError(
-            postgres_trouble(error, place_of(addresses.postgres_dsn, 5432))
+        raise ProblemError(
+            postgres_problem(error, place_of(addresses.postgres_dsn, 5432))
         ) from error
     finally:
         if conn is not None:

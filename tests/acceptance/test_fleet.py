@@ -133,7 +133,7 @@ async def test_live_worker_tells_what_it_does_obeys_and_drains(
     port.write_text('many')
     refused = await run(env, 'control', 'reload_relays', '--yes')
     assert refused.exit_status == 1
-    assert 'SMTP_PORT' in refused.troubles[0].what
+    assert 'SMTP_PORT' in refused.problems[0].what
     await wait_until(sent(pool, await queue_and_enqueue(env, pool)))
     port.write_text(env['SMTP_BACKUP_PORT'])
     digest = described['settings']

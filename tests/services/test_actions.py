@@ -12,7 +12,7 @@ from actions.suppress import suppress_addresses, unsuppress_addresses
 from actions.switch import UnknownNameError, pause_switch, resume_switch
 from db.switches import SwitchKind
 from reporting.mail_filter import MailFilter
-from reporting.problems import NO_WORKER, TroubleError
+from reporting.problems import NO_WORKER, ProblemError
 from reporting.servers import ServerAddresses, Servers
 from tests.services.ops_desk import closed_port, insert, statuses
 
@@ -48,7 +48,7 @@ async def test_retry_is_one_call(servers, pool, redis):
         (sent, 'it was sent '),
         (404, 'there is no '),
     ]
-    assert [trouble.exit_status for trouble in done.troubles] == [NO_WORKER]
+    assert [problem.exit_status for problem in done.problems] == [NO_WORKER]
     assert await statuses(pool) == {failed: 'pending', sent: 'sent'}
     assert await redis.zcard('arq:queue') == 1
 
@@ -173,9 +173,9 @@ async def test_a_server_that_does_not_answer_is_a_typed_error_without_its_passwo
         ServerAddresses(f'postgresql://mail:geheim@127.0.0.1:{port}/mail', 'redis://127.0.0.1:1/1')
     )
     assert 'geheim' not in repr(servers.addresses)
-    with pytest.raises(TroubleError) as failure:
+    with pytest.raises(ProblemError) as failure:
         await retry_ids(servers, [1], TERMS)
-    assert (failure.value.trouble.service, failure.value.trouble.place) == (
+    assert (failure.value.problem.service, failure.value.problem.place) == (
         'PostgreSQL',
         f'127.0.0.1:{port}/mail',
     )

@@ -258,7 +258,7 @@ async def test_worker_delivers_under_its_role_and_the_operator_looks_on(
     assert await pool.fetchval('SELECT count(*) FROM sessions') == 0
     for command in (['status'], ['failed'], ['show', str(ids[0])]):
         answer = await run(env | {'DATABASE_URL': granted('email_readonly')}, *command)
-        assert [t for t in answer.troubles if 'permission' in t.line] == []
+        assert [t for t in answer.problems if 'permission' in t.line] == []
     answer = await run(
         env | {'DATABASE_URL': granted('email_readonly')}, 'retry', str(ids[0]), '--yes'
     )
@@ -277,5 +277,5 @@ async def test_web_page_reads_under_the_role_that_only_reads(granted, env):
     )
     reading = await watch.look()
     await watch.close()
-    assert reading.troubles == {}
+    assert reading.problems == {}
     assert set(OVERVIEW[Source.POSTGRESQL]) <= set(reading.found)

@@ -235,7 +235,7 @@ async def test_web_page_needs_no_more_than_its_rights(server, admin, database):
         watch = Watch(places, questions, deadline_s=DEADLINE_S)
         reading = await watch.look()
         await watch.close()
-        assert (await denials(admin), reading.troubles) == ([], {})
+        assert (await denials(admin), reading.problems) == ([], {})
         if questions is OVERVIEW:
             assert [worker['worker'] for worker in reading.found['workers']] == ['mail-7@host:42']
             assert {queue['name']: queue['ready'] for queue in reading.found['queues']}[

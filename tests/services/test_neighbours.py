@@ -112,7 +112,7 @@ async def test_shutdown_reaches_only_the_workers_of_its_own_database(
     for words in (['-d', left.worker], ['-d', 'theirs*'], []):
         refused = await run(env, 'control', 'pause', '--yes', *words)
         assert (refused.exit_status, refused.document['done']) == (69, []), words
-        assert 'of another PostgreSQL database' in refused.troubles[0].what
+        assert 'of another PostgreSQL database' in refused.problems[0].what
     assert (await read_workers(redis))[0].state == 'running'
     done = await run(other_env, 'control', 'shutdown', '--yes')
     assert [reply['worker'] for reply in done.document['done']] == [left.worker]
@@ -126,9 +126,9 @@ async def test_doctor_status_and_inspect_call_a_foreign_worker_an_error_and_name
     await register(redis, **FOREIGN)
     for words in (['status'], ['inspect', 'registered'], ['top', '--once']):
         given = await run(env, *words, '-t', '0.1')
-        (trouble,) = [trouble for trouble in given.troubles if trouble.kind == 'foreign_worker']
-        assert trouble.what.startswith('1 worker (shop@host:1) of another PostgreSQL database')
-        assert 'Redis database of its own' in trouble.remedy
+        (problem,) = [problem for problem in given.problems if problem.kind == 'foreign_worker']
+        assert problem.what.startswith('1 worker (shop@host:1) of another PostgreSQL database')
+        assert 'Redis database of its own' in problem.remedy
         assert given.exit_status == 1
         assert {w['worker']: w['foreign'] for w in given.document['workers']} == {
             'mail-7@host:42': False, 'shop@host:1': True
@@ -142,17 +142,17 @@ async def test_doctor_status_and_inspect_call_a_foreign_worker_an_error_and_name
 async def test_only_foreign_workers_are_no_worker_of_ours(env, redis, pool):
     await register(redis, **FOREIGN)
     given = await run(env, 'status', '-t', '0.1')
-    assert [trouble.kind for trouble in given.troubles] == ['no_worker', 'foreign_worker']
+    assert [problem.kind for problem in given.problems] == ['no_worker', 'foreign_worker']
 
 
 async def test_workers_of_two_databases_are_told_even_while_postgresql_is_away(env, redis):
     away = env | {'DATABASE_URL': f'postgresql://mail@127.0.0.1:{closed_port()}/mail'}
     await register(redis, database='00000000.22222222')
     await register(redis, **FOREIGN)
-    kinds = {trouble.kind for trouble in (await run(away, 'status', '-t', '0.1')).troubles}
+    kinds = {problem.kind for problem in (await run(away, 'status', '-t', '0.1')).problems}
     assert 'foreign_worker' in kinds
     refused = await run(away, 'control', 'shutdown', '--yes')
-    assert refused.troubles[0].what.startswith('workers of several PostgreSQL databases are here')
+    assert refused.problems[0].what.startswith('workers of several PostgreSQL databases are here')
 
 
 async def test_workers_of_one_database_obey_while_postgresql_is_away(env, redis, start_worker):

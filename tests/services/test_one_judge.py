@@ -129,24 +129,24 @@ async def test_status_page_metrics_and_doctor_find_the_same(
     if rows:
         await rows(pool)
     given = await run(env, 'status', '-t', '0.1')
-    assert {trouble.kind for trouble in given.troubles} == kinds
+    assert {problem.kind for problem in given.problems} == kinds
     assert (given.document['level'], given.exit_status) == (level, 1 if level is Level.ACT else 0)
     page, status, metrics = await look_at_page(env)
     assert ('Nothing is wrong.' in page) == (level is Level.OK)
     assert 'anna' not in page
     assert (page.count('<li class="act">'), page.count('<li class="look">')) == (
-        sum(trouble.level is Level.ACT for trouble in given.troubles),
-        sum(trouble.level is Level.LOOK for trouble in given.troubles),
+        sum(problem.level is Level.ACT for problem in given.problems),
+        sum(problem.level is Level.LOOK for problem in given.problems),
     )
     told = json.loads(status)
     assert told['level'] == level
-    assert {trouble['kind'] for trouble in told['troubles']} == kinds
+    assert {problem['kind'] for problem in told['troubles']} == kinds
     for name, kind in KINDS.items():
         there = f'email_findings{{kind="{name}",level="{kind.level}"}} 0.0' not in metrics
         assert there == (name in kinds), name
     checked = await run(env, 'doctor', 'workers', 'outbox')
     assert {row['what'] for row in checked.document['findings']} == {
-        trouble.what for trouble in given.troubles
+        problem.what for problem in given.problems
     }
     assert checked.document['level'] == level
     assert all(LEVELS[row['severity']] is not Level.OK for row in checked.document['findings'])

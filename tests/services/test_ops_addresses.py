@@ -3,7 +3,7 @@
 import pytest
 
 from ops.connect import Connections
-from reporting.problems import TroubleError
+from reporting.problems import ProblemError
 from settings import Settings
 from tests.services.ops_desk import run
 
@@ -31,9 +31,9 @@ async def test_address_that_makes_no_sense_is_told_by_its_variable_without_the_p
     service, url = BAD[variable]
     given = await run(env | {variable: url}, *words)
     assert given.exit_status == 1
-    (trouble,) = [trouble for trouble in given.troubles if trouble.service]
-    assert (trouble.service, trouble.place) == (service, f'the address in {variable}')
-    assert 'geheim' not in trouble.line
+    (problem,) = [problem for problem in given.problems if problem.service]
+    assert (problem.service, problem.place) == (service, f'the address in {variable}')
+    assert 'geheim' not in problem.line
 
 
 @pytest.mark.parametrize(
@@ -51,9 +51,9 @@ async def test_host_that_makes_no_sense_is_told_by_its_variable(host):
     connections = Connections(
         Settings(_env_file=None, database_url=None, db_host=host, db_password='geheim')
     )
-    with pytest.raises(TroubleError) as told:
+    with pytest.raises(ProblemError) as told:
         await connections.ask_postgres(lambda pool: pool.fetchval('SELECT 1'))
     await connections.close()
-    assert told.value.trouble.line == (
+    assert told.value.problem.line == (
         'PostgreSQL at the host in DB_HOST: is no name or address of a server; correct it'
     )

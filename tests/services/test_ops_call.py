@@ -9,7 +9,7 @@ from arq.jobs import serialize_result
 from actions.call import JOBS, queue_for
 from engine.results import JobState
 from engine.wire import serialize
-from reporting.jobs import job_troubles
+from reporting.jobs import job_problems
 from tests.conftest import ROOT
 from tests.services.ops_desk import as_document, insert, rendered, run, statuses
 
@@ -39,7 +39,7 @@ async def test_call_queue_defer_by_and_dry_run(env, redis):
     given = await run(env, 'call', 'make_report', '2026', '{"full": true}', 'all', '--queue',
         'reports',
                       '--defer-by', '2h', '--yes')  # fmt: skip
-    assert (given.exit_status, given.troubles[0].what) == (69, 'nobody serves the queue reports')
+    assert (given.exit_status, given.problems[0].what) == (69, 'nobody serves the queue reports')
     (job,) = await redis.queued_jobs(queue_name='reports')
     assert (job.function, job.args) == ('make_report', (2026, {'full': True}, 'all'))
     looked = await run(env, 'result', given.document['job_id'])
@@ -54,7 +54,7 @@ async def test_call_waits_for_the_result_of_a_real_worker(env, pool, inbox, star
     email_id = await insert(pool, recipient='call@example.com')
     await start_worker().started()
     given = await run(env, 'call', 'send_email', str(email_id), '--wait', '20s', '--yes')
-    assert given.exit_status == 0, given.troubles
+    assert given.exit_status == 0, given.problems
     assert given.document['job']['state'] == 'complete'
     assert given.document['job']['result']['email_id'] == email_id
     assert await statuses(pool) == {email_id: 'sent'}
@@ -73,10 +73,10 @@ async def test_call_and_result_end_with_1_when_there_is_no_such_email_or_it_was_
         (cancelled, 'the e-mail was not sent: cancelled'),
     ):
         given = await run(env, 'call', 'send_email', str(email_id), '--wait', '20s', '--yes')
-        assert given.document['job']['state'] == 'complete', given.troubles
+        assert given.document['job']['state'] == 'complete', given.problems
         looked = await run(env, 'result', given.document['job_id'])
         for answer in (given, looked):
-            assert (answer.exit_status, [trouble.what for trouble in answer.troubles]) == (
+            assert (answer.exit_status, [problem.what for problem in answer.problems]) == (
                 1,
                 [what],
             )
@@ -98,18 +98,18 @@ async def test_call_and_result_end_with_1_when_there_is_no_such_email_or_it_was_
         ),
     ],
 )
-def test_result_of_an_email_is_trouble_only_when_it_ended_unsent(told, troubles):
+def test_result_of_an_email_is_problem_only_when_it_ended_unsent(told, problems):
     told = {'email_id': 7} | told
     assert [
-        t.what for t in job_troubles(JobState('j', 'complete', function='send_email', result=told))
-    ] == troubles
-    assert job_troubles(JobState('j', 'complete', function='make_report', result=told)) == []
+        t.what for t in job_problems(JobState('j', 'complete', function='send_email', result=told))
+    ] == problems
+    assert job_problems(JobState('j', 'complete', function='make_report', result=told)) == []
 
 
 async def test_call_without_a_worker_says_so_and_that_no_result_came(env):
     given = await run(env, 'call', 'cleanup_old_sessions', '--wait', '0s', '--yes')
     assert given.exit_status == 69
-    assert [t.what for t in given.troubles] == [
+    assert [t.what for t in given.problems] == [
         'nobody serves the queue arq:queue',
         'no result within 0 s',
     ]
@@ -123,7 +123,7 @@ async def test_call_refuses_what_no_worker_could_run(env, redis):
         (('make_report', 'x' * 600_000, '--queue', 'reports'), 'the arguments are too long'),
     ):
         given = await run(env, 'call', *arguments, '--yes')
-        assert (given.exit_status, given.troubles[0].what) == (2, what)
+        assert (given.exit_status, given.problems[0].what) == (2, what)
     assert await redis.keys('*') == []
 
 
@@ -169,9 +169,9 @@ async def test_result_reads_stock_results_and_loads_no_object(env, redis, capsys
         'no dict': (1, 'ended'), 'list': (1, 'unknown'), 'absent': (1, 'unknown'),
     }  # fmt: skip
     assert as_document(given['good'])['result'] == {'sent': 1, 'k': [2, ["b'b'"]]}
-    assert 'refused to load builtins.ValueError' in given['bad'].troubles[0].what
-    assert given['ours'].troubles[0].what == 'the job failed: ValueError: no such relay'
-    assert given['absent'].troubles[0].what == 'there is no job absent'
+    assert 'refused to load builtins.ValueError' in given['bad'].problems[0].what
+    assert given['ours'].problems[0].what == 'the job failed: ValueError: no such relay'
+    assert given['absent'].problems[0].what == 'there is no job absent'
     assert 'loaded' not in capsys.readouterr().out
     assert 'started at' in rendered('result', given['good'])
 

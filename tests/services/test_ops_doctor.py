@@ -142,7 +142,7 @@ async def test_doctor_runs_what_it_is_asked_for_and_a_broken_check_hides_nothing
         "the check itself failed: KeyError: 'a fault'"
     ]
     unknown = await run_ops(env, 'doctor', 'weather')
-    assert (unknown.exit_status, unknown.troubles[0].what) == (2, "there is no check 'weather'")
+    assert (unknown.exit_status, unknown.problems[0].what) == (2, "there is no check 'weather'")
 
 
 async def test_the_doctors_lists_are_those_of_a_fresh_schema(pool):

@@ -25,7 +25,7 @@ async def register(redis, **more):
 
 async def explained(env, email_id, status=0):
     given = await run(env, 'explain', str(email_id))
-    assert given.exit_status == status, given.troubles
+    assert given.exit_status == status, given.problems
     return given.document, rendered('explain', given)
 
 
@@ -156,12 +156,12 @@ async def test_explain_goes_on_without_redis_and_mongodb(env, pool):
     }
     given = await run(env | away, 'explain', str(email_id))
     assert given.exit_status == 1
-    assert sorted(trouble.service for trouble in given.troubles) == ['MongoDB', 'Redis']
+    assert sorted(problem.service for problem in given.problems) == ['MongoDB', 'Redis']
     assert [reason['what'] for reason in given.document['because']] == [
         'MongoDB does not answer, and it has attachments: it waits, which costs no attempt.'
     ]
     unknown = await run(env, 'explain', '404')
-    assert (unknown.exit_status, unknown.troubles[0].what) == (1, 'there is no e-mail 404')
+    assert (unknown.exit_status, unknown.problems[0].what) == (1, 'there is no e-mail 404')
 
 
 async def test_explain_of_sent_mail_names_the_recipients_that_were_refused(env, pool):
@@ -215,5 +215,5 @@ async def test_explain_of_cancelled_mail_tells_that_a_relay_accepted_it_meanwhil
 async def test_deleted_mail_is_told_of_by_its_attempts(env, pool, queue, command):
     email_id = await taken_back(pool, queue, 'DELETE FROM outbound_emails')
     given = await run(env, command, str(email_id))
-    assert 'its row was deleted. attempt 1 at' in given.troubles[0].what
-    assert 'by primary: accepted' in given.troubles[0].what
+    assert 'its row was deleted. attempt 1 at' in given.problems[0].what
+    assert 'by primary: accepted' in given.problems[0].what

@@ -115,7 +115,7 @@ async def test_control_of_a_worker_that_is_silent_says_which_and_ends_with_1(env
     await register(redis, 'hung@c:3')
     given = await run(env, 'control', 'pause', '--yes')
     assert given.exit_status == 1
-    assert [trouble.what for trouble in given.troubles] == ['no reply from hung@c:3']
+    assert [problem.what for problem in given.problems] == ['no reply from hung@c:3']
     assert len(given.document['done']) == 2
 
 
@@ -129,7 +129,7 @@ async def test_command_that_nobody_replies_to_ends_with_69(env, redis, words):
 async def test_unknown_worker_ends_with_69_and_names_the_known(env, redis, fleet):
     given = await run(env, 'inspect', 'ping', '-d', 'mail3*')
     assert given.exit_status == 69
-    assert given.troubles[0].remedy == 'known: mail1@a:1, mail2@b:2'
+    assert given.problems[0].remedy == 'known: mail1@a:1, mail2@b:2'
 
 
 @pytest.mark.parametrize('name', ['mail3*', 'mail3@c:3'])
@@ -141,14 +141,14 @@ async def test_control_of_an_unknown_worker_says_so_before_it_asks_and_in_a_dry_
         ['--dry-run'],
     ):  # without --yes and a terminal, a question would be an error here
         given = await run(env, 'control', 'shutdown', '-d', name, *more)
-        assert (given.exit_status, given.troubles[0].remedy) == (69, 'known: mail1@a:1, mail2@b:2')
+        assert (given.exit_status, given.problems[0].remedy) == (69, 'known: mail1@a:1, mail2@b:2')
         assert given.document['workers'] == []
 
 
 async def test_control_tells_the_workers_it_finds_and_names_those_it_does_not(env, redis, fleet):
     given = await run(env, 'control', 'pause', '-d', A, '-d', 'mail3@c:3', '--yes')
     assert [worker.told for worker in fleet] == [[('pause', {})], []]
-    assert (given.exit_status, [trouble.what for trouble in given.troubles]) == (
+    assert (given.exit_status, [problem.what for problem in given.problems]) == (
         69,
         ['no reply from mail3@c:3'],
     )
@@ -156,8 +156,8 @@ async def test_control_tells_the_workers_it_finds_and_names_those_it_does_not(en
 
 async def test_control_pauses_a_type_for_all_workers_or_not_at_all(env, redis, fleet):
     given = await run(env, 'control', 'pause', '--type', 'news', '-d', A)
-    assert (given.exit_status, given.troubles[0].remedy) == (2, 'leave out --worker')
-    assert given.troubles[0].what == 'the e-mail type news is paused and resumed for all workers'
+    assert (given.exit_status, given.problems[0].remedy) == (2, 'leave out --worker')
+    assert given.problems[0].what == 'the e-mail type news is paused and resumed for all workers'
 
 
 async def test_control_without_a_worker_says_so_before_it_asks(env, redis):
@@ -182,7 +182,7 @@ async def test_workers_are_found_while_their_records_are_missing(
             WORKERS_KEY, *(RECORD_PREFIX + name for name in (A, B))
         )  # as FLUSHALL does
         given = await run(env, *words)
-        assert given.exit_status == 0, (words, given.troubles)
+        assert given.exit_status == 0, (words, given.problems)
     assert given.document['workers'] == 2
     assert 'no worker' not in (await run(env, 'show', str(waits))).document['next']
 
@@ -201,8 +201,8 @@ async def test_word_without_a_meaning_here_is_answered_in_one_line_with_what_to_
 ):
     given = await run(env, 'control', word, '3', '10', '-d', 'x')
     assert (given.exit_status, given.document) == (2, {})
-    (trouble,) = given.troubles
-    assert told in trouble.line
+    (problem,) = given.problems
+    assert told in problem.line
 
 
 async def test_stacks_are_shown_without_asking(env, redis, fleet):
@@ -243,7 +243,7 @@ async def test_unknown_name_is_refused_and_the_known_ones_are_named(
     await insert(pool, email_type='news')
     given = await run(env, *words, '--yes')
     assert given.exit_status == 2
-    assert known in given.troubles[0].remedy
+    assert known in given.problems[0].remedy
     assert await switches.read_switches(pool) == []
 
 
@@ -272,7 +272,7 @@ async def test_status_shows_what_is_paused(env, pool, redis, fleet):
     assert [s['name'] for s in given.document['switches']] == ['backup']
 
 
-async def test_relay_ls_shows_health_by_worker_and_a_paused_fleet_is_trouble(
+async def test_relay_ls_shows_health_by_worker_and_a_paused_fleet_is_problem(
     env, pool, redis, fleet, monkeypatch
 ):
     given = await run(env, 'relay', 'ls')
@@ -289,8 +289,8 @@ async def test_relay_ls_shows_health_by_worker_and_a_paused_fleet_is_trouble(
     }
     monkeypatch.setitem(RECORD, 'relays', [cooling])
     given = await run(env, 'relay', 'ls')
-    assert (given.exit_status, len(given.troubles)) == (1, 2)
-    assert 'anna' not in given.troubles[0].line + rendered('relay', given)
+    assert (given.exit_status, len(given.problems)) == (1, 2)
+    assert 'anna' not in given.problems[0].line + rendered('relay', given)
     monkeypatch.setitem(RECORD, 'relays', [cooling | {'state': 'ready', 'most_per_s': 12.5}])
     given = await run(env, 'relay', 'ls')
     assert (given.exit_status, [r['most_per_s'] for r in given.document['relays']]) == (
@@ -303,13 +303,13 @@ async def test_relay_ls_shows_health_by_worker_and_a_paused_fleet_is_trouble(
 async def test_relay_ls_without_a_worker_shows_our_own_settings_and_ends_with_69(env, pool, redis):
     given = await run(env, 'relay', 'ls')
     assert [(r['name'], r['state']) for r in given.document['relays']] == [('primary', 'no worker')]
-    assert (given.exit_status, [trouble.what for trouble in given.troubles]) == (
+    assert (given.exit_status, [problem.what for problem in given.problems]) == (
         69,
         ['no worker replied'],
     )
     await register(redis, A)
     given = await run(env, 'relay', 'ls', '-d', 'nobody', '-t', '0.1')
-    assert (given.exit_status, given.troubles[0].what) == (69, 'no worker of that name replied')
+    assert (given.exit_status, given.problems[0].what) == (69, 'no worker of that name replied')
 
 
 async def test_cron_ls_joins_tables_runs_and_switches(env, pool, redis, fleet):
@@ -334,7 +334,7 @@ async def test_cron_ls_without_a_worker_says_that_nobody_runs_them_and_ends_with
     env, pool, redis
 ):
     given = await run(env, 'cron', 'ls')
-    assert (given.exit_status, [trouble.what for trouble in given.troubles]) == (
+    assert (given.exit_status, [problem.what for problem in given.problems]) == (
         69,
         ['no worker replied'],
     )
@@ -386,7 +386,7 @@ async def test_inspect_reserved_leaves_out_emails_that_are_being_sent(env, redis
 async def test_inspect_words_answer(env, redis, fleet, words, shown):
     await redis.enqueue_job('send_email', 8, _job_id='job', _defer_by=60)
     given = await run(env, 'inspect', *words)
-    assert given.exit_status == 0, given.troubles
+    assert given.exit_status == 0, given.problems
     assert shown in rendered('inspect', given)
 
 
@@ -405,7 +405,7 @@ async def test_inspect_refuses_job_ids_where_they_mean_nothing(env, redis):
     ):
         given = await run(env, 'inspect', *words)
         assert given.exit_status == 2
-        assert given.troubles[0].what.startswith(what)
+        assert given.problems[0].what.startswith(what)
 
 
 async def test_top_prints_one_frame_without_a_terminal_and_survives_hostile_text(

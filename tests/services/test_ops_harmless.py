@@ -156,12 +156,12 @@ async def test_no_command_passes_on_what_steers_a_terminal(
 ):
     waiting = ['-t', '0.3'] if words[0] in ('inspect', 'status', 'top') else []
     given = await run(env, *words, *waiting)
-    assert given.document, given.troubles
+    assert given.document, given.problems
     shown = rendered(words[0], given)
     assert steering(shown) == []
     assert ':smile:' not in shown or '[bold]' in shown  # neither markup nor emoji is made of it
     told = as_json(
-        given.document | {'troubles': [trouble.as_document() for trouble in given.troubles]}
+        given.document | {'troubles': [problem.as_document() for problem in given.problems]}
     )
     assert told.isascii()
     assert steering(told) == []

@@ -64,7 +64,7 @@ async def test_import_makes_rows_due_and_keeps_every_message(env, pool, redis):
         'unknown task': 2, 'unreadable': 1
     }  # fmt: skip
     assert given.exit_status == 1
-    assert [trouble.what for trouble in given.troubles] == [
+    assert [problem.what for problem in given.problems] == [
         '2 messages cannot be used, see the samples',
         '2 messages of unknown tasks stay in Redis: app.make_report (1), app.other (1)',
     ]
@@ -258,11 +258,11 @@ async def test_a_list_that_is_named_like_our_queue_is_cleared_in_its_order(env, 
     )
     assert (
         (await run(env, 'queue', 'ls'))
-        .troubles[0]
+        .problems[0]
         .remedy.startswith('`python -m ops import-celery`')
     )
     given = await run(env, 'import-celery', '--yes')
-    assert [t.what for t in given.troubles] == [
+    assert [t.what for t in given.problems] == [
         "3 messages of unknown tasks are in our queues' way: app.report (3)"
     ]
     assert await redis.lrange(f'{SET_ASIDE_KEY}:list:low_priority', 0, -1) == list(reversed(others))
@@ -314,7 +314,7 @@ async def test_a_shared_table_is_taken_over_without_messages_but_not_unasked(
     await create_legacy(conn, 'text')
     await conn.execute(LEGACY_ROWS)
     await migrate(conn)
-    assert (await run(env, 'import-celery')).troubles[
+    assert (await run(env, 'import-celery')).problems[
         0
     ].what == 'refused: there is no terminal to ask at'
     assert await conn.fetchval('SELECT phase FROM outbox_adoption') == 'shared'
@@ -342,7 +342,7 @@ async def test_import_leaves_every_message_and_the_table_when_postgresql_fails(
     )
     await queue(redis, raw)
     given = await run(env, 'import-celery', '--yes')
-    assert (given.exit_status, given.troubles[0].service) == (1, 'PostgreSQL')
+    assert (given.exit_status, given.problems[0].service) == (1, 'PostgreSQL')
     assert await theirs(redis) == {'celery': [raw]}
     assert await conn.fetchval('SELECT phase FROM outbox_adoption') == 'shared'
     await conn.execute('DROP TRIGGER refuse ON outbound_emails')
@@ -362,7 +362,7 @@ async def test_import_refuses_while_celery_workers_wait_for_messages(env, pool, 
         await wait_until(waits)
         given = await run(env, 'import-celery', '--yes')
         assert (
-            given.troubles[0].what
+            given.problems[0].what
             == '1 client waits for messages in this database, as Celery workers do'
         )
         assert await theirs(redis) == {'celery': [raw]}
@@ -385,14 +385,14 @@ async def test_import_refuses_while_messages_are_taken(env, pool, redis, monkeyp
 
     monkeypatch.setattr('ops.celery.signs.asyncio.sleep', works)
     given = await run(env, 'import-celery', '--yes')
-    assert given.troubles[0].what == 'messages are taken from unacked'
+    assert given.problems[0].what == 'messages are taken from unacked'
 
     async def takes(_):
         await redis.rpop('celery')
         await queue(redis, message(id='3'))
 
     monkeypatch.setattr('ops.celery.signs.asyncio.sleep', takes)
-    assert (await run(env, 'import-celery', '--yes')).troubles[
+    assert (await run(env, 'import-celery', '--yes')).problems[
         0
     ].what == 'messages are taken from celery'
 
@@ -411,7 +411,7 @@ async def test_messages_that_only_come_stop_neither_the_import_nor_the_way_back(
     given = await run(env, 'import-celery', '--yes')
     assert given.document['outcomes'] == {'due': 1}
     assert given.document['signs']['growing'] == ['celery', 'bulk']
-    assert [trouble.what for trouble in given.troubles] == ['2 messages came meanwhile']
+    assert [problem.what for problem in given.problems] == ['2 messages came meanwhile']
     assert 'somebody still asks Celery' in rendered('import-celery', given)
     assert (await run(env, 'import-celery', '--undo', '--yes')).document['put_back'] == {
         'celery': 1
@@ -435,7 +435,7 @@ async def test_import_in_batches_stops_when_somebody_else_takes_messages(
 
     monkeypatch.setattr(redis.__class__, 'eval', taken_meanwhile)
     given = await run(env, 'import-celery', '--yes')
-    assert given.troubles[0].what == 'somebody else takes messages from celery'
+    assert given.problems[0].what == 'somebody else takes messages from celery'
     assert await redis.llen('celery') == 7
 
 
@@ -451,9 +451,9 @@ async def test_import_says_in_which_other_database_celery_is_and_changes_nothing
         given = await run(env, 'import-celery', '--yes')
         assert (
             'but database 9 has 1 message of the same server; nothing was changed'
-            in given.troubles[0].what
+            in given.problems[0].what
         )
-        assert 'give --db 9' in given.troubles[0].remedy
+        assert 'give --db 9' in given.problems[0].remedy
         there = await run(env, 'import-celery', '--db', '9', '--yes')
         assert there.document['outcomes'] == {'unknown task': 1}
         assert (
@@ -473,8 +473,8 @@ async def test_a_broker_that_is_no_redis_is_named_without_its_password(
     monkeypatch.setenv('CELERY_BROKER_URL', url)
     given = await run(env, 'import-celery', '--yes')
     assert given.exit_status == 2
-    assert given.troubles[0].what.startswith('CELERY_BROKER_URL ')
-    assert 'secret' not in given.troubles[0].line
+    assert given.problems[0].what.startswith('CELERY_BROKER_URL ')
+    assert 'secret' not in given.problems[0].line
 
 
 async def test_import_finds_nothing_and_changes_nothing_without_celery(env, pool, redis):

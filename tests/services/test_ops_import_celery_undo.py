@@ -206,11 +206,11 @@ async def test_undo_refuses_while_anybody_works(env, pool, redis):
     await run(env, 'import-celery', '--yes')
     await register(redis)
     refused = await run(env, 'import-celery', '--undo', '--yes')
-    assert refused.troubles[0].what == '1 worker runs; nothing was changed'
+    assert refused.problems[0].what == '1 worker runs; nothing was changed'
     await redis.delete(RECORD_PREFIX + 'w1')
     sending = await insert(pool, status='sending')
     refused = await run(env, 'import-celery', '--undo', '--yes')
-    assert refused.troubles[0].what == 'workers are sending 1 e-mail; nothing was changed'
+    assert refused.problems[0].what == 'workers are sending 1 e-mail; nothing was changed'
     await pool.execute(
         "UPDATE outbound_emails SET lease_expires_at = now() - interval '1 s' WHERE id = $1",
         sending,
@@ -223,7 +223,7 @@ async def test_undo_refuses_while_anybody_works(env, pool, redis):
 
         await wait_until(waits)
         refused = await run(env, 'import-celery', '--undo', '--yes')
-        assert refused.troubles[0].what.startswith('1 client waits for messages')
+        assert refused.problems[0].what.startswith('1 client waits for messages')
     finally:
         waiting.cancel()
         await asyncio.gather(waiting, return_exceptions=True)
@@ -271,7 +271,7 @@ async def test_doctor_names_the_command_and_never_advises_to_delete_what_waits(e
     ]
     everything = (await run(env, 'doctor')).document['findings']
     told = [row['remedy'] for row in everything if 'high_priority' in row['what']]
-    told += [trouble.remedy for trouble in (await run(env, 'queue', 'ls')).troubles]
+    told += [problem.remedy for problem in (await run(env, 'queue', 'ls')).problems]
     assert told
     assert all('import-celery' in remedy and 'delete' not in remedy for remedy in told)
     await redis.lpush('celery', b'junk')

@@ -76,19 +76,19 @@ async def test_nothing_is_taken_over_while_messages_of_an_unknown_task_name_open
         '3 messages of unknown tasks name e-mails that are not sent yet: shop.mail.deliver '
         '(2, 1 with an ETA), '
     )
-    assert dry.troubles[0].what == f'{told}shop.mail.again (1)'
+    assert dry.problems[0].what == f'{told}shop.mail.again (1)'
     assert (
         '--task shop.mail.deliver=send_email --task shop.mail.again=send_email'
-        in dry.troubles[0].remedy
+        in dry.problems[0].remedy
     )
-    assert '=ignore' in dry.troubles[0].remedy
+    assert '=ignore' in dry.problems[0].remedy
     assert 'name e-mails not sent yet' in rendered('import-celery', dry)
     given = await run(env, 'import-celery', '--yes', *options)
     assert given.exit_status == 1
-    assert [trouble.what for trouble in given.troubles] == [
-        f'{dry.troubles[0].what}; nothing was changed'
+    assert [problem.what for problem in given.problems] == [
+        f'{dry.problems[0].what}; nothing was changed'
     ]
-    assert given.troubles[0].remedy == dry.troubles[0].remedy
+    assert given.problems[0].remedy == dry.problems[0].remedy
     assert (await everything(conn), await theirs(redis)) == before
 
 

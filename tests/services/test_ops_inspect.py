@@ -49,7 +49,7 @@ async def test_inspect_active_without_postgresql_shows_what_the_workers_say(env,
         env | {'DATABASE_URL': f'postgresql://127.0.0.1:{closed_port()}/mail'}, 'inspect', 'active'
     )
     assert given.exit_status == 1
-    assert [trouble.service for trouble in given.troubles] == ['PostgreSQL']
+    assert [problem.service for problem in given.problems] == ['PostgreSQL']
     (email,) = given.document['emails']
     assert (email['id'], email['worker'], email['phase'], email['relay']) == (
         7,
@@ -157,7 +157,7 @@ async def test_inspect_active_queues_names_queues_nobody_serves(env, redis):
     await redis.enqueue_job('send_email', 2, _queue_name='high_priority')
     given = await run(env, 'inspect', 'active_queues')
     assert given.exit_status == 1
-    assert [trouble.what for trouble in given.troubles] == [
+    assert [problem.what for problem in given.problems] == [
         'nobody serves the queue high_priority, which has 1 job'
     ]
     assert {queue['name']: queue['served'] for queue in given.document['queues']} == {
@@ -183,8 +183,8 @@ async def test_inspect_with_redis_away_ends_with_1_and_says_so_once(env, pool):
     assert given.exit_status == 1
     assert [email['id'] for email in given.document['emails']] == [email_id]
     assert 'Scheduled e-mails (1 of 1)' in rendered('inspect', given)
-    (trouble,) = given.troubles
-    assert trouble.line.startswith(f'Redis at 127.0.0.1:{port}/1: does not answer: ')
+    (problem,) = given.problems
+    assert problem.line.startswith(f'Redis at 127.0.0.1:{port}/1: does not answer: ')
 
 
 @pytest.mark.parametrize('word', ['active', 'reserved', 'stats'])
@@ -216,11 +216,11 @@ async def test_inspect_of_one_worker_leaves_out_the_others(env, pool, redis, wor
     for name in ('nobody', 'no*'):
         none = await run(env, 'inspect', word, '-d', name, '-t', '0.1')
         assert (none.exit_status, none.document[part]) == (69, [])
-        assert [trouble.what for trouble in none.troubles] == ['no worker of that name replied']
-        assert 'mail-7@host:42' in none.troubles[0].remedy
+        assert [problem.what for problem in none.problems] == ['no worker of that name replied']
+        assert 'mail-7@host:42' in none.problems[0].remedy
 
 
 async def test_inspect_refuses_a_worker_where_it_means_nothing(env, redis):
     for words in (('scheduled',), ('query_task', 'a')):
         given = await run(env, 'inspect', *words, '-d', 'mail-7@*')
-        assert (given.exit_status, given.troubles[0].what) == (2, f'{words[0]} is of no worker')
+        assert (given.exit_status, given.problems[0].what) == (2, f'{words[0]} is of no worker')

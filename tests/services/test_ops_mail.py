@@ -227,8 +227,8 @@ async def test_show_goes_on_without_mongodb_and_redis(env, pool):
     }
     given = await run(env | away, 'show', str(email_id))
     assert given.exit_status == 1
-    assert sorted(trouble.service for trouble in given.troubles) == ['MongoDB', 'Redis']
-    assert 'geheim' not in ''.join(trouble.line for trouble in given.troubles)
+    assert sorted(problem.service for problem in given.problems) == ['MongoDB', 'Redis']
+    assert 'geheim' not in ''.join(problem.line for problem in given.problems)
     assert given.document['attachments'] is None
     assert given.document['next'] == (
         'It is due: the next free worker or sweep (every 5 minutes) makes attempt 1 of 5.'
@@ -301,7 +301,7 @@ async def test_retry_with_redis_away_makes_it_due_and_tells_postgresql(env, pool
         await conn.remove_listener('outbound_emails_due', hear)
     assert given.exit_status == 1
     assert (given.document['retried'], given.document['enqueued']) == ([email_id], 0)
-    assert [trouble.service for trouble in given.troubles] == ['Redis']
+    assert [problem.service for problem in given.problems] == ['Redis']
     assert (
         '1 e-mail due now, 0 queued; 1 without a job: workers were told through PostgreSQL.'
         in rendered('retry', given)
@@ -313,7 +313,7 @@ async def test_retry_without_a_worker_says_that_nobody_will_send_it_and_ends_wit
     await insert(pool, status='cancelled')
     for words in ((str(await insert(pool, status='failed')),), ('--status', 'cancelled')):
         given = await run(env, 'retry', *words, '--yes')
-        assert [trouble.what for trouble in given.troubles] == [
+        assert [problem.what for problem in given.problems] == [
             '1 e-mail due, but no worker replied'
         ]
         assert (given.exit_status, len(given.document['retried'])) == (69, 1)
@@ -401,12 +401,12 @@ async def test_a_role_without_rights_is_told_so(env, pool, database):
         assert (await run(reader, 'failed')).exit_status == 0
         refused = await run(reader, 'retry', str(email_id), '--yes')
         assert refused.exit_status == 1
-        assert refused.troubles[0].line.endswith(
+        assert refused.problems[0].line.endswith(
             'permission denied for view mail_outbox; use a role that may do this in '
             'DATABASE_URL or DB_USER'
         )
-        (trouble,) = (await run(wrong, 'failed')).troubles
-        assert trouble.remedy == 'correct DB_USER and DB_PASSWORD, or DATABASE_URL'
+        (problem,) = (await run(wrong, 'failed')).problems
+        assert problem.remedy == 'correct DB_USER and DB_PASSWORD, or DATABASE_URL'
     finally:
         await pool.execute(f'DROP OWNED BY {role}')
         await pool.execute(f'DROP ROLE {role}')

@@ -47,7 +47,7 @@ async def test_command_whose_reader_has_gone_ends_quietly(env, pool, nobody_read
     assert (ended.returncode, ended.stderr.decode()) == (SIGPIPE_STATUS, '')
 
 
-async def test_events_whose_reader_has_gone_end_quietly_and_are_no_trouble_with_redis(
+async def test_events_whose_reader_has_gone_end_quietly_and_are_no_problem_with_redis(
     env, start_worker, nobody_reads, pool, redis
 ):
     await start_worker().started()

@@ -130,7 +130,7 @@ async def test_purge_queue_refuses_what_is_no_queue(env, redis, name):
     await redis.set('text', 'hello')
     given = await run(env, 'purge', 'queue', '--queue', name, '--yes')
     assert (given.exit_status, given.document) == (2, {})
-    assert given.troubles[0].what == f'{name!r} is no queue'
+    assert given.problems[0].what == f'{name!r} is no queue'
     assert await redis.zcard('leaderboard') == 1
 
 
@@ -161,12 +161,12 @@ async def test_queue_ls_and_purge_survive_a_key_that_is_no_queue(env, redis):
     await redis.lpush('high_priority', 'what Celery left')
     await enqueue(redis, 1)
     given = await run(env, 'queue', 'ls', '--queue', 'high_priority')
-    assert [trouble.what for trouble in given.troubles] == [
+    assert [problem.what for problem in given.problems] == [
         "the key 'high_priority' is a list, not a queue of arq"
     ]
     assert (await run(env, 'purge', 'queue', '--yes')).document['removed'] == 1
     refused = await run(env, 'purge', 'queue', '--queue', 'high_priority', '--yes')
-    assert refused.troubles[0].what == "the key 'high_priority' is a list, not a queue of arq"
+    assert refused.problems[0].what == "the key 'high_priority' is a list, not a queue of arq"
     assert await redis.llen('high_priority') == 1
 
 
@@ -191,7 +191,7 @@ async def test_queue_peek_lists_jobs_in_order_with_state_and_e_mail(env, redis):
     assert len((await run(env, 'queue', 'peek', '--limit', '1')).document['jobs']) == 1
     for what in ('ls', 'peek'):
         refused = await run(env, 'queue', what, '--queue', 'nope')
-        assert (refused.exit_status, refused.troubles[0].what) == (2, "'nope' is no queue")
+        assert (refused.exit_status, refused.problems[0].what) == (2, "'nope' is no queue")
 
 
 async def test_queue_peek_survives_any_junk_under_any_key(env, redis):
@@ -258,4 +258,4 @@ async def test_purge_asks_at_a_terminal_and_only_yes_is_yes(
 async def test_purge_queue_with_redis_away_says_where_it_looked(env):
     given = await run(env | {'ARQ_REDIS_URL': 'redis://127.0.0.1:1/1'}, 'purge', 'queue', '--yes')
     assert given.exit_status == 1
-    assert given.troubles[0].line.startswith('Redis at 127.0.0.1:1/1: does not answer: ')
+    assert given.problems[0].line.startswith('Redis at 127.0.0.1:1/1: does not answer: ')

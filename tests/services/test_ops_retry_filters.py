@@ -12,7 +12,7 @@ def ago(minutes):
 
 async def retried(env, *arguments):
     given = await run(env, 'retry', *arguments, '--yes')
-    assert all('no worker replied' in trouble.what for trouble in given.troubles)
+    assert all('no worker replied' in problem.what for problem in given.problems)
     return given.document['retried']
 
 
@@ -180,7 +180,7 @@ async def test_retry_without_a_clear_choice_is_a_usage_error(env):
         (('--since', '2h'), '--status is missing'),
     ):
         given = await run(env, 'retry', *arguments, '--yes')
-        assert (given.exit_status, given.troubles[0].what) == (2, what)
+        assert (given.exit_status, given.problems[0].what) == (2, what)
 
 
 async def test_retry_takes_any_text_as_text(env, pool):
@@ -212,7 +212,7 @@ async def test_retry_tells_what_was_done_before_a_fault(env, pool, monkeypatch):
         'EXECUTE FUNCTION refuse()'
     )
     given = await run(env, 'retry', '--status', 'failed', '--yes')
-    assert (given.exit_status, given.troubles[0].what) == (1, 'no')
+    assert (given.exit_status, given.problems[0].what) == (1, 'no')
     assert (given.document['retried'], given.document['left'], given.document['passed_over']) == (
         ids[:2],
         3,

@@ -114,7 +114,7 @@ async def test_status_ignores_records_that_something_else_wrote(env, redis):
     assert (await run(env, 'status')).document['workers'] == []
 
 
-async def test_status_names_each_trouble_and_its_remedy(env, pool, redis):
+async def test_status_names_each_problem_and_its_remedy(env, pool, redis):
     await register(redis)
     await redis.enqueue_job('send_email', 1, _queue_name='low_priority')
     await insert(pool, next_retry_at=AN_HOUR_AGO)
@@ -134,14 +134,14 @@ async def test_status_names_each_trouble_and_its_remedy(env, pool, redis):
     )
     given = await run(env, 'status')
     assert given.exit_status == 1
-    assert [trouble.what for trouble in given.troubles] == [
+    assert [problem.what for problem in given.problems] == [
         'nobody serves the queue low_priority, which has 1 job',
         '1 e-mail is due, the first for 60 min',
         '1 e-mail is held by workers that are gone, and nobody takes them over',
         'cleanup failed: no table for ***@example.com',
         'mongodb is down: refused',
     ]
-    assert given.troubles[0].remedy == 'start `arq worker.LowPriority`'
+    assert given.problems[0].remedy == 'start `arq worker.LowPriority`'
     tables = rendered('status', given)
     assert 'mail-7@host:42' in tables
     assert '64 MiB' in tables
@@ -177,7 +177,7 @@ async def test_status_says_that_checks_have_stopped(env, pool, redis):
         "('mongodb', 'down', 1, now() - interval '10 minutes')"
     )
     given = await run(env, 'status')
-    assert [trouble.what for trouble in given.troubles] == ['services were last checked 10 min ago']
+    assert [problem.what for problem in given.problems] == ['services were last checked 10 min ago']
 
 
 async def test_status_with_postgresql_away_still_shows_workers_and_queues(env, redis):
@@ -188,8 +188,8 @@ async def test_status_with_postgresql_away_still_shows_workers_and_queues(env, r
     assert finished.status == 1
     assert finished.document['workers'][0]['emails'] == [{'id': 7}, {'id': 8}]
     assert finished.document['outbox'] is None
-    (trouble,) = finished.document['troubles']
-    assert (trouble['service'], trouble['place']) == ('PostgreSQL', f'127.0.0.1:{port}/mail')
+    (problem,) = finished.document['troubles']
+    assert (problem['service'], problem['place']) == ('PostgreSQL', f'127.0.0.1:{port}/mail')
     (line,) = finished.err.splitlines()
     assert line.startswith(f'ops status: PostgreSQL at 127.0.0.1:{port}/mail: does not answer: ')
     assert line.endswith('start it, or correct DB_HOST and DB_PORT, or DATABASE_URL')
@@ -218,5 +218,5 @@ async def test_status_of_a_database_without_our_schema_names_the_remedy(env, emp
     await register(redis)
     given = await run(env | {'DATABASE_URL': empty_database.dsn}, 'status')
     assert given.exit_status == 1
-    assert given.troubles[0].remedy == 'run `python -m db.migrate`'
+    assert given.problems[0].remedy == 'run `python -m db.migrate`'
     assert given.document['workers'][0]['worker'] == 'mail-7@host:42'

@@ -27,7 +27,7 @@ async def test_without_a_terminal_wrong_names_are_told_first_and_nothing_is_chan
     monkeypatch.setattr('ops.arguments.sys.stdin', io.StringIO('y\n'))
     await redis.enqueue_job('send_email', 1)
     given = await run(env, *words)
-    assert (given.exit_status, given.document, [trouble.what for trouble in given.troubles]) == (
+    assert (given.exit_status, given.document, [problem.what for problem in given.problems]) == (
         2,
         {},
         [what],
@@ -39,8 +39,8 @@ async def test_without_a_terminal_wrong_names_are_told_first_and_nothing_is_chan
 async def test_change_without_a_terminal_is_refused_in_one_line_and_as_json(env, redis):
     await redis.enqueue_job('send_email', 1)
     refused = await ops(env, 'purge', 'queue', '--json')  # its stdin is no terminal
-    (trouble,) = refused.document['troubles']
-    assert (refused.status, trouble['remedy']) == (2, 'give --yes or --dry-run')
+    (problem,) = refused.document['troubles']
+    assert (refused.status, problem['remedy']) == (2, 'give --yes or --dry-run')
     assert (
         refused.err
         == 'ops purge: refused: there is no terminal to ask at; give --yes or --dry-run\n'

@@ -132,6 +132,6 @@ async def test_commands_take_both_hosts_and_name_them(servers, env):
     assert given.exit_status == 0
     await asyncio.to_thread(primary.kill)
     given = await run(env | {'DATABASE_URL': Standby.both(primary, standby)}, 'failed')
-    (trouble,) = [trouble for trouble in given.troubles if trouble.service == 'PostgreSQL']
-    assert trouble.place == f'127.0.0.1:{primary.port},127.0.0.1:{standby.port}/mail'
-    assert 'geheim' not in trouble.line
+    (problem,) = [problem for problem in given.problems if problem.service == 'PostgreSQL']
+    assert problem.place == f'127.0.0.1:{primary.port},127.0.0.1:{standby.port}/mail'
+    assert 'geheim' not in problem.line

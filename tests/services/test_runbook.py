@@ -150,8 +150,8 @@ class Desk:
         given = await answer(self.settings, COMMANDS[options.command], options)
         shown = rendered(options.command, given) if given.document and not given.streamed else ''
         printed = self.capsys.readouterr()
-        troubles = '\n'.join(trouble.line for trouble in given.troubles)
-        return given.exit_status, f'{printed.out}\n{shown}\n{troubles}'
+        problems = '\n'.join(problem.line for problem in given.problems)
+        return given.exit_status, f'{printed.out}\n{shown}\n{problems}'
 
     async def migrate(self) -> tuple[int, str]:
         return await migration.main([]), self.capsys.readouterr().out

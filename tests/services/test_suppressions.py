@@ -108,7 +108,7 @@ async def test_suppress_add_ls_rm(env, pool):
     assert dry.document['would_remove'] == ['anna@example.com']
     given = await run(env, 'suppress', 'rm', 'anna@example.com', 'carl@example.com', '--yes')
     assert (given.exit_status, given.document['removed']) == (1, ['anna@example.com'])
-    assert given.troubles[0].what == 'not on the list: carl@example.com'
+    assert given.problems[0].what == 'not on the list: carl@example.com'
     assert await suppressed(pool, ['anna@example.com', 'x@example.org']) == {
         'x@example.org': 'hard bounce'
     }

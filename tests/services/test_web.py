@@ -195,7 +195,7 @@ async def test_status_is_the_one_of_the_command(open_page, seeded, env):
     answered = await run(env, 'status', '-t', '0.1')
     command = as_document(answered)
     assert told.keys() == command.keys() | {'troubles'}
-    assert [trouble['what'] for trouble in told['troubles']] == [
+    assert [problem['what'] for problem in told['troubles']] == [
         'nobody serves the queue elsewhere, which has 1 job',
         '1 e-mail is due, the first for 60 min',
         'tidy failed',
@@ -206,10 +206,10 @@ async def test_status_is_the_one_of_the_command(open_page, seeded, env):
         '101 of 101 attempts failed within the hour: 101 rejected',
         'e-mails of type news are paused',
     ]
-    assert [trouble['what'] for trouble in told['troubles']] == [
-        trouble.what for trouble in answered.troubles
+    assert [problem['what'] for problem in told['troubles']] == [
+        problem.what for problem in answered.problems
     ]
-    assert {trouble['level'] for trouble in told['troubles']} == {'act', 'look'}
+    assert {problem['level'] for problem in told['troubles']} == {'act', 'look'}
     for part in ('queues', 'outbox', 'duties', 'services', 'switches'):
         assert without_ages(told[part]) == without_ages(command[part])
 
@@ -325,8 +325,8 @@ async def scrape_has(client, name):
 
 async def test_database_without_our_schema_is_named_with_its_remedy(open_page, empty_database):
     client = await open_page(postgres_dsn=empty_database.dsn)
-    (trouble,) = [t for t in (await client.get('/api/status')).json()['troubles'] if t['service']]
-    assert (trouble['service'], trouble['remedy']) == ('PostgreSQL', 'run `python -m db.migrate`')
+    (problem,) = [t for t in (await client.get('/api/status')).json()['troubles'] if t['service']]
+    assert (problem['service'], problem['remedy']) == ('PostgreSQL', 'run `python -m db.migrate`')
 
 
 async def test_who_asks_together_or_soon_again_gets_one_answer(env):
@@ -378,6 +378,6 @@ async def test_fault_in_a_question_is_a_source_that_cannot_be_read(env, capfd):
         shared_s=0,
     )
     reading = await watch.look()
-    assert reading.troubles[Source.REDIS].what == 'cannot be read: KeyError'
-    assert 'surprise' not in reading.troubles[Source.REDIS].line
+    assert reading.problems[Source.REDIS].what == 'cannot be read: KeyError'
+    assert 'surprise' not in reading.problems[Source.REDIS].line
     await watch.close()

@@ -73,9 +73,9 @@ async def test_address_that_cannot_be_read_is_told_and_logged_without_a_piece_of
     dsn, capfd
 ):
     async with watching(postgres_dsn=dsn) as watch:
-        trouble = (await watch.look()).troubles[Source.POSTGRESQL]
-    assert trouble.place == 'the address in DATABASE_URL'
-    told = trouble.line + ''.join(capfd.readouterr())
+        problem = (await watch.look()).problems[Source.POSTGRESQL]
+    assert problem.place == 'the address in DATABASE_URL'
+    told = problem.line + ''.join(capfd.readouterr())
     assert 'geheim' not in told
     assert 'Traceback' not in told
 
@@ -101,7 +101,7 @@ async def test_hundreds_of_thousands_of_forged_names_hide_no_worker_and_are_not_
     async with watching(redis_url=env['ARQ_REDIS_URL']) as watch:
         reading = await watch.look()
     assert [worker['worker'] for worker in reading.found['workers']] == ['mail-7@host:42']
-    assert Source.REDIS not in reading.troubles
+    assert Source.REDIS not in reading.problems
 
 
 async def test_record_that_is_too_large_is_not_fetched_and_a_crowd_is_cut(redis):

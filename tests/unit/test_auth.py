@@ -159,7 +159,7 @@ async def test_password_that_changed_is_not_tried_by_the_other_mechanisms_at_onc
 @pytest.mark.parametrize(
     'said', ['454 4.7.0 temporary failure', '530 5.7.0 STARTTLS first', '421 4.3.2 busy']
 )
-async def test_trouble_of_the_server_is_not_answered_with_another_mechanism(said: str) -> None:
+async def test_problem_of_the_server_is_not_answered_with_another_mechanism(said: str) -> None:
     async with AuthRelay('PLAIN LOGIN', plain=said) as server:
         assert await outcome(server.relay(**LOGIN)) is Outcome.RELEASED
         assert server.tried == ['PLAIN']

@@ -16,8 +16,8 @@ from ops.arguments import count, duration_s, email_id
 from ops.cron import every
 from reporting.inspection import rates
 from reporting.next_step import next_step
-from reporting.problems import NO_WORKER, NOBODY_REPLIED, Trouble
-from reporting.unreachable import postgres_trouble, redis_trouble
+from reporting.problems import NO_WORKER, NOBODY_REPLIED, Problem
+from reporting.unreachable import postgres_problem, redis_problem
 from reporting.wording import as_json, cell, hide_recipient, length
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -153,13 +153,13 @@ def test_place_never_shows_any_part_of_a_password(url, place):
     if place is None:
         assert (
             '1234'
-            not in postgres_trouble(OSError("Connect call failed ('mail', 1234)"), place).line
+            not in postgres_problem(OSError("Connect call failed ('mail', 1234)"), place).line
         )
 
 
 def test_exit_status_is_1_for_a_server_away_before_69_for_workers():
-    away = Trouble('is away', 'start it', 'Redis', 'localhost:6379/1')
-    found = Trouble('is late', 'wait')
+    away = Problem('is away', 'start it', 'Redis', 'localhost:6379/1')
+    found = Problem('is late', 'wait')
     assert Answer({}).exit_status == 0
     assert Answer({}, [found]).exit_status == 1
     assert Answer({}, [found, NOBODY_REPLIED]).exit_status == NO_WORKER
@@ -186,9 +186,9 @@ def test_exit_status_is_1_for_a_server_away_before_69_for_workers():
         (asyncpg.InterfaceError('connection is closed'), 'start it, or correct DB_HOST'),
     ],
 )
-def test_postgres_trouble_has_its_own_remedy(error, remedy):
-    assert postgres_trouble(error, 'db:5432/mail').remedy.startswith(remedy)
-    assert '\n' not in postgres_trouble(error, 'db:5432/mail').line
+def test_postgres_problem_has_its_own_remedy(error, remedy):
+    assert postgres_problem(error, 'db:5432/mail').remedy.startswith(remedy)
+    assert '\n' not in postgres_problem(error, 'db:5432/mail').line
 
 
 @pytest.mark.parametrize(
@@ -203,14 +203,14 @@ def test_postgres_trouble_has_its_own_remedy(error, remedy):
         (redis.exceptions.TimeoutError('Timeout reading from socket'), 'start it'),
     ],
 )
-def test_redis_trouble_has_its_own_remedy(error, remedy):
+def test_redis_problem_has_its_own_remedy(error, remedy):
     assert (
         '.;'
-        not in redis_trouble(
+        not in redis_problem(
             redis.exceptions.ConnectionError('Error 111. Connect call failed.'), 'r'
         ).line
     )
-    assert redis_trouble(error, 'r:6379/1').remedy.startswith(remedy)
+    assert redis_problem(error, 'r:6379/1').remedy.startswith(remedy)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import pytest
 from configuration.relays import relay_options
 from fleet.registry import record_from
 from ops.doctor import times_of
-from reporting import judge
+from reporting import judge, judge_fleet
 from reporting.checks import clocks, machine, outbox, postgresql, redis_server, relays, timeouts
 from reporting.checks.finding import Severity, from_judge
 from reporting.overview import as_documents
@@ -60,7 +60,7 @@ def judged_duties(duties):
 
 
 def judged_workers(records):
-    return map(from_judge, judge.judge_workers(as_documents(records)))
+    return map(from_judge, judge_fleet.judge_workers(as_documents(records)))
 
 
 def make_settings(**values):

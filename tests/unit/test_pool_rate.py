@@ -123,7 +123,7 @@ async def test_recipients_that_were_accepted_get_no_second_copy() -> None:
         assert server.recipients == [ANNA, BOB, BOB]
 
 
-async def test_one_recipient_with_a_trouble_of_his_own_makes_the_attempt_count() -> None:
+async def test_one_recipient_with_a_problem_of_his_own_makes_the_attempt_count() -> None:
     script = {f'RCPT <{ANNA}>': WORDS, f'RCPT <{BOB}>': '450 4.2.1 mailbox busy'}
     async with ScriptedRelay(script) as server:
         relay = server.relay()

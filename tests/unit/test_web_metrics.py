@@ -8,7 +8,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from fleet.registry import WorkerRecord, read_record, record_from
 from reporting.overview import as_documents
-from reporting.problems import Trouble
+from reporting.problems import Problem
 from reporting.wording import as_json
 from web.metrics import exposition
 from web.overview import as_status, render_overview
@@ -118,7 +118,7 @@ def test_record_with_a_number_that_no_worker_tells_is_none():
 
 
 def test_sources_that_are_away_leave_their_metrics_out_and_are_named():
-    away = Trouble('does not answer', 'start it', 'PostgreSQL', 'db:5432/app')
+    away = Problem('does not answer', 'start it', 'PostgreSQL', 'db:5432/app')
     page = Reading({'queues': [], 'workers': []}, {Source.POSTGRESQL: away})
     found = samples(page)
     assert found['email_source_up', ('source', 'postgresql')] == 0

@@ -40,19 +40,15 @@ LOG_EVENTS = {
         'With the policy `hold`: `python -m ops resolve ID`.',
     ),
     'email.released': LogEvent(
-        'info',
-        'The claim ended without an attempt that counts: a shutdown, a relay out of reach.',
-        ATTEMPT_FIELDS,
+        'info', 'The claim ended without an attempt that counts, as at a stop.', ATTEMPT_FIELDS
     ),
     'email.not_claimable': LogEvent(
         'info',
-        'A job found nothing to send: the e-mail is held elsewhere, sent, not due, or gone.',
+        'A job found nothing to send: held elsewhere, sent, not due, or gone.',
         'state reason',
     ),
     'recipients.not_recorded': LogEvent(
-        'warning',
-        'PostgreSQL did not take in time who has the e-mail; only a crash now makes copies.',
-        'error',
+        'warning', 'PostgreSQL did not take in time who has the e-mail already.', 'error'
     ),
     # Attempts and claims
     'attempt.not_recorded': LogEvent(
@@ -125,14 +121,12 @@ LOG_EVENTS = {
     ),
     'job.dropped': LogEvent(
         'error',
-        'Something in the queue is no job, and was removed from it.',
+        'What is no job was removed from the queue.',
         'raw_id reason',
         'Find who writes it.',
     ),
     'job.not_finished': LogEvent(
-        'warning',
-        'Redis did not take the end of a job; it runs again and finds its e-mail sent.',
-        'error',
+        'warning', 'Redis did not take the end of a job; the job runs again.', 'error'
     ),
     'job.not_enqueued': LogEvent(
         'warning',
@@ -141,9 +135,7 @@ LOG_EVENTS = {
         'Look after Redis.',
     ),
     'wakeup.failed': LogEvent(
-        'warning',
-        'No job and no NOTIFY will wake a worker for the e-mail; the next sweep finds it.',
-        'error',
+        'warning', 'Nothing will wake a worker for the e-mail; the next sweep finds it.', 'error'
     ),
     'sweep.done': LogEvent('info', 'A sweep found e-mails that were due.', 'affected outcomes'),
     'templates.unavailable': LogEvent(
@@ -172,7 +164,7 @@ LOG_EVENTS = {
         'See `error`, which ends with the remedy.',
     ),
     'postgresql.pooler_found': LogEvent(
-        'info, debug', 'A pooler stands before PostgreSQL.', 'place detail'
+        'info, debug', 'PostgreSQL is behind a pooler.', 'place detail'
     ),
     'postgresql.notify_unavailable': LogEvent(
         'warning',
@@ -183,9 +175,7 @@ LOG_EVENTS = {
     'postgresql.listener_failed': LogEvent(
         'warning', 'The session that listens for NOTIFY cannot be opened; tried again.', 'error'
     ),
-    'postgresql.listener_ended': LogEvent(
-        'warning', 'The session that listens for NOTIFY ended; a new one is opened.'
-    ),
+    'postgresql.listener_ended': LogEvent('warning', 'The session that hears NOTIFY ended.'),
     # Redis
     'redis.unreachable': LogEvent(
         'error',
@@ -200,18 +190,13 @@ LOG_EVENTS = {
         '',
         'See deploy/redis.conf: `noeviction`, and a database of its own.',
     ),
-    'redis.slow': LogEvent(
-        'warning', 'Redis took so long that wake-ups may be lost; what is due is swept.', 'took_s'
-    ),
+    'redis.slow': LogEvent('warning', 'Redis was slow; what is due is swept.', 'took_s'),
     'redis.shared': LogEvent(
-        'error',
-        'Workers of another application use this Redis database.',
-        'workers remedy',
-        'See `remedy`.',
+        'error', 'Another application uses this Redis database.', 'workers remedy', 'See `remedy`.'
     ),
     'redis.keyspace_events_off': LogEvent(
         'info',
-        'Redis does not report new jobs; the worker asks for them.',
+        'Redis does not report new jobs; they are asked for.',
         'detail remedy',
         'See `remedy`.',
     ),
@@ -228,9 +213,7 @@ LOG_EVENTS = {
     'worker.started': LogEvent('info', 'The worker polls its queue.', 'queue functions'),
     'worker.stopped': LogEvent('info', 'The worker has ended in order.', 'outcomes'),
     'worker.recycling': LogEvent(
-        'info',
-        'The worker has done enough or is too large: it drains, and a new one is started.',
-        'done rss_bytes',
+        'info', 'The worker has done enough or is too large, and drains.', 'done rss_bytes'
     ),
     'worker.not_registered': LogEvent(
         'debug', "The worker's record is not in Redis: `ops workers` does not show it.", 'error'
@@ -253,12 +236,8 @@ LOG_EVENTS = {
     'loop.resumed': LogEvent(
         'warning', 'The event loop goes on after a `loop.blocked`.', 'held_s at email_ids where'
     ),
-    'task.restarted': LogEvent(
-        'error', 'A background task of the worker failed, and is started again.', '', 'Report it.'
-    ),
-    'systemd.not_notified': LogEvent(
-        'warning', "systemd's socket did not take a notification.", 'states error'
-    ),
+    'task.restarted': LogEvent('error', 'A background task failed.', '', 'Report it.'),
+    'systemd.not_notified': LogEvent('warning', 'systemd is not reached.', 'states error'),
     'log.lines_dropped': LogEvent(
         'warning',
         'Lines are missing here: nobody read standard error in time.',
@@ -267,31 +246,21 @@ LOG_EVENTS = {
     ),
     # Operators
     'command.obeyed': LogEvent('info', 'The worker did what a command said.', 'command arguments'),
-    'command.refused': LogEvent(
-        'warning', 'A command is unknown, wrong or not for this worker.', 'command reason'
-    ),
+    'command.refused': LogEvent('warning', 'A command is unknown, or wrong.', 'command reason'),
     'command.failed': LogEvent('error', 'A command failed.', 'command', 'Report it.'),
     'command.foreign': LogEvent('debug', 'A command is for another application.', 'command'),
     'command.channel_lost': LogEvent(
-        'debug', 'The connection on which commands come was lost; tried again.', 'error'
+        'debug', 'The channel of commands was lost; tried again.', 'error'
     ),
     'switches.changed': LogEvent(
-        'info',
-        'An operator paused or resumed something.',
-        'paused relays email_types duties',
+        'info', 'An operator paused or resumed something.', 'paused relays email_types duties'
     ),
-    'switches.not_read': LogEvent(
-        'debug', 'The pauses could not be read; those known stay.', 'error'
-    ),
+    'switches.not_read': LogEvent('debug', 'Pauses could not be read; those known stay.', 'error'),
     # Duties
     'duty.skipped': LogEvent('info', 'A duty was due and not run.', 'duty slot reason'),
-    'duty.failed': LogEvent(
-        'error', 'A duty ended with an error.', 'duty slot', 'Read the traceback; `ops cron`.'
-    ),
+    'duty.failed': LogEvent('error', 'A duty failed.', 'duty slot', 'Read the traceback.'),
     'duty.slot_not_renewed': LogEvent(
-        'warning',
-        'PostgreSQL did not take the renewal of a running duty; it may run twice.',
-        'duty error',
+        'warning', 'A running duty was not renewed; it may run twice.', 'duty error'
     ),
     'service.down': LogEvent(
         'error',
@@ -313,16 +282,13 @@ LOG_EVENTS = {
     ),
     'cleanup.skipped': LogEvent('warning', 'A table was left alone.', 'table reason'),
     'content.not_deleted': LogEvent(
-        'warning', 'Content without an e-mail is deleted by a later run.', 'error'
+        'warning', 'A later run deletes content without e-mail.', 'error'
     ),
     # The web page
     'web.started': LogEvent('info', 'The web page listens.', 'place token_wanted'),
     'web.stopped': LogEvent('info', 'The web page has ended in order.'),
     'web.connections_refused': LogEvent(
-        'warning',
-        'Connections are refused: there are no file descriptors left.',
-        'error times remedy',
-        'See `remedy`.',
+        'warning', 'There are no file descriptors left.', 'error times remedy', 'See `remedy`.'
     ),
     'web.source_unreadable': LogEvent(
         'error', 'PostgreSQL or Redis gave something that cannot be read.', 'source', 'Report it.'

@@ -10,8 +10,10 @@ from reporting.next_step import where_now
 from reporting.reasons import DEAD, reasons_of, why_dead
 
 NOW = datetime(2026, 8, 1, 12, tzinfo=UTC)
-EMAIL = {'id': 7, 'status': 'pending', 'email_type': 'receipt', 'next_retry_at': NOW, 'read_at': NOW,
-         'template_id': '3', 'content_id': 'c1', 'attempts': 0, 'max_attempts': 5, 'lost_attempts': 0}  # fmt: skip
+EMAIL = {
+    'id': 7, 'status': 'pending', 'email_type': 'receipt', 'next_retry_at': NOW, 'read_at': NOW,
+    'template_id': '3', 'content_id': 'c1', 'attempts': 0, 'max_attempts': 5, 'lost_attempts': 0,
+}  # fmt: skip
 RECORD = {
     'worker': 'w1',
     'queue': 'arq:queue',
@@ -54,7 +56,10 @@ def told(facts, **email):
                     switch(SwitchKind.EMAIL_TYPE, 'news'),
                 ]
             ),
-            'E-mails of its type receipt are paused by anna since 2026-08-01 12:00:00Z (incident 4).',
+            (
+                'E-mails of its type receipt are paused by anna since '
+                '2026-08-01 12:00:00Z (incident 4).'
+            ),
         ),
         (
             EmailFacts(
@@ -80,13 +85,19 @@ def told(facts, **email):
         ),
         (
             EmailFacts(workers=[worker(relays=[relay('cooling down'), relay('ready', 'backup')])]),
-            'The relay primary cools down for 12 s: 535 no <***@example.com>. The other relay is used.',
+            (
+                'The relay primary cools down for 12 s: 535 no <***@example.com>. '
+                'The other relay is used.'
+            ),
         ),
         (
             EmailFacts(
                 workers=[worker(relays=[relay('ready', most_per_s=n)]) for n in (6.1, None, 7.2)]
             ),
-            'The relay primary wants no more than about 13.3 e-mails a second: 535 no <***@example.com>.',
+            (
+                'The relay primary wants no more than about 13.3 e-mails a second: '
+                '535 no <***@example.com>.'
+            ),
         ),
         (
             EmailFacts(workers=[], services_down={'smtp_primary': 'refused', 'mongodb': 'x'}),

@@ -31,8 +31,6 @@ WORDS = re.compile(
 
 RCPT_MAX = re.compile(r'(?:^|\s)RCPTMAX=([1-9]\d{0,5})(?=\s|$)', re.IGNORECASE)
 
-Answers = Mapping[str, tuple[Outcome, Reply]]
-
 
 def says_too_many(reply: Reply) -> bool:
     """Tell whether a reply says that one transaction has too many recipients.
@@ -63,7 +61,7 @@ def _may_say_too_many(reply: Reply) -> bool:
     return WORDS_OF_ONE.search(ADDRESS.sub('', reply.text)) is None
 
 
-def left_over(answers: Answers) -> list[str]:
+def left_over(answers: Mapping[str, tuple[Outcome, Reply]]) -> list[str]:
     """Return the recipients for whom a transaction had no room.
 
     The answers are in the order of RCPT. Only a recipient behind an accepted one counts: the first

@@ -60,13 +60,13 @@ What ends an e-mail that relays defer is its `expires_at`, or a number of attemp
 
 A row for which none was chosen has `max_attempts` 32767: `queue_email` writes that, and
 `python -m db.migrate` makes it the column's default where `EMAIL_MAX_ATTEMPTS` is not set (else
-that number). Rows from before keep the number they have. After an attempt whose outcome nobody knows,
-each further one may be a copy: then such a row gets 4 more, and that as its number.
+that number). Rows from before keep the number they have. After an attempt whose outcome nobody
+knows, each further one may be a copy: then such a row gets 4 more, and that as its number.
 
 Only what a relay said about the e-mail counts, and a connection lost in the middle of it. A relay
 that cannot be reached, does not greet, gives no TLS, does not let us in or wants fewer e-mails
-costs no attempt: mail waits for it and goes on by itself, until it expires. `python -m ops schedule`
-prints the times that the current settings give.
+costs no attempt: mail waits for it and goes on by itself, until it expires.
+`python -m ops schedule` prints the times that the current settings give.
 """
 EXAMPLE_HEAD = """\
 # Copy to .env and change what differs; every line is optional and shows the default.

@@ -55,8 +55,8 @@ class Event(Enum):
     __hash__ = object.__hash__
 
 
-# Bound once: to look a member up in its class takes 0.2 us in Python 3.11 (measured 2026-11-30), and
-# each reply needs several.
+# Bound once: to look a member up in its class takes 0.2 us in Python 3.11 (measured 2026-11-30),
+# and each reply needs several.
 (
     IDLE, ENVELOPE, BODY, VERDICT, VERDICT_THEN_NEXT, VERDICT_THEN_END, RESET, RESET_THEN_BEGIN,
     CLOSED,

@@ -135,12 +135,12 @@ async def evil_world(redis, pool):
 
 
 COMMANDS = [
-    *(['inspect', word] for word in ('ping', 'active', 'reserved', 'scheduled', 'registered',
-        'active_queues', 'stats',
-                                     'conf', 'report')),
-    *(['control', *words] for words in (['stacks'], ['rate_limit', '5', '--yes'],
-        ['pause', '--yes'], ['ls'],
-                                        ['pool_grow', '3', '--yes'], ['reload_relays', '--dry-run'])),
+    *(['inspect', word] for word in (
+        'ping', 'active', 'reserved', 'scheduled', 'registered', 'active_queues', 'stats', 'conf',
+        'report')),
+    *(['control', *words] for words in (
+        ['stacks'], ['rate_limit', '5', '--yes'], ['pause', '--yes'], ['ls'],
+        ['pool_grow', '3', '--yes'], ['reload_relays', '--dry-run'])),
     ['inspect', 'query_task', 'j'], ['status'], ['top', '--once'],
     ['doctor', 'workers', 'outbox', 'redis'], ['relay', 'ls'],
     ['cron', 'ls'], ['queue', 'ls'], ['queue', 'peek'], ['failed'], ['qshape'],

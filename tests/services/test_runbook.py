@@ -1,4 +1,7 @@
-"""docs/runbook.md: every command line in it is carried out, and has to answer as the document says."""
+"""docs/runbook.md: every command line in it is carried out.
+
+It has to answer as the document says.
+"""
 
 import asyncio
 import contextlib

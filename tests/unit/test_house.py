@@ -7,6 +7,7 @@ import pytest
 
 from dev.house import House, Module, read_house
 from dev.map import measures_table, rooms_table
+from dev.measures import large_classes, long_functions, long_modules
 from tests.conftest import ROOT
 
 HOUSE = read_house(ROOT)
@@ -55,6 +56,11 @@ def test_every_package_is_known_to_import_linter():
     packages = {module.room for module in HOUSE.modules.values() if '.' in module.name}
     roots = set(HOUSE.pyproject['tool']['importlinter']['root_packages'])
     assert packages - {'bench', 'tests'} == roots
+
+
+@pytest.mark.parametrize('measure', [long_modules, long_functions, large_classes])
+def test_modules_functions_and_classes_keep_within_their_limits(measure):
+    assert measure(HOUSE) == []
 
 
 @pytest.fixture

@@ -1,4 +1,7 @@
-"""A public name has one meaning in the whole program: a reader who has met it need not look again."""
+"""A public name has one meaning in the whole program.
+
+A reader who has met it need not look again.
+"""
 
 import ast
 from collections import defaultdict

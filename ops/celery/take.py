@@ -224,8 +224,8 @@ class Import:
         """Take every message that was there.
 
         Raises:
-            ProblemError: a server is away, or somebody else takes messages; what was taken until
-                then is counted.
+            ProblemError: a server is unreachable, or somebody else takes messages; what was taken
+                until then is counted.
         """
         await remember_tasks(
             self.redis, {name: str(meaning) for name, meaning in self.tasks.items()}

@@ -67,8 +67,8 @@ def is_throttling(reply: Reply) -> bool:
 class LearnedRate:
     """No limit, until the relay says that it was too much; then about as much as it takes.
 
-    Found as TCP finds its share of a line, by additive increase and multiplicative decrease, so
-    several workers share what a relay takes without knowing of each other.
+    Found as TCP finds its share of a line, by additive increase and multiplicative decrease
+    (RFC 5681, 3.1), so several workers share what a relay takes without knowing of each other.
     """
 
     def __init__(self) -> None:
@@ -129,6 +129,7 @@ class LearnedRate:
         times = self._heard[email] = self._heard.pop(email, 0) + 1
         if len(self._heard) > HEARD_EMAILS:
             self._heard.popitem(last=False)
+        # One that is refused again and again would hold up all others.
         if times <= HEARD_TIMES:
             self._slow_down(reply, now)
         return min(RETRY_MAX_S, RETRY_BASE_S * 2.0 ** min(times - 1, 64))
@@ -137,6 +138,7 @@ class LearnedRate:
         if now - self._since >= 1.0:
             self._next_second(now)
         self._refused += 1
+        # The last second, from this one's count and the part of the one before that it still covers.
         recent = self._accepted + self._accepted_before * (1.0 - (now - self._since))
         fewest = max(1 if self.per_s else FEWEST, LEAST_PART * recent)
         if now < self._cut_at + SETTLE_S + self._pause_s or self._refused < fewest:
@@ -149,6 +151,7 @@ class LearnedRate:
             self._limit.set(max(FIRST_PER_S, CUT * recent))
         else:
             self._is_known = self._accepted_since_cut > 0
+            # It took nothing at all at this rate: a quota is used up, so the pauses grow.
             if not self._is_known:
                 self._pause_s = min(LONGEST_PAUSE_S, 2 * self._pause_s + SETTLE_S)
             self._limit.per_s = max(LEAST_PER_S, self.per_s * (CUT if self._is_known else IDLE_CUT))

@@ -138,7 +138,7 @@ class LearnedRate:
         if now - self._since >= 1.0:
             self._next_second(now)
         self._refused += 1
-        # The last second, from this one's count and the part of the one before that it still covers.
+        # The last second: this one, and the part of the one before that it still covers.
         recent = self._accepted + self._accepted_before * (1.0 - (now - self._since))
         fewest = max(1 if self.per_s else FEWEST, LEAST_PART * recent)
         if now < self._cut_at + SETTLE_S + self._pause_s or self._refused < fewest:

@@ -1,7 +1,7 @@
 """`python -m ops <command>`: what the `celery` command, redis-cli and SQL did.
 
-Exit status: 0 fine, 1 trouble found, 2 usage, 69 no worker replied. The answer goes to stdout,
-problems to stderr.
+Exit status: 0 fine, 1 a problem was found, 2 usage, 69 no worker replied. The answer goes to
+stdout, problems to stderr.
 """
 
 import argparse

@@ -121,7 +121,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 async def run(connections: Connections, options: argparse.Namespace) -> Answer:
-    """Run the checks at the same time. Errors and warnings are trouble, notes are not."""
+    """Run the checks at the same time. Errors and warnings are problems, notes are not."""
     names = list(dict.fromkeys(options.checks or CHECKS))
     if unknown := [name for name in names if name not in CHECKS]:
         what, remedy = f'there is no check {unknown[0]!r}', f'give some of {", ".join(CHECKS)}'

@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 async def run(connections: Connections, options: argparse.Namespace) -> Answer:
-    """Listen until told to end. Who was not listening reads `ops failed` and `ops show`."""
+    """Listen until it is ended. Who was not listening reads `ops failed` and `ops show`."""
     printing = partial(
         print_events,
         database=await read_database(connections),

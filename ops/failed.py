@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 async def run(connections: Connections, options: argparse.Namespace) -> Answer:
-    """Read them; that mail failed is no trouble of the system's."""
+    """Read them; that mail failed is no problem of the system's."""
     statuses = (selections.DEAD,) if options.dead else TRIED
     selection = await make_selection(connections, filter_of(vars(options)), statuses)
     emails = await connections.ask_postgres(

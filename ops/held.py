@@ -93,7 +93,7 @@ async def run(connections: Connections, options: argparse.Namespace) -> Answer:
 async def _list(
     connections: Connections, conditions: MailFilter, limit: int, *, show_recipients: bool
 ) -> Answer:
-    """Count what is held, and list the longest due; it is no trouble of the system's."""
+    """Count what is held, and list the longest due; it is no problem of the system's."""
     selection = await make_selection(connections, conditions, (Status.HELD,))
     by_type = await connections.ask_postgres(partial(held.count_held, selection=selection))
     emails = await connections.ask_postgres(

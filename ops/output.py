@@ -24,7 +24,7 @@ class HarmlessConsole(Console):
         )
 
     def on_broken_pipe(self) -> None:
-        """Leave the end of a pipe to the command; rich would exit with 1, our status of trouble."""
+        """Leave the end of a pipe to the command; rich would exit with 1, as for a problem."""
         self.quiet = True
         raise BrokenPipeError
 

@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 async def run(connections: Connections, options: argparse.Namespace) -> Answer:
-    """Count it; old mail is no trouble of this command's, see `status`."""
+    """Count it; old mail is no problem of this command's, see `status`."""
     statuses = OPEN if options.status is None else (options.status,)
     total, rows, domains = await connections.ask_postgres(
         partial(read_ages, statuses=statuses, limit=options.limit)

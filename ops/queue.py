@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 async def run(connections: Connections, options: argparse.Namespace) -> Answer:
     """Read the queues.
 
-    A queue with jobs that nobody serves is trouble, and so is a key in a queue's place.
+    A queue with jobs that nobody serves is a problem, and so is a key in a queue's place.
     """
     fleet = await connections.ask_redis(read_fleet_now)
     if options.queue is not None:

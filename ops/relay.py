@@ -82,13 +82,13 @@ def relays_of(worker: WorkerRecord) -> list[Document]:
 
 def own_relays(connections: Connections, paused: list[Switch]) -> list[Document]:
     """Return what our own settings say, when no worker is there to tell."""
-    places = {relay.name: f'{relay.host}:{relay.port}' for relay in connections.settings.relays}
+    addresses = {relay.name: f'{relay.host}:{relay.port}' for relay in connections.settings.relays}
     names = {s.name for s in paused}
     unknown: Document = dict.fromkeys(('worker', 'tls', 'retry_in_s', 'most_per_s', 'last_error'))
     return [
         {'name': name, 'place': place, 'state': 'paused' if name in names else 'no worker'}
         | unknown
-        for name, place in places.items()
+        for name, place in addresses.items()
     ]
 
 

@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 async def run(connections: Connections, options: argparse.Namespace) -> Answer:
-    """Read it; a job that failed or left its e-mail unsent, and one nobody knows, is trouble."""
+    """Read it; a job that failed or left its e-mail unsent, and an unknown one, is a problem."""
     job = await connections.ask_redis(partial(find_job, job_id=options.job))
     return Answer(job_document(job), job_problems(job))
 

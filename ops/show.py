@@ -99,7 +99,7 @@ def _hide(row: dict[str, Any]) -> None:
             row[name] = hide_addresses(row[name])
     if 'recipient' in row:
         row['recipient'] = hide_recipient(row['recipient'])
-        # Who may write to the table may write anything: what is no object is only told of.
+        # Who may write to the table may write anything: what is no object is only named.
         for name, reported in (('headers', sorted), ('recipient_outcomes', _outcomes)):
             if row[name] is not None:
                 row[name] = (

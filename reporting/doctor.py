@@ -1,4 +1,4 @@
-"""Runs the doctor's checks at the same time. A server that is away stops no check of another."""
+"""Runs the doctor's checks at the same time. An unreachable server stops no check of another."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping

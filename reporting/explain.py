@@ -1,6 +1,6 @@
 """Why an e-mail is not sent yet, when it will be, and what to do: facts are gathered, then judged.
 
-reporting.reasons turns facts into sentences, reporting.next_step says what happens next.
+reporting.reasons makes sentences of facts, reporting.next_step says what happens next.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""What became of a job, and whether that is trouble."""
+"""What became of a job, and whether that is a problem."""
 
 from dataclasses import asdict
 from typing import Any

@@ -31,12 +31,12 @@ EVERY_S = {duty.name: duty.every_s for duty in DUTIES}
 
 
 def level_of(problems: Iterable[Problem]) -> Level:
-    """Return the gravest level; OK without any trouble."""
+    """Return the gravest level; OK without any problem."""
     return max((problem.level for problem in problems), key=list(Level).index, default=Level.OK)
 
 
 def in_order(problems: Iterable[Problem]) -> list[Problem]:
-    """Return each trouble once, what calls for action before what is worth a look."""
+    """Return each problem once, what calls for action before what is worth a look."""
     return sorted(dict.fromkeys(problems), key=lambda problem: problem.level is not Level.ACT)
 
 
@@ -55,7 +55,7 @@ def judge(fleet: Document | None, stored: Document | None) -> list[Problem]:
 
 
 def judge_stored(stored: Document, *, is_worked: bool) -> list[Problem]:
-    """Judge what PostgreSQL knows. Without a worker, mail that waits is no second trouble.
+    """Judge what PostgreSQL knows. Without a worker, mail that waits is no second problem.
 
     Args:
         stored: see reporting.overview.read_stored.

@@ -8,7 +8,7 @@ from reporting.problems import NOBODY_REPLIED, Level, Problem
 
 @dataclass(frozen=True, slots=True)
 class ProblemKind:
-    """One kind of trouble.
+    """One kind of problem.
 
     is_settled: an operator wanted it, or nothing more can happen; the doctor only notes it.
     """

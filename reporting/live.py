@@ -117,7 +117,7 @@ async def _ask(
     registered = [record for record in everybody if not is_other(record.database, database)]
     names = [record.worker for record in registered]
     wanted = None if audience.workers is None else chosen_workers(audience.workers, names)
-    # A worker of an older version, which says no database, would refuse to be told one.
+    # A worker of an older version, which says no database, would refuse a command that names one.
     if not all(record.database for record in everybody):
         wanted = names if wanted is None and names and database else wanted
         database = None

@@ -120,7 +120,7 @@ def _waiting(email: Mapping[str, Any]) -> str:
             'It is not sent any more: its expires_at is over, and the hourly cleanup will say so.'
         )
     due: datetime | None = email['next_retry_at']
-    # An operator's `SET status = 'pending'` on an exhausted row grants one attempt more.
+    # An operator's `SET status = 'pending'` on an exhausted row gives one attempt more.
     attempt = (
         f'attempt {tried(email["attempts"] + 1, max(email["max_attempts"], email["attempts"] + 1))}'
     )

@@ -55,7 +55,7 @@ class Problem:
 
 
 class ProblemError(Exception):
-    """What was asked cannot be answered or done; the trouble says why, and what to do."""
+    """What was asked cannot be answered or done; the problem says why, and what to do."""
 
     def __init__(self, problem: Problem) -> None:
         super().__init__(problem.line)

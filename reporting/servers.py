@@ -161,7 +161,7 @@ def redis_of(url: str, variable: str, **codecs: Any) -> ArqRedis:
 
 
 async def answer_or_note(asking: Coroutine[Any, Any, T], problems: list[Problem]) -> T | None:
-    """Return the answer; without one, note the trouble and return None: others can still answer."""
+    """Return the answer; without one, note the problem and return None: others can still answer."""
     try:
         return await asking
     except ProblemError as error:

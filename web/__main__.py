@@ -47,7 +47,7 @@ class Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start, and say so.
 
-        Whoever waits for being accepted waits in the kernel, and is not sent away.
+        Whoever waits for being accepted waits in the kernel, and is not refused.
         """
         await super().startup(sockets)
         for listener in sockets or ():

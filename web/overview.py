@@ -33,7 +33,7 @@ LONGEST_TEXT = 500  # names and ids come from whoever may write to Redis
 
 @lru_cache(maxsize=2)
 def judge_reading(reading: Reading) -> list[Problem]:
-    """Judge as `ops status` does; where a source did not answer, that is the trouble."""
+    """Judge as `ops status` does; where a source did not answer, that is the problem."""
     found = reading.found
     fleet, stored = (
         {name: found[name] for name in names} if all(name in found for name in names) else None

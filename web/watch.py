@@ -42,7 +42,7 @@ Questions = Mapping[Source, Mapping[str, Question]]  # asked in this order: what
 
 @dataclass(frozen=True, slots=True, eq=False)  # each is itself: what is made of one is made once
 class Reading:
-    """What one look found. A source with a trouble has answered some of its questions at most."""
+    """What one look found. A source with a problem has answered some of its questions at most."""
 
     found: Mapping[str, Any]
     problems: Mapping[Source, Problem]

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from reporting.checks.finding import Finding, error, warning
 
-PLACES = ('/', '/tmp', '/var', '/var/log', '/var/lib/postgresql', '/var/lib/redis', '.')  # noqa: S108 - only looked at
+PATHS = ('/', '/tmp', '/var', '/var/log', '/var/lib/postgresql', '/var/lib/redis', '.')  # noqa: S108 - only looked at
 WARN_SHARE, ERROR_SHARE = 0.10, 0.03
 SMALL_BYTES = 2**30  # a tenth of a large disk is room enough
 
@@ -25,10 +25,10 @@ async def check() -> list[Finding]:
     return list(judge_disks(read_disks()))
 
 
-def read_disks(places: Iterable[str] = PLACES) -> list[Disk]:
+def read_disks(paths: Iterable[str] = PATHS) -> list[Disk]:
     """Return each file system once, under the first place that is on it."""
     seen: dict[int, Disk] = {}
-    for place in places:
+    for place in paths:
         try:
             device = Path(place).stat().st_dev
             usage = shutil.disk_usage(place)

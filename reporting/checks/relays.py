@@ -131,9 +131,9 @@ def judge_configuration(
     relays: Sequence[RelayOptions], default_sender: str | None
 ) -> Iterator[Finding]:
     """Judge what the settings say of the relays, without asking them."""
-    places: dict[tuple[str, int], str] = {}
+    names: dict[tuple[str, int], str] = {}
     for relay in relays:
-        other = places.setdefault((relay.host, relay.port), relay.name)
+        other = names.setdefault((relay.host, relay.port), relay.name)
         if other != relay.name:
             yield warning(
                 f'the relays {other} and {relay.name} are the same server',

@@ -83,7 +83,7 @@ async def test_call_and_result_end_with_1_when_there_is_no_such_email_or_it_was_
 
 
 @pytest.mark.parametrize(
-    ('told', 'troubles'),
+    ('told', 'problems'),
     [
         ({'status': 'sent', 'attempts': 1}, []),
         ({'status': 'sent', 'attempts': 1, 'reason': 'already sent'}, []),

@@ -2,7 +2,7 @@
 
 from asyncpg import connect_utils
 
-# What asyncpg may be told besides the address: nothing.
+# What asyncpg takes besides the address: nothing is given.
 PARAMETERS = (
     'host port user password passfile database ssl service servicefile direct_tls'
     ' server_settings target_session_attrs krbsrvname gsslib'

@@ -195,8 +195,8 @@ class Connector:
         if not self.is_pooled:
             conn = await self._open_session(dsn, options)
             if conn is not None:
-                return self._told(conn)
-        return self._told(await self._open_pooled(dsn, options))
+                return self._watched(conn)
+        return self._watched(await self._open_pooled(dsn, options))
 
     async def _open_session(self, dsn: str | None, options: dict[str, Any]) -> Connection | None:
         """Return a session with our settings, or None when there is a pooler in between."""
@@ -255,7 +255,7 @@ class Connector:
     def _set_by_us(self) -> dict[str, str]:
         return {name: value for name, value in self.settings.items() if name != 'application_name'}
 
-    def _told(self, conn: Connection) -> Connection:
+    def _watched(self, conn: Connection) -> Connection:
         conn.on_server_changed = self._expire
         return conn
 

@@ -27,7 +27,7 @@ DATABASE_DOWN = (
     asyncpg.LockNotAvailableError,
     asyncpg.InvalidCatalogNameError,
     asyncpg.InvalidAuthorizationSpecificationError,
-    # Somebody took the session's prepared statements away: a pooler, or a program behind it.
+    # Somebody dropped the session's prepared statements: a pooler, or a program behind it.
     asyncpg.InvalidSQLStatementNameError,
     asyncpg.DuplicatePreparedStatementError,
     asyncpg.InvalidCachedStatementError,

@@ -173,7 +173,8 @@ async def rescue(
     Args:
         hold_types: The email_types whose uncertain attempts wait for an operator.
         set_aside: What this worker knows of rows that nobody can change.
-        contact: Rescue nothing when the server was away until just now; None: rescue in any case.
+        contact: Rescue nothing when the server was unreachable until just now; None: rescue in any
+            case.
     Returns:
         What was rescued, at most RESCUE_BATCH at a time.
     Raises:

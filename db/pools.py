@@ -76,7 +76,7 @@ async def create_postgres_pool(
         naive_timezone: What times without a zone mean, for the server and for us:
             DB_NAIVE_TIMEZONE.
         command_timeout_s: The server ends a statement a little earlier, so that one which takes too
-            long is told from a server that does not answer.
+            long differs from a server that does not answer.
         by_index: Plan for few rows by an index wherever there is one: for workers, not for reports.
     Raises:
         OSError, asyncpg.PostgresError, TimeoutError: PostgreSQL does not answer or does not let us

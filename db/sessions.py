@@ -158,7 +158,7 @@ async def _clean_table(pool: asyncpg.Pool, table: SessionTable, older_than_days:
         return Cleaned(note=f'{table.sql}: {why}')
     except DATABASE_DOWN:
         raise
-    except asyncpg.PostgresError as error:  # one table's trouble is not the other's
+    except asyncpg.PostgresError as error:  # one table's problem is not the other's
         return Cleaned(note=f'{table.sql}: {error}')
 
 

@@ -52,7 +52,7 @@ IS_CLAIMED = f'status IN ({sql_list(CLAIMED)})'
 IS_TRIED = f'status IN ({sql_list(TRIED)})'
 IS_HELD = f"status = '{Status.HELD}'"
 IS_SENDING = f"status = '{Status.SENDING}'"
-# Only attempts that are left count. An operator's `SET status = 'pending'` grants one more.
+# Only attempts that are left count. An operator's `SET status = 'pending'` allows one more.
 HAS_ATTEMPTS = f"(status = '{Status.PENDING}' OR attempts < max_attempts)"
 # In the due index; what has no time yet is IS_UNSCHEDULED, in an index of its own.
 IS_SCHEDULED = f'{IS_CLAIMED} AND next_retry_at IS NOT NULL'

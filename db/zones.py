@@ -58,7 +58,7 @@ def judge_zones(facts: ZoneFacts) -> Iterator[ZoneFinding]:
     """Judge the rows, which are proof, then the sessions, which are danger."""
     fresh = [row for row in facts.rows if (row.get('created_at') or facts.now) > facts.now - FRESH]
     ahead = _ahead(facts, fresh)
-    yield from _told_ahead(facts, ahead)
+    yield from _reported_ahead(facts, ahead)
     yield from _over_before_made(facts, fresh)
     if not ahead:
         yield from _late(facts, fresh)
@@ -79,7 +79,7 @@ def _ahead(facts: ZoneFacts, rows: Sequence[Mapping[str, Any]]) -> dict[str, tim
     return found
 
 
-def _told_ahead(facts: ZoneFacts, ahead: Mapping[str, timedelta]) -> Iterator[ZoneFinding]:
+def _reported_ahead(facts: ZoneFacts, ahead: Mapping[str, timedelta]) -> Iterator[ZoneFinding]:
     # A row is a while old: the offset is the next quarter of an hour above.
     offsets = {-(-gap // QUARTER) * QUARTER for gap in ahead.values()}
     if not ahead:
@@ -169,12 +169,12 @@ def _sessions(facts: ZoneFacts) -> Iterator[ZoneFinding]:
         if writer.ahead or writer.ahead_later:
             others.setdefault(writer.zone, []).append(writer.role)
     for zone, roles in others.items():
-        told = ', '.join(roles[:FEW]) + (
+        named = ', '.join(roles[:FEW]) + (
             f' and {len(roles) - FEW} more' if len(roles) > FEW else ''
         )
         what = (
-            f'sessions of {told} have the TimeZone {zone}: what now() writes there is read here as '
-            f'{facts.zone}'
+            f'sessions of {named} have the TimeZone {zone}: '
+            f'what now() writes there is read here as {facts.zone}'
         )
         yield ZoneFinding('warning', what, _remedy(facts, zone))
 

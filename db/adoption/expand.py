@@ -44,7 +44,7 @@ async def expand(conn: asyncpg.Connection, plan: Plan, progress: ReportProgress)
 
 
 async def _add_columns(conn: asyncpg.Connection, plan: Plan, progress: ReportProgress) -> None:
-    """Columns, trigger and view in one moment: from then on each row that is written is told apart.
+    """Columns, trigger and view in one moment: from then on each row that is written is marked.
 
     A constant default is kept in the catalog, so no row is rewritten: every row that is there
     becomes `external`, and who inserts later without naming the column leaves it to the trigger.

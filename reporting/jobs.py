@@ -48,7 +48,7 @@ def job_problems(job: JobState, waited_s: float | None = None) -> list[Problem]:
             return [
                 Problem(
                     f'the job failed: {job.problem or _error(job.result)}',
-                    "see `job failed` in the worker's log",
+                    "see the lines of this job in the worker's log",
                 )
             ]
         case 'ended':

@@ -59,6 +59,7 @@ class Claimer:
         self._tunables = tunables
         self._activity = activity
         self._recorder = recorder
+        # The first version claimed each e-mail by a statement, and sent 125 a second (2026-11-22).
         self._batched = Batcher(self._claim_each, orphaned=self._release)
         # Urgent mail does not wait for the claims of the others.
         self._batched_urgent = Batcher(self._claim_each, orphaned=self._release)
@@ -79,6 +80,7 @@ class Claimer:
         """Claim up to limit due e-mails; see db.claims.claim_due."""
         if self._tunables.switches.claims_paused:
             return []
+        # Before it asks: a worker that was frozen until the answer would think its lease longer.
         since = now_s()
         return await self._take(claims.claim_due(self._pool, limit, **self._claimant()), since)
 
@@ -94,6 +96,7 @@ class Claimer:
 
     async def settle(self) -> None:
         """Wait until no claim is under way that nobody would send, and all such are given back."""
+        # Claims in flight at an orderly stop stayed `sending` until their leases ran out.
         for claiming in (self._batched, self._batched_urgent):
             await claiming.settle()
         while self._releasing:
@@ -137,6 +140,7 @@ class Claimer:
         """Give back an e-mail that was claimed for a job which is gone."""
         if claim is not None:
             delivery = Delivery(Outcome.RELEASED, Phase.CLAIMED, error='the worker stopped')
+            # It counts no attempt: a deploy must not use up what an e-mail has.
             result = Result(claim, delivery, Decision(Status.PENDING, 0.0, counts=False), 0.0)
             releasing = asyncio.create_task(self._recorder.batched(result))
             releasing.add_done_callback(lambda _: self.leases.drop(claim))

@@ -32,7 +32,7 @@ STARTS_PREFIX = 'email-worker:starts:'
 # This scan pages on until it has enough, and takes the lock (SET NX) in the same step. A job is due
 # by Redis's own clock: the clocks of machines differ. A body that is no string, or too large to be
 # a job's, is reported by its size alone. pcall: a key of another type spoils that job, not the
-# claim.
+# claim. No-op jobs run 2.2 times as fast as in the fastest other queue (docs/performance.md).
 CLAIM_LUA = """
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -100,6 +100,8 @@ async def claim_jobs(
         redis.RedisError, OSError: Redis does not answer. Jobs that it locked all the same are free
         after lock_s.
     """
+    # The lock is short, and renewed: stock arq's lasts for the job's time-out, and so long a killed
+    # worker's job would wait.
     claim = redis.register_script(CLAIM_LUA)
     arguments: list[Any] = [
         min(room, MAX_CLAIMED),
@@ -121,10 +123,12 @@ async def claim_jobs(
         try:
             job_id = raw_id.decode()
         except UnicodeDecodeError:
+            # Left in the queue, it would come back whenever its lock expires.
             log.error('job.dropped', raw_id=repr(raw_id), reason='not a job id')
             await redis.zrem(queue_name, raw_id)
             continue
         score = float(raw_score)
+        # Anybody can write a score of -inf, which is no integer.
         due_ms = int(score) if math.isfinite(score) else 0
         jobs.append(ClaimedJob(job_id, due_ms, body, body_bytes, tries, bool(aborted), starts))
     return Claims(jobs, now_ms, float(next_due_ms or 'inf'))
@@ -154,6 +158,7 @@ async def write_ends(redis: ArqRedis, queue_name: str, ends: Sequence[End]) -> N
     async with redis.pipeline(transaction=True) as pipe:
         command: Callable[..., Any] = pipe.execute_command  # the methods cost twice as much
         for end in ends:
+            # Also when it runs again: a job that ends in order, however often, killed nobody.
             gone.append(STARTS_PREFIX + end.job_id)
             lock = in_progress_key_prefix + end.job_id
             if end.keep_lock_s is None:

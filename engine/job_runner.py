@@ -110,7 +110,7 @@ class JobRunner(Worker):
         end = self._end(job, outcome, started_ms, timestamp_ms())
         if self.on_job_end:
             await self.on_job_end(ctx)
-        await self._write_ends.ask(end)
+        await self._write_ends.ask(end)  # stock arq takes two round trips for each
         if not end.finished:
             self.runs_again()
         if self.after_job_end:
@@ -123,7 +123,7 @@ class JobRunner(Worker):
         """Read a job's body. One that cannot be run is recorded as failed."""
         unread = Job(claimed, NOBODY, '<unknown>', (), {}, claimed.tries, 0)
         # Before anything of it is looked at: reading it may be what held or ended those workers.
-        if claimed.starts > MAX_STARTS:
+        if claimed.starts > MAX_STARTS:  # it would kill one worker after another
             logger.error('job %s is set aside: %s', claimed.id, NEVER_ENDED)
             self._note_refused(SET_ASIDE, claimed, NEVER_ENDED)
             await self._refuse(unread, JobExecutionFailed(f'set aside: {NEVER_ENDED}'))
@@ -136,6 +136,7 @@ class JobRunner(Worker):
         if body is None:
             body = f'no job: {claimed.body_bytes} bytes'.encode()
         try:
+            # A linear reader: with another, 60 hostile bytes could hold a worker.
             name, args, kwargs, tries, enqueued_ms = deserialize_job_raw(
                 body, deserializer=self.job_deserializer
             )
@@ -159,7 +160,7 @@ class JobRunner(Worker):
             logger.info('%6.2fs ⊘ %s:%s aborted before start', age_s, claimed.id, name)
             await self._refuse(job, asyncio.CancelledError())
             return None
-        if job.function is NOBODY:
+        if job.function is NOBODY:  # two applications may share this Redis
             logger.warning('job %s, function %r not found', claimed.id, name)
             why = f'no worker here has a function {name[:80]!r}'
             self._note_refused(UNKNOWN_FUNCTION, claimed, why, name, (job.args, job.kwargs))

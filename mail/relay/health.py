@@ -5,11 +5,14 @@ When that is over, one e-mail at a time tries it until one gets through, so an o
 attempt per cool-down instead of one per waiting e-mail.
 """
 
+# RFC 5321, 4.5.4.1: keep a list of hosts that cannot be reached, instead of retrying each e-mail.
 # Doubled with every failure in a row. Short, because a relay that restarts is back in seconds.
 COOL_DOWN_BASE_S = 2.0
 COOL_DOWN_MAX_S = 120.0
 PROBE_WAIT_S = 1.0  # how long to leave a relay alone that an e-mail is trying right now
-SERVES_S = 10.0  # it serves when it let us in, or took an e-mail, so lately
+# It serves when it let us in, or took an e-mail, so lately: one whose connections hung, and that
+# let nobody else in, counted as serving, and mail waited for it instead of going elsewhere.
+SERVES_S = 10.0
 
 
 class Health:
@@ -42,7 +45,7 @@ class Health:
         """Leave the relay alone, longer after each failure in a row."""
         self.last_error = reason
         self.failures += 1
-        # 2**64 is far beyond the cap and still a float.
+        # 2**64 is far beyond the cap and still a float: an outage of two weeks has 10,000 failures.
         pause_s = min(COOL_DOWN_MAX_S, COOL_DOWN_BASE_S * 2.0 ** min(self.failures - 1, 64))
         self._cool_until = now + pause_s
 
@@ -53,7 +56,7 @@ class Health:
     def recovered(self, now: float) -> None:
         """Note that the relay answered as it should."""
         self._served_at = now
-        self.failures = 0
+        self.failures = 0  # also by a refusal: a relay that refuses an e-mail is well
         self.last_error = None
 
     def serves(self, now: float) -> bool:

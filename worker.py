@@ -7,6 +7,7 @@ import asyncio
 import gc
 import importlib.util
 import sys
+import time
 from collections.abc import Callable, Coroutine, Iterator
 from datetime import UTC
 from functools import partial
@@ -63,6 +64,7 @@ JOBS: tuple[WorkerCoroutine, ...] = (
     *(schedule.job for schedule in SCHEDULES),
 )
 GC_EVERY_OBJECTS = 20_000
+CONNECT_AGAIN_S = 2.0
 Loop = Callable[[], Coroutine[Any, Any, None]]
 WAITING_JOBS = 20  # jobs claimed beyond the e-mails they could send now; they need no slot
 
@@ -81,9 +83,10 @@ async def startup(ctx: dict[str, Any]) -> None:
     worker = worker_identity(settings, queue_name)
     structlog.contextvars.bind_contextvars(worker=worker)
     switches = Switches(queue_name)
+    began_at = time.monotonic()
     pool = await _connect_postgres(worker, switches)
     runtime = assemble(
-        _stores(pool, ctx['redis']),
+        _stores(pool, ctx['redis'], time.monotonic() - began_at),
         _rules(worker, queue_name),
         dispatcher.signals,
         Tunables(
@@ -95,12 +98,8 @@ async def startup(ctx: dict[str, Any]) -> None:
         Activity(Neighbours(await read_identity(pool)), dispatcher.refused),
         send_claimed,
     )
-    controls = Controls(
-        runtime,
-        dispatcher,
-        LiveSettings(settings, load_settings),
-        [schedule.duty for schedule in SCHEDULES],
-    )
+    duties = [schedule.duty for schedule in SCHEDULES]
+    controls = Controls(runtime, dispatcher, LiveSettings(settings, load_settings), duties)
     controls.apply_switches()
     runtime.background = _start(ctx, runtime, controls)
     ctx['runtime'] = runtime  # nothing is awaited since the loops were made: they find it
@@ -113,10 +112,10 @@ async def startup(ctx: dict[str, Any]) -> None:
     gc.set_threshold(GC_EVERY_OBJECTS)
 
 
-def _stores(pool: asyncpg.Pool, redis: ArqRedis) -> Stores:
+def _stores(pool: asyncpg.Pool, redis: ArqRedis, connect_s: float) -> Stores:
     url = settings.mongodb_url.get_secret_value()
     mongo = open_mongo(url, settings.mongodb_database, settings.mongodb_timeout_s)
-    return Stores(pool, mongo, redis, settings.redis_url.get_secret_value())
+    return Stores(pool, mongo, redis, settings.redis_url.get_secret_value(), connect_s)
 
 
 def _rules(worker: str, queue_name: str) -> WorkerRules:
@@ -194,6 +193,7 @@ def _holders(runtime: Runtime) -> Iterator[Loop]:
         hold_types=settings.email_hold_types,
         on_rescued=partial(notify_rescued, pool),  # all workers share the work, we among them
         set_aside=runtime.claimer.set_aside,
+        answered_at_once=runtime.stores.connect_s < CONNECT_AGAIN_S,
     )
     yield partial(
         keep_systemd_informed,
@@ -253,7 +253,7 @@ async def _connect_postgres(worker: str, switches: Switches) -> asyncpg.Pool:
                 error=str(error) or type(error).__name__,
             )
             notify_systemd(f'STATUS=Waiting for PostgreSQL at {settings.postgres_place}')
-            await asyncio.sleep(2)
+            await asyncio.sleep(CONNECT_AGAIN_S)
         else:
             return pool
 

@@ -139,12 +139,16 @@ class Contact:
 
     Attributes:
         unreachable_s: A server that gave none for so long was unreachable.
-        grace_s: So long after that nothing is rescued. A worker that has just begun cannot know,
-            and waits as well.
+        grace_s: So long after that nothing is rescued.
+        answered_at_once: So the server did when this worker began. One that had to wait for it
+            may have come at the end of an outage, and waits as well. If all that begin waited,
+            nothing would ever be rescued where workers die younger than that (2026-11: killed
+            every 0.5 to 2 s, e-mails lay for 98 s).
     """
 
     unreachable_s: float
     grace_s: float
+    answered_at_once: bool = False
     seen_at: datetime | None = None
     quiet_until: datetime | None = None
 
@@ -155,7 +159,9 @@ class Contact:
 
     def note(self, read_at: datetime) -> None:
         """Note an answer."""
-        if self.seen_at is None or not timedelta() <= read_at - self.seen_at < timedelta(
+        if self.seen_at is None and self.answered_at_once:
+            self.quiet_until = read_at
+        elif self.seen_at is None or not timedelta() <= read_at - self.seen_at < timedelta(
             seconds=self.unreachable_s
         ):
             self.quiet_until = read_at + timedelta(seconds=self.grace_s)

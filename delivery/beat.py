@@ -31,6 +31,7 @@ async def beat(
     hold_types: Iterable[str],
     on_rescued: Callable[[], Awaitable[None]],
     set_aside: SetAside,
+    answered_at_once: bool = False,
 ) -> None:
     """Renew, rescue and tidy up until cancelled.
 
@@ -43,8 +44,10 @@ async def beat(
             nothing.
         on_rescued: Called when something was rescued that is to be sent again.
         set_aside: Rows that cannot be changed.
+        answered_at_once: See db.leases.Contact.
     """
-    contact = Contact(max(LEAST_OUTAGE_S, (leases.lease_s - every_s) / 2), leases.lease_s / 3)
+    unreachable_s = max(LEAST_OUTAGE_S, (leases.lease_s - every_s) / 2)
+    contact = Contact(unreachable_s, leases.lease_s / 3, answered_at_once)
     rescuing = partial(rescue, pool, hold_types, set_aside, contact)
     renewed_at = now_s()
     while True:

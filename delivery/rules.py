@@ -18,6 +18,7 @@ class Stores:
     mongo: AsyncIOMotorDatabase[dict[str, Any]]
     redis: ArqRedis
     cache_url: str  # the application's Redis, of which a worker only asks whether it answers
+    connect_s: float = 0.0  # how long PostgreSQL took to answer when this worker began
 
 
 @dataclass(frozen=True, slots=True)

@@ -272,7 +272,17 @@ def contact(**seen: Any) -> Contact:
     return Contact(5.0, 8.0, **seen)
 
 
-async def test_rescue_by_a_worker_that_has_just_begun_waits_for_the_living(pool, queue):
+async def test_rescue_by_a_worker_that_the_server_answered_at_once_begins_at_once(pool, queue):
+    """Where workers are killed every second, none lives until its grace is over."""
+    email_id = await queue()
+    await claim_one(pool, email_id)
+    await lose_lease(pool, email_id)
+    first = contact(answered_at_once=True)
+    assert await rescue(pool, HOLD, None, first) == []  # it takes the server's time
+    assert [r.email_id for r in await rescue(pool, HOLD, None, first)] == [email_id]
+
+
+async def test_rescue_by_a_worker_that_waited_for_the_server_waits_for_the_living(pool, queue):
     email_id = await queue()
     await claim_one(pool, email_id)
     await lose_lease(pool, email_id)

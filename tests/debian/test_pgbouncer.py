@@ -259,7 +259,7 @@ async def test_doctor_warns_of_a_pooler_that_there_is_no_way_past(start_pooler, 
         return [row['what'] for row in checked.document['findings'] if 'DATABASE_' in row['what']]
 
     (alone,) = await found(DATABASE_URL=pooler.dsn)
-    assert 'postgresql.notify_unavailable' in alone
+    assert 'NOTIFY is not heard' in alone
     assert await found(DATABASE_URL=pooler.dsn, DATABASE_DIRECT_URL=database.dsn) == []
     (wrong,) = await found(DATABASE_URL=pooler.dsn, DATABASE_DIRECT_URL=pooler.dsn)
     assert 'a pooler stands before it' in wrong

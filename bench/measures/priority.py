@@ -23,7 +23,7 @@ from mail_outbox.outbox import queue_email
 RELAY_DELAY_MS = 5.0
 SAMPLES = 100  # of each kind of wake-up
 PAUSE_S = (0.01, 0.05)
-NEWSLETTER = {'bulk': 40_000, 'jobs': 30_000}  # more than is sent meanwhile
+NEWSLETTER = {'bulk': 120_000, 'jobs': 60_000}  # more than is sent meanwhile
 LIMIT = 3.0
 URGENT = 'urgent-'
 
@@ -39,7 +39,7 @@ class Priority(Measure):
 
     key = 'priority'
     title = f'Urgent mail while a newsletter drains, relay latency {RELAY_DELAY_MS:g} ms'
-    about_s = 400
+    about_s = 700
 
     async def run(self, bench: Bench, plan: Plan) -> Data:
         """Let the two kinds of newsletter take turns; each has the idle worker beside it."""

@@ -9,6 +9,7 @@ import asyncpg
 
 from mail_outbox import wake
 from mail_outbox.envelope import InvalidEmailError
+from mail_outbox.insertion import QUEUE
 from mail_outbox.validation import EmailValues, checked_row
 
 YIELD_EVERY_EMAILS = 100
@@ -18,18 +19,7 @@ ANALYZE_ROWS = 1000  # fewer change no plan
 
 Rows = Sequence[tuple[Any, ...]]
 
-# The first id is returned when the key is known: DO UPDATE, because DO NOTHING would return no row.
-QUEUE_SQL = """
-INSERT INTO mail_outbox (recipient, subject, body_text, body_html, email_type, template_id,
-    template_data, headers, content_id, priority, max_attempts, next_retry_at, expires_at, user_id,
-    organization_id, idempotency_key, status)
-VALUES ($1, $2, $3, $4, $5, $6, $7::text::jsonb, $8::text::jsonb, $9, $10, $11,
-    COALESCE($12, now()),
-    COALESCE($13, COALESCE($12, now()) + $14 * interval '1 hour'), $15, $16, $17, 'pending')
-ON CONFLICT (organization_id, idempotency_key) WHERE idempotency_key IS NOT NULL
-DO UPDATE SET idempotency_key = mail_outbox.idempotency_key
-RETURNING id
-"""
+QUEUE_SQL = QUEUE.numbered()
 
 
 async def queue_email(
@@ -53,7 +43,7 @@ async def queue_email(
     """
     row = await checked_row(email)
     try:
-        email_id: int = await conn.fetchval(QUEUE_SQL, *row)
+        email_id: int = await conn.fetchval(QUEUE_SQL, *QUEUE.in_order(row))
     except asyncpg.DataError as error:
         # template_id, user_id or organization_id is not of its column's type.
         raise InvalidEmailError(str(error)) from error
@@ -97,7 +87,7 @@ async def _all_checked(emails: Iterable[Mapping[str, Any]]) -> AsyncIterator[tup
         if place % YIELD_EVERY_EMAILS == YIELD_EVERY_EMAILS - 1:
             await asyncio.sleep(0)  # the caller's loop has other things to do
         try:
-            yield await checked_row(email)
+            yield QUEUE.in_order(await checked_row(email))
         except (InvalidEmailError, TypeError) as error:
             raise InvalidEmailError(f'e-mail {place}: {error}') from error
 

@@ -61,10 +61,15 @@ class EmailValues(EmailContent, total=False):
 
 
 NAMES = frozenset(EmailValues.__annotations__)
+# None where it is not given. What else is stored is changed or has another default.
+STORED_AS_GIVEN = (
+    'recipient', 'subject', 'body_text', 'body_html', 'email_type', 'template_id', 'content_id',
+    'send_at', 'expires_at', 'user_id', 'organization_id', 'idempotency_key',
+)  # fmt: skip
 
 
-async def checked_row(email: Mapping[str, Any]) -> tuple[Any, ...]:
-    """Return the parameters of QUEUE_SQL; what takes its time is checked in a thread.
+async def checked_row(email: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values of the statement QUEUE by name; what takes its time is checked in a thread.
 
     Args:
         email: See EmailValues.
@@ -84,7 +89,7 @@ async def checked_row(email: Mapping[str, Any]) -> tuple[Any, ...]:
     return _checked(email)
 
 
-def _checked(email: Mapping[str, Any]) -> tuple[Any, ...]:
+def _checked(email: Mapping[str, Any]) -> dict[str, Any]:
     if not NAMES.issuperset(email):
         raise TypeError(f'got an unexpected keyword argument {min(email.keys() - NAMES)!r}')
     if 'recipient' not in email:
@@ -102,25 +107,14 @@ def _checked(email: Mapping[str, Any]) -> tuple[Any, ...]:
     _check_times(send_at, expires_at, expiry_hours)
     for name in ('email_type', 'idempotency_key', 'content_id'):
         _check_word(name, get(name))
-    return (
-        email['recipient'],
-        get('subject'),
-        get('body_text'),
-        get('body_html'),
-        get('email_type'),
-        get('template_id'),
-        _as_json('template_data', get('template_data')),
-        _as_json('headers', headers),
-        get('content_id'),
-        PRIORITIES[priority],
-        BY_LIFE if max_attempts is None else max_attempts,
-        send_at,
-        expires_at,
-        expiry_hours,
-        get('user_id'),
-        get('organization_id'),
-        get('idempotency_key'),
-    )
+    plain = {name: get(name) for name in STORED_AS_GIVEN}
+    return plain | {
+        'template_data': _as_json('template_data', get('template_data')),
+        'headers': _as_json('headers', headers),
+        'priority': PRIORITIES[priority],
+        'max_attempts': BY_LIFE if max_attempts is None else max_attempts,
+        'expiry_hours': expiry_hours,
+    }
 
 
 def _check_content(values: Mapping[str, Any], headers: Any, priority: Any) -> None:

@@ -290,6 +290,9 @@ LOG_EVENTS = {
     'web.connections_refused': LogEvent(
         'warning', 'There are no file descriptors left.', 'error times remedy', 'See `remedy`.'
     ),
+    'web.many_refused': LogEvent(
+        'warning', 'An address asked without a token that is in use.', 'address times', 'See whose.'
+    ),
     'web.source_unreadable': LogEvent(
         'error', 'PostgreSQL or Redis gave something that cannot be read.', 'source', 'Report it.'
     ),

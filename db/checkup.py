@@ -14,7 +14,7 @@ from mail_outbox.states import DeadReason
 TABLES = (
     'outbound_emails', 'email_attempts', 'email_templates', 'email_suppressions',
     'mail_switches', 'cron_runs', 'service_health', 'sessions', 'refresh_tokens',
-    'outbox_adoption', 'table_origins',
+    'outbox_adoption', 'table_origins', 'mail_api_tokens', 'mail_audit',
 )  # fmt: skip
 
 # Those that the migrations make and the statements of this program need; a test holds them against
@@ -25,7 +25,8 @@ INDEXES = (
     'outbound_emails_suspect', 'outbound_emails_unscheduled', 'email_attempts_pkey',
     'email_attempts_started', 'email_suppressions_pkey', 'cron_runs_pkey',
     'service_health_checked', 'mail_switches_pkey', 'outbox_adoption_pkey',
-    'table_origins_pkey',
+    'table_origins_pkey', 'mail_api_tokens_pkey', 'mail_api_tokens_token_hash_key',
+    'mail_api_tokens_name', 'mail_audit_pkey', 'mail_audit_at',
 )  # fmt: skip
 
 # What a worker does to each table.

@@ -11,7 +11,7 @@ DECLARE
     role text;
     sequence text;
 BEGIN
-    FOREACH role IN ARRAY ARRAY['email_worker', 'email_web', 'email_readonly', 'email_producer'] LOOP
+    FOREACH role IN ARRAY ARRAY['email_worker', 'email_web', 'email_api', 'email_readonly', 'email_producer'] LOOP
         IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = role) THEN
             EXECUTE format('CREATE ROLE %I LOGIN', role);
         END IF;
@@ -23,7 +23,7 @@ BEGIN
     -- An adopted table's ids come from a sequence of another name, or from an identity, which needs no right.
     sequence := pg_get_serial_sequence('outbound_emails', 'id');
     IF sequence IS NOT NULL THEN
-        EXECUTE format('GRANT USAGE ON SEQUENCE %s TO email_producer, email_web', sequence);
+        EXECUTE format('GRANT USAGE ON SEQUENCE %s TO email_producer, email_web, email_api', sequence);
     END IF;
     -- Where service_health was the application's before, mail_service_health is a table beside it, else a view of it.
     FOR sequence IN
@@ -52,6 +52,7 @@ GRANT SELECT, INSERT, UPDATE, DELETE ON cron_runs TO email_worker;
 GRANT SELECT, INSERT, DELETE ON service_health, mail_service_health TO email_worker;
 GRANT SELECT ON outbox_adoption TO email_worker;
 GRANT SELECT, INSERT, UPDATE ON table_origins TO email_worker;
+GRANT SELECT (at), DELETE ON mail_audit TO email_worker;
 -- Of sessions and tokens that this program made it sees when they end, not whose they are. For the application's own that
 -- CLEANUP_SESSION_TABLES names, GRANT SELECT, DELETE; and SELECT on tables whose foreign keys refer to them, or to
 -- outbound_emails.
@@ -74,8 +75,21 @@ GRANT UPDATE (status, max_attempts, next_retry_at, expires_at, sent_at, updated_
     dead_reason, idempotency_key) ON mail_outbox TO email_web;
 GRANT INSERT, DELETE ON mail_switches TO email_web;
 GRANT INSERT, UPDATE, DELETE ON email_suppressions TO email_web;
+-- It makes and revokes tokens of the HTTP API. Nobody changes what the audit says: an entry is completed once.
+GRANT SELECT, INSERT, UPDATE (revoked_at) ON mail_api_tokens TO email_web;
+GRANT SELECT, INSERT, UPDATE (finished_at, email_ids, problem) ON mail_audit TO email_web, email_api;
+GRANT USAGE ON SEQUENCE mail_api_tokens_id_seq TO email_web;
+GRANT USAGE ON SEQUENCE mail_audit_id_seq TO email_web, email_api;
 
--- A look, and nothing else: the web page, `python -m ops status`, failed, show. Recipients and bodies are personal data.
+-- The web server: the page, the metrics and the HTTP API. It queues mail and changes its state as operators do, for who
+-- has a token; it makes no tokens, pauses nothing, and suppresses nobody.
+GRANT SELECT ON outbound_emails, mail_outbox, email_attempts, email_templates, mail_switches, email_suppressions, cron_runs,
+    service_health, mail_service_health, outbox_adoption, table_origins, _pogo_migration, mail_api_tokens TO email_api;
+GRANT UPDATE (status, max_attempts, next_retry_at, expires_at, sent_at, updated_at, lost_attempts, last_error,
+    dead_reason, idempotency_key) ON mail_outbox TO email_api;
+GRANT UPDATE (last_used_at) ON mail_api_tokens TO email_api;
+
+-- A look, and nothing else: the web page without its API, `python -m ops status`, failed, show. Recipients and bodies are personal data.
 GRANT SELECT ON outbound_emails, mail_outbox, email_attempts, email_templates, mail_switches, email_suppressions, cron_runs,
     service_health, mail_service_health, outbox_adoption, table_origins, _pogo_migration TO email_readonly;
 ALTER ROLE email_readonly SET default_transaction_read_only = on;
@@ -92,8 +106,9 @@ BEGIN
     -- Of the application's own table those that it has.
     SELECT string_agg(quote_ident(attname), ', ') INTO granted FROM pg_attribute
     WHERE attrelid = 'outbound_emails'::regclass AND attname = ANY(wanted) AND NOT attisdropped;
-    EXECUTE format('GRANT INSERT (%s) ON outbound_emails TO email_producer, email_web', granted);
-    EXECUTE format('GRANT INSERT (%s) ON mail_outbox TO email_producer, email_web', array_to_string(wanted, ', '));
+    EXECUTE format('GRANT INSERT (%s) ON outbound_emails TO email_producer, email_web, email_api', granted);
+    EXECUTE format('GRANT INSERT (%s) ON mail_outbox TO email_producer, email_web, email_api',
+        array_to_string(wanted, ', '));
 END
 $queue$;
 GRANT SELECT (id, organization_id, idempotency_key), UPDATE (idempotency_key) ON mail_outbox TO email_producer;

@@ -10,6 +10,7 @@ from typing import Any
 import asyncpg
 import structlog
 
+from db.audit import remove_old_audit
 from db.content import delete_content, delete_orphans
 from db.cron_runs import remove_old_runs
 from db.health import remove_old_health
@@ -25,6 +26,7 @@ log = structlog.get_logger()
 ORPHAN_AGE = timedelta(hours=24)
 HEALTH_RETENTION_DAYS = 14
 RUNS_RETENTION_DAYS = 30
+AUDIT_RETENTION_DAYS = 400  # a year, and the time to look at it
 REMOVE_BATCH = 1000
 REMOVE_S = 120.0  # a million e-mails; the rest is for the next hour's run
 
@@ -55,6 +57,7 @@ async def cleanup_expired_emails(ctx: dict[str, Any]) -> dict[str, Any]:
         log.warning('content.not_deleted', error=str(error))
     await remove_old_health(pool, HEALTH_RETENTION_DAYS)
     await remove_old_runs(pool, RUNS_RETENTION_DAYS)
+    await remove_old_audit(pool, AUDIT_RETENTION_DAYS)
     more = {
         'held': done.held,
         'refused': done.refused,

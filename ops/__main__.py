@@ -16,6 +16,7 @@ from rich.console import Console
 
 from logs import configure_logs, visible
 from ops import (
+    audit,
     call,
     control,
     cron,
@@ -36,6 +37,7 @@ from ops import (
     show,
     status,
     suppress,
+    token,
     top,
 )
 from ops.answer import Answer
@@ -84,6 +86,8 @@ COMMANDS: Mapping[str, CommandModule] = {
     'resolve': resolve,
     'purge': purge,
     'suppress': suppress,
+    'token': token,
+    'audit': audit,
     'import-celery': import_celery,
 }
 

@@ -51,8 +51,12 @@ class ServerAddresses:
 class Servers:
     """Asks the servers. Without an answer each ask_ raises ProblemError, with service and place."""
 
-    def __init__(self, addresses: ServerAddresses) -> None:
+    def __init__(
+        self, addresses: ServerAddresses, *, pool_size: int = 2, application_name: str = 'ops'
+    ) -> None:
         self.addresses = addresses
+        self._pool_size = pool_size
+        self._application_name = application_name
         self._opening = asyncio.Lock()
         self._pool: asyncpg.Pool | None = None
         self._redis: ArqRedis | None = None
@@ -76,10 +80,10 @@ class Servers:
         addresses = self.addresses
         pool = await create_postgres_pool(
             addresses.postgres_dsn,
-            size=2,
+            size=self._pool_size,
             connect_timeout_s=addresses.postgres_connect_timeout_s,
             command_timeout_s=addresses.postgres_command_timeout_s,
-            application_name='ops',
+            application_name=self._application_name,
             naive_timezone=addresses.naive_timezone,
         )
         try:

@@ -10,15 +10,20 @@ from collections.abc import Iterator
 import structlog
 import uvicorn
 
+from actions.call import queue_for
+from actions.retry import RetryTerms
 from logs import configure_logs
 from process.systemd import keep_systemd_informed
 from reporting.servers import ServerAddresses
 from settings import Settings, load_settings
 from web.access import is_loopback
+from web.api.application import Api
+from web.api.servers import DEADLINE_S as API_DEADLINE_S
+from web.api.servers import ApiServers
 from web.application import make_application
 from web.connection import BACKLOG, PageConnection, quieten
 from web.questions import OVERVIEW, READINESS
-from web.watch import DEADLINE_S, Watch
+from web.watch import Watch
 
 log = structlog.get_logger()
 
@@ -26,7 +31,7 @@ log = structlog.get_logger()
 MOST_CONNECTIONS = 100
 WAITING = 512
 ASK_WITHIN_S = 10  # also the next request on the same connection
-FINISH_S = int(DEADLINE_S) + 1  # what is being answered when the stop comes
+FINISH_S = int(API_DEADLINE_S) + 1  # what is being answered when the stop comes
 
 
 class Server(uvicorn.Server):
@@ -98,12 +103,16 @@ async def serve(settings: Settings, listener: socket.socket) -> None:
     addresses = ServerAddresses(
         settings.postgres_dsn,
         settings.arq_redis_url.get_secret_value(),
+        mongodb_url=settings.mongodb_url.get_secret_value(),
+        mongodb_database=settings.mongodb_database,
         naive_timezone=settings.db_naive_timezone,
     )
     watch, readiness = Watch(addresses, OVERVIEW), Watch(addresses, READINESS)
     token = settings.web_token.get_secret_value() if settings.web_token else None
+    queue = queue_for('send_email', routed=settings.queue_routing)
+    api = Api(ApiServers(addresses), RetryTerms(settings.email_expiry_hours, queue))
     app = make_application(
-        watch, readiness, token=token, loopback_only=is_loopback(settings.web_host)
+        watch, readiness, token=token, loopback_only=is_loopback(settings.web_host), api=api
     )
     config = uvicorn.Config(
         app, http=PageConnection, log_config=None, log_level='warning', access_log=False,
@@ -124,7 +133,9 @@ async def serve(settings: Settings, listener: socket.socket) -> None:
     server.should_exit = True
     await serving
     informing.cancel()
-    await asyncio.gather(watch.close(), readiness.close(), informing, return_exceptions=True)
+    await asyncio.gather(
+        watch.close(), readiness.close(), api.close(), informing, return_exceptions=True
+    )
     log.info('web.stopped')
 
 

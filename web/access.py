@@ -12,7 +12,11 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-OPEN_PATH = '/health/live'  # whoever watches the process needs no secret
+OPEN_PATHS = ('/health/live', '/health/ready')  # whoever watches the process needs no secret
+# Here the API asks for its own tokens, see web.api.access; everything else wants WEB_TOKEN.
+API_PATHS = ('/api/', '/admin/', '/emails/')
+API_PATHS_EXACTLY = ('/emails', '/openapi.json')
+PAGE_PATHS = ('/api/status',)
 
 
 def is_loopback(host: str) -> bool:
@@ -24,6 +28,11 @@ def is_loopback(host: str) -> bool:
         return ip_address(host).is_loopback
     except ValueError:
         return host == 'localhost'
+
+
+def is_api_path(path: str) -> bool:
+    """Whether the API answers at this path, and not the page."""
+    return (path.startswith(API_PATHS) or path in API_PATHS_EXACTLY) and path not in PAGE_PATHS
 
 
 class Guard:
@@ -76,7 +85,8 @@ class Guard:
             )
         if (
             self._token is None
-            or path == OPEN_PATH
+            or path in OPEN_PATHS
+            or is_api_path(path)
             or self._may_look(headers.get('authorization', ''))
         ):
             return None

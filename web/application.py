@@ -1,6 +1,7 @@
-"""The paths. All of them only read, and none waits longer than the deadline of the watch."""
+"""The page's paths, which only read and wait no longer than the watch does; and the API's."""
 
 from collections.abc import Mapping
+from functools import partial
 from http import HTTPStatus
 
 from fastapi import FastAPI, Response
@@ -10,6 +11,7 @@ from starlette.types import ASGIApp
 from reporting.problems import Problem
 from reporting.wording import as_json
 from web.access import Guard
+from web.api.application import LARGEST_BODY_BYTES, Api, add_api
 from web.metrics import CONTENT_TYPE, exposition
 from web.overview import STYLE_HASH, as_status, render_overview
 from web.watch import Source, Watch
@@ -18,7 +20,12 @@ READ = ['GET', 'HEAD']
 
 
 def make_application(
-    watch: Watch, readiness: Watch, *, token: str | None, loopback_only: bool
+    watch: Watch,
+    readiness: Watch,
+    *,
+    token: str | None,
+    loopback_only: bool,
+    api: Api | None = None,
 ) -> ASGIApp:
     """Return the application.
 
@@ -27,43 +34,61 @@ def make_application(
         readiness: Asks web.questions.READINESS, on connections of its own: a slow count makes
             nobody unready.
         token: see web.access.Guard, as loopback_only.
+        api: What the API works with; None: the page alone.
     """
     # No pages of documentation: they load scripts from elsewhere.
     app = FastAPI(
         title='e-mail workers',
-        openapi_url=None,
+        openapi_url='/openapi.json',
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
+        max_body_size=LARGEST_BODY_BYTES,
     )
+    _add_page(app, watch, readiness, is_open=token is None)
+    if api is not None:
+        add_api(app, api)
+    return Guard(app, token=token, loopback_only=loopback_only, style=STYLE_HASH)
 
-    @app.api_route('/', methods=READ)
+
+def _add_page(app: FastAPI, watch: Watch, readiness: Watch, *, is_open: bool) -> None:
+    page = partial(app.api_route, methods=READ, include_in_schema=False)
+
+    @page('/')
     async def overview() -> Response:
         return HTMLResponse(render_overview(await watch.look()))
 
-    @app.api_route('/metrics', methods=READ)
+    @page('/metrics')
     async def metrics() -> Response:
         return Response(
             exposition(await watch.look()), media_type=None, headers={'Content-Type': CONTENT_TYPE}
         )
 
-    @app.api_route('/api/status', methods=READ)
+    @page('/api/status')
     async def status() -> Response:
         return Response(as_json(as_status(await watch.look())), media_type='application/json')
 
-    @app.api_route('/health/live', methods=READ)
+    @page('/health/live')
     async def live() -> Response:
         return PlainTextResponse('alive\n')
 
-    @app.api_route('/health/ready', methods=READ)
+    @page('/health/ready')
     async def ready() -> Response:
-        return _readiness((await readiness.look()).problems)
-
-    return Guard(app, token=token, loopback_only=loopback_only, style=STYLE_HASH)
+        return _readiness((await readiness.look()).problems, is_open=is_open)
 
 
-def _readiness(problems: Mapping[Source, Problem]) -> Response:
+def _readiness(problems: Mapping[Source, Problem], *, is_open: bool) -> Response:
+    """Say who is away.
+
+    Args:
+        is_open: Everybody who reaches the page may see everything; else, as nobody needs a token
+            here, it does not say where the servers are.
+    """
     if not problems:
         return PlainTextResponse('ready\n')
-    lines = [f'{source.value}: {problems[source].line}' for source in Source if source in problems]
+    lines = [
+        f'{source.value}: {problems[source].line if is_open else "not ready"}'
+        for source in Source
+        if source in problems
+    ]
     return PlainTextResponse('\n'.join([*lines, '']), HTTPStatus.SERVICE_UNAVAILABLE)

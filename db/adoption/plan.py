@@ -139,7 +139,7 @@ WHERE to_regprocedure(name) IS NOT NULL
 """
 RELATIONS = (
     'mail_outbox', 'email_attempts', 'email_suppressions', 'mail_switches', 'cron_runs',
-    'outbox_adoption', 'table_origins', 'mail_service_health',
+    'outbox_adoption', 'table_origins', 'mail_service_health', 'mail_api_tokens', 'mail_audit',
 )  # fmt: skip
 FUNCTIONS = ('outbox_sync()', 'outbox_state(text)')
 MIGRATED_SQL = "SELECT to_regclass('public._pogo_migration') IS NOT NULL"

@@ -37,6 +37,8 @@ TABLES = [
     'service_health',
     'outbox_adoption',
     'table_origins',
+    'mail_api_tokens',
+    'mail_audit',
 ]
 IN_PUBLIC_SQL = (
     "SELECT relname FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace"
@@ -157,6 +159,14 @@ async def outbox(pool):
         "now(), 'w', now())"
     )
     await pool.execute("INSERT INTO service_health (service_name, status) VALUES ('mongodb', 'up')")
+    await pool.execute(
+        'INSERT INTO mail_api_tokens (name, token_hash, scopes, created_by) '
+        "VALUES ('shop', sha256('x'), '{send}', 'me')"
+    )
+    await pool.execute(
+        'INSERT INTO mail_audit (actor, origin, action, details, email_ids) '
+        "VALUES ('shop', '127.0.0.1', 'email.retry', '{\"dry\": false}', '{1, 2}')"
+    )
 
 
 @pytest.fixture

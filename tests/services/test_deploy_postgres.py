@@ -18,7 +18,7 @@ from web.questions import OVERVIEW
 from web.watch import Source, Watch
 
 PASSWORD = 'loopback'
-ROLES = ('email_worker', 'email_web', 'email_readonly', 'email_producer')
+ROLES = ('email_worker', 'email_web', 'email_api', 'email_readonly', 'email_producer')
 NOT_MAIL = {'sessions', 'refresh_tokens'}
 
 # Modules whose statements are those of the worker, and what in them is not.
@@ -113,7 +113,16 @@ async def test_worker_may_run_every_statement_of_its_jobs(as_role):
 
 async def test_desk_may_run_every_statement_of_the_operators_commands(as_role):
     found = select(
-        lambda module, name: module in DESKS_MODULES or name in CHANGES or name == 'QUEUE_SQL'
+        lambda module, name: (
+            module in DESKS_MODULES
+            or (
+                module == 'api_tokens'
+                and name in {'ADD_TOKEN_SQL', 'REVOKE_SQL', 'READ_TOKENS_SQL'}
+            )
+            or (module == 'audit' and name != 'REMOVE_AUDIT_SQL')
+            or name in CHANGES
+            or name == 'QUEUE_SQL'
+        )
     )
     assert {
         'db.transitions.RETRY_SQL',
@@ -121,6 +130,20 @@ async def test_desk_may_run_every_statement_of_the_operators_commands(as_role):
         'mail_outbox.outbox.QUEUE_SQL',
     } <= set(found)
     assert await refused(await as_role('email_web'), found) == []
+
+
+async def test_api_may_run_every_statement_of_its_handlers(as_role):
+    found = select(
+        lambda module, name: (
+            module in {'attempts', 'one_email', 'selection', 'schema', 'email_list'}
+            or (module == 'api_tokens' and name in {'LIVE_TOKENS_SQL', 'NOTE_USE_SQL'})
+            or (module == 'audit' and name != 'REMOVE_AUDIT_SQL')
+            or name in CHANGES
+            or name == 'QUEUE_SQL'
+        )
+    )
+    assert {'db.audit.BEGIN_AUDIT_SQL', 'db.api_tokens.NOTE_USE_SQL'} <= set(found)
+    assert await refused(await as_role('email_api'), found) == []
 
 
 async def test_reader_may_run_every_statement_that_reads_and_none_that_writes(as_role):
@@ -181,6 +204,9 @@ FORBIDDEN = {
         DELETE FROM _pogo_migration
     """,
     'email_web': """
+        UPDATE mail_api_tokens SET scopes = '{send,operate}'
+        UPDATE mail_audit SET actor = 'somebody else'
+        DELETE FROM mail_audit
         UPDATE outbound_emails SET recipient = 'me@example.com'
         UPDATE outbound_emails SET claim_token = NULL
         DELETE FROM outbound_emails
@@ -189,7 +215,21 @@ FORBIDDEN = {
         UPDATE cron_runs SET outcome = 'done'
         DROP TABLE outbound_emails
     """,
+    'email_api': """
+        UPDATE outbound_emails SET recipient = 'me@example.com'
+        UPDATE outbound_emails SET claim_token = NULL
+        DELETE FROM outbound_emails
+        INSERT INTO mail_api_tokens (name) VALUES ('me')
+        UPDATE mail_api_tokens SET scopes = '{send,operate}'
+        UPDATE mail_api_tokens SET revoked_at = NULL
+        UPDATE mail_audit SET actor = 'somebody else'
+        DELETE FROM mail_audit
+        INSERT INTO mail_switches (kind, name, paused_by) VALUES ('queue', 'arq:queue', 'me')
+        DELETE FROM email_suppressions
+        SELECT * FROM sessions
+    """,
     'email_readonly': """
+        SELECT * FROM mail_api_tokens
         UPDATE outbound_emails SET status = 'sent'
         INSERT INTO outbound_emails (recipient) VALUES ('a@example.com')
         SELECT * FROM sessions

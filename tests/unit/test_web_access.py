@@ -18,7 +18,7 @@ from web.watch import Source, Watch
 
 TOKEN = 'a token of w\N{LATIN SMALL LETTER O WITH DIAERESIS}rds'
 PATHS = ('/', '/metrics', '/api/status', '/health/ready', '/health/live', '/no/such/path')
-OPEN = '/health/live'
+OPEN = {'/health/ready', '/health/live'}
 
 
 @pytest.fixture
@@ -76,13 +76,20 @@ async def test_nothing_but_get_and_head_is_allowed(ask, method):
         )
 
 
-async def test_token_is_wanted_on_everything_but_liveness(ask):
+async def test_token_is_wanted_on_everything_but_health(ask):
     for path in PATHS:
         answer = await ask(path, token=TOKEN)
-        assert answer.status_code == (200 if path == OPEN else 401), path
-        if path != OPEN:
+        assert answer.status_code == (200 if path in OPEN else 401), path
+        if path not in OPEN:
             assert answer.headers['www-authenticate'].startswith('Basic realm=')
             assert 'email_' not in answer.text
+
+
+async def test_paths_of_the_api_do_not_ask_for_the_pages_token(ask):
+    for path in ('/api/emails', '/admin/emails/1/retry', '/emails', '/emails/1', '/openapi.json'):
+        assert (await ask(path, token=TOKEN)).status_code != 401, path
+    for path in ('/api', '/apis', '/api/status', '/emails2', '/admin'):
+        assert (await ask(path, token=TOKEN)).status_code == 401, path
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,1 @@
+"""The HTTP API: tokens, errors, and one module a subject; thin over actions/ and reporting/."""

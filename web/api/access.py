@@ -1,0 +1,250 @@
+"""Who asks, and whether he may: tokens of the API."""
+
+import asyncio
+import time
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from http import HTTPStatus
+from ipaddress import ip_address
+
+import structlog
+from fastapi import Depends, Request
+from fastapi.security import HTTPBearer
+
+from actions.tokens import ApiScope, token_digest
+from db.api_tokens import ApiToken, note_use, read_live_tokens
+from reporting.problems import ProblemError
+from reporting.servers import Servers
+from web.api.problem import Refusal, RefusalError
+
+log = structlog.get_logger()
+
+# A token that was revoked is refused after FRESH_S at the latest; while PostgreSQL does not answer,
+# after STALE_S.
+FRESH_S, STALE_S = 2.0, 60.0
+RENEW_S = 1.0  # older than this, the tokens are read again while they go on to serve
+# A token that is not known may be new; so the tokens are read again, but not for each guess.
+BETWEEN_READS_S = 0.25
+NOTE_USE_EVERY_S = 60.0
+
+MOST_REFUSALS, REFUSALS_WITHIN_S = 20, 60.0  # of one address
+MOST_ADDRESSES = 10_000  # remembered; the one that was refused longest ago is forgotten first
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """Who asks.
+
+    Attributes:
+        organization_id: All that he sees and sends is this organisation's; None: of all.
+        address: Where from: the peer's, which may be a proxy's.
+    """
+
+    name: str
+    scopes: frozenset[str]
+    organization_id: str | None
+    token_id: int
+    address: str
+
+
+class KnownTokens:
+    """All tokens in use, in memory: no request costs a statement."""
+
+    def __init__(self, servers: Servers) -> None:
+        self._servers = servers
+        self._tokens: dict[bytes, ApiToken] = {}
+        self._read_at = -STALE_S  # when the statement that they come from began
+        self._reading: asyncio.Task[None] | None = None
+        self._used: dict[int, datetime] = {}
+        self._noted_at = time.monotonic()
+
+    async def find(self, digest: bytes, *, patient: bool = True) -> ApiToken | None:
+        """Return the token with this hash, if it is in use.
+
+        Args:
+            patient: Look again for one that is not known, which may be new.
+        Raises:
+            ProblemError: PostgreSQL does not answer, and has not for STALE_S.
+        """
+        age_s = time.monotonic() - self._read_at
+        if age_s > FRESH_S:
+            await self._read_unless_down()
+        elif age_s > RENEW_S:
+            self._begin_to_read()
+        token = self._tokens.get(digest)
+        if token is None and patient:
+            await self._read_after(time.monotonic())
+            token = self._tokens.get(digest)
+        now = datetime.now(UTC)
+        if token is None or (token.expires_at is not None and token.expires_at <= now):
+            return None
+        self._used[token.id] = now
+        return token
+
+    async def close(self) -> None:
+        """Write down who was here last, if PostgreSQL answers."""
+        if self._reading is not None:
+            self._reading.cancel()
+        if self._used:
+            await self._note_use()
+
+    async def _read_unless_down(self) -> None:
+        try:
+            await asyncio.shield(self._begin_to_read())
+        except ProblemError:
+            if time.monotonic() - self._read_at > STALE_S:
+                raise
+
+    async def _read_after(self, asked_at: float) -> None:
+        """Wait for a reading that began after this moment; everybody who waits shares it."""
+        while self._read_at < asked_at:
+            await asyncio.shield(self._begin_to_read())
+
+    def _begin_to_read(self) -> asyncio.Task[None]:
+        if self._reading is None or self._reading.done():
+            self._reading = asyncio.create_task(self._read())
+            self._reading.add_done_callback(_seen)
+        return self._reading
+
+    async def _read(self) -> None:
+        await asyncio.sleep(max(0.0, self._read_at + BETWEEN_READS_S - time.monotonic()))
+        began_at = time.monotonic()
+        self._tokens = await self._servers.ask_postgres(read_live_tokens)
+        self._read_at = began_at
+        if self._used and began_at - self._noted_at > NOTE_USE_EVERY_S:
+            await self._note_use()
+
+    async def _note_use(self) -> None:
+        used, self._used = self._used, {}
+        self._noted_at = time.monotonic()
+        try:
+            await self._servers.ask_postgres(lambda pool: note_use(pool, used))
+        except ProblemError:  # nobody is refused for it: the next time
+            self._used = used | self._used
+
+
+def _seen(reading: asyncio.Task[None]) -> None:
+    if not reading.cancelled():
+        reading.exception()  # whoever waits for it gets it; maybe nobody does
+
+
+class Refusals:
+    """How often each address was refused lately."""
+
+    def __init__(self) -> None:
+        self._counts: OrderedDict[str, tuple[float, int]] = OrderedDict()  # since when, how many
+
+    def too_many(self, address: str) -> int | None:
+        """Return in how many seconds it may try again; None: now."""
+        since, count = self._counts.get(address, (0.0, 0))
+        left_s = since + REFUSALS_WITHIN_S - time.monotonic()
+        return int(left_s) + 1 if count >= MOST_REFUSALS and left_s > 0 else None
+
+    def count(self, address: str) -> None:
+        """Count one more."""
+        now = time.monotonic()
+        since, count = self._counts.pop(address, (now, 0))
+        if now - since > REFUSALS_WITHIN_S:
+            since, count = now, 0
+        self._counts[address] = (since, count + 1)
+        if count + 1 == MOST_REFUSALS:
+            log.warning('web.many_refused', address=address, times=count + 1)
+        if len(self._counts) > MOST_ADDRESSES:
+            self._counts.popitem(last=False)
+
+
+def group_of(address: str) -> str:
+    """Return what is counted as one address: of IPv6 the /64 that a host has to itself."""
+    try:
+        found = ip_address(address)
+    except ValueError:
+        return address
+    if found.version == 4:
+        return address
+    mapped = found.ipv4_mapped
+    return str(mapped) if mapped else f'{ip_address(int(found) >> 64 << 64)}/64'
+
+
+class Access:
+    """The door of the API: a token and an address in, a Principal out."""
+
+    def __init__(self, servers: Servers) -> None:
+        self.tokens = KnownTokens(servers)
+        self.refusals = Refusals()
+
+    async def identify(self, authorization: str, address: str) -> Principal:
+        """Return who asks.
+
+        A token that is good is never held up by what others did from the same address, such as a
+        proxy's.
+
+        Raises:
+            RefusalError: 401, or 429 for who was refused too often; ProblemError.
+        """
+        group = group_of(address)
+        wait_s = self.refusals.too_many(group)
+        scheme, _, text = authorization.partition(' ')
+        digest = token_digest(text.strip()) if scheme.lower() == 'bearer' else None
+        token = await self.tokens.find(digest, patient=wait_s is None) if digest else None
+        if token is not None:
+            return Principal(token.name, token.scopes, token.organization_id, token.id, address)
+        if wait_s is not None:
+            raise RefusalError(_held_up(wait_s))
+        self.refusals.count(group)
+        raise RefusalError(UNKNOWN_TOKEN if authorization else NO_TOKEN)
+
+
+CHALLENGE = {'WWW-Authenticate': 'Bearer realm="email"'}
+SEE_CREATE = 'make one: python -m ops token create NAME --scope read'
+NO_TOKEN = Refusal(
+    HTTPStatus.UNAUTHORIZED, 'no-token', 'the header Authorization: Bearer TOKEN is missing',
+    SEE_CREATE, headers=CHALLENGE,
+)  # fmt: skip
+UNKNOWN_TOKEN = Refusal(
+    HTTPStatus.UNAUTHORIZED, 'unknown-token', 'the token is none, has expired or was revoked',
+    SEE_CREATE, headers={'WWW-Authenticate': 'Bearer realm="email", error="invalid_token"'},
+)  # fmt: skip
+
+
+def _held_up(wait_s: int) -> Refusal:
+    return Refusal(
+        HTTPStatus.TOO_MANY_REQUESTS, 'too-many-refusals',
+        f'{MOST_REFUSALS} requests from this address had no token that is in use',
+        f'wait {wait_s} s, and correct the token', headers={'Retry-After': str(wait_s)},
+    )  # fmt: skip
+
+
+def _out_of_scope(principal: Principal, scope: ApiScope) -> Refusal:
+    return Refusal(
+        HTTPStatus.FORBIDDEN, 'out-of-scope',
+        f'the token {principal.name} is for {", ".join(sorted(principal.scopes))}, not {scope}',
+        f'make another: python -m ops token create NAME --scope {scope}',
+    )  # fmt: skip
+
+
+async def authorize(request: Request, scope: ApiScope) -> Principal:
+    """Return who asks, if his token has this scope. Plain starlette routes call it.
+
+    Raises:
+        RefusalError: 401, 403 or 429; ProblemError: PostgreSQL does not answer.
+    """
+    access: Access = request.app.state.api.access
+    address = request.client.host if request.client else ''
+    principal = await access.identify(request.headers.get('authorization', ''), address)
+    if scope not in principal.scopes:
+        raise RefusalError(_out_of_scope(principal, scope))
+    return principal
+
+
+BEARER = HTTPBearer(auto_error=False, description='`python -m ops token create NAME --scope ...`')
+
+
+def require(scope: ApiScope) -> Callable[[Request], Awaitable[Principal]]:
+    """Return a dependency of FastAPI: who asks, if his token has this scope."""
+
+    async def principal_of(request: Request, _: object = Depends(BEARER)) -> Principal:
+        return await authorize(request, scope)
+
+    return principal_of

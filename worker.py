@@ -110,6 +110,7 @@ async def startup(ctx: dict[str, Any]) -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(GC_EVERY_OBJECTS)
+    await runtime.suspects.send_first()
 
 
 def _stores(pool: asyncpg.Pool, redis: ArqRedis, connect_s: float) -> Stores:
@@ -149,8 +150,8 @@ def _start(
         [keep_alive(loop) for loop in _watchers(runtime, controls)],
         [
             keep_alive(partial(keep_schedules, ctx)),
+            keep_alive(runtime.suspects.keep_sending),
             keep_alive(runtime.sweeper.keep_sweeping),
-            keep_alive(runtime.sweeper.keep_sending_suspects),
             keep_alive(runtime.sweeper.keep_sending_urgent),
         ],
         [
@@ -172,7 +173,7 @@ def _watchers(runtime: Runtime, controls: Controls) -> Iterator[Loop]:
 
     others = {
         SWITCHES_CHANNEL: controls.switches_changed.set,
-        RESCUED_CHANNEL: runtime.sweeper.suspects_wanted.set,
+        RESCUED_CHANNEL: runtime.suspects.wanted.set,
     }
     yield partial(listen, settings.direct_dsn, settings.db_connect_timeout_s, wake, others)
     yield partial(keep_watching_neighbours, redis, runtime.activity.neighbours, signals.stopping)
@@ -191,7 +192,8 @@ def _holders(runtime: Runtime) -> Iterator[Loop]:
         stopping=runtime.signals.stopping,
         every_s=settings.worker_beat_s,
         hold_types=settings.email_hold_types,
-        on_rescued=partial(notify_rescued, pool),  # all workers share the work, we among them
+        suspects_wanted=runtime.suspects.wanted,
+        tell_others=partial(notify_rescued, pool),
         set_aside=runtime.claimer.set_aside,
         answered_at_once=runtime.stores.connect_s < CONNECT_AGAIN_S,
     )
@@ -246,13 +248,10 @@ async def _connect_postgres(worker: str, switches: Switches) -> asyncpg.Pool:
                 raise SystemExit(
                     f'worker: {postgres_problem(error, settings.postgres_place).line}'
                 ) from error
-            log.error(
-                'postgresql.unreachable',
-                during='start',
-                place=settings.postgres_place,
-                error=str(error) or type(error).__name__,
-            )
-            notify_systemd(f'STATUS=Waiting for PostgreSQL at {settings.postgres_place}')
+            place = settings.postgres_place
+            why = str(error) or type(error).__name__
+            log.error('postgresql.unreachable', during='start', place=place, error=why)
+            notify_systemd(f'STATUS=Waiting for PostgreSQL at {place}')
             await asyncio.sleep(CONNECT_AGAIN_S)
         else:
             return pool

@@ -163,7 +163,7 @@ class Controls:
         """Apply the switches; whatever was resumed is sent at once."""
         self.apply_switches()
         self._runtime.signals.sweep_wanted.set()
-        self._runtime.sweeper.suspects_wanted.set()
+        self._runtime.suspects.wanted.set()
 
     def pause(self, _: Arguments, *, paused: bool) -> Reply:
         """Claim neither jobs nor e-mails, until resumed or restarted; what has begun goes on."""

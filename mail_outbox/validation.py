@@ -1,12 +1,11 @@
 """What an application may give for an e-mail, and the checks before its row is inserted."""
 
-import asyncio
 import json
 import math
 import re
 from collections.abc import Mapping
 from datetime import datetime, timedelta
-from typing import Any, Required, TypedDict
+from typing import Any, Literal, Required, TypedDict, get_args
 
 from mail_outbox.envelope import (
     BY_LIFE,
@@ -24,7 +23,8 @@ MAX_DATA_BYTES = 1024 * 1024
 LARGE_BODY_CHARS = 256 * 1024
 LARGE_FIELD_CHARS = 4096  # addresses and headers are read, not only copied
 NUL_IN_JSON = re.compile(r'(?<!\\)(?:\\\\)*\\u0000')
-PRIORITIES = {'high': 0, 'normal': 1, 'low': 2}
+Priority = Literal['high', 'normal', 'low']
+PRIORITIES = {word: number for number, word in enumerate(get_args(Priority))}
 EXPIRY_HOURS = 24
 
 
@@ -47,7 +47,7 @@ class EmailValues(EmailContent, total=False):
     """One e-mail, by the names of queue_email's arguments; all but recipient have a default."""
 
     email_type: str | None  # a word of the application's, such as 'password-reset'
-    priority: str  # 'high', 'normal' (the default) or 'low'
+    priority: Priority  # 'normal' by default
     # How many attempts that count are made; by default EMAIL_MAX_ATTEMPTS of the workers, or as
     # many as fit before expires_at where that is not set.
     max_attempts: int | None
@@ -69,14 +69,7 @@ STORED_AS_GIVEN = (
 
 
 async def checked_row(email: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the values of the statement QUEUE by name; what takes its time is checked in a thread.
-
-    Args:
-        email: See EmailValues.
-    Raises:
-        InvalidEmailError: a value can never be sent; the message names it.
-        TypeError: the recipient is missing, or an argument is unknown.
-    """
+    """Return the same as checked_row_sync; what takes its time is checked in a thread."""
     body_chars = sum(
         len(email[name]) for name in ('body_text', 'body_html') if isinstance(email.get(name), str)
     )
@@ -85,11 +78,21 @@ async def checked_row(email: Mapping[str, Any]) -> dict[str, Any]:
         fields += headers.values()
     field_chars = sum(len(field) for field in fields if isinstance(field, str))
     if body_chars > LARGE_BODY_CHARS or field_chars > LARGE_FIELD_CHARS:
-        return await asyncio.to_thread(_checked, email)
-    return _checked(email)
+        import asyncio  # noqa: PLC0415 - who awaits this has loaded it; others need not
+
+        return await asyncio.to_thread(checked_row_sync, email)
+    return checked_row_sync(email)
 
 
-def _checked(email: Mapping[str, Any]) -> dict[str, Any]:
+def checked_row_sync(email: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values of the statement QUEUE by name.
+
+    Args:
+        email: See EmailValues.
+    Raises:
+        InvalidEmailError: a value can never be sent; the message names it.
+        TypeError: the recipient is missing, or an argument is unknown.
+    """
     if not NAMES.issuperset(email):
         raise TypeError(f'got an unexpected keyword argument {min(email.keys() - NAMES)!r}')
     if 'recipient' not in email:

@@ -2,13 +2,16 @@
 
 import asyncio
 import json
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import asyncpg
 import pytest
 
 from mail_outbox.envelope import BY_LIFE, MAX_SUBJECT_CHARS, Content, Email, InvalidEmailError
-from mail_outbox.outbox import QUEUE_SQL, STALE_SQL, queue_email, queue_emails
+from mail_outbox.outbox import queue_email, queue_emails
+from mail_outbox.queueing import QUEUE_SQL, STALE_SQL
 from mail_outbox.render import Sender, render
 from mail_outbox.validation import MAX_BODY_BYTES, MAX_DATA_BYTES
 
@@ -16,24 +19,30 @@ SURROGATE = '\ud800'
 NOW = datetime.now(UTC)
 
 
-class Connection:
+class Connection(asyncpg.Connection):
     """Stands in for the caller's connection; keeps what it was asked to insert."""
+
+    __slots__ = ('sql', 'values')
 
     def __init__(self) -> None:
         self.sql = ''
         self.values: tuple[Any, ...] = ()
 
-    async def fetchval(self, sql: str, *values: Any) -> int:
+    def __del__(self) -> None:
+        """There is nothing to close."""
+
+    @asynccontextmanager
+    async def transaction(self) -> Any:
+        yield
+
+    async def fetchrow(self, sql: str, *values: Any) -> tuple[Any, ...]:
         if sql == STALE_SQL:
-            return 0
+            return (False,)
         self.sql, self.values = sql, values
-        return 42
+        return (42,)
 
-    async def fetchmany(self, _: str, rows: list[tuple[Any, ...]]) -> list[dict[str, int]]:
-        return [{'id': i} for i in range(len(rows))]
-
-    async def execute(self, *_: Any) -> None:
-        pass
+    async def fetchmany(self, _: str, rows: list[tuple[Any, ...]]) -> list[tuple[int]]:
+        return [(i,) for i in range(len(rows))]
 
 
 @pytest.fixture

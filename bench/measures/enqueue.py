@@ -4,6 +4,7 @@ Many at once, and one at a time from several writers.
 """
 
 import asyncio
+import inspect
 import statistics
 import time
 from collections.abc import Awaitable, Callable
@@ -79,7 +80,7 @@ class Enqueue(Measure):
 
 def has_queue_emails() -> bool:
     """Tell whether this version of the project can queue many at once."""
-    return hasattr(mail_outbox.outbox, 'queue_emails')
+    return inspect.iscoroutinefunction(getattr(mail_outbox.outbox, 'queue_emails', None))
 
 
 async def _unnest(outbox: Outbox, rows: int) -> float:

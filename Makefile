@@ -47,7 +47,7 @@ bench: setup ## our worker beside Celery, interleaved; writes bench/results/ and
 
 lock: setup ## after editing dependencies in pyproject.toml
 	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
-	    --upgrade pyproject.toml -o requirements.txt
+	    --upgrade --group worker pyproject.toml -o requirements.txt
 	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
 	    --upgrade -c requirements.txt --group dev pyproject.toml -o requirements-dev.txt
 

@@ -26,7 +26,6 @@ from db.errors import DATABASE_DOWN, ErrorKind, kind_of
 from db.identity import read_identity
 from db.pools import create_postgres_pool, open_mongo
 from db.schema import SchemaMismatchError, check_schema
-from db.senders import note_own_sender
 from db.switches import CHANNEL as SWITCHES_CHANNEL
 from db.switches import read_switches
 from db.wakeups import RESCUED_CHANNEL, listen, notify_rescued
@@ -48,7 +47,7 @@ from fleet.routing import EMAIL_QUEUE, MAINTENANCE_QUEUE, keep_watching_routes
 from jobs.retry_failed_email import retry_failed_email
 from jobs.send_email import send_claimed, send_email
 from mail.route import SwitchableRelays
-from mail_outbox.address_fields import Sender
+from mail_outbox.render import Sender
 from mail_outbox.wake import redis_error_text
 from process.recycling import Limits
 from process.systemd import keep_systemd_informed, notify_systemd
@@ -111,6 +110,7 @@ async def startup(ctx: dict[str, Any]) -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(GC_EVERY_OBJECTS)
+    await runtime.suspects.send_first()
 
 
 def _stores(pool: asyncpg.Pool, redis: ArqRedis, connect_s: float) -> Stores:
@@ -150,8 +150,8 @@ def _start(
         [keep_alive(loop) for loop in _watchers(runtime, controls)],
         [
             keep_alive(partial(keep_schedules, ctx)),
+            keep_alive(runtime.suspects.keep_sending),
             keep_alive(runtime.sweeper.keep_sweeping),
-            keep_alive(runtime.sweeper.keep_sending_suspects),
             keep_alive(runtime.sweeper.keep_sending_urgent),
         ],
         [
@@ -173,7 +173,7 @@ def _watchers(runtime: Runtime, controls: Controls) -> Iterator[Loop]:
 
     others = {
         SWITCHES_CHANNEL: controls.switches_changed.set,
-        RESCUED_CHANNEL: runtime.sweeper.suspects_wanted.set,
+        RESCUED_CHANNEL: runtime.suspects.wanted.set,
     }
     yield partial(listen, settings.direct_dsn, settings.db_connect_timeout_s, wake, others)
     yield partial(keep_watching_neighbours, redis, runtime.activity.neighbours, signals.stopping)
@@ -192,7 +192,8 @@ def _holders(runtime: Runtime) -> Iterator[Loop]:
         stopping=runtime.signals.stopping,
         every_s=settings.worker_beat_s,
         hold_types=settings.email_hold_types,
-        on_rescued=partial(notify_rescued, pool),  # all workers share the work, we among them
+        suspects_wanted=runtime.suspects.wanted,
+        tell_others=partial(notify_rescued, pool),
         set_aside=runtime.claimer.set_aside,
         answered_at_once=runtime.stores.connect_s < CONNECT_AGAIN_S,
     )
@@ -235,7 +236,6 @@ async def _connect_postgres(worker: str, switches: Switches) -> asyncpg.Pool:
             )
             await check_schema(pool)
             switches.update(await read_switches(pool))
-            await note_own_sender(pool, settings.smtp_from_email)
             async with pool.acquire() as conn:
                 if conn.is_pooled:  # type: ignore[attr-defined]  # see db.connection
                     log.info('postgresql.pooler_found', place=settings.postgres_place)
@@ -248,20 +248,20 @@ async def _connect_postgres(worker: str, switches: Switches) -> asyncpg.Pool:
                 raise SystemExit(
                     f'worker: {postgres_problem(error, settings.postgres_place).line}'
                 ) from error
-            log.error(
-                'postgresql.unreachable',
-                during='start',
-                place=settings.postgres_place,
-                error=str(error) or type(error).__name__,
-            )
-            notify_systemd(f'STATUS=Waiting for PostgreSQL at {settings.postgres_place}')
+            place = settings.postgres_place
+            why = str(error) or type(error).__name__
+            log.error('postgresql.unreachable', during='start', place=place, error=why)
+            notify_systemd(f'STATUS=Waiting for PostgreSQL at {place}')
             await asyncio.sleep(CONNECT_AGAIN_S)
         else:
             return pool
 
 
 class WorkerSettings:
-    """The default queue; arq reads __dict__, so inherited attributes would vanish silently."""
+    """The default queue.
+
+    arq reads this class through __dict__: inherited attributes would vanish silently.
+    """
 
     queue_name = 'arq:queue'
     functions: ClassVar = [

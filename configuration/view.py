@@ -71,6 +71,6 @@ def program_version() -> str:
     except (OSError, KeyError, tomllib.TOMLDecodeError):
         pass
     try:
-        return metadata.version('arq-mail-worker')
+        return metadata.version('mail-outbox')
     except metadata.PackageNotFoundError:
         return 'unknown'

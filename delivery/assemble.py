@@ -17,9 +17,9 @@ from delivery.leases import Leases
 from delivery.record import Recorder
 from delivery.rules import Stores, WorkerRules
 from delivery.runtime import Runtime
-from delivery.senders import AllowedSenders
 from delivery.steps import SendClaimed, Steps
 from delivery.suppression import SuppressionList
+from delivery.suspects import Suspects
 from delivery.sweeper import Sweeper
 from delivery.tunables import Tunables
 from delivery.wake_ups import WakeUps
@@ -40,18 +40,14 @@ def assemble(
     activity: Activity,
     spine: Spine,
 ) -> Runtime:
-    """Put a worker together.
-
-    Args:
-        spine: Sends one claimed e-mail, see jobs.send_email.send_claimed.
-    """
+    """Put a worker together, around the spine: jobs.send_email.send_claimed."""
 
     def send_claimed(claim: Claim, cycles: int) -> Coroutine[Any, Any, JobResult]:
         return spine(runtime.steps, claim, cycles)
 
     leases, set_aside = Leases(rules.lease_s), SetAside()
-    # At least what keeps a relay's connections busy, however far it is: on each an e-mail that is
-    # being recorded, one whose body is on its way, and one whose envelope travels with it.
+    # What keeps a relay's connections busy, however far it is: on each, one e-mail is recorded,
+    # one's body is on its way, and one's envelope travels with it.
     concurrency = Concurrency(
         least=lambda: 3 * max(relay.wanted_connections for relay in tunables.relays),
         most=lambda: tunables.max_emails,
@@ -61,6 +57,7 @@ def assemble(
         stores.pool, rules.worker, tunables, activity, concurrency, leases, set_aside, recorder
     )
     large = BytesInFlight(rules.max_bytes_in_flight)
+    sweeper = Sweeper(stores.pool, signals, tunables, activity, claimer, large, send_claimed)
     runtime = Runtime(
         stores=stores,
         rules=rules,
@@ -72,7 +69,8 @@ def assemble(
         suppressions=SuppressionList(stores.pool),
         recorder=recorder,
         wake_ups=WakeUps(stores.redis, rules.queue_name, signals),
-        sweeper=Sweeper(stores.pool, signals, tunables, activity, claimer, large, send_claimed),
+        sweeper=sweeper,
+        suspects=Suspects(signals, tunables, claimer, large, sweeper.attempts, send_claimed),
     )
     runtime.steps = _steps(runtime)
     return runtime
@@ -101,7 +99,6 @@ def _steps(runtime: Runtime) -> Steps:
         size=contents.large_bytes,
         hold_bytes=hold_bytes,
         fetch=contents.fetch,
-        check_senders=AllowedSenders(runtime.stores.pool, tunables).check_senders,
         render=contents.render,
         leave_out_suppressed=runtime.suppressions.leave_out,
         deliver=hand_over,

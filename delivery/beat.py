@@ -29,7 +29,8 @@ async def beat(
     stopping: asyncio.Event,
     every_s: float,
     hold_types: Iterable[str],
-    on_rescued: Callable[[], Awaitable[None]],
+    suspects_wanted: asyncio.Event,
+    tell_others: Callable[[], Awaitable[None]],
     set_aside: SetAside,
     answered_at_once: bool = False,
 ) -> None:
@@ -42,7 +43,9 @@ async def beat(
     Args:
         every_s: How often leases are renewed: a third of the lease, so that one missed beat loses
             nothing.
-        on_rescued: Called when something was rescued that is to be sent again.
+        suspects_wanted: Set when something was rescued that is to be sent again, and after the
+            first look in any case: dead workers' mail may have been rescued before.
+        tell_others: Called when something was rescued: all workers share the work.
         set_aside: Rows that cannot be changed.
         answered_at_once: See db.leases.Contact.
     """
@@ -58,24 +61,32 @@ async def beat(
             if (begun_at := now_s()) - renewed_at >= every_s - RESCUE_EVERY_S / 2:
                 await _renew(pool, leases, begun_at)
                 renewed_at = begun_at  # one that failed is tried again next time
-            await _rescue(rescuing, on_rescued)
+            await _rescue(rescuing, contact, suspects_wanted, tell_others)
         except DATABASE_DOWN as error:
             log.warning('lease.not_renewed', held=len(leases.held()), error=words_of(error))
         await asyncio.sleep(min(every_s, RESCUE_EVERY_S))
 
 
 async def _rescue(
-    rescuing: Callable[[], Awaitable[list[Rescued]]], on_rescued: Callable[[], Awaitable[None]]
+    rescuing: Callable[[], Awaitable[list[Rescued]]],
+    contact: Contact,
+    suspects_wanted: asyncio.Event,
+    tell_others: Callable[[], Awaitable[None]],
 ) -> None:
+    is_first = contact.seen_at is None
     while rescued := await rescuing():
         for lost in rescued:
             log.warning(
                 'lease.rescued', email_id=lost.email_id, lost_worker=lost.worker, status=lost.status
             )
         if any(lost.due for lost in rescued):
-            await on_rescued()
+            # We as well: a worker that has just begun does not hear yet what it tells.
+            suspects_wanted.set()
+            await tell_others()
         if len(rescued) < RESCUE_BATCH:
             break
+    if is_first:
+        suspects_wanted.set()
 
 
 async def _renew(pool: asyncpg.Pool, leases: Leases, since: float) -> None:

@@ -48,7 +48,7 @@ async def explain_not_claimable(
         return not_claimable(email_id, 'expired', 'its expires_at is over')
     due_in_s = state['due_in_s']
     if state['lost_attempts'] and due_in_s is not None and due_in_s <= 0:
-        runtime.sweeper.suspects_wanted.set()
+        runtime.suspects.wanted.set()
         return not_claimable(
             email_id, status, 'its last worker was lost; such e-mails are sent one at a time'
         )

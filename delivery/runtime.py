@@ -16,6 +16,7 @@ from delivery.record import Recorder
 from delivery.rules import Stores, WorkerRules
 from delivery.steps import Steps
 from delivery.suppression import SuppressionList
+from delivery.suspects import Suspects
 from delivery.sweeper import Sweeper
 from delivery.tunables import Tunables
 from delivery.wake_ups import WakeUps
@@ -45,6 +46,7 @@ class Runtime:
     recorder: Recorder
     wake_ups: WakeUps
     sweeper: Sweeper
+    suspects: Suspects
     background: list[list[asyncio.Task[None]]] = field(default_factory=list)
     steps: Steps = field(init=False)
 
@@ -57,6 +59,7 @@ class Runtime:
         hearing, claiming, holding = self.background
         attempts = self.sweeper.attempts.running
         self.sweeper.stop_waiting()
+        self.suspects.wanted.set()
         await _cancel(hearing)
         drain_s = max(0.0, self.signals.stop_by - time.monotonic())
         await asyncio.wait({*claiming, *attempts}, timeout=drain_s)

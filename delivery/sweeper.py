@@ -1,11 +1,10 @@
-"""Mail that no job asked for: everything that is due, what is urgent, and suspects one by one.
+"""Mail that no job asked for: everything that is due, and what is urgent.
 
 A sweep stands behind every wake-up that was missed: PostgreSQL is the truth, and Redis may have
 been emptied. It is also the fastest way through a backlog, because one claim brings many e-mails.
 """
 
 import asyncio
-import contextlib
 import time
 from collections.abc import Callable, Coroutine
 from functools import partial
@@ -23,7 +22,7 @@ from delivery.bytes_in_flight import BytesInFlight
 from delivery.claimer import Claimer
 from delivery.email_jobs import JobResult, not_claimable
 from delivery.tunables import Tunables
-from engine.signals import WorkerSignals
+from engine.signals import WorkerSignals, wait_at_most
 from mail.priority import HIGH
 
 log = structlog.get_logger()
@@ -37,12 +36,6 @@ AT_ONCE = 16
 UNREACHABLE_EVERY_S = 1.0
 DUTY_EVERY_S = 300.0  # what is due later than that is found by the duty in time
 LATER_S = 1.0  # a job that is still there comes first
-SUSPECTS_EVERY_S = 5.0
-SUSPECT_PATIENCE_S = 2.0
-# By lost attempts: how many are sent together. After a second loss each is alone, so that the third
-# tells which one it is that kills workers, and those that were only near it are not counted out
-# with it. `make chaos`: of 201 one killed three workers and is dead, 200 were delivered.
-SUSPECT_GROUPS = ((1, 10), (2, 1))
 URGENT_EVERY_S = 0.01  # at most; a look costs PostgreSQL a tenth of a millisecond
 
 
@@ -52,7 +45,6 @@ class Sweeper:
     Attributes:
         attempts: What is under way, whatever loop started it.
         urgent: Those attempts that keep_sending_urgent started.
-        suspects_wanted: E-mails whose last worker was lost may be due.
     """
 
     def __init__(
@@ -73,19 +65,16 @@ class Sweeper:
         self.send = send
         self.attempts = Attempts(claimer.concurrency, large)
         self.urgent: set[Attempt] = set()
-        self.suspects_wanted = asyncio.Event()
         self._pool = pool
         self._signals = signals
         self._tunables = tunables
         self._activity = activity
         self._claimer = claimer
-        self._large = large
 
     def stop_waiting(self) -> None:
         """Let every loop see that the worker stops."""
         self._signals.sweep_wanted.set()
         self._signals.urgent_wanted.set()
-        self.suspects_wanted.set()
 
     async def sweep(self, tally: SweepTally) -> None:
         """Claim due e-mails in batches and start sending them.
@@ -154,7 +143,7 @@ class Sweeper:
         while not self._signals.stopping.is_set():
             # Asked for also after a freeze of Redis: mail whose application gave up its job waited
             # for the duty, up to five minutes.
-            await _wait(self._signals.sweep_wanted, UNREACHABLE_EVERY_S)
+            await wait_at_most(self._signals.sweep_wanted, UNREACHABLE_EVERY_S)
             if not (
                 self._signals.sweep_wanted.is_set() or self._signals.redis_unreachable.is_set()
             ):
@@ -171,39 +160,6 @@ class Sweeper:
                 log_error(log, 'sweep', error)
                 self._signals.sweep_wanted.set()  # whoever asked for it has got nothing
                 await asyncio.sleep(UNREACHABLE_EVERY_S)
-
-    async def keep_sending_suspects(self) -> None:
-        """Send e-mails whose last worker was lost, apart from all others; until the worker stops.
-
-        One of them may be what killed the worker. So there are a few at a time, then one.
-        """
-        while not self._signals.stopping.is_set():
-            try:
-                while (
-                    not self._signals.stopping.is_set()
-                    and not self._tunables.relays.unavailable_for_s()
-                ):
-                    if not await self._send_suspects():
-                        break
-            except DATABASE_DOWN as error:
-                log_error(log, 'suspects', error)
-            # A rescue asks for it by NOTIFY: the mail of a dead worker is to be out within 35 s.
-            await _wait(self.suspects_wanted, SUSPECTS_EVERY_S)
-            self.suspects_wanted.clear()
-
-    async def _send_suspects(self) -> bool:
-        """Send one group of suspects. Returns whether there were any."""
-        for lost_attempts, together in SUSPECT_GROUPS:
-            claims = await self._claimer.claim_suspects(lost_attempts, together)
-            attempts = {self.attempts.start(self.send(claim, 0), SweepTally()) for claim in claims}
-            if attempts:
-                # What kills a worker does so at once; one whose relay is slow must not hold up the
-                # others.
-                await asyncio.wait(attempts, timeout=SUSPECT_PATIENCE_S)
-                while attempts & self._large.waiting:  # it has not done its worst yet
-                    await asyncio.wait(attempts, timeout=SUSPECT_PATIENCE_S)
-                return True
-        return False
 
     async def keep_sending_urgent(self) -> None:
         """Send what is urgent and due while other mail keeps this worker busy, until it stops.
@@ -260,9 +216,3 @@ class Sweeper:
         # It was counted out already: had it taken the last of the kept slots, there may be more.
         if was_sent and len(self.urgent) + 1 >= self._claimer.concurrency.kept:
             self._signals.urgent_wanted.set()
-
-
-async def _wait(event: asyncio.Event, timeout_s: float) -> None:
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(timeout_s):
-            await event.wait()

@@ -1,6 +1,7 @@
 """What the engine signals to tasks beside its jobs: the worker's end, and the state of Redis."""
 
 import asyncio
+import contextlib
 from dataclasses import dataclass, field
 
 
@@ -25,3 +26,10 @@ class WorkerSignals:
     urgent_wanted: asyncio.Event = field(default_factory=asyncio.Event)
     stop_by: float = 0.0
     redis_ahead_s: float = 0.0
+
+
+async def wait_at_most(event: asyncio.Event, timeout_s: float) -> None:
+    """Wait for an event, or until the time is over."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(timeout_s):
+            await event.wait()

@@ -29,7 +29,7 @@ from fleet.registrar import Registrar, keep_registered
 from fleet.switches import keep_switches
 from mail.relay.pool import Relay
 from mail.route import SwitchableRelays
-from mail_outbox.address_fields import Sender
+from mail_outbox.render import Sender
 from process.log_writer import dropped_lines
 from process.loop_watch import LoopWatch
 from process.recycling import Limits, keep_recycling
@@ -163,7 +163,7 @@ class Controls:
         """Apply the switches; whatever was resumed is sent at once."""
         self.apply_switches()
         self._runtime.signals.sweep_wanted.set()
-        self._runtime.sweeper.suspects_wanted.set()
+        self._runtime.suspects.wanted.set()
 
     def pause(self, _: Arguments, *, paused: bool) -> Reply:
         """Claim neither jobs nor e-mails, until resumed or restarted; what has begun goes on."""

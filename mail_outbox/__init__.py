@@ -1,4 +1,4 @@
-"""What an application imports to queue e-mail: it needs asyncpg and email-validator, no worker.
+"""What an application imports to queue e-mail: it needs no worker, and the driver it has anyway.
 
     from mail_outbox import queue_email, wake_workers
 
@@ -6,8 +6,10 @@ Addresses, headers and bodies are checked by the code that later renders them, s
 would refuse is refused before it is committed.
 """
 
+from mail_outbox.adapters import UnsupportedConnectionError
 from mail_outbox.attachments import store_attachments
 from mail_outbox.envelope import Attachment, ContentUnavailableError, InvalidEmailError
+from mail_outbox.new_email import NewEmail
 from mail_outbox.outbox import queue_email, queue_emails
 from mail_outbox.validation import EmailValues
 from mail_outbox.wake import wake_workers
@@ -17,6 +19,8 @@ __all__ = [
     'ContentUnavailableError',
     'EmailValues',
     'InvalidEmailError',
+    'NewEmail',
+    'UnsupportedConnectionError',
     'queue_email',
     'queue_emails',
     'store_attachments',

@@ -3,9 +3,9 @@
 A value that an application may give is one line in COLUMNS, and one in checked_row, which names it.
 """
 
-import string
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
+
+from mail_outbox.statement import Statement
 
 
 class StoredColumn(NamedTuple):
@@ -40,37 +40,38 @@ COLUMNS = (
         'expires_at', f'COALESCE(CAST({{expires_at}} AS timestamptz), {_STARTS_AT} + {_LIFE})'
     ),
     *_as_given('user_id', 'organization_id', 'idempotency_key'),
-    *_as_given('from_address', 'sender_address', 'envelope_from', 'reply_to', 'cc', 'bcc'),
     StoredColumn('status', "'pending'"),
 )
 
-
-class Statement:
-    """SQL in which {name} stands for a value, to be written as a driver wants it."""
-
-    def __init__(self, template: str) -> None:
-        self.template = template
-        named = (name for _, name, _, _ in string.Formatter().parse(template) if name)
-        self.parameters = tuple(dict.fromkeys(named))  # each once, in their order
-
-    def written(self, placeholder: Callable[[str], str]) -> str:
-        """Return the SQL with placeholder(name) for each value."""
-        return self.template.format_map({name: placeholder(name) for name in self.parameters})
-
-    def numbered(self) -> str:
-        """Return the SQL with $1, $2 ... in the order of `parameters`."""
-        return self.written(lambda name: f'${self.parameters.index(name) + 1}')
-
-    def in_order(self, row: Mapping[str, Any]) -> tuple[Any, ...]:
-        """Return a row's values in the order of `parameters`."""
-        return tuple(row[name] for name in self.parameters)
-
-
+_NAMES = ', '.join(column.name for column in COLUMNS)
+_VALUES = ', '.join(column.value for column in COLUMNS)
 # The first id is returned when the key is known: DO UPDATE, because DO NOTHING would return no row.
-QUEUE = Statement(f"""
-INSERT INTO mail_outbox ({', '.join(column.name for column in COLUMNS)})
-VALUES ({', '.join(column.value for column in COLUMNS)})
+_KNOWN_KEY = """
 ON CONFLICT (organization_id, idempotency_key) WHERE idempotency_key IS NOT NULL
 DO UPDATE SET idempotency_key = mail_outbox.idempotency_key
 RETURNING id
-""")  # noqa: S608 - made of constants
+"""
+
+
+def _from_row(name: str) -> str:
+    """Return where a value stands in a row given as JSON.
+
+    A column's own value is in `r`, in the column's type; what another value is made of is text.
+    """
+    if StoredColumn(name, f'{{{name}}}') in COLUMNS:
+        return f'r.{name}'
+    return f"(given.value ->> '{name}')"
+
+
+_FROM_ROWS = Statement(_VALUES).written(_from_row)
+QUEUE_MANY = Statement(f"""
+INSERT INTO mail_outbox ({_NAMES})
+SELECT {_FROM_ROWS}
+FROM json_array_elements(CAST(CAST({{rows}} AS text) AS json))
+    WITH ORDINALITY AS given (value, place),
+    json_populate_record(CAST(NULL AS mail_outbox), given.value) AS r
+ORDER BY given.place {_KNOWN_KEY}""")  # noqa: S608 - constants
+QUEUE = Statement(
+    f'INSERT INTO mail_outbox ({_NAMES}) VALUES ({_VALUES}) {_KNOWN_KEY}',  # noqa: S608 - constants
+    many=QUEUE_MANY,
+)

@@ -1,70 +1,87 @@
 """The outbox as an application uses it: e-mails are queued in the caller's own transaction."""
 
-import asyncio
-from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
-from contextlib import AsyncExitStack
-from typing import Any, Unpack
+from collections.abc import Coroutine, Iterable, Mapping
+from typing import Any, Unpack, overload
 
-import asyncpg
-
-from mail_outbox import wake
+from mail_outbox.adapters import driver_of
+from mail_outbox.connections import AnySyncConnection, AsyncConnection
 from mail_outbox.envelope import InvalidEmailError
-from mail_outbox.insertion import QUEUE
-from mail_outbox.senders import UNLISTED, WantedSender, refuse_unlisted, wanted_json
-from mail_outbox.validation import EmailValues, checked_row
+from mail_outbox.new_email import NewEmail, values_of
+from mail_outbox.queueing import inserted, statistics_refreshed, woken
+from mail_outbox.statement import Row
+from mail_outbox.steps import AsyncDriver, SyncDriver, run_steps, run_steps_async
+from mail_outbox.validation import EmailValues, checked_row, checked_row_sync
 
 YIELD_EVERY_EMAILS = 100
-PART_BYTES = 8 * 1024 * 1024  # of text: what is sent to the server at once, and kept for it
+PART_BYTES = 2 * 1024 * 1024  # of text: what is sent to the server at once, and kept for it
 PART_ROWS = 5000
-ANALYZE_ROWS = 1000  # fewer change no plan
 
-Rows = Sequence[tuple[Any, ...]]
-
-QUEUE_SQL = QUEUE.numbered()
-UNLISTED_SQL = UNLISTED.numbered()
+SomeEmail = NewEmail | EmailValues | Mapping[str, Any]
 
 
-async def queue_email(
-    conn: asyncpg.Connection, *, notify: bool = False, **email: Unpack[EmailValues]
-) -> int:
+@overload
+def queue_email(
+    conn: AsyncConnection, /, *, notify: bool = False, **values: Unpack[EmailValues]
+) -> Coroutine[Any, Any, int]: ...
+@overload
+def queue_email(
+    conn: AnySyncConnection, /, *, notify: bool = False, **values: Unpack[EmailValues]
+) -> int: ...
+@overload
+def queue_email(
+    conn: AsyncConnection, email: NewEmail, /, *, notify: bool = False
+) -> Coroutine[Any, Any, int]: ...
+@overload
+def queue_email(conn: AnySyncConnection, email: NewEmail, /, *, notify: bool = False) -> int: ...
+
+
+def queue_email(
+    conn: Any, email: NewEmail | None = None, /, *, notify: bool = False, **values: Any
+) -> Any:
     """Insert one e-mail in the transaction the caller has open; it exists when the caller commits.
 
-    After the commit, `await redis.enqueue_job('send_email', id)` has it sent at once; without that
-    the next sweep does.
+    A worker sends it after the commit, when it is woken (`notify`, or mail_outbox.wake) or with the
+    next sweep.
 
     Args:
-        conn: The caller's own connection; nothing is committed here.
+        conn: The caller's own connection: of asyncpg, SQLAlchemy, psycopg or Django. Nothing is
+            committed here; on one in autocommit without a transaction it is a statement like any
+            other. With one whose statements are awaited, this is awaited as well.
+        email: The e-mail, if it is not given by keywords.
         notify: Wake the workers through PostgreSQL when the caller commits, for producers without
             Redis.
-        email: recipient and the rest of the e-mail, see EmailValues.
+        values: recipient and the rest of the e-mail, see EmailValues.
     Returns:
         The e-mail's id.
     Raises:
         InvalidEmailError: a value can never be sent; the message names it. Nothing was inserted.
-        asyncpg.PostgresError: the insert failed.
+        UnsupportedConnectionError: conn is none of these.
+        Exception: the driver's, when the insert failed.
     """
-    row = await checked_row(email)
-    if row['senders']:
-        await _check_senders(conn, row['senders'])
-    try:
-        email_id: int = await conn.fetchval(QUEUE_SQL, *QUEUE.in_order(row))
-    except asyncpg.DataError as error:
-        # template_id, user_id or organization_id is not of its column's type.
-        raise InvalidEmailError(str(error)) from error
-    if notify:
-        await wake.notify(conn)
-    return email_id
+    given = values if email is None else {**values_of(email), **values}
+    driver = driver_of(conn)
+    if driver.is_async:
+        return _queue_one_async(driver, given, notify=notify)
+    return _queue_one(driver, given, notify=notify)
 
 
-async def queue_emails(
-    conn: asyncpg.Connection, emails: Iterable[Mapping[str, Any]], *, notify: bool = True
-) -> list[int]:
+@overload
+def queue_emails(
+    conn: AsyncConnection, emails: Iterable[SomeEmail], /, *, notify: bool = True
+) -> Coroutine[Any, Any, list[int]]: ...
+@overload
+def queue_emails(
+    conn: AnySyncConnection, emails: Iterable[SomeEmail], /, *, notify: bool = True
+) -> list[int]: ...
+
+
+def queue_emails(conn: Any, emails: Iterable[SomeEmail], /, *, notify: bool = True) -> Any:
     """Insert many e-mails in the transaction the caller has open, with one wake-up for all of them.
 
     Args:
-        conn: The caller's own connection; without a transaction open, all are committed together.
-        emails: See EmailValues. An iterator is read part by part, so that many large ones are
-            never in memory together.
+        conn: See queue_email. Without a transaction open, all are committed together.
+        emails: NewEmail, or mappings as EmailValues. An iterator is read part by part, so that many
+            large ones are never in memory together.
         notify: Wake the workers through PostgreSQL when the caller commits. One arq job an e-mail
             is for single mails.
     Returns:
@@ -73,102 +90,92 @@ async def queue_emails(
     Raises:
         InvalidEmailError: a value can never be sent; the message names the e-mail's place, from 0,
             and the value. Nothing was inserted.
-        asyncpg.PostgresError: the insert failed.
+        UnsupportedConnectionError: conn is none that queue_email takes.
+        Exception: the driver's, when the insert failed.
     """
-    try:
-        ids = await insert_in_parts(conn, QUEUE_SQL, _all_checked(conn, emails))
-    except asyncpg.DataError as error:
-        raise InvalidEmailError(str(error)) from error
-    if not ids:
-        return []
+    driver = driver_of(conn)
+    if driver.is_async:
+        return _queue_many_async(driver, emails, notify=notify)
+    return _queue_many(driver, emails, notify=notify)
+
+
+def _queue_one(driver: SyncDriver, email: Mapping[str, Any], *, notify: bool) -> int:
+    row = checked_row_sync(email)
+    (email_id,) = run_steps(driver, inserted([row]))
     if notify:
-        await wake.notify(conn)
+        run_steps(driver, woken())
+    return email_id
+
+
+async def _queue_one_async(driver: AsyncDriver, email: Mapping[str, Any], *, notify: bool) -> int:
+    row = await checked_row(email)
+    (email_id,) = await run_steps_async(driver, inserted([row]))
+    if notify:
+        await run_steps_async(driver, woken())
+    return email_id
+
+
+def _queue_many(driver: SyncDriver, emails: Iterable[SomeEmail], *, notify: bool) -> list[int]:
+    ids: list[int] = []
+    with driver.atomic():
+        part = _Part()
+        for place, email in enumerate(emails):
+            try:
+                part.add(checked_row_sync(values_of(email)))
+            except (InvalidEmailError, TypeError) as error:
+                raise _misplaced(place, error) from error
+            if part.is_full:
+                ids += run_steps(driver, inserted(part.taken()))
+        ids += run_steps(driver, inserted(part.taken()))
+        run_steps(driver, statistics_refreshed(len(ids)))
+        if ids and notify:
+            run_steps(driver, woken())
     return ids
 
 
-async def _check_senders(conn: asyncpg.Connection, senders: Collection[WantedSender]) -> None:
-    rows = await conn.fetch(UNLISTED_SQL, wanted_json(senders))
-    refuse_unlisted(senders, [tuple(row) for row in rows])
+async def _queue_many_async(
+    driver: AsyncDriver, emails: Iterable[SomeEmail], *, notify: bool
+) -> list[int]:
+    import asyncio  # noqa: PLC0415 - who awaits this has loaded it; others need not
 
-
-async def _all_checked(
-    conn: asyncpg.Connection, emails: Iterable[Mapping[str, Any]]
-) -> AsyncIterator[tuple[Any, ...]]:
-    allowed: set[WantedSender] = set()  # each is asked for once
-    for place, email in enumerate(emails):
-        if place % YIELD_EVERY_EMAILS == YIELD_EVERY_EMAILS - 1:
-            await asyncio.sleep(0)  # the caller's loop has other things to do
-        try:
-            row = await checked_row(email)
-            if senders := [sender for sender in row['senders'] if sender not in allowed]:
-                await _check_senders(conn, senders)
-                allowed.update(senders)
-            yield QUEUE.in_order(row)
-        except (InvalidEmailError, TypeError) as error:
-            raise InvalidEmailError(f'e-mail {place}: {error}') from error
-
-
-async def insert_in_parts(
-    conn: asyncpg.Connection, sql: str, rows: AsyncIterator[tuple[Any, ...]]
-) -> list[Any]:
-    """Run an INSERT ... RETURNING id for each row, in parts that are all committed together.
-
-    Args:
-        rows: May raise: then nothing is inserted.
-    Returns:
-        The ids, in the order of the rows.
-    Raises:
-        asyncpg.PostgresError: the insert failed.
-    """
-    ids: list[Any] = []
-    part: list[tuple[Any, ...]] = []
-    size_bytes = 0
-    async with AsyncExitStack() as stack:
-        async for row in rows:
-            part.append(row)
-            size_bytes += sum(len(value) for value in row if isinstance(value, str))
-            if size_bytes >= PART_BYTES or len(part) >= PART_ROWS:
-                if not ids:  # one part alone is a transaction, or none, as the caller has it
-                    await stack.enter_async_context(conn.transaction())
-                ids += await _insert(conn, sql, part)
-                part, size_bytes = [], 0
-        if part:
-            ids += await _insert(conn, sql, part)
-        if len(ids) >= ANALYZE_ROWS:
-            await _refresh_statistics(conn, len(ids))
+    ids: list[int] = []
+    async with driver.atomic():
+        part = _Part()
+        for place, email in enumerate(emails):
+            if place % YIELD_EVERY_EMAILS == YIELD_EVERY_EMAILS - 1:
+                await asyncio.sleep(0)  # the caller's loop has other things to do
+            try:
+                part.add(await checked_row(values_of(email)))
+            except (InvalidEmailError, TypeError) as error:
+                raise _misplaced(place, error) from error
+            if part.is_full:
+                ids += await run_steps_async(driver, inserted(part.taken()))
+        ids += await run_steps_async(driver, inserted(part.taken()))
+        await run_steps_async(driver, statistics_refreshed(len(ids)))
+        if ids and notify:
+            await run_steps_async(driver, woken())
     return ids
 
 
-async def _insert(conn: asyncpg.Connection, sql: str, rows: Rows) -> list[Any]:
-    return [row['id'] for row in await conn.fetchmany(sql, rows)]
+def _misplaced(place: int, error: Exception) -> InvalidEmailError:
+    return InvalidEmailError(f'e-mail {place}: {error}')
 
 
-# Only the table's owner may, or since PostgreSQL 17 a role with the privilege MAINTAIN; the server
-# warns any other.
-STALE_SQL = """
-SELECT c.reltuples < 2 * $1::float8
-    AND CASE WHEN current_setting('server_version_num')::int >= 170000
-    THEN has_table_privilege(c.oid, 'MAINTAIN') ELSE pg_has_role(c.relowner, 'USAGE') END
-FROM pg_class AS c WHERE c.oid = to_regclass('outbound_emails') AND c.relkind = 'r'
-"""
-# It never waits for a lock, but keeps one until the caller commits, which only DDL and VACUUM have
-# to wait for.
-ANALYZE_SQL = 'ANALYZE (SKIP_LOCKED) outbound_emails'
+class _Part:
+    """Rows that go to the server together."""
 
+    def __init__(self) -> None:
+        self._rows: list[Row] = []
+        self._size_bytes = 0
 
-async def _refresh_statistics(conn: asyncpg.Connection, inserted: int) -> None:
-    """Analyse a table that has grown by half or more.
+    def add(self, row: Row) -> None:
+        self._rows.append(row)
+        self._size_bytes += sum(len(value) for value in row.values() if isinstance(value, str))
 
-    Where this role must not, autovacuum does so a minute later.
-    The worker's statements do without; reports and what an application asks itself are planned by
-    them.
-    """
-    if not await conn.fetchval(STALE_SQL, inserted):
-        return
-    try:
-        # In a savepoint: the caller's transaction goes on when this fails, for example at its
-        # session's time limit.
-        async with conn.transaction():
-            await conn.execute(ANALYZE_SQL)
-    except (asyncpg.PostgresError, TimeoutError):
-        return
+    @property
+    def is_full(self) -> bool:
+        return self._size_bytes >= PART_BYTES or len(self._rows) >= PART_ROWS
+
+    def taken(self) -> list[Row]:
+        rows, self._rows, self._size_bytes = self._rows, [], 0
+        return rows

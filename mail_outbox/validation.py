@@ -1,24 +1,20 @@
 """What an application may give for an e-mail, and the checks before its row is inserted."""
 
-import asyncio
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import datetime, timedelta
-from typing import Any, Required, TypedDict
+from typing import Any, Literal, Required, TypedDict, get_args
 
-from mail_outbox.address_fields import EXTRA_ADDRESSES, AddressFields
 from mail_outbox.envelope import (
     BY_LIFE,
     MAX_MESSAGE_BYTES,
-    NO_EXTRAS,
     Email,
     InvalidEmailError,
     refuse_control_characters,
 )
 from mail_outbox.render import check
-from mail_outbox.senders import WantedSender
 
 MAX_BODY_BYTES = 10 * 1024 * 1024
 MAX_DATA_BYTES = 1024 * 1024
@@ -27,26 +23,15 @@ MAX_DATA_BYTES = 1024 * 1024
 LARGE_BODY_CHARS = 256 * 1024
 LARGE_FIELD_CHARS = 4096  # addresses and headers are read, not only copied
 NUL_IN_JSON = re.compile(r'(?<!\\)(?:\\\\)*\\u0000')
-PRIORITIES = {'high': 0, 'normal': 1, 'low': 2}
+Priority = Literal['high', 'normal', 'low']
+PRIORITIES = {word: number for number, word in enumerate(get_args(Priority))}
 EXPIRY_HOURS = 24
-
-
-AddressList = str | Sequence[str]
 
 
 class EmailContent(TypedDict, total=False):
     """What an e-mail says, and to whom."""
 
-    # One address, several separated by commas, or a list of such; names are allowed.
-    recipient: Required[AddressList]
-    cc: AddressList | None
-    bcc: AddressList | None  # gets the e-mail, and stands in no header
-    reply_to: AddressList | None
-    # From, with or without a name, see `python -m ops sender`; by default the workers'
-    # SMTP_FROM_EMAIL. MAIL FROM is envelope_from, else the sender's address, else that of From.
-    from_address: str | None
-    sender_address: str | None  # Sender, where another one sends than wrote it
-    envelope_from: str | None  # where bounces go; '<>' for nowhere
+    recipient: Required[str]  # one address, or several separated by commas; names are allowed
     subject: str | None
     body_text: str | None
     body_html: str | None
@@ -62,7 +47,7 @@ class EmailValues(EmailContent, total=False):
     """One e-mail, by the names of queue_email's arguments; all but recipient have a default."""
 
     email_type: str | None  # a word of the application's, such as 'password-reset'
-    priority: str  # 'high', 'normal' (the default) or 'low'
+    priority: Priority  # 'normal' by default
     # How many attempts that count are made; by default EMAIL_MAX_ATTEMPTS of the workers, or as
     # many as fit before expires_at where that is not set.
     max_attempts: int | None
@@ -80,18 +65,27 @@ NAMES = frozenset(EmailValues.__annotations__)
 STORED_AS_GIVEN = (
     'recipient', 'subject', 'body_text', 'body_html', 'email_type', 'template_id', 'content_id',
     'send_at', 'expires_at', 'user_id', 'organization_id', 'idempotency_key',
-    'from_address', 'sender_address', 'envelope_from', 'reply_to', 'cc', 'bcc',
 )  # fmt: skip
 
 
-# An address, or a list of them.
-ADDRESS_LISTS = ('recipient', 'cc', 'bcc', 'reply_to')
-
-
 async def checked_row(email: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the values of the statement QUEUE by name; what takes its time is checked in a thread.
+    """Return the same as checked_row_sync; what takes its time is checked in a thread."""
+    body_chars = sum(
+        len(email[name]) for name in ('body_text', 'body_html') if isinstance(email.get(name), str)
+    )
+    fields = [email.get('recipient')]
+    if isinstance(headers := email.get('headers'), Mapping):
+        fields += headers.values()
+    field_chars = sum(len(field) for field in fields if isinstance(field, str))
+    if body_chars > LARGE_BODY_CHARS or field_chars > LARGE_FIELD_CHARS:
+        import asyncio  # noqa: PLC0415 - who awaits this has loaded it; others need not
 
-    Besides them it has `senders`, see mail_outbox.senders.
+        return await asyncio.to_thread(checked_row_sync, email)
+    return checked_row_sync(email)
+
+
+def checked_row_sync(email: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values of the statement QUEUE by name.
 
     Args:
         email: See EmailValues.
@@ -99,20 +93,6 @@ async def checked_row(email: Mapping[str, Any]) -> dict[str, Any]:
         InvalidEmailError: a value can never be sent; the message names it.
         TypeError: the recipient is missing, or an argument is unknown.
     """
-    body_chars = sum(
-        len(email[name]) for name in ('body_text', 'body_html') if isinstance(email.get(name), str)
-    )
-    email = _with_lists_joined(email)
-    fields = [email.get(name) for name in ADDRESS_LISTS]
-    if isinstance(headers := email.get('headers'), Mapping):
-        fields += headers.values()
-    field_chars = sum(len(field) for field in fields if isinstance(field, str))
-    if body_chars > LARGE_BODY_CHARS or field_chars > LARGE_FIELD_CHARS:
-        return await asyncio.to_thread(_checked, email)
-    return _checked(email)
-
-
-def _checked(email: Mapping[str, Any]) -> dict[str, Any]:
     if not NAMES.issuperset(email):
         raise TypeError(f'got an unexpected keyword argument {min(email.keys() - NAMES)!r}')
     if 'recipient' not in email:
@@ -120,7 +100,7 @@ def _checked(email: Mapping[str, Any]) -> dict[str, Any]:
     get = email.get
     headers, max_attempts = get('headers'), get('max_attempts')
     priority = get('priority', 'normal')
-    addresses = _check_content(email, headers, priority)
+    _check_content(email, headers, priority)
     if priority not in PRIORITIES:
         raise InvalidEmailError(f'priority: {priority!r} is none of {", ".join(PRIORITIES)}')
     if max_attempts is not None and (type(max_attempts) is not int or not 1 <= max_attempts <= 100):
@@ -137,44 +117,18 @@ def _checked(email: Mapping[str, Any]) -> dict[str, Any]:
         'priority': PRIORITIES[priority],
         'max_attempts': BY_LIFE if max_attempts is None else max_attempts,
         'expiry_hours': expiry_hours,
-        'senders': _wanted_senders(addresses, get('organization_id')),
     }
 
 
-def _with_lists_joined(email: Mapping[str, Any]) -> Mapping[str, Any]:
-    lists = {
-        name: email[name] for name in ADDRESS_LISTS if isinstance(email.get(name), list | tuple)
-    }
-    if not lists:
-        return email
-    for name, addresses in lists.items():
-        for address in addresses:
-            if not isinstance(address, str):
-                raise InvalidEmailError(f'{name}: has a {type(address).__name__}, must be text')
-    return {**email, **{name: ', '.join(addresses) for name, addresses in lists.items()}}
-
-
-def _wanted_senders(addresses: AddressFields, organization_id: Any) -> tuple[WantedSender, ...]:
-    organization = None if organization_id is None else str(organization_id)
-    return tuple(
-        WantedSender(field, address, organization) for field, address in addresses.own_senders()
-    )
-
-
-def _check_content(values: Mapping[str, Any], headers: Any, priority: Any) -> AddressFields:
+def _check_content(values: Mapping[str, Any], headers: Any, priority: Any) -> None:
     get = values.get
     subject, template_id = get('subject'), get('template_id')
     texts = (subject, get('body_text'), get('body_html'))
-    given: dict[str, Any] = {name: get(name) for name in EXTRA_ADDRESSES if get(name) is not None}
-    for name, text in given.items():
-        if not isinstance(text, str):
-            raise InvalidEmailError(f'{name}: must be text, not {type(text).__name__}')
-    extras = NO_EXTRAS._replace(**given) if given else NO_EXTRAS
-    email = Email(0, values['recipient'], *texts, template_id=template_id, extras=extras)
+    email = Email(0, values['recipient'], *texts, template_id=template_id)
     _check_types(email, priority, headers)
     if subject is None and template_id is None:
         raise InvalidEmailError('subject: give subject or template_id')
-    return check(email, headers, get('max_bytes', MAX_MESSAGE_BYTES))
+    check(email, headers, get('max_bytes', MAX_MESSAGE_BYTES))
 
 
 def _check_word(name: str, value: Any) -> None:

@@ -1,12 +1,10 @@
 """Waking the workers from an application: Redis first, PostgreSQL when Redis refuses."""
 
-import asyncio
 import logging
 from typing import TYPE_CHECKING, Literal
 
-import asyncpg
-
 if TYPE_CHECKING:
+    import asyncpg
     from arq.connections import ArqRedis
 
 # The standard library's: an application has its own way of logging.
@@ -23,14 +21,14 @@ IMPORT_HINT = (
 NOTIFY_SQL = f"SELECT pg_notify('{CHANNEL}', '')"
 
 
-async def notify(conn: asyncpg.Connection | asyncpg.Pool) -> None:
+async def notify(conn: 'asyncpg.Connection | asyncpg.Pool') -> None:
     """Wake the workers when the caller's transaction commits, or now when it has none open."""
     await conn.execute(NOTIFY_SQL)
 
 
 async def wake_workers(
     redis: 'ArqRedis',
-    pg: asyncpg.Connection | asyncpg.Pool,
+    pg: 'asyncpg.Connection | asyncpg.Pool',
     email_id: int,
     *,
     queue_name: str | None = None,
@@ -46,7 +44,10 @@ async def wake_workers(
         What will wake a worker: the job in Redis, a PostgreSQL NOTIFY, or nothing before the next
             sweep.
     """
-    # An application that has an ArqRedis has loaded it; one that has none need not.
+    # An application that has them has loaded them; one that has not need not.
+    import asyncio  # noqa: PLC0415
+
+    import asyncpg  # noqa: PLC0415
     from redis.exceptions import RedisError  # noqa: PLC0415
 
     try:

@@ -4,7 +4,6 @@ Many at once, and one at a time from several writers.
 """
 
 import asyncio
-import inspect
 import statistics
 import time
 from collections.abc import Awaitable, Callable
@@ -80,7 +79,7 @@ class Enqueue(Measure):
 
 def has_queue_emails() -> bool:
     """Tell whether this version of the project can queue many at once."""
-    return inspect.iscoroutinefunction(getattr(mail_outbox.outbox, 'queue_emails', None))
+    return hasattr(mail_outbox.outbox, 'queue_emails')
 
 
 async def _unnest(outbox: Outbox, rows: int) -> float:

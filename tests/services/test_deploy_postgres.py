@@ -127,7 +127,7 @@ async def test_desk_may_run_every_statement_of_the_operators_commands(as_role):
     assert {
         'db.transitions.RETRY_SQL',
         'db.suppressions.ADD_SQL',
-        'mail_outbox.outbox.QUEUE_SQL',
+        'mail_outbox.queueing.QUEUE_SQL',
     } <= set(found)
     assert await refused(await as_role('email_web'), found) == []
 

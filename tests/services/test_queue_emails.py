@@ -9,6 +9,8 @@ import pytest
 
 from mail_outbox.envelope import InvalidEmailError
 from mail_outbox.outbox import queue_email, queue_emails
+from mail_outbox.queueing import inserted
+from mail_outbox.statement import Statement
 from tests.conftest import wait_until
 
 TEXT = {'subject': 'Hello', 'body_text': 'Hello.'}
@@ -145,10 +147,9 @@ async def test_role_that_may_not_analyse_queues_many_without_a_word(pool):
 
 
 async def test_time_limit_of_the_caller_costs_the_statistics_and_not_the_e_mails(pool, monkeypatch):
-    monkeypatch.setattr(
-        'mail_outbox.outbox.ANALYZE_SQL', "SET LOCAL statement_timeout = '10ms'; SELECT pg_sleep(5)"
-    )
+    monkeypatch.setattr('mail_outbox.queueing.ANALYZE', Statement('SELECT pg_sleep(5)'))
     async with pool.acquire() as conn, conn.transaction():
+        await conn.execute("SET LOCAL statement_timeout = '1s'")
         await queue_emails(conn, letters(1500))
     assert await pool.fetchval('SELECT count(*) FROM outbound_emails') == 1500
 
@@ -160,11 +161,11 @@ async def test_large_e_mails_are_read_and_inserted_part_by_part_and_committed_to
     read: list[int] = []
     read_at_insert: list[int] = []
 
-    async def insert(conn: Any, sql: str, rows: Any) -> Any:
-        read_at_insert.append(len(read))
-        return [row['id'] for row in await conn.fetchmany(sql, rows)]
+    def insert(rows: Any) -> Any:
+        read_at_insert.extend([len(read)] * bool(rows))
+        return inserted(rows)
 
-    monkeypatch.setattr('mail_outbox.outbox._insert', insert)
+    monkeypatch.setattr('mail_outbox.outbox.inserted', insert)
     async with pool.acquire() as conn:
 
         def produce(*more: dict[str, str]) -> Iterator[dict[str, str]]:

@@ -42,7 +42,7 @@ async def test_every_statement_prepares_against_the_migrated_schema(pool):
         'db.leases.RESCUE_THESE_SQL',
         'db.results.RECORD_SQL',
         'db.leases.RESCUE_SQL',
-        'mail_outbox.outbox.QUEUE_SQL',
+        'mail_outbox.queueing.QUEUE_SQL',
     } <= set(found)
     failures = {}
     async with pool.acquire() as conn:

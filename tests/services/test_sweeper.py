@@ -6,6 +6,7 @@ from typing import Any
 import asyncpg
 import pytest
 
+import delivery.suspects
 import delivery.sweeper
 from db import claims, results
 from jobs.send_email import send_email
@@ -33,8 +34,8 @@ async def keep() -> Any:
 async def test_suspects_are_sent_apart_in_the_background(
     ctx, pool, queue, inbox, keep, monkeypatch, lost, together
 ):
-    sweeper = ctx['runtime'].sweeper
-    most, send = 0, sweeper.send
+    suspects = ctx['runtime'].suspects
+    most, send = 0, suspects.send
 
     async def watched(*args: Any) -> Any:
         nonlocal most
@@ -44,14 +45,37 @@ async def test_suspects_are_sent_apart_in_the_background(
         )
         return await send(*args)
 
-    monkeypatch.setattr(sweeper, 'send', watched)
+    monkeypatch.setattr(suspects, 'send', watched)
     ids = [await queue(f'suspect{n}@example.com') for n in range(12)]
     await pool.execute(MAKE_SUSPECT, ids)
     await pool.execute('UPDATE outbound_emails SET lost_attempts = $1', lost)
     assert (await send_email(ctx, ids[0]))['status'] == 'not-claimable'
-    keep(sweeper.keep_sending_suspects)
+    suspects.wanted.set()
+    keep(suspects.keep_sending)
     await wait_until(lambda: len(inbox.accepted()) == 12)
     assert most == together
+
+
+async def test_suspect_whose_relay_is_slow_holds_up_no_other(
+    ctx, pool, queue, inbox, keep, monkeypatch
+):
+    suspects, answered = ctx['runtime'].suspects, asyncio.Event()
+    send = suspects.send
+
+    async def slow_for_one(claim: Any, cycles: int) -> Any:
+        if claim.email.id == ids[0]:
+            await answered.wait()
+        return await send(claim, cycles)
+
+    monkeypatch.setattr(suspects, 'send', slow_for_one)
+    monkeypatch.setattr(delivery.suspects, 'SUSPECT_PATIENCE_S', 600)
+    ids = [await queue(f'suspect{n}@example.com') for n in range(30)]
+    await pool.execute(MAKE_SUSPECT, ids)
+    suspects.wanted.set()
+    keep(suspects.keep_sending)
+    await wait_until(lambda: len(inbox.accepted()) == 29)
+    answered.set()
+    await wait_until(lambda: len(inbox.accepted()) == 30)
 
 
 async def test_suspect_that_cannot_be_recorded_does_not_end_the_background_task(
@@ -69,8 +93,8 @@ async def test_suspect_that_cannot_be_recorded_does_not_end_the_background_task(
         return await record(pool, results, **kwargs)
 
     monkeypatch.setattr(results, 'record', fail_one)
-    monkeypatch.setattr(delivery.sweeper, 'SUSPECTS_EVERY_S', 0.02)
-    task = keep(ctx['runtime'].sweeper.keep_sending_suspects)
+    monkeypatch.setattr(delivery.suspects, 'SUSPECTS_EVERY_S', 0.02)
+    task = keep(ctx['runtime'].suspects.keep_sending)
     is_sent = "SELECT count(*) FROM outbound_emails WHERE id = $1 AND status = 'sent'"
     await wait_until(lambda: task.done() or pool.fetchval(is_sent, fine))
     assert not task.done(), task.exception()
@@ -99,10 +123,12 @@ async def test_sweep_that_fails_is_followed_by_the_next(
 
 
 async def test_background_sweeps_end_when_the_worker_stops(ctx, keep, monkeypatch):
-    sweeper = ctx['runtime'].sweeper
-    for name in ('UNREACHABLE_EVERY_S', 'SUSPECTS_EVERY_S'):
-        monkeypatch.setattr(delivery.sweeper, name, 0.02)
-    tasks = [keep(keeper) for keeper in (sweeper.keep_sweeping, sweeper.keep_sending_suspects)]
+    runtime = ctx['runtime']
+    monkeypatch.setattr(delivery.sweeper, 'UNREACHABLE_EVERY_S', 0.02)
+    monkeypatch.setattr(delivery.suspects, 'SUSPECTS_EVERY_S', 0.02)
+    tasks = [
+        keep(keeper) for keeper in (runtime.sweeper.keep_sweeping, runtime.suspects.keep_sending)
+    ]
     ctx['runtime'].signals.stopping.set()
     await wait_until(lambda: all(task.done() for task in tasks))
     assert [task.exception() for task in tasks] == [None, None]

@@ -14,6 +14,7 @@ INTERFACES = {
     'add_arguments': ('ops/',),  # see ops.__main__.CommandModule
     'run': ('ops/',),
     'render': ('ops/',),
+    'adapt': ('mail_outbox/adapters/',),  # see mail_outbox.adapters.driver_of
     'check': ('reporting/checks/', 'ops/celery/check.py'),  # see ops.doctor.CHECKS
     'main': ('',),  # of what is started as a program
 }
@@ -33,7 +34,8 @@ def defined() -> dict[str, list[str]]:
             continue
         for node in ast.parse(path.read_text()).body:
             is_named = isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
-            if is_named and not node.name.startswith('_'):
+            is_overload = is_named and 'overload' in map(ast.unparse, node.decorator_list)
+            if is_named and not is_overload and not node.name.startswith('_'):
                 found[node.name].append(name)
     return found
 

@@ -1,0 +1,43 @@
+"""Connections of each driver, made alike: what an application has is what it gives.
+
+Each module is loaded when the first connection of its driver comes.
+"""
+
+from functools import lru_cache
+from importlib import import_module
+from typing import Any
+
+from mail_outbox.steps import AsyncDriver, SyncDriver
+
+DRIVERS = ('asyncpg', 'sqlalchemy', 'psycopg', 'django')
+WANTED = (
+    'a connection of asyncpg or psycopg 3, a session or connection of SQLAlchemy, or the connection'
+    ' of Django'
+)
+
+
+class UnsupportedConnectionError(TypeError):
+    """What was given is no connection that an e-mail can be queued on; the message says why."""
+
+
+def driver_of(conn: Any) -> SyncDriver | AsyncDriver:
+    """Return how statements are run on a connection of the application's.
+
+    Raises:
+        UnsupportedConnectionError: names its type, and what is wanted.
+    """
+    kind: Any = type(conn)
+    name = _driver_name(kind)
+    if name is None:
+        raise UnsupportedConnectionError(
+            f'conn: {kind.__module__}.{kind.__qualname__} is not {WANTED}'
+        )
+    driver: SyncDriver | AsyncDriver = import_module(f'{__name__}.{name}').adapt(conn)
+    return driver
+
+
+@lru_cache(maxsize=256)
+def _driver_name(kind: Any) -> str | None:
+    """Return whose class it is, or whose class it is made from: applications subclass sessions."""
+    roots = (base.__module__.partition('.')[0] for base in kind.__mro__)
+    return next((root for root in roots if root in DRIVERS), None)

@@ -1,0 +1,53 @@
+"""asyncpg: a connection, or what a pool's `acquire` gives."""
+
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Any, ClassVar, Literal
+
+import asyncpg
+
+from mail_outbox.adapters import UnsupportedConnectionError
+from mail_outbox.envelope import InvalidEmailError
+from mail_outbox.statement import Row, Statement
+from mail_outbox.steps import Answer
+
+NO_POOL = (
+    'conn: a pool has no transaction; `async with pool.acquire() as conn, conn.transaction():` and'
+    ' give the connection'
+)
+
+
+def adapt(conn: Any) -> 'AsyncpgDriver':
+    """Return how statements are run on it.
+
+    Raises:
+        UnsupportedConnectionError: it is a pool.
+    """
+    if isinstance(conn, asyncpg.Pool):
+        raise UnsupportedConnectionError(NO_POOL)
+    return AsyncpgDriver(conn)
+
+
+class AsyncpgDriver:
+    """Statements with numbered values, many rows of them in one round trip."""
+
+    is_async: ClassVar[Literal[True]] = True
+    errors: ClassVar[tuple[type[Exception], ...]] = (asyncpg.PostgresError, TimeoutError)
+
+    def __init__(self, conn: asyncpg.Connection) -> None:
+        self._conn = conn
+
+    async def run(self, statement: Statement, rows: Sequence[Row]) -> Answer:
+        """See SyncDriver.run."""
+        values = [statement.in_order(row) for row in rows]
+        try:
+            if len(values) == 1:
+                record = await self._conn.fetchrow(statement.numbered, *values[0])
+                return [] if record is None else [tuple(record)]
+            return [tuple(row) for row in await self._conn.fetchmany(statement.numbered, values)]
+        except asyncpg.DataError as error:
+            raise InvalidEmailError(str(error)) from error
+
+    def atomic(self) -> AbstractAsyncContextManager[Any]:
+        """See SyncDriver.atomic."""
+        return self._conn.transaction()

@@ -1,0 +1,120 @@
+"""psycopg 3: a Connection or an AsyncConnection."""
+
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any, ClassVar, Literal
+
+import psycopg
+from psycopg.pq import TransactionStatus
+from psycopg.rows import tuple_row
+
+from mail_outbox.adapters import UnsupportedConnectionError
+from mail_outbox.envelope import InvalidEmailError
+from mail_outbox.statement import Row, Statement
+from mail_outbox.steps import Answer
+
+
+def adapt(conn: Any) -> 'PsycopgDriver | AsyncPsycopgDriver':
+    """Return how statements are run on it.
+
+    Raises:
+        UnsupportedConnectionError: it is a cursor, for example.
+    """
+    if isinstance(conn, psycopg.AsyncConnection):
+        return AsyncPsycopgDriver(conn)
+    if isinstance(conn, psycopg.Connection):
+        return PsycopgDriver(conn)
+    raise UnsupportedConnectionError(
+        f'conn: a {type(conn).__name__} of psycopg is no connection: give its connection'
+    )
+
+
+def _sql(statement: Statement) -> bytes:
+    # Bytes: psycopg takes text for SQL only where a type checker can see that it is a constant.
+    return statement.written(lambda name: f'%({name})s').encode()
+
+
+def _begins_with_its_next_statement(
+    conn: psycopg.Connection[Any] | psycopg.AsyncConnection[Any],
+) -> bool:
+    """Tell whether the caller's transaction has yet to begin.
+
+    Then psycopg's transaction() would be all of it, and commit at its end.
+    """
+    return not conn.autocommit and conn.info.transaction_status is TransactionStatus.IDLE
+
+
+class PsycopgDriver:
+    """Statements with named values; psycopg sends many rows in a pipeline.
+
+    The cursor is of psycopg's own class: an application may have chosen one with other placeholders
+    or rows.
+    """
+
+    is_async: ClassVar[Literal[False]] = False
+    errors: ClassVar[tuple[type[Exception], ...]] = (psycopg.Error,)
+
+    def __init__(self, conn: psycopg.Connection[Any]) -> None:
+        self._conn = conn
+
+    def run(self, statement: Statement, rows: Sequence[Row]) -> Answer:
+        """See SyncDriver.run."""
+        found: Answer = []
+        try:
+            with psycopg.Cursor(self._conn, row_factory=tuple_row) as cursor:
+                if len(rows) == 1:
+                    cursor.execute(_sql(statement), statement.by_name(rows[0]))
+                else:
+                    values = [statement.by_name(row) for row in rows]
+                    cursor.executemany(_sql(statement), values, returning=True)
+                while cursor.description and (row := cursor.fetchone()) is not None:
+                    found.append(row)
+                    if not cursor.nextset():
+                        break
+        except psycopg.DataError as error:
+            raise InvalidEmailError(str(error)) from error
+        return found
+
+    @contextmanager
+    def atomic(self) -> Iterator[None]:
+        """See SyncDriver.atomic."""
+        if _begins_with_its_next_statement(self._conn):
+            self._conn.execute('SELECT')
+        with self._conn.transaction():
+            yield
+
+
+class AsyncPsycopgDriver:
+    """The same, awaited."""
+
+    is_async: ClassVar[Literal[True]] = True
+    errors: ClassVar[tuple[type[Exception], ...]] = (psycopg.Error,)
+
+    def __init__(self, conn: psycopg.AsyncConnection[Any]) -> None:
+        self._conn = conn
+
+    async def run(self, statement: Statement, rows: Sequence[Row]) -> Answer:
+        """See SyncDriver.run."""
+        found: Answer = []
+        try:
+            async with psycopg.AsyncCursor(self._conn, row_factory=tuple_row) as cursor:
+                if len(rows) == 1:
+                    await cursor.execute(_sql(statement), statement.by_name(rows[0]))
+                else:
+                    values = [statement.by_name(row) for row in rows]
+                    await cursor.executemany(_sql(statement), values, returning=True)
+                while cursor.description and (row := await cursor.fetchone()) is not None:
+                    found.append(row)
+                    if not cursor.nextset():
+                        break
+        except psycopg.DataError as error:
+            raise InvalidEmailError(str(error)) from error
+        return found
+
+    @asynccontextmanager
+    async def atomic(self) -> AsyncIterator[None]:
+        """See SyncDriver.atomic."""
+        if _begins_with_its_next_statement(self._conn):
+            await self._conn.execute('SELECT')
+        async with self._conn.transaction():
+            yield

@@ -1,0 +1,52 @@
+"""An e-mail as one value, for those who like it better than keyword arguments."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from datetime import datetime
+from typing import Any
+
+from mail_outbox.envelope import MAX_MESSAGE_BYTES
+from mail_outbox.validation import EXPIRY_HOURS, Priority
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewContent:
+    """What an e-mail says, and to whom; see EmailContent."""
+
+    recipient: str
+    subject: str | None = None
+    body_text: str | None = None
+    body_html: str | None = None
+    template_id: Any = None
+    template_data: Mapping[str, Any] | None = None
+    headers: Mapping[str, str] | None = None
+    content_id: str | None = None
+    max_bytes: int = MAX_MESSAGE_BYTES
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewEmail(NewContent):
+    """One e-mail to be queued; EmailValues says what each field means.
+
+    Nothing is checked before it is queued.
+    """
+
+    email_type: str | None = None
+    priority: Priority = 'normal'
+    max_attempts: int | None = None
+    send_at: datetime | None = None
+    expires_at: datetime | None = None
+    expiry_hours: float = EXPIRY_HOURS
+    user_id: Any = None
+    organization_id: Any = None
+    idempotency_key: str | None = None
+
+
+FIELDS = tuple(field.name for field in fields(NewEmail))
+
+
+def values_of(email: NewEmail | Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return an e-mail by the names of EmailValues."""
+    if isinstance(email, NewEmail):
+        return {name: getattr(email, name) for name in FIELDS}
+    return email

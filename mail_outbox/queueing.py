@@ -1,0 +1,76 @@
+"""What is asked of PostgreSQL to queue e-mails, in steps that any driver runs."""
+
+from collections.abc import Sequence
+
+from mail_outbox.insertion import QUEUE, QUEUE_MANY
+from mail_outbox.statement import Row, Statement
+from mail_outbox.steps import Ask, Steps
+from mail_outbox.wake import NOTIFY_SQL
+
+ANALYZE_ROWS = 1000  # fewer change no plan
+
+QUEUE_SQL = QUEUE.numbered
+QUEUE_MANY_SQL = QUEUE_MANY.numbered
+
+
+def inserted(rows: Sequence[Row]) -> Steps[list[int]]:
+    """Insert rows of checked_row; return their ids.
+
+    One whose idempotency key is known, or comes twice, is not inserted: its id is the first one's.
+    """
+    if not rows:
+        return []
+    firsts: dict[object, int] = {}  # of the rows that are inserted: key -> place among them
+    places: list[int] = []
+    wanted: list[Row] = []
+    for row in rows:
+        key = _key(row)
+        place = len(wanted) if key is None else firsts.setdefault(key, len(wanted))
+        places.append(place)
+        if place == len(wanted):
+            wanted.append(row)
+    found = yield Ask(QUEUE, wanted)
+    return [found[place][0] for place in places]
+
+
+def _key(row: Row) -> tuple[str, str] | None:
+    """Return what is unique; two in one statement would be one conflict too many."""
+    if row['idempotency_key'] is None:
+        return None
+    return str(row['organization_id']), row['idempotency_key']
+
+
+NOTIFY = Statement(NOTIFY_SQL)
+
+
+def woken() -> Steps[None]:
+    """Wake the workers when the caller commits."""
+    yield Ask(NOTIFY)
+
+
+# Only the table's owner may, or since PostgreSQL 17 a role with the privilege MAINTAIN; the server
+# warns any other.
+STALE = Statement("""
+SELECT c.reltuples < 2 * CAST({inserted} AS float8)
+    AND CASE WHEN CAST(current_setting('server_version_num') AS int) >= 170000
+    THEN has_table_privilege(c.oid, 'MAINTAIN') ELSE pg_has_role(c.relowner, 'USAGE') END
+FROM pg_class AS c WHERE c.oid = to_regclass('outbound_emails') AND c.relkind = 'r'
+""")
+STALE_SQL = STALE.numbered
+# It never waits for a lock, but keeps one until the caller commits, which only DDL and VACUUM have
+# to wait for.
+ANALYZE = Statement('ANALYZE (SKIP_LOCKED) outbound_emails')
+
+
+def statistics_refreshed(number: int) -> Steps[None]:
+    """Analyse a table that has grown by half or more.
+
+    Where this role must not, autovacuum does so a minute later.
+    The worker's statements do without; reports and what an application asks itself are planned by
+    them.
+    """
+    if number < ANALYZE_ROWS:
+        return
+    if (yield Ask(STALE, [{'inserted': number}])) == [(True,)]:
+        # The caller's transaction goes on when this fails, for example at its session's time limit.
+        yield Ask(ANALYZE, may_fail=True)

@@ -1,0 +1,47 @@
+"""A statement that any driver can run: its values have names, and each driver its placeholders."""
+
+import json
+import string
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+Row = Mapping[str, Any]
+
+
+class Statement:
+    """SQL in which {name} stands for a value.
+
+    Attributes:
+        parameters: The names of the values, each once, in their order.
+        numbered: The SQL with $1, $2 ... in that order, as asyncpg wants it.
+        many: The same for many rows at once, for drivers that would else need a round trip each.
+            Its one value `rows` is rows_as_json; it returns a row for each, in their order.
+    """
+
+    def __init__(self, template: str, *, many: 'Statement | None' = None) -> None:
+        self._template = template
+        named = (name for _, name, _, _ in string.Formatter().parse(template) if name)
+        self.parameters = tuple(dict.fromkeys(named))
+        self.numbered = self.written(lambda name: f'${self.parameters.index(name) + 1}')
+        self.many = many
+
+    def written(self, placeholder: Callable[[str], str]) -> str:
+        """Return the SQL with placeholder(name) for each value."""
+        return self._template.format_map({name: placeholder(name) for name in self.parameters})
+
+    def in_order(self, row: Row) -> tuple[Any, ...]:
+        """Return a row's values in the order of `parameters`."""
+        return tuple([row[name] for name in self.parameters])
+
+    def by_name(self, row: Row) -> dict[str, Any]:
+        """Return a row's values by their names, and no others."""
+        return {name: row[name] for name in self.parameters}
+
+
+def rows_as_json(rows: Iterable[Row]) -> str:
+    """Return rows as json_populate_record reads them."""
+    return json.dumps(list(rows), ensure_ascii=False, default=_as_text)
+
+
+def _as_text(value: Any) -> str:
+    return f'\\x{value.hex()}' if isinstance(value, bytes) else str(value)

@@ -26,6 +26,7 @@ from db.errors import DATABASE_DOWN, ErrorKind, kind_of
 from db.identity import read_identity
 from db.pools import create_postgres_pool, open_mongo
 from db.schema import SchemaMismatchError, check_schema
+from db.senders import note_own_sender
 from db.switches import CHANNEL as SWITCHES_CHANNEL
 from db.switches import read_switches
 from db.wakeups import RESCUED_CHANNEL, listen, notify_rescued
@@ -47,7 +48,7 @@ from fleet.routing import EMAIL_QUEUE, MAINTENANCE_QUEUE, keep_watching_routes
 from jobs.retry_failed_email import retry_failed_email
 from jobs.send_email import send_claimed, send_email
 from mail.route import SwitchableRelays
-from mail_outbox.render import Sender
+from mail_outbox.address_fields import Sender
 from mail_outbox.wake import redis_error_text
 from process.recycling import Limits
 from process.systemd import keep_systemd_informed, notify_systemd
@@ -236,6 +237,7 @@ async def _connect_postgres(worker: str, switches: Switches) -> asyncpg.Pool:
             )
             await check_schema(pool)
             switches.update(await read_switches(pool))
+            await note_own_sender(pool, settings.smtp_from_email)
             async with pool.acquire() as conn:
                 if conn.is_pooled:  # type: ignore[attr-defined]  # see db.connection
                     log.info('postgresql.pooler_found', place=settings.postgres_place)
@@ -258,10 +260,7 @@ async def _connect_postgres(worker: str, switches: Switches) -> asyncpg.Pool:
 
 
 class WorkerSettings:
-    """The default queue.
-
-    arq reads this class through __dict__: inherited attributes would vanish silently.
-    """
+    """The default queue; arq reads __dict__, so inherited attributes would vanish silently."""
 
     queue_name = 'arq:queue'
     functions: ClassVar = [

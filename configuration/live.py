@@ -7,7 +7,7 @@ from configuration.relays import relay_options
 from configuration.view import digest, program_version, view
 from logs import configure_logs
 from mail.relay.pool import Relay
-from mail_outbox.render import Sender
+from mail_outbox.address_fields import Sender
 from settings import Settings
 
 

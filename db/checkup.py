@@ -15,6 +15,7 @@ TABLES = (
     'outbound_emails', 'email_attempts', 'email_templates', 'email_suppressions',
     'mail_switches', 'cron_runs', 'service_health', 'sessions', 'refresh_tokens',
     'outbox_adoption', 'table_origins', 'mail_api_tokens', 'mail_audit',
+    'allowed_senders', 'email_attachments',
 )  # fmt: skip
 
 # Those that the migrations make and the statements of this program need; a test holds them against
@@ -27,6 +28,7 @@ INDEXES = (
     'service_health_checked', 'mail_switches_pkey', 'outbox_adoption_pkey',
     'table_origins_pkey', 'mail_api_tokens_pkey', 'mail_api_tokens_token_hash_key',
     'mail_api_tokens_name', 'mail_audit_pkey', 'mail_audit_at',
+    'allowed_senders_once', 'email_attachments_pkey',
 )  # fmt: skip
 
 # What a worker does to each table.
@@ -40,6 +42,8 @@ RIGHTS = {
     'table_origins': ('SELECT',),
     'mail_switches': ('SELECT',),
     'email_suppressions': ('SELECT',),
+    'allowed_senders': ('SELECT', 'INSERT'),
+    'email_attachments': ('SELECT', 'DELETE'),
 }
 
 TIME_SQL = 'SELECT EXTRACT(EPOCH FROM clock_timestamp())::float8'

@@ -9,7 +9,8 @@ import asyncpg
 
 from mail.outcome import Outcome, Settled
 from mail.priority import NORMAL, known_priority
-from mail_outbox.envelope import Email
+from mail_outbox.address_fields import EXTRA_ADDRESSES
+from mail_outbox.envelope import NO_EXTRAS, Email, Extras
 
 ClaimKey = tuple[int, UUID]  # of an e-mail and a token
 
@@ -55,14 +56,28 @@ _SMALL = {
     'content_id': 'octet_length(e.content_id) <= 1024',
     'message_id': 'octet_length(e.message_id) <= 1024',
 }
+# Of few e-mails; all others have NULL there. In the order of Extras.
+_FLAGS = ('one_copy_each', 'has_attachments')
+_HAS_EXTRAS = f'num_nonnulls({", ".join(f"e.{name}" for name in (*EXTRA_ADDRESSES, *_FLAGS))}) > 0'
+_EXTRAS_BYTES = ' + '.join(f'COALESCE(octet_length(e.{name}), 0)' for name in EXTRA_ADDRESSES)
+_EXTRAS = f"""json_strip_nulls(json_build_object({
+    ', '.join(f"'{name}', e.{name}" for name in (*EXTRA_ADDRESSES, *_FLAGS))
+}, 'organization_id', e.organization_id::text))::text"""
+_FEW_BYTES = 16384
 _CONTENT = ', '.join(
     f'CASE WHEN {is_small} THEN e.{column} END' for column, is_small in _SMALL.items()
 )
-_IS_WHOLE = ' AND '.join(f'({is_small}) IS NOT FALSE' for is_small in _SMALL.values())
+_IS_WHOLE = ' AND '.join([
+    *(f'({is_small}) IS NOT FALSE' for is_small in _SMALL.values()),
+    f'(NOT {_HAS_EXTRAS} OR {_EXTRAS_BYTES} <= {_FEW_BYTES})',
+    'e.calendar IS NULL AND e.raw_message IS NULL',
+])  # fmt: skip
 
 # In the order of Email's fields and of claim_from.
 CLAIMED_COLUMNS = f"""
-    e.id, {_CONTENT}, e.message_date, e.attempts, e.max_attempts, e.claimed_at,
+    e.id, {_CONTENT}, e.message_date,
+    CASE WHEN {_HAS_EXTRAS} AND {_EXTRAS_BYTES} <= {_FEW_BYTES} THEN {_EXTRAS} END AS extras,
+    e.attempts, e.max_attempts, e.claimed_at,
     -- more than record writes
     CASE WHEN pg_column_size(e.recipient_outcomes) <= 262144 THEN e.recipient_outcomes::text END,
     e.lost_attempts,
@@ -75,14 +90,20 @@ CLAIMED_COLUMNS = f"""
 """
 
 
+_PLAIN_FIELDS = Email._fields.index('extras')  # of Email, and all are the row's first columns
+
+
 def claim_from(row: asyncpg.Record, token: UUID) -> Claim:
     """Read a row of CLAIMED_COLUMNS: the fields of Email, then what is the claim's."""
-    email_id, recipient, *content = row[: len(Email._fields)]
-    claimed: tuple[Any, ...] = row[len(Email._fields) :]
+    email_id, recipient, *content = row[:_PLAIN_FIELDS]
+    claimed: tuple[Any, ...] = row[_PLAIN_FIELDS + 1 :]
     attempt, max_attempts, claimed_at, outcomes, lost, suppressed, life_left_s, *rest = claimed
     is_whole, priority, _ = rest
+    email = Email(email_id, recipient or '', *content)
+    if row['extras'] is not None:
+        email = email._replace(extras=_extras(row['extras']))
     return Claim(
-        Email(email_id, recipient or '', *content),
+        email,
         token,
         attempt,
         max_attempts,
@@ -96,6 +117,10 @@ def claim_from(row: asyncpg.Record, token: UUID) -> Claim:
     )
 
 
+def _extras(stored: str | None) -> Extras:
+    return NO_EXTRAS if stored is None else Extras(**json.loads(stored))
+
+
 def _settled(stored: str) -> Settled:
     """Read recipient_outcomes; what record did not write counts for nothing."""
     try:
@@ -107,17 +132,18 @@ def _settled(stored: str) -> Settled:
         return {}
 
 
-SIZE_SQL = """
+SIZE_SQL = f"""
 SELECT octet_length(e.recipient)::bigint + COALESCE(octet_length(e.subject), 0)
     + COALESCE(octet_length(e.body_text), 0) + COALESCE(octet_length(e.body_html), 0)
     + COALESCE(octet_length(e.template_data::text), 0)
-    + COALESCE(octet_length(e.headers::text), 0) AS size_bytes
+    + COALESCE(octet_length(e.headers::text), 0) + COALESCE(octet_length(e.calendar), 0)
+    + COALESCE(octet_length(e.raw_message), 0) + {_EXTRAS_BYTES} AS size_bytes
 FROM mail_outbox AS e WHERE e.id = $1 AND e.claim_token = $2
 """
 
 
 async def size_of(pool: asyncpg.Pool, claim: Claim) -> int:
-    """Return how many bytes of text a claimed row holds, without reading them.
+    """Return how many bytes of content a claimed row holds, without reading them.
 
     Raises:
         LeaseLost: the claim is no longer ours.
@@ -129,10 +155,11 @@ async def size_of(pool: asyncpg.Pool, claim: Claim) -> int:
     return size_bytes
 
 
-FETCH_SQL = """
+FETCH_SQL = f"""
 SELECT e.id, e.recipient, e.subject, e.body_text, e.body_html, e.email_type::text,
     e.template_id::text,
-    e.template_data::text, e.headers::text, e.content_id, e.message_id, e.message_date
+    e.template_data::text, e.headers::text, e.content_id, e.message_id, e.message_date,
+    CASE WHEN {_HAS_EXTRAS} THEN {_EXTRAS} END AS extras, e.calendar, e.raw_message
 FROM mail_outbox AS e WHERE e.id = $1 AND e.claim_token = $2
 """
 
@@ -148,4 +175,5 @@ async def fetch_email(pool: asyncpg.Pool, claim: Claim) -> Email:
     row = await pool.fetchrow(FETCH_SQL, claim.email.id, claim.token)
     if row is None:
         raise LeaseLost(f'e-mail {claim.email.id} was taken over before its content was fetched')
-    return Email(*row)
+    values: tuple[Any, ...] = tuple(row)
+    return Email(*values)._replace(extras=_extras(row['extras']))

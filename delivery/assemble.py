@@ -17,6 +17,7 @@ from delivery.leases import Leases
 from delivery.record import Recorder
 from delivery.rules import Stores, WorkerRules
 from delivery.runtime import Runtime
+from delivery.senders import AllowedSenders
 from delivery.steps import SendClaimed, Steps
 from delivery.suppression import SuppressionList
 from delivery.suspects import Suspects
@@ -99,6 +100,7 @@ def _steps(runtime: Runtime) -> Steps:
         size=contents.large_bytes,
         hold_bytes=hold_bytes,
         fetch=contents.fetch,
+        check_senders=AllowedSenders(runtime.stores.pool, tunables).check_senders,
         render=contents.render,
         leave_out_suppressed=runtime.suppressions.leave_out,
         deliver=hand_over,

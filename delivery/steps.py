@@ -51,7 +51,8 @@ class Steps:
         size: How many bytes of content are to be fetched, 0 when they are too few to count.
         hold_bytes: Waits until there is room for so many, and holds them.
         fetch: The e-mail with its large columns, and what its row only refers to.
-        render: The message. All three raise InvalidEmailError for what can never be sent, and
+        check_senders: Refuses senders that nobody has allowed.
+        render: The message. All four raise InvalidEmailError for what can never be sent, and
             ContentUnavailableError when a server or a renderer does not answer.
         leave_out_suppressed: Takes those who get no mail out of the envelope, and settles them.
             Raises SuppressedError when nobody is left.
@@ -69,6 +70,7 @@ class Steps:
     size: Callable[[Claim], Awaitable[int]]
     hold_bytes: Callable[[int], AbstractAsyncContextManager[None]]
     fetch: Callable[[Claim], Awaitable[tuple[Email, Content]]]
+    check_senders: Callable[[Email], Awaitable[None]]
     render: Callable[[Claim, Email, Content], Awaitable[Rendered]]
     leave_out_suppressed: Callable[[Rendered, Settled], Awaitable[tuple[Rendered, Settled]]]
     deliver: Callable[[Rendered, Settled, Progress], Awaitable[Delivery]]

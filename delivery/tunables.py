@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from db.switches import Switch, SwitchKind
 from mail.relay.rate_limit import RateLimit
 from mail.route import Relays
-from mail_outbox.render import Sender
+from mail_outbox.address_fields import Sender
 
 
 class Switches:

@@ -48,6 +48,9 @@ GRANT UPDATE (status, attempts, max_attempts, next_retry_at, expires_at, sent_at
 GRANT SELECT ON outbound_emails TO email_worker;
 GRANT SELECT, INSERT, DELETE ON email_attempts TO email_worker;
 GRANT SELECT ON email_templates, mail_switches, email_suppressions, _pogo_migration TO email_worker;
+GRANT SELECT, DELETE ON email_attachments TO email_worker;
+-- A worker adds the address of its SMTP_FROM_EMAIL, which it may use anyway.
+GRANT SELECT, INSERT ON allowed_senders TO email_worker;
 GRANT SELECT, INSERT, UPDATE, DELETE ON cron_runs TO email_worker;
 GRANT SELECT, INSERT, DELETE ON service_health, mail_service_health TO email_worker;
 GRANT SELECT ON outbox_adoption TO email_worker;
@@ -70,11 +73,13 @@ $sessions$;
 -- The operators' desk: `python -m ops` where it changes something. It reads everything about mail,
 -- lets mail be sent again or not at all, pauses, suppresses, and queues test mail.
 GRANT SELECT ON outbound_emails, mail_outbox, email_attempts, email_templates, mail_switches, email_suppressions, cron_runs,
-    service_health, mail_service_health, outbox_adoption, table_origins, _pogo_migration TO email_web;
+    service_health, mail_service_health, outbox_adoption, table_origins, allowed_senders, email_attachments,
+    _pogo_migration TO email_web;
 GRANT UPDATE (status, max_attempts, next_retry_at, expires_at, sent_at, updated_at, lost_attempts, last_error,
-    dead_reason, idempotency_key) ON mail_outbox TO email_web;
+    dead_reason, idempotency_key, has_attachments) ON mail_outbox TO email_web;
 GRANT INSERT, DELETE ON mail_switches TO email_web;
 GRANT INSERT, UPDATE, DELETE ON email_suppressions TO email_web;
+GRANT INSERT, DELETE ON allowed_senders TO email_web;
 -- It makes and revokes tokens of the HTTP API. Nobody changes what the audit says: an entry is completed once.
 GRANT SELECT, INSERT, UPDATE (revoked_at) ON mail_api_tokens TO email_web;
 GRANT SELECT, INSERT, UPDATE (finished_at, email_ids, problem) ON mail_audit TO email_web, email_api;
@@ -84,14 +89,16 @@ GRANT USAGE ON SEQUENCE mail_audit_id_seq TO email_web, email_api;
 -- The web server: the page, the metrics and the HTTP API. It queues mail and changes its state as operators do, for who
 -- has a token; it makes no tokens, pauses nothing, and suppresses nobody.
 GRANT SELECT ON outbound_emails, mail_outbox, email_attempts, email_templates, mail_switches, email_suppressions, cron_runs,
-    service_health, mail_service_health, outbox_adoption, table_origins, _pogo_migration, mail_api_tokens TO email_api;
+    service_health, mail_service_health, outbox_adoption, table_origins, allowed_senders, email_attachments,
+    _pogo_migration, mail_api_tokens TO email_api;
 GRANT UPDATE (status, max_attempts, next_retry_at, expires_at, sent_at, updated_at, lost_attempts, last_error,
-    dead_reason, idempotency_key) ON mail_outbox TO email_api;
+    dead_reason, idempotency_key, has_attachments) ON mail_outbox TO email_api;
 GRANT UPDATE (last_used_at) ON mail_api_tokens TO email_api;
 
 -- A look, and nothing else: the web page without its API, `python -m ops status`, failed, show. Recipients and bodies are personal data.
 GRANT SELECT ON outbound_emails, mail_outbox, email_attempts, email_templates, mail_switches, email_suppressions, cron_runs,
-    service_health, mail_service_health, outbox_adoption, table_origins, _pogo_migration TO email_readonly;
+    service_health, mail_service_health, outbox_adoption, table_origins, allowed_senders, email_attachments,
+    _pogo_migration TO email_readonly;
 ALTER ROLE email_readonly SET default_transaction_read_only = on;
 
 -- An application that queues mail, by queue_email or by plain INSERT, and reads nothing back but ids and its own keys.
@@ -101,7 +108,8 @@ DECLARE
     granted text;
     wanted text[] := '{recipient, subject, body_text, body_html, email_type, template_id, template_data, headers, content_id,
         priority, status, max_attempts, next_retry_at, expires_at, user_id, organization_id, idempotency_key, created_at,
-        updated_at}';
+        updated_at, from_address, sender_address, envelope_from, reply_to, cc, bcc, one_copy_each, tags, metadata,
+        has_attachments, calendar, raw_message, message_id}';
 BEGIN
     -- Of the application's own table those that it has.
     SELECT string_agg(quote_ident(attname), ', ') INTO granted FROM pg_attribute
@@ -111,5 +119,9 @@ BEGIN
         array_to_string(wanted, ', '));
 END
 $queue$;
-GRANT SELECT (id, organization_id, idempotency_key), UPDATE (idempotency_key) ON mail_outbox TO email_producer;
+-- (The trigger of email_attachments notes in the row that it has some.)
+GRANT SELECT (id, organization_id, idempotency_key, has_attachments), UPDATE (idempotency_key, has_attachments)
+    ON mail_outbox TO email_producer;
+GRANT INSERT ON email_attachments TO email_producer, email_web, email_api;
+GRANT SELECT ON allowed_senders TO email_producer;
 GRANT SELECT (id) ON outbound_emails TO email_producer;

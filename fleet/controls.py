@@ -29,7 +29,7 @@ from fleet.registrar import Registrar, keep_registered
 from fleet.switches import keep_switches
 from mail.relay.pool import Relay
 from mail.route import SwitchableRelays
-from mail_outbox.render import Sender
+from mail_outbox.address_fields import Sender
 from process.log_writer import dropped_lines
 from process.loop_watch import LoopWatch
 from process.recycling import Limits, keep_recycling

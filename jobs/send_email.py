@@ -164,5 +164,6 @@ async def make_and_deliver(steps: Steps, claim: Claim, progress: Progress) -> De
 async def fetch_and_render(steps: Steps, claim: Claim, progress: Progress) -> Rendered:
     """Return the message; what it was made of is in memory no more."""
     email, content = await steps.fetch(claim)
+    await steps.check_senders(email)
     progress.phase = Phase.RENDER
     return await steps.render(claim, email, content)

@@ -57,6 +57,26 @@ class Template:
     body_html: str | None
 
 
+class Extras(NamedTuple):
+    """What few e-mails have: addresses beside recipient, and what is fetched from elsewhere.
+
+    The addresses are as the columns have them, unchecked; an empty one is none.
+    """
+
+    from_address: str | None = None  # with or without a name; None: the installation's
+    sender_address: str | None = None  # Sender (RFC 5322, 3.6.2)
+    envelope_from: str | None = None  # MAIL FROM; '<>' for none
+    reply_to: str | None = None
+    cc: str | None = None
+    bcc: str | None = None
+    one_copy_each: bool = False  # each recipient gets a message of his own
+    has_attachments: bool = False  # in PostgreSQL
+    organization_id: str | None = None
+
+
+NO_EXTRAS = Extras()
+
+
 class Email(NamedTuple):
     """One outbox row's content, as it is to be rendered."""
 
@@ -68,10 +88,13 @@ class Email(NamedTuple):
     email_type: str | None = None
     template_id: str | None = None
     template_data: str | None = None  # JSON object, not yet parsed
-    headers: str | None = None  # JSON object of extra header fields, not yet parsed
+    headers: str | None = None  # JSON, an object or pairs: extra header fields, not yet parsed
     content_id: str | None = None
     message_id: str = ''
     message_date: datetime | None = None
+    extras: Extras = NO_EXTRAS
+    calendar: str | None = None  # iCalendar, with its METHOD
+    raw_message: bytes | None = None  # MIME as given, instead of all content above
 
 
 class Envelope(NamedTuple):

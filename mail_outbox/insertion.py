@@ -40,6 +40,7 @@ COLUMNS = (
         'expires_at', f'COALESCE(CAST({{expires_at}} AS timestamptz), {_STARTS_AT} + {_LIFE})'
     ),
     *_as_given('user_id', 'organization_id', 'idempotency_key'),
+    *_as_given('from_address', 'sender_address', 'envelope_from', 'reply_to', 'cc', 'bcc'),
     StoredColumn('status', "'pending'"),
 )
 

@@ -6,14 +6,20 @@ from datetime import datetime
 from typing import Any
 
 from mail_outbox.envelope import MAX_MESSAGE_BYTES
-from mail_outbox.validation import EXPIRY_HOURS, Priority
+from mail_outbox.validation import EXPIRY_HOURS, AddressList, Priority
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewContent:
     """What an e-mail says, and to whom; see EmailContent."""
 
-    recipient: str
+    recipient: AddressList
+    cc: AddressList | None = None
+    bcc: AddressList | None = None
+    reply_to: AddressList | None = None
+    from_address: str | None = None
+    sender_address: str | None = None
+    envelope_from: str | None = None
     subject: str | None = None
     body_text: str | None = None
     body_html: str | None = None

@@ -125,8 +125,8 @@ def _queue_many(driver: SyncDriver, emails: Iterable[SomeEmail], *, notify: bool
             except (InvalidEmailError, TypeError) as error:
                 raise _misplaced(place, error) from error
             if part.is_full:
-                ids += run_steps(driver, inserted(part.taken()))
-        ids += run_steps(driver, inserted(part.taken()))
+                ids += run_steps(driver, inserted(part.taken(), len(ids)))
+        ids += run_steps(driver, inserted(part.taken(), len(ids)))
         run_steps(driver, statistics_refreshed(len(ids)))
         if ids and notify:
             run_steps(driver, woken())
@@ -149,8 +149,8 @@ async def _queue_many_async(
             except (InvalidEmailError, TypeError) as error:
                 raise _misplaced(place, error) from error
             if part.is_full:
-                ids += await run_steps_async(driver, inserted(part.taken()))
-        ids += await run_steps_async(driver, inserted(part.taken()))
+                ids += await run_steps_async(driver, inserted(part.taken(), len(ids)))
+        ids += await run_steps_async(driver, inserted(part.taken(), len(ids)))
         await run_steps_async(driver, statistics_refreshed(len(ids)))
         if ids and notify:
             await run_steps_async(driver, woken())

@@ -2,7 +2,9 @@
 
 from collections.abc import Sequence
 
+from mail_outbox.envelope import InvalidEmailError
 from mail_outbox.insertion import QUEUE, QUEUE_MANY
+from mail_outbox.senders import UNLISTED, refuse_unlisted, wanted_json
 from mail_outbox.statement import Row, Statement
 from mail_outbox.steps import Ask, Steps
 from mail_outbox.wake import NOTIFY_SQL
@@ -13,13 +15,20 @@ QUEUE_SQL = QUEUE.numbered
 QUEUE_MANY_SQL = QUEUE_MANY.numbered
 
 
-def inserted(rows: Sequence[Row]) -> Steps[list[int]]:
+def inserted(rows: Sequence[Row], first_place: int | None = None) -> Steps[list[int]]:
     """Insert rows of checked_row; return their ids.
 
     One whose idempotency key is known, or comes twice, is not inserted: its id is the first one's.
+
+    Args:
+        first_place: Where the first row stands among many; an error names the place.
+    Raises:
+        InvalidEmailError: nobody has allowed the sender of one. Nothing was inserted.
     """
     if not rows:
         return []
+    if any(row['senders'] for row in rows):
+        yield from _senders_checked(rows, first_place)
     firsts: dict[object, int] = {}  # of the rows that are inserted: key -> place among them
     places: list[int] = []
     wanted: list[Row] = []
@@ -31,6 +40,18 @@ def inserted(rows: Sequence[Row]) -> Steps[list[int]]:
             wanted.append(row)
     found = yield Ask(QUEUE, wanted)
     return [found[place][0] for place in places]
+
+
+def _senders_checked(rows: Sequence[Row], first_place: int | None) -> Steps[None]:
+    wanted = {sender for row in rows for sender in row['senders']}
+    [(unlisted,)] = yield Ask(UNLISTED, [{'senders': wanted_json(wanted)}])
+    for place, row in enumerate(rows, first_place or 0):
+        try:
+            refuse_unlisted(row['senders'], unlisted)
+        except InvalidEmailError as error:
+            if first_place is None:
+                raise
+            raise InvalidEmailError(f'e-mail {place}: {error}') from error
 
 
 def _key(row: Row) -> tuple[str, str] | None:

@@ -3,26 +3,29 @@
 import functools
 import json
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from email.utils import format_datetime
 from typing import Any
 from urllib.parse import unquote
 
+from mail_outbox.address_fields import (
+    AddressFields,
+    Sender,
+    destinations,
+    originators,
+    read_address_fields,
+)
 from mail_outbox.envelope import (
     Attachment,
     Content,
     Email,
-    Envelope,
     InvalidEmailError,
-    Recipient,
     Rendered,
     check_subject,
-    parse_recipients,
 )
 from mail_outbox.extra_headers import MAX_EXTRA_CHARS, extra_fields
-from mail_outbox.headers import address, header, message_id_field
+from mail_outbox.headers import header, message_id_field
 from mail_outbox.mime import attachment_part, body_part, content_id, multipart
 
 JSON_CHARS_PER_CHAR = 12  # "\\ud83d\\ude00" is one
@@ -31,14 +34,6 @@ BYTES_PER_CHAR = 13
 CID_URL = re.compile(r"""cid:([^\s"'<>)]++)""", re.IGNORECASE)
 NO_BODY = 'body: there is neither a text nor an HTML body'
 RELATED_TO_HTML = b'; type="text/html"'  # RFC 2387, 3.1
-
-
-@dataclass(frozen=True, slots=True)
-class Sender:
-    """The From address of everything this program sends; also its envelope sender."""
-
-    address: str
-    name: str | None = None
 
 
 def render(email: Email, content: Content, sender: Sender, max_bytes: int) -> Rendered:
@@ -50,12 +45,12 @@ def render(email: Email, content: Content, sender: Sender, max_bytes: int) -> Re
     Raises:
         InvalidEmailError: an address, header or size is wrong; the message says which.
     """
-    recipients = parse_recipients(email.recipient)
+    addresses = read_address_fields(email)
     # Before it is encoded: that takes memory in proportion.
     _check_size(sum(len(attachment.data) for attachment in content.attachments), max_bytes)
     subject, text, html = _bodies(email)
     try:
-        head = _headers(email, sender, recipients, subject)
+        head = _headers(email, sender, addresses, subject)
         body = _body(email, text, html, content.attachments)
     except (ValueError, LookupError) as error:
         raise (
@@ -65,20 +60,23 @@ def render(email: Email, content: Content, sender: Sender, max_bytes: int) -> Re
         ) from error
     message = head + body
     _check_size(len(message), max_bytes)
-    return Rendered(Envelope(sender.address, tuple(to.address for to in recipients)), message)
+    return Rendered(addresses.envelope(sender.address), message)
 
 
-def check(email: Email, headers: Mapping[str, Any] | None, max_bytes: int) -> None:
+def check(email: Email, headers: Mapping[str, Any] | None, max_bytes: int) -> AddressFields:
     """Refuse what render refuses, as far as that does not depend on a template or on attachments.
 
     Args:
         headers: Extra header fields; those of email are not looked at.
+    Returns:
+        Who it is from and to.
     Raises:
         InvalidEmailError: the message says which part is wrong.
     """
-    parse_recipients(email.recipient)
+    addresses = read_address_fields(email)
     check_subject(email.subject or '')
     fields = extra_fields(headers or {})
+    _refuse_twice(addresses, fields)
     texts = [(email.body_text, 'plain'), (email.body_html, 'html')]
     if email.template_id is None and all(text is None for text, _ in texts):
         raise InvalidEmailError(NO_BODY)
@@ -87,6 +85,7 @@ def check(email: Email, headers: Mapping[str, Any] | None, max_bytes: int) -> No
     if email.template_id is None and BYTES_PER_CHAR * size_chars > max_bytes:
         body = _body(email, email.body_text, email.body_html, ())
         _check_size(len(body) + sum(map(len, fields.values())), max_bytes)
+    return addresses
 
 
 def _check_size(size_bytes: int, max_bytes: int) -> None:
@@ -96,11 +95,11 @@ def _check_size(size_bytes: int, max_bytes: int) -> None:
         )
 
 
-def _headers(email: Email, sender: Sender, recipients: list[Recipient], subject: str) -> bytes:
+def _headers(email: Email, sender: Sender, addresses: AddressFields, subject: str) -> bytes:
     """Return all header fields but those of the content."""
     fields = {
-        'From': _from(sender),
-        'To': header('To', ', '.join(address(to.name, to.address) for to in recipients)),
+        **originators(addresses, sender),
+        **destinations(addresses),
         'Subject': header('Subject', subject),
         'Date': _date(email.message_date) if email.message_date else b'',
         'Message-ID': message_id_field(email.message_id),
@@ -114,6 +113,7 @@ def _headers(email: Email, sender: Sender, recipients: list[Recipient], subject:
                 f'headers: {len(email.headers)} characters, at most {MAX_EXTRA_CHARS} are allowed'
             )
         extra = extra_fields(_json_object('headers', email.headers))
+        _refuse_twice(addresses, extra)
         replaced = {name.lower() for name in extra}
         fields = {
             name: field for name, field in fields.items() if name.lower() not in replaced
@@ -121,9 +121,9 @@ def _headers(email: Email, sender: Sender, recipients: list[Recipient], subject:
     return b''.join(fields.values())
 
 
-@functools.lru_cache(maxsize=16)
-def _from(sender: Sender) -> bytes:
-    return header('From', address(sender.name or '', sender.address))
+def _refuse_twice(addresses: AddressFields, extra: Collection[str]) -> None:
+    if addresses.reply_to and any(name.lower() == 'reply-to' for name in extra):
+        raise InvalidEmailError('reply_to: headers has a Reply-To as well')
 
 
 @functools.lru_cache(maxsize=16)  # the e-mails of a batch were claimed at one moment

@@ -3,18 +3,21 @@
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Literal, Required, TypedDict, get_args
 
+from mail_outbox.address_fields import EXTRA_ADDRESSES, AddressFields
 from mail_outbox.envelope import (
     BY_LIFE,
     MAX_MESSAGE_BYTES,
+    NO_EXTRAS,
     Email,
     InvalidEmailError,
     refuse_control_characters,
 )
 from mail_outbox.render import check
+from mail_outbox.senders import WantedSender
 
 MAX_BODY_BYTES = 10 * 1024 * 1024
 MAX_DATA_BYTES = 1024 * 1024
@@ -28,10 +31,22 @@ PRIORITIES = {word: number for number, word in enumerate(get_args(Priority))}
 EXPIRY_HOURS = 24
 
 
+AddressList = str | Sequence[str]
+
+
 class EmailContent(TypedDict, total=False):
     """What an e-mail says, and to whom."""
 
-    recipient: Required[str]  # one address, or several separated by commas; names are allowed
+    # One address, several separated by commas, or a list of such; names are allowed.
+    recipient: Required[AddressList]
+    cc: AddressList | None
+    bcc: AddressList | None  # gets the e-mail, and stands in no header
+    reply_to: AddressList | None
+    # From, with or without a name, see `python -m ops sender`; by default the workers'
+    # SMTP_FROM_EMAIL. MAIL FROM is envelope_from, else the sender's address, else that of From.
+    from_address: str | None
+    sender_address: str | None  # Sender, where another one sends than wrote it
+    envelope_from: str | None  # where bounces go; '<>' for nowhere
     subject: str | None
     body_text: str | None
     body_html: str | None
@@ -65,7 +80,12 @@ NAMES = frozenset(EmailValues.__annotations__)
 STORED_AS_GIVEN = (
     'recipient', 'subject', 'body_text', 'body_html', 'email_type', 'template_id', 'content_id',
     'send_at', 'expires_at', 'user_id', 'organization_id', 'idempotency_key',
+    'from_address', 'sender_address', 'envelope_from', 'reply_to', 'cc', 'bcc',
 )  # fmt: skip
+
+
+# An address, or a list of them.
+ADDRESS_LISTS = ('recipient', 'cc', 'bcc', 'reply_to')
 
 
 async def checked_row(email: Mapping[str, Any]) -> dict[str, Any]:
@@ -73,7 +93,8 @@ async def checked_row(email: Mapping[str, Any]) -> dict[str, Any]:
     body_chars = sum(
         len(email[name]) for name in ('body_text', 'body_html') if isinstance(email.get(name), str)
     )
-    fields = [email.get('recipient')]
+    email = _with_lists_joined(email)
+    fields = [email.get(name) for name in ADDRESS_LISTS]
     if isinstance(headers := email.get('headers'), Mapping):
         fields += headers.values()
     field_chars = sum(len(field) for field in fields if isinstance(field, str))
@@ -85,7 +106,7 @@ async def checked_row(email: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def checked_row_sync(email: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the values of the statement QUEUE by name.
+    """Return the values of the statement QUEUE by name; and `senders`, see mail_outbox.senders.
 
     Args:
         email: See EmailValues.
@@ -100,7 +121,7 @@ def checked_row_sync(email: Mapping[str, Any]) -> dict[str, Any]:
     get = email.get
     headers, max_attempts = get('headers'), get('max_attempts')
     priority = get('priority', 'normal')
-    _check_content(email, headers, priority)
+    addresses = _check_content(email, headers, priority)
     if priority not in PRIORITIES:
         raise InvalidEmailError(f'priority: {priority!r} is none of {", ".join(PRIORITIES)}')
     if max_attempts is not None and (type(max_attempts) is not int or not 1 <= max_attempts <= 100):
@@ -117,18 +138,44 @@ def checked_row_sync(email: Mapping[str, Any]) -> dict[str, Any]:
         'priority': PRIORITIES[priority],
         'max_attempts': BY_LIFE if max_attempts is None else max_attempts,
         'expiry_hours': expiry_hours,
+        'senders': _wanted_senders(addresses, get('organization_id')),
     }
 
 
-def _check_content(values: Mapping[str, Any], headers: Any, priority: Any) -> None:
+def _with_lists_joined(email: Mapping[str, Any]) -> Mapping[str, Any]:
+    lists = {
+        name: email[name] for name in ADDRESS_LISTS if isinstance(email.get(name), list | tuple)
+    }
+    if not lists:
+        return email
+    for name, addresses in lists.items():
+        for address in addresses:
+            if not isinstance(address, str):
+                raise InvalidEmailError(f'{name}: has a {type(address).__name__}, must be text')
+    return {**email, **{name: ', '.join(addresses) for name, addresses in lists.items()}}
+
+
+def _wanted_senders(addresses: AddressFields, organization_id: Any) -> tuple[WantedSender, ...]:
+    organization = None if organization_id is None else str(organization_id)
+    return tuple(
+        WantedSender(field, address, organization) for field, address in addresses.own_senders()
+    )
+
+
+def _check_content(values: Mapping[str, Any], headers: Any, priority: Any) -> AddressFields:
     get = values.get
     subject, template_id = get('subject'), get('template_id')
     texts = (subject, get('body_text'), get('body_html'))
-    email = Email(0, values['recipient'], *texts, template_id=template_id)
+    given: dict[str, Any] = {name: get(name) for name in EXTRA_ADDRESSES if get(name) is not None}
+    for name, text in given.items():
+        if not isinstance(text, str):
+            raise InvalidEmailError(f'{name}: must be text, not {type(text).__name__}')
+    extras = NO_EXTRAS._replace(**given) if given else NO_EXTRAS
+    email = Email(0, values['recipient'], *texts, template_id=template_id, extras=extras)
     _check_types(email, priority, headers)
     if subject is None and template_id is None:
         raise InvalidEmailError('subject: give subject or template_id')
-    check(email, headers, get('max_bytes', MAX_MESSAGE_BYTES))
+    return check(email, headers, get('max_bytes', MAX_MESSAGE_BYTES))
 
 
 def _check_word(name: str, value: Any) -> None:

@@ -23,6 +23,15 @@ from reporting.wording import cell, hide_recipient, length, reply_code
 HELP = 'one e-mail: its row, its attempts, its attachments, and what happens next'
 
 CONTENT = ('body_text', 'body_html', 'template_data')
+ADDRESSES = (
+    'recipient',
+    'cc',
+    'bcc',
+    'reply_to',
+    'from_address',
+    'sender_address',
+    'envelope_from',
+)
 PERSONAL = ('smtp_response', 'last_error', 'reply', 'error')
 
 
@@ -98,7 +107,8 @@ def _hide(row: dict[str, Any]) -> None:
         if name in row:
             row[name] = hide_addresses(row[name])
     if 'recipient' in row:
-        row['recipient'] = hide_recipient(row['recipient'])
+        for name in ADDRESSES:
+            row[name] = hide_recipient(row[name]) if row[name] else row[name]
         # Who may write to the table may write anything: what is no object is only named.
         for name, reported in (('headers', sorted), ('recipient_outcomes', _outcomes)):
             if row[name] is not None:

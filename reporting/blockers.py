@@ -157,8 +157,8 @@ def _content(email: Email, facts: EmailFacts) -> Iterator[Reason]:
         )
     if facts.unreadable:
         yield Reason(
-            f'Its recipient cannot be read: {facts.unreadable}. {dead}.',
-            'Correct the column `recipient`.',
+            f'An address cannot be read: {facts.unreadable}. {dead}.',
+            'Correct the column that is named.',
         )
 
 

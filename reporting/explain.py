@@ -13,7 +13,8 @@ import asyncpg
 from db import reports
 from db.suppressions import suppressed
 from db.switches import read_switches
-from mail_outbox.envelope import InvalidEmailError, parse_recipients
+from mail_outbox.address_fields import EXTRA_ADDRESSES, read_address_fields
+from mail_outbox.envelope import Email, Extras, InvalidEmailError
 from reporting.blockers import EmailFacts
 from reporting.live import ask_alive
 from reporting.next_step import next_step, tries_again, where_now
@@ -64,9 +65,11 @@ async def gather_facts(
     recipients: list[str] = []
     unreadable = None
     try:
-        recipients = [recipient.address for recipient in parse_recipients(email['recipient'] or '')]
+        extras = Extras(**{name: email[name] for name in EXTRA_ADDRESSES})
+        addresses = read_address_fields(Email(0, email['recipient'] or '', extras=extras))
+        recipients = list(addresses.envelope('').recipients)
     except InvalidEmailError as error:
-        unreadable = str(error).removeprefix('recipient: ')
+        unreadable = str(error)
     workers, stored, content = await asyncio.gather(
         answer_or_note(servers.ask_redis(ask_alive), problems),
         answer_or_note(

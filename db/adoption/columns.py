@@ -1,6 +1,6 @@
 """What the view `mail_outbox` has, and which columns of an adopted table can serve for it."""
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 import asyncpg
@@ -87,6 +87,19 @@ OURS = (
     Wanted('last_error', 'text'),
     Wanted('dead_reason', 'text'),
     Wanted('recipient_outcomes', 'jsonb'),
+    # Of db/migrations/0010_message.sql.
+    Wanted('from_address', 'text'),
+    Wanted('sender_address', 'text'),
+    Wanted('envelope_from', 'text'),
+    Wanted('reply_to', 'text'),
+    Wanted('cc', 'text'),
+    Wanted('bcc', 'text'),
+    Wanted('one_copy_each', 'boolean'),
+    Wanted('tags', 'jsonb'),
+    Wanted('metadata', 'jsonb'),
+    Wanted('has_attachments', 'boolean'),
+    Wanted('calendar', 'text'),
+    Wanted('raw_message', 'bytea'),
 )
 WANTED = (*APPLICATION, *OURS)
 
@@ -135,9 +148,25 @@ def added_columns(columns: Mapping[str, Column]) -> dict[str, str]:
             added[wanted.name] = wanted.ddl
         elif wanted.mirrored and not serves(wanted, column):
             added[f'mail_{wanted.name}'] = wanted.ddl
-    for wanted in OURS:
-        added[f'mail_{wanted.name}' if wanted.name in columns else wanted.name] = wanted.ddl
-    return added
+    return added | _added_of(OURS, columns)
+
+
+def _added_of(some: Iterable[Wanted], columns: Collection[str]) -> dict[str, str]:
+    return {
+        f'mail_{wanted.name}' if wanted.name in columns else wanted.name: wanted.ddl
+        for wanted in some
+    }
+
+
+def later_columns(columns: Collection[str], added: Collection[str]) -> dict[str, str]:
+    """Return the columns that this version adds to a table that an earlier one has adopted.
+
+    Args:
+        added: The columns that the earlier one added.
+    """
+    return _added_of(
+        (w for w in OURS if w.name not in added and f'mail_{w.name}' not in added), columns
+    )
 
 
 def view_columns(added: Collection[str]) -> dict[str, str]:
@@ -150,9 +179,9 @@ def view_columns(added: Collection[str]) -> dict[str, str]:
     return {w.name: f'mail_{w.name}' if f'mail_{w.name}' in added else w.name for w in WANTED}
 
 
-def in_the_way(columns: Mapping[str, Column]) -> Iterator[str]:
+def in_the_way(columns: Collection[str], wanted: Iterable[str]) -> Iterator[str]:
     """Name the columns of the application that are called what expanding would call its own."""
-    for name in added_columns(columns):
+    for name in wanted:
         if name in columns:
             yield f'it has a column {name}, and this program adds one of that name: rename it'
 

@@ -15,6 +15,7 @@ from db.adoption.quoting import quoted
 from db.adoption.trigger import state_ddl, sync_ddl, trigger_ddl, view_ddl
 
 BEGIN_SQL = "INSERT INTO outbox_adoption (phase) VALUES ('expanding') ON CONFLICT DO NOTHING"
+LATER_SQL = 'UPDATE outbox_adoption SET added_columns = added_columns || $1::text[]'
 DECIDED_SQL = 'UPDATE outbox_adoption SET added_columns = $1, words = $2::text::jsonb'
 
 
@@ -32,6 +33,8 @@ async def expand(conn: asyncpg.Connection, plan: Plan, progress: ReportProgress)
     assert adoption is not None  # noqa: S101 - just made
     if not adoption.added_columns:
         await _add_columns(conn, plan, progress)
+    elif plan.added:
+        await _add_later_columns(conn, plan, progress)
     for name in INDEXES:
         await add_index(conn, name, plan.form.names, progress)
     await conn.execute('ANALYZE outbound_emails')
@@ -70,3 +73,18 @@ async def _add_columns(conn: asyncpg.Connection, plan: Plan, progress: ReportPro
 
     await briefly(conn, change, progress)
     progress(f'added {len(plan.added)} columns, the trigger and the view mail_outbox')
+
+
+async def _add_later_columns(
+    conn: asyncpg.Connection, plan: Plan, progress: ReportProgress
+) -> None:
+    """Add what an earlier version did not know of, and the view that shows it."""
+    columns = ', '.join(f'ADD COLUMN {quoted(name)} {ddl}' for name, ddl in plan.added.items())
+
+    async def change() -> None:
+        await conn.execute(f'ALTER TABLE outbound_emails {columns}')
+        await conn.execute(view_ddl(plan.form.names))
+        await conn.execute(LATER_SQL, list(plan.added))
+
+    await briefly(conn, change, progress)
+    progress(f'added {len(plan.added)} columns that this version needs')

@@ -5,7 +5,14 @@ from dataclasses import dataclass, field
 
 import asyncpg
 
-from db.adoption.columns import Column, added_columns, in_the_way, read_columns, unsuitable
+from db.adoption.columns import (
+    Column,
+    added_columns,
+    in_the_way,
+    later_columns,
+    read_columns,
+    unsuitable,
+)
 from db.adoption.indexes import INDEXES, valid_indexes
 from db.adoption.phases import Adoption, AdoptionPhase, read_adoption
 from db.adoption.trigger import Form, blind_triggers
@@ -96,16 +103,16 @@ async def plan(
     [facts] = await conn.fetch(FACTS_SQL)
     reasons = [*unsuitable(columns), *_table_reasons(facts, columns)]
     adoption = await read_adoption(conn)
-    if not (adoption and adoption.added_columns):
-        reasons += in_the_way(columns)
+    before = adoption.added_columns if adoption else []
+    added = later_columns(columns, before) if before else added_columns(columns)
+    reasons += in_the_way(columns, added)
     reasons += await _names_taken(conn, adoption)
     words, takes_any = Words({}, {}, None), False
     if 'status' in columns and facts['relkind'] not in KINDS and facts['is_owner']:
         words, takes_any = await _words(conn, columns, given or {}, adoption, reasons)
     if reasons:
         raise NotAdoptableError(reasons)
-    added = {} if adoption and adoption.added_columns else added_columns(columns)
-    names = adoption.added_columns if adoption and adoption.added_columns else list(added)
+    names = [*before, *added]
     form = Form(_with_added(columns, added), names, words, zone, max_attempts or BY_LIFE)
     emails = await conn.fetchval('SELECT count(*) FROM outbound_emails')
     missing = [name for name in INDEXES if name not in await valid_indexes(conn)]
@@ -140,8 +147,9 @@ WHERE to_regprocedure(name) IS NOT NULL
 RELATIONS = (
     'mail_outbox', 'email_attempts', 'email_suppressions', 'mail_switches', 'cron_runs',
     'outbox_adoption', 'table_origins', 'mail_service_health', 'mail_api_tokens', 'mail_audit',
+    'allowed_senders', 'email_attachments',
 )  # fmt: skip
-FUNCTIONS = ('outbox_sync()', 'outbox_state(text)')
+FUNCTIONS = ('outbox_sync()', 'outbox_state(text)', 'note_attachments()')
 MIGRATED_SQL = "SELECT to_regclass('public._pogo_migration') IS NOT NULL"
 FIRST_SQL = "SELECT EXISTS (SELECT FROM public._pogo_migration WHERE migration_id LIKE '0001%')"
 INDEX_NAMES_SQL = """

@@ -17,8 +17,8 @@ from mail.outcome import Policy
 from mail.relay.options import RelayOptions, Timeouts, Tls
 from mail.relay.pool import Relay
 from mail.route import Relays
+from mail_outbox.address_fields import Sender
 from mail_outbox.outbox import queue_email
-from mail_outbox.render import Sender
 from tests.services.adopted import conn, worker_pool
 
 __all__ = ['conn', 'worker_pool']  # fixtures

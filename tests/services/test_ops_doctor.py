@@ -174,7 +174,8 @@ async def test_doctor_knows_what_a_worker_needs_and_that_some_columns_are_enough
         assert lacks == (
             'this role lacks INSERT on email_attempts, DELETE on email_attempts, INSERT on '
             'cron_runs, '
-            'UPDATE on cron_runs, INSERT on service_health'
+            'UPDATE on cron_runs, INSERT on service_health, INSERT on allowed_senders, '
+            'DELETE on email_attachments'
         )
     finally:
         await pool.execute(f'DROP OWNED BY {role}')

@@ -146,7 +146,7 @@ COMMANDS = [
     ['cron', 'ls'], ['queue', 'ls'], ['queue', 'peek'], ['failed'], ['qshape'],
     ['show', '1', '--content'],
     ['explain', '1'], ['retry', '--status', 'failed', '--dry-run'], ['purge', 'queue', '--dry-run'],
-    ['suppress', 'ls'],
+    ['suppress', 'ls'], ['sender', 'ls'],
 ]  # fmt: skip
 
 

@@ -161,9 +161,9 @@ async def test_large_e_mails_are_read_and_inserted_part_by_part_and_committed_to
     read: list[int] = []
     read_at_insert: list[int] = []
 
-    def insert(rows: Any) -> Any:
+    def insert(rows: Any, first_place: int) -> Any:
         read_at_insert.extend([len(read)] * bool(rows))
-        return inserted(rows)
+        return inserted(rows, first_place)
 
     monkeypatch.setattr('mail_outbox.outbox.inserted', insert)
     async with pool.acquire() as conn:

@@ -8,8 +8,9 @@ from typing import Any
 
 from mail.template.jinja import fill_parts
 from mail.template.renderers import with_parts
+from mail_outbox.address_fields import Sender
 from mail_outbox.envelope import Attachment, Content, Email, Rendered, Template
-from mail_outbox.render import Sender, render
+from mail_outbox.render import render
 
 SENDER = Sender('shop@example.com', 'The Shop')
 DATE = datetime(2026, 11, 5, 9, 30, tzinfo=UTC)

@@ -9,10 +9,13 @@ from typing import Any
 import asyncpg
 import pytest
 
+from mail_outbox.address_fields import Sender
 from mail_outbox.envelope import BY_LIFE, MAX_SUBJECT_CHARS, Content, Email, InvalidEmailError
+from mail_outbox.insertion import QUEUE
 from mail_outbox.outbox import queue_email, queue_emails
 from mail_outbox.queueing import QUEUE_SQL, STALE_SQL
-from mail_outbox.render import Sender, render
+from mail_outbox.render import render
+from mail_outbox.senders import UNLISTED
 from mail_outbox.validation import MAX_BODY_BYTES, MAX_DATA_BYTES
 
 SURROGATE = '\ud800'
@@ -35,9 +38,15 @@ class Connection(asyncpg.Connection):
     async def transaction(self) -> Any:
         yield
 
+    @property
+    def stored(self) -> dict[str, Any]:
+        return dict(zip(QUEUE.parameters, self.values, strict=True))
+
     async def fetchrow(self, sql: str, *values: Any) -> tuple[Any, ...]:
         if sql == STALE_SQL:
             return (False,)
+        if sql == UNLISTED.numbered:
+            return (None,)  # whoever is to be the sender, he is allowed
         self.sql, self.values = sql, values
         return (42,)
 
@@ -60,59 +69,47 @@ async def queue(conn: Any, **parts: Any) -> int:
 async def test_valid_e_mail_is_inserted_with_its_defaults(conn: Connection) -> None:
     assert await queue(conn) == 42
     assert conn.sql == QUEUE_SQL
-    recipient, subject, body_text, *rest = conn.values
-    assert (recipient, subject, body_text) == ('anna@example.com', 'Hello', 'Hello, Anna.')
-    (
-        html,
-        email_type,
-        template_id,
-        template_data,
-        headers,
-        content_id,
-        priority,
-        max_attempts,
-        *times_and_ids,
-    ) = rest
-    assert (html, email_type, template_id, template_data, headers, content_id) == (None,) * 6
-    assert (priority, max_attempts) == (1, BY_LIFE)
-    assert times_and_ids == [None, None, 24, None, None, None]
+    given = {name: value for name, value in conn.stored.items() if value is not None}
+    assert given == VALID | {'priority': 1, 'max_attempts': BY_LIFE, 'expiry_hours': 24}
 
 
 async def test_every_part_is_inserted_as_it_was_given(conn: Connection) -> None:
     send_at, expires_at = NOW + timedelta(hours=1), NOW + timedelta(hours=2)
+    plain = {
+        'recipient': 'Anna <anna@example.com>, bob@example.com',
+        'subject': 'Grüße',
+        'body_html': '<p>ü</p>',
+        'email_type': 'receipt',
+        'template_id': 7,
+        'content_id': 'c1',
+        'max_attempts': 3,
+        'send_at': send_at,
+        'expires_at': expires_at,
+        'user_id': 8,
+        'organization_id': 9,
+        'idempotency_key': 'order-1',
+        'from_address': 'Anna <anna@example.com>',
+        'sender_address': 'bob@example.com',
+        'envelope_from': '<>',
+        'reply_to': 'help@example.com',
+        'bcc': 'boss@example.com',
+    }
+    data, headers = {'name': 'Anna', 'items': [1, None]}, {'X-Tag': 'a'}
+    lists = {'cc': ['Cora <cora@example.com>', 'carl@example.com']}
     await queue(
-        conn,
-        recipient='Anna <anna@example.com>, bob@example.com',
-        subject='Grüße',
-        body_html='<p>ü</p>',
-        email_type='receipt',
-        template_id=7,
-        template_data={'name': 'Anna', 'items': [1, None]},
-        headers={'Reply-To': 'help@example.com'},
-        content_id='c1',
-        priority='high',
-        max_attempts=3,
-        send_at=send_at,
-        expires_at=expires_at,
-        user_id=8,
-        organization_id=9,
-        idempotency_key='order-1',
-    )
-    assert conn.values[:6] == (
-        'Anna <anna@example.com>, bob@example.com',
-        'Grüße',
-        'Hello, Anna.',
-        '<p>ü</p>',
-        'receipt',
-        7,
-    )
-    assert json.loads(conn.values[6]) == {'name': 'Anna', 'items': [1, None]}
-    assert json.loads(conn.values[7]) == {'Reply-To': 'help@example.com'}
-    assert conn.values[8:] == ('c1', 0, 3, send_at, expires_at, 24, 8, 9, 'order-1')
+        conn, **plain, **lists, template_data=data, headers=headers, priority='high'
+    )  # fmt: skip
+    stored = conn.stored
+    assert {name: stored[name] for name in plain} == plain
+    assert stored['cc'] == 'Cora <cora@example.com>, carl@example.com'
+    assert (stored['priority'], stored['expiry_hours']) == (0, 24)
+    assert json.loads(stored['template_data']) == data
+    assert json.loads(stored['headers']) == headers
 
 
 def test_statement_takes_as_many_values_as_are_given() -> None:
-    assert [f'${i}' in QUEUE_SQL for i in range(1, 19)] == [True] * 17 + [False]
+    count = len(QUEUE.parameters)
+    assert [f'${i}' in QUEUE_SQL for i in range(1, count + 2)] == [True] * count + [False]
 
 
 @pytest.mark.parametrize(
@@ -260,17 +257,16 @@ async def test_what_is_queued_can_be_rendered(conn: Connection, place: str, odd:
         await queue(conn, **parts)
     except InvalidEmailError:
         return
-    recipient, subject, body_text, body_html, _, _, _, headers, *_ = conn.values
-    email = Email(
-        1, recipient, subject, body_text, body_html, headers=headers, message_id='<1@example.com>'
-    )
+    names = ('recipient', 'subject', 'body_text', 'body_html', 'headers')
+    email = Email(1, message_id='<1@x>', **{name: conn.stored[name] for name in names})
     assert render(email, Content(), Sender('shop@example.com'), 10_000_000).message
 
 
 @pytest.mark.parametrize(
     ('name', 'value'),
     [
-        ('recipient', None), ('recipient', ['a@example.com']), ('subject', 5),
+        ('recipient', None), ('recipient', [b'a@example.com']), ('cc', 5),
+        ('from_address', ['a@b.c']), ('subject', 5),
         ('body_text', b'bytes'), ('priority', 1),
         ('email_type', 7), ('max_attempts', '5'), ('send_at', 'tomorrow'), ('expires_at', 5),
         ('expiry_hours', '24'),

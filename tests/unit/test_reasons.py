@@ -120,8 +120,8 @@ def told(facts, **email):
             'MongoDB does not answer, and it has attachments: it waits, which costs no attempt.',
         ),
         (
-            EmailFacts(unreadable='no @'),
-            'Its recipient cannot be read: no @. The next attempt ends for good (render).',
+            EmailFacts(unreadable='cc: no @'),
+            'An address cannot be read: cc: no @. The next attempt ends for good (render).',
         ),
         (
             EmailFacts(recipients=['a@x.de', 'b@x.de'], suppressed={'a@x.de': 'bounced'}),

@@ -2,8 +2,8 @@
 
 import pytest
 
+from mail_outbox.address_fields import Sender
 from mail_outbox.envelope import Attachment, InvalidEmailError
-from mail_outbox.render import Sender
 from tests.unit.reader import content_of, read, rendered
 
 

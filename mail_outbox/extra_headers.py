@@ -7,7 +7,7 @@ whole value becomes encoded words (RFC 2047).
 
 import contextlib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache, partial
 from typing import Any
 from urllib.parse import quote
@@ -39,49 +39,78 @@ TOUCHING = re.compile(r'>(,?)<')
 
 HEADER_NAME = re.compile(r'[!-9;-~]{1,255}')  # RFC 5322, 2.2
 
-# Header fields that this program makes itself; an extra header must not contradict them.
-OWN_HEADERS = frozenset({
-    'from', 'to', 'cc', 'bcc', 'sender', 'subject', 'date', 'message-id', 'mime-version',
-    'content-type', 'content-transfer-encoding', 'return-path', 'received', 'dkim-signature',
+# Header fields that this program makes itself; an extra header must not contradict them. Some are
+# made of a value of their own.
+OWN_HEADERS: Mapping[str, str | None] = {
+    'from': 'from_address', 'sender': 'sender_address', 'to': 'recipient', 'cc': 'cc', 'bcc': 'bcc',
+    'subject': 'subject', 'message-id': 'message_id',
+    **dict.fromkeys((
+        'date', 'mime-version', 'content-type', 'content-transfer-encoding', 'return-path',
+        'received', 'dkim-signature',
+    )),
+}  # fmt: skip
+# Of those that may be given, those that an e-mail has once at most: RFC 5322, 3.6; RFC 2045;
+# RFC 2369; RFC 2919; RFC 3834; RFC 8058.
+ONCE = frozenset({
+    'reply-to', 'in-reply-to', 'references', 'auto-submitted', 'list-id', 'list-help',
+    'list-unsubscribe', 'list-unsubscribe-post', 'list-subscribe', 'list-post', 'list-owner',
+    'list-archive', 'content-id', 'content-description', 'content-disposition', 'content-language',
+    'content-location',
 })  # fmt: skip
 
+Headers = Mapping[str, Any] | Sequence[Any]  # name -> text, or pairs of both
 
-def check_headers(headers: Mapping[str, Any]) -> None:
-    """Check extra header fields such as Reply-To or List-Unsubscribe.
+
+def header_pairs(headers: Headers) -> list[tuple[str, str]]:
+    """Return extra header fields, such as Reply-To or List-Unsubscribe, as pairs, checked.
 
     Raises:
-        InvalidEmailError: names the field that is malformed or reserved.
+        InvalidEmailError: names the field that is malformed, reserved, or given once too often.
     """
-    if len({str(name).lower() for name in headers}) < len(headers):
-        raise InvalidEmailError('headers: a field is given twice')
-    for name, value in headers.items():
+    pairs = list(headers.items()) if isinstance(headers, Mapping) else [*map(_pair, headers)]
+    seen: set[str] = set()
+    for name, value in pairs:
         if not (isinstance(name, str) and HEADER_NAME.fullmatch(name)):
             raise InvalidEmailError(f'headers: {repr(name)[:80]} is not a header field name')
-        if name.lower() in OWN_HEADERS:
-            raise InvalidEmailError(f'headers: {name} is made by the worker and cannot be set')
+        lower = name.lower()
+        if lower in OWN_HEADERS:
+            instead = f', but by {OWN_HEADERS[lower]}' if OWN_HEADERS[lower] else ''
+            raise InvalidEmailError(
+                f'headers: {name} is made by the worker and cannot be set{instead}'
+            )
+        if lower in seen and (lower in ONCE or isinstance(headers, Mapping)):
+            raise InvalidEmailError(f'headers: {name}: a field is given twice')
+        seen.add(lower)
         if not isinstance(value, str):
             raise InvalidEmailError(f'headers: the value of {name} must be text')
         refuse_control_characters(f'headers: {name}', value)
+    return pairs
 
 
-def extra_fields(headers: Mapping[str, Any]) -> dict[str, bytes]:
-    """Return extra header fields such as Reply-To or List-Unsubscribe, by name.
+def _pair(item: Any) -> tuple[Any, Any]:
+    if not isinstance(item, list | tuple) or len(item) != 2:
+        raise InvalidEmailError(f'headers: {repr(item)[:80]} is no pair of a name and a text')
+    return item[0], item[1]
+
+
+def extra_fields(headers: Headers) -> list[tuple[str, bytes]]:
+    """Return extra header fields such as Reply-To or List-Unsubscribe, with their names, in order.
 
     Raises:
-        InvalidEmailError: names the field that is malformed or reserved.
+        InvalidEmailError: names the field that is malformed, reserved, or given once too often.
     """
-    check_headers(headers)
-    size_chars = sum(len(name) + len(value) for name, value in headers.items())
+    pairs = header_pairs(headers)
+    size_chars = sum(len(name) + len(value) for name, value in pairs)
     if size_chars > MAX_EXTRA_CHARS:
         raise InvalidEmailError(
             f'headers: {size_chars} characters, at most {MAX_EXTRA_CHARS} are allowed'
         )
-    fields = {}
-    for name, value in headers.items():
+    fields = []
+    for name, value in pairs:
         field = f'headers: {name}'
         structured = STRUCTURED.get(name.lower())
-        fields[name] = header(
-            name, value if structured is None else structured(value, field), field
+        fields.append(
+            (name, header(name, value if structured is None else structured(value, field), field))
         )
     return fields
 

@@ -16,7 +16,13 @@ NEEDS_QUOTES = re.compile(r'[()<>@,:;.\\"\[\]]| {2}|^ | $')  # RFC 5322, 3.2.3
 MAX_NAME_CHARS = 300
 FOLD_CHARS = 78  # RFC 5322, 2.1.1
 MAX_LINE_CHARS = 998  # RFC 5322, 2.1.1: without the line end
+DOTTED_WORD = r"[\w!#$%&'*+/=?^`{|}~-]++(?:\.[\w!#$%&'*+/=?^`{|}~-]++)*+"  # RFC 5322, 3.2.3
 MESSAGE_ID = re.compile(r'[ -~]{1,980}')
+MAX_MESSAGE_ID_CHARS = 250  # longer ones are cut on the way
+GIVEN_MESSAGE_ID = re.compile(
+    rf'(?=.{{1,{MAX_MESSAGE_ID_CHARS}}}\Z)<{DOTTED_WORD}@({DOTTED_WORD}|\[[!-Z^-~]+\])>',
+    re.ASCII,
+)
 WORD_BYTES = 39  # in base64 52 characters: 'Subject: ' and the first encoded word share a line
 WORD_CHARS = 54
 # What may stand for itself in an encoded word in any place (RFC 2047, 5 (3)); a space is an
@@ -48,6 +54,21 @@ def header(name: str, value: str, field: str = '') -> bytes:
         except ValueError as error:
             raise InvalidEmailError(f'{field or name}: {error}') from error
     return line.encode() + b'\r\n'
+
+
+def given_message_id(message_id: str) -> str:
+    """Return a Message-ID of the caller's with its angle brackets, which he may leave out.
+
+    Raises:
+        InvalidEmailError: it is none (RFC 5322, 3.6.4).
+    """
+    bracketed = message_id if message_id.startswith('<') else f'<{message_id}>'
+    if not GIVEN_MESSAGE_ID.fullmatch(bracketed):
+        raise InvalidEmailError(
+            f'message_id: {message_id[:80]!r} is not <something@domain> in ASCII, '
+            f'of at most {MAX_MESSAGE_ID_CHARS} characters'
+        )
+    return bracketed
 
 
 def message_id_field(message_id: str) -> bytes:

@@ -33,8 +33,8 @@ _STARTS_AT = 'COALESCE(CAST({send_at} AS timestamptz), now())'
 _LIFE = "CAST({expiry_hours} AS float8) * interval '1 hour'"
 COLUMNS = (
     *_as_given('recipient', 'subject', 'body_text', 'body_html', 'email_type', 'template_id'),
-    *_from_json('template_data', 'headers'),
-    *_as_given('content_id', 'priority', 'max_attempts'),
+    *_from_json('template_data', 'headers', 'tags', 'metadata'),
+    *_as_given('content_id', 'message_id', 'priority', 'max_attempts'),
     StoredColumn('next_retry_at', _STARTS_AT),
     StoredColumn(
         'expires_at', f'COALESCE(CAST({{expires_at}} AS timestamptz), {_STARTS_AT} + {_LIFE})'

@@ -6,12 +6,12 @@ from datetime import datetime
 from typing import Any
 
 from mail_outbox.envelope import MAX_MESSAGE_BYTES
-from mail_outbox.validation import EXPIRY_HOURS, AddressList, Priority
+from mail_outbox.validation import EXPIRY_HOURS, AddressList, HeaderFields, Priority
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class NewContent:
-    """What an e-mail says, and to whom; see EmailContent."""
+class NewAddresses:
+    """Who an e-mail is from and to; see EmailAddresses."""
 
     recipient: AddressList
     cc: AddressList | None = None
@@ -20,12 +20,19 @@ class NewContent:
     from_address: str | None = None
     sender_address: str | None = None
     envelope_from: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewContent(NewAddresses):
+    """What an e-mail says; see EmailContent."""
+
     subject: str | None = None
     body_text: str | None = None
     body_html: str | None = None
     template_id: Any = None
     template_data: Mapping[str, Any] | None = None
-    headers: Mapping[str, str] | None = None
+    headers: HeaderFields | None = None
+    message_id: str | None = None
     content_id: str | None = None
     max_bytes: int = MAX_MESSAGE_BYTES
 
@@ -45,6 +52,8 @@ class NewEmail(NewContent):
     expiry_hours: float = EXPIRY_HOURS
     user_id: Any = None
     organization_id: Any = None
+    tags: Mapping[str, str] | None = None
+    metadata: Mapping[str, Any] | None = None
     idempotency_key: str | None = None
 
 

@@ -3,10 +3,9 @@
 import functools
 import json
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from email.utils import format_datetime
-from typing import Any
 from urllib.parse import unquote
 
 from mail_outbox.address_fields import (
@@ -24,7 +23,7 @@ from mail_outbox.envelope import (
     Rendered,
     check_subject,
 )
-from mail_outbox.extra_headers import MAX_EXTRA_CHARS, extra_fields
+from mail_outbox.extra_headers import MAX_EXTRA_CHARS, Headers, extra_fields
 from mail_outbox.headers import header, message_id_field
 from mail_outbox.mime import attachment_part, body_part, content_id, multipart
 
@@ -63,7 +62,7 @@ def render(email: Email, content: Content, sender: Sender, max_bytes: int) -> Re
     return Rendered(addresses.envelope(sender.address), message)
 
 
-def check(email: Email, headers: Mapping[str, Any] | None, max_bytes: int) -> AddressFields:
+def check(email: Email, headers: Headers | None, max_bytes: int) -> AddressFields:
     """Refuse what render refuses, as far as that does not depend on a template or on attachments.
 
     Args:
@@ -76,7 +75,7 @@ def check(email: Email, headers: Mapping[str, Any] | None, max_bytes: int) -> Ad
     addresses = read_address_fields(email)
     check_subject(email.subject or '')
     fields = extra_fields(headers or {})
-    _refuse_twice(addresses, fields)
+    _refuse_twice(addresses, [name for name, _ in fields])
     texts = [(email.body_text, 'plain'), (email.body_html, 'html')]
     if email.template_id is None and all(text is None for text, _ in texts):
         raise InvalidEmailError(NO_BODY)
@@ -84,7 +83,7 @@ def check(email: Email, headers: Mapping[str, Any] | None, max_bytes: int) -> Ad
     # A template may have a part instead of the row's.
     if email.template_id is None and BYTES_PER_CHAR * size_chars > max_bytes:
         body = _body(email, email.body_text, email.body_html, ())
-        _check_size(len(body) + sum(map(len, fields.values())), max_bytes)
+        _check_size(len(body) + sum(len(field) for _, field in fields), max_bytes)
     return addresses
 
 
@@ -112,12 +111,11 @@ def _headers(email: Email, sender: Sender, addresses: AddressFields, subject: st
             raise InvalidEmailError(
                 f'headers: {len(email.headers)} characters, at most {MAX_EXTRA_CHARS} are allowed'
             )
-        extra = extra_fields(_json_object('headers', email.headers))
-        _refuse_twice(addresses, extra)
-        replaced = {name.lower() for name in extra}
-        fields = {
-            name: field for name, field in fields.items() if name.lower() not in replaced
-        } | extra
+        extra = extra_fields(_stored_headers(email.headers))
+        replaced = {name.lower() for name, _ in extra}
+        _refuse_twice(addresses, replaced)
+        kept = (field for name, field in fields.items() if name.lower() not in replaced)
+        return b''.join([*kept, *(field for _, field in extra)])
     return b''.join(fields.values())
 
 
@@ -183,17 +181,17 @@ def _bodies(email: Email) -> tuple[str, str | None, str | None]:
     return subject, text, html
 
 
-def _json_object(name: str, text: str | None) -> dict[str, Any]:
-    if text is None:
-        return {}
+def _stored_headers(text: str) -> Headers:
     try:
         value = json.loads(text)
         if isinstance(value, str):  # adopted tables hold JSON inside JSON strings
             value = json.loads(value)
     except (ValueError, RecursionError) as error:
-        raise InvalidEmailError(f'{name}: is not JSON: {error}') from error
+        raise InvalidEmailError(f'headers: is not JSON: {error}') from error
     if value is None:
         return {}
-    if not isinstance(value, dict):
-        raise InvalidEmailError(f'{name}: must be a JSON object, not {type(value).__name__}')
+    if not isinstance(value, dict | list):
+        raise InvalidEmailError(
+            f'headers: must be a JSON object, or pairs, not {type(value).__name__}'
+        )
     return value

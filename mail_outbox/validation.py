@@ -1,10 +1,7 @@
 """What an application may give for an e-mail, and the checks before its row is inserted."""
 
-import json
-import math
-import re
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, Literal, Required, TypedDict, get_args
 
 from mail_outbox.address_fields import EXTRA_ADDRESSES, AddressFields
@@ -14,28 +11,34 @@ from mail_outbox.envelope import (
     NO_EXTRAS,
     Email,
     InvalidEmailError,
-    refuse_control_characters,
 )
+from mail_outbox.field_checks import (
+    check_metadata,
+    check_tags,
+    check_text,
+    check_times,
+    check_word,
+    json_text,
+)
+from mail_outbox.headers import given_message_id
 from mail_outbox.render import check
 from mail_outbox.senders import WantedSender
 
-MAX_BODY_BYTES = 10 * 1024 * 1024
-MAX_DATA_BYTES = 1024 * 1024
 # More than this is checked in a thread: it takes longer than a caller's event loop should stand
 # still.
 LARGE_BODY_CHARS = 256 * 1024
 LARGE_FIELD_CHARS = 4096  # addresses and headers are read, not only copied
-NUL_IN_JSON = re.compile(r'(?<!\\)(?:\\\\)*\\u0000')
 Priority = Literal['high', 'normal', 'low']
 PRIORITIES = {word: number for number, word in enumerate(get_args(Priority))}
 EXPIRY_HOURS = 24
 
 
 AddressList = str | Sequence[str]
+HeaderFields = Mapping[str, str] | Sequence[tuple[str, str]]
 
 
-class EmailContent(TypedDict, total=False):
-    """What an e-mail says, and to whom."""
+class EmailAddresses(TypedDict, total=False):
+    """Who an e-mail is from and to."""
 
     # One address, several separated by commas, or a list of such; names are allowed.
     recipient: Required[AddressList]
@@ -47,12 +50,20 @@ class EmailContent(TypedDict, total=False):
     from_address: str | None
     sender_address: str | None  # Sender, where another one sends than wrote it
     envelope_from: str | None  # where bounces go; '<>' for nowhere
+
+
+class EmailContent(EmailAddresses, total=False):
+    """What an e-mail says."""
+
     subject: str | None
     body_text: str | None
     body_html: str | None
     template_id: Any  # an email_templates id; its parts replace subject and bodies
     template_data: Mapping[str, Any] | None
-    headers: Mapping[str, str] | None  # extra fields such as Reply-To or List-Unsubscribe
+    # Extra fields such as List-Unsubscribe; as pairs where one stands more than once.
+    headers: HeaderFields | None
+    # Of the caller's, '<something@domain>'; else the worker makes one.
+    message_id: str | None
     content_id: str | None  # from store_attachments
     # The most that workers send as one message: their EMAIL_MAX_BYTES, if that was changed.
     max_bytes: int
@@ -71,6 +82,8 @@ class EmailValues(EmailContent, total=False):
     expiry_hours: float  # EXPIRY_HOURS by default
     user_id: Any
     organization_id: Any
+    tags: Mapping[str, str] | None  # words to find e-mails by; they are not sent
+    metadata: Mapping[str, Any] | None  # JSON that is kept with the e-mail, and not sent
     # The same key in the same organisation always returns the first e-mail's id.
     idempotency_key: str | None
 
@@ -95,8 +108,11 @@ async def checked_row(email: Mapping[str, Any]) -> dict[str, Any]:
     )
     email = _with_lists_joined(email)
     fields = [email.get(name) for name in ADDRESS_LISTS]
-    if isinstance(headers := email.get('headers'), Mapping):
+    headers = email.get('headers')
+    if isinstance(headers, Mapping):
         fields += headers.values()
+    elif isinstance(headers, list | tuple):
+        fields += [text for pair in headers if isinstance(pair, list | tuple) for text in pair]
     field_chars = sum(len(field) for field in fields if isinstance(field, str))
     if body_chars > LARGE_BODY_CHARS or field_chars > LARGE_FIELD_CHARS:
         import asyncio  # noqa: PLC0415 - who awaits this has loaded it; others need not
@@ -128,13 +144,22 @@ def checked_row_sync(email: Mapping[str, Any]) -> dict[str, Any]:
         raise InvalidEmailError(f'max_attempts: {max_attempts!r} is not a number between 1 and 100')
     send_at, expires_at = get('send_at'), get('expires_at')
     expiry_hours = get('expiry_hours', EXPIRY_HOURS)
-    _check_times(send_at, expires_at, expiry_hours)
+    check_times(send_at, expires_at, expiry_hours)
     for name in ('email_type', 'idempotency_key', 'content_id'):
-        _check_word(name, get(name))
+        check_word(name, get(name))
+    check_tags(get('tags'))
+    check_metadata(get('metadata'))
+    message_id = get('message_id')
+    if message_id is not None:
+        check_word('message_id', message_id)
+        message_id = given_message_id(message_id)
     plain = {name: get(name) for name in STORED_AS_GIVEN}
     return plain | {
-        'template_data': _as_json('template_data', get('template_data')),
-        'headers': _as_json('headers', headers),
+        'template_data': json_text('template_data', get('template_data')),
+        'headers': json_text('headers', headers),
+        'tags': json_text('tags', get('tags')),
+        'metadata': json_text('metadata', get('metadata')),
+        'message_id': message_id,
         'priority': PRIORITIES[priority],
         'max_attempts': BY_LIFE if max_attempts is None else max_attempts,
         'expiry_hours': expiry_hours,
@@ -178,16 +203,6 @@ def _check_content(values: Mapping[str, Any], headers: Any, priority: Any) -> Ad
     return check(email, headers, get('max_bytes', MAX_MESSAGE_BYTES))
 
 
-def _check_word(name: str, value: Any) -> None:
-    if value is None:
-        return
-    if not isinstance(value, str):
-        raise InvalidEmailError(f'{name}: must be text, not {type(value).__name__}')
-    refuse_control_characters(name, value)
-    if not 0 < len(value) <= 255:
-        raise InvalidEmailError(f'{name}: {len(value)} characters, must be 1 to 255')
-
-
 def _check_types(email: Email, priority: Any, headers: Any) -> None:
     bodies = {
         'subject': email.subject or '',
@@ -197,56 +212,9 @@ def _check_types(email: Email, priority: Any, headers: Any) -> None:
     for name, text in ({'recipient': email.recipient, 'priority': priority} | bodies).items():
         if not isinstance(text, str):
             raise InvalidEmailError(f'{name}: must be text, not {type(text).__name__}')
-    if headers is not None and not isinstance(headers, Mapping):
-        raise InvalidEmailError(f'headers: must be a mapping, not {type(headers).__name__}')
-    for name, text in bodies.items():
-        _check_text(name, text)
-
-
-def _check_text(name: str, text: str) -> None:
-    if '\0' in text:
-        raise InvalidEmailError(f'{name}: must not contain NUL')
-    try:
-        size_bytes = len(text.encode())
-    except UnicodeEncodeError as error:
-        raise InvalidEmailError(f'{name}: contains half a character (a lone surrogate)') from error
-    if size_bytes > MAX_BODY_BYTES:
-        raise InvalidEmailError(f'{name}: larger than {MAX_BODY_BYTES} bytes')
-
-
-def _check_times(
-    send_at: datetime | None, expires_at: datetime | None, expiry_hours: float
-) -> None:
-    for name, moment in (('send_at', send_at), ('expires_at', expires_at)):
-        if moment is not None and (not isinstance(moment, datetime) or moment.tzinfo is None):
-            raise InvalidEmailError(f'{name}: must be an aware datetime, with a time zone')
-    if not isinstance(expiry_hours, int | float):
+    if headers is not None and not isinstance(headers, Mapping | list | tuple):
         raise InvalidEmailError(
-            f'expiry_hours: must be a number, not {type(expiry_hours).__name__}'
+            f'headers: must be a mapping, or pairs, not {type(headers).__name__}'
         )
-    if not (
-        math.isfinite(expiry_hours)
-        and 0 < expiry_hours <= timedelta(days=3650) / timedelta(hours=1)
-    ):
-        raise InvalidEmailError(f'expiry_hours: {expiry_hours} is not between 0 and ten years')
-    if expires_at is not None:
-        start = send_at or datetime.now(expires_at.tzinfo)
-        if expires_at <= start:
-            raise InvalidEmailError('expires_at: is over before the e-mail could be sent')
-
-
-def _as_json(name: str, value: Mapping[str, Any] | None) -> str | None:
-    """Encode as text: the caller's connection may have any codec for jsonb, or none."""
-    if value is None:
-        return None
-    try:
-        # Fails for half a character.
-        json.dumps(value, allow_nan=False, ensure_ascii=False).encode()
-        text = json.dumps(value, allow_nan=False)
-    except (TypeError, ValueError, RecursionError) as error:
-        raise InvalidEmailError(f'{name}: is not JSON: {error}') from error
-    if NUL_IN_JSON.search(text):
-        raise InvalidEmailError(f'{name}: must not contain NUL')
-    if len(text) > MAX_DATA_BYTES:
-        raise InvalidEmailError(f'{name}: larger than {MAX_DATA_BYTES} bytes')
-    return text
+    for name, text in bodies.items():
+        check_text(name, text)

@@ -110,13 +110,20 @@ def _hide(row: dict[str, Any]) -> None:
         for name in ADDRESSES:
             row[name] = hide_recipient(row[name]) if row[name] else row[name]
         # Who may write to the table may write anything: what is no object is only named.
-        for name, reported in (('headers', sorted), ('recipient_outcomes', _outcomes)):
+        for name, reported in (('headers', _names), ('recipient_outcomes', _outcomes)):
             if row[name] is not None:
+                is_known = isinstance(row[name], dict) or reported is _names
                 row[name] = (
-                    reported(row[name])
-                    if isinstance(row[name], dict)
-                    else f'no object: {type(row[name]).__name__}'
+                    reported(row[name]) if is_known else f'no object: {type(row[name]).__name__}'
                 )
+
+
+def _names(headers: Any) -> list[str] | str:
+    if isinstance(headers, dict):
+        return sorted(headers)
+    if isinstance(headers, list):
+        return [str(pair[0]) if isinstance(pair, list) and pair else '?' for pair in headers]
+    return f'no object: {type(headers).__name__}'
 
 
 def _outcomes(recipients: dict[str, Any]) -> list[list[str | None]]:

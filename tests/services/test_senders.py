@@ -111,3 +111,22 @@ async def test_operators_list_add_and_take_off_senders(env, pool):
 def test_what_is_no_address_is_no_pattern(text):
     with pytest.raises(InvalidEmailError):
         sender_pattern(text)
+
+
+async def test_message_id_tags_and_metadata_are_kept_and_only_the_first_is_sent(
+    ctx, queue, row, server
+):
+    email_id = await queue(
+        message_id='order-5@shop.example',
+        tags={'campaign': 'spring'},
+        metadata={'order': {'id': 5}},
+        headers=[('X-Tag', 'one'), ('X-Tag', 'two')],
+    )
+    assert (await send_email(ctx, email_id))['status'] == 'sent'
+    stored = await row(email_id)
+    assert stored['message_id'] == '<order-5@shop.example>'
+    assert (stored['tags'], stored['metadata']) == ({'campaign': 'spring'}, {'order': {'id': 5}})
+    [message] = server.bodies
+    assert b'Message-ID: <order-5@shop.example>\r\n' in message
+    assert b'X-Tag: one\r\nX-Tag: two\r\n' in message
+    assert b'spring' not in message

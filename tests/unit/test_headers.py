@@ -15,7 +15,7 @@ from mail_outbox.headers import address, encoded_words, header, message_id_field
 
 def raw(name: str, value: str) -> str:
     """Return a field's value as it travels, unfolded, having checked its lines."""
-    field = extra_fields({name: value})[name]
+    field = dict(extra_fields({name: value}))[name]
     assert field.isascii()
     assert field.endswith(b'\r\n')
     assert max(map(len, field.split(b'\r\n'))) <= 998
@@ -27,7 +27,7 @@ def raw(name: str, value: str) -> str:
 
 def read(name: str, value: str) -> Any:
     return email.message_from_bytes(
-        extra_fields({name: value})[name] + b'\r\n', policy=email.policy.default
+        dict(extra_fields({name: value}))[name] + b'\r\n', policy=email.policy.default
     )[name]
 
 
@@ -93,7 +93,7 @@ def test_structured_field_keeps_its_structure(name: str, value: str, expected: s
 def test_address_field_is_read_back_with_its_names_and_addresses(name: str) -> None:
     value = ', '.join(f'"Größe {i}, x" <r{i}@example.com>' for i in range(50))
     found = email.message_from_bytes(
-        extra_fields({name: value})[name] + b'\r\n', policy=email.policy.default
+        dict(extra_fields({name: value}))[name] + b'\r\n', policy=email.policy.default
     )[name]
     if isinstance(found, AddressHeader):
         assert not found.defects

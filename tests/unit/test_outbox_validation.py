@@ -11,12 +11,12 @@ import pytest
 
 from mail_outbox.address_fields import Sender
 from mail_outbox.envelope import BY_LIFE, MAX_SUBJECT_CHARS, Content, Email, InvalidEmailError
+from mail_outbox.field_checks import MAX_BODY_BYTES, MAX_DATA_BYTES
 from mail_outbox.insertion import QUEUE
 from mail_outbox.outbox import queue_email, queue_emails
 from mail_outbox.queueing import QUEUE_SQL, STALE_SQL
 from mail_outbox.render import render
 from mail_outbox.senders import UNLISTED
-from mail_outbox.validation import MAX_BODY_BYTES, MAX_DATA_BYTES
 
 SURROGATE = '\ud800'
 NOW = datetime.now(UTC)
@@ -94,17 +94,26 @@ async def test_every_part_is_inserted_as_it_was_given(conn: Connection) -> None:
         'reply_to': 'help@example.com',
         'bcc': 'boss@example.com',
     }
-    data, headers = {'name': 'Anna', 'items': [1, None]}, {'X-Tag': 'a'}
-    lists = {'cc': ['Cora <cora@example.com>', 'carl@example.com']}
-    await queue(
-        conn, **plain, **lists, template_data=data, headers=headers, priority='high'
-    )  # fmt: skip
+    data, headers = {'name': 'Anna', 'items': [1, None]}, [['X-Tag', 'a'], ['X-Tag', 'b']]
+    tags, metadata = {'campaign': 'spring'}, {'order': {'id': 5}}
+    changed = {
+        'cc': ['Cora <cora@example.com>', 'carl@example.com'],
+        'message_id': 'order.1@shop.example',
+        'priority': 'high',
+    }
+    json_values = {
+        'template_data': data, 'headers': headers, 'tags': tags, 'metadata': metadata,
+    }  # fmt: skip
+    await queue(conn, **plain, **changed, **json_values)
     stored = conn.stored
     assert {name: stored[name] for name in plain} == plain
     assert stored['cc'] == 'Cora <cora@example.com>, carl@example.com'
     assert (stored['priority'], stored['expiry_hours']) == (0, 24)
     assert json.loads(stored['template_data']) == data
     assert json.loads(stored['headers']) == headers
+    assert json.loads(stored['tags']) == tags
+    assert json.loads(stored['metadata']) == metadata
+    assert stored['message_id'] == '<order.1@shop.example>'
 
 
 def test_statement_takes_as_many_values_as_are_given() -> None:
@@ -145,6 +154,21 @@ def test_statement_takes_as_many_values_as_are_given() -> None:
         ('template_data', {'n': float('nan')}, 'template_data: is not JSON'),
         ('template_data', {'a': 'x\0'}, 'template_data: must not contain NUL'),
         ('template_data', {'a': SURROGATE}, 'template_data'),
+        ('tags', {'a': 1}, 'tags: a: must be text'),
+        ('tags', {'': 'x'}, 'tags: a name: 0 characters'),
+        ('tags', {'a': None}, "tags: 'a' must be text"),
+        ('tags', ['a'], 'tags: must be a mapping'),
+        ('tags', {str(i): 'x' for i in range(51)}, 'tags: 51'),
+        ('metadata', 'x', 'metadata: must be a mapping'),
+        ('metadata', {'a': object()}, 'metadata: is not JSON'),
+        ('metadata', {'a': '\0'}, 'metadata: must not contain NUL'),
+        ('message_id', 'no', 'message_id: '),
+        ('message_id', '<a@b> <c@d>', 'message_id: '),
+        ('message_id', '<ü@b.example>', 'message_id: '),
+        ('message_id', '<a..b@b.example>', 'message_id: '),
+        ('message_id', 'a@' + 'b' * 249, 'message_id: '),
+        ('message_id', 5, 'message_id: must be text'),
+        ('headers', [('Cc', 'a@example.com')], 'headers: Cc is made by the worker'),
         ('template_data', {'a': 'x' * MAX_DATA_BYTES}, 'template_data: larger than'),
         ('headers', {'Subject': 'x'}, 'headers: Subject is made by the worker'),
         ('headers', {'X-Tag': 'a\r\nBcc: x@example.com'}, 'headers'),
@@ -164,7 +188,7 @@ def test_statement_takes_as_many_values_as_are_given() -> None:
         ('headers', {'X' * 300: 'x'}, 'headers: '),
         ('headers', {1: 'x'}, 'headers: 1 is not a header field name'),
         ('headers', {f'X-{i}': 'x' * 60 for i in range(1100)}, r'headers: \d+ characters, at most'),
-        ('headers', [('X-Tag', 'x')], 'headers: must be a mapping, not list'),
+        ('headers', 'X-Tag: x', 'headers: must be a mapping, or pairs, not str'),
         ('priority', 'urgent', "priority: 'urgent' is none of high, normal, low"),
         ('priority', 0, 'priority'),
         ('max_attempts', 0, 'max_attempts'),

@@ -100,6 +100,10 @@ def test_auto_submitted_is_replaced_whatever_its_case(name: str) -> None:
         {'X-Data': 'x' * 3000},
         {'X-Data': '\ud800'},
         ['X-Tag'],
+        [['X-Tag']],
+        [['X-Tag', 'a', 'b']],
+        [['Reply-To', 'a@example.com'], ['reply-to', 'b@example.com']],
+        [['List-ID', '<a.example.com>'], ['List-Id', '<a.example.com>']],
         'X-Tag',
     ],
     ids=lambda extra: str(extra)[:60].encode('ascii', 'replace').decode(),
@@ -107,6 +111,24 @@ def test_auto_submitted_is_replaced_whatever_its_case(name: str) -> None:
 def test_extra_headers_that_cannot_be_sent_are_refused(extra: object) -> None:
     with pytest.raises(InvalidEmailError):
         rendered(headers=json.dumps(extra))
+
+
+def test_a_field_stands_as_often_and_in_the_order_in_which_it_is_given() -> None:
+    pairs = [['X-Tag', 'b'], ['Comments', 'one'], ['x-tag', 'ä'], ['Comments', 'two']]
+    message = read(headers=json.dumps(pairs))
+    assert message.get_all('X-Tag') == ['b', 'ä']
+    assert message.get_all('Comments') == ['one', 'two']
+    assert message.keys()[-6:-2] == ['X-Tag', 'Comments', 'x-tag', 'Comments']
+
+
+@pytest.mark.parametrize(
+    ('name', 'argument'), [('From', 'from_address'), ('BCC', 'bcc'), ('Message-Id', 'message_id')]
+)
+def test_field_that_has_an_argument_of_its_own_is_refused_with_its_name(
+    name: str, argument: str
+) -> None:
+    with pytest.raises(InvalidEmailError, match=f'but by {argument}$'):
+        rendered(headers=json.dumps({name: 'a@example.com'}))
 
 
 LETTERS = (

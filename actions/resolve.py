@@ -8,9 +8,11 @@ import asyncpg
 
 from actions.emails import State, Unchanged, why_not
 from actions.safety import agree
+from actions.selected import Chosen, choose
 from db import reports
 from db.states import TRIED
 from db.transitions import give_up, mark_sent
+from reporting.mail_filter import MailFilter
 from reporting.servers import Servers
 
 # What each decision does, and which states it applies to.
@@ -68,6 +70,36 @@ async def resolve_emails(
             done = await servers.ask_postgres(lambda pool: change(pool, wanted))
     unchanged = [Unchanged(i, _why_not_resolved(states.get(i))) for i in ids if i not in done]
     return Resolved(dry_run, decision, [i for i in ids if i in done], unchanged)
+
+
+async def resolve_selected(
+    servers: Servers,
+    conditions: MailFilter,
+    decision: str,
+    *,
+    limit: int,
+    expected: int | None = None,
+    dry_run: bool = False,
+) -> tuple[Chosen, Resolved]:
+    """Decide about all that fit, the oldest first, up to a limit.
+
+    Args:
+        decision: One of DECISIONS, which says what states it is for.
+        expected: How many the operator was shown to fit.
+    Raises:
+        ProblemError: PostgreSQL does not answer; MoreThanExpectedError.
+    """
+    chosen = await choose(
+        servers,
+        DECISIONS[decision][1],
+        conditions,
+        limit=limit,
+        expected=expected,
+        dry_run=dry_run,
+    )
+    if dry_run:
+        return chosen, Resolved(True, decision, [], [])
+    return chosen, await resolve_emails(servers, chosen.ids, decision)
 
 
 def _why_not_resolved(state: State | None) -> str:

@@ -6,7 +6,8 @@ from datetime import datetime
 
 import asyncpg
 
-from db.selection import SELECTED, Selection
+from db.narrowing import fetch_narrowly
+from db.selection import OWN_1, OWN_2, OWN_3, SELECTED, Selection
 from db.states import CANCELLABLE, IS_FINAL, sql_list
 
 CANCEL_BATCH = 1000
@@ -25,12 +26,12 @@ class Cancellable:
 _WAITING = f'status IN ({sql_list(CANCELLABLE)}) AND {SELECTED}'
 
 COUNT_CANCELLABLE_SQL = f"""
-SELECT count(*) FILTER (WHERE NOT is_final OR $9) AS emails,
+SELECT count(*) FILTER (WHERE NOT is_final OR {OWN_2}) AS emails,
     count(*) FILTER (WHERE is_final) AS final,
-    now() - $8 * interval '1 second' AS created_until
+    now() - {OWN_1} * interval '1 second' AS created_until
 FROM (
     SELECT {IS_FINAL} AS is_final FROM mail_outbox
-    WHERE {_WAITING} AND created_at <= now() - $8 * interval '1 second'
+    WHERE {_WAITING} AND created_at <= now() - {OWN_1} * interval '1 second'
 ) AS waiting
 """
 
@@ -53,11 +54,28 @@ async def count_cancellable(
     return Cancellable(row['emails'], row['final'], row['created_until'])
 
 
+CANCEL_IDS_SQL = f"""
+UPDATE mail_outbox SET status = 'cancelled', next_retry_at = NULL, updated_at = now()
+WHERE id = ANY($1::bigint[]) AND status IN ({sql_list(CANCELLABLE)})
+RETURNING id
+"""
+
+
+async def cancel_these(pool: asyncpg.Pool, email_ids: Sequence[int]) -> list[int]:
+    """Cancel those of these e-mails that wait, or have failed. Returns the changed ids.
+
+    Raises:
+        asyncpg.PostgresError, OSError: connection or statement failure.
+    """
+    return await fetch_narrowly(pool, CANCEL_IDS_SQL, email_ids)
+
+
 CANCEL_SQL = f"""
 UPDATE mail_outbox SET status = 'cancelled', next_retry_at = NULL, updated_at = now()
 WHERE id IN (
-    SELECT id FROM mail_outbox WHERE {_WAITING} AND created_at <= $8 AND ($9 OR NOT {IS_FINAL})
-    LIMIT $10 FOR UPDATE SKIP LOCKED
+    SELECT id FROM mail_outbox WHERE {_WAITING} AND created_at <= {OWN_1}
+      AND ({OWN_2} OR NOT {IS_FINAL})
+    LIMIT {OWN_3} FOR UPDATE SKIP LOCKED
 )
 RETURNING id
 """

@@ -9,7 +9,7 @@ from typing import Any
 import asyncpg
 
 from db.narrowing import fetch_narrowly
-from db.selection import SELECTED, Selection
+from db.selection import OWN_1, OWN_2, SELECTED, Selection
 from db.states import IS_HELD
 from db.times import as_row, elapsed_s
 from db.transitions import NEXT_MAX_ATTEMPTS
@@ -50,7 +50,7 @@ SELECT id, recipient, email_type::text AS email_type,
     COALESCE(attempts, 0) AS attempts, COALESCE(max_attempts, 32767) AS max_attempts,
     {_DUE_AT} AS due_at, created_at,
     expires_at, {elapsed_s(_DUE_AT)} AS due_s
-FROM mail_outbox WHERE {IS_HELD} AND {SELECTED} ORDER BY {_DUE_AT}, id LIMIT $8
+FROM mail_outbox WHERE {IS_HELD} AND {SELECTED} ORDER BY {_DUE_AT}, id LIMIT {OWN_1}
 """
 
 
@@ -60,7 +60,7 @@ async def list_held(pool: asyncpg.Pool, selection: Selection, limit: int) -> lis
 
 
 HELD_IDS_SQL = f"""
-SELECT id FROM mail_outbox WHERE {IS_HELD} AND id > $8 AND {SELECTED} ORDER BY id LIMIT $9
+SELECT id FROM mail_outbox WHERE {IS_HELD} AND id > {OWN_1} AND {SELECTED} ORDER BY id LIMIT {OWN_2}
 """
 
 

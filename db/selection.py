@@ -22,28 +22,40 @@ class Selection:
     """Conditions that must all be true; None is no condition.
 
     Attributes:
-        statuses: Any of these; 'dead' stands for failed e-mails without a further attempt.
+        statuses: Any of these; 'dead' stands for failed e-mails without a further attempt. None:
+            any state.
         since: Aware; last tried at or after it, see SELECTED.
         until: Aware; last tried before it.
         error_like: A part of the last error or reply, in any case; % stands for anything.
         domain: Of a recipient; not its subdomains.
+        recipient: An address among the recipients.
+        organization_id: As text, whatever the column's type.
+        created_since: Aware; created at or after it.
+        created_until: Aware; created before it.
     """
 
-    statuses: tuple[str, ...]
+    statuses: tuple[str, ...] | None
     since: datetime | None = None
     until: datetime | None = None
     error_like: str | None = None
     domain: str | None = None
     email_type: str | None = None
     relay: str | None = None
+    recipient: str | None = None
+    message_id: str | None = None
+    organization_id: str | None = None
+    created_since: datetime | None = None
+    created_until: datetime | None = None
 
     @property
     def parameters(self) -> tuple[Any, ...]:
-        """Return $1 to $7 of SELECTED."""
+        """Return the parameters of SELECTED, which are the first of a statement."""
         like = None if self.error_like is None else f'%{self.error_like}%'
+        statuses = None if self.statuses is None else list(self.statuses)
         return (
-            list(self.statuses), self.since, self.until, like, domain_pattern(self.domain),
-            self.email_type, self.relay,
+            statuses, self.since, self.until, like, domain_pattern(self.domain), self.email_type,
+            self.relay, recipient_pattern(self.recipient), self.message_id, self.organization_id,
+            self.created_since, self.created_until,
         )  # fmt: skip
 
 
@@ -61,6 +73,14 @@ def domain_pattern(domain: str | None) -> str | None:
     return f'@({"|".join(map(re.escape, sorted(forms)))})($|[^[:alnum:].-])'
 
 
+def recipient_pattern(address: str | None) -> str | None:
+    """Return a regular expression for this address among recipients."""
+    if address is None:
+        return None
+    before, after = "[[:alnum:].!#$%&'*+/=?^_`{|}~-]", '[[:alnum:].-]'
+    return f'(^|(?<!{before})){re.escape(address.lower())}(?!{after})'
+
+
 # When it was last tried; for what is held, when it was due; for what expired or was cancelled, when
 # that happened.
 MOMENT = f"""
@@ -69,13 +89,19 @@ MOMENT = f"""
 """
 
 SELECTED = f"""
-    (status = ANY($1::text[])
+    ($1::text[] IS NULL OR status = ANY($1::text[])
      OR ('{DEAD}' = ANY($1::text[]) AND status = 'failed' AND {IS_FINAL}))
     AND ($2::timestamptz IS NULL OR {MOMENT} >= $2) AND ($3::timestamptz IS NULL OR {MOMENT} < $3)
     AND ($4::text IS NULL OR concat_ws(' ', last_error, smtp_response) ILIKE $4 ESCAPE '')
     AND ($5::text IS NULL OR lower(recipient) ~ $5)
     AND ($6::text IS NULL OR email_type::text = $6) AND ($7::text IS NULL OR relay = $7)
+    AND ($8::text IS NULL OR lower(recipient) ~ $8) AND ($9::text IS NULL OR message_id = $9)
+    AND ($10::text IS NULL OR organization_id::text = $10)
+    AND ($11::timestamptz IS NULL OR created_at >= $11)
+    AND ($12::timestamptz IS NULL OR created_at < $12)
 """
+# What a statement has of its own comes after these.
+OWN_1, OWN_2, OWN_3 = '$13', '$14', '$15'
 
 NOW_SQL = 'SELECT now()'
 
@@ -105,7 +131,7 @@ async def count_selected(pool: asyncpg.Pool, selection: Selection) -> list[dict[
 
 
 SELECT_IDS_SQL = f"""
-SELECT id FROM mail_outbox WHERE {SELECTED} ORDER BY id LIMIT $8
+SELECT id FROM mail_outbox WHERE {SELECTED} ORDER BY id LIMIT {OWN_1}
 """
 
 
@@ -122,7 +148,7 @@ SELECT id, recipient, email_type::text AS email_type, status,
     next_retry_at, last_attempt_at, created_at, {MOMENT} AS since
 FROM mail_outbox WHERE {SELECTED}
 """
-LIST_SELECTED_SQL = f'{_LISTED} ORDER BY created_at DESC, id DESC LIMIT $8'
+LIST_SELECTED_SQL = f'{_LISTED} ORDER BY created_at DESC, id DESC LIMIT {OWN_1}'
 
 
 async def list_selected(
@@ -142,7 +168,7 @@ async def list_selected(
 LIST_SENT_IN_PART_SQL = f"""{_LISTED}
   AND created_at > now() - interval '7 days'
   AND jsonb_path_exists(recipient_outcomes, '$.*[0] ? (@ == "rejected")')
-ORDER BY created_at DESC, id DESC LIMIT $8"""
+ORDER BY created_at DESC, id DESC LIMIT {OWN_1}"""
 
 
 async def list_sent_in_part(

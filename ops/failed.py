@@ -54,7 +54,7 @@ async def _read(
     pool: asyncpg.Pool, selection: selections.Selection, limit: int
 ) -> list[dict[str, Any]]:
     emails = await selections.list_selected(pool, selection, limit)
-    if selections.DEAD not in selection.statuses:
+    if selections.DEAD not in (selection.statuses or ()):
         emails += await selections.list_sent_in_part(pool, selection, limit)
         emails.sort(key=lambda email: (email['created_at'] or FIRST, email['id']), reverse=True)
     return emails[:limit]

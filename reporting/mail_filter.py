@@ -32,6 +32,11 @@ class MailFilter:
     domain: str | None = None
     email_type: str | None = None
     relay: str | None = None
+    recipient: str | None = None
+    message_id: str | None = None
+    organization_id: str | None = None
+    created_since: datetime | None = None
+    created_until: datetime | None = None
 
     @property
     def is_empty(self) -> bool:
@@ -40,7 +45,7 @@ class MailFilter:
 
 
 async def make_selection(
-    servers: Servers, conditions: MailFilter, statuses: tuple[str, ...]
+    servers: Servers, conditions: MailFilter, statuses: tuple[str, ...] | None
 ) -> Selection:
     """Return what the conditions say; lengths of time count from the database's now."""
     now = await servers.ask_postgres(read_clock)
@@ -52,18 +57,28 @@ async def make_selection(
         domain=conditions.domain,
         email_type=conditions.email_type,
         relay=conditions.relay,
+        recipient=conditions.recipient,
+        message_id=conditions.message_id,
+        organization_id=conditions.organization_id,
+        created_since=conditions.created_since,
+        created_until=conditions.created_until,
     )
 
 
 def described_selection(selection: Selection) -> Document:
     """Return the conditions for a document, without those that are not set."""
     named = {
-        'status': list(selection.statuses),
+        'status': selection.statuses and list(selection.statuses),
         'since': selection.since,
         'until': selection.until,
         'error_like': selection.error_like,
         'domain': selection.domain,
         'type': selection.email_type,
         'relay': selection.relay,
+        'recipient': selection.recipient,
+        'message_id': selection.message_id,
+        'organization_id': selection.organization_id,
+        'created_since': selection.created_since,
+        'created_until': selection.created_until,
     }
     return {name: value for name, value in named.items() if value is not None}

@@ -17,7 +17,7 @@ from process.systemd import keep_systemd_informed
 from reporting.servers import ServerAddresses
 from settings import Settings, load_settings
 from web.access import is_loopback
-from web.api.application import Api
+from web.api.parts import Api
 from web.api.servers import DEADLINE_S as API_DEADLINE_S
 from web.api.servers import ApiServers
 from web.application import make_application

@@ -11,7 +11,8 @@ from starlette.types import ASGIApp
 from reporting.problems import Problem
 from reporting.wording import as_json
 from web.access import Guard
-from web.api.application import LARGEST_BODY_BYTES, Api, add_api
+from web.api.application import Application, add_api
+from web.api.parts import Api
 from web.metrics import CONTENT_TYPE, exposition
 from web.overview import STYLE_HASH, as_status, render_overview
 from web.watch import Source, Watch
@@ -36,15 +37,7 @@ def make_application(
         token: see web.access.Guard, as loopback_only.
         api: What the API works with; None: the page alone.
     """
-    # No pages of documentation: they load scripts from elsewhere.
-    app = FastAPI(
-        title='e-mail workers',
-        openapi_url='/openapi.json',
-        docs_url=None,
-        redoc_url=None,
-        redirect_slashes=False,
-        max_body_size=LARGEST_BODY_BYTES,
-    )
+    app = Application()
     _add_page(app, watch, readiness, is_open=token is None)
     if api is not None:
         add_api(app, api)

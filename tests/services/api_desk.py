@@ -10,7 +10,7 @@ from actions.tokens import ApiScope, create_token
 from db.audit import Actor
 from reporting.servers import ServerAddresses
 from tests.conftest import DEADLINE_S
-from web.api.application import Api
+from web.api.parts import Api
 from web.api.servers import ApiServers
 from web.application import make_application
 from web.questions import OVERVIEW, READINESS

@@ -1,64 +1,74 @@
-"""The API put together: what its handlers get, how errors are told, which paths there are."""
+"""The API put together: its paths, how errors are told, and its description."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from typing import Any
 
-from fastapi import FastAPI, Request
+from fastapi import APIRouter, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import PlainTextResponse, Response
 
-from actions.retry import RetryTerms
 from reporting.problems import ProblemError
-from reporting.servers import Servers
 from web.access import is_api_path
-from web.api.access import Access
-from web.api.problem import Form, RefusalError, problem_response, refusal_of
+from web.api import decisions, emails, fleet, many
+from web.api.parts import Api
+from web.api.problem import PROBLEM_TYPE, Form, RefusalError, problem_response, refusal_of
 
 LARGEST_BODY_BYTES = 64 * 1024  # where a route does not say another limit
+VERSION = '1.0.0'  # of what /openapi.json describes, not of the program
+
+# `many` first: /api/emails/retry is no e-mail called retry.
+ROUTERS: tuple[APIRouter, ...] = (many.router, emails.router, decisions.router, fleet.router)
 
 # Whoever asks below one of these paths knows the errors of another API: path -> how they are told.
 FORMS: Mapping[str, Form] = {}
 
 
-@dataclass(slots=True)
-class Api:
-    """What handlers get, as request.app.state.api.
+class Application(FastAPI):
+    """FastAPI's, with the page's paths beside the API's."""
 
-    Attributes:
-        servers: PostgreSQL for reading and writing, and arq's client: ask_postgres, ask_redis.
-        terms: How e-mails are sent again.
-    """
+    def __init__(self) -> None:
+        # No pages of documentation: they load scripts from elsewhere.
+        super().__init__(
+            title='e-mail workers',
+            version=VERSION,
+            openapi_url='/openapi.json',
+            docs_url=None,
+            redoc_url=None,
+            redirect_slashes=False,
+            max_body_size=LARGEST_BODY_BYTES,
+        )
 
-    servers: Servers
-    terms: RetryTerms
-    access: Access = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.access = Access(self.servers)
-
-    async def close(self) -> None:
-        """Close what was opened."""
-        await self.access.tokens.close()
-        await self.servers.close()
+    def openapi(self) -> dict[str, Any]:
+        """Describe the API; errors of ours have a media type of their own."""
+        if self.openapi_schema is None:
+            document = super().openapi()
+            for path, operations in document['paths'].items():
+                if _form_for(path) is problem_response:
+                    for operation in operations.values():
+                        _mark_problems(operation)
+        return super().openapi()
 
 
-def api_of(request: Request) -> Api:
-    """Return the parts; a dependency of FastAPI."""
-    api: Api = request.app.state.api
-    return api
+def _mark_problems(operation: dict[str, Any]) -> None:
+    for status, answer in operation['responses'].items():
+        if status >= '400' and 'application/json' in answer.get('content', {}):
+            answer['content'][PROBLEM_TYPE] = answer['content'].pop('application/json')
 
 
 def add_api(app: FastAPI, api: Api) -> None:
     """Give an application the paths of the API and its way to tell errors."""
     app.state.api = api
+    for router in ROUTERS:
+        app.include_router(router)
     for error in (RefusalError, RequestValidationError, ProblemError, HTTPException, Exception):
         app.add_exception_handler(error, _tell)
 
 
 def _form_for(path: str) -> Form:
-    return next((form for prefix, form in FORMS.items() if path.startswith(prefix)),
-                problem_response)  # fmt: skip
+    return next(
+        (form for prefix, form in FORMS.items() if path.startswith(prefix)), problem_response
+    )
 
 
 # An error that nobody foresaw is raised again by starlette after this, and logged by uvicorn.

@@ -1,0 +1,48 @@
+"""E-mails page by page, the newest first."""
+
+from typing import Any
+
+import asyncpg
+
+from db.selection import OWN_1, OWN_2, SELECTED, Selection
+from db.states import IS_FINAL
+from db.times import rows_of
+
+LAST_ID = 2**63 - 1
+
+# By the primary key, backwards from where the last page ended: what is queued meanwhile moves
+# nothing. Large columns are not read.
+LIST_EMAILS_SQL = f"""
+SELECT id, status, recipient, subject, email_type::text AS email_type, priority,
+    COALESCE(attempts, 0) AS attempts, COALESCE(max_attempts, 32767) AS max_attempts,
+    {IS_FINAL} AS is_final, next_retry_at, last_attempt_at, sent_at, expires_at, created_at,
+    relay, smtp_code, enhanced_code, COALESCE(last_error, smtp_response) AS error, dead_reason,
+    message_id, user_id::text AS user_id, organization_id::text AS organization_id
+FROM mail_outbox WHERE id < {OWN_1} AND {SELECTED} ORDER BY id DESC LIMIT {OWN_2}
+"""
+
+
+async def list_emails(
+    pool: asyncpg.Pool, selection: Selection, *, before_id: int = LAST_ID, limit: int
+) -> list[dict[str, Any]]:
+    """Return what a selection covers, the newest id first.
+
+    Args:
+        before_id: Where the page before ended.
+    Raises:
+        asyncpg.PostgresError, OSError: connection or statement failure; QueryCanceledError when so
+        few fit that too many rows were looked at.
+    """
+    return rows_of(await pool.fetch(LIST_EMAILS_SQL, *selection.parameters, before_id, limit))
+
+
+OF_ORGANIZATION_SQL = """
+SELECT id FROM mail_outbox WHERE id = ANY($1::bigint[]) AND organization_id::text = $2
+"""
+
+
+async def ids_of_organization(
+    pool: asyncpg.Pool, email_ids: list[int], organization_id: str
+) -> set[int]:
+    """Return those of these e-mails that are this organisation's."""
+    return {row['id'] for row in await pool.fetch(OF_ORGANIZATION_SQL, email_ids, organization_id)}

@@ -13,7 +13,8 @@ LAST_ID = 2**63 - 1
 # By the primary key, backwards from where the last page ended: what is queued meanwhile moves
 # nothing. Large columns are not read.
 LIST_EMAILS_SQL = f"""
-SELECT id, status, recipient, subject, email_type::text AS email_type, priority,
+SELECT id, status, from_address, recipient, cc, bcc, subject, email_type::text AS email_type, tags,
+    priority,
     COALESCE(attempts, 0) AS attempts, COALESCE(max_attempts, 32767) AS max_attempts,
     {IS_FINAL} AS is_final, next_retry_at, last_attempt_at, sent_at, expires_at, created_at,
     relay, smtp_code, enhanced_code, COALESCE(last_error, smtp_response) AS error, dead_reason,

@@ -32,6 +32,7 @@ class Selection:
         organization_id: As text, whatever the column's type.
         created_since: Aware; created at or after it.
         created_until: Aware; created before it.
+        tag: It has a tag of this name, with tag_value where that is given.
     """
 
     statuses: tuple[str, ...] | None
@@ -46,6 +47,8 @@ class Selection:
     organization_id: str | None = None
     created_since: datetime | None = None
     created_until: datetime | None = None
+    tag: str | None = None
+    tag_value: str | None = None
 
     @property
     def parameters(self) -> tuple[Any, ...]:
@@ -55,7 +58,7 @@ class Selection:
         return (
             statuses, self.since, self.until, like, domain_pattern(self.domain), self.email_type,
             self.relay, recipient_pattern(self.recipient), self.message_id, self.organization_id,
-            self.created_since, self.created_until,
+            self.created_since, self.created_until, self.tag, self.tag_value,
         )  # fmt: skip
 
 
@@ -88,20 +91,22 @@ MOMENT = f"""
         WHEN {IS_HELD} THEN COALESCE(next_retry_at, created_at) ELSE updated_at END
 """
 
+_RECIPIENTS = "lower(concat_ws(',', recipient, cc, bcc))"
 SELECTED = f"""
     ($1::text[] IS NULL OR status = ANY($1::text[])
      OR ('{DEAD}' = ANY($1::text[]) AND status = 'failed' AND {IS_FINAL}))
     AND ($2::timestamptz IS NULL OR {MOMENT} >= $2) AND ($3::timestamptz IS NULL OR {MOMENT} < $3)
     AND ($4::text IS NULL OR concat_ws(' ', last_error, smtp_response) ILIKE $4 ESCAPE '')
-    AND ($5::text IS NULL OR lower(recipient) ~ $5)
+    AND ($5::text IS NULL OR {_RECIPIENTS} ~ $5)
     AND ($6::text IS NULL OR email_type::text = $6) AND ($7::text IS NULL OR relay = $7)
-    AND ($8::text IS NULL OR lower(recipient) ~ $8) AND ($9::text IS NULL OR message_id = $9)
+    AND ($8::text IS NULL OR {_RECIPIENTS} ~ $8) AND ($9::text IS NULL OR message_id = $9)
     AND ($10::text IS NULL OR organization_id::text = $10)
     AND ($11::timestamptz IS NULL OR created_at >= $11)
     AND ($12::timestamptz IS NULL OR created_at < $12)
+    AND ($13::text IS NULL OR COALESCE(tags ->> $13 = COALESCE($14::text, tags ->> $13), false))
 """
 # What a statement has of its own comes after these.
-OWN_1, OWN_2, OWN_3 = '$13', '$14', '$15'
+OWN_1, OWN_2, OWN_3 = '$15', '$16', '$17'
 
 NOW_SQL = 'SELECT now()'
 

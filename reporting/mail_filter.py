@@ -37,6 +37,8 @@ class MailFilter:
     organization_id: str | None = None
     created_since: datetime | None = None
     created_until: datetime | None = None
+    tag: str | None = None
+    tag_value: str | None = None
 
     @property
     def is_empty(self) -> bool:
@@ -62,6 +64,8 @@ async def make_selection(
         organization_id=conditions.organization_id,
         created_since=conditions.created_since,
         created_until=conditions.created_until,
+        tag=conditions.tag,
+        tag_value=conditions.tag_value,
     )
 
 
@@ -80,5 +84,7 @@ def described_selection(selection: Selection) -> Document:
         'organization_id': selection.organization_id,
         'created_since': selection.created_since,
         'created_until': selection.created_until,
+        'tag': selection.tag,
+        'tag_value': selection.tag_value,
     }
     return {name: value for name, value in named.items() if value is not None}

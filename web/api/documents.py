@@ -16,31 +16,49 @@ class ProblemFound(BaseModel):
     remedy: str
 
 
-class EmailRow(BaseModel):
-    """One e-mail of a list, without its content."""
+class EmailSaid(BaseModel):
+    """What an e-mail is: from whom, to whom, of what kind."""
 
     id: int
-    status: str
+    from_address: str | None
     recipient: str | None
+    cc: str | None
+    bcc: str | None
     subject: str | None
     email_type: str | None
+    tags: Any
     priority: int
-    attempts: int
-    max_attempts: int = Field(description='32767: no number of its own, expires_at ends it')
-    is_final: bool = Field(description='No further attempt follows by itself.')
+    message_id: str | None
+    user_id: str | None
+    organization_id: str | None
+
+
+class EmailTimes(BaseModel):
+    """When it was queued, tried and sent, and when it is tried next."""
+
+    created_at: str | None
     next_retry_at: str | None
     last_attempt_at: str | None
     sent_at: str | None
     expires_at: str | None
-    created_at: str | None
+
+
+class EmailOutcome(BaseModel):
+    """How far it came."""
+
+    status: str
+    attempts: int
+    max_attempts: int = Field(description='32767: no number of its own, expires_at ends it')
+    is_final: bool = Field(description='No further attempt follows by itself.')
     relay: str | None
     smtp_code: int | None
     enhanced_code: str | None
     error: str | None
     dead_reason: str | None
-    message_id: str | None
-    user_id: str | None
-    organization_id: str | None
+
+
+class EmailRow(EmailSaid, EmailTimes, EmailOutcome):
+    """One e-mail of a list, without its content."""
 
 
 class EmailPage(BaseModel):

@@ -42,6 +42,9 @@ class EmailConditions(BaseModel):
         default=None, description='An address among the recipients, or @example.com for a domain.'
     )
     email_type: ShortText | None = None
+    tag: ShortText | None = Field(
+        default=None, description='The name of a tag, or name=value.', examples=['campaign=may']
+    )
     message_id: ShortText | None = Field(default=None, description='With or without its brackets.')
     relay: ShortText | None = Field(default=None, description='Of the last attempt, by its name.')
     error_like: ShortText | None = Field(
@@ -60,6 +63,7 @@ class EmailConditions(BaseModel):
         recipient, domain = self.recipient, None
         if recipient is not None and recipient.startswith('@'):
             recipient, domain = None, recipient
+        tag, _, tag_value = (self.tag or '').partition('=')
         message_id = self.message_id and f'<{self.message_id.strip("<> ")}>'
         return MailFilter(
             since=Moment(at=self.tried_since) if self.tried_since else None,
@@ -73,6 +77,8 @@ class EmailConditions(BaseModel):
             organization_id=principal.organization_id,
             created_since=self.created_since,
             created_until=self.created_until,
+            tag=tag or None,
+            tag_value=tag_value or None,
         )
 
 

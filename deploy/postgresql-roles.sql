@@ -101,7 +101,8 @@ GRANT SELECT ON outbound_emails, mail_outbox, email_attempts, email_templates, m
     _pogo_migration TO email_readonly;
 ALTER ROLE email_readonly SET default_transaction_read_only = on;
 
--- An application that queues mail, by queue_email or by plain INSERT, and reads nothing back but ids and its own keys.
+-- An application that queues mail, by queue_email or by plain INSERT, and reads back what became of it: states and replies, no
+-- contents.
 -- (ON CONFLICT, which makes a repeated key return the first id, wants the right to update the key.)
 DO $queue$
 DECLARE
@@ -109,7 +110,7 @@ DECLARE
     wanted text[] := '{recipient, subject, body_text, body_html, email_type, template_id, template_data, headers, content_id,
         priority, status, max_attempts, next_retry_at, expires_at, user_id, organization_id, idempotency_key, created_at,
         updated_at, from_address, sender_address, envelope_from, reply_to, cc, bcc, one_copy_each, tags, metadata,
-        has_attachments, calendar, raw_message, message_id}';
+        has_attachments, calendar, raw_message, message_id, content_digest}';
 BEGIN
     -- Of the application's own table those that it has.
     SELECT string_agg(quote_ident(attname), ', ') INTO granted FROM pg_attribute
@@ -120,8 +121,10 @@ BEGIN
 END
 $queue$;
 -- (The trigger of email_attachments notes in the row that it has some.)
-GRANT SELECT (id, organization_id, idempotency_key, has_attachments), UPDATE (idempotency_key, has_attachments)
-    ON mail_outbox TO email_producer;
+GRANT SELECT (id, organization_id, idempotency_key, content_digest, has_attachments, status, dead_reason, attempts,
+    next_retry_at, expires_at, sent_at, message_id, relay, smtp_code, smtp_response, last_error, recipient_outcomes),
+    UPDATE (idempotency_key, has_attachments) ON mail_outbox TO email_producer;
+GRANT SELECT ON email_attempts TO email_producer;
 GRANT INSERT ON email_attachments TO email_producer, email_web, email_api;
 GRANT SELECT ON allowed_senders TO email_producer;
 GRANT SELECT (id) ON outbound_emails TO email_producer;

@@ -33,6 +33,21 @@ class InvalidEmailError(ValueError):
     """The e-mail can never be sent as it is; the message says which part is wrong."""
 
 
+class IdempotencyConflictError(ValueError):
+    """An e-mail with this idempotency key was queued before, and said something else.
+
+    Attributes:
+        email_id: The id of that e-mail.
+    """
+
+    def __init__(self, key: str, email_id: int) -> None:
+        super().__init__(
+            f'idempotency_key: {key!r} was given to e-mail {email_id}, which says something else:'
+            ' give each e-mail a key of its own'
+        )
+        self.email_id = email_id
+
+
 class ContentUnavailableError(Exception):
     """What holds the content does not answer: nothing is wrong with the e-mail."""
 

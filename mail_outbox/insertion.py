@@ -39,7 +39,7 @@ COLUMNS = (
     StoredColumn(
         'expires_at', f'COALESCE(CAST({{expires_at}} AS timestamptz), {_STARTS_AT} + {_LIFE})'
     ),
-    *_as_given('user_id', 'organization_id', 'idempotency_key'),
+    *_as_given('user_id', 'organization_id', 'idempotency_key', 'content_digest'),
     *_as_given('from_address', 'sender_address', 'envelope_from', 'reply_to', 'cc', 'bcc'),
     StoredColumn('status', "'pending'"),
 )
@@ -50,7 +50,7 @@ _VALUES = ', '.join(column.value for column in COLUMNS)
 _KNOWN_KEY = """
 ON CONFLICT (organization_id, idempotency_key) WHERE idempotency_key IS NOT NULL
 DO UPDATE SET idempotency_key = mail_outbox.idempotency_key
-RETURNING id
+RETURNING id, content_digest
 """
 
 

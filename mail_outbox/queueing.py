@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from mail_outbox.envelope import InvalidEmailError
+from mail_outbox.envelope import IdempotencyConflictError, InvalidEmailError
 from mail_outbox.insertion import QUEUE, QUEUE_MANY
 from mail_outbox.senders import UNLISTED, refuse_unlisted, wanted_json
 from mail_outbox.statement import Row, Statement
@@ -24,6 +24,8 @@ def inserted(rows: Sequence[Row], first_place: int | None = None) -> Steps[list[
         first_place: Where the first row stands among many; an error names the place.
     Raises:
         InvalidEmailError: nobody has allowed the sender of one. Nothing was inserted.
+        IdempotencyConflictError: the e-mail that has the key of one says something else. Others may
+            be inserted: undo it.
     """
     if not rows:
         return []
@@ -39,7 +41,21 @@ def inserted(rows: Sequence[Row], first_place: int | None = None) -> Steps[list[
         if place == len(wanted):
             wanted.append(row)
     found = yield Ask(QUEUE, wanted)
-    return [found[place][0] for place in places]
+    answers = [found[place] for place in places]
+    for row, (email_id, digest) in zip(rows, answers, strict=True):
+        _refuse_conflict(row, email_id, digest)
+    return [email_id for email_id, _ in answers]
+
+
+def _refuse_conflict(row: Row, email_id: int, digest: bytes | None) -> None:
+    """Refuse a row whose key belongs to an e-mail that says something else.
+
+    One that was inserted by an older version, or without queue_email, has no digest.
+    """
+    if row['content_digest'] is None or digest is None:
+        return
+    if row['content_digest'] != bytes(digest):
+        raise IdempotencyConflictError(row['idempotency_key'], email_id)
 
 
 def _senders_checked(rows: Sequence[Row], first_place: int | None) -> Steps[None]:

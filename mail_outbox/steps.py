@@ -45,6 +45,11 @@ class SyncDriver(Protocol):
     is_async: ClassVar[Literal[False]]
     errors: ClassVar[tuple[type[Exception], ...]]
 
+    @property
+    def in_transaction(self) -> bool:
+        """Whether a transaction is open: whether what is queued has yet to be committed."""
+        ...
+
     def run(self, statement: Statement, rows: Sequence[Row]) -> Answer:
         """Run a statement for each of the rows, in the caller's transaction.
 
@@ -63,6 +68,11 @@ class AsyncDriver(Protocol):
 
     is_async: ClassVar[Literal[True]]
     errors: ClassVar[tuple[type[Exception], ...]]
+
+    @property
+    def in_transaction(self) -> bool:
+        """Whether a transaction is open."""
+        ...
 
     async def run(self, statement: Statement, rows: Sequence[Row]) -> Answer:
         """Run a statement for each of the rows, in the caller's transaction."""

@@ -5,6 +5,7 @@ from datetime import datetime
 from typing import Any, Literal, Required, TypedDict, get_args
 
 from mail_outbox.address_fields import EXTRA_ADDRESSES, AddressFields
+from mail_outbox.digest import content_digest
 from mail_outbox.envelope import (
     BY_LIFE,
     MAX_MESSAGE_BYTES,
@@ -84,11 +85,16 @@ class EmailValues(EmailContent, total=False):
     organization_id: Any
     tags: Mapping[str, str] | None  # words to find e-mails by; they are not sent
     metadata: Mapping[str, Any] | None  # JSON that is kept with the e-mail, and not sent
-    # The same key in the same organisation always returns the first e-mail's id.
+    # The same key in the same organisation returns the first e-mail's id, as long as its row is
+    # there; with other content it is refused.
     idempotency_key: str | None
 
 
 NAMES = frozenset(EmailValues.__annotations__)
+# What is not to change under one idempotency key. Attachments in MongoDB get another content_id
+# each time they are stored, as an e-mail may get another Message-ID each time it is made.
+NO_CONTENT = {'content_id', 'message_id', 'max_bytes'}
+CONTENT = tuple(sorted(EmailContent.__annotations__.keys() - NO_CONTENT))
 # None where it is not given. What else is stored is changed or has another default.
 STORED_AS_GIVEN = (
     'recipient', 'subject', 'body_text', 'body_html', 'email_type', 'template_id', 'content_id',
@@ -130,6 +136,7 @@ def checked_row_sync(email: Mapping[str, Any]) -> dict[str, Any]:
         InvalidEmailError: a value can never be sent; the message names it.
         TypeError: the recipient is missing, or an argument is unknown.
     """
+    email = _with_lists_joined(email)
     if not NAMES.issuperset(email):
         raise TypeError(f'got an unexpected keyword argument {min(email.keys() - NAMES)!r}')
     if 'recipient' not in email:
@@ -163,8 +170,13 @@ def checked_row_sync(email: Mapping[str, Any]) -> dict[str, Any]:
         'priority': PRIORITIES[priority],
         'max_attempts': BY_LIFE if max_attempts is None else max_attempts,
         'expiry_hours': expiry_hours,
+        'content_digest': _digest(email),
         'senders': _wanted_senders(addresses, get('organization_id')),
     }
+
+
+def _digest(email: Mapping[str, Any]) -> bytes | None:
+    return None if email.get('idempotency_key') is None else content_digest(email, CONTENT)
 
 
 def _with_lists_joined(email: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -1,16 +1,21 @@
-"""Waking the workers from an application: Redis first, PostgreSQL when Redis refuses."""
+"""Waking the workers from an application: by a job of arq's, by NOTIFY, or not at all.
+
+Nothing here is needed for an e-mail to be sent: what wakes nobody is found by the next sweep.
+"""
 
 import logging
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     import asyncpg
-    from arq.connections import ArqRedis
+    from arq.connections import ArqRedis, RedisSettings
 
 # The standard library's: an application has its own way of logging.
 log = logging.getLogger(__name__)
 
 ENQUEUE_TIMEOUT_S = 2.0
+MAX_JOBS = 100  # of one call; what is more than that, one sweep sends
 CHANNEL = 'outbound_emails_due'
 # kombu keeps a queue of Celery's as a list, under the name that may be one of ours.
 IMPORT_HINT = (
@@ -20,10 +25,40 @@ IMPORT_HINT = (
 
 NOTIFY_SQL = f"SELECT pg_notify('{CHANNEL}', '')"
 
+WokenBy = Literal['redis', 'notify', 'sweep']
+
 
 async def notify(conn: 'asyncpg.Connection | asyncpg.Pool') -> None:
     """Wake the workers when the caller's transaction commits, or now when it has none open."""
     await conn.execute(NOTIFY_SQL)
+
+
+async def wake(
+    email_ids: int | Iterable[int],
+    *,
+    redis: 'ArqRedis | None' = None,
+    pg: 'asyncpg.Connection | asyncpg.Pool | None' = None,
+    queue_name: str | None = None,
+) -> WokenBy:
+    """Have committed e-mails sent at once; never fails, because the sweep delivers them anyway.
+
+    Call it after the commit: a worker that is woken earlier finds no row.
+
+    Args:
+        redis: Of `arq.create_pool`; a job for each e-mail, or one sweep when there are many.
+        pg: For a NOTIFY, where Redis refuses or there is none.
+        queue_name: 'high_priority' when the workers run with QUEUE_ROUTING; by default the client's
+            own default queue.
+    Returns:
+        What will wake a worker: the jobs in Redis, a PostgreSQL NOTIFY, or nothing before the next
+            sweep.
+    """
+    ids = [email_ids] if isinstance(email_ids, int) else list(email_ids)
+    if redis is not None and await _enqueued(redis, ids, queue_name):
+        return 'redis'
+    if pg is not None and await _notified(pg, ids):
+        return 'notify'
+    return 'sweep'
 
 
 async def wake_workers(
@@ -32,44 +67,82 @@ async def wake_workers(
     email_id: int,
     *,
     queue_name: str | None = None,
-) -> Literal['redis', 'notify', 'sweep']:
-    """Have a committed e-mail sent at once; never fails, because the sweep delivers it anyway.
+) -> WokenBy:
+    """Have one committed e-mail sent at once, see wake."""
+    return await wake(email_id, redis=redis, pg=pg, queue_name=queue_name)
 
-    Call it after the commit: a worker that is woken earlier finds no row.
 
-    Args:
-        queue_name: 'high_priority' when the workers run with QUEUE_ROUTING; by default the client's
-            own default queue.
-    Returns:
-        What will wake a worker: the job in Redis, a PostgreSQL NOTIFY, or nothing before the next
-            sweep.
+def wake_sync(
+    email_ids: int | Iterable[int],
+    redis: 'RedisSettings',
+    *,
+    queue_name: str | None = None,
+) -> WokenBy:
+    """Do as wake does, without a loop: for threads of Django's, and scripts.
+
+    Each call has a connection of its own, which takes a few milliseconds; NOTIFY takes none.
+
+    Raises:
+        RuntimeError: a loop runs in this thread: await wake.
     """
-    # An application that has them has loaded them; one that has not need not.
-    import asyncio  # noqa: PLC0415
+    import asyncio  # noqa: PLC0415 - who has no loop has not loaded it
 
-    import asyncpg  # noqa: PLC0415
+    return asyncio.run(_wake_once(email_ids, redis, queue_name))
+
+
+async def _wake_once(
+    email_ids: int | Iterable[int], settings: 'RedisSettings', queue_name: str | None
+) -> WokenBy:
+    import asyncio  # noqa: PLC0415
+    from dataclasses import replace  # noqa: PLC0415
+
+    from arq import create_pool  # noqa: PLC0415
     from redis.exceptions import RedisError  # noqa: PLC0415
 
     try:
+        # One attempt, and no longer than a request may wait; arq would try five times.
+        async with asyncio.timeout(ENQUEUE_TIMEOUT_S):
+            redis = await create_pool(replace(settings, conn_retries=0))
+    except (RedisError, OSError) as error:
+        log.warning('job.not_enqueued', extra={'error': str(error) or type(error).__name__})
+        return 'sweep'
+    try:
+        return await wake(email_ids, redis=redis, queue_name=queue_name)
+    finally:
+        await redis.aclose()
+
+
+async def _enqueued(redis: 'ArqRedis', ids: list[int], queue_name: str | None) -> bool:
+    # An application that has them has loaded them; one that has not need not.
+    import asyncio  # noqa: PLC0415
+
+    from redis.exceptions import RedisError  # noqa: PLC0415
+
+    jobs: list[tuple[str, *tuple[int, ...]]] = [('send_email', email_id) for email_id in ids]
+    if len(ids) > MAX_JOBS:
+        jobs = [('process_pending_emails',)]
+    try:
         async with asyncio.timeout(ENQUEUE_TIMEOUT_S):  # a frozen Redis must not hold up a request
-            await redis.enqueue_job('send_email', email_id, _queue_name=queue_name)
+            for job in jobs:
+                await redis.enqueue_job(*job, _queue_name=queue_name)
     except (RedisError, OSError) as error:
         why = redis_error_text(error, queue_name or redis.default_queue_name)
-        log.warning('job.not_enqueued', extra={'email_id': email_id, 'error': why})
-    else:
-        return 'redis'
+        log.warning('job.not_enqueued', extra={'email_id': ids[0], 'error': why})
+        return False
+    return True
+
+
+async def _notified(pg: 'asyncpg.Connection | asyncpg.Pool', ids: list[int]) -> bool:
+    import asyncpg  # noqa: PLC0415
+
+    refusals = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError)
     try:
         await notify(pg)
-    except (
-        asyncpg.PostgresError,
-        asyncpg.InterfaceError,
-        asyncpg.InternalClientError,
-        OSError,
-    ) as error:
+    except refusals as error:
         why = str(error) or type(error).__name__
-        log.warning('wakeup.failed', extra={'email_id': email_id, 'error': why})
-        return 'sweep'
-    return 'notify'
+        log.warning('wakeup.failed', extra={'email_id': ids[0], 'error': why})
+        return False
+    return True
 
 
 def redis_error_text(error: BaseException, queue: str) -> str:

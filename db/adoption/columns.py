@@ -100,6 +100,8 @@ OURS = (
     Wanted('has_attachments', 'boolean'),
     Wanted('calendar', 'text'),
     Wanted('raw_message', 'bytea'),
+    # Of db/migrations/0011_idempotency.sql.
+    Wanted('content_digest', 'bytea'),
 )
 WANTED = (*APPLICATION, *OURS)
 

@@ -37,6 +37,11 @@ class AsyncpgDriver:
     def __init__(self, conn: asyncpg.Connection) -> None:
         self._conn = conn
 
+    @property
+    def in_transaction(self) -> bool:
+        """See SyncDriver.in_transaction."""
+        return self._conn.is_in_transaction()
+
     async def run(self, statement: Statement, rows: Sequence[Row]) -> Answer:
         """See SyncDriver.run."""
         values = [statement.in_order(row) for row in rows]

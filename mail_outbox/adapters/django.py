@@ -44,6 +44,11 @@ class DjangoDriver:
     def __init__(self, conn: Any) -> None:
         self._conn = conn
 
+    @property
+    def in_transaction(self) -> bool:
+        """See SyncDriver.in_transaction."""
+        return bool(self._conn.in_atomic_block)
+
     def run(self, statement: Statement, rows: Sequence[Row]) -> Answer:
         """See SyncDriver.run."""
         found: Answer = []

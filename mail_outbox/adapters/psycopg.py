@@ -57,6 +57,11 @@ class PsycopgDriver:
     def __init__(self, conn: psycopg.Connection[Any]) -> None:
         self._conn = conn
 
+    @property
+    def in_transaction(self) -> bool:
+        """See SyncDriver.in_transaction."""
+        return self._conn.info.transaction_status is not TransactionStatus.IDLE
+
     def run(self, statement: Statement, rows: Sequence[Row]) -> Answer:
         """See SyncDriver.run."""
         found: Answer = []
@@ -92,6 +97,11 @@ class AsyncPsycopgDriver:
 
     def __init__(self, conn: psycopg.AsyncConnection[Any]) -> None:
         self._conn = conn
+
+    @property
+    def in_transaction(self) -> bool:
+        """See SyncDriver.in_transaction."""
+        return self._conn.info.transaction_status is not TransactionStatus.IDLE
 
     async def run(self, statement: Statement, rows: Sequence[Row]) -> Answer:
         """See SyncDriver.run."""

@@ -28,10 +28,12 @@ def adapt(conn: Any) -> 'SqlalchemyDriver | AsyncSqlalchemyDriver':
         UnsupportedConnectionError: it is an engine, for example, or its database is another than
             PostgreSQL.
     """
-    if isinstance(conn, AsyncSession | AsyncConnection | async_scoped_session):
+    if isinstance(conn, async_scoped_session | scoped_session):
+        conn = conn()  # of this task or thread
+    if isinstance(conn, AsyncSession | AsyncConnection):
         _refuse_other_database(conn)
         return AsyncSqlalchemyDriver(conn)
-    if isinstance(conn, Session | Connection | scoped_session):
+    if isinstance(conn, Session | Connection):
         _refuse_other_database(conn)
         return SqlalchemyDriver(conn)
     raise UnsupportedConnectionError(
@@ -72,8 +74,13 @@ class SqlalchemyDriver:
     is_async: ClassVar[Literal[False]] = False
     errors: ClassVar[tuple[type[Exception], ...]] = (SQLAlchemyError,)
 
-    def __init__(self, conn: 'Session | Connection | scoped_session[Any]') -> None:
+    def __init__(self, conn: Session | Connection) -> None:
         self._conn = conn
+
+    @property
+    def in_transaction(self) -> bool:
+        """See SyncDriver.in_transaction."""
+        return self._conn.in_transaction()
 
     def run(self, statement: Statement, rows: Sequence[Row]) -> Answer:
         """See SyncDriver.run."""
@@ -98,8 +105,13 @@ class AsyncSqlalchemyDriver:
     is_async: ClassVar[Literal[True]] = True
     errors: ClassVar[tuple[type[Exception], ...]] = (SQLAlchemyError,)
 
-    def __init__(self, conn: 'AsyncSession | AsyncConnection | async_scoped_session[Any]') -> None:
+    def __init__(self, conn: AsyncSession | AsyncConnection) -> None:
         self._conn = conn
+
+    @property
+    def in_transaction(self) -> bool:
+        """See SyncDriver.in_transaction."""
+        return self._conn.in_transaction()
 
     async def run(self, statement: Statement, rows: Sequence[Row]) -> Answer:
         """See SyncDriver.run."""

@@ -10,6 +10,7 @@ import asyncpg
 import pytest
 
 from mail_outbox.outbox import queue_email
+from mail_outbox.reading import attempts, status
 from reporting.servers import ServerAddresses
 from tests.conftest import DEADLINE_S, ROOT, wait_until
 from tests.services.ops_desk import insert, run
@@ -155,7 +156,9 @@ async def test_reader_may_run_every_statement_that_reads_and_none_that_writes(as
         await conn.execute('CREATE TEMP TABLE t ()')
 
 
-async def test_producer_queues_mail_and_repeats_a_key_but_reads_nobodys_mail(as_role, pool):
+async def test_producer_queues_mail_repeats_a_key_and_reads_what_became_of_it_but_no_mail(
+    as_role, pool
+):
     conn = await as_role('email_producer')
     ids = []
     for _ in range(2):
@@ -171,6 +174,9 @@ async def test_producer_queues_mail_and_repeats_a_key_but_reads_nobodys_mail(as_
                 )
             )
     assert ids[0] == ids[1]
+    found = await status(conn, ids[0])
+    assert found is not None
+    assert (found.status, await attempts(conn, ids[0])) == ('pending', [])
     await conn.execute(
         'INSERT INTO outbound_emails (recipient, subject, body_text, status) '
         "VALUES ('bob@example.com', 'Hello', 'Hello.', 'pending')"
@@ -185,7 +191,8 @@ FORBIDDEN = {
         UPDATE outbound_emails SET status = 'sent'
         DELETE FROM outbound_emails
         INSERT INTO outbound_emails (recipient, claimed_by) VALUES ('a@example.com', 'me')
-        SELECT * FROM email_attempts
+        SELECT body_text FROM mail_outbox
+        DELETE FROM email_attempts
         SELECT * FROM email_templates
         INSERT INTO mail_switches (kind, name, paused_by) VALUES ('queue', 'arq:queue', 'me')
     """,

@@ -7,8 +7,8 @@ import asyncpg
 import pytest
 
 from jobs.send_email import send_email
-from mail_outbox.envelope import InvalidEmailError
-from mail_outbox.outbox import queue_email
+from mail_outbox.envelope import IdempotencyConflictError, InvalidEmailError
+from mail_outbox.outbox import queue_email, queue_emails
 from tests.conftest import wait_until
 
 HELLO = {'recipient': 'anna@example.com', 'subject': 'Hello', 'body_text': 'Hello, Anna.'}
@@ -104,26 +104,52 @@ async def test_expiry_counts_from_when_the_mail_may_be_sent(conn, row):
 
 async def test_same_key_returns_the_first_id_and_changes_nothing(conn, row):
     for organization in (None, 7):
-        first = await queue_email(
-            conn, **HELLO, organization_id=organization, idempotency_key='order-1'
-        )
+        known = HELLO | {'organization_id': organization}
+        first = await queue_email(conn, **known, idempotency_key='order-1')
         before = await row(first)
-        other = HELLO | {'recipient': 'bert@example.com', 'subject': 'Another'}
-        assert (
-            await queue_email(
-                conn, **other, organization_id=organization, idempotency_key='order-1'
-            )
-            == first
-        )
+        # When and how it is sent is not what it says.
+        other = known | {'priority': 'low', 'send_at': datetime.now(UTC), 'user_id': 5}
+        assert await queue_email(conn, **other, idempotency_key='order-1') == first
         assert await row(first) == before
-        assert (
-            await queue_email(
-                conn, **HELLO, organization_id=organization, idempotency_key='order-2'
-            )
-            != first
-        )
+        assert await queue_email(conn, **known, idempotency_key='order-2') != first
     assert await conn.fetchval('SELECT count(*) FROM outbound_emails') == 4
     assert await queue_email(conn, **HELLO) != await queue_email(conn, **HELLO)
+
+
+async def test_same_key_with_other_content_is_refused_and_nothing_is_inserted(conn, row):
+    first = await queue_email(conn, **HELLO, idempotency_key='order-1')
+    before = await row(first)
+    other = HELLO | {'subject': 'Another', 'idempotency_key': 'order-1'}
+    async with conn.transaction():
+        with pytest.raises(IdempotencyConflictError, match="'order-1' was given to e-mail") as told:
+            await queue_email(conn, **other)
+        with pytest.raises(IdempotencyConflictError):
+            await queue_emails(conn, [HELLO, other])
+        # Twice in one call.
+        with pytest.raises(IdempotencyConflictError):
+            await queue_emails(
+                conn,
+                [text | {'idempotency_key': 'new'} for text in (HELLO, {**other, 'subject': 's'})],
+            )
+    assert told.value.email_id == first
+    assert await row(first) == before
+    assert await conn.fetchval('SELECT count(*) FROM outbound_emails') == 1
+
+
+async def test_key_of_a_row_that_says_nothing_of_its_content_is_known_all_the_same(conn):
+    """Rows of older versions, and those of a plain INSERT."""
+    plain = await conn.fetchval(
+        'INSERT INTO outbound_emails (recipient, subject, body_text, status, idempotency_key) '
+        "VALUES ('a@example.com', 's', 't', 'pending', 'k') RETURNING id"
+    )
+    assert await queue_email(conn, **HELLO, idempotency_key='k') == plain
+
+
+async def test_key_is_free_again_when_the_row_is_gone(conn):
+    first = await queue_email(conn, **HELLO, idempotency_key='k')
+    await conn.execute('DELETE FROM outbound_emails')
+    other = HELLO | {'subject': 'Another'}
+    assert await queue_email(conn, **other, idempotency_key='k') != first
 
 
 async def test_same_key_after_the_mail_was_sent_sends_no_second_one(conn, ctx, inbox):

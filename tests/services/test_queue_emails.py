@@ -56,7 +56,7 @@ async def test_rows_are_those_that_queue_email_makes_and_ids_come_in_order(pool)
 async def test_known_and_repeated_keys_give_the_first_id(pool):
     async with pool.acquire() as conn:
         first = await queue_email(
-            conn, recipient='a@example.com', idempotency_key='k', organization_id=1, **TEXT
+            conn, recipient='b@example.com', idempotency_key='k', organization_id=1, **TEXT
         )
         keys = [('k', 1), ('k', 2), ('k', 2), ('l', None), ('l', None), (None, 1)]
         ids = await queue_emails(

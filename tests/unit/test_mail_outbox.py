@@ -20,8 +20,9 @@ def test_import_loads_no_driver_and_nothing_that_takes_long() -> None:
 
 def test_public_names_are_there() -> None:
     assert set(mail_outbox.__all__) == {
-        'Attachment', 'ContentUnavailableError', 'EmailValues', 'InvalidEmailError', 'NewEmail',
-        'UnsupportedConnectionError', 'queue_email', 'queue_emails', 'store_attachments',
-        'wake_workers',
+        'Attachment', 'Attempt', 'ContentUnavailableError', 'DeadReason', 'EmailStatus',
+        'EmailValues', 'IdempotencyConflictError', 'InvalidEmailError', 'NewEmail', 'Status',
+        'UnsupportedConnectionError', 'attempts', 'queue_email', 'queue_emails', 'status',
+        'store_attachments', 'wake', 'wake_sync', 'wake_workers',
     }  # fmt: skip
     assert all(hasattr(mail_outbox, name) for name in mail_outbox.__all__)

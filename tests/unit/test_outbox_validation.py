@@ -48,10 +48,10 @@ class Connection(asyncpg.Connection):
         if sql == UNLISTED.numbered:
             return (None,)  # whoever is to be the sender, he is allowed
         self.sql, self.values = sql, values
-        return (42,)
+        return (42, None)
 
-    async def fetchmany(self, _: str, rows: list[tuple[Any, ...]]) -> list[tuple[int]]:
-        return [(i,) for i in range(len(rows))]
+    async def fetchmany(self, _: str, rows: list[tuple[Any, ...]]) -> list[tuple[int, None]]:
+        return [(i, None) for i in range(len(rows))]
 
 
 @pytest.fixture

@@ -137,10 +137,7 @@ def checked_row_sync(email: Mapping[str, Any]) -> dict[str, Any]:
         TypeError: the recipient is missing, or an argument is unknown.
     """
     email = _with_lists_joined(email)
-    if not NAMES.issuperset(email):
-        raise TypeError(f'got an unexpected keyword argument {min(email.keys() - NAMES)!r}')
-    if 'recipient' not in email:
-        raise TypeError("missing 1 required keyword-only argument: 'recipient'")
+    _check_names(email)
     get = email.get
     headers, max_attempts = get('headers'), get('max_attempts')
     priority = get('priority', 'normal')
@@ -173,6 +170,13 @@ def checked_row_sync(email: Mapping[str, Any]) -> dict[str, Any]:
         'content_digest': _digest(email),
         'senders': _wanted_senders(addresses, get('organization_id')),
     }
+
+
+def _check_names(email: Mapping[str, Any]) -> None:
+    if not NAMES.issuperset(email):
+        raise TypeError(f'got an unexpected keyword argument {min(email.keys() - NAMES)!r}')
+    if 'recipient' not in email:
+        raise TypeError("missing 1 required keyword-only argument: 'recipient'")
 
 
 def _digest(email: Mapping[str, Any]) -> bytes | None:

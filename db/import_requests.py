@@ -6,9 +6,8 @@ from datetime import datetime, timedelta
 
 import asyncpg
 
-from db.adoption.quoting import literal
+from db.adoption.quoting import case, literal
 from db.adoption.takeover import CUT_OFF
-from db.adoption.trigger import case
 from db.adoption.words import choose_words, count_words
 from db.states import OVER_UNSENT, sql_list
 from mail_outbox.envelope import BY_LIFE

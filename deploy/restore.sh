@@ -17,19 +17,25 @@ workers=$(psql "$DATABASE_URL" -XAtc "SELECT string_agg(DISTINCT application_nam
 [ -z "$workers" ] || { echo "restore.sh: still connected: $workers; stop the workers first" >&2; exit 1; }
 
 {
-    # A backup of tables has no functions. Where the trigger of an adopted table finds none, nobody else may write before
+    # A backup of tables has no functions. Where the triggers of an adopted table find none, nobody else may write before
     # `python -m db.migrate` has made its own again.
     if pg_restore --list "$1" | grep -q zz_outbox_sync; then
         cat <<'STUB'
 SET outbox.restoring = on;
-DO $do$ BEGIN
-IF to_regprocedure('public.outbox_sync()') IS NULL THEN
-    CREATE FUNCTION public.outbox_sync() RETURNS trigger LANGUAGE plpgsql AS $stub$BEGIN
-        IF current_setting('outbox.restoring', true) = 'on' THEN RETURN NEW; END IF;
-        RAISE 'restored from a backup: run `python -m db.migrate` first';
-    END$stub$;
-END IF;
-END $do$;
+DO $do$
+DECLARE
+    name text;
+BEGIN
+FOREACH name IN ARRAY ARRAY['outbox_sync', 'outbox_show_first', 'outbox_show_afterwards'] LOOP
+    IF to_regprocedure(format('public.%I()', name)) IS NULL THEN
+        EXECUTE format('CREATE FUNCTION public.%I() RETURNS trigger LANGUAGE plpgsql AS %L', name, $stub$BEGIN
+            IF current_setting('outbox.restoring', true) = 'on' THEN RETURN NEW; END IF;
+            RAISE 'restored from a backup: run `python -m db.migrate` first';
+        END$stub$);
+    END IF;
+END LOOP;
+END
+$do$;
 STUB
     fi
     pg_restore --file=- --clean --if-exists --no-owner --no-privileges "$1"

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import asyncpg
 
+from db.adoption.status_triggers import OURS
 from db.adoption.takeover import WrongPhaseError
-from db.adoption.trigger import TRIGGER
 
 # What stands on a column that goes or changes, but for what this program made: it breaks, vanishes,
 # or is in the way.
@@ -23,7 +23,7 @@ WHERE d.refclassid = 'pg_class'::regclass AND d.refobjid = 'outbound_emails'::re
   AND NOT (d.classid = 'pg_constraint'::regclass
            AND d.objid IN (SELECT oid FROM pg_constraint WHERE contype = 'n'))
   AND NOT (d.classid = 'pg_trigger'::regclass
-           AND d.objid IN (SELECT oid FROM pg_trigger WHERE tgname = $2))
+           AND d.objid IN (SELECT oid FROM pg_trigger WHERE tgname = ANY($2::text[])))
   AND NOT (d.classid = 'pg_rewrite'::regclass
            AND d.objid IN (SELECT oid FROM pg_rewrite WHERE ev_class = to_regclass('mail_outbox')))
   AND NOT (d.classid = 'pg_attrdef'::regclass AND d.objid IN (
@@ -51,7 +51,7 @@ async def read_dependents(
     going: list[str] = []
     breaking: list[str] = []
     triggers: dict[str, str] = {}
-    for row in await conn.fetch(DEPENDENTS_SQL, [*replaced, *converted], TRIGGER):
+    for row in await conn.fetch(DEPENDENTS_SQL, [*replaced, *converted], list(OURS)):
         catalog, ddl = row['catalog'], row['ddl']
         if catalog in ('pg_constraint', 'pg_class') and row['column'] not in replaced:
             continue  # these are converted with their columns

@@ -12,7 +12,7 @@ from db.adoption.locks import ReportProgress, briefly
 from db.adoption.phases import AdoptionPhase, read_adoption, set_phase
 from db.adoption.plan import Plan
 from db.adoption.quoting import quoted
-from db.adoption.trigger import state_ddl, sync_ddl, trigger_ddl, view_ddl
+from db.adoption.trigger import install_sync, state_ddl, trigger_ddl, view_ddl
 
 BEGIN_SQL = "INSERT INTO outbox_adoption (phase) VALUES ('expanding') ON CONFLICT DO NOTHING"
 LATER_SQL = 'UPDATE outbox_adoption SET added_columns = added_columns || $1::text[]'
@@ -38,12 +38,20 @@ async def expand(conn: asyncpg.Connection, plan: Plan, progress: ReportProgress)
     for name in INDEXES:
         await add_index(conn, name, plan.form.names, progress)
     await conn.execute('ANALYZE outbound_emails')
+    if 'mail_status' in plan.form.added:
+        # A later version of this program may have another trigger, and so may the application.
+        await _renew_triggers(conn, plan, progress, adoption.phase)
     if adoption.phase is AdoptionPhase.EXPANDING:
         await set_phase(conn, AdoptionPhase.SHARED)
-    elif (
-        'mail_status' in plan.form.added
-    ):  # a later version of this program may have another trigger
-        await conn.execute(sync_ddl(plan.form, shared=adoption.phase is AdoptionPhase.SHARED))
+
+
+async def _renew_triggers(
+    conn: asyncpg.Connection, plan: Plan, progress: ReportProgress, phase: AdoptionPhase
+) -> None:
+    async def change() -> None:
+        await install_sync(conn, plan.form, shared=phase is not AdoptionPhase.TAKEN_OVER)
+
+    await briefly(conn, change, progress)
 
 
 async def _add_columns(conn: asyncpg.Connection, plan: Plan, progress: ReportProgress) -> None:
@@ -66,7 +74,7 @@ async def _add_columns(conn: asyncpg.Connection, plan: Plan, progress: ReportPro
             'ALTER TABLE outbound_emails ALTER COLUMN mail_status DROP DEFAULT'
         )
         await conn.execute(state_ddl(form.words))
-        await conn.execute(sync_ddl(form, shared=True))
+        await install_sync(conn, form, shared=True)
         await conn.execute(trigger_ddl())
         await conn.execute(view_ddl(form.names))
         await conn.execute(DECIDED_SQL, list(plan.added), json.dumps(form.words.as_json()))

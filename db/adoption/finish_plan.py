@@ -9,8 +9,10 @@ from db.adoption.columns import APPLICATION, Column, read_columns, view_columns
 from db.adoption.dependents import read_dependents
 from db.adoption.phases import AdoptionPhase, read_adoption
 from db.adoption.quoting import quoted
+from db.adoption.showing import REMOVE_SHOWING_DDL
+from db.adoption.status_triggers import SYNC
 from db.adoption.takeover import WrongPhaseError
-from db.adoption.trigger import NAIVE, TRIGGER, view_ddl
+from db.adoption.trigger import NAIVE, view_ddl
 from db.states import ALL_DEAD_REASONS, ALL_WORDS
 from mail_outbox.envelope import BY_LIFE
 
@@ -137,10 +139,10 @@ def _replaced(
             False,
         ),
         FinishStep(
-            'the trigger and the view mail_outbox go',
+            'our triggers and the view mail_outbox go',
             True,
-            f'DROP TRIGGER {TRIGGER} ON outbound_emails; DROP VIEW mail_outbox; DROP FUNCTION '
-            'outbox_sync()',
+            f'DROP TRIGGER {SYNC} ON outbound_emails; {REMOVE_SHOWING_DDL} '
+            'DROP VIEW mail_outbox; DROP FUNCTION outbox_sync()',
         ),
     ]
     changes += [FinishStep(f'goes with its column: {what}', True) for what in going]

@@ -7,8 +7,9 @@ from datetime import datetime, timedelta
 import asyncpg
 
 from db.adoption.columns import Column
+from db.adoption.quoting import case
 from db.adoption.takeover import BECOMES
-from db.adoption.trigger import Form, case
+from db.adoption.trigger import Form
 
 FATES = {
     'sent now': 'due: the first start sends them',

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 import asyncpg
 
+from db.adoption.checks import refusing_checks
 from db.adoption.columns import (
     Column,
     added_columns,
@@ -15,8 +16,9 @@ from db.adoption.columns import (
 )
 from db.adoption.indexes import INDEXES, valid_indexes
 from db.adoption.phases import Adoption, AdoptionPhase, read_adoption
-from db.adoption.trigger import Form, blind_triggers
-from db.adoption.words import NEEDED, Words, choose_words, count_words, known_words, refusing_checks
+from db.adoption.status_triggers import plan_remedy
+from db.adoption.trigger import Form
+from db.adoption.words import NEEDED, Words, choose_words, count_words, known_words
 from mail_outbox.envelope import BY_LIFE
 
 MAX_UNKNOWN_NAMED = 10
@@ -29,13 +31,6 @@ NEW_WORD = (
     'while both systems run, e-mails of queue_email show the status {!r}, which stands in no row '
     'yet: '
     'if the application fails on words that it does not know, teach it this one first'
-)
-
-
-BLIND_TRIGGERS = (
-    'triggers of yours do not see what this system does to status: {}. AFTER UPDATE ON '
-    'outbound_emails ... WHEN '
-    '(OLD.status IS DISTINCT FROM NEW.status) sees everything'
 )
 
 
@@ -113,12 +108,11 @@ async def plan(
     if reasons:
         raise NotAdoptableError(reasons)
     names = [*before, *added]
-    form = Form(_with_added(columns, added), names, words, zone, max_attempts or BY_LIFE)
+    remedy, watch_notes = await plan_remedy(conn, columns, words.shown)
+    form = Form(_with_added(columns, added), names, words, zone, max_attempts or BY_LIFE, remedy)
     emails = await conn.fetchval('SELECT count(*) FROM outbound_emails')
     missing = [name for name in INDEXES if name not in await valid_indexes(conn)]
-    notes = _notes(form, takes_any)
-    if blind := await blind_triggers(conn):
-        notes.append(BLIND_TRIGGERS.format(', '.join(blind)))
+    notes = [*_notes(form, takes_any), *watch_notes]
     return Plan(form, added, missing, emails, takes_any, notes)
 
 
@@ -149,7 +143,10 @@ RELATIONS = (
     'outbox_adoption', 'table_origins', 'mail_service_health', 'mail_api_tokens', 'mail_audit',
     'allowed_senders', 'email_attachments',
 )  # fmt: skip
-FUNCTIONS = ('outbox_sync()', 'outbox_state(text)', 'note_attachments()')
+FUNCTIONS = (
+    'outbox_sync()', 'outbox_state(text)', 'note_attachments()', 'outbox_show_first()',
+    'outbox_show_afterwards()',
+)  # fmt: skip
 MIGRATED_SQL = "SELECT to_regclass('public._pogo_migration') IS NOT NULL"
 FIRST_SQL = "SELECT EXISTS (SELECT FROM public._pogo_migration WHERE migration_id LIKE '0001%')"
 INDEX_NAMES_SQL = """
@@ -191,7 +188,7 @@ async def _words(
     ):  # decided when the table was expanded: our own words stand in it now
         return adoption.words, takes_any
     words = choose_words(known, given, hidden_anyway='sending' if takes_any else None)
-    reasons += await refusing_checks(conn, columns, words)
+    reasons += await refusing_checks(conn, columns, words.shown)
     reasons += [
         f"status takes no word for {state!r}: --word WORD={state} says what the application's is"
         for state in NEEDED

@@ -10,7 +10,7 @@ import asyncpg
 from db.adoption.locks import ReportProgress, briefly, by_index
 from db.adoption.phases import AdoptionPhase, read_phase, set_phase
 from db.adoption.quoting import literal, quoted
-from db.adoption.trigger import Form, sync_ddl
+from db.adoption.trigger import Form, install_sync
 from db.states import OVER_UNSENT, UNSENT, sql_list
 from mail_outbox.states import Status
 
@@ -111,7 +111,7 @@ async def take_over(
     async def change() -> None:
         # Waits for those who are writing: what they insert is still theirs, and is taken below.
         await conn.execute('LOCK TABLE outbound_emails IN SHARE ROW EXCLUSIVE MODE')
-        await conn.execute(sync_ddl(form, shared=False))
+        await install_sync(conn, form, shared=False)
 
     await briefly(conn, change, progress)
     async with by_index(conn):

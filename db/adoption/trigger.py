@@ -6,14 +6,13 @@ from dataclasses import dataclass
 import asyncpg
 
 from db.adoption.columns import WANTED, Column, view_columns
-from db.adoption.quoting import literal, quoted
+from db.adoption.quoting import case, literal, quoted
+from db.adoption.showing import IS_SHOWING, install_showing, shown_word
+from db.adoption.status_triggers import NO_REMEDY, SYNC, Remedy
 from db.adoption.words import Words
 from db.states import OVER, TRIED, sql_list
 from mail_outbox.states import Status
 
-TRIGGER = (
-    'zz_outbox_sync'  # triggers fire in the order of their names: ours after the application's own
-)
 # Who may do something with the table may do the same with the view. Not security_invoker: an INSERT
 # through such a view asks for the right to read every column of the table, which an application
 # that only queues mail does not have.
@@ -45,26 +44,6 @@ BEGIN
 END
 $rights$"""
 NAIVE = 'timestamp without time zone'
-# Triggers on UPDATE OF status, and those before each row's UPDATE that read NEW.status. Bits of
-# tgtype: 1 for each row, 2 before, 16 update.
-BLIND_SQL = r"""
-SELECT t.tgname FROM pg_trigger AS t
-WHERE t.tgrelid = 'outbound_emails'::regclass AND NOT t.tgisinternal AND t.tgenabled <> 'D'
-  AND t.tgtype & 16 > 0
-  AND t.tgname <> $1 AND (
-    (SELECT attnum FROM pg_attribute WHERE attrelid = t.tgrelid AND attname = 'status')
-        = ANY (t.tgattr::int2[])
-    OR (t.tgtype & 3 = 3 AND pg_get_functiondef(t.tgfoid) ~* '\mNEW[.]"?status\M'))
-ORDER BY 1
-"""
-
-
-async def blind_triggers(conn: asyncpg.Connection) -> list[str]:
-    """Return the application's triggers that do not see what ours does to status.
-
-    The SET of such an UPDATE names mail_status, not status.
-    """
-    return [row['tgname'] for row in await conn.fetch(BLIND_SQL, TRIGGER)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +55,7 @@ class Form:
     words: Words
     zone: str  # what the application's times without a zone mean
     max_attempts: int  # of rows that do not say
+    remedy: Remedy = NO_REMEDY  # for triggers of the application that look at status
 
     @property
     def names(self) -> dict[str, str]:
@@ -95,7 +75,7 @@ CREATE VIEW mail_outbox AS SELECT {columns} FROM outbound_emails;
 def trigger_ddl() -> str:
     """Return the DDL of the trigger; a lease that is only renewed does not fire it."""
     return (
-        f'CREATE OR REPLACE TRIGGER {TRIGGER} '
+        f'CREATE OR REPLACE TRIGGER {SYNC} '
         'BEFORE INSERT OR UPDATE OF status, mail_status, next_retry_at '
         'ON outbound_emails FOR EACH ROW EXECUTE FUNCTION outbox_sync()'
     )
@@ -126,7 +106,7 @@ DECLARE
     state text;
     by_others boolean := false;
 BEGIN
-{_who_wrote(words)}    IF by_others THEN
+{_second_update(form)}{_who_wrote(words)}    IF by_others THEN
 {_written_by_others(form, shared=shared)}
     END IF;
 {_zones(form)}{_given_back(words, shared=shared)}    IF NEW.mail_status = 'external' THEN
@@ -138,10 +118,20 @@ BEGIN
     IF TG_OP = 'INSERT' THEN
         NEW.created_at := COALESCE(NEW.created_at, now());
     END IF;
-{_mirrors(form)}{_show(words, shared=shared)}
+{_mirrors(form)}{_show(form, shared=shared)}
     RETURN NEW;
 END
 $sync$"""
+
+
+def _second_update(form: Form) -> str:
+    """Return what lets our second UPDATE pass, see db.adoption.showing."""
+    if not form.remedy.afterwards:
+        return ''
+    return f"""    IF TG_OP = 'UPDATE' AND {IS_SHOWING} THEN
+        RETURN NEW;
+    END IF;
+"""
 
 
 def _who_wrote(words: Words) -> str:
@@ -161,14 +151,6 @@ def _who_wrote(words: Words) -> str:
                 AND NEW.next_retry_at IS DISTINCT FROM OLD.next_retry_at);
     END IF;
 """
-
-
-def case(subject: str, pairs: Mapping[str, str], otherwise: str) -> str:
-    """Return an expression that gives a word for a word."""
-    whens = ' '.join(
-        f'WHEN {literal(key)} THEN {literal(value)}' for key, value in sorted(pairs.items())
-    )
-    return f'CASE {subject} {whens} ELSE {otherwise} END'
 
 
 def _written_by_others(form: Form, *, shared: bool) -> str:
@@ -263,24 +245,26 @@ def _mirrors(form: Form) -> str:
 """
 
 
-def _show(words: Words, *, shared: bool) -> str:
-    shown = {state: word for state, word in words.shown.items() if word is not None}
-    show = f'NEW.status := {case("NEW.mail_status", shown, "NEW.status::text")};'
-    if not shared or words.hidden is None:
-        return f"""    IF NOT by_others OR NEW.status IS NULL THEN
-        {show}
+def _show(form: Form, *, shared: bool) -> str:
+    """Return what sets `status`; what the second UPDATE is to set, this leaves as it is."""
+    words, afterwards = form.words, form.remedy.afterwards
+    if shared and words.hidden is not None:
+        when = "by_others OR TG_OP = 'INSERT'" if afterwards else 'true'
+    else:
+        ours = "(NOT by_others AND TG_OP = 'INSERT')" if afterwards else 'NOT by_others'
+        when = f'{ours} OR NEW.status IS NULL'
+    return f"""    IF {when} THEN
+        NEW.status := {shown_word(words, 'NEW', shared=shared)};
     END IF;"""
-    # What looks pending or failed with attempts left is what the other system's sweeps look for.
-    looks_open = sorted(
-        state
-        for state in words.shown
-        if words.read.get((words.shown[state] or 'pending').lower(), 'pending')
-        in ('pending', 'failed')
-    )
-    open_states = ', '.join(literal(state) for state in looks_open)
-    return f"""    IF NEW.mail_status IN ({open_states})
-       AND NOT (NEW.mail_status = 'failed' AND NEW.attempts >= NEW.max_attempts) THEN
-        NEW.status := {literal(words.hidden)};
-    ELSE
-        {show}
-    END IF;"""
+
+
+async def install_sync(conn: asyncpg.Connection, form: Form, *, shared: bool) -> None:
+    """Make the functions of the triggers, and those triggers that the application's ones take.
+
+    It wants a transaction, and a moment's lock where there are such triggers.
+
+    Args:
+        shared: See sync_ddl.
+    """
+    await conn.execute(sync_ddl(form, shared=shared))
+    await install_showing(conn, form.words, form.remedy, shared=shared)

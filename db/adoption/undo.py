@@ -7,8 +7,10 @@ import asyncpg
 from db.adoption.locks import ReportProgress, briefly
 from db.adoption.phases import AdoptionPhase, read_adoption
 from db.adoption.quoting import literal, quoted
+from db.adoption.showing import REMOVE_SHOWING_DDL
+from db.adoption.status_triggers import SYNC
 from db.adoption.takeover import CUT_OFF, WrongPhaseError
-from db.adoption.trigger import TRIGGER, Form, sync_ddl
+from db.adoption.trigger import Form, install_sync
 from db.states import UNSENT, sql_list
 from mail_outbox.states import Status
 
@@ -43,7 +45,8 @@ def _cut_off(form: Form) -> str:
 
 
 UNVIEW_DDL = f"""
-DROP TRIGGER IF EXISTS {TRIGGER} ON outbound_emails;
+DROP TRIGGER IF EXISTS {SYNC} ON outbound_emails;
+{REMOVE_SHOWING_DDL}
 DROP VIEW IF EXISTS mail_outbox;
 DROP FUNCTION IF EXISTS outbox_sync();
 DELETE FROM outbox_adoption;
@@ -131,7 +134,7 @@ async def _give_back(
         raise WrongPhaseError(f'workers are sending {live} e-mails: stop them, then run this again')
 
     async def show_own_words() -> None:
-        await conn.execute(sync_ddl(form, shared=False))
+        await install_sync(conn, form, shared=False)
 
     await briefly(conn, show_own_words, progress)
     return dict(Counter(row['state'] for row in await conn.fetch(give_back_sql(form))))

@@ -1,14 +1,12 @@
 """An application's words for the states: how its `status` is read, and what it may show."""
 
-from collections.abc import AsyncIterator, Iterable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import asyncpg
 
-from db.adoption.columns import Column
-from db.adoption.quoting import literal, quoted
+from db.adoption.checks import accepted_words
 from db.states import OURS, RETRYABLE
 from mail_outbox.states import Status
 
@@ -104,117 +102,6 @@ COUNT_WORDS_SQL = (
 async def count_words(conn: asyncpg.Connection) -> dict[str | None, int]:
     """Count the e-mails by what stands in status."""
     return {row['word']: row['emails'] for row in await conn.fetch(COUNT_WORDS_SQL)}
-
-
-STATUS_CHECKS_SQL = """
-SELECT conname AS name, pg_get_constraintdef(oid) AS definition, array(
-    SELECT attname::text FROM pg_attribute WHERE attrelid = conrelid
-      AND attnum = ANY(conkey)) AS columns
-FROM pg_constraint
-WHERE conrelid = 'outbound_emails'::regclass AND contype = 'c' AND conkey @> ARRAY[(
-    SELECT attnum FROM pg_attribute WHERE attrelid = 'outbound_emails'::regclass
-      AND attname = 'status')]
-ORDER BY 1
-"""
-
-
-@asynccontextmanager
-async def _probe(
-    conn: asyncpg.Connection, columns: Iterable[str], checks: Iterable[str]
-) -> AsyncIterator[None]:
-    """Have an empty table outbox_probe with columns of outbound_emails and these CHECKs."""
-    listed = ', '.join(quoted(name) for name in columns)
-    probing = conn.transaction()
-    await probing.start()
-    try:
-        await conn.execute(
-            'CREATE TEMPORARY TABLE outbox_probe ON COMMIT DROP '
-            f'AS SELECT {listed} FROM outbound_emails WITH NO DATA'
-        )
-        for number, check in enumerate(checks):
-            await conn.execute(f'ALTER TABLE outbox_probe ADD CONSTRAINT probe{number} {check}')
-        yield
-    finally:
-        await probing.rollback()
-
-
-async def _takes(conn: asyncpg.Connection, values: Mapping[str, str]) -> bool:
-    """Whether the probe takes a row; values are SQL."""
-    try:
-        async with conn.transaction():
-            names = ', '.join(quoted(name) for name in values)
-            await conn.execute(
-                f'INSERT INTO outbox_probe ({names}) VALUES ({", ".join(values.values())})'
-            )
-    except (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError):
-        return False
-    return True
-
-
-async def accepted_words(conn: asyncpg.Connection, words: Iterable[str]) -> set[str]:
-    """Return those of these words that type and CHECKs of the column status take.
-
-    Nothing is written to the table.
-
-    Raises:
-        asyncpg.InsufficientPrivilegeError: this role may make no temporary table.
-    """
-    checks = [
-        row['definition']
-        for row in await conn.fetch(STATUS_CHECKS_SQL)
-        if row['columns'] == ['status']
-    ]
-    async with _probe(conn, ['status'], checks):
-        return {word for word in words if await _takes(conn, {'status': literal(word)})}
-
-
-# What this program writes when an e-mail comes into a state, and what every e-mail has.
-ALWAYS = {
-    'recipient': "'a@example.com'",
-    'subject': "'s'",
-    'body_text': "'t'",
-    'body_html': "'h'",
-    'id': '1',
-}
-TRIED = {
-    'attempts': '1',
-    'max_attempts': '5',
-    'last_attempt_at': 'now()',
-    'created_at': 'now()',
-    'updated_at': 'now()',
-}
-WRITTEN: Mapping[str, Mapping[str, str]] = {
-    'sending': TRIED,
-    'sent': {**TRIED, 'sent_at': 'now()', 'smtp_code': "'250'", 'smtp_response': "'250 ok'"},
-    'failed': {**TRIED, 'smtp_code': "'550'", 'smtp_response': "'550 no'"},
-}
-
-
-async def refusing_checks(
-    conn: asyncpg.Connection, columns: Mapping[str, Column], words: Words
-) -> list[str]:
-    """Name the CHECKs over status and other columns that would refuse what this program writes."""
-    reasons = []
-    for check in await conn.fetch(STATUS_CHECKS_SQL):
-        if check['columns'] == ['status']:
-            continue
-        async with _probe(conn, check['columns'], [check['definition']]):
-            for state, written in WRITTEN.items():
-                if (word := words.shown.get(state)) is None:
-                    continue
-                values = {'status': literal(word)}
-                for name in check['columns']:
-                    if name in ALWAYS or name in written:
-                        values[name] = written.get(name) or ALWAYS[name]
-                    elif name != 'status' and columns[name].is_not_null:
-                        values[name] = f'(SELECT {quoted(name)} FROM outbound_emails LIMIT 1)'
-                if not await _takes(conn, values):
-                    reasons.append(
-                        f'CHECK {check["name"]} wants of e-mails that are {word} what this program '
-                        'does not write: '
-                        f'{check["definition"]}. Drop it'
-                    )
-    return reasons
 
 
 def cases(word: str) -> tuple[str, ...]:

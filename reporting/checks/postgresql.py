@@ -6,6 +6,7 @@ from typing import Any
 import asyncpg
 
 from db import checkup
+from db.adoption.status_triggers import read_unseeing
 from db.errors import DATABASE_DOWN, words_of
 from db.migrate import connect_directly
 from engine.urls import place_of
@@ -34,6 +35,7 @@ async def check(servers: Servers, direct_dsn: str | None) -> list[Finding]:
         *judge_rights(await servers.ask_postgres(checkup.read_missing_rights)),
         *judge_indexes(await servers.ask_postgres(checkup.read_indexes)),
         *judge_tables(await servers.ask_postgres(checkup.read_statistics)),
+        *judge_triggers(await servers.ask_postgres(read_unseeing)),
         *await check_way(servers, direct_dsn),
     ]
 
@@ -163,3 +165,13 @@ def judge_tables(tables: Sequence[Row]) -> Iterator[Finding]:
                 f'VACUUM {table["table"]}; see what keeps autovacuum from it: '
                 'long transactions, too few workers',
             )
+
+
+def judge_triggers(unseeing: Sequence[str]) -> Iterator[Finding]:
+    """Name the application's triggers that came after the last migration."""
+    if unseeing:
+        yield warning(
+            f'triggers of the application do not see all that is done to status here: '
+            f'{", ".join(unseeing)}',
+            'run `python -m db.migrate`; should a CHECK be in the way, its --dry-run names it',
+        )

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import asyncpg
 
+from db.adoption.phases import AdoptionPhase, read_phase
+
 # Rows the old program itself adds to service_health come later than those of schema.sql.
 ROWS_SQL = {
     'sessions': 'SELECT md5(t::text) FROM sessions AS t',
@@ -74,3 +76,29 @@ def form_changed(before: Guests, now: Guests, *, exactly: bool = False) -> list[
     return [f'missing: {line}' for line in sorted(before.form - now.form)] + [
         f'added: {line}' for line in sorted(come)
     ]
+
+
+# Each change continues the one before it, the last one leads to what stands there now, and what was
+# sent has some.
+NOT_TOLD_SQL = """
+WITH told AS (
+    SELECT email_id, old_status, new_status,
+        lag(new_status) OVER (PARTITION BY email_id ORDER BY id) AS before,
+        row_number() OVER (PARTITION BY email_id ORDER BY id DESC) = 1 AS is_last
+    FROM email_audit
+)
+SELECT email_id AS id FROM told WHERE before <> old_status OR old_status = new_status
+UNION
+SELECT e.id FROM outbound_emails AS e LEFT JOIN told AS t ON t.email_id = e.id AND t.is_last
+WHERE t.new_status <> e.status::text OR (t.new_status IS NULL AND lower(e.status::text) = 'sent')
+"""
+
+
+async def not_told(conn: asyncpg.Connection) -> set[int]:
+    """Return the e-mails of which the history that the application's trigger keeps has gaps.
+
+    Nothing is said of a finished table: its last step wants the trigger dropped for a while.
+    """
+    if await read_phase(conn) is AdoptionPhase.FINISHED:
+        return set()
+    return {row['id'] for row in await conn.fetch(NOT_TOLD_SQL)}

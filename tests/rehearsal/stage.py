@@ -318,6 +318,10 @@ class Stage:
         row.problems += [
             f'{count} rows of {table} deleted or changed' for table, count in gone.items()
         ]
+        # What was inserted as sent has no history.
+        changed = {id_ for id_, entry in ledger.entries.items() if entry.kind != 'sent before'}
+        if not_told := sorted(changed & await guests.not_told(self.conn)):
+            row.problems.append(f'changes of status not told: {describe(ledger, not_told)}')
         ids_there = {
             record['id'] for record in await self.conn.fetch('SELECT id FROM outbound_emails')
         }

@@ -18,6 +18,7 @@ from db.adoption.indexes import INDEXES
 from db.adoption.locks import TableBusyError, briefly
 from db.adoption.phases import AdoptionPhase, read_phase
 from db.adoption.plan import NotAdoptableError, plan
+from db.adoption.status_triggers import Remedy
 from db.adoption.takeover import WrongPhaseError
 from db.adoption.undo import undo
 from db.checkup import read_indexes
@@ -852,7 +853,7 @@ async def test_doctor_misses_no_index_of_ours_beside_a_service_health_of_the_app
     assert 'service_health_checked' in finding.what
 
 
-async def test_triggers_that_will_not_see_our_changes_are_named(conn):
+async def test_triggers_that_look_at_status_are_named(conn):
     await create_legacy(conn, 'enum')
     await conn.execute("""
         CREATE FUNCTION looks() RETURNS trigger LANGUAGE plpgsql AS
@@ -871,6 +872,7 @@ async def test_triggers_that_will_not_see_our_changes_are_named(conn):
     planned = await plan(conn, zone='UTC', max_attempts=None)
     [note] = [note for note in planned.notes if 'triggers of yours' in note]
     assert 'before_all, of_status.' in note
+    assert planned.form.remedy == Remedy(afterwards=True)
 
 
 async def test_an_unknown_word_that_comes_later_is_left_alone(conn, worker_pool):

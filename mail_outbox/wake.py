@@ -54,6 +54,8 @@ async def wake(
             sweep.
     """
     ids = [email_ids] if isinstance(email_ids, int) else list(email_ids)
+    if not ids:
+        return 'sweep'
     if redis is not None and await _enqueued(redis, ids, queue_name):
         return 'redis'
     if pg is not None and await _notified(pg, ids):

@@ -55,7 +55,7 @@ def test_layers_of_import_linter_say_the_same():
 def test_every_package_is_known_to_import_linter():
     packages = {module.room for module in HOUSE.modules.values() if '.' in module.name}
     roots = set(HOUSE.pyproject['tool']['importlinter']['root_packages'])
-    assert packages - {'bench', 'tests'} == roots
+    assert packages - {'bench', 'examples', 'tests'} == roots
 
 
 @pytest.mark.parametrize('measure', [long_modules, long_functions, large_classes])

@@ -115,8 +115,11 @@ async def startup(ctx: dict[str, Any]) -> None:
 
 
 def _stores(pool: asyncpg.Pool, redis: ArqRedis, connect_s: float) -> Stores:
-    url = settings.mongodb_url.get_secret_value()
-    mongo = open_mongo(url, settings.mongodb_database, settings.mongodb_timeout_s)
+    mongo = None
+    if settings.mongodb_dsn is not None:
+        mongo = open_mongo(
+            settings.mongodb_dsn, settings.mongodb_database, settings.mongodb_timeout_s
+        )
     return Stores(pool, mongo, redis, settings.redis_url.get_secret_value(), connect_s)
 
 

@@ -133,18 +133,26 @@ class PostgresVariables(BaseModel):
 class MongoVariables(BaseModel):
     """MongoDB: attachments only."""
 
-    mongodb_url: SecretStr = Field(
-        default=SecretStr('mongodb://localhost:27017'),
-        description='mongodb:// or mongodb+srv://; holds attachments.',
+    mongodb_url: SecretStr | None = Field(
+        default=None,
+        description='mongodb:// or mongodb+srv://; holds attachments of store_attachments. '
+        'Without it there is no MongoDB, and attachments are in PostgreSQL alone.',
     )
     mongodb_database: str = Field(
         default='mail', pattern=r'^[A-Za-z0-9_-]{1,63}$', description='Database.'
     )
     mongodb_timeout_s: float = Field(default=5, gt=0, le=120, description='One MongoDB operation.')
 
+    @property
+    def mongodb_dsn(self) -> str | None:
+        """The URL with its password; None where there is no MongoDB."""
+        return None if self.mongodb_url is None else self.mongodb_url.get_secret_value()
+
     @field_validator('mongodb_url')
     @classmethod
-    def _check_mongodb_url(cls, value: SecretStr) -> SecretStr:
+    def _check_mongodb_url(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is None:
+            return None
         if (
             read_url(value.get_secret_value(), 'mongodb', 'mongodb+srv').scheme == 'mongodb'
         ):  # the other asks the DNS

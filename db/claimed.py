@@ -76,7 +76,9 @@ _IS_WHOLE = ' AND '.join([
 # In the order of Email's fields and of claim_from.
 CLAIMED_COLUMNS = f"""
     e.id, {_CONTENT}, e.message_date,
-    CASE WHEN {_HAS_EXTRAS} AND {_EXTRAS_BYTES} <= {_FEW_BYTES} THEN {_EXTRAS} END AS extras,
+    CASE WHEN {_HAS_EXTRAS} THEN CASE WHEN {_EXTRAS_BYTES} <= {_FEW_BYTES} THEN {_EXTRAS}
+        ELSE json_build_object('has_attachments', e.has_attachments IS TRUE)::text END
+        END AS extras,
     e.attempts, e.max_attempts, e.claimed_at,
     -- more than record writes
     CASE WHEN pg_column_size(e.recipient_outcomes) <= 262144 THEN e.recipient_outcomes::text END,

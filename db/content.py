@@ -38,17 +38,20 @@ async def fetch_templates(pool: asyncpg.Pool, template_ids: Sequence[str]) -> li
     ]
 
 
+NO_MONGO = 'MongoDB: MONGODB_URL is not set, and the attachments are there (content_id)'
 UNKNOWN_BYTES = 16 * 1024 * 1024  # what one document may have, where the server cannot tell
 
 
-async def attachment_sizes(mongo: Mongo, content_ids: Sequence[str]) -> list[int]:
+async def attachment_sizes(mongo: Mongo | None, content_ids: Sequence[str]) -> list[int]:
     """Return how many bytes the attachments of several e-mails take, without reading them.
 
     It is 0 where there is no content.
 
     Raises:
-        ContentUnavailableError: MongoDB does not answer.
+        ContentUnavailableError: MongoDB does not answer, or there is none.
     """
+    if mongo is None:
+        raise ContentUnavailableError(NO_MONGO)
     named = {'$match': {'content_id': {'$in': list(set(content_ids))}}}
     summed = {'$group': {'_id': '$content_id', 'size_bytes': {'$sum': {'$bsonSize': '$$ROOT'}}}}
     try:
@@ -65,14 +68,18 @@ async def attachment_sizes(mongo: Mongo, content_ids: Sequence[str]) -> list[int
     return [sizes.get(content_id, 0) for content_id in content_ids]
 
 
-async def fetch_attachments(mongo: Mongo, content_ids: Sequence[str]) -> list[list[Attachment]]:
+async def fetch_attachments(
+    mongo: Mongo | None, content_ids: Sequence[str]
+) -> list[list[Attachment]]:
     """Fetch the attachments of several e-mails, in their order.
 
     The list is empty for content that does not exist.
 
     Raises:
-        ContentUnavailableError: MongoDB does not answer.
+        ContentUnavailableError: MongoDB does not answer, or there is none.
     """
+    if mongo is None:
+        raise ContentUnavailableError(NO_MONGO)
     found: dict[str, list[Attachment]] = {content_id: [] for content_id in content_ids}
     try:
         cursor = mongo[COLLECTION].find({'content_id': {'$in': list(found)}}).sort('position', 1)

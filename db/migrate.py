@@ -42,6 +42,23 @@ ZONE_SQL = "SELECT set_config('TimeZone', $1, false)"
 
 MAX_ATTEMPTS_DEFAULT_DDL = 'ALTER TABLE outbound_emails ALTER COLUMN max_attempts SET DEFAULT {}'
 
+# A claim sees by its own row that there are attachments; queue_email says so at once, a plain
+# INSERT need not.
+NOTE_ATTACHMENTS_DDL = """
+CREATE OR REPLACE FUNCTION note_attachments() RETURNS trigger LANGUAGE plpgsql AS $note$
+BEGIN
+    IF EXISTS (SELECT FROM mail_outbox
+               WHERE id IN (SELECT email_id FROM stored) AND has_attachments IS NOT TRUE) THEN
+        UPDATE mail_outbox SET has_attachments = true
+        WHERE id IN (SELECT email_id FROM stored) AND has_attachments IS NOT TRUE;
+    END IF;
+    RETURN NULL;
+END
+$note$;
+CREATE OR REPLACE TRIGGER note_attachments AFTER INSERT ON email_attachments
+    REFERENCING NEW TABLE AS stored FOR EACH STATEMENT EXECUTE FUNCTION note_attachments()
+"""
+
 
 def silent(_: str) -> None:
     """Report no progress."""
@@ -97,6 +114,7 @@ async def migrate(
         if await is_adopted(conn):  # before anything is changed
             planned = await plan(conn, zone=zone, max_attempts=max_attempts, given=given)
         await pogo.apply(conn, MIGRATIONS_DIR, schema_name='public')
+        await conn.execute(NOTE_ATTACHMENTS_DDL)
         if planned is None:
             await conn.execute(
                 MAX_ATTEMPTS_DEFAULT_DDL.format(int(max_attempts or BY_LIFE))

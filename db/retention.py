@@ -53,6 +53,8 @@ REMOVE_SQL = f"""
     DELETE FROM mail_outbox WHERE id = ANY(ARRAY(SELECT id FROM old)) RETURNING id, content_id
 ), attempts AS (
     DELETE FROM email_attempts WHERE email_id = ANY(ARRAY(SELECT id FROM removed))
+), attached AS (
+    DELETE FROM email_attachments WHERE email_id = ANY(ARRAY(SELECT id FROM removed))
 )
 SELECT count(*) AS emails,
     COALESCE(array_agg(content_id) FILTER (WHERE content_id IS NOT NULL), '{{}}') AS content_ids,
@@ -107,6 +109,8 @@ WITH removed AS (
     DELETE FROM mail_outbox WHERE id = ANY($1::bigint[]) RETURNING id, content_id
 ), attempts AS (
     DELETE FROM email_attempts WHERE email_id = ANY(ARRAY(SELECT id FROM removed))
+), attached AS (
+    DELETE FROM email_attachments WHERE email_id = ANY(ARRAY(SELECT id FROM removed))
 )
 SELECT content_id FROM removed
 """

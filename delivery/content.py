@@ -1,12 +1,15 @@
 """Fetch what an e-mail is made of, large content when there is room for it, and render it."""
 
 import asyncio
+import contextlib
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
 
 import asyncpg
 from motor.motor_asyncio import AsyncIOMotorDatabase
 
+from db.attachments import fetch_stored, stored_sizes
 from db.claimed import Claim, fetch_email, size_of
 from db.content import (
     attachment_sizes,
@@ -20,6 +23,7 @@ from engine.batches import Batcher
 from mail.priority import HIGH
 from mail.template.renderers import Templates, TemplatesUnavailableError, with_parts
 from mail_outbox.envelope import (
+    Attachment,
     Content,
     ContentUnavailableError,
     Email,
@@ -35,6 +39,17 @@ RENDER_IN_THREAD_BYTES = 256 * 1024  # base64 of more than this would hold up ev
 FIELD_CHAR_BYTES = 64
 
 
+@contextlib.contextmanager
+def _postgres_answers() -> Iterator[None]:
+    """Tell a server that does not answer from a row that cannot be read."""
+    try:
+        yield
+    except DATABASE_DOWN as error:
+        raise ContentUnavailableError(f'PostgreSQL: {words_of(error)}') from error
+    except asyncpg.PostgresError as error:
+        raise InvalidEmailError(f'row: it cannot be read: {error}') from error
+
+
 class Contents:
     """The content of e-mails: where it is fetched, and how much of it is in memory.
 
@@ -46,7 +61,7 @@ class Contents:
     def __init__(
         self,
         pool: asyncpg.Pool,
-        mongo: AsyncIOMotorDatabase[dict[str, Any]],
+        mongo: AsyncIOMotorDatabase[dict[str, Any]] | None,
         max_message_bytes: int,
         large: BytesInFlight,
         tunables: Tunables,
@@ -59,8 +74,10 @@ class Contents:
         # What concurrent e-mails ask of the databases becomes one call each.
         self.fetch_template = Batcher(partial(fetch_templates, pool))
         self.attachment_size = Batcher(partial(attachment_sizes, mongo))
+        self.stored_size = Batcher(partial(stored_sizes, pool))
         # They may be large: few at once.
         self.fetch_attachments = Batcher(partial(fetch_attachments, mongo), max_items=8)
+        self.fetch_stored = Batcher(partial(fetch_stored, pool), max_items=8)
 
     async def large_bytes(self, claim: Claim) -> int:
         """Return how many bytes are to be fetched for an e-mail, 0 when they are too few to count.
@@ -70,19 +87,18 @@ class Contents:
             LeaseLost: the claim is no longer ours.
             ContentUnavailableError: MongoDB or PostgreSQL does not answer.
         """
-        if claim.is_whole and claim.email.content_id is None:
+        content_id, has_stored = claim.email.content_id, claim.email.extras.has_attachments
+        if claim.is_whole and content_id is None and not has_stored:
             return 0
-        size_bytes = 0
-        if not claim.is_whole:
-            try:
+        size_bytes = attached = 0
+        with _postgres_answers():
+            if not claim.is_whole:
                 size_bytes = await size_of(self._pool, claim)
-            except DATABASE_DOWN as error:
-                raise ContentUnavailableError(f'PostgreSQL: {words_of(error)}') from error
-            except asyncpg.PostgresError as error:
-                raise InvalidEmailError(f'row: it cannot be read: {error}') from error
-        if claim.email.content_id is not None:
-            attached = await self.attachment_size(claim.email.content_id)
-            size_bytes += attached if attached > SMALL_BYTES else 0
+            if has_stored:
+                attached = await self.stored_size(claim.email.id)
+        if content_id is not None:
+            attached += await self.attachment_size(content_id)
+        size_bytes += attached if attached > SMALL_BYTES else 0
         if size_bytes > self.max_message_bytes:
             limit = f'at most {self.max_message_bytes} are allowed (EMAIL_MAX_BYTES)'
             raise InvalidEmailError(f'message: {size_bytes} bytes before it is encoded, {limit}')
@@ -96,12 +112,8 @@ class Contents:
             LeaseLost: the claim is no longer ours.
             ContentUnavailableError: PostgreSQL does not answer.
         """
-        try:
+        with _postgres_answers():
             return await fetch_email(self._pool, claim)
-        except DATABASE_DOWN as error:
-            raise ContentUnavailableError(f'PostgreSQL: {words_of(error)}') from error
-        except asyncpg.PostgresError as error:
-            raise InvalidEmailError(f'row: it cannot be read: {error}') from error
 
     async def fetch(self, claim: Claim) -> tuple[Email, Content]:
         """Fetch large columns, and what the row only refers to: its template and its attachments.
@@ -113,21 +125,29 @@ class Contents:
         """
         email = claim.email if claim.is_whole else await self.fetch_email(claim)
         first = claim.priority == HIGH  # before what others wait for
-        template, attachments = None, []
+        template = None
         if email.template_id is not None:
-            try:
+            with _postgres_answers():
                 template = await self.fetch_template(email.template_id, first=first)
-            except DATABASE_DOWN as error:
-                raise ContentUnavailableError(f'PostgreSQL: {words_of(error)}') from error
             if template is None:
                 raise InvalidEmailError(
                     f'template {email.template_id} does not exist in email_templates'
                 )
+        return email, Content(template, await self._attachments(email, first=first))
+
+    async def _attachments(self, email: Email, *, first: bool) -> Sequence[Attachment]:
+        attachments: list[Attachment] = []
         if email.content_id is not None:
-            attachments = await self.fetch_attachments(email.content_id, first=first)
+            attachments += await self.fetch_attachments(email.content_id, first=first)
             if not attachments:
                 raise InvalidEmailError(f'content {email.content_id} has no attachments in MongoDB')
-        return email, Content(template, attachments)
+        if email.extras.has_attachments:
+            with _postgres_answers():
+                stored = await self.fetch_stored(email.id, first=first)
+            if not stored:
+                raise InvalidEmailError('attachments: email_attachments has none of this e-mail')
+            attachments += stored
+        return attachments
 
     async def render(self, claim: Claim, email: Email, content: Content) -> Rendered:
         """Fill the template in another process, and render: in a thread when the loop would hang.

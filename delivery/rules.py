@@ -15,7 +15,7 @@ class Stores:
     """The servers that a worker is connected to."""
 
     pool: asyncpg.Pool
-    mongo: AsyncIOMotorDatabase[dict[str, Any]]
+    mongo: AsyncIOMotorDatabase[dict[str, Any]] | None  # None: attachments are in PostgreSQL
     redis: ArqRedis
     cache_url: str  # the application's Redis, of which a worker only asks whether it answers
     connect_s: float = 0.0  # how long PostgreSQL took to answer when this worker began

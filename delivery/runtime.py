@@ -76,7 +76,8 @@ class Runtime:
         """Close what the worker is connected to."""
         self.tunables.relays.close_idle(older_than_s=0)
         await self.contents.templates.close()
-        await close_mongo(self.stores.mongo)
+        if self.stores.mongo is not None:
+            await close_mongo(self.stores.mongo)
         await self.stores.pool.close()
 
 

@@ -125,6 +125,6 @@ GRANT SELECT (id, organization_id, idempotency_key, content_digest, has_attachme
     next_retry_at, expires_at, sent_at, message_id, relay, smtp_code, smtp_response, last_error, recipient_outcomes),
     UPDATE (idempotency_key, has_attachments) ON mail_outbox TO email_producer;
 GRANT SELECT ON email_attempts TO email_producer;
-GRANT INSERT ON email_attachments TO email_producer, email_web, email_api;
+GRANT SELECT (email_id, position), INSERT ON email_attachments TO email_producer, email_web, email_api;
 GRANT SELECT ON allowed_senders TO email_producer;
 GRANT SELECT (id) ON outbound_emails TO email_producer;

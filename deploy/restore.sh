@@ -38,6 +38,18 @@ END
 $do$;
 STUB
     fi
+    # The same of the trigger that notes attachments in their row.
+    if pg_restore --list "$1" | grep -q note_attachments; then
+        cat <<'STUB'
+DO $do$ BEGIN
+IF to_regprocedure('public.note_attachments()') IS NULL THEN
+    CREATE FUNCTION public.note_attachments() RETURNS trigger LANGUAGE plpgsql AS $stub$BEGIN
+        RAISE 'restored from a backup: run `python -m db.migrate` first';
+    END$stub$;
+END IF;
+END $do$;
+STUB
+    fi
     pg_restore --file=- --clean --if-exists --no-owner --no-privileges "$1"
     if [ -n "$hold" ]; then
         cat <<'SQL'

@@ -18,7 +18,7 @@ CHECK_TIMEOUT_S = 10.0
 
 
 async def check_service_health(ctx: dict[str, Any]) -> dict[str, Any]:
-    """Check PostgreSQL, both Redis databases, MongoDB and every relay.
+    """Check PostgreSQL, both Redis databases, MongoDB where there is one, and every relay.
 
     service_health gets one row for each.
 
@@ -31,8 +31,9 @@ async def check_service_health(ctx: dict[str, Any]) -> dict[str, Any]:
         'postgresql': lambda: stores.pool.fetchval('SELECT 1'),
         'redis_queue': stores.redis.ping,
         'redis_cache': lambda: _ping(stores.cache_url),
-        'mongodb': lambda: stores.mongo.command('ping'),
     }
+    if (mongo := stores.mongo) is not None:
+        checks['mongodb'] = lambda: mongo.command('ping')
     for relay in runtime.tunables.relays:
         checks[f'smtp_{relay.name}'] = relay.greet
     findings = await asyncio.gather(*(_check(name, check) for name, check in checks.items()))

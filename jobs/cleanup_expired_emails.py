@@ -10,6 +10,7 @@ from typing import Any
 import asyncpg
 import structlog
 
+from db.attachments import delete_unowned
 from db.audit import remove_old_audit
 from db.content import delete_content, delete_orphans
 from db.cron_runs import remove_old_runs
@@ -48,11 +49,13 @@ async def cleanup_expired_emails(ctx: dict[str, Any]) -> dict[str, Any]:
     done = Retention(waits_because=await _waits_because(runtime) if adopted else None)
     if done.waits_because is None:
         await _remove(runtime, done)
-    content_removed = None
+    content_removed: int | None = None
+    unowned = await delete_unowned(pool, ORPHAN_AGE)
     try:
-        removed = await delete_content(pool, mongo, done.content_ids, is_adopted=adopted)
-        orphans = await delete_orphans(pool, mongo, ORPHAN_AGE, is_adopted=adopted)
-        content_removed = removed + orphans
+        if mongo is not None:
+            unowned += await delete_content(pool, mongo, done.content_ids, is_adopted=adopted)
+            unowned += await delete_orphans(pool, mongo, ORPHAN_AGE, is_adopted=adopted)
+        content_removed = unowned
     except ContentUnavailableError as error:
         log.warning('content.not_deleted', error=str(error))
     await remove_old_health(pool, HEALTH_RETENTION_DAYS)

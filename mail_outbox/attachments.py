@@ -10,13 +10,13 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
 
+from mail_outbox.attachment_parts import check_attachments
 from mail_outbox.envelope import (
     MAX_MESSAGE_BYTES,
     Attachment,
     ContentUnavailableError,
     InvalidEmailError,
 )
-from mail_outbox.mime import check_attachment
 
 COLLECTION = 'email_attachments'
 STORED_BY = 'arq-mail-worker'
@@ -42,13 +42,7 @@ async def store_attachments(
     # Applications without attachments have no MongoDB, and no driver.
     from pymongo.errors import DocumentTooLarge, PyMongoError  # noqa: PLC0415
 
-    for attachment in attachments:
-        check_attachment(attachment)
-    size_bytes = sum(4 * len(attachment.data) // 3 for attachment in attachments)
-    if size_bytes > max_bytes:
-        raise InvalidEmailError(
-            f'attachments: {size_bytes} bytes in base64, at most {max_bytes} are allowed'
-        )
+    check_attachments(attachments, max_bytes)
     content_id = uuid4().hex
     try:
         await mongo[COLLECTION].create_index('content_id')

@@ -57,7 +57,7 @@ class Attachment:
     """A file that travels with an e-mail."""
 
     filename: str | None  # None: it has none
-    # 'application/pdf', 'text/csv; charset=utf-8'; None: application/octet-stream.
+    # 'application/pdf', 'text/csv; charset=utf-8'; None: by the ending of the file's name.
     content_type: str | None
     data: bytes
     cid: str | None = None  # Content-ID for HTML to refer to, with or without angle brackets

@@ -41,6 +41,7 @@ COLUMNS = (
     ),
     *_as_given('user_id', 'organization_id', 'idempotency_key', 'content_digest'),
     *_as_given('from_address', 'sender_address', 'envelope_from', 'reply_to', 'cc', 'bcc'),
+    *_as_given('has_attachments'),
     StoredColumn('status', "'pending'"),
 )
 
@@ -76,3 +77,12 @@ QUEUE = Statement(
     f'INSERT INTO mail_outbox ({_NAMES}) VALUES ({_VALUES}) {_KNOWN_KEY}',  # noqa: S608 - constants
     many=QUEUE_MANY,
 )
+
+# Only to a row that this INSERT made: where the key is known, the first e-mail has its own.
+ATTACH = Statement("""
+INSERT INTO email_attachments (email_id, position, filename, content_type, cid, data)
+SELECT id, CAST({position} AS integer), CAST({filename} AS text), CAST({content_type} AS text),
+    CAST({cid} AS text), CAST({data} AS bytea)
+FROM mail_outbox WHERE id = CAST({email_id} AS bigint) AND has_attachments
+ON CONFLICT (email_id, position) DO NOTHING
+""")

@@ -4,27 +4,17 @@ The standard library's EmailMessage takes 1.4 ms for a text and HTML message, th
 """
 
 import binascii
-import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
 from hashlib import blake2b
 
-from mail_outbox.envelope import Attachment, InvalidEmailError
-from mail_outbox.headers import FOLD_CHARS, MAX_LINE_CHARS, header
-from mail_outbox.parameters import parameter, parameters, split_parameters
+from mail_outbox.envelope import InvalidEmailError
+from mail_outbox.headers import MAX_LINE_CHARS
 
-MAX_FILENAME_CHARS = 255
-MAX_CONTENT_TYPE_CHARS = 1000
 # One call of C code holds the interpreter's lock until it is done, and with it the loop, also from
 # a thread: on so much it takes some milliseconds.
 CHUNK = 1024 * 1024
 BASE64_CHUNK_BYTES = 57 * 16384  # whole lines of 76 characters
 TEXT_HEAD = b'Content-Type: text/%b; charset="utf-8"\r\nContent-Transfer-Encoding: %b\r\n\r\n'
-TYPE_NAME = r"[\w!#$%&'*+.^`{|}~-]{1,127}"  # RFC 2045, 5.1
-MEDIA_TYPE = re.compile(rf'{TYPE_NAME}/{TYPE_NAME}', re.ASCII)
-CONTENT_ID = re.compile(r'[!-;=?-~]{1,255}')  # printable ASCII without angle brackets and spaces
-CONTROL_CHARACTER = re.compile('[\x00-\x1f\x7f-\x9f\ud800-\udfff]')
-UNKNOWN_TYPE = 'application/octet-stream'
 
 
 def body_part(text: str, subtype: str) -> bytes:
@@ -111,100 +101,7 @@ def _has_long_line(content: bytes) -> bool:
     return False
 
 
-def attachment_part(attachment: Attachment, *, inline: bool = False) -> bytes:
-    """Return an attachment: its headers, an empty line, its content.
-
-    The content is in base64; a message stays as it is.
-
-    Args:
-        inline: Whether it is shown where the HTML refers to it.
-    Raises:
-        InvalidEmailError: file name, content type or Content-ID cannot stand in a header.
-    """
-    media_type, given = _media_type(attachment)
-    content: Sequence[bytes] | None = None
-    encoding = b'7bit'
-    if media_type.lower().startswith('message/'):
-        content = _seven_bit(attachment.data)
-    if content is None:
-        content, encoding = _base64(attachment.data), b'base64'
-        # base64 is not for them (RFC 2045, 6.4).
-        if media_type.lower().startswith(('message/', 'multipart/')):
-            media_type, given = UNKNOWN_TYPE, []
-    cid = content_id(attachment)
-    return b''.join(
-        [
-            _with_parameters('Content-Type', media_type, given),
-            b'Content-Transfer-Encoding: %b\r\n' % encoding,
-            _with_parameters(
-                'Content-Disposition', 'inline' if inline else 'attachment', _filename(attachment)
-            ),
-            header('Content-ID', f'<{cid}>') if cid else b'',
-            b'\r\n',
-            *content,
-        ]
-    )
-
-
-def check_attachment(attachment: Attachment) -> None:
-    """Refuse what attachment_part refuses, which does not depend on the data.
-
-    Raises:
-        InvalidEmailError: file name, content type or Content-ID cannot stand in a header.
-    """
-    attachment_part(replace(attachment, data=b''))
-
-
-def content_id(attachment: Attachment) -> str:
-    """Return the Content-ID without its angle brackets; an empty one is none."""
-    cid = attachment.cid or ''
-    if isinstance(cid, str) and cid[:1] + cid[-1:] == '<>':
-        cid = cid[1:-1]
-    if cid and not (isinstance(cid, str) and CONTENT_ID.fullmatch(cid)):
-        raise InvalidEmailError(f'{_name(attachment)}: {repr(cid)[:80]} is no Content-ID')
-    return cid
-
-
-def _name(attachment: Attachment) -> str:
-    return f'attachment {repr(attachment.filename)[:80]}'
-
-
-def _media_type(attachment: Attachment) -> tuple[str, list[str]]:
-    """Return the type and its parameters as they stand in the header, without malformed ones."""
-    given: object = attachment.content_type
-    if given is None:
-        return UNKNOWN_TYPE, []
-    if (
-        isinstance(given, str)
-        and len(given) <= MAX_CONTENT_TYPE_CHARS
-        and not CONTROL_CHARACTER.search(given)
-    ):
-        media_type, found = split_parameters(given)
-        if MEDIA_TYPE.fullmatch(media_type):
-            return media_type, parameters(found)
-    raise InvalidEmailError(f'{_name(attachment)}: {repr(given)[:80]} is no content type')
-
-
-def _filename(attachment: Attachment) -> list[str]:
-    """Return the file name as a parameter (RFC 2183; RFC 2231 where it is not ASCII)."""
-    name: object = attachment.filename
-    if name is None:
-        return []
-    if (
-        not isinstance(name, str)
-        or len(name) > MAX_FILENAME_CHARS
-        or CONTROL_CHARACTER.search(name)
-    ):
-        raise InvalidEmailError(f'{_name(attachment)}: not a file name')
-    return parameter('filename', name)
-
-
-def _with_parameters(name: str, value: str, given: Sequence[str]) -> bytes:
-    line = '; '.join([f'{name}: {value}', *given])
-    return (line if len(line) <= FOLD_CHARS else line.replace('; ', ';\r\n ')).encode() + b'\r\n'
-
-
-def _seven_bit(data: bytes) -> Sequence[bytes] | None:
+def seven_bit(data: bytes) -> Sequence[bytes] | None:
     """Return a message as it travels; None when it has to be encoded."""
     if not data.isascii() or b'\0' in data:
         return None
@@ -216,7 +113,8 @@ def _seven_bit(data: bytes) -> Sequence[bytes] | None:
     )
 
 
-def _base64(data: bytes) -> Sequence[bytes]:
+def base64_lines(data: bytes) -> Sequence[bytes]:
+    """Return data in base64, as lines of 76 characters in large pieces."""
     chunks = []
     for start in range(0, len(data), BASE64_CHUNK_BYTES):
         encoded = binascii.b2a_base64(data[start : start + BASE64_CHUNK_BYTES], newline=False)

@@ -1,11 +1,11 @@
 """An e-mail as one value, for those who like it better than keyword arguments."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any
 
-from mail_outbox.envelope import MAX_MESSAGE_BYTES
+from mail_outbox.envelope import MAX_MESSAGE_BYTES, Attachment
 from mail_outbox.validation import EXPIRY_HOURS, AddressList, HeaderFields, Priority
 
 
@@ -33,6 +33,7 @@ class NewContent(NewAddresses):
     template_data: Mapping[str, Any] | None = None
     headers: HeaderFields | None = None
     message_id: str | None = None
+    attachments: Sequence[Attachment] | None = None
     content_id: str | None = None
     max_bytes: int = MAX_MESSAGE_BYTES
 

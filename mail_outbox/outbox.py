@@ -170,7 +170,8 @@ class _Part:
 
     def add(self, row: Row) -> None:
         self._rows.append(row)
-        self._size_bytes += sum(len(value) for value in row.values() if isinstance(value, str))
+        self._size_bytes += sum(len(v) for v in row.values() if isinstance(v, str | bytes))
+        self._size_bytes += sum(len(attachment.data) for attachment in row['attachments'])
 
     @property
     def is_full(self) -> bool:

@@ -1,9 +1,9 @@
 """What is asked of PostgreSQL to queue e-mails, in steps that any driver runs."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from mail_outbox.envelope import IdempotencyConflictError, InvalidEmailError
-from mail_outbox.insertion import QUEUE, QUEUE_MANY
+from mail_outbox.insertion import ATTACH, QUEUE, QUEUE_MANY
 from mail_outbox.senders import UNLISTED, refuse_unlisted, wanted_json
 from mail_outbox.statement import Row, Statement
 from mail_outbox.steps import Ask, Steps
@@ -13,6 +13,7 @@ ANALYZE_ROWS = 1000  # fewer change no plan
 
 QUEUE_SQL = QUEUE.numbered
 QUEUE_MANY_SQL = QUEUE_MANY.numbered
+ATTACH_SQL = ATTACH.numbered
 
 
 def inserted(rows: Sequence[Row], first_place: int | None = None) -> Steps[list[int]]:
@@ -44,6 +45,9 @@ def inserted(rows: Sequence[Row], first_place: int | None = None) -> Steps[list[
     answers = [found[place] for place in places]
     for row, (email_id, digest) in zip(rows, answers, strict=True):
         _refuse_conflict(row, email_id, digest)
+    ids = [email_id for email_id, _ in found]
+    if attached := [*_attached(ids, wanted)]:
+        yield Ask(ATTACH, attached)
     return [email_id for email_id, _ in answers]
 
 
@@ -56,6 +60,19 @@ def _refuse_conflict(row: Row, email_id: int, digest: bytes | None) -> None:
         return
     if row['content_digest'] != bytes(digest):
         raise IdempotencyConflictError(row['idempotency_key'], email_id)
+
+
+def _attached(ids: Sequence[int], rows: Sequence[Row]) -> Iterator[Row]:
+    for email_id, row in zip(ids, rows, strict=True):
+        for position, attachment in enumerate(row['attachments']):
+            yield {
+                'email_id': email_id,
+                'position': position,
+                'filename': attachment.filename,
+                'content_type': attachment.content_type,
+                'cid': attachment.cid,
+                'data': bytes(attachment.data),
+            }
 
 
 def _senders_checked(rows: Sequence[Row], first_place: int | None) -> Steps[None]:

@@ -15,6 +15,7 @@ from mail_outbox.address_fields import (
     originators,
     read_address_fields,
 )
+from mail_outbox.attachment_parts import attachment_part, content_id, is_image
 from mail_outbox.envelope import (
     Attachment,
     Content,
@@ -25,7 +26,7 @@ from mail_outbox.envelope import (
 )
 from mail_outbox.extra_headers import MAX_EXTRA_CHARS, Headers, extra_fields
 from mail_outbox.headers import header, message_id_field
-from mail_outbox.mime import attachment_part, body_part, content_id, multipart
+from mail_outbox.mime import body_part, multipart
 
 JSON_CHARS_PER_CHAR = 12  # "\\ud83d\\ude00" is one
 # Of a body, at most: four bytes of UTF-8, each as =F0, a line end after 24 of them.
@@ -169,8 +170,8 @@ def _by_place(
     inline: list[Attachment] = []
     files: list[Attachment] = []
     for attachment, cid in zip(attachments, cids, strict=True):
-        is_image = str(attachment.content_type).lower().startswith('image/')
-        (inline if cid and (is_image or cid in referred) else files).append(attachment)
+        is_inline = cid and (cid in referred or is_image(attachment))
+        (inline if is_inline else files).append(attachment)
     return inline, files
 
 

@@ -5,11 +5,13 @@ from datetime import datetime
 from typing import Any, Literal, Required, TypedDict, get_args
 
 from mail_outbox.address_fields import EXTRA_ADDRESSES, AddressFields
+from mail_outbox.attachment_parts import check_attachments
 from mail_outbox.digest import content_digest
 from mail_outbox.envelope import (
     BY_LIFE,
     MAX_MESSAGE_BYTES,
     NO_EXTRAS,
+    Attachment,
     Email,
     InvalidEmailError,
 )
@@ -65,7 +67,9 @@ class EmailContent(EmailAddresses, total=False):
     headers: HeaderFields | None
     # Of the caller's, '<something@domain>'; else the worker makes one.
     message_id: str | None
-    content_id: str | None  # from store_attachments
+    # Files that are stored in PostgreSQL in the same transaction.
+    attachments: Sequence[Attachment] | None
+    content_id: str | None  # files in MongoDB, from store_attachments
     # The most that workers send as one message: their EMAIL_MAX_BYTES, if that was changed.
     max_bytes: int
 
@@ -128,7 +132,7 @@ async def checked_row(email: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def checked_row_sync(email: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the values of the statement QUEUE by name; and `senders`, see mail_outbox.senders.
+    """Return the values of the statement QUEUE by name; also `senders` and `attachments`.
 
     Args:
         email: See EmailValues.
@@ -139,34 +143,26 @@ def checked_row_sync(email: Mapping[str, Any]) -> dict[str, Any]:
     email = _with_lists_joined(email)
     _check_names(email)
     get = email.get
-    headers, max_attempts = get('headers'), get('max_attempts')
-    priority = get('priority', 'normal')
-    addresses = _check_content(email, headers, priority)
-    if priority not in PRIORITIES:
-        raise InvalidEmailError(f'priority: {priority!r} is none of {", ".join(PRIORITIES)}')
-    if max_attempts is not None and (type(max_attempts) is not int or not 1 <= max_attempts <= 100):
-        raise InvalidEmailError(f'max_attempts: {max_attempts!r} is not a number between 1 and 100')
-    send_at, expires_at = get('send_at'), get('expires_at')
-    expiry_hours = get('expiry_hours', EXPIRY_HOURS)
-    check_times(send_at, expires_at, expiry_hours)
-    for name in ('email_type', 'idempotency_key', 'content_id'):
-        check_word(name, get(name))
-    check_tags(get('tags'))
-    check_metadata(get('metadata'))
+    priority, max_attempts = get('priority', 'normal'), get('max_attempts')
+    addresses = _check_content(email, get('headers'), priority)
+    _check_delivery(email, priority, max_attempts)
     message_id = get('message_id')
     if message_id is not None:
         check_word('message_id', message_id)
         message_id = given_message_id(message_id)
+    attachments = _attachments(get('attachments'), get('max_bytes', MAX_MESSAGE_BYTES))
     plain = {name: get(name) for name in STORED_AS_GIVEN}
     return plain | {
         'template_data': json_text('template_data', get('template_data')),
-        'headers': json_text('headers', headers),
+        'headers': json_text('headers', get('headers')),
         'tags': json_text('tags', get('tags')),
         'metadata': json_text('metadata', get('metadata')),
         'message_id': message_id,
         'priority': PRIORITIES[priority],
         'max_attempts': BY_LIFE if max_attempts is None else max_attempts,
-        'expiry_hours': expiry_hours,
+        'expiry_hours': get('expiry_hours', EXPIRY_HOURS),
+        'attachments': attachments,
+        'has_attachments': True if attachments else None,
         'content_digest': _digest(email),
         'senders': _wanted_senders(addresses, get('organization_id')),
     }
@@ -177,6 +173,20 @@ def _check_names(email: Mapping[str, Any]) -> None:
         raise TypeError(f'got an unexpected keyword argument {min(email.keys() - NAMES)!r}')
     if 'recipient' not in email:
         raise TypeError("missing 1 required keyword-only argument: 'recipient'")
+
+
+def _check_delivery(email: Mapping[str, Any], priority: Any, max_attempts: Any) -> None:
+    """Refuse what is wrong beside the content: when, how often, and what it is found by."""
+    get = email.get
+    if priority not in PRIORITIES:
+        raise InvalidEmailError(f'priority: {priority!r} is none of {", ".join(PRIORITIES)}')
+    if max_attempts is not None and (type(max_attempts) is not int or not 1 <= max_attempts <= 100):
+        raise InvalidEmailError(f'max_attempts: {max_attempts!r} is not a number between 1 and 100')
+    check_times(get('send_at'), get('expires_at'), get('expiry_hours', EXPIRY_HOURS))
+    for name in ('email_type', 'idempotency_key', 'content_id'):
+        check_word(name, get(name))
+    check_tags(get('tags'))
+    check_metadata(get('metadata'))
 
 
 def _digest(email: Mapping[str, Any]) -> bytes | None:
@@ -194,6 +204,15 @@ def _with_lists_joined(email: Mapping[str, Any]) -> Mapping[str, Any]:
             if not isinstance(address, str):
                 raise InvalidEmailError(f'{name}: has a {type(address).__name__}, must be text')
     return {**email, **{name: ', '.join(addresses) for name, addresses in lists.items()}}
+
+
+def _attachments(given: Any, max_bytes: int) -> tuple[Attachment, ...]:
+    if given is None:
+        return ()
+    if not isinstance(given, list | tuple):
+        raise InvalidEmailError(f'attachments: must be a list, not {type(given).__name__}')
+    check_attachments(given, max_bytes)
+    return tuple(given)
 
 
 def _wanted_senders(addresses: AddressFields, organization_id: Any) -> tuple[WantedSender, ...]:

@@ -17,7 +17,7 @@ def addresses_of(settings: Settings) -> ServerAddresses:
     return ServerAddresses(
         postgres_dsn=settings.postgres_dsn,
         redis_url=settings.arq_redis_url.get_secret_value(),
-        mongodb_url=settings.mongodb_url.get_secret_value(),
+        mongodb_url=settings.mongodb_dsn,
         mongodb_database=settings.mongodb_database,
         naive_timezone=settings.db_naive_timezone,
         postgres_connect_timeout_s=settings.db_connect_timeout_s,

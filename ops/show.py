@@ -13,7 +13,7 @@ from ops.answer import Answer
 from ops.arguments import add_json, email_id
 from ops.connect import Connections
 from ops.output import print_table, say
-from reporting.explain import no_such_email
+from reporting.explain import no_such_email, read_attached
 from reporting.live import ask_alive
 from reporting.next_step import next_step, where_now
 from reporting.problems import Document, Problem, ProblemError
@@ -59,7 +59,7 @@ async def run(connections: Connections, options: argparse.Namespace) -> Answer:
         connections.ask_postgres(partial(reports.read_attempts, email_id=options.id)),
         _read_template(connections, email['template_id'], with_content=options.content),
         answer_or_note(connections.ask_redis(ask_alive), problems),
-        _read_attachments(connections, email['content_id'], problems),
+        read_attached(connections, email, problems),
     )
     workers, alive = fleet or ([], None)
     step = next_step(email, has_worker=alive)
@@ -88,17 +88,6 @@ async def _read_template(
         return None
     reading = partial(reports.read_template, template_id=template_id, with_content=with_content)
     return await connections.ask_postgres(reading) or {'id': template_id, 'missing': True}
-
-
-async def _read_attachments(
-    connections: Connections, content_id: str | None, problems: list[Problem]
-) -> list[Document] | None:
-    """Return the attachments without their data; None when MongoDB does not answer."""
-    if content_id is None:
-        return []
-    return await answer_or_note(
-        connections.ask_mongo(partial(reports.read_attachments, content_id=content_id)), problems
-    )
 
 
 def _hide(row: dict[str, Any]) -> None:
@@ -181,9 +170,9 @@ def _render_content(document: Document, console: Console) -> None:
         print_table(
             console,
             'Attachments',
-            ('name', 'type', 'cid'),
+            ('name', 'type', 'cid', 'bytes'),
             (
-                (a.get('filename'), a.get('content_type'), a.get('cid'))
+                (a.get('filename'), a.get('content_type'), a.get('cid'), a.get('size_bytes'))
                 for a in document['attachments']
             ),
         )

@@ -146,14 +146,15 @@ def _content(email: Email, facts: EmailFacts) -> Iterator[Reason]:
             'Create the template before.',
         )
     if facts.content_missing:
+        named = f': MongoDB has no {email["content_id"]}' if email['content_id'] else ''
         yield Reason(
-            f'Its attachments {email["content_id"]} are not in MongoDB. {dead}.',
+            f'Its attachments are gone{named}. {dead}.',
             'Store them before.',
         )
     if facts.content_unknown:
         yield Reason(
             'MongoDB does not answer, and it has attachments: it waits, which costs no attempt.',
-            'Start it.',
+            'Start it, or set MONGODB_URL.',
         )
     if facts.unreadable:
         yield Reason(

@@ -11,6 +11,7 @@ from typing import Any
 import asyncpg
 
 from db import reports
+from db.attachments import list_stored
 from db.suppressions import suppressed
 from db.switches import read_switches
 from mail_outbox.address_fields import EXTRA_ADDRESSES, read_address_fields
@@ -70,21 +71,22 @@ async def gather_facts(
         recipients = list(addresses.envelope('').recipients)
     except InvalidEmailError as error:
         unreadable = str(error)
+    has_content = email['content_id'] is not None or bool(email['has_attachments'])
     workers, stored, content = await asyncio.gather(
         answer_or_note(servers.ask_redis(ask_alive), problems),
         answer_or_note(
             servers.ask_postgres(partial(_read_stored, email=email, recipients=recipients)),
             problems,
         ),
-        _read_content(servers, email['content_id'], problems),
+        read_attached(servers, email, problems),
     )
     return EmailFacts(
         workers=None if workers is None else workers[0],
         anybody_alive=None if workers is None else workers[1],
         recipients=recipients,
         unreadable=unreadable,
-        content_missing=content == [],
-        content_unknown=content is None and email['content_id'] is not None,
+        content_missing=content == [] and has_content,
+        content_unknown=content is None,
         **(stored or {}),
     )
 
@@ -114,15 +116,20 @@ async def _read_stored(
     }
 
 
-async def _read_content(
-    servers: Servers, content_id: str | None, problems: list[Problem]
+async def read_attached(
+    servers: Servers, email: Document, problems: list[Problem]
 ) -> list[Document] | None:
-    """Return the attachments; [] when they are gone, None when nobody knows or there are none."""
-    if content_id is None:
-        return None
-    return await answer_or_note(
-        servers.ask_mongo(partial(reports.read_attachments, content_id=content_id)), problems
-    )
+    """Return an e-mail's attachments, without their data; None when MongoDB does not answer."""
+    attached: list[Document] = []
+    if email['content_id'] is not None:
+        reading = partial(reports.read_attachments, content_id=email['content_id'])
+        in_mongo = await answer_or_note(servers.ask_mongo(reading), problems)
+        if in_mongo is None:
+            return None
+        attached += in_mongo
+    if email['has_attachments']:
+        attached += await servers.ask_postgres(partial(list_stored, email_id=email['id']))
+    return attached
 
 
 async def no_such_email(servers: Servers, email_id: int) -> Problem:

@@ -26,6 +26,7 @@ from reporting.unreachable import mongo_problem, postgres_problem, redis_problem
 
 T = TypeVar('T')
 
+NO_MONGO = Problem('MongoDB is not configured', 'set MONGODB_URL', 'MongoDB')
 QUEUE = 'arq:queue'  # where jobs go that nobody routes
 
 
@@ -39,7 +40,7 @@ class ServerAddresses:
 
     postgres_dsn: str = field(repr=False)
     redis_url: str = field(repr=False)
-    mongodb_url: str = field(default='', repr=False)
+    mongodb_url: str | None = field(default=None, repr=False)  # None: there is no MongoDB
     mongodb_database: str = ''
     naive_timezone: str = 'UTC'
     postgres_connect_timeout_s: float = 5.0
@@ -107,10 +108,17 @@ class Servers:
         except (RedisError, OSError) as error:
             raise ProblemError(redis_problem(error, place_of(url, 6379))) from error
 
+    @property
+    def has_mongo(self) -> bool:
+        """Whether this installation has a MongoDB."""
+        return self.addresses.mongodb_url is not None
+
     async def ask_mongo(self, question: Callable[[Mongo], Awaitable[T]]) -> T:
-        """Return what question(mongo) returns."""
+        """Return what question(mongo) returns; a problem where there is no MongoDB."""
         addresses = self.addresses
         url = addresses.mongodb_url
+        if url is None:
+            raise ProblemError(NO_MONGO)
         if self._mongo is None:
             try:
                 self._mongo = open_mongo(

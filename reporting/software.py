@@ -36,11 +36,13 @@ async def read_software(
     Args:
         program: What is known of this program itself, such as its version.
     """
-    answers = await asyncio.gather(
-        answer_or_note(servers.ask_postgres(_postgres), problems),
-        answer_or_note(servers.ask_redis(_redis), problems),
-        answer_or_note(servers.ask_mongo(_mongo), problems),
-    )
+    asked = {
+        'postgresql': servers.ask_postgres(_postgres),
+        'redis': servers.ask_redis(_redis),
+    }
+    if servers.has_mongo:
+        asked['mongodb'] = servers.ask_mongo(_mongo)
+    answers = await asyncio.gather(*(answer_or_note(ask, problems) for ask in asked.values()))
     return {
         'software': {
             **program,
@@ -48,7 +50,7 @@ async def read_software(
             'platform': platform.platform(),
             **{name: _version(name) for name in LIBRARIES},
         },
-        'servers': dict(zip(('postgresql', 'redis', 'mongodb'), answers, strict=True)),
+        'servers': dict(zip(asked, answers, strict=True)),
     }
 
 

@@ -103,7 +103,7 @@ async def serve(settings: Settings, listener: socket.socket) -> None:
     addresses = ServerAddresses(
         settings.postgres_dsn,
         settings.arq_redis_url.get_secret_value(),
-        mongodb_url=settings.mongodb_url.get_secret_value(),
+        mongodb_url=settings.mongodb_dsn,
         mongodb_database=settings.mongodb_database,
         naive_timezone=settings.db_naive_timezone,
     )

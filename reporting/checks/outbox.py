@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import asyncpg
 
 from db import checkup, reports
+from db.attachments import read_lost_attachments
 from db.switches import read_switches
 from reporting.checks.finding import Finding, error, from_judge, unreachable, warning
 from reporting.judge import (
@@ -28,6 +29,17 @@ T = TypeVar('T')
 
 LOOK_AT_CONTENT = 2000
 NAMES = ('waiting e-mail names', 'waiting e-mails name')
+
+LOST = (  # what a waiting e-mail names, and the remedy
+    (
+        'a template that does not exist',
+        'put the template back into email_templates before they are tried',
+    ),
+    (
+        'attachments that email_attachments does not have',
+        'restore that table before they are tried',
+    ),
+)
 
 
 async def check(servers: Servers) -> list[Finding]:
@@ -63,8 +75,7 @@ async def check_content(servers: Servers) -> list[Finding]:
     Its next attempt would end for good.
     """
     stored, indexed = await asyncio.gather(
-        _tried(servers.ask_postgres(_read_named)),
-        _tried(servers.ask_mongo(checkup.content_is_indexed)),
+        _tried(servers.ask_postgres(_read_named)), _tried(_is_indexed(servers))
     )
     found = [answer for answer in (stored, indexed) if isinstance(answer, Finding)]
     if indexed is False:
@@ -74,16 +85,18 @@ async def check_content(servers: Servers) -> list[Finding]:
         )
     if isinstance(stored, Finding):
         return found
-    lost, named = stored
-    if lost['emails']:
-        found.append(
-            error(
-                f'{counted(lost["emails"], *NAMES)} a template that does not exist, '
-                f'the first is {lost["first"]}',
-                'put the template back into email_templates before they are tried',
-            )
-        )
+    *lost, named = stored
+    for (what, remedy), row in zip(LOST, lost, strict=True):
+        if row['emails']:
+            emails = counted(row['emails'], *NAMES)
+            found.append(error(f'{emails} {what}, the first is {row["first"]}', remedy))
     if isinstance(indexed, Finding):
+        return found
+    if not servers.has_mongo:
+        if named:
+            emails, first = counted(len(named), *NAMES), min(named.values())
+            what = f'{emails} attachments in MongoDB, and there is none, the first is {first}'
+            found.append(error(what, 'set MONGODB_URL'))
         return found
     there = await _tried(
         servers.ask_mongo(partial(checkup.stored_content, content_ids=list(named)))
@@ -102,9 +115,17 @@ async def check_content(servers: Servers) -> list[Finding]:
     return found
 
 
-async def _read_named(pool: asyncpg.Pool) -> tuple[dict[str, Any], dict[str, int]]:
-    return await checkup.read_lost_templates(pool), await checkup.read_waiting_content(
-        pool, limit=LOOK_AT_CONTENT
+async def _is_indexed(servers: Servers) -> bool:
+    return await servers.ask_mongo(checkup.content_is_indexed) if servers.has_mongo else True
+
+
+async def _read_named(
+    pool: asyncpg.Pool,
+) -> tuple[dict[str, Any], dict[str, Any], dict[str, int]]:
+    return (
+        await checkup.read_lost_templates(pool),
+        await read_lost_attachments(pool),
+        await checkup.read_waiting_content(pool, limit=LOOK_AT_CONTENT),
     )
 
 

@@ -69,7 +69,7 @@ async def run(env: dict[str, str], *arguments: str) -> Answer:
         _env_file=None,
         database_url=env['DATABASE_URL'],
         arq_redis_url=env['ARQ_REDIS_URL'],
-        mongodb_url=env['MONGODB_URL'],
+        mongodb_url=env['MONGODB_URL'] or None,
         mongodb_database=env['MONGODB_DATABASE'],
         mongodb_timeout_s=float(env.get('MONGODB_TIMEOUT_S', '5')),
     )

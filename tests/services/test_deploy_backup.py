@@ -39,6 +39,8 @@ TABLES = [
     'table_origins',
     'mail_api_tokens',
     'mail_audit',
+    'allowed_senders',
+    'email_attachments',
 ]
 IN_PUBLIC_SQL = (
     "SELECT relname FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace"
@@ -159,6 +161,11 @@ async def outbox(pool):
         "now(), 'w', now())"
     )
     await pool.execute("INSERT INTO service_health (service_name, status) VALUES ('mongodb', 'up')")
+    await pool.execute("INSERT INTO allowed_senders (pattern) VALUES ('@example.com')")
+    await pool.execute(
+        'INSERT INTO email_attachments (email_id, position, data) '
+        "SELECT id, 0, 'x' FROM outbound_emails WHERE recipient LIKE 'sent%'"
+    )
     await pool.execute(
         'INSERT INTO mail_api_tokens (name, token_hash, scopes, created_by) '
         "VALUES ('shop', sha256('x'), '{send}', 'me')"

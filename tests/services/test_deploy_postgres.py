@@ -9,6 +9,7 @@ from urllib.parse import urlsplit, urlunsplit
 import asyncpg
 import pytest
 
+from mail_outbox.envelope import Attachment
 from mail_outbox.outbox import queue_email
 from mail_outbox.reading import attempts, status
 from reporting.servers import ServerAddresses
@@ -24,6 +25,7 @@ NOT_MAIL = {'sessions', 'refresh_tokens'}
 
 # Modules whose statements are those of the worker, and what in them is not.
 WORKERS_MODULES = {
+    'attachments',
     'claims',
     'leases',
     'content',
@@ -41,11 +43,15 @@ DESKS_MODULES = {
     'selection',
     'switches',
     'suppressions',
+    'senders',
     'cancellation',
     'schema',
 }
 CHANGES = {'RETRY_SQL', 'MARK_SENT_SQL', 'GIVE_UP_SQL', 'CANCEL_SQL', 'CANCEL_IDS_SQL'}
-WRITES = {'ADD_SQL', 'REMOVE_SQL', 'PAUSE_SQL', 'RESUME_SQL', *CHANGES}
+WRITES = {
+    'ADD_SQL', 'REMOVE_SQL', 'ADD_SENDERS_SQL', 'REMOVE_SENDERS_SQL', 'PAUSE_SQL', 'RESUME_SQL',
+    *CHANGES,
+}  # fmt: skip
 
 
 @pytest.fixture
@@ -177,11 +183,29 @@ async def test_producer_queues_mail_repeats_a_key_and_reads_what_became_of_it_bu
     found = await status(conn, ids[0])
     assert found is not None
     assert (found.status, await attempts(conn, ids[0])) == ('pending', [])
+    await pool.execute("INSERT INTO allowed_senders (pattern) VALUES ('me@example.com')")
+    attached = await queue_email(
+        conn,
+        recipient='a@example.com',
+        subject='s',
+        body_text='t',
+        from_address='me@example.com',
+        attachments=[Attachment('a.txt', None, b'x')],
+    )
+    await conn.execute(
+        "INSERT INTO email_attachments (email_id, position, data) VALUES ($1, 1, 'x'), ($2, 0, '')",
+        attached,
+        ids[0],
+    )
     await conn.execute(
         'INSERT INTO outbound_emails (recipient, subject, body_text, status) '
         "VALUES ('bob@example.com', 'Hello', 'Hello.', 'pending')"
     )
-    assert await pool.fetchval('SELECT count(*) FROM outbound_emails') == 2
+    assert await pool.fetchval('SELECT count(*) FROM outbound_emails') == 3
+    assert await pool.fetchval(
+        'SELECT count(*) FROM outbound_emails WHERE has_attachments AND EXISTS '
+        '(SELECT FROM email_attachments WHERE email_id = outbound_emails.id)'
+    ) == 2  # fmt: skip
 
 
 FORBIDDEN = {

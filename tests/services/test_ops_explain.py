@@ -53,7 +53,7 @@ async def test_explain_of_waiting_mail_names_everything_in_its_way(env, pool, re
     for expected in (
         'E-mails of its type receipt are paused by anna',
         'The relay primary cools down for 9 s: refused.',
-        'Its template 404 does not exist.', 'Its attachments gone are not in MongoDB.',
+        'Its template 404 does not exist.', 'Its attachments are gone: MongoDB has no gone.',
         'A recipient is on the list of those who get no mail: hard bounce.',
         '1 worker was lost with it',
         '1 e-mail is due before it.',

@@ -83,7 +83,7 @@ async def test_keys_of_several_columns_of_other_schemas_and_to_the_table_itself_
     await pool.execute(
         'ALTER TABLE outbound_emails ADD "Public Id" uuid DEFAULT gen_random_uuid() UNIQUE, ADD '
         'UNIQUE (user_id, id), '
-        'ADD reply_to bigint REFERENCES outbound_emails'
+        'ADD answers_to bigint REFERENCES outbound_emails'
     )
     ids = [await insert(pool, **ENDED, user_id=1) for _ in range(6)]
     await pool.execute('CREATE SCHEMA app')
@@ -100,8 +100,8 @@ async def test_keys_of_several_columns_of_other_schemas_and_to_the_table_itself_
         ),
         ids[2],
     )
-    await pool.execute('UPDATE outbound_emails SET reply_to = id WHERE id = $1', ids[0])
-    await pool.execute('UPDATE outbound_emails SET reply_to = $1 WHERE id = $2', ids[4], ids[5])
+    await pool.execute('UPDATE outbound_emails SET answers_to = id WHERE id = $1', ids[0])
+    await pool.execute('UPDATE outbound_emails SET answers_to = $1 WHERE id = $2', ids[4], ids[5])
     done = await clean(ctx)
     assert (done['removed'], done['held']) == (3, 3)
     assert await left(pool) == [ids[1], ids[2], ids[4]]

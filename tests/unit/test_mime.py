@@ -5,8 +5,10 @@ import email.policy
 
 import pytest
 
+from mail_outbox.attachment_parts import attachment_part
 from mail_outbox.envelope import Attachment
-from mail_outbox.mime import attachment_part, body_part, header, multipart
+from mail_outbox.headers import header
+from mail_outbox.mime import body_part, multipart
 
 ODD_SEPARATORS = [
     '\x0b',

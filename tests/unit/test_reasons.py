@@ -113,7 +113,7 @@ def told(facts, **email):
         ),
         (
             EmailFacts(content_missing=True),
-            'Its attachments c1 are not in MongoDB. The next attempt ends for good (render).',
+            'Its attachments are gone: MongoDB has no c1. The next attempt ends for good (render).',
         ),
         (
             EmailFacts(content_unknown=True),

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from mail_outbox.attachment_parts import check_attachment
 from mail_outbox.envelope import Attachment, Content, InvalidEmailError
-from mail_outbox.mime import check_attachment
 from mail_outbox.render import render
 from tests.unit.reader import SENDER, an_email, content_of, read, rendered
 
@@ -46,6 +46,33 @@ def test_attachments_come_back_as_they_were() -> None:
     assert [part.get_content_type() for part in found[:2]] == ['application/pdf', 'text/csv']
     assert [part.get_content_disposition() for part in found] == ['attachment'] * 3
     assert content_of(message, 'plain') == 'Hello, Anna.\n'
+
+
+@pytest.mark.parametrize(
+    ('name', 'data', 'content_type'),
+    [
+        ('a.pdf', b'', 'application/pdf'),
+        ('A.PNG', b'', 'image/png'),
+        ('dir/übersicht.csv', 'ä'.encode(), 'text/csv; charset="utf-8"'),
+        ('a.txt', b'plain', 'text/plain'),
+        ('a.html', b'\xff', 'text/html'),
+        ('a.tar.gz', b'', 'application/gzip'),
+        ('a.unheard-of', b'', 'application/octet-stream'),
+        ('data:text/html,x', b'', 'application/octet-stream'),
+        ('.', b'', 'application/octet-stream'),
+        (None, b'', 'application/octet-stream'),
+    ],
+)
+def test_type_that_is_not_given_is_guessed_by_the_name(
+    name: str | None, data: bytes, content_type: str
+) -> None:
+    found = the_file(Attachment(name, None, data))
+    assert str(found['Content-Type']) == content_type
+
+
+def test_image_of_a_guessed_type_stands_with_the_html() -> None:
+    logo = replace(LOGO, content_type=None)
+    assert shape(read(logo, body_text='x', body_html=SEES_LOGO)) == ALTERNATIVE
 
 
 RELATED = ['multipart/related', 'text/html', 'image/png']
@@ -171,7 +198,7 @@ def test_file_without_a_name_has_none() -> None:
 @pytest.mark.parametrize(
     ('given', 'expected', 'params'),
     [
-        (None, 'application/octet-stream', {}),
+        (None, 'application/pdf', {}),
         ('Application/PDF', 'application/pdf', {}),
         ('TEXT/CSV; Charset=UTF-8', 'text/csv', {'charset': 'UTF-8'}),
         (

@@ -5,7 +5,6 @@ The standard library's EmailMessage takes 1.4 ms for a text and HTML message, th
 
 import binascii
 from collections.abc import Iterable, Iterator, Sequence
-from hashlib import blake2b
 
 from mail_outbox.envelope import InvalidEmailError
 from mail_outbox.headers import MAX_LINE_CHARS
@@ -131,6 +130,8 @@ def multipart(subtype: str, parts: Sequence[bytes], seed: str, parameter: bytes 
             exactly.
         parameter: One more for the Content-Type, with the semicolon in front of it.
     """
+    from hashlib import blake2b  # noqa: PLC0415 - takes 3 ms, and nothing else needs it
+
     boundary = b''
     # At first, and when somebody who knew the seed wrote the boundary into a part.
     while any(boundary in part for part in parts):

@@ -3,16 +3,14 @@
 Nothing here is needed for an e-mail to be sent: what wakes nobody is found by the next sweep.
 """
 
-import logging
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
+    import logging
+
     import asyncpg
     from arq.connections import ArqRedis, RedisSettings
-
-# The standard library's: an application has its own way of logging.
-log = logging.getLogger(__name__)
 
 ENQUEUE_TIMEOUT_S = 2.0
 MAX_JOBS = 100  # of one call; what is more than that, one sweep sends
@@ -106,6 +104,7 @@ async def _wake_once(
         async with asyncio.timeout(ENQUEUE_TIMEOUT_S):
             redis = await create_pool(replace(settings, conn_retries=0))
     except (RedisError, OSError) as error:
+        log = _log()
         log.warning('job.not_enqueued', extra={'error': str(error) or type(error).__name__})
         return 'sweep'
     try:
@@ -129,6 +128,7 @@ async def _enqueued(redis: 'ArqRedis', ids: list[int], queue_name: str | None) -
                 await redis.enqueue_job(*job, _queue_name=queue_name)
     except (RedisError, OSError) as error:
         why = redis_error_text(error, queue_name or redis.default_queue_name)
+        log = _log()
         log.warning('job.not_enqueued', extra={'email_id': ids[0], 'error': why})
         return False
     return True
@@ -142,9 +142,17 @@ async def _notified(pg: 'asyncpg.Connection | asyncpg.Pool', ids: list[int]) -> 
         await notify(pg)
     except refusals as error:
         why = str(error) or type(error).__name__
+        log = _log()
         log.warning('wakeup.failed', extra={'email_id': ids[0], 'error': why})
         return False
     return True
+
+
+def _log() -> 'logging.Logger':
+    """Return the standard library's logger: an application has its own way of logging."""
+    import logging  # noqa: PLC0415 - 3 ms, for what hardly ever happens
+
+    return logging.getLogger(__name__)
 
 
 def redis_error_text(error: BaseException, queue: str) -> str:

@@ -17,7 +17,7 @@ from tests.services.test_ops_status import register
 
 
 class WebProcess:
-    def __init__(self, env, directory):
+    def __init__(self, env, directory, words=('-m', 'web')):
         self.notified = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self.notified.bind(str(directory / 'notify'))
         self.notified.settimeout(DEADLINE_S)
@@ -25,7 +25,7 @@ class WebProcess:
         with self.log_path.open('wb') as log:
             env = env | {'NOTIFY_SOCKET': self.notified.getsockname(), 'WATCHDOG_USEC': '300000'}
             self.process = subprocess.Popen(
-                [sys.executable, '-m', 'web'], cwd=ROOT, env=env, stdout=log, stderr=log
+                [sys.executable, *words], cwd=ROOT, env=env, stdout=log, stderr=log
             )
 
     async def hears(self, words):

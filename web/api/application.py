@@ -5,8 +5,10 @@ from typing import Any
 
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.responses import PlainTextResponse, Response
+from starlette.types import Message, Receive, Scope, Send
 
 from reporting.problems import ProblemError
 from web.access import is_api_path
@@ -39,6 +41,25 @@ class Application(FastAPI):
             max_body_size=LARGEST_BODY_BYTES,
         )
 
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer; a body that is too large by its own word is told in the path's form.
+
+        starlette answers it in plain text, whatever the handlers of errors say.
+        """
+        is_retold = False
+
+        async def send_told(message: Message) -> None:
+            nonlocal is_retold
+            if _is_plain_too_large(message):
+                is_retold = True
+                refusal = refusal_of(HTTPException(413))
+                await _form_for(scope['path'])(refusal)(scope, receive, send)
+            elif not is_retold:
+                await send(message)
+
+        is_ours = scope['type'] == 'http' and is_api_path(scope['path'])
+        await super().__call__(scope, receive, send_told if is_ours else send)
+
     def openapi(self) -> dict[str, Any]:
         """Describe the API; errors of ours have a media type of their own."""
         if self.openapi_schema is None:
@@ -48,6 +69,14 @@ class Application(FastAPI):
                     for operation in operations.values():
                         _mark_problems(operation)
         return super().openapi()
+
+
+def _is_plain_too_large(message: Message) -> bool:
+    return (
+        message['type'] == 'http.response.start'
+        and message['status'] == 413
+        and Headers(raw=message['headers'])['content-type'].startswith('text/plain')
+    )
 
 
 def _mark_problems(operation: dict[str, Any]) -> None:

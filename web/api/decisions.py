@@ -98,12 +98,12 @@ async def _decide(
 
 
 @router.post(
-    '/admin/emails/{email_id}/retry', status_code=202, response_model=EmailState,
+    '/admin/emails/{email_id:id}/retry', status_code=202, response_model=EmailState,
     responses=state_answers('It cannot be retried: it was sent, or is being sent.'),
     operation_id='admin_retry_email',
 )  # fmt: skip
 @router.post(
-    '/api/emails/{email_id}/retry', status_code=202, response_model=EmailState,
+    '/api/emails/{email_id:id}/retry', status_code=202, response_model=EmailState,
     responses=state_answers('It cannot be retried: it was sent, or is being sent.'),
     operation_id='retry_email',
 )  # fmt: skip
@@ -124,7 +124,7 @@ async def retry_one(
 
 
 @router.post(
-    '/api/emails/{email_id}/cancel', response_model=EmailState,
+    '/api/emails/{email_id:id}/cancel', response_model=EmailState,
     responses=state_answers('It cannot be cancelled: it was sent, or is being sent.'),
     operation_id='cancel_email',
 )  # fmt: skip
@@ -145,7 +145,7 @@ async def cancel_one(
 
 
 @router.post(
-    '/api/emails/{email_id}/resolve', response_model=EmailState,
+    '/api/emails/{email_id:id}/resolve', response_model=EmailState,
     responses=state_answers('It is not uncertain.'), operation_id='resolve_email',
 )  # fmt: skip
 async def resolve_one(

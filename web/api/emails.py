@@ -2,11 +2,11 @@
 
 from functools import partial
 from http import HTTPStatus
-from typing import Annotated, Any
+from typing import Annotated
 
 import asyncpg
 from fastapi import APIRouter, Depends, Query
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
 from actions.tokens import ApiScope
@@ -21,7 +21,7 @@ from reporting.servers import Servers
 from web.api.access import Principal, require
 from web.api.answers import OF_ONE_EMAIL, json_answer, refusals, told
 from web.api.documents import EmailPage, OneEmail
-from web.api.fields import Address, EmailId, PageSize, ShortText, Time, one_of, whole_number
+from web.api.fields import Address, Cursor, EmailId, PageSize, ShortText, Time, one_of
 from web.api.parts import Api, api_of
 from web.api.problem import Refusal, RefusalError
 
@@ -90,9 +90,7 @@ class EmailQuery(EmailConditions):
         description='Any of these; `dead` is failed without a further attempt.',
     )  # fmt: skip
     limit: PageSize = 50
-    cursor: Annotated[int, BeforeValidator(whole_number)] = Field(
-        default=LAST_ID, ge=1, le=LAST_ID, description='`next_cursor` of the page before.'
-    )
+    cursor: Cursor | None = None
 
 
 TOO_SLOW = Refusal(
@@ -110,9 +108,8 @@ async def list_page(
     selection = await make_selection(
         servers, query.as_filter(principal), tuple(query.status) or None
     )
-    listing = partial(
-        list_emails, selection=selection, before_id=query.cursor, limit=query.limit + 1
-    )
+    before_id = min(int(query.cursor or LAST_ID), LAST_ID)
+    listing = partial(list_emails, selection=selection, before_id=before_id, limit=query.limit + 1)
     try:
         rows = await servers.ask_postgres(listing)
     except ProblemError as error:
@@ -125,7 +122,7 @@ async def list_page(
 
 
 @router.get(
-    '/{email_id}', response_model=OneEmail, responses=refusals(OF_ONE_EMAIL),
+    '/{email_id:id}', response_model=OneEmail, responses=refusals(OF_ONE_EMAIL),
     operation_id='read_email',
 )  # fmt: skip
 async def read_one(api: Parts, principal: Reader, email_id: EmailId) -> Response:
@@ -158,12 +155,14 @@ def no_such(email_id: int) -> Refusal:
 
 
 async def require_visible(servers: Servers, principal: Principal, email_id: int) -> None:
-    """Refuse an e-mail that is another organisation's.
+    """Refuse an e-mail that there cannot be, or that is another organisation's.
 
     Raises:
         RefusalError: 404, as for one that does not exist.
     """
-    organization_id: Any = principal.organization_id
+    if email_id > LAST_ID:
+        raise RefusalError(no_such(email_id))
+    organization_id = principal.organization_id
     if organization_id is None:
         return
     asking = partial(ids_of_organization, email_ids=[email_id], organization_id=organization_id)

@@ -8,8 +8,7 @@ from typing import Annotated, Any
 from fastapi import Path, Query
 from pydantic import BeforeValidator, Field, GetPydanticSchema, StringConstraints
 from pydantic_core import core_schema
-
-from db.email_list import LAST_ID
+from starlette.convertors import Convertor, register_url_convertor
 
 WHOLE_NUMBER = re.compile(r'[0-9]{1,19}')
 TIME = re.compile(r'\d{4}-\d\d-\d\d[Tt]\d\d:\d\d(:\d\d(\.\d{1,9})?)?([Zz]|[+-]\d\d:\d\d)', re.ASCII)
@@ -23,6 +22,11 @@ def whole_number(value: Any) -> Any:
     if isinstance(value, str) and not WHOLE_NUMBER.fullmatch(value):
         raise ValueError('must be a whole number in digits')
     return value
+
+
+def whole(value: Any) -> Any:
+    """Read a number of a body: to JSON Schema 10.0 is a whole number, too."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def moment_of(value: Any) -> Any:
@@ -43,6 +47,23 @@ def text_up_to(longest: int) -> Any:
     return StringConstraints(min_length=1, max_length=longest, pattern=WITHOUT_NUL)
 
 
+class IdConvertor(Convertor[int]):
+    """An id in a path: {email_id:id}. Other words are other paths, as /api/emails/retry is."""
+
+    regex = '[0-9]{1,19}'
+
+    def convert(self, value: str) -> int:
+        """Read it."""
+        return int(value)
+
+    def to_string(self, value: int) -> str:
+        """Write it."""
+        return str(value)
+
+
+register_url_convertor('id', IdConvertor())
+
+
 def one_of(words: Iterable[str]) -> Any:
     """Return the constraint of a text that is one of these words, for Annotated[str, ...].
 
@@ -56,10 +77,13 @@ Time = Annotated[datetime, BeforeValidator(moment_of), Field(strict=False)]
 ShortText = Annotated[str, text_up_to(200)]
 Address = Annotated[str, text_up_to(320)]
 Reason = Annotated[str, text_up_to(500)]
-EmailId = Annotated[
-    int,
-    Path(ge=1, le=LAST_ID, description="The e-mail's id."),
-    BeforeValidator(whole_number),
+Count = Annotated[int, Field(ge=0), BeforeValidator(whole)]
+EmailId = Annotated[int, Path(ge=1, description="The e-mail's id.")]
+Cursor = Annotated[
+    str,
+    Field(
+        pattern=r'^[0-9]{1,19}$', description='`next_cursor` of the page before; as it was given.'
+    ),
 ]
 PageSize = Annotated[
     int, Query(ge=1, le=200, description='E-mails at most.'), BeforeValidator(whole_number)

@@ -24,7 +24,7 @@ from web.api.answers import OF_A_BODY, json_answer, refusals, told
 from web.api.decisions import Decision, DecisionBody, Operator, actor_of
 from web.api.documents import ManyChanged
 from web.api.emails import EmailConditions, Parts
-from web.api.fields import one_of
+from web.api.fields import Count, one_of
 from web.api.parts import Api
 
 router = APIRouter(prefix='/api/emails', tags=['decisions'])
@@ -45,10 +45,10 @@ class ManyBody(DecisionBody):
     """Which e-mails, how many at most, and whether it is only asked what would happen."""
 
     filter: Conditions = Conditions()
-    limit: Annotated[int, Field(ge=1, le=MOST)] = Field(
-        default=1000, description='E-mails at most, the oldest first.'
+    limit: Count = Field(
+        default=1000, ge=1, le=MOST, description='E-mails at most, the oldest first.'
     )
-    expected: Annotated[int, Field(ge=0, le=2**63 - 1)] | None = Field(
+    expected: Count | None = Field(
         default=None, description='`matched` of the dry run: when more fit, nothing is changed.'
     )
     dry_run: bool = Field(default=False, description='Say what would be done, change nothing.')

@@ -1,6 +1,8 @@
 """Each example is started as its first lines say, and a mail of it arrives."""
 
 import asyncio
+import email
+import email.policy
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -110,3 +112,35 @@ async def test_plain_sqlalchemy_orders_and_the_receipt_arrives(
     assert (code, out) == (1, '')
     assert err.startswith("recipient: 'nobody' is not an e-mail address")
     assert await pool.fetchval('SELECT count(*) FROM orders') == 1
+
+
+@pytest.mark.usefixtures('worker')
+async def test_django_sends_every_mail_of_a_project_through_the_outbox(
+    env: Any, started: Any, inbox: Any, pool: Any
+) -> None:
+    shop = EXAMPLES / 'django_shop'
+    manage = [sys.executable, 'manage.py']
+    code, _, err = await run(env, *manage, 'sendtestemail', 'bert@example.com', cwd=shop)
+    assert code == 0, err
+    await wait_until(lambda: inbox.accepted('bert@example.com'))
+    port = free_port()
+    base_url = f'http://127.0.0.1:{port}'
+    log = started(
+        *manage, 'runserver', '--noreload', '--nothreading', f'127.0.0.1:{port}', cwd=shop
+    )
+    await listening(base_url, log)
+    async with httpx.AsyncClient(base_url=base_url, timeout=20) as client:
+        ordered = await client.post('/orders', params={'address': 'anna@example.com'})
+        assert ordered.status_code == 201, ordered.text
+        mistyped = await client.post('/orders', params={'address': 'anna@'})
+        assert (mistyped.status_code, 'recipient' in mistyped.text) == (422, True)
+    [entry] = await wait_until(lambda: inbox.accepted('anna@example.com'))
+    message = email.message_from_bytes(inbox.message(entry), policy=email.policy.default)
+    assert [part.get_content_type() for part in message.walk()] == [
+        'multipart/mixed', 'multipart/alternative', 'text/plain', 'text/html', 'text/csv',
+    ]  # fmt: skip
+    assert message['List-Unsubscribe'] == '<https://shop.example/unsubscribe>'
+    row = await pool.fetchrow(
+        'SELECT * FROM outbound_emails WHERE id = $1', ordered.json()['email_id']
+    )
+    assert (row['priority'], row['email_type']) == (0, 'receipt')

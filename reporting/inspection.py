@@ -20,6 +20,7 @@ from reporting.judge_fleet import judge_foreign
 from reporting.live import (
     Audience,
     ask_workers,
+    no_such_worker,
     read_database,
     read_fleet_now,
     read_living_fleet,
@@ -41,6 +42,7 @@ class Inspection:
     limit: int = 100
     jobs: Sequence[str] = ()  # their ids, for query_task
     program: Mapping[str, str] = field(default_factory=dict)  # our own version and such, for report
+    asks: bool = True  # False: workers as they registered, seconds ago; none is waited for
 
 
 Reader = Callable[[Servers, Inspection, list[Problem]], Awaitable[Document]]
@@ -90,9 +92,21 @@ async def _read_fleet(
     servers: Servers, asked: Inspection, problems: list[Problem]
 ) -> Document | None:
     """Return workers and queues; a worker that does not reply is as it last registered."""
-    if asked.what in ASKED_THEMSELVES:
-        return await answer_or_note(servers.ask_redis(read_fleet_now), problems)
+    if asked.what in ASKED_THEMSELVES or not asked.asks:
+        fleet = await answer_or_note(servers.ask_redis(read_fleet_now), problems)
+        return fleet and _of_audience(fleet, asked, problems)
     return await read_living_fleet(servers, asked.audience, problems)
+
+
+def _of_audience(fleet: Document, asked: Inspection, problems: list[Problem]) -> Document:
+    """Leave the workers that are meant, where they are not asked themselves."""
+    patterns = asked.audience.workers
+    if patterns is None or asked.what in ASKED_THEMSELVES:
+        return fleet
+    meant = of_workers(fleet['workers'], patterns)
+    if not meant and is_alive(fleet):
+        problems.append(no_such_worker([worker['worker'] for worker in fleet['workers']]))
+    return fleet | {'workers': meant}
 
 
 async def read_replies(servers: Servers, asked: Inspection, problems: list[Problem]) -> Document:

@@ -19,7 +19,9 @@ from dev.watchdog import Watchdog
 from engine.redis_url import redis_settings
 from reporting.servers import ServerAddresses
 from tests.conftest import DEADLINE_S, ROOT, wait_until
-from tests.services.ops_desk import run
+from tests.services.api_desk import open_desk
+from tests.services.ops_desk import insert, run
+from tests.services.test_api_fleet import WORDS
 from tests.services.test_ops_status import register
 from web.questions import OVERVIEW, READINESS
 from web.watch import Watch
@@ -145,9 +147,9 @@ FORBIDDEN = {
             CLIENT LIST,
         SWAPDB 0 1, CLIENT KILL TYPE normal""",
     'email-web': """FLUSHALL, KEYS *, CONFIG GET *, CLIENT LIST, MONITOR, GET session:1,
-        GET arq:job:1, HGETALL h,
-        LRANGE l 0 -1, SET mail:worker:x y, SET x y, DEL arq:queue, ZADD arq:queue 1 x,
-            ZREM arq:queue 1, EXPIRE x 1,
+        GET arq:result:1, HGETALL h, PSETEX arq:result:1 1 x, PSETEX session:1 1 x,
+        LRANGE l 0 -1, SET mail:worker:x y, SET x y, DEL arq:queue, ZADD cache:by-time 1 x,
+            ZREM arq:queue 1, EXPIRE x 1, DEL arq:job:1,
         PUBLISH mail:control:1 x, SUBSCRIBE mail:events:1, EVAL return 0, XADD s * a b""",
     'email-producer': """FLUSHALL, KEYS *, SCAN 0, CONFIG GET *, EVAL return 0, DEL arq:queue,
         ZREM arq:queue 1,
@@ -241,3 +243,22 @@ async def test_web_page_needs_no_more_than_its_rights(server, admin, database):
             assert {queue['name']: queue['ready'] for queue in reading.found['queues']}[
                 'arq:queue'
             ] == 1
+
+
+async def test_api_wakes_workers_and_inspects_them_with_the_rights_of_the_web_server(
+    server, admin, env, pool
+):
+    await admin.zadd('cache:by-time', {'1': 1})  # somebody else's
+    await register(admin)
+    async with open_desk(env, redis_url=server.url_of('email-web')) as desk:
+        client = await desk.client(await desk.token())
+        email_id = await insert(pool, status='failed', attempts=5)
+        answer = await client.post(f'/admin/emails/{email_id}/retry')
+        assert (answer.status_code, answer.json()['problems']) == (202, [])
+        assert await admin.zcard('arq:queue') == 1
+        for path in ('workers', 'queues', f'emails/{email_id}', *map('inspect/{}'.format, WORDS)):
+            answer = await client.get(f'/api/{path}')
+            assert (path, answer.status_code) == (path, 200)
+            assert [p for p in answer.json()['problems'] if p['service']] == []
+    # To explain, workers are asked where somebody may ask them.
+    assert {what for _, _, what in await denials(admin)} <= {'publish'}

@@ -21,7 +21,6 @@ from web.api.problem import Refusal, RefusalError
 
 router = APIRouter(prefix='/api', tags=['workers'])
 
-REPLY_S = 1.0  # how long workers' replies are waited for
 Word = Literal['active', 'scheduled', 'reserved', 'stats']
 
 
@@ -80,8 +79,8 @@ class InspectQuery(BaseModel):
 async def inspect_word(
     api: Parts, _: Onlooker, word: Word, query: Annotated[InspectQuery, Query()]
 ) -> Response:
-    """Ask the workers what they do: what is being sent, is due later, was taken; and statistics."""
-    asked = Inspection(word, Audience(query.worker or None, REPLY_S), query.limit)
+    """Tell what is being sent, is due later, was taken; and statistics of the last hour and day."""
+    asked = Inspection(word, Audience(query.worker or None), query.limit, asks=False)
     document, problems = await inspect_workers(api.servers, asked)
     if all(part is None for name, part in document.items() if name != 'inspect'):
         raise ProblemError(problems[0])

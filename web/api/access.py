@@ -1,6 +1,7 @@
 """Who asks, and whether he may: tokens of the API."""
 
 import asyncio
+import contextlib
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
@@ -28,6 +29,7 @@ RENEW_S = 1.0  # older than this, the tokens are read again while they go on to 
 # A token that is not known may be new; so the tokens are read again, but not for each guess.
 BETWEEN_READS_S = 0.25
 NOTE_USE_EVERY_S = 60.0
+CLOSE_S = 1.0  # a stop waits for nobody
 
 MOST_REFUSALS, REFUSALS_WITHIN_S = 20, 60.0  # of one address
 MOST_ADDRESSES = 10_000  # remembered; the one that was refused longest ago is forgotten first
@@ -88,7 +90,9 @@ class KnownTokens:
         if self._reading is not None:
             self._reading.cancel()
         if self._used:
-            await self._note_use()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(CLOSE_S):
+                    await self._note_use()
 
     async def _read_unless_down(self) -> None:
         try:

@@ -85,6 +85,7 @@ Cursor = Annotated[
         pattern=r'^[0-9]{1,19}$', description='`next_cursor` of the page before; as it was given.'
     ),
 ]
+LARGEST_PAGE = 200
 PageSize = Annotated[
-    int, Query(ge=1, le=200, description='E-mails at most.'), BeforeValidator(whole_number)
+    int, Query(ge=1, le=LARGEST_PAGE, description='E-mails at most.'), BeforeValidator(whole_number)
 ]

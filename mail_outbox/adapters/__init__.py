@@ -3,6 +3,7 @@
 Each module is loaded when the first connection of its driver comes.
 """
 
+from collections.abc import Callable
 from functools import lru_cache
 from importlib import import_module
 from typing import Any
@@ -20,12 +21,21 @@ class UnsupportedConnectionError(TypeError):
     """What was given is no connection that an e-mail can be queued on; the message says why."""
 
 
+# In an application's tests, what stands in for every connection: see mail_outbox.pytest_plugin.
+stand_in: Callable[[Any], SyncDriver | AsyncDriver] | None = None
+
+
 def driver_of(conn: Any) -> SyncDriver | AsyncDriver:
     """Return how statements are run on a connection of the application's.
 
     Raises:
         UnsupportedConnectionError: names its type, and what is wanted.
     """
+    return real_driver_of(conn) if stand_in is None else stand_in(conn)
+
+
+def real_driver_of(conn: Any) -> SyncDriver | AsyncDriver:
+    """Return the same, whatever stands in."""
     kind: Any = type(conn)
     name = _driver_name(kind)
     if name is None:

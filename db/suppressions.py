@@ -11,7 +11,7 @@ from typing import Any
 
 import asyncpg
 
-from mail_outbox.envelope import ascii_address
+from mail_outbox.envelope import ascii_address, envelope_address
 
 MAX_REASON_CHARS = 500
 
@@ -24,7 +24,7 @@ def suppression_key(text: str) -> str:
     """
     if text.startswith('@'):
         return ascii_address(f'x{text}').removeprefix('x').lower()
-    return ascii_address(text).lower()
+    return envelope_address(text).lower()
 
 
 SUPPRESSED_SQL = """

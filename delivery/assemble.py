@@ -28,7 +28,7 @@ from engine.signals import WorkerSignals
 from mail.deliver import deliver
 from mail.outcome import Delivery, Settled
 from mail.progress import Progress
-from mail_outbox.envelope import Rendered
+from mail_outbox.rendered import Rendered
 
 Spine = Callable[[Steps, Claim, int], Coroutine[Any, Any, JobResult]]
 

@@ -28,9 +28,9 @@ from mail_outbox.envelope import (
     ContentUnavailableError,
     Email,
     InvalidEmailError,
-    Rendered,
 )
 from mail_outbox.render import render
+from mail_outbox.rendered import Rendered
 
 # Attachments of less go beside all others, like bodies that come with a claim.
 SMALL_BYTES = 64 * 1024
@@ -166,6 +166,7 @@ class Contents:
                 raise ContentUnavailableError(str(error)) from error
             email = with_parts(email, filled)
         size_bytes = len(email.body_html or '') + len(email.body_text or '')
+        size_bytes += len(email.calendar or '') + len(email.raw_message or b'')
         size_bytes += FIELD_CHAR_BYTES * (len(email.recipient) + len(email.headers or ''))
         if content.attachments:
             size_bytes += sum(len(a.data) for a in content.attachments)

@@ -8,8 +8,8 @@ from db.errors import DATABASE_DOWN, words_of
 from db.senders import unlisted_senders
 from delivery.tunables import Tunables
 from engine.batches import Batcher
-from mail_outbox.address_fields import read_address_fields
 from mail_outbox.envelope import NO_EXTRAS, ContentUnavailableError, Email
+from mail_outbox.raw_message import own_senders
 from mail_outbox.senders import WantedSender, refuse_unlisted
 
 
@@ -29,12 +29,12 @@ class AllowedSenders:
             ContentUnavailableError: PostgreSQL does not answer.
         """
         extras = email.extras
-        if extras is NO_EXTRAS:  # nearly always
+        if extras is NO_EXTRAS and email.raw_message is None:  # nearly always
             return
         own = self._tunables.sender.address.lower()
         wanted = tuple(
             WantedSender(field, address, extras.organization_id)
-            for field, address in read_address_fields(email).own_senders()
+            for field, address in own_senders(email)
             if address.lower() != own
         )
         if not wanted:

@@ -15,7 +15,8 @@ from delivery.activity import Activity
 from delivery.email_jobs import JobResult
 from mail.outcome import Delivery, Outcome, Policy, Settled
 from mail.progress import Progress
-from mail_outbox.envelope import Content, Email, Rendered
+from mail_outbox.envelope import Content, Email
+from mail_outbox.rendered import Rendered
 
 SendClaimed = Callable[[Claim], Coroutine[Any, Any, JobResult]]
 

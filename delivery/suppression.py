@@ -9,9 +9,10 @@ from db.errors import DATABASE_DOWN, words_of
 from db.suppressions import suppressed
 from delivery.steps import SuppressedError
 from engine.batches import Batcher
-from mail.deliver import open_recipients
 from mail.outcome import Outcome, Settled
-from mail_outbox.envelope import ContentUnavailableError, Rendered
+from mail.settled import open_recipients
+from mail_outbox.envelope import ContentUnavailableError
+from mail_outbox.rendered import Rendered
 
 
 class SuppressionList:

@@ -19,7 +19,8 @@ from delivery.steps import Steps, SuppressedError
 from engine.refused import ARGUMENTS
 from mail.outcome import Delivery, Outcome, Phase, Policy, decide
 from mail.progress import Progress
-from mail_outbox.envelope import ContentUnavailableError, InvalidEmailError, Rendered
+from mail_outbox.envelope import ContentUnavailableError, InvalidEmailError
+from mail_outbox.rendered import Rendered
 
 log = structlog.get_logger()
 

@@ -9,14 +9,15 @@ from mail.relay.errors import (
     RelayBehindError,
     RelayError,
     RelayGoneError,
-    TooLargeError,
+    UnfitError,
 )
 from mail.relay.learned_rate import RETRY_BASE_S, is_throttling
 from mail.relay.pool import Relay
 from mail.relay.recipients import says_too_many
 from mail.relay.transaction import Answers
 from mail.route import Relays
-from mail_outbox.envelope import Envelope, Rendered
+from mail.settled import FINAL, joined, open_recipients
+from mail_outbox.rendered import Rendered
 
 # When to look again for the relay that takes a large message, while others are well.
 LARGER_RELAY_RETRY_S = 30.0
@@ -27,9 +28,9 @@ async def deliver(
 ) -> Delivery:
     """Hand a message to the first relay that takes it.
 
-    A relay that defers, cannot be reached, sends us away or takes no message of this size is
-    followed by the next healthy one; a refusal for good or an unknown outcome is not, because
-    another relay would only repeat it.
+    A relay that defers, cannot be reached, sends us away or takes no such message is followed by
+    the next healthy one; a refusal for good or an unknown outcome is not, because another relay
+    would only repeat it.
 
     Args:
         settled: Outcomes of recipients from earlier attempts; they get no second copy.
@@ -37,9 +38,28 @@ async def deliver(
         The outcome for the e-mail as a whole; RELEASED with a waiting time when no relay could be
         asked at all.
     """
-    attempt = _Attempt(
-        relays, rendered, open_recipients(rendered.envelope.recipients, settled), settled, progress
-    )
+    groups = rendered.alike(open_recipients(rendered.envelope.recipients, settled))
+    delivery = await _deliver(relays, rendered, groups[0], settled, progress)
+    for recipients in groups[1:]:  # whom not every relay can take
+        if delivery.outcome is Outcome.UNCERTAIN:
+            break
+        progress.recipients = known = delivery.recipients or settled
+        more = await _deliver(relays, rendered, recipients, known, progress)
+        delivery = joined(delivery, more)
+    return delivery
+
+
+async def _deliver(
+    relays: Relays,
+    rendered: Rendered,
+    recipients: tuple[str, ...],
+    settled: Settled,
+    progress: Progress,
+) -> Delivery:
+    """Deliver to recipients whose transactions need the same of a relay."""
+    attempt = _Attempt(relays, rendered, recipients, settled, progress)
+    if progress.recipients:
+        await attempt.go_on()
     for relay in relays.available():
         if attempt.failures and relay.is_behind:
             continue  # an e-mail that one relay has answered does not wait for another
@@ -51,27 +71,9 @@ async def deliver(
             return delivery
         if progress.cut_off:
             break
-    if all(relay in attempt.too_small for relay in relays):
-        return attempt.reject_too_large()
+    if all(relay in attempt.unfit for relay in relays):
+        return attempt.reject_unfit()
     return attempt.conclude(relays.unavailable_for_s())
-
-
-FINAL = frozenset({Outcome.ACCEPTED, Outcome.REJECTED})
-
-
-def open_recipients(recipients: tuple[str, ...], settled: Settled) -> tuple[str, ...]:
-    """Return who is still to get the e-mail.
-
-    When an operator has everything settled tried again: those who were refused; and everybody when
-    nobody was.
-    """
-    if not settled:
-        return recipients
-    for given_up in (FINAL, {Outcome.ACCEPTED}):
-        left = tuple(r for r in recipients if settled.get(r, (None,))[0] not in given_up)
-        if left:
-            return left
-    return recipients
 
 
 class _Attempt:
@@ -92,7 +94,7 @@ class _Attempt:
         self.settled = dict(settled)
         self.several = len(rendered.envelope.recipients) > 1 or bool(settled)
         self.failures: list[Delivery] = []
-        self.too_small: dict[Relay, Reply] = {}  # what they would have said
+        self.unfit: dict[Relay, Reply] = {}  # what they would have said
 
     async def on(self, relay: Relay) -> Delivery:
         progress = self.progress
@@ -100,8 +102,8 @@ class _Attempt:
             answers = await self._carry(relay)
         except RelayError as error:
             delivery = self._not_carried(relay, error)
-        except TooLargeError as error:
-            self.too_small[relay] = error.reply
+        except UnfitError as error:
+            self.unfit[relay] = error.reply
             delivery = Delivery(
                 Outcome.RELEASED, progress.phase, relay.name, error.reply, f'{relay.name}: {error}'
             )
@@ -129,15 +131,13 @@ class _Attempt:
         Raises:
             See mail.relay.carry.carry; what the transactions before it settled is noted.
         """
-        sender, left = self.rendered.envelope.sender, self.recipients
+        left = self.recipients
         answers: Answers = {}
         # A limit that the next transaction confirms, and by whom.
         guess: tuple[int, frozenset[str]] | None = None
         while left:
-            part = left[: relay.recipients.most]
-            said, room = await carry(
-                relay, Envelope(sender, part), self.rendered.message, self.progress
-            )
+            part = left[: 1 if self.rendered.own_heads else relay.recipients.most]
+            said, room = await carry(relay, self.rendered.part(part), self.progress)
             over = {
                 who: reply for who, (outcome, reply) in said.items() if outcome is Outcome.RELEASED
             }
@@ -231,9 +231,9 @@ class _Attempt:
             self.settled,
         )
 
-    def reject_too_large(self) -> Delivery:
-        """Return the outcome when the message is over the SIZE of every relay: rejected."""
-        relay, reply = next(iter(self.too_small.items()))
+    def reject_unfit(self) -> Delivery:
+        """Return the outcome when no relay takes such a message: rejected."""
+        relay, reply = next(iter(self.unfit.items()))
         delivery = self._sum_up(
             dict.fromkeys(self.recipients, (Outcome.REJECTED, reply)), relay.name, Phase.CONNECT
         )
@@ -258,7 +258,7 @@ class _Attempt:
         )
         retry_in_s = max(
             retry_in_s,
-            LARGER_RELAY_RETRY_S if self.too_small else RETRY_BASE_S if throttled else 0.5,
+            LARGER_RELAY_RETRY_S if self.unfit else RETRY_BASE_S if throttled else 0.5,
         )
         return last._replace(
             outcome=Outcome.RELEASED,

@@ -5,7 +5,7 @@ that no field has.
 """
 
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -19,7 +19,8 @@ from mail_outbox.envelope import (
     parse_addresses,
     parse_recipients,
 )
-from mail_outbox.headers import address, header
+from mail_outbox.headers import address, encoded_words, header
+from mail_outbox.rendered import NOBODY
 
 # Of Extras, and of the table's columns.
 EXTRA_ADDRESSES = ('from_address', 'sender_address', 'envelope_from', 'reply_to', 'cc', 'bcc')
@@ -67,6 +68,18 @@ class AddressFields(NamedTuple):
             everybody.setdefault(to.address.casefold(), to.address)
         return Envelope(return_path, tuple(everybody.values()))
 
+    def check_count(self) -> None:
+        """Refuse more recipients than every relay takes in one transaction.
+
+        Raises:
+            InvalidEmailError: says how many there are.
+        """
+        count = len(self.to) + len(self.cc) + len(self.bcc)
+        if count > MAX_RECIPIENTS:
+            raise InvalidEmailError(
+                f'recipient, cc and bcc: {count} addresses, at most {MAX_RECIPIENTS} are allowed'
+            )
+
     def own_senders(self) -> Iterator[tuple[str, str]]:
         """Yield the addresses that somebody has to allow, each with the name of its field."""
         if self.from_ is not None:
@@ -92,12 +105,7 @@ def read_address_fields(email: Email) -> AddressFields:
             'one_copy_each: each recipient sees only himself: put the addresses of '
             f'{"cc" if cc else "bcc"} into recipient'
         )
-    count = len(to) + len(cc) + len(bcc)
-    if count > MAX_RECIPIENTS:
-        raise InvalidEmailError(
-            f'recipient, cc and bcc: {count} addresses, at most {MAX_RECIPIENTS} are allowed'
-        )
-    return AddressFields(
+    fields = AddressFields(
         from_=_mailbox('from_address', extras.from_address),
         sender=_mailbox('sender_address', extras.sender_address),
         return_path=_return_path(extras.envelope_from),
@@ -106,6 +114,8 @@ def read_address_fields(email: Email) -> AddressFields:
         cc=cc,
         bcc=bcc,
     )
+    fields.check_count()
+    return fields
 
 
 def _addresses(field: str, text: str | None) -> Sequence[Recipient]:
@@ -128,29 +138,49 @@ def _return_path(text: str | None) -> str | None:
     return None if mailbox is None else mailbox.address
 
 
-def originators(fields: AddressFields, default: Sender) -> dict[str, bytes]:
-    """Return From, and Sender and Reply-To where there are any."""
-    found = {'From': _from(default)}
-    if fields.from_ is not None:
-        found['From'] = address_field('From', [fields.from_])
+class Heads(NamedTuple):
+    """The address fields as they stand in a message, one behind the other; see Rendered."""
+
+    head: bytes
+    ascii_head: bytes | None = None
+    own_heads: Mapping[str, bytes] = NOBODY
+
+
+def heads_of(fields: AddressFields, default: Sender, *, one_copy_each: bool = False) -> Heads:
+    """Return From, To and the other address fields. Nobody sees Bcc."""
+    writers = _from(default) if fields.from_ is None else address_field('From', [fields.from_])
     if fields.sender is not None:
-        found['Sender'] = address_field('Sender', [fields.sender])
+        writers += address_field('Sender', [fields.sender])
     if fields.reply_to:
-        found['Reply-To'] = address_field('Reply-To', fields.reply_to)
-    return found
-
-
-def destinations(fields: AddressFields) -> dict[str, bytes]:
-    """Return To and Cc. Nobody sees Bcc."""
-    found = {'To': address_field('To', fields.to)}
+        writers += address_field('Reply-To', fields.reply_to)
+    if one_copy_each:
+        own = {to.address: writers + address_field('To', [to]) for to in fields.to}
+        return Heads(next(iter(own.values())), None, own)
+    readers = address_field('To', fields.to)
     if fields.cc:
-        found['Cc'] = address_field('Cc', fields.cc)
-    return found
+        readers += address_field('Cc', fields.cc)
+    if readers.isascii() or not writers.isascii():
+        return Heads(writers + readers)
+    in_ascii = address_field('To', fields.to, ascii_only=True)
+    if fields.cc:
+        in_ascii += address_field('Cc', fields.cc, ascii_only=True)
+    return Heads(writers + readers, writers + in_ascii)
 
 
-def address_field(name: str, mailboxes: Sequence[Recipient]) -> bytes:
-    """Return a header field with addresses."""
-    return header(name, ', '.join(address(to.name, to.address) for to in mailboxes))
+def address_field(name: str, mailboxes: Sequence[Recipient], *, ascii_only: bool = False) -> bytes:
+    """Return a header field with addresses.
+
+    Args:
+        ascii_only: An address beyond ASCII becomes the name of an empty group (RFC 6857, 3.1.6):
+            it can be read, and not be written to.
+    """
+    texts = [
+        f'{encoded_words(f"{to.name} {to.address}".strip())} :;'
+        if ascii_only and not to.address.isascii()
+        else address(to.name, to.address)
+        for to in mailboxes
+    ]
+    return header(name, ', '.join(texts), as_utf8=True)
 
 
 @functools.lru_cache(maxsize=16)

@@ -119,13 +119,6 @@ class Envelope(NamedTuple):
     recipients: tuple[str, ...]
 
 
-class Rendered(NamedTuple):
-    """What one SMTP transaction needs."""
-
-    envelope: Envelope
-    message: bytes  # CRLF line ends, not yet dot-stuffed
-
-
 class Content(NamedTuple):
     """What is fetched from elsewhere for one e-mail."""
 
@@ -137,7 +130,9 @@ class Recipient(NamedTuple):
     """One address out of a recipient field, checked."""
 
     name: str
-    address: str  # RFC 5321, 4.1.2: local part, quoted where it has to be, and domain in ASCII
+    # RFC 5321, 4.1.2: local part, quoted where it has to be, and domain in its ASCII form. The
+    # local part may be beyond ASCII (RFC 6531): then only some relays take it.
+    address: str
 
 
 def parse_recipients(recipient: str) -> list[Recipient]:
@@ -153,12 +148,15 @@ def parse_recipients(recipient: str) -> list[Recipient]:
     return parse_addresses('recipient', recipient)
 
 
-def parse_addresses(field: str, text: str, *, may_be_empty: bool = False) -> list[Recipient]:
+def parse_addresses(
+    field: str, text: str, *, may_be_empty: bool = False, ascii_only: bool = False
+) -> list[Recipient]:
     """Read the address list of a field, in a time that grows with its length and no faster.
 
     Args:
         field: What an error names.
         may_be_empty: Whether a group without members will do (RFC 5322, 3.4).
+        ascii_only: Whether local parts beyond ASCII are refused.
     Raises:
         InvalidEmailError: names the part that is no address.
     """
@@ -181,7 +179,7 @@ def parse_addresses(field: str, text: str, *, may_be_empty: bool = False) -> lis
                 f'{field}: {len(seen)} addresses, at most {MAX_RECIPIENTS} are allowed'
             )
         refuse_control_characters(field, name)  # RFC 2047 can hide them
-        checked = ascii_address(address, field)
+        checked = envelope_address(address, field, ascii_only=ascii_only)
         found.setdefault(checked.casefold(), Recipient(name, checked))
     if not (found or (may_be_empty and ':' in text)):
         raise InvalidEmailError(f'{field}: {text[:80]!r} has no address')
@@ -202,6 +200,15 @@ def _split_list(field: str, text: str) -> Iterator[tuple[str, str]]:
 
 
 def ascii_address(address: str, field: str = 'recipient') -> str:
+    """Check one address, which must be ASCII before the @, and return it as envelope_address does.
+
+    Raises:
+        InvalidEmailError: with email-validator's explanation.
+    """
+    return envelope_address(address, field, ascii_only=True)
+
+
+def envelope_address(address: str, field: str = 'recipient', *, ascii_only: bool = False) -> str:
     """Check one address and return it in the form that travels in the envelope.
 
     Raises:
@@ -223,13 +230,14 @@ def ascii_address(address: str, field: str = 'recipient') -> str:
             address + PUBLIC_SUFFIX,
             check_deliverability=False,
             allow_quoted_local=True,
-            allow_smtputf8=False,
+            allow_smtputf8=not ascii_only,
         )
     except (EmailNotValidError, ValueError, LookupError) as error:  # idna has errors of its own
         raise InvalidEmailError(
             f'{field}: {address[:80]!r} is not an e-mail address: {error}'
         ) from error
-    return f'{checked.ascii_email}'.removesuffix(PUBLIC_SUFFIX)
+    done = checked.ascii_email or f'{checked.local_part}@{checked.ascii_domain}'
+    return done.removesuffix(PUBLIC_SUFFIX)
 
 
 def check_subject(subject: str) -> None:

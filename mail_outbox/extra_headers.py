@@ -120,7 +120,7 @@ def extra_fields(headers: Headers) -> list[tuple[str, bytes]]:
 
 def _addresses(value: str, field: str) -> str:
     """Read an address list (RFC 5322, 3.4): only the names in it are encoded."""
-    found = parse_addresses(field, value, may_be_empty=True)
+    found = parse_addresses(field, value, may_be_empty=True, ascii_only=True)
     has_old_phrase = any('.' in to.name for to in found)  # RFC 5322, 4.1: must not be generated
     if value.isascii() and len(value) <= SHORT_CHARS and not has_old_phrase:
         return value

@@ -13,19 +13,31 @@ from mail_outbox.headers import MAX_LINE_CHARS
 # a thread: on so much it takes some milliseconds.
 CHUNK = 1024 * 1024
 BASE64_CHUNK_BYTES = 57 * 16384  # whole lines of 76 characters
-TEXT_HEAD = b'Content-Type: text/%b; charset="utf-8"\r\nContent-Transfer-Encoding: %b\r\n\r\n'
+PART_HEAD = b'Content-Type: %b\r\nContent-Transfer-Encoding: %b\r\n\r\n'
+# Of text in 8 bits: it may have to be encoded on the loop, for a relay that takes no more than 7.
+EIGHT_BIT_BYTES = 64 * 1024
 
 
-def body_part(text: str, subtype: str) -> bytes:
+def body_part(text: str, subtype: str, *, eight_bit: bool = False) -> bytes:
+    """Return a text part, see text_part."""
+    name = 'body_html' if subtype == 'html' else 'body_text'
+    content_type = b'text/%b; charset="utf-8"' % subtype.encode()
+    return text_part(name, text, content_type, eight_bit=eight_bit)
+
+
+def text_part(name: str, text: str, content_type: bytes, *, eight_bit: bool = False) -> bytes:
     """Return a text part: its headers, an empty line, its content.
 
     The content is in seven-bit form, which every relay takes.
 
+    Args:
+        name: What an error names.
+        eight_bit: Leave text beyond ASCII as it is, if it is not large: what takes only seven bits
+            gets as_seven_bit of it.
     Raises:
         InvalidEmailError: the text has a NUL, which no relay takes (RFC 5321, 4.5.2), or half a
             character.
     """
-    name = 'body_html' if subtype == 'html' else 'body_text'
     if '\0' in text:
         raise InvalidEmailError(f'{name}: must not contain NUL')
     try:
@@ -33,9 +45,22 @@ def body_part(text: str, subtype: str) -> bytes:
     except UnicodeEncodeError as error:
         raise InvalidEmailError(f'{name}: contains half a character (a lone surrogate)') from error
     encoding, chunks = b'7bit', _slices(content)
-    if not text.isascii() or _has_long_line(content) or _has_many_dots(content):
+    if _has_long_line(content) or _has_many_dots(content):
         encoding, chunks = b'quoted-printable', _quoted_printable(chunks)
-    return _with_crlf(chunks, TEXT_HEAD % (subtype.encode(), encoding))
+    elif not text.isascii():
+        if eight_bit and len(content) <= EIGHT_BIT_BYTES:
+            encoding = b'8bit'
+        else:
+            encoding, chunks = b'quoted-printable', _quoted_printable(chunks)
+    return _with_crlf(chunks, PART_HEAD % (content_type, encoding))
+
+
+def as_seven_bit(part: bytes) -> bytes:
+    """Return a text part in 8 bits as text_part makes it without."""
+    head, _, content = part.partition(b'\r\n\r\n')
+    head = head.replace(b'Encoding: 8bit', b'Encoding: quoted-printable')
+    chunks = _quoted_printable([content.replace(b'\r\n', b'\n')])
+    return _with_crlf(chunks, head + b'\r\n\r\n')
 
 
 def _with_lf(text: str) -> bytes:

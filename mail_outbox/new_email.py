@@ -20,6 +20,7 @@ class NewAddresses:
     from_address: str | None = None
     sender_address: str | None = None
     envelope_from: str | None = None
+    one_copy_each: bool | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +34,8 @@ class NewContent(NewAddresses):
     template_data: Mapping[str, Any] | None = None
     headers: HeaderFields | None = None
     message_id: str | None = None
+    calendar: str | None = None
+    raw: bytes | None = None
     attachments: Sequence[Attachment] | None = None
     content_id: str | None = None
     max_bytes: int = MAX_MESSAGE_BYTES

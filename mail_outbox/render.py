@@ -1,31 +1,25 @@
 """From an e-mail's values to the bytes that follow DATA."""
 
-import functools
 import json
 import re
 from collections.abc import Collection, Sequence
-from datetime import datetime
 from urllib.parse import unquote
 
-from mail_outbox.address_fields import (
-    AddressFields,
-    Sender,
-    destinations,
-    originators,
-    read_address_fields,
-)
+from mail_outbox.address_fields import AddressFields, Sender, heads_of, read_address_fields
 from mail_outbox.attachment_parts import attachment_part, content_id, is_image
 from mail_outbox.envelope import (
     Attachment,
     Content,
     Email,
     InvalidEmailError,
-    Rendered,
     check_subject,
 )
 from mail_outbox.extra_headers import MAX_EXTRA_CHARS, Headers, extra_fields
-from mail_outbox.headers import header, message_id_field
+from mail_outbox.headers import date_field, header, message_id_field
+from mail_outbox.invitation import calendar_part, check_calendar
 from mail_outbox.mime import body_part, multipart
+from mail_outbox.raw_message import render_raw
+from mail_outbox.rendered import Rendered
 
 JSON_CHARS_PER_CHAR = 12  # "\\ud83d\\ude00" is one
 # Of a body, at most: four bytes of UTF-8, each as =F0, a line end after 24 of them.
@@ -44,31 +38,40 @@ def render(email: Email, content: Content, sender: Sender, max_bytes: int) -> Re
     Raises:
         InvalidEmailError: an address, header or size is wrong; the message says which.
     """
+    if email.raw_message is not None:
+        return render_raw(email, email.raw_message, sender, max_bytes)
     addresses = read_address_fields(email)
     # Before it is encoded: that takes memory in proportion.
     _check_size(sum(len(attachment.data) for attachment in content.attachments), max_bytes)
     subject, text, html = _bodies(email)
     try:
-        head = _headers(email, sender, addresses, subject)
-        body = _body(email, text, html, content.attachments)
+        heads = heads_of(addresses, sender, one_copy_each=email.extras.one_copy_each)
+        fields = _headers(email, addresses, subject)
+        body, texts = _body(email, text, html, content.attachments)
     except (ValueError, LookupError) as error:
         raise (
             error
             if isinstance(error, InvalidEmailError)
             else InvalidEmailError(f'message: {error}')
         ) from error
-    message = head + body
+    message = b''.join([heads.head, fields, body])
     _check_size(len(message), max_bytes)
-    return Rendered(addresses.envelope(sender.address), message)
+    return Rendered(
+        addresses.envelope(sender.address),
+        message,
+        head_bytes=len(heads.head),
+        is_international=not heads.head.isascii(),
+        ascii_head=heads.ascii_head,
+        own_heads=heads.own_heads,
+        eight_bit=tuple((len(fields) + begin, len(fields) + end) for begin, end in texts),
+    )
 
 
-def check(email: Email, headers: Headers | None, max_bytes: int) -> AddressFields:
+def check(email: Email, headers: Headers | None, max_bytes: int) -> None:
     """Refuse what render refuses, as far as that does not depend on a template or on attachments.
 
     Args:
         headers: Extra header fields; those of email are not looked at.
-    Returns:
-        Who it is from and to.
     Raises:
         InvalidEmailError: the message says which part is wrong.
     """
@@ -76,15 +79,16 @@ def check(email: Email, headers: Headers | None, max_bytes: int) -> AddressField
     check_subject(email.subject or '')
     fields = extra_fields(headers or {})
     _refuse_twice(addresses, [name for name, _ in fields])
+    if email.calendar is not None:
+        check_calendar(email.calendar)
     texts = [(email.body_text, 'plain'), (email.body_html, 'html')]
     if email.template_id is None and all(text is None for text, _ in texts):
         raise InvalidEmailError(NO_BODY)
     size_chars = sum(len(text or '') for text, _ in texts)
     # A template may have a part instead of the row's.
     if email.template_id is None and BYTES_PER_CHAR * size_chars > max_bytes:
-        body = _body(email, email.body_text, email.body_html, ())
+        body, _ = _body(email, email.body_text, email.body_html, (), eight_bit=False)
         _check_size(len(body) + sum(len(field) for _, field in fields), max_bytes)
-    return addresses
 
 
 def _check_size(size_bytes: int, max_bytes: int) -> None:
@@ -94,13 +98,11 @@ def _check_size(size_bytes: int, max_bytes: int) -> None:
         )
 
 
-def _headers(email: Email, sender: Sender, addresses: AddressFields, subject: str) -> bytes:
-    """Return all header fields but those of the content."""
+def _headers(email: Email, addresses: AddressFields, subject: str) -> bytes:
+    """Return all header fields but those with addresses, and those of the content."""
     fields = {
-        **originators(addresses, sender),
-        **destinations(addresses),
         'Subject': header('Subject', subject),
-        'Date': _date(email.message_date) if email.message_date else b'',
+        'Date': date_field(email.message_date) if email.message_date else b'',
         'Message-ID': message_id_field(email.message_id),
         # RFC 3834: nobody's out-of-office reply should answer a machine.
         'Auto-Submitted': b'Auto-Submitted: auto-generated\r\n',
@@ -124,20 +126,18 @@ def _refuse_twice(addresses: AddressFields, extra: Collection[str]) -> None:
         raise InvalidEmailError('reply_to: headers has a Reply-To as well')
 
 
-@functools.lru_cache(maxsize=16)  # the e-mails of a batch were claimed at one moment
-def _date(date: datetime) -> bytes:
-    from email.utils import format_datetime  # noqa: PLC0415 - takes 6 ms; only workers render
-
-    return header('Date', format_datetime(date))
-
-
 def _body(
-    email: Email, text: str | None, html: str | None, attachments: Sequence[Attachment]
-) -> bytes:
-    """Return the content's header fields, an empty line and the content.
+    email: Email,
+    text: str | None,
+    html: str | None,
+    attachments: Sequence[Attachment],
+    *,
+    eight_bit: bool = True,
+) -> tuple[bytes, list[tuple[int, int]]]:
+    """Return the content's header fields, an empty line and the content; and where 8 bits are.
 
-    mixed: [alternative: [text, related: [HTML, what it refers to]], files]; a level with one part
-    is left out.
+    mixed: [alternative: [text, related: [HTML, what it refers to], calendar], files]; a level with
+    one part is left out.
     """
     if text is None and html is None:
         raise InvalidEmailError(NO_BODY)
@@ -145,16 +145,33 @@ def _body(
     if html is not None and text is not None and not (html.strip() and text.strip()):
         text, html = (text, None) if text.strip() or not html.strip() else (None, html)
     inline, files = _by_place(html, attachments)
-    bodies = [] if text is None else [body_part(text, 'plain')]
+    texts = [] if text is None else [body_part(text, 'plain', eight_bit=eight_bit)]
     if html is not None:
-        bodies.append(body_part(html, 'html'))
+        texts.append(body_part(html, 'html', eight_bit=eight_bit))
+    bodies = texts[:]
     if inline:
         related = [bodies[-1], *(attachment_part(a, inline=True) for a in inline)]
         bodies[-1] = multipart('related', related, email.message_id, RELATED_TO_HTML)
+    if email.calendar is not None:
+        texts.append(calendar_part(email.calendar, eight_bit=eight_bit))
+        bodies.append(texts[-1])
     body = bodies[0] if len(bodies) == 1 else multipart('alternative', bodies, email.message_id)
-    if not files:
-        return body
-    return multipart('mixed', [body, *(attachment_part(a) for a in files)], email.message_id)
+    if files:
+        parts = [body, *(attachment_part(a) for a in files)]
+        body = multipart('mixed', parts, email.message_id)
+    return body, _places(body, texts)
+
+
+def _places(body: bytes, texts: Sequence[bytes]) -> list[tuple[int, int]]:
+    """Return where those of the texts begin and end that are in 8 bits."""
+    places, end = [], 0
+    for part in texts:
+        # They come in this order, and only ASCII stands between them.
+        if not part.isascii():
+            begin = body.index(part, end)
+            end = begin + len(part)
+            places.append((begin, end))
+    return places
 
 
 def _by_place(

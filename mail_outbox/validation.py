@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Literal, Required, TypedDict, get_args
 
-from mail_outbox.address_fields import EXTRA_ADDRESSES, AddressFields
+from mail_outbox.address_fields import EXTRA_ADDRESSES
 from mail_outbox.attachment_parts import check_attachments
 from mail_outbox.digest import content_digest
 from mail_outbox.envelope import (
@@ -24,6 +24,7 @@ from mail_outbox.field_checks import (
     json_text,
 )
 from mail_outbox.headers import given_message_id
+from mail_outbox.raw_message import check_raw, own_senders
 from mail_outbox.render import check
 from mail_outbox.senders import WantedSender
 
@@ -53,6 +54,7 @@ class EmailAddresses(TypedDict, total=False):
     from_address: str | None
     sender_address: str | None  # Sender, where another one sends than wrote it
     envelope_from: str | None  # where bounces go; '<>' for nowhere
+    one_copy_each: bool | None  # each recipient gets a message of his own, and sees no other
 
 
 class EmailContent(EmailAddresses, total=False):
@@ -67,6 +69,9 @@ class EmailContent(EmailAddresses, total=False):
     headers: HeaderFields | None
     # Of the caller's, '<something@domain>'; else the worker makes one.
     message_id: str | None
+    calendar: str | None  # an invite: iCalendar with its METHOD, shown beside the body
+    # MIME as given, instead of all that is content; recipient may be '': those of its own fields.
+    raw: bytes | None
     # Files that are stored in PostgreSQL in the same transaction.
     attachments: Sequence[Attachment] | None
     content_id: str | None  # files in MongoDB, from store_attachments
@@ -103,19 +108,22 @@ CONTENT = tuple(sorted(EmailContent.__annotations__.keys() - NO_CONTENT))
 STORED_AS_GIVEN = (
     'recipient', 'subject', 'body_text', 'body_html', 'email_type', 'template_id', 'content_id',
     'send_at', 'expires_at', 'user_id', 'organization_id', 'idempotency_key',
-    'from_address', 'sender_address', 'envelope_from', 'reply_to', 'cc', 'bcc',
+    'from_address', 'sender_address', 'envelope_from', 'reply_to', 'cc', 'bcc', 'calendar',
 )  # fmt: skip
-
-
+# What a message as given has in itself.
+NOT_WITH_RAW = (
+    'subject', 'body_text', 'body_html', 'template_id', 'template_data', 'headers', 'message_id',
+    'calendar', 'attachments', 'content_id', 'from_address', 'sender_address', 'reply_to',
+    'one_copy_each',
+)  # fmt: skip
 # An address, or a list of them.
 ADDRESS_LISTS = ('recipient', 'cc', 'bcc', 'reply_to')
 
 
 async def checked_row(email: Mapping[str, Any]) -> dict[str, Any]:
     """Return the same as checked_row_sync; what takes its time is checked in a thread."""
-    body_chars = sum(
-        len(email[name]) for name in ('body_text', 'body_html') if isinstance(email.get(name), str)
-    )
+    bodies = map(email.get, ('body_text', 'body_html', 'calendar', 'raw'))
+    body_chars = sum(len(body) for body in bodies if isinstance(body, str | bytes))
     email = _with_lists_joined(email)
     fields = [email.get(name) for name in ADDRESS_LISTS]
     headers = email.get('headers')
@@ -144,34 +152,33 @@ def checked_row_sync(email: Mapping[str, Any]) -> dict[str, Any]:
     _check_names(email)
     get = email.get
     priority, max_attempts = get('priority', 'normal'), get('max_attempts')
-    addresses = _check_content(email, get('headers'), priority)
+    content = _check_content(email, priority)
     _check_delivery(email, priority, max_attempts)
-    message_id = get('message_id')
-    if message_id is not None:
-        check_word('message_id', message_id)
-        message_id = given_message_id(message_id)
     attachments = _attachments(get('attachments'), get('max_bytes', MAX_MESSAGE_BYTES))
     plain = {name: get(name) for name in STORED_AS_GIVEN}
     return plain | {
+        'recipient': content.recipient,
+        'raw_message': content.raw_message,
         'template_data': json_text('template_data', get('template_data')),
         'headers': json_text('headers', get('headers')),
         'tags': json_text('tags', get('tags')),
         'metadata': json_text('metadata', get('metadata')),
-        'message_id': message_id,
+        'message_id': content.message_id or None,
+        'one_copy_each': content.extras.one_copy_each or None,
         'priority': PRIORITIES[priority],
         'max_attempts': BY_LIFE if max_attempts is None else max_attempts,
         'expiry_hours': get('expiry_hours', EXPIRY_HOURS),
         'attachments': attachments,
         'has_attachments': True if attachments else None,
         'content_digest': _digest(email),
-        'senders': _wanted_senders(addresses, get('organization_id')),
+        'senders': _wanted_senders(content, get('organization_id')),
     }
 
 
 def _check_names(email: Mapping[str, Any]) -> None:
     if not NAMES.issuperset(email):
         raise TypeError(f'got an unexpected keyword argument {min(email.keys() - NAMES)!r}')
-    if 'recipient' not in email:
+    if 'recipient' not in email and email.get('raw') is None:
         raise TypeError("missing 1 required keyword-only argument: 'recipient'")
 
 
@@ -215,14 +222,17 @@ def _attachments(given: Any, max_bytes: int) -> tuple[Attachment, ...]:
     return tuple(given)
 
 
-def _wanted_senders(addresses: AddressFields, organization_id: Any) -> tuple[WantedSender, ...]:
+def _wanted_senders(content: Email, organization_id: Any) -> tuple[WantedSender, ...]:
+    if content.extras is NO_EXTRAS and content.raw_message is None:  # nearly always
+        return ()
     organization = None if organization_id is None else str(organization_id)
     return tuple(
-        WantedSender(field, address, organization) for field, address in addresses.own_senders()
+        WantedSender(field, address, organization) for field, address in own_senders(content)
     )
 
 
-def _check_content(values: Mapping[str, Any], headers: Any, priority: Any) -> AddressFields:
+def _check_content(values: Mapping[str, Any], priority: Any) -> Email:
+    """Return what it says, as far as it is stored as it is checked."""
     get = values.get
     subject, template_id = get('subject'), get('template_id')
     texts = (subject, get('body_text'), get('body_html'))
@@ -230,12 +240,35 @@ def _check_content(values: Mapping[str, Any], headers: Any, priority: Any) -> Ad
     for name, text in given.items():
         if not isinstance(text, str):
             raise InvalidEmailError(f'{name}: must be text, not {type(text).__name__}')
-    extras = NO_EXTRAS._replace(**given) if given else NO_EXTRAS
-    email = Email(0, values['recipient'], *texts, template_id=template_id, extras=extras)
-    _check_types(email, priority, headers)
+    if one_copy_each := get('one_copy_each'):
+        given['one_copy_each'] = bool(one_copy_each)
+    email = Email(
+        0,
+        get('recipient', ''),
+        *texts,
+        template_id=template_id,
+        message_id=_message_id(get('message_id')),
+        extras=NO_EXTRAS._replace(**given) if given else NO_EXTRAS,
+        calendar=get('calendar'),
+    )
+    _check_types(email, priority, get('headers'))
+    max_bytes = get('max_bytes', MAX_MESSAGE_BYTES)
+    if (raw := get('raw')) is not None:
+        for name in NOT_WITH_RAW:
+            if get(name) not in (None, False, [], ()):
+                raise InvalidEmailError(f'{name}: cannot be given with raw, which is all of it')
+        return check_raw(email, raw, max_bytes)
     if subject is None and template_id is None:
         raise InvalidEmailError('subject: give subject or template_id')
-    return check(email, headers, get('max_bytes', MAX_MESSAGE_BYTES))
+    check(email, get('headers'), max_bytes)
+    return email
+
+
+def _message_id(given: Any) -> str:
+    if given is None:
+        return ''
+    check_word('message_id', given)
+    return given_message_id(given)
 
 
 def _check_types(email: Email, priority: Any, headers: Any) -> None:
@@ -243,6 +276,7 @@ def _check_types(email: Email, priority: Any, headers: Any) -> None:
         'subject': email.subject or '',
         'body_text': email.body_text or '',
         'body_html': email.body_html or '',
+        'calendar': email.calendar or '',
     }
     for name, text in ({'recipient': email.recipient, 'priority': priority} | bodies).items():
         if not isinstance(text, str):

@@ -7,16 +7,14 @@ from mail.progress import Progress
 from mail.relay.errors import RelayDiedError, RelayError, RelayGoneError, RelayRefusedError
 from mail.relay.pool import Relay
 from mail.relay.transaction import Answers, Transaction
-from mail_outbox.envelope import Envelope
+from mail_outbox.rendered import Rendered
 
 # Of connections that end before an e-mail is begun on them: where no new one is to be had, the
 # e-mail waits for another kept one.
 TRIES = 5
 
 
-async def carry(
-    relay: Relay, envelope: Envelope, message: bytes, progress: Progress
-) -> tuple[Answers, int | None]:
+async def carry(relay: Relay, rendered: Rendered, progress: Progress) -> tuple[Answers, int | None]:
     """Run one transaction; where the relay has given the connection up meanwhile, again on another.
 
     Returns:
@@ -28,7 +26,7 @@ async def carry(
     for tries_left in reversed(range(TRIES)):
         first = tries_left == TRIES - 1
         progress.phase = Phase.CONNECT
-        transaction = Transaction(relay.name, envelope, message, progress)
+        transaction = Transaction(relay.name, rendered, progress)
         try:
             return await relay.transact(transaction, fresh=not first), transaction.room
         except (RelayGoneError, RelayRefusedError) as error:

@@ -37,11 +37,41 @@ class RelayGoneError(Exception):
     """The connection failed, or nothing came in time, or what came is no SMTP."""
 
 
-class TooLargeError(Exception):
-    """The message is over the relay's SIZE (RFC 1870); the relay was not asked."""
+class UnfitError(Exception):
+    """The relay cannot take such a message, whenever it is asked; it was not.
+
+    Attributes:
+        reply: What it would have said.
+    """
+
+    def __init__(self, reply: Reply) -> None:
+        self.reply = reply
+        super().__init__(reply.text)
+
+
+class TooLargeError(UnfitError):
+    """The message is over the relay's SIZE (RFC 1870)."""
 
     def __init__(self, message_bytes: int, limit_bytes: int) -> None:
-        self.reply = Reply(
-            552, f"5.3.4 message of {message_bytes} bytes is over the relay's {limit_bytes}"
+        super().__init__(
+            Reply(552, f"5.3.4 message of {message_bytes} bytes is over the relay's {limit_bytes}")
         )
-        super().__init__(self.reply.text)
+
+
+class NoUtf8Error(UnfitError):
+    """An address is beyond ASCII, and the relay does not offer SMTPUTF8 (RFC 6531, 3.5)."""
+
+    def __init__(self, address: str | None) -> None:
+        what = 'a message with such a header' if address is None else address
+        super().__init__(
+            Reply(553, f'5.6.7 it does not offer SMTPUTF8, which {what} needs (not only ASCII)')
+        )
+
+
+class NoEightBitError(UnfitError):
+    """A message as given is in 8 bits, and the relay does not offer 8BITMIME (RFC 6152, 3)."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            Reply(554, '5.6.3 it does not offer 8BITMIME, which this message as given needs')
+        )

@@ -88,11 +88,15 @@ class Extensions:
     Attributes:
         size_limit_bytes: SIZE (RFC 1870), 0 for none.
         most_recipients: LIMITS RCPTMAX (RFC 9422), None for none.
+        eight_bit: 8BITMIME (RFC 6152).
+        utf8: SMTPUTF8 (RFC 6531).
     """
 
     pipelining: bool = False
     size_limit_bytes: int = 0
     most_recipients: int | None = None
+    eight_bit: bool = False
+    utf8: bool = False
 
     @classmethod
     def read(cls, keywords: Mapping[str, str]) -> Self:
@@ -100,4 +104,10 @@ class Extensions:
         size = keywords.get('size', '')
         # isdecimal: '²' is a digit as well, which int() does not take.
         size_limit_bytes = int(size) if size.isdecimal() and len(size) < 20 else 0
-        return cls('pipelining' in keywords, size_limit_bytes, announced_limit(keywords))
+        return cls(
+            'pipelining' in keywords,
+            size_limit_bytes,
+            announced_limit(keywords),
+            eight_bit='8bitmime' in keywords,
+            utf8='smtputf8' in keywords,
+        )

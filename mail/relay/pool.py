@@ -103,7 +103,7 @@ class Relay:
             RelayError: no connection; RelayRefusedError when the relay sends us away.
             RelayBehindError: see send_away_waiting.
             RelayGoneError: the connection failed before the final dot was sent.
-            TooLargeError: the relay takes no message of this size.
+            UnfitError: the relay takes no such message.
             Whatever transaction.progress.before_data raises.
         """
         probe = self.health.failures > 0  # an outage costs one attempt for each cool-down

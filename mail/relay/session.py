@@ -131,7 +131,7 @@ class Session(asyncio.Protocol):
         if not self.is_open:
             transaction.lost(self._lost or RelayGoneError('the connection is closed'))
             return False
-        if not (transaction.fits(self.extensions.size_limit_bytes) and transaction.is_ours()):
+        if not (transaction.suits(self.extensions) and transaction.is_ours()):
             return False
         self.usage.messages += 1  # some relays take only so many on one connection
         transaction.progress.phase = Phase.MAIL  # a loss counts from here: the e-mail may cause it

@@ -11,10 +11,18 @@ from enum import Enum, auto
 
 from mail.outcome import Outcome, Phase, Reply, classify
 from mail.progress import Progress
-from mail.relay.errors import RelayGoneError, RelayRefusedError, TooLargeError
+from mail.relay.errors import (
+    NoEightBitError,
+    NoUtf8Error,
+    RelayGoneError,
+    RelayRefusedError,
+    TooLargeError,
+    UnfitError,
+)
+from mail.relay.greeting import Extensions
 from mail.relay.learned_rate import is_throttling
 from mail.relay.recipients import left_over, says_too_many
-from mail_outbox.envelope import Envelope
+from mail_outbox.rendered import Rendered
 
 # Replies to MAIL that speak of our login, not of the e-mail (RFC 4954, 4 and 6).
 AUTH_CODES = frozenset({454, 530, 534, 535, 538})
@@ -43,18 +51,17 @@ class Transaction:
         commands: What to write before the body, a line each.
         done: The answer for each recipient, once there is one. Fails with RelayGoneError when the
             connection failed before the final dot, with RelayRefusedError on 421 or an objection to
-            our login, with TooLargeError, and with what progress.before_data raises. The outcome of
+            our login, with UnfitError, and with what progress.before_data raises. The outcome of
             recipients it had no room for is RELEASED: they go in another transaction.
         room: How many recipients it had room for; None when nothing spoke of a limit.
         fresh: Whether its connection had carried none before, nor been idle; set by the connection.
     """
 
-    def __init__(
-        self, relay_name: str, envelope: Envelope, message: bytes, progress: Progress
-    ) -> None:
+    def __init__(self, relay_name: str, rendered: Rendered, progress: Progress) -> None:
         self.relay_name = relay_name
+        envelope = rendered.envelope
         self.recipients = envelope.recipients
-        self.message = message
+        self.rendered = rendered
         self.progress = progress
         self.fresh = True
         self.room: int | None = None
@@ -73,20 +80,48 @@ class Transaction:
     def body(self) -> bytes:
         """Return the message as it travels: dot-stuffed, with the final dot."""
         # RFC 5321, 4.5.2: a line of one dot would end the message.
-        message = self.message
+        message = self.rendered.message
         if LATER_LEADING_DOT.search(message):
-            message = LATER_LEADING_DOT.sub(b'\n..', message)
+            message = message.replace(b'\n.', b'\n..')
         if message.startswith(b'.'):
             message = b'.' + message
         return message + (b'.\r\n' if message.endswith(b'\r\n') else b'\r\n.\r\n')
 
-    def fits(self, size_limit_bytes: int) -> bool:
-        """Tell whether the message is within the relay's SIZE; else end without an answer."""
-        # A SIZE of 0 sets no limit (RFC 1870); dots that are doubled do not count.
-        if 0 < size_limit_bytes < len(self.message):
-            self.fail(TooLargeError(len(self.message), size_limit_bytes))
+    def suits(self, extensions: Extensions) -> bool:
+        """Make it what the relay takes; where that cannot be, end without an answer."""
+        try:
+            parameters = self._adapt(extensions)
+        except UnfitError as error:
+            self.fail(error)
             return False
+        if parameters:
+            sender = self.rendered.envelope.sender
+            self.commands[0] = f'MAIL FROM:<{sender}>{parameters}\r\n'.encode()
         return True
+
+    def _adapt(self, extensions: Extensions) -> str:
+        """Return the parameters of MAIL.
+
+        Raises:
+            UnfitError: the relay does not offer what the message needs.
+        """
+        rendered, parameters = self.rendered, ''
+        if rendered.has_eight_bit and not extensions.eight_bit:
+            encoded = rendered.in_seven_bits()
+            if encoded is None:
+                raise NoEightBitError
+            self.rendered = rendered = encoded
+        if rendered.has_eight_bit:
+            parameters = ' BODY=8BITMIME'
+        beyond = next((to for to in self.recipients if not to.isascii()), None)
+        if beyond is not None or rendered.is_international or rendered.needs_utf8:
+            if not extensions.utf8:
+                raise NoUtf8Error(beyond)
+            parameters += ' SMTPUTF8'
+        # A SIZE of 0 sets no limit (RFC 1870); dots that are doubled do not count.
+        if 0 < extensions.size_limit_bytes < len(rendered.message):
+            raise TooLargeError(len(rendered.message), extensions.size_limit_bytes)
+        return parameters
 
     def is_ours(self) -> bool:
         """Tell whether this worker still holds the e-mail; else end without an answer."""

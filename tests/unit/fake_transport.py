@@ -9,6 +9,7 @@ from mail.relay.options import Timeouts
 from mail.relay.session import Session
 from mail.relay.transaction import Transaction
 from mail_outbox.envelope import Envelope
+from mail_outbox.rendered import Rendered
 
 ENVELOPE_REPLIES = b'250 ok\r\n250 ok\r\n354 go\r\n'
 MESSAGE = b'Subject: Hello\r\n\r\nHello.\r\n'
@@ -73,7 +74,9 @@ def transaction(
     recipient: str = 'anna@example.com', message: bytes = MESSAGE, progress: Any = None
 ) -> Transaction:
     return Transaction(
-        'primary', Envelope('shop@example.com', (recipient,)), message, progress or Progress()
+        'primary',
+        Rendered(Envelope('shop@example.com', (recipient,)), message),
+        progress or Progress(),
     )
 
 

@@ -9,8 +9,9 @@ from typing import Any
 from mail.template.jinja import fill_parts
 from mail.template.renderers import with_parts
 from mail_outbox.address_fields import Sender
-from mail_outbox.envelope import Attachment, Content, Email, Rendered, Template
+from mail_outbox.envelope import Attachment, Content, Email, Template
 from mail_outbox.render import render
+from mail_outbox.rendered import Rendered
 
 SENDER = Sender('shop@example.com', 'The Shop')
 DATE = datetime(2026, 11, 5, 9, 30, tzinfo=UTC)
@@ -45,9 +46,22 @@ def rendered(
 
 
 def read(*attachments: Attachment, **parts: Any) -> EmailMessage:
-    """Render and parse, having checked what every relay insists on."""
-    message = rendered(*attachments, **parts).message
-    assert message.isascii()
+    """Render and parse, as it travels to a relay that takes seven bits only."""
+    done = rendered(*attachments, **parts)
+    in_seven_bits = done.in_seven_bits()
+    assert in_seven_bits is not None
+    parsed = parse(in_seven_bits.message)
+    assert in_seven_bits.message.isascii() or done.is_international
+    if done.has_eight_bit:  # for relays that take it, the same
+        in_eight_bits = parse(done.message)
+        for kind in ('plain', 'html'):
+            if parsed.get_body((kind,)) is not None:
+                assert content_of(in_eight_bits, kind) == content_of(parsed, kind)
+    return parsed
+
+
+def parse(message: bytes) -> EmailMessage:
+    """Parse, having checked what every relay insists on."""
     assert b'\n' not in message.replace(b'\r\n', b'')
     assert b'\r' not in message.replace(b'\r\n', b'')
     assert max(map(len, message.split(b'\r\n'))) <= 998

@@ -26,7 +26,8 @@ from mail.progress import Progress
 from mail.relay.options import RelayOptions, Timeouts, Tls
 from mail.relay.pool import Relay
 from mail.route import Relays
-from mail_outbox.envelope import Envelope, Rendered
+from mail_outbox.envelope import Envelope
+from mail_outbox.rendered import Rendered
 
 DEADLINE_S = 30.0
 SHORT_S = 0.25  # for a timeout that the test wants to see; all that comes before it must be faster

@@ -7,7 +7,8 @@ import pytest
 
 from mail.outcome import Delivery, Outcome, Settled
 from mail.progress import Progress
-from mail_outbox.envelope import Envelope, Rendered
+from mail_outbox.envelope import Envelope
+from mail_outbox.rendered import Rendered
 from tests.unit.scripted_relay import DROP, MESSAGE, STALL, ScriptedRelay, Step, send
 
 pytestmark = pytest.mark.usefixtures('pipelining')

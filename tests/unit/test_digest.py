@@ -21,6 +21,8 @@ OTHER: dict[str, Any] = {
     'from_address': 'b@example.com',
     'sender_address': 'b@example.com',
     'envelope_from': 'b@example.com',
+    'calendar': 'BEGIN:VCALENDAR\nMETHOD:REQUEST\nBEGIN:VEVENT\nEND:VEVENT\nEND:VCALENDAR',
+    'raw': b'From: b@example.com\n\nb',
     'template_id': 7,
     'template_data': {'a': 1},
     'headers': {'X-A': 'b'},
@@ -37,7 +39,10 @@ def digest(**values: Any) -> bytes:
 
 @pytest.mark.parametrize('name', CONTENT)
 def test_each_part_of_the_content_changes_it(name: str) -> None:
-    assert digest(**{name: OTHER.get(name, 'another text')}) != digest()
+    parts: dict[str, Any] = {name: OTHER.get(name, 'another text')}
+    if name == 'raw':  # it is all of the content
+        parts |= {'subject': None, 'body_text': None}
+    assert digest(**parts) != digest()
 
 
 @pytest.mark.parametrize(

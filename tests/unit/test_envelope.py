@@ -76,7 +76,6 @@ def test_address_that_comes_twice_is_kept_once_with_its_first_name() -> None:
         'anna@example.com, bob',
         'Anna <anna@example.com',
         'Anna <>',
-        'jörg@example.com',
         'anna@[127.0.0.1]',
         'anna@' + 'x' * 64 + '.com',
         '\ud800@example.com',

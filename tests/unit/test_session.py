@@ -271,7 +271,7 @@ async def test_large_body_goes_in_pieces_that_wait_for_room(
     session.resume_writing()
     while anna.progress.phase is not Phase.BODY_SENT:  # noqa: ASYNC110 - nobody announces it
         await asyncio.sleep(0)
-    assert b''.join(transport.written[1:]) == anna.message + b'.\r\n'
+    assert b''.join(transport.written[1:]) == anna.rendered.message + b'.\r\n'
     session.data_received(b'250 queued\r\n')
     assert anna.done.done()
 

@@ -116,7 +116,8 @@ async def test_transition(before: State, event: Event, after: State) -> None:
     await stage.come_to(before)
     assert stage.session.state is before
     if event is Event.BODY_WANTED:
-        stage.current.message = LARGE  # a small body is written at once, and its dot with it
+        # A small body is written at once, and its dot with it.
+        stage.current.rendered = stage.current.rendered._replace(message=LARGE)
         stage.session.pause_writing()
     await stage.make(event)
     assert stage.session.state is after

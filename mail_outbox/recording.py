@@ -12,11 +12,12 @@ from typing import Any, ClassVar, Literal, overload
 
 from mail_outbox.adapters import UnsupportedConnectionError, real_driver_of
 from mail_outbox.address_fields import Sender
-from mail_outbox.envelope import MAX_MESSAGE_BYTES, Content, Email, Extras, Rendered
+from mail_outbox.envelope import MAX_MESSAGE_BYTES, Content, Email, Extras
 from mail_outbox.insertion import ATTACH, QUEUE
 from mail_outbox.queueing import NOTIFY, STALE
 from mail_outbox.reading import ATTEMPTS, STATUS
 from mail_outbox.render import render
+from mail_outbox.rendered import Rendered
 from mail_outbox.senders import UNLISTED
 from mail_outbox.statement import Row, Statement
 from mail_outbox.steps import Answer, AsyncDriver, SyncDriver

@@ -7,6 +7,7 @@ Inside `transaction.atomic()` an e-mail belongs to the transaction: rolled back,
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +18,7 @@ from django.core.mail.backends.base import BaseEmailBackend
 from django.db import connections, transaction
 from django.db.utils import DatabaseError
 
+from mail_outbox.adapters import driver_of
 from mail_outbox.django_message import email_values
 from mail_outbox.envelope import InvalidEmailError
 from mail_outbox.outbox import queue_email
@@ -90,18 +92,23 @@ class EmailBackend(BaseEmailBackend):  # type: ignore[misc]
         """
         messages = [message for message in email_messages or () if message.recipients()]
         if not self.fail_silently:
-            with transaction.atomic(using=self._settings.database):
+            with self._atomic():
                 self._queue(messages)
             return len(messages)
         count = 0
         for message in messages:
             try:
-                with transaction.atomic(using=self._settings.database):
+                with self._atomic():
                     self._queue([message])
             except (InvalidEmailError, TypeError, ValueError, DatabaseError):
                 continue
             count += 1
         return count
+
+    def _atomic(self) -> AbstractContextManager[Any]:
+        driver = driver_of(connections[self._settings.database])
+        assert not driver.is_async  # noqa: S101 - as all connections of Django
+        return driver.atomic()
 
     def _queue(self, messages: Sequence[EmailMessage]) -> None:
         connection = connections[self._settings.database]

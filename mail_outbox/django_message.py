@@ -50,8 +50,10 @@ def email_values(message: EmailMessage) -> dict[str, Any]:
 def _sender(message: EmailMessage) -> str | None:
     """Return From; None where nobody has chosen one: then it is the workers'."""
     sender = str(message.from_email)
-    chosen = settings.DEFAULT_FROM_EMAIL != global_settings.DEFAULT_FROM_EMAIL
-    return sender if chosen or sender != global_settings.DEFAULT_FROM_EMAIL else None
+    for name in ('DEFAULT_FROM_EMAIL', 'SERVER_EMAIL'):  # webmaster@localhost, root@localhost
+        if sender == getattr(global_settings, name) == getattr(settings, name):
+            return None
+    return sender
 
 
 def _texts(addresses: Any) -> list[str]:

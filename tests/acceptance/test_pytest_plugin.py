@@ -69,6 +69,20 @@ def test_what_is_refused_is_refused_as_in_production(outbox):
     assert len(outbox) == 1
 
 
+def test_backend_of_django_asks_no_database(outbox):
+    from django.conf import settings
+    from django.core import mail
+    import django
+
+    settings.configure(
+        EMAIL_BACKEND='mail_outbox.django.EmailBackend',
+        DATABASES={'default': {'ENGINE': 'django.db.backends.sqlite3', 'NAME': '/nowhere/at/all'}},
+    )
+    django.setup()
+    mail.send_mail('s', 't', None, ['anna@example.com'])
+    assert outbox[0].text.strip() == 't'
+
+
 def test_template_is_not_guessed(outbox):
     queue_email(None, recipient='anna@example.com', template_id=7, template_data={'name': 'Anna'})
     assert outbox[0].values['template_id'] == 7
@@ -121,7 +135,7 @@ def run(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def test_outbox_has_what_was_queued_without_any_server(run: Any) -> None:
-    run(OUTBOX).assert_outcomes(passed=5)
+    run(OUTBOX).assert_outcomes(passed=6)
 
 
 def test_stack_out_of_a_checkout_sends_for_real(run: Any) -> None:

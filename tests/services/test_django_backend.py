@@ -110,6 +110,17 @@ async def test_html_subtype_and_lazy_texts_are_taken(sent: Any) -> None:
     assert found['From'] == 'Example <noreply@example.com>', 'the workers own: nobody chose another'
 
 
+async def test_senders_that_django_makes_up_are_left_to_the_workers(pool: Any) -> None:
+    with override_settings(ADMINS=[('Ann', 'ann@example.com')]):
+        mail.mail_admins('s', 't')
+    mail.send_mail('s', 't', None, ['anna@example.com'])
+    rows = await pool.fetch('SELECT from_address FROM outbound_emails')
+    assert [row['from_address'] for row in rows] == [None, None]
+    chosen = override_settings(DEFAULT_FROM_EMAIL='shop@example.com')
+    with chosen, pytest.raises(InvalidEmailError, match='shop@example'):
+        mail.send_mail('s', 't', None, ['anna@example.com'])
+
+
 async def test_sender_that_is_not_allowed_is_refused_with_the_remedy(pool: Any) -> None:
     with pytest.raises(InvalidEmailError, match=r'ops sender add boss@other\.example'):
         mail.send_mail('s', 't', 'boss@other.example', ['anna@example.com'])

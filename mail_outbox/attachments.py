@@ -5,10 +5,10 @@ content_type, cid, data, created_at, stored_by}. An outbox row names them all by
 a committed e-mail always has its attachments; what no row names is deleted by the cleanup.
 """
 
+import os
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
-from uuid import uuid4
 
 from mail_outbox.attachment_parts import check_attachments
 from mail_outbox.envelope import (
@@ -43,7 +43,7 @@ async def store_attachments(
     from pymongo.errors import DocumentTooLarge, PyMongoError  # noqa: PLC0415
 
     check_attachments(attachments, max_bytes)
-    content_id = uuid4().hex
+    content_id = os.urandom(16).hex()
     try:
         await mongo[COLLECTION].create_index('content_id')
         await mongo[COLLECTION].insert_many(_documents(content_id, attachments))

@@ -63,9 +63,11 @@ class QueuedEmail:
     @property
     def message(self) -> email.message.EmailMessage:
         """The same, read by the standard library."""
-        found = email.message_from_bytes(self.source, policy=email.policy.default)
-        assert isinstance(found, email.message.EmailMessage)  # noqa: S101 - by its policy
-        return found
+        return _read(self.source)
+
+    def message_for(self, address: str) -> email.message.EmailMessage:
+        """Return the message that one recipient gets; it is his own with one_copy_each."""
+        return _read(self._rendered().part((address,)).message)
 
     @property
     def text(self) -> str | None:
@@ -99,6 +101,12 @@ class QueuedEmail:
             self._sender,
             MAX_MESSAGE_BYTES,
         )
+
+
+def _read(source: bytes) -> email.message.EmailMessage:
+    found = email.message_from_bytes(source, policy=email.policy.default)
+    assert isinstance(found, email.message.EmailMessage)  # noqa: S101 - by its policy
+    return found
 
 
 class RecordedOutbox(Sequence[QueuedEmail]):

@@ -39,6 +39,14 @@ def test_message_is_as_it_will_be_sent(outbox):
     assert len(outbox) == 0
 
 
+def test_each_recipient_has_a_copy_and_raw_mime_is_as_given(outbox):
+    queue_email(None, **HELLO | {'recipient': 'a@example.com, b@example.com'}, one_copy_each=True)
+    assert outbox[0].message_for('b@example.com')['To'] == 'b@example.com'
+    raw = b'From: x@example.com\\r\\nTo: a@example.com\\r\\nX-A: b\\r\\n\\r\\nHello'
+    queue_email(None, recipient='', raw=raw)
+    assert (outbox[1].message['X-A'], outbox[1].envelope_from) == ('b', 'x@example.com')
+
+
 def test_begins_empty(outbox):
     assert list(outbox) == []
 
@@ -135,7 +143,7 @@ def run(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def test_outbox_has_what_was_queued_without_any_server(run: Any) -> None:
-    run(OUTBOX).assert_outcomes(passed=6)
+    run(OUTBOX).assert_outcomes(passed=7)
 
 
 def test_stack_out_of_a_checkout_sends_for_real(run: Any) -> None:

@@ -83,7 +83,7 @@ def test_it_is_imported_from_the_wheel_alone_and_without_the_worker(installed: P
 
 
 def test_importing_it_takes_little_time(installed: Path) -> None:
-    # Of the processor: others may be at work on this machine. The second time it is compiled.
+    # Of the processor, at best: others are at work on this machine. At first it is compiled.
     code = 'import time; start = time.process_time(); import mail_outbox; '
-    took = [float(run(installed, code + 'print(time.process_time() - start)')) for _ in range(6)]
+    took = [float(run(installed, code + 'print(time.process_time() - start)')) for _ in range(12)]
     assert min(took[1:]) * 1000 < IMPORT_MS, took

@@ -5,6 +5,7 @@ import email
 import email.policy
 from collections.abc import Iterator
 from email.message import EmailMessage as ParsedMessage
+from email.mime.image import MIMEImage
 from typing import Any
 
 import pytest
@@ -99,6 +100,80 @@ async def test_everything_a_message_has_arrives(sent: Any) -> None:
     assert (text.get_filename(), text.get_content().strip()) == ('ü.txt', 'Größe')
     assert inner.get_content_type() == 'message/rfc822'
     assert inner.get_content()['Subject'] == 'inner'
+
+
+def inline_image() -> EmailMessage:
+    message = EmailMultiAlternatives('s', 'text', to=['anna@example.com'])
+    image = MIMEImage(b'GIF89a', 'gif')
+    image.add_header('Content-ID', '<logo>')
+    message.attach(image)
+    return message
+
+
+def amp() -> EmailMessage:
+    message = EmailMultiAlternatives('s', 'text', to=['anna@example.com'])
+    message.attach_alternative('<html amp4email></html>', 'text/x-amp-html')
+    message.attach_alternative('<p>text</p>', 'text/html')
+    return message
+
+
+def own_class() -> EmailMessage:
+    return OwnMessage('s', 'text', to=['anna@example.com'])
+
+
+def only_bcc() -> EmailMessage:
+    return EmailMessage('s', 'text', bcc=['anna@example.com'])
+
+
+def another_to() -> EmailMessage:
+    return EmailMessage(
+        's', 'text', to=['anna@example.com'], headers={'To': 'All <all@shop.example>'}
+    )
+
+
+class OwnMessage(EmailMessage):
+    """Makes its message otherwise."""
+
+    def message(self) -> Any:
+        made = super().message()
+        made['X-Own'] = 'yes'
+        return made
+
+
+@pytest.mark.parametrize(
+    ('make', 'types'),
+    [
+        (inline_image, ['multipart/mixed', 'text/plain', 'image/gif']),
+        (amp, ['multipart/alternative', 'text/plain', 'text/x-amp-html', 'text/html']),
+        (own_class, ['text/plain']),
+        (only_bcc, ['text/plain']),
+        (another_to, ['text/plain']),
+    ],
+)
+async def test_what_the_outbox_has_no_words_for_goes_as_django_makes_it(
+    sent: Any, make: Any, types: list[str]
+) -> None:
+    message = make()
+    message.from_email = 'Shop <billing@shop.example>'
+    assert message.send() == 1
+    [(entry, found)] = await sent()
+    assert entry['rcpt_to'] == ['anna@example.com']
+    assert entry['mail_from'] == 'billing@shop.example'
+    assert [part.get_content_type() for part in found.walk()] == types
+    expected = message.message()
+    for name in ('From', 'To', 'Cc', 'Subject', 'X-Own'):
+        assert found[name] == expected[name]
+    assert found['Bcc'] is None
+
+
+async def test_calendar_is_an_invitation(sent: Any) -> None:
+    message = EmailMultiAlternatives('s', 'text', to=['anna@example.com'])
+    event = 'BEGIN:VCALENDAR\r\nVERSION:2.0\r\nPRODID:x\r\nMETHOD:REQUEST\r\nEND:VCALENDAR\r\n'
+    message.attach_alternative(event, 'text/calendar; method=REQUEST')
+    message.send()
+    [(_, found)] = await sent()
+    [part] = [part for part in found.walk() if part.get_content_type() == 'text/calendar']
+    assert part.get_param('method') == 'REQUEST'
 
 
 async def test_html_subtype_and_lazy_texts_are_taken(sent: Any) -> None:

@@ -18,7 +18,7 @@ from mail_outbox.envelope import (
     parse_addresses,
     refuse_control_characters,
 )
-from mail_outbox.headers import address, encoded_words, header
+from mail_outbox.headers import address, encoded_words, header, unstructured
 from mail_outbox.parameters import parameters, split_parameters
 
 SHORT_CHARS = 500  # fits into a line, with a name before it, even if it has no space
@@ -108,11 +108,13 @@ def extra_fields(headers: Headers) -> list[tuple[str, bytes]]:
     fields = []
     for name, value in pairs:
         field = f'headers: {name}'
-        structured = STRUCTURED.get(name.lower())
-        fields.append(
-            (name, header(name, value if structured is None else structured(value, field), field))
-        )
+        fields.append((name, header(name, _written(name, value, field), field)))
     return fields
+
+
+def _written(name: str, value: str, field: str) -> str:
+    structured = STRUCTURED.get(name.lower())
+    return unstructured(value) if structured is None else structured(value, field)
 
 
 # Structured fields: from a value to the same in ASCII.

@@ -36,6 +36,14 @@ Q_ENCODED = tuple(
 )  # fmt: skip
 
 
+def unstructured(value: str) -> str:
+    """Return a text that is to be read as it is, in ASCII.
+
+    What looks like an encoded word is encoded as well: readers would decode it.
+    """
+    return value if value.isascii() and '=?' not in value else encoded_words(value)
+
+
 def header(name: str, value: str, field: str = '', *, as_utf8: bool = False) -> bytes:
     """Return a header field with its line end, folded at spaces.
 

@@ -15,7 +15,7 @@ from mail_outbox.envelope import (
     check_subject,
 )
 from mail_outbox.extra_headers import MAX_EXTRA_CHARS, Headers, extra_fields
-from mail_outbox.headers import date_field, header, message_id_field
+from mail_outbox.headers import date_field, header, message_id_field, unstructured
 from mail_outbox.invitation import calendar_part, check_calendar
 from mail_outbox.mime import body_part, multipart
 from mail_outbox.raw_message import render_raw
@@ -101,7 +101,7 @@ def _check_size(size_bytes: int, max_bytes: int) -> None:
 def _headers(email: Email, addresses: AddressFields, subject: str) -> bytes:
     """Return all header fields but those with addresses, and those of the content."""
     fields = {
-        'Subject': header('Subject', subject),
+        'Subject': header('Subject', unstructured(subject), 'subject'),
         'Date': date_field(email.message_date) if email.message_date else b'',
         'Message-ID': message_id_field(email.message_id),
         # RFC 3834: nobody's out-of-office reply should answer a machine.

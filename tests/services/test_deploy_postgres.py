@@ -9,12 +9,15 @@ from urllib.parse import urlsplit, urlunsplit
 import asyncpg
 import pytest
 
+from actions.tokens import new_token
 from mail_outbox.envelope import Attachment
 from mail_outbox.outbox import queue_email
 from mail_outbox.reading import attempts, status
 from reporting.servers import ServerAddresses
 from tests.conftest import DEADLINE_S, ROOT, wait_until
+from tests.services.api_desk import open_desk
 from tests.services.ops_desk import insert, run
+from tests.services.test_api_fleet import WORDS
 from tests.services.test_sql import statements
 from web.questions import OVERVIEW
 from web.watch import Source, Watch
@@ -350,3 +353,42 @@ async def test_web_page_reads_under_the_role_that_only_reads(granted, env):
     await watch.close()
     assert reading.problems == {}
     assert set(OVERVIEW[Source.POSTGRESQL]) <= set(reading.found)
+
+
+async def test_api_works_under_its_role_with_a_token_that_the_desk_made(granted, env, pool):
+    desks = env | {'DATABASE_URL': granted('email_web')}
+    created = await run(desks, 'token', 'create', 'anna', '--scope', 'read,operate')
+    dead = [await insert(pool, status='failed', attempts=5) for _ in range(4)]
+    uncertain = await insert(pool, status='uncertain', attempts=1)
+    async with open_desk(env, postgres_dsn=granted('email_api')) as desk:
+        client = await desk.client(created.document['token'])
+        for method, path, body in (
+            ('GET', '/api/emails', None), ('GET', f'/api/emails/{dead[0]}', None),
+            ('POST', f'/admin/emails/{dead[0]}/retry', None),
+            ('POST', f'/api/emails/{dead[1]}/cancel', None),
+            ('POST', f'/api/emails/{uncertain}/resolve', {'decision': 'sent'}),
+            ('POST', '/api/emails/retry', {'status': 'dead'}),
+            ('GET', '/api/workers', None), ('GET', '/api/queues', None),
+            *(('GET', f'/api/inspect/{word}', None) for word in WORDS),
+        ):  # fmt: skip
+            answer = await client.request(method, path, json=body)
+            assert answer.status_code in {200, 202}, (path, answer.text)
+            assert 'permission' not in answer.text, path
+        await desk.api.access.tokens.close()
+    assert await pool.fetchval('SELECT last_used_at IS NOT NULL FROM mail_api_tokens')
+    listed = await run(desks, 'audit', 'ls')
+    assert [entry['action'] for entry in listed.document['changes'][::-1]] == [
+        'token.create', 'email.retry', 'email.cancel', 'email.resolve', 'email.retry',
+    ]  # fmt: skip
+    revoked = await run(desks, 'token', 'revoke', 'anna', '--yes')
+    assert revoked.problems == []
+
+
+async def test_without_the_apis_role_the_page_works_and_the_api_says_what_is_missing(granted, env):
+    async with open_desk(env, postgres_dsn=granted('email_readonly')) as desk:
+        client = await desk.client(new_token())
+        answer = await client.get('/api/emails')
+        assert answer.status_code == 503
+        assert 'permission denied' in answer.json()['detail']
+        assert 'use a role that may do this' in answer.json()['remedy']
+        assert (await client.get('/health/ready')).status_code == 200

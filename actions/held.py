@@ -51,8 +51,8 @@ class DecidedHeld:
     changed: int | None = None
     fault: Problem | None = None  # what ended it early; what was changed stays so
     problems: list[Problem] = field(default_factory=list)  # nobody sends what was released
-    # Of ids that were given: those that were changed or would be, and the others.
-    ids: list[int] = field(default_factory=list)
+    ids: list[int] = field(default_factory=list)  # that were changed, or of given ones would be
+    # Of ids that were given: the others.
     unchanged: list[Unchanged] = field(default_factory=list)
     # Of a selection: what it was, and the counts of db.held.count_held.
     selection: Selection | None = None
@@ -128,19 +128,20 @@ async def decide_held_selected(
     confirm(HeldPlan(decision, matched))
     # A take-over may have held more while the question stood: nobody was asked about those.
     refuse_more(sum(row['emails'] for row in await servers.ask_postgres(counting)), matched)
-    changed, fault = await _change_selected(servers, selection, _change(decision, expiry_hours))
-    return await _woken(servers, replace(decided, changed=changed, fault=fault))
+    ids, fault = await _change_selected(servers, selection, _change(decision, expiry_hours))
+    return await _woken(servers, replace(decided, changed=len(ids), ids=ids, fault=fault))
 
 
 async def _change_selected(
     servers: Servers, selection: Selection, change: Change
-) -> tuple[int, Problem | None]:
+) -> tuple[list[int], Problem | None]:
     """Change everything that fits, in the order of ids, so that no row is looked at twice.
 
     Returns:
-        How many were changed, and what ended it early.
+        What was changed, and what ended it early.
     """
-    changed, last_id = 0, 0
+    changed: list[int] = []
+    last_id = 0
     while True:
         asking = partial(held.next_held, selection=selection, after_id=last_id, limit=BATCH)
         try:
@@ -150,7 +151,7 @@ async def _change_selected(
         if not ids:
             return changed, None
         batches = await change_in_batches(servers, ids, change)
-        changed += len(batches.changed)
+        changed += batches.changed
         last_id = ids[-1]
         if batches.problem:
             return changed, batches.problem

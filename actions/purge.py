@@ -31,6 +31,7 @@ class CancelledEmails:
     created_until: datetime  # by the database's clock
     emails: int
     final_left: int  # without a further attempt, and left alone because nobody asked for them
+    ids: list[int] = field(default_factory=list)  # that were cancelled
 
 
 async def cancel_emails(
@@ -62,7 +63,7 @@ async def cancel_emails(
     )
     found = await servers.ask_postgres(counting)
     final_left = 0 if with_final else found.final
-    emails = found.emails
+    emails, ids = found.emails, []
     if not dry_run:
         refuse_more(emails, expected)
         if emails:
@@ -70,8 +71,9 @@ async def cancel_emails(
         cancelling = partial(
             cancel, selection=selection, created_until=found.created_until, with_final=with_final
         )
-        emails = await servers.ask_postgres(cancelling)
-    return CancelledEmails(dry_run, selection, found.created_until, emails, final_left)
+        ids = await servers.ask_postgres(cancelling)
+        emails = len(ids)
+    return CancelledEmails(dry_run, selection, found.created_until, emails, final_left, ids)
 
 
 @dataclass(frozen=True, slots=True)

@@ -61,6 +61,26 @@ async def finish_audit(
     await pool.execute(FINISH_AUDIT_SQL, entry, list(email_ids), problem)
 
 
+ADD_AUDIT_SQL = """
+INSERT INTO mail_audit (actor, origin, action, details, email_ids, problem, finished_at)
+VALUES ($1, $2, $3, $4, $5, $6, now())
+"""
+
+
+async def add_audit(
+    pool: asyncpg.Pool,
+    actor: Actor,
+    action: str,
+    details: Mapping[str, Any],
+    email_ids: Sequence[int],
+    problem: str | None,
+) -> None:
+    """Write down what was done."""
+    await pool.execute(
+        ADD_AUDIT_SQL, actor.name, actor.origin, action, dict(details), list(email_ids), problem
+    )
+
+
 READ_AUDIT_SQL = """
 SELECT id, at, actor, token_id, origin, action, details, email_ids, finished_at, problem
 FROM mail_audit

@@ -83,8 +83,8 @@ RETURNING id
 
 async def cancel(
     pool: asyncpg.Pool, selection: Selection, *, created_until: datetime, with_final: bool
-) -> int:
-    """Cancel e-mails in batches, each committed by itself. Returns how many were cancelled.
+) -> list[int]:
+    """Cancel e-mails in batches, each committed by itself. Returns the ids that were cancelled.
 
     A row that somebody is claiming or recording at this moment is skipped. created_until, from
     count_cancellable, keeps this from running after an application that goes on queueing.
@@ -93,11 +93,11 @@ async def cancel(
         asyncpg.PostgresError, OSError: connection or statement failure; earlier batches stay
         cancelled.
     """
-    cancelled = 0
+    cancelled: list[int] = []
     while True:
         ids: Sequence[asyncpg.Record] = await pool.fetch(
             CANCEL_SQL, *selection.parameters, created_until, with_final, CANCEL_BATCH
         )
-        cancelled += len(ids)
+        cancelled += [row['id'] for row in ids]
         if not ids:
             return cancelled

@@ -43,8 +43,10 @@ from ops import (
 )
 from ops.answer import Answer
 from ops.celery import command as import_celery
+from ops.changes import has_changed, note_change
 from ops.connect import Connections
 from ops.output import make_console
+from ops.token import this_person
 from reporting.problems import Document, ProblemError
 from reporting.wording import as_json
 from settings import Settings, load_settings
@@ -94,6 +96,9 @@ COMMANDS: Mapping[str, CommandModule] = {
 }
 
 
+AUDITED_BY_THEMSELVES = ('token',)  # before they change anything
+
+
 def make_parser() -> argparse.ArgumentParser:
     """Return the parser of all commands."""
     parser = argparse.ArgumentParser(
@@ -113,9 +118,13 @@ async def answer(settings: Settings, command: CommandModule, options: argparse.N
     """Run a command on its own connections."""
     connections = Connections(settings)
     try:
-        return await command.run(connections, options)
+        given = await command.run(connections, options)
+        if has_changed(options, given) and options.command not in AUDITED_BY_THEMSELVES:
+            await note_change(connections, options, given, this_person())
     except ProblemError as error:
         return Answer({}, [error.problem])
+    else:
+        return given
     finally:
         await connections.close()
 

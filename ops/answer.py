@@ -1,6 +1,6 @@
 """What a command hands back: a document for machines, and the problems it met."""
 
-from collections.abc import Sized
+from collections.abc import Sequence, Sized
 from dataclasses import dataclass, field
 
 from reporting.problems import FINE, PROBLEM, Document, Problem
@@ -14,6 +14,7 @@ class Answer:
     document: Document
     problems: list[Problem] = field(default_factory=list)
     streamed: bool = False  # it was printed as it happened
+    email_ids: Sequence[int] = ()  # what was changed, for the audit
 
     @property
     def exit_status(self) -> int:

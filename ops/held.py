@@ -124,14 +124,15 @@ def _answer(decided: DecidedHeld) -> Answer:
             document['changed'] = decided.changed
         unchanged = [asdict(email) for email in decided.unchanged]
         document |= {'ids': decided.ids, 'unchanged': unchanged}
-        return Answer(document, [*fault, *unchanged_problems(unchanged), *decided.problems])
+        problems = [*fault, *unchanged_problems(unchanged), *decided.problems]
+        return Answer(document, problems, email_ids=decided.ids)
     document |= {
         'selection': described_selection(decided.selection),
         'by_type': decided.by_type,
     }
     if decided.changed is not None:
         document['changed'] = decided.changed
-    return Answer(document, [*fault, *decided.problems])
+    return Answer(document, [*fault, *decided.problems], email_ids=decided.ids)
 
 
 def render(document: Document, console: Console) -> None:

@@ -106,7 +106,8 @@ async def _cancel(
         'created_until': done.created_until,
         'final_left': done.final_left,
     }
-    return Answer(document | {'would_cancel' if dry_run else 'cancelled': done.emails})
+    document['would_cancel' if dry_run else 'cancelled'] = done.emails
+    return Answer(document, email_ids=done.ids)
 
 
 def _others(functions: Mapping[str, int]) -> str:

@@ -41,7 +41,7 @@ async def run(connections: Connections, options: argparse.Namespace) -> Answer:
     done = await resolve_emails(
         connections, options.ids, options.decision, dry_run=options.dry_run, confirm=ask
     )
-    return Answer(asdict(done), unchanged_problems(done.unchanged))
+    return Answer(asdict(done), unchanged_problems(done.unchanged), email_ids=done.resolved)
 
 
 def render(document: Document, console: Console) -> None:

@@ -65,13 +65,19 @@ async def run(connections: Connections, options: argparse.Namespace) -> Answer:
             connections, options.ids, terms, dry_run=options.dry_run, confirm=ask
         )
         return Answer(
-            _ids_document(retried), [*unchanged_problems(retried.unchanged), *retried.problems]
+            _ids_document(retried),
+            [*unchanged_problems(retried.unchanged), *retried.problems],
+            email_ids=retried.retried,
         )
     selected = await retry_selected(
         connections, options.status, conditions, terms, limit=options.limit,
         dry_run=options.dry_run, confirm=ask,
     )  # fmt: skip
-    return Answer(_selection_document(selected, options.limit), selected.problems)
+    return Answer(
+        _selection_document(selected, options.limit),
+        selected.problems,
+        email_ids=selected.retried,
+    )
 
 
 def _ids_document(done: RetriedIds) -> Document:

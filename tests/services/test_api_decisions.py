@@ -9,6 +9,8 @@ from tests.services.api_desk import open_desk
 from tests.services.ops_desk import insert, rendered, run, statuses
 
 DEAD = {'status': 'failed', 'attempts': 5, 'dead_reason': 'rejected'}
+NOW = {'last_attempt_at': 'sql:now()'}
+UNCERTAIN = {'status': 'uncertain', 'attempts': 1}
 
 
 @pytest.fixture
@@ -242,3 +244,40 @@ async def test_command_shows_the_change(operator, pool, env):
     shown = rendered('audit', answer)
     for word in ('anna', '127.0.0.1', 'email.retry', str(email_id), 'asked for'):
         assert word in shown
+
+
+@pytest.mark.parametrize(
+    ('words', 'columns', 'changes'),
+    [
+        (('retry', '{id}', '--yes'), DEAD, True),
+        (('retry', '--status', 'dead', '--since', '2h', '--yes'), DEAD | NOW, True),
+        (
+            ('resolve', '{id}', '--as', 'sent', '--yes'),
+            {'status': 'uncertain', 'attempts': 1},
+            True,
+        ),
+        (('held', 'release', '{id}', '--yes'), {'status': 'held'}, True),
+        (('held', 'cancel', '--all', '--yes'), {'status': 'held'}, True),
+        (('purge', 'outbox', '--status', 'pending', '--yes'), {}, True),
+        (('suppress', 'add', 'bob@example.com', '--reason', 'left', '--yes'), {}, False),
+        (('cron', 'pause', 'cleanup_old_sessions', '--force', '--yes'), {}, False),
+    ],
+    ids=lambda words: ' '.join(words[:3]) if isinstance(words, tuple) else None,
+)
+async def test_what_a_command_changed_is_in_the_audit(env, pool, words, columns, changes):
+    email_id = await insert(pool, **columns)
+    words = [word.format(id=email_id) for word in words]
+    dry = [word for word in words if word != '--yes']
+    await run(env, *dry, '--dry-run')
+    assert await pool.fetch('SELECT * FROM mail_audit') == []
+    await run(env, *words)
+    (entry,) = await pool.fetch('SELECT * FROM mail_audit')
+    assert entry['action'] == f'ops {words[0]}'
+    assert entry['email_ids'] == ([email_id] if changes else [])
+    assert entry['actor']
+    assert entry['origin']
+    assert set(map(str, entry['details'].values())) & {
+        *words,
+        f"['{email_id}']",
+        "['bob@example.com']",
+    }

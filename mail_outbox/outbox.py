@@ -1,6 +1,7 @@
 """The outbox as an application uses it: e-mails are queued in the caller's own transaction."""
 
 from collections.abc import Coroutine, Iterable, Mapping
+from contextlib import nullcontext
 from typing import Any, Unpack, overload
 
 from mail_outbox.adapters import driver_of
@@ -101,7 +102,9 @@ def queue_emails(conn: Any, emails: Iterable[SomeEmail], /, *, notify: bool = Tr
 
 def _queue_one(driver: SyncDriver, email: Mapping[str, Any], *, notify: bool) -> int:
     row = checked_row_sync(email)
-    (email_id,) = run_steps(driver, inserted([row]))
+    # In several statements, of which no worker must see the first alone: in autocommit as well.
+    with driver.atomic() if row['attachments'] else nullcontext():
+        (email_id,) = run_steps(driver, inserted([row]))
     if notify:
         run_steps(driver, woken())
     return email_id
@@ -109,7 +112,8 @@ def _queue_one(driver: SyncDriver, email: Mapping[str, Any], *, notify: bool) ->
 
 async def _queue_one_async(driver: AsyncDriver, email: Mapping[str, Any], *, notify: bool) -> int:
     row = await checked_row(email)
-    (email_id,) = await run_steps_async(driver, inserted([row]))
+    async with driver.atomic() if row['attachments'] else nullcontext():
+        (email_id,) = await run_steps_async(driver, inserted([row]))
     if notify:
         await run_steps_async(driver, woken())
     return email_id

@@ -3,6 +3,7 @@
 from bench.measures.delivery import DELAYED, EMAILS, STARTTLS
 from bench.measures.enqueue import Enqueue
 from bench.measures.idle import Idle
+from bench.measures.importing import Importing
 from bench.measures.latency import Latency
 from bench.measures.measure import Measure
 from bench.measures.million import Million
@@ -21,6 +22,7 @@ MEASURES: tuple[Measure, ...] = (
     Noop(),
     Idle(),
     Enqueue(),
+    Importing(),
     SCALING,
     Million(),
     OldRows(),

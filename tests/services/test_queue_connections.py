@@ -6,13 +6,14 @@ from typing import Any
 import asyncpg
 import psycopg
 import pytest
+from django.db import connection as django_connection
 from sqlalchemy import create_engine, text
 from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session, create_async_engine
 from sqlalchemy.orm import Session, scoped_session
 
-from mail_outbox import NewEmail, UnsupportedConnectionError, queue_email, queue_emails
+from mail_outbox import Attachment, NewEmail, UnsupportedConnectionError, queue_email, queue_emails
 from mail_outbox.envelope import InvalidEmailError
-from tests.services.connections import WAYS, awaited, opened
+from tests.services.connections import WAYS, awaited, opened, use_django
 
 HELLO = {'recipient': 'anna@example.com', 'subject': 'Hello', 'body_text': 'Hello, Anna.'}
 COUNT_SQL = 'SELECT count(*) FROM outbound_emails'
@@ -147,6 +148,26 @@ async def test_autocommit_without_a_transaction_commits_like_any_other_statement
         with conn.transaction(force_rollback=True):
             queue_email(conn, **HELLO)
     assert await pool.fetchval(COUNT_SQL) == 1
+
+
+@pytest.mark.parametrize('autocommit', ['asyncpg', 'psycopg', 'django'])
+async def test_e_mail_in_autocommit_is_never_seen_without_its_attachments(
+    database: Any, pool: Any, autocommit: str
+) -> None:
+    files = {'attachments': [Attachment('a.txt', None, b'x')]}
+    use_django(database.dsn)
+    conn: Any = {
+        'asyncpg': lambda: asyncpg.connect(database.dsn),
+        'psycopg': lambda: psycopg.connect(database.dsn, autocommit=True),
+        'django': lambda: django_connection,
+    }[autocommit]()
+    conn = await awaited(conn) if autocommit == 'asyncpg' else conn
+    await awaited(queue_email(conn, **HELLO, **files))
+    await pool.execute('ALTER TABLE email_attachments RENAME TO elsewhere')
+    with pytest.raises(Exception, match='email_attachments'):
+        await awaited(queue_email(conn, **HELLO, **files))
+    assert await pool.fetchval(COUNT_SQL) == 1
+    await awaited(conn.close())
 
 
 async def test_what_has_no_transaction_is_refused_with_what_is_wanted(pool: Any) -> None:

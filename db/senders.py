@@ -76,8 +76,8 @@ async def note_own_sender(pool: asyncpg.Pool, address: str) -> None:
     Raises:
         asyncpg.PostgresError, OSError: connection or statement failure.
     """
-    # Doctor names the right that is missing, and whoever names no sender needs none. A database that
-    # takes no writes now must not keep the worker from starting; a later start notes it.
+    # Doctor names the right that is missing, and whoever names no sender needs none. A database
+    # that takes no writes must not keep the worker from starting; a later start notes it.
     with contextlib.suppress(
         asyncpg.InsufficientPrivilegeError, asyncpg.ReadOnlySQLTransactionError
     ):

@@ -22,13 +22,16 @@ from delivery.tunables import Tunables
 from engine.batches import Batcher
 from mail.priority import HIGH
 from mail.template.renderers import Templates, TemplatesUnavailableError, with_parts
+from mail_outbox.address_fields import EXTRA_ADDRESSES
 from mail_outbox.envelope import (
+    NO_EXTRAS,
     Attachment,
     Content,
     ContentUnavailableError,
     Email,
     InvalidEmailError,
 )
+from mail_outbox.raw_message import HEAD_BYTE_BYTES
 from mail_outbox.render import render
 from mail_outbox.rendered import Rendered
 
@@ -166,8 +169,11 @@ class Contents:
                 raise ContentUnavailableError(str(error)) from error
             email = with_parts(email, filled)
         size_bytes = len(email.body_html or '') + len(email.body_text or '')
-        size_bytes += len(email.calendar or '') + len(email.raw_message or b'')
-        size_bytes += FIELD_CHAR_BYTES * (len(email.recipient) + len(email.headers or ''))
+        size_bytes += len(email.calendar or '') + HEAD_BYTE_BYTES * len(email.raw_message or b'')
+        field_chars = len(email.recipient) + len(email.headers or '')
+        if email.extras is not NO_EXTRAS:
+            field_chars += sum(len(getattr(email.extras, n) or '') for n in EXTRA_ADDRESSES)
+        size_bytes += FIELD_CHAR_BYTES * field_chars
         if content.attachments:
             size_bytes += sum(len(a.data) for a in content.attachments)
         arguments = (email, content, self._tunables.sender, self.max_message_bytes)

@@ -1,5 +1,6 @@
 """Whether an e-mail may be from whom it says: rows that plain SQL wrote were never asked."""
 
+import asyncio
 from collections.abc import Sequence
 
 import asyncpg
@@ -11,6 +12,8 @@ from engine.batches import Batcher
 from mail_outbox.envelope import NO_EXTRAS, ContentUnavailableError, Email
 from mail_outbox.raw_message import own_senders
 from mail_outbox.senders import WantedSender, refuse_unlisted
+
+READ_IN_THREAD_BYTES = 16 * 1024  # a header of more would hold up every other e-mail
 
 
 class AllowedSenders:
@@ -31,10 +34,14 @@ class AllowedSenders:
         extras = email.extras
         if extras is NO_EXTRAS and email.raw_message is None:  # nearly always
             return
+        if len(email.raw_message or b'') > READ_IN_THREAD_BYTES:
+            senders = await asyncio.to_thread(lambda: [*own_senders(email)])
+        else:
+            senders = [*own_senders(email)]
         own = self._tunables.sender.address.lower()
         wanted = tuple(
             WantedSender(field, address, extras.organization_id)
-            for field, address in own_senders(email)
+            for field, address in senders
             if address.lower() != own
         )
         if not wanted:

@@ -1,8 +1,8 @@
 """Send one e-mail: the way that every e-mail goes, whether a job asked for it or a sweep found it.
 
-claim -> fetch content -> render -> leave out suppressed -> sign -> route -> deliver -> decide ->
-record. `send_email` claims for a job, delivery.sweeper for all others; `send_claimed` is the rest.
-delivery.steps says what each step takes and returns.
+claim -> fetch content -> check sender -> render -> leave out suppressed -> sign -> route ->
+deliver -> decide -> record. `send_email` claims for a job, delivery.sweeper for all others;
+`send_claimed` is the rest. delivery.steps says what each step takes and returns.
 """
 
 import asyncio

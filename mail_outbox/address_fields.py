@@ -14,6 +14,7 @@ from mail_outbox.envelope import (
     NO_EXTRAS,
     Email,
     Envelope,
+    Extras,
     InvalidEmailError,
     Recipient,
     parse_addresses,
@@ -80,15 +81,6 @@ class AddressFields(NamedTuple):
                 f'recipient, cc and bcc: {count} addresses, at most {MAX_RECIPIENTS} are allowed'
             )
 
-    def own_senders(self) -> Iterator[tuple[str, str]]:
-        """Yield the addresses that somebody has to allow, each with the name of its field."""
-        if self.from_ is not None:
-            yield 'from_address', self.from_.address
-        if self.sender is not None:
-            yield 'sender_address', self.sender.address
-        if self.return_path:
-            yield 'envelope_from', self.return_path
-
 
 def read_address_fields(email: Email) -> AddressFields:
     """Read and check all addresses of an e-mail.
@@ -136,6 +128,19 @@ def _return_path(text: str | None) -> str | None:
         return ''
     mailbox = _mailbox('envelope_from', text)
     return None if mailbox is None else mailbox.address
+
+
+def named_senders(extras: Extras) -> Iterator[tuple[str, str]]:
+    """Yield the addresses that a row names its e-mail to be from, each with its field's name.
+
+    Raises:
+        InvalidEmailError: one is no address.
+    """
+    for field in ('from_address', 'sender_address'):
+        if (mailbox := _mailbox(field, getattr(extras, field))) is not None:
+            yield field, mailbox.address
+    if return_path := _return_path(extras.envelope_from):
+        yield 'envelope_from', return_path
 
 
 class Heads(NamedTuple):

@@ -9,13 +9,20 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-from mail_outbox.address_fields import AddressFields, Sender, read_address_fields
+from mail_outbox.address_fields import (
+    AddressFields,
+    Sender,
+    named_senders,
+    read_address_fields,
+)
 from mail_outbox.envelope import Email, InvalidEmailError, Recipient, parse_addresses
 from mail_outbox.headers import GIVEN_MESSAGE_ID, MAX_LINE_CHARS, date_field, message_id_field
 from mail_outbox.mime import CHUNK
 from mail_outbox.rendered import Rendered
 
-MAX_HEAD_BYTES = 256 * 1024
+MAX_HEAD_BYTES = 128 * 1024
+# Reading a byte of a header takes as long as encoding so many of a body.
+HEAD_BYTE_BYTES = 16
 # Doubling the dots of more lines (RFC 5321, 4.5.2) would hold up everybody else.
 MAX_LEADING_DOTS = 100_000
 NO_LINE_END = 'raw: contains a NUL, or a CR without its LF (RFC 5321, 2.3.8): encode it in base64'
@@ -136,15 +143,12 @@ def own_senders(email: Email) -> Iterator[tuple[str, str]]:
     Raises:
         InvalidEmailError: one is no address.
     """
-    if email.raw_message is None:
-        yield from read_address_fields(email).own_senders()
-        return
-    head = read_raw_head(email.raw_message)
-    for name in ('from', 'sender'):
-        for writer in head.addresses(name):
-            yield f'raw: {name}', writer.address
-    if return_path := raw_addresses(email, head).return_path:
-        yield 'envelope_from', return_path
+    if email.raw_message is not None:
+        head = read_raw_head(email.raw_message)
+        for name in ('from', 'sender'):
+            for writer in head.addresses(name):
+                yield f'raw: {name}', writer.address
+    yield from named_senders(email.extras)
 
 
 def check_raw(email: Email, data: Any, max_bytes: int) -> Email:

@@ -24,7 +24,7 @@ from mail_outbox.field_checks import (
     json_text,
 )
 from mail_outbox.headers import given_message_id
-from mail_outbox.raw_message import check_raw, own_senders
+from mail_outbox.raw_message import HEAD_BYTE_BYTES, check_raw, own_senders
 from mail_outbox.render import check
 from mail_outbox.senders import WantedSender
 
@@ -122,8 +122,10 @@ ADDRESS_LISTS = ('recipient', 'cc', 'bcc', 'reply_to')
 
 async def checked_row(email: Mapping[str, Any]) -> dict[str, Any]:
     """Return the same as checked_row_sync; what takes its time is checked in a thread."""
-    bodies = map(email.get, ('body_text', 'body_html', 'calendar', 'raw'))
-    body_chars = sum(len(body) for body in bodies if isinstance(body, str | bytes))
+    bodies = map(email.get, ('body_text', 'body_html', 'calendar'))
+    body_chars = sum(len(body) for body in bodies if isinstance(body, str))
+    if isinstance(raw := email.get('raw'), bytes):
+        body_chars += HEAD_BYTE_BYTES * len(raw)
     email = _with_lists_joined(email)
     fields = [email.get(name) for name in ADDRESS_LISTS]
     headers = email.get('headers')

@@ -31,7 +31,8 @@ class EmailFacts:
     anybody_alive: bool | None = None
     switches: Sequence[Switch] = ()
     recipients: Sequence[str] = ()
-    unreadable: str | None = None  # why the recipient field cannot be read
+    unreadable: str | None = None  # why an address cannot be read
+    sender_refused: str | None = None  # nobody has allowed it; with the remedy
     suppressed: Mapping[str, str] = field(default_factory=dict)
     template_missing: bool = False
     content_missing: bool = False
@@ -156,6 +157,9 @@ def _content(email: Email, facts: EmailFacts) -> Iterator[Reason]:
             'MongoDB does not answer, and it has attachments: it waits, which costs no attempt.',
             'Start it, or set MONGODB_URL.',
         )
+    if facts.sender_refused:
+        what, _, remedy = facts.sender_refused.partition(': `')
+        yield Reason(f'Nobody has allowed its sender: {what}. {dead}.', f'`{remedy}.')
     if facts.unreadable:
         yield Reason(
             f'An address cannot be read: {facts.unreadable}. {dead}.',

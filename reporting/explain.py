@@ -12,10 +12,12 @@ import asyncpg
 
 from db import reports
 from db.attachments import list_stored
+from db.senders import unlisted_senders
 from db.suppressions import suppressed
 from db.switches import read_switches
-from mail_outbox.address_fields import EXTRA_ADDRESSES, read_address_fields
+from mail_outbox.address_fields import EXTRA_ADDRESSES, named_senders, read_address_fields
 from mail_outbox.envelope import Email, Extras, InvalidEmailError
+from mail_outbox.senders import WantedSender, refuse_unlisted
 from reporting.blockers import EmailFacts
 from reporting.live import ask_alive
 from reporting.next_step import next_step, tries_again, where_now
@@ -63,21 +65,12 @@ async def gather_facts(
     servers: Servers, email: dict[str, Any], problems: list[Problem]
 ) -> EmailFacts:
     """Ask Redis for the workers and PostgreSQL for the rest; MongoDB only about attachments."""
-    recipients: list[str] = []
-    unreadable = None
-    try:
-        extras = Extras(**{name: email[name] for name in EXTRA_ADDRESSES})
-        addresses = read_address_fields(Email(0, email['recipient'] or '', extras=extras))
-        recipients = list(addresses.envelope('').recipients)
-    except InvalidEmailError as error:
-        unreadable = str(error)
+    recipients, wanted, unreadable = _read_addresses(email)
+    reading = partial(_read_stored, email=email, recipients=recipients, wanted=wanted)
     has_content = email['content_id'] is not None or bool(email['has_attachments'])
     workers, stored, content = await asyncio.gather(
         answer_or_note(servers.ask_redis(ask_alive), problems),
-        answer_or_note(
-            servers.ask_postgres(partial(_read_stored, email=email, recipients=recipients)),
-            problems,
-        ),
+        answer_or_note(servers.ask_postgres(reading), problems),
         read_attached(servers, email, problems),
     )
     return EmailFacts(
@@ -91,8 +84,22 @@ async def gather_facts(
     )
 
 
+def _read_addresses(email: Document) -> tuple[list[str], list[WantedSender], str | None]:
+    """Return who it goes to, who it is to be from, and why an address cannot be read."""
+    extras = Extras(**{name: email[name] for name in EXTRA_ADDRESSES})
+    recipient, whose = email['recipient'] or '', email['organization_id']
+    try:
+        wanted = [WantedSender(field, who, whose) for field, who in named_senders(extras)]
+        if not recipient.strip() and email['raw_message_bytes']:
+            return [], wanted, None  # it goes to those that its header names
+        addresses = read_address_fields(Email(0, recipient, extras=extras))
+    except InvalidEmailError as error:
+        return [], [], str(error)
+    return list(addresses.envelope('').recipients), wanted, None
+
+
 async def _read_stored(
-    pool: asyncpg.Pool, email: dict[str, Any], recipients: list[str]
+    pool: asyncpg.Pool, email: dict[str, Any], recipients: list[str], wanted: list[WantedSender]
 ) -> dict[str, Any]:
     template_id = email['template_id']
     template = (
@@ -102,8 +109,14 @@ async def _read_stored(
         pool, email['priority'], email['next_retry_at'] or email['read_at']
     )
     services = await reports.read_services(pool)
+    refused = None
+    try:
+        refuse_unlisted(wanted, await unlisted_senders(pool, wanted) if wanted else None)
+    except InvalidEmailError as error:
+        refused = str(error)
     return {
         'switches': await read_switches(pool),
+        'sender_refused': refused,
         'suppressed': await suppressed(pool, recipients),
         'template_missing': bool(template_id) and template is None,
         'ahead': ahead['ahead'],

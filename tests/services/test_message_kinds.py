@@ -94,3 +94,21 @@ async def test_one_copy_each_has_an_outcome_of_its_own_and_goes_on_where_it_was(
     assert (await send_email(ctx, email_id))['status'] == 'sent'
     assert len(server.bodies) == 3
     assert b'To: bob@example.com\r\n' in server.bodies[-1]
+
+
+async def test_large_message_as_given_waits_for_room_and_is_read_beside_the_loop(
+    env, ctx, pool, queue, row, server
+):
+    await allow_senders(pool, ['shop@example.com'])
+    large = RAW + b'x' * 70 + b'\n' + b'y\n' * 1_000_000
+    email_id = await queue('', raw=large, **NOTHING)
+    explained = await run(env, 'explain', str(email_id))
+    assert 'cannot be read' not in rendered('explain', explained)
+    claim = await ctx['runtime'].claimer.claim_one(email_id)
+    assert not claim.is_whole
+    assert claim.email.raw_message is None
+    assert await ctx['runtime'].contents.large_bytes(claim) > len(large)
+    email, content = await ctx['runtime'].contents.fetch(claim)
+    await ctx['runtime'].steps.check_senders(email)
+    done = await ctx['runtime'].contents.render(claim, email, content)
+    assert done.envelope.recipients == ('anna@example.com', 'boss@example.com')

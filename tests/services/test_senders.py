@@ -46,7 +46,7 @@ async def test_an_e_mail_is_from_whom_its_row_says_and_has_an_outcome_for_each_r
 
 @pytest.mark.parametrize('field', ['from_address', 'sender_address', 'envelope_from'])
 async def test_sender_that_nobody_allowed_is_refused_when_it_is_queued_and_when_sent(
-    ctx, pool, queue, row, server, field
+    env, ctx, pool, queue, row, server, field
 ):
     with pytest.raises(InvalidEmailError, match=rf'^{field}: eve@example\.org .*ops sender add'):
         await queue(**{field: 'eve@example.org'})
@@ -55,6 +55,8 @@ async def test_sender_that_nobody_allowed_is_refused_when_it_is_queued_and_when_
         f'INSERT INTO outbound_emails (recipient, subject, body_text, {field}) '
         "VALUES ('anna@example.com', 's', 't', 'eve@example.org') RETURNING id"
     )
+    given = await run(env, 'explain', str(email_id))
+    assert 'Nobody has allowed its sender' in rendered('explain', given)
     assert (await send_email(ctx, email_id))['status'] == 'failed'
     stored = await row(email_id)
     assert stored['dead_reason'] == 'render'

@@ -1,7 +1,11 @@
-"""Claim e-mails: by their ids, those that are due, and those whose last workers were lost."""
+"""Claim e-mails: by their ids, those that are due or urgent, and those whose workers were lost.
+
+A claim raises asyncpg.PostgresError or OSError when the connection or the statement fails: nothing
+was claimed, or the lease will run out.
+"""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Required, TypedDict, Unpack
 from uuid import UUID, uuid4
 
 import asyncpg
@@ -10,9 +14,20 @@ from db.claimed import CLAIMED_COLUMNS, Claim, claim_from
 from db.errors import DATABASE_DOWN
 from db.narrowing import UNREADABLE, SetAside, give_up_rows, narrow
 from db.states import CLAIMED, HAS_ATTEMPTS, IS_CLAIMED, IS_SCHEDULED, IS_SENDING, sql_list
+from mail.priority import HIGH
 from mail_outbox.states import Status
 
 Names = Sequence[str]
+
+
+class Claimant(TypedDict, total=False):
+    """Who claims, and how."""
+
+    worker: Required[str]
+    lease_s: Required[float]  # longer than the slowest gap between two renewals
+    message_id_domain: Required[str]  # of the Message-ID of an e-mail that has none yet
+    paused_types: Names  # e-mails of these types are left alone
+    set_aside: SetAside | None  # what this worker knows of rows that nobody can change
 
 
 # Of a row whose number is none, negative, or larger than its column or email_attempts could count
@@ -89,33 +104,19 @@ WITH due AS ({_THESE} AND lost_attempts = 0 FOR UPDATE SKIP LOCKED) {_CLAIM}
 async def claim(
     pool: asyncpg.Pool,
     email_ids: Sequence[int],
-    *,
-    worker: str,
-    lease_s: float,
-    message_id_domain: str,
-    paused_types: Names = (),
-    set_aside: SetAside | None = None,
+    **claimant: Unpack[Claimant],
 ) -> list[Claim]:
     """Claim the e-mails among these ids that are due and held by nobody, and start their leases.
 
     The attempt is committed when this returns: whatever happens afterwards, it was made.
 
     Args:
-        paused_types: E-mails of these types are left alone.
-        lease_s: Lease length in seconds; longer than the slowest gap between two renewals.
-        message_id_domain: Right-hand side of the Message-ID of an e-mail that has none yet.
-        set_aside: What this worker knows of rows that nobody can change.
+        claimant: See Claimant.
     Returns:
         One claim, with attempt >= 1, for each e-mail that was claimed; none for those that are not
         due, are final, are held elsewhere, or are suspects, see claim_suspects.
-    Raises:
-        asyncpg.PostgresError, OSError: connection or statement failure; nothing was claimed, or the
-        lease will run out.
     """
-    # A fresh token: whoever lost an earlier claim cannot write over this one.
-    claimant = (uuid4(), worker, lease_s, message_id_domain)
-    request = _Request(pool, list(paused_types), set_aside or SetAside(), claimant)
-    return await request.claim(CLAIM_SQL, email_ids)
+    return await _request(pool, claimant).claim(CLAIM_SQL, email_ids)
 
 
 # The lateral join walks the due index once per priority, so low priority mail never delays high,
@@ -147,23 +148,42 @@ CLAIM_DUE_SQL = f'WITH due AS ({_due("$6", "$7")}) {_CLAIM}'
 async def claim_due(
     pool: asyncpg.Pool,
     limit: int,
-    *,
-    worker: str,
-    lease_s: float,
-    message_id_domain: str,
-    paused_types: Names = (),
-    set_aside: SetAside | None = None,
+    **claimant: Unpack[Claimant],
 ) -> list[Claim]:
     """Claim up to limit e-mails that are due, by priority and then the longest due first.
 
     Rows with no next_retry_at are not seen before give_due_time has given them one.
-
-    Raises:
-        asyncpg.PostgresError, OSError: connection or statement failure.
     """
-    claimant = (uuid4(), worker, lease_s, message_id_domain)
-    request = _Request(pool, list(paused_types), set_aside or SetAside(), claimant)
-    return await request.claim(CLAIM_DUE_SQL, limit, find=DUE_SQL)
+    return await _request(pool, claimant).claim(CLAIM_DUE_SQL, limit, find=DUE_SQL)
+
+
+# The start of the due index, see _due.
+def _urgent(types: str, ids: str, but: str) -> str:
+    return f"""
+    SELECT id FROM mail_outbox
+    WHERE (priority, next_retry_at) BETWEEN ({HIGH}, '-infinity') AND ({HIGH}, now())
+      AND {IS_SCHEDULED} AND lost_attempts = 0 AND {CLAIMABLE} AND {passed_over(types, ids)}
+      AND id <> ALL({but}::bigint[])
+    ORDER BY priority, next_retry_at LIMIT $1 FOR UPDATE SKIP LOCKED
+"""
+
+
+URGENT_SQL = _urgent('$2', '$3', '$4')
+CLAIM_URGENT_SQL = f'WITH due AS ({_urgent("$6", "$7", "$8")}) {_CLAIM}'
+
+
+async def claim_urgent(
+    pool: asyncpg.Pool,
+    limit: int,
+    but: Sequence[int] = (),
+    **claimant: Unpack[Claimant],
+) -> list[Claim]:
+    """Claim up to limit e-mails of high priority that are due, the longest due first.
+
+    Args:
+        but: These are left alone.
+    """
+    return await _request(pool, claimant).claim(CLAIM_URGENT_SQL, limit, list(but), find=URGENT_SQL)
 
 
 # An operator may have set a row to pending that was lost more often than is counted: it is sent
@@ -186,12 +206,7 @@ async def claim_suspects(
     pool: asyncpg.Pool,
     lost_attempts: int,
     limit: int,
-    *,
-    worker: str,
-    lease_s: float,
-    message_id_domain: str,
-    paused_types: Names = (),
-    set_aside: SetAside | None = None,
+    **claimant: Unpack[Claimant],
 ) -> list[Claim]:
     """Claim e-mails that were held when their last workers died or lost their leases.
 
@@ -200,12 +215,10 @@ async def claim_suspects(
 
     Args:
         lost_attempts: How many attempts in a row were lost.
-    Raises:
-        asyncpg.PostgresError, OSError: connection or statement failure.
     """
-    claimant = (uuid4(), worker, lease_s, message_id_domain)
-    request = _Request(pool, list(paused_types), set_aside or SetAside(), claimant)
-    return await request.claim(CLAIM_SUSPECTS_SQL, limit, lost_attempts, find=SUSPECTS_SQL)
+    return await _request(pool, claimant).claim(
+        CLAIM_SUSPECTS_SQL, limit, lost_attempts, find=SUSPECTS_SQL
+    )
 
 
 # Those of these rows, suspects or not: when one of them makes the statement fail.
@@ -278,3 +291,10 @@ class _Request(NamedTuple):
         found = await narrow(lambda part: self.pool.fetch(READ_CLAIMED_SQL, part, token), ids)
         await give_up_rows(self.pool, found, self.set_aside, token=token)
         return found.done
+
+
+def _request(pool: asyncpg.Pool, claimant: Claimant) -> _Request:
+    # A fresh token: whoever lost an earlier claim cannot write over this one.
+    who = (uuid4(), claimant['worker'], claimant['lease_s'], claimant['message_id_domain'])
+    set_aside = claimant.get('set_aside') or SetAside()
+    return _Request(pool, list(claimant.get('paused_types', ())), set_aside, who)

@@ -4,11 +4,10 @@ from collections.abc import Sequence
 
 import asyncpg
 
-from db.claims import CLAIMABLE, passed_over
 from db.errors import DATABASE_DOWN
 from db.narrowing import SetAside, give_up_rows, narrow
 from db.states import IS_SCHEDULED, IS_UNSCHEDULED
-from mail.priority import HIGH, NORMAL, known_priority
+from mail.priority import NORMAL, known_priority
 
 # Only its own index has the order of id, not one that an application has on next_retry_at.
 UNSCHEDULED_SQL = f"""
@@ -88,26 +87,3 @@ async def priorities(pool: asyncpg.Pool, email_ids: Sequence[int]) -> list[int]:
         for row in await pool.fetch(PRIORITIES_SQL, list(email_ids))
     }
     return [known.get(email_id, NORMAL) for email_id in email_ids]
-
-
-# The start of the due index; the sort keeps any other index from being of use.
-URGENT_SQL = f"""
-SELECT id FROM mail_outbox
-WHERE (priority, next_retry_at) BETWEEN ({HIGH}, '-infinity') AND ({HIGH}, now())
-  AND {IS_SCHEDULED} AND lost_attempts = 0 AND {CLAIMABLE} AND {passed_over('$2', '$3')}
-ORDER BY priority, next_retry_at LIMIT $1
-"""
-
-
-async def urgent_due(
-    pool: asyncpg.Pool, limit: int, paused_types: Sequence[str] = (), but: Sequence[int] = ()
-) -> list[int]:
-    """Return up to limit e-mails of high priority that are due, the longest due first.
-
-    Args:
-        paused_types: E-mails of these types are left alone.
-        but: So are these.
-    Raises:
-        asyncpg.PostgresError, OSError: connection or statement failure.
-    """
-    return [row['id'] for row in await pool.fetch(URGENT_SQL, limit, list(paused_types), list(but))]

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from db.claimed import ClaimKey
+from delivery.right_of_way import RightOfWay
 from engine.refused import RefusedJobs
 from mail.progress import Progress
 
@@ -99,3 +100,4 @@ class Activity:
     asked_for: set[int] = field(default_factory=set)
     outcomes: Counter[str] = field(default_factory=Counter)
     events: Events = field(default_factory=Events)
+    right_of_way: RightOfWay = field(default_factory=RightOfWay)

@@ -1,7 +1,7 @@
 """Put the parts of one worker together, and say which of them does each step."""
 
-from collections.abc import Callable, Coroutine
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
 from typing import Any
 
 from db.claimed import Claim
@@ -83,9 +83,15 @@ def _steps(runtime: Runtime) -> Steps:
     def claim(email_id: int, send: SendClaimed) -> Coroutine[Any, Any, JobResult]:
         return claim_and_send(runtime, email_id, send)
 
-    def hold_bytes(size_bytes: int) -> AbstractAsyncContextManager[None]:
+    @asynccontextmanager
+    async def hold_bytes(claim: Claim) -> AsyncIterator[None]:
+        size_bytes = await contents.large_bytes(claim)
+        if not size_bytes:
+            yield
+            return
         runtime.sweeper.attempts.check_room()
-        return contents.large.share(size_bytes)
+        async with contents.large.share(size_bytes):
+            yield
 
     def hand_over(
         rendered: Rendered, settled: Settled, progress: Progress
@@ -97,7 +103,7 @@ def _steps(runtime: Runtime) -> Steps:
         activity=runtime.activity,
         held=runtime.claimer.leases,
         claim=claim,
-        size=contents.large_bytes,
+        turn=runtime.activity.right_of_way.turn,
         hold_bytes=hold_bytes,
         fetch=contents.fetch,
         check_senders=AllowedSenders(runtime.stores.pool, tunables).check_senders,

@@ -60,9 +60,9 @@ class Claimer:
         self._activity = activity
         self._recorder = recorder
         # The first version claimed each e-mail by a statement, and sent 125 a second (2026-11-22).
-        self._batched = Batcher(self._claim_each, orphaned=self._release)
+        self._batched = Batcher(self._claim_others, orphaned=self._release)
         # Urgent mail does not wait for the claims of the others.
-        self._batched_urgent = Batcher(self._claim_each, orphaned=self._release)
+        self._batched_urgent = Batcher(self._claim_first, orphaned=self._release)
         self._releasing: set[asyncio.Task[Any]] = set()
 
     def claim_one(self, email_id: int, priority: int = NORMAL) -> Awaitable[Claim | None]:
@@ -80,9 +80,18 @@ class Claimer:
         """Claim up to limit due e-mails; see db.claims.claim_due."""
         if self._tunables.switches.claims_paused:
             return []
+        await self._activity.right_of_way.given()
         # Before it asks: a worker that was frozen until the answer would think its lease longer.
         since = now_s()
         return await self._take(claims.claim_due(self._pool, limit, **self._claimant()), since)
+
+    async def claim_urgent(self, limit: int, but: Sequence[int]) -> list[Claim]:
+        """Claim e-mails of high priority that are due; see db.claims.claim_urgent."""
+        with self._activity.right_of_way.taken():
+            since = now_s()
+            return await self._take(
+                claims.claim_urgent(self._pool, limit, but, **self._claimant()), since
+            )
 
     async def claim_suspects(self, lost_attempts: int, limit: int) -> list[Claim]:
         """Claim e-mails whose last workers were lost; see db.claims.claim_suspects."""
@@ -126,6 +135,14 @@ class Claimer:
         self._hold(claimed, since)
         return claimed
 
+    async def _claim_others(self, email_ids: Sequence[int]) -> list[Claim | None]:
+        await self._activity.right_of_way.given()
+        return await self._claim_each(email_ids)
+
+    async def _claim_first(self, email_ids: Sequence[int]) -> list[Claim | None]:
+        with self._activity.right_of_way.taken():
+            return await self._claim_each(email_ids)
+
     async def _claim_each(self, email_ids: Sequence[int]) -> list[Claim | None]:
         if self._tunables.switches.claims_paused:
             return [None] * len(email_ids)
@@ -158,7 +175,7 @@ class Claimer:
                     type=claim.email.email_type,
                 )
 
-    def _claimant(self) -> dict[str, Any]:
+    def _claimant(self) -> claims.Claimant:
         return {
             'worker': self._worker,
             'lease_s': self.leases.lease_s,

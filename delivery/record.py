@@ -18,6 +18,7 @@ from delivery.rules import WorkerRules
 from engine.batches import Batcher
 from logs import write_line
 from mail.outcome import Outcome, Settled
+from mail.priority import HIGH
 from mail.progress import Progress
 from mail_outbox.states import Status
 
@@ -128,6 +129,8 @@ class Recorder:
     async def _record_each(self, ended: Sequence[Result]) -> list[Recorded]:
         """Record a batch; when PostgreSQL objects to it, one by one: one result spoils no other."""
         worker = self._rules.worker
+        if all(result.claim.priority != HIGH for result in ended):
+            await self._activity.right_of_way.given()
         try:
             recorded = await results.record(self._pool, ended, worker=worker)
             # A claim that is gone still leaves its attempt.

@@ -49,8 +49,9 @@ class Steps:
     Attributes:
         claim: Claims an e-mail for a job and goes on with the claim, or says why there is none.
             Raises arq's Retry when PostgreSQL does not answer, or the worker stops.
-        size: How many bytes of content are to be fetched, 0 when they are too few to count.
-        hold_bytes: Waits until there is room for so many, and holds them.
+        turn: Waits until it is the e-mail's turn, and so many cycles of the loop; while an urgent
+            one is in it, others wait.
+        hold_bytes: Waits until there is room for the content that is to be fetched, and holds it.
         fetch: The e-mail with its large columns, and what its row only refers to.
         check_senders: Refuses senders that nobody has allowed.
         render: The message. All four raise InvalidEmailError for what can never be sent, and
@@ -68,8 +69,8 @@ class Steps:
     activity: Activity
     held: HeldClaims
     claim: Callable[[int, SendClaimed], Awaitable[JobResult]]
-    size: Callable[[Claim], Awaitable[int]]
-    hold_bytes: Callable[[int], AbstractAsyncContextManager[None]]
+    turn: Callable[[Claim, int], AbstractAsyncContextManager[None]]
+    hold_bytes: Callable[[Claim], AbstractAsyncContextManager[None]]
     fetch: Callable[[Claim], Awaitable[tuple[Email, Content]]]
     check_senders: Callable[[Email], Awaitable[None]]
     render: Callable[[Claim, Email, Content], Awaitable[Rendered]]

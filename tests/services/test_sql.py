@@ -99,7 +99,7 @@ HOT_STATEMENTS = {  # arguments, the index
     'db.retention.REMOVE_SQL': ('90, 0, 10', 'pkey'),
     'db.transitions.STATE_SQL': ("'{1,2,3}'", 'pkey'),
     'db.due.PRIORITIES_SQL': ("'{1,2,3}'", 'pkey'),
-    'db.due.URGENT_SQL': ("10, '{}', '{}'", 'due'),
+    'db.claims.URGENT_SQL': ("10, '{}', '{}', '{}'", 'due'),
 }
 FILL_SQL = """
 INSERT INTO outbound_emails (recipient, status, sent_at, next_retry_at)

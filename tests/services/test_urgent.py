@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from db.claims import claim_due
-from db.due import priorities, urgent_due
+from db.claims import claim_due, claim_urgent
+from db.due import priorities
 from delivery.runtime import Runtime
 from jobs.process_pending_emails import process_pending_emails
 from jobs.send_email import send_email
@@ -38,27 +38,33 @@ async def test_priorities_are_those_of_the_rows_and_ordinary_where_there_is_none
     assert await priorities(pool, [*ids, 10**9]) == [LOW, HIGH, NORMAL, NORMAL]
 
 
-async def test_urgent_mail_that_is_due_is_told_the_longest_due_first(pool, queue):
-    later, first, second = [await queue(priority='high') for _ in range(3)]
+async def claimed(pool: Any, limit: int, *arguments: Any, **options: Any) -> list[int]:
+    claimant = {'worker': 'w', 'lease_s': 30, 'message_id_domain': 'example.com'}
+    claims = await claim_urgent(pool, limit, *arguments, **claimant, **options)
+    return [claim.email.id for claim in claims]
+
+
+async def test_urgent_mail_that_is_due_is_claimed_the_longest_due_first(pool, queue):
+    later, second, first = [await queue(priority='high') for _ in range(3)]
     await queue(priority='normal')
     set_due = (
         "UPDATE outbound_emails SET next_retry_at = now() + $2 * interval '1 minute' WHERE id = $1"
     )
     for email_id, in_min in ((later, 5), (first, -2), (second, -1)):
         await pool.execute(set_due, email_id, in_min)
-    assert await urgent_due(pool, 10) == [first, second]
-    assert await urgent_due(pool, 1) == [first]
+    assert await claimed(pool, 1) == [first]
+    assert await claimed(pool, 10) == [second]
 
 
-async def test_urgent_mail_that_no_claim_would_take_is_not_told(pool, queue):
+async def test_urgent_mail_that_no_claim_takes_is_left(pool, queue):
     paused, excepted, expired, fine = [
         await queue(priority='high', email_type=t) for t in ('news', 'a', 'b', 'c')
     ]
     await pool.execute(
         "UPDATE outbound_emails SET expires_at = now() - interval '1 s' WHERE id = $1", expired
     )
-    assert await urgent_due(pool, 1, ['news'], [excepted]) == [fine]
-    assert paused in await urgent_due(pool, 4)
+    assert await claimed(pool, 9, [excepted], paused_types=['news']) == [fine]
+    assert await claimed(pool, 9) == [paused, excepted]
 
 
 async def test_claims_carry_their_priority(pool, queue):
@@ -193,3 +199,16 @@ async def test_job_that_comes_after_its_urgent_mail_was_sent_says_so(ctx, runtim
     await asyncio.gather(*mine)
     assert (await send_email(ctx, urgent))['status'] == 'sent'
     assert names(inbox) == ['urgent']
+
+
+async def test_urgent_mail_beyond_a_rate_waits_for_its_turn(runtime, queue, inbox):
+    for number in range(3):
+        await queue(f'urgent{number}@example.com', priority='high')
+    runtime.tunables.rate.set(2)
+    await runtime.sweeper.send_urgent()
+    assert len(runtime.sweeper.urgent) < 3
+    sending = asyncio.create_task(runtime.sweeper.keep_sending_urgent())
+    await runtime.sweeper.send_urgent()  # none is allowed now: it asks again when one is
+    await wait_until(lambda: len(inbox.accepted()) == 3)
+    sending.cancel()
+    await asyncio.gather(sending, return_exceptions=True)

@@ -6,14 +6,17 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import httpx
 import pytest
 
 from tests.conftest import DEADLINE_S, ROOT, wait_until
-from tests.services.ops_desk import closed_port
+from tests.services.gate import Gate, Way
+from tests.services.ops_desk import closed_port, ops
 from tests.services.test_ops_status import register
+from web.api.servers import DEADLINE_S as API_DEADLINE_S
 
 
 class WebProcess:
@@ -148,3 +151,33 @@ async def test_page_answers_beside_fifteen_hundred_silent_connections_with_512_d
         line for line in web.log_path.read_text().splitlines() if 'systemd.not_notified' not in line
     ]
     assert len(log) == 1, log[:20]
+
+
+@pytest.mark.parametrize('way', [Way.AWAY, Way.SILENT])
+async def test_api_without_its_servers_answers_503_in_time_and_a_stop_is_not_held_up(
+    env, start_web, way
+):
+    created = await ops(env, 'token', 'create', 'me', '--scope', 'read,operate', '--json')
+    headers = {'Authorization': f'Bearer {created.document["token"]}'}
+    async with Gate(env['DATABASE_URL']) as postgres, Gate(env['ARQ_REDIS_URL']) as redis:
+        web = start_web(WEB_PORT='0', DATABASE_URL=postgres.url, ARQ_REDIS_URL=redis.url)
+        place = place_of(await web.hears('READY=1'))
+        async with httpx.AsyncClient(base_url=place, timeout=DEADLINE_S, headers=headers) as client:
+            assert (await client.get('/api/emails')).status_code == 200
+            assert (await client.get('/api/workers')).status_code == 200
+            postgres.turn(way)
+            redis.turn(way)
+            began = time.monotonic()
+            answers = await asyncio.gather(
+                *(client.get(f'/api/{path}') for path in ('emails', 'emails/1', 'workers')),
+                *(client.post(f'/admin/emails/{n}/retry') for n in range(1, 21)),
+            )
+            assert {answer.status_code for answer in answers} == {503}
+            assert time.monotonic() - began < 3 * API_DEADLINE_S
+            assert all(answer.json()['remedy'] for answer in answers)
+            assert (await client.get('/health/live')).status_code == 200
+            web.process.send_signal(signal.SIGTERM)
+            began = time.monotonic()
+            assert await asyncio.to_thread(web.process.wait, DEADLINE_S) == 0
+            assert time.monotonic() - began < 10  # TimeoutStopSec of deploy/email-web.service
+    assert 'Traceback' not in web.log_path.read_text()

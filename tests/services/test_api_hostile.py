@@ -77,6 +77,19 @@ async def test_body_that_makes_no_sense_changes_nothing_and_says_what_is_wrong(c
     assert await pool.fetchval("SELECT count(*) FROM mail_audit WHERE action LIKE 'email%'") == 0
 
 
+async def test_what_is_wrong_is_said_in_words_of_the_request(client):
+    for body, status, told in (
+        ({'content': b'{"a":'}, 400, 'the body is no JSON: Expecting value at character 5'),
+        ({'json': {'status': 'failed', 'filtre': 1}}, 422, 'body.filtre: there is no such field'),
+        ({'json': {}}, 422, 'body.status: it is missing'),
+        ({'data': 'status=failed'}, 422, 'body: must be an object, sent with Content-Type: '),
+        ({'json': {'status': 'gone'}}, 422, "body.status: Input should be 'failed', 'uncertain'"),
+    ):
+        headers = {} if 'data' in body else {'Content-Type': 'application/json'}
+        answer = await client.post('/api/emails/retry', headers=headers, **body)
+        assert (answer.status_code, answer.json()['detail'][: len(told)]) == (status, told)
+
+
 @pytest.mark.parametrize('content_type', [None, 'text/plain', 'multipart/form-data', 'x' * 300, ''])
 async def test_body_that_is_not_called_json_is_refused(client, content_type):
     headers = {} if content_type is None else {'Content-Type': content_type}

@@ -7,6 +7,7 @@ of another API than ours (web.api.application.FORMS) gets the errors that it kno
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
+from typing import Any
 
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, Field
@@ -148,6 +149,8 @@ def _of_status(error: HTTPException) -> Refusal:
 
 
 def _invalid(error: RequestValidationError) -> Refusal:
+    if error.errors() and error.errors()[0]['type'] == 'json_invalid':
+        return _no_json(error.errors()[0])
     faults = tuple(
         Fault('.'.join(str(part)[:LONGEST_WORD] for part in fault['loc']), _words(fault))
         for fault in error.errors()[:MOST_FAULTS]
@@ -162,5 +165,22 @@ def _invalid(error: RequestValidationError) -> Refusal:
     )
 
 
+def _no_json(fault: Mapping[str, Any]) -> Refusal:
+    kind, _, remedy = BY_STATUS[400]
+    detail = f'the body is no JSON: {fault["ctx"]["error"]} at character {fault["loc"][-1]}'
+    return Refusal(HTTPStatus.BAD_REQUEST, kind, detail, remedy)
+
+
+# Where pydantic's words say little to who wrote the request.
+_OBJECT = 'must be an object, sent with Content-Type: application/json'
+_WORDS: Mapping[str, str] = {
+    'extra_forbidden': 'there is no such field',
+    'missing': 'it is missing',
+    'model_attributes_type': _OBJECT,
+    'model_type': _OBJECT,
+    'string_pattern_mismatch': 'has characters that it may not have',
+}
+
+
 def _words(fault: Mapping[str, str]) -> str:
-    return fault['msg'].removeprefix('Value error, ')[:500]
+    return _WORDS.get(fault['type']) or fault['msg'].removeprefix('Value error, ')[:500]

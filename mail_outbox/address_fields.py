@@ -36,6 +36,9 @@ class Sender:
     name: str | None = None
 
 
+NOT_NAMED = (None, None, None, ())  # From, Sender, MAIL FROM, Reply-To
+
+
 class AddressFields(NamedTuple):
     """Who an e-mail is from and to, checked.
 
@@ -52,12 +55,19 @@ class AddressFields(NamedTuple):
     cc: Sequence[Recipient]
     bcc: Sequence[Recipient]
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether there is one recipient, and nothing else."""
+        return self[:4] == NOT_NAMED and len(self.to) == 1 and not (self.cc or self.bcc)
+
     def envelope(self, default: str) -> Envelope:
         """Return MAIL FROM and RCPT TO; nobody gets the e-mail twice.
 
         Args:
             default: The installation's envelope sender.
         """
+        if self.is_plain:
+            return Envelope(default, (self.to[0].address,))
         return_path = self.return_path
         if return_path is None:
             writer = self.sender or self.from_
@@ -150,9 +160,17 @@ class Heads(NamedTuple):
     ascii_head: bytes | None = None
     own_heads: Mapping[str, bytes] = NOBODY
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether every recipient gets the same, and every relay takes it."""
+        return self.own_heads is NOBODY and self.head.isascii()
+
 
 def heads_of(fields: AddressFields, default: Sender, *, one_copy_each: bool = False) -> Heads:
     """Return From, To and the other address fields. Nobody sees Bcc."""
+    if fields.is_plain and fields.to[0].address.isascii():  # nearly always
+        (to,) = fields.to
+        return Heads(_from(default) + header('To', address(to.name, to.address)))
     writers = _from(default) if fields.from_ is None else address_field('From', [fields.from_])
     if fields.sender is not None:
         writers += address_field('Sender', [fields.sender])

@@ -56,8 +56,11 @@ def render(email: Email, content: Content, sender: Sender, max_bytes: int) -> Re
         ) from error
     message = b''.join([heads.head, fields, body])
     _check_size(len(message), max_bytes)
+    envelope = addresses.envelope(sender.address)
+    if not texts and heads.is_plain:  # nearly always
+        return Rendered(envelope, message, len(heads.head))
     return Rendered(
-        addresses.envelope(sender.address),
+        envelope,
         message,
         head_bytes=len(heads.head),
         is_international=not heads.head.isascii(),
@@ -159,7 +162,7 @@ def _body(
     if files:
         parts = [body, *(attachment_part(a) for a in files)]
         body = multipart('mixed', parts, email.message_id)
-    return body, _places(body, texts)
+    return body, [] if body.isascii() else _places(body, texts)
 
 
 def _places(body: bytes, texts: Sequence[bytes]) -> list[tuple[int, int]]:

@@ -1,6 +1,6 @@
 """A message as it is handed to a relay: what it needs there, and what differs by recipient."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -21,7 +21,7 @@ class Rendered(NamedTuple):
             ASCII: none of the servers on their way need take more. None: those of the message do.
         own_heads: The same fields for each recipient, where each gets a message of his own.
         eight_bit: Where text in 8 bits begins and ends, behind the head: it needs 8BITMIME, or is
-            encoded. None: there is some, and nothing may be changed.
+            encoded; () for none. None: there is some, and nothing may be changed.
     """
 
     envelope: Envelope
@@ -30,10 +30,12 @@ class Rendered(NamedTuple):
     is_international: bool = False
     ascii_head: bytes | None = None
     own_heads: Mapping[str, bytes] = NOBODY
-    eight_bit: Sequence[tuple[int, int]] | None = ()
+    eight_bit: tuple[tuple[int, int], ...] | None = ()
 
     def part(self, recipients: tuple[str, ...]) -> 'Rendered':
         """Return what one transaction with these recipients carries, see alike."""
+        if recipients == self.envelope.recipients and not (self.own_heads or self.ascii_head):
+            return self
         envelope = self.envelope._replace(recipients=recipients)
         head = self.own_heads.get(recipients[0])
         if head is not None:
@@ -63,7 +65,12 @@ class Rendered(NamedTuple):
     @property
     def has_eight_bit(self) -> bool:
         """Whether anything in it, but its header, is in 8 bits."""
-        return self.eight_bit is None or len(self.eight_bit) > 0
+        return self.eight_bit != ()
+
+    @property
+    def is_ascii(self) -> bool:
+        """Whether header and sender are ASCII, so that the recipients alone may need SMTPUTF8."""
+        return not self.is_international and self.envelope.sender.isascii()
 
     @property
     def needs_utf8(self) -> bool:

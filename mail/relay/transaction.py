@@ -72,6 +72,7 @@ class Transaction:
             b'DATA\r\n',
         ]
         self.sent = self.answered = 0  # commands that were written, and replied to
+        self._parameters = ''  # of MAIL
         self._answers: Answers = {}
         self._withdrawn = (
             False  # refused before DATA; the replies to what was sent along are still to come
@@ -94,7 +95,8 @@ class Transaction:
         except UnfitError as error:
             self.fail(error)
             return False
-        if parameters:
+        if parameters != self._parameters:  # nearly never; another connection may offer less
+            self._parameters = parameters
             sender = self.rendered.envelope.sender
             self.commands[0] = f'MAIL FROM:<{sender}>{parameters}\r\n'.encode()
         return True
@@ -106,17 +108,17 @@ class Transaction:
             UnfitError: the relay does not offer what the message needs.
         """
         rendered, parameters = self.rendered, ''
-        if rendered.has_eight_bit and not extensions.eight_bit:
-            encoded = rendered.in_seven_bits()
-            if encoded is None:
-                raise NoEightBitError
-            self.rendered = rendered = encoded
-        if rendered.has_eight_bit:
-            parameters = ' BODY=8BITMIME'
-        beyond = next((to for to in self.recipients if not to.isascii()), None)
-        if beyond is not None or rendered.is_international or rendered.needs_utf8:
+        if rendered.eight_bit != ():
+            if not extensions.eight_bit:
+                encoded = rendered.in_seven_bits()
+                if encoded is None:
+                    raise NoEightBitError
+                self.rendered = rendered = encoded
+            else:
+                parameters = ' BODY=8BITMIME'
+        if not (rendered.is_ascii and all(map(str.isascii, self.recipients))):
             if not extensions.utf8:
-                raise NoUtf8Error(beyond)
+                raise NoUtf8Error(next((to for to in self.recipients if not to.isascii()), None))
             parameters += ' SMTPUTF8'
         # A SIZE of 0 sets no limit (RFC 1870); dots that are doubled do not count.
         if 0 < extensions.size_limit_bytes < len(rendered.message):

@@ -13,6 +13,7 @@ import asyncpg
 from db.suppressions import suppression_key
 from mail_outbox.senders import UNLISTED, WantedSender, wanted_json
 
+MAY_NOT_WRITE = (asyncpg.InsufficientPrivilegeError, asyncpg.ReadOnlySQLTransactionError)
 BY_SETTING = 'SMTP_FROM_EMAIL'  # the source of the address that workers have in that setting
 
 

@@ -132,3 +132,9 @@ async def test_message_id_tags_and_metadata_are_kept_and_only_the_first_is_sent(
     assert b'Message-ID: <order-5@shop.example>\r\n' in message
     assert b'X-Tag: one\r\nX-Tag: two\r\n' in message
     assert b'spring' not in message
+
+
+async def test_server_that_takes_no_writes_keeps_no_worker_from_starting(pool):
+    async with pool.acquire() as conn, conn.transaction(readonly=True):
+        await note_own_sender(conn, 'shop@example.com')
+    assert (await read_senders(pool, limit=9))[0] == 0

@@ -16,6 +16,7 @@ from mail_outbox.validation import EmailValues, checked_row, checked_row_sync
 YIELD_EVERY_EMAILS = 100
 PART_BYTES = 2 * 1024 * 1024  # of text: what is sent to the server at once, and kept for it
 PART_ROWS = 5000
+LARGE = ('body_text', 'body_html', 'template_data', 'calendar', 'raw_message')
 
 SomeEmail = NewEmail | EmailValues | Mapping[str, Any]
 
@@ -174,8 +175,11 @@ class _Part:
 
     def add(self, row: Row) -> None:
         self._rows.append(row)
-        self._size_bytes += sum(len(v) for v in row.values() if isinstance(v, str | bytes))
-        self._size_bytes += sum(len(attachment.data) for attachment in row['attachments'])
+        for name in LARGE:
+            if (value := row[name]) is not None:
+                self._size_bytes += len(value)
+        for attachment in row['attachments']:
+            self._size_bytes += len(attachment.data)
 
     @property
     def is_full(self) -> bool:

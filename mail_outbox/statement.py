@@ -31,7 +31,7 @@ class Statement:
 
     def in_order(self, row: Row) -> tuple[Any, ...]:
         """Return a row's values in the order of `parameters`."""
-        return tuple([row[name] for name in self.parameters])
+        return tuple(map(row.__getitem__, self.parameters))
 
     def by_name(self, row: Row) -> dict[str, Any]:
         """Return a row's values by their names, and no others."""

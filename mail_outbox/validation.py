@@ -137,8 +137,8 @@ async def checked_row(email: Mapping[str, Any]) -> dict[str, Any]:
     if body_chars > LARGE_BODY_CHARS or field_chars > LARGE_FIELD_CHARS:
         import asyncio  # noqa: PLC0415 - who awaits this has loaded it; others need not
 
-        return await asyncio.to_thread(checked_row_sync, email)
-    return checked_row_sync(email)
+        return await asyncio.to_thread(_row, email)
+    return _row(email)
 
 
 def checked_row_sync(email: Mapping[str, Any]) -> dict[str, Any]:
@@ -150,7 +150,10 @@ def checked_row_sync(email: Mapping[str, Any]) -> dict[str, Any]:
         InvalidEmailError: a value can never be sent; the message names it.
         TypeError: the recipient is missing, or an argument is unknown.
     """
-    email = _with_lists_joined(email)
+    return _row(_with_lists_joined(email))
+
+
+def _row(email: Mapping[str, Any]) -> dict[str, Any]:
     _check_names(email)
     get = email.get
     priority, max_attempts = get('priority', 'normal'), get('max_attempts')

@@ -165,6 +165,12 @@ async def test_reader_may_run_every_statement_that_reads_and_none_that_writes(as
         await conn.execute('CREATE TEMP TABLE t ()')
 
 
+async def test_producer_may_run_every_statement_of_mail_outbox(as_role):
+    found = {name: sql for name, sql in statements().items() if name.startswith('mail_outbox.')}
+    assert {'mail_outbox.queueing.QUEUE_MANY_SQL', 'mail_outbox.reading.STATUS_SQL'} <= set(found)
+    assert await refused(await as_role('email_producer'), found) == []
+
+
 async def test_producer_queues_mail_repeats_a_key_and_reads_what_became_of_it_but_no_mail(
     as_role, pool
 ):

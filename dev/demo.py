@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import asyncpg
 from arq import create_pool
@@ -103,18 +103,16 @@ async def _send_everything(stack: Stack, conn: asyncpg.Connection, redis: ArqRed
         batch = [kind for kind in all_kinds if kind.primary_down is primary_down]
         control.listen('primary', on=not primary_down)
         for kind in batch:
-            content_id = (
-                await store_attachments(mongo, kind.attachments) if kind.attachments else None
-            )
+            stored: dict[str, Any] = {'attachments': kind.attachments}
+            if kind.in_mongo:
+                stored = {'content_id': await store_attachments(mongo, kind.attachments)}
             async with conn.transaction():
                 parts = (
                     {'subject': kind.name, 'body_text': f'Hello, this is: {kind.name}.'}
                     | kind.parts
                     | kind.times()
                 )
-                email_id = await queue_email(
-                    conn, recipient=kind.recipient, content_id=content_id, **parts
-                )
+                email_id = await queue_email(conn, recipient=kind.recipient, **stored, **parts)
             await redis.enqueue_job('send_email', email_id, _defer_by=kind.job_delay_s or None)
             ids[email_id] = kind
             console.print(f'  queued {email_id:>3}  {kind.name}')

@@ -25,6 +25,7 @@ class Kind:
     job_delay_s: float = 0.0
     primary_down: bool = False
     attachments: tuple[Attachment, ...] = ()
+    in_mongo: bool = False  # its attachments
 
     def times(self) -> dict[str, datetime]:
         """Return when it may go and when it expires, counted from now: the moment it is queued."""
@@ -53,7 +54,18 @@ def kinds(template_id: int) -> list[Kind]:
             'dora@example.com',
             parts={'template_id': template_id, 'template_data': DORA},
         ),
-        Kind('attachments from MongoDB', 'emil@example.com', attachments=(pdf, picture)),
+        Kind(
+            'attachments, Cc and Bcc',
+            'emma@example.com',
+            parts={'cc': 'Eric <eric@example.com>', 'bcc': 'eve@example.com'},
+            attachments=(pdf, picture),
+        ),
+        Kind(
+            'attachments from MongoDB',
+            'emil@example.com',
+            attachments=(pdf, picture),
+            in_mongo=True,
+        ),
         Kind('scheduled for later', 'fay@example.com', send_in_s=4),
         Kind('4xx twice, then accepted', 'gus+4xx-twice@example.com', attempts=3),
         Kind('5xx', 'hal+5xx-rcpt@example.com', status='failed'),

@@ -19,7 +19,7 @@ SELECT id, status, from_address, recipient, cc, bcc, subject, email_type::text A
     {IS_FINAL} AS is_final, next_retry_at, last_attempt_at, sent_at, expires_at, created_at,
     relay, smtp_code, enhanced_code, COALESCE(last_error, smtp_response) AS error, dead_reason,
     message_id, user_id::text AS user_id, organization_id::text AS organization_id
-FROM mail_outbox WHERE id < {OWN_1} AND {SELECTED} ORDER BY id DESC LIMIT {OWN_2}
+FROM mail_outbox WHERE id < {OWN_1}::bigint AND {SELECTED} ORDER BY id DESC LIMIT {OWN_2}
 """
 
 

@@ -29,7 +29,7 @@ SELECT id, status, recipient, subject, email_type::text AS email_type,
     CASE WHEN $2 THEN left(body_text, 1000000) END AS body_text,
     CASE WHEN $2 THEN left(body_html, 1000000) END AS body_html,
     CASE WHEN $2 THEN left(template_data::text, 1000000) END AS template_data, now() AS read_at
-FROM mail_outbox WHERE id = $1
+FROM mail_outbox WHERE id = $1::bigint -- an adopted table's ids may be of four bytes: no error then
 """
 
 

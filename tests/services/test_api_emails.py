@@ -3,8 +3,11 @@
 import pytest
 
 from actions.tokens import ApiScope
+from tests.services.adopted import adopt, conn, create_legacy, state_of
 from tests.services.api_desk import open_desk
 from tests.services.ops_desk import insert
+
+__all__ = ['conn']  # a fixture
 
 EMAILS = {
     'anna': {'recipient': 'Anna <anna@example.com>', 'status': 'sent', 'sent_at': 'sql:now()',
@@ -185,3 +188,29 @@ async def test_so_few_that_fit_that_it_takes_too_long_is_said_with_what_to_do(en
             answer = await client.get('/api/emails')
         assert (answer.status_code, answer.json()['type'].rpartition(':')[2]) == (503, 'too-slow')
         assert 'created_since' in answer.json()['remedy']
+
+
+@pytest.mark.parametrize('status', ['enum', 'varchar(20)'])
+async def test_table_that_was_there_before_is_listed_and_changed(conn, empty_database, env, status):
+    await create_legacy(conn, status)
+    email_id = await conn.fetchval(
+        'INSERT INTO outbound_emails (recipient, subject, body_text, status, attempts) '
+        "VALUES ('anna@example.com', 's', 't', 'failed', 5) RETURNING id"
+    )
+    await adopt(conn)
+    async with open_desk(env, postgres_dsn=empty_database.dsn) as desk:
+        client = await desk.client(await desk.token())
+        listed = await client.get('/api/emails?recipient=anna@example.com&status=failed')
+        assert listed.status_code == 200, listed.text
+        assert [email['id'] for email in listed.json()['emails']] == [email_id]
+        assert (await client.get(f'/api/emails/{email_id}')).status_code == 200
+        for nobodys in (2**31, 2**63 - 1, 2**63):  # its ids have four bytes
+            assert (await client.get(f'/api/emails/{nobodys}')).status_code == 404
+            assert (await client.post(f'/api/emails/{nobodys}/retry')).status_code == 404
+        retried = await client.post(f'/admin/emails/{email_id}/retry')
+        assert (retried.status_code, retried.json()['status']) == (202, 'pending')
+        cancelled = await client.post('/api/emails/cancel', json={'status': 'pending'})
+        assert cancelled.json()['changed'] == [email_id]
+        other = await desk.client(await desk.token('other', organization_id='7'))
+        assert (await other.get('/api/emails')).json()['emails'] == []
+    assert (await state_of(conn, email_id))[0] == 'cancelled'

@@ -82,11 +82,15 @@ async def test_what_is_wrong_is_said_in_words_of_the_request(client):
         ({'content': b'{"a":'}, 400, 'the body is no JSON: Expecting value at character 5'),
         ({'json': {'status': 'failed', 'filtre': 1}}, 422, 'body.filtre: there is no such field'),
         ({'json': {}}, 422, 'body.status: it is missing'),
-        ({'data': 'status=failed'}, 422, 'body: must be an object, sent with Content-Type: '),
+        (
+            {'content': 'status=failed', 'headers': {}},
+            422,
+            'body: must be an object, sent with Content-Type: ',
+        ),
         ({'json': {'status': 'gone'}}, 422, "body.status: Input should be 'failed', 'uncertain'"),
     ):
-        headers = {} if 'data' in body else {'Content-Type': 'application/json'}
-        answer = await client.post('/api/emails/retry', headers=headers, **body)
+        more = {'headers': {'Content-Type': 'application/json'}} | body
+        answer = await client.post('/api/emails/retry', **more)
         assert (answer.status_code, answer.json()['detail'][: len(told)]) == (status, told)
 
 

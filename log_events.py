@@ -293,6 +293,7 @@ LOG_EVENTS = {
     'web.many_refused': LogEvent(
         'warning', 'An address asked without a token that is in use.', 'address times', 'See whose.'
     ),
+    'web.body_unread': LogEvent('warning', 'A body was too much.', 'size_bytes exit_status'),
     'web.source_unreadable': LogEvent(
         'error', 'PostgreSQL or Redis gave something that cannot be read.', 'source', 'Report it.'
     ),

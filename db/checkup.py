@@ -14,7 +14,7 @@ from mail_outbox.states import DeadReason
 TABLES = (
     'outbound_emails', 'email_attempts', 'email_templates', 'email_suppressions',
     'mail_switches', 'cron_runs', 'service_health', 'sessions', 'refresh_tokens',
-    'outbox_adoption', 'table_origins', 'mail_api_tokens', 'mail_audit',
+    'outbox_adoption', 'table_origins', 'mail_api_tokens', 'mail_audit', 'mail_api_requests',
     'allowed_senders', 'email_attachments',
 )  # fmt: skip
 
@@ -28,6 +28,7 @@ INDEXES = (
     'service_health_checked', 'mail_switches_pkey', 'outbox_adoption_pkey',
     'table_origins_pkey', 'mail_api_tokens_pkey', 'mail_api_tokens_token_hash_key',
     'mail_api_tokens_name', 'mail_audit_pkey', 'mail_audit_at',
+    'mail_api_requests_pkey', 'mail_api_requests_created',
     'allowed_senders_once', 'email_attachments_pkey',
 )  # fmt: skip
 

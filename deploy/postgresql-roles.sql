@@ -56,6 +56,7 @@ GRANT SELECT, INSERT, DELETE ON service_health, mail_service_health TO email_wor
 GRANT SELECT ON outbox_adoption TO email_worker;
 GRANT SELECT, INSERT, UPDATE ON table_origins TO email_worker;
 GRANT SELECT (at), DELETE ON mail_audit TO email_worker;
+GRANT SELECT (owner, idempotency_key, created_at), DELETE ON mail_api_requests TO email_worker;
 -- Of sessions and tokens that this program made it sees when they end, not whose they are. For the application's own that
 -- CLEANUP_SESSION_TABLES names, GRANT SELECT, DELETE; and SELECT on tables whose foreign keys refer to them, or to
 -- outbound_emails.
@@ -94,6 +95,8 @@ GRANT SELECT ON outbound_emails, mail_outbox, email_attempts, email_templates, m
 GRANT UPDATE (status, max_attempts, next_retry_at, expires_at, sent_at, updated_at, lost_attempts, last_error,
     dead_reason, idempotency_key, has_attachments) ON mail_outbox TO email_api;
 GRANT UPDATE (last_used_at) ON mail_api_tokens TO email_api;
+GRANT SELECT, INSERT, UPDATE (digest, answer, created_at) ON mail_api_requests TO email_api;
+GRANT SELECT ON mail_api_requests TO email_web;
 
 -- A look, and nothing else: the web page without its API, `python -m ops status`, failed, show. Recipients and bodies are personal data.
 GRANT SELECT ON outbound_emails, mail_outbox, email_attempts, email_templates, mail_switches, email_suppressions, cron_runs,

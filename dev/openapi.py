@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from actions.retry import RetryTerms
+from mail_outbox.address_fields import Sender
 from reporting.servers import ServerAddresses, Servers
 from web.api.application import Application, add_api
 from web.api.parts import Api
@@ -26,7 +27,7 @@ def describe() -> dict[str, Any]:
     """Return what /openapi.json says; no server is asked."""
     app = Application()
     nobody = Servers(ServerAddresses('postgresql://127.0.0.1/mail', 'redis://127.0.0.1/1'))
-    add_api(app, Api(nobody, RetryTerms(24, 'arq:queue')))
+    add_api(app, Api(nobody, RetryTerms(24, 'arq:queue'), Sender('noreply@example.com')))
     return app.openapi()
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import asyncpg
 import structlog
 
+from db.api_requests import REMOVE_REQUESTS, remove_old_requests
 from db.attachments import delete_unowned
 from db.audit import remove_old_audit
 from db.content import delete_content, delete_orphans
@@ -61,6 +62,7 @@ async def cleanup_expired_emails(ctx: dict[str, Any]) -> dict[str, Any]:
     await remove_old_health(pool, HEALTH_RETENTION_DAYS)
     await remove_old_runs(pool, RUNS_RETENTION_DAYS)
     await remove_old_audit(pool, AUDIT_RETENTION_DAYS)
+    await _remove_requests(runtime)
     more = {
         'held': done.held,
         'refused': done.refused,
@@ -110,6 +112,14 @@ async def _waits_because(runtime: Runtime) -> str | None:
     return (
         f'the next run deletes what is older than {retention.email_days} days, now {emails} e-mails'
     )
+
+
+async def _remove_requests(runtime: Runtime) -> None:
+    """Forget idempotency keys of the HTTP API that are past their time, part by part."""
+    deadline = time.monotonic() + REMOVE_S
+    while not runtime.signals.stopping.is_set() and time.monotonic() < deadline:
+        if await remove_old_requests(runtime.stores.pool) < REMOVE_REQUESTS:
+            return
 
 
 async def _remove(runtime: Runtime, done: Retention) -> None:

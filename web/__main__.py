@@ -13,6 +13,7 @@ import uvicorn
 from actions.call import queue_for
 from actions.retry import RetryTerms
 from logs import configure_logs
+from mail_outbox.address_fields import Sender
 from process.systemd import keep_systemd_informed
 from reporting.servers import ServerAddresses
 from settings import Settings, load_settings
@@ -27,8 +28,8 @@ from web.watch import Watch
 
 log = structlog.get_logger()
 
-# Beyond these, 503: a few scrapers and people with the page open; idle ones go before.
-MOST_CONNECTIONS = 100
+# Beyond these, 503; idle ones go before, see web.connection.
+MOST_CONNECTIONS = 1200
 WAITING = 512
 ASK_WITHIN_S = 10  # also the next request on the same connection
 FINISH_S = int(API_DEADLINE_S) + 1  # what is being answered when the stop comes
@@ -93,6 +94,17 @@ def check_access(settings: Settings) -> None:
         )
 
 
+def make_api(settings: Settings, addresses: ServerAddresses) -> Api:
+    """Return what the API's handlers work with."""
+    queue = queue_for('send_email', routed=settings.queue_routing)
+    return Api(
+        ApiServers(addresses),
+        RetryTerms(settings.email_expiry_hours, queue),
+        Sender(settings.smtp_from_email, settings.smtp_from_name),
+        max_message_bytes=settings.email_max_bytes,
+    )
+
+
 async def serve(settings: Settings, listener: socket.socket) -> None:
     """Serve until SIGTERM, SIGINT or SIGHUP, then let answers that are under way finish."""
     stopping = asyncio.Event()
@@ -109,8 +121,7 @@ async def serve(settings: Settings, listener: socket.socket) -> None:
     )
     watch, readiness = Watch(addresses, OVERVIEW), Watch(addresses, READINESS)
     token = settings.web_token.get_secret_value() if settings.web_token else None
-    queue = queue_for('send_email', routed=settings.queue_routing)
-    api = Api(ApiServers(addresses), RetryTerms(settings.email_expiry_hours, queue))
+    api = make_api(settings, addresses)
     app = make_application(
         watch, readiness, token=token, loopback_only=is_loopback(settings.web_host), api=api
     )

@@ -1,4 +1,4 @@
-"""Connections to the page: few, and never kept by who asks nothing.
+"""Connections to the page and the API: so many, and never kept by who asks nothing.
 
 Descriptors are what runs out first: a client that connects and says nothing costs one. So there is
 a limit on how long a connection may be idle, and one on how many there are: beyond it the one that
@@ -12,13 +12,16 @@ import time
 from typing import Any
 
 import structlog
-from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 log = structlog.get_logger()
 
 BACKLOG = 32  # asyncio accepts so many at once, before any of them can be let go
-MOST_OPEN = 90
+ACCEPTED = 2 * BACKLOG  # and so many more while those are closed that were let go
+MOST_OPEN = 1000
 RESERVED = 48  # descriptors for everything else: servers asked, their new connections, the log
+LONGEST_HEAD_BYTES = 64 * 1024  # of a request, without its body
+BYTES_PER_BYTE = 8  # of a body in the smallest pieces, on the wire
 STUCK_S = 30.0  # for who asked and does not read the answer
 REPORTED_EVERY_S = 60.0
 OUT_OF_DESCRIPTORS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
@@ -29,16 +32,18 @@ def most_open() -> int:
     allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if allowed == resource.RLIM_INFINITY:
         return MOST_OPEN
-    return max(4, min(MOST_OPEN, allowed - RESERVED - BACKLOG))
+    return max(4, min(MOST_OPEN, allowed - RESERVED - ACCEPTED))
 
 
-class PageConnection(H11Protocol):
-    """uvicorn's, but who does not ask in time is let go.
+class PageConnection(HttpToolsProtocol):
+    """uvicorn's, but who does not ask in time, or without end, is let go.
 
-    Otherwise silent connections take every place, and keep it.
+    Otherwise silent connections take every place, and keep it; and httptools, unlike h11, takes a
+    head of any length.
     """
 
     opened_at = 0.0
+    overhead_bytes = 0  # of the request that is coming, besides its body
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn's
         """Start to wait for a request; the oldest idle connection goes when there are too many."""
@@ -53,11 +58,30 @@ class PageConnection(H11Protocol):
     def data_received(self, data: bytes) -> None:
         """Go on waiting when this was a part of a request; it gets no more time than a whole."""
         waiting = self.timeout_keep_alive_task
+        self.overhead_bytes += len(data)
         super().data_received(data)
+        if self.overhead_bytes > LONGEST_HEAD_BYTES and not self.transport.is_closing():
+            self.send_400_response('The head of the request is too long.')
+            return
         if waiting and not self.timeout_keep_alive_task and self.is_idle:
             self.timeout_keep_alive_task = self.loop.call_at(
                 waiting.when(), self.timeout_keep_alive_handler
             )
+
+    def on_message_begin(self) -> None:
+        """Count anew."""
+        self.overhead_bytes = 0
+        super().on_message_begin()
+
+    def on_body(self, body: bytes) -> None:
+        """Allow for the lengths in front of small pieces."""
+        self.overhead_bytes -= BYTES_PER_BYTE * len(body)
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """Count anew: what else has come is of the next request."""
+        self.overhead_bytes = 0
+        super().on_message_complete()
 
     @property
     def is_idle(self) -> bool:

@@ -37,6 +37,23 @@ raise SystemExit(main())
 """
 
 
+# What makes an e-mail sound (addresses, moments, a subject or a template) no schema says; and a
+# permissive batch is answered 200 whatever is wrong in it.
+CONFIG = """
+[[operations]]
+include-path-regex = "^/emails"
+[operations.checks.positive_data_acceptance]
+enabled = false
+
+[[operations]]
+include-path = "/emails/batch"
+[operations.checks.negative_data_rejection]
+enabled = false
+[operations.checks.positive_data_acceptance]
+enabled = false
+"""
+
+
 @pytest.fixture
 def web(env, tmp_path):
     web = WebProcess(env | {'WEB_PORT': '0'}, tmp_path, ('-c', PATIENT))
@@ -51,10 +68,11 @@ async def test_every_answer_is_as_described_whatever_is_asked(env, pool, web, tm
             await insert(pool, **columns)
     token = await ops(env, 'token', 'create', 'fuzz', '--scope', 'send,read,operate', '--json')
     place = place_of(await web.hears('READY=1'))
+    (tmp_path / 'schemathesis.toml').write_text(CONFIG)
     process = await asyncio.create_subprocess_exec(
         Path(sys.executable).with_name('st'), 'run', f'{place}/openapi.json',
         '-H', f'Authorization: Bearer {token.document["token"]}',
-        '--checks', 'all', '--max-examples', EXAMPLES, '--seed', '7', '--max-response-time', '6',
+        '--max-examples', EXAMPLES, '--seed', '7', '--max-response-time', '6',
         '--continue-on-failure', '--request-timeout', '20',
         cwd=tmp_path,
         env=env | {'NO_COLOR': '1', 'COLUMNS': '160'},

@@ -8,6 +8,7 @@ import httpx
 from actions.retry import RetryTerms
 from actions.tokens import ApiScope, create_token
 from db.audit import Actor
+from mail_outbox.address_fields import Sender
 from reporting.servers import ServerAddresses
 from tests.conftest import DEADLINE_S
 from web.api.parts import Api
@@ -17,6 +18,7 @@ from web.questions import OVERVIEW, READINESS
 from web.watch import Watch
 
 TESTER = Actor('anna', 'tests')
+SENDER = Sender('noreply@example.com', 'Example')
 ALL_SCOPES = (ApiScope.SEND, ApiScope.READ, ApiScope.OPERATE)
 
 
@@ -28,7 +30,7 @@ class ApiDesk:
     ) -> None:
         self._stack = stack
         self._watches = [Watch(addresses, asked) for asked in (OVERVIEW, READINESS)]
-        self.api = Api(ApiServers(addresses, deadline_s), RetryTerms(24, 'arq:queue'))
+        self.api = Api(ApiServers(addresses, deadline_s), RetryTerms(24, 'arq:queue'), SENDER)
         self.app = make_application(*self._watches, token=None, loopback_only=True, api=self.api)
 
     async def token(self, name: str = 'tests', scopes: Any = ALL_SCOPES, **more: Any) -> str:

@@ -41,6 +41,7 @@ TABLES = [
     'mail_audit',
     'allowed_senders',
     'email_attachments',
+    'mail_api_requests',
 ]
 IN_PUBLIC_SQL = (
     "SELECT relname FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace"
@@ -173,6 +174,10 @@ async def outbox(pool):
     await pool.execute(
         'INSERT INTO mail_audit (actor, origin, action, details, email_ids) '
         "VALUES ('shop', '127.0.0.1', 'email.retry', '{\"dry\": false}', '{1, 2}')"
+    )
+    await pool.execute(
+        'INSERT INTO mail_api_requests (owner, idempotency_key, digest, answer) '
+        "VALUES ('token:shop', 'k', sha256('x'), '{\"id\": \"1\"}')"
     )
 
 

@@ -1,10 +1,13 @@
 """The API put together: its paths, how errors are told, and its description."""
 
 from collections.abc import Mapping
+from dataclasses import replace
+from http import HTTPStatus
 from typing import Any
 
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.responses import PlainTextResponse, Response
@@ -15,15 +18,19 @@ from web.access import is_api_path
 from web.api import decisions, emails, fleet, many
 from web.api.parts import Api
 from web.api.problem import PROBLEM_TYPE, Form, RefusalError, problem_response, refusal_of
+from web.api.resend import routes as resend
+from web.api.resend.refusals import as_resend_error
 
 LARGEST_BODY_BYTES = 64 * 1024  # where a route does not say another limit
 VERSION = '1.0.0'  # of what /openapi.json describes, not of the program
 
 # `many` first: /api/emails/retry is no e-mail called retry.
-ROUTERS: tuple[APIRouter, ...] = (many.router, emails.router, decisions.router, fleet.router)
+ROUTERS: tuple[APIRouter, ...] = (
+    resend.router, many.router, emails.router, decisions.router, fleet.router,
+)  # fmt: skip
 
 # Whoever asks below one of these paths knows the errors of another API: path -> how they are told.
-FORMS: Mapping[str, Form] = {}
+FORMS: Mapping[str, Form] = {'/emails': as_resend_error}
 
 
 class Application(FastAPI):
@@ -100,10 +107,22 @@ def _form_for(path: str) -> Form:
     )
 
 
+def _methods_of(path: str) -> str:
+    """Return what a path of the API takes; starlette knows only what its first route does."""
+    routes = [route for router in ROUTERS for route in router.routes if isinstance(route, APIRoute)]
+    # /emails/batch is no e-mail called batch.
+    matching = [route for route in routes if route.path == path] or [
+        route for route in routes if route.path_regex.match(path)
+    ]
+    return ', '.join(sorted({method for route in matching for method in route.methods or ()}))
+
+
 # An error that nobody foresaw is raised again by starlette after this, and logged by uvicorn.
 async def _tell(request: Request, error: Exception) -> Response:
     path = request.url.path
     refusal = refusal_of(error)
+    if refusal.status == HTTPStatus.METHOD_NOT_ALLOWED and is_api_path(path):
+        refusal = replace(refusal, headers={**refusal.headers, 'Allow': _methods_of(path)})
     if not is_api_path(path):  # the page's own
         return PlainTextResponse(
             f'{refusal.status.phrase}\n', refusal.status, dict(refusal.headers)

@@ -5,8 +5,11 @@ from dataclasses import dataclass, field
 from fastapi import Request
 
 from actions.retry import RetryTerms
+from mail_outbox.address_fields import Sender
+from mail_outbox.envelope import MAX_MESSAGE_BYTES
 from reporting.servers import Servers
 from web.api.access import Access
+from web.api.resend.sending import Sending
 
 
 @dataclass(slots=True)
@@ -16,14 +19,20 @@ class Api:
     Attributes:
         servers: PostgreSQL for reading and writing, and arq's client: ask_postgres, ask_redis.
         terms: How e-mails are sent again.
+        sender: Of e-mails that name none, for From.
+        max_message_bytes: The most that workers send as one message.
     """
 
     servers: Servers
     terms: RetryTerms
+    sender: Sender
+    max_message_bytes: int = MAX_MESSAGE_BYTES
     access: Access = field(init=False)
+    sending: Sending = field(init=False)
 
     def __post_init__(self) -> None:
         self.access = Access(self.servers)
+        self.sending = Sending(self.servers, self.sender.address, self.max_message_bytes)
 
     async def close(self) -> None:
         """Close what was opened."""

@@ -1,0 +1,119 @@
+"""E-mails as Resend's clients read them."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+import orjson
+
+from mail_outbox.address_list import read_address_list
+from mail_outbox.states import DeadReason, Status
+from mail_outbox.validation import PRIORITIES
+
+Row = Mapping[str, Any]
+PRIORITY_WORDS = {number: word for word, number in PRIORITIES.items()}
+LONGEST_LIST_CHARS = 4096  # a longer one is shown as it is: splitting it takes its time
+
+# What becomes of an e-mail has other names there; docs/api-sending.md has the table.
+LAST_EVENTS: Mapping[str, str] = {
+    Status.PENDING: 'queued',
+    Status.SENDING: 'queued',
+    Status.SENT: 'sent',
+    Status.FAILED: 'failed',
+    Status.UNCERTAIN: 'failed',
+    Status.EXPIRED: 'failed',
+    Status.CANCELLED: 'canceled',
+    Status.HELD: 'queued',
+    Status.EXTERNAL: 'queued',
+}
+OF_DEAD: Mapping[str | None, str] = {
+    DeadReason.REJECTED: 'bounced',
+    DeadReason.SUPPRESSED: 'suppressed',
+}
+
+
+def last_event(row: Row) -> str:
+    """Return which of Resend's events an e-mail has come to."""
+    if row['is_scheduled']:
+        return 'scheduled'
+    if row['status'] in (Status.FAILED, Status.UNCERTAIN):
+        if row['next_retry_at'] is not None:
+            return 'delivery_delayed'
+        return OF_DEAD.get(row['dead_reason'], 'failed')
+    return LAST_EVENTS.get(row['status'], 'queued')
+
+
+def email_document(row: Row, default_from: str) -> dict[str, Any]:
+    """Return one e-mail, with what is ours beside Resend's fields.
+
+    Args:
+        row: Of db.queued_emails.read_queued, or of list_queued, which has no bodies.
+        default_from: The From of e-mails that name none.
+    """
+    document = {
+        'object': 'email',
+        'id': str(row['id']),
+        'message_id': _in_angles(row['message_id']),
+        'from': row['from_address'] or default_from,
+        'to': _addresses(row['recipient']),
+        'cc': _addresses(row['cc']),
+        'bcc': _addresses(row['bcc']),
+        'reply_to': _addresses(row['reply_to']),
+        'subject': row['subject'],
+        'created_at': _moment(row['created_at']),
+        'scheduled_at': _moment(row['next_retry_at']) if row['is_scheduled'] else None,
+        'last_event': last_event(row),
+        'tags': [{'name': name, 'value': value} for name, value in _pairs(row['tags'])],
+        # Ours.
+        'status': row['status'],
+        'priority': PRIORITY_WORDS.get(row['priority']),
+        'email_type': row['email_type'],
+        'organization_id': row['organization_id'],
+        'expires_at': _moment(row['expires_at']),
+        'sent_at': _moment(row['sent_at']),
+    }
+    if 'body_html' in row:
+        document |= {'html': row['body_html'], 'text': row['body_text']}
+    return document
+
+
+def _in_angles(message_id: str | None) -> str | None:
+    return message_id if message_id is None or message_id.startswith('<') else f'<{message_id}>'
+
+
+def _moment(moment: datetime | None) -> str | None:
+    return None if moment is None else moment.isoformat()
+
+
+def _pairs(tags: Any) -> list[tuple[str, Any]]:
+    return list(tags.items()) if isinstance(tags, dict) else []
+
+
+def _addresses(text: str | None) -> list[str] | None:
+    """Return an address list as an array; one that cannot be read, as it stands."""
+    if text is None:
+        return None
+    if len(text) > LONGEST_LIST_CHARS or not any(c in text for c in ',<>"();:'):
+        return [text.strip()]
+    try:
+        found = list(read_address_list(text))
+    except ValueError:
+        return [text]
+    return [f'{name} <{address}>' if name else address for name, address in found]
+
+
+def sent_answer(ids: Sequence[int]) -> str:
+    """Return the answer to POST /emails."""
+    return orjson.dumps({'id': str(ids[0])}).decode()
+
+
+def batch_answer(ids: Sequence[int], errors: Sequence[Mapping[str, Any]] | None) -> str:
+    """Return the answer to POST /emails/batch.
+
+    Args:
+        errors: {'index', 'message'} of what was left out; None: nothing may be left out.
+    """
+    answer: dict[str, Any] = {'data': [{'id': str(email_id)} for email_id in ids]}
+    if errors is not None:
+        answer['errors'] = list(errors)
+    return orjson.dumps(answer).decode()

@@ -10,15 +10,21 @@ from db.times import rows_of
 
 LAST_ID = 2**63 - 1
 
+# Of a field that is larger than any that can be sent, the beginning: a page holds up to 200.
+_TEXTS = ', '.join(
+    f'left({column}, 2000) AS {column}'
+    for column in ('from_address', 'recipient', 'cc', 'bcc', 'subject')
+)
+
 # By the primary key, backwards from where the last page ended: what is queued meanwhile moves
 # nothing. Large columns are not read.
 LIST_EMAILS_SQL = f"""
-SELECT id, status, from_address, recipient, cc, bcc, subject, email_type::text AS email_type, tags,
-    priority,
+SELECT id, status, {_TEXTS}, email_type::text AS email_type,
+    CASE WHEN octet_length(tags::text) <= 10000 THEN tags END AS tags, priority,
     COALESCE(attempts, 0) AS attempts, COALESCE(max_attempts, 32767) AS max_attempts,
     {IS_FINAL} AS is_final, next_retry_at, last_attempt_at, sent_at, expires_at, created_at,
-    relay, smtp_code, enhanced_code, COALESCE(last_error, smtp_response) AS error, dead_reason,
-    message_id, user_id::text AS user_id, organization_id::text AS organization_id
+    relay, smtp_code, enhanced_code, left(COALESCE(last_error, smtp_response), 2000) AS error,
+    dead_reason, message_id, user_id::text AS user_id, organization_id::text AS organization_id
 FROM mail_outbox WHERE id < {OWN_1}::bigint AND {SELECTED} ORDER BY id DESC LIMIT {OWN_2}
 """
 

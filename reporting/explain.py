@@ -65,7 +65,8 @@ async def gather_facts(
     servers: Servers, email: dict[str, Any], problems: list[Problem]
 ) -> EmailFacts:
     """Ask Redis for the workers and PostgreSQL for the rest; MongoDB only about attachments."""
-    recipients, wanted, unreadable = _read_addresses(email)
+    # A hostile address takes some hundredths of a second, and the web server has a loop to turn.
+    recipients, wanted, unreadable = await asyncio.to_thread(_read_addresses, email)
     reading = partial(_read_stored, email=email, recipients=recipients, wanted=wanted)
     has_content = email['content_id'] is not None or bool(email['has_attachments'])
     workers, stored, content = await asyncio.gather(

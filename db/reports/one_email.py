@@ -10,19 +10,40 @@ from db.states import HAS_ATTEMPTS, IS_SCHEDULED
 from db.times import Row, rows_of
 from mail_outbox.attachments import COLLECTION
 
+# Who may write to the table may write anything: more than this nobody can use.
+MOST_CHARS = 100_000
+MOST_JSON_BYTES = 100_000
+
+
+def _some(column: str) -> str:
+    """Return a text up to MOST_CHARS."""
+    return f'left({column}, {MOST_CHARS}) AS {column}'
+
+
+def _small(column: str) -> str:
+    """Return a JSON value, or how large it is."""
+    return (
+        f'CASE WHEN octet_length({column}::text) <= {MOST_JSON_BYTES} THEN {column} '
+        f"ELSE to_jsonb(octet_length({column}::text) || ' bytes: too large to be shown') END "
+        f'AS {column}'
+    )
+
+
 # Bodies of password resets are secrets: they are read only when they are asked for, and no more
 # than a screen can use; their sizes tell what is missing.
-EMAIL_SQL = """
-SELECT id, status, recipient, subject, email_type::text AS email_type,
+EMAIL_SQL = f"""
+SELECT id, status, {_some('recipient')}, {_some('subject')}, email_type::text AS email_type,
     template_id::text AS template_id, user_id::text AS user_id,
     organization_id::text AS organization_id, priority,
     COALESCE(attempts, 0) AS attempts, COALESCE(max_attempts, 32767) AS max_attempts,
     next_retry_at, expires_at, created_at, updated_at, last_attempt_at, sent_at,
     message_id, message_date, idempotency_key, content_id,
     claimed_by, claimed_at, lease_expires_at, lost_attempts,
-    relay, smtp_code, enhanced_code, smtp_response, last_error, dead_reason, recipient_outcomes,
-    headers, from_address, sender_address, envelope_from, reply_to, cc, bcc, one_copy_each,
-    tags, metadata, has_attachments, octet_length(calendar) AS calendar_bytes,
+    relay, smtp_code, enhanced_code, {_some('smtp_response')}, {_some('last_error')}, dead_reason,
+    {_small('recipient_outcomes')}, {_small('headers')}, {_some('from_address')},
+    {_some('sender_address')}, {_some('envelope_from')}, {_some('reply_to')}, {_some('cc')},
+    {_some('bcc')}, one_copy_each, {_small('tags')}, {_small('metadata')}, has_attachments,
+    octet_length(calendar) AS calendar_bytes,
     octet_length(raw_message) AS raw_message_bytes,
     octet_length(body_text) AS body_text_bytes, octet_length(body_html) AS body_html_bytes,
     octet_length(template_data::text) AS template_data_bytes,

@@ -170,6 +170,35 @@ async def test_row_that_anybody_may_have_written_is_shown(client, pool):
     assert answer.status_code == 202, answer.text
 
 
+async def test_row_of_many_megabytes_is_shown_in_part_and_holds_nobody_up(client, pool):
+    large = {str(n): 'x' * 100 for n in range(200_000)}
+    hostile = '(' * 16_000 + '<"' * 8000
+    ids = [
+        await insert(
+            pool, recipient=hostile, cc='y' * 3_000_000, subject='s' * 5_000_000,
+            headers=large, tags=large, metadata=large, status='failed', attempts=1,
+            last_error='e' * 5_000_000,
+        )
+        for _ in range(3)
+    ]  # fmt: skip
+    loop, held = asyncio.get_running_loop(), []
+
+    async def watch():
+        while True:
+            began = loop.time()
+            await asyncio.sleep(0.001)
+            held.append(loop.time() - began)
+
+    watching = asyncio.create_task(watch())
+    for path in ('/api/emails', *(f'/api/emails/{email_id}' for email_id in ids)):
+        answer = await client.get(path)
+        assert answer.status_code == 200, answer.text[:500]
+        assert len(answer.content) < 1_000_000
+    watching.cancel()
+    assert answer.json()['email']['tags'].endswith(' bytes: too large to be shown')
+    assert max(held) < 0.5  # 0.02 alone on the machine; seconds before
+
+
 async def test_every_path_wants_a_token_before_it_looks_at_anything_else(desk):
     nobody = await desk.client()
     for path, operations in desk.app._app.openapi()['paths'].items():

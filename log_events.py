@@ -6,6 +6,8 @@ the calls.
 
 from typing import NamedTuple
 
+from server_events import SERVER_EVENTS
+
 
 class LogEvent(NamedTuple):
     """What one name in the log means."""
@@ -285,16 +287,4 @@ LOG_EVENTS = {
         'warning', 'A later run deletes content without e-mail.', 'error'
     ),
     # The web page
-    'web.started': LogEvent('info', 'The web page listens.', 'place token_wanted'),
-    'web.stopped': LogEvent('info', 'The web page has ended in order.'),
-    'web.connections_refused': LogEvent(
-        'warning', 'There are no file descriptors left.', 'error times remedy', 'See `remedy`.'
-    ),
-    'web.many_refused': LogEvent(
-        'warning', 'An address asked without a token that is in use.', 'address times', 'See whose.'
-    ),
-    'web.body_unread': LogEvent('warning', 'A body was too much.', 'size_bytes exit_status'),
-    'web.source_unreadable': LogEvent(
-        'error', 'PostgreSQL or Redis gave something that cannot be read.', 'source', 'Report it.'
-    ),
-}
+} | {name: LogEvent(*event) for name, event in SERVER_EVENTS.items()}

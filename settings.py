@@ -12,6 +12,7 @@ import socket
 from pydantic import ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from configuration.ingress import IngressVariables
 from configuration.policy import EmailVariables
 from configuration.relays import slowest_attempt_s
 from configuration.servers import MongoVariables, PostgresVariables, RedisVariables
@@ -23,6 +24,7 @@ from configuration.worker import LogVariables, WebVariables, WorkerVariables
 # pydantic reads the variables of the last class first, and docs/configuration.md prints them so.
 class Settings(
     LogVariables,
+    IngressVariables,
     WebVariables,
     WorkerVariables,
     EmailVariables,

@@ -1,6 +1,7 @@
 """URLs of servers: an ambiguous one is refused, and no message has a piece of a password."""
 
 import re
+from ipaddress import ip_address
 from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
 
 PERCENT_ENCODE = (
@@ -58,3 +59,14 @@ def place_of(url: str, default_port: int) -> str | None:
     return (
         unquote(hosts) if has_port else f'{unquote(hosts) or "localhost"}:{default_port}'
     ) + parts.path
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches a listener on host.
+
+    A name other than localhost may mean anything.
+    """
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == 'localhost'

@@ -12,12 +12,12 @@ import uvicorn
 
 from actions.call import queue_for
 from actions.retry import RetryTerms
+from engine.urls import is_loopback
 from logs import configure_logs
 from mail_outbox.address_fields import Sender
 from process.systemd import keep_systemd_informed
 from reporting.servers import ServerAddresses
 from settings import Settings, load_settings
-from web.access import is_loopback
 from web.api.parts import Api
 from web.api.servers import DEADLINE_S as API_DEADLINE_S
 from web.api.servers import ApiServers

@@ -5,29 +5,19 @@ import binascii
 import hmac
 from collections.abc import Mapping
 from http import HTTPStatus
-from ipaddress import ip_address
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from engine.urls import is_loopback
+
 OPEN_PATHS = ('/health/live', '/health/ready')  # whoever watches the process needs no secret
 # Here the API asks for its own tokens, see web.api.access; everything else wants WEB_TOKEN.
 API_PATHS = ('/api/', '/admin/', '/emails/')
 API_PATHS_EXACTLY = ('/emails', '/openapi.json')
 PAGE_PATHS = ('/api/status',)
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches a listener on host.
-
-    A name other than localhost may mean anything.
-    """
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == 'localhost'
 
 
 def is_api_path(path: str) -> bool:

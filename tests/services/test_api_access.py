@@ -8,6 +8,7 @@ import httpx
 import pytest
 from fastapi import Depends, FastAPI
 
+from actions import known_tokens
 from actions.safety import RequestError
 from actions.tokens import PREFIX, ApiScope, create_token, new_token, revoke_token_named
 from reporting.servers import ServerAddresses, Servers
@@ -73,7 +74,7 @@ async def test_token_in_another_scheme_is_refused(desk, scheme):
     ids=range(7),
 )
 async def test_what_is_no_token_is_refused_without_asking_postgresql(desk, token, monkeypatch):
-    monkeypatch.setattr(access, 'read_live_tokens', None)
+    monkeypatch.setattr(known_tokens, 'read_live_tokens', None)
     answer = await ask(desk, token)
     assert answer.status_code == 401
     assert answer.json()['remedy'].startswith('make one: python -m ops token create')
@@ -95,8 +96,8 @@ async def test_new_token_is_known_at_once_and_a_revoked_one_refused_within_two_s
     async def is_refused():
         return (await ask(desk, token)).status_code == 401
 
-    await wait_until(is_refused, access.FRESH_S + 1)
-    assert time.monotonic() - revoked_at < access.FRESH_S + 0.5
+    await wait_until(is_refused, known_tokens.FRESH_S + 1)
+    assert time.monotonic() - revoked_at < known_tokens.FRESH_S + 0.5
 
 
 async def test_expired_token_is_refused(desk, pool):
@@ -113,8 +114,8 @@ async def test_expired_token_is_refused(desk, pool):
 async def test_token_in_memory_expires_without_asking_postgresql(desk, monkeypatch):
     token = await desk.token('short', expires_in_s=0.5)
     assert (await ask(desk, token)).status_code == 200
-    monkeypatch.setattr(access, 'RENEW_S', 3600)
-    monkeypatch.setattr(access, 'FRESH_S', 3600)
+    monkeypatch.setattr(known_tokens, 'RENEW_S', 3600)
+    monkeypatch.setattr(known_tokens, 'FRESH_S', 3600)
 
     async def is_refused():
         return (await ask(desk, token)).status_code == 401
@@ -160,9 +161,9 @@ async def test_token_goes_on_while_postgresql_is_away_and_not_for_ever(env, desk
     ):
         assert (await ask(guarded, token)).status_code == 200
         gate.turn(Way.AWAY)
-        monkeypatch.setattr(access, 'FRESH_S', 0)
+        monkeypatch.setattr(known_tokens, 'FRESH_S', 0)
         assert (await ask(guarded, token)).status_code == 200
-        monkeypatch.setattr(access, 'STALE_S', 0)
+        monkeypatch.setattr(known_tokens, 'STALE_S', 0)
         answer = await ask(guarded, token)
         assert (answer.status_code, answer.headers['content-type']) == (
             503,
@@ -253,4 +254,4 @@ async def test_tokens_are_no_more_than_a_web_server_holds(env, pool, monkeypatch
 
 
 def test_deadline_of_tests_is_longer_than_a_token_is_fresh():
-    assert DEADLINE_S > access.FRESH_S
+    assert DEADLINE_S > known_tokens.FRESH_S

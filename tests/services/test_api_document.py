@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from actions import known_tokens
 from dev.openapi import describe
 from tests.conftest import ROOT
 from tests.services.ops_desk import as_document, insert, run, statuses
@@ -109,7 +110,7 @@ def test_table_of_errors_has_every_kind():
         f'{access.MOST_REFUSALS} a minute',
         f'{access.MOST_REFUSALS} requests without a good token within a minute',
         f'| answer of PostgreSQL or Redis | {DEADLINE_S:g} s, then 503 |',
-        f'within {access.FRESH_S:g} s everywhere',
+        f'within {known_tokens.FRESH_S:g} s everywhere',
         f'at most {many.MOST:,}',
         f'`limit` up to {fields.LARGEST_PAGE}',
     ],

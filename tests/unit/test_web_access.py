@@ -7,11 +7,11 @@ import socket
 import httpx
 import pytest
 
+from engine.urls import is_loopback
 from reporting.servers import ServerAddresses
 from settings import Settings
 from tests.services.ops_desk import closed_port
 from web.__main__ import check_access, open_listener
-from web.access import is_loopback
 from web.application import make_application
 from web.overview import STYLE
 from web.watch import Source, Watch

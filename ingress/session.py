@@ -1,0 +1,247 @@
+"""One client's connection: aiosmtpd's, but for what follows DATA, addresses and limits.
+
+aiosmtpd reads a message line by line into as many objects, which takes a hostile client's 25 MiB of
+empty lines to a gigabyte and holds the loop; its readers of addresses take 0.1 ms for each.
+"""
+
+# ruff: noqa: N802, D102 - aiosmtpd finds these methods by the SMTP commands in their names
+
+import asyncio
+import re
+from collections import defaultdict
+from collections.abc import Callable
+from typing import Any, cast
+
+import structlog
+from aiosmtpd.smtp import SMTP, AuthResult, Envelope, LoginPassword, Session
+
+from db.api_tokens import ApiToken
+from ingress.door import Door, SubmittedMessage
+from ingress.incoming import IncomingMessage, too_large
+from mail_outbox.envelope import MAX_RECIPIENTS, InvalidEmailError, envelope_address
+from reporting.problems import ProblemError
+
+log = structlog.get_logger()
+
+READ_BYTES = 256 * 1024
+MAX_COMMAND_BYTES = 2048  # RFC 5321, 4.5.3.1.4: 512, and what extensions add
+# Replies since a message was last taken: beyond a thousand recipients it is no mail client.
+MOST_REPLIES = 2000
+YIELD_EVERY = 16  # replies to what was pipelined; others are answered meanwhile
+MOST_FAILED_LOGINS = 3
+# After a goodbye, for a client that does not read it.
+LINGER_S = 2.0
+NULL_SENDER = '<>'
+# RFC 5321, 4.1.2: a path in angle brackets, and parameters. What is inside is checked later.
+PATH = re.compile(r'<((?:"(?:[^"\\]|\\.)*"|[^<>"])*)>(?: +(.*))?', re.DOTALL)
+UNPRINTABLE = re.compile(r'[^ -~]+')
+MAX_REPLY_CHARS = 500  # RFC 5321, 4.5.3.1.5: 512 with the CRLF
+
+GOODBYE = '421 4.3.2 this server is being stopped: try again later'
+TOO_SLOW = '421 4.4.2 nothing was heard in time: closing the connection'
+TOO_MUCH_TALK = '421 4.7.0 too many commands, and no message: closing the connection'
+TOO_MANY_LOGINS = '421 4.7.0 too many failed logins: closing the connection'
+TOO_MANY_RECIPIENTS = (
+    f'452 4.5.3 at most {MAX_RECIPIENTS} recipients in one message: send it again to the others'
+)
+NO_ADDRESS = '553 5.1.3 that is no address'
+LOGIN_LATER = '454 4.7.0 the token cannot be checked now: try again later'
+UNKNOWN_LOGIN = '535 5.7.8 the password is no token in use, or has not the scope send'
+
+
+class CommandHooks:
+    """aiosmtpd's hooks: what is replied to a command that is well-formed."""
+
+    async def handle_EHLO(
+        self, _server: SMTP, session: Session, _envelope: Envelope, name: str, lines: list[str]
+    ) -> list[str]:
+        session.host_name = name
+        return [*lines[:-1], '250-PIPELINING', lines[-1]]
+
+    async def handle_MAIL(
+        self, _server: SMTP, _session: Session, envelope: Envelope, text: str, options: list[str]
+    ) -> str:
+        try:
+            sender = text if text == NULL_SENDER else envelope_address(text, 'MAIL FROM')
+        except InvalidEmailError as error:
+            return f'553 5.1.7 {error}'
+        envelope.mail_from = sender
+        envelope.mail_options.extend(options)
+        return '250 2.1.0 OK'
+
+    async def handle_RCPT(
+        self, _server: SMTP, _session: Session, envelope: Envelope, text: str, options: list[str]
+    ) -> str:
+        if len(envelope.rcpt_tos) >= MAX_RECIPIENTS:
+            return TOO_MANY_RECIPIENTS
+        try:
+            recipient = envelope_address(text, 'RCPT TO')
+        except InvalidEmailError as error:
+            return f'553 5.1.3 {error}'
+        envelope.rcpt_tos.append(recipient)
+        envelope.rcpt_options.extend(options)
+        return '250 2.1.5 OK'
+
+    async def handle_exception(self, error: Exception) -> str:
+        log.error('ingress.session_crashed', exc_info=error)
+        return '451 4.3.0 a fault of this server: try again later'
+
+
+HOOKS = CommandHooks()
+
+
+class IngressSession(SMTP):
+    """One connection."""
+
+    line_length_limit = 64 * 1024  # what is read ahead
+    command_size_limit = MAX_COMMAND_BYTES
+
+    def __init__(self, door: Door, ended: Callable[['IngressSession'], None]) -> None:
+        rules = door.rules
+        self._door = door
+        self._ended = ended
+        self._replies = 0
+        self._failed_logins = 0
+        self.is_receiving = False  # between DATA and its last reply
+        # aiosmtpd keeps one for all connections, which grows with each EHLO.
+        self.command_size_limits = defaultdict(lambda: MAX_COMMAND_BYTES)
+        super().__init__(
+            HOOKS,
+            hostname=rules.host_name,
+            ident='ESMTP',
+            data_size_limit=rules.max_message_bytes,
+            enable_SMTPUTF8=True,
+            tls_context=rules.tls_context,
+            require_starttls=not rules.is_local,
+            timeout=rules.timeout_s,
+            auth_require_tls=not rules.is_local,
+            authenticator=_as_given,
+            loop=asyncio.get_running_loop(),
+        )
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """Forget the connection."""
+        super().connection_lost(error)
+        self._ended(self)
+
+    def turn_away(self, reply: str) -> None:
+        """Say goodbye and hang up, in the middle of whatever is going on."""
+        # uvloop's transports are no asyncio.WriteTransport, so a check of the type would miss them.
+        transport: Any = self.transport
+        if transport is None:
+            return
+        transport.write(f'{reply}\r\n'.encode())
+        transport.close()
+        self.loop.call_later(LINGER_S, transport.abort)
+        if self._handler_coroutine is not None:
+            self._handler_coroutine.cancel()
+
+    def _timeout_cb(self) -> None:
+        self.turn_away(TOO_SLOW)
+
+    async def push(self, status: str | bytes) -> None:
+        """Reply in one line, which nothing that a client gave can end."""
+        text = status if isinstance(status, str) else status.decode(errors='replace')
+        self._replies += 1
+        if self._replies > MOST_REPLIES:
+            self.turn_away(TOO_MUCH_TALK)
+        elif self._replies % YIELD_EVERY == 0:
+            await asyncio.sleep(0)
+        await super().push(UNPRINTABLE.sub(' ', text)[:MAX_REPLY_CHARS])
+
+    def _getaddr(self, arg: str) -> tuple[str | None, str | None]:
+        """Return the address of MAIL or RCPT, not yet checked, and the parameters."""
+        path = PATH.fullmatch(arg.strip())
+        if path is None:
+            return None, None
+        return path[1].strip() or NULL_SENDER, path[2] or ''
+
+    async def check_auth_needed(self, caller_method: str) -> bool:  # noqa: ARG002 - aiosmtpd's
+        is_needed = self._door.rules.needs_token and not cast(Session, self.session).authenticated
+        if is_needed:
+            await self.push('530 5.7.0 log in first, with a token as the password')
+        return is_needed
+
+    async def smtp_AUTH(self, arg: str) -> None:
+        mechanism, space, rest = (arg or '').partition(' ')
+        await super().smtp_AUTH(mechanism.upper() + space + rest)
+
+    async def auth_PLAIN(self, _: Any, args: list[str]) -> AuthResult:
+        return await self._with_token(await super().auth_PLAIN(_, args))
+
+    async def auth_LOGIN(self, _: Any, args: list[str]) -> AuthResult:
+        return await self._with_token(await super().auth_LOGIN(_, args))
+
+    async def _with_token(self, given: AuthResult) -> AuthResult:
+        """Return the result with the token that was given as the password."""
+        if not given.success:
+            return given
+        try:
+            login = cast(LoginPassword, given.auth_data)
+            token = await self._door.find_token(login.password)
+        except ProblemError:
+            return AuthResult(success=False, handled=False, message=LOGIN_LATER)
+        if token is not None:
+            return AuthResult(success=True, auth_data=token)
+        self._failed_logins += 1
+        if self._failed_logins >= MOST_FAILED_LOGINS:
+            self.turn_away(TOO_MANY_LOGINS)
+        return AuthResult(success=False, handled=False, message=UNKNOWN_LOGIN)
+
+    async def smtp_DATA(self, arg: str) -> None:
+        if await self.check_helo_needed() or await self.check_auth_needed('DATA'):
+            return
+        if not self._envelope.rcpt_tos:
+            await self.push('503 5.5.1 there is no recipient yet')
+        elif arg:
+            await self.push('501 5.5.4 DATA has no parameter')
+        else:
+            self.is_receiving = True
+            try:
+                await self.push('354 end the message with <CR><LF>.<CR><LF>')
+                reply = await self._receive()
+                self.envelope = Envelope()
+                await self.push(reply)
+            finally:
+                self.is_receiving = False
+            if self._door.is_closing:
+                self.turn_away(GOODBYE)
+
+    @property
+    def _envelope(self) -> Envelope:
+        return cast(Envelope, self.envelope)
+
+    async def _receive(self) -> str:
+        """Read a message to its end, and store it. Returns the reply."""
+        max_bytes = self._door.rules.max_message_bytes
+        message = IncomingMessage(max_bytes)
+        try:
+            while not message.feed(await self._reader.read(READ_BYTES)):
+                self._door.held.note(message)
+                if message.is_endless:
+                    self.turn_away(too_large(max_bytes))
+                await asyncio.sleep(0)  # others' turn; and our end, if the client has gone
+            self._reader.feed_data(message.rest)
+            if message.refusal is not None:
+                return message.refusal
+            token: ApiToken | None = cast(Session, self.session).auth_data
+            reply = await self._door.submit(
+                SubmittedMessage(
+                    str(self._envelope.mail_from),
+                    self._envelope.rcpt_tos,
+                    message.content(),
+                    None if token is None else token.organization_id,
+                )
+            )
+            if reply.startswith('250'):
+                self._replies = 0
+            return reply
+        finally:
+            self._door.held.note_gone(message)
+
+
+def _as_given(
+    _server: SMTP, _session: Session, _envelope: Envelope, _mechanism: str, login: LoginPassword
+) -> AuthResult:
+    """Return what was given: whether it is a token takes PostgreSQL to tell."""
+    return AuthResult(success=True, auth_data=login)

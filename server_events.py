@@ -1,0 +1,56 @@
+"""The names of the log events of the servers, as log_events.py has the others."""
+
+# As log_events.LogEvent: level, when, fields, remedy.
+SERVER_EVENTS: dict[str, tuple[str, ...]] = {
+    'ingress.started': ('info', 'The SMTP ingress listens.', 'place token_wanted'),
+    'ingress.stopped': ('info', 'The SMTP ingress has ended in order.'),
+    'ingress.accepted': (
+        'info',
+        'A message is in the outbox; its client was told so.',
+        'size_bytes',
+    ),
+    'ingress.refused': (
+        'info',
+        'A message can never be sent as it is; its client was told why.',
+        'reason',
+    ),
+    'ingress.not_stored': (
+        'warning',
+        'PostgreSQL did not take a message: its client was told to try again.',
+        'error',
+        'See whether PostgreSQL can be reached; `python -m ops status`.',
+    ),
+    'ingress.connections_refused': (
+        'warning',
+        'More clients than INGRESS_MAX_CONNECTIONS; told once a minute.',
+        'open',
+        'Raise the limit, or see who connects so often.',
+    ),
+    'ingress.session_crashed': (
+        'error',
+        'A fault of this program; the client was told to try again.',
+        '',
+        'Report it with its traceback.',
+    ),
+    'web.started': ('info', 'The web page listens.', 'place token_wanted'),
+    'web.stopped': ('info', 'The web page has ended in order.'),
+    'web.connections_refused': (
+        'warning',
+        'There are no file descriptors left.',
+        'error times remedy',
+        'See `remedy`.',
+    ),
+    'web.many_refused': (
+        'warning',
+        'An address asked without a token that is in use.',
+        'address times',
+        'See whose.',
+    ),
+    'web.body_unread': ('warning', 'A body was too much.', 'size_bytes exit_status'),
+    'web.source_unreadable': (
+        'error',
+        'PostgreSQL or Redis gave something that cannot be read.',
+        'source',
+        'Report it.',
+    ),
+}

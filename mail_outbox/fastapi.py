@@ -10,6 +10,7 @@ async def sign_up(session: SessionDep, mail: Mail) -> None:
 """
 
 from collections.abc import AsyncIterator, Callable, Iterable
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Unpack
 
 from fastapi import Depends, FastAPI, Request
@@ -17,7 +18,7 @@ from fastapi.responses import JSONResponse
 from starlette.concurrency import run_in_threadpool
 
 from mail_outbox.adapters import driver_of
-from mail_outbox.envelope import InvalidEmailError
+from mail_outbox.envelope import IdempotencyConflictError, InvalidEmailError
 from mail_outbox.new_email import NewEmail
 from mail_outbox.outbox import SomeEmail, queue_email, queue_emails
 from mail_outbox.queueing import woken
@@ -121,10 +122,12 @@ async def _wake_after(outbox: _Queued, redis: 'ArqRedis | None') -> None:
 def answer_refusals(app: FastAPI) -> None:
     """Answer 422 when an e-mail can never be sent, for example because of its address.
 
-    The body is {'detail': 'recipient: ...'}; without this it would be a 500.
+    And 409 when its idempotency key belongs to another one. The body is {'detail': 'recipient:
+    ...'}; without this it would be a 500.
     """
+    for kind, status in ((InvalidEmailError, 422), (IdempotencyConflictError, 409)):
+        app.add_exception_handler(kind, partial(_refused, status))
 
-    async def invalid(_: Request, error: Exception) -> JSONResponse:
-        return JSONResponse({'detail': str(error)}, status_code=422)
 
-    app.add_exception_handler(InvalidEmailError, invalid)
+async def _refused(status: int, _: Request, error: Exception) -> JSONResponse:
+    return JSONResponse({'detail': str(error)}, status_code=status)

@@ -118,7 +118,7 @@ async def test_many_are_woken_by_one_sweep(redis: Any) -> None:
     assert await wake([], redis=redis) == 'sweep'
 
 
-def application(get_connection: Any, redis: Any, outbox: type) -> FastAPI:
+def application(get_connection: Any, redis: Any, outbox: type, **more: Any) -> FastAPI:
     app = FastAPI()
     answer_refusals(app)
     dependency = outbox_of(
@@ -135,7 +135,7 @@ def application(get_connection: Any, redis: Any, outbox: type) -> FastAPI:
     ) -> Any:
         assert type(mail) is outbox
         assert mail.conn is conn
-        queued = mail.queue_email(**HELLO | {'recipient': address})
+        queued = mail.queue_email(**HELLO | {'recipient': address} | more)
         email_id = await queued if outbox is Outbox else queued
         request.app.state.at_the_end = mail.email_ids
         if how == 'commit':
@@ -205,6 +205,15 @@ async def test_mistyped_address_is_answered_422_with_the_reason(get_session: Any
     answer = await post(application(get_session, None, Outbox), 'commit', 'anna')
     assert answer.status_code == 422
     assert answer.json()['detail'].startswith("recipient: 'anna' is not an e-mail address")
+
+
+async def test_key_of_another_e_mail_is_answered_409(get_session: Any, pool: Any) -> None:
+    app = application(get_session, None, Outbox, idempotency_key='k')
+    first = await post(app, 'commit')
+    assert (await post(app, 'commit')).json() == first.json()
+    other = await post(app, 'commit', 'bert@example.com')
+    assert (other.status_code, "'k' was given to e-mail" in other.text) == (409, True)
+    assert await pool.fetchval('SELECT count(*) FROM outbound_emails') == 1
 
 
 @pytest.mark.parametrize('how', ['commit', 'leave it'])

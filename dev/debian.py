@@ -1,30 +1,18 @@
-"""Run a command against Debian's own PostgreSQL and Redis.
+"""Debian's own PostgreSQL and Redis: older than the wheels', and what people run.
 
-They are older than the wheels', and what people run.
-
-    python -m dev.debian COMMAND [ARGUMENT...]
-
-Starts both on free loopback ports, sets TEST_DATABASE_URL and TEST_ARQ_REDIS_URL, runs the command,
-stops them, and ends with the command's exit status. The packages must be installed: postgresql,
+`TEST_SERVERS=debian` has the tests run on them. The packages must be installed: postgresql,
 redis-server.
 """
 
-import os
-import shutil
-import subprocess
-import sys
-import tempfile
 from pathlib import Path
 from typing import ClassVar
 
-from dev.postgres import Postgres, PostgresPasswords
-from dev.postgres_home import remove_data
+from dev.postgres import Postgres
+from dev.stack import Stack
 from dev.valkey import Valkey
-from dev.watchdog import Watchdog
 
 POSTGRES_PROGRAMS = Path('/usr/lib/postgresql')
 REDIS_PROGRAM = Path('/usr/bin/redis-server')
-LOCAL_PASSWORD = 'loopback'  # noqa: S105 - servers of one command, on loopback
 
 
 class DebianPostgres(Postgres):
@@ -57,31 +45,8 @@ class DebianRedis(Valkey):
         return REDIS_PROGRAM
 
 
-def main() -> int:
-    """Run the command in sys.argv. Returns its exit status."""
-    directory = Path(tempfile.mkdtemp(prefix='mail-debian-'))
-    watchdog = Watchdog()
-    watchdog.remove_at_death(directory)
-    postgres = DebianPostgres(
-        directory / 'postgres', watchdog, PostgresPasswords(LOCAL_PASSWORD, LOCAL_PASSWORD)
-    )
-    redis = DebianRedis(directory / 'redis', watchdog, LOCAL_PASSWORD)
-    try:
-        postgres.start()
-        redis.start()
-        servers = {'TEST_DATABASE_URL': postgres.superuser_url, 'TEST_ARQ_REDIS_URL': redis.url(1)}
-        print(
-            f'PostgreSQL {postgres.programs().parent.name} and {redis.program()} are up',
-            file=sys.stderr,
-        )
-        return subprocess.run(sys.argv[1:], env=os.environ | servers, check=False).returncode
-    finally:
-        redis.stop()
-        postgres.stop()
-        watchdog.close()
-        remove_data(directory / 'postgres')
-        shutil.rmtree(directory, ignore_errors=True)
+class DebianStack(Stack):
+    """The stack with these two in it."""
 
-
-if __name__ == '__main__':
-    sys.exit(main())
+    postgres_server = DebianPostgres
+    valkey_server = DebianRedis

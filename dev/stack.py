@@ -23,7 +23,7 @@ import tempfile
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NoReturn, Self
+from typing import ClassVar, NoReturn, Self
 
 from dev import env_file
 from dev.inbox_server import InboxLogin, InboxServer
@@ -51,6 +51,9 @@ class Stack:
         data_dir: Where everything is kept.
         postgres, valkey, mongo, inbox: The servers, from `start` on; see `dev.server.Server`.
     """
+
+    postgres_server: ClassVar[type[Postgres]] = Postgres
+    valkey_server: ClassVar[type[Valkey]] = Valkey
 
     postgres: Postgres
     valkey: Valkey
@@ -181,10 +184,10 @@ class Stack:
         self._state = state = load_state(self.data_dir)
         passwords = PostgresPasswords(state.postgres_password, state.postgres_superuser_password)
         login = InboxLogin('primary', state.smtp_password, 'backup', state.smtp_backup_password)
-        self.postgres = Postgres(
+        self.postgres = self.postgres_server(
             self.data_dir / 'postgres', watchdog, passwords, state.postgres_port
         )
-        self.valkey = Valkey(
+        self.valkey = self.valkey_server(
             self.data_dir / 'valkey', watchdog, state.valkey_password, state.valkey_port
         )
         engine = self._mongo_engine or remembered_engine(state.mongo_engine)

@@ -22,6 +22,7 @@ import structlog
 from motor.motor_asyncio import AsyncIOMotorClient
 
 from db.pools import create_postgres_pool
+from dev.debian import DebianStack
 from dev.inbox_control import InboxControl
 from dev.stack import Stack
 from engine.connection import open_redis
@@ -31,6 +32,7 @@ from tests.reused_databases import ReusedDatabases
 
 ROOT = Path(__file__).parent.parent
 DEADLINE_S = 60.0  # only a broken test waits this long
+STACKS = {'wheels': Stack, 'debian': DebianStack}  # TEST_SERVERS
 SHARED_SERVERS = ('TEST_DATABASE_URL', 'TEST_ARQ_REDIS_URL', 'TEST_MONGODB_URL')
 
 # Settings that make a worker's clock run fast enough for a test; the code path is the same.
@@ -79,7 +81,7 @@ async def wait_until(
 
 @pytest.fixture(scope='session')
 def stack() -> Iterator[Stack]:
-    with Stack() as running:
+    with STACKS[os.environ.get('TEST_SERVERS', 'wheels')]() as running:
         yield running
 
 

@@ -67,7 +67,7 @@ def test_missing_descriptors_are_told_once_a_minute_and_other_errors_as_ever():
     assert [context['message'] for context in others] == ['other', 'without an exception']
 
 
-@pytest.mark.parametrize(('allowed', 'most'), [(512, 90), (1_000_000, 90), (128, 48), (64, 4)])
+@pytest.mark.parametrize(('allowed', 'most'), [(512, 400), (1_000_000, 1000), (128, 16), (64, 4)])
 def test_there_are_fewer_connections_than_descriptors(monkeypatch, allowed, most):
     monkeypatch.setattr('web.connection.resource.getrlimit', lambda _: (allowed, allowed))
     assert most_open() == most

@@ -102,6 +102,11 @@ class BytesHeld:
         self._shares: dict[IncomingMessage, int] = {}
         self._held = 0
 
+    @property
+    def bytes(self) -> int:
+        """How much it is."""
+        return self._held
+
     def note(self, message: IncomingMessage) -> None:
         """Count what is held of a message; refuse it where all together are too much."""
         self._held += message.size_bytes - self._shares.get(message, 0)

@@ -37,6 +37,11 @@ class Listener:
         self._server: asyncio.Server | None = None
         self._said_full_at = -SAY_FULL_EVERY_S
 
+    @property
+    def open_sessions(self) -> int:
+        """How many clients are connected, those that were turned away not counted."""
+        return len(self._sessions)
+
     async def open(self, host: str, port: int) -> int:
         """Listen. Returns the port.
 

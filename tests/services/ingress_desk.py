@@ -73,8 +73,8 @@ class RawClient:
 class IngressDesk:
     """A listener, and what it was asked."""
 
-    def __init__(self, door: Door, port: int) -> None:
-        self.door, self.port = door, port
+    def __init__(self, door: Door, listener: Listener, port: int) -> None:
+        self.door, self.listener, self.port = door, listener, port
         self._clients: list[RawClient] = []
 
     async def connect(self) -> RawClient:
@@ -107,7 +107,7 @@ async def open_ingress(dsn: str, *, deadline_s: float = 5.0, **rules: Any) -> As
     )  # fmt: skip
     door = Door(IngressRules(**(RULES | rules)), servers)
     listener = Listener(door)
-    desk = IngressDesk(door, await listener.open('127.0.0.1', 0))
+    desk = IngressDesk(door, listener, await listener.open('127.0.0.1', 0))
     try:
         yield desk
     finally:

@@ -20,13 +20,13 @@ HOME_DIR=/opt/email-worker
 ETC=/etc/email-worker
 CREDSTORE=/etc/credstore
 UNITS=/usr/local/lib/systemd/system
-UNIT_NAMES=(email-worker.service email-worker@.service email-web.service)
+UNIT_NAMES=(email-worker.service email-worker@.service email-web.service email-ingress.service)
 SYSUSERS=/usr/lib/sysusers.d/email-worker.conf
 RUN=/usr/local/sbin/email-worker-run
 SERVICE_USER=email-worker
 KEEP_RELEASES=3
 # What runs in production, besides the modules at the top: not tests, bench and the development stack.
-PARTS=(actions configuration db delivery engine fleet jobs mail mail_outbox ops process reporting web deploy docs README.md CHANGELOG.md pyproject.toml requirements.txt .env.example)
+PARTS=(actions configuration db delivery engine fleet ingress jobs mail mail_outbox ops process reporting web deploy docs README.md CHANGELOG.md pyproject.toml requirements.txt .env.example)
 
 mode=install purge='' python=python3 wheels='' venv='' differs=0
 source_dir=$(cd "$(dirname "$0")/.." && pwd)
@@ -229,7 +229,7 @@ EOF
 uninstall() {
     if has_systemd; then
         systemctl disable "${UNIT_NAMES[@]}" 2>/dev/null || true
-        systemctl stop email-web.service 2>/dev/null || true
+        systemctl stop email-web.service email-ingress.service 2>/dev/null || true
         systemctl stop email-worker.service 'email-worker@*.service' 2>/dev/null || true # each finishes its mail
     fi
     rm -rf "$DESTDIR$HOME_DIR" "$DESTDIR$ETC/env.example"
@@ -237,7 +237,7 @@ uninstall() {
     if has_systemd; then systemctl daemon-reload; fi
     if [ -n "$purge" ]; then
         rm -rf "$DESTDIR$ETC"
-        rm -f "$DESTDIR$CREDSTORE"/email-worker.* "$DESTDIR$CREDSTORE"/email-web.*
+        rm -f "$DESTDIR$CREDSTORE"/email-worker.* "$DESTDIR$CREDSTORE"/email-web.* "$DESTDIR$CREDSTORE"/email-ingress.*
         if is_live && user_exists >/dev/null; then userdel "$SERVICE_USER"; fi
         echo 'uninstalled, with settings, secrets and user'
     else

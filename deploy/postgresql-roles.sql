@@ -11,7 +11,8 @@ DECLARE
     role text;
     sequence text;
 BEGIN
-    FOREACH role IN ARRAY ARRAY['email_worker', 'email_web', 'email_api', 'email_readonly', 'email_producer'] LOOP
+    FOREACH role IN ARRAY ARRAY['email_worker', 'email_web', 'email_api', 'email_readonly', 'email_producer',
+        'email_ingress'] LOOP
         IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = role) THEN
             EXECUTE format('CREATE ROLE %I LOGIN', role);
         END IF;
@@ -23,7 +24,7 @@ BEGIN
     -- An adopted table's ids come from a sequence of another name, or from an identity, which needs no right.
     sequence := pg_get_serial_sequence('outbound_emails', 'id');
     IF sequence IS NOT NULL THEN
-        EXECUTE format('GRANT USAGE ON SEQUENCE %s TO email_producer, email_web, email_api', sequence);
+        EXECUTE format('GRANT USAGE ON SEQUENCE %s TO email_producer, email_web, email_api, email_ingress', sequence);
     END IF;
     -- Where service_health was the application's before, mail_service_health is a table beside it, else a view of it.
     FOR sequence IN
@@ -118,8 +119,8 @@ BEGIN
     -- Of the application's own table those that it has.
     SELECT string_agg(quote_ident(attname), ', ') INTO granted FROM pg_attribute
     WHERE attrelid = 'outbound_emails'::regclass AND attname = ANY(wanted) AND NOT attisdropped;
-    EXECUTE format('GRANT INSERT (%s) ON outbound_emails TO email_producer, email_web, email_api', granted);
-    EXECUTE format('GRANT INSERT (%s) ON mail_outbox TO email_producer, email_web, email_api',
+    EXECUTE format('GRANT INSERT (%s) ON outbound_emails TO email_producer, email_web, email_api, email_ingress', granted);
+    EXECUTE format('GRANT INSERT (%s) ON mail_outbox TO email_producer, email_web, email_api, email_ingress',
         array_to_string(wanted, ', '));
 END
 $queue$;
@@ -131,3 +132,8 @@ GRANT SELECT ON email_attempts TO email_producer;
 GRANT SELECT (email_id, position), INSERT ON email_attachments TO email_producer, email_web, email_api;
 GRANT SELECT ON allowed_senders TO email_producer;
 GRANT SELECT (id) ON outbound_emails TO email_producer;
+
+-- The SMTP ingress: it queues mail as an application does, for who may be its sender, and reads no mail. It knows tokens.
+GRANT SELECT (id, organization_id, idempotency_key, content_digest), UPDATE (idempotency_key) ON mail_outbox TO email_ingress;
+GRANT SELECT ON allowed_senders, mail_api_tokens, outbox_adoption, _pogo_migration TO email_ingress;
+GRANT UPDATE (last_used_at) ON mail_api_tokens TO email_ingress;

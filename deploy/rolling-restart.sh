@@ -8,7 +8,7 @@ running() {
     systemctl list-units --plain --no-legend --state=active,activating "$@" | awk '{ print $1 }'
 }
 
-mapfile -t units < <(running 'email-worker.service' 'email-worker@*.service'; running 'email-web.service')
+mapfile -t units < <(running 'email-worker.service' 'email-worker@*.service'; running 'email-web.service' 'email-ingress.service')
 [ ${#units[@]} -gt 0 ] || {
     echo 'rolling-restart.sh: neither a worker nor the web page runs; start one: systemctl enable --now email-worker' >&2
     exit 1

@@ -16,6 +16,7 @@ from mail_outbox.reading import attempts, status
 from reporting.servers import ServerAddresses
 from tests.conftest import DEADLINE_S, ROOT, wait_until
 from tests.services.api_desk import open_desk
+from tests.services.ingress_desk import MESSAGE, open_ingress
 from tests.services.ops_desk import insert, run
 from tests.services.test_api_fleet import WORDS
 from tests.services.test_sql import statements
@@ -23,7 +24,9 @@ from web.questions import OVERVIEW
 from web.watch import Source, Watch
 
 PASSWORD = 'loopback'
-ROLES = ('email_worker', 'email_web', 'email_api', 'email_readonly', 'email_producer')
+ROLES = (
+    'email_worker', 'email_web', 'email_api', 'email_readonly', 'email_producer', 'email_ingress',
+)  # fmt: skip
 NOT_MAIL = {'sessions', 'refresh_tokens'}
 
 # Modules whose statements are those of the worker, and what in them is not.
@@ -217,7 +220,35 @@ async def test_producer_queues_mail_repeats_a_key_and_reads_what_became_of_it_bu
     ) == 2  # fmt: skip
 
 
+async def test_ingress_takes_mail_under_its_role_with_and_without_a_token(env, granted, pool):
+    async with open_desk(env) as api:
+        token = await api.token('wordpress')
+    async with open_ingress(granted('email_ingress'), message_id_is_key=True) as desk:
+
+        def talk(client):
+            client.login('', token)
+            client.sendmail('noreply@example.com', ['anna@example.com'], MESSAGE)
+
+        await desk.smtplib(talk)
+        await desk.smtplib(
+            lambda client: client.sendmail('noreply@example.com', ['anna@example.com'], MESSAGE)
+        )
+    assert await pool.fetchval('SELECT count(*) FROM outbound_emails') == 1
+    assert await pool.fetchval('SELECT last_used_at IS NOT NULL FROM mail_api_tokens')
+
+
 FORBIDDEN = {
+    'email_ingress': """
+        SELECT recipient FROM outbound_emails
+        SELECT raw_message FROM mail_outbox
+        UPDATE mail_outbox SET status = 'sent'
+        DELETE FROM mail_outbox
+        INSERT INTO outbound_emails (recipient, claimed_by) VALUES ('a@example.com', 'me')
+        INSERT INTO mail_api_tokens (name) VALUES ('me')
+        UPDATE mail_api_tokens SET scopes = '{send,operate}'
+        INSERT INTO allowed_senders (pattern) VALUES ('@example.com')
+        SELECT * FROM email_attempts
+    """,
     'email_producer': """
         SELECT recipient FROM outbound_emails
         SELECT status FROM outbound_emails

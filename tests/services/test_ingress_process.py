@@ -1,0 +1,135 @@
+"""`python -m ingress` as its user starts it."""
+
+import asyncio
+import signal
+import smtplib
+import socket
+import ssl
+import subprocess
+import sys
+
+import pytest
+
+from dev.inbox_certificate import server_tls_context
+from tests.conftest import DEADLINE_S, ROOT, wait_until
+from tests.services.ingress_desk import MESSAGE
+from tests.services.ops_desk import ops
+
+
+class IngressProcess:
+    """The process, with its log in a file."""
+
+    def __init__(self, env, directory):
+        self.log_path = directory / 'ingress.log'
+        with self.log_path.open('wb') as log:
+            self.process = subprocess.Popen(
+                [sys.executable, '-m', 'ingress'], cwd=ROOT, env=env, stdout=log, stderr=log
+            )
+
+    @property
+    def log(self):
+        return self.log_path.read_text()
+
+    async def port(self):
+        await wait_until(lambda: 'ingress.started' in self.log or self.process.poll() is not None)
+        assert self.process.poll() is None, self.log
+        return int(self.log.partition('"place":"')[2].partition('"')[0].rpartition(':')[2])
+
+
+@pytest.fixture
+def start_ingress(env, tmp_path_factory):
+    started = []
+
+    def start(**variables):
+        own = {'INGRESS_PORT': '0', 'LOG_FORMAT': 'json', 'SMTP_FROM_EMAIL': 'noreply@example.com'}
+        started.append(IngressProcess(env | own | variables, tmp_path_factory.mktemp('ingress')))
+        return started[-1]
+
+    yield start
+    for ingress in started:
+        ingress.process.kill()
+        ingress.process.wait()
+
+
+async def test_it_takes_mail_and_ends_with_0_on_sigterm_after_the_message_under_way(
+    start_ingress, pool
+):
+    ingress = start_ingress()
+    port = await ingress.port()
+
+    def talk():
+        idle = smtplib.SMTP('127.0.0.1', port, timeout=DEADLINE_S)
+        busy = smtplib.SMTP('127.0.0.1', port, timeout=DEADLINE_S)
+        busy.sendmail('noreply@example.com', ['anna@example.com'], MESSAGE)
+        busy.mail('noreply@example.com')
+        busy.rcpt('bert@example.com')
+        assert busy.docmd('DATA')[0] == 354
+        ingress.process.send_signal(signal.SIGTERM)
+        assert idle.getreply()[0] == 421
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(('127.0.0.1', port), timeout=DEADLINE_S)
+        busy.send(MESSAGE + b'.\r\n')
+        assert busy.getreply()[0] == 250
+        assert busy.getreply()[0] == 421
+
+    await asyncio.to_thread(talk)
+    assert await asyncio.to_thread(ingress.process.wait, DEADLINE_S) == 0
+    assert await pool.fetchval('SELECT count(*) FROM outbound_emails') == 2
+    assert 'ingress.stopped' in ingress.log
+    assert 'Traceback' not in ingress.log
+
+
+async def test_beyond_this_machine_nothing_goes_without_tls_and_a_token(
+    start_ingress, env, pool, tmp_path
+):
+    token = (
+        await ops(env, 'token', 'create', 'me', '--scope', 'send', '--organization', '7', '--json')
+    ).document['token']
+    server_tls_context(tmp_path)
+    certificate, key = sorted(tmp_path.glob('*.pem'), key=lambda path: 'key' in path.name)
+    ingress = start_ingress(INGRESS_HOST='0.0.0.0', INGRESS_TLS_CERTIFICATE=str(certificate),
+                            INGRESS_TLS_KEY=str(key))  # fmt: skip
+    port = await ingress.port()
+    context = ssl.create_default_context(cafile=str(certificate))
+
+    def talk():
+        with smtplib.SMTP('127.0.0.1', port, timeout=DEADLINE_S) as client:
+            client.ehlo()
+            assert not client.has_extn('auth')
+            assert client.docmd('MAIL', 'FROM:<noreply@example.com>')[0] == 530
+            assert client.docmd('AUTH', 'PLAIN AGEAYg==')[0] in (530, 538)
+            client._host = 'localhost'
+            client.starttls(context=context)
+            client.ehlo()
+            assert client.docmd('MAIL', 'FROM:<noreply@example.com>')[0] == 530
+            with pytest.raises(smtplib.SMTPAuthenticationError):
+                client.login('me', 'wrong')
+            client.login('me', token)
+            client.sendmail('noreply@example.com', ['anna@example.com'], MESSAGE)
+
+    await asyncio.to_thread(talk)
+    assert await pool.fetchval('SELECT organization_id FROM outbound_emails') == 7
+    assert token not in ingress.log
+
+
+@pytest.mark.parametrize(
+    ('variables', 'said'),
+    [
+        ({'INGRESS_HOST': '0.0.0.0'}, 'set INGRESS_TLS_CERTIFICATE'),
+        ({'INGRESS_TLS_CERTIFICATE': '/no/such/file'}, 'INGRESS_TLS_CERTIFICATE=/no/such/file'),
+        ({'INGRESS_TLS_KEY': '/no/such/file'}, 'INGRESS_TLS_KEY needs INGRESS_TLS_CERTIFICATE'),
+        ({'INGRESS_HOST': '192.0.2.1', 'INGRESS_TLS_CERTIFICATE': 'CERTIFICATE'},
+         'cannot listen on 192.0.2.1:0'),
+    ],
+)  # fmt: skip
+async def test_it_refuses_to_start_and_says_what_to_do(start_ingress, tmp_path, variables, said):
+    if variables.get('INGRESS_TLS_CERTIFICATE') == 'CERTIFICATE':
+        server_tls_context(tmp_path)
+        certificate, key = sorted(tmp_path.glob('*.pem'), key=lambda path: 'key' in path.name)
+        variables = variables | {
+            'INGRESS_TLS_CERTIFICATE': str(certificate), 'INGRESS_TLS_KEY': str(key),
+        }  # fmt: skip
+    ingress = start_ingress(**variables)
+    assert await asyncio.to_thread(ingress.process.wait, DEADLINE_S) == 1
+    assert said in ingress.log
+    assert 'Traceback' not in ingress.log

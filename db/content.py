@@ -38,6 +38,26 @@ async def fetch_templates(pool: asyncpg.Pool, template_ids: Sequence[str]) -> li
     ]
 
 
+# An adopted table may have no column `name`.
+FIND_TEMPLATES_SQL = """
+SELECT asked.word, t.id::text AS id FROM unnest($1::text[]) AS asked (word)
+JOIN email_templates AS t ON t.id::text = asked.word OR to_jsonb(t) ->> 'name' = asked.word
+ORDER BY asked.word, t.id::text = asked.word DESC
+"""
+
+
+async def find_templates(pool: asyncpg.Pool, words: Sequence[str]) -> list[str | None]:
+    """Return the ids of templates given by id or by name; None for each that does not exist.
+
+    Raises:
+        asyncpg.PostgresError, OSError: PostgreSQL does not answer.
+    """
+    found: dict[str, str] = {}
+    for row in await pool.fetch(FIND_TEMPLATES_SQL, list(set(words))):
+        found.setdefault(row['word'], row['id'])
+    return [found.get(word) for word in words]
+
+
 NO_MONGO = 'MongoDB: MONGODB_URL is not set, and the attachments are there (content_id)'
 UNKNOWN_BYTES = 16 * 1024 * 1024  # what one document may have, where the server cannot tell
 

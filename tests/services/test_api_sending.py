@@ -586,3 +586,56 @@ async def test_bodies_that_are_under_way_are_limited_together(client, monkeypatc
     assert answer.headers['retry-after'] == '1'
     assert (await client.post('/emails', json=HELLO)).status_code == 200
     assert await count() == 1
+
+
+# What is ours.
+
+
+async def test_template_is_found_by_its_id_and_by_its_name(client, pool, row):
+    template_id = await pool.fetchval(
+        "INSERT INTO email_templates (name, subject, body_text) VALUES ('welcome', 'Hi', 'Hi') "
+        'RETURNING id'
+    )
+    for given in (str(template_id), template_id, 'welcome'):
+        template = {'id': given, 'variables': {'name': 'Anna'}}
+        answer = await client.post('/emails', json={'to': 'a@example.com', 'template': template})
+        assert answer.status_code == 200, answer.text
+        stored = await row(int(answer.json()['id']))
+        assert (stored['template_id'], stored['template_data']) == (template_id, {'name': 'Anna'})
+
+
+@pytest.mark.parametrize('template', ['nobody', '999', 'a\0b', 'x' * 300])
+async def test_template_that_there_is_none_is_refused(client, count, template):
+    answer = await client.post(
+        '/emails', json={'to': 'a@example.com', 'template': {'id': template}}
+    )
+    assert error_of(answer) == (422, 'not_found')
+    assert await count() == 0
+
+
+async def test_message_as_given_is_queued_with_its_own_recipients(client, row):
+    message = b'From: noreply@example.com\r\nTo: anna@example.com\r\nSubject: Hi\r\n\r\nHi\r\n'
+    answer = await client.post('/emails', json={'raw': base64.b64encode(message).decode()})
+    assert answer.status_code == 200, answer.text
+    assert (await row(int(answer.json()['id'])))['raw_message'] == message
+
+
+async def test_fields_of_ours_are_stored_beside_those_of_resend(client, row):
+    answer = await client.post(
+        '/emails',
+        json=HELLO
+        | {
+            'metadata': {'order': 7},
+            'message_id': '<1@example.com>',
+            'max_attempts': 3,
+            'user_id': '8',
+            'expires_at': 'in 2 hours',
+            'one_copy_each': True,
+            'envelope_from': '<>',
+        },
+    )
+    assert answer.status_code == 200, answer.text
+    stored = await row(int(answer.json()['id']))
+    assert (stored['metadata'], stored['max_attempts'], stored['user_id']) == ({'order': 7}, 3, 8)
+    assert (stored['message_id'], stored['one_copy_each']) == ('<1@example.com>', True)
+    assert timedelta(minutes=119) < stored['expires_at'] - stored['created_at'] < timedelta(hours=2)

@@ -110,7 +110,7 @@ class ClientMessage(ClientModel):
     """An e-mail by Resend's fields."""
 
     from_: str | None = Field(None, alias='from', description="Without one, the installation's.")
-    to: Addresses
+    to: Addresses | None = None
     cc: Addresses | None = None
     bcc: Addresses | None = None
     reply_to: Addresses | None = None
@@ -126,9 +126,14 @@ class ClientMessage(ClientModel):
     template: ClientTemplate | None = None
 
 
-class ClientEmail(ClientMessage):
-    """An e-mail, with what is ours beside Resend's fields."""
+class OwnFields(ClientModel):
+    """What is ours beside Resend's fields, by the names of queue_email."""
 
+    raw: Content | None = Field(None, description='The whole message, instead of its parts.')
+    calendar: str | None = Field(None, description='An invite: iCalendar with its METHOD.')
+    message_id: str | None = None
+    one_copy_each: bool | None = None
+    metadata: dict[str, Any] | None = None
     sender_address: str | None = None
     envelope_from: str | None = None
     email_type: str | None = None
@@ -139,6 +144,10 @@ class ClientEmail(ClientMessage):
     organization_id: Identifier | None = None
     template_id: Identifier | None = None
     template_data: dict[str, Any] | None = None
+
+
+class ClientEmail(ClientMessage, OwnFields):
+    """An e-mail."""
 
 
 # How queue_email calls what has another name here.
@@ -193,6 +202,10 @@ def _tags(tags: list[ClientTag]) -> dict[str, str]:
 
 
 def _check_content(email: Mapping[str, Any]) -> None:
+    if 'raw' in email:
+        return
+    if 'recipient' not in email:
+        raise refused(MISSING_FIELD, 'Missing `to` field', 'give an address, or several')
     if 'template_id' in email:
         return
     if 'subject' not in email:

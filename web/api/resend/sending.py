@@ -20,6 +20,7 @@ from web.api.resend.intake import Intake, Submission
 from web.api.resend.model import email_of, refusal_of_email
 from web.api.resend.refusals import INVALID, INVALID_KEY, MISSING_FIELD, refused
 from web.api.resend.senders import KnownSenders
+from web.api.resend.templates import KnownTemplates
 
 MOST_EMAILS = 100  # in a batch, as Resend has it
 LONGEST_KEY = 256
@@ -43,6 +44,7 @@ class Sending:
         self.bodies = Bodies()
         self._intake = Intake(servers)
         self._senders = KnownSenders(servers, own_address)
+        self._templates = KnownTemplates(servers)
         self._max_message_bytes = max_message_bytes
 
     async def send(self, request: Request, principal: Principal) -> str:
@@ -87,6 +89,8 @@ class Sending:
 
     async def _row_of(self, document: Any, principal: Principal) -> Row:
         email = email_of(document)
+        if 'template_id' in email:
+            email['template_id'] = await self._templates.id_of(email['template_id'])
         if principal.organization_id is not None:
             _bind(email, principal.organization_id)
         try:

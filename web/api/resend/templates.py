@@ -1,0 +1,51 @@
+"""Templates given by id or by name, remembered for seconds."""
+
+import time
+from collections.abc import Sequence
+
+from db.content import find_templates
+from engine.batches import Batcher
+from reporting.servers import Servers
+from web.api.resend.refusals import UNKNOWN, refused
+
+FRESH_S = 2.0
+MOST_REMEMBERED = 1000
+LONGEST_CHARS = 255
+
+
+class KnownTemplates:
+    """The templates that were there a moment ago."""
+
+    def __init__(self, servers: Servers) -> None:
+        self._servers = servers
+        self._found: dict[str, tuple[float, str]] = {}  # when, and the id
+        self._find = Batcher(self._ask)
+
+    async def id_of(self, given: int | str) -> int | str:
+        """Return the id of a template.
+
+        Raises:
+            RefusalError: there is none; ProblemError: PostgreSQL does not answer.
+        """
+        word, now = str(given), time.monotonic()
+        at, found = self._found.get(word, (now - FRESH_S, ''))
+        if now - at < FRESH_S:
+            return _as_number(found)
+        asked = await self._find(word) if len(word) <= LONGEST_CHARS and '\0' not in word else None
+        if asked is None:
+            raise refused(
+                UNKNOWN, f'there is no template {word[:80]!r} in email_templates',
+                'give its id or its name',
+            )  # fmt: skip
+        if len(self._found) >= MOST_REMEMBERED:
+            self._found.clear()
+        self._found[word] = now, asked
+        return _as_number(asked)
+
+    async def _ask(self, words: Sequence[str]) -> list[str | None]:
+        return await self._servers.ask_postgres(lambda pool: find_templates(pool, words))
+
+
+def _as_number(found: str) -> int | str:
+    """Return an id as its column has it, which is a number nearly always."""
+    return int(found) if found.isdecimal() else found

@@ -121,7 +121,7 @@ async def test_workers_are_woken_for_what_is_due_and_not_for_what_is_scheduled(c
         ({'priority': 'urgent'}, 422, 'validation_error', '`priority`: '),
         ({'recipent': 'a@example.com'}, 422, 'validation_error', '`recipent` is no field'),
         ({'topic_id': 'news'}, 422, 'validation_error', 'no topics'),
-        ({'attachments': [{'path': 'http://10.0.0.1/x'}]}, 422, 'missing_required_field', ''),
+        ({'attachments': [{'path': 'http://10.0.0.1/x'}]}, 422, 'invalid_attachment', ''),
         (
             {'attachments': [{'content': 'YQ==', 'path': 'http://10.0.0.1/x'}]},
             422, 'invalid_attachment', 'fetches no files',

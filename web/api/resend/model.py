@@ -84,12 +84,12 @@ class ClientTag(ClientModel):
 class ClientAttachment(ClientModel):
     """A file."""
 
+    path: Annotated[None, BeforeValidator(not_fetched), WithJsonSchema({'type': 'null'})] = None
     content: Content
     filename: str | Literal[False] | None = None  # false: as the SDK for Node allows
     content_type: str | None = Field(None, description='Without one, as the name says.')
     content_id: str | None = Field(None, description='For the HTML to refer to as cid:...')
     inline_content_id: str | None = Field(None, description='The same under an older name.')
-    path: Annotated[None, BeforeValidator(not_fetched), WithJsonSchema({'type': 'null'})] = None
 
     def as_attachment(self) -> Attachment:
         """Return it as queue_email takes it."""
@@ -251,4 +251,5 @@ def moment_from(document: Any) -> datetime:
 class NewMoment(ClientModel):
     """When an e-mail is to be sent instead."""
 
+    id: Any = None  # the SDK for Python repeats that of the path
     scheduled_at: Moment

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import structlog
 import uvicorn
+import uvloop
 
 from actions.call import queue_for
 from actions.retry import RetryTerms
@@ -155,7 +156,7 @@ def main() -> int:
     settings = load_settings()
     configure_logs(settings.log_level, settings.log_format)
     check_access(settings)
-    asyncio.run(serve(settings, open_listener(settings.web_host, settings.web_port)))
+    uvloop.run(serve(settings, open_listener(settings.web_host, settings.web_port)))
     return 0
 
 

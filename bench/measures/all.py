@@ -1,5 +1,6 @@
 """All measures, in the order of the document."""
 
+from bench.measures.api import Api
 from bench.measures.delivery import DELAYED, EMAILS, STARTTLS
 from bench.measures.enqueue import Enqueue
 from bench.measures.idle import Idle
@@ -22,6 +23,7 @@ MEASURES: tuple[Measure, ...] = (
     Noop(),
     Idle(),
     Enqueue(),
+    Api(),
     Importing(),
     SCALING,
     Million(),

@@ -106,7 +106,7 @@ async def test_workers_are_woken_for_what_is_due_and_not_for_what_is_scheduled(c
         ({'to': f'{"a" * 500}@example.com,' * 400}, 422, 'validation_error', '`to`: '),
         ({'cc': 'x@'}, 422, 'validation_error', '`cc`: '),
         ({'from': 'nobody'}, 422, 'invalid_from_address', '`from`: '),
-        ({'from': 'boss@example.net'}, 403, 'validation_error', 'ops sender add'),
+        ({'from': 'boss@example.net'}, 403, 'validation_error', '`from`: boss@example.net is no'),
         ({'subject': 'a\nBcc: b@example.com'}, 422, 'validation_error', '`subject`: '),
         ({'text': 'a\0b'}, 422, 'validation_error', '`text`: '),
         ({'html': 7}, 422, 'validation_error', '`html`: '),

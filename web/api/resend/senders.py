@@ -11,6 +11,7 @@ from engine.batches import Batcher
 from mail_outbox.envelope import InvalidEmailError
 from mail_outbox.senders import WantedSender, refuse_unlisted
 from reporting.servers import Servers
+from web.api.resend.model import refusal_of_email
 from web.api.resend.refusals import INVALID, refused
 
 # One that is taken off the list is refused after so long; the worker, which asks again, refuses
@@ -54,7 +55,8 @@ class KnownSenders:
         try:
             refuse_unlisted(asked, unlisted)
         except InvalidEmailError as error:
-            raise refused(INVALID, str(error), '', HTTPStatus.FORBIDDEN) from error
+            detail = refusal_of_email(error).refusal.detail
+            raise refused(INVALID, detail, '', HTTPStatus.FORBIDDEN) from error
         if len(self._allowed_at) + len(asked) > MOST_REMEMBERED:
             self._allowed_at.clear()
         self._allowed_at |= dict.fromkeys(asked, now)

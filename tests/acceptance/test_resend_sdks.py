@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT, wait_until
+from tests.node import INSTALL, NODE
 from tests.services.ops_desk import ops
 from tests.services.test_web_process import place_of, start_web
 from web.api.resend import refusals
@@ -58,12 +59,10 @@ def node_modules(tmp_path_factory):
 
 
 async def install_node_sdk(directory: Path) -> Path:
-    assert shutil.which('npm'), 'npm is missing: apt-get install nodejs npm'
     if not (directory / 'node_modules/resend').exists():
         for name in ('package.json', 'package-lock.json'):
             shutil.copy(SDKS / name, directory)
-        command = ('npm', 'ci', '--no-audit', '--no-fund', '--ignore-scripts')
-        await output_of(*command, env=dict(os.environ), cwd=directory)
+        await output_of(*INSTALL, env=dict(os.environ), cwd=directory)
     return directory
 
 
@@ -73,7 +72,7 @@ async def exercise(language, env, directory):
         return json.loads(await output_of(*command, env=env, cwd=directory))
     await install_node_sdk(directory)
     shutil.copy(SDKS / 'exercise.mjs', directory)
-    return json.loads(await output_of('node', 'exercise.mjs', env=env, cwd=directory))
+    return json.loads(await output_of(NODE, 'exercise.mjs', env=env, cwd=directory))
 
 
 async def client_env(env, place):
@@ -163,7 +162,7 @@ async def test_start_of_the_document_can_be_copied(env, pool, node_modules, star
         'set -e', START['sh'].replace(PAGE, place), 'echo',
         f'python {tmp_path}/start.py', f'cd {directory}', 'node start.mjs',
     ])  # fmt: skip
-    path = f'{Path(sys.executable).parent}:{os.environ["PATH"]}'
+    path = f'{Path(sys.executable).parent}:{Path(NODE).parent}:{os.environ["PATH"]}'
     told = await output_of('bash', '-c', script, env=env | {'PATH': path}, cwd=ROOT)
     assert told.splitlines() == ['{"id":"1"}', 'queued', 'queued']
     assert await pool.fetchval('SELECT count(*) FROM outbound_emails') == 3

@@ -15,9 +15,10 @@ from django.core.mail.backends.smtp import EmailBackend
 from actions.tokens import ApiScope, create_token
 from db.audit import Actor
 from reporting.servers import ServerAddresses, Servers
+from tests.node import INSTALL, NODE
 from tests.services.ingress_desk import MESSAGE, open_ingress
 
-NODE = Path(__file__).parent / 'nodemailer'
+NODEMAILER = Path(__file__).parent / 'nodemailer'
 BODY = '.dot\n..two\n.\nGrüße\nend\n'
 
 
@@ -135,10 +136,10 @@ async def test_nodemailer_sends_several_over_one_connection(
     desk, pool, token, tmp_path, with_token
 ):
     for name in ('package.json', 'package-lock.json', 'send.mjs'):
-        shutil.copy(NODE / name, tmp_path)
-    await output_of('npm', 'ci', '--no-audit', '--no-fund', '--ignore-scripts', cwd=tmp_path)
+        shutil.copy(NODEMAILER / name, tmp_path)
+    await output_of(*INSTALL, cwd=tmp_path)
     given = {'PORT': str(desk.port)} | ({'TOKEN': token} if with_token else {})
-    said = await output_of('node', 'send.mjs', env=given, cwd=tmp_path)
+    said = await output_of(NODE, 'send.mjs', env=given, cwd=tmp_path)
     assert said.splitlines() == [f'250 2.0.0 queued as {n}' for n in (1, 2, 3)]
     found = await messages(pool)
     assert [message['subject'] for _, message in found] == ['Grüße 0', 'Grüße 1', 'Grüße 2']

@@ -5,6 +5,7 @@ from bench.measures.delivery import DELAYED, EMAILS, STARTTLS
 from bench.measures.enqueue import Enqueue
 from bench.measures.idle import Idle
 from bench.measures.importing import Importing
+from bench.measures.ingress import Ingress
 from bench.measures.latency import Latency
 from bench.measures.measure import Measure
 from bench.measures.million import Million
@@ -24,6 +25,7 @@ MEASURES: tuple[Measure, ...] = (
     Idle(),
     Enqueue(),
     Api(),
+    Ingress(),
     Importing(),
     SCALING,
     Million(),

@@ -3,11 +3,11 @@
 import base64
 import binascii
 import hmac
-from collections.abc import Mapping
+from functools import lru_cache
 from http import HTTPStatus
 from urllib.parse import urlsplit
 
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -45,7 +45,7 @@ class Guard:
             f"default-src 'none'; style-src {style}; base-uri 'none'; form-action 'none'; "
             "frame-ancestors 'none'"
         )
-        self._headers: Mapping[str, str] = {
+        headers = {
             'Content-Security-Policy': policy,
             'X-Content-Type-Options': 'nosniff',
             'X-Frame-Options': 'DENY',
@@ -53,6 +53,8 @@ class Guard:
             'Cross-Origin-Resource-Policy': 'same-origin',
             'Cache-Control': 'no-store',
         }
+        self._headers = [(k.lower().encode(), v.encode()) for k, v in headers.items()]
+        self._names = {name for name, _ in self._headers}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer, or refuse to."""
@@ -62,14 +64,15 @@ class Guard:
 
         async def send_with_headers(message: Message) -> None:
             if message['type'] == 'http.response.start':
-                MutableHeaders(scope=message).update(self._headers)
+                others = [pair for pair in message['headers'] if pair[0] not in self._names]
+                message['headers'] = [*others, *self._headers]
             await send(message)
 
         answer = self._refusal(scope['path'], Headers(scope=scope)) or self._app
         await answer(scope, receive, send_with_headers)
 
     def _refusal(self, path: str, headers: Headers) -> Response | None:
-        if self._loopback_only and not is_loopback(_host_name(headers.get('host', ''))):
+        if self._loopback_only and not _is_this_machine(headers.get('host', '')):
             return PlainTextResponse(
                 'ask for this server as localhost or 127.0.0.1\n', HTTPStatus.MISDIRECTED_REQUEST
             )
@@ -96,6 +99,11 @@ class Guard:
         elif scheme.lower() != 'bearer':
             return False
         return hmac.compare_digest(given, self._token or b'')
+
+
+@lru_cache(maxsize=64)
+def _is_this_machine(host: str) -> bool:
+    return is_loopback(_host_name(host))
 
 
 def _host_name(host: str) -> str:

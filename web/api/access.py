@@ -4,6 +4,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from http import HTTPStatus
 from ipaddress import ip_address
 
@@ -63,6 +64,7 @@ class Refusals:
             self._counts.popitem(last=False)
 
 
+@lru_cache(maxsize=1024)
 def group_of(address: str) -> str:
     """Return what is counted as one address: of IPv6 the /64 that a host has to itself."""
     try:

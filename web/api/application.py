@@ -1,6 +1,6 @@
 """The API put together: its paths, how errors are told, and its description."""
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from http import HTTPStatus
 from typing import Any
@@ -17,7 +17,14 @@ from reporting.problems import ProblemError
 from web.access import is_api_path
 from web.api import decisions, emails, fleet, many
 from web.api.parts import Api
-from web.api.problem import PROBLEM_TYPE, Form, RefusalError, problem_response, refusal_of
+from web.api.problem import (
+    INTERNAL,
+    PROBLEM_TYPE,
+    Form,
+    RefusalError,
+    problem_response,
+    refusal_of,
+)
 from web.api.resend import routes as resend
 from web.api.resend.refusals import as_resend_error
 
@@ -31,6 +38,13 @@ ROUTERS: tuple[APIRouter, ...] = (
 
 # Whoever asks below one of these paths knows the errors of another API: path -> how they are told.
 FORMS: Mapping[str, Form] = {'/emails': as_resend_error}
+
+
+Handler = Callable[[Request], Awaitable[Response]]
+DIRECTLY: Mapping[tuple[str, str], Handler] = {
+    ('POST', '/emails'): resend.send_one,
+    ('POST', '/emails/batch'): resend.send_batch,
+}
 
 
 class Application(FastAPI):
@@ -53,6 +67,10 @@ class Application(FastAPI):
 
         starlette answers it in plain text, whatever the handlers of errors say.
         """
+        handler = scope['type'] == 'http' and DIRECTLY.get((scope['method'], scope['path']))
+        if handler:
+            await self._answer_directly(handler, scope, receive, send)
+            return
         is_retold = False
 
         async def send_told(message: Message) -> None:
@@ -66,6 +84,21 @@ class Application(FastAPI):
 
         is_ours = scope['type'] == 'http' and is_api_path(scope['path'])
         await super().__call__(scope, receive, send_told if is_ours else send)
+
+    async def _answer_directly(
+        self, handler: Handler, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        """Answer without FastAPI's way to the handler, a third of what queueing costs (2026-11)."""
+        scope['app'] = self
+        request = Request(scope, receive)
+        try:
+            response = await handler(request)
+        except Exception as error:
+            response = await _tell(request, error)
+            if refusal_of(error) is INTERNAL:  # uvicorn logs it
+                await response(scope, receive, send)
+                raise
+        await response(scope, receive, send)
 
     def openapi(self) -> dict[str, Any]:
         """Describe the API; errors of ours have a media type of their own."""

@@ -11,6 +11,7 @@ from db.api_requests import KEY_HOURS, remove_old_requests
 from mail_outbox.wake import CHANNEL
 from tests.conftest import wait_until
 from tests.services.api_desk import open_desk
+from tests.services.gate import Gate, Way
 from web.api.resend import body as bodies
 from web.api.resend.body import MAX_BYTES
 from web.api.resend.sending import MOST_EMAILS
@@ -639,3 +640,37 @@ async def test_fields_of_ours_are_stored_beside_those_of_resend(client, row):
     assert (stored['metadata'], stored['max_attempts'], stored['user_id']) == ({'order': 7}, 3, 8)
     assert (stored['message_id'], stored['one_copy_each']) == ('<1@example.com>', True)
     assert timedelta(minutes=119) < stored['expires_at'] - stored['created_at'] < timedelta(hours=2)
+
+
+# PostgreSQL away.
+
+
+@pytest.mark.parametrize('way', [Way.AWAY, Way.SILENT])
+async def test_without_postgresql_the_answer_is_503_within_the_deadline_and_nothing_is_lost(
+    way, desk, env, count
+):
+    token = await desk.token('shop', [ApiScope.SEND])
+    async with (
+        Gate(env['DATABASE_URL']) as gate,
+        open_desk(env, postgres_dsn=gate.url, deadline_s=2) as guarded,
+    ):
+        client = await guarded.client(token)
+        key = {'Idempotency-Key': 'k'}
+        assert (await client.post('/emails', json=HELLO)).status_code == 200
+        gate.turn(way)
+        began_at = asyncio.get_running_loop().time()
+        for content in (HELLO, [HELLO, HELLO]):
+            path = '/emails/batch' if isinstance(content, list) else '/emails'
+            answer = await client.post(path, json=content, headers=key)
+            assert error_of(answer) == (503, 'application_error')
+            assert answer.headers['retry-after'] == '5'
+            assert 'PostgreSQL' in answer.json()['message']
+        assert asyncio.get_running_loop().time() - began_at < 10
+        gate.turn(Way.OPEN)
+
+        async def is_queued():
+            return (await client.post('/emails', json=HELLO, headers=key)).status_code == 200
+
+        await wait_until(is_queued)
+        await is_queued()
+    assert await count() == 2

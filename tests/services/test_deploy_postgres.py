@@ -116,6 +116,13 @@ def select(wanted):
     return {name: sql for name, sql in statements().items() if wanted(*name.split('.')[-2:])}
 
 
+async def test_worker_forgets_keys_of_the_api_and_reads_no_answer(as_role):
+    conn = await as_role('email_worker')
+    assert await refused(conn, select(lambda _, name: name == 'REMOVE_REQUESTS_SQL')) == []
+    with pytest.raises(asyncpg.InsufficientPrivilegeError):
+        await conn.fetch('SELECT answer FROM mail_api_requests')
+
+
 async def test_worker_may_run_every_statement_of_its_jobs(as_role):
     found = select(lambda module, _: module in WORKERS_MODULES) | select(
         lambda _, name: name == 'READ_SWITCHES_SQL'
@@ -151,11 +158,22 @@ async def test_api_may_run_every_statement_of_its_handlers(as_role):
             module in {'attempts', 'one_email', 'selection', 'schema', 'email_list'}
             or (module == 'api_tokens' and name in {'LIVE_TOKENS_SQL', 'NOTE_USE_SQL'})
             or (module == 'audit' and name != 'REMOVE_AUDIT_SQL')
+            or (module == 'api_requests' and name != 'REMOVE_REQUESTS_SQL')
+            or module == 'queued_emails'
             or name in CHANGES
-            or name == 'QUEUE_SQL'
+            or name in {'QUEUE_SQL', 'QUEUE_MANY_SQL', 'ATTACH_SQL', 'UNLISTED_SQL'}
+            or name in {'FIND_TEMPLATES_SQL', 'NOTIFY_SQL'}
         )
     )
-    assert {'db.audit.BEGIN_AUDIT_SQL', 'db.api_tokens.NOTE_USE_SQL'} <= set(found)
+    assert {
+        'db.audit.BEGIN_AUDIT_SQL',
+        'db.api_tokens.NOTE_USE_SQL',
+        'db.api_requests.CLAIM_KEYS_SQL',
+        'db.queued_emails.RESCHEDULE_SQL',
+        'db.content.FIND_TEMPLATES_SQL',
+        'mail_outbox.queueing.QUEUE_MANY_SQL',
+        'mail_outbox.queueing.ATTACH_SQL',
+    } <= set(found)
     assert await refused(await as_role('email_api'), found) == []
 
 

@@ -7,6 +7,7 @@ from datetime import timedelta
 
 import pytest
 
+import delivery.assemble
 from db.attachments import delete_unowned, list_stored
 from delivery.content import Contents
 from jobs.check_service_health import check_service_health
@@ -40,9 +41,7 @@ def no_mongo(ctx):
     runtime.contents = Contents(
         runtime.stores.pool, None, contents.max_message_bytes, contents.large, runtime.tunables
     )
-    runtime.steps = replace(
-        runtime.steps, fetch=runtime.contents.fetch, size=runtime.contents.large_bytes
-    )
+    runtime.steps = delivery.assemble._steps(runtime)
 
 
 @pytest.mark.usefixtures('no_mongo')

@@ -18,6 +18,7 @@ from delivery.email_jobs import JobResult, email_id_of, not_claimable
 from delivery.steps import Steps, SuppressedError
 from engine.refused import ARGUMENTS
 from mail.outcome import Delivery, Outcome, Phase, Policy, decide
+from mail.priority import HIGH
 from mail.progress import Progress
 from mail_outbox.envelope import ContentUnavailableError, InvalidEmailError
 from mail_outbox.rendered import Rendered
@@ -66,8 +67,8 @@ async def send_claimed(steps: Steps, claim: Claim, cycles: int = 0) -> JobResult
     started = time.monotonic()
     progress = Progress(
         phase=Phase.CONTENT,
-        urgent=claim.suspect,
-        priority=claim.priority,
+        # It gets the next free connection: among others it is lost by chance once more.
+        priority=HIGH if claim.suspect else claim.priority,
         before_data=partial(steps.held.check, claim),
         keep=partial(steps.keep_recipients, claim),
     )

@@ -22,7 +22,7 @@ class Progress:
     phase: Phase = Phase.CLAIMED
     relay: str | None = None
     started_at: float = field(default_factory=time.time)  # seconds since 1970
-    # Does not queue for a connection: the shorter it is under way, the less it can be lost by
+    # Does not wait for the relay's rate: the shorter it is under way, the less it can be lost by
     # chance once more.
     urgent: bool = False
     priority: int = NORMAL  # in the relay's queue

@@ -112,7 +112,8 @@ class Relay:
             session, urgent = None, transaction.progress.urgent  # a queue may lose it again
             if not self._waiting.is_behind_for(transaction.progress):
                 session = None if fresh else self._take_idle()
-                if session is None and (urgent or self._has_room()):
+                # Above the limit it took 3 to 8 s to open one, at a relay that is busy with others.
+                if session is None and self._has_room():
                     session = await self._connect() or self._take_idle()  # one may be free now
             if session is None:
                 self._waiting.append(transaction)
@@ -199,9 +200,7 @@ class Relay:
         """Give a free connection its next transaction, or keep it; replace one that is gone."""
         while session.is_free and (transaction := self._next_waiting(session)) is not None:
             session.begin(transaction)
-        # Urgent mail opens connections above the limit.
-        too_many = len(self._sessions) > self._connections.configured
-        if session.is_free and session.usage.messages < self._messages.most and not too_many:
+        if session.is_free and session.usage.messages < self._messages.most:
             session.usage.idle_since = time.monotonic()
             self._idle.append(session)
             return

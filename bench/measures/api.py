@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import json
 import os
-import statistics
 import sys
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
@@ -12,7 +11,16 @@ from dataclasses import dataclass
 from actions.tokens import ApiScope, create_token
 from bench.contenders import ROOT
 from bench.http_load import Load, load
-from bench.measures.measure import Bar, Data, Measure, Plan, percentile, spread, table
+from bench.measures.measure import (
+    Bar,
+    Data,
+    Measure,
+    Plan,
+    percentile,
+    rate_and_p99_bars,
+    spread,
+    table,
+)
 from bench.outbox import Outbox, RunFailed, email, fresh_outbox
 from bench.rounds import Bench, stop
 from db.audit import Actor
@@ -97,17 +105,8 @@ class Api(Measure):
         found = []
         for name, wanted in (('single', SINGLE_PER_S), ('batch', BATCHED_PER_S)):
             rates, p99s = data['rates'][name], data['p99_ms'][f'{name}_half']
-            title = WAYS[name].title
-            found += [
-                Bar(
-                    f'{title}, e-mails/s', f'over {wanted:,}', spread(rates, ',.0f'),
-                    statistics.median(rates) > wanted,
-                ),
-                Bar(
-                    f'p99 of {WAYS[f"{name}_half"].title}, ms', f'under {P99_MS:.0f}', spread(p99s),
-                    statistics.median(p99s) < P99_MS,
-                ),
-            ]  # fmt: skip
+            titles = (WAYS[name].title, WAYS[f'{name}_half'].title)
+            found += rate_and_p99_bars(rates, p99s, titles, (wanted, P99_MS))
         return found
 
     def details(self, data: Data) -> list[str]:

@@ -3,14 +3,22 @@
 import asyncio
 import contextlib
 import os
-import statistics
 import sys
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 from bench.contenders import ROOT
-from bench.measures.measure import Bar, Data, Measure, Plan, percentile, spread, table
+from bench.measures.measure import (
+    Bar,
+    Data,
+    Measure,
+    Plan,
+    percentile,
+    rate_and_p99_bars,
+    spread,
+    table,
+)
 from bench.outbox import Outbox, RunFailed, fresh_outbox
 from bench.rounds import Bench, stop
 from dev.ports import free_port
@@ -88,16 +96,8 @@ class Ingress(Measure):
         found = []
         for name, wanted in (('kept', KEPT_PER_S), ('each', EACH_PER_S)):
             rates, p99s = data['rates'][name], data['p99_ms'][f'{name}_half']
-            found += [
-                Bar(
-                    f'{WAYS[name].title}, e-mails/s', f'over {wanted:,}', spread(rates, ',.0f'),
-                    statistics.median(rates) > wanted,
-                ),
-                Bar(
-                    f'p99 of {WAYS[f"{name}_half"].title}, ms', f'under {P99_MS:.0f}', spread(p99s),
-                    statistics.median(p99s) < P99_MS,
-                ),
-            ]  # fmt: skip
+            titles = (WAYS[name].title, WAYS[f'{name}_half'].title)
+            found += rate_and_p99_bars(rates, p99s, titles, (wanted, P99_MS))
         return found
 
     def details(self, data: Data) -> list[str]:

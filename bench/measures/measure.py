@@ -110,3 +110,28 @@ def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
         f'|{"---|" * len(headings)}',
         *(f'| {" | ".join(row)} |' for row in rows),
     ]
+
+
+def rate_and_p99_bars(
+    rates: Sequence[float],
+    p99s_ms: Sequence[float],
+    titles: tuple[str, str],
+    limits: tuple[int, float],
+) -> list[Bar]:
+    """Judge how much is taken a second, and the latency at half of what is wanted.
+
+    Args:
+        titles: Of the rate, and of what the latency was measured at.
+        limits: E-mails a second, and milliseconds.
+    """
+    (rate_title, p99_title), (per_s, p99_ms) = titles, limits
+    return [
+        Bar(
+            f'{rate_title}, e-mails/s', f'over {per_s:,}', spread(rates, ',.0f'),
+            statistics.median(rates) > per_s,
+        ),
+        Bar(
+            f'p99 of {p99_title}, ms', f'under {p99_ms:.0f}', spread(p99s_ms),
+            statistics.median(p99s_ms) < p99_ms,
+        ),
+    ]  # fmt: skip

@@ -4,7 +4,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from configuration.relays import relay_options
-from configuration.view import digest, program_version, view
+from configuration.version import program_version
+from configuration.view import digest, view
 from logs import configure_logs
 from mail.relay.pool import Relay
 from mail_outbox.address_fields import Sender

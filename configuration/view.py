@@ -2,8 +2,6 @@
 
 import hashlib
 import json
-import tomllib
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -59,18 +57,3 @@ def digest(settings: Settings) -> str:
     """Return 12 hexadecimal digits, the same for workers with the same settings but for secrets."""
     shown = {name: value for name, value in view(settings).items() if name not in PER_WORKER}
     return hashlib.sha256(json.dumps(shown, sort_keys=True).encode()).hexdigest()[:12]
-
-
-def program_version() -> str:
-    """Return the version of the checkout that runs, or of the installed package."""
-    try:
-        project = tomllib.loads(
-            (Path(__file__).parents[1] / 'pyproject.toml').read_text(encoding='utf-8')
-        )
-        return str(project['project']['version'])
-    except (OSError, KeyError, tomllib.TOMLDecodeError):
-        pass
-    try:
-        return metadata.version('mail-outbox')
-    except metadata.PackageNotFoundError:
-        return 'unknown'

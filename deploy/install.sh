@@ -22,7 +22,8 @@ CREDSTORE=/etc/credstore
 UNITS=/usr/local/lib/systemd/system
 UNIT_NAMES=(email-worker.service email-worker@.service email-web.service email-ingress.service)
 SYSUSERS=/usr/lib/sysusers.d/email-worker.conf
-RUN=/usr/local/sbin/email-worker-run
+COMMAND=/usr/local/bin/email-worker
+OLD_COMMAND=/usr/local/sbin/email-worker-run # its name up to 0.3
 SERVICE_USER=email-worker
 KEEP_RELEASES=3
 # What runs in production, besides the modules at the top: not tests, bench and the development stack.
@@ -156,6 +157,13 @@ switch_current() { # in one step: there is no moment without a release
 
 is_current() { [ "$(readlink "$DESTDIR$HOME_DIR/current")" = "releases/$release" ]; }
 
+# On the PATH is the command of whatever release is current.
+is_command() { [ "$(readlink "$1")" = "$HOME_DIR/current/deploy/email-worker" ]; } # PATH
+link_command() { # PATH
+    install -d "$(dirname "$1")"
+    ln -sfn "$HOME_DIR/current/deploy/email-worker" "$1"
+}
+
 is_used() { # by a process that still runs the code of this release
     [ -n "$(find /proc/[0-9]*/cwd -maxdepth 0 -lname "$(realpath "$1")" 2>/dev/null)" ]
 }
@@ -205,8 +213,10 @@ install_all() {
             has_open_modes "$root$HOME_DIR/releases/$release" -- open_modes "$root$HOME_DIR/releases/$release"
     fi
     want "switch $HOME_DIR/current to $release" is_current -- switch_current
-    want "install $RUN" same "$source_dir/deploy/email-worker-run" "$root$RUN" 755 \
-        -- copy "$source_dir/deploy/email-worker-run" "$RUN" 755
+    local link
+    for link in "$COMMAND" "$OLD_COMMAND"; do
+        want "install $link" is_command "$root$link" -- link_command "$root$link"
+    done
     local unit text
     for unit in "${UNIT_NAMES[@]}"; do
         text=$source_dir/deploy/${unit/@/} # the template has the same text
@@ -220,7 +230,7 @@ next_steps() {
     cat <<EOF
 Next, each of it again after an update (docs/deployment.md):
   \$EDITOR $ETC/env
-  email-worker-run --env $ETC/owner.env -m db.migrate
+  email-worker --env $ETC/owner.env migrate
   systemctl enable --now email-worker email-web            the first time
   $HOME_DIR/current/deploy/rolling-restart.sh   after an update
 EOF
@@ -233,7 +243,7 @@ uninstall() {
         systemctl stop email-worker.service 'email-worker@*.service' 2>/dev/null || true # each finishes its mail
     fi
     rm -rf "$DESTDIR$HOME_DIR" "$DESTDIR$ETC/env.example"
-    rm -f "${UNIT_NAMES[@]/#/"$DESTDIR$UNITS/"}" "$DESTDIR$RUN" "$DESTDIR$SYSUSERS"
+    rm -f "${UNIT_NAMES[@]/#/"$DESTDIR$UNITS/"}" "$DESTDIR$COMMAND" "$DESTDIR$OLD_COMMAND" "$DESTDIR$SYSUSERS"
     if has_systemd; then systemctl daemon-reload; fi
     if [ -n "$purge" ]; then
         rm -rf "$DESTDIR$ETC"

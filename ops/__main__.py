@@ -42,6 +42,7 @@ from ops import (
     top,
 )
 from ops.answer import Answer
+from ops.arguments import command_name
 from ops.celery import command as import_celery
 from ops.changes import has_changed, note_change
 from ops.connect import Connections
@@ -102,7 +103,7 @@ AUDITED_BY_THEMSELVES = ('token',)  # before they change anything
 def make_parser() -> argparse.ArgumentParser:
     """Return the parser of all commands."""
     parser = argparse.ArgumentParser(
-        prog='python -m ops',
+        prog=command_name('python -m ops'),
         description="The operators' commands.",
         epilog='Exit status: 0 fine, 1 trouble found, 2 usage, 69 no worker replied.',
     )

@@ -6,7 +6,8 @@ from typing import Any
 
 from rich.console import Console
 
-from configuration.view import digest, program_version
+from configuration.version import program_version
+from configuration.view import digest
 from mail.outcome import Outcome
 from ops.answer import Answer
 from ops.arguments import Choices, add_json, add_limit, add_workers

@@ -26,7 +26,7 @@ from db.migrate import alone, connect_directly, migrate
 from db.schema import known_migrations
 from db.zones import compare_zones
 from ops.adoption_output import print_forecast, print_given_back, print_taken
-from ops.arguments import confirmed
+from ops.arguments import command_name, confirmed
 from ops.celery.connect import look_for_celery
 from ops.celery.signs import Signs
 from ops.output import make_console, print_table, say
@@ -45,7 +45,7 @@ Until --finish nothing of it is changed or removed, and --undo leads back."""
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog='python -m db.migrate', description=DESCRIPTION, epilog=EPILOG
+        prog=command_name('python -m db.migrate'), description=DESCRIPTION, epilog=EPILOG
     )
     step = parser.add_mutually_exclusive_group()
     step.add_argument(

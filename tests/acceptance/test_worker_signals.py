@@ -33,13 +33,17 @@ def not_under_nohup():
     signal.signal(signal.SIGHUP, before)
 
 
-def arq(env, log, *options, before=()):
+def command(env, log, *words):
     with log.open('wb') as out:
         process = subprocess.Popen(
-            [*before, Path(sys.executable).with_name('arq'), 'worker.WorkerSettings', *options],
-            cwd=ROOT, env=env, stdin=subprocess.DEVNULL, stdout=out, stderr=out,
-        )  # fmt: skip
+            words, cwd=ROOT, env=env, stdin=subprocess.DEVNULL, stdout=out, stderr=out
+        )
     return process, log
+
+
+def arq(env, log, *options, before=()):
+    program = Path(sys.executable).with_name('arq')
+    return command(env, log, *before, program, 'worker.WorkerSettings', *options)
 
 
 @pytest.mark.parametrize('number', [signal.SIGHUP, signal.SIGTERM, signal.SIGINT])
@@ -54,6 +58,23 @@ async def test_signal_lets_a_running_transaction_finish(start_worker, queue, inb
     assert tuple(await pool.fetchrow('SELECT status, attempts FROM outbound_emails')) == ('sent', 1)
     assert len(inbox.accepted()) == 1
     assert 'Traceback' not in worker.log
+
+
+async def test_command_becomes_the_worker_which_ends_with_its_status(env, queue, pool, tmp_path):
+    variables = env | {'EMAIL_WORKER_PYTHON': sys.executable}
+    worker, log = command(variables, tmp_path / 'worker.log', ROOT / 'deploy/email-worker', 'run')
+    try:
+        await queue()
+        sent = "SELECT count(*) = 1 FROM outbound_emails WHERE status = 'sent'"
+        await wait_until(lambda: pool.fetchval(sent))
+        # No shell is left between.
+        process = Path(f'/proc/{worker.pid}')
+        assert b'python' in (process / 'cmdline').read_bytes().split(b'\0')[0]
+        assert not (process / f'task/{worker.pid}/children').read_text().split()
+    finally:
+        worker.terminate()
+    await wait_until(lambda: worker.poll() is not None)
+    assert worker.returncode == 0, log.read_text()
 
 
 async def test_hangup_is_ignored_where_the_worker_was_started_to_stay(env, queue, inbox, tmp_path):

@@ -137,7 +137,7 @@ def test_modes_are_the_same_under_every_umask(source, tmp_path, stub_python, uma
         ('opt/email-worker', 0o700, 'make /opt/email-worker'),
         ('opt/email-worker/releases', 0o777, 'make /opt/email-worker/releases'),
         ('etc/email-worker/env.example', 0o666, 'write /etc/email-worker/env.example'),
-        ('usr/local/sbin/email-worker-run', 0o700, 'install /usr/local/sbin/email-worker-run'),
+        ('opt/email-worker/current/deploy/email-worker', 0o700, 'let everybody read release'),
         (f'{UNITS}/email-web.service', 0o666, f'install /{UNITS}/email-web.service'),
         ('usr/lib/sysusers.d/email-worker.conf', 0o600, 'describe the user'),
         ('etc/email-worker', 0o755, 'make /etc/email-worker'),
@@ -216,6 +216,22 @@ def test_installed_release_has_what_production_needs_and_only_that(source, root)
     assert (current(root) / 'web/templates/overview.html').is_file()
     assert (root / 'etc/email-worker/env').stat().st_mode & 0o777 == 0o640
     assert (root / 'etc/credstore').stat().st_mode & 0o777 == 0o700
+
+
+def test_command_on_the_path_is_the_current_releases(source, root):
+    for name in ('usr/local/bin/email-worker', 'usr/local/sbin/email-worker-run'):
+        link = root / name
+        assert link.readlink() == Path('/opt/email-worker/current/deploy/email-worker')
+        link.unlink()
+        assert f'not done: install /{name}' in install(
+            source, root, '--venv', VENV, '--check'
+        ).stdout.replace(f'{root}', '')
+    installed(source, root)
+    command = root / str((root / 'usr/local/bin/email-worker').readlink()).lstrip('/')
+    told = subprocess.run([command, '--version'], capture_output=True, text=True, check=True)
+    assert told.stdout.startswith('email-worker ')
+    installed(source, root, '--uninstall')
+    assert not [path for path in root.rglob('*') if 'bin/' in str(path)]
 
 
 def test_second_install_changes_nothing(source, root):
@@ -505,38 +521,3 @@ def test_rolling_restart_restarts_the_web_page_last(systemd, monkeypatch):
         ran = rolling_restart(systemd)
         assert (ran.returncode, systemd.restarted) == (0, ['email-web.service']), ran.stderr
         systemd.units = {}
-
-
-def test_email_worker_run_passes_settings_credentials_and_arguments(tmp_path):
-    recorder = tmp_path / 'systemd-run'
-    recorder.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\nexit 7\n')
-    recorder.chmod(0o755)
-    owner = tmp_path / 'the owner.env'
-    owner.touch()
-    ran = subprocess.run(
-        [
-            ROOT / 'deploy/email-worker-run',
-            '--env',
-            owner,
-            '-m',
-            'ops',
-            'failed',
-            '--error-like',
-            'a b',
-        ],
-        env={'PATH': f'{tmp_path}:{os.environ["PATH"]}'},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    said = ran.stdout.splitlines()
-    assert ran.returncode == 7
-    assert '--property=User=email-worker' in said
-    assert said.index(f'--property=EnvironmentFile={owner}') > said.index(
-        '--property=EnvironmentFile=/etc/email-worker/env'
-    )
-    unit = (ROOT / 'deploy/email-worker.service').read_text()
-    wanted = set(re.findall('^(LoadCredential=.*)$', unit, re.MULTILINE))
-    assert {line.removeprefix('--property=') for line in said if 'LoadCredential' in line} == wanted
-    assert said[said.index('--') + 2 :] == ['-m', 'ops', 'failed', '--error-like', 'a b']

@@ -35,7 +35,7 @@ def test_every_file_of_ours_exists():
 
 
 def test_every_operators_command_is_understood():
-    commands = re.findall(r'-m ops ([^`#\n]+)', TEXT)
+    commands = re.findall(r'email-worker (?:--env \S+ )?ops ([^`#\n]+)', TEXT)
     assert len(commands) >= 3
     for command in commands:
         make_parser().parse_args(shlex.split(command.partition(' from ')[0]))

@@ -3,7 +3,8 @@ import re
 import pytest
 
 import configuration.view
-from configuration.view import digest, program_version, view
+from configuration.version import program_version
+from configuration.view import digest, view
 from settings import Settings
 from tests.conftest import ROOT
 

@@ -1,14 +1,8 @@
-"""Those who are measured: how each is started, and how it is given its e-mails all at once."""
+"""Those who are measured, by their names."""
 
 import asyncio
-import json
-import os
-import subprocess
 import time
-from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import ClassVar
 
 from arq import create_pool
@@ -16,72 +10,19 @@ from arq.connections import ArqRedis
 from arq.constants import result_key_prefix
 
 from bench import environments
+from bench.celery_prefork import CeleryPrefork
+from bench.contender import HELD_QUEUE, ROOT, Contender, Site
 from bench.outbox import Outbox, RunFailed
-from bench.relay import Relay
 from configuration.sources import variable_names
 from dev.processes import Command
-from dev.stack import ARQ_DATABASE, Stack
 from engine.redis_url import redis_settings
 from engine.wire import deserialize
 from mail_outbox.wake import notify
 from settings import Settings
 
-ROOT = Path(__file__).parent.parent
 DEFAULT_CONNECTIONS: int = Settings.model_fields['smtp_max_connections'].default
 TOGETHER = 20  # the producer is not measured
-HELD_QUEUE = 'bench:held'
-ENQUEUE_DEADLINE_S = 300.0
 RESULTS_DEADLINE_S = 5.0
-
-
-@dataclass(frozen=True)
-class Site:
-    """Where a run takes place.
-
-    Attributes:
-        settings: Environment variables of our worker that differ from the defaults.
-    """
-
-    stack: Stack
-    outbox: Outbox
-    redis: ArqRedis
-    relay: Relay
-    directory: Path
-    settings: Mapping[str, str] = field(default_factory=dict)
-
-
-class Contender(ABC):
-    """One way to send the e-mails.
-
-    Attributes:
-        key: Its name on the command line.
-        title: Its name in the table.
-        warm_up_emails: Sent before the clock starts, so that every process has its connections.
-        settle_s: How long the worker is left alone between the two.
-    """
-
-    key: ClassVar[str]
-    title: ClassVar[str]
-    warm_up_emails: ClassVar[int] = 50
-    settle_s: ClassVar[float] = 0.0
-
-    async def prepare(self, outbox: Outbox) -> None:  # noqa: B027 - most need nothing
-        """Change the fresh database where this contender needs it."""
-
-    @abstractmethod
-    def command(self, site: Site) -> Command:
-        """Say how the worker is started."""
-
-    @abstractmethod
-    async def hold(self, site: Site, ids: Sequence[int]) -> None:
-        """Queue what belongs to these rows, where the worker does not see it yet."""
-
-    @abstractmethod
-    async def release(self, site: Site) -> None:
-        """Let the worker see it, with one command to Redis."""
-
-    async def check(self, site: Site, ids: Sequence[int]) -> None:  # noqa: B027 - the rows are checked for all
-        """Raise RunFailed when what this contender promises beyond `sent` rows is missing."""
 
 
 class OneJobEach(Contender):
@@ -222,92 +163,7 @@ async def _check_history(outbox: Outbox, ids: Sequence[int]) -> None:
         raise RunFailed(f'{attempts} accepted attempts in the history for {len(ids)} e-mails')
 
 
-class CeleryPrefork(Contender):
-    """bench/celery_app."""
-
-    key = 'celery'
-    title = 'Celery, prefork -c 4, SQLAlchemy, smtplib'
-    warm_up_emails = 100  # four processes, each with connections to open
-
-    async def prepare(self, outbox: Outbox) -> None:
-        """Allow 'sending' rows without a claim: the previous system had none."""
-        await outbox.execute(
-            'ALTER TABLE outbound_emails DROP CONSTRAINT outbound_emails_sending_is_claimed'
-        )
-
-    def command(self, site: Site) -> Command:
-        """`celery worker -c 4` as most people start it."""
-        argv = [
-            environments.PEERS.program('python'),
-            '-m',
-            'celery',
-            '-A',
-            'bench.celery_app.app',
-            'worker',
-        ]
-        return Command(
-            [*argv, '-P', 'prefork', '-c', '4', '-l', 'info'],
-            cwd=ROOT,
-            environment=self.environment(site),
-        )
-
-    def environment(self, site: Site) -> dict[str, str]:
-        """Return what bench/celery_app reads."""
-        return {
-            'CELERY_BROKER_URL': site.stack.valkey.url(ARQ_DATABASE),
-            'SQLALCHEMY_URL': site.outbox.dsn.replace('postgresql://', 'postgresql+psycopg://', 1),
-            'SMTP_HOST': '127.0.0.1',
-            'SMTP_PORT': str(site.relay.port),
-            'SMTP_CA_FILE': str(site.relay.ca_file or ''),
-            'SMTP_FROM_EMAIL': 'noreply@example.com',
-            'SMTP_FROM_NAME': 'Example Shop',
-        }
-
-    async def hold(self, site: Site, ids: Sequence[int]) -> None:
-        """One apply_async an e-mail, by a producer in Celery's environment."""
-        command = [
-            environments.PEERS.program('python'),
-            '-m',
-            'bench.celery_app.enqueue',
-            HELD_QUEUE,
-        ]
-        await run_to_end(
-            command, os.environ | self.environment(site), json.dumps(list(ids)).encode()
-        )
-
-    async def release(self, site: Site) -> None:
-        """Give the queue its name."""
-        await site.redis.rename(HELD_QUEUE, 'celery')
-
-
 CONTENDERS: dict[str, Contender] = {
     c.key: c for c in (CeleryPrefork(), OneJobEach(), Bulk(), BulkWide(), BulkForAll())
 }
 BASELINE = CeleryPrefork.key
-
-
-async def run_to_end(command: list[str], environment: dict[str, str], stdin: bytes) -> bytes:
-    """Run a helping program; return what it printed.
-
-    Raises:
-        RunFailed: it failed; with its last words.
-    """
-
-    def call() -> subprocess.CompletedProcess[bytes]:
-        limit_s = ENQUEUE_DEADLINE_S
-        return subprocess.run(
-            command,
-            cwd=ROOT,
-            env=environment,
-            input=stdin,
-            capture_output=True,
-            timeout=limit_s,
-            check=False,
-        )
-
-    done = await asyncio.to_thread(call)
-    if done.returncode:
-        raise RunFailed(
-            f'{command[2]} ended with status {done.returncode}:\n{done.stderr.decode()[-2000:]}'
-        )
-    return done.stdout

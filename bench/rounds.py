@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.contenders import Contender, Site
+from bench.contender import Contender, Site
 from bench.outbox import RunFailed, fresh_outbox
 from bench.py_spy import profiled
 from bench.relay import Relay, RelayKind, running_relay

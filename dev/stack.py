@@ -190,7 +190,7 @@ class Stack:
         self.valkey = self.valkey_server(
             self.data_dir / 'valkey', watchdog, state.valkey_password, state.valkey_port
         )
-        engine = self._mongo_engine or remembered_engine(state.mongo_engine)
+        engine = self._mongo_engine or state.known_engine
         self.mongo = Mongo(self.data_dir / 'mongo', watchdog, state.mongo_port, engine)
         self.inbox = InboxServer(
             self.data_dir / 'inbox',
@@ -225,13 +225,6 @@ class Stack:
                 for server in self.servers:
                     server.cancel_start()
                 raise
-
-
-def remembered_engine(engine: str) -> Engine | None:
-    """Choose the engine whose files are in the data directory; the other could not read them."""
-    if engine == 'mongod':
-        return 'mongod'
-    return 'secantusdb' if engine == 'secantusdb' else None
 
 
 def describe(stack: Stack, path: Path) -> str:

@@ -11,6 +11,9 @@ import secrets
 import time
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
+from typing import get_args
+
+from dev.mongo import Engine
 
 STATE_NAME = 'stack.json'
 LOCK_NAME = 'stack.lock'
@@ -38,6 +41,11 @@ class StackState:
     smtp_password: str = field(default_factory=new_password)
     smtp_backup_port: int = 0
     smtp_backup_password: str = field(default_factory=new_password)
+
+    @property
+    def known_engine(self) -> Engine | None:
+        """The engine whose files are in the data directory; the other could not read them."""
+        return next((engine for engine in get_args(Engine) if engine == self.mongo_engine), None)
 
 
 def load_state(data_dir: Path) -> StackState:

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 
 from actions.tokens import ApiScope, create_token
-from bench.contenders import ROOT
+from bench.contender import ROOT
 from bench.http_load import Load, load
 from bench.measures.measure import (
     Bar,

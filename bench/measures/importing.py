@@ -4,7 +4,7 @@ import asyncio
 import statistics
 import sys
 
-from bench.contenders import ROOT
+from bench.contender import ROOT
 from bench.measures.measure import Bar, Data, Measure, Plan, spread, table
 from bench.rounds import Bench
 

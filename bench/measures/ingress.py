@@ -8,7 +8,7 @@ import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
-from bench.contenders import ROOT
+from bench.contender import ROOT
 from bench.measures.measure import (
     Bar,
     Data,

@@ -11,7 +11,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from arq import create_pool
 
 from bench import environments
-from bench.contenders import CONTENDERS, ROOT, CeleryPrefork, Site
+from bench.celery_prefork import CeleryPrefork
+from bench.contender import ROOT, Site
+from bench.contenders import CONTENDERS
 from bench.measures.measure import Bar, Data, Measure, Plan, percentile, spread, table
 from bench.outbox import RunFailed
 from bench.relay import Relay

@@ -12,7 +12,7 @@ from pathlib import Path
 import redis.asyncio
 
 from bench import environments
-from bench.contenders import ROOT, run_to_end
+from bench.contender import ROOT, run_to_end
 from bench.measures.measure import Bar, Data, Measure, Plan, percentile, spread, table
 from bench.outbox import RunFailed
 from bench.peers import tally

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Sequence
 import asyncpg
 
 from bench.measures.measure import Bar, Data, Measure, Plan, percentile, spread, table
+from bench.old_partition import drop_partition
 from bench.outbox import Outbox, fresh_outbox
 from bench.rounds import Bench
 from db.claims import claim, claim_due
@@ -56,17 +57,6 @@ WHERE status = 'sending'
 FORGET_SQL = "DELETE FROM outbound_emails WHERE status = 'pending' AND next_retry_at IS NOT NULL"
 SIZE_SQL = (
     "SELECT pg_table_size('outbound_emails') AS heap, pg_indexes_size('outbound_emails') AS indexes"
-)
-# One month of old mail as a partition of its own.
-PARTITION_SQL = (
-    """CREATE TABLE emails_by_month (LIKE outbound_emails INCLUDING DEFAULTS,
-        PRIMARY KEY (id, created_at))
-    PARTITION BY RANGE (created_at)""",
-    (
-        'CREATE TABLE emails_old PARTITION OF emails_by_month FOR VALUES FROM (MINVALUE) TO '
-        "('{until}')"
-    ),
-    "INSERT INTO emails_by_month SELECT * FROM outbound_emails WHERE created_at < '{until}'",
 )
 
 Claimer = Callable[[], Awaitable[Sequence[object]]]
@@ -116,7 +106,7 @@ class OldRows(Measure):
                     flush=True,
                 )
             retention = await _retention(old, plan)
-            partition = await _partition(old)
+            partition = await drop_partition(old)
         return {'steps': steps, 'retention': retention, 'partition': partition}
 
     def bars(self, data: Data) -> list[Bar]:
@@ -298,16 +288,3 @@ async def _retention(outbox: Outbox, plan: Plan) -> Data:
         'claim_p99_ms': percentile(took_ms, 99),
         'vacuum_s': await _vacuum(outbox),
     }
-
-
-async def _partition(outbox: Outbox) -> Data:
-    """Put the oldest rows into a partition, and time its removal."""
-    until = await outbox.conn.fetchval(
-        "SELECT min(created_at) + interval '10 days' FROM outbound_emails"
-    )
-    for statement in PARTITION_SQL:
-        await outbox.conn.execute(statement.format(until=until.isoformat()), timeout=600)
-    rows = await outbox.conn.fetchval('SELECT count(*) FROM emails_old')
-    started_at = time.perf_counter()
-    await outbox.conn.execute('DROP TABLE emails_old')
-    return {'rows': rows, 'drop_ms': (time.perf_counter() - started_at) * 1000}

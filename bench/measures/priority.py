@@ -11,7 +11,8 @@ from collections.abc import AsyncIterator
 
 from arq import create_pool
 
-from bench.contenders import CONTENDERS, Site
+from bench.contender import Site
+from bench.contenders import CONTENDERS
 from bench.measures.latency import SETTLE_S, WARM_UP, Send, sample
 from bench.measures.measure import Bar, Data, Measure, Plan, percentile, spread, table
 from bench.outbox import RunFailed

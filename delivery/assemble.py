@@ -47,10 +47,8 @@ def assemble(
         return spine(runtime.steps, claim, cycles)
 
     leases, set_aside = Leases(rules.lease_s), SetAside()
-    # What keeps a relay's connections busy, however far it is: on each, one e-mail is recorded,
-    # one's body is on its way, and one's envelope travels with it.
     concurrency = Concurrency(
-        least=lambda: 3 * max(relay.wanted_connections for relay in tunables.relays),
+        connections=lambda: max(relay.wanted_connections for relay in tunables.relays),
         most=lambda: tunables.max_emails,
     )
     recorder = Recorder(stores.pool, rules, activity, concurrency, set_aside)

@@ -9,6 +9,16 @@ from mail.priority import HIGH, NORMAL, FairQueue
 
 AHEAD_S = 0.1  # what is claimed and not sent yet is what a kill delays by a lease
 MEASURE_S = 0.1
+# What keeps a relay's connections busy, however far it is: on each, one e-mail is recorded, one's
+# body is on its way, and one's envelope travels with it.
+PER_CONNECTION = 3
+# While urgent mail comes among other mail, less is under way, and so statements are smaller and
+# turns of the loop shorter. Its p99 beside a newsletter fell from 40 to 52 ms to 21 (idle: 9), and
+# the newsletter from 3,150 to 2,680 a second (`bench.run --only priority`, 2026-11-30).
+URGENT_AHEAD_S = 0.03
+URGENT_PER_CONNECTION = 2
+URGENT_EXPECTED_S = 30.0
+URGENT_PART = 4  # where more than a quarter of the mail is urgent, it waits for its own kind
 # A tenth more of the slots is for urgent mail alone, which does not wait until one is free.
 KEPT_PART = 10
 
@@ -20,18 +30,18 @@ class Concurrency:
     take one slot each (`async with concurrency.slot(priority)`); sweeps look at `size`.
     """
 
-    def __init__(self, least: Callable[[], int], most: Callable[[], int]) -> None:
+    def __init__(self, connections: Callable[[], int], most: Callable[[], int]) -> None:
         """Say between which numbers to stay.
 
         Args:
-            least: What keeps a relay's connections busy, however far it is: on each an e-mail that
-                is being recorded, one whose body is on its way, and one whose envelope travels with
-                it.
+            connections: How many the busiest relay may have; all of them are kept busy.
             most: An operator's limit; it wins.
         """
-        self._least, self._most = least, most
+        self._connections, self._most = connections, most
         self._wanted = 0
         self._ended = 0
+        self._urgent_ended = 0
+        self._urgent_until = 0.0
         self._since = time.monotonic()
         self._taken = 0
         self._absent = 0
@@ -50,19 +60,30 @@ class Concurrency:
     @property
     def size(self) -> int:
         """How many e-mails may be under way now."""
-        return max(1, min(self._most(), max(self._wanted, self._least())))
+        least = URGENT_PER_CONNECTION if self.expects_urgent else PER_CONNECTION
+        return max(1, min(self._most(), max(self._wanted, least * self._connections())))
 
-    def ended(self, *, came_through: bool = True) -> None:
+    @property
+    def expects_urgent(self) -> bool:
+        """Whether urgent mail came among other mail in the last URGENT_EXPECTED_S."""
+        return time.monotonic() < self._urgent_until
+
+    def ended(self, priority: int = NORMAL, *, came_through: bool = True) -> None:
         """Note that an e-mail ended, and whether a relay dealt with it.
 
         Every MEASURE_S the size follows the rate, by half or double at most.
         """
         self._ended += came_through
-        past_s = time.monotonic() - self._since
+        self._urgent_ended += came_through and priority == HIGH
+        now = time.monotonic()
+        past_s = now - self._since
         if past_s >= MEASURE_S:
-            wanted = int(self._ended / past_s * AHEAD_S)
+            if 0 < self._urgent_ended * URGENT_PART <= self._ended:
+                self._urgent_until = now + URGENT_EXPECTED_S
+            ahead_s = URGENT_AHEAD_S if self.expects_urgent else AHEAD_S
+            wanted = int(self._ended / past_s * ahead_s)
             self._wanted = max(self._wanted // 2, min(wanted, 2 * self.size))
-            self._ended, self._since = 0, time.monotonic()
+            self._ended, self._urgent_ended, self._since = 0, 0, now
 
     @property
     def kept(self) -> int:

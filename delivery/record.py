@@ -166,7 +166,8 @@ class Recorder:
         """Count the outcome and write the e-mail's line."""
         claim, delivery, decision = result.claim, result.delivery, result.decision
         self._activity.outcomes[str(delivery.outcome)] += 1  # a third of what .value takes
-        self._concurrency.ended(came_through=delivery.outcome is not Outcome.RELEASED)
+        came_through = delivery.outcome is not Outcome.RELEASED
+        self._concurrency.ended(claim.priority, came_through=came_through)
         if self._activity.events.wanted:
             self._publish(result)
         retry_in_s = decision.retry_in_s

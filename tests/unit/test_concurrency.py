@@ -3,8 +3,11 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from types import SimpleNamespace
 
-from delivery.concurrency import Concurrency
+import pytest
+
+from delivery.concurrency import MEASURE_S, URGENT_EXPECTED_S, Concurrency
 from mail.priority import HIGH, LOW, NORMAL
 from tests.unit.scripted_relay import eventually
 
@@ -13,7 +16,7 @@ class Room:
     """Slots, and who got one in what order; each stays until he is told to go."""
 
     def __init__(self, size: int) -> None:
-        self.concurrency = Concurrency(least=lambda: 1, most=lambda: size)
+        self.concurrency = Concurrency(connections=lambda: 0, most=lambda: size)
         self.concurrency._wanted = size
         self.entered: list[str] = []
         self._leave: dict[str, asyncio.Event] = {}
@@ -102,3 +105,45 @@ async def test_slot_given_to_a_job_that_is_cancelled_at_once_is_not_lost() -> No
         )  # b has its slot, and does not know
         room.tasks['b'].cancel()
         await eventually(lambda: 'c' in room.entered)
+
+
+class Flow:
+    """E-mails that end at a steady rate, by a clock of its own."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, connections: int) -> None:
+        self.now = 1000.0
+        clock = SimpleNamespace(monotonic=lambda: self.now)
+        monkeypatch.setattr('delivery.concurrency.time', clock)
+        self.concurrency = Concurrency(connections=lambda: connections, most=lambda: 10_000)
+
+    def send(self, per_s: int, urgent_per_s: int = 0, *, for_s: float) -> None:
+        for _ in range(round(for_s / MEASURE_S)):
+            for priority, rate in ((LOW, per_s), (HIGH, urgent_per_s)):
+                for _ in range(round(rate * MEASURE_S)):
+                    self.concurrency.ended(priority)
+            self.now += MEASURE_S
+            self.concurrency.ended(LOW)
+
+
+def test_less_is_under_way_while_urgent_mail_comes_among_other_mail(monkeypatch) -> None:
+    flow = Flow(monkeypatch, connections=10)
+    flow.send(2000, for_s=1)
+    assert 190 <= flow.concurrency.size <= 210
+    flow.send(2000, 20, for_s=1)
+    assert 55 <= flow.concurrency.size <= 65
+    flow.send(2000, for_s=URGENT_EXPECTED_S + 1)
+    assert 190 <= flow.concurrency.size <= 210
+
+
+def test_connections_of_a_distant_relay_stay_busy_while_urgent_mail_comes(monkeypatch) -> None:
+    flow = Flow(monkeypatch, connections=50)
+    flow.send(300, for_s=1)
+    assert flow.concurrency.size == 150
+    flow.send(300, 20, for_s=1)
+    assert flow.concurrency.size == 100
+
+
+def test_as_much_is_under_way_as_ever_where_most_mail_is_urgent(monkeypatch) -> None:
+    flow = Flow(monkeypatch, connections=10)
+    flow.send(500, 1500, for_s=2)
+    assert 190 <= flow.concurrency.size <= 210

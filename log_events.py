@@ -240,6 +240,12 @@ LOG_EVENTS = {
     ),
     'task.restarted': LogEvent('error', 'A background task failed.', '', 'Report it.'),
     'systemd.not_notified': LogEvent('warning', 'systemd is not reached.', 'states error'),
+    'health_file.not_written': LogEvent(
+        'error',
+        'HEALTH_FILE cannot be written: health checks take this process for dead.',
+        'file error',
+        'Let it be in a directory that this process may write: a tmpfs at /tmp in a container.',
+    ),
     'log.lines_dropped': LogEvent(
         'warning',
         'Lines are missing here: nobody read standard error in time.',

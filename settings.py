@@ -18,12 +18,12 @@ from configuration.relays import slowest_attempt_s
 from configuration.servers import MongoVariables, PostgresVariables, RedisVariables
 from configuration.smtp import SmtpVariables
 from configuration.sources import ENV_FILE, EnvFile, SecretFiles, variable_names
-from configuration.worker import LogVariables, WebVariables, WorkerVariables
+from configuration.worker import ProcessVariables, WebVariables, WorkerVariables
 
 
 # pydantic reads the variables of the last class first, and docs/configuration.md prints them so.
 class Settings(
-    LogVariables,
+    ProcessVariables,
     IngressVariables,
     WebVariables,
     WorkerVariables,

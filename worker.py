@@ -22,7 +22,7 @@ from arq.typing import WorkerCoroutine
 
 from configuration.live import LiveSettings, make_relays
 from cron import SCHEDULES, cron_jobs, keep_schedules, mail_schedules, maintenance_schedules
-from db.errors import DATABASE_DOWN, ErrorKind, kind_of
+from db.errors import DATABASE_DOWN, ErrorKind, kind_of, words_of
 from db.identity import read_identity
 from db.pools import create_postgres_pool, open_mongo
 from db.schema import SchemaMismatchError, check_schema
@@ -51,7 +51,7 @@ from mail.route import SwitchableRelays
 from mail_outbox.address_fields import Sender
 from mail_outbox.wake import redis_error_text
 from process.recycling import Limits
-from process.systemd import keep_systemd_informed, notify_systemd
+from process.supervisor import Supervisor
 from reporting.unreachable import postgres_problem
 from settings import load_settings, worker_identity
 
@@ -83,9 +83,10 @@ async def startup(ctx: dict[str, Any]) -> None:
     queue_name = dispatcher.queue_name
     worker = worker_identity(settings, queue_name)
     structlog.contextvars.bind_contextvars(worker=worker)
+    supervisor = Supervisor(settings.health_file)
     switches = Switches(queue_name)
     began_at = time.monotonic()
-    pool = await _connect_postgres(worker, switches)
+    pool = await _connect_postgres(worker, switches, supervisor)
     runtime = assemble(
         _stores(pool, ctx['redis'], time.monotonic() - began_at),
         _rules(worker, queue_name),
@@ -102,7 +103,7 @@ async def startup(ctx: dict[str, Any]) -> None:
     duties = [schedule.duty for schedule in SCHEDULES]
     controls = Controls(runtime, dispatcher, LiveSettings(settings, load_settings), duties)
     controls.apply_switches()
-    runtime.background = _start(ctx, runtime, controls)
+    runtime.background = _start(ctx, runtime, controls, supervisor)
     ctx['runtime'] = runtime  # nothing is awaited since the loops were made: they find it
     dispatcher.subject_of = subject_of
     dispatcher.error_text = redis_error_text
@@ -142,7 +143,7 @@ def _rules(worker: str, queue_name: str) -> WorkerRules:
 
 
 def _start(
-    ctx: dict[str, Any], runtime: Runtime, controls: Controls
+    ctx: dict[str, Any], runtime: Runtime, controls: Controls, supervisor: Supervisor
 ) -> list[list[asyncio.Task[None]]]:
     """Start the loops beside the jobs.
 
@@ -159,7 +160,7 @@ def _start(
             keep_alive(runtime.sweeper.keep_sending_urgent),
         ],
         [
-            *(keep_alive(loop) for loop in _holders(runtime)),
+            *(keep_alive(loop) for loop in _holders(runtime, supervisor)),
             *controls.tasks(
                 Limits(settings.worker_recycle_jobs, settings.worker_recycle_rss_mib * 2**20)
             ),
@@ -185,7 +186,7 @@ def _watchers(runtime: Runtime, controls: Controls) -> Iterator[Loop]:
         yield partial(keep_watching_routes, redis, signals.stopping)
 
 
-def _holders(runtime: Runtime) -> Iterator[Loop]:
+def _holders(runtime: Runtime, supervisor: Supervisor) -> Iterator[Loop]:
     """Yield the loops that keep what the worker holds."""
     pool = runtime.stores.pool
     yield partial(
@@ -202,7 +203,7 @@ def _holders(runtime: Runtime) -> Iterator[Loop]:
         answered_at_once=runtime.stores.connect_s < CONNECT_AGAIN_S,
     )
     yield partial(
-        keep_systemd_informed,
+        supervisor.keep_informed,
         runtime.signals.stopping,
         settings.worker_drain_s,
         f'Serving {runtime.tunables.switches.queue_name}',
@@ -220,7 +221,7 @@ async def shutdown(ctx: dict[str, Any]) -> None:
         log.info('worker.stopped', outcomes=dict(runtime.activity.outcomes))
 
 
-async def _connect_postgres(worker: str, switches: Switches) -> asyncpg.Pool:
+async def _connect_postgres(worker: str, switches: Switches, told: Supervisor) -> asyncpg.Pool:
     """Wait for PostgreSQL: on a fresh boot it may come later than we do.
 
     What waiting does not heal ends the worker. What operators have paused is known before anything
@@ -254,9 +255,8 @@ async def _connect_postgres(worker: str, switches: Switches) -> asyncpg.Pool:
                     f'worker: {postgres_problem(error, settings.postgres_place).line}'
                 ) from error
             place = settings.postgres_place
-            why = str(error) or type(error).__name__
-            log.error('postgresql.unreachable', during='start', place=place, error=why)
-            notify_systemd(f'STATUS=Waiting for PostgreSQL at {place}')
+            log.error('postgresql.unreachable', during='start', place=place, error=words_of(error))
+            told.tell(f'STATUS=Waiting for PostgreSQL at {place}')
             await asyncio.sleep(CONNECT_AGAIN_S)
         else:
             return pool

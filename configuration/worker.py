@@ -1,5 +1,6 @@
-"""The worker's own process, the web page, and the log."""
+"""The worker's own process, the web page, the log, and what health checks read."""
 
+from pathlib import Path
 from typing import Literal, Self
 
 from pydantic import BaseModel, Field, SecretStr, model_validator
@@ -82,12 +83,17 @@ class WebVariables(BaseModel):
     )
 
 
-class LogVariables(BaseModel):
-    """Logs."""
+class ProcessVariables(BaseModel):
+    """What whoever starts each process gets of it: its log, and how it is."""
 
     log_level: Literal['DEBUG', 'INFO', 'WARNING', 'ERROR'] = Field(
         default='INFO', description='Least severe shown.'
     )
     log_format: Literal['auto', 'json', 'console'] = Field(
         default='auto', description='auto: console on a terminal, JSON otherwise.'
+    )
+    health_file: Path | None = Field(
+        default=None,
+        description='A file, best in memory, in which worker, web server and ingress say how they '
+        'are, for `email-worker-health`. The image sets it.',
     )

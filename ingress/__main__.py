@@ -14,7 +14,7 @@ from engine.urls import is_loopback
 from ingress.door import Door, IngressRules
 from ingress.listener import Listener
 from logs import configure_logs
-from process.systemd import keep_systemd_informed
+from process.supervisor import Supervisor
 from reporting.servers import ServerAddresses
 from reporting.within_deadline import DeadlineServers
 from settings import Settings, load_settings
@@ -108,7 +108,7 @@ async def take_mail(settings: Settings, rules: IngressRules) -> None:
     place = f'{host}:{port}'
     log.info('ingress.started', place=place, token_wanted=rules.needs_token)
     informing = asyncio.create_task(
-        keep_systemd_informed(
+        Supervisor(settings.health_file).keep_informed(
             stopping, 0, f'Taking mail at {place}', 'Finishing what is being received'
         )
     )

@@ -1,4 +1,4 @@
-"""One process on its machine: systemd, the event loop, memory, stacks, the writer of log lines.
+"""One process on its machine: its supervisor, the event loop, memory, stacks, the log's writer.
 
 It imports nothing of ours.
 """

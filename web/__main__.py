@@ -16,7 +16,7 @@ from actions.retry import RetryTerms
 from engine.urls import is_loopback
 from logs import configure_logs
 from mail_outbox.address_fields import Sender
-from process.systemd import keep_systemd_informed
+from process.supervisor import Supervisor
 from reporting.servers import ServerAddresses
 from settings import Settings, load_settings
 from web.api.parts import Api
@@ -139,7 +139,9 @@ async def serve(settings: Settings, listener: socket.socket) -> None:
     place = f'http://{host}:{listener.getsockname()[1]}'
     log.info('web.started', place=place, token_wanted=token is not None)
     informing = asyncio.create_task(
-        keep_systemd_informed(stopping, 0, f'Serving {place}', 'Finishing what is asked')
+        Supervisor(settings.health_file).keep_informed(
+            stopping, 0, f'Serving {place}', 'Finishing what is asked'
+        )
     )
     await stopping.wait()
     server.should_exit = True

@@ -2,6 +2,7 @@
 
 import socket
 from collections.abc import Awaitable, Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +13,8 @@ from arq.worker import func
 from engine.dispatcher import Dispatcher
 from engine.wire import deserialize, serialize
 from tests.unit.fake_redis import FakeRedis, MakeWorker, echo
+
+DEADLINE_S = 30.0
 
 
 def pytest_asyncio_loop_factories(config: Any, item: Any) -> Mapping[str, Callable[[], Any]]:
@@ -24,6 +27,16 @@ def free_port() -> Iterator[int]:
     with socket.socket() as taken:
         taken.bind(('127.0.0.1', 0))
         yield taken.getsockname()[1]
+
+
+@pytest.fixture
+def systemd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.socket]:
+    """The other end of NOTIFY_SOCKET."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as heard:
+        heard.bind(str(tmp_path / 'notify'))
+        heard.settimeout(DEADLINE_S)
+        monkeypatch.setenv('NOTIFY_SOCKET', str(tmp_path / 'notify'))
+        yield heard
 
 
 @pytest.fixture(params=[False, True], ids=['one by one', 'pipelined'])

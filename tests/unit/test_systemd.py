@@ -1,44 +1,12 @@
 """What systemd hears of a worker, on a socket like its own."""
 
-import asyncio
 import os
 import socket
 
 import pytest
 
-from process.systemd import (
-    FEEDS_PER_WATCHDOG,
-    STOP_MARGIN_S,
-    keep_systemd_informed,
-    notify_systemd,
-    watchdog_s,
-)
-
-DEADLINE_S = 30.0
-
-
-@pytest.fixture
-def systemd(tmp_path, monkeypatch):
-    """The other end of NOTIFY_SOCKET."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as heard:
-        heard.bind(str(tmp_path / 'notify'))
-        heard.settimeout(DEADLINE_S)
-        monkeypatch.setenv('NOTIFY_SOCKET', str(tmp_path / 'notify'))
-        yield heard
-
-
-def drain(systemd):
-    """Forget what has been said so far."""
-    systemd.setblocking(False)
-    try:
-        while systemd.recv(4096):
-            pass
-    except BlockingIOError:
-        systemd.settimeout(DEADLINE_S)
-
-
-async def hear(systemd):
-    return (await asyncio.to_thread(systemd.recv, 4096)).decode().splitlines()
+from process.systemd import notify_systemd, watchdog_s
+from tests.unit.conftest import DEADLINE_S
 
 
 def test_nothing_is_said_without_systemd(monkeypatch):
@@ -83,45 +51,3 @@ def test_watchdog_interval_is_read_when_it_is_ours(monkeypatch, usec, pid, expec
     if pid is not None:
         monkeypatch.setenv('WATCHDOG_PID', str(pid))
     assert watchdog_s() == expected_s
-
-
-async def test_watchdog_is_fed_by_the_loop_and_starves_when_it_is_blocked(systemd, monkeypatch):
-    silence_s = 0.15
-    monkeypatch.setenv('WATCHDOG_USEC', str(int(silence_s * 1e6)))
-    informing = asyncio.create_task(keep_systemd_informed(asyncio.Event(), 20, 'Serving arq:queue'))
-    assert await hear(systemd) == ['READY=1', 'STATUS=Serving arq:queue']
-    for _ in range(FEEDS_PER_WATCHDOG):
-        assert await hear(systemd) == ['WATCHDOG=1']
-    drain(systemd)
-    systemd.settimeout(2 * silence_s)
-    with pytest.raises(TimeoutError):
-        systemd.recv(4096)  # blocks this loop: nobody feeds
-    systemd.settimeout(DEADLINE_S)
-    assert await hear(systemd) == ['WATCHDOG=1']
-    informing.cancel()
-
-
-async def test_stopping_is_told_at_once_with_the_time_it_may_take_and_the_watchdog_fed_on(
-    systemd, monkeypatch
-):
-    monkeypatch.setenv('WATCHDOG_USEC', '300000')
-    stopping = asyncio.Event()
-    informing = asyncio.create_task(keep_systemd_informed(stopping, 300, 'Serving arq:queue'))
-    assert 'READY=1' in await hear(systemd)
-    stopping.set()
-    while (told := await hear(systemd)) == ['WATCHDOG=1']:
-        pass
-    assert told[:2] == ['STOPPING=1', f'EXTEND_TIMEOUT_USEC={(300 + STOP_MARGIN_S) * 1_000_000}']
-    assert await hear(systemd) == ['WATCHDOG=1']
-    assert await hear(systemd) == ['WATCHDOG=1']
-    informing.cancel()
-
-
-async def test_without_a_watchdog_the_task_says_ready_and_stopping_and_ends(systemd, monkeypatch):
-    monkeypatch.delenv('WATCHDOG_USEC', raising=False)
-    stopping = asyncio.Event()
-    informing = asyncio.create_task(keep_systemd_informed(stopping, 20, 's'))
-    assert 'READY=1' in await hear(systemd)
-    stopping.set()
-    assert 'STOPPING=1' in await hear(systemd)
-    await informing

@@ -3,31 +3,16 @@
 What a command is made of is imported when it runs, so that help and the version come at once.
 """
 
-import argparse
 import os
 import runpy
 import sys
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from ops.commands import COMMANDS, declare_commands
+from ops.parser import CommandParser, Declare
+
 NAME = 'email-worker'
-
-
-class StartedProgram(NamedTuple):
-    """What a command runs: as `python -m module`, in this process."""
-
-    module: str
-    help: str
-    has_arguments: bool = True
-
-
-PROGRAMS: Mapping[str, StartedProgram] = {
-    'run': StartedProgram('arq', 'deliver e-mail: a worker, until SIGTERM'),
-    'web': StartedProgram('web', 'the page, /metrics and the HTTP API', has_arguments=False),
-    'ingress': StartedProgram('ingress', 'take e-mail by SMTP', has_arguments=False),
-    'migrate': StartedProgram('db.migrate', 'bring the schema up to date; adopt a table'),
-    'ops': StartedProgram('ops', "the operators' commands: status, explain, retry, doctor ..."),
-}
 
 # What a worker serves, by the name of its queue, and the settings that arq takes for it.
 WORKERS = {
@@ -37,34 +22,18 @@ WORKERS = {
 }
 
 
-def make_command_parser() -> argparse.ArgumentParser:
-    """Return the parser of the command's first word."""
-    parser = argparse.ArgumentParser(
-        prog=NAME,
-        description='Delivers transactional e-mail.',
-        epilog='`email-worker COMMAND --help` says more. Settings: docs/configuration.md.',
-    )
-    parser.add_argument('--version', action='store_true', help='print the version')
-    commands = parser.add_subparsers(dest='command', metavar='COMMAND')
-    for name, program in PROGRAMS.items():
-        commands.add_parser(name, help=program.help, add_help=False)
-    return parser
-
-
-def make_run_parser() -> argparse.ArgumentParser:
-    """Return the parser of `run`: arq's options, and the queue by its name."""
-    parser = argparse.ArgumentParser(prog=f'{NAME} run', description='Deliver e-mail.')
+def declare_run(parser: CommandParser) -> None:
+    """Declare the arguments of `run`: arq's options, and the queue by its name."""
     parser.add_argument(
         'queue',
         nargs='?',
         metavar='QUEUE',
-        help=f'{", ".join(WORKERS)} (the first one; QUEUE_ROUTING uses the others)',
+        help=f'{", ".join(WORKERS)} (default: the first; QUEUE_ROUTING uses the others)',
     )
     parser.add_argument('--burst', action='store_true', help='end when the queue is empty')
     parser.add_argument('--check', action='store_true', help='does one serve the queue? then end')
     parser.add_argument('--watch', metavar='DIRECTORY', help='start again when a file changes')
     parser.add_argument('-v', '--verbose', action='store_true', help="arq's own log lines too")
-    return parser
 
 
 def run_arguments(words: Sequence[str]) -> list[str]:
@@ -75,7 +44,7 @@ def run_arguments(words: Sequence[str]) -> list[str]:
     Raises:
         SystemExit: usage, with 2.
     """
-    parser = make_run_parser()
+    parser = make_parser_of('run')
     options = parser.parse_args(words)
     asked = options.queue or os.environ.get('WORKER_SETTINGS') or 'arq:queue'
     if asked not in WORKERS and asked not in WORKERS.values():
@@ -85,20 +54,73 @@ def run_arguments(words: Sequence[str]) -> list[str]:
     return [WORKERS.get(asked, asked), *flags, *watch]
 
 
-def make_bare_parser(command: str) -> argparse.ArgumentParser:
-    """Return the parser of a command that the settings tell everything."""
-    return argparse.ArgumentParser(
+def declare_migrate(parser: CommandParser) -> None:
+    """Declare the arguments of `migrate`."""
+    from ops.migration import declare_steps  # noqa: PLC0415 - only when asked
+
+    declare_steps(parser)
+
+
+def declare_nothing(_: CommandParser) -> None:
+    """Declare no argument: the settings say everything."""
+
+
+class StartedProgram(NamedTuple):
+    """What a command runs: as `python -m module`, in this process."""
+
+    module: str
+    help: str
+    declare: Declare = declare_nothing
+    examples: Sequence[str] = ()
+
+
+PROGRAMS: Mapping[str, StartedProgram] = {
+    'run': StartedProgram(
+        'arq', 'deliver e-mail: a worker, until SIGTERM', declare_run, ('', 'high_priority')
+    ),
+    'web': StartedProgram('web', 'the page, /metrics and the HTTP API, until SIGTERM'),
+    'ingress': StartedProgram('ingress', 'take e-mail by SMTP, until SIGTERM'),
+    'migrate': StartedProgram(
+        'db.migrate',
+        'bring the schema up to date; adopt a table that was there before',
+        declare_migrate,
+        ('', '--dry-run'),
+    ),
+    'ops': StartedProgram(
+        'ops', "the operators' commands: status, explain, retry, doctor ...", declare_commands
+    ),
+}
+GROUPS = {
+    'programs': ('run', 'web', 'ingress'),
+    'for operators': ('migrate', 'ops'),
+}
+EPILOG = """Settings: docs/configuration.md. `email-worker COMMAND --help` says more.
+
+examples:
+  email-worker migrate
+  email-worker run
+  email-worker ops status"""
+
+
+def make_parser_of(command: str) -> CommandParser:
+    """Return the parser of one command."""
+    program = PROGRAMS[command]
+    return CommandParser(
         prog=f'{NAME} {command}',
-        description=f'{PROGRAMS[command].help}. Until SIGTERM.',
-        epilog='Settings: docs/configuration.md.',
+        description=program.help,
+        declare=program.declare,
+        examples=program.examples,
+        tells_version=True,
     )
 
 
-def print_version() -> None:
-    """Print the version of this tree."""
-    from configuration.version import program_version  # noqa: PLC0415 - no command needs it
-
-    print(f'{NAME} {program_version()}')
+def declare_programs(parser: CommandParser) -> None:
+    """Give a parser all programs."""
+    commands = parser.add_commands(GROUPS, dest='command', metavar='COMMAND')
+    for name, program in PROGRAMS.items():
+        commands.add_parser(
+            name, help=program.help, description=program.help, declare=program.declare
+        )
 
 
 def main(words: Sequence[str]) -> None:
@@ -107,16 +129,20 @@ def main(words: Sequence[str]) -> None:
     Raises:
         SystemExit: with its exit status; 2 for wrong use.
     """
-    parser = make_command_parser()
     command, rest = (words[0], words[1:]) if words else ('--help', ())
     if command not in PROGRAMS:
+        parser = CommandParser(
+            prog=NAME, description='Delivers transactional e-mail.', epilog=EPILOG,
+            declare=declare_programs, tells_version=True,
+        )  # fmt: skip
+        if command in COMMANDS:
+            parser.error(f'{command} is a command of operators: {NAME} ops {command}')
         parser.parse_args([command])  # help, or what is wrong
-        print_version()
-        return
+        parser.error('the command comes first')
     if command == 'run':
         rest = run_arguments(rest)
-    elif not PROGRAMS[command].has_arguments:
-        make_bare_parser(command).parse_args(rest)
+    elif PROGRAMS[command].declare is declare_nothing:
+        make_parser_of(command).parse_args(rest)
     sys.argv = [f'{NAME} {command}', *rest]
     runpy.run_module(PROGRAMS[command].module, run_name='__main__')
 

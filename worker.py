@@ -24,7 +24,8 @@ from configuration.live import LiveSettings, make_relays
 from cron import SCHEDULES, cron_jobs, keep_schedules, mail_schedules, maintenance_schedules
 from db.errors import DATABASE_DOWN, ErrorKind, kind_of, words_of
 from db.identity import read_identity
-from db.pools import create_postgres_pool, open_mongo
+from db.mongo import open_mongo
+from db.pools import create_postgres_pool
 from db.schema import SchemaMismatchError, check_schema
 from db.senders import note_own_sender
 from db.switches import CHANNEL as SWITCHES_CHANNEL
@@ -116,11 +117,8 @@ async def startup(ctx: dict[str, Any]) -> None:
 
 
 def _stores(pool: asyncpg.Pool, redis: ArqRedis, connect_s: float) -> Stores:
-    mongo = None
-    if settings.mongodb_dsn is not None:
-        mongo = open_mongo(
-            settings.mongodb_dsn, settings.mongodb_database, settings.mongodb_timeout_s
-        )
+    url, name = settings.mongodb_dsn, settings.mongodb_database
+    mongo = None if url is None else open_mongo(url, name, settings.mongodb_timeout_s)
     return Stores(pool, mongo, redis, settings.redis_url.get_secret_value(), connect_s)
 
 

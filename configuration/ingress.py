@@ -3,10 +3,12 @@
 from pathlib import Path
 from typing import Self
 
-from pydantic import BaseModel, Field, model_validator
+from pydantic import Field, model_validator
+
+from configuration.variables import Variables
 
 
-class IngressVariables(BaseModel):
+class IngressVariables(Variables):
     """The SMTP ingress."""
 
     ingress_host: str = Field(

@@ -3,9 +3,10 @@
 import re
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 from pydantic_settings import NoDecode
 
+from configuration.variables import Variables
 from mail.outcome import Policy
 from mail_outbox.envelope import MAX_MESSAGE_BYTES
 
@@ -18,7 +19,7 @@ OWN_TABLES = frozenset({
 })  # fmt: skip
 
 
-class EmailVariables(BaseModel):
+class EmailVariables(Variables):
     """E-mail policy and retention."""
 
     email_max_attempts: int | None = Field(

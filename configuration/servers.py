@@ -4,16 +4,15 @@ import re
 from urllib.parse import quote
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import AliasChoices, BaseModel, Field, SecretStr, field_validator
-from pymongo.errors import PyMongoError
-from pymongo.uri_parser import parse_uri
+from pydantic import AliasChoices, Field, SecretStr, field_validator
 
+from configuration.variables import Variables
 from db.address import check_postgres_url
 from engine.redis_url import redis_settings
 from engine.urls import PERCENT_ENCODE, place_of, read_url
 
 
-class RedisVariables(BaseModel):
+class RedisVariables(Variables):
     """Redis: the queue has a database of its own; the cache is only watched."""
 
     arq_redis_url: SecretStr = Field(
@@ -39,7 +38,7 @@ class RedisVariables(BaseModel):
         return value
 
 
-class PostgresVariables(BaseModel):
+class PostgresVariables(Variables):
     """PostgreSQL: DATABASE_URL, or its parts."""
 
     database_url: SecretStr | None = Field(
@@ -130,7 +129,7 @@ class PostgresVariables(BaseModel):
         return place_of(self.direct_dsn, 5432) or 'the address in DATABASE_DIRECT_URL'
 
 
-class MongoVariables(BaseModel):
+class MongoVariables(Variables):
     """MongoDB: attachments only."""
 
     mongodb_url: SecretStr | None = Field(
@@ -156,6 +155,9 @@ class MongoVariables(BaseModel):
         if (
             read_url(value.get_secret_value(), 'mongodb', 'mongodb+srv').scheme == 'mongodb'
         ):  # the other asks the DNS
+            from pymongo.errors import PyMongoError  # noqa: PLC0415 - it takes long to import
+            from pymongo.uri_parser import parse_uri  # noqa: PLC0415 - the same
+
             try:
                 parse_uri(value.get_secret_value())
             except OSError as error:

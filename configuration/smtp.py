@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Annotated, Self
 
 from pydantic import (
-    BaseModel,
     BeforeValidator,
     Field,
     SecretStr,
@@ -24,6 +23,7 @@ from configuration.relay_list import (
     same_names,
 )
 from configuration.sources import SeveralLines
+from configuration.variables import Variables
 from mail_outbox.envelope import InvalidEmailError, ascii_address
 
 # By their names, the beginning of their variables.
@@ -35,7 +35,7 @@ LOGIN_PARTS = (
 RELAY_PARTS = ('host', 'port', 'use_tls', *LOGIN_PARTS)
 
 
-class FirstRelayVariables(BaseModel):
+class FirstRelayVariables(Variables):
     """The relay that most installations have."""
 
     smtp_host: str = Field(default='localhost', min_length=1, description='The relay.')
@@ -63,7 +63,7 @@ class FirstRelayVariables(BaseModel):
     )
 
 
-class SecondRelayVariables(BaseModel):
+class SecondRelayVariables(Variables):
     """The relay to fall back on."""
 
     smtp_backup_host: str | None = Field(

@@ -3,10 +3,12 @@
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import BaseModel, Field, SecretStr, model_validator
+from pydantic import Field, SecretStr, model_validator
+
+from configuration.variables import Variables
 
 
-class WorkerVariables(BaseModel):
+class WorkerVariables(Variables):
     """The worker."""
 
     worker_name: str | None = Field(
@@ -65,7 +67,7 @@ class WorkerVariables(BaseModel):
         return self
 
 
-class WebVariables(BaseModel):
+class WebVariables(Variables):
     """The web page."""
 
     web_host: str = Field(
@@ -83,7 +85,7 @@ class WebVariables(BaseModel):
     )
 
 
-class ProcessVariables(BaseModel):
+class ProcessVariables(Variables):
     """What whoever starts each process gets of it: its log, and how it is."""
 
     log_level: Literal['DEBUG', 'INFO', 'WARNING', 'ERROR'] = Field(

@@ -3,13 +3,17 @@
 Every function raises asyncpg.PostgresError or OSError when PostgreSQL does not answer.
 """
 
+from typing import TYPE_CHECKING
+
 import asyncpg
 
-from db.content import Mongo
 from db.states import HAS_NEXT_ATTEMPT, IS_SENDING
 from db.times import Row
 from mail_outbox.attachments import COLLECTION
 from mail_outbox.states import DeadReason
+
+if TYPE_CHECKING:  # the driver is imported by whoever has a MongoDB
+    from db.mongo import Mongo
 
 TABLES = (
     'outbound_emails', 'email_attempts', 'email_templates', 'email_suppressions',
@@ -158,7 +162,7 @@ async def read_waiting_content(pool: asyncpg.Pool, limit: int) -> dict[str, int]
     return {row['content_id']: row['first'] for row in await pool.fetch(CONTENT_SQL, limit)}
 
 
-async def stored_content(mongo: Mongo, content_ids: list[str]) -> set[str]:
+async def stored_content(mongo: 'Mongo', content_ids: list[str]) -> set[str]:
     """Return those of these content_ids that have attachments.
 
     Raises:
@@ -167,7 +171,7 @@ async def stored_content(mongo: Mongo, content_ids: list[str]) -> set[str]:
     return set(await mongo[COLLECTION].distinct('content_id', {'content_id': {'$in': content_ids}}))
 
 
-async def content_is_indexed(mongo: Mongo) -> bool:
+async def content_is_indexed(mongo: 'Mongo') -> bool:
     """Whether attachments are found by an index; True also when nobody ever stored any.
 
     Raises:

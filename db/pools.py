@@ -1,4 +1,4 @@
-"""Connections to PostgreSQL and MongoDB, made once per process and handed on."""
+"""Connections to PostgreSQL, made once per process and handed on."""
 
 import json
 from functools import partial
@@ -6,7 +6,6 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import asyncpg
-from motor.motor_asyncio import AsyncIOMotorClient, AsyncIOMotorDatabase
 
 from db.connection import Connection, Connector, keep_or_drop
 from db.times import decode_zoned, encode_zoned, naive_decoder, naive_encoder
@@ -110,19 +109,3 @@ def _session_settings(
         'statement_timeout': str(max(1, int(statement_timeout_s * 1000))),
         'idle_in_transaction_session_timeout': '60000',
     }
-
-
-def open_mongo(url: str, database: str, timeout_s: float) -> AsyncIOMotorDatabase[dict[str, Any]]:
-    """Return a database handle; nothing connects until it is used.
-
-    No call waits longer than timeout_s.
-    """
-    client: AsyncIOMotorClient[dict[str, Any]] = AsyncIOMotorClient(
-        url,
-        serverSelectionTimeoutMS=int(timeout_s * 1000),
-        timeoutMS=int(timeout_s * 1000),
-        tz_aware=True,
-        # A thread less that wakes twice a second: most workers hardly ever read an attachment.
-        serverMonitoringMode='poll',
-    )
-    return client[database]

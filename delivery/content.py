@@ -4,19 +4,14 @@ import asyncio
 import contextlib
 from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import Any
 
 import asyncpg
-from motor.motor_asyncio import AsyncIOMotorDatabase
 
 from db.attachments import fetch_stored, stored_sizes
 from db.claimed import Claim, fetch_email, size_of
-from db.content import (
-    attachment_sizes,
-    fetch_attachments,
-    fetch_templates,
-)
+from db.content import fetch_templates
 from db.errors import DATABASE_DOWN, words_of
+from db.mongo import Mongo, attachment_sizes, fetch_attachments
 from delivery.bytes_in_flight import BytesInFlight
 from delivery.tunables import Tunables
 from engine.batches import Batcher
@@ -64,7 +59,7 @@ class Contents:
     def __init__(
         self,
         pool: asyncpg.Pool,
-        mongo: AsyncIOMotorDatabase[dict[str, Any]] | None,
+        mongo: Mongo | None,
         max_message_bytes: int,
         large: BytesInFlight,
         tunables: Tunables,

@@ -1,12 +1,11 @@
 """What one worker is and by which rules it works: values that do not change until it ends."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import asyncpg
 from arq.connections import ArqRedis
-from motor.motor_asyncio import AsyncIOMotorDatabase
 
+from db.mongo import Mongo
 from mail.outcome import Policy
 
 
@@ -15,7 +14,7 @@ class Stores:
     """The servers that a worker is connected to."""
 
     pool: asyncpg.Pool
-    mongo: AsyncIOMotorDatabase[dict[str, Any]] | None  # None: attachments are in PostgreSQL
+    mongo: Mongo | None  # None: attachments are in PostgreSQL
     redis: ArqRedis
     cache_url: str  # the application's Redis, of which a worker only asks whether it answers
     connect_s: float = 0.0  # how long PostgreSQL took to answer when this worker began

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from db.content import close_mongo
 from db.errors import DATABASE_DOWN
+from db.mongo import close_mongo
 from delivery.activity import Activity
 from delivery.claimer import Claimer
 from delivery.content import Contents

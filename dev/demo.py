@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.table import Table
 
 from db.migrate import migrate
-from db.pools import open_mongo
+from db.mongo import open_mongo
 from dev import env_file
 from dev.demo_evidence import Found, inbox_entries, verify
 from dev.demo_kinds import Kind, kinds

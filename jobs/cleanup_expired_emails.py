@@ -13,9 +13,9 @@ import structlog
 from db.api_requests import REMOVE_REQUESTS, remove_old_requests
 from db.attachments import delete_unowned
 from db.audit import remove_old_audit
-from db.content import delete_content, delete_orphans
 from db.cron_runs import remove_old_runs
 from db.health import remove_old_health
+from db.mongo import delete_content, delete_orphans
 from db.origins import note_report, read_origin, was_adopted
 from db.retention import OUTBOUND_EMAILS_SQL, count_old, remove_old
 from db.transitions import expire_all

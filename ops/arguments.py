@@ -32,11 +32,6 @@ class Choices:
         return iter(self._shown)
 
 
-def command_name(otherwise: str) -> str:
-    """Return what was typed: `email-worker ops`, or otherwise, how Python runs the module."""
-    return sys.argv[0] if sys.argv[0].startswith('email-worker ') else otherwise
-
-
 def add_json(parser: argparse.ArgumentParser) -> None:
     """Give a command --json."""
     parser.add_argument('--json', action='store_true', help='one JSON document on stdout')

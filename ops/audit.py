@@ -15,7 +15,6 @@ from ops.output import print_table
 from reporting.problems import Document
 from reporting.wording import counted
 
-HELP = 'ls: who changed what, from where and when'
 SHOWN_IDS = 5
 
 

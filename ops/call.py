@@ -18,8 +18,6 @@ from ops.result import render_job
 from reporting.jobs import job_document
 from reporting.problems import Document
 
-HELP = 'run a job: send_email 123, retry_failed_email 123, or one of the duties'
-
 WAIT_S = 60.0
 
 

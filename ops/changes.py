@@ -7,9 +7,10 @@ from typing import Any
 
 import asyncpg
 
-from db.audit import Actor, add_audit
+from db.audit import add_audit
 from ops.answer import Answer
 from ops.connect import Connections
+from ops.person import this_person
 from reporting.problems import Level, Problem, ProblemError
 
 NOT_DETAILS = ('command', 'dry_run', 'yes', 'json')
@@ -20,16 +21,14 @@ def has_changed(options: argparse.Namespace, given: Answer) -> bool:
     return getattr(options, 'dry_run', True) is False and bool(given.document)
 
 
-async def note_change(
-    connections: Connections, options: argparse.Namespace, given: Answer, actor: Actor
-) -> None:
+async def note_change(connections: Connections, options: argparse.Namespace, given: Answer) -> None:
     """Write down what a command did; when that fails, it is among the answer's problems.
 
     A server that is away has been named already, where the command needed it.
     """
     adding = partial(
         add_audit,
-        actor=actor,
+        actor=this_person(),
         action=f'ops {options.command}',
         details=_details(vars(options)),
         email_ids=given.email_ids,

@@ -20,8 +20,6 @@ from reporting.overview import as_rows
 from reporting.problems import Document
 from reporting.wording import SWITCH_WORDS
 
-HELP = 'pause, resume, shutdown, pool_grow, rate_limit, log_level, reload_relays, stacks ...'
-
 LOG_LEVELS = ('DEBUG', 'INFO', 'WARNING', 'ERROR')
 PER_S = {'s': 1, 'm': 60, 'h': 3600}
 

@@ -22,8 +22,6 @@ from reporting.problems import NOBODY_REPLIED, Document, Problem
 from reporting.servers import answer_or_note
 from reporting.wording import because, fault, length
 
-HELP = 'ls: duties, their last and next runs; run one now; pause, resume: over restarts'
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""

@@ -31,11 +31,6 @@ from reporting.problems import USAGE, Document, Problem, ProblemError
 from reporting.wording import counted
 from settings import Settings
 
-HELP = (
-    'look for what is or will be wrong: servers, relays, clocks, settings, rows; '
-    'each with its remedy'
-)
-
 
 async def check_postgresql(connections: Connections) -> list[Finding]:
     """Look at PostgreSQL, and at the way past a pooler that DATABASE_DIRECT_URL names."""

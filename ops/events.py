@@ -20,8 +20,6 @@ from reporting.problems import NOBODY_REPLIED, Document
 from reporting.wording import as_json as encode
 from reporting.wording import cell
 
-HELP = 'claims and outcomes as they happen; --json prints one JSON object a line'
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""

@@ -12,8 +12,6 @@ from reporting.explain import explain_email
 from reporting.problems import Document
 from reporting.wording import cell, length
 
-HELP = 'why an e-mail is not sent yet, when it will be, and what to do'
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""

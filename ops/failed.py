@@ -20,10 +20,6 @@ from reporting.mail_filter import make_selection
 from reporting.problems import Document
 from reporting.wording import hide_recipient, reply_code, tried
 
-HELP = (
-    'failed, dead and uncertain e-mails, and those that not every recipient got, the newest first'
-)
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""

@@ -25,8 +25,6 @@ from reporting.mail_filter import MailFilter, described_selection, make_selectio
 from reporting.problems import Document
 from reporting.wording import counted, hide_recipient, length
 
-HELP = 'e-mails that are held until you decide: list them, release them to be sent, or cancel them'
-
 AGES = ('within_a_day', 'within_a_week', 'within_a_month', 'older')
 # What each decision is called before and after, and asked.
 WORDS = {

@@ -21,8 +21,6 @@ from reporting.live import Audience
 from reporting.problems import USAGE, Document, Problem, ProblemError
 from reporting.wording import length, megabytes, percent, tried
 
-HELP = 'the words of `celery inspect`: active, reserved, scheduled, stats, ping, conf ...'
-
 SEE_MEMORY = (
     'see the memory of each worker in `python -m ops inspect stats`; '
     'WORKER_RECYCLE_RSS_MIB bounds it'

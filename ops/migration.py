@@ -26,10 +26,11 @@ from db.migrate import alone, connect_directly, migrate
 from db.schema import known_migrations
 from db.zones import compare_zones
 from ops.adoption_output import print_forecast, print_given_back, print_taken
-from ops.arguments import command_name, confirmed
+from ops.arguments import confirmed
 from ops.celery.connect import look_for_celery
 from ops.celery.signs import Signs
 from ops.output import make_console, print_table, say
+from ops.parser import CommandParser, command_name
 from reporting.problems import ProblemError
 from reporting.wording import counted
 from settings import Settings, load_settings
@@ -43,10 +44,8 @@ EPILOG = """An outbound_emails that was there before is adopted: docs/migration.
 Until --finish nothing of it is changed or removed, and --undo leads back."""
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog=command_name('python -m db.migrate'), description=DESCRIPTION, epilog=EPILOG
-    )
+def declare_steps(parser: argparse.ArgumentParser) -> None:
+    """Declare what one call does."""
     step = parser.add_mutually_exclusive_group()
     step.add_argument(
         '--take-over',
@@ -68,7 +67,6 @@ def _parser() -> argparse.ArgumentParser:
         '--dry-run', action='store_true', help='say what would be done, and change nothing'
     )
     parser.add_argument('--yes', action='store_true', help='do not ask (--finish and --undo do)')
-    return parser
 
 
 def _word(text: str) -> tuple[str, str]:
@@ -82,7 +80,14 @@ def _word(text: str) -> tuple[str, str]:
 
 async def main(arguments: Sequence[str] | None = None) -> int:
     """Migrate the database the settings name. Returns the exit status."""
-    options = _parser().parse_args(arguments)
+    parser = CommandParser(
+        prog=command_name('python -m db.migrate'),
+        description=DESCRIPTION,
+        epilog=EPILOG,
+        declare=declare_steps,
+        tells_version=True,
+    )
+    options = parser.parse_args(arguments)
     settings = load_settings()
     try:
         conn = await connect_directly(settings.direct_dsn, settings.db_connect_timeout_s)

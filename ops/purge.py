@@ -18,8 +18,6 @@ from reporting.mail_filter import MailFilter, described_selection
 from reporting.problems import Document
 from reporting.wording import counted
 
-HELP = 'queue: remove waiting jobs, the mail stays due; outbox: cancel mail that waits'
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""

@@ -16,8 +16,6 @@ from ops.output import say
 from reporting.problems import Document
 from reporting.wording import cell, counted
 
-HELP = 'the age of waiting mail by recipient domain, as Postfix shows it'
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""

@@ -16,8 +16,6 @@ from reporting.live import read_fleet_now
 from reporting.problems import USAGE, Document, Problem, ProblemError, queue_problems
 from reporting.wording import length
 
-HELP = 'ls: ready, deferred and running jobs of every queue; peek: the first jobs, one by one'
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""

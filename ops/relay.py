@@ -20,8 +20,6 @@ from reporting.problems import NOBODY_REPLIED, Document, Problem
 from reporting.servers import answer_or_note
 from reporting.wording import length
 
-HELP = 'ls: relays and their health by worker; pause, resume: over restarts'
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""

@@ -13,8 +13,6 @@ from ops.output import print_unchanged, say
 from reporting.problems import Document
 from reporting.wording import counted
 
-HELP = 'decide about uncertain e-mails: mark them sent, or give them up'
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""

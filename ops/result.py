@@ -14,8 +14,6 @@ from reporting.jobs import find_job, job_document, job_problems
 from reporting.problems import Document
 from reporting.wording import length
 
-HELP = "a job's result, or where it waits"
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""

@@ -26,8 +26,6 @@ from reporting.mail_filter import described_selection
 from reporting.problems import Document
 from reporting.wording import counted, hide_recipient
 
-HELP = 'send failed, expired, uncertain or cancelled e-mails again: some ids, or all that fit'
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""

@@ -12,7 +12,6 @@ from ops.output import print_table
 from reporting.problems import Document
 from reporting.wording import length
 
-HELP = 'when an e-mail that relays defer is tried again, with the settings as they are'
 ENDS = {
     'expires': 'It expires then, unless one of these attempts succeeds.',
     'exhausted': 'It is dead after the last of them (dead_reason exhausted).',

@@ -14,10 +14,8 @@ from ops.arguments import add_change, add_json, add_limit, confirm
 from ops.connect import Connections
 from ops.mail_filter import text_value
 from ops.output import print_table, say
-from ops.suppress import whoever
+from ops.person import this_user
 from reporting.problems import Document, Problem
-
-HELP = 'ls, add, rm: addresses and whole domains that e-mails may be from'
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -72,7 +70,7 @@ async def run(connections: Connections, options: argparse.Namespace) -> Answer:
     if options.verb == 'add':
         done = await allow(
             connections, options.addresses, organization_id=whose,
-            created_by=whoever(), dry_run=options.dry_run, confirm=ask,
+            created_by=this_user(), dry_run=options.dry_run, confirm=ask,
         )  # fmt: skip
         return Answer(document | {'added': done.added, 'known': done.known})
     gone = await disallow(

@@ -20,8 +20,6 @@ from reporting.problems import Document, Problem, ProblemError
 from reporting.servers import answer_or_note
 from reporting.wording import cell, hide_recipient, length, reply_code
 
-HELP = 'one e-mail: its row, its attempts, its attachments, and what happens next'
-
 CONTENT = ('body_text', 'body_html', 'template_data')
 ADDRESSES = (
     'recipient',

@@ -18,8 +18,6 @@ from reporting.problems import Document, Problem
 from reporting.servers import answer_or_note
 from reporting.wording import length
 
-HELP = 'workers, queues, outbox, duties and services at a glance; says what is wrong'
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""

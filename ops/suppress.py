@@ -1,7 +1,6 @@
 """Addresses that get no mail: list them, add some, take some off."""
 
 import argparse
-import getpass
 from collections.abc import Sequence, Sized
 from functools import partial
 
@@ -15,10 +14,9 @@ from ops.arguments import add_change, add_json, add_limit, confirm, duration_s
 from ops.connect import Connections
 from ops.mail_filter import text_value
 from ops.output import print_table, say
+from ops.person import this_user
 from reporting.problems import Document, Problem
 from reporting.wording import cell, hide_recipient
-
-HELP = 'ls, add, rm: addresses and whole domains that get no mail'
 
 SOURCES = ('operator', 'bounce', 'complaint', 'unsubscribe')
 
@@ -96,7 +94,7 @@ async def run(connections: Connections, options: argparse.Namespace) -> Answer:
 
     done = await suppress_addresses(
         connections, options.addresses, options.reason, source=options.source,
-        created_by=whoever(), for_s=options.for_s, dry_run=options.dry_run, confirm=ask,
+        created_by=this_user(), for_s=options.for_s, dry_run=options.dry_run, confirm=ask,
     )  # fmt: skip
     document: Document = {
         'suppress': 'add', 'dry_run': done.dry_run, 'expires_at': done.expires_at
@@ -143,14 +141,6 @@ async def _remove(
         problems.append(Problem(what, 'see `python -m ops suppress ls`'))
     document = {'suppress': 'rm', 'dry_run': dry_run}
     return Answer(document | {'would_remove' if dry_run else 'removed': done.removed}, problems)
-
-
-def whoever() -> str | None:
-    """Return who runs this."""
-    try:
-        return getpass.getuser()
-    except (OSError, KeyError):  # a user without a name, in a container
-        return None
 
 
 def _end(entry: Document) -> str:

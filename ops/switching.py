@@ -1,7 +1,6 @@
 """Pausing and resuming what stays so over restarts: for `control`, `relay` and `cron`."""
 
 import argparse
-import getpass
 import socket
 from collections.abc import Set as AbstractSet
 
@@ -13,6 +12,7 @@ from ops.answer import Answer
 from ops.arguments import add_change, add_json, confirm
 from ops.connect import Connections
 from ops.output import print_table, say
+from ops.person import this_user
 from reporting.problems import Document
 from reporting.wording import SWITCH_WORDS
 from settings import Settings
@@ -99,11 +99,7 @@ def configured_names(settings: Settings, kind: SwitchKind) -> AbstractSet[str]:
 
 def operator() -> str:
     """Return who gives the command, for those who wonder later."""
-    try:
-        user = getpass.getuser()
-    except (KeyError, OSError):  # a container without an entry for its user
-        user = 'unknown'
-    return f'{user}@{socket.gethostname()}'[:200]
+    return f'{this_user() or "unknown"}@{socket.gethostname()}'[:200]
 
 
 def render_switch(document: Document, console: Console) -> None:

@@ -2,7 +2,6 @@
 
 import argparse
 import re
-import socket
 from datetime import datetime
 from functools import partial
 
@@ -11,17 +10,14 @@ from rich.console import Console
 from actions.safety import RequestError
 from actions.tokens import ApiScope, create_token, revoke_token_named
 from db.api_tokens import read_tokens
-from db.audit import Actor
 from ops.answer import Answer
 from ops.arguments import add_change, add_json, confirm, duration_s
 from ops.connect import Connections
 from ops.mail_filter import text_value
 from ops.output import print_table, say
-from ops.suppress import whoever
+from ops.person import this_person
 from reporting.problems import Document
 from reporting.wording import cell, counted
-
-HELP = 'create, ls, revoke: who may use the HTTP API'
 
 NAME = re.compile(r'[A-Za-z0-9][A-Za-z0-9._-]{0,99}')
 
@@ -84,11 +80,6 @@ def lifetime_s(text: str) -> float:
     if not 0 < seconds <= 36525 * 86400:
         raise argparse.ArgumentTypeError(f'{text!r} is no time from 1s to 36525d')
     return seconds
-
-
-def this_person() -> Actor:
-    """Return who types here."""
-    return Actor(whoever() or 'unknown', socket.gethostname())
 
 
 async def run(connections: Connections, options: argparse.Namespace) -> Answer:

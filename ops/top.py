@@ -31,8 +31,6 @@ from reporting.problems import Document, Level, Problem, is_alive
 from reporting.servers import answer_or_note
 from reporting.wording import SWITCH_WORDS, cell, counted, length, megabytes
 
-HELP = 'a live screen of the fleet; --once prints it once'
-
 FAILURES = 8
 STYLES = {Level.ACT: 'bold red', Level.LOOK: 'yellow', Level.OK: ''}
 

@@ -6,16 +6,14 @@ A server that does not answer is named, with where it is and what to do, but nev
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import asyncpg
 from arq.connections import ArqRedis
-from pymongo.errors import PyMongoError
 from redis.exceptions import RedisError
 
-from db.content import Mongo, close_mongo
 from db.errors import DATABASE_DOWN
-from db.pools import create_postgres_pool, open_mongo
+from db.pools import create_postgres_pool
 from db.schema import SchemaMismatchError, check_schema
 from engine.connection import open_redis
 from engine.redis_url import redis_settings
@@ -23,6 +21,9 @@ from engine.urls import place_of
 from engine.wire import deserialize, serialize
 from reporting.problems import Problem, ProblemError
 from reporting.unreachable import mongo_problem, postgres_problem, redis_problem, unreadable
+
+if TYPE_CHECKING:  # the driver is imported by whoever has a MongoDB
+    from db.mongo import Mongo
 
 T = TypeVar('T')
 
@@ -113,12 +114,16 @@ class Servers:
         """Whether this installation has a MongoDB."""
         return self.addresses.mongodb_url is not None
 
-    async def ask_mongo(self, question: Callable[[Mongo], Awaitable[T]]) -> T:
+    async def ask_mongo(self, question: Callable[['Mongo'], Awaitable[T]]) -> T:
         """Return what question(mongo) returns; a problem where there is no MongoDB."""
         addresses = self.addresses
         url = addresses.mongodb_url
         if url is None:
             raise ProblemError(NO_MONGO)
+        from pymongo.errors import PyMongoError  # noqa: PLC0415 - see db.mongo
+
+        from db.mongo import open_mongo  # noqa: PLC0415 - see there
+
         if self._mongo is None:
             try:
                 self._mongo = open_mongo(
@@ -138,6 +143,8 @@ class Servers:
         if self._redis is not None:
             await self._redis.aclose(close_connection_pool=True)
         if self._mongo is not None:
+            from db.mongo import close_mongo  # noqa: PLC0415 - see there
+
             await close_mongo(self._mongo)
 
 

@@ -5,13 +5,16 @@ import platform
 import sys
 from collections.abc import Mapping
 from importlib import metadata
+from typing import TYPE_CHECKING
 
 import asyncpg
 from arq.connections import ArqRedis
 
-from db.content import Mongo
 from reporting.problems import Document, Problem
 from reporting.servers import Servers, answer_or_note
+
+if TYPE_CHECKING:  # the driver is imported by whoever has a MongoDB
+    from db.mongo import Mongo
 
 LIBRARIES = (
     'arq',
@@ -71,5 +74,5 @@ async def _redis(redis: ArqRedis) -> str:
     return f'{info.get("server_name", "redis")} {version}'
 
 
-async def _mongo(mongo: Mongo) -> str:
+async def _mongo(mongo: 'Mongo') -> str:
     return str((await mongo.client.server_info())['version'])

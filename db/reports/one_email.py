@@ -2,13 +2,16 @@
 
 from collections.abc import Sequence
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 import asyncpg
 
-from db.content import Mongo
 from db.states import HAS_ATTEMPTS, IS_SCHEDULED
 from db.times import Row, rows_of
 from mail_outbox.attachments import COLLECTION
+
+if TYPE_CHECKING:  # the driver is imported by whoever has a MongoDB
+    from db.mongo import Mongo
 
 # Who may write to the table may write anything: more than this nobody can use.
 MOST_CHARS = 100_000
@@ -125,7 +128,7 @@ async def read_template(pool: asyncpg.Pool, template_id: str, *, with_content: b
     return dict(row) if row else None
 
 
-async def read_attachments(mongo: Mongo, content_id: str) -> list[Row]:
+async def read_attachments(mongo: 'Mongo', content_id: str) -> list[Row]:
     """Return filename, content_type and cid of an e-mail's attachments, without their data.
 
     Raises:

@@ -17,8 +17,6 @@ from ops.celery.undo import Undo
 from ops.connect import Connections
 from ops.mail_filter import text_value
 
-HELP = "take over what waits in Celery's Redis, and its outbound_emails; --undo gives them back"
-
 MAPPINGS = {
     'send_email': Meaning.SEND,
     'retry_failed_email': Meaning.RETRY,

@@ -13,8 +13,10 @@ from uuid import uuid4
 
 from rich.console import Console
 
-from ops.__main__ import COMMANDS, answer, make_parser
+from ops.__main__ import make_parser
 from ops.answer import Answer
+from ops.commands import COMMANDS
+from ops.running import answer
 from reporting.wording import as_json
 from settings import Settings
 
@@ -74,7 +76,8 @@ async def run(env: dict[str, str], *arguments: str) -> Answer:
         mongodb_timeout_s=float(env.get('MONGODB_TIMEOUT_S', '5')),
     )
     options = make_parser().parse_args(arguments)
-    return await answer(settings, COMMANDS[options.command], options)
+    command = COMMANDS[options.command].load(options.command)
+    return await answer(settings, command, options)
 
 
 def as_document(given: Answer) -> dict[str, Any]:
@@ -85,7 +88,7 @@ def as_document(given: Answer) -> dict[str, Any]:
 def rendered(command: str, given: Answer) -> str:
     """The tables an operator sees."""
     console = Console(file=io.StringIO(), width=300, markup=False, highlight=False, emoji=False)
-    COMMANDS[command].render(given.document, console)
+    COMMANDS[command].load(command).render(given.document, console)
     return console.file.getvalue()
 
 

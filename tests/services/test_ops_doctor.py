@@ -1,6 +1,7 @@
 from db.checkup import INDEXES, RIGHTS, TABLES
-from ops.__main__ import answer, make_parser
+from ops.__main__ import make_parser
 from ops.doctor import CHECKS, run
+from ops.running import answer
 from settings import Settings
 from tests.services.ops_desk import closed_port, insert, rendered
 from tests.services.ops_desk import run as run_ops

@@ -167,7 +167,7 @@ async def test_no_command_passes_on_what_steers_a_terminal(
     assert steering(told) == []
     told.encode()
     json.loads(told, parse_constant=pytest.fail)
-    monkeypatch.setattr(command_line.asyncio, 'run', lambda asked: asked.close() or given)
+    monkeypatch.setattr('ops.running.asyncio.run', lambda asked: asked.close() or given)
     for more in ([], ['--json']):
         if words[0] == 'top' and not more:
             continue

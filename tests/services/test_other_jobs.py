@@ -5,7 +5,7 @@ from typing import Any
 
 from bson.binary import Binary
 
-from db.pools import open_mongo
+from db.mongo import open_mongo
 from dev.ports import free_port
 from jobs.check_service_health import check_service_health
 from jobs.cleanup_expired_emails import cleanup_expired_emails

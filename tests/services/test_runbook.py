@@ -17,10 +17,12 @@ from db.switches import SwitchKind, pause
 from fleet.channel import ask
 from fleet.registry import RECORD_PREFIX, WORKERS_KEY, read_workers
 from ops import migration
-from ops.__main__ import COMMANDS, answer, make_parser
+from ops.__main__ import make_parser
+from ops.commands import COMMANDS
 from ops.control import INSTEAD as NO_CONTROL
 from ops.control import WORDS
 from ops.inspect import INSTEAD as NOT_INSPECTED
+from ops.running import answer
 from reporting.inspection import READERS
 from settings import load_settings
 from tests.conftest import DEADLINE_S, ROOT, wait_until
@@ -151,7 +153,8 @@ class Desk:
                 DEADLINE_S  # the machine may be busy; nobody waits for more than the replies
             )
         self.monkeypatch.setattr('sys.stdin', Typed('y\n'))
-        given = await answer(self.settings, COMMANDS[options.command], options)
+        command = COMMANDS[options.command].load(options.command)
+        given = await answer(self.settings, command, options)
         shown = rendered(options.command, given) if given.document and not given.streamed else ''
         printed = self.capsys.readouterr()
         problems = '\n'.join(problem.line for problem in given.problems)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from db.pools import open_mongo
+from db.mongo import open_mongo
 from dev.ports import free_port
 from jobs.process_pending_emails import process_pending_emails
 from jobs.send_email import CONTENT_RETRY_S, send_email

@@ -8,7 +8,8 @@ import pytest
 from rich.console import Console
 
 from ops import schedule
-from ops.__main__ import answer, make_parser
+from ops.__main__ import make_parser
+from ops.running import answer
 from settings import Settings
 
 

@@ -1,0 +1,54 @@
+"""Running a command once it is parsed: on its own connections, audited, its answer printed."""
+
+import argparse
+import asyncio
+import io
+import sys
+
+from logs import configure_logs, visible
+from ops.answer import Answer
+from ops.changes import has_changed, note_change
+from ops.commands import CommandModule
+from ops.connect import Connections
+from reporting.problems import ProblemError
+from reporting.wording import as_json
+from settings import Settings, load_settings
+
+AUDITED_BY_THEMSELVES = ('token',)  # before they change anything
+
+
+async def answer(settings: Settings, command: CommandModule, options: argparse.Namespace) -> Answer:
+    """Run a command on its own connections."""
+    connections = Connections(settings)
+    try:
+        given = await command.run(connections, options)
+        if has_changed(options, given) and options.command not in AUDITED_BY_THEMSELVES:
+            await note_change(connections, options, given)
+    except ProblemError as error:
+        return Answer({}, [error.problem])
+    else:
+        return given
+    finally:
+        await connections.close()
+
+
+def run_command(command: CommandModule, options: argparse.Namespace) -> int:
+    """Read the settings, run, print. Returns the exit status."""
+    settings = load_settings()
+    configure_logs(settings.log_level, settings.log_format)
+    given = asyncio.run(answer(settings, command, options))
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors='replace')
+    if given.streamed:
+        pass
+    elif options.json:
+        troubles = [problem.as_document() for problem in given.problems]
+        print(as_json(given.document | {'troubles': troubles}))
+    elif given.document:
+        from ops.output import make_console  # noqa: PLC0415 - JSON needs no tables
+
+        command.render(given.document, make_console())
+    sys.stdout.flush()
+    for problem in given.problems:
+        print(f'ops {options.command}: {visible(problem.line)}', file=sys.stderr)
+    return given.exit_status

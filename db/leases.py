@@ -6,8 +6,8 @@ from datetime import datetime, timedelta
 
 import asyncpg
 
+from db.claim_request import NEXT_ATTEMPT
 from db.claimed import ClaimKey
-from db.claims import NEXT_ATTEMPT
 from db.errors import DATABASE_DOWN
 from db.narrowing import SetAside, give_up_rows, narrow
 from db.states import IS_SENDING

@@ -13,6 +13,7 @@ from pogo_core.util import migrate as pogo
 
 from db.adoption.columns import WANTED, view_columns
 from db.adoption.expand import expand
+from db.adoption.indexes import add_indexes
 from db.adoption.locks import ReportProgress
 from db.adoption.phases import read_adoption
 from db.adoption.plan import Plan, is_adopted, plan, refuse_elsewhere
@@ -119,7 +120,10 @@ async def migrate(
             await conn.execute(
                 MAX_ATTEMPTS_DEFAULT_DDL.format(int(max_attempts or BY_LIFE))
             )  # DDL takes no parameters
-            await _make_view(conn)
+            adoption = await read_adoption(conn)
+            names = view_columns(adoption.added_columns if adoption else ())
+            await _make_view(conn, names)
+            await add_indexes(conn, names, progress)
         else:
             await expand(conn, planned, progress)
         return planned
@@ -131,15 +135,14 @@ SELECT count(*) FROM pg_attribute WHERE attrelid = to_regclass('mail_outbox') AN
 """
 
 
-async def _make_view(conn: asyncpg.Connection) -> None:
+async def _make_view(conn: asyncpg.Connection, names: Mapping[str, str]) -> None:
     """Make the view that all statements go through, unless it has all columns already."""
     if await conn.fetchval(VIEW_COLUMNS_SQL) == len(WANTED):
         await conn.execute(VIEW_RIGHTS_DDL)  # a backup keeps none
         return
     async with conn.transaction():
         await conn.execute(state_ddl(choose_words(SYNONYMS)))
-        adoption = await read_adoption(conn)
-        await conn.execute(view_ddl(view_columns(adoption.added_columns if adoption else ())))
+        await conn.execute(view_ddl(names))
 
 
 async def connect_directly(dsn: str, timeout_s: float) -> asyncpg.Connection:

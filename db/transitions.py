@@ -5,7 +5,7 @@ from typing import Any
 
 import asyncpg
 
-from db.claims import NEXT_ATTEMPT
+from db.claim_request import NEXT_ATTEMPT
 from db.narrowing import fetch_narrowly
 from db.states import CLAIMED, IS_SCHEDULED, IS_UNSCHEDULED, RETRYABLE, sql_list
 from db.times import elapsed_s

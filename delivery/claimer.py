@@ -9,8 +9,10 @@ from typing import Any
 import asyncpg
 
 from db import claims
+from db.claim_request import Claimant
 from db.claimed import Claim
 from db.due import priorities
+from db.fairness import Tenants, claim_in_turns, claim_one_of_each
 from db.narrowing import SetAside
 from db.results import Result
 from db.transitions import states_of
@@ -59,6 +61,8 @@ class Claimer:
         self._tunables = tunables
         self._activity = activity
         self._recorder = recorder
+        self._tenants = Tenants()
+        self._is_backlog = False  # the last claim got all that it asked for
         # The first version claimed each e-mail by a statement, and sent 125 a second (2026-11-22).
         self._batched = Batcher(self._claim_others, orphaned=self._release)
         # Urgent mail does not wait for the claims of the others.
@@ -77,13 +81,34 @@ class Claimer:
         return batched(email_id)
 
     async def claim_due(self, limit: int) -> list[Claim]:
-        """Claim up to limit due e-mails; see db.claims.claim_due."""
+        """Claim up to limit due e-mails; while there are more than that, each tenant has its turn.
+
+        See db.claims.claim_due and db.fairness.
+        """
         if self._tunables.switches.claims_paused:
             return []
         await self._activity.right_of_way.given()
+        turn = await self._tenants.next_turn(self._pool, limit) if self._is_backlog else None
         # Before it asks: a worker that was frozen until the answer would think its lease longer.
         since = now_s()
-        return await self._take(claims.claim_due(self._pool, limit, **self._claimant()), since)
+        claiming = (
+            claim_in_turns(self._pool, limit, turn, **self._claimant())
+            if turn
+            else claims.claim_due(self._pool, limit, **self._claimant())
+        )
+        claimed = await self._take(claiming, since)
+        self._is_backlog = len(claimed) >= limit
+        return claimed
+
+    async def claim_one_of_each(self, limit: int) -> list[Claim]:
+        """Claim what is due longest of up to limit tenants; nothing where only one has due mail."""
+        turn = await self._tenants.next_turn(self._pool, limit)
+        if turn is None:
+            return []
+        since = now_s()
+        return await self._take(
+            claim_one_of_each(self._pool, limit, turn, **self._claimant()), since
+        )
 
     async def claim_urgent(self, limit: int, but: Sequence[int]) -> list[Claim]:
         """Claim e-mails of high priority that are due; see db.claims.claim_urgent."""
@@ -175,7 +200,7 @@ class Claimer:
                     type=claim.email.email_type,
                 )
 
-    def _claimant(self) -> claims.Claimant:
+    def _claimant(self) -> Claimant:
         return {
             'worker': self._worker,
             'lease_s': self.leases.lease_s,

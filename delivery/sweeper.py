@@ -6,7 +6,7 @@ been emptied. It is also the fastest way through a backlog, because one claim br
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 import asyncpg
@@ -34,6 +34,7 @@ AT_ONCE = 16
 UNREACHABLE_EVERY_S = 1.0
 DUTY_EVERY_S = 300.0  # what is due later than that is found by the duty in time
 LATER_S = 1.0  # a job that is still there comes first
+TURNS_EVERY_S = 0.5  # so long at most a tenant's mail waits behind the jobs of another's
 URGENT_EVERY_S = 0.005  # at most; a claim of none costs PostgreSQL a tenth of a millisecond
 
 
@@ -164,12 +165,14 @@ class Sweeper:
 
         Asked for when a wake-up comes by NOTIFY, which a sweep under way would obey only with its
         next claim, and when more jobs wait in Redis than there is room for: an urgent one may be
-        the last of them. As many as concurrency.kept are under way beside all other mail; when
-        more than that is urgent, the rest goes with the others, first of all.
+        the last of them. Then each tenant has its turn as well, whosever jobs these are. As many as
+        concurrency.kept are under way beside all other mail; when more than that is urgent, the
+        rest goes with the others, first of all.
         """
         # Beside a newsletter an urgent e-mail by NOTIFY took 138 ms before this, 44 to 78 after
         # (p50, preliminary, docs/performance.md).
         wanted = self._signals.urgent_wanted
+        turns_at = 0.0
         while not self._signals.stopping.is_set():
             await wanted.wait()
             await asyncio.sleep(0)  # a sweep that begins now takes it along
@@ -178,6 +181,9 @@ class Sweeper:
             wanted.clear()
             try:
                 await self.send_urgent()
+                if time.monotonic() >= turns_at:
+                    await self.send_one_of_each_tenant()
+                    turns_at = time.monotonic() + TURNS_EVERY_S
             except DATABASE_DOWN as error:
                 log_error(log, 'urgent mail', error)
             await asyncio.sleep(URGENT_EVERY_S)
@@ -195,6 +201,21 @@ class Sweeper:
         if len(claims) == room < wanted:  # the rate allows no more for now
             wait_s = tunables.rate.wait_s(high=True)
             asyncio.get_running_loop().call_later(wait_s, self._signals.urgent_wanted.set)
+        self._start_beside(claims)
+
+    async def send_one_of_each_tenant(self) -> None:
+        """Start sending what is due longest of each tenant, whosever jobs fill the queue.
+
+        It takes at most half of the slots that are kept for urgent mail.
+        """
+        tunables = self._tunables
+        wanted = (self._claimer.concurrency.kept + 1) // 2 - len(self.urgent)
+        if wanted <= 0 or tunables.switches.claims_paused or tunables.relays.unavailable_for_s():
+            return
+        if room := tunables.rate.allows(wanted):
+            self._start_beside(await self._claimer.claim_one_of_each(room))
+
+    def _start_beside(self, claims: Sequence[Claim]) -> None:
         for claim in claims:
             attempt = self.attempts.start(self.send(claim, 0), SweepTally(self.urgent))
             attempt.add_done_callback(self._urgent_ended)

@@ -7,7 +7,7 @@ import json
 
 import asyncpg
 
-from db.adoption.indexes import INDEXES, add_index
+from db.adoption.indexes import add_indexes
 from db.adoption.locks import ReportProgress, briefly
 from db.adoption.phases import AdoptionPhase, read_adoption, set_phase
 from db.adoption.plan import Plan
@@ -35,8 +35,7 @@ async def expand(conn: asyncpg.Connection, plan: Plan, progress: ReportProgress)
         await _add_columns(conn, plan, progress)
     elif plan.added:
         await _add_later_columns(conn, plan, progress)
-    for name in INDEXES:
-        await add_index(conn, name, plan.form.names, progress)
+    await add_indexes(conn, plan.form.names, progress)
     await conn.execute('ANALYZE outbound_emails')
     if 'mail_status' in plan.form.added:
         # A later version of this program may have another trigger, and so may the application.

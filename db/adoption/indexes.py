@@ -1,4 +1,8 @@
-"""The indexes that our statements need on an adopted table, built while others write."""
+"""The indexes that our statements need, built while others write.
+
+A new table has most of them from db/migrations/0001_outbox.sql; whatever is missing is added to it
+as well.
+"""
 
 from collections.abc import Mapping
 
@@ -14,6 +18,11 @@ INDEXES: Mapping[str, str] = {
     'outbound_emails_due': (
         f'({{priority}}, next_retry_at) WHERE {{status}} IN ({sql_list(CLAIMED)}) '
         'AND next_retry_at IS NOT NULL'
+    ),
+    # Each tenant's together, see db/fairness.py.
+    'outbound_emails_tenants': (
+        "((COALESCE(NULLIF(organization_id::text, ''), '-') COLLATE \"C\"), {priority}, "
+        f'next_retry_at) WHERE {{status}} IN ({sql_list(CLAIMED)}) AND next_retry_at IS NOT NULL'
     ),
     'outbound_emails_unscheduled': ("(id) WHERE {status} = 'pending' AND next_retry_at IS NULL"),
     'outbound_emails_leased': "({lease_expires_at}) WHERE {status} = 'sending'",
@@ -55,6 +64,18 @@ def index_ddl(name: str, names: Mapping[str, str]) -> str:
     unique = 'UNIQUE ' if name in UNIQUE else ''
     definition = INDEXES[name].format(**{key: quoted(value) for key, value in names.items()})
     return f'CREATE {unique}INDEX CONCURRENTLY {name} ON outbound_emails {definition}'
+
+
+async def add_indexes(
+    conn: asyncpg.Connection, names: Mapping[str, str], progress: ReportProgress
+) -> None:
+    """Build those that are missing.
+
+    Args:
+        names: How the table calls our columns.
+    """
+    for name in INDEXES:
+        await add_index(conn, name, names, progress)
 
 
 async def add_index(

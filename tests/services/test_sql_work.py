@@ -26,6 +26,9 @@ RESULT = {
 WORK = {
     'db.claims.CLAIM_SQL': f"'{{{{{{due}}}}}}', {CLAIM}",
     'db.claims.CLAIM_DUE_SQL': f'{BATCH}, {CLAIM}',
+    'db.fairness.WAITING_SQL': "''",
+    'db.fairness.CLAIM_IN_TURNS_SQL': f"{BATCH}, {CLAIM}, '{{{{-,7,8}}}}', 1, 17",
+    'db.fairness.CLAIM_SHARES_SQL': f"{BATCH}, {CLAIM}, '{{{{-,7,8}}}}', 1, 1",
     'db.claims.CLAIM_SUSPECTS_SQL': f'{BATCH}, {CLAIM}, 1',
     'db.due.GIVE_DUE_TIME_SQL': f"{BATCH}, '{{{{}}}}'",
     'db.results.RECORD_SQL': "'{results}', 'w', '{{{held}}}'",

@@ -5,19 +5,17 @@ stored one by one.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import Any
 
 import asyncpg
 
 from db.errors import DATABASE_DOWN
 from db.senders import unlisted_senders
+from db.submissions import store_messages
 from engine.batches import Batcher
-from mail_outbox.adapters.asyncpg import AsyncpgDriver
 from mail_outbox.envelope import IdempotencyConflictError, InvalidEmailError
-from mail_outbox.queueing import inserted
+from mail_outbox.queueing import refuse_conflict
 from mail_outbox.senders import WantedSender, refuse_unlisted
-from mail_outbox.steps import run_steps_async
-from mail_outbox.wake import NOTIFY_SQL
 from reporting.problems import ProblemError
 from reporting.servers import Servers
 
@@ -85,8 +83,7 @@ class MailIntake:
                 stored[place] = UnlistedSenderError(str(error))
             else:
                 listed.append(place)
-        # They have been asked for.
-        ids = await _store_rows(pool, [{**rows[place], 'senders': ()} for place in listed])
+        ids = await _store_rows(pool, [rows[place] for place in listed])
         for place, outcome in zip(listed, ids, strict=True):
             stored[place] = outcome
         return stored
@@ -100,22 +97,25 @@ async def _store_rows(pool: asyncpg.Pool, rows: Sequence[MessageRow]) -> list[St
     if not rows:
         return []
     try:
-        async with pool.acquire() as conn, conn.transaction():
-            driver = AsyncpgDriver(cast(asyncpg.Connection, conn))
-            ids = await run_steps_async(driver, inserted(rows))
-            await conn.execute(NOTIFY_SQL)
+        known = await store_messages(pool, rows)
     except DATABASE_DOWN:
         raise
-    except (InvalidEmailError, IdempotencyConflictError, asyncpg.PostgresError) as error:
+    except asyncpg.PostgresError as error:
         if len(rows) == 1:
             return [_refusal_of_row(error)]
     else:
-        return [*ids]
+        return [_id_or_conflict(row, *first) for row, first in zip(rows, known, strict=True)]
     return [(await _store_rows(pool, [row]))[0] for row in rows]
 
 
-def _refusal_of_row(error: Exception) -> Exception:
-    """Return why PostgreSQL does not take a row: a value is not of its column's type, or worse."""
-    if not isinstance(error, asyncpg.PostgresError):
+def _id_or_conflict(row: MessageRow, email_id: int, digest: bytes | None) -> Stored:
+    try:
+        refuse_conflict(row, email_id, digest)
+    except IdempotencyConflictError as error:
         return error
+    return email_id
+
+
+def _refusal_of_row(error: asyncpg.PostgresError) -> Exception:
+    """Return why PostgreSQL does not take a row: a value is not of its column's type, or worse."""
     return InvalidEmailError(f'not stored: {" ".join(str(error).split())[:300]}')

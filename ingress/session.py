@@ -52,6 +52,9 @@ UNKNOWN_LOGIN = '535 5.7.8 the password is no token in use, or has not the scope
 class CommandHooks:
     """aiosmtpd's hooks: what is replied to a command that is well-formed."""
 
+    def __dir__(self) -> list[str]:
+        return HOOK_NAMES
+
     async def handle_EHLO(
         self, _server: SMTP, session: Session, _envelope: Envelope, name: str, lines: list[str]
     ) -> list[str]:
@@ -87,6 +90,8 @@ class CommandHooks:
         return '451 4.3.0 a fault of this server: try again later'
 
 
+# aiosmtpd looks through all names of its objects for those, for each connection: 0.3 ms.
+HOOK_NAMES = [name for name in vars(CommandHooks) if name.startswith('handle_')]
 HOOKS = CommandHooks()
 
 
@@ -118,6 +123,9 @@ class IngressSession(SMTP):
             authenticator=_as_given,
             loop=asyncio.get_running_loop(),
         )
+
+    def __dir__(self) -> list[str]:
+        return COMMAND_NAMES
 
     def connection_lost(self, error: Exception | None) -> None:
         """Forget the connection."""
@@ -238,6 +246,9 @@ class IngressSession(SMTP):
             return reply
         finally:
             self._door.held.note_gone(message)
+
+
+COMMAND_NAMES = [name for name in dir(IngressSession) if name.startswith(('smtp_', 'auth_'))]
 
 
 def _as_given(

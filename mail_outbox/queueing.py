@@ -44,17 +44,22 @@ def inserted(rows: Sequence[Row], first_place: int | None = None) -> Steps[list[
     found = yield Ask(QUEUE, wanted)
     answers = [found[place] for place in places]
     for row, (email_id, digest) in zip(rows, answers, strict=True):
-        _refuse_conflict(row, email_id, digest)
+        refuse_conflict(row, email_id, digest)
     ids = [email_id for email_id, _ in found]
     if attached := [*_attached(ids, wanted)]:
         yield Ask(ATTACH, attached)
     return [email_id for email_id, _ in answers]
 
 
-def _refuse_conflict(row: Row, email_id: int, digest: bytes | None) -> None:
+def refuse_conflict(row: Row, email_id: int, digest: bytes | None) -> None:
     """Refuse a row whose key belongs to an e-mail that says something else.
 
     One that was inserted by an older version, or without queue_email, has no digest.
+
+    Args:
+        email_id: The e-mail that has the row's key, with its digest.
+    Raises:
+        IdempotencyConflictError: it says something else.
     """
     if row['content_digest'] is None or digest is None:
         return

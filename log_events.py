@@ -218,7 +218,9 @@ LOG_EVENTS = {
         'info', 'The worker has done enough or is too large, and drains.', 'done rss_bytes'
     ),
     'worker.not_registered': LogEvent(
-        'debug', "The worker's record is not in Redis: `ops workers` does not show it.", 'error'
+        'debug',
+        'Its record is not in Redis: `ops status` does not show the worker, or the ingress.',
+        'error',
     ),
     'worker.health_key_not_deleted': LogEvent(
         'warning', 'Redis did not answer when the worker stopped; the key expires.', 'error'

@@ -20,6 +20,17 @@ SERVER_EVENTS: dict[str, tuple[str, ...]] = {
         'error',
         'See whether PostgreSQL can be reached; `python -m ops status`.',
     ),
+    'ingress.certificate_read': (
+        'info',
+        'The certificate for STARTTLS was read again: its files have changed, or SIGHUP came.',
+        'expires_at',
+    ),
+    'ingress.certificate_unusable': (
+        'error',
+        'The certificate cannot be used as its files are now; the one before goes on.',
+        'error',
+        'Put a certificate and its key there that belong together; `kill -HUP` reads them at once.',
+    ),
     'ingress.connections_refused': (
         'warning',
         'More clients than INGRESS_MAX_CONNECTIONS; told once a minute.',

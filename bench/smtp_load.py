@@ -153,7 +153,9 @@ async def submit_all(
     """
     latencies_ms: list[float] = []
     numbered = iter(enumerate(messages))
-    kept = [await connected(port) for _ in range(clients)] if is_kept else []
+    kept: list[SmtpClient | None] = [None] * clients
+    if is_kept:
+        kept = [await connected(port) for _ in range(clients)]
     began_at = time.perf_counter()
 
     async def work(client: SmtpClient | None) -> None:
@@ -169,8 +171,9 @@ async def submit_all(
                 await own.go(*GOODBYE)
                 own.hang_up()
 
-    await asyncio.gather(*map(work, kept or [None] * clients))
+    await asyncio.gather(*map(work, kept))
     wall_s = time.perf_counter() - began_at
     for client in kept:
-        client.hang_up()
+        if client is not None:
+            client.hang_up()
     return SmtpLoad(wall_s, latencies_ms)

@@ -27,5 +27,7 @@ async def store_messages(pool: asyncpg.Pool, rows: Sequence[Row]) -> list[tuple[
     values = [QUEUE.in_order(row) for row in rows]
     async with pool.acquire() as conn:
         if len(values) == 1:
-            return [await conn.fetchrow(STORE_SQL, *values[0])]
-        return list(await conn.fetchmany(STORE_SQL, values))
+            records = await conn.fetch(STORE_SQL, *values[0])
+        else:
+            records = await conn.fetchmany(STORE_SQL, values)
+    return [(record['id'], record['content_digest']) for record in records]

@@ -1,4 +1,4 @@
-"""A worker's own entry in the registry: it is written every few seconds, and removed at the end.
+"""A process's own entry in a registry: it is written every few seconds, and removed at the end.
 
 Every write restores the record and the name, also after a FLUSHALL.
 """
@@ -9,7 +9,7 @@ import json
 import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import structlog
 from arq.connections import ArqRedis
@@ -24,20 +24,39 @@ log = structlog.get_logger()
 
 REGISTER_EVERY_S = 5.0
 LAG_EVERY_S = 1.0
-FORGET_AFTER_S = 86400.0  # names of killed workers, whose records expired long ago
+FORGET_AFTER_S = 86400.0  # names of killed processes, whose records expired long ago
+
+
+class Registry(NamedTuple):
+    """Where records of one kind stand.
+
+    Attributes:
+        noun: What they are of, and the part of a record that has its name.
+        prefix: Of the key of each.
+        names_key: The sorted set of their names, each with when it last wrote.
+    """
+
+    noun: str
+    prefix: str
+    names_key: str
+
+
+WORKERS = Registry('worker', RECORD_PREFIX, WORKERS_KEY)
 
 
 class Registrar:
-    """A worker's record, with what none of its parts knows: its start, its rate, its loop's lag."""
+    """A record, with what no part of its process knows: its start, its rate, its loop's lag."""
 
-    def __init__(self, worker: str, describe: Callable[[], Mapping[str, Any]]) -> None:
+    def __init__(
+        self, name: str, describe: Callable[[], Mapping[str, Any]], registry: Registry = WORKERS
+    ) -> None:
         """Say who.
 
         Args:
-            describe: Returns queue, emails, outcomes and the rest as they are now, see
-                WorkerRecord.
+            describe: Returns outcomes (numbers by name) and the rest as they are now, see
+                WorkerRecord and IngressRecord.
         """
-        self.worker = worker
+        self.name, self.registry = name, registry
         self._describe = describe
         self._started_at = datetime.now(UTC).isoformat(timespec='seconds')
         self._started = self._since = time.monotonic()
@@ -48,7 +67,7 @@ class Registrar:
     def record(self) -> dict[str, Any]:
         """Return the record as it is now."""
         return {
-            'worker': self.worker,
+            self.registry.noun: self.name,
             'started_at': self._started_at,
             'uptime_s': round(time.monotonic() - self._started, 1),
             'rss_bytes': resident_bytes(),
@@ -74,36 +93,37 @@ class Registrar:
 
 
 async def keep_registered(redis: ArqRedis, registrar: Registrar) -> None:
-    """Write the worker's record until cancelled, then remove it.
+    """Write the record until cancelled, then remove it.
 
     While Redis is unreachable there is no record.
     """
-    worker = registrar.worker
     try:
         while not is_cancelled():
             try:
-                await _write(redis, worker, registrar.record())
+                await _write(redis, registrar)
             except (RedisError, OSError) as error:
                 log.debug('worker.not_registered', error=str(error) or type(error).__name__)
             await registrar.measure()
     finally:
         # In a task of its own: before Python 3.11.3, redis-py does not work in one that was
         # cancelled.
-        await asyncio.create_task(_remove(redis, worker))
+        await asyncio.create_task(_remove(redis, registrar))
     raise asyncio.CancelledError
 
 
-async def _remove(redis: ArqRedis, worker: str) -> None:
+async def _remove(redis: ArqRedis, registrar: Registrar) -> None:
+    registry = registrar.registry
     with contextlib.suppress(RedisError, OSError):  # without Redis, the record expires
         async with redis.pipeline(transaction=True) as pipe:
-            pipe.delete(RECORD_PREFIX + worker)
-            pipe.zrem(WORKERS_KEY, worker)
+            pipe.delete(registry.prefix + registrar.name)
+            pipe.zrem(registry.names_key, registrar.name)
             await pipe.execute()
 
 
-async def _write(redis: ArqRedis, worker: str, record: Mapping[str, Any]) -> None:
+async def _write(redis: ArqRedis, registrar: Registrar) -> None:
+    registry, record = registrar.registry, json.dumps(registrar.record())
     async with redis.pipeline(transaction=True) as pipe:
-        pipe.set(RECORD_PREFIX + worker, json.dumps(record), px=int(LIFETIME_S * 1000))
-        pipe.zadd(WORKERS_KEY, {worker: time.time()})
-        pipe.zremrangebyscore(WORKERS_KEY, '-inf', time.time() - FORGET_AFTER_S)
+        pipe.set(registry.prefix + registrar.name, record, px=int(LIFETIME_S * 1000))
+        pipe.zadd(registry.names_key, {registrar.name: time.time()})
+        pipe.zremrangebyscore(registry.names_key, '-inf', time.time() - FORGET_AFTER_S)
         await pipe.execute()

@@ -12,13 +12,15 @@ import sys
 import time
 from collections.abc import Collection, Sequence
 from dataclasses import MISSING, dataclass, field, fields, replace
-from typing import Any, get_args, get_origin
+from typing import Any, TypeVar, get_args, get_origin
 
 from arq.connections import ArqRedis
 from arq.constants import health_check_key_suffix
 from redis.exceptions import NoPermissionError
 
 from engine.queues import WORKERS_KEY
+
+Record = TypeVar('Record')
 
 LIFETIME_S = 15.0  # two writes may fail before a living worker looks dead
 MOST_WORKERS, MOST_NAMES = 1000, 5000
@@ -108,23 +110,29 @@ class WorkerRecord(WorkerIdentity, WorkerWork, WorkerControls, WorkerHealth):
 
 
 def record_from(value: Any) -> WorkerRecord | None:
-    """Read a record, or a reply to `describe`; None for what is neither.
+    """Read a record, or a reply to `describe`; None for what is neither."""
+    record = read_parts(WorkerRecord, value)
+    return (
+        record
+        if record is not None and is_worker_name(record.worker) and is_worker_name(record.queue)
+        else None
+    )
+
+
+def read_parts(kind: type[Record], value: Any) -> Record | None:
+    """Read a record of a dataclass; None for what is none.
 
     Parts that another version does not have, or has of another type, are left at their default.
     """
     if not isinstance(value, dict):
         return None
     values: dict[str, Any] = {}
-    for part in fields(WorkerRecord):
+    for part in fields(kind):  # type: ignore[arg-type] # dataclasses, which no type says
         if part.name in value and _fits(value[part.name], part.type):
             values[part.name] = _bounded(part.name, value[part.name])
         elif part.default is MISSING and part.default_factory is MISSING:
             return None
-    return (
-        WorkerRecord(**values)
-        if is_worker_name(values['worker']) and is_worker_name(values['queue'])
-        else None
-    )
+    return kind(**values)
 
 
 def _with_parts(items: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -199,10 +207,10 @@ async def read_workers(redis: ArqRedis) -> list[WorkerRecord]:
     records: dict[str, WorkerRecord] = {}
     names = await _read_names(redis)
     for first in range(0, len(names), READ_AT_ONCE):
-        for record in await _read_some(
-            redis, [RECORD_PREFIX.encode() + n for n in names[first : first + READ_AT_ONCE]]
-        ):
-            records.setdefault(record.worker, record)
+        keys = [RECORD_PREFIX.encode() + name for name in names[first : first + READ_AT_ONCE]]
+        for body, lives_for_ms in await read_bodies(redis, keys):
+            if record := read_record(body, lives_for_ms):
+                records.setdefault(record.worker, record)
         if len(records) >= MOST_WORKERS:
             break
     return sorted(records.values(), key=lambda record: record.worker)[:MOST_WORKERS]
@@ -223,7 +231,12 @@ async def _read_names(redis: ArqRedis) -> list[bytes]:
     ]
 
 
-async def _read_some(redis: ArqRedis, keys: Sequence[bytes]) -> list[WorkerRecord]:
+async def read_bodies(redis: ArqRedis, keys: Sequence[bytes]) -> list[tuple[Any, int]]:
+    """Return what stands under those of these keys that have not expired, and for how long, in ms.
+
+    Raises:
+        redis.RedisError, OSError: Redis does not answer, or this user may not ask.
+    """
     async with redis.pipeline(transaction=False) as pipe:
         for key in keys:
             pipe.strlen(key)
@@ -238,11 +251,7 @@ async def _read_some(redis: ArqRedis, keys: Sequence[bytes]) -> list[WorkerRecor
         for key, _ in small:
             pipe.get(key)
         bodies = _without_errors(await pipe.execute(raise_on_error=False)) if small else []
-    records = (
-        read_record(body, lives_for_ms)
-        for body, (_, lives_for_ms) in zip(bodies, small, strict=True)
-    )
-    return [record for record in records if record]
+    return [(body, lives_for_ms) for body, (_, lives_for_ms) in zip(bodies, small, strict=True)]
 
 
 def _without_errors(answers: Sequence[Any]) -> list[Any]:

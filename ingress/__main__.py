@@ -6,16 +6,21 @@ import signal
 import socket
 import ssl
 import sys
+from collections.abc import Coroutine
+from typing import Any
 
 import structlog
 import uvloop
 
+from configuration.version import program_version
 from engine.urls import is_loopback
+from ingress.certificate import Certificate
 from ingress.door import Door, IngressRules
 from ingress.listener import Listener
+from ingress.report import IngressReport
 from logs import configure_logs
 from process.supervisor import Supervisor
-from reporting.servers import ServerAddresses
+from reporting.servers import ServerAddresses, redis_of
 from reporting.within_deadline import DeadlineServers
 from settings import Settings, load_settings
 
@@ -24,6 +29,7 @@ log = structlog.get_logger()
 DEADLINE_S = 10.0  # for a commit; clients wait for minutes (RFC 5321, 4.5.3.2.6)
 FINISH_S = DEADLINE_S + 1  # messages that are being received when the stop comes
 POOL_SIZE = 4
+GOODBYE_S = 2.0  # for a Redis that does not answer: the record expires by itself
 
 
 def check_exposure(settings: Settings) -> None:
@@ -42,7 +48,7 @@ def check_exposure(settings: Settings) -> None:
         )
 
 
-def load_certificate(settings: Settings) -> ssl.SSLContext | None:
+def load_certificate(settings: Settings) -> Certificate | None:
     """Return how STARTTLS is done; None where it is not offered.
 
     Raises:
@@ -51,16 +57,13 @@ def load_certificate(settings: Settings) -> ssl.SSLContext | None:
     certificate, key = settings.ingress_tls_certificate, settings.ingress_tls_key
     if certificate is None:
         return None
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
     try:
-        context.load_cert_chain(certificate, key)
-    except (OSError, ssl.SSLError) as error:
+        return Certificate(certificate, key)
+    except (OSError, ssl.SSLError, ValueError) as error:
         raise SystemExit(
             f'ingress: INGRESS_TLS_CERTIFICATE={certificate} with INGRESS_TLS_KEY={key or ""}: '
             f'{error}'
         ) from error
-    return context
 
 
 def rules_of(settings: Settings) -> IngressRules:
@@ -75,7 +78,7 @@ def rules_of(settings: Settings) -> IngressRules:
         host_name=socket.gethostname(),
         is_local=is_local,
         needs_token=settings.ingress_require_auth or not is_local,
-        tls_context=load_certificate(settings),
+        certificate=load_certificate(settings),
         max_message_bytes=settings.email_max_bytes,
         max_bytes_in_flight=max(settings.ingress_max_bytes_in_flight, settings.email_max_bytes),
         max_connections=settings.ingress_max_connections,
@@ -87,11 +90,12 @@ def rules_of(settings: Settings) -> IngressRules:
 
 
 async def take_mail(settings: Settings, rules: IngressRules) -> None:
-    """Serve until SIGTERM, SIGINT or SIGHUP; then messages under way may finish."""
+    """Serve until SIGTERM or SIGINT; then messages under way may finish.
+
+    SIGHUP has the certificate read again.
+    """
     stopping = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup
-            asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+    handle_signals(stopping, rules.certificate)
     addresses = ServerAddresses(
         settings.postgres_dsn,
         settings.arq_redis_url.get_secret_value(),
@@ -101,22 +105,43 @@ async def take_mail(settings: Settings, rules: IngressRules) -> None:
     servers = DeadlineServers(
         addresses, DEADLINE_S, pool_size=POOL_SIZE, application_name='email-ingress'
     )
+    redis = redis_of(addresses.redis_url, 'ARQ_REDIS_URL')
     door = Door(rules, servers)
     listener = Listener(door)
     port = await listener.open(settings.ingress_host, settings.ingress_port)
     host = f'[{settings.ingress_host}]' if ':' in settings.ingress_host else settings.ingress_host
     place = f'{host}:{port}'
     log.info('ingress.started', place=place, token_wanted=rules.needs_token)
-    informing = asyncio.create_task(
+    report = IngressReport(door, listener, place, program_version())
+    beside: list[Coroutine[Any, Any, None]] = [
+        report.keep(redis, servers),
         Supervisor(settings.health_file).keep_informed(
             stopping, 0, f'Taking mail at {place}', 'Finishing what is being received'
-        )
-    )
+        ),
+    ]
+    if rules.certificate is not None:
+        beside.append(rules.certificate.keep_fresh())
+    tasks = [asyncio.create_task(task) for task in beside]
     await stopping.wait()
     await listener.close(FINISH_S)
-    informing.cancel()
-    await asyncio.gather(door.close(), informing, return_exceptions=True)
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks, timeout=GOODBYE_S)
+    await asyncio.gather(door.close(), redis.aclose(), return_exceptions=True)
     log.info('ingress.stopped')
+
+
+def handle_signals(stopping: asyncio.Event, certificate: Certificate | None) -> None:
+    """Have signals do what they are for."""
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+
+    def read_again() -> None:
+        if certificate is not None:
+            certificate.read_again()
+
+    loop.add_signal_handler(signal.SIGHUP, read_again)
 
 
 def main() -> int:

@@ -1,6 +1,5 @@
 """What all connections share: the rules, who may submit, and the way into the outbox."""
 
-import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
@@ -10,8 +9,10 @@ import structlog
 from actions.known_tokens import KnownTokens
 from actions.tokens import ApiScope, token_digest
 from db.api_tokens import ApiToken
+from ingress.certificate import Certificate
 from ingress.incoming import BytesHeld
 from ingress.intake import MailIntake, UnlistedSenderError
+from ingress.tally import ReplyTally
 from mail_outbox.envelope import IdempotencyConflictError, InvalidEmailError
 from mail_outbox.raw_message import read_raw_head
 from mail_outbox.validation import checked_row
@@ -29,6 +30,7 @@ class IngressRules:
 
     Attributes:
         is_local: Only this machine reaches the listener.
+        certificate: For STARTTLS, which is not offered without.
         own_address: The installation's sender, which every message may be from.
         message_id_is_key: A message that comes again is not queued again.
     """
@@ -36,7 +38,7 @@ class IngressRules:
     host_name: str
     is_local: bool
     needs_token: bool
-    tls_context: ssl.SSLContext | None
+    certificate: Certificate | None
     max_message_bytes: int
     max_bytes_in_flight: int
     max_connections: int
@@ -61,12 +63,14 @@ class Door:
 
     Attributes:
         is_closing: The process is to end: nobody begins with another message.
+        tally: What was replied.
     """
 
     def __init__(self, rules: IngressRules, servers: Servers) -> None:
         self.rules = rules
         self.held = BytesHeld(rules.max_bytes_in_flight)
         self.is_closing = False
+        self.tally = ReplyTally()
         self._servers = servers
         self._tokens = KnownTokens(servers)
         self._intake = MailIntake(servers, rules.own_address)

@@ -76,6 +76,7 @@ class Listener:
 
     def _accept(self) -> asyncio.Protocol:
         if len(self._sessions) >= self._door.rules.max_connections:
+            self._door.tally.note_refused(FULL.decode())
             if time.monotonic() - self._said_full_at >= SAY_FULL_EVERY_S:
                 self._said_full_at = time.monotonic()
                 log.warning('ingress.connections_refused', open=len(self._sessions))

@@ -13,12 +13,21 @@ from collections.abc import Callable
 from typing import Any, cast
 
 import structlog
-from aiosmtpd.smtp import SMTP, AuthResult, Envelope, LoginPassword, Session
+from aiosmtpd.smtp import (
+    MISSING,
+    SMTP,
+    AuthResult,
+    Envelope,
+    LoginPassword,
+    Session,
+    TLSSetupException,
+)
 
 from db.api_tokens import ApiToken
+from ingress.commands import HOOKS, NULL_SENDER
 from ingress.door import Door, SubmittedMessage
+from ingress.hello import hello
 from ingress.incoming import IncomingMessage, too_large
-from mail_outbox.envelope import MAX_RECIPIENTS, InvalidEmailError, envelope_address
 from reporting.problems import ProblemError
 
 log = structlog.get_logger()
@@ -31,7 +40,6 @@ YIELD_EVERY = 16  # replies to what was pipelined; others are answered meanwhile
 MOST_FAILED_LOGINS = 3
 # After a goodbye, for a client that does not read it.
 LINGER_S = 2.0
-NULL_SENDER = '<>'
 # RFC 5321, 4.1.2: a path in angle brackets, and parameters. What is inside is checked later.
 PATH = re.compile(r'<((?:"(?:[^"\\]|\\.)*"|[^<>"])*)>(?: +(.*))?', re.DOTALL)
 UNPRINTABLE = re.compile(r'[^ -~]+')
@@ -40,59 +48,10 @@ MAX_REPLY_CHARS = 500  # RFC 5321, 4.5.3.1.5: 512 with the CRLF
 GOODBYE = '421 4.3.2 this server is being stopped: try again later'
 TOO_SLOW = '421 4.4.2 nothing was heard in time: closing the connection'
 TOO_MUCH_TALK = '421 4.7.0 too many commands, and no message: closing the connection'
+TOO_LONG_ANSWER = '421 4.7.0 that is no answer to a login: closing the connection'
 TOO_MANY_LOGINS = '421 4.7.0 too many failed logins: closing the connection'
-TOO_MANY_RECIPIENTS = (
-    f'452 4.5.3 at most {MAX_RECIPIENTS} recipients in one message: send it again to the others'
-)
-NO_ADDRESS = '553 5.1.3 that is no address'
 LOGIN_LATER = '454 4.7.0 the token cannot be checked now: try again later'
 UNKNOWN_LOGIN = '535 5.7.8 the password is no token in use, or has not the scope send'
-
-
-class CommandHooks:
-    """aiosmtpd's hooks: what is replied to a command that is well-formed."""
-
-    def __dir__(self) -> list[str]:
-        return HOOK_NAMES
-
-    async def handle_EHLO(
-        self, _server: SMTP, session: Session, _envelope: Envelope, name: str, lines: list[str]
-    ) -> list[str]:
-        session.host_name = name
-        return [*lines[:-1], '250-PIPELINING', lines[-1]]
-
-    async def handle_MAIL(
-        self, _server: SMTP, _session: Session, envelope: Envelope, text: str, options: list[str]
-    ) -> str:
-        try:
-            sender = text if text == NULL_SENDER else envelope_address(text, 'MAIL FROM')
-        except InvalidEmailError as error:
-            return f'553 5.1.7 {error}'
-        envelope.mail_from = sender
-        envelope.mail_options.extend(options)
-        return '250 2.1.0 OK'
-
-    async def handle_RCPT(
-        self, _server: SMTP, _session: Session, envelope: Envelope, text: str, options: list[str]
-    ) -> str:
-        if len(envelope.rcpt_tos) >= MAX_RECIPIENTS:
-            return TOO_MANY_RECIPIENTS
-        try:
-            recipient = envelope_address(text, 'RCPT TO')
-        except InvalidEmailError as error:
-            return f'553 5.1.3 {error}'
-        envelope.rcpt_tos.append(recipient)
-        envelope.rcpt_options.extend(options)
-        return '250 2.1.5 OK'
-
-    async def handle_exception(self, error: Exception) -> str:
-        log.error('ingress.session_crashed', exc_info=error)
-        return '451 4.3.0 a fault of this server: try again later'
-
-
-# aiosmtpd looks through all names of its objects for those, for each connection: 0.3 ms.
-HOOK_NAMES = [name for name in vars(CommandHooks) if name.startswith('handle_')]
-HOOKS = CommandHooks()
 
 
 class IngressSession(SMTP):
@@ -107,6 +66,7 @@ class IngressSession(SMTP):
         self._ended = ended
         self._replies = 0
         self._failed_logins = 0
+        self._is_over = self._is_leaving = False
         self.is_receiving = False  # between DATA and its last reply
         # aiosmtpd keeps one for all connections, which grows with each EHLO.
         self.command_size_limits = defaultdict(lambda: MAX_COMMAND_BYTES)
@@ -116,7 +76,7 @@ class IngressSession(SMTP):
             ident='ESMTP',
             data_size_limit=rules.max_message_bytes,
             enable_SMTPUTF8=True,
-            tls_context=rules.tls_context,
+            tls_context=None if rules.certificate is None else rules.certificate.context,
             require_starttls=not rules.is_local,
             timeout=rules.timeout_s,
             auth_require_tls=not rules.is_local,
@@ -129,20 +89,38 @@ class IngressSession(SMTP):
 
     def connection_lost(self, error: Exception | None) -> None:
         """Forget the connection."""
-        super().connection_lost(error)
-        self._ended(self)
+        if not self._is_over:
+            self._is_over = True
+            super().connection_lost(error)
+            self._ended(self)
 
     def turn_away(self, reply: str) -> None:
         """Say goodbye and hang up, in the middle of whatever is going on."""
         # uvloop's transports are no asyncio.WriteTransport, so a check of the type would miss them.
         transport: Any = self.transport
-        if transport is None:
-            return
-        transport.write(f'{reply}\r\n'.encode())
-        transport.close()
-        self.loop.call_later(LINGER_S, transport.abort)
-        if self._handler_coroutine is not None:
-            self._handler_coroutine.cancel()
+        if self._is_shaking_hands:
+            self._cut_off()
+        elif transport is not None and not self._is_leaving:
+            self._is_leaving = True
+            self._door.tally.note_refused(reply)
+            transport.write(f'{reply}\r\n'.encode())
+            transport.close()
+            self.loop.call_later(LINGER_S, self._cut_off)
+            if self._handler_coroutine is not None:
+                self._handler_coroutine.cancel()
+
+    @property
+    def _is_shaking_hands(self) -> bool:
+        """Whether STARTTLS was begun and has not succeeded: nothing can be said."""
+        return self._tls_protocol is not None and cast(Session, self.session).ssl is None
+
+    def _cut_off(self) -> None:
+        raw: Any = self._original_transport or self.transport
+        if raw is not None:
+            raw.abort()
+        if self._is_shaking_hands:
+            # asyncio's SSL tells of the end only those whom it told of the beginning.
+            self.connection_lost(None)
 
     def _timeout_cb(self) -> None:
         self.turn_away(TOO_SLOW)
@@ -150,12 +128,17 @@ class IngressSession(SMTP):
     async def push(self, status: str | bytes) -> None:
         """Reply in one line, which nothing that a client gave can end."""
         text = status if isinstance(status, str) else status.decode(errors='replace')
+        if text[:1] in {'4', '5'}:
+            self._door.tally.note_refused(text)
+        await self._count_reply()
+        await super().push(UNPRINTABLE.sub(' ', text)[:MAX_REPLY_CHARS])
+
+    async def _count_reply(self) -> None:
         self._replies += 1
         if self._replies > MOST_REPLIES:
             self.turn_away(TOO_MUCH_TALK)
         elif self._replies % YIELD_EVERY == 0:
             await asyncio.sleep(0)
-        await super().push(UNPRINTABLE.sub(' ', text)[:MAX_REPLY_CHARS])
 
     def _getaddr(self, arg: str) -> tuple[str | None, str | None]:
         """Return the address of MAIL or RCPT, not yet checked, and the parameters."""
@@ -170,9 +153,36 @@ class IngressSession(SMTP):
             await self.push('530 5.7.0 log in first, with a token as the password')
         return is_needed
 
+    async def smtp_EHLO(self, hostname: str) -> None:
+        if not hostname:
+            await self.push('501 5.5.4 EHLO needs a name')
+            return
+        self._set_rset_state()  # type: ignore[no-untyped-call] # aiosmtpd's
+        session = cast(Session, self.session)
+        session.extended_smtp, session.host_name = True, hostname
+        await self._count_reply()
+        self._writer.write(hello(self._door.rules, is_encrypted=self._tls_protocol is not None))
+        await self._writer.drain()
+
+    async def smtp_STARTTLS(self, arg: str) -> None:
+        if self._tls_protocol is not None:
+            await self.push('503 5.5.1 TLS is on already')
+            return
+        try:
+            await super().smtp_STARTTLS(arg)
+        except TLSSetupException:  # the client's fault, as that of a port scanner
+            self._cut_off()
+
     async def smtp_AUTH(self, arg: str) -> None:
         mechanism, space, rest = (arg or '').partition(' ')
         await super().smtp_AUTH(mechanism.upper() + space + rest)
+
+    async def challenge_auth(self, *arguments: Any, **options: Any) -> Any:
+        try:
+            return await super().challenge_auth(*arguments, **options)
+        except ValueError:  # more than is read ahead
+            self.turn_away(TOO_LONG_ANSWER)
+            return MISSING
 
     async def auth_PLAIN(self, _: Any, args: list[str]) -> AuthResult:
         return await self._with_token(await super().auth_PLAIN(_, args))
@@ -232,17 +242,20 @@ class IngressSession(SMTP):
             self._reader.feed_data(message.rest)
             if message.refusal is not None:
                 return message.refusal
+            ended_at, content = self.loop.time(), message.content()
             token: ApiToken | None = cast(Session, self.session).auth_data
             reply = await self._door.submit(
                 SubmittedMessage(
                     str(self._envelope.mail_from),
                     self._envelope.rcpt_tos,
-                    message.content(),
+                    content,
                     None if token is None else token.organization_id,
                 )
             )
             if reply.startswith('250'):
                 self._replies = 0
+                waited_s = self.loop.time() - ended_at
+                self._door.tally.note_accepted(len(content), waited_s)
             return reply
         finally:
             self._door.held.note_gone(message)

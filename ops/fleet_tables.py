@@ -1,10 +1,12 @@
-"""The tables of workers and queues, as several commands print them."""
+"""The tables of workers, queues and SMTP ingresses, as several commands print them."""
 
 from typing import Any
 
 from rich.console import Console
 
+from fleet.ingresses import ACCEPTED
 from ops.output import print_table
+from reporting.judge_ingresses import ingress_state, refused_by
 from reporting.problems import Document
 from reporting.wording import length, megabytes
 
@@ -48,6 +50,23 @@ def render_queues(document: Document, console: Console) -> None:
             for q in document['queues']
         ),
     )  # fmt: skip
+
+
+def render_ingresses(document: Document, console: Console) -> None:
+    """Print the table of SMTP ingresses, where there are any."""
+    if document['ingresses']:
+        print_table(
+            console,
+            'SMTP ingresses',
+            ('ingress', 'place', 'state', 'up', 'connections', 'accepted', 'refused', 'memory',
+             'version'),
+            (
+                (i['ingress'], i['place'], ingress_state(i), length(i['uptime_s']),
+                 i['connections'], i['outcomes'].get(ACCEPTED, 0), refused_by(i),
+                 megabytes(i['rss_bytes']), i['version'])
+                for i in document['ingresses']
+            ),
+        )  # fmt: skip
 
 
 def outcomes_of(outcomes: dict[str, Any]) -> str:

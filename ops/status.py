@@ -1,4 +1,4 @@
-"""Is everything all right? Workers, queues, outbox, duties, services, and what is wrong."""
+"""Is everything all right? Workers, queues, ingresses, outbox, duties, services; what is wrong."""
 
 import argparse
 import asyncio
@@ -8,12 +8,12 @@ from rich.console import Console
 from ops.answer import Answer
 from ops.arguments import add_json, add_workers
 from ops.connect import Connections
-from ops.fleet_tables import render_queues, render_workers
+from ops.fleet_tables import render_ingresses, render_queues, render_workers
 from ops.output import print_table
 from ops.switching import render_switches
 from reporting.judge import judge, level_of
 from reporting.live import Audience, read_living_fleet
-from reporting.overview import STORED, mark_foreign, read_stored
+from reporting.overview import FLEET, STORED, mark_foreign, read_stored
 from reporting.problems import Document, Problem
 from reporting.servers import answer_or_note
 from reporting.wording import length
@@ -33,10 +33,11 @@ async def run(connections: Connections, options: argparse.Namespace) -> Answer:
         read_living_fleet(connections, Audience(options.workers, options.timeout), problems),
     )
     if fleet:
-        mark_foreign(fleet['workers'], stored['database'] if stored else None)
+        for part in ('workers', 'ingresses'):
+            mark_foreign(fleet[part], stored['database'] if stored else None)
     problems = [*dict.fromkeys(problems), *judge(fleet, stored)]
     document: Document = {'level': level_of(problems).value}
-    document |= (fleet or {'workers': None, 'queues': None}) | (stored or dict.fromkeys(STORED))
+    document |= (fleet or dict.fromkeys(FLEET)) | (stored or dict.fromkeys(STORED))
     return Answer(document, problems)
 
 
@@ -45,6 +46,7 @@ def render(document: Document, console: Console) -> None:
     if document['workers'] is not None:
         render_workers(document, console)
         render_queues(document, console)
+        render_ingresses(document, console)
     if document['outbox'] is not None:
         _render_stored(document, console)
 

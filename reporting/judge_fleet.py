@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from db.identity import are_mixed
 from fleet.queued_jobs import wrong_key_hint
 from logs import hide_addresses
+from reporting.judge_ingresses import judge_ingresses
 from reporting.kinds import found
 from reporting.problems import NOBODY_REPLIED, Document, Problem, is_alive, queue_problems
 from reporting.wording import because, counted, length
@@ -16,14 +17,17 @@ LAG_IS_LONG_MS = 500.0
 
 
 def judge_fleet(fleet: Document) -> list[Problem]:
-    """Judge workers and queues.
+    """Judge workers, queues and SMTP ingresses.
 
     Args:
         fleet: see reporting.overview.read_fleet.
     """
+    ingresses = [*judge_ingresses(fleet['ingresses'])]
     if not has_own_worker(fleet):
-        return [NOBODY_REPLIED, *broken_queues(fleet), *judge_foreign(fleet['workers'])]
-    return [*queue_problems(fleet), *broken_queues(fleet), *judge_workers(fleet['workers'])]
+        foreign = judge_foreign(fleet['workers'])
+        return [NOBODY_REPLIED, *broken_queues(fleet), *foreign, *ingresses]
+    workers = judge_workers(fleet['workers'])
+    return [*queue_problems(fleet), *broken_queues(fleet), *workers, *ingresses]
 
 
 def has_own_worker(fleet: Document) -> bool:

@@ -60,6 +60,21 @@ KINDS: Mapping[str, ProblemKind] = {
         LOOK, 'restart those that were left out; `python -m ops inspect conf` shows the differences'
     ),
     'different_versions': ProblemKind(LOOK, 'restart those that were left out'),
+    # SMTP ingresses.
+    'ingress_gone': ProblemKind(
+        ACT,
+        'start `python -m ingress` there, or see why it ends: its log; '
+        'one that is not wanted any more is forgotten after a day',
+    ),
+    'ingress_full': ProblemKind(
+        LOOK, 'see who connects so often, or raise INGRESS_MAX_CONNECTIONS'
+    ),
+    'ingress_certificate': ProblemKind(
+        LOOK, 'renew it: INGRESS_TLS_CERTIFICATE is read again within half a minute'
+    ),
+    'ingress_certificate_ends': ProblemKind(
+        ACT, 'renew it: INGRESS_TLS_CERTIFICATE is read again within half a minute'
+    ),
     # The outbox.
     'late': ProblemKind(
         ACT,

@@ -148,7 +148,7 @@ async def read_live(servers: Servers, audience: Audience) -> list[WorkerRecord]:
 async def read_living_fleet(
     servers: Servers, audience: Audience, problems: list[Problem]
 ) -> Document | None:
-    """Return workers as they are this moment, and queues, see reporting.overview.read_fleet."""
+    """Return the fleet, workers as they are this moment, see reporting.overview.read_fleet."""
     fleet, live = await asyncio.gather(
         answer_or_note(servers.ask_redis(read_fleet), problems),
         answer_or_note(read_live(servers, audience), problems),
@@ -206,7 +206,7 @@ async def has_health_key(redis: ArqRedis) -> bool:
 
 
 async def read_fleet_now(redis: ArqRedis) -> Document:
-    """Return workers and queues, see reporting.overview.read_fleet.
+    """Return the fleet, see reporting.overview.read_fleet.
 
     When no worker is registered, they are as they reply.
     """
@@ -217,7 +217,7 @@ async def read_fleet_now(redis: ArqRedis) -> Document:
 def with_workers(fleet: Document, workers: Sequence[WorkerRecord]) -> Document:
     """Exchange the workers; the queues that they serve are served."""
     served = {worker.queue for worker in workers}
-    return {
+    return fleet | {
         'workers': as_documents(workers),
         'queues': [
             queue | {'served': queue['served'] or queue['name'] in served}

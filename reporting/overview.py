@@ -13,6 +13,7 @@ from db import checkup, reports
 from db.identity import is_other, read_identity
 from db.switches import Switch, read_switches
 from engine.queues import read_queues
+from fleet.ingresses import read_ingresses
 from fleet.registry import WorkerRecord, read_served_queues, read_workers
 from reporting.problems import Document
 
@@ -20,11 +21,12 @@ STORED = (
     'seen_workers', 'outbox', 'duties', 'services', 'switches', 'paused_due', 'poisoned',
     'failures', 'database',
 )  # fmt: skip
+FLEET = ('workers', 'queues', 'ingresses')
 MOST_REASONS = 10  # why attempts failed, the commonest first
 
 
 async def read_fleet(redis: ArqRedis, most_queues: int | None = None) -> Document:
-    """Return workers and queues; a queue is served when somebody polls it.
+    """Return workers, queues and SMTP ingresses; a queue is served when somebody polls it.
 
     Args:
         most_queues: see engine.queues.read_queues.
@@ -37,6 +39,7 @@ async def read_fleet(redis: ArqRedis, most_queues: int | None = None) -> Documen
     return {
         'workers': as_documents(workers),
         'queues': [asdict(queue) | {'served': queue.name in served} for queue in queues],
+        'ingresses': [asdict(record) for record in await read_ingresses(redis)],
     }
 
 
@@ -63,10 +66,13 @@ def with_time(item: Any) -> Any:
     return item
 
 
-def mark_foreign(workers: Iterable[Document], database: str | None) -> None:
-    """Say of each worker whether it serves another database than this one; None is unknown."""
-    for worker in workers:
-        worker['foreign'] = is_other(worker['database'], database)
+def mark_foreign(processes: Iterable[Document], database: str | None) -> None:
+    """Say of each worker or ingress whether its database is another than this one.
+
+    None is unknown.
+    """
+    for process in processes:
+        process['foreign'] = is_other(process['database'], database)
 
 
 async def read_stored(pool: asyncpg.Pool) -> Document:

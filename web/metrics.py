@@ -13,12 +13,13 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
 from engine.refused import REASONS
+from fleet.ingresses import ACCEPTED, REFUSALS
 from logs import visible_lines
 from mail.outcome import Outcome
 from reporting.judge import CHECK_IS_OLD_S
 from reporting.kinds import KINDS
-from reporting.overview import STORED
-from web.overview import WORKERS, judge_reading
+from reporting.overview import FLEET, STORED
+from web.overview import judge_reading
 from web.watch import Reading, Source
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
@@ -67,6 +68,23 @@ def _refused(workers: Iterable[Row]) -> Samples:
     return (
         ((w['worker'], reason), w['refused'].get(reason, 0)) for w in workers for reason in REASONS
     )
+
+
+def _living(value: Callable[[Row], Any]) -> Callable[[Iterable[Row]], Samples]:
+    """Read one sample from each ingress that is not gone."""
+    return lambda found: (((i['ingress'],), value(i)) for i in found if i['gone_s'] is None)
+
+
+def _replies(ingresses: Iterable[Row]) -> Samples:
+    return (
+        ((i['ingress'], name), i['outcomes'].get(name, 0))
+        for i in ingresses if i['gone_s'] is None
+        for name in (ACCEPTED, *dict.fromkeys(REFUSALS.values()))
+    )  # fmt: skip
+
+
+def _waits(ingresses: Iterable[Row]) -> Samples:
+    return (((i['ingress'], q), wait_s) for i in ingresses for q, wait_s in i['reply_s'].items())
 
 
 def _jobs(queues: Iterable[Row]) -> Samples:
@@ -144,6 +162,33 @@ DEFINED = tuple(starmap(Defined, (
     ('email_worker_uptime_seconds', ('worker',), 'workers',
      _each('worker', value=lambda w: w['uptime_s']),
      'since its start'),
+    ('email_ingress_up', ('ingress', 'version'), 'ingresses',
+     _each('ingress', 'version', value=lambda i: i['gone_s'] is None),
+     '1 for each SMTP ingress, 0 for a day where one ended without a goodbye'),
+    ('email_ingress_replies_total', ('ingress', 'outcome'), 'ingresses', _replies,
+     'messages, commands and connections since its start, by what became of them'),
+    ('email_ingress_accepted_bytes_total', ('ingress',), 'ingresses',
+     _living(lambda i: i['accepted_bytes']),
+     'of the messages it accepted'),
+    ('email_ingress_held_bytes', ('ingress',), 'ingresses', _living(lambda i: i['held_bytes']),
+     'of the messages it is receiving'),
+    ('email_ingress_connections', ('ingress',), 'ingresses', _living(lambda i: i['connections']),
+     'clients that are connected'),
+    ('email_ingress_connections_limit', ('ingress',), 'ingresses',
+     _living(lambda i: i['max_connections']),
+     'how many may be'),
+    ('email_ingress_reply_seconds', ('ingress', 'quantile'), 'ingresses', _waits,
+     'from the final dot to 250, messages of the last 5 minutes'),
+    ('email_ingress_loop_lag_seconds', ('ingress',), 'ingresses',
+     _living(lambda i: i['loop_lag_ms'] / 1000),
+     'the worst delay of its event loop in the last seconds'),
+    ('email_ingress_resident_memory_bytes', ('ingress',), 'ingresses',
+     _living(lambda i: i['rss_bytes']),
+     'memory'),
+    ('email_ingress_certificate_expires_timestamp_seconds', ('ingress',), 'ingresses',
+     lambda found: (((i['ingress'],), i['certificate_expires_at'])
+                    for i in found if i['certificate_expires_at']),
+     'when its certificate ends, where it has one'),
 )))  # fmt: skip
 
 
@@ -163,7 +208,7 @@ class Exposition:
         for source in Source:
             up.add_metric([source.value], source not in self._reading.problems)
         yield up
-        if all(name in self._reading.found for name in (*WORKERS, *STORED)):
+        if all(name in self._reading.found for name in (*FLEET, *STORED)):
             yield self._findings()
         for defined in DEFINED:
             if defined.question in self._reading.found:

@@ -13,9 +13,11 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from fleet.ingresses import ACCEPTED
 from logs import hide_addresses
 from reporting.judge import judge, level_of
-from reporting.overview import STORED, mark_foreign
+from reporting.judge_ingresses import ingress_state, refused_by
+from reporting.overview import FLEET, STORED, mark_foreign
 from reporting.problems import Document, Level, Problem
 from reporting.wording import DEEPEST, SWITCH_WORDS, cell, fault, length, megabytes
 from web.watch import Reading, Source
@@ -24,7 +26,6 @@ TEMPLATES = Path(__file__).parent / 'templates'
 STYLE = (TEMPLATES / 'style.css').read_text(encoding='utf-8')
 STYLE_HASH = f"'sha256-{base64.b64encode(hashlib.sha256(STYLE.encode()).digest()).decode()}'"
 
-WORKERS = ('workers', 'queues')
 HEADINGS = {Level.OK: 'nothing is wrong', Level.LOOK: 'worth a look', Level.ACT: 'act now'}
 # Words of relays, of errors and of whoever queued a job: there may be addresses in them.
 FREE_TEXT = frozenset({'detail', 'error', 'last_error', 'reason', 'problem', 'job_id', 'what'})
@@ -37,9 +38,10 @@ def judge_reading(reading: Reading) -> list[Problem]:
     found = reading.found
     fleet, stored = (
         {name: found[name] for name in names} if all(name in found for name in names) else None
-        for names in (WORKERS, STORED)
+        for names in (FLEET, STORED)
     )
-    mark_foreign(found.get('workers', ()), found.get('database'))
+    for part in ('workers', 'ingresses'):
+        mark_foreign(found.get(part, ()), found.get('database'))
     return [
         *(reading.problems[source] for source in Source if source in reading.problems),
         *judge(fleet, stored),
@@ -54,7 +56,7 @@ def as_status(reading: Reading) -> Document:
     """
     problems = judge_reading(reading)
     answers = {'level': level_of(problems).value} | {
-        name: reading.found.get(name) for name in (*WORKERS, *STORED)
+        name: reading.found.get(name) for name in (*FLEET, *STORED)
     }
     document: Document = _hide(
         answers | {'troubles': [problem.as_document() for problem in problems]}
@@ -143,6 +145,10 @@ TABLES = tuple(starmap(PageTable, (
      ('queue', 'ready', 'deferred', 'running', 'oldest', 'served'),
      lambda q: (q['name'], q['ready'], q['deferred'], q['running'], length(q['oldest_ready_s']),
                 'yes' if q['served'] else 'no')),
+    ('SMTP ingresses', 'ingresses', Source.REDIS,
+     ('ingress', 'place', 'state', 'up', 'connections', 'accepted', 'refused', 'version'),
+     lambda i: (i['ingress'], i['place'], ingress_state(i), length(i['uptime_s']),
+                i['connections'], i['outcomes'].get(ACCEPTED, 0), refused_by(i), i['version'])),
     ('Outbox', 'outbox', Source.POSTGRESQL,
      ('due', 'oldest due', 'scheduled', 'sending', 'stuck', 'retrying', 'dead', 'uncertain', 'held',
       'past expiry', 'sent last hour', 'in part last day'),

@@ -1,5 +1,6 @@
 """What the page asks, and whom. An answer of a source that is unreachable or slow is missing."""
 
+from dataclasses import asdict
 from typing import Any
 
 import asyncpg
@@ -8,6 +9,7 @@ from arq.connections import ArqRedis
 from db import checkup, reports
 from db.identity import read_identity
 from db.switches import read_switches
+from fleet.ingresses import read_ingresses
 from fleet.registry import read_workers
 from reporting.overview import MOST_REASONS, as_documents, as_rows, read_fleet
 from reporting.problems import Document
@@ -33,6 +35,10 @@ async def _read_queues(redis: ArqRedis) -> list[Document]:
     return queues
 
 
+async def _read_ingresses(redis: ArqRedis) -> list[Document]:
+    return [asdict(record) for record in await read_ingresses(redis)]
+
+
 async def _ask_nothing(pool: asyncpg.Pool) -> bool:
     return bool(await pool.fetchval('SELECT true'))
 
@@ -55,7 +61,11 @@ OVERVIEW: Questions = {
         'paused_due': reports.read_paused_due,
         'outbox': reports.read_outbox,
     },
-    Source.REDIS: {'workers': _read_workers, 'queues': _read_queues},
+    Source.REDIS: {
+        'workers': _read_workers,
+        'ingresses': _read_ingresses,
+        'queues': _read_queues,
+    },
 }
 READINESS: Questions = {
     Source.POSTGRESQL: {'postgresql': _ask_nothing},

@@ -8,7 +8,7 @@ import signal
 import subprocess
 
 from dev.ports import free_port
-from ingress import door, incoming, session
+from ingress import commands, door, incoming, session
 from settings import Settings
 from tests.conftest import ROOT, wait_until
 
@@ -39,7 +39,7 @@ async def test_start_sends_a_message(env, tmp_path, start_worker, inbox):
 def test_every_reply_of_ours_is_in_the_table():
     replies = [
         text
-        for module in (door, incoming, session)
+        for module in (commands, door, incoming, session)
         for name, text in vars(module).items()
         if name.isupper() and isinstance(text, str) and re.match(r'\d{3} ', text)
     ]

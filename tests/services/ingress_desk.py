@@ -21,7 +21,7 @@ MESSAGE = (
 )
 RULES = {
     'host_name': 'ingress.example.com', 'is_local': True, 'needs_token': False,
-    'tls_context': None, 'max_message_bytes': MAX_MESSAGE_BYTES, 'max_bytes_in_flight': 64 << 20,
+    'certificate': None, 'max_message_bytes': MAX_MESSAGE_BYTES, 'max_bytes_in_flight': 64 << 20,
     'max_connections': 1000, 'timeout_s': DEADLINE_S, 'own_address': OWN_ADDRESS,
     'expiry_hours': 24, 'message_id_is_key': False,
 }  # fmt: skip

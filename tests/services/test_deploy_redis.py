@@ -27,7 +27,9 @@ from web.questions import OVERVIEW, READINESS
 from web.watch import Watch
 
 PASSWORD = 'loopback'
-USERS = ('admin', 'email-worker', 'email-web', 'email-producer', 'email-operator')
+USERS = (
+    'admin', 'email-worker', 'email-web', 'email-ingress', 'email-producer', 'email-operator',
+)  # fmt: skip
 Program = DebianRedis if 'TEST_ARQ_REDIS_URL' in os.environ else Valkey
 
 
@@ -151,6 +153,9 @@ FORBIDDEN = {
         LRANGE l 0 -1, SET mail:worker:x y, SET x y, DEL arq:queue, ZADD cache:by-time 1 x,
             ZREM arq:queue 1, EXPIRE x 1, DEL arq:job:1,
         PUBLISH mail:control:1 x, SUBSCRIBE mail:events:1, EVAL return 0, XADD s * a b""",
+    'email-ingress': """FLUSHALL, KEYS *, SCAN 0, CONFIG GET *, EVAL return 0, GET mail:ingress:h:1,
+        SET mail:worker:x y, SET arq:job:1 y, ZADD mail:workers 1 x, ZADD arq:queue 1 1,
+        DEL arq:queue, PUBLISH mail:control:1 x, SUBSCRIBE mail:events:1""",
     'email-producer': """FLUSHALL, KEYS *, SCAN 0, CONFIG GET *, EVAL return 0, DEL arq:queue,
         ZREM arq:queue 1,
         ZRANGE arq:queue 0 -1, PSETEX arq:result:1 1 x, PUBLISH mail:control:1 x,

@@ -212,7 +212,7 @@ async def test_more_recipients_than_a_hundred_are_told_to_come_in_another_messag
 
 @pytest.mark.parametrize('way', [Way.AWAY, Way.SILENT])
 async def test_client_is_told_to_try_again_while_postgresql_is_away(database, pool, way):
-    async with Gate(database.dsn) as gate, open_ingress(gate.url, deadline_s=1.0) as desk:
+    async with Gate(database.dsn) as gate, open_ingress(gate.url, deadline_s=2.0) as desk:
         await desk.smtplib(send())
         gate.turn(way)
         began = time.monotonic()

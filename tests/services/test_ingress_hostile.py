@@ -1,6 +1,7 @@
 """Clients of the SMTP ingress that want to break it, by raw sockets."""
 
 import asyncio
+import base64
 import resource
 import time
 
@@ -111,6 +112,41 @@ async def test_commands_before_ehlo_out_of_order_or_too_long_are_refused(desk, p
     await client.begins()
     assert (await client.says(MESSAGE + b'.\r\n')).startswith('250')
     assert await count(pool) == 1
+
+
+async def test_chunks_are_not_offered_and_none_becomes_a_message(desk, pool):
+    client = await desk.connect()
+    assert 'CHUNKING' not in await client.says(b'EHLO x\r\n')
+    await client.says(b'MAIL FROM:<noreply@example.com> BODY=8BITMIME\r\n')
+    await client.says(b'RCPT TO:<anna@example.com>\r\n')
+    assert (await client.says(b'MAIL FROM:<a@b.c> BODY=BINARYMIME\r\n'))[:1] == '5'
+    client.writer.write(b'BDAT %d LAST\r\n' % len(MESSAGE) + MESSAGE)
+    assert set(await client.all_replies()) <= {'500', '502'}
+    assert await count(pool) == 0
+
+
+@pytest.mark.parametrize(
+    'said',
+    [b'AUTH PLAIN \xff\xfe', b'AUTH PLAIN =', b'AUTH PLAIN AAAA', b'AUTH PLAIN AAAA AAAA', b'AUTH',
+     b'AUTH LOGIN \xff', b'AUTH LOGIN\r\n*', b'AUTH LOGIN\r\n\xff\xff',
+     b'AUTH PLAIN\r\n' + b'A' * 60_000, b'AUTH CRAM-MD5',
+     b'AUTH PLAIN ' + base64.b64encode(b'\0name\0' + b'\xff' * 500)],
+)  # fmt: skip
+async def test_login_that_makes_no_sense_is_refused_and_the_connection_goes_on(desk, said):
+    client = await desk.connect()
+    await client.says(b'EHLO x\r\n')
+    reply = await client.says(said + b'\r\n')
+    while reply.startswith('334'):
+        reply = await client.reply()
+    assert reply[:1] == '5', reply
+    assert (await client.says(b'NOOP\r\n')).startswith('250')
+
+
+async def test_endless_answer_to_a_login_ends_the_connection(desk):
+    client = await desk.connect()
+    await client.says(b'EHLO x\r\n')
+    client.writer.write(b'AUTH LOGIN\r\n' + b'x' * 300_000)
+    assert await client.all_replies() in (['334', '421'], ['334'], [])
 
 
 async def test_endless_commands_end_the_connection(desk):

@@ -11,6 +11,8 @@ import sys
 import pytest
 
 from dev.inbox_certificate import server_tls_context
+from dev.inbox_store import CERTIFICATE_NAME, KEY_NAME
+from fleet.ingresses import INGRESSES, read_ingresses
 from tests.conftest import DEADLINE_S, ROOT, wait_until
 from tests.services.ingress_desk import MESSAGE
 from tests.services.ops_desk import ops
@@ -110,6 +112,55 @@ async def test_beyond_this_machine_nothing_goes_without_tls_and_a_token(
     await asyncio.to_thread(talk)
     assert await pool.fetchval('SELECT organization_id FROM outbound_emails') == 7
     assert token not in ingress.log
+
+
+async def test_sighup_has_the_certificate_read_again_and_ends_nothing(start_ingress, tmp_path):
+    server_tls_context(tmp_path)
+    certificate, key = tmp_path / CERTIFICATE_NAME, tmp_path / KEY_NAME
+    ingress = start_ingress(INGRESS_TLS_CERTIFICATE=str(certificate), INGRESS_TLS_KEY=str(key))
+    port = await ingress.port()
+    before = certificate.read_text()
+
+    def shown(client):
+        client.starttls()
+        return ssl.DER_cert_to_PEM_cert(client.sock.getpeercert(binary_form=True))
+
+    def talk():
+        with smtplib.SMTP('127.0.0.1', port, timeout=DEADLINE_S) as open_before:
+            assert shown(open_before) == before
+            certificate.unlink()
+            server_tls_context(tmp_path)
+            ingress.process.send_signal(signal.SIGHUP)
+            while 'ingress.certificate_read' not in ingress.log:
+                assert open_before.noop()[0] == 250
+            with smtplib.SMTP('127.0.0.1', port, timeout=DEADLINE_S) as client:
+                assert shown(client) == certificate.read_text() != before
+
+    await asyncio.to_thread(talk)
+    assert ingress.process.poll() is None
+
+
+async def test_killed_ingress_is_missed_until_it_is_back(start_ingress, env, redis):
+    ingress = start_ingress()
+    port = await ingress.port()
+    await wait_until(lambda: read_ingresses(redis))
+    name = (await read_ingresses(redis))[0].ingress
+    ingress.process.kill()
+    await redis.delete(INGRESSES.prefix + name)  # as it does 15 s later
+    status = await ops(env, 'status')
+    assert (status.status, f'the SMTP ingress {name} ended without a goodbye' in status.err) == (
+        69, True,
+    )  # fmt: skip
+    again = start_ingress(INGRESS_PORT=str(port))
+    await again.port()
+
+    async def is_back():
+        return [i.gone_s for i in await read_ingresses(redis)] == [None]
+
+    await wait_until(is_back)
+    again.process.terminate()
+    assert await asyncio.to_thread(again.process.wait, DEADLINE_S) == 0
+    assert await read_ingresses(redis) == []
 
 
 @pytest.mark.parametrize(

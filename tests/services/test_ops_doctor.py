@@ -110,6 +110,7 @@ async def test_doctor_goes_on_while_every_server_is_away(env):
         'celery': ['Redis'],
         'workers': ['Redis'],
         'jobs': ['Redis'],
+        'ingress': ['Redis'],
         'outbox': ['PostgreSQL'],
         'content': ['PostgreSQL', 'MongoDB'],
         'clocks': ['PostgreSQL', 'Redis'],

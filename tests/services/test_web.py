@@ -15,6 +15,7 @@ from reporting.servers import ServerAddresses
 from tests.conftest import DEADLINE_S, ROOT, wait_until
 from tests.services.gate import Gate, Way
 from tests.services.ops_desk import as_document, insert, run
+from tests.services.test_ingress_registry import write as write_ingress
 from tests.services.test_ops_status import AN_HOUR_AGO, IN_AN_HOUR, register
 from web.application import make_application
 from web.questions import OVERVIEW, READINESS
@@ -61,6 +62,8 @@ async def seeded(pool, redis):
         loop_lag_ms=250.0,
                    concurrency={'emails': 40, 'jobs': 500},
                    outcomes={'accepted': 7, 'lease-lost': 1, 'unheard-of': 9})  # fmt: skip
+    await write_ingress(redis, version='1.2', reply_s={'0.5': 0.01, '0.95': 0.02, '0.99': 0.03},
+                        certificate_expires_at=4e9)  # fmt: skip
     await redis.enqueue_job('send_email', 1)
     await redis.enqueue_job('send_email', 2, _defer_by=3600, _queue_name='elsewhere')
     await insert(pool, next_retry_at=AN_HOUR_AGO)

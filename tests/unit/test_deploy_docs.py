@@ -53,4 +53,4 @@ def test_loop_that_sets_redis_passwords_leaves_none_to_change(tmp_path):
     subprocess.run(['bash', '-ec', loop.replace('/etc/redis/users.acl', str(users))], check=True)
     passwords = re.findall(r' >([0-9a-f]{48}) ', users.read_text())
     assert 'CHANGE' not in users.read_text()
-    assert len(set(passwords)) == 5
+    assert len(set(passwords)) == 6

@@ -1,0 +1,15 @@
+"""The reply to EHLO: what is offered (RFC 5321, 4.1.1.1)."""
+
+from ingress.door import IngressRules
+
+
+def hello(rules: IngressRules, *, is_encrypted: bool) -> bytes:
+    """Return the reply, all of its lines."""
+    offered = [rules.host_name, f'SIZE {rules.max_message_bytes}', '8BITMIME', 'SMTPUTF8']
+    if rules.certificate is not None and not is_encrypted:
+        offered.append('STARTTLS')
+    if rules.is_local or is_encrypted:
+        offered.append('AUTH LOGIN PLAIN')
+    offered += ['PIPELINING', 'HELP']
+    lines = [f'250-{line}\r\n' for line in offered[:-1]]
+    return ''.join([*lines, f'250 {offered[-1]}\r\n']).encode()

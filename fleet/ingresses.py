@@ -1,11 +1,13 @@
 """The SMTP ingresses: each keeps a record as workers do, under an address that restarts keep.
 
-One that ended without a goodbye is told of for a day, or until it is there again.
+One that ended without a goodbye is told of for a day, or until it is there again, or another was
+started at the same port in its place: containers change their names.
 """
 
 import json
 import time
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from typing import Any
 
 from arq.connections import ArqRedis
@@ -113,11 +115,25 @@ async def read_ingresses(redis: ArqRedis) -> list[IngressRecord]:
     except NoPermissionError:
         return []
     found = {record.ingress: record for body in bodies if (record := _read(*body)) is not None}
+    started = [(_port(record), _started_at(record)) for record in found.values()]
     for name, seen_at in last_seen.items():
         text = name.decode(errors='backslashreplace')
-        gone_s = round(max(0.0, now - seen_at), 1)
-        found.setdefault(text, IngressRecord(ingress=text, gone_s=gone_s))
+        gone = IngressRecord(ingress=text, gone_s=round(max(0.0, now - seen_at), 1))
+        if not any(port == _port(gone) and at > seen_at for port, at in started):
+            found.setdefault(text, gone)
     return [found[name] for name in sorted(found)][:MOST_INGRESSES]
+
+
+def _port(record: IngressRecord) -> str:
+    return record.ingress.rpartition(':')[2]
+
+
+def _started_at(record: IngressRecord) -> float:
+    """Return seconds since 1970; 0 for what is no time."""
+    try:
+        return datetime.fromisoformat(record.started_at).timestamp()
+    except (ValueError, OverflowError, OSError):
+        return 0.0
 
 
 def _read(body: Any, lives_for_ms: int) -> IngressRecord | None:

@@ -5,6 +5,7 @@ import contextlib
 import json
 import socket
 import time
+from datetime import UTC, datetime
 
 import pytest
 
@@ -86,6 +87,22 @@ async def test_one_that_ended_without_a_goodbye_is_gone_for_a_day_unless_it_come
     await redis.delete(INGRESSES.prefix + NAME)
     await write(redis, seen_ago_s=FORGET_AFTER_S + 1, is_gone=True)
     assert await read_ingresses(redis) == []
+
+
+@pytest.mark.parametrize(
+    ('other', 'started_ago_s', 'is_told'),
+    [('pod-b:2525', 100, False), ('pod-b:2525', 400, True), ('pod-b:2526', 100, True)],
+)
+async def test_one_in_whose_place_another_was_started_is_not_missed(
+    redis, other, started_ago_s, is_told
+):
+    await write(redis, seen_ago_s=300, is_gone=True)
+    started_at = datetime.fromtimestamp(time.time() - started_ago_s, UTC).isoformat()
+    record = json.dumps(RECORD | {'ingress': other, 'started_at': started_at})
+    await redis.set(INGRESSES.prefix + other, record, px=15_000)
+    await redis.zadd(INGRESSES.names_key, {other: time.time()})
+    told = {record.ingress: record.gone_s is not None for record in await read_ingresses(redis)}
+    assert told == ({NAME: True, other: False} if is_told else {other: False})
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,8 @@ class ApiScope(StrEnum):
 
     SEND = 'send'  # queue e-mails, look at them, reschedule and cancel them
     READ = 'read'  # look at e-mails, workers and queues
-    OPERATE = 'operate'  # retry, cancel and resolve e-mails
+    OPERATE = 'operate'  # retry, cancel and resolve e-mails; at the desk also pause and resume
+    ADMINISTER = 'administer'  # at the desk: senders, suppressions, tokens
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,6 @@
 """E-mails page by page, the newest first."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import asyncpg
@@ -18,14 +19,17 @@ _TEXTS = ', '.join(
 
 # By the primary key, backwards from where the last page ended: what is queued meanwhile moves
 # nothing. Large columns are not read.
-LIST_EMAILS_SQL = f"""
+_LISTED = f"""
 SELECT id, status, {_TEXTS}, email_type::text AS email_type,
     CASE WHEN octet_length(tags::text) <= 10000 THEN tags END AS tags, priority,
     COALESCE(attempts, 0) AS attempts, COALESCE(max_attempts, 32767) AS max_attempts,
     {IS_FINAL} AS is_final, next_retry_at, last_attempt_at, sent_at, expires_at, created_at,
     relay, smtp_code, enhanced_code, left(COALESCE(last_error, smtp_response), 2000) AS error,
     dead_reason, message_id, user_id::text AS user_id, organization_id::text AS organization_id
-FROM mail_outbox WHERE id < {OWN_1}::bigint AND {SELECTED} ORDER BY id DESC LIMIT {OWN_2}
+FROM mail_outbox
+"""
+LIST_EMAILS_SQL = f"""
+{_LISTED} WHERE id < {OWN_1}::bigint AND {SELECTED} ORDER BY id DESC LIMIT {OWN_2}
 """
 
 
@@ -41,6 +45,19 @@ async def list_emails(
         few fit that too many rows were looked at.
     """
     return rows_of(await pool.fetch(LIST_EMAILS_SQL, *selection.parameters, before_id, limit))
+
+
+LIST_THESE_SQL = f"""
+{_LISTED} WHERE id = ANY($1::bigint[])
+  AND ($2::text IS NULL OR organization_id::text = $2) ORDER BY id DESC
+"""
+
+
+async def list_these(
+    pool: asyncpg.Pool, email_ids: Sequence[int], organization_id: str | None
+) -> list[dict[str, Any]]:
+    """Return e-mails by their ids, the newest first; only this organisation's, if one is given."""
+    return rows_of(await pool.fetch(LIST_THESE_SQL, email_ids, organization_id))
 
 
 OF_ORGANIZATION_SQL = """

@@ -14,7 +14,8 @@ import asyncpg
 from db.states import IS_FINAL, IS_HELD, IS_TRIED, OVER_UNSENT, sql_list
 from mail_outbox.states import Status
 
-DEAD = 'dead'  # not a state of its own: failed, and no attempt will follow
+# No states of their own: failed, and no attempt will follow, or one will.
+DEAD, RETRYING = 'dead', 'retrying'
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,8 +23,8 @@ class Selection:
     """Conditions that must all be true; None is no condition.
 
     Attributes:
-        statuses: Any of these; 'dead' stands for failed e-mails without a further attempt. None:
-            any state.
+        statuses: Any of these; 'dead' stands for failed e-mails without a further attempt,
+            'retrying' for those with one. None: any state.
         since: Aware; last tried at or after it, see SELECTED.
         until: Aware; last tried before it.
         error_like: A part of the last error or reply, in any case; % stands for anything.
@@ -33,6 +34,7 @@ class Selection:
         created_since: Aware; created at or after it.
         created_until: Aware; created before it.
         tag: It has a tag of this name, with tag_value where that is given.
+        subject_like: A part of its subject, in any case; % stands for anything.
     """
 
     statuses: tuple[str, ...] | None
@@ -49,17 +51,23 @@ class Selection:
     created_until: datetime | None = None
     tag: str | None = None
     tag_value: str | None = None
+    subject_like: str | None = None
 
     @property
     def parameters(self) -> tuple[Any, ...]:
         """Return the parameters of SELECTED, which are the first of a statement."""
         like = None if self.error_like is None else f'%{self.error_like}%'
+        subject = None if self.subject_like is None else f'%{self.subject_like}%'
         statuses = None if self.statuses is None else list(self.statuses)
         return (
             statuses, self.since, self.until, like, domain_pattern(self.domain), self.email_type,
             self.relay, recipient_pattern(self.recipient), self.message_id, self.organization_id,
-            self.created_since, self.created_until, self.tag, self.tag_value,
+            self.created_since, self.created_until, self.tag, self.tag_value, subject,
         )  # fmt: skip
+
+    def with_statuses(self, statuses: tuple[str, ...]) -> 'Selection':
+        """Return the same conditions for these states."""
+        return replace(self, statuses=statuses)
 
 
 def domain_pattern(domain: str | None) -> str | None:
@@ -94,7 +102,8 @@ MOMENT = f"""
 _RECIPIENTS = "lower(concat_ws(',', recipient, cc, bcc))"
 SELECTED = f"""
     ($1::text[] IS NULL OR status = ANY($1::text[])
-     OR ('{DEAD}' = ANY($1::text[]) AND status = 'failed' AND {IS_FINAL}))
+     OR ('{DEAD}' = ANY($1::text[]) AND status = 'failed' AND {IS_FINAL})
+     OR ('{RETRYING}' = ANY($1::text[]) AND status = 'failed' AND NOT {IS_FINAL}))
     AND ($2::timestamptz IS NULL OR {MOMENT} >= $2) AND ($3::timestamptz IS NULL OR {MOMENT} < $3)
     AND ($4::text IS NULL OR concat_ws(' ', last_error, smtp_response) ILIKE $4 ESCAPE '')
     AND ($5::text IS NULL OR {_RECIPIENTS} ~ $5)
@@ -104,9 +113,10 @@ SELECTED = f"""
     AND ($11::timestamptz IS NULL OR created_at >= $11)
     AND ($12::timestamptz IS NULL OR created_at < $12)
     AND ($13::text IS NULL OR COALESCE(tags ->> $13 = COALESCE($14::text, tags ->> $13), false))
+    AND ($15::text IS NULL OR subject ILIKE $15 ESCAPE '')
 """
 # What a statement has of its own comes after these.
-OWN_1, OWN_2, OWN_3 = '$15', '$16', '$17'
+OWN_1, OWN_2, OWN_3 = '$16', '$17', '$18'
 
 NOW_SQL = 'SELECT now()'
 

@@ -39,6 +39,7 @@ class MailFilter:
     created_until: datetime | None = None
     tag: str | None = None
     tag_value: str | None = None
+    subject_like: str | None = None
 
     @property
     def is_empty(self) -> bool:
@@ -66,6 +67,7 @@ async def make_selection(
         created_until=conditions.created_until,
         tag=conditions.tag,
         tag_value=conditions.tag_value,
+        subject_like=conditions.subject_like,
     )
 
 
@@ -86,5 +88,6 @@ def described_selection(selection: Selection) -> Document:
         'created_until': selection.created_until,
         'tag': selection.tag,
         'tag_value': selection.tag_value,
+        'subject_like': selection.subject_like,
     }
     return {name: value for name, value in named.items() if value is not None}

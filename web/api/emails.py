@@ -50,6 +50,9 @@ class EmailConditions(BaseModel):
     error_like: ShortText | None = Field(
         default=None, description='In the last error or reply, in any case; % is anything.'
     )
+    subject_like: ShortText | None = Field(
+        default=None, description='In the subject, in any case; % is anything.'
+    )
     created_since: Time | None = None
     created_until: Time | None = None
     tried_since: Time | None = Field(
@@ -79,6 +82,7 @@ class EmailConditions(BaseModel):
             created_until=self.created_until,
             tag=tag or None,
             tag_value=tag_value or None,
+            subject_like=self.subject_like,
         )
 
 

@@ -10,9 +10,10 @@ import asyncpg
 
 from db.narrowing import fetch_narrowly
 from db.selection import OWN_1, OWN_2, SELECTED, Selection
-from db.states import IS_HELD
+from db.states import CLAIMED, HAS_NEXT_ATTEMPT, IS_HELD, sql_list
 from db.times import as_row, elapsed_s
 from db.transitions import NEXT_MAX_ATTEMPTS
+from mail_outbox.states import Status
 
 # How old it is counts from when it was due: that is how long somebody has been waiting for it.
 _DUE_AT = 'COALESCE(next_retry_at, created_at)'
@@ -71,6 +72,20 @@ async def next_held(
     return [
         row['id'] for row in await pool.fetch(HELD_IDS_SQL, *selection.parameters, after_id, limit)
     ]
+
+
+# What may have been delivered is not held: held mail counts as never sent.
+HOLDABLE = tuple(status for status in CLAIMED if status is not Status.UNCERTAIN)
+HOLD_SQL = f"""
+UPDATE mail_outbox SET status = 'held', updated_at = now()
+WHERE id = ANY($1::bigint[]) AND status IN ({sql_list(HOLDABLE)}) AND {HAS_NEXT_ATTEMPT}
+RETURNING id
+"""
+
+
+async def hold(pool: asyncpg.Pool, email_ids: Sequence[int]) -> list[int]:
+    """Keep e-mails that wait for an attempt from being sent. Returns the ids that were changed."""
+    return await fetch_narrowly(pool, HOLD_SQL, email_ids)
 
 
 RELEASE_SQL = f"""

@@ -51,6 +51,13 @@ SERVER_EVENTS: dict[str, tuple[str, ...]] = {
         'error times remedy',
         'See `remedy`.',
     ),
+    'web.logged_in': ('info', 'Somebody has logged in at the desk.', 'actor address'),
+    'web.change_failed': (
+        'error',
+        'A change asked for at the desk met a fault of this program.',
+        'action',
+        'Report it with its traceback; the audit has what was changed.',
+    ),
     'web.many_refused': (
         'warning',
         'An address asked without a token that is in use.',

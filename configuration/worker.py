@@ -1,11 +1,27 @@
 """The worker's own process, the web page, the log, and what health checks read."""
 
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, SecretStr, model_validator
+from pydantic import BeforeValidator, Field, SecretStr, model_validator
+from pydantic_settings import NoDecode
 
 from configuration.variables import Variables
+
+
+def _read_networks(value: Any) -> Any:
+    """Read addresses and networks with commas between them."""
+    if not isinstance(value, str):
+        return value
+    return tuple(
+        ip_network(part.strip(), strict=False) for part in value.split(',') if part.strip()
+    )
+
+
+NetworkList = Annotated[
+    tuple[IPv4Network | IPv6Network, ...], NoDecode, BeforeValidator(_read_networks)
+]
 
 
 class WorkerVariables(Variables):
@@ -76,12 +92,26 @@ class WebVariables(Variables):
         description='Where `python -m web` listens; what other machines can reach needs WEB_TOKEN.',
     )
     web_port: int = Field(
-        default=8025, ge=0, le=65535, description='Its port; 0: any free one, which the log tells.'
+        default=8625, ge=0, le=65535, description='Its port; 0: any free one, which the log tells.'
     )
     web_token: SecretStr | None = Field(
         default=None,
         min_length=16,
-        description='Bearer token, or password of HTTP Basic, that the web page asks for.',
+        description='Bearer token, or password of HTTP Basic, for /metrics and /api/status.',
+    )
+    web_trusted_proxies: NetworkList = Field(
+        default=(),
+        description='Addresses of reverse proxies (10.0.0.5, 10.0.0.0/24; several with commas) '
+        'whose X-Forwarded-For and WEB_USER_HEADER count.',
+    )
+    web_user_header: str | None = Field(
+        default=None,
+        pattern=r'^[A-Za-z0-9-]{1,100}$',
+        description='Header in which a trusted proxy names the person, such as X-Forwarded-User; '
+        'without it people log in at the desk with a token.',
+    )
+    web_user_role: Literal['look', 'operate', 'administer'] = Field(
+        default='look', description='What everybody may do whom WEB_USER_HEADER names.'
     )
 
 

@@ -88,14 +88,18 @@ GRANT SELECT, INSERT, UPDATE (finished_at, email_ids, problem) ON mail_audit TO 
 GRANT USAGE ON SEQUENCE mail_api_tokens_id_seq TO email_web;
 GRANT USAGE ON SEQUENCE mail_audit_id_seq TO email_web, email_api;
 
--- The web server: the page, the metrics and the HTTP API. It queues mail and changes its state as operators do, for who
--- has a token; it makes no tokens, pauses nothing, and suppresses nobody.
+-- The web server: the desk, the metrics and the HTTP API. It queues mail, changes its state and its recipient, pauses,
+-- suppresses and allows senders as operators do, for who has logged in or has a token. It revokes tokens, and makes none.
 GRANT SELECT ON outbound_emails, mail_outbox, email_attempts, email_templates, mail_switches, email_suppressions, cron_runs,
     service_health, mail_service_health, outbox_adoption, table_origins, allowed_senders, email_attachments,
     _pogo_migration, mail_api_tokens TO email_api;
 GRANT UPDATE (status, max_attempts, next_retry_at, expires_at, sent_at, updated_at, lost_attempts, last_error,
     dead_reason, idempotency_key, has_attachments) ON mail_outbox TO email_api;
-GRANT UPDATE (last_used_at) ON mail_api_tokens TO email_api;
+GRANT UPDATE (recipient, recipient_outcomes) ON mail_outbox TO email_web, email_api;
+GRANT INSERT, DELETE ON mail_switches, allowed_senders TO email_api;
+GRANT INSERT, UPDATE, DELETE ON email_suppressions TO email_api;
+GRANT UPDATE (last_used_at, revoked_at) ON mail_api_tokens TO email_api;
+GRANT SELECT, INSERT, DELETE ON mail_desk_sessions TO email_web, email_api;
 GRANT SELECT, INSERT, UPDATE (digest, answer, created_at) ON mail_api_requests TO email_api;
 GRANT SELECT ON mail_api_requests TO email_web;
 

@@ -19,10 +19,13 @@ from mail_outbox.address_fields import Sender
 from process.supervisor import Supervisor
 from reporting.servers import ServerAddresses
 from settings import Settings, load_settings
+from web.access import Guard
 from web.api.parts import Api
 from web.api.servers import DEADLINE_S as API_DEADLINE_S
 from web.api.servers import ApiServers
-from web.application import make_application
+from web.application import close_desk, make_application
+from web.auth.people import Role
+from web.auth.proxy import TrustedProxy
 from web.connection import BACKLOG, PageConnection, quieten
 from web.questions import OVERVIEW, READINESS
 from web.watch import Watch
@@ -106,6 +109,23 @@ def make_api(settings: Settings, addresses: ServerAddresses) -> Api:
     )
 
 
+def trusted_proxy(settings: Settings) -> TrustedProxy:
+    """Return whose word about people counts."""
+    return TrustedProxy(
+        settings.web_trusted_proxies, settings.web_user_header, Role(settings.web_user_role)
+    )
+
+
+def uvicorn_config(app: Guard) -> uvicorn.Config:
+    """Return how uvicorn serves."""
+    return uvicorn.Config(
+        app, http=PageConnection, log_config=None, log_level='warning', access_log=False,
+        lifespan='off', ws='none', proxy_headers=False, server_header=False,
+        limit_concurrency=MOST_CONNECTIONS, timeout_keep_alive=ASK_WITHIN_S,
+        timeout_graceful_shutdown=FINISH_S, backlog=BACKLOG,
+    )  # fmt: skip
+
+
 async def serve(settings: Settings, listener: socket.socket) -> None:
     """Serve until SIGTERM, SIGINT or SIGHUP, then let answers that are under way finish."""
     stopping = asyncio.Event()
@@ -124,15 +144,10 @@ async def serve(settings: Settings, listener: socket.socket) -> None:
     token = settings.web_token.get_secret_value() if settings.web_token else None
     api = make_api(settings, addresses)
     app = make_application(
-        watch, readiness, token=token, loopback_only=is_loopback(settings.web_host), api=api
-    )
-    config = uvicorn.Config(
-        app, http=PageConnection, log_config=None, log_level='warning', access_log=False,
-        lifespan='off', ws='none', proxy_headers=False, server_header=False,
-        limit_concurrency=MOST_CONNECTIONS, timeout_keep_alive=ASK_WITHIN_S,
-        timeout_graceful_shutdown=FINISH_S, backlog=BACKLOG,
+        watch, readiness, token=token, loopback_only=is_loopback(settings.web_host), api=api,
+        proxy=trusted_proxy(settings),
     )  # fmt: skip
-    server = Server(config)
+    server = Server(uvicorn_config(app))
     serving = asyncio.create_task(server.serve([listener]))
     await server.ready.wait()
     host = f'[{settings.web_host}]' if ':' in settings.web_host else settings.web_host
@@ -145,6 +160,7 @@ async def serve(settings: Settings, listener: socket.socket) -> None:
     )
     await stopping.wait()
     server.should_exit = True
+    await close_desk(app)
     await serving
     informing.cancel()
     await asyncio.gather(

@@ -7,14 +7,16 @@ from functools import lru_cache
 from http import HTTPStatus
 from urllib.parse import urlsplit
 
+from fastapi import FastAPI
 from starlette.datastructures import Headers
 from starlette.responses import PlainTextResponse, Response
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from engine.urls import is_loopback
 
-OPEN_PATHS = ('/health/live', '/health/ready')  # whoever watches the process needs no secret
-# Here the API asks for its own tokens, see web.api.access; everything else wants WEB_TOKEN.
+MACHINES_PATHS = ('/metrics', '/api/status')  # what is told to who has WEB_TOKEN
+# Here the API asks for its own tokens, see web.api.access. Everything else is the desk's, which has
+# people log in, see web.auth; the overview is for who has WEB_TOKEN, too.
 API_PATHS = ('/api/', '/admin/', '/emails/')
 API_PATHS_EXACTLY = ('/emails', '/openapi.json')
 PAGE_PATHS = ('/api/status',)
@@ -28,7 +30,7 @@ def is_api_path(path: str) -> bool:
 class Guard:
     """ASGI middleware around everything, errors and refusals included."""
 
-    def __init__(self, app: ASGIApp, *, token: str | None, loopback_only: bool, style: str) -> None:
+    def __init__(self, app: FastAPI, *, token: str | None, loopback_only: bool) -> None:
         """Say who may look.
 
         Args:
@@ -36,13 +38,13 @@ class Guard:
                 asks for nothing.
             loopback_only: Refuse other names of this server: a page of somebody else's, in a
                 browser on this machine, may give its own name our address (DNS rebinding).
-            style: The source in Content-Security-Policy that allows our style.
         """
         self._app = app
         self._token = token.encode() if token else None
         self._loopback_only = loopback_only
         policy = (
-            f"default-src 'none'; style-src {style}; base-uri 'none'; form-action 'none'; "
+            "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; "
+            "connect-src 'self'; frame-src 'self'; base-uri 'none'; form-action 'self'; "
             "frame-ancestors 'none'"
         )
         headers = {
@@ -54,7 +56,11 @@ class Guard:
             'Cache-Control': 'no-store',
         }
         self._headers = [(k.lower().encode(), v.encode()) for k, v in headers.items()]
-        self._names = {name for name, _ in self._headers}
+
+    @property
+    def app(self) -> FastAPI:
+        """The application inside."""
+        return self._app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer, or refuse to."""
@@ -64,24 +70,25 @@ class Guard:
 
         async def send_with_headers(message: Message) -> None:
             if message['type'] == 'http.response.start':
-                others = [pair for pair in message['headers'] if pair[0] not in self._names]
-                message['headers'] = [*others, *self._headers]
+                # A frame for a message, and files that browsers keep, have some of their own.
+                own = {name for name, _ in message['headers']}
+                message['headers'] = [
+                    *message['headers'],
+                    *(pair for pair in self._headers if pair[0] not in own),
+                ]
             await send(message)
 
-        answer = self._refusal(scope['path'], Headers(scope=scope)) or self._app
+        headers = Headers(scope=scope)
+        scope['may_look'] = self._token is None or self._may_look(headers.get('authorization', ''))
+        answer = self._refusal(scope, headers) or self._app
         await answer(scope, receive, send_with_headers)
 
-    def _refusal(self, path: str, headers: Headers) -> Response | None:
+    def _refusal(self, scope: Scope, headers: Headers) -> Response | None:
         if self._loopback_only and not _is_this_machine(headers.get('host', '')):
             return PlainTextResponse(
                 'ask for this server as localhost or 127.0.0.1\n', HTTPStatus.MISDIRECTED_REQUEST
             )
-        if (
-            self._token is None
-            or path in OPEN_PATHS
-            or is_api_path(path)
-            or self._may_look(headers.get('authorization', ''))
-        ):
+        if scope['may_look'] or scope['path'] not in MACHINES_PATHS:
             return None
         asked = {'WWW-Authenticate': 'Basic realm="email", charset="UTF-8"'}
         return PlainTextResponse(

@@ -1,20 +1,22 @@
-"""The page's paths, which only read and wait no longer than the watch does; and the API's."""
+"""The desk, the API, and what machines ask: metrics, health and the status."""
 
 from collections.abc import Mapping
 from functools import partial
 from http import HTTPStatus
 
 from fastapi import FastAPI, Response
-from starlette.responses import HTMLResponse, PlainTextResponse
-from starlette.types import ASGIApp
+from starlette.responses import PlainTextResponse
 
 from reporting.problems import Problem
 from reporting.wording import as_json
 from web.access import Guard
 from web.api.application import Application, add_api
 from web.api.parts import Api
+from web.auth.proxy import NO_PROXY, TrustedProxy
 from web.metrics import CONTENT_TYPE, exposition
-from web.overview import STYLE_HASH, as_status, render_overview
+from web.overview import as_status
+from web.pages.application import add_desk
+from web.pages.desk import Desk
 from web.watch import Source, Watch
 
 READ = ['GET', 'HEAD']
@@ -26,30 +28,34 @@ def make_application(
     *,
     token: str | None,
     loopback_only: bool,
-    api: Api | None = None,
-) -> ASGIApp:
-    """Return the application.
+    api: Api,
+    proxy: TrustedProxy = NO_PROXY,
+) -> Guard:
+    """Return the application; close_desk ends what the desk has under way.
 
     Args:
         watch: Asks web.questions.OVERVIEW.
         readiness: Asks web.questions.READINESS, on connections of its own: a slow count makes
             nobody unready.
         token: see web.access.Guard, as loopback_only.
-        api: What the API works with; None: the page alone.
+        api: What the API and the desk work with.
+        proxy: Whose word about people counts.
     """
     app = Application()
-    _add_page(app, watch, readiness, is_open=token is None)
-    if api is not None:
-        add_api(app, api)
-    return Guard(app, token=token, loopback_only=loopback_only, style=STYLE_HASH)
+    _add_machines_paths(app, watch, readiness, is_open=token is None)
+    add_api(app, api)
+    add_desk(app, api, watch, proxy)
+    return Guard(app, token=token, loopback_only=loopback_only)
 
 
-def _add_page(app: FastAPI, watch: Watch, readiness: Watch, *, is_open: bool) -> None:
+async def close_desk(app: Guard) -> None:
+    """End the desk's streams at once, and let its changes end."""
+    desk: Desk = app.app.state.desk
+    await desk.close()
+
+
+def _add_machines_paths(app: FastAPI, watch: Watch, readiness: Watch, *, is_open: bool) -> None:
     page = partial(app.api_route, methods=READ, include_in_schema=False)
-
-    @page('/')
-    async def overview() -> Response:
-        return HTMLResponse(render_overview(await watch.look()))
 
     @page('/metrics')
     async def metrics() -> Response:

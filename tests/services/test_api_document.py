@@ -25,7 +25,7 @@ DOCUMENT = (ROOT / 'docs/api.md').read_text()
 (START,) = re.findall(r'^## Start\n\n```sh\n(.*?)^```', DOCUMENT, re.MULTILINE | re.DOTALL)
 RUNBOOK = (ROOT / 'docs/runbook.md').read_text()
 (CURL,) = re.findall(r'^(curl -X POST \S+/admin/emails/123/retry .*?)\s+#', RUNBOOK, re.MULTILINE)
-PAGE = 'http://127.0.0.1:8025'
+PAGE = 'http://127.0.0.1:8625'
 
 
 async def in_a_shell(env, lines):

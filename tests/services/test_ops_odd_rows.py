@@ -13,6 +13,7 @@ import pytest
 from reporting.servers import ServerAddresses
 from reporting.wording import as_json
 from tests.services.adopted import adopt, create_legacy
+from tests.services.api_desk import api_for
 from tests.services.ops_desk import insert, rendered, run
 from tests.services.test_rows_that_break import ODD_VALUES
 from web.application import make_application
@@ -108,7 +109,7 @@ async def test_page_and_metrics_stand_a_time_outside_of_the_years(env, pool, red
     at = ServerAddresses(postgres_dsn=env['DATABASE_URL'], redis_url=env['ARQ_REDIS_URL'])
     watches = [Watch(at, asked, deadline_s=60.0, shared_s=0) for asked in (OVERVIEW, READINESS)]
     try:
-        app = make_application(*watches, token=None, loopback_only=True)
+        app = make_application(*watches, token=None, loopback_only=True, api=api_for(at))
         async with httpx.AsyncClient(
             transport=httpx.ASGITransport(app), base_url='http://localhost'
         ) as client:

@@ -67,8 +67,8 @@ JOB = '5f0c7e'
 ALLOWED = (
     r'systemctl (status|restart|start) (email-worker(@\w+)?|email-web|redis-server|postgresql)',
     r'python -m web',  # tests/services/test_web_process.py starts it
-    r'curl -sS http://127\.0\.0\.1:8025/metrics',
-    r'curl -X POST http://127\.0\.0\.1:8025/admin/emails/123/retry -H "Authorization: .*"',
+    r'curl -sS http://127\.0\.0\.1:8625/metrics',
+    r'curl -X POST http://127\.0\.0\.1:8625/admin/emails/123/retry -H "Authorization: .*"',
     r'journalctl -u email-worker( -n \d+| --since -\d+h) --no-pager',
     r'deploy/rolling-restart\.sh',
     r'deploy/install\.sh( --dry-run)?',

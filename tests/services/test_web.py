@@ -13,6 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from reporting.servers import ServerAddresses
 from tests.conftest import DEADLINE_S, ROOT, wait_until
+from tests.services.api_desk import api_for
 from tests.services.gate import Gate, Way
 from tests.services.ops_desk import as_document, insert, run
 from tests.services.test_ingress_registry import write as write_ingress
@@ -46,7 +47,7 @@ async def open_page(env):
             ]
             for watch in watches:
                 stack.push_async_callback(watch.close)
-            app = make_application(*watches, token=None, loopback_only=True)
+            app = make_application(*watches, token=None, loopback_only=True, api=api_for(at))
             client = httpx.AsyncClient(
                 transport=httpx.ASGITransport(app), base_url='http://localhost'
             )

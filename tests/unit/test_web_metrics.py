@@ -11,7 +11,8 @@ from reporting.overview import as_documents
 from reporting.problems import Problem
 from reporting.wording import as_json
 from web.metrics import exposition
-from web.overview import as_status, render_overview
+from web.overview import as_status
+from web.pages.overview import render_overview
 from web.watch import Reading, Source
 
 HOSTILE = (

@@ -29,13 +29,14 @@ class Principal:
 
     Attributes:
         organization_id: All that he sees and sends is this organisation's; None: of all.
+        token_id: None: a proxy says who it is.
         address: Where from: the peer's, which may be a proxy's.
     """
 
     name: str
     scopes: frozenset[str]
     organization_id: str | None
-    token_id: int
+    token_id: int | None
     address: str
 
 

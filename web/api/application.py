@@ -10,7 +10,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
-from starlette.responses import PlainTextResponse, Response
+from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
 from reporting.problems import ProblemError
@@ -152,12 +152,11 @@ def _methods_of(path: str) -> str:
 
 # An error that nobody foresaw is raised again by starlette after this, and logged by uvicorn.
 async def _tell(request: Request, error: Exception) -> Response:
-    path = request.url.path
+    path = request.scope['path']
     refusal = refusal_of(error)
     if refusal.status == HTTPStatus.METHOD_NOT_ALLOWED and is_api_path(path):
         refusal = replace(refusal, headers={**refusal.headers, 'Allow': _methods_of(path)})
-    if not is_api_path(path):  # the page's own
-        return PlainTextResponse(
-            f'{refusal.status.phrase}\n', refusal.status, dict(refusal.headers)
-        )
+    if not is_api_path(path):
+        told: Response = await request.app.state.tell_person(request, refusal)
+        return told
     return _form_for(path)(refusal)

@@ -1,0 +1,135 @@
+"""The desk's door: who asks for a page, logging in and out."""
+
+from dataclasses import dataclass
+from http import HTTPStatus
+from urllib.parse import urlsplit
+
+import structlog
+from starlette.requests import Request
+from starlette.responses import Response
+
+from actions.audit import audited
+from db.audit import Actor
+from reporting.problems import ProblemError
+from reporting.servers import Servers
+from web.api.access import Access, Principal
+from web.api.problem import Refusal, RefusalError
+from web.auth.people import Role, Visitor
+from web.auth.proxy import NO_PROXY, TrustedProxy
+from web.auth.sessions import SESSION_S, KnownSessions, new_secret
+
+log = structlog.get_logger()
+
+# Behind TLS the browser takes the cookie from nobody else, such as a neighbour under the same
+# domain (RFC 6265bis, __Host-).
+COOKIE, COOKIE_OVER_TLS = 'desk', '__Host-desk'
+LONGEST_SECRET = 64
+
+NOT_TO_LOOK = Refusal(
+    HTTPStatus.FORBIDDEN, 'out-of-scope', 'the token is not for looking at mail',
+    'make one that is: python -m ops token create NAME --scope read,operate',
+)  # fmt: skip
+
+
+class LoginNeededError(Exception):
+    """Nobody has logged in, and the page is for people who have."""
+
+
+@dataclass(frozen=True, slots=True)
+class DeskDoor:
+    """Tells who a visitor is.
+
+    Attributes:
+        access: Knows the API's tokens, and who was refused too often.
+    """
+
+    servers: Servers
+    access: Access
+    sessions: KnownSessions
+    proxy: TrustedProxy = NO_PROXY
+
+    async def visitor(self, request: Request) -> Visitor:
+        """Return who asks for a page.
+
+        Raises:
+            ProblemError: PostgreSQL does not answer.
+        """
+        secret = cookie_of(request)
+        named = self.proxy.named_by(request)
+        if named is not None:
+            return Visitor(named, secret or new_secret(), is_new=secret is None, by_proxy=True)
+        if secret is None:
+            return Visitor(None, new_secret(), is_new=True)
+        session = await self.sessions.find(secret)
+        if session is None:
+            return Visitor(None, secret)
+        principal = Principal(
+            session.name, session.scopes, session.organization_id, session.token_id,
+            self.proxy.address_of(request),
+        )  # fmt: skip
+        return Visitor(principal, secret)
+
+    async def visitor_or_nobody(self, request: Request) -> Visitor:
+        """Return who asks for a page that also shows what is away: nobody, when it is PostgreSQL.
+
+        Its cookie stays, for when PostgreSQL is back.
+        """
+        try:
+            return await self.visitor(request)
+        except ProblemError:
+            return Visitor(None, cookie_of(request) or new_secret())
+
+    async def log_in(self, request: Request, token: str) -> str:
+        """Open a session for who has this token. Returns what the cookie is to hold.
+
+        Raises:
+            RefusalError: 401, 403 or 429 for who was refused too often.
+            ProblemError: PostgreSQL does not answer.
+        """
+        address = self.proxy.address_of(request)
+        principal = await self.access.identify(f'Bearer {token.strip()}', address)
+        if not Visitor(principal, '').may(Role.LOOK) or principal.token_id is None:
+            raise RefusalError(NOT_TO_LOOK)
+        who = Actor(principal.name, address, principal.token_id)
+        async with audited(self.servers, who, 'desk.login', {}):
+            secret = await self.sessions.open(principal.token_id, address)
+        log.info('web.logged_in', actor=principal.name, address=address)
+        return secret
+
+    async def log_out(self, visitor: Visitor) -> None:
+        """End the visitor's session.
+
+        Raises:
+            ProblemError: PostgreSQL does not answer.
+        """
+        await self.sessions.close(visitor.secret)
+
+
+def cookie_of(request: Request) -> str | None:
+    """Return what the desk's cookie holds."""
+    held = request.cookies.get(COOKIE_OVER_TLS) or request.cookies.get(COOKIE)
+    return held if held and len(held) <= LONGEST_SECRET else None
+
+
+def set_cookie(request: Request, response: Response, secret: str) -> None:
+    """Give the browser the cookie: no script reads it, and no form of another site sends it.
+
+    Lax and not Strict: a link in an alert opens the page, and no GET changes anything.
+    """
+    over_tls = is_over_tls(request)
+    response.set_cookie(
+        COOKIE_OVER_TLS if over_tls else COOKIE, secret, max_age=SESSION_S, path='/',
+        secure=over_tls, httponly=True, samesite='lax',
+    )  # fmt: skip
+
+
+def forget_cookie(response: Response) -> None:
+    """Have the browser forget it."""
+    response.delete_cookie(COOKIE, path='/', httponly=True, samesite='lax')
+    response.delete_cookie(COOKIE_OVER_TLS, path='/', secure=True, httponly=True, samesite='lax')
+
+
+def is_over_tls(request: Request) -> bool:
+    """Whether the browser speaks TLS: a form's Origin tells, also through a proxy."""
+    origin = request.headers.get('origin', '')
+    return request.url.scheme == 'https' or urlsplit(origin).scheme == 'https'

@@ -1,0 +1,65 @@
+"""The desk put together: its paths, and how it tells errors to people."""
+
+from urllib.parse import quote
+
+from fastapi import APIRouter, FastAPI, Request
+from starlette.responses import PlainTextResponse, Response
+
+from web.api.parts import Api
+from web.api.problem import Refusal
+from web.auth.door import DeskDoor, LoginNeededError
+from web.auth.proxy import TrustedProxy
+from web.auth.sessions import KnownSessions
+from web.pages import (
+    acts,
+    audit,
+    decisions,
+    fleet,
+    lists,
+    logins,
+    mail,
+    one_mail,
+    overview,
+    readdressing,
+    static,
+)
+from web.pages.changes import Changes
+from web.pages.desk import Desk, desk_of, page, see_other
+from web.watch import Watch
+
+ROUTERS: tuple[APIRouter, ...] = (
+    static.router, overview.router, logins.router, mail.router, one_mail.router,
+    readdressing.router, decisions.router, audit.router, fleet.router, lists.router, acts.router,
+)  # fmt: skip
+
+
+def add_desk(app: FastAPI, api: Api, watch: Watch, proxy: TrustedProxy) -> None:
+    """Give an application the desk's paths."""
+    servers = api.servers
+    app.state.desk = Desk(
+        api, watch, DeskDoor(servers, api.access, KnownSessions(servers), proxy), Changes(servers)
+    )
+    app.state.tell_person = tell_person
+    for router in ROUTERS:
+        app.include_router(router)
+    app.add_exception_handler(LoginNeededError, _lead_to_login)
+
+
+async def _lead_to_login(request: Request, _: Exception) -> Response:
+    path = request.url.path
+    if request.url.query:
+        path = f'{path}?{request.url.query}'
+    # What was sent by a form is not sent again by itself.
+    goes_on = path if request.method in {'GET', 'HEAD'} else '/'
+    return see_other(f'/login?next={quote(goes_on, safe="")}' if goes_on != '/' else '/login')
+
+
+async def tell_person(request: Request, refusal: Refusal) -> Response:
+    """Tell a refusal as a page; to programs, which want no HTML, as text."""
+    headers = dict(refusal.headers)
+    if 'text/html' not in request.headers.get('accept', ''):
+        return PlainTextResponse(f'{refusal.status.phrase}\n', refusal.status, headers)
+    visitor = await desk_of(request).door.visitor_or_nobody(request)
+    response = await page(request, visitor, 'refusal.html', status=refusal.status, refusal=refusal)
+    response.headers.update(headers)
+    return response

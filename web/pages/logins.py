@@ -1,0 +1,69 @@
+"""Log in with a token, and log out."""
+
+from http import HTTPStatus
+
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from web.api.problem import Refusal, RefusalError
+from web.auth.door import forget_cookie, set_cookie
+from web.auth.forms import read_form
+from web.auth.people import Visitor
+from web.pages.desk import desk_of, page, see_other
+
+router = APIRouter(include_in_schema=False)
+
+LONGEST_PATH = 2000
+
+
+def safe_path(path: str) -> str:
+    """Return a path of ours to go on to; another site's address becomes the overview."""
+    is_ours = path.startswith('/') and not path.startswith(('//', '/\\')) and path.isprintable()
+    return path if is_ours and len(path) <= LONGEST_PATH else '/'
+
+
+@router.get('/login')
+async def login_page(request: Request) -> Response:
+    """Ask for a token."""
+    visitor = await desk_of(request).door.visitor(request)
+    goes_on = safe_path(request.query_params.get('next', '/'))
+    if visitor.principal is not None:
+        return see_other(goes_on)
+    return await _ask(request, visitor, goes_on)
+
+
+async def _ask(
+    request: Request, visitor: Visitor, goes_on: str, refusal: Refusal | None = None
+) -> Response:
+    status = refusal.status if refusal else HTTPStatus.OK
+    return await page(
+        request, visitor, 'login.html', status=status, goes_on=goes_on, refusal=refusal
+    )
+
+
+@router.post('/login')
+async def log_in(request: Request) -> Response:
+    """Open a session, and go on to where the visitor wanted to go."""
+    door = desk_of(request).door
+    visitor = await door.visitor(request)
+    form = await read_form(request, visitor)
+    goes_on = safe_path(form.one('next', '/'))
+    try:
+        secret = await door.log_in(request, form.one('token'))
+    except RefusalError as error:
+        return await _ask(request, visitor, goes_on, error.refusal)
+    response = see_other(goes_on)
+    set_cookie(request, response, secret)
+    return response
+
+
+@router.post('/logout')
+async def log_out(request: Request) -> Response:
+    """End the session."""
+    door = desk_of(request).door
+    visitor = await door.visitor(request)
+    await read_form(request, visitor)
+    await door.log_out(visitor)
+    response = see_other('/login')
+    forget_cookie(response)
+    return response

@@ -1,0 +1,92 @@
+"""What a desk shows: some hundred e-mails in every state, as of a shop on an ordinary day."""
+
+import random
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import uuid4
+
+import asyncpg
+
+NAMES = (
+    'anna', 'bert', 'chiara', 'daniel', 'elif', 'farid', 'greta', 'hugo', 'ines', 'jonas', 'kim',
+    'lena', 'mateo', 'nora', 'oscar', 'priya', 'quentin', 'rosa', 'sven', 'tara',
+)  # fmt: skip
+DOMAINS = ('example.com', 'example.org', 'mail.example.net', 'post.example', 'firma.example')
+SUBJECTS = {
+    'receipt': 'Your receipt {n}', 'password_reset': 'Reset your password',
+    'shipping': 'Your parcel {n} is on its way', 'newsletter': 'News for June',
+    'invitation': 'You are invited to the project Harbour',
+}  # fmt: skip
+# status, dead_reason, code, enhanced code, phase, outcome, the relay's words
+ENDS: tuple[tuple[Any, ...], ...] = (
+    ('failed', 'rejected', 550, '5.1.1', 'rcpt', 'rejected',
+     '550 5.1.1 no such user here; see https://relay.example/why'),
+    ('failed', 'exhausted', 452, '4.2.2', 'rcpt', 'deferred', '452 4.2.2 mailbox full'),
+    ('failed', None, 451, '4.7.1', 'mail', 'deferred', '451 4.7.1 greylisted, try again later'),
+    ('uncertain', None, None, None, 'body', 'uncertain', 'no reply to the final dot within 30 s'),
+    ('held', None, None, None, None, None, None),
+    ('cancelled', None, None, None, None, None, None),
+    ('expired', None, None, None, None, None, None),
+    ('pending', None, None, None, None, None, None),
+)  # fmt: skip
+
+
+async def fill(conn: asyncpg.Connection, emails: int = 160, seed: int = 7) -> None:
+    """Insert e-mails, their attempts, runs of duties, what services said, and a pause."""
+    chosen = random.Random(seed)
+    now = datetime.now(UTC)
+    for n in range(emails):
+        at = now - timedelta(minutes=chosen.expovariate(1 / 400) + 2)
+        end = chosen.choice(ENDS) if chosen.random() < 0.3 else None
+        await _insert(conn, chosen, n, at, end)
+    await conn.execute(
+        'INSERT INTO mail_switches (kind, name, reason, paused_by) '
+        "VALUES ('email_type', 'newsletter', 'the template has a wrong date', 'lena')"
+    )
+    await conn.execute(
+        'INSERT INTO email_suppressions (address, reason, source, created_by) VALUES '
+        "('gone@example.com', 'bounced three times', 'operator', 'lena'), "
+        "('@spamtrap.example', 'a list of traps', 'operator', 'oscar')"
+    )
+
+
+async def _insert(
+    conn: asyncpg.Connection,
+    chosen: random.Random,
+    n: int,
+    at: datetime,
+    end: tuple[Any, ...] | None,
+) -> None:
+    kind = chosen.choice(list(SUBJECTS))
+    recipient = f'{chosen.choice(NAMES)}@{chosen.choice(DOMAINS)}'
+    subject = SUBJECTS[kind].format(n=41_000 + n)
+    status, dead, code, enhanced, phase, outcome, said = end or (
+        'sent', None, 250, '2.0.0', 'replied', 'accepted', '250 2.0.0 queued as 4bX7'
+    )  # fmt: skip
+    attempts = 0 if outcome is None else 5 if dead == 'exhausted' else chosen.choice((1, 1, 2))
+    later = datetime.now(UTC) + timedelta(minutes=chosen.randint(3, 50))
+    waits = status == 'pending' or (status == 'failed' and dead is None)
+    body = f'Hello {recipient.partition("@")[0].title()},\n\n{subject}.\n\nYours, the shop\n'
+    html = f'<h1>{subject}</h1><p>Hello, here is <a href="https://shop.example">the shop</a>.</p>'
+    email_id = await conn.fetchval(
+        'INSERT INTO outbound_emails (recipient, subject, body_text, body_html, email_type, '
+        'status, attempts, next_retry_at, last_attempt_at, sent_at, created_at, updated_at, '
+        'message_id, relay, smtp_code, enhanced_code, smtp_response, last_error, dead_reason, '
+        'organization_id) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $11, $12, $13, '
+        '$14, $15, $16, $17, $18, $19) RETURNING id',
+        recipient, subject, body, html, kind, status, attempts, later if waits else None,
+        at if attempts else None, at + timedelta(seconds=1) if status == 'sent' else None, at,
+        f'<{uuid4().hex}@example.com>', 'primary' if attempts else None, code, enhanced, said,
+        None if status == 'sent' else said, dead, chosen.randint(1, 4),
+    )  # fmt: skip
+    for attempt in range(1, attempts + 1):
+        last = attempt == attempts
+        await conn.execute(
+            'INSERT INTO email_attempts (email_id, started_at, attempt, worker, outcome, phase, '
+            'relay, smtp_code, enhanced_code, reply, duration_ms) '
+            'VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)',
+            email_id, at + timedelta(seconds=attempt * 61), attempt, 'worker@mail-1:812',
+            outcome if last else 'deferred', phase if last else 'rcpt', 'primary',
+            code if last else 451, enhanced if last else '4.3.0',
+            said if last else '451 4.3.0 try again later', chosen.randint(40, 900),
+        )  # fmt: skip

@@ -148,7 +148,7 @@ async def test_sdk_sends_looks_back_and_changes_its_mind(
 
 DOCUMENT = (ROOT / 'docs/api-sending.md').read_text()
 START = dict(re.findall(r'^```(sh|python|js)\n(.*?)^```', DOCUMENT, re.MULTILINE | re.DOTALL)[:3])
-PAGE = 'http://127.0.0.1:8025'
+PAGE = 'http://127.0.0.1:8625'
 
 
 @pytest.mark.timeout(300)

@@ -7,9 +7,11 @@ from html.parser import HTMLParser
 import pytest
 
 from actions.tokens import ApiScope
+from reporting.kinds import KINDS
 from tests.services.api_desk import fields_of, open_desk
 from tests.services.ops_desk import insert
 from tests.services.test_ops_status import register
+from web.pages.overview import SEEN_AT
 
 XSS = (
     '<script>alert(1)</script>', '"><img src=x onerror=alert(1)>', "' onmouseover='alert(1)",
@@ -259,3 +261,7 @@ async def test_fault_of_ours_is_told_without_its_traceback(desk, monkeypatch):
     answer = await client.get('/mail', headers={'Accept': 'application/json'})
     assert answer.status_code == 500
     assert 'geheim' not in answer.text
+
+
+def test_every_problem_that_leads_somewhere_is_one_that_can_be_found():
+    assert set(SEEN_AT) <= set(KINDS)

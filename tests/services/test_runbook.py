@@ -8,6 +8,7 @@ import contextlib
 import re
 import shlex
 import subprocess
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
 
@@ -15,6 +16,7 @@ import pytest
 
 from db.switches import SwitchKind, pause
 from fleet.channel import ask
+from fleet.ingresses import INGRESSES
 from fleet.registry import RECORD_PREFIX, WORKERS_KEY, read_workers
 from ops import migration
 from ops.__main__ import make_parser
@@ -65,11 +67,11 @@ JOB = '5f0c7e'
 
 # What is not ours, and is only looked at.
 ALLOWED = (
-    r'systemctl (status|restart|start) (email-worker(@\w+)?|email-web|redis-server|postgresql)',
+    r'systemctl (status|restart|start) (email-(worker(@\w+)?|web|ingress)|redis-server|postgresql)',
     r'python -m web',  # tests/services/test_web_process.py starts it
     r'curl -sS http://127\.0\.0\.1:8625/metrics',
     r'curl -X POST http://127\.0\.0\.1:8625/admin/emails/123/retry -H "Authorization: .*"',
-    r'journalctl -u email-worker( -n \d+| --since -\d+h) --no-pager',
+    r'journalctl -u email-(worker|ingress)( -n \d+| --since -\d+h) --no-pager',
     r'deploy/rolling-restart\.sh',
     r'deploy/install\.sh( --dry-run)?',
     r'git pull',
@@ -199,6 +201,14 @@ async def leave_a_message_of_celery(desk: Desk) -> None:
     await desk.redis.lpush('celery', message(args=[await insert(desk.pool, **EXAMPLES['101'])]))
 
 
+async def lose_an_ingress(desk: Desk) -> None:
+    await desk.redis.zadd(INGRESSES.names_key, {'mail.example.com:2525': time.time() - 60})
+
+
+async def start_the_ingress_again(desk: Desk) -> None:
+    await desk.redis.delete(INGRESSES.names_key)
+
+
 # What is the matter in a section: what happens before, and which settings of the operator point at
 # nothing.
 HAPPENS: dict[str, Callable[[Desk], Awaitable[None]]] = {
@@ -206,6 +216,8 @@ HAPPENS: dict[str, Callable[[Desk], Awaitable[None]]] = {
     'A worker runs, but mail waits': pause_a_type,
     'A queue does not get shorter': queue_without_worker,
     'Redis was emptied': empty_redis,
+    'Applications cannot submit by SMTP': lose_an_ingress,
+    'MongoDB is gone': start_the_ingress_again,
 }
 AWAY = {
     'No worker, or it does nothing': {'ARQ_REDIS_URL': '{redis}/9'},

@@ -269,6 +269,7 @@ LOG_EVENTS = {
     # Duties
     'duty.skipped': LogEvent('info', 'A duty was due and not run.', 'duty slot reason'),
     'duty.failed': LogEvent('error', 'A duty failed.', 'duty slot', 'Read the traceback.'),
+    'history.not_counted': LogEvent('warning', 'A count waits.', 'reason', 'Look for locks, load.'),
     'duty.slot_not_renewed': LogEvent(
         'warning', 'A running duty was not renewed; it may run twice.', 'duty error'
     ),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import asyncpg
 
-from db.states import HAS_NEXT_ATTEMPT, IS_SENDING
+from db.states import HAS_NEXT_ATTEMPT, IS_SENDING, IS_TRIED
 from db.times import Row
 from mail_outbox.attachments import COLLECTION
 from mail_outbox.states import DeadReason
@@ -19,21 +19,24 @@ TABLES = (
     'outbound_emails', 'email_attempts', 'email_templates', 'email_suppressions',
     'mail_switches', 'cron_runs', 'service_health', 'sessions', 'refresh_tokens',
     'outbox_adoption', 'table_origins', 'mail_api_tokens', 'mail_audit', 'mail_api_requests',
-    'allowed_senders', 'email_attachments',
+    'allowed_senders', 'email_attachments', 'mail_history', 'mail_history_progress',
 )  # fmt: skip
 
 # Those that the migrations make and the statements of this program need; a test holds them against
 # a fresh schema.
 INDEXES = (
     'outbound_emails_created', 'outbound_emails_due', 'outbound_emails_failed',
-    'outbound_emails_held', 'outbound_emails_idempotency', 'outbound_emails_leased',
+    'outbound_emails_final', 'outbound_emails_held', 'outbound_emails_idempotency',
+    'outbound_emails_leased',
     'outbound_emails_suspect', 'outbound_emails_unscheduled', 'email_attempts_pkey',
-    'email_attempts_started', 'email_suppressions_pkey', 'cron_runs_pkey',
+    'email_attempts_started', 'email_attempts_recorded', 'email_suppressions_pkey',
+    'cron_runs_pkey',
     'service_health_checked', 'mail_switches_pkey', 'outbox_adoption_pkey',
     'table_origins_pkey', 'mail_api_tokens_pkey', 'mail_api_tokens_token_hash_key',
     'mail_api_tokens_name', 'mail_audit_pkey', 'mail_audit_at',
     'mail_api_requests_pkey', 'mail_api_requests_created',
     'allowed_senders_once', 'email_attachments_pkey',
+    'mail_history_pkey', 'mail_history_progress_pkey',
 )  # fmt: skip
 
 # What a worker does to each table.
@@ -49,6 +52,8 @@ RIGHTS = {
     'email_suppressions': ('SELECT',),
     'allowed_senders': ('SELECT', 'INSERT'),
     'email_attachments': ('SELECT', 'DELETE'),
+    'mail_history': ('SELECT', 'INSERT', 'UPDATE', 'DELETE'),
+    'mail_history_progress': ('SELECT', 'UPDATE'),
 }
 
 TIME_SQL = 'SELECT EXTRACT(EPOCH FROM clock_timestamp())::float8'
@@ -185,8 +190,8 @@ async def content_is_indexed(mongo: 'Mongo') -> bool:
 
 POISONED_SQL = f"""
 SELECT count(*) FROM mail_outbox
-WHERE status = 'failed' AND dead_reason = '{DeadReason.POISON}'
-  AND updated_at > now() - interval '1 day'
+WHERE status = 'failed' AND {IS_TRIED} AND next_retry_at IS NULL
+  AND dead_reason = '{DeadReason.POISON}' AND updated_at > now() - interval '1 day'
 """
 
 

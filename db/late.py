@@ -71,7 +71,7 @@ WITH r AS (
     SET outcome = EXCLUDED.outcome, phase = EXCLUDED.phase, relay = EXCLUDED.relay,
         smtp_code = EXCLUDED.smtp_code,
         enhanced_code = EXCLUDED.enhanced_code, reply = EXCLUDED.reply, error = EXCLUDED.error,
-        duration_ms = EXCLUDED.duration_ms
+        duration_ms = EXCLUDED.duration_ms, recorded_at = clock_timestamp()
     WHERE a.outcome = 'lost'
 )
 SELECT id, claimed_at FROM settled UNION ALL SELECT id, claimed_at FROM known WHERE NOT is_late
@@ -107,7 +107,7 @@ VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
 ON CONFLICT (email_id, started_at) DO UPDATE
 SET outcome = EXCLUDED.outcome, phase = EXCLUDED.phase, relay = EXCLUDED.relay,
     smtp_code = EXCLUDED.smtp_code,
-    error = EXCLUDED.error, duration_ms = EXCLUDED.duration_ms
+    error = EXCLUDED.error, duration_ms = EXCLUDED.duration_ms, recorded_at = clock_timestamp()
 WHERE a.outcome = 'lost'
 """
 

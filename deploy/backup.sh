@@ -17,7 +17,8 @@ pg_dump --dbname="$DATABASE_URL" --format=custom --no-owner --no-privileges --fi
     --table=outbound_emails --table=email_attempts --table=email_templates --table=email_suppressions \
     --table=mail_switches --table=cron_runs --table=service_health --table=mail_service_health \
     --table=mail_outbox --table=outbox_adoption --table=table_origins --table=mail_api_tokens --table=mail_audit \
-    --table=allowed_senders --table=email_attachments --table=mail_api_requests --table='_pogo_*'
+    --table=allowed_senders --table=email_attachments --table=mail_api_requests \
+    --table=mail_history --table=mail_history_progress --table='_pogo_*'
 mv "$1/.mail-$name.part" "$1/mail-$name.dump"
 echo "$1/mail-$name.dump"
 

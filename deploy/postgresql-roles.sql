@@ -48,6 +48,9 @@ GRANT UPDATE (status, attempts, max_attempts, next_retry_at, expires_at, sent_at
     ON mail_outbox TO email_worker;
 GRANT SELECT ON outbound_emails TO email_worker;
 GRANT SELECT, INSERT, DELETE ON email_attempts TO email_worker;
+-- A result that comes after its attempt was recorded as lost says what became of it.
+GRANT UPDATE (outcome, phase, relay, smtp_code, enhanced_code, reply, error, duration_ms, recorded_at)
+    ON email_attempts TO email_worker;
 GRANT SELECT ON email_templates, mail_switches, email_suppressions, _pogo_migration TO email_worker;
 GRANT SELECT, DELETE ON email_attachments TO email_worker;
 -- A worker adds the address of its SMTP_FROM_EMAIL, which it may use anyway.
@@ -56,6 +59,8 @@ GRANT SELECT, INSERT, UPDATE, DELETE ON cron_runs TO email_worker;
 GRANT SELECT, INSERT, DELETE ON service_health, mail_service_health TO email_worker;
 GRANT SELECT ON outbox_adoption TO email_worker;
 GRANT SELECT, INSERT, UPDATE ON table_origins TO email_worker;
+GRANT SELECT, INSERT, UPDATE, DELETE ON mail_history TO email_worker;
+GRANT SELECT, UPDATE ON mail_history_progress TO email_worker;
 GRANT SELECT (at), DELETE ON mail_audit TO email_worker;
 GRANT SELECT (owner, idempotency_key, created_at), DELETE ON mail_api_requests TO email_worker;
 -- Of sessions and tokens that this program made it sees when they end, not whose they are. For the application's own that
@@ -76,7 +81,7 @@ $sessions$;
 -- lets mail be sent again or not at all, pauses, suppresses, and queues test mail.
 GRANT SELECT ON outbound_emails, mail_outbox, email_attempts, email_templates, mail_switches, email_suppressions, cron_runs,
     service_health, mail_service_health, outbox_adoption, table_origins, allowed_senders, email_attachments,
-    _pogo_migration TO email_web;
+    mail_history, mail_history_progress, _pogo_migration TO email_web;
 GRANT UPDATE (status, max_attempts, next_retry_at, expires_at, sent_at, updated_at, lost_attempts, last_error,
     dead_reason, idempotency_key, has_attachments) ON mail_outbox TO email_web;
 GRANT INSERT, DELETE ON mail_switches TO email_web;
@@ -92,7 +97,7 @@ GRANT USAGE ON SEQUENCE mail_audit_id_seq TO email_web, email_api;
 -- suppresses and allows senders as operators do, for who has logged in or has a token. It revokes tokens, and makes none.
 GRANT SELECT ON outbound_emails, mail_outbox, email_attempts, email_templates, mail_switches, email_suppressions, cron_runs,
     service_health, mail_service_health, outbox_adoption, table_origins, allowed_senders, email_attachments,
-    _pogo_migration, mail_api_tokens TO email_api;
+    mail_history, mail_history_progress, _pogo_migration, mail_api_tokens TO email_api;
 GRANT UPDATE (status, max_attempts, next_retry_at, expires_at, sent_at, updated_at, lost_attempts, last_error,
     dead_reason, idempotency_key, has_attachments) ON mail_outbox TO email_api;
 GRANT UPDATE (recipient, recipient_outcomes) ON mail_outbox TO email_web, email_api;
@@ -106,7 +111,7 @@ GRANT SELECT ON mail_api_requests TO email_web;
 -- A look, and nothing else: the web page without its API, `python -m ops status`, failed, show. Recipients and bodies are personal data.
 GRANT SELECT ON outbound_emails, mail_outbox, email_attempts, email_templates, mail_switches, email_suppressions, cron_runs,
     service_health, mail_service_health, outbox_adoption, table_origins, allowed_senders, email_attachments,
-    _pogo_migration TO email_readonly;
+    mail_history, mail_history_progress, _pogo_migration TO email_readonly;
 ALTER ROLE email_readonly SET default_transaction_read_only = on;
 
 -- An application that queues mail, by queue_email or by plain INSERT, and reads back what became of it: states and replies, no

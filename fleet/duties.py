@@ -28,4 +28,5 @@ DUTIES = (
     Duty('check_service_health', MINUTE_S, missed='skip'),
     Duty('cleanup_expired_emails', HOUR_S, missed='once'),
     Duty('cleanup_old_sessions', DAY_S, missed='once'),
+    Duty('count_history', MINUTE_S, missed='once'),
 )

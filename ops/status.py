@@ -16,7 +16,7 @@ from reporting.live import Audience, read_living_fleet
 from reporting.overview import FLEET, STORED, mark_foreign, read_stored
 from reporting.problems import Document, Problem
 from reporting.servers import answer_or_note
-from reporting.wording import length
+from reporting.wording import counted_when, length
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -65,6 +65,8 @@ def _render_stored(document: Document, console: Console) -> None:
     if document['switches']:
         render_switches(document['switches'], console)
     outbox = document['outbox'] | {'oldest_due_s': length(document['outbox']['oldest_due_s'])}
+    outbox |= {'counted': counted_when(outbox)}
+    del outbox['counted_s'], outbox['is_at_least']
     names = [name.removesuffix('_s').replace('_', ' ') for name in outbox]
     print_table(console, 'Outbox', names, [list(outbox.values())])
     print_table(

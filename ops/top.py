@@ -29,7 +29,7 @@ from reporting.live import Audience, read_living_fleet
 from reporting.overview import as_rows, mark_foreign
 from reporting.problems import Document, Level, Problem, is_alive
 from reporting.servers import answer_or_note
-from reporting.wording import SWITCH_WORDS, cell, counted, length, megabytes
+from reporting.wording import SWITCH_WORDS, cell, counted, counted_when, length, megabytes
 
 FAILURES = 8
 STYLES = {Level.ACT: 'bold red', Level.LOOK: 'yellow', Level.OK: ''}
@@ -169,6 +169,8 @@ def headline(document: Document) -> str:
         ]
         oldest = f' for {length(outbox["oldest_due_s"])}' if outbox['due'] else ''
         parts.append(f'outbox: {", ".join(numbers) or "empty"}'.replace(' due', f' due{oldest}', 1))
+        if (counted_at := counted_when(outbox)) != 'now':
+            parts[-1] += f' (counted {counted_at})'
     return ' | '.join(parts)
 
 

@@ -91,6 +91,13 @@ def counted(number: int, one: str = 'e-mail', many: str | None = None) -> str:
     return f'{number} {one if number == 1 else many or f"{one}s"}'
 
 
+def counted_when(outbox: Mapping[str, Any]) -> str:
+    """Return how old the numbers of db.reports.read_outbox are."""
+    if outbox['is_at_least']:
+        return 'in part, there are more'
+    return f'{length(outbox["counted_s"])} ago' if outbox['counted_s'] else 'now'
+
+
 def megabytes(size_bytes: int) -> str:
     """Return a size in memory for people."""
     return f'{size_bytes / 2**20:.0f} MiB'

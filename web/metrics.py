@@ -202,7 +202,8 @@ class Exposition:
         """Yield what was answered, and which sources answered."""
         up = GaugeMetricFamily(
             'email_source_up',
-            '1 when it answered all of this scrape; metrics of it are missing when it did not',
+            '1 when it answered all of this scrape; when not, its metrics are the last known, for '
+            '5 minutes at most',
             labels=('source',),
         )
         for source in Source:
@@ -213,6 +214,19 @@ class Exposition:
         for defined in DEFINED:
             if defined.question in self._reading.found:
                 yield _family(defined, self._reading.found[defined.question])
+        if 'outbox' in self._reading.found:
+            yield self._outbox_age()
+
+    def _outbox_age(self) -> Metric:
+        """Return how old the outbox's numbers are: a duty's count, or an answer of before."""
+        family = GaugeMetricFamily(
+            'email_outbox_age_seconds',
+            'how old the oldest of the numbers of email_outbox_emails is; 0 when all were just '
+            'counted',
+        )
+        counted_s = self._reading.found['outbox']['counted_s']
+        family.add_metric((), counted_s + self._reading.ages.get('outbox', 0.0))
+        return family
 
     def _findings(self) -> Metric:
         """Return what the judge found, by kind.

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
@@ -27,6 +27,8 @@ log = structlog.get_logger()
 DEADLINE_S = 2.0
 # An answer serves everybody who asks so soon again: reloading a page cannot load the database.
 SHARED_S = 1.0
+# What a source last answered stands in for what it does not answer now, for so long.
+KEPT_S = 300.0
 
 
 class Source(StrEnum):
@@ -42,10 +44,16 @@ Questions = Mapping[Source, Mapping[str, Question]]  # asked in this order: what
 
 @dataclass(frozen=True, slots=True, eq=False)  # each is itself: what is made of one is made once
 class Reading:
-    """What one look found. A source with a problem has answered some of its questions at most."""
+    """What one look found. A source with a problem has answered some of its questions at most.
+
+    Attributes:
+        found: The answers, by question.
+        ages: Of those that an earlier look found, how long ago that was, in seconds.
+    """
 
     found: Mapping[str, Any]
     problems: Mapping[Source, Problem]
+    ages: Mapping[str, float] = field(default_factory=dict)
 
 
 class Watch:
@@ -79,10 +87,12 @@ class Watch:
         self._looking: asyncio.Task[Reading] | None = None
         self._looked_at = 0.0
         self._abandoned: set[asyncio.Task[Any]] = set()
+        self._known: dict[str, tuple[Any, float]] = {}  # the last answer of each, and when
 
     async def look(self) -> Reading:
         """Return the answers there are, after the deadline at most.
 
+        Where a source does not answer, what it last answered stands, with its age.
         Whoever asks while others wait waits with them.
         """
         loop = asyncio.get_running_loop()
@@ -116,7 +126,19 @@ class Watch:
         for source in problems:  # the next look begins anew, whatever state the connection is in
             self._drop(source)
         self._looked_at = asyncio.get_running_loop().time()
-        return Reading(answered, problems)
+        ages = self._fill_in(answered, self._looked_at)
+        return Reading(answered, problems, ages)
+
+    def _fill_in(self, answered: dict[str, Any], now: float) -> dict[str, float]:
+        """Add the last answers to what was not answered. Returns their ages."""
+        self._known |= {name: (answer, now) for name, answer in answered.items()}
+        ages = {
+            name: now - at
+            for name, (_, at) in self._known.items()
+            if name not in answered and now - at <= KEPT_S
+        }
+        answered |= {name: self._known[name][0] for name in ages}
+        return ages
 
     async def _ask(
         self, source: Source, questions: Mapping[str, Question], found: dict[str, Any]

@@ -11,6 +11,7 @@ from bench.measures.measure import Measure
 from bench.measures.million import Million
 from bench.measures.noop import Noop
 from bench.measures.old_rows import OldRows
+from bench.measures.pages import Pages
 from bench.measures.priority import Priority
 from bench.measures.workers import SCALING, WORKERS
 
@@ -30,4 +31,5 @@ MEASURES: tuple[Measure, ...] = (
     SCALING,
     Million(),
     OldRows(),
+    Pages(),
 )

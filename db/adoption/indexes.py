@@ -12,8 +12,8 @@ from db.adoption.locks import ReportProgress
 from db.adoption.quoting import quoted
 from db.states import CLAIMED, TRIED, sql_list
 
-# As in db/migrations/0001_outbox.sql, in the table's own names; a test holds a finished table
-# against a new one.
+# As in db/migrations/0001_outbox.sql, in the table's own names, and those that came later; a test
+# holds a finished table against a new one.
 INDEXES: Mapping[str, str] = {
     'outbound_emails_due': (
         f'({{priority}}, next_retry_at) WHERE {{status}} IN ({sql_list(CLAIMED)}) '
@@ -31,6 +31,10 @@ INDEXES: Mapping[str, str] = {
         'AND next_retry_at IS NOT NULL'
     ),
     'outbound_emails_failed': f'(created_at) WHERE {{status}} IN ({sql_list(TRIED)})',
+    'outbound_emails_final': (
+        f'({{dead_reason}}, updated_at) WHERE {{status}} IN ({sql_list(TRIED)}) '
+        'AND next_retry_at IS NULL'
+    ),
     'outbound_emails_held': "(created_at) WHERE {status} = 'held'",
     'outbound_emails_idempotency': '(organization_id, {idempotency_key}) NULLS NOT DISTINCT '
     'WHERE {idempotency_key} IS NOT NULL',

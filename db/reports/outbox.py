@@ -1,68 +1,39 @@
 """The open e-mails: counted by what becomes of them, and those that are sent now or next."""
 
+from collections import Counter
+from collections.abc import Iterable
+
 import asyncpg
 
+from db.history import MINUTE_SPAN_S, MOST_LATEST
 from db.late import TAKEN_BACK
-from db.states import (
-    HAS_ATTEMPTS,
-    IS_CLAIMED,
-    IS_HELD,
-    IS_SCHEDULED,
-    IS_SENDING,
-    IS_TRIED,
-    IS_UNSCHEDULED,
-)
+from db.states import HAS_ATTEMPTS, IS_CLAIMED, IS_SENDING
 from db.times import Row, elapsed_s, rows_of
+from db.waiting import Group, Waiting, read_waiting
 
-# Each branch is one of the table's partial indexes, so what is sent is never read. The states are
-# disjoint. A time before 2000 is nobody's: such a row counts as one of that year.
-OUTBOX_SQL = f"""
-WITH open AS (
-    SELECT status, next_retry_at, attempts, max_attempts, expires_at, lease_expires_at
-    FROM mail_outbox WHERE {IS_SCHEDULED}
-    UNION ALL
-    SELECT status, created_at, attempts, max_attempts, expires_at, lease_expires_at
-    FROM mail_outbox WHERE {IS_UNSCHEDULED}
-    UNION ALL
-    SELECT status, NULL, attempts, max_attempts, NULL, lease_expires_at
-    FROM mail_outbox WHERE {IS_SENDING}
-    UNION ALL
-    SELECT status, NULL, attempts, max_attempts, NULL, NULL
-    FROM mail_outbox WHERE {IS_TRIED} AND next_retry_at IS NULL
-    UNION ALL
-    SELECT status, NULL, attempts, max_attempts, NULL, NULL FROM mail_outbox WHERE {IS_HELD}
-), judged AS (
-    SELECT status, next_retry_at, CASE
-        WHEN status = 'sending' AND lease_expires_at < now() - interval '30 seconds' THEN 'stuck'
-        WHEN status = 'sending' THEN 'sending'
-        WHEN status <> 'pending' AND (next_retry_at IS NULL OR attempts >= max_attempts)
-            -- Also what has the status `held`
-            THEN CASE status WHEN 'failed' THEN 'dead' ELSE 'held' END
-        WHEN expires_at <= now() THEN 'past_expiry'
-        WHEN next_retry_at <= now() THEN 'due'
-        WHEN status = 'pending' THEN 'scheduled'
-        WHEN status = 'failed' THEN 'retrying'
-        ELSE 'uncertain' END AS state
-    FROM open
+STATES = (
+    'due', 'scheduled', 'sending', 'stuck', 'retrying', 'dead', 'uncertain', 'held', 'past_expiry',
+)  # fmt: skip
+
+# Minutes that are counted, and the attempts since. Some of these at most: at a great rate a duty
+# has counted nearly all of them. error: somebody was refused all the same.
+SENT_SQL = f"""
+WITH progress AS (
+    SELECT counted_until FROM mail_history_progress
+), counted AS (
+    SELECT dimension, at, attempts FROM mail_history
+    WHERE span_s = {MINUTE_SPAN_S} AND dimension IN ('all', 'in part')
+      AND at > now() - interval '1 day' AND outcome = 'accepted'
+), latest AS (
+    SELECT started_at, error FROM email_attempts
+    WHERE recorded_at >= GREATEST((SELECT counted_until FROM progress), now() - interval '1 day')
+      AND started_at > now() - interval '1 day' AND outcome = 'accepted' LIMIT {MOST_LATEST}
 )
-SELECT * FROM (SELECT count(*) FILTER (WHERE state = 'due') AS due,
-    EXTRACT(EPOCH FROM now() - min(GREATEST(next_retry_at, '2000-01-01'))
-        FILTER (WHERE state = 'due'))::float8 AS oldest_due_s,
-    count(*) FILTER (WHERE state = 'scheduled') AS scheduled,
-    count(*) FILTER (WHERE state = 'sending') AS sending,
-    count(*) FILTER (WHERE state = 'stuck') AS stuck,
-    count(*) FILTER (WHERE state = 'retrying') AS retrying,
-    count(*) FILTER (WHERE state = 'dead') AS dead,
-    count(*) FILTER (WHERE state = 'uncertain') AS uncertain,
-    count(*) FILTER (WHERE state = 'held') AS held,
-    count(*) FILTER (WHERE status = 'held') AS held_unsent,
-    count(*) FILTER (WHERE state = 'past_expiry') AS past_expiry
-FROM judged) AS waiting CROSS JOIN (
-    -- error: somebody was refused all the same
-    SELECT count(*) FILTER (WHERE started_at > now() - interval '1 hour') AS sent_last_hour,
-        count(NULLIF(error, '{TAKEN_BACK}')) AS sent_in_part_last_day
-    FROM email_attempts WHERE outcome = 'accepted' AND started_at > now() - interval '1 day'
-) AS sent
+SELECT (SELECT COALESCE(sum(attempts), 0) FROM counted
+        WHERE dimension = 'all' AND at > now() - interval '1 hour')::bigint
+    + (SELECT count(*) FROM latest WHERE started_at > now() - interval '1 hour') AS sent_last_hour,
+    (SELECT COALESCE(sum(attempts), 0) FROM counted WHERE dimension = 'in part')::bigint
+    + (SELECT count(NULLIF(error, '{TAKEN_BACK}')) FROM latest) AS sent_in_part_last_day
 """
 
 
@@ -75,35 +46,35 @@ async def read_outbox(pool: asyncpg.Pool) -> Row:
         (failed, with a time), dead (failed, without), uncertain (will be tried again), held (waits
         for an operator: of that status, or uncertain for good), held_unsent (those of that status
         alone), past_expiry, sent_last_hour, sent_in_part_last_day (a relay took it, but not for
-        every recipient).
+        every recipient); counted_s and is_at_least, see db.waiting.Waiting.
     """
-    (row,) = await pool.fetch(OUTBOX_SQL)
-    return dict(row)
+    waiting = await read_waiting(pool)
+    [sent] = await pool.fetch(SENT_SQL)
+    return outbox_row(waiting) | dict(sent)
 
 
-# The same rows that OUTBOX_SQL counts as due, by whether an operator has paused their type.
-PAUSED_DUE_SQL = f"""
-WITH paused AS (
-    SELECT name FROM mail_switches WHERE kind = 'email_type'
-), open AS (
-    SELECT email_type::text, next_retry_at, expires_at FROM mail_outbox
-    WHERE {IS_CLAIMED} AND next_retry_at <= now() AND {HAS_ATTEMPTS} AND EXISTS (SELECT FROM paused)
-    UNION ALL
-    SELECT email_type::text, created_at, expires_at FROM mail_outbox
-    WHERE {IS_UNSCHEDULED} AND EXISTS (SELECT FROM paused)
-), judged AS (
-    SELECT next_retry_at,
-        COALESCE(email_type IN (SELECT name FROM paused), false) AS is_paused
-    FROM open WHERE expires_at IS NULL OR expires_at > now()
-)
-SELECT count(*) FILTER (WHERE is_paused) AS due,
-    count(*) FILTER (WHERE NOT is_paused) AS others_due,
-    EXTRACT(EPOCH FROM now() - min(GREATEST(next_retry_at, '2000-01-01'))
-        FILTER (WHERE is_paused))::float8 AS oldest_due_s,
-    EXTRACT(EPOCH FROM now() - min(GREATEST(next_retry_at, '2000-01-01'))
-        FILTER (WHERE NOT is_paused))::float8 AS oldest_other_s
-FROM judged
-"""
+def outbox_row(waiting: Waiting) -> Row:
+    """Add the parts up, by state."""
+    emails: Counter[str] = Counter()
+    for group in waiting.groups:
+        emails[group.state] += group.emails
+    return {
+        'due': emails['due'],
+        'oldest_due_s': _oldest_s(waiting, waiting.groups),
+        **{state: emails[state] for state in STATES[1:]},
+        'held_unsent': sum(group.emails for group in waiting.groups if group.part == 'held'),
+        'counted_s': waiting.counted_s,
+        'is_at_least': waiting.is_at_least,
+    }
+
+
+def _oldest_s(waiting: Waiting, groups: Iterable[Group]) -> float | None:
+    times = [g.oldest_due_at_s for g in groups if g.oldest_due_at_s is not None]
+    return waiting.now_s - min(times) if times else None
+
+
+ANY_PAUSED_SQL = "SELECT EXISTS (SELECT FROM mail_switches WHERE kind = 'email_type')"
+NONE_PAUSED = {'due': 0, 'others_due': 0, 'oldest_due_s': None, 'oldest_other_s': None}
 
 
 async def read_paused_due(pool: asyncpg.Pool) -> Row:
@@ -115,8 +86,18 @@ async def read_paused_due(pool: asyncpg.Pool) -> Row:
         due and oldest_due_s of the paused types (0 and None without any), others_due and
         oldest_other_s of all others.
     """
-    (row,) = await pool.fetch(PAUSED_DUE_SQL)
-    return dict(row)
+    if not await pool.fetchval(ANY_PAUSED_SQL):
+        return dict(NONE_PAUSED)
+    waiting = await read_waiting(pool)
+    due = [group for group in waiting.groups if group.state == 'due']
+    paused = [group for group in due if group.is_paused]
+    others = [group for group in due if not group.is_paused]
+    return {
+        'due': sum(group.emails for group in paused),
+        'others_due': sum(group.emails for group in others),
+        'oldest_due_s': _oldest_s(waiting, paused),
+        'oldest_other_s': _oldest_s(waiting, others),
+    }
 
 
 ACTIVE_SQL = f"""

@@ -41,6 +41,7 @@ def test_benchmark_smoke_run_sends_and_verifies_everything():
         'emails',
         'enqueue',
         'old_rows',
+        'pages',
         'priority',
         '--own-sink',
     ]

@@ -12,6 +12,8 @@ from db.retention import remove_old
 from db.zones import compare_zones
 from jobs.cleanup_expired_emails import cleanup_expired_emails
 from jobs.cleanup_old_sessions import cleanup_old_sessions
+from jobs.count_history import count_history
+from reporting.history import WINDOWS, Dimension, read_history, read_most
 from tests.services.adopted import adopt, create_legacy
 from tests.services.ops_desk import run
 from tests.services.other_worker import another
@@ -139,3 +141,28 @@ async def test_rows_without_times_stop_the_retention_of_no_other(theirs, ctx):
             ids[0],
             ids[3],
         ]
+
+
+async def test_history_of_an_adopted_table_knows_its_types_and_its_times_of_another_zone(
+    theirs, ctx
+):
+    await theirs.execute(
+        "UPDATE mail_history_progress SET counted_until = counted_until - interval '1 hour'"
+    )
+    email_id = await theirs.fetchval(
+        'INSERT INTO mail_outbox (recipient, subject, body_text, status, email_type, created_at) '
+        "VALUES ('anna@example.com', 's', 't', 'pending', 'welcome', now() - interval '8 minutes') "
+        'RETURNING id'
+    )
+    await theirs.execute(
+        'INSERT INTO email_attempts (email_id, started_at, attempt, worker, outcome, phase, '
+        "recorded_at) VALUES ($1, now() - interval '4 minutes', 1, 'w', 'accepted', 'data', "
+        "now() - interval '4 minutes')",
+        email_id,
+    )
+    done = await count_history({'runtime': another(ctx['runtime'], pool=theirs)})
+    assert done == {'affected': 1}
+    history = await read_history(theirs, WINDOWS['1h'])
+    assert history.latency.p50_s == pytest.approx(240, rel=0.1)
+    named = await read_most(theirs, WINDOWS['1h'], Dimension.TYPE)
+    assert [one.name for one in named] == ['welcome']

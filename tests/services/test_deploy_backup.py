@@ -42,6 +42,8 @@ TABLES = [
     'allowed_senders',
     'email_attachments',
     'mail_api_requests',
+    'mail_history',
+    'mail_history_progress',
 ]
 IN_PUBLIC_SQL = (
     "SELECT relname FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace"
@@ -102,7 +104,7 @@ class Copies:
     async def restore(self, *options):
         conn = await asyncpg.connect(self.dsn)
         await migrate(conn)
-        await conn.execute('DELETE FROM table_origins')
+        await conn.execute('DELETE FROM table_origins; DELETE FROM mail_history_progress')
         for table, copy in self.copies.items():
             copy.seek(0)
             await conn.copy_to_table(table, source=copy, format='binary')
@@ -178,6 +180,10 @@ async def outbox(pool):
     await pool.execute(
         'INSERT INTO mail_api_requests (owner, idempotency_key, digest, answer) '
         "VALUES ('token:shop', 'k', sha256('x'), '{\"id\": \"1\"}')"
+    )
+    await pool.execute(
+        'INSERT INTO mail_history (span_s, dimension, at, name, outcome, attempts) '
+        "VALUES (60, 'all', now(), '', 'accepted', 7)"
     )
 
 

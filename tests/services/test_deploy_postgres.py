@@ -34,12 +34,18 @@ WORKERS_MODULES = {
     'attachments',
     'claims',
     'leases',
+    'narrowing',
+    'results',
     'content',
     'cron_runs',
     'health',
+    'due',
+    'history',
+    'late',
     'schema',
     'sessions',
     'transitions',
+    'waiting',
     'wakeups',
 }
 DESKS_MODULES = {
@@ -283,7 +289,7 @@ FORBIDDEN = {
         INSERT INTO outbound_emails (recipient) VALUES ('a@example.com')
         UPDATE outbound_emails SET recipient = 'me@example.com'
         UPDATE outbound_emails SET body_text = 'other'
-        UPDATE email_attempts SET outcome = 'accepted'
+        UPDATE email_attempts SET worker = 'another'
         UPDATE email_templates SET subject = 'other'
         SELECT user_id FROM sessions
         INSERT INTO sessions (user_id) VALUES (1)
@@ -378,6 +384,7 @@ async def test_worker_delivers_under_its_role_and_the_operator_looks_on(
         'cleanup_old_sessions',
         'cleanup_expired_emails',
         'check_service_health',
+        'count_history',
         'process_pending_emails',
     ):
         job = await redis.enqueue_job(duty)

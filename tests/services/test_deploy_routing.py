@@ -21,7 +21,9 @@ workers = vars(worker.WorkerSettings), worker.HighPriority, worker.LowPriority
 print(json.dumps([names(part) for part in workers]))
 """
 MAIL = ['process_pending_emails']
-MAINTENANCE = ['check_service_health', 'cleanup_expired_emails', 'cleanup_old_sessions']
+MAINTENANCE = [
+    'check_service_health', 'cleanup_expired_emails', 'cleanup_old_sessions', 'count_history',
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(

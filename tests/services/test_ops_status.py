@@ -57,6 +57,8 @@ async def test_status_counts_the_outbox_in_disjoint_states(env, pool):
         'past_expiry': 1,
         'sent_last_hour': 1,
         'sent_in_part_last_day': 0,
+        'counted_s': 0.0,
+        'is_at_least': False,
     }
 
 

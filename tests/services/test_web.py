@@ -319,6 +319,29 @@ async def test_locked_outbox_leaves_its_numbers_out_and_all_others_in(open_page,
     await wait_until(waiting)
 
 
+async def test_numbers_that_were_known_stand_with_their_age_while_postgresql_is_slow(
+    open_page, pool, seeded, monkeypatch
+):
+    client = await open_page(deadline_s=0.6)
+
+    async def whole():
+        found = await scrape(client)
+        return found if found['email_source_up', ('source', 'postgresql')] else None
+
+    before = await wait_until(whole)
+    assert before['email_outbox_age_seconds',] == 0
+    async with pool.acquire() as conn, conn.transaction():
+        await conn.execute('LOCK TABLE outbound_emails')
+        found = await scrape(client)
+        assert found['email_source_up', ('source', 'postgresql')] == 0
+        assert found['email_outbox_emails', ('state', 'due')] == 1
+        assert found['email_outbox_age_seconds',] >= 0.5
+        assert 'postgresql does not answer: as it was' in (await client.get('/')).text
+        monkeypatch.setattr('web.watch.KEPT_S', 0.1)
+        found = await scrape(client)
+        assert ('email_outbox_age_seconds',) not in found
+
+
 async def is_ready(client):
     return (await client.get('/health/ready')).status_code == 200
 

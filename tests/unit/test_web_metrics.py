@@ -151,7 +151,8 @@ def test_addresses_in_free_text_are_hidden_and_names_of_workers_are_not():
         outbox=dict.fromkeys(
             ('due', 'oldest_due_s', 'scheduled', 'sending', 'stuck', 'retrying', 'dead',
                 'uncertain', 'held',
-             'past_expiry', 'sent_last_hour', 'sent_in_part_last_day'), 0),
+             'past_expiry', 'sent_last_hour', 'sent_in_part_last_day', 'counted_s',
+             'is_at_least'), 0),
         seen_workers=[],
         duties=[{'duty': 'cleanup', 'slot': None, 'worker': 'w@h:1', 'started_s': 1.0,
             'outcome': 'error',

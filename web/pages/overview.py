@@ -21,7 +21,7 @@ from mail_outbox.states import Status
 from reporting.judge import level_of
 from reporting.judge_ingresses import ingress_state, refused_by
 from reporting.problems import Document, Level
-from reporting.wording import SWITCH_WORDS, cell, fault, length, megabytes
+from reporting.wording import SWITCH_WORDS, cell, counted_when, fault, length, megabytes
 from web.auth.door import LoginNeededError
 from web.overview import LONGEST_TEXT, judge_reading, masked
 from web.pages.desk import TEMPLATES, desk_of, page
@@ -162,12 +162,29 @@ def render_overview(reading: Reading) -> str:
             for problem in problems
         ],
         outbox=found.get('outbox'),
+        outbox_age=_age(reading, 'outbox', Source.POSTGRESQL) or _counted(found.get('outbox')),
         tiles=TILES,
         tables=[
-            (table, _rows(found[table.question], table.cells) if table.question in found else None)
+            (
+                table,
+                _rows(found[table.question], table.cells) if table.question in found else None,
+                _age(reading, table.question, table.source),
+            )
             for table in TABLES
         ],
     )
+
+
+def _age(reading: Reading, question: str, source: Source) -> str | None:
+    """Return what is said of an answer of before; None of one that is new."""
+    if question not in reading.ages:
+        return None
+    return f'{source} does not answer: as it was {_ago(reading.ages[question])}'
+
+
+def _counted(outbox: Document | None) -> str | None:
+    counted_at = counted_when(outbox) if outbox else 'now'
+    return None if counted_at == 'now' else f'what is much was counted {counted_at}'
 
 
 @router.api_route('/', methods=['GET', 'HEAD'])

@@ -226,8 +226,9 @@ async def _client(bench: Bench, dsn: str) -> AsyncIterator[httpx.AsyncClient]:
     async with httpx.AsyncClient(transport=transport, base_url='http://localhost') as client:
         await client.get('/health/ready')  # its own connections: the watch's are opened by a look
         yield client
-    for closed in (*watches, api):
-        await closed.close()
+    await api.close()
+    for watch in watches:
+        await watch.close()
 
 
 async def _look(client: httpx.AsyncClient, path: str) -> float:

@@ -4,7 +4,6 @@ from logs import configure_logs  # before structlog, which would load rich
 
 # isort: split
 import asyncio
-import gc
 import importlib.util
 import sys
 import time
@@ -51,6 +50,7 @@ from jobs.send_email import send_claimed, send_email
 from mail.route import SwitchableRelays
 from mail_outbox.address_fields import Sender
 from mail_outbox.wake import redis_error_text
+from process import memory
 from process.recycling import Limits
 from process.supervisor import Supervisor
 from reporting.unreachable import postgres_problem
@@ -65,7 +65,6 @@ JOBS: tuple[WorkerCoroutine, ...] = (
     retry_failed_email,
     *(schedule.job for schedule in SCHEDULES),
 )
-GC_EVERY_OBJECTS = 20_000
 CONNECT_AGAIN_S = 2.0
 Loop = Callable[[], Coroutine[Any, Any, None]]
 WAITING_JOBS = 20  # jobs claimed beyond the e-mails they could send now; they need no slot
@@ -109,10 +108,7 @@ async def startup(ctx: dict[str, Any]) -> None:
     dispatcher.subject_of = subject_of
     dispatcher.error_text = redis_error_text
     dispatcher.wanted_jobs = lambda: WAITING_JOBS + 2 * runtime.claimer.concurrency.size
-    # What the start left behind stays; looking at it again and again took a twentieth of the CPU.
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(GC_EVERY_OBJECTS)
+    memory.settle()
     await runtime.suspects.send_first()
 
 

@@ -9,9 +9,9 @@ from db.api_tokens import ApiToken, note_use, read_live_tokens
 from reporting.problems import ProblemError
 from reporting.servers import Servers
 
-# A token that was revoked is refused after FRESH_S at the latest; while PostgreSQL does not answer,
-# after STALE_S.
-FRESH_S, STALE_S = 2.0, 60.0
+# A token that was revoked is refused after FRESH_S at the latest; while PostgreSQL does not answer
+# within PATIENCE_S, after STALE_S.
+FRESH_S, PATIENCE_S, STALE_S = 2.0, 1.0, 60.0
 RENEW_S = 1.0  # older than this, the tokens are read again while they go on to serve
 # A token that is not known may be new; so the tokens are read again, but not for each guess.
 BETWEEN_READS_S = 0.25
@@ -63,11 +63,11 @@ class KnownTokens:
                     await self._note_use()
 
     async def _read_unless_down(self) -> None:
-        try:
-            await asyncio.shield(self._begin_to_read())
-        except ProblemError:
-            if time.monotonic() - self._read_at > STALE_S:
-                raise
+        """Wait for the tokens as they are now; when they do not come, those of before serve."""
+        reading = self._begin_to_read()
+        await asyncio.wait({reading}, timeout=PATIENCE_S)
+        if time.monotonic() - self._read_at > STALE_S:
+            await asyncio.shield(reading)
 
     async def _read_after(self, asked_at: float) -> None:
         """Wait for a reading that began after this moment; everybody who waits shares it."""

@@ -62,12 +62,10 @@ async def resolve_emails(
     ids = list(dict.fromkeys(email_ids))
     states = await servers.ask_postgres(partial(reports.read_states, email_ids=ids))
     wanted = [i for i in ids if i in states and states[i]['status'] in from_states]
-    done = wanted
-    if not dry_run:
-        done = []
-        if wanted:
-            confirm(ResolvePlan(len(wanted), [i for i in ids if i not in wanted]))
-            done = await servers.ask_postgres(lambda pool: change(pool, wanted))
+    done = set(wanted)
+    if not dry_run and wanted:
+        confirm(ResolvePlan(len(wanted), [i for i in ids if i not in done]))
+        done = set(await servers.ask_postgres(lambda pool: change(pool, wanted)))
     unchanged = [Unchanged(i, _why_not_resolved(states.get(i))) for i in ids if i not in done]
     return Resolved(dry_run, decision, [i for i in ids if i in done], unchanged)
 

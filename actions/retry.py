@@ -102,7 +102,7 @@ async def retry_ids(
     if dry_run:
         return RetriedIds(True, wanted, _unchanged(ids, states, wanted))
     if wanted:
-        left = [i for i in ids if i not in wanted]
+        left = sorted(set(ids) - set(wanted))
         confirm(RetryPlan(len(wanted), len(wanted), left, _warn_of(states[i] for i in wanted)))
     done = await retry_in_batches(servers, wanted, RETRYABLE, terms)
     if done.problem and not done.changed:
@@ -113,7 +113,8 @@ async def retry_ids(
     if len(changed) < len(wanted):  # somebody was faster: the reasons are newer than the states
         states = await servers.ask_postgres(reading)
     problems += await idle_problems(servers, len(changed))
-    retried = [i for i in ids if i in set(changed)]
+    done_ids = set(changed)
+    retried = [i for i in ids if i in done_ids]
     return RetriedIds(False, retried, _unchanged(ids, states, retried), enqueued, problems)
 
 

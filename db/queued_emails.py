@@ -5,20 +5,35 @@ from datetime import datetime
 import asyncpg
 
 from db.times import Row, rows_of
+from mail_outbox.wake import notify
 
 # An organisation's own; NULL stands for all. As text: an adopted table's ids may be of any type.
 _OWN = 'AND ($2::text IS NULL OR organization_id::text = $2)'
 
-_SHOWN = """
-    id, recipient, subject, email_type::text AS email_type, status, priority, dead_reason,
+# Who may write to the table may write anything, and a client may read slowly: of each field, as
+# much as can be used of it.
+MOST_CHARS, MOST_CHARS_LISTED, MOST_BODY_CHARS = 32_000, 4000, 1_000_000
+MOST_TAG_BYTES = 100_000
+
+
+def _shown(most_chars: int) -> str:
+    texts = ', '.join(
+        f'left({column}, {most_chars}) AS {column}'
+        for column in ('recipient', 'subject', 'from_address', 'cc', 'bcc', 'reply_to')
+    )
+    return f"""
+    id, {texts}, email_type::text AS email_type, status, priority, dead_reason,
     next_retry_at, expires_at, sent_at, created_at, message_id,
-    from_address, cc, bcc, reply_to, tags,
+    CASE WHEN octet_length(tags::text) <= {MOST_TAG_BYTES} THEN tags END AS tags,
     organization_id::text AS organization_id,
     status = 'pending' AND COALESCE(attempts, 0) = 0 AND next_retry_at > now() AS is_scheduled
 """
 
+
 READ_QUEUED_SQL = f"""
-SELECT {_SHOWN}, body_text, body_html FROM mail_outbox WHERE id = $1 {_OWN}
+SELECT {_shown(MOST_CHARS)}, left(body_text, {MOST_BODY_CHARS}) AS body_text,
+    left(body_html, {MOST_BODY_CHARS}) AS body_html
+FROM mail_outbox WHERE id = $1 {_OWN}
 """
 
 
@@ -33,12 +48,24 @@ async def read_queued(pool: asyncpg.Pool, email_id: int, organization_id: str | 
     return rows[0] if rows else None
 
 
+OWN_STATUS_SQL = f"""
+SELECT COALESCE(status, '') FROM mail_outbox WHERE id = $1 {_OWN}
+"""
+
+
+async def own_status(pool: asyncpg.Pool, email_id: int, organization_id: str | None) -> str | None:
+    """Return the state of an e-mail; None when there is none, or it is another organisation's."""
+    status: str | None = await pool.fetchval(OWN_STATUS_SQL, email_id, organization_id)
+    return status
+
+
+_LISTED = _shown(MOST_CHARS_LISTED)
 LIST_OLDER_SQL = f"""
-SELECT {_SHOWN} FROM mail_outbox WHERE ($1::bigint IS NULL OR id < $1) {_OWN}
+SELECT {_LISTED} FROM mail_outbox WHERE ($1::bigint IS NULL OR id < $1) {_OWN}
 ORDER BY id DESC LIMIT $3
 """
 LIST_NEWER_SQL = f"""
-SELECT {_SHOWN} FROM mail_outbox WHERE id > $1 {_OWN} ORDER BY id LIMIT $3
+SELECT {_LISTED} FROM mail_outbox WHERE id > $1 {_OWN} ORDER BY id LIMIT $3
 """
 
 
@@ -63,18 +90,26 @@ async def list_queued(
     return found[:limit], len(found) > limit
 
 
-# Its life keeps its length. A worker that claims the row meanwhile comes first: then it is no
-# longer pending.
+# Its life keeps its length: what is moved into the past is due now, and not over. A worker that
+# claims the row meanwhile comes first: then it is no longer pending.
+_MOVED_TO = 'GREATEST($3::timestamptz, now())'
 RESCHEDULE_SQL = f"""
-UPDATE mail_outbox SET next_retry_at = $3::timestamptz, updated_at = now(),
-    expires_at = expires_at + ($3::timestamptz - COALESCE(next_retry_at, now()))
+UPDATE mail_outbox SET next_retry_at = {_MOVED_TO}, updated_at = now(),
+    expires_at = CASE WHEN isfinite(expires_at) AND isfinite(COALESCE(next_retry_at, now()))
+        THEN expires_at + ({_MOVED_TO} - COALESCE(next_retry_at, now())) ELSE expires_at END
 WHERE id = $1 {_OWN} AND status = 'pending' AND COALESCE(attempts, 0) = 0
-RETURNING id
+RETURNING next_retry_at <= now() AS is_due
 """
 
 
 async def reschedule(
     pool: asyncpg.Pool, email_id: int, organization_id: str | None, moment: datetime
 ) -> bool:
-    """Have an e-mail that was not tried yet sent at another time. Returns whether it could be."""
-    return bool(await pool.fetch(RESCHEDULE_SQL, email_id, organization_id, moment))
+    """Have an e-mail that was not tried yet sent at another time. Returns whether it could be.
+
+    Workers are woken for what is due.
+    """
+    moved = await pool.fetch(RESCHEDULE_SQL, email_id, organization_id, moment)
+    if moved and moved[0]['is_due']:
+        await notify(pool)
+    return bool(moved)

@@ -156,11 +156,11 @@ async def select_ids(pool: asyncpg.Pool, selection: Selection, limit: int) -> li
 
 
 _LISTED = f"""
-SELECT id, recipient, email_type::text AS email_type, status,
+SELECT id, left(recipient, 32000) AS recipient, email_type::text AS email_type, status,
     COALESCE(attempts, 0) AS attempts, COALESCE(max_attempts, 32767) AS max_attempts,
     smtp_code, enhanced_code, relay,
-    COALESCE(last_error, smtp_response) AS error, dead_reason, {IS_FINAL} AS is_final,
-    next_retry_at, last_attempt_at, created_at, {MOMENT} AS since
+    left(COALESCE(last_error, smtp_response), 2000) AS error, dead_reason,
+    {IS_FINAL} AS is_final, next_retry_at, last_attempt_at, created_at, {MOMENT} AS since
 FROM mail_outbox WHERE {SELECTED}
 """
 LIST_SELECTED_SQL = f'{_LISTED} ORDER BY created_at DESC, id DESC LIMIT {OWN_1}'

@@ -27,7 +27,7 @@ def describe() -> dict[str, Any]:
     """Return what /openapi.json says; no server is asked."""
     app = Application()
     nobody = Servers(ServerAddresses('postgresql://127.0.0.1/mail', 'redis://127.0.0.1/1'))
-    add_api(app, Api(nobody, RetryTerms(24, 'arq:queue'), Sender('noreply@example.com')))
+    add_api(app, Api(nobody, nobody, RetryTerms(24, 'arq:queue'), Sender('noreply@example.com')))
     return app.openapi()
 
 

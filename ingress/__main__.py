@@ -19,6 +19,7 @@ from ingress.door import Door, IngressRules
 from ingress.listener import Listener
 from ingress.report import IngressReport
 from logs import configure_logs
+from process import memory
 from process.supervisor import Supervisor
 from reporting.servers import ServerAddresses, redis_of
 from reporting.within_deadline import DeadlineServers
@@ -111,6 +112,7 @@ async def take_mail(settings: Settings, rules: IngressRules) -> None:
     port = await listener.open(settings.ingress_host, settings.ingress_port)
     host = f'[{settings.ingress_host}]' if ':' in settings.ingress_host else settings.ingress_host
     place = f'{host}:{port}'
+    memory.settle()
     log.info('ingress.started', place=place, token_wanted=rules.needs_token)
     report = IngressReport(door, listener, place, program_version())
     beside: list[Coroutine[Any, Any, None]] = [

@@ -12,6 +12,7 @@ from mail_outbox.envelope import InvalidEmailError, refuse_control_characters
 MAX_BODY_BYTES = 10 * 1024 * 1024
 MAX_DATA_BYTES = 1024 * 1024
 MAX_TAGS = 50
+MAX_WORD_CHARS = 255
 NUL_IN_JSON = re.compile(r'(?<!\\)(?:\\\\)*\\u0000')
 
 
@@ -25,9 +26,25 @@ def check_word(name: str, value: Any) -> None:
         return
     if not isinstance(value, str):
         raise InvalidEmailError(f'{name}: must be text, not {type(value).__name__}')
+    if not 0 < len(value) <= MAX_WORD_CHARS:
+        raise InvalidEmailError(f'{name}: {len(value)} characters, must be 1 to {MAX_WORD_CHARS}')
     refuse_control_characters(name, value)
-    if not 0 < len(value) <= 255:
-        raise InvalidEmailError(f'{name}: {len(value)} characters, must be 1 to 255')
+
+
+def check_identifier(name: str, value: Any) -> None:
+    """Refuse a number or a text that no column of ids takes; PostgreSQL knows its type.
+
+    Raises:
+        InvalidEmailError: names the value.
+    """
+    if isinstance(value, str):
+        if len(value) > MAX_WORD_CHARS:
+            raise InvalidEmailError(
+                f'{name}: {len(value)} characters, at most {MAX_WORD_CHARS} are allowed'
+            )
+        refuse_control_characters(name, value)
+    elif isinstance(value, int) and not -(2**63) <= value < 2**63:
+        raise InvalidEmailError(f'{name}: is no number of 64 bits')
 
 
 def check_text(name: str, text: str) -> None:
@@ -108,13 +125,13 @@ def json_text(name: str, value: Any) -> str | None:
     if value is None:
         return None
     try:
-        # Fails for half a character.
-        json.dumps(value, allow_nan=False, ensure_ascii=False).encode()
         text = json.dumps(value, allow_nan=False)
+        if '\\ud' in text:  # maybe half a character, for which this fails
+            json.dumps(value, ensure_ascii=False).encode()
     except (TypeError, ValueError, RecursionError) as error:
         raise InvalidEmailError(f'{name}: is not JSON: {error}') from error
-    if NUL_IN_JSON.search(text):
-        raise InvalidEmailError(f'{name}: must not contain NUL')
     if len(text) > MAX_DATA_BYTES:
         raise InvalidEmailError(f'{name}: larger than {MAX_DATA_BYTES} bytes')
+    if NUL_IN_JSON.search(text):
+        raise InvalidEmailError(f'{name}: must not contain NUL')
     return text

@@ -46,7 +46,7 @@ def inserted(rows: Sequence[Row], first_place: int | None = None) -> Steps[list[
     for row, (email_id, digest) in zip(rows, answers, strict=True):
         refuse_conflict(row, email_id, digest)
     ids = [email_id for email_id, _ in found]
-    if attached := [*_attached(ids, wanted)]:
+    if attached := [*attachment_rows(ids, wanted)]:
         yield Ask(ATTACH, attached)
     return [email_id for email_id, _ in answers]
 
@@ -67,7 +67,8 @@ def refuse_conflict(row: Row, email_id: int, digest: bytes | None) -> None:
         raise IdempotencyConflictError(row['idempotency_key'], email_id)
 
 
-def _attached(ids: Sequence[int], rows: Sequence[Row]) -> Iterator[Row]:
+def attachment_rows(ids: Sequence[int], rows: Sequence[Row]) -> Iterator[Row]:
+    """Yield the values of ATTACH for rows of checked_row that were inserted with these ids."""
     for email_id, row in zip(ids, rows, strict=True):
         for position, attachment in enumerate(row['attachments']):
             yield {

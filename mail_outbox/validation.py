@@ -16,6 +16,7 @@ from mail_outbox.envelope import (
     InvalidEmailError,
 )
 from mail_outbox.field_checks import (
+    check_identifier,
     check_metadata,
     check_tags,
     check_text,
@@ -133,6 +134,10 @@ async def checked_row(email: Mapping[str, Any]) -> dict[str, Any]:
         fields += headers.values()
     elif isinstance(headers, list | tuple):
         fields += [text for pair in headers if isinstance(pair, list | tuple) for text in pair]
+    files = email.get('attachments')
+    for file in files if isinstance(files, list | tuple) else ():
+        if isinstance(file, Attachment):
+            fields += (file.filename, file.content_type)
     field_chars = sum(len(field) for field in fields if isinstance(field, str))
     if body_chars > LARGE_BODY_CHARS or field_chars > LARGE_FIELD_CHARS:
         import asyncio  # noqa: PLC0415 - who awaits this has loaded it; others need not
@@ -197,6 +202,8 @@ def _check_delivery(email: Mapping[str, Any], priority: Any, max_attempts: Any) 
     check_times(get('send_at'), get('expires_at'), get('expiry_hours', EXPIRY_HOURS))
     for name in ('email_type', 'idempotency_key', 'content_id'):
         check_word(name, get(name))
+    for name in ('user_id', 'organization_id', 'template_id'):
+        check_identifier(name, get(name))
     check_tags(get('tags'))
     check_metadata(get('metadata'))
 

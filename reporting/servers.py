@@ -95,6 +95,10 @@ class Servers:
             raise
         return pool
 
+    async def in_time(self, asking: Awaitable[T]) -> T:
+        """Return what is awaited, which waits for PostgreSQL with others of our own."""
+        return await asking
+
     async def ask_redis(self, question: Callable[[ArqRedis], Awaitable[T]]) -> T:
         """Return what question(redis) returns."""
         url = self.addresses.redis_url

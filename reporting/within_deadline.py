@@ -64,9 +64,19 @@ class DeadlineServers(Servers):
         if loop.time() - self._answered_at > self._deadline_s and self._pool is not None:
             self._pool.terminate()
             self._pool = None
-        raise ProblemError(
-            self._too_late('PostgreSQL', place_of(self.addresses.postgres_dsn, 5432))
-        )
+        raise ProblemError(self._postgres_too_late())
+
+    async def in_time(self, asking: Awaitable[T]) -> T:
+        """Return what is awaited, which waits for PostgreSQL with others of our own.
+
+        Raises:
+            ProblemError: it takes longer than the deadline.
+        """
+        try:
+            async with asyncio.timeout(self._deadline_s):
+                return await asking
+        except TimeoutError as error:
+            raise ProblemError(self._postgres_too_late()) from error
 
     async def ask_redis(self, question: Callable[[ArqRedis], Awaitable[T]]) -> T:
         """Return what question(redis) returns.
@@ -103,6 +113,9 @@ class DeadlineServers(Servers):
         self._abandoned.discard(task)
         if not task.cancelled():
             task.exception()  # seen: nobody waits for it any more
+
+    def _postgres_too_late(self) -> Problem:
+        return self._too_late('PostgreSQL', place_of(self.addresses.postgres_dsn, 5432))
 
     def _too_late(self, service: str, place: str | None) -> Problem:
         return Problem(

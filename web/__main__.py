@@ -16,13 +16,14 @@ from actions.retry import RetryTerms
 from engine.urls import is_loopback
 from logs import configure_logs
 from mail_outbox.address_fields import Sender
+from process import memory
 from process.supervisor import Supervisor
 from reporting.servers import ServerAddresses
 from settings import Settings, load_settings
 from web.access import Guard
 from web.api.parts import Api
 from web.api.servers import DEADLINE_S as API_DEADLINE_S
-from web.api.servers import ApiServers
+from web.api.servers import QUEUEING_CONNECTIONS, ApiServers
 from web.application import close_desk, make_application
 from web.auth.people import Role
 from web.auth.proxy import TrustedProxy
@@ -62,6 +63,7 @@ class Server(uvicorn.Server):
         await super().startup(sockets)
         for listener in sockets or ():
             listener.listen(WAITING)
+        memory.settle()
         self.ready.set()
 
 
@@ -102,6 +104,7 @@ def make_api(settings: Settings, addresses: ServerAddresses) -> Api:
     """Return what the API's handlers work with."""
     queue = queue_for('send_email', routed=settings.queue_routing)
     return Api(
+        ApiServers(addresses, connections=QUEUEING_CONNECTIONS),
         ApiServers(addresses),
         RetryTerms(settings.email_expiry_hours, queue),
         Sender(settings.smtp_from_email, settings.smtp_from_name),

@@ -11,6 +11,7 @@ import resource
 import time
 from typing import Any
 
+import httptools
 import structlog
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
@@ -23,6 +24,7 @@ RESERVED = 48  # descriptors for everything else: servers asked, their new conne
 LONGEST_HEAD_BYTES = 64 * 1024  # of a request, without its body
 BYTES_PER_BYTE = 8  # of a body in the smallest pieces, on the wire
 STUCK_S = 30.0  # for who asked and does not read the answer
+MOST_UNREAD_BYTES = 64 * 1024 * 1024  # of all answers that their clients do not read
 REPORTED_EVERY_S = 60.0
 OUT_OF_DESCRIPTORS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
@@ -42,7 +44,7 @@ class PageConnection(HttpToolsProtocol):
     head of any length.
     """
 
-    opened_at = 0.0
+    opened_at = unread_since = 0.0
     overhead_bytes = 0  # of the request that is coming, besides its body
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn's
@@ -59,7 +61,12 @@ class PageConnection(HttpToolsProtocol):
         """Go on waiting when this was a part of a request; it gets no more time than a whole."""
         waiting = self.timeout_keep_alive_task
         self.overhead_bytes += len(data)
-        super().data_received(data)
+        self._unset_keepalive_if_required()
+        try:
+            self._read(memoryview(data))
+        except httptools.HttpParserError:
+            self.send_400_response('Invalid HTTP request received.')
+            return
         if self.overhead_bytes > LONGEST_HEAD_BYTES and not self.transport.is_closing():
             self.send_400_response('The head of the request is too long.')
             return
@@ -67,6 +74,36 @@ class PageConnection(HttpToolsProtocol):
             self.timeout_keep_alive_task = self.loop.call_at(
                 waiting.when(), self.timeout_keep_alive_handler
             )
+
+    def _read(self, data: memoryview) -> None:
+        """Read what came; a request that offers another protocol, as one that does not.
+
+        A server need not take the offer (RFC 9110, 7.8). httptools ends with the head of such a
+        request, and uvicorn answers it without its body: each POST by the HTTP client of Java,
+        which offers h2c.
+        """
+        while data:
+            try:
+                self.parser.feed_data(data)
+            except httptools.HttpParserUpgrade as upgrade:
+                data = data[upgrade.args[0] :]
+                fields = [b'%b: %b\r\n' % field for field in self.headers if field[0] != b'upgrade']
+                line = b'%b %b HTTP/1.1\r\n' % (self.parser.get_method(), self.url)
+                self.parser = httptools.HttpRequestParser(self)
+                self.parser.feed_data(b''.join([line, *fields, b'\r\n']))
+            else:
+                return
+
+    def on_headers_complete(self) -> None:
+        """Begin to answer.
+
+        Raises:
+            ValueError: who asks takes this for a proxy.
+        """
+        if self.parser.get_method() == b'CONNECT':
+            raise ValueError('this is no proxy')
+        if not self.parser.should_upgrade():
+            super().on_headers_complete()
 
     def on_message_begin(self) -> None:
         """Count anew."""
@@ -81,7 +118,20 @@ class PageConnection(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         """Count anew: what else has come is of the next request."""
         self.overhead_bytes = 0
-        super().on_message_complete()
+        if not self.parser.should_upgrade():
+            super().on_message_complete()
+
+    def pause_writing(self) -> None:
+        """Let go who has not read for longest, when too much waits to be read."""
+        super().pause_writing()
+        self.unread_since = self.loop.time()
+        stuck: list[Any] = [c for c in self.connections if c.flow.write_paused]  # type: ignore[union-attr] # as uvicorn's
+        unread_bytes = sum(c.transport.get_write_buffer_size() for c in stuck)
+        for connection in sorted(stuck, key=lambda c: c.unread_since):
+            if unread_bytes <= MOST_UNREAD_BYTES:
+                break
+            unread_bytes -= connection.transport.get_write_buffer_size()
+            self._let_go(connection)
 
     @property
     def is_idle(self) -> bool:
@@ -97,9 +147,12 @@ class PageConnection(HttpToolsProtocol):
             (c for c in others if c.opened_at < stuck_before), None
         )
         if let_go is not None:
-            # It is closed in the loop's next turn; no place is counted for it any more.
-            self.connections.discard(let_go)
-            let_go.transport.abort()
+            self._let_go(let_go)
+
+    def _let_go(self, connection: Any) -> None:
+        # It is closed in the loop's next turn; no place is counted for it any more.
+        self.connections.discard(connection)
+        connection.transport.abort()
 
 
 class _Quiet:

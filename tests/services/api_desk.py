@@ -14,7 +14,7 @@ from mail_outbox.address_fields import Sender
 from reporting.servers import ServerAddresses
 from tests.conftest import DEADLINE_S
 from web.api.parts import Api
-from web.api.servers import ApiServers
+from web.api.servers import QUEUEING_CONNECTIONS, ApiServers
 from web.application import close_desk, make_application
 from web.auth.proxy import NO_PROXY, TrustedProxy
 from web.questions import OVERVIEW, READINESS
@@ -28,7 +28,12 @@ ALL_SCOPES = (ApiScope.SEND, ApiScope.READ, ApiScope.OPERATE)
 
 def api_for(addresses: ServerAddresses, deadline_s: float = DEADLINE_S) -> Api:
     """Return what the API and the desk work with; nothing is opened before it is asked."""
-    return Api(ApiServers(addresses, deadline_s), RetryTerms(24, 'arq:queue'), SENDER)
+    return Api(
+        ApiServers(addresses, deadline_s, connections=QUEUEING_CONNECTIONS),
+        ApiServers(addresses, deadline_s),
+        RetryTerms(24, 'arq:queue'),
+        SENDER,
+    )
 
 
 def form_key(page: str) -> str:

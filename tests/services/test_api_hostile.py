@@ -208,6 +208,22 @@ async def test_every_path_wants_a_token_before_it_looks_at_anything_else(desk):
             assert answer.status_code in {401, 429}, (method, path)
 
 
+# A front server may end the first request elsewhere.
+SMUGGLED = (
+    'Content-Length: 0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n',
+    'Transfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n0\r\n\r\n',
+    'Content-Length: 0\r\nContent-Length: 5\r\n\r\n',
+    'Content-Length: +5\r\n\r\n{"a":',
+    'Transfer-Encoding: xchunked\r\n\r\n0\r\n\r\n',
+    'Transfer-Encoding : chunked\r\n\r\n0\r\n\r\n',
+    'Transfer-Encoding: chunked, identity\r\n\r\n0\r\n\r\n',
+    'Transfer-Encoding: chunked\r\n\r\n1\n{\n0\n\n',
+    'X: a\r\n b\r\n\r\n',
+    'X: a\rb\r\n\r\n',
+    'X: a\nContent-Length: 5\r\n\r\n',
+)
+
+
 async def send(port, request):
     """Send bytes to the server, and return the head of its answer."""
     reader, writer = await asyncio.open_connection('127.0.0.1', port)
@@ -237,6 +253,7 @@ async def test_real_server_refuses_what_is_large_or_malformed_and_goes_on(env, p
         (f'{line}localhost\r\nAuthorization: Bearer \xff\xfe\r\n\r\n'.encode('latin-1'), 401),
         (b'POST /api/emails/retry HTTP/1.1\r\nHost: evil.example\r\n\r\n', 421),
         (b'\x16\x03\x01\x00\x00', 400),
+        *((f'{json_head}{more}'.encode(), 400) for more in SMUGGLED),
     ):
         assert (await send(port, request)).startswith(f'HTTP/1.1 {status} '), request[:200]
     # A body that never comes, and one that nobody waits for.

@@ -39,6 +39,13 @@ class Principal:
     token_id: int | None
     address: str
 
+    @property
+    def owner(self) -> str:
+        """Whose requests are his: the organisation's, or those of tokens of this name."""
+        if self.organization_id is None:
+            return f'token:{self.name}'
+        return f'organization:{self.organization_id}'
+
 
 class Refusals:
     """How often each address was refused lately."""

@@ -17,12 +17,14 @@ class Api:
     """What handlers get, as request.app.state.api.
 
     Attributes:
-        servers: PostgreSQL for reading and writing, and arq's client: ask_postgres, ask_redis.
+        queueing: PostgreSQL for tokens, and for e-mails from clients.
+        servers: PostgreSQL for all else, and arq's client: ask_postgres, ask_redis.
         terms: How e-mails are sent again.
         sender: Of e-mails that name none, for From.
         max_message_bytes: The most that workers send as one message.
     """
 
+    queueing: Servers
     servers: Servers
     terms: RetryTerms
     sender: Sender
@@ -31,12 +33,13 @@ class Api:
     sending: Sending = field(init=False)
 
     def __post_init__(self) -> None:
-        self.access = Access(self.servers)
-        self.sending = Sending(self.servers, self.sender.address, self.max_message_bytes)
+        self.access = Access(self.queueing)
+        self.sending = Sending(self.queueing, self.sender.address, self.max_message_bytes)
 
     async def close(self) -> None:
         """Close what was opened."""
         await self.access.tokens.close()
+        await self.queueing.close()
         await self.servers.close()
 
 

@@ -1,5 +1,6 @@
 """E-mails as Resend's clients read them."""
 
+import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -85,8 +86,10 @@ def _moment(moment: datetime | None) -> str | None:
     return None if moment is None else moment.isoformat()
 
 
-def _pairs(tags: Any) -> list[tuple[str, Any]]:
-    return list(tags.items()) if isinstance(tags, dict) else []
+def _pairs(tags: Any) -> list[tuple[str, str]]:
+    """Return tags as names and texts; a row that no client wrote may have any JSON there."""
+    found = tags.items() if isinstance(tags, dict) else ()
+    return [(name, tag if isinstance(tag, str) else json.dumps(tag)) for name, tag in found]
 
 
 def _addresses(text: str | None) -> list[str] | None:

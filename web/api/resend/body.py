@@ -6,6 +6,7 @@ import signal
 import struct
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from hashlib import sha256
@@ -26,8 +27,11 @@ MAX_BYTES = 40 * 1024 * 1024  # as Resend has it for the attachments of an e-mai
 # More is read by a process of its own: reading holds the interpreter's lock until it is done, and
 # with it the loop. So much takes 15 ms at the worst, of numbers alone (2026-11).
 SMALL_BYTES = 1024 * 1024
+# Each is an object to make, and one that the garbage collector looks at.
+MOST_CONTAINERS = 10_000
 RECEIVE_S = 60.0
 HELD_BYTES = 96 * 1024 * 1024  # of all requests under way: each takes some times its size
+HELD_BYTES_OF_ONE = HELD_BYTES // 2  # of one client: whoever sends slowly holds up himself alone
 LARGE_AT_ONCE = 1  # processes that read
 READ_S = 20.0
 READER = Path(__file__).with_name('large_body.py')
@@ -51,13 +55,15 @@ class Bodies:
     """Receives and reads bodies."""
 
     def __init__(self) -> None:
-        self.held_bytes = 0
+        self.held_bytes: Counter[str] = Counter()  # whose -> how many
         self._readers = asyncio.Semaphore(LARGE_AT_ONCE)
 
     @asynccontextmanager
-    async def read(self, request: Request) -> AsyncIterator[Body]:
+    async def read(self, request: Request, owner: str) -> AsyncIterator[Body]:
         """Yield the body, which counts as held until the request is answered.
 
+        Args:
+            owner: Whose request it is, see web.api.access.Principal.owner.
         Raises:
             RefusalError: it is too large, too slow or no JSON, or too much is under way.
         """
@@ -65,17 +71,20 @@ class Bodies:
 
         def hold(size_bytes: int) -> None:
             nonlocal held
-            if self.held_bytes + size_bytes > HELD_BYTES:
+            if (
+                self.held_bytes[owner] + size_bytes > HELD_BYTES_OF_ONE
+                or self.held_bytes.total() + size_bytes > HELD_BYTES
+            ):
                 raise refused(
                     TOO_MANY, 'too much is being received', 'try again in a second',
                     HTTPStatus.TOO_MANY_REQUESTS, retry_after_s=1,
                 )  # fmt: skip
-            self.held_bytes += size_bytes
+            self.held_bytes[owner] += size_bytes
             held += size_bytes
 
         try:
             data = await _receive(request, hold)
-            if len(data) <= SMALL_BYTES:
+            if len(data) <= SMALL_BYTES and data.count(b'[') + data.count(b'{') <= MOST_CONTAINERS:
                 yield Body(_small(data), sha256(data).digest(), len(data))
             else:
                 digest = await asyncio.to_thread(lambda: sha256(data).digest())
@@ -85,7 +94,9 @@ class Bodies:
                 del data
                 yield Body(document, digest, size_bytes)
         finally:
-            self.held_bytes -= held
+            self.held_bytes[owner] -= held
+            if not self.held_bytes[owner]:
+                del self.held_bytes[owner]
 
 
 async def _receive(request: Request, hold: Callable[[int], None]) -> bytes:
@@ -145,9 +156,9 @@ async def _large(data: bytes) -> Any:
     kind, *values = found
     if kind == 'error':
         raise no_json(values[0])
-    if kind == 'too many':
+    if kind == 'too much':
         raise refused(
-            INVALID, f'the body has more than {values[0]} values', 'send fewer at once',
+            INVALID, f'the body has {values[0]}', 'send less at once',
             HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
         )  # fmt: skip
     return values if kind == 'array' else values[0]

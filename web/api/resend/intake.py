@@ -1,14 +1,15 @@
 """Queueing for clients: the e-mails of requests that come together are one INSERT and one commit.
 
 Each request is answered after the commit that holds its e-mails. What goes wrong with one concerns
-none of the others: those that were to be stored with it are stored one by one.
+none of the others: it is found by halving those that were to be stored with it.
 """
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from http import HTTPStatus
-from typing import Any, cast
+from typing import Any
 
 import asyncpg
 import orjson
@@ -23,11 +24,9 @@ from db.api_requests import (
 from db.errors import DATABASE_DOWN
 from db.references import AnyConnection
 from engine.batches import Batcher
-from mail_outbox.adapters.asyncpg import AsyncpgDriver
 from mail_outbox.envelope import InvalidEmailError
-from mail_outbox.insertion import QUEUE, QUEUE_MANY
-from mail_outbox.queueing import inserted
-from mail_outbox.steps import run_steps_async
+from mail_outbox.insertion import ATTACH, QUEUE, QUEUE_MANY
+from mail_outbox.queueing import attachment_rows
 from mail_outbox.wake import NOTIFY_SQL
 from reporting.problems import ProblemError
 from reporting.servers import Servers
@@ -36,6 +35,7 @@ from web.api.resend.model import refusal_of_email
 from web.api.resend.refusals import OTHER_BODY, SAME_TIME, refused
 
 TOGETHER = 100  # requests in one transaction
+HEX_BYTES = 1024 * 1024  # made at once
 GROUPS_AT_ONCE = 2  # one is made up while the other is committed
 
 Row = Mapping[str, Any]
@@ -79,7 +79,8 @@ class Intake:
             ProblemError: PostgreSQL does not answer. It may have stored the e-mails.
         """
         if is_small:
-            outcome = await self._small(submission)
+            # Where PostgreSQL hangs, those before it take the deadline's time.
+            outcome = await self._servers.in_time(self._small(submission))
         else:
             (outcome,) = await self._store_or_refuse([submission])
         if isinstance(outcome, Exception):
@@ -94,7 +95,7 @@ class Intake:
 
 
 async def _store(pool: asyncpg.Pool, submissions: Sequence[Submission]) -> list[Outcome]:
-    """Store together what can be; alone what cannot."""
+    """Store together what can be; what cannot is found by halving."""
     try:
         return await _store_together(pool, submissions)
     except DATABASE_DOWN:
@@ -102,7 +103,8 @@ async def _store(pool: asyncpg.Pool, submissions: Sequence[Submission]) -> list[
     except asyncpg.PostgresError as error:
         if len(submissions) == 1:
             return [_refusal_of_row(error)]
-    return [(await _store(pool, [submission]))[0] for submission in submissions]
+    half = len(submissions) // 2
+    return [*await _store(pool, submissions[:half]), *await _store(pool, submissions[half:])]
 
 
 async def _store_together(pool: asyncpg.Pool, submissions: Sequence[Submission]) -> list[Outcome]:
@@ -149,16 +151,29 @@ async def _insert(conn: AnyConnection, submissions: Sequence[Submission]) -> lis
 
 async def _insert_rows(conn: AnyConnection, rows: Sequence[Row]) -> list[int]:
     """Insert rows, whose senders were checked before; return their ids."""
-    if any(row['attachments'] for row in rows):
-        steps = inserted([{**row, 'senders': ()} for row in rows])
-        return await run_steps_async(AsyncpgDriver(cast(asyncpg.Connection, conn)), steps)
     # mail_outbox.statement.rows_as_json does the same, four times slower.
-    values = orjson.dumps([QUEUE.by_name(row) for row in rows], default=_as_text).decode()
-    return [record['id'] for record in await conn.fetch(QUEUE_MANY.numbered, values)]
+    given = [QUEUE.by_name(row) for row in rows]
+    for row in given:
+        if row['raw_message'] is not None:
+            row['raw_message'] = await _in_hex(row['raw_message'])
+    values = orjson.dumps(given, default=_as_text).decode()
+    ids = [record['id'] for record in await conn.fetch(QUEUE_MANY.numbered, values)]
+    if attached := [ATTACH.in_order(file) for file in attachment_rows(ids, rows)]:
+        await conn.executemany(ATTACH.numbered, attached)
+    return ids
 
 
 def _as_text(value: Any) -> str:
     return f'\\x{value.hex()}' if isinstance(value, bytes) else str(value)
+
+
+async def _in_hex(data: bytes) -> str:
+    """Return what _as_text does of many bytes; others are answered meanwhile."""
+    pieces = ['\\x']
+    for start in range(0, len(data), HEX_BYTES):
+        pieces.append(data[start : start + HEX_BYTES].hex())
+        await asyncio.sleep(0)
+    return ''.join(pieces)
 
 
 def _again(submission: Submission, known: Mapping[RequestKey, KnownRequest]) -> Outcome:

@@ -15,20 +15,22 @@ from typing import Any
 
 MEMORY_BYTES = 512 * 1024 * 1024
 PROCESSOR_S = 15
-MOST_VALUES = 100_000  # so that what is left to do for the web server is bounded
+# So that what is left to do for the web server is bounded.
+MOST_VALUES = 100_000
+LONGEST_TEXT = 10 * 1024 * 1024  # mail_outbox.field_checks.MAX_BODY_BYTES; files are bytes by then
 BLANKS = b' \t\r\n'
 FRAME = struct.Struct('>I')
 
 
-class TooManyValuesError(Exception):
-    """There are more values than e-mails need."""
+class TooMuchError(Exception):
+    """There is more than e-mails need; the message says of what."""
 
 
 def with_bytes(document: Any) -> Any:
     """Return a document whose files are bytes; one that is not sound stays as it is.
 
     Raises:
-        TooManyValuesError.
+        TooMuchError; UnicodeEncodeError: it has half a character.
     """
     for email in document if isinstance(document, list) else [document]:
         if not isinstance(email, dict):
@@ -39,7 +41,7 @@ def with_bytes(document: Any) -> Any:
                 file['content'] = _as_bytes(file['content'])
         if 'raw' in email:
             email['raw'] = _as_bytes(email['raw'])
-    _check_number(document)
+    _check_values(document)
     return document
 
 
@@ -55,22 +57,20 @@ def _as_bytes(content: Any) -> Any:
     return content
 
 
-def _check_number(document: Any) -> None:
+def _check_values(document: Any) -> None:
     left = [document]
     seen = 0
     while left:
         value = left.pop()
-        inner = (
-            value
-            if isinstance(value, list)
-            else list(value.values())
-            if isinstance(value, dict)
-            else []
-        )
-        seen += len(inner)
-        if seen > MOST_VALUES:
-            raise TooManyValuesError
-        left += inner
+        if isinstance(value, list | dict):
+            seen += len(value)
+            if seen > MOST_VALUES:
+                raise TooMuchError(f'more than {MOST_VALUES} values')
+            left += value if isinstance(value, list) else [*value, *value.values()]
+        elif isinstance(value, str):
+            if len(value) > LONGEST_TEXT:
+                raise TooMuchError(f'a text of more than {LONGEST_TEXT} characters')
+            value.encode()  # a lone surrogate is no JSON to orjson either, which reads small bodies
 
 
 def _refuse(constant: str) -> None:
@@ -82,8 +82,10 @@ def frames_of(body: bytes) -> list[Any]:
     try:
         # orjson would take fifteen times the body's size of memory.
         document = with_bytes(json.loads(body, parse_constant=_refuse))
-    except (TooManyValuesError, MemoryError):
-        return ['too many', MOST_VALUES]
+    except TooMuchError as error:
+        return ['too much', str(error)]
+    except MemoryError:
+        return ['too much', 'more than can be read']
     except (ValueError, RecursionError) as error:
         return ['error', str(error)]
     return ['array', *document] if isinstance(document, list) else ['value', document]

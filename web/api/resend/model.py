@@ -16,6 +16,7 @@ from pydantic import (
 from pydantic_core import ErrorDetails
 
 from mail_outbox.envelope import Attachment, InvalidEmailError
+from mail_outbox.field_checks import MAX_TAGS
 from mail_outbox.validation import Priority
 from web.api.problem import RefusalError
 from web.api.resend.attachments import decoded, not_fetched
@@ -29,7 +30,10 @@ from web.api.resend.refusals import (
 )
 
 SEE_DOCUMENT = 'docs/api-sending.md has the fields'
-MOST_ATTACHMENTS = MOST_TAGS = 100
+MOST_ATTACHMENTS = 100
+# pydantic tells every fault, a microsecond or more each: of a million the loop would be held.
+MOST_FIELDS = 100
+MOST_HEADERS = 1000
 LONGEST_NAME = 80  # of a field, shown again
 
 BASE64 = {'type': 'string', 'contentEncoding': 'base64'}
@@ -40,6 +44,16 @@ def _moment(value: Any) -> datetime:
     if not isinstance(value, str):
         raise ValueError('must be text')  # noqa: TRY004 - pydantic wants a ValueError
     return scheduled_moment(value, datetime.now(UTC))
+
+
+def _refuse_many(value: Any, most: int) -> Any:
+    if isinstance(value, dict | list) and len(value) > most:
+        raise ValueError(f'has {len(value)} fields, at most {most} are allowed')
+    return value
+
+
+def _header_fields(value: Any) -> Any:
+    return _refuse_many(value, MOST_HEADERS)
 
 
 def _addresses(value: Any) -> Any:
@@ -56,6 +70,7 @@ Addresses = Annotated[str | Annotated[list[str], Field(min_length=1)], BeforeVal
 Content = Annotated[bytes, BeforeValidator(decoded), WithJsonSchema({'anyOf': [BASE64, BYTES]})]
 Moment = Annotated[datetime, BeforeValidator(_moment), WithJsonSchema({'type': 'string'})]
 Pair = Annotated[list[str], Field(min_length=2, max_length=2)]  # a field that comes several times
+HeaderFields = Annotated[dict[str, str] | list[Pair], BeforeValidator(_header_fields)]
 TagWord = Annotated[str, Field(pattern=r'^[A-Za-z0-9_-]{1,256}$')]
 Identifier = Annotated[int | str, Field(description='As the table has it: a number, or text.')]
 
@@ -68,9 +83,14 @@ class ClientModel(BaseModel):
     @model_validator(mode='before')
     @classmethod
     def without_nulls(cls, value: Any) -> Any:
-        """Leave out what is null."""
+        """Leave out what is null.
+
+        Raises:
+            ValueError: it has more fields than anything has.
+        """
         if not isinstance(value, dict):
             return value
+        _refuse_many(value, MOST_FIELDS)
         return {name: part for name, part in value.items() if part is not None}
 
 
@@ -117,9 +137,11 @@ class ClientMessage(ClientModel):
     subject: str | None = None
     html: str | None = None
     text: str | None = None
-    headers: dict[str, str] | list[Pair] | None = None
-    attachments: Annotated[list[ClientAttachment], Field(max_length=MOST_ATTACHMENTS)] | None = None
-    tags: Annotated[list[ClientTag], Field(max_length=MOST_TAGS)] | None = None
+    headers: HeaderFields | None = None
+    attachments: (
+        Annotated[list[ClientAttachment], Field(max_length=MOST_ATTACHMENTS, fail_fast=True)] | None
+    ) = None
+    tags: Annotated[list[ClientTag], Field(max_length=MAX_TAGS, fail_fast=True)] | None = None
     scheduled_at: Moment | None = Field(
         None, description='ISO 8601, or such as "in 10 min", "tomorrow at 9am".'
     )

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from http import HTTPStatus
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import orjson
 from fastapi import APIRouter, Path, Query, Request
@@ -14,9 +14,8 @@ from starlette.responses import Response
 from actions.audit import audited
 from actions.cancel import cancel_ids
 from actions.tokens import ApiScope
-from db.queued_emails import list_queued, read_queued, reschedule
+from db.queued_emails import list_queued, own_status, read_queued, reschedule
 from mail_outbox.address_fields import Sender
-from reporting.problems import Document
 from reporting.servers import Servers
 from web.api.access import Principal, authorize
 from web.api.decisions import actor_of
@@ -36,6 +35,8 @@ from web.api.resend.schemas import (
     ShownEmail,
 )
 from web.api.resend.sending import Sending
+
+T = TypeVar('T')
 
 MOST_LISTED, LISTED = 100, 20
 LONGEST_ID = 18  # digits: what a bigint takes
@@ -123,7 +124,7 @@ async def list_sent(
 async def show_email(request: Request, email_id: OwnId) -> Response:
     """Show one e-mail and what has become of it."""
     principal = await authorize(request, ApiScope.SEND)
-    row = await _read(_servers(request), _id_of(email_id, 'id'), principal)
+    row = await _found(read_queued, _servers(request), _id_of(email_id, 'id'), principal)
     return _json(email_document(row, _default_from(request)))
 
 
@@ -137,7 +138,7 @@ async def reschedule_email(request: Request, email_id: OwnId) -> Response:
     """Have an e-mail that was not tried yet sent at another time."""
     principal = await authorize(request, ApiScope.SEND)
     _id_of(email_id, 'id')  # refused first
-    async with _sending(request).bodies.read(request) as body:
+    async with _sending(request).bodies.read(request, principal.owner) as body:
         moment = moment_from(body.document)
     servers = _servers(request)
 
@@ -166,7 +167,6 @@ async def cancel_email(request: Request, email_id: OwnId) -> Response:
     servers = _servers(request)
 
     async def cancel(own_id: int) -> bool:
-        await _read(servers, own_id, principal)
         return bool((await cancel_ids(servers, [own_id])).cancelled)
 
     return await _changed(request, principal, email_id, 'email.cancel', cancel, {})
@@ -181,24 +181,32 @@ async def _changed(
     asked: Mapping[str, str],
 ) -> Response:
     wanted, servers = _id_of(email_id, 'id'), _servers(request)
+    await _found(own_status, servers, wanted, principal)  # else there is nothing to write down
     async with audited(servers, actor_of(principal), action, {'id': wanted, **asked}) as entry:
         if await change(wanted):
             entry.email_ids = [wanted]
     if not entry.email_ids:
-        row = await _read(servers, wanted, principal)
+        status = await _found(own_status, servers, wanted, principal)
         raise refused(
-            INVALID, f'e-mail {wanted} is {row["status"]}',
+            INVALID, f'e-mail {wanted} is {status}',
             'only one that waits can be changed: look at it with GET /emails/{id}',
         )  # fmt: skip
     return _json({'object': 'email', 'id': str(wanted)})
 
 
-async def _read(servers: Servers, email_id: int, principal: Principal) -> Document:
-    reading = partial(read_queued, email_id=email_id, organization_id=principal.organization_id)
-    row = await servers.ask_postgres(reading)
-    if row is None:
+async def _found(
+    read: Callable[..., Awaitable[T | None]], servers: Servers, email_id: int, principal: Principal
+) -> T:
+    """Return what `read` says of an e-mail of this client's.
+
+    Raises:
+        RefusalError: there is none.
+    """
+    reading = partial(read, email_id=email_id, organization_id=principal.organization_id)
+    found = await servers.ask_postgres(reading)
+    if found is None:
         raise refused(UNKNOWN, 'Email not found', 'look for the id', HTTPStatus.NOT_FOUND)
-    return row
+    return found
 
 
 def _id_of(text: str, name: str) -> int:

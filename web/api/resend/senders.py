@@ -51,7 +51,7 @@ class KnownSenders:
         ]
         if not asked:
             return
-        unlisted = await self._find_unlisted(asked)
+        unlisted = await self._servers.in_time(self._find_unlisted(asked))
         try:
             refuse_unlisted(asked, unlisted)
         except InvalidEmailError as error:

@@ -1,6 +1,7 @@
 """POST /emails and POST /emails/batch: from a request to the answer after the commit."""
 
 import asyncio
+import time
 from collections.abc import Mapping
 from functools import partial
 from http import HTTPStatus
@@ -25,7 +26,7 @@ from web.api.resend.templates import KnownTemplates
 MOST_EMAILS = 100  # in a batch, as Resend has it
 LONGEST_KEY = 256
 SMALL_BODY_BYTES = 64 * 1024  # an e-mail that large shares a transaction with others
-YIELD_EVERY = 20  # e-mails; others are answered meanwhile
+YIELD_EVERY_S = 0.005  # to others, while a batch is read
 STRICT, PERMISSIVE = 'strict', 'permissive'
 
 Row = Mapping[str, Any]
@@ -54,7 +55,7 @@ class Sending:
             RefusalError, ProblemError: nothing was queued, or with the latter, maybe.
         """
         key = _key_of(request, principal)
-        async with self.bodies.read(request) as body:
+        async with self.bodies.read(request, principal.owner) as body:
             row = await self._row_of(body.document, principal)
             submission = Submission([row], key, body.digest, sent_answer)
             return await self._intake.submit(
@@ -70,12 +71,14 @@ class Sending:
             RefusalError, ProblemError: nothing was queued, or with the latter, maybe.
         """
         key, is_permissive = _key_of(request, principal), _is_permissive(request)
-        async with self.bodies.read(request) as body:
+        async with self.bodies.read(request, principal.owner) as body:
             documents = _batch_of(body)
             rows, errors = [], []
+            yielded_at = time.monotonic()
             for place, document in enumerate(documents):
-                if place % YIELD_EVERY == YIELD_EVERY - 1:
+                if time.monotonic() - yielded_at > YIELD_EVERY_S:
                     await asyncio.sleep(0)
+                    yielded_at = time.monotonic()
                 try:
                     rows.append(await self._row_of(document, principal))
                 except RefusalError as error:
@@ -124,11 +127,7 @@ def _key_of(request: Request, principal: Principal) -> RequestKey | None:
             INVALID_KEY, f'the Idempotency-Key has {len(given)} characters',
             f'give 1 to {LONGEST_KEY}', HTTPStatus.BAD_REQUEST,
         )  # fmt: skip
-    organization_id = principal.organization_id
-    owner = (
-        f'token:{principal.name}' if organization_id is None else f'organization:{organization_id}'
-    )
-    return RequestKey(owner, given)
+    return RequestKey(principal.owner, given)
 
 
 def _is_permissive(request: Request) -> bool:

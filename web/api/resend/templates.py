@@ -5,12 +5,13 @@ from collections.abc import Sequence
 
 from db.content import find_templates
 from engine.batches import Batcher
+from mail_outbox.envelope import InvalidEmailError
+from mail_outbox.field_checks import check_identifier
 from reporting.servers import Servers
 from web.api.resend.refusals import UNKNOWN, refused
 
 FRESH_S = 2.0
 MOST_REMEMBERED = 1000
-LONGEST_CHARS = 255
 
 
 class KnownTemplates:
@@ -31,7 +32,9 @@ class KnownTemplates:
         at, found = self._found.get(word, (now - FRESH_S, ''))
         if now - at < FRESH_S:
             return _as_number(found)
-        asked = await self._find(word) if len(word) <= LONGEST_CHARS and '\0' not in word else None
+        asked = None
+        if _is_identifier(given):
+            asked = await self._servers.in_time(self._find(word))
         if asked is None:
             raise refused(
                 UNKNOWN, f'there is no template {word[:80]!r} in email_templates',
@@ -44,6 +47,15 @@ class KnownTemplates:
 
     async def _ask(self, words: Sequence[str]) -> list[str | None]:
         return await self._servers.ask_postgres(lambda pool: find_templates(pool, words))
+
+
+def _is_identifier(given: int | str) -> bool:
+    """Whether it can be asked for: what PostgreSQL refuses, it refuses for all who ask with it."""
+    try:
+        check_identifier('template', given)
+    except InvalidEmailError:
+        return False
+    return True
 
 
 def _as_number(found: str) -> int | str:

@@ -40,6 +40,8 @@ def hide_addresses(text: str | None) -> str | None:
     return ADDRESS.sub('***@', text) if text else text
 
 
+# Of a value: who writes a row may write megabytes into it, and a line is kept until it is read.
+LONGEST_CHARS = 20_000
 JSON_OPTIONS = orjson.OPT_NON_STR_KEYS | orjson.OPT_UTC_Z
 
 LEVELS = {'info': logging.INFO, 'warning': logging.WARNING}
@@ -78,16 +80,25 @@ def _number(character: str) -> str:
 
 
 def hide_recipients(_: Any, method: str, event: MutableMapping[str, Any]) -> Mapping[str, Any]:
-    """Replace the local part of every address in a line above DEBUG, wherever it stands."""
+    """Replace the local part of every address in a line above DEBUG, wherever it stands.
+
+    A text that is longer than anybody reads is cut first.
+    """
     if method != 'debug':
         for key, value in event.items():
             kind = type(value)
             if kind is str:
-                if '@' in value and key not in NOT_PERSONAL:
-                    event[key] = ADDRESS.sub('***@', value)
+                text = value if len(value) <= LONGEST_CHARS else _cut(value)
+                if '@' in text and key not in NOT_PERSONAL:
+                    text = ADDRESS.sub('***@', text)
+                event[key] = text
             elif kind is not int and value is not None and key not in NOT_PERSONAL:
                 event[key] = _hidden(value)
     return event
+
+
+def _cut(text: str) -> str:
+    return f'{text[:LONGEST_CHARS]}... ({len(text)} characters)'
 
 
 def _hidden(value: Any) -> Any:

@@ -52,13 +52,13 @@ class LineWriter:
             self._is_dropping |= self._waiting_bytes + len(data) > MOST_WAITING_BYTES
             if self._is_dropping:
                 self.dropped += data.count(b'\n')
-                return
-            self._waiting.append(data)
-            self._waiting_bytes += len(data)
+            else:
+                self._waiting.append(data)
+                self._waiting_bytes += len(data)
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name='log writer', daemon=True)
                 self._thread.start()
-            elif len(self._waiting) == 1:
+            elif len(self._waiting) <= 1:
                 self._changed.notify_all()
 
     def flush(self, timeout_s: float) -> bool:
@@ -76,9 +76,10 @@ class LineWriter:
     def _run(self) -> None:
         while True:
             with self._changed:
-                while not self._waiting:
+                while not (self._waiting or self._is_dropping):
                     self._changed.wait()
-                data = self._waiting.popleft()
+                # Nothing waits when what was dropped was larger than all the room.
+                data = self._waiting.popleft() if self._waiting else b''
             lost = self._write(data)
             with self._changed:
                 self._waiting_bytes -= len(data)

@@ -25,7 +25,7 @@ async def desk(env):
 
 @pytest.fixture
 async def client(desk):
-    return await desk.client(await desk.token('shop', [ApiScope.SEND]))
+    return await desk.client(await desk.token('shop', [ApiScope.SEND, ApiScope.READ]))
 
 
 @pytest.fixture

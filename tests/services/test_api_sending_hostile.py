@@ -18,6 +18,7 @@ HELLO = {'to': 'anna@example.com', 'subject': 'Hello', 'text': 'Hello, Anna.'}
 FILE = {'attachments': [{'filename': 'a.txt', 'content': 'YQ=='}]}
 LONG = {'html': 'x' * bodies.SMALL_BYTES}
 HALF = '\ud800'
+BOTH = (ApiScope.SEND, ApiScope.READ)
 
 
 @pytest.fixture
@@ -28,7 +29,7 @@ async def desk(env):
 
 @pytest.fixture
 async def client(desk):
-    return await desk.client(await desk.token('shop', [ApiScope.SEND]), raise_app_exceptions=False)
+    return await desk.client(await desk.token('shop', BOTH), raise_app_exceptions=False)
 
 
 # One transaction, one statement for many requests.
@@ -178,6 +179,19 @@ async def test_frozen_postgresql_is_told_within_the_deadline_though_tokens_are_s
 
 
 # Looking back.
+
+
+async def test_who_may_only_send_sees_what_became_of_an_email_and_not_what_it_says(desk, client):
+    email_id = (await client.post('/emails', json=HELLO | {'html': '<p>1234</p>'})).json()['id']
+    sender = await desk.client(await desk.token('wordpress', [ApiScope.SEND]))
+    shown = (await sender.get(f'/emails/{email_id}')).json()
+    (listed,) = (await sender.get('/emails')).json()['data']
+    assert shown == listed | {'html': None, 'text': None}
+    assert (shown['last_event'], shown['subject']) == ('queued', None)
+    shown = (await client.get(f'/emails/{email_id}')).json()
+    assert (shown['subject'], shown['html'], shown['text']) == (
+        HELLO['subject'], '<p>1234</p>', HELLO['text'],
+    )  # fmt: skip
 
 
 async def test_row_of_any_size_and_kind_is_shown_in_part(client, pool):

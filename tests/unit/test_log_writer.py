@@ -84,6 +84,17 @@ def test_reader_that_stops_costs_lines_that_are_counted_and_told_where_they_are_
     assert os.read(reading, 100) == b'after\n'
 
 
+def test_line_larger_than_all_room_is_dropped_and_those_after_it_come_out(
+    pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reading, writing = pipe
+    monkeypatch.setattr('process.log_writer.MOST_WAITING_BYTES', 1000)
+    writer = LineWriter(writing, lambda lines: f'dropped {lines}\n')
+    for said, read in (('x' * 2000, b'dropped 1\n'), ('after', b'after\n')) * 2:
+        writer.put(f'{said}\n')
+        assert os.read(reading, 100) == read
+
+
 def test_reader_that_has_gone_ends_nothing(pipe: tuple[int, int]) -> None:
     reading, writing = pipe
     writer = LineWriter(writing, lambda lines: f'dropped {lines}\n')

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import pytest
 import structlog
 
-from logs import configure_logs, write_line
+from logs import LONGEST_CHARS, configure_logs, write_line
 
 Lines = Callable[[], list[str]]
 TIMES = re.compile(r'\d{4}-\d\d-\d\dT[\d:.]+Z')
@@ -168,6 +168,17 @@ def test_worker_and_message_id_are_no_recipients(
 
 
 # Lines.
+
+
+def test_value_of_megabytes_is_cut(events: Callable[[], list[dict[str, Any]]]) -> None:
+    configure_logs('INFO', 'json')
+    structlog.get_logger().info(
+        'email.rejected', message_id='x' * 6_000_000, error='anna@x' * 10_000
+    )
+    (event,) = events()
+    assert event['message_id'] == 'x' * LONGEST_CHARS + '... (6000000 characters)'
+    assert len(event['error']) < 2 * LONGEST_CHARS
+    assert 'anna' not in event['error']
 
 
 def test_json_is_one_line_per_event(lines: Lines) -> None:

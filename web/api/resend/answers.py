@@ -44,12 +44,13 @@ def last_event(row: Row) -> str:
     return LAST_EVENTS.get(row['status'], 'queued')
 
 
-def email_document(row: Row, default_from: str) -> dict[str, Any]:
+def email_document(row: Row, default_from: str, *, with_content: bool) -> dict[str, Any]:
     """Return one e-mail, with what is ours beside Resend's fields.
 
     Args:
         row: Of db.queued_emails.read_queued, or of list_queued, which has no bodies.
         default_from: The From of e-mails that name none.
+        with_content: Also what it says: codes in subjects and links in bodies are secrets.
     """
     document = {
         'object': 'email',
@@ -60,7 +61,7 @@ def email_document(row: Row, default_from: str) -> dict[str, Any]:
         'cc': _addresses(row['cc']),
         'bcc': _addresses(row['bcc']),
         'reply_to': _addresses(row['reply_to']),
-        'subject': row['subject'],
+        'subject': row['subject'] if with_content else None,
         'created_at': _moment(row['created_at']),
         'scheduled_at': _moment(row['next_retry_at']) if row['is_scheduled'] else None,
         'last_event': last_event(row),
@@ -73,8 +74,9 @@ def email_document(row: Row, default_from: str) -> dict[str, Any]:
         'expires_at': _moment(row['expires_at']),
         'sent_at': _moment(row['sent_at']),
     }
-    if 'body_html' in row:
-        document |= {'html': row['body_html'], 'text': row['body_text']}
+    for name, column in (('html', 'body_html'), ('text', 'body_text')):
+        if column in row:
+            document[name] = row[column] if with_content else None
     return document
 
 

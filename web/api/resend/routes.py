@@ -16,6 +16,7 @@ from actions.cancel import cancel_ids
 from actions.tokens import ApiScope
 from db.queued_emails import list_queued, own_status, read_queued, reschedule
 from mail_outbox.address_fields import Sender
+from reporting.problems import Document
 from reporting.servers import Servers
 from web.api.access import Principal, authorize
 from web.api.decisions import actor_of
@@ -41,7 +42,7 @@ T = TypeVar('T')
 MOST_LISTED, LISTED = 100, 20
 LONGEST_ID = 18  # digits: what a bigint takes
 
-# Whoever may send sees what was sent: Resend's clients have one token for both.
+# Whoever may send sees what has become of it: Resend's clients have one token for both.
 SENDS: dict[str, Any] = {'security': [{'HTTPBearer': []}]}
 REFUSALS: dict[int | str, dict[str, Any]] = {
     status: {'model': ClientError}
@@ -107,10 +108,9 @@ async def list_sent(
         newer_than=None if before is None else _id_of(before, 'before'),
     )
     rows, has_more = await _servers(request).ask_postgres(asking)
-    default_from = _default_from(request)
     found = []
     for row in rows:
-        found.append(email_document(row, default_from))
+        found.append(_document(request, principal, row))
         await asyncio.sleep(0)  # an address list may be long
     return _json({'object': 'list', 'has_more': has_more, 'data': found})
 
@@ -125,7 +125,7 @@ async def show_email(request: Request, email_id: OwnId) -> Response:
     """Show one e-mail and what has become of it."""
     principal = await authorize(request, ApiScope.SEND)
     row = await _found(read_queued, _servers(request), _id_of(email_id, 'id'), principal)
-    return _json(email_document(row, _default_from(request)))
+    return _json(_document(request, principal, row))
 
 
 @router.patch(
@@ -226,9 +226,11 @@ def _sending(request: Request) -> Sending:
     return sending
 
 
-def _default_from(request: Request) -> str:
+def _document(request: Request, principal: Principal, row: Document) -> Document:
+    """Return an e-mail as its client sees it: what it says, only with the scope to read."""
     sender: Sender = request.app.state.api.sender
-    return f'{sender.name} <{sender.address}>' if sender.name else sender.address
+    default_from = f'{sender.name} <{sender.address}>' if sender.name else sender.address
+    return email_document(row, default_from, with_content=ApiScope.READ in principal.scopes)
 
 
 def _servers(request: Request) -> Servers:

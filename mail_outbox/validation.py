@@ -36,8 +36,6 @@ LARGE_FIELD_CHARS = 4096  # addresses and headers are read, not only copied
 Priority = Literal['high', 'normal', 'low']
 PRIORITIES = {word: number for number, word in enumerate(get_args(Priority))}
 EXPIRY_HOURS = 24
-
-
 AddressList = str | Sequence[str]
 HeaderFields = Mapping[str, str] | Sequence[tuple[str, str]]
 

@@ -276,8 +276,9 @@ def test_auto_is_console_on_a_terminal(lines: Lines, monkeypatch: pytest.MonkeyP
 
 
 def test_long_word_is_looked_through_once_and_does_not_stop_the_worker(
-    events: Callable[[], list[dict[str, Any]]],
+    events: Callable[[], list[dict[str, Any]]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr('logs.LONGEST_CHARS', 2_000_000)
     configure_logs('INFO', 'json')
     our(
         'info',

@@ -14,6 +14,8 @@ from ops.parser import CommandParser, Declare
 
 NAME = 'email-worker'
 
+SHELLS = ('bash', 'zsh', 'fish')
+
 # What a worker serves, by the name of its queue, and the settings that arq takes for it.
 WORKERS = {
     'arq:queue': 'worker.WorkerSettings',
@@ -61,6 +63,11 @@ def declare_migrate(parser: CommandParser) -> None:
     declare_steps(parser)
 
 
+def declare_completion(parser: CommandParser) -> None:
+    """Declare the arguments of `completion`."""
+    parser.add_argument('shell', choices=SHELLS, help='for which shell')
+
+
 def declare_nothing(_: CommandParser) -> None:
     """Declare no argument: the settings say everything."""
 
@@ -89,10 +96,20 @@ PROGRAMS: Mapping[str, StartedProgram] = {
     'ops': StartedProgram(
         'ops', "the operators' commands: status, explain, retry, doctor ...", declare_commands
     ),
+    'completion': StartedProgram(
+        'shtab',
+        'print what completes all this in your shell',
+        declare_completion,
+        (
+            'bash >/etc/bash_completion.d/email-worker',
+            'zsh >"${fpath[1]}/_email-worker"',
+            'fish >~/.config/fish/completions/email-worker.fish',
+        ),
+    ),
 }
 GROUPS = {
     'programs': ('run', 'web', 'ingress'),
-    'for operators': ('migrate', 'ops'),
+    'for operators': ('migrate', 'ops', 'completion'),
 }
 EPILOG = """Settings: docs/configuration.md. `email-worker COMMAND --help` says more.
 
@@ -123,6 +140,23 @@ def declare_programs(parser: CommandParser) -> None:
         )
 
 
+def make_parser_of_all() -> CommandParser:
+    """Return the parser of every command."""
+    return CommandParser(
+        prog=NAME, description='Delivers transactional e-mail.', epilog=EPILOG,
+        declare=declare_programs, tells_version=True,
+    )  # fmt: skip
+
+
+def completion_script(shell: str) -> str:
+    """Return the script that completes every command, option and word of a list."""
+    import shtab  # noqa: PLC0415 - only when asked
+
+    parser = make_parser_of_all()
+    parser.declare_all()
+    return shtab.complete(parser, shell)
+
+
 def main(words: Sequence[str]) -> None:
     """Become the program that the first word names.
 
@@ -131,14 +165,14 @@ def main(words: Sequence[str]) -> None:
     """
     command, rest = (words[0], words[1:]) if words else ('--help', ())
     if command not in PROGRAMS:
-        parser = CommandParser(
-            prog=NAME, description='Delivers transactional e-mail.', epilog=EPILOG,
-            declare=declare_programs, tells_version=True,
-        )  # fmt: skip
+        parser = make_parser_of_all()
         if command in COMMANDS:
             parser.error(f'{command} is a command of operators: {NAME} ops {command}')
         parser.parse_args([command])  # help, or what is wrong
         parser.error('the command comes first')
+    if command == 'completion':
+        print(completion_script(make_parser_of(command).parse_args(rest).shell))
+        return
     if command == 'run':
         rest = run_arguments(rest)
     elif PROGRAMS[command].declare is declare_nothing:

@@ -10,7 +10,7 @@ from arq.connections import ArqRedis
 
 from mail_outbox.wake import notify
 from reporting.live import has_worker
-from reporting.problems import NO_WORKER, Problem, ProblemError
+from reporting.problems import INTERRUPTED, NO_WORKER, Problem, ProblemError
 from reporting.servers import Servers, answer_or_note
 from reporting.wording import cell, counted
 
@@ -38,13 +38,27 @@ class Batches:
     problem: Problem | None = None  # what ended it early
 
 
-async def change_in_batches(servers: Servers, email_ids: Sequence[int], change: Change) -> Batches:
+async def change_in_batches(
+    servers: Servers,
+    email_ids: Sequence[int],
+    change: Change,
+    *,
+    before: int = 0,
+    total: int | None = None,
+) -> Batches:
     """Change e-mails in batches, each committed by itself.
 
-    A batch that fails ends it, and what was changed stays so.
+    A batch that fails, or servers.progress, ends it; what was changed stays so.
+
+    Args:
+        before: How many earlier calls reached.
+        total: How many all calls reach; None when this is the only one.
     """
     changed: list[int] = []
+    total = len(email_ids) if total is None else total
     for start in range(0, len(email_ids), BATCH):
+        if not servers.progress(before + start, total):
+            return Batches(changed, start, INTERRUPTED)
         batch = email_ids[start : start + BATCH]
         try:
             changed += await servers.ask_postgres(partial(_apply, change=change, email_ids=batch))

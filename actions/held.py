@@ -128,12 +128,13 @@ async def decide_held_selected(
     confirm(HeldPlan(decision, matched))
     # A take-over may have held more while the question stood: nobody was asked about those.
     refuse_more(sum(row['emails'] for row in await servers.ask_postgres(counting)), matched)
-    ids, fault = await _change_selected(servers, selection, _change(decision, expiry_hours))
+    change = _change(decision, expiry_hours)
+    ids, fault = await _change_selected(servers, selection, change, matched)
     return await _woken(servers, replace(decided, changed=len(ids), ids=ids, fault=fault))
 
 
 async def _change_selected(
-    servers: Servers, selection: Selection, change: Change
+    servers: Servers, selection: Selection, change: Change, total: int
 ) -> tuple[list[int], Problem | None]:
     """Change everything that fits, in the order of ids, so that no row is looked at twice.
 
@@ -141,7 +142,7 @@ async def _change_selected(
         What was changed, and what ended it early.
     """
     changed: list[int] = []
-    last_id = 0
+    last_id = reached = 0
     while True:
         asking = partial(held.next_held, selection=selection, after_id=last_id, limit=BATCH)
         try:
@@ -150,8 +151,9 @@ async def _change_selected(
             return changed, error.problem
         if not ids:
             return changed, None
-        batches = await change_in_batches(servers, ids, change)
+        batches = await change_in_batches(servers, ids, change, before=reached, total=total)
         changed += batches.changed
+        reached += batches.reached
         last_id = ids[-1]
         if batches.problem:
             return changed, batches.problem

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
 
@@ -15,7 +15,7 @@ from delivery.email_jobs import EMAIL_JOBS
 from engine.queues import QUEUES, QueueState, read_queues
 from fleet.queued_jobs import Purged, purge_queue, read_jobs
 from reporting.mail_filter import MailFilter, make_selection
-from reporting.problems import Problem, ProblemError
+from reporting.problems import INTERRUPTED, Problem, ProblemError
 from reporting.servers import Servers
 
 LOOK_AT = 1000  # jobs of each queue, for those that are about no e-mail
@@ -32,6 +32,7 @@ class CancelledEmails:
     emails: int
     final_left: int  # without a further attempt, and left alone because nobody asked for them
     ids: list[int] = field(default_factory=list)  # that were cancelled
+    problems: list[Problem] = field(default_factory=list)
 
 
 async def cancel_emails(
@@ -63,17 +64,19 @@ async def cancel_emails(
     )
     found = await servers.ask_postgres(counting)
     final_left = 0 if with_final else found.final
-    emails, ids = found.emails, []
-    if not dry_run:
-        refuse_more(emails, expected)
-        if emails:
-            confirm(emails)
-        cancelling = partial(
-            cancel, selection=selection, created_until=found.created_until, with_final=with_final
-        )
-        ids = await servers.ask_postgres(cancelling)
-        emails = len(ids)
-    return CancelledEmails(dry_run, selection, found.created_until, emails, final_left, ids)
+    planned = CancelledEmails(dry_run, selection, found.created_until, found.emails, final_left)
+    if dry_run:
+        return planned
+    refuse_more(found.emails, expected)
+    if found.emails:
+        confirm(found.emails)
+    cancelling = partial(
+        cancel, selection=selection, created_until=found.created_until, with_final=with_final,
+        go_on=lambda done: servers.progress(done, found.emails),
+    )  # fmt: skip
+    ids, is_whole = await servers.ask_postgres(cancelling)
+    problems = [] if is_whole else [INTERRUPTED]
+    return replace(planned, emails=len(ids), ids=ids, problems=problems)
 
 
 @dataclass(frozen=True, slots=True)

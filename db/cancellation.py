@@ -1,6 +1,6 @@
 """Take e-mails back that wait: the operators' purge of the outbox."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -82,22 +82,32 @@ RETURNING id
 
 
 async def cancel(
-    pool: asyncpg.Pool, selection: Selection, *, created_until: datetime, with_final: bool
-) -> list[int]:
-    """Cancel e-mails in batches, each committed by itself. Returns the ids that were cancelled.
+    pool: asyncpg.Pool,
+    selection: Selection,
+    *,
+    created_until: datetime,
+    with_final: bool,
+    go_on: Callable[[int], bool],
+) -> tuple[list[int], bool]:
+    """Cancel e-mails in batches, each committed by itself.
 
     A row that somebody is claiming or recording at this moment is skipped. created_until, from
     count_cancellable, keeps this from running after an application that goes on queueing.
 
+    Args:
+        go_on: Told how many are cancelled, before each batch; False ends it.
+    Returns:
+        The ids that were cancelled, and whether that is everything.
     Raises:
         asyncpg.PostgresError, OSError: connection or statement failure; earlier batches stay
         cancelled.
     """
     cancelled: list[int] = []
-    while True:
+    while go_on(len(cancelled)):
         ids: Sequence[asyncpg.Record] = await pool.fetch(
             CANCEL_SQL, *selection.parameters, created_until, with_final, CANCEL_BATCH
         )
         cancelled += [row['id'] for row in ids]
         if not ids:
-            return cancelled
+            return cancelled, True
+    return cancelled, False

@@ -34,7 +34,7 @@ from mail_outbox.outbox import queue_email
 
 # The backoff is shortened so that nobody waits a minute for a retry. Nothing else differs from
 # production.
-DEMO_SETTINGS = {'EMAIL_RETRY_BASE_DELAY': '1', 'LOG_FORMAT': 'json'}
+DEMO_SETTINGS = {'EMAIL_RETRY_BASE_DELAY': '0.5', 'LOG_FORMAT': 'json'}
 DEADLINE_S = 30.0
 
 console = Console(width=None if sys.stdout.isatty() else 140)

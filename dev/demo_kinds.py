@@ -66,7 +66,7 @@ def kinds(template_id: int) -> list[Kind]:
             attachments=(pdf, picture),
             in_mongo=True,
         ),
-        Kind('scheduled for later', 'fay@example.com', send_in_s=4),
+        Kind('scheduled for later', 'fay@example.com', send_in_s=2),
         Kind('4xx twice, then accepted', 'gus+4xx-twice@example.com', attempts=3),
         Kind('5xx', 'hal+5xx-rcpt@example.com', status='failed'),
         Kind('primary down, backup up', 'ida@example.com', relay='backup', primary_down=True),

@@ -52,6 +52,11 @@ def _runs(program: Path) -> bool:
     return done.returncode == 0
 
 
+def has_server() -> bool:
+    """Whether a MongoDB can be started here: mongod, or the one in Python."""
+    return mongod_program() is not None or importlib.util.find_spec('secantus') is not None
+
+
 class Mongo(Server):
     """The MongoDB server; `engine` says which program it is."""
 

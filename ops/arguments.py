@@ -5,7 +5,7 @@ import math
 import re
 import signal
 import sys
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from logs import visible
 from reporting.inspection import MAX_ROWS
@@ -30,6 +30,19 @@ class Choices:
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._shown)
+
+
+class ListedParsers(dict[str, argparse.ArgumentParser]):
+    """The same of commands that have parsers."""
+
+    def __init__(
+        self, shown: Mapping[str, argparse.ArgumentParser], hidden: Collection[str]
+    ) -> None:
+        super().__init__(shown)
+        self._hidden = hidden
+
+    def __contains__(self, word: object) -> bool:
+        return super().__contains__(word) or word in self._hidden
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:

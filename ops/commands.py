@@ -124,7 +124,7 @@ GROUPS: Mapping[str, Mapping[str, Command]] = {
     'who gets mail, who may send, who did what': {
         'suppress': Command(
             'ls, add, rm: addresses and whole domains that get no mail',
-            ('ls anna@example.com', 'add anna@example.com'),
+            ('ls anna@example.com', 'add anna@example.com --reason "asked for it"'),
         ),
         'sender': Command('ls, add, rm: addresses and whole domains that e-mails may be from'),
         'token': Command(

@@ -1,5 +1,6 @@
 """The servers that the settings name, for the commands."""
 
+from ops.progress import ProgressLine
 from reporting.servers import ServerAddresses, Servers
 from settings import Settings
 
@@ -10,6 +11,7 @@ class Connections(Servers):
     def __init__(self, settings: Settings) -> None:
         super().__init__(addresses_of(settings))
         self.settings = settings
+        self.progress: ProgressLine = ProgressLine()
 
 
 def addresses_of(settings: Settings) -> ServerAddresses:

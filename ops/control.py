@@ -11,7 +11,7 @@ from actions.control import WorkerCommand, command_workers
 from actions.safety import RequestError
 from db.switches import SwitchKind, read_switches
 from ops.answer import Answer
-from ops.arguments import Choices, add_change, add_json, add_workers, confirm
+from ops.arguments import ListedParsers, add_change, add_json, add_workers, confirm
 from ops.connect import Connections
 from ops.output import print_table, say
 from ops.switching import add_pause, render_switch, render_switches, switch
@@ -150,12 +150,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         add_json(sub)
         if known.changes:
             add_change(sub)
-    shown = tuple(words.choices)
+    shown = dict(words.choices)
     for word, instead in (INSTEAD | ELSEWHERE).items():
         sub = words.add_parser(word, description=instead)  # no help: it is not listed
         add_json(sub)
         sub.add_argument('ignored', nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
-    words.choices = Choices(shown, {*INSTEAD, *ELSEWHERE})  # type: ignore[assignment]
+    words.choices = ListedParsers(shown, {*INSTEAD, *ELSEWHERE})
 
 
 async def run(connections: Connections, options: argparse.Namespace) -> Answer:

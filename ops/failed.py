@@ -15,7 +15,7 @@ from ops.answer import Answer
 from ops.arguments import add_json, add_limit
 from ops.connect import Connections
 from ops.mail_filter import add_filters, filter_of
-from ops.output import print_table
+from ops.output import print_table, say
 from reporting.mail_filter import make_selection
 from reporting.problems import Document
 from reporting.wording import hide_recipient, reply_code, tried
@@ -43,7 +43,7 @@ async def run(connections: Connections, options: argparse.Namespace) -> Answer:
         if not options.show_recipients:
             email['recipient'] = hide_recipient(email['recipient'])
             email['error'] = hide_addresses(email['error'])
-    return Answer({'emails': emails})
+    return Answer({'emails': emails, 'limit': options.limit})
 
 
 async def _read(
@@ -76,3 +76,8 @@ def render(document: Document, console: Console) -> None:
             for e in document['emails']
         ),
     )  # fmt: skip
+    if len(document['emails']) == document['limit']:
+        say(
+            console,
+            f'The newest {document["limit"]}; --limit N shows more, --until TIME older ones.',
+        )

@@ -65,6 +65,14 @@ class CommandParser(argparse.ArgumentParser):
         if declare is not None:
             declare(self)
 
+    def declare_all(self) -> None:
+        """Declare the arguments of every command below, too."""
+        self.declare()
+        for action in self._actions:
+            if isinstance(action, argparse._SubParsersAction):  # noqa: SLF001 - argparse has no other name for it
+                for parser in action.choices.values():
+                    parser.declare_all()
+
     def parse_known_args(  # type: ignore[override]  # argparse has overloads for namespaces
         self, args: Sequence[str] | None = None, namespace: N | None = None
     ) -> tuple[Any, list[str]]:
@@ -75,10 +83,21 @@ class CommandParser(argparse.ArgumentParser):
             self._print_version()
         moved = [word for word in words if word in ANYWHERE]
         words = [word for word in words if word not in ANYWHERE]
+        self._refuse_unknown(words)
         options, unknown = super().parse_known_args([*words, *moved, *rest], namespace)
         if unknown:
             self._refuse(unknown)
         return options, unknown
+
+    def _refuse_unknown(self, words: Sequence[str]) -> None:
+        """Refuse an unknown option before its value is taken for something else."""
+        if any(action.nargs in (argparse.PARSER, argparse.REMAINDER) for action in self._actions):
+            return  # words of other parsers, or of nobody
+        known = self._option_string_actions
+        names = [word.partition('=')[0] for word in words if word.startswith('--')]
+        unknown = [name for name in names if not any(word.startswith(name) for word in known)]
+        if unknown:
+            self._refuse(unknown)
 
     def _print_version(self) -> NoReturn:
         from configuration.version import program_version  # noqa: PLC0415 - only when asked
@@ -145,6 +164,29 @@ def did_you_mean(word: str, known: Collection[str]) -> str:
     return f'; did you mean {" or ".join(close)}?' if close else ''
 
 
+# How a program is run by Python, and by the command that may be all that a server has.
+BY_COMMAND = (
+    ('python -m ops', 'email-worker ops'),
+    ('python -m db.migrate', 'email-worker migrate'),
+    ('arq worker.WorkerSettings', 'email-worker run'),
+    ('arq worker.HighPriority', 'email-worker run high_priority'),
+    ('arq worker.LowPriority', 'email-worker run low_priority'),
+)
+
+
+def is_typed_as_command() -> bool:
+    """Whether this is `email-worker ...`."""
+    return sys.argv[0].startswith('email-worker ')
+
+
 def command_name(otherwise: str) -> str:
     """Return what was typed: `email-worker ops`, or otherwise, how Python runs the module."""
-    return sys.argv[0] if sys.argv[0].startswith('email-worker ') else otherwise
+    return sys.argv[0] if is_typed_as_command() else otherwise
+
+
+def as_typed(text: str) -> str:
+    """Return a text with the programs that it names called as this one was."""
+    if is_typed_as_command():
+        for by_python, by_command in BY_COMMAND:
+            text = text.replace(by_python, by_command)
+    return text

@@ -105,7 +105,7 @@ async def _cancel(
         'final_left': done.final_left,
     }
     document['would_cancel' if dry_run else 'cancelled'] = done.emails
-    return Answer(document, email_ids=done.ids)
+    return Answer(document, done.problems, email_ids=done.ids)
 
 
 def _others(functions: Mapping[str, int]) -> str:

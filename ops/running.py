@@ -5,11 +5,12 @@ import asyncio
 import io
 import sys
 
-from logs import configure_logs, visible
+from logs import configure_logs
 from ops.answer import Answer
 from ops.changes import has_changed, note_change
 from ops.commands import CommandModule
 from ops.connect import Connections
+from ops.output import make_console, print_problems
 from reporting.problems import ProblemError
 from reporting.wording import as_json
 from settings import Settings, load_settings
@@ -29,6 +30,7 @@ async def answer(settings: Settings, command: CommandModule, options: argparse.N
     else:
         return given
     finally:
+        connections.progress.end()
         await connections.close()
 
 
@@ -45,10 +47,8 @@ def run_command(command: CommandModule, options: argparse.Namespace) -> int:
         troubles = [problem.as_document() for problem in given.problems]
         print(as_json(given.document | {'troubles': troubles}))
     elif given.document:
-        from ops.output import make_console  # noqa: PLC0415 - JSON needs no tables
-
         command.render(given.document, make_console())
     sys.stdout.flush()
-    for problem in given.problems:
-        print(f'ops {options.command}: {visible(problem.line)}', file=sys.stderr)
+    if given.problems:
+        print_problems(options.command, given.problems)
     return given.exit_status

@@ -22,17 +22,17 @@ from ops.answer import Answer
 from ops.arguments import add_json, add_workers, wait_s
 from ops.connect import Connections
 from ops.fleet_tables import worker_state
-from ops.output import make_console
+from ops.output import BETWEEN, LEVEL_STYLES, make_console, style_of, widths
 from reporting.judge import in_order, judge_outbox, judge_switches
 from reporting.judge_fleet import judge_fleet
 from reporting.live import Audience, read_living_fleet
 from reporting.overview import as_rows, mark_foreign
-from reporting.problems import Document, Level, Problem, is_alive
+from reporting.problems import Document, Problem, is_alive
 from reporting.servers import answer_or_note
 from reporting.wording import SWITCH_WORDS, cell, counted, counted_when, length, megabytes
 
 FAILURES = 8
-STYLES = {Level.ACT: 'bold red', Level.LOOK: 'yellow', Level.OK: ''}
+LONG = 40  # what is longer, such as an error, is cut here; the other commands show all of it
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -55,10 +55,13 @@ async def run(connections: Connections, options: argparse.Namespace) -> Answer:
         return first
     console = make_console()
     try:
-        with Live(frame(first), console=console, screen=True, auto_refresh=False) as live:
+        with Live(
+            frame(first, console.width), console=console, screen=True, auto_refresh=False
+        ) as live:
             while True:
                 await asyncio.sleep(options.interval)
-                live.update(frame(await look_at_fleet(connections, audience)), refresh=True)
+                seen = await look_at_fleet(connections, audience)
+                live.update(frame(seen, console.width), refresh=True)
     except asyncio.CancelledError:  # Ctrl-C is how one leaves
         return Answer({}, streamed=True)
 
@@ -101,34 +104,38 @@ async def read_screen(pool: asyncpg.Pool) -> Document:
 
 def render(document: Document, console: Console) -> None:
     """Print one frame."""
-    console.print(frame(Answer(document)))
+    console.print(frame(Answer(document), console.width))
 
 
-def frame(given: Answer) -> RenderableType:
-    """Return the screen."""
+def frame(given: Answer, width: int) -> RenderableType:
+    """Return the screen, of so many columns."""
     document = given.document
     parts: list[RenderableType] = [Text(cell(headline(document)), style='bold'), Text()]
-    parts += [Text(cell(problem.line), style=STYLES[problem.level]) for problem in given.problems]
+    parts += [
+        Text(cell(problem.line), style=LEVEL_STYLES[problem.level]) for problem in given.problems
+    ]
     if document['switches']:
         parts.append(
             Text('paused: ' + ', '.join(map(_switch, document['switches'])), style='bold yellow')
         )
     if document['workers'] is not None:
-        parts += [_workers(document), _queues(document)]
+        parts += [_workers(document, width), _queues(document, width)]
     if document['failures'] is not None:
-        parts.append(_failures(document))
+        parts.append(_failures(document, width))
     return Group(*parts)
 
 
-def _workers(document: Document) -> Table:
+def _workers(document: Document, width: int) -> Table:
     columns = (
         'worker', 'queue', 'state', 'up', 'sending', 'jobs', 'e-mails/s', 'of', 'limit', 'memory',
         'lag',
     )  # fmt: skip
-    return _table(columns, map(_worker, document['workers']))
+    # What tells least goes first where there is no room.
+    spare = ('lag', 'of', 'limit', 'queue', 'memory', 'up', 'jobs')
+    return _table(columns, map(_worker, document['workers']), width, spare)
 
 
-def _queues(document: Document) -> Table:
+def _queues(document: Document, width: int) -> Table:
     return _table(
         ('queue', 'ready', 'deferred', 'running', 'oldest', 'served'),
         (
@@ -136,10 +143,11 @@ def _queues(document: Document) -> Table:
              'yes' if q['served'] else 'no')
             for q in document['queues']
         ),
+        width,
     )  # fmt: skip
 
 
-def _failures(document: Document) -> Table:
+def _failures(document: Document, width: int) -> Table:
     return _table(
         ('last failures', 'outcome', 'attempt', 'relay', 'phase', 'ago', 'error'),
         (
@@ -147,6 +155,8 @@ def _failures(document: Document) -> Table:
              length(f['started_s']), f['error'])
             for f in document['failures']
         ),
+        width,
+        ('phase', 'attempt', 'relay'),
     )  # fmt: skip
 
 
@@ -189,12 +199,25 @@ def _worker(worker: Document) -> tuple[Any, ...]:
     )  # fmt: skip
 
 
-def _table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> Table:
+def _table(
+    columns: Sequence[str], rows: Iterable[Sequence[Any]], width: int, spare: Sequence[str] = ()
+) -> Table:
+    """Return a table, without some of its spare columns where it is too wide."""
+    cells = [[cell(value) for value in row] for row in rows]
+    wide = {
+        name: min(size, LONG) for name, size in zip(columns, widths(columns, cells), strict=True)
+    }
+    for name in spare:
+        if sum(wide.values()) + BETWEEN * (len(wide) - 1) > width:
+            del wide[name]
     table = Table(box=None, pad_edge=False, title_justify='left')
-    for column in columns:
+    for column in wide:
         table.add_column(column, no_wrap=True, overflow='ellipsis')
-    for row in rows:
-        table.add_row(*(cell(value) for value in row))
+    for row in cells:
+        named = zip(columns, row, strict=True)
+        table.add_row(
+            *(Text(value, style_of(name, value)) for name, value in named if name in wide)
+        )
     if not table.row_count:
         table.add_row('none', style='dim')
     table.add_row()

@@ -62,6 +62,7 @@ class ProblemError(Exception):
         self.problem = problem
 
 
+INTERRUPTED = Problem('interrupted', 'run it again to go on', exit_status=130)
 NOBODY_REPLIED = Problem(
     'no worker replied',
     'start one with `arq worker.WorkerSettings`, or read its log',

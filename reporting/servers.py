@@ -26,6 +26,8 @@ if TYPE_CHECKING:  # the driver is imported by whoever has a MongoDB
     from db.mongo import Mongo
 
 T = TypeVar('T')
+# Told how many are done, and of how many if that is known. False: end it, what is done stays done.
+TellProgress = Callable[[int, int | None], bool]
 
 NO_MONGO = Problem('MongoDB is not configured', 'set MONGODB_URL', 'MongoDB')
 QUEUE = 'arq:queue'  # where jobs go that nobody routes
@@ -50,6 +52,11 @@ class ServerAddresses:
     is_dsn_given: bool = True
 
 
+def go_on(_: int, __: int | None) -> bool:
+    """Show nothing and go on."""
+    return True
+
+
 class Servers:
     """Asks the servers. Without an answer each ask_ raises ProblemError, with service and place."""
 
@@ -57,6 +64,7 @@ class Servers:
         self, addresses: ServerAddresses, *, pool_size: int = 2, application_name: str = 'ops'
     ) -> None:
         self.addresses = addresses
+        self.progress: TellProgress = go_on  # of a long change on these connections
         self._pool_size = pool_size
         self._application_name = application_name
         self._opening = asyncio.Lock()

@@ -1,6 +1,7 @@
 """All measures, in the order of the document."""
 
 from bench.measures.api import Api
+from bench.measures.commands import Commands
 from bench.measures.delivery import DELAYED, EMAILS, STARTTLS
 from bench.measures.enqueue import Enqueue
 from bench.measures.idle import Idle
@@ -28,6 +29,7 @@ MEASURES: tuple[Measure, ...] = (
     Api(),
     Ingress(),
     Importing(),
+    Commands(),
     SCALING,
     Million(),
     OldRows(),

@@ -2,16 +2,21 @@
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
+import sys
 
 import pytest
 
-from email_worker import PROGRAMS, WORKERS, run_arguments
+from email_worker import PROGRAMS, WORKERS, completion_script, run_arguments
+from ops.__main__ import make_parser
+from ops.commands import COMMANDS
 from reporting.problems import SETTINGS_FOR
 from tests.conftest import ROOT
 
 COMMAND = ROOT / 'deploy/email-worker'
+PYTHON = {'EMAIL_WORKER_PYTHON': sys.executable}  # these tests' own, wherever it is
 # What stands in for Python: it says what it was called with.
 RECORDER = """#!/bin/sh
 pwd
@@ -21,9 +26,9 @@ exit 7
 """
 
 
-def ran(*words, command=COMMAND, cwd='/', env=None):
+def ran(*words, command=COMMAND, cwd='/', env=PYTHON):
     return subprocess.run(
-        [command, *words], cwd=cwd, env={'PATH': os.environ['PATH']} | (env or {}),
+        [command, *words], cwd=cwd, env={'PATH': os.environ['PATH']} | env,
         stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=60,
     )  # fmt: skip
 
@@ -113,7 +118,7 @@ def test_line_of_an_env_file_that_is_no_assignment_is_refused_without_showing_va
 
 def test_without_an_environment_it_says_how_to_make_one(tmp_path):
     alone = shutil.copy(COMMAND, tmp_path / 'email-worker')
-    told = ran('ops', 'status', command=alone)
+    told = ran('ops', 'status', command=alone, env={})
     assert (told.returncode, told.stdout) == (2, '')
     assert 'make setup' in told.stderr
 
@@ -198,3 +203,76 @@ def test_run_tells_arq_whose_queue_to_serve(monkeypatch, variable, words, told):
 
 def test_queues_are_those_that_remedies_name():
     assert WORKERS == SETTINGS_FOR
+
+
+@pytest.mark.parametrize(
+    ('typed', 'completed'),
+    [
+        ([''], {'run', 'web', 'ingress', 'migrate', 'ops', 'completion'}),
+        (['ops', 're'], {'relay', 'resolve', 'result', 'retry'}),
+        (['ops', 'retry', '--st'], {'--status'}),
+        (['ops', 'retry', '--status', 'fa'], {'failed'}),
+        (['ops', 'control', 'pa'], {'pause'}),
+        (['migrate', '--fi'], {'--finish'}),
+    ],
+)
+def test_bash_completes_commands_options_and_words(completion, typed, completed):
+    words = ' '.join(f"'{word}'" for word in ('email-worker', *typed))
+    asked = f"""
+        . {completion}
+        function=$(complete -p email-worker | sed 's/.*-F \\([^ ]*\\).*/\\1/')
+        COMP_WORDS=({words}) COMP_CWORD={len(typed)}
+        $function
+        echo "${{COMPREPLY[@]}}"
+    """
+    told = subprocess.run(['bash', '-c', asked], capture_output=True, text=True, check=True)
+    assert set(told.stdout.split()) == completed
+
+
+@pytest.fixture(scope='module')
+def completion(tmp_path_factory):
+    path = tmp_path_factory.mktemp('completion') / 'email-worker'
+    path.write_text(completion_script('bash'))
+    return path
+
+
+@pytest.mark.parametrize('shell', ['zsh', 'fish'])
+def test_other_shells_have_a_script_with_every_command(shell):
+    script = completion_script(shell)
+    for name in (*PROGRAMS, *COMMANDS, '--error-like' if shell == 'zsh' else 'error-like'):
+        assert name in script
+
+
+@pytest.mark.parametrize(
+    ('words', 'meant'),
+    [
+        (['ops', 'retyr', '1'], 'retry'),
+        (['ops', 'retry', '--sttaus', 'failed'], '--status'),
+        (['ops', 'suppress', 'ad', 'x@example.com'], 'add'),
+        (['ops', 'retry', '--status', 'faild'], 'failed'),
+        (['migrate', '--finsh'], '--finish'),
+        (['rnu'], 'run'),
+        (['status'], 'email-worker ops status'),
+    ],
+)
+def test_mistyped_word_is_told_with_what_was_meant(words, meant):
+    told = ran(*words)
+    assert (told.returncode, told.stdout) == (2, '')
+    assert meant in told.stderr.splitlines()[-1]
+
+
+def examples_of_operators():
+    return [(name, example) for name, c in COMMANDS.items() for example in c.examples]
+
+
+@pytest.mark.parametrize(('name', 'example'), examples_of_operators())
+def test_example_of_the_help_is_understood(name, example):
+    parser = make_parser()
+    assert parser.parse_args([name, *shlex.split(example)]).command == name
+
+
+def test_option_of_a_command_may_stand_before_it_but_not_behind_two_dashes():
+    for words in (['--json', 'show', '1'], ['show', '--json', '1'], ['show', '1', '--json']):
+        assert make_parser().parse_args(words).json
+    given = make_parser().parse_args(['call', 'reports', '--', '--json'])
+    assert (given.arguments, given.json) == (['--json'], False)

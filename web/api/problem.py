@@ -77,11 +77,20 @@ class ProblemDetails(BaseModel):
     errors: list[ProblemFault] = Field(default=[], description='The fields that are wrong.')
 
 
+# Python 3.13 calls these by other names; what clients read stays the same.
+RENAMED = {413: 'Request Entity Too Large', 422: 'Unprocessable Entity'}
+
+
+def phrase_of(status: int) -> str:
+    """Return what a status is called."""
+    return RENAMED.get(status) or HTTPStatus(status).phrase
+
+
 def problem_response(refusal: Refusal) -> Response:
     """Tell a refusal as problem details."""
     document = {
         'type': f'{KIND_PREFIX}{refusal.kind}',
-        'title': refusal.status.phrase,
+        'title': phrase_of(refusal.status),
         'status': refusal.status.value,
         'detail': refusal.detail,
         'remedy': refusal.remedy,
@@ -144,7 +153,7 @@ def unavailable(problem: Problem) -> Refusal:
 
 def _of_status(error: HTTPException) -> Refusal:
     status = HTTPStatus(error.status_code)
-    kind, detail, remedy = BY_STATUS.get(status, ('refused', status.phrase, 'see docs/api.md'))
+    kind, detail, remedy = BY_STATUS.get(status, ('refused', phrase_of(status), 'see docs/api.md'))
     return Refusal(status, kind, detail, remedy, headers=error.headers or {})
 
 

@@ -20,6 +20,7 @@ from reporting.problems import Document
 from reporting.servers import Servers
 from web.api.access import Principal, authorize
 from web.api.decisions import actor_of
+from web.api.problem import phrase_of
 from web.api.resend.answers import email_document
 from web.api.resend.body import MAX_BYTES
 from web.api.resend.model import moment_from
@@ -45,7 +46,7 @@ LONGEST_ID = 18  # digits: what a bigint takes
 # Whoever may send sees what has become of it: Resend's clients have one token for both.
 SENDS: dict[str, Any] = {'security': [{'HTTPBearer': []}]}
 REFUSALS: dict[int | str, dict[str, Any]] = {
-    status: {'model': ClientError}
+    status: {'model': ClientError, 'description': phrase_of(status)}
     for status in (400, 401, 403, 404, 408, 409, 413, 415, 422, 429, 500, 503)
 }
 IDEMPOTENCY = {

@@ -220,8 +220,8 @@ async def _restart(postgres: Postgres, large: Outbox) -> None:
 async def _client(bench: Bench, dsn: str) -> AsyncIterator[httpx.AsyncClient]:
     addresses = ServerAddresses(postgres_dsn=dsn, redis_url=bench.stack.env['ARQ_REDIS_URL'])
     watches = [Watch(addresses, asked, shared_s=0) for asked in (OVERVIEW, READINESS)]
-    servers = (ApiServers(addresses, 10.0) for _ in range(2))
-    api = Api(*servers, RetryTerms(24, 'arq:queue'), SENDER)
+    queueing, servers = ApiServers(addresses, 10.0), ApiServers(addresses, 10.0)
+    api = Api(queueing, servers, RetryTerms(24, 'arq:queue'), SENDER)
     app = make_application(*watches, token=None, loopback_only=True, api=api)
     transport = httpx.ASGITransport(app)
     async with httpx.AsyncClient(transport=transport, base_url='http://localhost') as client:

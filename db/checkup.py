@@ -20,6 +20,7 @@ TABLES = (
     'mail_switches', 'cron_runs', 'service_health', 'sessions', 'refresh_tokens',
     'outbox_adoption', 'table_origins', 'mail_api_tokens', 'mail_audit', 'mail_api_requests',
     'allowed_senders', 'email_attachments', 'mail_history', 'mail_history_progress',
+    'mail_desk_sessions',
 )  # fmt: skip
 
 # Those that the migrations make and the statements of this program need; a test holds them against
@@ -28,21 +29,22 @@ INDEXES = (
     'outbound_emails_created', 'outbound_emails_due', 'outbound_emails_failed',
     'outbound_emails_final', 'outbound_emails_held', 'outbound_emails_idempotency',
     'outbound_emails_leased',
-    'outbound_emails_suspect', 'outbound_emails_unscheduled', 'email_attempts_pkey',
+    'outbound_emails_suspect', 'outbound_emails_tenants', 'outbound_emails_unscheduled',
+    'email_attempts_pkey',
     'email_attempts_started', 'email_attempts_recorded', 'email_suppressions_pkey',
     'cron_runs_pkey',
     'service_health_checked', 'mail_switches_pkey', 'outbox_adoption_pkey',
     'table_origins_pkey', 'mail_api_tokens_pkey', 'mail_api_tokens_token_hash_key',
-    'mail_api_tokens_name', 'mail_audit_pkey', 'mail_audit_at',
+    'mail_api_tokens_name', 'mail_audit_pkey', 'mail_audit_at', 'mail_audit_request',
     'mail_api_requests_pkey', 'mail_api_requests_created',
     'allowed_senders_once', 'email_attachments_pkey',
-    'mail_history_pkey', 'mail_history_progress_pkey',
+    'mail_history_pkey', 'mail_history_progress_pkey', 'mail_desk_sessions_pkey',
 )  # fmt: skip
 
 # What a worker does to each table.
 RIGHTS = {
     'mail_outbox': ('SELECT', 'UPDATE', 'DELETE'),
-    'email_attempts': ('SELECT', 'INSERT', 'DELETE'),
+    'email_attempts': ('SELECT', 'INSERT', 'UPDATE', 'DELETE'),
     'email_templates': ('SELECT',),
     'cron_runs': ('SELECT', 'INSERT', 'UPDATE'),
     'service_health': ('INSERT',),

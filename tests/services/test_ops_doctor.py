@@ -174,10 +174,11 @@ async def test_doctor_knows_what_a_worker_needs_and_that_some_columns_are_enough
         warnings = whats(await found(env | {'DATABASE_URL': dsn}, 'postgresql'), 'warning')
         (lacks,) = [what for what in warnings if 'role' in what]
         assert lacks == (
-            'this role lacks INSERT on email_attempts, DELETE on email_attempts, INSERT on '
-            'cron_runs, '
+            'this role lacks INSERT on email_attempts, UPDATE on email_attempts, '
+            'DELETE on email_attempts, INSERT on cron_runs, '
             'UPDATE on cron_runs, INSERT on service_health, INSERT on allowed_senders, '
-            'DELETE on email_attachments'
+            'DELETE on email_attachments, INSERT on mail_history, UPDATE on mail_history, '
+            'DELETE on mail_history, UPDATE on mail_history_progress'
         )
     finally:
         await pool.execute(f'DROP OWNED BY {role}')

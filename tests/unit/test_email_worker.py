@@ -116,6 +116,27 @@ def test_line_of_an_env_file_that_is_no_assignment_is_refused_without_showing_va
     assert line == 'hunter2' or 'hunter2' not in told.stderr
 
 
+@pytest.mark.parametrize(
+    'words',
+    [['--env', 'FILE', 'ops', 'show', 'a b'], ['ops', '--env', 'FILE', 'show', 'a b'],
+     ['ops', 'show', 'a b', '--env', 'FILE']],
+)  # fmt: skip
+def test_env_file_may_stand_anywhere(recorder, tmp_path, words):
+    settings = tmp_path / 'the owner.env'
+    settings.write_text('DATABASE_URL=postgresql://owner')
+    told = ran(*(str(settings) if w == 'FILE' else w for w in words), env=recorder)
+    assert told.stdout.splitlines()[2:] == [
+        'ops', 'show', 'a b', 'DATABASE_URL=postgresql://owner',
+    ]  # fmt: skip
+
+
+def test_what_follows_two_dashes_is_left_alone(recorder):
+    words = ['ops', 'file: x', 'file x', '--', '--env', 'file ', '--', ':--env']
+    assert ran(*words, env=recorder).stdout.splitlines()[2:-1] == words
+    told = ran('ops', '--env', env=recorder)
+    assert (told.returncode, 'the file after --env' in told.stderr) == (2, True)
+
+
 def test_without_an_environment_it_says_how_to_make_one(tmp_path):
     alone = shutil.copy(COMMAND, tmp_path / 'email-worker')
     told = ran('ops', 'status', command=alone, env={})

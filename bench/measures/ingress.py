@@ -65,14 +65,14 @@ class SmtpWay:
 
 
 WAYS = {
-    'bare_kept': SmtpWay(Server.BARE, 6000, is_kept=True),
-    'postfix_kept': SmtpWay(Server.POSTFIX, 3000, is_kept=True),
-    'kept': SmtpWay(Server.INGRESS, 6000, is_kept=True),
-    'bare_each': SmtpWay(Server.BARE, 3000, is_kept=False),
-    'postfix_each': SmtpWay(Server.POSTFIX, 3000, is_kept=False),
-    'each': SmtpWay(Server.INGRESS, 3000, is_kept=False),
-    'kept_half': SmtpWay(Server.INGRESS, 2500, is_kept=True, per_s=KEPT_PER_S / 2),
-    'each_half': SmtpWay(Server.INGRESS, 1500, is_kept=False, per_s=EACH_PER_S / 2),
+    'bare_kept': SmtpWay(Server.BARE, 3000, is_kept=True),
+    'postfix_kept': SmtpWay(Server.POSTFIX, 1500, is_kept=True),
+    'kept': SmtpWay(Server.INGRESS, 4000, is_kept=True),
+    'bare_each': SmtpWay(Server.BARE, 1500, is_kept=False),
+    'postfix_each': SmtpWay(Server.POSTFIX, 1500, is_kept=False),
+    'each': SmtpWay(Server.INGRESS, 2000, is_kept=False),
+    'kept_half': SmtpWay(Server.INGRESS, 1500, is_kept=True, per_s=KEPT_PER_S / 2),
+    'each_half': SmtpWay(Server.INGRESS, 900, is_kept=False, per_s=EACH_PER_S / 2),
 }
 
 

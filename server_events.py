@@ -14,6 +14,12 @@ SERVER_EVENTS: dict[str, tuple[str, ...]] = {
         'A message can never be sent as it is; its client was told why.',
         'reason',
     ),
+    'ingress.login_refused': (
+        'info',
+        'A client gave a password that is no token in use, or has not the scope `send`.',
+        'address',
+        'See who is at that address; `python -m ops token ls`.',
+    ),
     'ingress.not_stored': (
         'warning',
         'PostgreSQL did not take a message: its client was told to try again.',

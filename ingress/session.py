@@ -68,7 +68,7 @@ class IngressSession(SMTP):
         self._failed_logins = 0
         self._is_over = self._is_leaving = False
         self.is_receiving = False  # between DATA and its last reply
-        # aiosmtpd keeps one for all connections, which grows with each EHLO.
+        # aiosmtpd keeps one for all connections, to which each unknown command adds.
         self.command_size_limits = defaultdict(lambda: MAX_COMMAND_BYTES)
         super().__init__(
             HOOKS,
@@ -202,6 +202,8 @@ class IngressSession(SMTP):
         if token is not None:
             return AuthResult(success=True, auth_data=token)
         self._failed_logins += 1
+        peer: Any = cast(Session, self.session).peer
+        log.info('ingress.login_refused', address=peer[0] if peer else '')
         if self._failed_logins >= MOST_FAILED_LOGINS:
             self.turn_away(TOO_MANY_LOGINS)
         return AuthResult(success=False, handled=False, message=UNKNOWN_LOGIN)

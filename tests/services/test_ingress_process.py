@@ -140,6 +140,37 @@ async def test_sighup_has_the_certificate_read_again_and_ends_nothing(start_ingr
     assert ingress.process.poll() is None
 
 
+async def test_handshakes_that_fail_give_their_places_back(start_ingress, tmp_path):
+    server_tls_context(tmp_path)
+    ingress = start_ingress(
+        INGRESS_TLS_CERTIFICATE=str(tmp_path / CERTIFICATE_NAME),
+        INGRESS_TLS_KEY=str(tmp_path / KEY_NAME), INGRESS_MAX_CONNECTIONS='1',
+    )  # fmt: skip
+    port = await ingress.port()
+
+    async def handshake(said):
+        reader, writer = await asyncio.open_connection('127.0.0.1', port)
+        if not (await reader.readline()).startswith(b'220'):  # the one before is about to end
+            writer.close()
+            return False
+        writer.write(b'EHLO x\r\nSTARTTLS\r\n')
+        async with asyncio.timeout(DEADLINE_S):
+            await reader.readuntil(b'\r\n220 ')
+            if said is None:
+                writer.transport.abort()
+            else:
+                writer.write(said)
+                await reader.read()
+        writer.close()
+        return True
+
+    for said in (b'garbage instead of a handshake\r\n', None, b'\x16\x03\x01' + b'x' * 500, None):
+        await wait_until(lambda said=said: handshake(said))
+    await wait_until(lambda: handshake(None))
+    assert ingress.process.poll() is None
+    assert 'Traceback' not in ingress.log
+
+
 async def test_killed_ingress_is_missed_until_it_is_back(start_ingress, env, redis):
     ingress = start_ingress()
     port = await ingress.port()

@@ -12,15 +12,22 @@ if ! [ -x "$venv/bin/python" ]; then
     "$python" -m venv "$venv"
 fi
 # uv installs five times as fast as pip, by several connections. Its own version and hashes are in the lock of development.
-if ! [ -x "$venv/bin/uv" ]; then
-    say 'installing uv, which installs the rest'
-    sed -n '/^uv==/,/[^\\]$/p' requirements-dev.txt >"$venv/uv.txt"
-    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --require-hashes -r "$venv/uv.txt"
-fi
-say "installing $lock: $(grep -c '^[a-z]' "$lock") packages at most"
-rm -f "$venv/failed"
-{ "$venv/bin/uv" pip install --python "$venv/bin/python" --require-hashes -r "$lock" 2>&1 || : >"$venv/failed"; } |
-    while IFS= read -r line; do
-        case $line in ' '*) ;; *) say "$line" ;; esac # not the name of each
-    done
-! [ -e "$venv/failed" ]
+by_uv() {
+    if ! [ -x "$venv/bin/uv" ]; then
+        say 'installing uv, which installs the rest'
+        sed -n '/^uv==/,/[^\\]$/p' requirements-dev.txt >"$venv/uv.txt"
+        "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --require-hashes -r "$venv/uv.txt" || return 1
+    fi
+    rm -f "$venv/failed"
+    say "installing $lock: $(grep -c '^[a-z]' "$lock") packages at most"
+    { "$venv/bin/uv" pip install --python "$venv/bin/python" --require-hashes -r "$lock" 2>&1 || : >"$venv/failed"; } |
+        while IFS= read -r line; do
+            case $line in ' '*) ;; *) say "$line" ;; esac # not the name of each
+        done
+    ! [ -e "$venv/failed" ]
+}
+
+by_uv || {
+    say 'uv could not: now pip, which knows mirrors of its own (pip.conf), and takes longer'
+    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --require-hashes -r "$lock"
+}

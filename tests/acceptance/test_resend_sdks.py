@@ -138,10 +138,13 @@ async def test_sdk_sends_looks_back_and_changes_its_mind(
     assert parts['a.txt'].get_content() == f'from {language}'
     assert parts['logo.png']['Content-ID'] == '<logo>'
     assert parts['logo.png'].get_content() == b'\x89PNG'
-    shown = await pool.fetchval(
-        'SELECT status FROM outbound_emails WHERE id = $1', int(data['sent']['id'])
-    )
-    assert shown == 'sent'
+    state = 'SELECT status FROM outbound_emails WHERE id = $1'
+    sent_id = int(data['sent']['id'])
+
+    async def is_sent():  # recorded a moment after the relay has it
+        return await pool.fetchval(state, sent_id) == 'sent'
+
+    await wait_until(is_sent)
 
 
 # docs/api-sending.md begins with what people copy.

@@ -145,6 +145,20 @@ async def test_who_sends_slowly_takes_his_own_share_of_the_memory(desk, pool, mo
     assert not desk.api.sending.bodies.held_bytes
 
 
+async def test_body_that_does_not_fit_is_refused_before_it_comes(desk, client, monkeypatch):
+    monkeypatch.setattr(bodies, 'HELD_BYTES_OF_ONE', 2000)
+    asked = []
+
+    async def body():
+        asked.append(1)
+        yield b'{}'
+
+    announced = {'Content-Length': '2001'}
+    answer = await client.post('/emails', content=body(), headers=announced)
+    assert (answer.status_code, answer.headers['retry-after'], asked) == (429, '1', [])
+    assert not desk.api.sending.bodies.held_bytes
+
+
 async def test_lists_that_take_long_hold_up_no_email(desk, client):
     asking = [
         asyncio.create_task(

@@ -103,9 +103,12 @@ async def _receive(request: Request, hold: Callable[[int], None]) -> bytes:
     if request.headers.get('content-encoding', 'identity') != 'identity':
         raise refused(INVALID, 'the body is compressed', 'send it as it is',
                       HTTPStatus.UNSUPPORTED_MEDIA_TYPE)  # fmt: skip
-    announced = request.headers.get('content-length', '')
-    if announced.isdecimal() and int(announced) > MAX_BYTES:
+    length = request.headers.get('content-length', '')
+    announced_bytes = int(length) if length.isdecimal() else 0
+    if announced_bytes > MAX_BYTES:
         raise _too_large()
+    # All of it, before it comes: else many have a part of theirs each, and nobody gets done.
+    hold(announced_bytes)
     chunks: list[bytes] = []
     size_bytes = 0
     try:
@@ -114,7 +117,8 @@ async def _receive(request: Request, hold: Callable[[int], None]) -> bytes:
                 size_bytes += len(chunk)
                 if size_bytes > MAX_BYTES:
                     raise _too_large()
-                hold(len(chunk))
+                if size_bytes > announced_bytes:  # it was not announced
+                    hold(len(chunk))
                 chunks.append(chunk)
     except TimeoutError as error:
         raise refused(

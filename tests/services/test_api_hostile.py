@@ -117,6 +117,25 @@ async def test_body_without_a_length_is_cut_off_at_the_limit(client):
     assert sent < 1_000_000
 
 
+@pytest.mark.parametrize('token_wanted', [True, False])
+async def test_body_that_does_not_come_is_not_waited_for(desk, monkeypatch, token_wanted):
+    monkeypatch.setattr('web.api.application.BODY_WITHIN_S', 0.1)
+    client = await desk.client(await desk.token() if token_wanted else None)
+    never = asyncio.Event()
+
+    async def body():
+        yield b'{"status": '
+        await never.wait()
+
+    for method, path in (('POST', '/api/emails/retry'), ('PATCH', '/emails/1')):
+        json = {'Content-Type': 'application/json'}
+        answer = await client.request(method, path, content=body(), headers=json)
+        if token_wanted or method == 'POST':
+            assert answer.status_code == 408, answer.text
+        else:
+            assert answer.status_code == 401
+
+
 @pytest.mark.parametrize(
     'path',
     [

@@ -19,6 +19,7 @@ OF_EVERY_PATH: Mapping[int, str] = {
 }
 OF_A_BODY: Mapping[int, str] = {
     400: 'The body is no JSON.',
+    408: 'The body did not come in time.',
     413: 'The body is too large.',
 }
 OF_ONE_EMAIL: Mapping[int, str] = {404: 'There is no such e-mail, or it is not yours.'}

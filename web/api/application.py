@@ -1,5 +1,6 @@
 """The API put together: its paths, how errors are told, and its description."""
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from http import HTTPStatus
@@ -29,6 +30,7 @@ from web.api.resend import routes as resend
 from web.api.resend.refusals import as_resend_error
 
 LARGEST_BODY_BYTES = 64 * 1024  # where a route does not say another limit
+BODY_WITHIN_S = 10.0
 VERSION = '1.0.0'  # of what /openapi.json describes, not of the program
 
 # `many` first: /api/emails/retry is no e-mail called retry.
@@ -83,7 +85,8 @@ class Application(FastAPI):
                 await send(message)
 
         is_ours = scope['type'] == 'http' and is_api_path(scope['path'])
-        await super().__call__(scope, receive, send_told if is_ours else send)
+        in_time = _in_time(receive) if scope['type'] == 'http' else receive
+        await super().__call__(scope, in_time, send_told if is_ours else send)
 
     async def _answer_directly(
         self, handler: Handler, scope: Scope, receive: Receive, send: Send
@@ -109,6 +112,26 @@ class Application(FastAPI):
                     for operation in operations.values():
                         _mark_problems(operation)
         return super().openapi()
+
+
+def _in_time(receive: Receive) -> Receive:
+    """Return how a body is received that has to come within BODY_WITHIN_S."""
+    is_complete = False
+    deadline = asyncio.get_running_loop().time() + BODY_WITHIN_S
+
+    async def receive_in_time() -> Message:
+        nonlocal is_complete
+        if is_complete:  # whoever asks now wants to know when the client goes
+            return await receive()
+        try:
+            async with asyncio.timeout_at(deadline):
+                message = await receive()
+        except TimeoutError as error:
+            raise HTTPException(HTTPStatus.REQUEST_TIMEOUT) from error
+        is_complete = not message.get('more_body', False)
+        return message
+
+    return receive_in_time
 
 
 def _is_plain_too_large(message: Message) -> bool:

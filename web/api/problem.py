@@ -113,6 +113,7 @@ BY_STATUS: Mapping[int, tuple[str, str, str]] = {
     400: ('unreadable', 'the request cannot be read', 'send JSON in UTF-8'),
     404: ('no-such-path', 'there is no such path', 'see /openapi.json for those there are'),
     405: ('no-such-method', 'the path has no such method', 'see the header Allow'),
+    408: ('too-slow-body', 'the body did not come in time', 'send it at once'),
     413: ('too-large', 'the body is too large', 'send less at once; docs/api.md has the limits'),
 }
 

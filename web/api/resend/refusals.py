@@ -26,6 +26,7 @@ KNOWN: Mapping[str, tuple[HTTPStatus, str]] = {
     'too-many-refusals': (HTTPStatus.TOO_MANY_REQUESTS, TOO_MANY),
     'no-such-path': (HTTPStatus.NOT_FOUND, UNKNOWN),
     'no-such-method': (HTTPStatus.METHOD_NOT_ALLOWED, 'method_not_allowed'),
+    'too-slow-body': (HTTPStatus.REQUEST_TIMEOUT, INVALID),
     'too-large': (HTTPStatus.REQUEST_ENTITY_TOO_LARGE, INVALID),
     'unreadable': (HTTPStatus.BAD_REQUEST, INVALID),
     'invalid': (HTTPStatus.UNPROCESSABLE_ENTITY, INVALID),

@@ -3,7 +3,7 @@
 import argparse
 import asyncio
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -23,6 +23,7 @@ from ops.arguments import add_json, add_workers, wait_s
 from ops.connect import Connections
 from ops.fleet_tables import worker_state
 from ops.output import BETWEEN, LEVEL_STYLES, make_console, style_of, widths
+from reporting.history import WINDOWS, read_history
 from reporting.judge import in_order, judge_outbox, judge_switches
 from reporting.judge_fleet import judge_fleet
 from reporting.live import Audience, read_living_fleet
@@ -32,6 +33,7 @@ from reporting.servers import answer_or_note
 from reporting.wording import SWITCH_WORDS, cell, counted, counted_when, length, megabytes
 
 FAILURES = 8
+HEIGHTS = ' ▁▂▃▄▅▆▇█'
 LONG = 40  # what is longer, such as an error, is cut here; the other commands show all of it
 
 
@@ -84,7 +86,7 @@ async def look_at_fleet(connections: Connections, audience: Audience) -> Answer:
             stored['outbox'], stored['paused_due'], stored['poisoned'], is_worked=is_worked
         )
         problems += judge_switches(stored['switches'], stored['paused_due'])
-    document |= stored or dict.fromkeys(('outbox', 'last_minute', 'failures', 'switches'))
+    document |= stored or dict.fromkeys(('outbox', 'last_minute', 'hour', 'failures', 'switches'))
     return Answer(document, in_order(problems))
 
 
@@ -94,12 +96,28 @@ async def read_screen(pool: asyncpg.Pool) -> Document:
     return {
         'outbox': await reports.read_outbox(pool),
         'last_minute': await reports.count_last_minute(pool),
+        'hour': await _read_hour(pool),
         'failures': [failure | {'error': hide_addresses(failure['error'])} for failure in failures],
         'switches': as_rows(await read_switches(pool)),
         'paused_due': await reports.read_paused_due(pool),
         'poisoned': await count_poisoned(pool),
         'database': await read_identity(pool),
     }
+
+
+async def _read_hour(pool: asyncpg.Pool) -> Document:
+    """Return what became of attempts, minute by minute, the oldest first."""
+    points = (await read_history(pool, WINDOWS['1h'])).points
+    return {
+        name: [getattr(point.counts, name) for point in points]
+        for name in ('sent', 'deferred', 'failed')
+    }
+
+
+def sparkline(values: Sequence[int]) -> str:
+    """Return one character for each value, as high as its share of the highest."""
+    highest = max(values, default=0) or 1
+    return ''.join(HEIGHTS[-(-value * (len(HEIGHTS) - 1) // highest)] for value in values)
 
 
 def render(document: Document, console: Console) -> None:
@@ -110,7 +128,8 @@ def render(document: Document, console: Console) -> None:
 def frame(given: Answer, width: int) -> RenderableType:
     """Return the screen, of so many columns."""
     document = given.document
-    parts: list[RenderableType] = [Text(cell(headline(document)), style='bold'), Text()]
+    parts: list[RenderableType] = [Text(cell(headline(document)), style='bold')]
+    parts += [Text(line) for line in hour_lines(document['hour'] or {})] + [Text()]
     parts += [
         Text(cell(problem.line), style=LEVEL_STYLES[problem.level]) for problem in given.problems
     ]
@@ -182,6 +201,15 @@ def headline(document: Document) -> str:
         if (counted_at := counted_when(outbox)) != 'now':
             parts[-1] += f' (counted {counted_at})'
     return ' | '.join(parts)
+
+
+def hour_lines(hour: Mapping[str, Sequence[int]]) -> list[str]:
+    """Return the last hour's minutes, a line for each outcome that there was."""
+    return [
+        f'{name:<8} {sparkline(values)} {sum(values)} in the last hour, {max(values)} a minute'
+        for name, values in hour.items()
+        if any(values)
+    ]
 
 
 def _switch(switch: Document) -> str:

@@ -1,6 +1,7 @@
 """What the duty count_history counts, on a real PostgreSQL: each attempt once, whatever happens."""
 
 import asyncio
+import re
 from datetime import timedelta
 from typing import Any
 
@@ -13,7 +14,7 @@ from db.history import MOST_NAMES, OTHERS, count_recorded, read_progress
 from jobs import count_history as duty
 from jobs.count_history import count_history
 from reporting.history import WINDOWS, AttemptCounts, Dimension, read_history, read_most
-from tests.services.ops_desk import insert
+from tests.services.ops_desk import insert, rendered, run
 
 HOUR, DAY, WEEK = (WINDOWS[name] for name in ('1h', '24h', '7d'))
 INSERT_SQL = """
@@ -120,6 +121,18 @@ async def test_reports_tell_the_same_before_and_after_counting(ctx, pool, seeded
     assert await told() == before
     await pool.execute("DELETE FROM email_attempts WHERE outcome <> 'released'")  # counted already
     assert await told() == before
+
+
+async def test_top_draws_the_minutes_of_the_last_hour(ctx, pool, env, seeded):
+    assert 'in the last hour' not in rendered('top', await run(env, 'top', '--once'))
+    await count_history(ctx)
+    given = await run(env, 'top', '--once')
+    assert sum(given.document['hour']['sent']) == 9
+    sent, failed = (
+        line for line in rendered('top', given).splitlines() if 'in the last hour' in line
+    )
+    assert re.search(r'^sent .*▁ *█ +9 in the last hour, 8 a minute$', sent), sent
+    assert failed.endswith(' 1 in the last hour, 1 a minute')
 
 
 async def test_attempt_that_commits_late_is_counted_once_it_is_there(

@@ -6,6 +6,7 @@ import pytest
 
 from db.history import quantile_ms
 from db.reports.history import CountedSpan
+from ops.top import sparkline
 from reporting.history import WINDOWS, AttemptCounts, counts_of, made_history
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -44,6 +45,13 @@ def test_windows_are_made_of_rows_that_divide_their_steps():
 )
 def test_quantile_lies_within_its_bucket(buckets, quantile, expected_ms):
     assert quantile_ms(buckets, quantile) == pytest.approx(expected_ms)
+
+
+@pytest.mark.parametrize(
+    ('values', 'drawn'), [([], ''), ([0, 0], '  '), ([0, 1, 50, 100], ' ▁▄█'), ([3], '█')]
+)
+def test_sparkline_shows_each_value_and_leaves_nothing_out_that_is_not_zero(values, drawn):
+    assert sparkline(values) == drawn
 
 
 def test_outcomes_that_tried_nothing_are_in_no_tally():

@@ -38,7 +38,7 @@ Count = Callable[[], Awaitable[int]]
 class Server(StrEnum):
     """Who takes the messages."""
 
-    INGRESS = 'the ingress'
+    INGRESS = 'the SMTP ingress'
     BARE = 'aiosmtpd that keeps nothing'
     POSTFIX = "Postfix, Debian's"
 

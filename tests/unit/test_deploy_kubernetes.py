@@ -1,6 +1,7 @@
 """deploy/kubernetes: as strict as the units, and of one piece."""
 
 import re
+import subprocess
 
 import pytest
 import yaml
@@ -166,5 +167,19 @@ def test_scaling_asks_for_metrics_that_there_are():
     assert asked == {'email_outbox_oldest_due_seconds', 'email_service_up'}
     metrics = (ROOT / 'docs/metrics.md').read_text()
     assert {name for name in asked if f'| `{name}` |' not in metrics} == set()
+    tested = (ROOT / 'deploy/prometheus-alerts.test.yml').read_text()
+    assert f'expr: {trigger["metadata"]["query"]}\n' in tested
     pods = named('ScaledObject')['email-worker']['spec']['scaleTargetRef']['name']
     assert pods in DEPLOYMENTS
+
+
+def test_document_is_shell_and_names_what_exists():
+    text = (ROOT / 'docs/kubernetes.md').read_text()
+    script = '\n'.join(re.findall(r'```sh\n(.*?)```', text, re.DOTALL))
+    subprocess.run(['bash', '-n'], input=script, text=True, check=True)
+    files = set(re.findall(r'\bdeploy/[\w./-]*\w', text))
+    assert len(files) > 5
+    assert {name for name in files if not (ROOT / name).exists()} == set()
+    objects = set(re.findall(r'\b(?:deployment|deploy|job)/(email-[a-z]+)', script))
+    assert objects == {'email-worker', 'email-migrate'} <= set(PODS)
+    assert f'email-worker:{KUSTOMIZATION["images"][0]["newTag"]}' in script

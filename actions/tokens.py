@@ -48,6 +48,11 @@ def new_token() -> str:
     return f'{PREFIX}{secret}{_checksum(secret)}'
 
 
+def token_named(name: str) -> str:
+    """Return what stands for a token where others than tokens may stand: as owner, in a row."""
+    return f'token:{name}'
+
+
 def token_digest(text: str) -> bytes | None:
     """Return the hash under which a token is stored; None for what is none, as when it was cut off.
 

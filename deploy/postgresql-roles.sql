@@ -123,7 +123,7 @@ DECLARE
     wanted text[] := '{recipient, subject, body_text, body_html, email_type, template_id, template_data, headers, content_id,
         priority, status, max_attempts, next_retry_at, expires_at, user_id, organization_id, idempotency_key, created_at,
         updated_at, from_address, sender_address, envelope_from, reply_to, cc, bcc, one_copy_each, tags, metadata,
-        has_attachments, calendar, raw_message, message_id, content_digest}';
+        has_attachments, calendar, raw_message, message_id, content_digest, queued_by}';
 BEGIN
     -- Of the application's own table those that it has.
     SELECT string_agg(quote_ident(attname), ', ') INTO granted FROM pg_attribute

@@ -1,6 +1,6 @@
 """FastAPI with SQLAlchemy 2 (async) and arq: a user and the welcome e-mail, together or not at all.
 
-pip install 'mail-outbox[fastapi,sqlalchemy,asyncpg,arq]' 'sqlalchemy[asyncio]' uvicorn
+pip install '.[fastapi,sqlalchemy,asyncpg,arq]' 'sqlalchemy[asyncio]' uvicorn
 export DATABASE_URL=postgresql://... ARQ_REDIS_URL=redis://localhost:6379/1
 uvicorn --app-dir examples fastapi_sign_up:app
 

@@ -1,6 +1,6 @@
 """Plain SQLAlchemy, not async: an order and its receipt in one transaction.
 
-    pip install 'mail-outbox[sqlalchemy,psycopg,arq]' 'psycopg[binary]'
+    pip install '.[sqlalchemy,psycopg,arq]' 'psycopg[binary]'
     export DATABASE_URL=postgresql://... ARQ_REDIS_URL=redis://localhost:6379/1
     python examples/sqlalchemy_receipt.py anna@example.com
 

@@ -7,7 +7,7 @@ from hashlib import sha256
 import structlog
 
 from actions.known_tokens import KnownTokens
-from actions.tokens import ApiScope, token_digest
+from actions.tokens import ApiScope, token_digest, token_named
 from db.api_tokens import ApiToken
 from ingress.certificate import Certificate
 from ingress.incoming import BytesHeld
@@ -56,6 +56,7 @@ class SubmittedMessage:
     recipients: Sequence[str]
     content: bytes
     organization_id: str | None
+    token_name: str | None = None
 
 
 class Door:
@@ -89,6 +90,8 @@ class Door:
         """Put a message into the outbox. Returns the reply, after the commit."""
         try:
             row = await checked_row(self._email(message))
+            if message.token_name is not None:
+                row['queued_by'] = token_named(message.token_name)
             email_id = await self._intake.queue(row)
         except ProblemError as error:
             log.warning('ingress.not_stored', error=str(error))

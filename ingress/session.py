@@ -252,6 +252,7 @@ class IngressSession(SMTP):
                     self._envelope.rcpt_tos,
                     content,
                     None if token is None else token.organization_id,
+                    None if token is None else token.name,
                 )
             )
             if reply.startswith('250'):

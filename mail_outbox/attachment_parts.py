@@ -3,16 +3,13 @@
 import re
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import lru_cache
-from typing import TYPE_CHECKING
+from urllib.parse import unquote
 
 from mail_outbox.envelope import Attachment, InvalidEmailError
 from mail_outbox.headers import FOLD_CHARS, header
+from mail_outbox.media_types import UNKNOWN_TYPE, media_type_of
 from mail_outbox.mime import base64_lines, seven_bit
 from mail_outbox.parameters import parameter, parameters, split_parameters
-
-if TYPE_CHECKING:
-    import mimetypes
 
 MAX_FILENAME_CHARS = 255
 MAX_ATTACHMENTS = 500
@@ -20,13 +17,8 @@ MAX_CONTENT_TYPE_CHARS = 1000
 TYPE_NAME = r"[\w!#$%&'*+.^`{|}~-]{1,127}"  # RFC 2045, 5.1
 MEDIA_TYPE = re.compile(rf'{TYPE_NAME}/{TYPE_NAME}', re.ASCII)
 CONTENT_ID = re.compile(r'[!-;=?-~]{1,255}')  # printable ASCII without angle brackets and spaces
+CID_URL = re.compile(r"""cid:([^\s"'<>)]++)""", re.IGNORECASE)
 CONTROL_CHARACTER = re.compile('[\x00-\x1f\x7f-\x9f\ud800-\udfff]')
-PACKED_TYPES = {
-    'gzip': 'application/gzip',
-    'bzip2': 'application/x-bzip2',
-    'xz': 'application/x-xz',
-}
-UNKNOWN_TYPE = 'application/octet-stream'
 
 
 def attachment_part(attachment: Attachment, *, inline: bool = False) -> bytes:
@@ -64,6 +56,30 @@ def attachment_part(attachment: Attachment, *, inline: bool = False) -> bytes:
     )
 
 
+def parts_by_place(
+    html: str | None, attachments: Sequence[Attachment]
+) -> tuple[list[bytes], list[bytes]]:
+    """Return the attachments that are parts of the HTML, and the other files, as parts.
+
+    Of the HTML are images with a Content-ID, and what it refers to.
+
+    Raises:
+        InvalidEmailError: see attachment_part.
+    """
+    cids = [content_id(attachment) for attachment in attachments]
+    if html is None or not any(cids):
+        return [], [attachment_part(attachment) for attachment in attachments]
+    referred = {unquote(cid) for cid in CID_URL.findall(html)}  # RFC 2392, 2: percent-encoded
+    inline: list[bytes] = []
+    files: list[bytes] = []
+    for attachment, cid in zip(attachments, cids, strict=True):
+        if cid and (cid in referred or is_image(attachment)):
+            inline.append(attachment_part(attachment, inline=True))
+        else:
+            files.append(attachment_part(attachment))
+    return inline, files
+
+
 def check_attachment(attachment: Attachment) -> None:
     """Refuse what attachment_part refuses, which does not depend on the data.
 
@@ -86,7 +102,9 @@ def check_attachments(attachments: Sequence[Attachment], max_bytes: int) -> None
         )
     for attachment in attachments:
         if not isinstance(attachment, Attachment):
-            raise InvalidEmailError(f'attachments: has a {type(attachment).__name__}')
+            raise InvalidEmailError(
+                f'attachments: has a {type(attachment).__name__}, must be Attachment(...)'
+            )
         if not isinstance(attachment.data, bytes | bytearray):
             raise InvalidEmailError(
                 f'{_name(attachment)}: data must be bytes, not {type(attachment.data).__name__}'
@@ -135,25 +153,16 @@ def _media_type(attachment: Attachment) -> tuple[str, list[str]]:
 
 
 def _guessed_type(attachment: Attachment) -> tuple[str, list[str]]:
-    """Guess by the file name's ending; the same on every machine, whatever its mime.types says."""
+    """Guess by the file name's ending."""
     _, dot, ending = str(attachment.filename or '').rpartition('/')[2].partition('.')
     if not dot or len(ending) > MAX_FILENAME_CHARS:
         return UNKNOWN_TYPE, []
-    guessed, packed = _builtin_types().guess_type(f'x.{ending}')
-    if packed is not None:
-        return PACKED_TYPES.get(packed, UNKNOWN_TYPE), []
-    if guessed is None or not MEDIA_TYPE.fullmatch(guessed):
+    guessed = media_type_of(ending)
+    if not MEDIA_TYPE.fullmatch(guessed):
         return UNKNOWN_TYPE, []
     if guessed.startswith('text/') and not attachment.data.isascii() and _is_utf8(attachment.data):
         return guessed, ['charset=utf-8']
     return guessed, []
-
-
-@lru_cache(maxsize=1)
-def _builtin_types() -> 'mimetypes.MimeTypes':
-    import mimetypes  # noqa: PLC0415 - most e-mails have no attachment
-
-    return mimetypes.MimeTypes()
 
 
 def _is_utf8(data: bytes) -> bool:

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from mail_outbox.attachment_parts import check_attachments
 from mail_outbox.envelope import (
     MAX_MESSAGE_BYTES,
     Attachment,
@@ -41,6 +40,8 @@ async def store_attachments(
     """
     # Applications without attachments have no MongoDB, and no driver.
     from pymongo.errors import DocumentTooLarge, PyMongoError  # noqa: PLC0415
+
+    from mail_outbox.attachment_parts import check_attachments  # noqa: PLC0415
 
     check_attachments(attachments, max_bytes)
     content_id = os.urandom(16).hex()

@@ -17,7 +17,11 @@ def content_digest(email: Mapping[str, Any], names: Iterable[str]) -> bytes:
     import hashlib  # noqa: PLC0415 - takes 3 ms, and few e-mails have a key
 
     content = {name: email[name] for name in names if email.get(name) is not None}
-    text = json.dumps(content, sort_keys=True, default=_plain)
+    try:
+        text = json.dumps(content, sort_keys=True, default=_plain)
+    except TypeError:  # keys of several types, which only their text puts in an order
+        plain = json.loads(json.dumps(content, default=_plain))
+        text = json.dumps(plain, sort_keys=True)
     return hashlib.sha256(text.encode()).digest()
 
 

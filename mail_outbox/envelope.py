@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple
 
-from mail_outbox.address_list import read_address_list
-
 PUBLIC_SUFFIX = '.example.com'
 # Nearly every address; email-validator takes 0.1 ms to say the same.
 PLAIN_ADDRESS = re.compile(
@@ -191,11 +189,14 @@ def _split_list(field: str, text: str) -> Iterator[tuple[str, str]]:
     if not any(c in text for c in ',<>"();:'):
         yield '', text.strip()
         return
+    from mail_outbox.address_list import read_address_list  # noqa: PLC0415 - nearly all are plain
+
     try:
         yield from read_address_list(text)
     except ValueError as error:
+        hint = '; a name with a comma stands in quotes' if '<' in text else ''
         raise InvalidEmailError(
-            f'{field}: {text[:80]!r} is not a list of e-mail addresses: {error}'
+            f'{field}: {text[:80]!r} is not a list of e-mail addresses: {error}{hint}'
         ) from error
 
 

@@ -6,6 +6,7 @@ whole value becomes encoded words (RFC 2047).
 """
 
 import contextlib
+import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache, partial
@@ -25,6 +26,7 @@ SHORT_CHARS = 500  # fits into a line, with a name before it, even if it has no 
 # Of a structured field that is not ASCII: <...>, comments and what is between them.
 MAX_PIECES = 500
 MAX_EXTRA_CHARS = 64 * 1024  # of all extra fields; relays take between 32 KB and 1 MB
+JSON_CHARS_PER_CHAR = 12  # "\\ud83d\\ude00" is one
 URI_SAFE = ''.join(map(chr, range(33, 127)))
 URI = re.compile(r'([a-z][a-z0-9+.-]*://(?:[^/?#@]*@)?)([^/?#:@]+)(.*)', re.IGNORECASE | re.DOTALL)
 MAILTO = re.compile(r'(mailto:[^?@]*@)([^?@,]+)(.*)', re.IGNORECASE | re.DOTALL)
@@ -110,6 +112,29 @@ def extra_fields(headers: Headers) -> list[tuple[str, bytes]]:
         field = f'headers: {name}'
         fields.append((name, header(name, _written(name, value, field), field)))
     return fields
+
+
+def stored_fields(text: str) -> list[tuple[str, bytes]]:
+    """Return the extra header fields of a row, whose column has them as JSON.
+
+    Raises:
+        InvalidEmailError: see extra_fields; or it is no JSON.
+    """
+    if len(text) > JSON_CHARS_PER_CHAR * MAX_EXTRA_CHARS:
+        raise InvalidEmailError(
+            f'headers: {len(text)} characters, at most {MAX_EXTRA_CHARS} are allowed'
+        )
+    try:
+        value = json.loads(text)
+        if isinstance(value, str):  # adopted tables hold JSON inside JSON strings
+            value = json.loads(value)
+    except (ValueError, RecursionError) as error:
+        raise InvalidEmailError(f'headers: is not JSON: {error}') from error
+    if value is not None and not isinstance(value, dict | list):
+        raise InvalidEmailError(
+            f'headers: must be a JSON object, or pairs, not {type(value).__name__}'
+        )
+    return extra_fields(value or {})
 
 
 def _written(name: str, value: str, field: str) -> str:

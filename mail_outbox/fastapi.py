@@ -11,7 +11,7 @@ async def sign_up(session: SessionDep, mail: Mail) -> None:
 
 from collections.abc import AsyncIterator, Callable, Iterable
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any, Unpack
+from typing import TYPE_CHECKING, Annotated, Any, Unpack, overload
 
 from fastapi import Depends, FastAPI, Request
 from fastapi.responses import JSONResponse
@@ -47,9 +47,12 @@ class _Queued:
 class Outbox(_Queued):
     """Queues on the request's connection, in whatever transaction that has open."""
 
-    async def queue_email(
-        self, email: NewEmail | None = None, /, **values: Unpack[EmailValues]
-    ) -> int:
+    @overload
+    async def queue_email(self, email: NewEmail, /) -> int: ...
+    @overload
+    async def queue_email(self, /, **values: Unpack[EmailValues]) -> int: ...
+
+    async def queue_email(self, email: NewEmail | None = None, /, **values: Any) -> int:
         """Insert one e-mail; see mail_outbox.queue_email."""
         given = () if email is None else (email,)
         email_id: int = await queue_email(self.conn, *given, notify=self._notify, **values)
@@ -66,7 +69,12 @@ class Outbox(_Queued):
 class SyncOutbox(_Queued):
     """The same for a session whose statements are not awaited."""
 
-    def queue_email(self, email: NewEmail | None = None, /, **values: Unpack[EmailValues]) -> int:
+    @overload
+    def queue_email(self, email: NewEmail, /) -> int: ...
+    @overload
+    def queue_email(self, /, **values: Unpack[EmailValues]) -> int: ...
+
+    def queue_email(self, email: NewEmail | None = None, /, **values: Any) -> int:
         """Insert one e-mail; see mail_outbox.queue_email."""
         given = () if email is None else (email,)
         email_id: int = queue_email(self.conn, *given, notify=self._notify, **values)

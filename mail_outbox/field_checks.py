@@ -1,42 +1,40 @@
-"""Checks of single values that an application gives; each error begins with the value's name."""
+"""Single values that an application gives: each is checked by itself, and returned as it is stored.
+
+Each function takes the value's name and the value, which is not None; its errors begin with the
+name.
+"""
 
 import json
 import math
 import re
 from collections.abc import Mapping
-from datetime import datetime, timedelta
-from typing import Any
+from datetime import datetime
+from typing import Any, Literal, get_args
 
-from mail_outbox.envelope import InvalidEmailError, refuse_control_characters
+from mail_outbox.envelope import Attachment, InvalidEmailError, refuse_control_characters
+from mail_outbox.headers import given_message_id
 
 MAX_BODY_BYTES = 10 * 1024 * 1024
 MAX_DATA_BYTES = 1024 * 1024
-MAX_TAGS = 50
 MAX_WORD_CHARS = 255
+MAX_TAGS = 50
+MAX_ATTEMPTS = 100
+MAX_EXPIRY_HOURS = 3650 * 24
+AS_JSON = json.JSONEncoder(allow_nan=False, ensure_ascii=False)
+AS_ASCII = json.JSONEncoder(allow_nan=False)
 NUL_IN_JSON = re.compile(r'(?<!\\)(?:\\\\)*\\u0000')
+Priority = Literal['high', 'normal', 'low']
+PRIORITIES = {word: number for number, word in enumerate(get_args(Priority))}
 
 
-def check_word(name: str, value: Any) -> None:
-    """Refuse what is neither None nor a text of 1 to 255 characters in one line.
-
-    Raises:
-        InvalidEmailError: names the value.
-    """
-    if value is None:
-        return
-    if not isinstance(value, str):
-        raise InvalidEmailError(f'{name}: must be text, not {type(value).__name__}')
-    if not 0 < len(value) <= MAX_WORD_CHARS:
-        raise InvalidEmailError(f'{name}: {len(value)} characters, must be 1 to {MAX_WORD_CHARS}')
-    refuse_control_characters(name, value)
+def _must_be(name: str, wanted: str, value: Any) -> InvalidEmailError:
+    return InvalidEmailError(f'{name}: must be {wanted}, not {type(value).__name__}')
 
 
-def check_identifier(name: str, value: Any) -> None:
-    """Refuse a number or a text that no column of ids takes; PostgreSQL knows its type.
-
-    Raises:
-        InvalidEmailError: names the value.
-    """
+def checked_id(name: str, value: Any) -> Any:
+    """Return an id. PostgreSQL judges it by its column's type; some drivers round before."""
+    if isinstance(value, bool | float):
+        raise _must_be(name, 'an id', value)
     if isinstance(value, str):
         if len(value) > MAX_WORD_CHARS:
             raise InvalidEmailError(
@@ -45,93 +43,157 @@ def check_identifier(name: str, value: Any) -> None:
         refuse_control_characters(name, value)
     elif isinstance(value, int) and not -(2**63) <= value < 2**63:
         raise InvalidEmailError(f'{name}: is no number of 64 bits')
+    return value
 
 
-def check_text(name: str, text: str) -> None:
-    """Refuse text that PostgreSQL or a message cannot hold, or of more than MAX_BODY_BYTES.
+def checked_word(name: str, value: Any) -> str:
+    """Return a text of 1 to 255 characters in one line."""
+    if not isinstance(value, str):
+        raise _must_be(name, 'text', value)
+    if not 0 < len(value) <= MAX_WORD_CHARS:
+        raise InvalidEmailError(f'{name}: {len(value)} characters, must be 1 to {MAX_WORD_CHARS}')
+    refuse_control_characters(name, value)
+    return value
 
-    Raises:
-        InvalidEmailError: names the value.
-    """
-    if '\0' in text:
+
+def checked_message_id(name: str, value: Any) -> str:
+    """Return a Message-ID with its angle brackets."""
+    return given_message_id(checked_word(name, value))
+
+
+def checked_text(name: str, value: Any) -> str:
+    """Return a text that PostgreSQL and a message can hold, of at most MAX_BODY_BYTES."""
+    if not isinstance(value, str):
+        raise _must_be(name, 'text', value)
+    if '\0' in value:
         raise InvalidEmailError(f'{name}: must not contain NUL')
     try:
-        size_bytes = len(text.encode())
+        size_bytes = len(value) if value.isascii() else len(value.encode())
     except UnicodeEncodeError as error:
         raise InvalidEmailError(f'{name}: contains half a character (a lone surrogate)') from error
     if size_bytes > MAX_BODY_BYTES:
         raise InvalidEmailError(f'{name}: larger than {MAX_BODY_BYTES} bytes')
+    return value
 
 
-def check_times(send_at: datetime | None, expires_at: datetime | None, expiry_hours: float) -> None:
-    """Refuse times without a zone, and a life that is none.
-
-    Raises:
-        InvalidEmailError: names the value.
-    """
-    for name, moment in (('send_at', send_at), ('expires_at', expires_at)):
-        if moment is not None and (not isinstance(moment, datetime) or moment.tzinfo is None):
-            raise InvalidEmailError(f'{name}: must be an aware datetime, with a time zone')
-    if not isinstance(expiry_hours, int | float):
-        raise InvalidEmailError(
-            f'expiry_hours: must be a number, not {type(expiry_hours).__name__}'
-        )
-    if not (
-        math.isfinite(expiry_hours)
-        and 0 < expiry_hours <= timedelta(days=3650) / timedelta(hours=1)
-    ):
-        raise InvalidEmailError(f'expiry_hours: {expiry_hours} is not between 0 and ten years')
-    if expires_at is not None:
-        start = send_at or datetime.now(expires_at.tzinfo)
-        if expires_at <= start:
-            raise InvalidEmailError('expires_at: is over before the e-mail could be sent')
+def checked_address(name: str, value: Any) -> str:
+    """Return a text; what it says is read with the other addresses."""
+    if not isinstance(value, str):
+        raise _must_be(name, 'text', value)
+    return value
 
 
-def check_tags(tags: Any) -> None:
-    """Refuse what is neither None nor an object of words.
-
-    Raises:
-        InvalidEmailError: names the tag.
-    """
-    if tags is None:
-        return
-    if not isinstance(tags, Mapping):
-        raise InvalidEmailError(f'tags: must be a mapping, not {type(tags).__name__}')
-    if len(tags) > MAX_TAGS:
-        raise InvalidEmailError(f'tags: {len(tags)}, at most {MAX_TAGS} are allowed')
-    for name, value in tags.items():
-        check_word('tags: a name', name)
-        if name is None or value is None:
-            raise InvalidEmailError(f'tags: {name!r} must be text with a text')
-        check_word(f'tags: {name}', value)
+def checked_address_list(name: str, value: Any) -> str:
+    """Return the text of an address list, which may be given in pieces."""
+    if isinstance(value, str):
+        return value
+    if not isinstance(value, list | tuple):
+        raise _must_be(name, 'text, or a list of texts', value)
+    for address in value:
+        if not isinstance(address, str):
+            raise InvalidEmailError(f'{name}: has a {type(address).__name__}, must be text')
+    return ', '.join(value)
 
 
-def check_metadata(metadata: Any) -> None:
-    """Refuse what is neither None nor a mapping; json_text looks into it.
-
-    Raises:
-        InvalidEmailError: says what it is.
-    """
-    if metadata is not None and not isinstance(metadata, Mapping):
-        raise InvalidEmailError(f'metadata: must be a mapping, not {type(metadata).__name__}')
+def checked_flag(name: str, value: Any) -> bool | None:
+    """Return True; None for False, which is stored as nothing."""
+    if not isinstance(value, bool):
+        raise _must_be(name, 'True or False', value)
+    return value or None
 
 
-def json_text(name: str, value: Any) -> str | None:
-    """Encode as text: the caller's connection may have any codec for jsonb, or none.
+def checked_bytes(name: str, value: Any) -> bytes:
+    """Return bytes."""
+    if not isinstance(value, bytes):
+        raise _must_be(name, 'bytes', value)
+    return value
 
-    Raises:
-        InvalidEmailError: names the value; it is not JSON, or larger than MAX_DATA_BYTES.
-    """
-    if value is None:
-        return None
+
+def checked_files(name: str, value: Any) -> tuple[Attachment, ...]:
+    """Return attachments, which are looked at later."""
+    if not isinstance(value, list | tuple):
+        raise _must_be(name, 'a list', value)
+    return tuple(value)
+
+
+def checked_headers(name: str, value: Any) -> Any:
+    """Return extra header fields, which are read with the other fields."""
+    if not isinstance(value, Mapping | list | tuple):
+        raise _must_be(name, 'a mapping, or pairs', value)
+    return value
+
+
+def checked_moment(name: str, value: Any) -> datetime:
+    """Return a time that has a zone."""
+    if not isinstance(value, datetime) or value.tzinfo is None:
+        raise InvalidEmailError(f'{name}: must be an aware datetime, with a time zone')
+    return value
+
+
+def checked_hours(name: str, value: Any) -> float:
+    """Return how long an e-mail lives."""
+    if not isinstance(value, int | float):
+        raise _must_be(name, 'a number', value)
+    if not (math.isfinite(value) and 0 < value <= MAX_EXPIRY_HOURS):
+        raise InvalidEmailError(f'{name}: {value} is not between 0 and ten years')
+    return value
+
+
+def checked_size(name: str, value: Any) -> int:
+    """Return a number of bytes."""
+    if type(value) is not int:
+        raise _must_be(name, 'a number of bytes', value)
+    return value
+
+
+def checked_attempts(name: str, value: Any) -> int:
+    """Return how many attempts are made."""
+    if type(value) is not int or not 1 <= value <= MAX_ATTEMPTS:
+        raise InvalidEmailError(f'{name}: {value!r} is not a number between 1 and {MAX_ATTEMPTS}')
+    return value
+
+
+def checked_priority(name: str, value: Any) -> int:
+    """Return the number of a priority's word."""
+    if not isinstance(value, str):
+        raise _must_be(name, 'text', value)
+    if value not in PRIORITIES:
+        raise InvalidEmailError(f'{name}: {value!r} is none of {", ".join(PRIORITIES)}')
+    return PRIORITIES[value]
+
+
+def checked_tags(name: str, value: Any) -> str:
+    """Return the JSON of words with their words."""
+    if not isinstance(value, Mapping):
+        raise _must_be(name, 'a mapping', value)
+    if len(value) > MAX_TAGS:
+        raise InvalidEmailError(f'{name}: {len(value)}, at most {MAX_TAGS} are allowed')
+    for tag, tagged in value.items():
+        if tag is None or tagged is None:
+            raise InvalidEmailError(f'{name}: {tag!r} must be text with a text')
+        checked_word(f'{name}: a name', tag)
+        checked_word(f'{name}: {tag}', tagged)
+    return json_text(name, value)
+
+
+def checked_object(name: str, value: Any) -> str:
+    """Return the JSON of a mapping."""
+    if not isinstance(value, Mapping):
+        raise _must_be(name, 'a mapping', value)
+    return json_text(name, value)
+
+
+def json_text(name: str, value: Any) -> str:
+    """Return JSON as text: the caller's connection may have any codec for jsonb, or none."""
     try:
-        text = json.dumps(value, allow_nan=False)
-        if '\\ud' in text:  # maybe half a character, for which this fails
-            json.dumps(value, ensure_ascii=False).encode()
+        encoded = AS_JSON.encode(value)
+        if not encoded.isascii():
+            encoded.encode()  # fails for half a character
+            encoded = AS_ASCII.encode(value)
     except (TypeError, ValueError, RecursionError) as error:
         raise InvalidEmailError(f'{name}: is not JSON: {error}') from error
-    if len(text) > MAX_DATA_BYTES:
+    if len(encoded) > MAX_DATA_BYTES:
         raise InvalidEmailError(f'{name}: larger than {MAX_DATA_BYTES} bytes')
-    if NUL_IN_JSON.search(text):
+    if NUL_IN_JSON.search(encoded):
         raise InvalidEmailError(f'{name}: must not contain NUL')
-    return text
+    return encoded

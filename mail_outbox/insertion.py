@@ -39,7 +39,7 @@ COLUMNS = (
     StoredColumn(
         'expires_at', f'COALESCE(CAST({{expires_at}} AS timestamptz), {_STARTS_AT} + {_LIFE})'
     ),
-    *_as_given('user_id', 'organization_id', 'idempotency_key', 'content_digest'),
+    *_as_given('user_id', 'organization_id', 'idempotency_key', 'content_digest', 'queued_by'),
     *_as_given('from_address', 'sender_address', 'envelope_from', 'reply_to', 'cc', 'bcc'),
     *_as_given('has_attachments', 'one_copy_each', 'calendar', 'raw_message'),
     StoredColumn('status', "'pending'"),

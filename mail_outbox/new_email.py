@@ -6,7 +6,14 @@ from datetime import datetime
 from typing import Any
 
 from mail_outbox.envelope import MAX_MESSAGE_BYTES, Attachment
-from mail_outbox.validation import EXPIRY_HOURS, AddressList, HeaderFields, Priority
+from mail_outbox.field_checks import Priority
+from mail_outbox.validation import (
+    EXPIRY_HOURS,
+    AddressList,
+    EmailValues,
+    HeaderFields,
+    Identifier,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,7 +37,7 @@ class NewContent(NewAddresses):
     subject: str | None = None
     body_text: str | None = None
     body_html: str | None = None
-    template_id: Any = None
+    template_id: Identifier | None = None
     template_data: Mapping[str, Any] | None = None
     headers: HeaderFields | None = None
     message_id: str | None = None
@@ -54,8 +61,8 @@ class NewEmail(NewContent):
     send_at: datetime | None = None
     expires_at: datetime | None = None
     expiry_hours: float = EXPIRY_HOURS
-    user_id: Any = None
-    organization_id: Any = None
+    user_id: Identifier | None = None
+    organization_id: Identifier | None = None
     tags: Mapping[str, str] | None = None
     metadata: Mapping[str, Any] | None = None
     idempotency_key: str | None = None
@@ -64,7 +71,7 @@ class NewEmail(NewContent):
 FIELDS = tuple(field.name for field in fields(NewEmail))
 
 
-def values_of(email: NewEmail | Mapping[str, Any]) -> Mapping[str, Any]:
+def values_of(email: NewEmail | EmailValues) -> Mapping[str, Any]:
     """Return an e-mail by the names of EmailValues."""
     if isinstance(email, NewEmail):
         return {name: getattr(email, name) for name in FIELDS}

@@ -18,7 +18,7 @@ PART_BYTES = 2 * 1024 * 1024  # of text: what is sent to the server at once, and
 PART_ROWS = 5000
 LARGE = ('body_text', 'body_html', 'template_data', 'calendar', 'raw_message')
 
-SomeEmail = NewEmail | EmailValues | Mapping[str, Any]
+SomeEmail = NewEmail | EmailValues
 
 
 @overload

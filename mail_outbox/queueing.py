@@ -32,7 +32,22 @@ def inserted(rows: Sequence[Row], first_place: int | None = None) -> Steps[list[
         return []
     if any(row['senders'] for row in rows):
         yield from _senders_checked(rows, first_place)
-    firsts: dict[object, int] = {}  # of the rows that are inserted: key -> place among them
+    wanted, places = _distinct(rows)
+    found = yield Ask(QUEUE, wanted)
+    answers = [found[place] for place in places]
+    for row, (email_id, digest) in zip(rows, answers, strict=True):
+        refuse_conflict(row, email_id, digest)
+    if any(row['attachments'] for row in wanted):
+        ids = [email_id for email_id, _ in found]
+        yield Ask(ATTACH, [*attachment_rows(ids, wanted)])
+    return [email_id for email_id, _ in answers]
+
+
+def _distinct(rows: Sequence[Row]) -> tuple[Sequence[Row], Sequence[int]]:
+    """Return the rows with each key once, and for each row which of those it is."""
+    if all(row['idempotency_key'] is None for row in rows):  # nearly always
+        return rows, range(len(rows))
+    firsts: dict[object, int] = {}  # key -> place
     places: list[int] = []
     wanted: list[Row] = []
     for row in rows:
@@ -41,14 +56,7 @@ def inserted(rows: Sequence[Row], first_place: int | None = None) -> Steps[list[
         places.append(place)
         if place == len(wanted):
             wanted.append(row)
-    found = yield Ask(QUEUE, wanted)
-    answers = [found[place] for place in places]
-    for row, (email_id, digest) in zip(rows, answers, strict=True):
-        refuse_conflict(row, email_id, digest)
-    ids = [email_id for email_id, _ in found]
-    if attached := [*attachment_rows(ids, wanted)]:
-        yield Ask(ATTACH, attached)
-    return [email_id for email_id, _ in answers]
+    return wanted, places
 
 
 def refuse_conflict(row: Row, email_id: int, digest: bytes | None) -> None:

@@ -30,6 +30,13 @@ ANYBODY = Sender('somebody@example.com')  # who an e-mail is from whose row does
 SOMEBODY = 'somebody@example.com'  # who is to get it, the message says
 FIELD = re.compile(rb'([!-9;-~]+):(.*)', re.DOTALL)  # RFC 5322, 2.2
 HIDDEN = frozenset({'bcc', 'resent-bcc'})
+# Of a subject, what is kept in its column for people to see; that of an adopted table may be short.
+SHOWN_SUBJECT_CHARS = 255
+LONGEST_SUBJECT_CHARS = 4096  # as it is written, encoded
+ENCODED_WORD = r'=\?[^?\s]++\?[BbQq]\?[^?\s]*+\?='
+# White space between two of them is none (RFC 2047, 6.2).
+ENCODED_WORDS = re.compile(rf'({ENCODED_WORD})(?:[ \t]++(?={ENCODED_WORD}))?')
+CONTROL_CHARACTERS = re.compile('[\x00-\x1f\x7f-\x9f]+')
 # RFC 5322, 3.6; RFC 2045. Readers do not agree which of two counts: a way to forge.
 ONCE_IN_MESSAGE = frozenset({
     'from', 'sender', 'reply-to', 'to', 'cc', 'bcc', 'subject', 'date', 'message-id',
@@ -152,7 +159,9 @@ def own_senders(email: Email) -> Iterator[tuple[str, str]]:
 
 
 def check_raw(email: Email, data: Any, max_bytes: int) -> Email:
-    """Return an e-mail that is given as MIME, with what its row says besides: to whom, Message-ID.
+    """Return an e-mail that is given as MIME, with what its row says besides.
+
+    That is to whom, its Message-ID, and the subject by which people find it.
 
     Raises:
         InvalidEmailError: what render_raw refuses.
@@ -160,14 +169,31 @@ def check_raw(email: Email, data: Any, max_bytes: int) -> Email:
     if not isinstance(data, bytes):
         raise InvalidEmailError(f'raw: must be bytes, not {type(data).__name__}')
     done = render_raw(email, data, ANYBODY, max_bytes)
-    message_id = read_raw_head(data).text('message-id')
+    head = read_raw_head(data)
+    message_id = head.text('message-id')
     return email._replace(
         raw_message=data,
+        subject=shown_subject(head.text('subject')),
         recipient=email.recipient
         if email.recipient.strip()
         else ', '.join(done.envelope.recipients),
         message_id=message_id if GIVEN_MESSAGE_ID.fullmatch(message_id) else '',
     )
+
+
+def shown_subject(text: str) -> str:
+    """Return what a reader shows of a Subject field."""
+    shown = ENCODED_WORDS.sub(_decoded, text[:LONGEST_SUBJECT_CHARS])
+    return CONTROL_CHARACTERS.sub(' ', shown)[:SHOWN_SUBJECT_CHARS]
+
+
+def _decoded(word: re.Match[str]) -> str:
+    from mail_outbox.address_list import decoded_word  # noqa: PLC0415 - most subjects have none
+
+    try:
+        return decoded_word(word[1])
+    except ValueError:
+        return word[0]
 
 
 def render_raw(email: Email, data: bytes, default: Sender, max_bytes: int) -> Rendered:

@@ -1,12 +1,9 @@
 """From an e-mail's values to the bytes that follow DATA."""
 
-import json
-import re
 from collections.abc import Collection, Sequence
-from urllib.parse import unquote
+from typing import TYPE_CHECKING
 
 from mail_outbox.address_fields import AddressFields, Sender, heads_of, read_address_fields
-from mail_outbox.attachment_parts import attachment_part, content_id, is_image
 from mail_outbox.envelope import (
     Attachment,
     Content,
@@ -14,17 +11,17 @@ from mail_outbox.envelope import (
     InvalidEmailError,
     check_subject,
 )
-from mail_outbox.extra_headers import MAX_EXTRA_CHARS, Headers, extra_fields
 from mail_outbox.headers import date_field, header, message_id_field, unstructured
 from mail_outbox.invitation import calendar_part, check_calendar
 from mail_outbox.mime import body_part, multipart
 from mail_outbox.raw_message import render_raw
 from mail_outbox.rendered import Rendered
 
-JSON_CHARS_PER_CHAR = 12  # "\\ud83d\\ude00" is one
+if TYPE_CHECKING:
+    from mail_outbox.extra_headers import Headers
+
 # Of a body, at most: four bytes of UTF-8, each as =F0, a line end after 24 of them.
 BYTES_PER_CHAR = 13
-CID_URL = re.compile(r"""cid:([^\s"'<>)]++)""", re.IGNORECASE)
 NO_BODY = 'body: there is neither a text nor an HTML body'
 RELATED_TO_HTML = b'; type="text/html"'  # RFC 2387, 3.1
 
@@ -70,7 +67,7 @@ def render(email: Email, content: Content, sender: Sender, max_bytes: int) -> Re
     )
 
 
-def check(email: Email, headers: Headers | None, max_bytes: int) -> None:
+def check(email: Email, headers: 'Headers | None', max_bytes: int) -> None:
     """Refuse what render refuses, as far as that does not depend on a template or on attachments.
 
     Args:
@@ -80,8 +77,12 @@ def check(email: Email, headers: Headers | None, max_bytes: int) -> None:
     """
     addresses = read_address_fields(email)
     check_subject(email.subject or '')
-    fields = extra_fields(headers or {})
-    _refuse_twice(addresses, [name for name, _ in fields])
+    fields: list[tuple[str, bytes]] = []
+    if headers:
+        from mail_outbox.extra_headers import extra_fields  # noqa: PLC0415 - few e-mails have any
+
+        fields = extra_fields(headers)
+        _refuse_twice(addresses, [name for name, _ in fields])
     if email.calendar is not None:
         check_calendar(email.calendar)
     texts = [(email.body_text, 'plain'), (email.body_html, 'html')]
@@ -112,11 +113,9 @@ def _headers(email: Email, addresses: AddressFields, subject: str) -> bytes:
         'MIME-Version': b'MIME-Version: 1.0\r\n',
     }
     if email.headers is not None:
-        if len(email.headers) > JSON_CHARS_PER_CHAR * MAX_EXTRA_CHARS:
-            raise InvalidEmailError(
-                f'headers: {len(email.headers)} characters, at most {MAX_EXTRA_CHARS} are allowed'
-            )
-        extra = extra_fields(_stored_headers(email.headers))
+        from mail_outbox.extra_headers import stored_fields  # noqa: PLC0415 - few e-mails have any
+
+        extra = stored_fields(email.headers)
         replaced = {name.lower() for name, _ in extra}
         _refuse_twice(addresses, replaced)
         kept = (field for name, field in fields.items() if name.lower() not in replaced)
@@ -147,22 +146,30 @@ def _body(
     # Beside another part, one with nothing in it is what a reader might show instead.
     if html is not None and text is not None and not (html.strip() and text.strip()):
         text, html = (text, None) if text.strip() or not html.strip() else (None, html)
-    inline, files = _by_place(html, attachments)
+    inline, files = _parts(html, attachments)
     texts = [] if text is None else [body_part(text, 'plain', eight_bit=eight_bit)]
     if html is not None:
         texts.append(body_part(html, 'html', eight_bit=eight_bit))
     bodies = texts[:]
     if inline:
-        related = [bodies[-1], *(attachment_part(a, inline=True) for a in inline)]
+        related = [bodies[-1], *inline]
         bodies[-1] = multipart('related', related, email.message_id, RELATED_TO_HTML)
     if email.calendar is not None:
         texts.append(calendar_part(email.calendar, eight_bit=eight_bit))
         bodies.append(texts[-1])
     body = bodies[0] if len(bodies) == 1 else multipart('alternative', bodies, email.message_id)
     if files:
-        parts = [body, *(attachment_part(a) for a in files)]
-        body = multipart('mixed', parts, email.message_id)
+        body = multipart('mixed', [body, *files], email.message_id)
     return body, [] if body.isascii() else _places(body, texts)
+
+
+def _parts(html: str | None, attachments: Sequence[Attachment]) -> tuple[list[bytes], list[bytes]]:
+    """Return the attachments that are parts of the HTML, and the other files, as parts."""
+    if not attachments:
+        return [], []
+    from mail_outbox.attachment_parts import parts_by_place  # noqa: PLC0415 - most e-mails have none
+
+    return parts_by_place(html, attachments)
 
 
 def _places(body: bytes, texts: Sequence[bytes]) -> list[tuple[int, int]]:
@@ -177,43 +184,8 @@ def _places(body: bytes, texts: Sequence[bytes]) -> list[tuple[int, int]]:
     return places
 
 
-def _by_place(
-    html: str | None, attachments: Sequence[Attachment]
-) -> tuple[list[Attachment], list[Attachment]]:
-    """Return the attachments that are parts of the HTML, and the other files.
-
-    Parts are images with a Content-ID, and what the HTML refers to.
-    """
-    cids = [content_id(attachment) for attachment in attachments]
-    if html is None or not any(cids):
-        return [], list(attachments)
-    referred = {unquote(cid) for cid in CID_URL.findall(html)}  # RFC 2392, 2: percent-encoded
-    inline: list[Attachment] = []
-    files: list[Attachment] = []
-    for attachment, cid in zip(attachments, cids, strict=True):
-        is_inline = cid and (cid in referred or is_image(attachment))
-        (inline if is_inline else files).append(attachment)
-    return inline, files
-
-
 def _bodies(email: Email) -> tuple[str, str | None, str | None]:
     """Return subject, text and HTML."""
     subject, text, html = email.subject or '', email.body_text, email.body_html
     check_subject(subject)
     return subject, text, html
-
-
-def _stored_headers(text: str) -> Headers:
-    try:
-        value = json.loads(text)
-        if isinstance(value, str):  # adopted tables hold JSON inside JSON strings
-            value = json.loads(value)
-    except (ValueError, RecursionError) as error:
-        raise InvalidEmailError(f'headers: is not JSON: {error}') from error
-    if value is None:
-        return {}
-    if not isinstance(value, dict | list):
-        raise InvalidEmailError(
-            f'headers: must be a JSON object, or pairs, not {type(value).__name__}'
-        )
-    return value

@@ -1,11 +1,12 @@
 """A statement that any driver can run: its values have names, and each driver its placeholders."""
 
 import json
-import string
+import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 Row = Mapping[str, Any]
+PLACE = re.compile(r'{(\w+)}')  # of a value
 
 
 class Statement:
@@ -14,15 +15,19 @@ class Statement:
     Attributes:
         parameters: The names of the values, each once, in their order.
         numbered: The SQL with $1, $2 ... in that order, as asyncpg wants it.
+        inserts: Whether it adds rows.
+        returns: Whether it answers with rows.
         many: The same for many rows at once, for drivers that would else need a round trip each.
             Its one value `rows` is rows_as_json; it returns a row for each, in their order.
     """
 
     def __init__(self, template: str, *, many: 'Statement | None' = None) -> None:
         self._template = template
-        named = (name for _, name, _, _ in string.Formatter().parse(template) if name)
-        self.parameters = tuple(dict.fromkeys(named))
+        self.parameters = tuple(dict.fromkeys(PLACE.findall(template)))
         self.numbered = self.written(lambda name: f'${self.parameters.index(name) + 1}')
+        verb = template.split(maxsplit=1)[0]
+        self.inserts = verb == 'INSERT'
+        self.returns = verb == 'SELECT' or 'RETURNING' in template
         self.many = many
 
     def written(self, placeholder: Callable[[str], str]) -> str:

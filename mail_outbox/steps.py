@@ -4,10 +4,12 @@ A function that makes steps yields each statement and gets its rows; whoever has
 them (`run_steps`, `run_steps_async`).
 """
 
-from collections.abc import Generator, Sequence
+import re
+from collections.abc import Generator, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from typing import Any, ClassVar, Literal, NamedTuple, Protocol, TypeVar
 
+from mail_outbox.envelope import InvalidEmailError
 from mail_outbox.statement import Row, Statement, rows_as_json
 
 
@@ -33,6 +35,33 @@ def calls(statement: Statement, rows: Sequence[Row]) -> list[tuple[Statement, di
     if len(rows) > 1 and statement.many is not None:
         return [(statement.many, {'rows': rows_as_json(map(statement.by_name, rows))})]
     return [(statement, statement.by_name(row)) for row in rows]
+
+
+# Which value it was: by its number, or as it stands in the text.
+NUMBERED = re.compile(r'(?:query argument|portal parameter) \$(\d+)')
+QUOTED = re.compile(r'(?:type \w+: |value )"(.*?)"(?: is out of range.*)?$', re.DOTALL)
+NOISE = re.compile(
+    r'^(<.*>: )?(invalid input for query argument [^:]*: )?|\n(CONTEXT|LINE).*', re.DOTALL
+)
+
+
+def unsuitable_value(error: object, statement: Statement, rows: Iterable[Row]) -> InvalidEmailError:
+    """Return the refusal of a value that is not of its column's type.
+
+    Args:
+        error: What the driver says; not every one tells which value it is.
+        rows: What the statement was run with.
+    """
+    said = str(error)
+    found, why = NUMBERED.search(said), NOISE.sub('', said)
+    name: str | None = None
+    # $1 may be all rows together.
+    if found is not None and len(statement.parameters) >= int(found[1]) > 1:
+        name = statement.parameters[int(found[1]) - 1]
+    elif quoted := QUOTED.search(why):
+        given = (n for row in rows for n in statement.parameters if str(row[n]) == quoted[1])
+        name = next(given, None)
+    return InvalidEmailError(why if name is None else f'{name}: {why}')
 
 
 class SyncDriver(Protocol):

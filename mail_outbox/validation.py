@@ -1,11 +1,12 @@
 """What an application may give for an e-mail, and the checks before its row is inserted."""
 
-from collections.abc import Mapping, Sequence
-from datetime import datetime
-from typing import Any, Literal, Required, TypedDict, get_args
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Required, TypedDict
 
+from mail_outbox import field_checks
 from mail_outbox.address_fields import EXTRA_ADDRESSES
-from mail_outbox.attachment_parts import check_attachments
 from mail_outbox.digest import content_digest
 from mail_outbox.envelope import (
     BY_LIFE,
@@ -15,27 +16,21 @@ from mail_outbox.envelope import (
     Email,
     InvalidEmailError,
 )
-from mail_outbox.field_checks import (
-    check_identifier,
-    check_metadata,
-    check_tags,
-    check_text,
-    check_times,
-    check_word,
-    json_text,
-)
-from mail_outbox.headers import given_message_id
+from mail_outbox.field_checks import PRIORITIES, Priority, checked_address_list, json_text
 from mail_outbox.raw_message import HEAD_BYTE_BYTES, check_raw, own_senders
 from mail_outbox.render import check
 from mail_outbox.senders import WantedSender
 
-# More than this is checked in a thread: it takes longer than a caller's event loop should stand
-# still.
-LARGE_BODY_CHARS = 256 * 1024
-LARGE_FIELD_CHARS = 4096  # addresses and headers are read, not only copied
-Priority = Literal['high', 'normal', 'low']
-PRIORITIES = {word: number for number, word in enumerate(get_args(Priority))}
+if TYPE_CHECKING:
+    from uuid import UUID
+
+    Identifier = int | str | UUID
+else:
+    Identifier = Any  # uuid takes its time, and PostgreSQL knows what its columns take
+
 EXPIRY_HOURS = 24
+
+
 AddressList = str | Sequence[str]
 HeaderFields = Mapping[str, str] | Sequence[tuple[str, str]]
 
@@ -62,7 +57,7 @@ class EmailContent(EmailAddresses, total=False):
     subject: str | None
     body_text: str | None
     body_html: str | None
-    template_id: Any  # an email_templates id; its parts replace subject and bodies
+    template_id: Identifier | None  # an email_templates id; its parts replace subject and bodies
     template_data: Mapping[str, Any] | None
     # Extra fields such as List-Unsubscribe; as pairs where one stands more than once.
     headers: HeaderFields | None
@@ -89,8 +84,8 @@ class EmailValues(EmailContent, total=False):
     send_at: datetime | None  # not before this time (aware); now by default
     expires_at: datetime | None  # not after it (aware); send_at plus expiry_hours by default
     expiry_hours: float  # EXPIRY_HOURS by default
-    user_id: Any
-    organization_id: Any
+    user_id: Identifier | None
+    organization_id: Identifier | None
     tags: Mapping[str, str] | None  # words to find e-mails by; they are not sent
     metadata: Mapping[str, Any] | None  # JSON that is kept with the e-mail, and not sent
     # The same key in the same organisation returns the first e-mail's id, as long as its row is
@@ -103,12 +98,6 @@ NAMES = frozenset(EmailValues.__annotations__)
 # each time they are stored, as an e-mail may get another Message-ID each time it is made.
 NO_CONTENT = {'content_id', 'message_id', 'max_bytes'}
 CONTENT = tuple(sorted(EmailContent.__annotations__.keys() - NO_CONTENT))
-# None where it is not given. What else is stored is changed or has another default.
-STORED_AS_GIVEN = (
-    'recipient', 'subject', 'body_text', 'body_html', 'email_type', 'template_id', 'content_id',
-    'send_at', 'expires_at', 'user_id', 'organization_id', 'idempotency_key',
-    'from_address', 'sender_address', 'envelope_from', 'reply_to', 'cc', 'bcc', 'calendar',
-)  # fmt: skip
 # What a message as given has in itself.
 NOT_WITH_RAW = (
     'subject', 'body_text', 'body_html', 'template_id', 'template_data', 'headers', 'message_id',
@@ -117,183 +106,158 @@ NOT_WITH_RAW = (
 )  # fmt: skip
 # An address, or a list of them.
 ADDRESS_LISTS = ('recipient', 'cc', 'bcc', 'reply_to')
+EXTRAS = (*EXTRA_ADDRESSES, 'one_copy_each')
+
+
+def _each(checked: Callable[[str, Any], Any], *names: str) -> dict[str, Callable[[str, Any], Any]]:
+    return dict.fromkeys(names, checked)
+
+
+# How each value is checked by itself; what that returns is stored, mostly.
+CHECKED_BY: Mapping[str, Callable[[str, Any], Any]] = {
+    **_each(field_checks.checked_address_list, *ADDRESS_LISTS),
+    **_each(field_checks.checked_address, 'from_address', 'sender_address', 'envelope_from'),
+    **_each(field_checks.checked_text, 'subject', 'body_text', 'body_html', 'calendar'),
+    **_each(field_checks.checked_id, 'template_id', 'user_id', 'organization_id'),
+    **_each(field_checks.checked_word, 'email_type', 'idempotency_key', 'content_id'),
+    **_each(field_checks.checked_object, 'template_data', 'metadata'),
+    **_each(field_checks.checked_moment, 'send_at', 'expires_at'),
+    'message_id': field_checks.checked_message_id,
+    'one_copy_each': field_checks.checked_flag,
+    'headers': field_checks.checked_headers,
+    'tags': field_checks.checked_tags,
+    'raw': field_checks.checked_bytes,
+    'attachments': field_checks.checked_files,
+    'priority': field_checks.checked_priority,
+    'max_attempts': field_checks.checked_attempts,
+    'expiry_hours': field_checks.checked_hours,
+    'max_bytes': field_checks.checked_size,
+}
+# The values of the statement QUEUE, and three that are not stored, as they are when none is given.
+NOT_GIVEN: Mapping[str, Any] = MappingProxyType({
+    **dict.fromkeys(CHECKED_BY),
+    **dict.fromkeys(('raw_message', 'has_attachments', 'content_digest', 'queued_by')),
+    'priority': PRIORITIES['normal'],
+    'max_attempts': BY_LIFE,
+    'expiry_hours': EXPIRY_HOURS,
+    'max_bytes': MAX_MESSAGE_BYTES,
+    'attachments': (),
+    'senders': (),
+})  # fmt: skip
+# More characters are checked in a thread: it takes longer than a caller's event loop should stand
+# still.
+LARGE_CHARS = 256 * 1024
+# Addresses and headers are read, not only copied: as if they had so many times their characters.
+CHARS_OF = {
+    **dict.fromkeys(('body_text', 'body_html', 'calendar'), 1),
+    'raw': HEAD_BYTE_BYTES,
+    **dict.fromkeys((*ADDRESS_LISTS, 'headers', 'attachments'), 64),
+}
 
 
 async def checked_row(email: Mapping[str, Any]) -> dict[str, Any]:
     """Return the same as checked_row_sync; what takes its time is checked in a thread."""
-    bodies = map(email.get, ('body_text', 'body_html', 'calendar'))
-    body_chars = sum(len(body) for body in bodies if isinstance(body, str))
-    if isinstance(raw := email.get('raw'), bytes):
-        body_chars += HEAD_BYTE_BYTES * len(raw)
-    email = _with_lists_joined(email)
-    fields = [email.get(name) for name in ADDRESS_LISTS]
-    headers = email.get('headers')
-    if isinstance(headers, Mapping):
-        fields += headers.values()
-    elif isinstance(headers, list | tuple):
-        fields += [text for pair in headers if isinstance(pair, list | tuple) for text in pair]
-    files = email.get('attachments')
-    for file in files if isinstance(files, list | tuple) else ():
-        if isinstance(file, Attachment):
-            fields += (file.filename, file.content_type)
-    field_chars = sum(len(field) for field in fields if isinstance(field, str))
-    if body_chars > LARGE_BODY_CHARS or field_chars > LARGE_FIELD_CHARS:
+    chars = 0
+    for name in CHARS_OF.keys() & email:
+        chars += CHARS_OF[name] * _length(email[name])
+    if chars > LARGE_CHARS:
         import asyncio  # noqa: PLC0415 - who awaits this has loaded it; others need not
 
-        return await asyncio.to_thread(_row, email)
-    return _row(email)
+        return await asyncio.to_thread(checked_row_sync, email)
+    return checked_row_sync(email)
+
+
+def _length(value: Any, depth: int = 2) -> int:
+    """Return how many characters a text has, or those in a list, in pairs, in a mapping."""
+    if isinstance(value, str | bytes):
+        return len(value)
+    if isinstance(value, Attachment):  # its name and type are read, its data is not
+        value = value.filename, value.content_type
+    parts = value.items() if isinstance(value, Mapping) else value
+    if not depth or not isinstance(value, Mapping | list | tuple):
+        return 0
+    return sum(_length(part, depth - 1) for part in parts)
 
 
 def checked_row_sync(email: Mapping[str, Any]) -> dict[str, Any]:
     """Return the values of the statement QUEUE by name; also `senders` and `attachments`.
 
     Args:
-        email: See EmailValues.
+        email: See EmailValues; None counts as not given.
     Raises:
         InvalidEmailError: a value can never be sent; the message names it.
         TypeError: the recipient is missing, or an argument is unknown.
     """
-    return _row(_with_lists_joined(email))
-
-
-def _row(email: Mapping[str, Any]) -> dict[str, Any]:
-    _check_names(email)
-    get = email.get
-    priority, max_attempts = get('priority', 'normal'), get('max_attempts')
-    content = _check_content(email, priority)
-    _check_delivery(email, priority, max_attempts)
-    attachments = _attachments(get('attachments'), get('max_bytes', MAX_MESSAGE_BYTES))
-    plain = {name: get(name) for name in STORED_AS_GIVEN}
-    return plain | {
-        'recipient': content.recipient,
-        'raw_message': content.raw_message,
-        'template_data': json_text('template_data', get('template_data')),
-        'headers': json_text('headers', get('headers')),
-        'tags': json_text('tags', get('tags')),
-        'metadata': json_text('metadata', get('metadata')),
-        'message_id': content.message_id or None,
-        'one_copy_each': content.extras.one_copy_each or None,
-        'priority': PRIORITIES[priority],
-        'max_attempts': BY_LIFE if max_attempts is None else max_attempts,
-        'expiry_hours': get('expiry_hours', EXPIRY_HOURS),
-        'attachments': attachments,
-        'has_attachments': True if attachments else None,
-        'content_digest': _digest(email),
-        'senders': _wanted_senders(content, get('organization_id')),
-    }
-
-
-def _check_names(email: Mapping[str, Any]) -> None:
-    if not NAMES.issuperset(email):
-        raise TypeError(f'got an unexpected keyword argument {min(email.keys() - NAMES)!r}')
-    if 'recipient' not in email and email.get('raw') is None:
+    row = dict(NOT_GIVEN)
+    for name, value in email.items():
+        if (checked := CHECKED_BY.get(name)) is None:
+            raise TypeError(f'got an unexpected keyword argument {name!r}')
+        if value is not None:
+            row[name] = checked(name, value)
+    if row['recipient'] is None and row['raw'] is None:
+        if 'recipient' in email:
+            raise InvalidEmailError('recipient: must be text, not None')
         raise TypeError("missing 1 required keyword-only argument: 'recipient'")
+    if row['expires_at'] is not None:
+        _check_life(row['send_at'], row['expires_at'])
+    _check_content(row, email)
+    if row['attachments']:
+        from mail_outbox.attachment_parts import check_attachments  # noqa: PLC0415 - few have any
+
+        check_attachments(row['attachments'], row['max_bytes'])
+        row['has_attachments'] = True
+    if row['headers'] is not None:
+        row['headers'] = json_text('headers', row['headers'])
+    if row['idempotency_key'] is not None:
+        row['content_digest'] = _digest(email)
+    return row
 
 
-def _check_delivery(email: Mapping[str, Any], priority: Any, max_attempts: Any) -> None:
-    """Refuse what is wrong beside the content: when, how often, and what it is found by."""
-    get = email.get
-    if priority not in PRIORITIES:
-        raise InvalidEmailError(f'priority: {priority!r} is none of {", ".join(PRIORITIES)}')
-    if max_attempts is not None and (type(max_attempts) is not int or not 1 <= max_attempts <= 100):
-        raise InvalidEmailError(f'max_attempts: {max_attempts!r} is not a number between 1 and 100')
-    check_times(get('send_at'), get('expires_at'), get('expiry_hours', EXPIRY_HOURS))
-    for name in ('email_type', 'idempotency_key', 'content_id'):
-        check_word(name, get(name))
-    for name in ('user_id', 'organization_id', 'template_id'):
-        check_identifier(name, get(name))
-    check_tags(get('tags'))
-    check_metadata(get('metadata'))
+def _check_life(send_at: datetime | None, expires_at: datetime) -> None:
+    if expires_at <= (send_at or datetime.now(UTC)):
+        raise InvalidEmailError('expires_at: is over before the e-mail could be sent')
 
 
-def _digest(email: Mapping[str, Any]) -> bytes | None:
-    return None if email.get('idempotency_key') is None else content_digest(email, CONTENT)
-
-
-def _with_lists_joined(email: Mapping[str, Any]) -> Mapping[str, Any]:
-    lists = {
-        name: email[name] for name in ADDRESS_LISTS if isinstance(email.get(name), list | tuple)
-    }
-    if not lists:
-        return email
-    for name, addresses in lists.items():
-        for address in addresses:
-            if not isinstance(address, str):
-                raise InvalidEmailError(f'{name}: has a {type(address).__name__}, must be text')
-    return {**email, **{name: ', '.join(addresses) for name, addresses in lists.items()}}
-
-
-def _attachments(given: Any, max_bytes: int) -> tuple[Attachment, ...]:
-    if given is None:
-        return ()
-    if not isinstance(given, list | tuple):
-        raise InvalidEmailError(f'attachments: must be a list, not {type(given).__name__}')
-    check_attachments(given, max_bytes)
-    return tuple(given)
-
-
-def _wanted_senders(content: Email, organization_id: Any) -> tuple[WantedSender, ...]:
-    if content.extras is NO_EXTRAS and content.raw_message is None:  # nearly always
-        return ()
-    organization = None if organization_id is None else str(organization_id)
-    return tuple(
-        WantedSender(field, address, organization) for field, address in own_senders(content)
-    )
-
-
-def _check_content(values: Mapping[str, Any], priority: Any) -> Email:
-    """Return what it says, as far as it is stored as it is checked."""
-    get = values.get
-    subject, template_id = get('subject'), get('template_id')
-    texts = (subject, get('body_text'), get('body_html'))
-    given: dict[str, Any] = {name: get(name) for name in EXTRA_ADDRESSES if get(name) is not None}
-    for name, text in given.items():
-        if not isinstance(text, str):
-            raise InvalidEmailError(f'{name}: must be text, not {type(text).__name__}')
-    if one_copy_each := get('one_copy_each'):
-        given['one_copy_each'] = bool(one_copy_each)
+def _check_content(row: dict[str, Any], given: Mapping[str, Any]) -> None:
+    """Refuse what content and addresses together cannot be; put into the row what they come to."""
+    extras = {name: row[name] for name in EXTRAS if row[name] is not None}
     email = Email(
         0,
-        get('recipient', ''),
-        *texts,
-        template_id=template_id,
-        message_id=_message_id(get('message_id')),
-        extras=NO_EXTRAS._replace(**given) if given else NO_EXTRAS,
-        calendar=get('calendar'),
+        row['recipient'] or '',
+        row['subject'],
+        row['body_text'],
+        row['body_html'],
+        template_id=row['template_id'],
+        message_id=row['message_id'] or '',
+        extras=NO_EXTRAS._replace(**extras) if extras else NO_EXTRAS,
+        calendar=row['calendar'],
     )
-    _check_types(email, priority, get('headers'))
-    max_bytes = get('max_bytes', MAX_MESSAGE_BYTES)
-    if (raw := get('raw')) is not None:
+    if row['raw'] is not None:
         for name in NOT_WITH_RAW:
-            if get(name) not in (None, False, [], ()):
+            if given.get(name) not in (None, False, [], ()):
                 raise InvalidEmailError(f'{name}: cannot be given with raw, which is all of it')
-        return check_raw(email, raw, max_bytes)
-    if subject is None and template_id is None:
+        email = check_raw(email, row['raw'], row['max_bytes'])
+        row['recipient'], row['raw_message'] = email.recipient, email.raw_message
+        row['subject'], row['message_id'] = email.subject, email.message_id or None
+    elif row['subject'] is None and row['template_id'] is None:
         raise InvalidEmailError('subject: give subject or template_id')
-    check(email, get('headers'), max_bytes)
-    return email
+    else:
+        check(email, row['headers'], row['max_bytes'])
+    if extras or row['raw'] is not None:
+        row['senders'] = _wanted_senders(email, row['organization_id'])
 
 
-def _message_id(given: Any) -> str:
-    if given is None:
-        return ''
-    check_word('message_id', given)
-    return given_message_id(given)
+def _wanted_senders(email: Email, organization_id: Any) -> tuple[WantedSender, ...]:
+    organization = None if organization_id is None else str(organization_id)
+    return tuple(
+        WantedSender(field, address, organization) for field, address in own_senders(email)
+    )
 
 
-def _check_types(email: Email, priority: Any, headers: Any) -> None:
-    bodies = {
-        'subject': email.subject or '',
-        'body_text': email.body_text or '',
-        'body_html': email.body_html or '',
-        'calendar': email.calendar or '',
+def _digest(email: Mapping[str, Any]) -> bytes:
+    lists = {
+        name: checked_address_list(name, email[name])
+        for name in ADDRESS_LISTS
+        if email.get(name) is not None
     }
-    for name, text in ({'recipient': email.recipient, 'priority': priority} | bodies).items():
-        if not isinstance(text, str):
-            raise InvalidEmailError(f'{name}: must be text, not {type(text).__name__}')
-    if headers is not None and not isinstance(headers, Mapping | list | tuple):
-        raise InvalidEmailError(
-            f'headers: must be a mapping, or pairs, not {type(headers).__name__}'
-        )
-    for name, text in bodies.items():
-        check_text(name, text)
+    return content_digest({**email, **lists}, CONTENT)

@@ -7,7 +7,6 @@ import asyncio
 import statistics
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any
 
 import asyncpg
 from arq import create_pool
@@ -18,6 +17,7 @@ from bench.outbox import Outbox, email, fresh_outbox
 from bench.rounds import Bench
 from engine.redis_url import redis_settings
 from mail_outbox.outbox import queue_email
+from mail_outbox.validation import EmailValues
 from mail_outbox.wake import notify
 
 BULK_ROWS = 10_000
@@ -105,7 +105,7 @@ BULK: dict[str, Callable[[Outbox, int], Awaitable[float]]] = {
 }
 
 
-def _arguments(number: int) -> dict[str, Any]:
+def _arguments(number: int) -> EmailValues:
     recipient, subject, text, html = email(number)
     return {
         'recipient': recipient,

@@ -102,6 +102,8 @@ OURS = (
     Wanted('raw_message', 'bytea'),
     # Of db/migrations/0011_idempotency.sql.
     Wanted('content_digest', 'bytea'),
+    # Of db/migrations/0016_queued_by.sql.
+    Wanted('queued_by', 'text'),
 )
 WANTED = (*APPLICATION, *OURS)
 

@@ -1,6 +1,6 @@
 """A Django project whose e-mail goes through the outbox.
 
-pip install 'mail-outbox[django,psycopg]' 'psycopg[binary]'
+pip install '.[django,psycopg]' 'psycopg[binary]'
 export DATABASE_URL=postgresql://...
 cd examples/django_shop
 python manage.py sendtestemail anna@example.com

@@ -37,17 +37,20 @@ def driver_of(conn: Any) -> SyncDriver | AsyncDriver:
 def real_driver_of(conn: Any) -> SyncDriver | AsyncDriver:
     """Return the same, whatever stands in."""
     kind: Any = type(conn)
-    name = _driver_name(kind)
-    if name is None:
+    adapt = _adapter_of(kind)
+    if adapt is None:
         raise UnsupportedConnectionError(
             f'conn: {kind.__module__}.{kind.__qualname__} is not {WANTED}'
         )
-    driver: SyncDriver | AsyncDriver = import_module(f'{__name__}.{name}').adapt(conn)
-    return driver
+    return adapt(conn)
 
 
 @lru_cache(maxsize=256)
-def _driver_name(kind: Any) -> str | None:
-    """Return whose class it is, or whose class it is made from: applications subclass sessions."""
+def _adapter_of(kind: Any) -> Callable[[Any], SyncDriver | AsyncDriver] | None:
+    """Return what adapts a class, or one it is made from: applications subclass sessions."""
     roots = (base.__module__.partition('.')[0] for base in kind.__mro__)
-    return next((root for root in roots if root in DRIVERS), None)
+    name = next((root for root in roots if root in DRIVERS), None)
+    if name is None:
+        return None
+    adapt: Callable[[Any], SyncDriver | AsyncDriver] = import_module(f'{__name__}.{name}').adapt
+    return adapt

@@ -7,9 +7,8 @@ from typing import Any, ClassVar, Literal
 import asyncpg
 
 from mail_outbox.adapters import UnsupportedConnectionError
-from mail_outbox.envelope import InvalidEmailError
 from mail_outbox.statement import Row, Statement
-from mail_outbox.steps import Answer
+from mail_outbox.steps import Answer, unsuitable_value
 
 NO_POOL = (
     'conn: a pool has no transaction; `async with pool.acquire() as conn, conn.transaction():` and'
@@ -51,7 +50,7 @@ class AsyncpgDriver:
                 return [] if record is None else [tuple(record)]
             return [tuple(row) for row in await self._conn.fetchmany(statement.numbered, values)]
         except asyncpg.DataError as error:
-            raise InvalidEmailError(str(error)) from error
+            raise unsuitable_value(error, statement, rows) from error
 
     def atomic(self) -> AbstractAsyncContextManager[Any]:
         """See SyncDriver.atomic."""

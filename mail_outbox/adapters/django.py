@@ -6,15 +6,15 @@ it each statement commits at once.
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from functools import lru_cache
 from typing import Any, ClassVar, Literal
 
 from django.db import transaction
 from django.db.utils import DatabaseError, DataError
 
 from mail_outbox.adapters import UnsupportedConnectionError
-from mail_outbox.envelope import InvalidEmailError
 from mail_outbox.statement import Row, Statement
-from mail_outbox.steps import Answer, calls
+from mail_outbox.steps import Answer, calls, unsuitable_value
 
 
 def adapt(conn: Any) -> 'DjangoDriver':
@@ -33,6 +33,11 @@ def adapt(conn: Any) -> 'DjangoDriver':
             f'conn: the outbox is in PostgreSQL, and this is a connection to {vendor}'
         )
     return DjangoDriver(conn)
+
+
+@lru_cache(maxsize=64)
+def _sql(statement: Statement) -> str:
+    return statement.written(lambda name: f'%({name})s')
 
 
 class DjangoDriver:
@@ -55,11 +60,11 @@ class DjangoDriver:
         try:
             with self._conn.cursor() as cursor:
                 for call, values in calls(statement, rows):
-                    cursor.execute(call.written(lambda name: f'%({name})s'), values)
+                    cursor.execute(_sql(call), values)
                     if cursor.description:
                         found += map(tuple, cursor.fetchall())
         except DataError as error:
-            raise InvalidEmailError(str(error)) from error
+            raise unsuitable_value(error, statement, rows) from error
         return found
 
     def atomic(self) -> AbstractContextManager[Any]:

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
+from functools import lru_cache
 from typing import Any, ClassVar, Literal
 
 import psycopg
@@ -9,9 +10,8 @@ from psycopg.pq import TransactionStatus
 from psycopg.rows import tuple_row
 
 from mail_outbox.adapters import UnsupportedConnectionError
-from mail_outbox.envelope import InvalidEmailError
 from mail_outbox.statement import Row, Statement
-from mail_outbox.steps import Answer
+from mail_outbox.steps import Answer, unsuitable_value
 
 
 def adapt(conn: Any) -> 'PsycopgDriver | AsyncPsycopgDriver':
@@ -29,6 +29,7 @@ def adapt(conn: Any) -> 'PsycopgDriver | AsyncPsycopgDriver':
     )
 
 
+@lru_cache(maxsize=64)
 def _sql(statement: Statement) -> bytes:
     # Bytes: psycopg takes text for SQL only where a type checker can see that it is a constant.
     return statement.written(lambda name: f'%({name})s').encode()
@@ -72,12 +73,12 @@ class PsycopgDriver:
                 else:
                     values = [statement.by_name(row) for row in rows]
                     cursor.executemany(_sql(statement), values, returning=True)
-                while cursor.description and (row := cursor.fetchone()) is not None:
+                while statement.returns and (row := cursor.fetchone()) is not None:
                     found.append(row)
                     if not cursor.nextset():
                         break
         except psycopg.DataError as error:
-            raise InvalidEmailError(str(error)) from error
+            raise unsuitable_value(error, statement, rows) from error
         return found
 
     @contextmanager
@@ -113,12 +114,12 @@ class AsyncPsycopgDriver:
                 else:
                     values = [statement.by_name(row) for row in rows]
                     await cursor.executemany(_sql(statement), values, returning=True)
-                while cursor.description and (row := await cursor.fetchone()) is not None:
+                while statement.returns and (row := await cursor.fetchone()) is not None:
                     found.append(row)
                     if not cursor.nextset():
                         break
         except psycopg.DataError as error:
-            raise InvalidEmailError(str(error)) from error
+            raise unsuitable_value(error, statement, rows) from error
         return found
 
     @asynccontextmanager

@@ -4,21 +4,30 @@ Statements go through SQLAlchemy, never to the driver below it: that one has no 
 until SQLAlchemy begins one, and would commit at once.
 """
 
-from collections.abc import Sequence
-from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from functools import lru_cache
 from typing import Any, ClassVar, Literal
 
 from sqlalchemy import Connection, TextClause, bindparam, text
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError, UnboundExecutionError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, async_scoped_session
 from sqlalchemy.orm import Session, scoped_session
 from sqlalchemy.types import NULLTYPE
 
 from mail_outbox.adapters import UnsupportedConnectionError
-from mail_outbox.envelope import InvalidEmailError
 from mail_outbox.statement import Row, Statement
-from mail_outbox.steps import Answer, calls
+from mail_outbox.steps import Answer, calls, unsuitable_value
+
+DATA_EXCEPTION = '22'  # the class of what PostgreSQL says of a value
+NO_ENGINE = (
+    'conn: the session has an engine for each class, and none of its own: give'
+    " `session.connection(bind_arguments={'mapper': ...})` of the database that has the outbox"
+)
+AUTOCOMMIT = (
+    'conn: its isolation level is AUTOCOMMIT, so a rollback would keep the e-mail: give one whose'
+    " engine has none, or `engine.execution_options(isolation_level='READ COMMITTED')`"
+)
 
 
 def adapt(conn: Any) -> 'SqlalchemyDriver | AsyncSqlalchemyDriver':
@@ -43,7 +52,10 @@ def adapt(conn: Any) -> 'SqlalchemyDriver | AsyncSqlalchemyDriver':
 
 
 def _refuse_other_database(conn: Any) -> None:
-    dialect = (conn.get_bind() if hasattr(conn, 'get_bind') else conn).dialect.name
+    try:
+        dialect = (conn.get_bind() if hasattr(conn, 'get_bind') else conn).dialect.name
+    except UnboundExecutionError as error:
+        raise UnsupportedConnectionError(NO_ENGINE) from error
     if dialect != 'postgresql':
         raise UnsupportedConnectionError(
             f'conn: the outbox is in PostgreSQL, and this is a connection to {dialect}'
@@ -61,11 +73,35 @@ def _rows(result: Any) -> Answer:
     return [tuple(row) for row in result] if result.returns_rows else []
 
 
-def _unsuitable(error: DBAPIError) -> InvalidEmailError | None:
-    """Return what an application can correct: a value that is not of its column's type."""
-    orig = error.orig
-    state = getattr(orig, 'sqlstate', None) or getattr(orig, 'pgcode', None) or ''
-    return InvalidEmailError(str(orig)) if state.startswith('22') else None
+def _refuse_autocommit(conn: Session | Connection) -> None:
+    """Refuse a connection on which begin, commit and rollback are words without an effect."""
+    connection = conn.connection() if isinstance(conn, Session) else conn
+    if getattr(connection.connection.dbapi_connection, 'autocommit', False):
+        raise UnsupportedConnectionError(AUTOCOMMIT)
+
+
+def _said(error: BaseException | None) -> tuple[str, str]:
+    """Return PostgreSQL's SQLSTATE and text, as each driver has them."""
+    fields = next(iter(getattr(error, 'args', ())), None)
+    if isinstance(fields, dict):  # pg8000
+        return fields.get('C', ''), fields.get('M', '')
+    state = getattr(error, 'sqlstate', None) or getattr(error, 'pgcode', None)  # psycopg2
+    return state or '', str(error).strip()
+
+
+def _run(conn: Session | Connection, statement: Statement, rows: Sequence[Row]) -> Answer:
+    if statement.inserts:
+        _refuse_autocommit(conn)
+    found: Answer = []
+    try:
+        for call, values in calls(statement, rows):
+            found += _rows(conn.execute(_clause(call), values))
+    except DBAPIError as error:
+        state, said = _said(error.orig)
+        if state.startswith(DATA_EXCEPTION):
+            raise unsuitable_value(said, statement, rows) from error
+        raise
+    return found
 
 
 class SqlalchemyDriver:
@@ -84,19 +120,14 @@ class SqlalchemyDriver:
 
     def run(self, statement: Statement, rows: Sequence[Row]) -> Answer:
         """See SyncDriver.run."""
-        found: Answer = []
-        try:
-            for call, values in calls(statement, rows):
-                found += _rows(self._conn.execute(_clause(call), values))
-        except DBAPIError as error:
-            if unsuitable := _unsuitable(error):
-                raise unsuitable from error
-            raise
-        return found
+        return _run(self._conn, statement, rows)
 
-    def atomic(self) -> AbstractContextManager[Any]:
+    @contextmanager
+    def atomic(self) -> Iterator[None]:
         """See SyncDriver.atomic."""
-        return self._conn.begin_nested()
+        _refuse_autocommit(self._conn)
+        with self._conn.begin_nested():
+            yield
 
 
 class AsyncSqlalchemyDriver:
@@ -115,16 +146,11 @@ class AsyncSqlalchemyDriver:
 
     async def run(self, statement: Statement, rows: Sequence[Row]) -> Answer:
         """See SyncDriver.run."""
-        found: Answer = []
-        try:
-            for call, values in calls(statement, rows):
-                found += _rows(await self._conn.execute(_clause(call), values))
-        except DBAPIError as error:
-            if unsuitable := _unsuitable(error):
-                raise unsuitable from error
-            raise
-        return found
+        return await self._conn.run_sync(_run, statement, rows)
 
-    def atomic(self) -> AbstractAsyncContextManager[Any]:
+    @asynccontextmanager
+    async def atomic(self) -> AsyncIterator[None]:
         """See SyncDriver.atomic."""
-        return self._conn.begin_nested()
+        await self._conn.run_sync(_refuse_autocommit)
+        async with self._conn.begin_nested():
+            yield

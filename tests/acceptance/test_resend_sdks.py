@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from mail_outbox.field_checks import PRIORITIES
 from tests.conftest import ROOT, wait_until
 from tests.node import INSTALL, NODE
 from tests.services.ops_desk import ops
@@ -31,6 +32,7 @@ NAMES = {  # what went wrong -> status and name in both SDKs
     'invalid': (422, 'validation_error'),
     'missing': (422, 'missing_required_field'),
     'unknown': (404, 'not_found'),
+    'elsewhere': (404, 'not_found'),
     'stranger': (403, 'invalid_api_key'),
     'fetched': (422, 'invalid_attachment'),
 }
@@ -121,10 +123,14 @@ async def test_sdk_sends_looks_back_and_changes_its_mind(
     )  # fmt: skip
     assert [len(data[page]['data']) for page in ('listed', 'next')] == [2, 2]
     assert data['listed']['has_more'] is True
-    assert await pool.fetchval('SELECT count(*) FROM outbound_emails') == 6
+    own = await pool.fetchrow(
+        'SELECT priority, email_type FROM outbound_emails WHERE id = $1', int(data['own']['id'])
+    )
+    assert tuple(own) == (PRIORITIES['high'], 'receipt')
+    assert await pool.fetchval('SELECT count(*) FROM outbound_emails') == 7
 
     await start_worker().started()
-    await wait_until(lambda: len(inbox.accepted()) == 5)
+    await wait_until(lambda: len(inbox.accepted()) == 6)
     (entry,) = inbox.accepted('dora@example.com')
     assert sorted(entry['rcpt_to']) == [
         f'{name}@example.com' for name in ('anna', 'ben', 'carl', 'dora')

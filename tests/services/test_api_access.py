@@ -77,7 +77,7 @@ async def test_what_is_no_token_is_refused_without_asking_postgresql(desk, token
     monkeypatch.setattr(known_tokens, 'read_live_tokens', None)
     answer = await ask(desk, token)
     assert answer.status_code == 401
-    assert answer.json()['remedy'].startswith('make one: python -m ops token create')
+    assert answer.json()['remedy'] == 'make one: python -m ops token create NAME --scope read'
     assert answer.headers['www-authenticate'].startswith('Bearer')
 
 

@@ -72,6 +72,7 @@ async def test_email_is_queued_with_all_it_says_and_shown_as_it_was_given(client
     assert (stored['recipient'], stored['status'], stored['priority'], stored['headers']) == (
         'anna@example.com, Ben <ben@example.com>', 'pending', 0, {'X-Order': '12'},
     )  # fmt: skip
+    assert stored['queued_by'] == 'token:shop'
     shown = (await client.get(f'/emails/{email_id}')).json()
     expected = {
         'object': 'email', 'id': email_id, 'from': 'Shop <noreply@example.com>',
@@ -129,7 +130,7 @@ async def test_workers_are_woken_for_what_is_due_and_not_for_what_is_scheduled(c
         ),
         ({'attachments': [{'content': '*'}]}, 422, 'invalid_attachment', '`attachments.0.content`'),
         ({'attachments': [{'content': [1, 256]}]}, 422, 'invalid_attachment', ''),
-        ({'user_id': 'seven'}, 422, 'validation_error', 'not stored'),
+        ({'user_id': 'seven'}, 422, 'validation_error', '`user_id`: '),
     ],
 )  # fmt: skip
 async def test_email_that_can_never_be_sent_is_refused_with_its_field(

@@ -102,10 +102,10 @@ async def test_everything_a_message_has_arrives(sent: Any) -> None:
     assert inner.get_content()['Subject'] == 'inner'
 
 
-def inline_image() -> EmailMessage:
+def a_part_with_more() -> EmailMessage:
     message = EmailMultiAlternatives('s', 'text', to=['anna@example.com'])
     image = MIMEImage(b'GIF89a', 'gif')
-    image.add_header('Content-ID', '<logo>')
+    image.add_header('Content-Description', 'our logo')
     message.attach(image)
     return message
 
@@ -143,7 +143,7 @@ class OwnMessage(EmailMessage):
 @pytest.mark.parametrize(
     ('make', 'types'),
     [
-        (inline_image, ['multipart/mixed', 'text/plain', 'image/gif']),
+        (a_part_with_more, ['multipart/mixed', 'text/plain', 'image/gif']),
         (amp, ['multipart/alternative', 'text/plain', 'text/x-amp-html', 'text/html']),
         (own_class, ['text/plain']),
         (only_bcc, ['text/plain']),
@@ -164,6 +164,42 @@ async def test_what_the_outbox_has_no_words_for_goes_as_django_makes_it(
     for name in ('From', 'To', 'Cc', 'Subject', 'X-Own'):
         assert found[name] == expected[name]
     assert found['Bcc'] is None
+
+
+@pytest.mark.parametrize('subtype', ['mixed', 'related'])
+async def test_image_that_the_application_has_made_a_part_of_is_shown_in_the_html(
+    sent: Any, pool: Any, subtype: str
+) -> None:
+    message = EmailMultiAlternatives('s', 'text', to=['anna@example.com'])
+    message.attach_alternative('<img src="cid:logo">', 'text/html')
+    message.mixed_subtype = subtype
+    image = MIMEImage(b'GIF89a', 'gif', name='logo.gif')
+    image.add_header('Content-ID', '<logo>')
+    image.add_header('Content-Disposition', 'inline', filename='logo.gif')
+    message.attach(image)
+    message.send()
+    [(_, found)] = await sent()
+    assert [part.get_content_type() for part in found.walk()] == [
+        'multipart/alternative', 'text/plain', 'multipart/related', 'text/html', 'image/gif',
+    ]  # fmt: skip
+    *_, part = found.walk()
+    assert (part['Content-ID'], part.get_filename(), part.get_content()) == (
+        '<logo>', 'logo.gif', b'GIF89a',
+    )  # fmt: skip
+    assert await pool.fetchval('SELECT raw_message FROM outbound_emails') is None
+
+
+@pytest.mark.parametrize('make', [amp, only_bcc, a_part_with_more])
+async def test_what_goes_as_django_makes_it_must_say_who_it_is_from(pool: Any, make: Any) -> None:
+    with pytest.raises(InvalidEmailError, match=r'^from_email: is missing.*DEFAULT_FROM_EMAIL'):
+        make().send()
+    assert await pool.fetchval(COUNT_SQL) == 0
+
+
+async def test_django_6_has_no_mixed_subtype(pool: Any, monkeypatch: Any) -> None:
+    monkeypatch.delattr(EmailMessage, 'mixed_subtype')
+    assert mail.send_mail('s', 't', None, ['anna@example.com']) == 1
+    assert await pool.fetchval(COUNT_SQL) == 1
 
 
 async def test_calendar_is_an_invitation(sent: Any) -> None:

@@ -259,7 +259,9 @@ async def test_token_binds_mail_to_its_organisation(desk, pool, token_for):
 
     await desk.smtplib(talk)
     await desk.smtplib(send())
-    assert [row['organization_id'] for row in await stored(pool)] == [7, None]
+    rows = await stored(pool)
+    assert [row['organization_id'] for row in rows] == [7, None]
+    assert [row['queued_by'] for row in rows] == ["token:token 1 {'organization_id': '7'}", None]
 
 
 @pytest.mark.parametrize('mechanism', ['PLAIN', 'LOGIN', 'plain'])

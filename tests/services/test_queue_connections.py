@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session, create_as
 from sqlalchemy.orm import Session, scoped_session
 
 from mail_outbox import Attachment, NewEmail, UnsupportedConnectionError, queue_email, queue_emails
+from mail_outbox import status as outbox_status
 from mail_outbox.envelope import InvalidEmailError
 from tests.services.connections import WAYS, awaited, opened, use_django
 
@@ -108,8 +109,13 @@ async def test_refused_e_mail_leaves_the_transaction_as_it_was(way: Any, pool: A
 
 
 async def test_id_that_is_not_of_its_columns_type_is_named(way: Any) -> None:
-    with pytest.raises(InvalidEmailError, match='nope'):
+    with pytest.raises(InvalidEmailError, match=r'template_id: .*nope'):
         await awaited(queue_email(way.conn, **HELLO, template_id='nope'))
+
+
+async def test_id_of_one_of_many_is_named_as_well(way: Any) -> None:
+    with pytest.raises(InvalidEmailError, match=r'user_id: .*nope'):
+        await awaited(queue_emails(way.conn, [HELLO, HELLO | {'user_id': 'nope'}]))
 
 
 async def test_e_mail_as_one_value_is_queued_alike(way: Any, pool: Any) -> None:
@@ -170,6 +176,54 @@ async def test_e_mail_in_autocommit_is_never_seen_without_its_attachments(
     await awaited(conn.close())
 
 
+@pytest.mark.parametrize(
+    ('kind', 'driver'),
+    [
+        ('Session', 'psycopg'),
+        ('Connection', 'psycopg'),
+        ('AsyncSession', 'asyncpg'),
+        ('AsyncConnection', 'psycopg'),
+    ],
+)
+async def test_sqlalchemy_in_autocommit_is_refused_and_may_read(
+    database: Any, pool: Any, kind: str, driver: str
+) -> None:
+    url = database.dsn.replace('postgresql:', f'postgresql+{driver}:')
+    make = create_async_engine if kind.startswith('Async') else create_engine
+    engine: Any = make(url, isolation_level='AUTOCOMMIT')
+    of_kind = {'Session': Session, 'AsyncSession': AsyncSession}
+    conn = of_kind[kind](engine) if kind in of_kind else await awaited(engine.connect())
+    files = {'attachments': [Attachment('a.txt', None, b'x')]}
+    for queue in (
+        lambda: queue_email(conn, **HELLO),
+        lambda: queue_email(conn, **HELLO, **files),
+        lambda: queue_emails(conn, [HELLO]),
+    ):
+        with pytest.raises(UnsupportedConnectionError, match='AUTOCOMMIT'):
+            await awaited(queue())
+    assert await awaited(outbox_status(conn, 1)) is None
+    await awaited(conn.close())
+    await awaited(engine.dispose())
+    assert await pool.fetchval(COUNT_SQL) == 0
+
+
+async def test_psycopg_in_pipeline_mode_is_a_connection_like_any_other(
+    database: Any, pool: Any
+) -> None:
+    files = {'attachments': [Attachment('a.txt', None, b'x')]}
+    with psycopg.connect(database.dsn) as conn, conn.pipeline():
+        first = queue_email(conn, **HELLO, **files)
+        ids = queue_emails(conn, [HELLO, HELLO])
+    async with await psycopg.AsyncConnection.connect(database.dsn) as other, other.pipeline():
+        ids += [await queue_email(other, **HELLO)]
+        found = await outbox_status(other, first)
+    assert found is not None
+    assert [first, *ids] == [
+        row['id'] for row in await pool.fetch('SELECT id FROM outbound_emails ORDER BY id')
+    ]
+    assert await pool.fetchval('SELECT email_id FROM email_attachments') == first
+
+
 async def test_what_has_no_transaction_is_refused_with_what_is_wanted(pool: Any) -> None:
     engine = create_engine('sqlite://')
     with Session(engine) as sqlite, sqlite.connection():
@@ -177,6 +231,7 @@ async def test_what_has_no_transaction_is_refused_with_what_is_wanted(pool: Any)
             (pool, 'a pool has no transaction'),
             (engine, 'Engine of SQLAlchemy has no transaction'),
             (sqlite, 'is a connection to sqlite'),
+            (Session(binds={object: engine}), 'bind_arguments'),
             (object(), 'builtins.object is not a connection of asyncpg or psycopg 3'),
         ):
             with pytest.raises(UnsupportedConnectionError, match=named):

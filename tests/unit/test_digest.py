@@ -26,6 +26,7 @@ OTHER: dict[str, Any] = {
     'template_id': 7,
     'template_data': {'a': 1},
     'headers': {'X-A': 'b'},
+    'one_copy_each': True,
     'attachments': [Attachment('a.txt', None, b'data')],
 }
 
@@ -73,6 +74,11 @@ def test_order_of_names_and_form_of_lists_do_not() -> None:
 
 def test_without_a_key_there_is_none() -> None:
     assert checked_row_sync(HELLO | {'idempotency_key': None})['content_digest'] is None
+
+
+def test_keys_of_several_types_are_an_object_like_any_other() -> None:
+    data = {1: 'x', 'a': 2}
+    assert digest(template_data=data) == digest(template_data={'a': 2, '1': 'x'})
 
 
 def test_new_email_has_every_value_that_can_be_given() -> None:

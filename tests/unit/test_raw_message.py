@@ -9,8 +9,15 @@ import pytest
 
 from mail_outbox.address_fields import Sender
 from mail_outbox.envelope import Email, Extras, InvalidEmailError
-from mail_outbox.raw_message import MAX_HEAD_BYTES, MAX_LEADING_DOTS, own_senders, render_raw
+from mail_outbox.raw_message import (
+    MAX_HEAD_BYTES,
+    MAX_LEADING_DOTS,
+    SHOWN_SUBJECT_CHARS,
+    own_senders,
+    render_raw,
+)
 from mail_outbox.rendered import Rendered
+from mail_outbox.validation import checked_row_sync
 
 HEAD = (
     b'From: Shop <shop@example.com>\nTo: anna@example.com\nDate: x\nMessage-ID: <1@example.com>\n'
@@ -169,3 +176,22 @@ def test_senders_that_have_to_be_allowed_are_those_of_the_header() -> None:
 def test_columns_that_would_change_its_header_are_refused(name: str) -> None:
     with pytest.raises(InvalidEmailError, match=f'^{name}: cannot be given with raw'):
         as_given(HEAD + b'\n', **{name: 'a@example.com'})
+
+
+@pytest.mark.parametrize(
+    ('field', 'shown'),
+    [
+        (b'Subject: Hello,\n Anna\n', 'Hello, Anna'),
+        (b'Subject: =?utf-8?q?Gr=C3=BC?=\n =?utf-8?b?w59l?= =?latin1?q?_Zo=EB?=\n', 'Grüße Zoë'),
+        ('Subject: Grüße\n'.encode(), 'Grüße'),
+        (b'Subject: =?nope?q?a?= =?utf-8?q?=FF?= =?utf-8?b?*?=\n', '=?nope?q?a?= =?utf-8?q?=FF?= '),
+        (b'Subject: =?utf-8?q?a=0D=0A=00b?=\n', 'a b'),
+        (b'Subject: ' + b'x ' * 490 + b'\n', 'x ' * 127 + 'x'),
+        (b'Subject: ' + b'=?utf-8?q?' * 90 + b'\n', '=?utf-8?q?' * 25 + '=?utf'),
+        (b'', ''),
+    ],
+    ids=range(8),
+)  # fmt: skip
+def test_row_has_the_subject_as_readers_show_it(field: bytes, shown: str) -> None:
+    row = checked_row_sync({'raw': HEAD + field + b'\nbody'})
+    assert row['subject'] == shown[:SHOWN_SUBJECT_CHARS]

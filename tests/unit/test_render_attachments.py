@@ -57,6 +57,13 @@ def test_attachments_come_back_as_they_were() -> None:
         ('a.txt', b'plain', 'text/plain'),
         ('a.html', b'\xff', 'text/html'),
         ('a.tar.gz', b'', 'application/gzip'),
+        ('invite.ICS', 'SUMMARY:ä'.encode(), 'text/calendar; charset="utf-8"'),
+        ('a.webp', b'', 'image/webp'),
+        (
+            'report.v2.xlsx',
+            b'',
+            'application/vnd.openxmlformats-officedocument.spreadsheetml.sheet',
+        ),
         ('a.unheard-of', b'', 'application/octet-stream'),
         ('data:text/html,x', b'', 'application/octet-stream'),
         ('.', b'', 'application/octet-stream'),

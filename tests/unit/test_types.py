@@ -18,13 +18,14 @@ from typing import assert_type
 import asyncpg
 import psycopg
 from django.db import connection as django  # type: ignore[import-untyped]
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Engine
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, async_scoped_session
 from sqlalchemy.orm import Session, scoped_session
 
 from mail_outbox import (
     Attempt, EmailStatus, EmailValues, NewEmail, attempts, queue_email, queue_emails, status,
 )
+from mail_outbox.fastapi import Outbox, SyncOutbox
 
 
 async def awaited(
@@ -33,7 +34,16 @@ async def awaited(
     scoped: async_scoped_session[AsyncSession],
     of_psycopg: psycopg.AsyncConnection,
     of_asyncpg: 'asyncpg.Connection[asyncpg.Record]',
+    pool: 'asyncpg.Pool[asyncpg.Record]',
+    outbox: Outbox,
 ) -> None:
+    await queue_email(pool, recipient='a@example.com')  #! overload
+    async with pool.acquire() as acquired:
+        await queue_email(acquired, recipient='a@example.com')
+    await outbox.queue_email(NewEmail(recipient='a@example.com'))
+    await outbox.queue_email(recipient='a@example.com', subject='s')
+    await outbox.queue_email(recipient='a@example.com', priority='urgent')  #! argument
+    await outbox.queue_email()  #! overload
     for conn in (session, connection, of_psycopg, of_asyncpg):
         assert_type(await queue_email(conn, recipient='a@example.com', subject='s'), int)
     assert_type(await queue_email(scoped, recipient='a@example.com', subject='s'), int)
@@ -43,6 +53,10 @@ async def awaited(
     queue_email(session, recipient='a@example.com')  #! used
     await queue_email(session, recipient='a@example.com', priority='urgent')  #! overload
     await queue_email(session, recipent='a@example.com')  #! overload
+    await queue_email(session, recipient='a@example.com', user_id=session)  #! overload
+    await queue_emails(session, [{'recipient': to, 'subject': to} for to in ('a@example.com',)])
+    await queue_emails(session, [{'recipent': 'a@example.com'}])  #! dict[str, str]
+    await queue_emails(session, [{'recipient': 'a', 'priority': 'urgent'}])  #! dict[str, str]
 
 
 def not_awaited(
@@ -50,7 +64,12 @@ def not_awaited(
     connection: Connection,
     scoped: scoped_session[Session],
     of_psycopg: psycopg.Connection,
+    engine: Engine,
+    outbox: SyncOutbox,
 ) -> None:
+    queue_email(engine, recipient='a@example.com')  #! overload
+    outbox.queue_email(NewEmail(recipient='a@example.com'))
+    outbox.queue_email(recipent='a@example.com')  #! overload
     for conn in (session, connection, scoped, of_psycopg):
         assert_type(queue_email(conn, recipient='a@example.com', subject='s'), int)
     queue_email(django, recipient='a@example.com', subject='s')

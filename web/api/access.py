@@ -3,7 +3,7 @@
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from http import HTTPStatus
 from ipaddress import ip_address
@@ -13,7 +13,7 @@ from fastapi import Depends, Request
 from fastapi.security import HTTPBearer
 
 from actions.known_tokens import KnownTokens
-from actions.tokens import ApiScope, token_digest
+from actions.tokens import ApiScope, token_digest, token_named
 from reporting.servers import Servers
 from web.api.problem import Refusal, RefusalError
 
@@ -43,7 +43,7 @@ class Principal:
     def owner(self) -> str:
         """Whose requests are his: the organisation's, or those of tokens of this name."""
         if self.organization_id is None:
-            return f'token:{self.name}'
+            return token_named(self.name)
         return f'organization:{self.organization_id}'
 
 
@@ -92,7 +92,9 @@ class Access:
         self.tokens = KnownTokens(servers)
         self.refusals = Refusals()
 
-    async def identify(self, authorization: str, address: str) -> Principal:
+    async def identify(
+        self, authorization: str, address: str, scope: ApiScope = ApiScope.READ
+    ) -> Principal:
         """Return who asks.
 
         A token that is good is never held up by what others did from the same address, such as a
@@ -111,19 +113,23 @@ class Access:
         if wait_s is not None:
             raise RefusalError(_held_up(wait_s))
         self.refusals.count(group)
-        raise RefusalError(UNKNOWN_TOKEN if authorization else NO_TOKEN)
+        refusal = UNKNOWN_TOKEN if authorization else NO_TOKEN
+        raise RefusalError(replace(refusal, remedy=_see_create(scope)))
 
 
 CHALLENGE = {'WWW-Authenticate': 'Bearer realm="email"'}
-SEE_CREATE = 'make one: python -m ops token create NAME --scope read'
 NO_TOKEN = Refusal(
     HTTPStatus.UNAUTHORIZED, 'no-token', 'the header Authorization: Bearer TOKEN is missing',
-    SEE_CREATE, headers=CHALLENGE,
+    '', headers=CHALLENGE,
 )  # fmt: skip
 UNKNOWN_TOKEN = Refusal(
     HTTPStatus.UNAUTHORIZED, 'unknown-token', 'the token is none, has expired or was revoked',
-    SEE_CREATE, headers={'WWW-Authenticate': 'Bearer realm="email", error="invalid_token"'},
+    '', headers={'WWW-Authenticate': 'Bearer realm="email", error="invalid_token"'},
 )  # fmt: skip
+
+
+def _see_create(scope: ApiScope) -> str:
+    return f'make one: python -m ops token create NAME --scope {scope}'
 
 
 def _held_up(wait_s: int) -> Refusal:
@@ -138,7 +144,7 @@ def _out_of_scope(principal: Principal, scope: ApiScope) -> Refusal:
     return Refusal(
         HTTPStatus.FORBIDDEN, 'out-of-scope',
         f'the token {principal.name} is for {", ".join(sorted(principal.scopes))}, not {scope}',
-        f'make another: python -m ops token create NAME --scope {scope}',
+        _see_create(scope),
     )  # fmt: skip
 
 
@@ -150,7 +156,7 @@ async def authorize(request: Request, scope: ApiScope) -> Principal:
     """
     access: Access = request.app.state.api.access
     address = request.client.host if request.client else ''
-    principal = await access.identify(request.headers.get('authorization', ''), address)
+    principal = await access.identify(request.headers.get('authorization', ''), address, scope)
     if scope not in principal.scopes:
         raise RefusalError(_out_of_scope(principal, scope))
     return principal

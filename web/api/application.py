@@ -180,6 +180,8 @@ async def _tell(request: Request, error: Exception) -> Response:
     if refusal.status == HTTPStatus.METHOD_NOT_ALLOWED and is_api_path(path):
         refusal = replace(refusal, headers={**refusal.headers, 'Allow': _methods_of(path)})
     if not is_api_path(path):
+        if refusal.status == HTTPStatus.NOT_FOUND and 'authorization' in request.headers:
+            return as_resend_error(refusal)  # a path of Resend's that is not here
         told: Response = await request.app.state.tell_person(request, refusal)
         return told
     return _form_for(path)(refusal)

@@ -19,6 +19,8 @@ told.sent = await resend.emails.send({
     { filename: 'logo.png', content: new Uint8Array([137, 80, 78, 71]), contentType: 'image/png', contentId: 'logo' },
   ],
 });
+// The SDK drops what it does not know: our own fields go past it, by their own names.
+told.own = await resend.post('/emails', { ...hello, priority: 'high', email_type: 'receipt' });
 told.batch = await resend.batch.send([hello, { ...hello, subject: 'Second' }]);
 told.strict = await resend.batch.send([hello, { ...hello, to: 'nobody' }]);
 told.permissive = await resend.batch.send([hello, { ...hello, to: 'nobody' }], { batchValidation: 'permissive' });
@@ -35,6 +37,7 @@ told.listed = await resend.emails.list({ limit: 2 });
 told.next = await resend.emails.list({ limit: 2, after: told.listed.data.data[1].id });
 told.invalid = await resend.emails.send({ ...hello, to: 'nobody' });
 told.missing = await resend.emails.send({ ...hello, subject: undefined });
+told.elsewhere = await resend.domains.list();
 told.unknown = await resend.emails.get('999999');
 told.stranger = await new Resend('re_123').emails.send(hello);
 told.fetched = await resend.emails.send({ ...hello, attachments: [{ path: 'http://127.0.0.1/x', filename: 'x' }] });

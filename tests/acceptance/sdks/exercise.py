@@ -55,6 +55,7 @@ def main() -> None:
             ],
         },
     )
+    told['own'] = ask(resend.Emails.send, HELLO | {'priority': 'high', 'email_type': 'receipt'})
     two = [HELLO, HELLO | {'subject': 'Second'}]
     one_wrong = [HELLO, HELLO | {'to': 'nobody'}]
     told['batch'] = ask(resend.Batch.send, two)
@@ -78,6 +79,7 @@ def main() -> None:
     told['missing'] = ask(
         resend.Emails.send, {name: value for name, value in HELLO.items() if name != 'subject'}
     )
+    told['elsewhere'] = ask(resend.Domains.list)
     told['unknown'] = ask(resend.Emails.get, '999999')
     file = {'path': 'http://127.0.0.1/x', 'filename': 'x'}
     told['fetched'] = ask(resend.Emails.send, HELLO | {'attachments': [file]})

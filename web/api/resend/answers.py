@@ -8,8 +8,8 @@ from typing import Any
 import orjson
 
 from mail_outbox.address_list import read_address_list
+from mail_outbox.field_checks import PRIORITIES
 from mail_outbox.states import DeadReason, Status
-from mail_outbox.validation import PRIORITIES
 
 Row = Mapping[str, Any]
 PRIORITY_WORDS = {number: word for word, number in PRIORITIES.items()}

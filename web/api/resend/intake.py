@@ -27,6 +27,7 @@ from engine.batches import Batcher
 from mail_outbox.envelope import InvalidEmailError
 from mail_outbox.insertion import ATTACH, QUEUE, QUEUE_MANY
 from mail_outbox.queueing import attachment_rows
+from mail_outbox.steps import unsuitable_value
 from mail_outbox.wake import NOTIFY_SQL
 from reporting.problems import ProblemError
 from reporting.servers import Servers
@@ -102,7 +103,7 @@ async def _store(pool: asyncpg.Pool, submissions: Sequence[Submission]) -> list[
         raise
     except asyncpg.PostgresError as error:
         if len(submissions) == 1:
-            return [_refusal_of_row(error)]
+            return [_refusal_of_row(error, submissions[0].rows)]
     half = len(submissions) // 2
     return [*await _store(pool, submissions[:half]), *await _store(pool, submissions[half:])]
 
@@ -192,6 +193,8 @@ def _again(submission: Submission, known: Mapping[RequestKey, KnownRequest]) -> 
     return first.answer
 
 
-def _refusal_of_row(error: asyncpg.PostgresError) -> RefusalError:
+def _refusal_of_row(error: asyncpg.PostgresError, rows: Sequence[Row]) -> RefusalError:
     """Return why PostgreSQL does not take a row: a value is not of its column's type, or worse."""
+    if isinstance(error, asyncpg.DataError):
+        return refusal_of_email(unsuitable_value(error, QUEUE, rows))
     return refusal_of_email(InvalidEmailError(f'not stored: {" ".join(str(error).split())[:300]}'))

@@ -16,8 +16,7 @@ from pydantic import (
 from pydantic_core import ErrorDetails
 
 from mail_outbox.envelope import Attachment, InvalidEmailError
-from mail_outbox.field_checks import MAX_TAGS
-from mail_outbox.validation import Priority
+from mail_outbox.field_checks import MAX_TAGS, Priority
 from web.api.problem import RefusalError
 from web.api.resend.attachments import decoded, not_fetched
 from web.api.resend.moments import scheduled_moment

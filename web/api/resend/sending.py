@@ -9,6 +9,7 @@ from typing import Any
 
 from starlette.requests import Request
 
+from actions.tokens import token_named
 from db.api_requests import RequestKey
 from mail_outbox.envelope import InvalidEmailError
 from mail_outbox.validation import checked_row
@@ -101,6 +102,7 @@ class Sending:
         except (InvalidEmailError, TypeError) as error:
             raise refusal_of_email(error) from error
         await self._senders.refuse_others(row)
+        row['queued_by'] = token_named(principal.name)
         return row
 
 

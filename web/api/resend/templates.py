@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from db.content import find_templates
 from engine.batches import Batcher
 from mail_outbox.envelope import InvalidEmailError
-from mail_outbox.field_checks import check_identifier
+from mail_outbox.field_checks import checked_id
 from reporting.servers import Servers
 from web.api.resend.refusals import UNKNOWN, refused
 
@@ -52,7 +52,7 @@ class KnownTemplates:
 def _is_identifier(given: int | str) -> bool:
     """Whether it can be asked for: what PostgreSQL refuses, it refuses for all who ask with it."""
     try:
-        check_identifier('template', given)
+        checked_id('template', given)
     except InvalidEmailError:
         return False
     return True

@@ -54,3 +54,8 @@ def test_loop_that_sets_redis_passwords_leaves_none_to_change(tmp_path):
     passwords = re.findall(r' >([0-9a-f]{48}) ', users.read_text())
     assert 'CHANGE' not in users.read_text()
     assert len(set(passwords)) == 6
+
+
+def test_wheels_that_one_python_fetched_serve_every_patch_version_of_it():
+    lock = (ROOT / 'requirements.txt').read_text()
+    assert re.findall('^(.*python_full_version.*)$', lock, re.MULTILINE) == []

@@ -115,7 +115,8 @@ async def startup(ctx: dict[str, Any]) -> None:
 def _stores(pool: asyncpg.Pool, redis: ArqRedis, connect_s: float) -> Stores:
     url, name = settings.mongodb_dsn, settings.mongodb_database
     mongo = None if url is None else open_mongo(url, name, settings.mongodb_timeout_s)
-    return Stores(pool, mongo, redis, settings.redis_url.get_secret_value(), connect_s)
+    cache_url = settings.redis_url.get_secret_value() if settings.redis_url else None
+    return Stores(pool, mongo, redis, cache_url, connect_s)
 
 
 def _rules(worker: str, queue_name: str) -> WorkerRules:

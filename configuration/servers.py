@@ -26,15 +26,16 @@ class RedisVariables(Variables):
         description='Where import-celery, db.migrate and doctor look for Celery, if not in '
         'ARQ_REDIS_URL.',
     )
-    redis_url: SecretStr = Field(
-        default=SecretStr('redis://localhost:6379/0'),
-        description="The application's cache, database 0; only watched.",
+    redis_url: SecretStr | None = Field(
+        default=None,
+        description="The application's cache, database 0; only watched. Without it none is.",
     )
 
     @field_validator('arq_redis_url', 'redis_url')
     @classmethod
-    def _check_redis_url(cls, value: SecretStr) -> SecretStr:
-        redis_settings(value.get_secret_value())
+    def _check_redis_url(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            redis_settings(value.get_secret_value())
         return value
 
 

@@ -16,7 +16,7 @@ class Stores:
     pool: asyncpg.Pool
     mongo: Mongo | None  # None: attachments are in PostgreSQL
     redis: ArqRedis
-    cache_url: str  # the application's Redis, of which a worker only asks whether it answers
+    cache_url: str | None  # the application's Redis, if a worker is to ask whether it answers
     connect_s: float = 0.0  # how long PostgreSQL took to answer when this worker began
 
 

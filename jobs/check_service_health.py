@@ -18,7 +18,7 @@ CHECK_TIMEOUT_S = 10.0
 
 
 async def check_service_health(ctx: dict[str, Any]) -> dict[str, Any]:
-    """Check PostgreSQL, both Redis databases, MongoDB where there is one, and every relay.
+    """Check PostgreSQL, the queue, cache and MongoDB where there are any, and every relay.
 
     service_health gets one row for each.
 
@@ -30,8 +30,9 @@ async def check_service_health(ctx: dict[str, Any]) -> dict[str, Any]:
     checks: dict[str, Callable[[], Awaitable[Any]]] = {
         'postgresql': lambda: stores.pool.fetchval('SELECT 1'),
         'redis_queue': stores.redis.ping,
-        'redis_cache': lambda: _ping(stores.cache_url),
     }
+    if (cache_url := stores.cache_url) is not None:
+        checks['redis_cache'] = lambda: _ping(cache_url)
     if (mongo := stores.mongo) is not None:
         checks['mongodb'] = lambda: mongo.command('ping')
     for relay in runtime.tunables.relays:

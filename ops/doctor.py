@@ -41,8 +41,8 @@ async def check_postgresql(connections: Connections) -> list[Finding]:
 
 async def check_redis(connections: Connections) -> list[Finding]:
     """Look at the queue's Redis, and at the cache."""
-    cache_url = connections.settings.redis_url.get_secret_value()
-    return await redis_server.check(connections, cache_url)
+    cache = connections.settings.redis_url
+    return await redis_server.check(connections, cache.get_secret_value() if cache else None)
 
 
 async def check_relays(connections: Connections) -> list[Finding]:

@@ -23,33 +23,34 @@ class RedisFacts:
     info: Mapping[str, Any]
     config: Mapping[str, str] = field(default_factory=dict)
     database: int = 1
-    cache_info: Mapping[str, Any] | None = None  # None: it does not answer
+    cache_info: Mapping[str, Any] | None = None  # None: it does not answer, or there is none
     cache_database: int = 0
-    cache_error: str | None = None
+    cache_error: str | None = None  # why it does not
 
 
-async def check(servers: Servers, cache_url: str) -> list[Finding]:
-    """Look at the queue's Redis, and at the cache's (REDIS_URL)."""
-    facts = await servers.ask_redis(read_redis)
-    cache = redis_of(cache_url, 'REDIS_URL')
-    cache_info: Mapping[str, Any] | None = None
-    cache_error = None
+async def check(servers: Servers, cache_url: str | None) -> list[Finding]:
+    """Look at the queue's Redis, and at the cache's (REDIS_URL), where there is one."""
+    facts = replace(
+        await servers.ask_redis(read_redis),
+        database=redis_settings(servers.addresses.redis_url).database,
+    )
+    return list(judge_redis(facts if cache_url is None else await _with_cache(facts, cache_url)))
+
+
+async def _with_cache(facts: RedisFacts, url: str) -> RedisFacts:
+    cache = redis_of(url, 'REDIS_URL')
+    info: Mapping[str, Any] | None = None
+    failed = None
     try:
-        cache_info = await cache.info()
+        info = await cache.info()
     except ResponseError:
-        cache_info = {}
+        info = {}
     except (RedisError, OSError) as failure:
-        cache_error = str(failure) or type(failure).__name__
+        failed = str(failure) or type(failure).__name__
     finally:
         await cache.aclose(close_connection_pool=True)
-    complete = replace(
-        facts,
-        database=redis_settings(servers.addresses.redis_url).database,
-        cache_info=cache_info,
-        cache_database=redis_settings(cache_url).database,
-        cache_error=cache_error,
-    )
-    return list(judge_redis(complete))
+    database = redis_settings(url).database
+    return replace(facts, cache_info=info, cache_database=database, cache_error=failed)
 
 
 async def read_redis(redis: ArqRedis) -> RedisFacts:
@@ -160,14 +161,14 @@ def _judge_events(facts: RedisFacts) -> Iterator[Finding]:
 
 
 def _judge_cache(facts: RedisFacts) -> Iterator[Finding]:
-    if facts.cache_info is None:
+    if facts.cache_error is not None:
         yield warning(
             f'the cache (REDIS_URL) does not answer: {facts.cache_error}',
             'start it, or correct REDIS_URL',
         )
         return
     run_id = facts.info.get('run_id')
-    if run_id is None or facts.cache_info.get('run_id') != run_id:
+    if run_id is None or (facts.cache_info or {}).get('run_id') != run_id:
         return
     if facts.database == facts.cache_database:
         yield error(

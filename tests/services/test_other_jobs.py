@@ -106,6 +106,11 @@ async def test_health_of_all_services_is_recorded(ctx, pool):
     assert all(row['age'] < timedelta(minutes=1) for row in rows)
 
 
+async def test_health_of_a_cache_that_nobody_named_is_not_asked_for(ctx):
+    result = await check_service_health({'runtime': another(ctx['runtime'], cache_url=None)})
+    assert set(result['services']) == SERVICES - {'redis_cache'}
+
+
 async def test_health_tells_what_is_down_and_why(ctx, pool, inbox):
     away, cache_url = away_mongo(), f'redis://:secret-password@127.0.0.1:{free_port()}/0'
     inbox.control.listen('backup', on=False)

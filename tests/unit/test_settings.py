@@ -54,7 +54,7 @@ def refusal() -> str:
 def test_without_any_variable_the_defaults_hold() -> None:
     settings = load_settings()
     assert settings.arq_redis_url.get_secret_value() == 'redis://localhost:6379/1'
-    assert settings.redis_url.get_secret_value() == 'redis://localhost:6379/0'
+    assert settings.redis_url is None
     assert settings.postgres_dsn == 'postgresql://postgres@localhost:5432/postgres'
 
 

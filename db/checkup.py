@@ -121,22 +121,37 @@ async def read_statistics(pool: asyncpg.Pool) -> list[Row]:
     return [dict(row) for row in await pool.fetch(STATISTICS_SQL, TABLES)]
 
 
-RIGHTS_SQL = """
-SELECT wanted.name AS table, wanted.privilege
-FROM unnest($1::text[], $2::text[]) AS wanted (name, privilege)
-WHERE NOT CASE wanted.privilege WHEN 'DELETE' THEN has_table_privilege(wanted.name, 'DELETE')
-                                -- A role with the least rights may write only some columns.
-                                ELSE has_any_column_privilege(wanted.name, wanted.privilege) END
+# Workers call their connections name@host:pid.
+WORKER_ROLE_SQL = """
+SELECT min(usename) FROM pg_stat_activity
+WHERE datname = current_database() AND application_name ~ '^.+@.+:[0-9]+$'
 """
 
 
-async def read_missing_rights(pool: asyncpg.Pool) -> list[Row]:
-    """Return what a worker needs and this role may not do: table, privilege."""
+async def read_worker_role(pool: asyncpg.Pool) -> str | None:
+    """Return the role that workers are connected as; None when there is none."""
+    role: str | None = await pool.fetchval(WORKER_ROLE_SQL)
+    return role
+
+
+RIGHTS_SQL = """
+SELECT wanted.name AS table, wanted.privilege
+FROM unnest($1::text[], $2::text[]) AS wanted (name, privilege),
+    COALESCE($3::name, current_user) AS role
+WHERE NOT CASE wanted.privilege WHEN 'DELETE' THEN has_table_privilege(role, wanted.name, 'DELETE')
+                                -- A role with the least rights may write only some columns.
+                                ELSE has_any_column_privilege(role, wanted.name, wanted.privilege)
+          END
+"""
+
+
+async def read_missing_rights(pool: asyncpg.Pool, role: str | None = None) -> list[Row]:
+    """Return what a worker needs and a role may not do, or else ours: table, privilege."""
     wanted = [
         (table, privilege) for table, privileges in RIGHTS.items() for privilege in privileges
     ]
     rows = await pool.fetch(
-        RIGHTS_SQL, [table for table, _ in wanted], [privilege for _, privilege in wanted]
+        RIGHTS_SQL, [table for table, _ in wanted], [privilege for _, privilege in wanted], role
     )
     return [dict(row) for row in rows]
 

@@ -42,10 +42,10 @@ class Reference:
 REFERENCES_SQL = """
 SELECT c.conname AS name, c.conrelid::regclass::text AS table,
     c.confdeltype IN ('a', 'r') AS refuses,
-    bool_and(has_column_privilege(c.conrelid, f.attnum, 'SELECT')
-             AND has_column_privilege(c.confrelid, p.attnum, 'SELECT'))
+    bool_and(has_column_privilege(role, c.conrelid, f.attnum, 'SELECT')
+             AND has_column_privilege(role, c.confrelid, p.attnum, 'SELECT'))
         AND NOT row_security_active(c.conrelid)
-        AND has_schema_privilege((SELECT relnamespace FROM pg_class WHERE oid = c.conrelid),
+        AND has_schema_privilege(role, (SELECT relnamespace FROM pg_class WHERE oid = c.conrelid),
             'USAGE') AS may_look,
     string_agg(format('t.%I OPERATOR(%I.%s) f.%I', p.attname, n.nspname, o.oprname, f.attname),
         ' AND ' ORDER BY k.n)
@@ -55,7 +55,7 @@ SELECT c.conname AS name, c.conrelid::regclass::text AS table,
         AS is_the_same, c.conrelid = c.confrelid AS is_own,
     EXISTS (SELECT FROM pg_index AS i WHERE i.indrelid = c.conrelid AND i.indpred IS NULL
             AND (i.indkey::int2[])[0:cardinality(c.conkey) - 1] @> c.conkey) AS is_indexed
-FROM pg_constraint AS c
+FROM pg_constraint AS c CROSS JOIN COALESCE($2::name, current_user) AS role
 CROSS JOIN LATERAL unnest(c.confkey, c.conkey, c.conpfeqop, c.conppeqop) WITH ORDINALITY
     AS k (key, referring, operator, same, n)
 JOIN pg_attribute AS p ON p.attrelid = c.confrelid AND p.attnum = k.key
@@ -65,20 +65,23 @@ JOIN pg_operator AS s ON s.oid = k.same JOIN pg_namespace AS ns ON ns.oid = s.op
 WHERE c.contype = 'f' AND c.conparentid = 0
   AND (c.confrelid = $1::oid
        OR c.confrelid IN (SELECT relid FROM pg_partition_ancestors($1::oid::regclass)))
-GROUP BY c.oid, c.conname, c.conrelid, c.conkey, c.confrelid, c.confdeltype ORDER BY 2, 1
+GROUP BY c.oid, c.conname, c.conrelid, c.conkey, c.confrelid, c.confdeltype, role ORDER BY 2, 1
 """
 
 
-async def read_references(conn: AnyConnection | asyncpg.Pool, table: int) -> list[Reference]:
+async def read_references(
+    conn: AnyConnection | asyncpg.Pool, table: int, role: str | None = None
+) -> list[Reference]:
     """Return the foreign keys to a table, those to a partition's parents included.
 
     Args:
         table: Its oid.
+        role: Whose rights decide; None: ours.
     Raises:
         asyncpg.PostgresError, OSError: connection or statement failure.
     """
     found = []
-    for row in await conn.fetch(REFERENCES_SQL, table):
+    for row in await conn.fetch(REFERENCES_SQL, table, role):
         other = f' AND NOT ({row["is_the_same"]})' if row['is_own'] else ''
         holds = f'EXISTS (SELECT FROM {row["table"]} AS f WHERE {row["refers"]}{other})'
         seen = holds if row['may_look'] else None

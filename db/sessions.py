@@ -52,14 +52,14 @@ class SessionTable(NamedTuple):
 TABLE_SQL = """
 SELECT c.oid, c.oid::regclass::text AS sql, c.relkind::text AS kind, types.created_at,
     types.expires_at,
-    has_table_privilege(c.oid, 'SELECT') AS may_read,
-    has_table_privilege(c.oid, 'DELETE') AND types.may_see AS may_clean
-FROM pg_class AS c CROSS JOIN LATERAL (
+    has_table_privilege(role, c.oid, 'SELECT') AS may_read,
+    has_table_privilege(role, c.oid, 'DELETE') AND types.may_see AS may_clean
+FROM pg_class AS c CROSS JOIN COALESCE($2::name, current_user) AS role CROSS JOIN LATERAL (
     SELECT max(type) FILTER (WHERE attname = 'created_at') AS created_at,
         max(type) FILTER (WHERE attname = 'expires_at') AS expires_at,
         bool_and(may_see) FILTER (WHERE attname IN ('created_at', 'expires_at')) AS may_see
     FROM (
-        SELECT a.attname, has_column_privilege(c.oid, a.attnum, 'SELECT') AS may_see,
+        SELECT a.attname, has_column_privilege(role, c.oid, a.attnum, 'SELECT') AS may_see,
             format_type(COALESCE(NULLIF(t.typbasetype, 0), t.oid), NULL) AS type
         FROM pg_attribute AS a JOIN pg_type AS t ON t.oid = a.atttypid
         WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
@@ -74,14 +74,22 @@ def quoted_table(name: str) -> str:
     return '.'.join('"' + part.replace('"', '""') + '"' for part in name.split('.'))
 
 
-async def read_table(pool: asyncpg.Pool, name: str) -> SessionTable | None:
-    """Return the table of this name, with its schema or without; None when there is none."""
-    row = await pool.fetchrow(TABLE_SQL, quoted_table(name))
+async def read_table(pool: asyncpg.Pool, name: str, role: str | None = None) -> SessionTable | None:
+    """Return the table of this name, with its schema or without; None when there is none.
+
+    Args:
+        role: Whose rights are told; None: ours.
+    """
+    row = await pool.fetchrow(TABLE_SQL, quoted_table(name), role)
     return SessionTable(*row) if row else None
 
 
-def why_left_alone(table: SessionTable, *, made_here: bool) -> str | None:
-    """Say why nothing can be deleted from a table, and what to do; None when it can."""
+def why_left_alone(table: SessionTable, *, made_here: bool, role: str | None = None) -> str | None:
+    """Say why nothing can be deleted from a table, and what to do; None when it can.
+
+    Args:
+        role: Whose rights those of the table are; None: ours.
+    """
     if table.kind not in ('r', 'p'):
         return f'{table.sql} is no table: name the table itself in CLEANUP_SESSION_TABLES'
     for name, type_ in (('created_at', table.created_at), ('expires_at', table.expires_at)):
@@ -93,7 +101,8 @@ def why_left_alone(table: SessionTable, *, made_here: bool) -> str | None:
         if type_ not in TIMES:
             return f'{table.sql}.{name} is of the type {type_}, not a time, so nothing is deleted'
     if not table.may_clean or not (table.may_read or made_here):
-        return f'this role lacks rights: GRANT SELECT, DELETE ON {table.sql}'
+        who = f'the role {role}' if role else 'this role'
+        return f'{who} lacks rights: GRANT SELECT, DELETE ON {table.sql}'
     return None
 
 
@@ -126,16 +135,23 @@ async def clean(
     return cleaned
 
 
-async def find_problems(pool: asyncpg.Pool, named: Collection[str]) -> list[str]:
-    """Say of each table that clean() looks at why it deletes nothing from it."""
+async def find_problems(
+    pool: asyncpg.Pool, named: Collection[str], role: str | None = None
+) -> list[str]:
+    """Say of each table that clean() looks at why it deletes nothing from it.
+
+    Args:
+        role: Who cleans; None: we do.
+    """
     found = []
     for name in (*sorted(named), *MADE_HERE):
-        table = await read_table(pool, name)
+        table = await read_table(pool, name, role)
         if table is None:
             found += [f'there is no table {name}'] if name in named else []
             continue
         made_here = (await read_origin(pool, table.oid)).made_here
-        if (made_here or name in named) and (note := why_left_alone(table, made_here=made_here)):
+        note = why_left_alone(table, made_here=made_here, role=role)
+        if note and (made_here or name in named):
             found.append(note)
     return list(dict.fromkeys(found))
 

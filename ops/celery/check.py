@@ -34,23 +34,19 @@ async def check(connections: Connections) -> list[Finding]:
         phase = None
     try:
         async with open_broker(connections.settings, None) as broker:
-            try:
-                containers, kept = (
-                    await find_containers(broker.redis),
-                    await find_kept(broker.redis),
-                )
-            except ResponseError:
-                return [
-                    note(
-                        'this user of Redis may not look for what Celery left',
-                        'run doctor as its administrator',
-                    )
-                ]
+            containers, kept = await find_containers(broker.redis), await find_kept(broker.redis)
             signs = await signs_of_celery(broker.redis, containers=containers)
             unknown = await unknown_tasks(broker.redis, containers)
             return list(
                 judge_celery(containers, signs, kept, phase, unknown, is_ours=broker.is_ours)
             )
+    except ResponseError:
+        return [
+            note(
+                'this user of Redis may not look for what Celery left',
+                'run doctor as its administrator',
+            )
+        ]
     except ProblemError as failure:
         if failure.problem.exit_status == USAGE:  # it never was a Redis
             return [note(failure.problem.what, failure.problem.remedy)]

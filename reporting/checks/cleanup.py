@@ -5,6 +5,7 @@ from functools import partial
 
 import asyncpg
 
+from db.checkup import read_worker_role
 from db.origins import was_adopted
 from db.references import Reference, read_references
 from db.retention import OUTBOUND_EMAILS_SQL
@@ -22,7 +23,9 @@ async def check(
         session_tables: CLEANUP_SESSION_TABLES.
         is_retention_given: Whether EMAIL_RETENTION_DAYS is set by somebody.
     """
-    problems = await servers.ask_postgres(partial(find_problems, named=session_tables))
+    # Operators have other rights than the workers, which clean.
+    role = await servers.ask_postgres(read_worker_role)
+    problems = await servers.ask_postgres(partial(find_problems, named=session_tables, role=role))
     found = [
         warning(f'cleanup_old_sessions: {what}', 'correct it, or CLEANUP_SESSION_TABLES')
         for what in problems
@@ -34,11 +37,12 @@ async def check(
                 'set EMAIL_RETENTION_DAYS when old e-mails may go',
             )
         )
-    return [*found, *judge_references(await servers.ask_postgres(_read_references))]
+    references = await servers.ask_postgres(partial(_read_references, role=role))
+    return [*found, *judge_references(references)]
 
 
-async def _read_references(pool: asyncpg.Pool) -> list[Reference]:
-    return await read_references(pool, await pool.fetchval(OUTBOUND_EMAILS_SQL))
+async def _read_references(pool: asyncpg.Pool, role: str | None) -> list[Reference]:
+    return await read_references(pool, await pool.fetchval(OUTBOUND_EMAILS_SQL), role)
 
 
 def judge_references(references: Sequence[Reference]) -> Iterator[Finding]:

@@ -1,6 +1,7 @@
 """PostgreSQL: whether it keeps what it commits, and whether the claim query stays fast."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import asyncpg
@@ -32,12 +33,19 @@ async def check(servers: Servers, direct_dsn: str | None) -> list[Finding]:
     """
     return [
         *judge_server(await servers.ask_postgres(checkup.read_server)),
-        *judge_rights(await servers.ask_postgres(checkup.read_missing_rights)),
+        *await check_rights(servers),
         *judge_indexes(await servers.ask_postgres(checkup.read_indexes)),
         *judge_tables(await servers.ask_postgres(checkup.read_statistics)),
         *judge_triggers(await servers.ask_postgres(read_unseeing)),
         *await check_way(servers, direct_dsn),
     ]
+
+
+async def check_rights(servers: Servers) -> list[Finding]:
+    """Look whether the workers' role may do what they do; without a worker, whether ours may."""
+    role = await servers.ask_postgres(checkup.read_worker_role)
+    missing = await servers.ask_postgres(partial(checkup.read_missing_rights, role=role))
+    return list(judge_rights(missing, role))
 
 
 async def check_way(servers: Servers, direct_dsn: str | None) -> list[Finding]:
@@ -117,13 +125,16 @@ def judge_server(server: Row) -> Iterator[Finding]:
         )
 
 
-def judge_rights(missing: Sequence[Row]) -> Iterator[Finding]:
-    """Name what a worker with these settings would be refused."""
-    if missing:
-        reported = ', '.join(f'{row["privilege"]} on {row["table"]}' for row in missing)
-        yield warning(
-            f'this role lacks {reported}', 'grant it if workers use it; operators may do with less'
-        )
+def judge_rights(missing: Sequence[Row], role: str | None = None) -> Iterator[Finding]:
+    """Name what workers are refused as this role, or would be with our settings."""
+    if not missing:
+        return
+    reported = ', '.join(f'{row["privilege"]} on {row["table"]}' for row in missing)
+    if role is None:
+        what, remedy = 'this role', 'grant it if workers use it; operators may do with less'
+    else:
+        what, remedy = f'the role {role} of the workers', 'grant it: deploy/postgresql-roles.sql'
+    yield warning(f'{what} lacks {reported}', remedy)
 
 
 def judge_indexes(indexes: Sequence[Row]) -> Iterator[Finding]:

@@ -397,6 +397,22 @@ async def test_worker_delivers_under_its_role_and_the_operator_looks_on(
         env | {'DATABASE_URL': granted('email_readonly')}, 'retry', str(ids[0]), '--yes'
     )
     assert answer.exit_status == 1
+    # The doctor judges what the workers may, not who asks it.
+    examined = env | {'DATABASE_URL': granted('email_web')}
+    findings = (await run(examined, 'doctor', 'postgresql', 'outbox')).document['findings']
+    assert [found['what'] for found in findings if 'role' in found['what']] == []
+    await pool.execute(
+        'REVOKE INSERT ON email_attempts FROM email_worker; '
+        'REVOKE DELETE ON sessions FROM email_worker'
+    )
+    findings = (await run(examined, 'doctor', 'postgresql', 'outbox')).document['findings']
+    assert [found['what'] for found in findings if 'role' in found['what']] == [
+        'the role email_worker of the workers lacks INSERT on email_attempts',
+        (
+            'cleanup_old_sessions: the role email_worker lacks rights: '
+            'GRANT SELECT, DELETE ON sessions'
+        ),
+    ]
     worker.process.send_signal(signal.SIGTERM)
     assert await worker.ended() == 0
     assert 'permission denied' not in worker.log

@@ -158,6 +158,32 @@ def machine(tmp_path):
     return make_program(release / 'deploy/email-worker', text)
 
 
+@pytest.mark.parametrize(
+    ('words', 'name'),
+    [
+        (['migrate'], 'owner'), (['-m', 'db.migrate'], 'owner'),
+        (['ops', 'status'], 'operator'), (['-m', 'ops', 'status'], 'operator'),
+        (['run'], None),
+    ],
+)  # fmt: skip
+def test_root_migrates_as_the_owner_and_operates_as_the_operator_where_they_have_settings(
+    machine, tmp_path, words, name
+):
+    etc = tmp_path / 'etc/email-worker'
+    machine.write_text(machine.read_text().replace('/etc/email-worker/o', f'{etc}/o'))
+    etc.mkdir(parents=True)
+
+    def given():
+        said = on(machine, 0, *words).stdout.splitlines()
+        return [line for line in said if line.endswith(('owner.env', 'operator.env'))]
+
+    assert given() == []
+    for role in ('owner', 'operator'):
+        (etc / f'{role}.env').touch()
+    wanted = [f'--property=EnvironmentFile={etc}/{name}.env'] if name else []
+    assert given() == wanted
+
+
 def on(machine, user_id, *words, **env):
     bin_ = machine.parents[5] / 'bin'
     make_program(bin_ / 'id', f'#!/bin/sh\necho {user_id}\n')

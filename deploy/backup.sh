@@ -23,7 +23,12 @@ mv "$1/.mail-$name.part" "$1/mail-$name.dump"
 echo "$1/mail-$name.dump"
 
 if [ -n "${REDIS_URL:-}" ]; then
-    redis-cli -u "$REDIS_URL" --no-auth-warning --rdb "$1/.queue-$name.part" >&2
+    # redis-cli takes the user of an address without a password for the password.
+    asked=(-u "$REDIS_URL")
+    if [[ $REDIS_URL =~ ^(rediss?://)([^:@/]+)@(.*)$ ]]; then
+        asked=(-u "${BASH_REMATCH[1]}${BASH_REMATCH[3]}" --user "${BASH_REMATCH[2]}")
+    fi
+    redis-cli "${asked[@]}" --no-auth-warning --rdb "$1/.queue-$name.part" >&2
     mv "$1/.queue-$name.part" "$1/queue-$name.rdb"
     echo "$1/queue-$name.rdb"
 fi

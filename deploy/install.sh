@@ -230,7 +230,7 @@ next_steps() {
     cat <<EOF
 Next, each of it again after an update (docs/deployment.md):
   \$EDITOR $ETC/env
-  email-worker --env $ETC/owner.env migrate
+  email-worker migrate
   systemctl enable --now email-worker email-web            the first time
   $HOME_DIR/current/deploy/rolling-restart.sh   after an update
 EOF
@@ -247,6 +247,7 @@ uninstall() {
     if has_systemd; then systemctl daemon-reload; fi
     if [ -n "$purge" ]; then
         rm -rf "$DESTDIR$ETC"
+        rm -rf "$DESTDIR"/etc/systemd/system/email-{worker,worker@*,web,ingress}.service.d # systemctl edit
         rm -f "$DESTDIR$CREDSTORE"/email-worker.* "$DESTDIR$CREDSTORE"/email-web.* "$DESTDIR$CREDSTORE"/email-ingress.*
         if is_live && user_exists >/dev/null; then userdel "$SERVICE_USER"; fi
         echo 'uninstalled, with settings, secrets and user'

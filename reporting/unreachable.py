@@ -1,7 +1,12 @@
 """What keeps a server from answering, in words, and where it is, without the password."""
 
 import asyncpg
-from redis.exceptions import AuthenticationError, AuthorizationError, ResponseError
+from redis.exceptions import (
+    AuthenticationError,
+    AuthorizationError,
+    NoPermissionError,
+    ResponseError,
+)
 
 from db.errors import ErrorKind, kind_of, remedy_of
 from reporting.problems import Problem
@@ -36,6 +41,11 @@ def redis_problem(error: Exception, place: str | None) -> Problem:
     match error:
         case AuthenticationError():
             remedy = 'correct the user and the password in ARQ_REDIS_URL'
+        case NoPermissionError():
+            remedy = (
+                'ask as the user email-operator (docs/deployment.md, Operators), '
+                'or give the one in ARQ_REDIS_URL the right'
+            )
         case ResponseError() | AuthorizationError():
             remedy = 'check the database number and the rights of the user in ARQ_REDIS_URL'
         case _:

@@ -198,7 +198,7 @@ def test_postgres_problem_has_its_own_remedy(error, remedy):
             redis.exceptions.AuthenticationError('invalid username-password pair'),
             'correct the user and the password',
         ),
-        (redis.exceptions.NoPermissionError('NOPERM'), 'check the database number and the rights'),
+        (redis.exceptions.NoPermissionError('NOPERM'), 'ask as the user email-operator'),
         (redis.exceptions.ConnectionError('refused'), 'start it'),
         (redis.exceptions.TimeoutError('Timeout reading from socket'), 'start it'),
     ],

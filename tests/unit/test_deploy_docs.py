@@ -7,6 +7,7 @@ import subprocess
 
 import pytest
 
+from db.checkup import TABLES
 from ops.__main__ import make_parser
 from tests.conftest import ROOT
 
@@ -59,3 +60,8 @@ def test_loop_that_sets_redis_passwords_leaves_none_to_change(tmp_path):
 def test_wheels_that_one_python_fetched_serve_every_patch_version_of_it():
     lock = (ROOT / 'requirements.txt').read_text()
     assert re.findall('^(.*python_full_version.*)$', lock, re.MULTILINE) == []
+
+
+def test_backup_has_every_table_that_is_not_the_applications():
+    saved = set(re.findall(r'--table=(\w+)', (ROOT / 'deploy/backup.sh').read_text()))
+    assert set(TABLES) - {'sessions', 'refresh_tokens'} <= saved

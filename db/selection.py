@@ -7,7 +7,7 @@ import contextlib
 import re
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import asyncpg
 
@@ -18,15 +18,16 @@ from mail_outbox.states import Status
 DEAD, RETRYING = 'dead', 'retrying'
 
 
-@dataclass(frozen=True, slots=True)
-class Selection:
+When = TypeVar('When')
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MailConditions(Generic[When]):
     """Conditions that must all be true; None is no condition.
 
     Attributes:
-        statuses: Any of these; 'dead' stands for failed e-mails without a further attempt,
-            'retrying' for those with one. None: any state.
-        since: Aware; last tried at or after it, see SELECTED.
-        until: Aware; last tried before it.
+        since: Last tried at or after it, see SELECTED.
+        until: Last tried before it.
         error_like: A part of the last error or reply, in any case; % stands for anything.
         domain: Of a recipient; not its subdomains.
         recipient: An address among the recipients.
@@ -37,9 +38,8 @@ class Selection:
         subject_like: A part of its subject, in any case; % stands for anything.
     """
 
-    statuses: tuple[str, ...] | None
-    since: datetime | None = None
-    until: datetime | None = None
+    since: When | None = None
+    until: When | None = None
     error_like: str | None = None
     domain: str | None = None
     email_type: str | None = None
@@ -52,6 +52,18 @@ class Selection:
     tag: str | None = None
     tag_value: str | None = None
     subject_like: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Selection(MailConditions[datetime]):
+    """Conditions as statements have them: times are aware.
+
+    Attributes:
+        statuses: Any of these; 'dead' stands for failed e-mails without a further attempt,
+            'retrying' for those with one. None: any state.
+    """
+
+    statuses: tuple[str, ...] | None
 
     @property
     def parameters(self) -> tuple[Any, ...]:

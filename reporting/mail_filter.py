@@ -1,12 +1,13 @@
 """Which e-mails are meant, as operators say it: conditions that must all be true."""
 
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, fields
 from datetime import datetime, timedelta
 
-from db.selection import Selection, read_clock
+from db.selection import MailConditions, Selection, read_clock
 from reporting.problems import Document
 from reporting.servers import Servers
 
+OTHERWISE_CALLED = {'email_type': 'type'}  # as the option is
 LONG_AGO = timedelta(days=36525)  # what is asked for as 999999999d has no date
 
 
@@ -22,24 +23,9 @@ class Moment:
         return self.at or now - min(timedelta(seconds=self.ago_s or 0.0), LONG_AGO)
 
 
-@dataclass(frozen=True, slots=True)
-class MailFilter:
-    """Conditions, see db.selection.Selection; None is no condition."""
-
-    since: Moment | None = None
-    until: Moment | None = None
-    error_like: str | None = None
-    domain: str | None = None
-    email_type: str | None = None
-    relay: str | None = None
-    recipient: str | None = None
-    message_id: str | None = None
-    organization_id: str | None = None
-    created_since: datetime | None = None
-    created_until: datetime | None = None
-    tag: str | None = None
-    tag_value: str | None = None
-    subject_like: str | None = None
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MailFilter(MailConditions[Moment]):
+    """Conditions as operators say them."""
 
     @property
     def is_empty(self) -> bool:
@@ -52,42 +38,15 @@ async def make_selection(
 ) -> Selection:
     """Return what the conditions say; lengths of time count from the database's now."""
     now = await servers.ask_postgres(read_clock)
-    return Selection(
-        statuses=statuses,
-        since=conditions.since.by(now) if conditions.since else None,
-        until=conditions.until.by(now) if conditions.until else None,
-        error_like=conditions.error_like,
-        domain=conditions.domain,
-        email_type=conditions.email_type,
-        relay=conditions.relay,
-        recipient=conditions.recipient,
-        message_id=conditions.message_id,
-        organization_id=conditions.organization_id,
-        created_since=conditions.created_since,
-        created_until=conditions.created_until,
-        tag=conditions.tag,
-        tag_value=conditions.tag_value,
-        subject_like=conditions.subject_like,
-    )
+    values = {field.name: getattr(conditions, field.name) for field in fields(conditions)}
+    for name in ('since', 'until'):
+        values[name] = values[name].by(now) if values[name] else None
+    return Selection(statuses=statuses, **values)
 
 
 def described_selection(selection: Selection) -> Document:
     """Return the conditions for a document, without those that are not set."""
-    named = {
-        'status': selection.statuses and list(selection.statuses),
-        'since': selection.since,
-        'until': selection.until,
-        'error_like': selection.error_like,
-        'domain': selection.domain,
-        'type': selection.email_type,
-        'relay': selection.relay,
-        'recipient': selection.recipient,
-        'message_id': selection.message_id,
-        'organization_id': selection.organization_id,
-        'created_since': selection.created_since,
-        'created_until': selection.created_until,
-        'tag': selection.tag,
-        'tag_value': selection.tag_value,
-        'subject_like': selection.subject_like,
-    }
+    named: Document = {'status': selection.statuses and list(selection.statuses)}
+    for field in fields(MailConditions):
+        named[OTHERWISE_CALLED.get(field.name, field.name)] = getattr(selection, field.name)
     return {name: value for name, value in named.items() if value is not None}

@@ -20,7 +20,6 @@ INTERFACES = {
 }
 # Defined twice all the same, and why.
 EXCEPTIONS = {
-    'Attempt': 'the same thing: a value for applications (mail_outbox), an answer of the API (web)',
     'attempts': 'those of an e-mail for applications (mail_outbox), a limit of them (ops)',
     'render': 'a message from a row for applications (mail_outbox), a document for a person (ops)',
     'check': 'a message before it is queued (mail_outbox), one thing the doctor looks at',

@@ -4,6 +4,8 @@ from typing import Any
 
 from pydantic import BaseModel, Field
 
+from mail_outbox.reading import Attempt
+
 
 class ProblemFound(BaseModel):
     """Something that is wrong, and what to do: as `ops status --json` tells it."""
@@ -66,22 +68,6 @@ class EmailPage(BaseModel):
 
     emails: list[EmailRow]
     next_cursor: str | None = Field(description='For the next page; null: this was the last.')
-
-
-class Attempt(BaseModel):
-    """One try to deliver."""
-
-    attempt: int
-    started_at: str
-    worker: str
-    outcome: str
-    phase: str
-    relay: str | None
-    smtp_code: int | None
-    enhanced_code: str | None
-    reply: str | None
-    error: str | None
-    duration_ms: int | None
 
 
 class Because(BaseModel):

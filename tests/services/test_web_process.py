@@ -89,6 +89,23 @@ async def test_page_starts_while_everything_is_away_serves_and_ends_with_0_on_si
     assert 'Traceback' not in log
 
 
+async def test_open_page_ends_in_order_when_the_stop_comes(start_web):
+    web = start_web(WEB_PORT='0')
+    place = place_of(await web.hears('READY=1'))
+    async with (
+        httpx.AsyncClient(base_url=place, timeout=DEADLINE_S) as client,
+        client.stream('GET', '/live') as page,
+    ):
+        told = page.aiter_lines()
+        while not (await anext(told)).startswith('data: <h1'):
+            pass
+        web.process.send_signal(signal.SIGTERM)
+        async for _ in told:  # to its end: the browser asks again by itself
+            pass
+        assert await asyncio.to_thread(web.process.wait, DEADLINE_S) == 0
+    assert 'Traceback' not in web.log_path.read_text()
+
+
 async def test_page_with_a_token_shows_a_worker_to_who_has_it(start_web, redis, tmp_path):
     await register(redis)
     (tmp_path / 'token').write_text('a token of sixteen\n')

@@ -7,6 +7,8 @@ from uuid import uuid4
 
 import asyncpg
 
+from db.history import count_recorded
+
 NAMES = (
     'anna', 'bert', 'chiara', 'daniel', 'elif', 'farid', 'greta', 'hugo', 'ines', 'jonas', 'kim',
     'lena', 'mateo', 'nora', 'oscar', 'priya', 'quentin', 'rosa', 'sven', 'tara',
@@ -31,27 +33,31 @@ ENDS: tuple[tuple[Any, ...], ...] = (
 )  # fmt: skip
 
 
-async def fill(conn: asyncpg.Connection, emails: int = 160, seed: int = 7) -> None:
+async def fill(pool: asyncpg.Pool, emails: int = 480, seed: int = 7) -> None:
     """Insert e-mails, their attempts, runs of duties, what services said, and a pause."""
     chosen = random.Random(seed)
     now = datetime.now(UTC)
     for n in range(emails):
-        at = now - timedelta(minutes=chosen.expovariate(1 / 400) + 2)
+        at = now - timedelta(minutes=chosen.expovariate(1 / 240) + 2)
         end = chosen.choice(ENDS) if chosen.random() < 0.3 else None
-        await _insert(conn, chosen, n, at, end)
-    await conn.execute(
+        await _insert(pool, chosen, n, at, end)
+    await pool.execute(
         'INSERT INTO mail_switches (kind, name, reason, paused_by) '
         "VALUES ('email_type', 'newsletter', 'the template has a wrong date', 'lena')"
     )
-    await conn.execute(
+    await pool.execute(
         'INSERT INTO email_suppressions (address, reason, source, created_by) VALUES '
         "('gone@example.com', 'bounced three times', 'operator', 'lena'), "
         "('@spamtrap.example', 'a list of traps', 'operator', 'oscar')"
     )
+    until = await pool.fetchval("SELECT date_trunc('minute', now())")
+    since = until - timedelta(days=8)
+    await pool.execute('UPDATE mail_history_progress SET counted_until = $1', since)
+    await count_recorded(pool, since, until)
 
 
 async def _insert(
-    conn: asyncpg.Connection,
+    pool: asyncpg.Pool,
     chosen: random.Random,
     n: int,
     at: datetime,
@@ -68,7 +74,7 @@ async def _insert(
     waits = status == 'pending' or (status == 'failed' and dead is None)
     body = f'Hello {recipient.partition("@")[0].title()},\n\n{subject}.\n\nYours, the shop\n'
     html = f'<h1>{subject}</h1><p>Hello, here is <a href="https://shop.example">the shop</a>.</p>'
-    email_id = await conn.fetchval(
+    email_id = await pool.fetchval(
         'INSERT INTO outbound_emails (recipient, subject, body_text, body_html, email_type, '
         'status, attempts, next_retry_at, last_attempt_at, sent_at, created_at, updated_at, '
         'message_id, relay, smtp_code, enhanced_code, smtp_response, last_error, dead_reason, '
@@ -81,11 +87,12 @@ async def _insert(
     )  # fmt: skip
     for attempt in range(1, attempts + 1):
         last = attempt == attempts
-        await conn.execute(
+        await pool.execute(
             'INSERT INTO email_attempts (email_id, started_at, attempt, worker, outcome, phase, '
-            'relay, smtp_code, enhanced_code, reply, duration_ms) '
-            'VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)',
-            email_id, at + timedelta(seconds=attempt * 61), attempt, 'worker@mail-1:812',
+            'relay, smtp_code, enhanced_code, reply, duration_ms, recorded_at) '
+            'VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $2)',
+            email_id, at + timedelta(seconds=chosen.uniform(0.05, 4) + (attempt - 1) * 61),
+            attempt, 'worker@mail-1:812',
             outcome if last else 'deferred', phase if last else 'rcpt', 'primary',
             code if last else 451, enhanced if last else '4.3.0',
             said if last else '451 4.3.0 try again later', chosen.randint(40, 900),

@@ -107,12 +107,13 @@ async def prepare(stack: Stack) -> tuple[str, int]:
     conn = await asyncpg.connect(stack.postgres.url)
     try:
         await migrate(conn)
-        await fill(conn)
-        email_id: int = await conn.fetchval(
-            "SELECT max(id) FROM outbound_emails WHERE dead_reason = 'rejected'"
-        )
     finally:
         await conn.close()
+    async with asyncpg.create_pool(stack.postgres.url, min_size=1, max_size=1) as pool:
+        await fill(pool)
+        email_id: int = await pool.fetchval(
+            "SELECT max(id) FROM outbound_emails WHERE dead_reason = 'rejected'"
+        )
     servers = Servers(ServerAddresses(stack.postgres.url, stack.env['ARQ_REDIS_URL']))
     created = await create_token(servers, 'lena', SCOPES, by=Actor('setup', 'here'))
     await servers.close()

@@ -7,6 +7,7 @@ from html.parser import HTMLParser
 import pytest
 
 from actions.tokens import ApiScope
+from dev.desk_content import fill
 from reporting.kinds import KINDS
 from tests.services.api_desk import fields_of, open_desk
 from tests.services.ops_desk import insert
@@ -29,7 +30,7 @@ OURS = {
     'div', 'span', 'form', 'input', 'button', 'p', 'strong', 'main', 'h1', 'h2', 'h3', 'section',
     'ul', 'li', 'ol', 'dl', 'dt', 'dd', 'table', 'thead', 'tbody', 'tr', 'th', 'td', 'b', 'small',
     'code', 'pre', 'label', 'select', 'option', 'datalist', 'details', 'summary', 'time', 'iframe',
-    'progress',
+    'progress', 'figure', 'figcaption', 'i', 'svg', 'g', 'rect', 'polyline',
 }  # fmt: skip
 
 
@@ -236,7 +237,7 @@ async def test_overview_streams_itself_anew_when_something_changes(desk, lena):
     stream = _stream(Asked())
     assert (await anext(stream)).startswith('retry: ')
     first = await anext(stream)
-    assert first.startswith('data: <h1')
+    assert first.startswith('data: <div data-live="first">')
     assert first.endswith('\n\n')
     desk.app.app.state.desk.is_stopping.set()
     assert [part async for part in stream] == []
@@ -265,3 +266,33 @@ async def test_fault_of_ours_is_told_without_its_traceback(desk, monkeypatch):
 
 def test_every_problem_that_leads_somewhere_is_one_that_can_be_found():
     assert set(SEEN_AT) <= set(KINDS)
+
+
+async def test_overview_draws_what_happened_and_names_domains_to_who_has_logged_in(
+    desk, lena, pool
+):
+    await fill(pool, 40)
+    attempts = await pool.fetchval(
+        "SELECT sum(attempts) FROM mail_history WHERE span_s = 3600 AND dimension = 'all' "
+        "AND outcome = 'accepted'"
+    )
+    page = (await lena.get('/?window=7d')).text
+    assert page.count('<svg class="chart"') == 2
+    assert f'sent <b>{attempts}</b>' in page
+    assert 'mail.example.net' in page
+    assert 'href="/?window=7d" aria-current="true"' in page
+    nobody = await desk.browser()
+    page = (await nobody.get('/?window=nonsense')).text
+    assert page.count('<svg class="chart"') == 2
+    assert 'example.net' not in page
+
+
+async def test_overview_without_its_history_says_so_and_shows_the_rest(desk, lena, pool):
+    await pool.execute('ALTER TABLE mail_history RENAME TO mail_history_away')
+    try:
+        page = await lena.get('/')
+    finally:
+        await pool.execute('ALTER TABLE mail_history_away RENAME TO mail_history')
+    assert page.status_code == 200
+    assert 'not known: ' in page.text
+    assert '<h2>Duties</h2>' in page.text

@@ -97,7 +97,7 @@ async def test_open_page_ends_in_order_when_the_stop_comes(start_web):
         client.stream('GET', '/live') as page,
     ):
         told = page.aiter_lines()
-        while not (await anext(told)).startswith('data: <h1'):
+        while not (await anext(told)).startswith('data: <div'):
             pass
         web.process.send_signal(signal.SIGTERM)
         async for _ in told:  # to its end: the browser asks again by itself

@@ -25,6 +25,7 @@ from web.pages import (
 )
 from web.pages.changes import Changes
 from web.pages.desk import Desk, desk_of, page, see_other
+from web.pages.trends import KnownTrends
 from web.watch import Watch
 
 ROUTERS: tuple[APIRouter, ...] = (
@@ -36,9 +37,8 @@ ROUTERS: tuple[APIRouter, ...] = (
 def add_desk(app: FastAPI, api: Api, watch: Watch, proxy: TrustedProxy) -> None:
     """Give an application the desk's paths."""
     servers = api.servers
-    app.state.desk = Desk(
-        api, watch, DeskDoor(servers, api.access, KnownSessions(servers), proxy), Changes(servers)
-    )
+    door = DeskDoor(servers, api.access, KnownSessions(servers), proxy)
+    app.state.desk = Desk(api, watch, door, Changes(servers), KnownTrends(servers))
     app.state.tell_person = tell_person
     for router in ROUTERS:
         app.include_router(router)

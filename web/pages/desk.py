@@ -24,6 +24,7 @@ from web.auth.door import DeskDoor, LoginNeededError, set_cookie
 from web.auth.people import Role, Visitor
 from web.pages.changes import Changes
 from web.pages.static import address_of_file
+from web.pages.trends import KnownTrends
 from web.pages.words import FILTERS
 from web.watch import Watch
 
@@ -60,6 +61,7 @@ class Desk:
     watch: Watch
     door: DeskDoor
     changes: Changes
+    trends: KnownTrends
     is_stopping: asyncio.Event = field(default_factory=asyncio.Event)
     _switches: Sequence[Switch] = field(default=(), init=False)
     _switches_at: float = field(default=-SWITCHES_SHARED_S, init=False)

@@ -18,17 +18,20 @@ from starlette.responses import Response, StreamingResponse
 from db.selection import RETRYING
 from fleet.ingresses import ACCEPTED
 from mail_outbox.states import Status
+from reporting.history import WINDOWS
 from reporting.judge import level_of
 from reporting.judge_ingresses import ingress_state, refused_by
-from reporting.problems import Document, Level
+from reporting.problems import Document, Level, Problem
 from reporting.wording import SWITCH_WORDS, cell, counted_when, fault, length, megabytes
 from web.auth.door import LoginNeededError
 from web.overview import LONGEST_TEXT, judge_reading, masked
 from web.pages.desk import TEMPLATES, desk_of, page
+from web.pages.trends import FIRST_WINDOW, Trends
 from web.watch import Reading, Source
 
 router = APIRouter(include_in_schema=False)
 
+THEN = '<!--then-->'  # between what comes before the charts and what comes after
 HEADINGS = {Level.OK: 'Nothing is wrong', Level.LOOK: 'Worth a look', Level.ACT: 'Act now'}
 TOLD_EVERY_S = 2.0
 STREAM_S = 300.0  # then the browser asks again: who went away costs nothing for long
@@ -195,7 +198,15 @@ async def overview_page(request: Request) -> Response:
     visitor = await desk.door.visitor_or_nobody(request)
     if visitor.principal is None and not request.scope['may_look']:
         raise LoginNeededError
-    return await page(request, visitor, 'overview.html', part=render_overview(reading))
+    first, _, then = render_overview(reading).partition(THEN)
+    window = request.query_params.get('window', FIRST_WINDOW)
+    trends = await desk.trends.find(window)
+    return await page(
+        request, visitor, 'overview.html', first=first, then=then,
+        trends=trends if isinstance(trends, Trends) else None,
+        trends_problem=trends if isinstance(trends, Problem) else None,
+        windows=WINDOWS, window=window if window in WINDOWS else FIRST_WINDOW,
+    )  # fmt: skip
 
 
 @router.get('/live')

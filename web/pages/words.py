@@ -80,7 +80,14 @@ def number(value: Any) -> str:
     return f'{value:,}'.replace(',', '\u202f') if isinstance(value, int) else line(value)
 
 
+def seconds(value: float) -> str:
+    """Return a short time: 40 ms, 1.2 s, 3 min."""
+    if value < 1:
+        return f'{value * 1000:.0f} ms'
+    return f'{value:.1f} s' if value < 60 else length(value)
+
+
 FILTERS: Mapping[str, Any] = {
     'line': line, 'lines': lines, 'state': state_of, 'tone': tone, 'moment': as_time,
-    'with_code': with_code, 'number': number, 'length': length,
+    'with_code': with_code, 'seconds': seconds, 'number': number, 'length': length,
 }  # fmt: skip

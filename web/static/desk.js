@@ -5,10 +5,14 @@ const live = document.querySelector('[data-stream]');
 if (live) {
   const told = document.querySelector('#freshness');
   const source = new EventSource(live.dataset.stream);
-  const isUsed = () => live.contains(document.activeElement) || String(getSelection() ?? '') !== '';
+  const isUsed = (part) => part.contains(document.activeElement) || String(getSelection() ?? '') !== '';
   source.onmessage = (event) => {
     told.textContent = '';
-    if (!isUsed()) live.innerHTML = event.data;
+    const fresh = new DOMParser().parseFromString(event.data, 'text/html');
+    for (const part of fresh.querySelectorAll('[data-live]')) {
+      const old = live.querySelector(`[data-live="${part.dataset.live}"]`);
+      if (old && !isUsed(old)) old.replaceWith(document.adoptNode(part));
+    }
   };
   source.onerror = () => { told.textContent = 'Not up to date: the server does not answer.'; };
   addEventListener('pagehide', () => source.close());

@@ -270,6 +270,9 @@ async def test_content_is_read_by_operators_in_a_frame_without_network_and_writt
     assert '<script>alert' not in page
     frame = await lena.get(f'/mail/{email_id}/html')
     assert frame.text.startswith('<script>alert(1)</script>')
+    await pool.execute("UPDATE outbound_emails SET body_html = '<p><IFRAME src=x></iframe>'")
+    nested = await lena.get(f'/mail/{email_id}/html')
+    assert nested.text == '<p><no-IFRAME src=x></no-iframe>'
     policy = frame.headers['content-security-policy']
     assert policy.startswith("sandbox; default-src 'none';")
     assert frame.headers['x-frame-options'] == 'SAMEORIGIN'

@@ -1,6 +1,7 @@
 """One e-mail: its way, why it is as it is, what it says, and what can be done about it."""
 
 import asyncio
+import re
 from functools import partial
 from http import HTTPStatus
 from typing import Any
@@ -35,6 +36,9 @@ FRAME_POLICY = (
     "sandbox; default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; "
     "form-action 'none'; frame-ancestors 'self'"
 )
+# What the policy refuses to load in a frame, a browser has opened a connection for already
+# (Chromium 156, 2026-11): so there are none.
+FRAMES = re.compile('<(/?)(i?frame|frameset|object|embed|fencedframe|portal)', re.IGNORECASE)
 FRAME_HEADERS = {'Content-Security-Policy': FRAME_POLICY, 'X-Frame-Options': 'SAMEORIGIN'}
 
 
@@ -134,4 +138,5 @@ async def html_frame(request: Request, email_id: int) -> Response:
         email = await read_visible(desk, visitor, email_id, with_content=True)
     except ProblemError as error:
         return HTMLResponse(error.problem.what, HTTPStatus.SERVICE_UNAVAILABLE, FRAME_HEADERS)
-    return HTMLResponse(email['body_html'] or '', headers=FRAME_HEADERS)
+    html = FRAMES.sub(r'<\1no-\2', email['body_html'] or '')
+    return HTMLResponse(html, headers=FRAME_HEADERS)

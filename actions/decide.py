@@ -28,6 +28,7 @@ from reporting.servers import Servers
 
 MOST_AT_ONCE = 50_000
 SHOWN = 10
+LOOKED_AT = 200  # of ids, for those that are shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,17 +157,10 @@ async def plan_about_ids(
     Raises:
         ProblemError: PostgreSQL does not answer.
     """
-    listing = partial(list_these, email_ids=email_ids, organization_id=organization_id)
+    counting = partial(selections.count_these, email_ids=email_ids, organization_id=organization_id)
+    counts = await servers.ask_postgres(counting)
+    listing = partial(list_these, email_ids=email_ids[:LOOKED_AT], organization_id=organization_id)
     emails = await servers.ask_postgres(listing)
-    counted: dict[tuple[str, str | None], int] = {}
-    for email in emails:
-        because = (email['dead_reason'] or '') if email['is_final'] else None
-        key = (email['status'], because)
-        counted[key] = counted.get(key, 0) + 1
-    counts = [
-        {'status': status, 'final_because': because, 'emails': n}
-        for (status, because), n in counted.items()
-    ]
     kind = DECISION_KINDS[decision]
     sample = [e for e in emails if kind.concerns(e['status'], is_final=e['is_final'])]
     return _plan(decision, counts, sample[:SHOWN])

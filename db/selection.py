@@ -5,6 +5,7 @@ One set of conditions serves for what is listed, sent again and cancelled.
 
 import contextlib
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Generic, TypeVar
@@ -139,12 +140,13 @@ async def read_clock(pool: asyncpg.Pool) -> datetime:
     return now
 
 
-COUNT_SELECTED_SQL = f"""
+_COUNTED = f"""
 SELECT status,
     CASE WHEN {IS_FINAL} OR status IN ({sql_list(OVER_UNSENT)}) THEN COALESCE(dead_reason, '') END
         AS final_because, count(*) AS emails
-FROM mail_outbox WHERE {SELECTED} GROUP BY 1, 2 ORDER BY 3 DESC, 1, 2
+FROM mail_outbox WHERE {{which}} GROUP BY 1, 2 ORDER BY 3 DESC, 1, 2
 """
+COUNT_SELECTED_SQL = _COUNTED.format(which=SELECTED)
 
 
 async def count_selected(pool: asyncpg.Pool, selection: Selection) -> list[dict[str, Any]]:
@@ -155,6 +157,18 @@ async def count_selected(pool: asyncpg.Pool, selection: Selection) -> list[dict[
         emails.
     """
     return [dict(row) for row in await pool.fetch(COUNT_SELECTED_SQL, *selection.parameters)]
+
+
+COUNT_THESE_SQL = _COUNTED.format(
+    which='id = ANY($1::bigint[]) AND ($2::text IS NULL OR organization_id::text = $2)'
+)
+
+
+async def count_these(
+    pool: asyncpg.Pool, email_ids: Sequence[int], organization_id: str | None
+) -> list[dict[str, Any]]:
+    """Count e-mails by their ids as count_selected does; only this organisation's, if given."""
+    return [dict(row) for row in await pool.fetch(COUNT_THESE_SQL, email_ids, organization_id)]
 
 
 SELECT_IDS_SQL = f"""

@@ -16,7 +16,7 @@ from mail.priority import HIGH
 
 # SKIP LOCKED: workers do not wait for one another, so eight send 6.1 times as much as one (10 ms
 # latency). A suspect is left out, because it may kill this worker with all that it holds.
-CLAIM_SQL = claim_of(f'{THESE} AND lost_attempts = 0 FOR UPDATE SKIP LOCKED')
+CLAIM_SQL = claim_of(f'{THESE} AND lost_attempts <= 0 FOR UPDATE SKIP LOCKED')
 
 
 async def claim(
@@ -52,7 +52,7 @@ def by_due_time(types: str, ids: str) -> str:
     CROSS JOIN LATERAL (
         SELECT id FROM mail_outbox
         WHERE (priority, next_retry_at) BETWEEN (p.priority, '-infinity') AND (p.priority, now())
-          AND {IS_SCHEDULED} AND lost_attempts = 0 AND {CLAIMABLE} AND {passed_over(types, ids)}
+          AND {IS_SCHEDULED} AND lost_attempts <= 0 AND {CLAIMABLE} AND {passed_over(types, ids)}
         ORDER BY priority, next_retry_at LIMIT $1 FOR UPDATE SKIP LOCKED
     ) AS d
     LIMIT $1
@@ -81,7 +81,7 @@ def _urgent(types: str, ids: str, but: str) -> str:
     return f"""
     SELECT id FROM mail_outbox
     WHERE (priority, next_retry_at) BETWEEN ({HIGH}, '-infinity') AND ({HIGH}, now())
-      AND {IS_SCHEDULED} AND lost_attempts = 0 AND {CLAIMABLE} AND {passed_over(types, ids)}
+      AND {IS_SCHEDULED} AND lost_attempts <= 0 AND {CLAIMABLE} AND {passed_over(types, ids)}
       AND id <> ALL({but}::bigint[])
     ORDER BY priority, next_retry_at LIMIT $1 FOR UPDATE SKIP LOCKED
 """

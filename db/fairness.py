@@ -69,7 +69,7 @@ def _in_turns(types: str, ids: str, tenants: str, priority: str, share: str) -> 
         WHERE ({TENANT}, priority, next_retry_at)
               BETWEEN (turn.tenant COLLATE "C", {priority}::smallint, '-infinity')
               AND (turn.tenant COLLATE "C", {priority}::smallint, now())
-          AND {IS_SCHEDULED} AND lost_attempts = 0 AND {CLAIMABLE} AND {passed_over(types, ids)}
+          AND {IS_SCHEDULED} AND lost_attempts <= 0 AND {CLAIMABLE} AND {passed_over(types, ids)}
         ORDER BY {TENANT}, priority, next_retry_at LIMIT {share} FOR UPDATE SKIP LOCKED
     ) AS mail
 """

@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     create = verbs.add_parser('create', help='make a token, and print it this once')
     create.add_argument('name', type=token_name, metavar='NAME', help='whose it is, for the audit')
     create.add_argument(
-        '--scope', type=scopes, required=True, metavar='SCOPE,...',
+        '--scope', type=scopes, action='extend', required=True, metavar='SCOPE,...',
         help=f'what it is for: some of {", ".join(ApiScope)}',
     )  # fmt: skip
     create.add_argument(
@@ -89,7 +89,7 @@ async def run(connections: Connections, options: argparse.Namespace) -> Answer:
         return Answer({'verb': 'ls', 'tokens': tokens})
     if options.verb == 'create':
         created = await create_token(
-            connections, options.name, options.scope, by=this_person(),
+            connections, options.name, list(dict.fromkeys(options.scope)), by=this_person(),
             organization_id=options.organization, expires_in_s=options.expires_in_s,
         )  # fmt: skip
         return Answer({

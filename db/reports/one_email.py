@@ -93,7 +93,7 @@ async def read_states(pool: asyncpg.Pool, email_ids: Sequence[int]) -> dict[int,
 AHEAD_SQL = f"""
 SELECT (
     SELECT count(*) FROM mail_outbox
-    WHERE {IS_SCHEDULED} AND next_retry_at <= now() AND {HAS_ATTEMPTS} AND lost_attempts = 0
+    WHERE {IS_SCHEDULED} AND next_retry_at <= now() AND {HAS_ATTEMPTS} AND lost_attempts <= 0
       AND (expires_at IS NULL OR expires_at > now())
       AND (priority, next_retry_at) < ($1::smallint, $2::timestamptz)
 ) AS ahead, (

@@ -8,6 +8,7 @@ import os
 import pwd
 import shutil
 import signal
+import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from dev.ports import free_port
 from dev.processes import Command, last_lines, spawn
 from dev.watchdog import Watchdog
 
+MASTER_PROGRAM = '/usr/lib/postfix/sbin/master'
 OWNER = 'postfix'  # the user that Debian's package makes
 STOP_DEADLINE_S = 10.0
 
@@ -95,9 +97,11 @@ def running_postfix(parent: Path, watchdog: Watchdog) -> Iterator[Postfix]:
     shutil.chown(directory / 'data', OWNER)
     (directory / 'config/main.cf').write_text(MAIN.format(directory=directory), encoding='utf-8')
     (directory / 'config/master.cf').write_text(MASTER.format(port=port), encoding='utf-8')
-    argv = [program, '-c', str(directory / 'config'), 'start-fg']
-    # Its master ends its children when it is told to end.
-    command = Command(argv, death_signal=signal.SIGTERM)
+    environment = {'MAIL_CONFIG': str(directory / 'config')}
+    # It makes the queue's folders.
+    subprocess.run([program, 'check'], env=os.environ | environment, check=True)
+    # Not by `postfix start-fg`, whose shell ends and leaves it behind. It ends its children itself.
+    command = Command([MASTER_PROGRAM, '-s'], environment=environment, death_signal=signal.SIGTERM)
     process = spawn(command, parent / 'postfix.out', watchdog)
     try:
         yield Postfix(port, process.pid, lambda: len([*(directory / 'queue/hold').iterdir()]))

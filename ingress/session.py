@@ -103,7 +103,8 @@ class IngressSession(SMTP):
         elif transport is not None and not self._is_leaving:
             self._is_leaving = True
             self._door.tally.note_refused(reply)
-            transport.write(f'{reply}\r\n'.encode())
+            if not transport.is_closing():  # asyncio's own refuses a write then, uvloop's does not
+                transport.write(f'{reply}\r\n'.encode())
             transport.close()
             self.loop.call_later(LINGER_S, self._cut_off)
             if self._handler_coroutine is not None:

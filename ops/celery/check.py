@@ -11,7 +11,7 @@ from redis.exceptions import ResponseError
 from db.adoption.phases import AdoptionPhase, read_phase
 from engine.queues import QUEUES
 from ops.celery.broker import SET_ASIDE_KEY, Fate, look_through
-from ops.celery.connect import open_broker
+from ops.celery.connect import Broker, open_broker
 from ops.celery.kept import Kept, find_kept, remembered_tasks
 from ops.celery.keys import Client, Containers, find_containers
 from ops.celery.signs import Signs, signs_of_celery
@@ -34,23 +34,26 @@ async def check(connections: Connections) -> list[Finding]:
         phase = None
     try:
         async with open_broker(connections.settings, None) as broker:
-            containers, kept = await find_containers(broker.redis), await find_kept(broker.redis)
-            signs = await signs_of_celery(broker.redis, containers=containers)
-            unknown = await unknown_tasks(broker.redis, containers)
-            return list(
-                judge_celery(containers, signs, kept, phase, unknown, is_ours=broker.is_ours)
-            )
-    except ResponseError:
-        return [
-            note(
-                'this user of Redis may not look for what Celery left',
-                'run doctor as its administrator',
-            )
-        ]
+            try:
+                return [*await _look(broker, phase)]
+            except ResponseError:
+                return [
+                    note(
+                        'this user of Redis may not look for what Celery left',
+                        'run doctor as its administrator',
+                    )
+                ]
     except ProblemError as failure:
         if failure.problem.exit_status == USAGE:  # it never was a Redis
             return [note(failure.problem.what, failure.problem.remedy)]
         raise
+
+
+async def _look(broker: Broker, phase: AdoptionPhase | None) -> Iterator[Finding]:
+    containers, kept = await find_containers(broker.redis), await find_kept(broker.redis)
+    signs = await signs_of_celery(broker.redis, containers=containers)
+    unknown = await unknown_tasks(broker.redis, containers)
+    return judge_celery(containers, signs, kept, phase, unknown, is_ours=broker.is_ours)
 
 
 async def unknown_tasks(redis: Client, containers: Containers) -> list[str]:

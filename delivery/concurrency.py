@@ -13,9 +13,9 @@ MEASURE_S = 0.1
 # body is on its way, and one's envelope travels with it.
 PER_CONNECTION = 3
 # While urgent mail comes among other mail, less is under way, and so statements are smaller and
-# turns of the loop shorter. Its p99 beside a newsletter fell from 40 to 52 ms to 21 (idle: 9), and
-# the newsletter from 3,150 to 2,680 a second (`bench.run --only priority`, 2026-11-30).
-URGENT_AHEAD_S = 0.03
+# turns of the loop shorter. Its p99 beside a newsletter fell from 40 to 52 ms to 15 to 17 (idle: 8
+# to 11), and the newsletter from 3,150 to 2,050 a second (`bench.run --only priority`, 2026-11-30).
+URGENT_AHEAD_S = 0.02
 URGENT_PER_CONNECTION = 2
 URGENT_EXPECTED_S = 30.0
 URGENT_PART = 4  # where more than a quarter of the mail is urgent, it waits for its own kind

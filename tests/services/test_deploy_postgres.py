@@ -401,8 +401,6 @@ async def test_worker_delivers_under_its_role_and_the_operator_looks_on(
     examined = env | {'DATABASE_URL': granted('email_web')}
     findings = (await run(examined, 'doctor', 'postgresql', 'outbox')).document['findings']
     assert [found['what'] for found in findings if 'role' in found['what']] == []
-    worker.process.send_signal(signal.SIGTERM)
-    assert await worker.ended() == 0
     assert 'permission denied' not in worker.log
     await pool.execute(
         'REVOKE INSERT ON email_attempts FROM email_worker; '
@@ -416,6 +414,8 @@ async def test_worker_delivers_under_its_role_and_the_operator_looks_on(
             'GRANT SELECT, DELETE ON sessions'
         ),
     ]
+    worker.process.send_signal(signal.SIGTERM)
+    assert await worker.ended() == 0
     assert await pool.fetchval("SELECT count(*) FROM outbound_emails WHERE status = 'sent'") == 2
 
 

@@ -203,13 +203,13 @@ def redis(machine: Machine, command: str) -> str:
 def test_backup_is_restored_into_an_empty_database(machine, walker):
     machine.run(
         'runuser -u postgres -- createdb --owner=app second\n'
-        "sed 's|/app$|/second|' /etc/email-worker/owner.env > /root/second.env"
+        "sed 's|/app$|/second|' /etc/email-worker/owner.env > /run/second.env"
     )
     walker.type(
         'DATABASE_URL=postgresql://app:PASSWORD@localhost/second '
         'deploy/restore.sh /var/backups/mail-20261122T030000Z.dump'
     )
-    walker.type('email-worker --env /root/second.env migrate')
+    walker.type('email-worker --env /run/second.env migrate')
     sent = (
         "SELECT count(*) FROM outbound_emails WHERE status = 'sent' "
         "AND recipient <> 'restored@example.com'"  # later than the backup

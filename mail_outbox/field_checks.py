@@ -7,6 +7,7 @@ name.
 import json
 import math
 import re
+import sys
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Literal, get_args
@@ -31,18 +32,21 @@ def _must_be(name: str, wanted: str, value: Any) -> InvalidEmailError:
     return InvalidEmailError(f'{name}: must be {wanted}, not {type(value).__name__}')
 
 
+def plain(text: str) -> str:
+    """Return a text without the class it has: drivers have ways of their own for some, as enums."""
+    return str.__str__(text)
+
+
 def checked_id(name: str, value: Any) -> Any:
-    """Return an id. PostgreSQL judges it by its column's type; some drivers round before."""
-    if isinstance(value, bool | float):
-        raise _must_be(name, 'an id', value)
+    """Return an id: a number, a text or a UUID. PostgreSQL judges it by its column's type."""
     if isinstance(value, str):
-        if len(value) > MAX_WORD_CHARS:
-            raise InvalidEmailError(
-                f'{name}: {len(value)} characters, at most {MAX_WORD_CHARS} are allowed'
-            )
-        refuse_control_characters(name, value)
-    elif isinstance(value, int) and not -(2**63) <= value < 2**63:
-        raise InvalidEmailError(f'{name}: is no number of 64 bits')
+        return checked_word(name, value) if value else ''
+    if isinstance(value, int) and not isinstance(value, bool):
+        if not -(2**63) <= value < 2**63:
+            raise InvalidEmailError(f'{name}: is no number of 64 bits')
+        return int(value)
+    if not (uuid := sys.modules.get('uuid')) or not isinstance(value, uuid.UUID):
+        raise _must_be(name, 'an id (a number, a text or a UUID)', value)
     return value
 
 
@@ -53,7 +57,7 @@ def checked_word(name: str, value: Any) -> str:
     if not 0 < len(value) <= MAX_WORD_CHARS:
         raise InvalidEmailError(f'{name}: {len(value)} characters, must be 1 to {MAX_WORD_CHARS}')
     refuse_control_characters(name, value)
-    return value
+    return plain(value)
 
 
 def checked_message_id(name: str, value: Any) -> str:
@@ -73,20 +77,20 @@ def checked_text(name: str, value: Any) -> str:
         raise InvalidEmailError(f'{name}: contains half a character (a lone surrogate)') from error
     if size_bytes > MAX_BODY_BYTES:
         raise InvalidEmailError(f'{name}: larger than {MAX_BODY_BYTES} bytes')
-    return value
+    return plain(value)
 
 
 def checked_address(name: str, value: Any) -> str:
     """Return a text; what it says is read with the other addresses."""
     if not isinstance(value, str):
         raise _must_be(name, 'text', value)
-    return value
+    return plain(value)
 
 
 def checked_address_list(name: str, value: Any) -> str:
     """Return the text of an address list, which may be given in pieces."""
     if isinstance(value, str):
-        return value
+        return plain(value)
     if not isinstance(value, list | tuple):
         raise _must_be(name, 'text, or a list of texts', value)
     for address in value:

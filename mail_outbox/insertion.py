@@ -45,6 +45,9 @@ COLUMNS = (
     StoredColumn('status', "'pending'"),
 )
 
+# The application's own: its columns may be numbers, texts or UUIDs, and so may what it gives.
+IDS = ('template_id', 'user_id', 'organization_id')
+
 _NAMES = ', '.join(column.name for column in COLUMNS)
 _VALUES = ', '.join(column.value for column in COLUMNS)
 # The first id is returned when the key is known: DO UPDATE, because DO NOTHING would return no row.
@@ -76,6 +79,7 @@ ORDER BY given.place {_KNOWN_KEY}""")  # noqa: S608 - constants
 QUEUE = Statement(
     f'INSERT INTO mail_outbox ({_NAMES}) VALUES ({_VALUES}) {_KNOWN_KEY}',  # noqa: S608 - constants
     many=QUEUE_MANY,
+    literals=IDS,
 )
 
 # Only to a row that this INSERT made: where the key is known, the first e-mail has its own.

@@ -15,10 +15,17 @@ from mail_outbox.address_fields import (
     named_senders,
     read_address_fields,
 )
-from mail_outbox.envelope import Email, InvalidEmailError, Recipient, parse_addresses
+from mail_outbox.envelope import (
+    MAX_RECIPIENTS,
+    Email,
+    InvalidEmailError,
+    Recipient,
+    parse_addresses,
+)
 from mail_outbox.headers import GIVEN_MESSAGE_ID, MAX_LINE_CHARS, date_field, message_id_field
 from mail_outbox.mime import CHUNK
 from mail_outbox.rendered import Rendered
+from mail_outbox.shown_subject import shown_subject
 
 MAX_HEAD_BYTES = 128 * 1024
 # Reading a byte of a header takes as long as encoding so many of a body.
@@ -30,13 +37,9 @@ ANYBODY = Sender('somebody@example.com')  # who an e-mail is from whose row does
 SOMEBODY = 'somebody@example.com'  # who is to get it, the message says
 FIELD = re.compile(rb'([!-9;-~]+):(.*)', re.DOTALL)  # RFC 5322, 2.2
 HIDDEN = frozenset({'bcc', 'resent-bcc'})
-# Of a subject, what is kept in its column for people to see; that of an adopted table may be short.
-SHOWN_SUBJECT_CHARS = 255
-LONGEST_SUBJECT_CHARS = 4096  # as it is written, encoded
-ENCODED_WORD = r'=\?[^?\s]++\?[BbQq]\?[^?\s]*+\?='
-# White space between two of them is none (RFC 2047, 6.2).
-ENCODED_WORDS = re.compile(rf'({ENCODED_WORD})(?:[ \t]++(?={ENCODED_WORD}))?')
-CONTROL_CHARACTERS = re.compile('[\x00-\x1f\x7f-\x9f]+')
+# Who says that it is his: also each who has sent it on, which may have happened several times (RFC
+# 5322, 3.6.6).
+WRITERS = ('from', 'sender', 'resent-from', 'resent-sender')
 # RFC 5322, 3.6; RFC 2045. Readers do not agree which of two counts: a way to forge.
 ONCE_IN_MESSAGE = frozenset({
     'from', 'sender', 'reply-to', 'to', 'cc', 'bcc', 'subject', 'date', 'message-id',
@@ -55,21 +58,28 @@ class RawHead(NamedTuple):
     lines: Sequence[tuple[str, bytes]]
     body_at: int
 
-    def text(self, name: str) -> str:
-        """Return a field's text, unfolded; '' where there is none."""
+    def texts(self, name: str) -> Iterator[str]:
+        """Yield the text of each field of a name, unfolded."""
         for field, line in self.lines:
             if field == name:
-                return line.partition(b':')[2].replace(b'\n', b'').decode().strip()
-        return ''
+                yield line.partition(b':')[2].replace(b'\n', b'').decode().strip()
+
+    def text(self, name: str) -> str:
+        """Return a field's text, unfolded; '' where there is none."""
+        return next(self.texts(name), '')
 
     def addresses(self, name: str) -> list[Recipient]:
-        """Return the addresses of a field.
+        """Return the addresses of all fields of a name.
 
         Raises:
             InvalidEmailError: names the field.
         """
-        text = self.text(name)
-        return parse_addresses(f'raw: {name}', text, may_be_empty=True) if text else []
+        return [
+            found
+            for text in self.texts(name)
+            if text
+            for found in parse_addresses(f'raw: {name}', text, may_be_empty=True)
+        ]
 
 
 def read_raw_head(data: bytes) -> RawHead:
@@ -152,8 +162,11 @@ def own_senders(email: Email) -> Iterator[tuple[str, str]]:
     """
     if email.raw_message is not None:
         head = read_raw_head(email.raw_message)
-        for name in ('from', 'sender'):
-            for writer in head.addresses(name):
+        for name in WRITERS:
+            writers = head.addresses(name)
+            if len(writers) > MAX_RECIPIENTS:
+                raise InvalidEmailError(f'raw: {name}: {len(writers)} addresses')
+            for writer in writers:
                 yield f'raw: {name}', writer.address
     yield from named_senders(email.extras)
 
@@ -179,21 +192,6 @@ def check_raw(email: Email, data: Any, max_bytes: int) -> Email:
         else ', '.join(done.envelope.recipients),
         message_id=message_id if GIVEN_MESSAGE_ID.fullmatch(message_id) else '',
     )
-
-
-def shown_subject(text: str) -> str:
-    """Return what a reader shows of a Subject field."""
-    shown = ENCODED_WORDS.sub(_decoded, text[:LONGEST_SUBJECT_CHARS])
-    return CONTROL_CHARACTERS.sub(' ', shown)[:SHOWN_SUBJECT_CHARS]
-
-
-def _decoded(word: re.Match[str]) -> str:
-    from mail_outbox.address_list import decoded_word  # noqa: PLC0415 - most subjects have none
-
-    try:
-        return decoded_word(word[1])
-    except ValueError:
-        return word[0]
 
 
 def render_raw(email: Email, data: bytes, default: Sender, max_bytes: int) -> Rendered:

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 Row = Mapping[str, Any]
@@ -19,9 +19,13 @@ class Statement:
         returns: Whether it answers with rows.
         many: The same for many rows at once, for drivers that would else need a round trip each.
             Its one value `rows` is rows_as_json; it returns a row for each, in their order.
+        literals: The names of values that are given as text, of which PostgreSQL makes what their
+            columns are.
     """
 
-    def __init__(self, template: str, *, many: 'Statement | None' = None) -> None:
+    def __init__(
+        self, template: str, *, many: 'Statement | None' = None, literals: Sequence[str] = ()
+    ) -> None:
         self._template = template
         self.parameters = tuple(dict.fromkeys(PLACE.findall(template)))
         self.numbered = self.written(lambda name: f'${self.parameters.index(name) + 1}')
@@ -29,6 +33,7 @@ class Statement:
         self.inserts = verb == 'INSERT'
         self.returns = verb == 'SELECT' or 'RETURNING' in template
         self.many = many
+        self.literals = literals
 
     def written(self, placeholder: Callable[[str], str]) -> str:
         """Return the SQL with placeholder(name) for each value."""
@@ -40,7 +45,11 @@ class Statement:
 
     def by_name(self, row: Row) -> dict[str, Any]:
         """Return a row's values by their names, and no others."""
-        return {name: row[name] for name in self.parameters}
+        values = {name: row[name] for name in self.parameters}
+        for name in self.literals:
+            if values[name] is not None:
+                values[name] = str(values[name])
+        return values
 
 
 def rows_as_json(rows: Iterable[Row]) -> str:

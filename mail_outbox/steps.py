@@ -30,9 +30,15 @@ T = TypeVar('T')
 Steps = Generator[Ask, Answer, T]
 
 
-def calls(statement: Statement, rows: Sequence[Row]) -> list[tuple[Statement, dict[str, Any]]]:
-    """Return the statements to run, with their values, for a driver that runs one at a time."""
-    if len(rows) > 1 and statement.many is not None:
+def calls(
+    statement: Statement, rows: Sequence[Row], *, as_json: bool = False
+) -> list[tuple[Statement, dict[str, Any]]]:
+    """Return the statements to run, with their values, for a driver that runs one at a time.
+
+    Args:
+        as_json: One row as well goes the way of many.
+    """
+    if (len(rows) > 1 or as_json) and statement.many is not None:
         return [(statement.many, {'rows': rows_as_json(map(statement.by_name, rows))})]
     return [(statement, statement.by_name(row)) for row in rows]
 

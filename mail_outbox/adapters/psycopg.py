@@ -11,7 +11,7 @@ from psycopg.rows import tuple_row
 
 from mail_outbox.adapters import UnsupportedConnectionError
 from mail_outbox.statement import Row, Statement
-from mail_outbox.steps import Answer, unsuitable_value
+from mail_outbox.steps import Answer, calls, unsuitable_value
 
 
 def adapt(conn: Any) -> 'PsycopgDriver | AsyncPsycopgDriver':
@@ -46,7 +46,7 @@ def _begins_with_its_next_statement(
 
 
 class PsycopgDriver:
-    """Statements with named values; psycopg sends many rows in a pipeline.
+    """Statements with named values; many rows go as one value.
 
     The cursor is of psycopg's own class: an application may have chosen one with other placeholders
     or rows.
@@ -68,15 +68,9 @@ class PsycopgDriver:
         found: Answer = []
         try:
             with psycopg.Cursor(self._conn, row_factory=tuple_row) as cursor:
-                if len(rows) == 1:
-                    cursor.execute(_sql(statement), statement.by_name(rows[0]))
-                else:
-                    values = [statement.by_name(row) for row in rows]
-                    cursor.executemany(_sql(statement), values, returning=True)
-                while statement.returns and (row := cursor.fetchone()) is not None:
-                    found.append(row)
-                    if not cursor.nextset():
-                        break
+                for call, values in calls(statement, rows):
+                    cursor.execute(_sql(call), values)
+                    found += cursor.fetchall() if call.returns else ()
         except psycopg.DataError as error:
             raise unsuitable_value(error, statement, rows) from error
         return found
@@ -109,15 +103,9 @@ class AsyncPsycopgDriver:
         found: Answer = []
         try:
             async with psycopg.AsyncCursor(self._conn, row_factory=tuple_row) as cursor:
-                if len(rows) == 1:
-                    await cursor.execute(_sql(statement), statement.by_name(rows[0]))
-                else:
-                    values = [statement.by_name(row) for row in rows]
-                    await cursor.executemany(_sql(statement), values, returning=True)
-                while statement.returns and (row := await cursor.fetchone()) is not None:
-                    found.append(row)
-                    if not cursor.nextset():
-                        break
+                for call, values in calls(statement, rows):
+                    await cursor.execute(_sql(call), values)
+                    found += await cursor.fetchall() if call.returns else ()
         except psycopg.DataError as error:
             raise unsuitable_value(error, statement, rows) from error
         return found

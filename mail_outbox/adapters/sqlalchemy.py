@@ -93,8 +93,10 @@ def _run(conn: Session | Connection, statement: Statement, rows: Sequence[Row]) 
     if statement.inserts:
         _refuse_autocommit(conn)
     found: Answer = []
+    # Its dialects differ in what they take for which type: PostgreSQL alone judges.
+    as_json = any(row[name] is not None for row in rows for name in statement.literals)
     try:
-        for call, values in calls(statement, rows):
+        for call, values in calls(statement, rows, as_json=as_json):
             found += _rows(conn.execute(_clause(call), values))
     except DBAPIError as error:
         state, said = _said(error.orig)

@@ -196,8 +196,8 @@ async def test_frozen_postgresql_is_told_within_the_deadline_though_tokens_are_s
 
 
 async def test_who_may_only_send_sees_what_became_of_an_email_and_not_what_it_says(desk, client):
-    email_id = (await client.post('/emails', json=HELLO | {'html': '<p>1234</p>'})).json()['id']
     sender = await desk.client(await desk.token('wordpress', [ApiScope.SEND]))
+    email_id = (await sender.post('/emails', json=HELLO | {'html': '<p>1234</p>'})).json()['id']
     shown = (await sender.get(f'/emails/{email_id}')).json()
     (listed,) = (await sender.get('/emails')).json()['data']
     assert shown == listed | {'html': None, 'text': None}
@@ -206,6 +206,44 @@ async def test_who_may_only_send_sees_what_became_of_an_email_and_not_what_it_sa
     assert (shown['subject'], shown['html'], shown['text']) == (
         HELLO['subject'], '<p>1234</p>', HELLO['text'],
     )  # fmt: skip
+
+
+@pytest.mark.parametrize('organization', [None, '7'])
+async def test_who_may_only_send_knows_and_changes_what_was_queued_by_his_token_alone(
+    desk, client, pool, organization
+):
+    sender = await desk.client(
+        await desk.token('wordpress', [ApiScope.SEND], organization_id=organization)
+    )
+    of_application = await pool.fetchval(
+        """INSERT INTO outbound_emails (recipient, subject, body_text, status, organization_id)
+        VALUES ('boss@example.com', 'x', 'x', 'pending', 7) RETURNING id"""
+    )
+    of_other = (await client.post('/emails', json=HELLO | {'organization_id': 7})).json()['id']
+    own = (await sender.post('/emails', json=HELLO)).json()['id']
+    for email_id in (of_application, of_other):
+        for answer in (
+            await sender.get(f'/emails/{email_id}'),
+            await sender.post(f'/emails/{email_id}/cancel'),
+            await sender.patch(f'/emails/{email_id}', json={'scheduled_at': 'in 1 hour'}),
+        ):
+            assert answer.status_code == 404
+            assert 'boss' not in answer.text
+    for page in ('', f'?before={of_application}', '?after=999'):
+        listed = (await sender.get(f'/emails{page}')).json()['data']
+        assert [email['id'] for email in listed] == [own]
+    # One that may read sees all, and changes what it queued itself.
+    assert (await client.get(f'/emails/{own}')).status_code == 200
+    assert (await client.post(f'/emails/{own}/cancel')).status_code == 404
+    operator = await desk.client(await desk.token('ops', [ApiScope.SEND, ApiScope.OPERATE]))
+    assert (await operator.post(f'/emails/{of_application}/cancel')).status_code == 200
+    assert (await sender.post(f'/emails/{own}/cancel')).status_code == 200
+    # Made again under its name, it knows what it queued before.
+    await pool.execute("UPDATE mail_api_tokens SET revoked_at = now() WHERE name = 'wordpress'")
+    again = await desk.client(
+        await desk.token('wordpress', [ApiScope.SEND], organization_id=organization)
+    )
+    assert (await again.get(f'/emails/{own}')).json()['last_event'] == 'canceled'
 
 
 async def test_row_of_any_size_and_kind_is_shown_in_part(client, pool):

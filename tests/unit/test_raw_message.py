@@ -12,11 +12,11 @@ from mail_outbox.envelope import Email, Extras, InvalidEmailError
 from mail_outbox.raw_message import (
     MAX_HEAD_BYTES,
     MAX_LEADING_DOTS,
-    SHOWN_SUBJECT_CHARS,
     own_senders,
     render_raw,
 )
 from mail_outbox.rendered import Rendered
+from mail_outbox.shown_subject import SHOWN_SUBJECT_CHARS
 from mail_outbox.validation import checked_row_sync
 
 HEAD = (
@@ -170,6 +170,24 @@ def test_senders_that_have_to_be_allowed_are_those_of_the_header() -> None:
     assert [address for _, address in own_senders(row)] == [
         'a@example.com', 'b@example.com', 's@example.com', 'e@example.com',
     ]  # fmt: skip
+
+
+def test_whoever_has_sent_a_message_on_has_to_be_allowed_each_time() -> None:
+    resent = (
+        b'Resent-From: b@example.com\nResent-Sender: c@example.com\n'
+        b'resent-from:\n Dora <d@example.com>, b@example.com\nResent-To: x@example.com\n'
+    )
+    row = Email(1, 'x@example.com', raw_message=resent + b'From: a@example.com\n\n')
+    assert [*own_senders(row)] == [
+        ('raw: from', 'a@example.com'), ('raw: resent-from', 'b@example.com'),
+        ('raw: resent-from', 'd@example.com'), ('raw: resent-from', 'b@example.com'),
+        ('raw: resent-sender', 'c@example.com'),
+    ]  # fmt: skip
+    many = b''.join(b'Resent-From: a%d@example.com\n' % n for n in range(101))
+    with pytest.raises(InvalidEmailError, match='raw: resent-from: 101 addresses'):
+        checked_row_sync({'recipient': 'x@example.com', 'raw': many + b'From: a@example.com\n\nx'})
+    with pytest.raises(InvalidEmailError, match=r'raw: resent-from: .* not an e-mail address'):
+        checked_row_sync({'recipient': 'x@example.com', 'raw': b'Resent-From: no\n' + HEAD + b'\n'})
 
 
 @pytest.mark.parametrize('name', ['from_address', 'sender_address', 'reply_to'])

@@ -13,8 +13,8 @@ from starlette.responses import Response
 
 from actions.audit import audited
 from actions.cancel import cancel_ids
-from actions.tokens import ApiScope
-from db.queued_emails import list_queued, own_status, read_queued, reschedule
+from actions.tokens import ApiScope, token_named
+from db.queued_emails import Whose, list_queued, own_status, read_queued, reschedule
 from mail_outbox.address_fields import Sender
 from reporting.problems import Document
 from reporting.servers import Servers
@@ -103,7 +103,7 @@ async def list_sent(
         raise refused(INVALID, '`after` and `before` are given both', 'give one of them')
     asking = partial(
         list_queued,
-        organization_id=principal.organization_id,
+        whose=_seen_by(principal),
         limit=limit,
         older_than=None if after is None else _id_of(after, 'after'),
         newer_than=None if before is None else _id_of(before, 'before'),
@@ -125,7 +125,8 @@ async def list_sent(
 async def show_email(request: Request, email_id: OwnId) -> Response:
     """Show one e-mail and what has become of it."""
     principal = await authorize(request, ApiScope.SEND)
-    row = await _found(read_queued, _servers(request), _id_of(email_id, 'id'), principal)
+    wanted = _id_of(email_id, 'id')
+    row = await _found(read_queued, _servers(request), wanted, _seen_by(principal))
     return _json(_document(request, principal, row))
 
 
@@ -147,7 +148,7 @@ async def reschedule_email(request: Request, email_id: OwnId) -> Response:
         changing = partial(
             reschedule,
             email_id=own_id,
-            organization_id=principal.organization_id,
+            whose=_changed_by(principal),
             moment=moment,
         )
         return await servers.ask_postgres(changing)
@@ -182,12 +183,13 @@ async def _changed(
     asked: Mapping[str, str],
 ) -> Response:
     wanted, servers = _id_of(email_id, 'id'), _servers(request)
-    await _found(own_status, servers, wanted, principal)  # else there is nothing to write down
+    whose = _changed_by(principal)
+    await _found(own_status, servers, wanted, whose)  # else there is nothing to write down
     async with audited(servers, actor_of(principal), action, {'id': wanted, **asked}) as entry:
         if await change(wanted):
             entry.email_ids = [wanted]
     if not entry.email_ids:
-        status = await _found(own_status, servers, wanted, principal)
+        status = await _found(own_status, servers, wanted, whose)
         raise refused(
             INVALID, f'e-mail {wanted} is {status}',
             'only one that waits can be changed: look at it with GET /emails/{id}',
@@ -196,18 +198,30 @@ async def _changed(
 
 
 async def _found(
-    read: Callable[..., Awaitable[T | None]], servers: Servers, email_id: int, principal: Principal
+    read: Callable[..., Awaitable[T | None]], servers: Servers, email_id: int, whose: Whose
 ) -> T:
-    """Return what `read` says of an e-mail of this client's.
+    """Return what `read` says of an e-mail of these.
 
     Raises:
         RefusalError: there is none.
     """
-    reading = partial(read, email_id=email_id, organization_id=principal.organization_id)
+    reading = partial(read, email_id=email_id, whose=whose)
     found = await servers.ask_postgres(reading)
     if found is None:
         raise refused(UNKNOWN, 'Email not found', 'look for the id', HTTPStatus.NOT_FOUND)
     return found
+
+
+def _seen_by(principal: Principal) -> Whose:
+    """Return whose e-mails he may look at: who may only send, at those of tokens of this name."""
+    may_read = ApiScope.READ in principal.scopes
+    return Whose(principal.organization_id, None if may_read else token_named(principal.name))
+
+
+def _changed_by(principal: Principal) -> Whose:
+    """Return whose e-mails he may reschedule and cancel."""
+    may_operate = ApiScope.OPERATE in principal.scopes
+    return Whose(principal.organization_id, None if may_operate else token_named(principal.name))
 
 
 def _id_of(text: str, name: str) -> int:

@@ -15,6 +15,7 @@ from reporting.servers import Servers, answer_or_note
 from reporting.wording import cell, counted
 
 BATCH = 500
+CAME_BACK_AS = {'bounced': 'bounced', 'complained': 'its recipient complained'}
 MAX_JOBS = 100  # more e-mails than this get no job each: one NOTIFY has the workers sweep them
 
 State = Mapping[str, Any]  # a row of db.reports.read_states
@@ -122,6 +123,8 @@ def why_not(state: State | None) -> str:
             return f'{state["claimed_by"]} is sending it'
         case 'sent':
             return f'it was sent at {cell(state["sent_at"])}'
+        case 'bounced' | 'complained' as state_now:
+            return f'it was sent at {cell(state["sent_at"])}, and {CAME_BACK_AS[state_now]}'
         case 'held':
             return f'it is held: `python -m ops held release {state["id"]}` sends it'
         case 'external':

@@ -50,7 +50,7 @@ def _why_not_held_back(state: State | None) -> str:
             return 'it may have been delivered: decide that first'
         case status if status in HOLDABLE:
             return 'no attempt follows that could be held back'
-        case Status.SENDING | Status.SENT | Status.EXTERNAL:
+        case Status.SENDING | Status.SENT | Status.BOUNCED | Status.COMPLAINED | Status.EXTERNAL:
             return why_not(state)
         case status:
             return f'it is {status} already'

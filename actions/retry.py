@@ -196,6 +196,10 @@ WARNINGS: tuple[tuple[Callable[[str, str | None], bool], str], ...] = (
         '{} refused for good: the relay will say the same again.',
     ),
     (
+        lambda status, _: status == 'bounced',
+        '{} came back: whoever bounced gets no mail while on the suppression list.',
+    ),
+    (
         lambda status, because: status == 'failed' and because == 'poison',
         '{} set aside because workers died sending such mail.',
     ),

@@ -20,7 +20,7 @@ TABLES = (
     'mail_switches', 'cron_runs', 'service_health', 'sessions', 'refresh_tokens',
     'outbox_adoption', 'table_origins', 'mail_api_tokens', 'mail_audit', 'mail_api_requests',
     'allowed_senders', 'email_attachments', 'mail_history', 'mail_history_progress',
-    'mail_desk_sessions',
+    'mail_desk_sessions', 'email_feedback',
 )  # fmt: skip
 
 # Those that the migrations make and the statements of this program need; a test holds them against
@@ -39,6 +39,8 @@ INDEXES = (
     'mail_api_requests_pkey', 'mail_api_requests_created',
     'allowed_senders_once', 'email_attachments_pkey',
     'mail_history_pkey', 'mail_history_progress_pkey', 'mail_desk_sessions_pkey',
+    'email_feedback_pkey', 'email_feedback_once', 'email_feedback_email', 'email_feedback_received',
+    'email_feedback_open',
 )  # fmt: skip
 
 # What a worker does to each table.
@@ -51,7 +53,8 @@ RIGHTS = {
     'outbox_adoption': ('SELECT',),
     'table_origins': ('SELECT',),
     'mail_switches': ('SELECT',),
-    'email_suppressions': ('SELECT',),
+    'email_suppressions': ('SELECT', 'INSERT', 'UPDATE'),
+    'email_feedback': ('SELECT', 'INSERT', 'UPDATE', 'DELETE'),
     'allowed_senders': ('SELECT', 'INSERT'),
     'email_attachments': ('SELECT', 'DELETE'),
     'mail_history': ('SELECT', 'INSERT', 'UPDATE', 'DELETE'),

@@ -2,19 +2,18 @@
 
 import asyncpg
 
-from db.states import sql_list
+from db.states import UNSENT, sql_list
 from db.transitions import NEXT_MAX_ATTEMPTS
 from mail_outbox.states import Status
 
-# Not what is being sent, was sent, or is another program's.
-CORRECTABLE = tuple(
-    status for status in Status if status not in (Status.SENDING, Status.SENT, Status.EXTERNAL)
-)
+# Not what is being sent, was sent and did not bounce, or is another program's.
+CORRECTABLE = (*UNSENT, Status.BOUNCED)
 # Who has got it already stays so, and gets no second copy; what was said of others is forgotten
 # with the addresses it was said of.
 CORRECT_RECIPIENT_SQL = f"""
 UPDATE mail_outbox
 SET recipient = $3, status = 'pending', next_retry_at = now(), dead_reason = NULL,
+    feedback_at = NULL, feedback = NULL,
     lost_attempts = 0, max_attempts = {NEXT_MAX_ATTEMPTS},
     expires_at = CASE WHEN expires_at <= now() THEN now() + $4 * interval '1 hour'
                       ELSE expires_at END,

@@ -55,6 +55,8 @@ REMOVE_SQL = f"""
     DELETE FROM email_attempts WHERE email_id = ANY(ARRAY(SELECT id FROM removed))
 ), attached AS (
     DELETE FROM email_attachments WHERE email_id = ANY(ARRAY(SELECT id FROM removed))
+), reported AS (
+    DELETE FROM email_feedback WHERE email_id = ANY(ARRAY(SELECT id FROM removed))
 )
 SELECT count(*) AS emails,
     COALESCE(array_agg(content_id) FILTER (WHERE content_id IS NOT NULL), '{{}}') AS content_ids,
@@ -111,6 +113,8 @@ WITH removed AS (
     DELETE FROM email_attempts WHERE email_id = ANY(ARRAY(SELECT id FROM removed))
 ), attached AS (
     DELETE FROM email_attachments WHERE email_id = ANY(ARRAY(SELECT id FROM removed))
+), reported AS (
+    DELETE FROM email_feedback WHERE email_id = ANY(ARRAY(SELECT id FROM removed))
 )
 SELECT content_id FROM removed
 """

@@ -12,7 +12,7 @@ from typing import Any, Generic, TypeVar
 
 import asyncpg
 
-from db.states import IS_FINAL, IS_HELD, IS_TRIED, OVER_UNSENT, sql_list
+from db.states import CAME_BACK, IS_FINAL, IS_HELD, IS_TRIED, OVER_UNSENT, sql_list
 from mail_outbox.states import Status
 
 # No states of their own: failed, and no attempt will follow, or one will.
@@ -142,7 +142,8 @@ async def read_clock(pool: asyncpg.Pool) -> datetime:
 
 _COUNTED = f"""
 SELECT status,
-    CASE WHEN {IS_FINAL} OR status IN ({sql_list(OVER_UNSENT)}) THEN COALESCE(dead_reason, '') END
+    CASE WHEN {IS_FINAL} OR status IN ({sql_list((*OVER_UNSENT, *CAME_BACK))})
+        THEN COALESCE(dead_reason, '') END
         AS final_because, count(*) AS emails
 FROM mail_outbox WHERE {{which}} GROUP BY 1, 2 ORDER BY 3 DESC, 1, 2
 """

@@ -33,17 +33,20 @@ OPEN = (*CLAIMED, Status.SENDING)
 OVER = having(Trait.OVER)
 RETRYABLE = having(Trait.RETRYABLE)
 CANCELLABLE = having(Trait.CANCELLABLE)
+# A relay accepted them; of those that came back, a report says so.
+ACCEPTED = having(Trait.ACCEPTED)
+CAME_BACK = tuple(status for status in ACCEPTED if status is not Status.SENT)
 # Over without having been sent.
-OVER_UNSENT = tuple(status for status in OVER if status is not Status.SENT)
+OVER_UNSENT = tuple(status for status in OVER if status not in ACCEPTED)
 # Nobody sends these by themselves, or nobody here.
 NOT_SENT_BY_ITSELF = tuple(
-    status for status in Status if status not in (Status.PENDING, Status.SENDING, Status.SENT)
+    status for status in Status if status not in (Status.PENDING, Status.SENDING, *ACCEPTED)
 )
 # Those of e-mails that are ours. `external` is the mark of those that are not.
 OURS = tuple(status for status in Status if status is not Status.EXTERNAL)
 
 # Ours that are neither sent nor being sent.
-UNSENT = tuple(status for status in OURS if status not in (Status.SENDING, Status.SENT))
+UNSENT = tuple(status for status in OURS if status not in (Status.SENDING, *ACCEPTED))
 
 ALL_WORDS = sql_list(Status)
 ALL_DEAD_REASONS = sql_list(DeadReason)

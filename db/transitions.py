@@ -17,6 +17,7 @@ NEXT_MAX_ATTEMPTS = f'GREATEST(max_attempts, {NEXT_ATTEMPT.replace("e.", "")})'
 RETRY_SQL = f"""
 UPDATE mail_outbox
 SET status = 'pending', next_retry_at = now(), dead_reason = NULL, lost_attempts = 0,
+    feedback_at = NULL, feedback = NULL,
     max_attempts = {NEXT_MAX_ATTEMPTS},
     expires_at = CASE WHEN expires_at <= now() THEN now() + $2 * interval '1 hour'
                       ELSE expires_at END,

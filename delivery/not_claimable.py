@@ -18,6 +18,8 @@ LOCKED_RETRY_S = 0.2
 REASONS = {
     'failed': 'dead: no further automatic attempt',
     'uncertain': 'waits for an operator',
+    'bounced': 'sent already, and it bounced',
+    'complained': 'sent already, and its recipient complained',
     'held': 'held until an operator releases or cancels it',
     'external': 'the system that was there before sends it',
 }

@@ -17,7 +17,7 @@ pg_dump --dbname="$DATABASE_URL" --format=custom --no-owner --no-privileges --fi
     --table=outbound_emails --table=email_attempts --table=email_templates --table=email_suppressions \
     --table=mail_switches --table=cron_runs --table=service_health --table=mail_service_health \
     --table=mail_outbox --table=outbox_adoption --table=table_origins --table=mail_api_tokens --table=mail_audit \
-    --table=allowed_senders --table=email_attachments --table=mail_api_requests \
+    --table=allowed_senders --table=email_attachments --table=mail_api_requests --table=email_feedback \
     --table=mail_history --table=mail_history_progress --table='_pogo_*' \
     --table=mail_desk_sessions --exclude-table-data=mail_desk_sessions # everybody logs in again
 mv "$1/.mail-$name.part" "$1/mail-$name.dump"

@@ -44,7 +44,8 @@ $roles$;
 GRANT SELECT, DELETE ON mail_outbox TO email_worker;
 GRANT UPDATE (status, attempts, max_attempts, next_retry_at, expires_at, sent_at, last_attempt_at, updated_at,
     message_id, message_date, claim_token, claimed_by, claimed_at, lease_expires_at, lost_attempts,
-    relay, smtp_code, smtp_response, enhanced_code, last_error, dead_reason, recipient_outcomes)
+    relay, smtp_code, smtp_response, enhanced_code, last_error, dead_reason, recipient_outcomes,
+    feedback_at, feedback)
     ON mail_outbox TO email_worker;
 GRANT SELECT ON outbound_emails TO email_worker;
 GRANT SELECT, INSERT, DELETE ON email_attempts TO email_worker;
@@ -52,6 +53,9 @@ GRANT SELECT, INSERT, DELETE ON email_attempts TO email_worker;
 GRANT UPDATE (outcome, phase, relay, smtp_code, enhanced_code, reply, error, duration_ms, recorded_at)
     ON email_attempts TO email_worker;
 GRANT SELECT ON email_templates, mail_switches, email_suppressions, _pogo_migration TO email_worker;
+-- Who bounces or complains gets no more mail.
+GRANT INSERT, UPDATE ON email_suppressions TO email_worker;
+GRANT SELECT, INSERT, DELETE, UPDATE (email_id, recipient, look_at, applied_at, effect) ON email_feedback TO email_worker;
 GRANT SELECT, DELETE ON email_attachments TO email_worker;
 -- A worker adds the address of its SMTP_FROM_EMAIL, which it may use anyway.
 GRANT SELECT, INSERT ON allowed_senders TO email_worker;
@@ -83,7 +87,7 @@ GRANT SELECT ON outbound_emails, mail_outbox, email_attempts, email_templates, m
     service_health, mail_service_health, outbox_adoption, table_origins, allowed_senders, email_attachments,
     mail_history, mail_history_progress, _pogo_migration TO email_web;
 GRANT UPDATE (status, max_attempts, next_retry_at, expires_at, sent_at, updated_at, lost_attempts, last_error,
-    dead_reason, idempotency_key, has_attachments) ON mail_outbox TO email_web;
+    dead_reason, idempotency_key, has_attachments, feedback_at, feedback) ON mail_outbox TO email_web;
 GRANT INSERT, DELETE ON mail_switches TO email_web;
 GRANT INSERT, UPDATE, DELETE ON email_suppressions TO email_web;
 GRANT INSERT, DELETE ON allowed_senders TO email_web;
@@ -99,8 +103,10 @@ GRANT SELECT ON outbound_emails, mail_outbox, email_attempts, email_templates, m
     service_health, mail_service_health, outbox_adoption, table_origins, allowed_senders, email_attachments,
     mail_history, mail_history_progress, _pogo_migration, mail_api_tokens TO email_api;
 GRANT UPDATE (status, max_attempts, next_retry_at, expires_at, sent_at, updated_at, lost_attempts, last_error,
-    dead_reason, idempotency_key, has_attachments) ON mail_outbox TO email_api;
+    dead_reason, idempotency_key, has_attachments, feedback_at, feedback) ON mail_outbox TO email_api;
 GRANT UPDATE (recipient, recipient_outcomes) ON mail_outbox TO email_web, email_api;
+-- What comes back: `python -m ops bounce`, and the web server for providers' webhooks.
+GRANT SELECT, INSERT, UPDATE (email_id, recipient, look_at, applied_at, effect) ON email_feedback TO email_web, email_api;
 GRANT INSERT, DELETE ON mail_switches, allowed_senders TO email_api;
 GRANT INSERT, UPDATE, DELETE ON email_suppressions TO email_api;
 GRANT UPDATE (last_used_at, revoked_at) ON mail_api_tokens TO email_api;
@@ -111,7 +117,7 @@ GRANT SELECT ON mail_api_requests TO email_web;
 -- A look, and nothing else: the web page without its API, `python -m ops status`, failed, show. Recipients and bodies are personal data.
 GRANT SELECT ON outbound_emails, mail_outbox, email_attempts, email_templates, mail_switches, email_suppressions, cron_runs,
     service_health, mail_service_health, outbox_adoption, table_origins, allowed_senders, email_attachments,
-    mail_history, mail_history_progress, _pogo_migration TO email_readonly;
+    mail_history, mail_history_progress, email_feedback, _pogo_migration TO email_readonly;
 ALTER ROLE email_readonly SET default_transaction_read_only = on;
 
 -- An application that queues mail, by queue_email or by plain INSERT, and reads back what became of it: states and replies, no
@@ -135,7 +141,8 @@ END
 $queue$;
 -- (The trigger of email_attachments notes in the row that it has some.)
 GRANT SELECT (id, organization_id, idempotency_key, content_digest, has_attachments, status, dead_reason, attempts,
-    next_retry_at, expires_at, sent_at, message_id, relay, smtp_code, smtp_response, last_error, recipient_outcomes),
+    next_retry_at, expires_at, sent_at, message_id, relay, smtp_code, smtp_response, last_error, recipient_outcomes,
+    feedback_at, feedback),
     UPDATE (idempotency_key, has_attachments) ON mail_outbox TO email_producer;
 GRANT SELECT ON email_attempts TO email_producer;
 GRANT SELECT (email_id, position), INSERT ON email_attachments TO email_producer, email_web, email_api;
@@ -144,5 +151,7 @@ GRANT SELECT (id) ON outbound_emails TO email_producer;
 
 -- The SMTP ingress: it queues mail as an application does, for who may be its sender, and reads no mail. It knows tokens.
 GRANT SELECT (id, organization_id, idempotency_key, content_digest), UPDATE (idempotency_key) ON mail_outbox TO email_ingress;
+-- Reports of what came back it only stores: a worker reads them.
+GRANT SELECT (report_key), INSERT ON email_feedback TO email_ingress;
 GRANT SELECT ON allowed_senders, mail_api_tokens, outbox_adoption, _pogo_migration TO email_ingress;
 GRANT UPDATE (last_used_at) ON mail_api_tokens TO email_ingress;

@@ -29,6 +29,8 @@ class EmailStatus:
     smtp_code: int | None
     smtp_response: str | None
     last_error: str | None
+    feedback_at: datetime | None  # when it bounced, or its recipient complained
+    feedback: str | None  # why, as the report says
     # address -> (outcome, the relay's reply), where recipients had outcomes of their own
     recipient_outcomes: Mapping[str, tuple[str, str]]
 
@@ -66,6 +68,7 @@ SELECT CAST(json_build_object(
     'expires_at', CAST(expires_at AS timestamptz), 'sent_at', CAST(sent_at AS timestamptz),
     'message_id', message_id, 'relay', relay, 'smtp_code', smtp_code,
     'smtp_response', smtp_response, 'last_error', last_error,
+    'feedback_at', CAST(feedback_at AS timestamptz), 'feedback', feedback,
     'recipient_outcomes', recipient_outcomes) AS text)
 FROM mail_outbox WHERE id = CAST({email_id} AS bigint)
 """)
@@ -85,7 +88,7 @@ def _status(email_id: int) -> Steps[EmailStatus | None]:
     if not found:
         return None
     values = json.loads(found[0][0])
-    for name in ('next_retry_at', 'expires_at', 'sent_at'):
+    for name in ('next_retry_at', 'expires_at', 'sent_at', 'feedback_at'):
         values[name] = _time(values[name])
     values['status'] = STATES[values['status']]
     values['dead_reason'] = values['dead_reason'] and DeadReason(values['dead_reason'])

@@ -174,7 +174,7 @@ class RecordedOutbox(Sequence[QueuedEmail]):
     def _status(self, queued: QueuedEmail) -> tuple[str]:
         names = (
             'dead_reason', 'expires_at', 'sent_at', 'relay', 'smtp_code', 'smtp_response',
-            'last_error', 'recipient_outcomes',
+            'last_error', 'recipient_outcomes', 'feedback_at', 'feedback',
         )  # fmt: skip
         due_at = queued.values['send_at'] or datetime.now(UTC)
         values: dict[str, Any] = dict.fromkeys(names) | {

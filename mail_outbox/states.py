@@ -17,6 +17,7 @@ class Trait(Flag):
     OVER = auto()  # it has ended, and the retention deletes its row
     RETRYABLE = auto()  # an operator may have it sent again: `ops retry`
     CANCELLABLE = auto()  # an operator may cancel it: `ops purge outbox`, `ops held cancel`
+    ACCEPTED = auto()  # a relay accepted it, whatever came of it then
 
 
 class Status(StrEnum):
@@ -45,7 +46,7 @@ class Status(StrEnum):
 
     # A relay accepted it, or an operator said so of an uncertain one. It is over; the retention
     # deletes it.
-    SENT = 'sent', Trait.OVER
+    SENT = 'sent', Trait.OVER | Trait.ACCEPTED
 
     # An attempt failed. With a next_retry_at the sweep claims it again, or the cleanup expires it;
     # without one it is dead: dead_reason says why, an operator may retry it, and the retention
@@ -56,6 +57,13 @@ class Status(StrEnum):
     # With a next_retry_at the sweep sends it again, with the same Message-ID; without one it waits
     # for an operator, and nothing deletes it.
     UNCERTAIN = 'uncertain', Trait.CLAIMED | Trait.RETRYABLE | Trait.CANCELLABLE
+
+    # A report says that it, or a recipient's copy of it, could not be delivered after a relay had
+    # accepted it (RFC 3464). It is over; an operator may retry it, once the address is corrected.
+    BOUNCED = 'bounced', Trait.OVER | Trait.RETRYABLE | Trait.ACCEPTED
+
+    # A recipient reported it as unwanted (RFC 5965). It is over, and nobody sends it again.
+    COMPLAINED = 'complained', Trait.OVER | Trait.ACCEPTED
 
     # The hourly cleanup, or a worker that was asked for it, found its expires_at over. It is over;
     # an operator may retry it, which gives it a new life.

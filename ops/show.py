@@ -30,7 +30,7 @@ ADDRESSES = (
     'sender_address',
     'envelope_from',
 )
-PERSONAL = ('smtp_response', 'last_error', 'reply', 'error')
+PERSONAL = ('smtp_response', 'last_error', 'feedback', 'reply', 'error')
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

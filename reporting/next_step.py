@@ -62,10 +62,10 @@ def _next(email: Mapping[str, Any]) -> tuple[str, bool]:
                 f'Nothing: {email["relay"] or "a relay"} accepted it at {cell(email["sent_at"])}.',
                 False,
             )
-        case 'expired':
-            return f'Nothing: it was not sent before {cell(email["expires_at"])}; {again}', False
-        case 'cancelled':
-            return f'Nothing: it was cancelled; {again}', False
+        case 'bounced' | 'complained':
+            return _came_back(email, again), False
+        case 'expired' | 'cancelled':
+            return _over_unsent(email, again), False
         case 'held':
             return (
                 f'It waits for you: `python -m ops held release {email["id"]}` sends it now, '
@@ -92,6 +92,19 @@ def _next(email: Mapping[str, Any]) -> tuple[str, bool]:
             return f'Nothing: it is {status}; {again}', False
         case _:
             return _waiting(email), True
+
+
+def _came_back(email: Mapping[str, Any], again: str) -> str:
+    when = cell(email['feedback_at'])
+    if email['status'] == Status.COMPLAINED:
+        return f'Nothing: a recipient complained at {when}.'
+    return f'Nothing: it bounced at {when}; {again}'
+
+
+def _over_unsent(email: Mapping[str, Any], again: str) -> str:
+    if email['status'] == Status.CANCELLED:
+        return f'Nothing: it was cancelled; {again}'
+    return f'Nothing: it was not sent before {cell(email["expires_at"])}; {again}'
 
 
 def _sending(email: Mapping[str, Any]) -> str:

@@ -26,6 +26,8 @@ def reasons_of(email: Email, facts: EmailFacts) -> list[Reason]:
     match email['status']:
         case 'sent':
             return list(refused_recipients(email))
+        case 'bounced' | 'complained':
+            return [_came_back(email), *refused_recipients(email)]
         case 'failed':
             return [why_dead(email)]
         case 'sending':
@@ -53,6 +55,11 @@ def _lost_worker(email: Email, facts: EmailFacts) -> Iterator[Reason]:
     if not is_known and lease_ends_at is not None and lease_ends_at > email['read_at']:
         yield Reason(f'{worker} does not reply; when its lease ends, another worker takes over.')
     yield from nobody_alive(facts)
+
+
+def _came_back(email: Email) -> Reason:
+    said = _without_end(email['feedback']) or 'the report gives no reason'
+    return Reason(f'{email["relay"] or "A relay"} accepted it, and then: {said}.', SUPPRESS_RM)
 
 
 def _unknown_outcome(email: Email) -> Reason:

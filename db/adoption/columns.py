@@ -104,6 +104,9 @@ OURS = (
     Wanted('content_digest', 'bytea'),
     # Of db/migrations/0016_queued_by.sql.
     Wanted('queued_by', 'text'),
+    # Of db/migrations/0017_feedback.sql.
+    Wanted('feedback_at', 'timestamptz'),
+    Wanted('feedback', 'text'),
 )
 WANTED = (*APPLICATION, *OURS)
 

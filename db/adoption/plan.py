@@ -142,7 +142,7 @@ RELATIONS = (
     'mail_outbox', 'email_attempts', 'email_suppressions', 'mail_switches', 'cron_runs',
     'outbox_adoption', 'table_origins', 'mail_service_health', 'mail_api_tokens', 'mail_audit',
     'mail_api_requests', 'allowed_senders', 'email_attachments', 'mail_history',
-    'mail_history_progress',
+    'mail_history_progress', 'email_feedback',
 )  # fmt: skip
 FUNCTIONS = (
     'outbox_sync()', 'outbox_state(text)', 'note_attachments()', 'outbox_show_first()',

@@ -11,7 +11,7 @@ from db.adoption.locks import ReportProgress, briefly, by_index
 from db.adoption.phases import AdoptionPhase, read_phase, set_phase
 from db.adoption.quoting import literal, quoted
 from db.adoption.trigger import Form, install_sync
-from db.states import OVER_UNSENT, UNSENT, sql_list
+from db.states import ACCEPTED, OVER_UNSENT, UNSENT, sql_list
 from mail_outbox.states import Status
 
 BATCH = 5_000
@@ -54,7 +54,7 @@ WITH stretch AS (
     SELECT *, outbox_state(status::text) AS natural_state FROM stretch
     WHERE COALESCE(mail_status, 'external') = 'external' -- no trigger fired where it is empty
 ), wanted AS (
-    SELECT id, {BECOMES} AS state FROM judged WHERE natural_state <> 'sent'
+    SELECT id, {BECOMES} AS state FROM judged WHERE natural_state NOT IN ({sql_list(ACCEPTED)})
 ), taken AS (
     UPDATE outbound_emails AS e
     SET mail_status = w.state, {copied}

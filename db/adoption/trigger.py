@@ -10,7 +10,7 @@ from db.adoption.quoting import case, literal, quoted
 from db.adoption.showing import IS_SHOWING, install_showing, shown_word
 from db.adoption.status_triggers import NO_REMEDY, SYNC, Remedy
 from db.adoption.words import Words
-from db.states import OVER, TRIED, sql_list
+from db.states import ACCEPTED, OVER, TRIED, sql_list
 from mail_outbox.states import Status
 
 # Who may do something with the table may do the same with the view. Not security_invoker: an INSERT
@@ -193,7 +193,7 @@ def _given_back(words: Words, *, shared: bool) -> str:
     """
     if not shared or words.hidden is not None:
         return ''
-    return f"""    IF NEW.mail_status NOT IN ('external', 'sent') THEN
+    return f"""    IF NEW.mail_status NOT IN ({sql_list((Status.EXTERNAL, *ACCEPTED))}) THEN
         NEW.mail_status := 'external';
         NEW.status := {literal(words.shown['pending'])};
     END IF;

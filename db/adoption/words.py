@@ -7,13 +7,14 @@ from typing import Any
 import asyncpg
 
 from db.adoption.checks import accepted_words
-from db.states import OURS, RETRYABLE
+from db.states import CAME_BACK, OURS, RETRYABLE
 from mail_outbox.states import Status
 
 # Words that applications have for a state besides its own.
 OTHER_WORDS: Mapping[Status, tuple[str, ...]] = {
     Status.SENDING: ('processing', 'in_progress'),
     Status.CANCELLED: ('canceled',),
+    Status.COMPLAINED: ('complaint', 'spam'),
 }
 # For each state the words that applications have for it, the most usual first.
 SYNONYMS: Mapping[Status, tuple[str, ...]] = {
@@ -21,12 +22,12 @@ SYNONYMS: Mapping[Status, tuple[str, ...]] = {
 }
 NEEDED = (Status.PENDING, Status.SENT, Status.FAILED)
 # What is shown instead of a state that the application has no word for: nobody sends it, and an
-# operator may try again. None: the word that stands there stays.
+# operator may try again; it was sent, whatever came back. None: the word that stands there stays.
 SHOWN_INSTEAD: Mapping[Status, Status | None] = {
     status: Status.FAILED if status in RETRYABLE else None
     for status in OURS
     if status not in NEEDED
-}
+} | dict.fromkeys(CAME_BACK, Status.SENT)
 NO_WORD = 'no-such-word'  # what a column that takes this takes, it takes any
 
 

@@ -43,6 +43,7 @@ SELECT id, status, {_some('recipient')}, {_some('subject')}, email_type::text AS
     message_id, message_date, idempotency_key, queued_by, content_id,
     claimed_by, claimed_at, lease_expires_at, lost_attempts,
     relay, smtp_code, enhanced_code, {_some('smtp_response')}, {_some('last_error')}, dead_reason,
+    feedback_at, {_some('feedback')},
     {_small('recipient_outcomes')}, {_small('headers')}, {_some('from_address')},
     {_some('sender_address')}, {_some('envelope_from')}, {_some('reply_to')}, {_some('cc')},
     {_some('bcc')}, one_copy_each, {_small('tags')}, {_small('metadata')}, has_attachments,

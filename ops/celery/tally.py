@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 
-from db.states import OVER_UNSENT
+from db.states import CAME_BACK, OVER_UNSENT
 from mail_outbox.states import Status
 from ops.celery.broker import SET_ASIDE_KEY
 from ops.celery.messages import Meaning, Message
@@ -34,6 +34,7 @@ MEANINGS = {
         for ended in OVER_UNSENT
         if ended is not Status.CANCELLED
     },
+    **{status.value: f'sent already, and {status}' for status in CAME_BACK},
     'uncertain': 'may have been delivered: waits for `ops resolve` or `ops retry`',
     'external': 'sent by the previous system, or left to it',
     'missing': 'no such e-mail',

@@ -740,14 +740,34 @@ async def test_a_role_that_does_not_own_the_table_is_told_which_does(conn, empty
 
 
 async def test_a_word_that_an_operator_explains_is_understood(conn):
-    await create_legacy(conn, 'enum', ('queued', 'pending', 'sent', 'failed', 'bounced'))
+    await create_legacy(conn, 'enum', ('queued', 'pending', 'sent', 'failed', 'returned'))
     queued = await insert(conn, 'a', 'queued')
-    bounced = await insert(conn, 'b', 'bounced')
-    with pytest.raises(NotAdoptableError, match=r'bounced \(1 rows\), queued \(1 rows\)'):
+    returned = await insert(conn, 'b', 'returned')
+    with pytest.raises(NotAdoptableError, match=r'queued \(1 rows\), returned \(1 rows\)'):
         await migrate(conn)
-    await adopt(conn, given={'queued': 'pending', 'bounced': 'failed'})
+    await adopt(conn, given={'queued': 'pending', 'returned': 'failed'})
     assert await state_of(conn, queued) == ('pending', 'queued')
-    assert await state_of(conn, bounced) == ('failed', 'bounced')
+    assert await state_of(conn, returned) == ('failed', 'returned')
+
+
+async def test_what_an_application_calls_bounced_stays_its_own(conn):
+    await create_legacy(conn, 'enum', ('pending', 'sent', 'failed', 'bounced'))
+    theirs = await insert(conn, 'a', 'bounced')
+    await adopt(conn)
+    assert await state_of(conn, theirs) == ('external', 'bounced')
+
+
+async def test_an_e_mail_that_bounces_shows_the_word_of_the_application_for_sent(conn):
+    await create_legacy(conn, 'enum')
+    ours = await insert(conn, 'a', 'pending')
+    await adopt(conn)
+    await conn.execute(
+        "UPDATE mail_outbox SET status = 'sent', sent_at = now() WHERE id = $1", ours
+    )
+    await conn.execute("UPDATE mail_outbox SET status = 'bounced' WHERE id = $1", ours)
+    assert await state_of(conn, ours) == ('bounced', 'sent')
+    await conn.execute('UPDATE outbound_emails SET updated_at = now() WHERE id = $1', ours)
+    assert await state_of(conn, ours) == ('bounced', 'sent')
 
 
 async def test_a_word_is_understood_as_its_application_spells_it(conn):

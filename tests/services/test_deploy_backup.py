@@ -44,6 +44,7 @@ TABLES = [
     'mail_api_requests',
     'mail_history',
     'mail_history_progress',
+    'email_feedback',
 ]
 IN_PUBLIC_SQL = (
     "SELECT relname FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace"
@@ -184,6 +185,9 @@ async def outbox(pool):
     await pool.execute(
         'INSERT INTO mail_history (span_s, dimension, at, name, outcome, attempts) '
         "VALUES (60, 'all', now(), '', 'accepted', 7)"
+    )
+    await pool.execute(
+        "INSERT INTO email_feedback (report_key, kind, source) VALUES ('k', 'delay', 'dsn')"
     )
 
 

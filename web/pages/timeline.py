@@ -64,6 +64,10 @@ def timeline(
         due_at = email['next_retry_at'] or email['read_at']
         number = (email['attempts'] or 0) + 1
         found.append(TimelineEvent(due_at, f'Attempt {number} is due', 'next'))
+    if email['feedback_at'] is not None:
+        what = 'Complained' if email['status'] == Status.COMPLAINED else 'Bounced'
+        said = [email['feedback']] if email['feedback'] else []
+        found.append(TimelineEvent(email['feedback_at'], what, 'act', said))
     if email['status'] == Status.EXPIRED and email['expires_at']:
         found.append(TimelineEvent(email['expires_at'], 'Expired', 'over'))
     return found

@@ -19,6 +19,7 @@ CODE = re.compile(r'`([^`]+)`')
 TONES: Mapping[str, str] = {
     Status.PENDING: 'way', Status.SENDING: 'way', Status.SENT: 'fine', Status.FAILED: 'look',
     Status.UNCERTAIN: 'look', Status.HELD: 'look', Status.EXPIRED: 'over',
+    Status.BOUNCED: 'act', Status.COMPLAINED: 'act',
     Status.CANCELLED: 'over', Status.EXTERNAL: 'over', 'dead': 'act', 'retrying': 'look',
     'accepted': 'fine', 'deferred': 'look', 'rejected': 'act', 'released': 'over', 'lost': 'look',
 }  # fmt: skip

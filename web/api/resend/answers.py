@@ -22,6 +22,8 @@ LAST_EVENTS: Mapping[str, str] = {
     Status.SENT: 'sent',
     Status.FAILED: 'failed',
     Status.UNCERTAIN: 'failed',
+    Status.BOUNCED: 'bounced',
+    Status.COMPLAINED: 'complained',
     Status.EXPIRED: 'failed',
     Status.CANCELLED: 'canceled',
     Status.HELD: 'queued',

@@ -265,6 +265,7 @@ LOG_EVENTS = {
     'switches.changed': LogEvent(
         'info', 'An operator paused or resumed something.', 'paused relays email_types duties'
     ),
+    'relays.reloaded': LogEvent('info', 'Relays and routes were read again.', 'relays changed'),
     'switches.not_read': LogEvent('debug', 'Pauses could not be read; those known stay.', 'error'),
     # Duties
     'duty.skipped': LogEvent('info', 'A duty was due and not run.', 'duty slot reason'),

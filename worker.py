@@ -19,7 +19,7 @@ from arq import func
 from arq.connections import ArqRedis
 from arq.typing import WorkerCoroutine
 
-from configuration.live import LiveSettings, make_relays
+from configuration.live import LiveSettings, make_relays, make_routes
 from cron import SCHEDULES, cron_jobs, keep_schedules, mail_schedules, maintenance_schedules
 from db.errors import DATABASE_DOWN, ErrorKind, kind_of, words_of
 from db.identity import read_identity
@@ -92,7 +92,7 @@ async def startup(ctx: dict[str, Any]) -> None:
         _rules(worker, queue_name),
         dispatcher.signals,
         Tunables(
-            SwitchableRelays(make_relays(settings)),
+            SwitchableRelays(make_relays(settings), make_routes(settings)),
             Sender(settings.smtp_from_email, settings.smtp_from_name),
             max_emails=settings.worker_sweep_size,
             switches=switches,

@@ -8,6 +8,8 @@ from configuration.version import program_version
 from configuration.view import digest, view
 from logs import configure_logs
 from mail.relay.pool import Relay
+from mail.route import LoadedRelays
+from mail.route_table import RouteTable
 from mail_outbox.address_fields import Sender
 from settings import Settings
 
@@ -15,6 +17,11 @@ from settings import Settings
 def make_relays(settings: Settings) -> list[Relay]:
     """Return the configured relays, the preferred one first."""
     return [Relay(options) for options in relay_options(settings)]
+
+
+def make_routes(settings: Settings) -> RouteTable:
+    """Return the configured routes."""
+    return RouteTable([entry.route() for entry in settings.routes])
 
 
 class LiveSettings:
@@ -42,12 +49,8 @@ class LiveSettings:
         self.log_level = level
         configure_logs(level, self._settings.log_format)
 
-    def load_relays(self) -> tuple[list[Relay], Sender, float]:
+    def load_relays(self) -> LoadedRelays:
         """Read the settings again.
-
-        Returns:
-            The relays that they name, the sender, and how long an e-mail on an old connection may
-            take.
 
         Raises:
             ValueError: the settings are wrong; it names the variable.
@@ -60,8 +63,11 @@ class LiveSettings:
         if fresh.job_timeout_s > self._job_timeout_s:
             raise ValueError('longer SMTP_*_TIMEOUT_S need a restart of the worker')
         smtp = {
-            name: getattr(fresh, name) for name in Settings.model_fields if name.startswith('smtp_')
+            name: getattr(fresh, name)
+            for name in Settings.model_fields
+            if name.startswith('smtp_') or name in ('relays', 'routes')
         }
         self._settings = self._settings.model_copy(update=smtp)
         self.digest = digest(self._settings)
-        return relays, Sender(fresh.smtp_from_email, fresh.smtp_from_name), fresh.job_timeout_s
+        sender = Sender(fresh.smtp_from_email, fresh.smtp_from_name)
+        return LoadedRelays(relays, make_routes(fresh), sender, fresh.job_timeout_s)

@@ -1,11 +1,11 @@
-"""What SMTP_RELAYS says: a list of relays, each with what it takes to reach it and to log in."""
+"""What RELAYS says: a list of relays, each with what it takes to reach it and to log in."""
 
-import json
 import os
 import shlex
 import shutil
 import ssl
 from collections.abc import Iterable
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -16,13 +16,14 @@ from pydantic import (
     ConfigDict,
     Field,
     SecretStr,
-    ValidationError,
     model_validator,
 )
 from pydantic_settings import NoDecode
 
+from configuration.lists import read_entries
 from mail.relay.auth import MECHANISMS
 from mail.relay.greeting import is_name
+from mail.relay.options import Tls, load_client_certificate
 
 
 def _read_mechanisms(value: Any) -> Any:
@@ -63,10 +64,46 @@ def _check_ca_file(value: Path) -> Path:
     return value
 
 
+def _check_address(value: str) -> str:
+    try:
+        return str(ip_address(value))
+    except ValueError:
+        raise ValueError('must be an IP address of this machine') from None
+
+
 Mechanisms = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_read_mechanisms)]
 TokenCommand = Annotated[SecretStr, AfterValidator(_check_command)]
 EhloName = Annotated[str, AfterValidator(_check_ehlo_name)]
 CaFile = Annotated[Path, AfterValidator(_check_ca_file)]
+SourceAddress = Annotated[str, AfterValidator(_check_address)]
+
+
+IMPLICIT_TLS_PORT = 465
+
+
+def check_client_certificate(certificate: Path | None, key: Path | None, prefix: str = '') -> None:
+    """Refuse files that are no certificate with its key.
+
+    Args:
+        prefix: What the names of the variables begin with.
+    Raises:
+        ValueError: it names the key.
+    """
+    name = 'client_certificate_file'
+    if certificate is None:
+        if key is not None:
+            raise ValueError(f'{prefix}client_key_file needs {prefix}{name}')
+        return
+    try:
+        load_client_certificate(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), certificate, key)
+    except (OSError, ValueError) as error:  # SSLError is an OSError
+        raise ValueError(f'{prefix}{name}: {certificate}: {_why_no_certificate(error)}') from None
+
+
+def _why_no_certificate(error: Exception) -> str:
+    if isinstance(error, ssl.SSLError):
+        return 'no certificate in PEM form, with a key that belongs to it'
+    return error.strerror or str(error) if isinstance(error, OSError) else str(error)
 
 
 class RelayLogin(BaseModel):
@@ -101,7 +138,30 @@ class RelayLogin(BaseModel):
         return None
 
 
-class RelayEntry(RelayLogin):
+class RelayTls(BaseModel):
+    """How connections to a relay are protected, and who both sides are."""
+
+    tls: Tls | None = None
+    use_tls: bool | None = None
+    ca_file: CaFile | None = None
+    client_certificate_file: Path | None = None
+    client_key_file: Path | None = None
+
+
+class RelayLimits(BaseModel):
+    """How much a relay gets, and how long it is waited for."""
+
+    max_connections: int | None = Field(default=None, ge=1, le=500)
+    max_messages_per_connection: int | None = Field(default=None, ge=1, le=100_000)
+    max_per_s: float | None = Field(default=None, gt=0, le=1_000_000)
+    idle_timeout_s: float | None = Field(default=None, gt=0)
+    connect_timeout_s: float | None = Field(default=None, gt=0, le=300)
+    command_timeout_s: float | None = Field(default=None, gt=0, le=600)
+    body_timeout_s: float | None = Field(default=None, gt=0, le=1800)
+    reply_timeout_s: float | None = Field(default=None, gt=0, le=3600)
+
+
+class RelayEntry(RelayLimits, RelayTls, RelayLogin):
     """One relay. Its keys are the SMTP_ variables without SMTP_, in lower case.
 
     What it does not say of names, times and numbers is as the SMTP_ variable says for all.
@@ -114,15 +174,8 @@ class RelayEntry(RelayLogin):
     name: str = Field(pattern=r'^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$')
     host: str = Field(min_length=1)
     port: int = Field(default=587, ge=1, le=65535)
-    use_tls: bool = True
     ehlo_name: EhloName | None = None
-    ca_file: CaFile | None = None
-    max_connections: int | None = Field(default=None, ge=1, le=500)
-    idle_timeout_s: float | None = Field(default=None, gt=0)
-    connect_timeout_s: float | None = Field(default=None, gt=0, le=300)
-    command_timeout_s: float | None = Field(default=None, gt=0, le=600)
-    body_timeout_s: float | None = Field(default=None, gt=0, le=1800)
-    reply_timeout_s: float | None = Field(default=None, gt=0, le=3600)
+    source_address: SourceAddress | None = None
 
     @model_validator(mode='before')
     @classmethod
@@ -139,10 +192,22 @@ class RelayEntry(RelayLogin):
         return {k: v for k, v in keys.items() if k != 'password_file'} | {'password': password}
 
     @model_validator(mode='after')
-    def _check_login(self) -> Self:
+    def _check(self) -> Self:
         if fault := self.fault():
             raise ValueError(fault.lower())
+        if self.tls is not None and self.use_tls is not None:
+            raise ValueError('tls and use_tls exclude each other')
+        check_client_certificate(self.client_certificate_file, self.client_key_file)
         return self
+
+    @property
+    def tls_policy(self) -> Tls:
+        """How connections are protected; without a word, TLS is required."""
+        if self.tls is not None:
+            return self.tls
+        if self.use_tls is False:
+            return Tls.NONE
+        return Tls.IMPLICIT if self.port == IMPLICIT_TLS_PORT else Tls.STARTTLS
 
 
 def _in_credentials(name: str) -> Path:
@@ -154,43 +219,15 @@ def _in_credentials(name: str) -> Path:
 
 
 def read_relay_list(value: Any) -> Any:
-    """Read the list, which the environment gives as JSON.
+    """Read the list, which the environment gives as JSON, or as the name of a file with it.
 
     Raises:
         ValueError: it is none, or says which entry is wrong, and what of it; never a value.
     """
-    if isinstance(value, str):
-        try:
-            value = json.loads(value)
-        except json.JSONDecodeError as error:
-            raise ValueError(f'no JSON: {error.msg} (character {error.pos + 1})') from None
-        except RecursionError:
-            raise ValueError('no JSON that can be read') from None
-    if not isinstance(value, list | tuple):
-        why = 'must be a list: [{"name": "eu", "host": "smtp.example.com"}]'
-        raise ValueError(why)  # noqa: TRY004 - pydantic reports no other
-    return tuple(_read_entry(number, entry) for number, entry in enumerate(value, start=1))
+    return read_entries(value, RelayEntry, '[{"name": "eu", "host": "smtp.example.com"}]', PASSWORD)
 
 
-def _read_entry(number: int, entry: Any) -> RelayEntry:
-    if isinstance(entry, RelayEntry):
-        return entry
-    try:
-        return RelayEntry.model_validate(entry)
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = '.'.join(map(str, first['loc']))
-        no_such_key = f'no such key; there are {", ".join(RelayEntry.model_fields)}, password_file'
-        reason = no_such_key if first['type'] == 'extra_forbidden' else first['msg']
-        raise ValueError(
-            f'entry {number}{_called(entry)}: {key + ": " if key else ""}'
-            f'{reason.removeprefix("Value error, ")}'
-        ) from None
-
-
-def _called(entry: Any) -> str:
-    name = entry.get('name') if isinstance(entry, dict) else None
-    return f' ({name[:63]})' if isinstance(name, str) and name.isprintable() else ''
+PASSWORD = ('password_file',)  # read into `password` before the keys are checked
 
 
 def same_names(relays: Iterable[RelayEntry]) -> list[str]:

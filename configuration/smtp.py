@@ -1,4 +1,4 @@
-"""The relays: SMTP_HOST and the like for one, SMTP_BACKUP_ for a second, SMTP_RELAYS for more."""
+"""The relays: SMTP_HOST and the like for one, SMTP_BACKUP_ for a second, RELAYS for more."""
 
 from pathlib import Path
 from typing import Annotated, Self
@@ -18,12 +18,17 @@ from configuration.relay_list import (
     Mechanisms,
     RelayEntry,
     RelayLogin,
+    SourceAddress,
     TokenCommand,
+    check_client_certificate,
     read_relay_list,
     same_names,
 )
+from configuration.route_list import RouteEntry, check_routes, read_route_list
 from configuration.sources import SeveralLines
 from configuration.variables import Variables
+from mail.relay.learned_limits import MAX_MESSAGES_PER_CONNECTION
+from mail.relay.options import Tls
 from mail_outbox.envelope import InvalidEmailError, ascii_address
 
 # By their names, the beginning of their variables.
@@ -32,7 +37,7 @@ FIRST_RELAYS = {FIRST: 'smtp_', SECOND: 'smtp_backup_'}
 LOGIN_PARTS = (
     'user', 'password', 'auth_mechanisms', 'oauth_token_file', 'oauth_token_command',
 )  # fmt: skip
-RELAY_PARTS = ('host', 'port', 'use_tls', *LOGIN_PARTS)
+RELAY_PARTS = ('host', 'port', 'tls', 'use_tls', *LOGIN_PARTS)
 
 
 class FirstRelayVariables(Variables):
@@ -46,6 +51,11 @@ class FirstRelayVariables(Variables):
     smtp_password: SecretStr | None = Field(default=None, description='Password.')
     smtp_use_tls: bool = Field(
         default=True, description='Require TLS: STARTTLS, or from the first byte on port 465.'
+    )
+    smtp_tls: Tls | None = Field(
+        default=None,
+        description='Instead of SMTP_USE_TLS: none; opportunistic (STARTTLS where it is offered, '
+        'with any certificate); starttls (required); implicit (from the first byte).',
     )
     smtp_auth_mechanisms: Mechanisms = Field(
         default=(),
@@ -73,6 +83,7 @@ class SecondRelayVariables(Variables):
     smtp_backup_user: str | None = Field(default=None, description='As SMTP_USER.')
     smtp_backup_password: SecretStr | None = Field(default=None, description='As SMTP_PASSWORD.')
     smtp_backup_use_tls: bool = Field(default=True, description='As SMTP_USE_TLS.')
+    smtp_backup_tls: Tls | None = Field(default=None, description='As SMTP_TLS.')
     smtp_backup_auth_mechanisms: Mechanisms = Field(
         default=(), description='As SMTP_AUTH_MECHANISMS.'
     )
@@ -84,35 +95,31 @@ class SecondRelayVariables(Variables):
     )
 
 
-class SmtpVariables(SecondRelayVariables, FirstRelayVariables):
-    """All relays, and what holds for each of them."""
+RelayList = Annotated[
+    tuple[RelayEntry, ...], NoDecode, SeveralLines(), BeforeValidator(read_relay_list)
+]
 
-    smtp_relays: Annotated[
-        tuple[RelayEntry, ...], NoDecode, SeveralLines(), BeforeValidator(read_relay_list)
-    ] = Field(
-        default=(),
-        description='More relays, behind the two above or without them: a JSON list, see below.',
-    )
-    smtp_oauth_timeout_s: float = Field(
-        default=30, gt=0, le=300, description='One run of that command.'
-    )
-    smtp_ehlo_name: EhloName | None = Field(
-        default=None,
-        description="Our name in EHLO: a domain or an address literal. By default the host's full "
-        'name, or without one the address it connects from.',
-    )
-    smtp_ca_file: CaFile | None = Field(
-        default=None, description='PEM file of a private certificate authority.'
-    )
-    smtp_from_email: str = Field(
-        default='noreply@localhost', description='From address and envelope sender.'
-    )
-    smtp_from_name: str | None = Field(default=None, description='Name in the From header.')
+
+class RelayLimitVariables(Variables):
+    """How much each relay gets, and how long it is waited for."""
+
     smtp_max_connections: int = Field(
         default=20,
         ge=1,
         le=500,
         description='Open at once per relay and worker; fewer where the relay takes fewer.',
+    )
+    smtp_max_messages_per_connection: int = Field(
+        default=MAX_MESSAGES_PER_CONNECTION,
+        ge=1,
+        le=100_000,
+        description='Then a connection is closed; earlier where the relay does so.',
+    )
+    smtp_max_per_s: float | None = Field(
+        default=None,
+        gt=0,
+        le=1_000_000,
+        description='E-mails a second to one relay; none by default.',
     )
     smtp_idle_timeout_s: float = Field(
         default=30, gt=0, description='An unused connection is closed after this.'
@@ -132,6 +139,51 @@ class SmtpVariables(SecondRelayVariables, FirstRelayVariables):
         le=3600,
         description='From the final dot to its reply (RFC 5321, 4.5.3.2.6: 10 minutes).',
     )
+
+
+class SmtpVariables(RelayLimitVariables, SecondRelayVariables, FirstRelayVariables):
+    """All relays, and what holds for each of them."""
+
+    relays: RelayList = Field(
+        default=(),
+        description='More relays, behind the two above or without them: a JSON list, or the name '
+        'of a file with it, see below.',
+    )
+    smtp_relays: RelayList = Field(default=(), description='The older name of RELAYS; not both.')
+    routes: Annotated[
+        tuple[RouteEntry, ...], NoDecode, SeveralLines(), BeforeValidator(read_route_list)
+    ] = Field(
+        default=(),
+        description='Which mail goes by which relays: a JSON list, or the name of a file with it, '
+        'see mail.md. Without it all relays may be used, the one in front first.',
+    )
+    smtp_oauth_timeout_s: float = Field(
+        default=30, gt=0, le=300, description='One run of that command.'
+    )
+    smtp_ehlo_name: EhloName | None = Field(
+        default=None,
+        description="Our name in EHLO: a domain or an address literal. By default the host's full "
+        'name, or without one the address it connects from.',
+    )
+    smtp_ca_file: CaFile | None = Field(
+        default=None, description='PEM file of a private certificate authority.'
+    )
+    smtp_client_certificate_file: Path | None = Field(
+        default=None,
+        description='PEM file of our own certificate, for relays that ask for one.',
+    )
+    smtp_client_key_file: Path | None = Field(
+        default=None,
+        description="PEM file of its key, without a password; by default in the certificate's.",
+    )
+    smtp_source_address: SourceAddress | None = Field(
+        default=None,
+        description="This machine's IP address to connect from; by default the system's choice.",
+    )
+    smtp_from_email: str = Field(
+        default='noreply@localhost', description='From address and envelope sender.'
+    )
+    smtp_from_name: str | None = Field(default=None, description='Name in the From header.')
 
     @field_validator('smtp_from_email')
     @classmethod
@@ -154,22 +206,31 @@ class SmtpVariables(SecondRelayVariables, FirstRelayVariables):
             login = {part: getattr(self, prefix + part) for part in LOGIN_PARTS}
             if fault := RelayLogin.model_construct(None, **login).fault(prefix.upper()):
                 raise ValueError(fault)
-        if names := same_names(self.relays):
-            raise ValueError(f'SMTP_RELAYS: more than one relay is named {", ".join(names)}')
+            names = [prefix + part for part in ('tls', 'use_tls')]
+            if self.model_fields_set.issuperset(names):
+                raise ValueError(f'{" and ".join(map(str.upper, names))} exclude each other')
+        check_client_certificate(
+            self.smtp_client_certificate_file, self.smtp_client_key_file, 'smtp_'
+        )
+        if self.relays and self.smtp_relays:
+            raise ValueError('RELAYS and SMTP_RELAYS exclude each other')
+        if names := same_names(self.all_relays):
+            raise ValueError(f'RELAYS: more than one relay is named {", ".join(names)}')
+        check_routes(self.routes, [relay.name for relay in self.all_relays])
         return self
 
     @property
-    def relays(self) -> tuple[RelayEntry, ...]:
+    def all_relays(self) -> tuple[RelayEntry, ...]:
         """All relays in the order of preference, each with the name that people know it by.
 
         SMTP_HOST has a default, which is a relay only where no other is named.
         """
-        first = []
-        if 'smtp_host' in self.model_fields_set or not self.smtp_relays:
+        first, more = [], self.relays or self.smtp_relays
+        if 'smtp_host' in self.model_fields_set or not more:
             first.append(FIRST)
         if self.smtp_backup_host:
             first.append(SECOND)
-        return (*map(self._by_variables, first), *self.smtp_relays)
+        return (*map(self._by_variables, first), *more)
 
     def _by_variables(self, name: str) -> RelayEntry:
         parts = {part: getattr(self, FIRST_RELAYS[name] + part) for part in RELAY_PARTS}

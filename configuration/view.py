@@ -5,9 +5,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from pydantic import SecretStr
+from pydantic import BaseModel, SecretStr
 
-from configuration.relay_list import RelayEntry
 from configuration.sources import variable_names
 from settings import Settings
 
@@ -33,7 +32,7 @@ def _shown(value: Any) -> Any:
             return sorted(value)
         case tuple():
             return [_shown(part) for part in value]
-        case RelayEntry():
+        case BaseModel():
             return {key: _shown(getattr(value, key)) for key in sorted(value.model_fields_set)}
         case Path():
             return str(value)

@@ -33,6 +33,7 @@ class Claim(NamedTuple):
     life_left_s: float | None = None  # when it was claimed; None: it does not expire
     is_whole: bool = True  # else large content is left out: fetch_email gets it
     priority: int = NORMAL
+    organization: str | None = None
 
     @property
     def key(self) -> ClaimKey:
@@ -88,7 +89,8 @@ CLAIMED_COLUMNS = f"""
     EXTRACT(EPOCH FROM e.expires_at::timestamptz)::float8 - EXTRACT(EPOCH FROM now())::float8
         AS life_left_s,
     {_IS_WHOLE} AS is_whole,
-    e.priority, EXTRACT(EPOCH FROM e.next_retry_at)::float8 AS due_at
+    e.priority, left(e.organization_id::text, 500) AS organization,
+    EXTRACT(EPOCH FROM e.next_retry_at)::float8 AS due_at
 """
 
 
@@ -100,7 +102,7 @@ def claim_from(row: asyncpg.Record, token: UUID) -> Claim:
     email_id, recipient, *content = row[:_PLAIN_FIELDS]
     claimed: tuple[Any, ...] = row[_PLAIN_FIELDS + 1 :]
     attempt, max_attempts, claimed_at, outcomes, lost, suppressed, life_left_s, *rest = claimed
-    is_whole, priority, _ = rest
+    is_whole, priority, organization, _ = rest
     email = Email(email_id, recipient or '', *content)
     if row['extras'] is not None:
         email = email._replace(extras=_extras(row['extras']))
@@ -116,6 +118,7 @@ def claim_from(row: asyncpg.Record, token: UUID) -> Claim:
         life_left_s=life_left_s,
         is_whole=is_whole,
         priority=known_priority(priority),
+        organization=organization,
     )
 
 

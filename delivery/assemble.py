@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 from db.claimed import Claim
@@ -22,6 +23,7 @@ from delivery.steps import SendClaimed, Steps
 from delivery.suppression import SuppressionList
 from delivery.suspects import Suspects
 from delivery.sweeper import Sweeper
+from delivery.traits import read_traits
 from delivery.tunables import Tunables
 from delivery.wake_ups import WakeUps
 from engine.signals import WorkerSignals
@@ -105,6 +107,7 @@ def _steps(runtime: Runtime) -> Steps:
         hold_bytes=hold_bytes,
         fetch=contents.fetch,
         check_senders=AllowedSenders(runtime.stores.pool, tunables).check_senders,
+        read_traits=partial(read_traits, tunables),
         render=contents.render,
         leave_out_suppressed=runtime.suppressions.leave_out,
         deliver=hand_over,

@@ -200,11 +200,16 @@ class Claimer:
                     type=claim.email.email_type,
                 )
 
+    def _types_left_alone(self) -> Sequence[str]:
+        """Return the types that operators have paused, and those whose relays are all away."""
+        paused, away = self._tunables.switches.email_types, self._tunables.relays.types_away()
+        return [*paused, *away] if away else paused
+
     def _claimant(self) -> Claimant:
         return {
             'worker': self._worker,
             'lease_s': self.leases.lease_s,
             'message_id_domain': self._tunables.sender.address.rpartition('@')[2],
-            'paused_types': self._tunables.switches.email_types,
+            'paused_types': self._types_left_alone(),
             'set_aside': self.set_aside,
         }

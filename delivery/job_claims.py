@@ -34,7 +34,7 @@ async def claim_and_send(runtime: Runtime, email_id: int, send: SendClaimed) -> 
         if runtime.signals.stopping.is_set():  # it waited for a slot too long: somebody else's
             raise Retry(defer=OTHERS_RETRY_S)
         with _again_without_postgres(email_id):
-            relay_wait_s = tunables.relays.unavailable_for_s()
+            relay_wait_s = tunables.relays.away_for_s()
             claim = None if relay_wait_s else await claimer.claim_one(email_id, priority)
             if claim is None:
                 return await explain_not_claimable(runtime, email_id, relay_wait_s)

@@ -63,7 +63,8 @@ async def explain_not_claimable(
             return not_claimable(
                 email_id, status, f'e-mails of type {state["email_type"]} are paused'
             )
-        return await _look_again(runtime, email_id, status, due_in_s, relay_wait_s)
+        away_s = runtime.tunables.relays.types_away().get(state['email_type'], 0.0)
+        return await _look_again(runtime, email_id, status, due_in_s, max(relay_wait_s, away_s))
     if status == 'sending':
         return not_claimable(email_id, status, f'held by {state["claimed_by"]}')
     return not_claimable(email_id, status, REASONS.get(status, status))

@@ -15,6 +15,7 @@ from delivery.activity import Activity
 from delivery.email_jobs import JobResult
 from mail.outcome import Delivery, Outcome, Policy, Settled
 from mail.progress import Progress
+from mail.route_table import Traits
 from mail_outbox.envelope import Content, Email
 from mail_outbox.rendered import Rendered
 
@@ -43,22 +44,40 @@ class HeldClaims(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Steps:
-    """What is done for one e-mail.
+class MessageSteps:
+    """What makes a message of a claimed e-mail, and hands it over.
 
     Attributes:
-        claim: Claims an e-mail for a job and goes on with the claim, or says why there is none.
-            Raises arq's Retry when PostgreSQL does not answer, or the worker stops.
         turn: Waits until it is the e-mail's turn, and so many cycles of the loop; while an urgent
             one is in it, others wait.
         hold_bytes: Waits until there is room for the content that is to be fetched, and holds it.
         fetch: The e-mail with its large columns, and what its row only refers to.
         check_senders: Refuses senders that nobody has allowed.
-        render: The message. All four raise InvalidEmailError for what can never be sent, and
+        read_traits: Tells what its route depends on, where there are routes.
+        render: The message. All five raise InvalidEmailError for what can never be sent, and
             ContentUnavailableError when a server or a renderer does not answer.
         leave_out_suppressed: Takes those who get no mail out of the envelope, and settles them.
             Raises SuppressedError when nobody is left.
         deliver: Chooses the relay and hands the message over; never raises for what a relay does.
+    """
+
+    turn: Callable[[Claim, int], AbstractAsyncContextManager[None]]
+    hold_bytes: Callable[[Claim], AbstractAsyncContextManager[None]]
+    fetch: Callable[[Claim], Awaitable[tuple[Email, Content]]]
+    check_senders: Callable[[Email], Awaitable[None]]
+    read_traits: Callable[[Claim, Email], Traits]
+    render: Callable[[Claim, Email, Content], Awaitable[Rendered]]
+    leave_out_suppressed: Callable[[Rendered, Settled], Awaitable[tuple[Rendered, Settled]]]
+    deliver: Callable[[Rendered, Settled, Progress], Awaitable[Delivery]]
+
+
+@dataclass(frozen=True, slots=True)
+class Steps(MessageSteps):
+    """What is done for one e-mail.
+
+    Attributes:
+        claim: Claims an e-mail for a job and goes on with the claim, or says why there is none.
+            Raises arq's Retry when PostgreSQL does not answer, or the worker stops.
         policy: By which it is decided what becomes of the e-mail.
         record: Writes the result down. Raises LeaseLost when the claim is gone.
         keep_recipients: Records who has the e-mail before the others get it.
@@ -69,13 +88,6 @@ class Steps:
     activity: Activity
     held: HeldClaims
     claim: Callable[[int, SendClaimed], Awaitable[JobResult]]
-    turn: Callable[[Claim, int], AbstractAsyncContextManager[None]]
-    hold_bytes: Callable[[Claim], AbstractAsyncContextManager[None]]
-    fetch: Callable[[Claim], Awaitable[tuple[Email, Content]]]
-    check_senders: Callable[[Email], Awaitable[None]]
-    render: Callable[[Claim, Email, Content], Awaitable[Rendered]]
-    leave_out_suppressed: Callable[[Rendered, Settled], Awaitable[tuple[Rendered, Settled]]]
-    deliver: Callable[[Rendered, Settled, Progress], Awaitable[Delivery]]
     policy: Policy
     record: Callable[[Result, Progress], Awaitable[None]]
     keep_recipients: Callable[[Claim, Settled], Awaitable[None]]

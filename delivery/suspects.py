@@ -86,7 +86,7 @@ class Suspects:
         # whose relay is slow does not hold up the others for long.
         begun: dict[Attempt, float] = {}
         relays = self._tunables.relays
-        while not self._signals.stopping.is_set() and not relays.unavailable_for_s():
+        while not self._signals.stopping.is_set() and not relays.away_for_s():
             now = time.monotonic()
             # One that waits for memory has not done its worst yet.
             begun |= dict.fromkeys(begun.keys() & self._large.waiting, now)

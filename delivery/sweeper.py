@@ -69,6 +69,7 @@ class Sweeper:
         self._tunables = tunables
         self._activity = activity
         self._claimer = claimer
+        self._looks_at = 0.0
 
     def stop_waiting(self) -> None:
         """Let every loop see that the worker stops."""
@@ -96,7 +97,7 @@ class Sweeper:
             if not room:
                 await asyncio.sleep(self._tunables.rate.wait_s())
                 continue
-            if wait_s := self._tunables.relays.unavailable_for_s():
+            if wait_s := self._tunables.relays.away_for_s():
                 # A claim would burn a lease for nothing: come back when a relay can be used.
                 self._sweep_in(wait_s)
                 break
@@ -112,9 +113,18 @@ class Sweeper:
             # their time.
             if len(claims) < room and not given:
                 break
+        self._look_again_for_types_away()
 
     def _may_not_claim(self) -> bool:
         return self._signals.stopping.is_set() or self._tunables.switches.claims_paused
+
+    def _look_again_for_types_away(self) -> None:
+        """Sweep when a relay may be back whose mail this sweep has passed over."""
+        away = self._tunables.relays.types_away()
+        now = time.monotonic()
+        if away and now >= self._looks_at:  # one look is enough, however many sweeps there are
+            self._looks_at = now + min(away.values())
+            self._sweep_in(min(away.values()))
 
     def _sweep_in(self, wait_s: float) -> None:
         asyncio.get_running_loop().call_later(wait_s, self._signals.sweep_wanted.set)
@@ -192,7 +202,7 @@ class Sweeper:
         """Start sending what is urgent, due, and not in the hands of a job of this worker."""
         tunables = self._tunables
         wanted = self._claimer.concurrency.kept - len(self.urgent)
-        if wanted <= 0 or tunables.switches.claims_paused or tunables.relays.unavailable_for_s():
+        if wanted <= 0 or tunables.switches.claims_paused or tunables.relays.away_for_s():
             return
         room = tunables.rate.allows(wanted, high=True)
         asked_for = [*self._activity.asked_for]
@@ -210,7 +220,7 @@ class Sweeper:
         """
         tunables = self._tunables
         wanted = (self._claimer.concurrency.kept + 1) // 2 - len(self.urgent)
-        if wanted <= 0 or tunables.switches.claims_paused or tunables.relays.unavailable_for_s():
+        if wanted <= 0 or tunables.switches.claims_paused or tunables.relays.away_for_s():
             return
         if room := tunables.rate.allows(wanted):
             self._start_beside(await self._claimer.claim_one_of_each(room))

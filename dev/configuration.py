@@ -26,19 +26,20 @@ name says otherwise.
 TABLE_TAIL = """
 ## More relays
 
-SMTP_HOST is the relay named `primary`, SMTP_BACKUP_HOST the one named `backup`. SMTP_RELAYS names
-more, behind those two; with it, SMTP_HOST has no default. It is a JSON list, in one line or in
-several:
+SMTP_HOST is the relay named `primary`, SMTP_BACKUP_HOST the one named `backup`. RELAYS names more,
+behind those two; with it, SMTP_HOST has no default. It is a JSON list, in one line or in several:
 
 ```sh
-SMTP_RELAYS='[
+RELAYS='[
   {"name": "eu", "host": "smtp.eu.example.com", "user": "shop", "password_file": "/run/secrets/eu"},
   {"name": "us", "host": "smtp.us.example.com", "port": 465, "max_connections": 5}
 ]'
 ```
 
-The list may be in a file as well: SMTP_RELAYS_FILE, or a systemd credential SMTP_RELAYS. The relay
-in front is asked first.
+Or it names a file with that list (`RELAYS=/etc/email-worker/relays.json`), which a reload reads
+again; RELAYS_FILE and a systemd credential RELAYS do so too. SMTP_RELAYS, its older name, still
+works; both at once are refused. Without ROUTES the relay in front is asked first.
+[mail.md](mail.md) tells what the keys do, and how ROUTES chooses.
 
 | key | default | what it is |
 |---|---|---|
@@ -105,7 +106,7 @@ def configuration_table() -> str:
 
 
 def relay_rows() -> list[str]:
-    """Return the rows of the keys that an entry of SMTP_RELAYS may have."""
+    """Return the rows of the keys that an entry of RELAYS may have."""
     rows = []
     for key in dict.fromkeys((*RELAY_PARTS, *RelayEntry.model_fields)):
         if key in ('name', 'host'):

@@ -10,6 +10,8 @@ from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import Any, Protocol
 
+import structlog
+
 from delivery.runtime import Runtime
 from engine.background import keep_alive
 from engine.dispatcher import Dispatcher
@@ -27,13 +29,13 @@ from fleet.duties import Duty
 from fleet.events import publish_events
 from fleet.registrar import Registrar, keep_registered
 from fleet.switches import keep_switches
-from mail.relay.pool import Relay
-from mail.route import SwitchableRelays
-from mail_outbox.address_fields import Sender
+from mail.route import LoadedRelays, SwitchableRelays
 from process.log_writer import dropped_lines
 from process.loop_watch import LoopWatch
 from process.recycling import Limits, keep_recycling
 from process.stacks import dump_stacks
+
+log = structlog.get_logger()
 
 LOG_LEVELS = ('DEBUG', 'INFO', 'WARNING', 'ERROR')
 REPLY_FIRST_S = 0.2
@@ -52,8 +54,8 @@ class Program(Protocol):
     def set_log_level(self, level: str) -> None:
         """Log from this level on."""
 
-    def load_relays(self) -> tuple[list[Relay], Sender, float]:
-        """Return relays, sender and drain time by the settings as they are now.
+    def load_relays(self) -> LoadedRelays:
+        """Return relays, routes and sender by the settings as they are now.
 
         Raises:
             ValueError: they are wrong, or need a restart; the message says so.
@@ -209,21 +211,21 @@ class Controls:
         return {'level': arguments['level']}
 
     async def reload_relays(self, _: Arguments) -> Reply:
-        """Read the SMTP settings again; wrong ones are refused, and the old ones stay."""
+        """Read relays, routes and sender again; wrong ones are refused, and the old ones stay."""
         tunables = self._runtime.tunables
         if not isinstance(tunables.relays, SwitchableRelays):
             raise RefusedError('this worker cannot exchange its relays')
         try:
             # In a thread: it reads files, and asks for our own host name.
-            relays, sender, drain_s = await asyncio.to_thread(self._program.load_relays)
+            loaded = await asyncio.to_thread(self._program.load_relays)
         except ValueError as error:
             raise RefusedError(f'the old relays stay: {error}') from error
-        tunables.relays.replace(relays, drain_s)
-        tunables.sender = sender
+        changed = tunables.relays.replace(loaded.relays, loaded.table, loaded.drain_s)
+        tunables.sender = loaded.sender
         self._switches_have_changed()
-        return {
-            'relays': {relay.name: f'{relay.options.host}:{relay.options.port}' for relay in relays}
-        }
+        places = {r.name: f'{r.options.host}:{r.options.port}' for r in tunables.relays}
+        log.info('relays.reloaded', relays=places, changed=changed)
+        return {'relays': places, 'changed': changed}
 
     def send_events(self, _: Arguments) -> Reply:
         """Publish what happens for some seconds."""

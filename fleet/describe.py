@@ -7,8 +7,11 @@ from typing import Any
 from delivery.runtime import Runtime
 from engine.dispatcher import Dispatcher
 from fleet.registry import MAX_LISTED
+from fleet.route_record import describe_routes
 from logs import hide_addresses
 from mail.relay.pool import Relay
+from mail.route import SwitchableRelays
+from mail.route_table import domain_of
 
 
 def describe_emails(runtime: Runtime) -> dict[str, Any]:
@@ -60,6 +63,10 @@ def describe_tunables(runtime: Runtime) -> dict[str, Any]:
         'rate_limit_per_s': tunables.rate.per_s,
         'state': 'stopping' if runtime.signals.stopping.is_set() else state,
         'paused': tunables.switches.reasons(),
+        'sender_domain': domain_of(tunables.sender.address),
+        'routes': describe_routes(tunables.relays.table)
+        if isinstance(tunables.relays, SwitchableRelays)
+        else [],
         'relays': [_describe_relay(relay, tunables.switches.relays) for relay in tunables.relays],
     }
 

@@ -34,14 +34,14 @@ RECORD_PREFIX = 'mail:worker:'
 MAX_LISTED = 200  # of anything in a record
 LARGEST = 2**53  # of a number: JSON's readers agree on no larger one
 MOST_TEXT = 500  # characters of a text in a list of a record
-LISTS = frozenset({'emails', 'jobs', 'relays', 'duties', 'refused_jobs'})
+LISTS = frozenset({'emails', 'jobs', 'relays', 'routes', 'duties', 'refused_jobs'})
 # Of the lists in a record: what each part must be; it is left out otherwise.
 PARTS: dict[str, Any] = {
     'id': int, 'phase': str, 'relay': str, 'started_at': int | float, 'job_id': str, 'name': str,
     'place': str, 'tls': str, 'state': str, 'retry_in_s': int | float, 'most_per_s': int | float,
     'last_error': str, 'every_s': int | float, 'missed': str, 'at': int | float, 'reason': str,
     'why': str, 'function': str,
-    'email_id': int,
+    'email_id': int, 'match': str, 'chain': str,
 }  # fmt: skip
 
 
@@ -84,6 +84,8 @@ class WorkerControls:
     concurrency: dict[str, int] = field(default_factory=dict)  # emails, jobs: how many at once
     rate_limit_per_s: float = 0.0  # 0: none
     relays: list[dict[str, Any]] = field(default_factory=list)  # see fleet.describe
+    routes: list[dict[str, Any]] = field(default_factory=list)  # see fleet.route_record
+    sender_domain: str = ''  # of mail that does not name its own
     log_level: str = ''
 
 

@@ -162,5 +162,6 @@ async def fetch_and_render(steps: Steps, claim: Claim, progress: Progress) -> Re
     """Return the message; what it was made of is in memory no more."""
     email, content = await steps.fetch(claim)
     await steps.check_senders(email)
+    progress.traits = steps.read_traits(claim, email)
     progress.phase = Phase.RENDER
     return await steps.render(claim, email, content)

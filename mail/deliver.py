@@ -16,6 +16,7 @@ from mail.relay.pool import Relay
 from mail.relay.recipients import says_too_many
 from mail.relay.transaction import Answers
 from mail.route import Relays
+from mail.route_table import NO_TRAITS, Traits, domain_of
 from mail.settled import FINAL, joined, open_recipients
 from mail_outbox.rendered import Rendered
 
@@ -38,15 +39,28 @@ async def deliver(
         The outcome for the e-mail as a whole; RELEASED with a waiting time when no relay could be
         asked at all.
     """
-    groups = rendered.alike(open_recipients(rendered.envelope.recipients, settled))
-    delivery = await _deliver(relays, rendered, groups[0], settled, progress)
-    for recipients in groups[1:]:  # whom not every relay can take
+    # By route, and by what the transactions need: not every relay can take all of them.
+    recipients = open_recipients(rendered.envelope.recipients, settled)
+    (along, first), *others = [
+        (along, part)
+        for along, those in relays.split(_traits(rendered, progress), recipients)
+        for part in rendered.alike(those)
+    ]
+    delivery = await _deliver(along, rendered, first, settled, progress)
+    for along, part in others:
         if delivery.outcome is Outcome.UNCERTAIN:
             break
         progress.recipients = known = delivery.recipients or settled
-        more = await _deliver(relays, rendered, recipients, known, progress)
+        more = await _deliver(along, rendered, part, known, progress)
         delivery = joined(delivery, more)
     return delivery
+
+
+def _traits(rendered: Rendered, progress: Progress) -> Traits:
+    """Return the e-mail's traits; a message as given may tell its sender only by its envelope."""
+    if progress.traits.sender_domain is not None or progress.traits is NO_TRAITS:
+        return progress.traits
+    return progress.traits._replace(sender_domain=domain_of(rendered.envelope.sender))
 
 
 async def _deliver(
@@ -60,7 +74,7 @@ async def _deliver(
     attempt = _Attempt(relays, rendered, recipients, settled, progress)
     if progress.recipients:
         await attempt.go_on()
-    for relay in relays.available():
+    for relay in relays.in_turn():
         if attempt.failures and relay.is_behind:
             continue  # an e-mail that one relay has answered does not wait for another
         if attempt.failures:

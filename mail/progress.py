@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from mail.outcome import Phase, Settled
 from mail.priority import NORMAL
+from mail.route_table import NO_TRAITS, Traits
 
 
 async def _forget(_: Settled) -> None:
@@ -26,6 +27,7 @@ class Progress:
     # chance once more.
     urgent: bool = False
     priority: int = NORMAL  # in the relay's queue
+    traits: Traits = NO_TRAITS  # what its route depends on, where there are routes
     # What is known of several recipients so far, for whoever has to record an attempt that was cut
     # off.
     recipients: Settled | None = None

@@ -100,7 +100,7 @@ GROUPS: Mapping[str, Mapping[str, Command]] = {
             ('active', "ping -d 'mail-1@*'"),
         ),
         'control': Command(
-            'pause, resume, shutdown, pool_grow, rate_limit, log_level, reload_relays, stacks ...',
+            'pause, resume, shutdown, pool_grow, rate_limit, log_level, reload, stacks ...',
             ('pause --queue arq:queue --reason "relay moves"', 'resume --queue arq:queue'),
         ),
         'queue': Command(
@@ -108,8 +108,8 @@ GROUPS: Mapping[str, Mapping[str, Command]] = {
             ('ls', 'peek'),
         ),
         'relay': Command(
-            'ls: relays and their health by worker; pause, resume: over restarts',
-            ('ls', 'pause backup --reason "bounces everything"'),
+            'ls: health by worker; test: a dialogue without mail; pause, resume: over restarts',
+            ('ls', 'test primary', 'pause backup --reason "bounces everything"'),
         ),
         'cron': Command(
             'ls: duties, their last and next runs; run one now; pause, resume: over restarts',

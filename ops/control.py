@@ -88,8 +88,12 @@ WORDS: Mapping[str, Word] = {
         'DEBUG, INFO, WARNING or ERROR',
         'log_level', 'Change the log level of', ('level', level, 'LEVEL'),
     ),
+    'reload': Word(
+        'read relays and routes from .env and their files again',
+        'reload_relays', 'Exchange the relays of',
+    ),
     'reload_relays': Word(
-        'read the SMTP settings from .env and secret files again',
+        'the same, by its older name',
         'reload_relays', 'Exchange the relays of',
     ),
     'stacks': Word('show where every task of a worker waits', 'stacks', '', changes=False),
@@ -248,6 +252,7 @@ TITLES = {  # what the second column says
     'pool_shrink': 'e-mails at once, until restarted',
     'rate_limit': 'e-mails per second, until restarted',
     'log_level': 'log level, until restarted',
+    'reload': 'relays',
     'reload_relays': 'relays',
 }
 
@@ -261,7 +266,11 @@ def _row(done: Document) -> tuple[str, str]:
         case {'level': level}:
             what = str(level)
         case {'relays': dict(relays)}:
-            what = ', '.join(f'{name} {place}' for name, place in relays.items())
+            changed = done.get('changed') or ()
+            what = ', '.join(
+                f'{name} {place}{" (new)" if name in changed else ""}'
+                for name, place in relays.items()
+            )
         case {'stopping': _, 'sending': sending}:
             what = f'stopping, {sending} e-mail{"" if sending == 1 else "s"} under way may finish'
         case {'paused': list(reasons)}:

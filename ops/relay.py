@@ -1,4 +1,4 @@
-"""The relays as the workers see them, and which of them operators have paused."""
+"""The relays as the workers see them, which of them are paused, and a dialogue with one of them."""
 
 import argparse
 from functools import partial
@@ -9,6 +9,7 @@ from rich.console import Console
 from db.switches import Switch, SwitchKind, read_switches
 from fleet.registry import WorkerRecord
 from logs import hide_addresses
+from ops import relay_test
 from ops.answer import Answer
 from ops.arguments import add_json, add_workers
 from ops.connect import Connections
@@ -23,10 +24,14 @@ from reporting.wording import length
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
-    words = parser.add_subparsers(dest='word', required=True, metavar='ls|pause|resume')
+    words = parser.add_subparsers(dest='word', required=True, metavar='ls|test|pause|resume')
     listing = words.add_parser('ls', help='relays and their health, by worker')
     add_workers(listing)
     add_json(listing)
+    test = words.add_parser('test', help='a dialogue with a relay, step by step, without mail')
+    test.add_argument('name', metavar='RELAY', help='its name, as the settings have it')
+    test.add_argument('--from', dest='sender', metavar='ADDRESS', help='for MAIL FROM')
+    add_json(test)
     for word in ('pause', 'resume'):
         sub = words.add_parser(word, help=f'{word} a relay for all workers, over restarts')
         sub.add_argument('name', metavar='RELAY', help='its name, as `relay ls` prints it')
@@ -34,7 +39,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 async def run(connections: Connections, options: argparse.Namespace) -> Answer:
-    """List them, or switch one."""
+    """List them, talk to one, or switch one."""
+    if options.word == 'test':
+        return await relay_test.talk(connections.settings, options.name, options.sender)
     if options.word != 'ls':
         return await switch(
             connections, options.word, SwitchKind.RELAY, options.name, reason=options.reason,
@@ -80,7 +87,9 @@ def relays_of(worker: WorkerRecord) -> list[Document]:
 
 def own_relays(connections: Connections, paused: list[Switch]) -> list[Document]:
     """Return what our own settings say, when no worker is there to tell."""
-    addresses = {relay.name: f'{relay.host}:{relay.port}' for relay in connections.settings.relays}
+    addresses = {
+        relay.name: f'{relay.host}:{relay.port}' for relay in connections.settings.all_relays
+    }
     names = {s.name for s in paused}
     unknown: Document = dict.fromkeys(('worker', 'tls', 'retry_in_s', 'most_per_s', 'last_error'))
     return [
@@ -96,7 +105,7 @@ def relay_problems(relays: list[Document]) -> list[Problem]:
         Problem(
             f'{relay["worker"]} leaves {relay["name"]} alone: '
             f'{hide_addresses(relay["last_error"]) or "not reported why"}',
-            'correct its SMTP_ settings and `python -m ops control reload_relays`, '
+            '`python -m ops relay test` shows where; correct its settings and `control reload`, '
             'or see to the relay',
         )
         for relay in relays
@@ -113,6 +122,9 @@ def render(document: Document, console: Console) -> None:
     """Print the tables."""
     if 'switch' in document:
         render_switch(document, console)
+        return
+    if 'steps' in document:
+        relay_test.render_steps(document, console)
         return
     if document['relays'] is not None:
         print_table(

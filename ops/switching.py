@@ -93,7 +93,7 @@ def _answer(done: Switched) -> Answer:
 def configured_names(settings: Settings, kind: SwitchKind) -> AbstractSet[str]:
     """Return the names of this kind that the settings know."""
     if kind is SwitchKind.RELAY:
-        return {relay.name for relay in settings.relays}
+        return {relay.name for relay in settings.all_relays}
     return settings.email_hold_types if kind is SwitchKind.EMAIL_TYPE else frozenset()
 
 

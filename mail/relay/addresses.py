@@ -45,11 +45,27 @@ def interleave(addresses: Sequence[Address] | dict[Address, None]) -> list[Addre
     ]
 
 
+def reachable_from(addresses: Sequence[Address], source: str) -> list[Address]:
+    """Return those addresses that can be reached from one of ours: those of its family.
+
+    Raises:
+        OSError: there are none.
+    """
+    family = socket.AF_INET6 if ':' in source else socket.AF_INET
+    found = [address for address in addresses if address.family == family]
+    if not found:
+        kind = 'IPv6' if family == socket.AF_INET6 else 'IPv4'
+        raise OSError(f'it has no {kind} address, which source_address {source} needs')
+    return found
+
+
 async def open_socket(
-    addresses: Sequence[Address], timeout_s: float
+    addresses: Sequence[Address], timeout_s: float, source: str | None = None
 ) -> tuple[socket.socket, Address]:
     """Connect to the first of these addresses that answers; each is tried within the time.
 
+    Args:
+        source: The address of ours to connect from; None for the system's choice.
     Returns:
         A connected socket that does not block, and its address.
     Raises:
@@ -64,7 +80,7 @@ async def open_socket(
             while waiting or connecting:
                 if waiting:
                     address = waiting.pop(0)
-                    connecting[asyncio.ensure_future(_connect(address))] = address
+                    connecting[asyncio.ensure_future(_connect(address, source))] = address
                 done, _ = await asyncio.wait(
                     connecting,
                     timeout=delay_s if waiting else None,
@@ -84,12 +100,14 @@ async def open_socket(
     raise ConnectionError(_joined(failures))
 
 
-async def _connect(address: Address) -> socket.socket:
+async def _connect(address: Address, source: str | None) -> socket.socket:
     sock = socket.socket(address.family, socket.SOCK_STREAM)
     try:
         sock.setblocking(False)
         with contextlib.suppress(OSError):  # a matter of speed only
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if source is not None:
+            sock.bind((source, 0))
         await asyncio.get_running_loop().sock_connect(sock, address.sockaddr)
     except BaseException:
         sock.close()

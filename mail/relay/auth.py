@@ -55,6 +55,11 @@ class Login:
         self._failure: RelayError | None = None  # the last
         self._one_at_a_time = asyncio.Lock()
 
+    @property
+    def works(self) -> str | None:
+        """The mechanism that worked last."""
+        return self._works
+
     async def log_in(
         self, client: aiosmtplib.SMTP, relay: str, failures_before: int | None = None
     ) -> None:

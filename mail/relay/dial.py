@@ -6,7 +6,8 @@ meets: the same addresses, greeting, TLS context and login.
 
 import asyncio
 import ssl
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import cast
@@ -14,7 +15,7 @@ from typing import cast
 import aiosmtplib
 
 from mail.outcome import Reply
-from mail.relay.addresses import open_socket, resolve
+from mail.relay.addresses import Address, open_socket, reachable_from, resolve
 from mail.relay.auth import Login
 from mail.relay.errors import RelayError, RelayRefusedError
 from mail.relay.greeting import Extensions, address_literal, greet
@@ -28,7 +29,9 @@ NOT_GREETED = (aiosmtplib.SMTPConnectError, aiosmtplib.SMTPConnectTimeoutError)
 class DialStep(StrEnum):
     """How far a connection has come, by the name of what is being done."""
 
+    RESOLVE = 'resolve'
     CONNECT = 'connect'
+    GREETING = 'greeting'  # with TLS before it, where that is implicit
     EHLO = 'EHLO'
     STARTTLS = 'STARTTLS'
     AUTH = 'AUTH'
@@ -39,14 +42,30 @@ class DialProgress:
     """How far a connection has come, for whoever closes it or explains why it failed.
 
     Attributes:
+        began: The steps, each with the time it began at, of a monotonic clock.
         transport, extensions: The connection, and EHLO's keywords with their parameters, once the
             relay was greeted for the last time.
+        addresses, address: Of the relay, and the one that answered.
+        greeting, first_extensions: What it said before TLS.
     """
 
-    step: DialStep = DialStep.CONNECT
+    began: list[tuple[DialStep, float]] = field(default_factory=list)
     client: aiosmtplib.SMTP | None = None
     transport: asyncio.BaseTransport | None = None
     extensions: Mapping[str, str] = field(default_factory=dict)
+    addresses: Sequence[str] = ()
+    address: str | None = None
+    greeting: Reply | None = None
+    first_extensions: Mapping[str, str] = field(default_factory=dict)
+
+    def begin(self, step: DialStep) -> None:
+        """Note what is being done."""
+        self.began.append((step, time.monotonic()))
+
+    @property
+    def step(self) -> DialStep:
+        """What was begun last."""
+        return self.began[-1][0] if self.began else DialStep.RESOLVE
 
 
 async def dial(
@@ -89,16 +108,18 @@ async def connect(
     """
     failures_before = login.failures if login is not None else 0
     try:
-        client = progress.client = await _open_client(options)
-        progress.step = DialStep.EHLO
+        client = progress.client = await _open_client(options, progress)
+        progress.begin(DialStep.EHLO)
         await _say_hello(client, options)
-        if options.tls is Tls.STARTTLS:
-            progress.step = DialStep.STARTTLS
+        progress.transport, progress.extensions = client.transport, client.esmtp_extensions
+        progress.first_extensions = dict(client.esmtp_extensions)
+        if _starts_tls(client, options):
+            progress.begin(DialStep.STARTTLS)
             await client.starttls()
             await _say_hello(client, options)  # RFC 3207, 4.2: what was said before is void
         progress.transport, progress.extensions = client.transport, client.esmtp_extensions
         if login is not None:
-            progress.step = DialStep.AUTH
+            progress.begin(DialStep.AUTH)
             await login.log_in(client, options.name, failures_before)
         if client.transport is None:
             raise RelayError(f'{options.name} closed the connection')
@@ -113,21 +134,27 @@ async def connect(
     return client
 
 
-async def _open_client(options: RelayOptions) -> aiosmtplib.SMTP:
+def _starts_tls(client: aiosmtplib.SMTP, options: RelayOptions) -> bool:
+    offered = 'starttls' in client.esmtp_extensions
+    return options.tls is Tls.STARTTLS or (options.tls is Tls.OPPORTUNISTIC and offered)
+
+
+async def _open_client(options: RelayOptions, progress: DialProgress) -> aiosmtplib.SMTP:
     """Connect to the first address that answers and greets.
 
     Raises:
         OSError: none answered.
         RelayError: none greeted; aiosmtplib.SMTPException: one did, but not as it should.
     """
-    connect_s = options.timeouts.connect_s
-    try:
-        async with asyncio.timeout(connect_s):
-            addresses = await resolve(options.host, options.port)
-    except TimeoutError:
-        raise TimeoutError(f'nobody told its address within {connect_s:g} s') from None
+    connect_s, source = options.timeouts.connect_s, options.source_address
+    progress.begin(DialStep.RESOLVE)
+    addresses = await _addresses(options)
+    progress.addresses = [str(address) for address in addresses]
     while True:
-        sock, address = await open_socket(addresses, connect_s)
+        progress.begin(DialStep.CONNECT)
+        sock, address = await open_socket(addresses, connect_s, source)
+        progress.address = str(address)
+        progress.begin(DialStep.GREETING)
         try:
             client = aiosmtplib.SMTP(
                 hostname=options.host,  # for the certificate
@@ -138,7 +165,8 @@ async def _open_client(options: RelayOptions) -> aiosmtplib.SMTP:
                 local_hostname=options.local_hostname or address_literal(sock.getsockname()[0]),
                 timeout=connect_s,
             )
-            await client.connect()
+            greeting = await client.connect()
+            progress.greeting = Reply(greeting.code, greeting.message)
         except BaseException as error:
             sock.close()
             if isinstance(error, aiosmtplib.SMTPResponseException) or not isinstance(
@@ -151,6 +179,17 @@ async def _open_client(options: RelayOptions) -> aiosmtplib.SMTP:
                 raise RelayError(f'{_place(options)}: {_reason(error)}') from error
         else:
             return client
+
+
+async def _addresses(options: RelayOptions) -> list[Address]:
+    connect_s = options.timeouts.connect_s
+    try:
+        async with asyncio.timeout(connect_s):
+            found = await resolve(options.host, options.port)
+    except TimeoutError:
+        raise TimeoutError(f'nobody told its address within {connect_s:g} s') from None
+    source = options.source_address
+    return found if source is None else reachable_from(found, source)
 
 
 def _place(options: RelayOptions) -> str:

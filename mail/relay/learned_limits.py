@@ -53,8 +53,8 @@ class ConnectionLimit:
 class MessageLimit:
     """How many messages one connection carries. Times are of a monotonic clock."""
 
-    def __init__(self) -> None:
-        self.most = MAX_MESSAGES_PER_CONNECTION
+    def __init__(self, configured: int = MAX_MESSAGES_PER_CONNECTION) -> None:
+        self.configured = self.most = configured
         self._until = 0.0
         self._last_used_up_after: int | None = None
 
@@ -67,4 +67,4 @@ class MessageLimit:
     def upkeep(self, now: float) -> None:
         """Forget a number that was learned long ago."""
         if now > self._until:
-            self.most = MAX_MESSAGES_PER_CONNECTION
+            self.most = self.configured

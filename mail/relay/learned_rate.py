@@ -65,15 +65,18 @@ def is_throttling(reply: Reply) -> bool:
 
 
 class LearnedRate:
-    """No limit, until the relay says that it was too much; then about as much as it takes.
+    """An operator's limit or none, until the relay says it was too much; then about what it takes.
 
     Found as TCP finds its share of a line, by additive increase and multiplicative decrease
     (RFC 5681, 3.1), so several workers share what a relay takes without knowing of each other.
     """
 
-    def __init__(self) -> None:
-        self.reason: str | None = None  # the relay's words
+    def __init__(self, configured: float = 0.0) -> None:
+        """Take the operator's limit, 0 for none: what is learned stays below it."""
+        self.configured = configured
+        self._said: str | None = None  # the relay's words, once its limit was learned
         self._limit = RateLimit()
+        self._limit.set(configured)
         self._heard: OrderedDict[Hashable, int] = (
             OrderedDict()
         )  # how often each of the last e-mails was refused
@@ -90,6 +93,18 @@ class LearnedRate:
     def per_s(self) -> float:
         """E-mails a second; 0 for no limit."""
         return self._limit.per_s
+
+    @property
+    def is_learned(self) -> bool:
+        """Whether the relay has said that it was too much."""
+        return self._said is not None
+
+    @property
+    def reason(self) -> str | None:
+        """Why there is a limit: the relay's words, or the operator's number; None without one."""
+        if self._said is None and self.configured:
+            return f'max_per_s is {self.configured:g}'
+        return self._said
 
     def allows(self, *, high: bool = False) -> bool:
         """Whether an e-mail may begin now; an urgent one a little earlier, see RateLimit."""
@@ -112,8 +127,9 @@ class LearnedRate:
         if now - self._since >= 1.0:
             self._next_second(now)
         self._accepted += 1
-        if self._limit.per_s:
-            self._limit.per_s += MORE if self._is_known else MUCH_MORE
+        if self._said is not None:
+            more = self._limit.per_s + (MORE if self._is_known else MUCH_MORE)
+            self._limit.per_s = self._capped(more)
             self._accepted_since_cut += 1
             self._pause_s = 0.0
 
@@ -140,31 +156,35 @@ class LearnedRate:
         self._refused += 1
         # The last second: this one, and the part of the one before that it still covers.
         recent = self._accepted + self._accepted_before * (1.0 - (now - self._since))
-        fewest = max(1 if self.per_s else FEWEST, LEAST_PART * recent)
+        fewest = max(1 if self.is_learned else FEWEST, LEAST_PART * recent)
         if now < self._cut_at + SETTLE_S + self._pause_s or self._refused < fewest:
             return
-        self.reason = str(reply)
-        if not self.per_s:
+        was_learned, self._said = self.is_learned, str(reply)
+        if not was_learned:
             # Its replies to the burst of just now may be still to come.
             self._is_known = self._accepted_before > 0
             self._pause_s = SETTLE_S
-            self._limit.set(max(FIRST_PER_S, CUT * recent))
+            self._limit.set(self._capped(max(FIRST_PER_S, CUT * recent)))
         else:
             self._is_known = self._accepted_since_cut > 0
             # It took nothing at all at this rate: a quota is used up, so the pauses grow.
             if not self._is_known:
                 self._pause_s = min(LONGEST_PAUSE_S, 2 * self._pause_s + SETTLE_S)
-            self._limit.per_s = max(LEAST_PER_S, self.per_s * (CUT if self._is_known else IDLE_CUT))
+            less = self.per_s * (CUT if self._is_known else IDLE_CUT)
+            self._limit.per_s = self._capped(max(LEAST_PER_S, less))
         self._limit.hold(self._pause_s)
         self._cut_at = now
         self._accepted_since_cut = 0
 
     def upkeep(self) -> None:
         """Forget the limit when the relay has not spoken of one for long."""
-        if self.per_s and time.monotonic() > self._cut_at + FORGET_S:
-            self._limit.set(0.0)
+        if self.is_learned and time.monotonic() > self._cut_at + FORGET_S:
+            self._limit.set(self.configured)
             self._heard.clear()
-            self.reason = None
+            self._said = None
+
+    def _capped(self, per_s: float) -> float:
+        return min(per_s, self.configured) if self.configured else per_s
 
     def _next_second(self, now: float) -> None:
         is_next = now - self._since < 2.0

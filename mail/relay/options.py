@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mail.relay.auth import Login
+from mail.relay.learned_limits import MAX_MESSAGES_PER_CONNECTION
 from mail.relay.token import TokenSource
 
 
@@ -14,6 +15,7 @@ class Tls(StrEnum):
     """How a connection to a relay is protected."""
 
     NONE = 'none'
+    OPPORTUNISTIC = 'opportunistic'  # STARTTLS where it is offered, with any certificate (RFC 7435)
     STARTTLS = 'starttls'  # required: without it the connection fails
     IMPLICIT = 'implicit'
 
@@ -45,18 +47,53 @@ class ResumingContext(ssl.SSLContext):
         return super().wrap_bio(*args, **kwargs)
 
 
-def make_context(ca_file: Path | None) -> ResumingContext:
+def make_context(
+    ca_file: Path | None,
+    certificate: Path | None = None,
+    key: Path | None = None,
+    *,
+    verify: bool = True,
+) -> ResumingContext:
     """Return what ssl.create_default_context would: certificates and host names are checked.
 
     Args:
         ca_file: PEM file of the authorities to trust instead of the system's.
+        certificate, key: PEM files of our own, for a relay that asks who we are.
+        verify: Whether to check at all.
     """
     context = ResumingContext(ssl.PROTOCOL_TLS_CLIENT)
-    if ca_file:
+    if certificate is not None:
+        load_client_certificate(context, certificate, key)
+    if not verify:
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    elif ca_file:
         context.load_verify_locations(ca_file)
     else:
         context.load_default_certs(ssl.Purpose.SERVER_AUTH)
     return context
+
+
+def load_client_certificate(context: ssl.SSLContext, certificate: Path, key: Path | None) -> None:
+    """Load our own certificate.
+
+    Args:
+        key: Its key; None when the certificate's file has it as well.
+    Raises:
+        OSError: a file cannot be read, or is none; ValueError: the key has a password.
+    """
+
+    def no_password() -> str:  # else OpenSSL asks at the terminal
+        raise ValueError('its key has a password: give it without')
+
+    context.load_cert_chain(certificate, key, no_password)
+
+
+@dataclass(frozen=True, slots=True)
+class SendingLimits:
+    """What a relay gets at most, beside connections."""
+
+    max_messages: int = MAX_MESSAGES_PER_CONNECTION  # over one connection
+    max_per_s: float = 0.0  # e-mails a second; 0 for no limit
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +104,8 @@ class RelayOptions:
         auth_mechanisms: To use these only, in this order; see mail.relay.auth.Login.
         token: For XOAUTH2.
         local_hostname: Our name in EHLO; None for the connection's local address.
+        source_address: Of ours, from which to connect; None for the system's choice.
+        made_from: The same for options that were made of the same settings and files.
     """
 
     name: str
@@ -79,8 +118,11 @@ class RelayOptions:
     auth_mechanisms: tuple[str, ...] = ()
     token: TokenSource | None = None
     local_hostname: str | None = None
+    source_address: str | None = None
     max_connections: int = 20
+    limits: SendingLimits = SendingLimits()
     timeouts: Timeouts = Timeouts()
+    made_from: str = ''
 
     def login(self) -> Login | None:
         """Return how to log in; it learns from each connection. None without a user name."""

@@ -30,10 +30,10 @@ class Relay:
     def __init__(self, options: RelayOptions) -> None:
         self.options = options
         self.health = Health()
-        self.rate = LearnedRate()
+        self.rate = LearnedRate(options.limits.max_per_s)
         self.recipients = RecipientLimit()
         self._connections = ConnectionLimit(options.max_connections)
-        self._messages = MessageLimit()
+        self._messages = MessageLimit(options.limits.max_messages)
         self._login = options.login()  # one for all: a wrong password is tried once, not by each
         self._sessions: set[Session] = set()  # all that are open
         self._idle: list[Session] = []  # those of them that are free

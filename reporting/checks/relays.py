@@ -90,7 +90,9 @@ def expiry(progress: DialProgress) -> float | None:
 
 
 REMEDIES = {
+    'resolve': 'correct its host, or see to the DNS of this machine',
     'connect': 'start it, open the firewall, or correct its host and port',
+    'greeting': 'see its log: it does not greet this machine, or its port is one of implicit TLS',
     'EHLO': 'see its log: it does not greet this machine',
     'STARTTLS': 'renew its certificate, set SMTP_CA_FILE for a private authority, '
     'or use the name it is made out to',
@@ -123,7 +125,8 @@ def judge_relay(facts: RelayFacts, max_bytes: int, now: float | None = None) -> 
     if not facts.tls and facts.host not in LOCAL:
         exposed = 'the password and every message travel' if facts.user else 'every message travels'
         yield warning(
-            f'{where} is used without TLS: {exposed} in the clear', 'set its USE_TLS to true'
+            f'{where} is used without TLS: {exposed} in the clear',
+            'set its tls to starttls, or its USE_TLS to true',
         )
 
 
@@ -139,10 +142,17 @@ def judge_configuration(
                 f'the relays {other} and {relay.name} are the same server',
                 'give one of them another host, or take it out of the settings',
             )
+    for relay in relays:
+        if relay.tls is Tls.OPPORTUNISTIC and relay.username and relay.host not in LOCAL:
+            yield warning(
+                f'the relay {relay.name} may get its password in the clear: its TLS is '
+                'opportunistic, so whoever is on the way can turn it off',
+                'set its tls to starttls',
+            )
     if len(relays) == 1:
         yield note(
             'there is no second relay: while the only one is down, mail waits',
-            'set SMTP_BACKUP_HOST, or SMTP_RELAYS for more',
+            'set SMTP_BACKUP_HOST, or RELAYS for more',
         )
     if default_sender is not None:
         yield warning(

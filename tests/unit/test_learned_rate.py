@@ -203,3 +203,21 @@ def test_limit_is_forgotten_when_the_relay_speaks_of_none_for_long(clock):
     relay_rate.upkeep()
     assert (relay_rate.per_s, relay_rate.reason) == (0, None)
     assert relay_rate.allows()
+
+
+def test_operators_limit_holds_and_what_is_learned_stays_below_it(clock):
+    limiter, relay_rate = Limiter(clock, 300), LearnedRate(40)
+    limiter.drive([relay_rate], 30)
+    assert (limiter.refused, relay_rate.per_s, relay_rate.is_learned) == (0, 40, False)
+    assert 0.95 * 40 * 30 < limiter.accepted <= 40 * 30 + 4
+    assert relay_rate.reason == 'max_per_s is 40'
+    limiter.most = 10
+    limiter.drive([relay_rate], 30)
+    assert relay_rate.per_s < 15
+    assert relay_rate.is_learned
+    limiter.most = 300
+    limiter.drive([relay_rate], 120)
+    assert relay_rate.per_s == 40
+    clock.now_s += FORGET_S
+    relay_rate.upkeep()
+    assert (relay_rate.per_s, relay_rate.is_learned) == (40, False)

@@ -8,7 +8,7 @@ import pytest
 from mail.outcome import Outcome
 from mail.progress import Progress
 from mail.relay.errors import RelayError, RelayRefusedError
-from mail.relay.options import RelayOptions, Tls
+from mail.relay.options import RelayOptions, SendingLimits, Tls
 from mail.relay.pool import Relay
 from mail.route import Relays
 from tests.unit.scripted_relay import (
@@ -73,10 +73,9 @@ async def test_greeting_keeps_the_connection_for_the_next_e_mail(clock: Clock) -
         assert len(server.sessions) == 1
 
 
-async def test_connection_is_closed_after_its_last_message(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr('mail.relay.learned_limits.MAX_MESSAGES_PER_CONNECTION', 2)
+async def test_connection_is_closed_after_its_last_message() -> None:
     async with ScriptedRelay() as server:
-        relay = server.relay()
+        relay = server.relay(limits=SendingLimits(max_messages=2))
         for _ in range(3):
             await send(relay)
         assert [session.verbs.count('DATA') for session in server.sessions] == [2, 1]

@@ -1,4 +1,4 @@
-"""SMTP_RELAYS: more relays than SMTP_HOST and SMTP_BACKUP_HOST name, each with what differs."""
+"""RELAYS: more relays than SMTP_HOST and SMTP_BACKUP_HOST name, each with what differs."""
 
 import json
 import os
@@ -27,13 +27,13 @@ Configure = Callable[..., None]
 def configure(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Configure:
     """Set variables, in an otherwise empty environment and a directory without .env."""
     for name in [*os.environ]:
-        if name.startswith(('SMTP_', 'CREDENTIALS_')):
+        if name.startswith(('SMTP_', 'RELAYS', 'ROUTES', 'CREDENTIALS_')):
             monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
 
     def set_variables(*relays: Any, **variables: str) -> None:
         if relays:
-            monkeypatch.setenv('SMTP_RELAYS', json.dumps(relays))
+            monkeypatch.setenv('RELAYS', json.dumps(relays))
         for name, value in variables.items():
             monkeypatch.setenv(name, value)
 
@@ -85,7 +85,7 @@ def test_entry_says_what_differs_and_the_rest_is_as_for_all(configure: Configure
 
 def test_list_may_go_over_several_lines_of_the_env_file() -> None:
     Path('.env').write_text(
-        'SMTP_RELAYS=\'[\n  {"name": "eu", "host": "smtp.eu.example.com"},\n'
+        'RELAYS=\'[\n  {"name": "eu", "host": "smtp.eu.example.com"},\n'
         '  {"name": "us", "host": "smtp.us.example.com"}\n]\'\nSMTP_FROM_NAME=Shop\n'
     )
     assert names() == ['eu', 'us']
@@ -93,13 +93,13 @@ def test_list_may_go_over_several_lines_of_the_env_file() -> None:
 
 
 def test_unclosed_quote_of_a_list_is_still_seen() -> None:
-    Path('.env').write_text("SMTP_RELAYS='[\nSMTP_FROM_NAME='Shop'\n")
+    Path('.env').write_text("RELAYS='[\nSMTP_FROM_NAME='Shop'\n")
     assert '.env: line 1: ' in refusal()
 
 
 def test_list_may_be_in_a_file(configure: Configure, tmp_path: Path) -> None:
     (tmp_path / 'relays.json').write_text(json.dumps([EU, US], indent=2))
-    configure(SMTP_RELAYS_FILE=str(tmp_path / 'relays.json'))
+    configure(RELAYS_FILE=str(tmp_path / 'relays.json'))
     assert names() == ['eu', 'us']
 
 
@@ -122,7 +122,7 @@ def test_no_password_is_shown(configure: Configure, tmp_path: Path) -> None:
         US | {'user': 'shop', 'password_file': str(tmp_path / 'us')},
     )
     shown = view(load_settings())
-    assert shown['SMTP_RELAYS'] == [
+    assert shown['RELAYS'] == [
         EU | {'user': 'shop', 'password': '***'},
         US | {'user': 'shop', 'password': '***'},
     ]
@@ -156,15 +156,15 @@ def test_wrong_entry_is_named_with_its_key_and_never_its_value(
     configure(EU, entry)
     line = refusal()
     assert line.startswith('settings: ')
-    assert f'SMTP_RELAYS: {reason}' in line
+    assert f'RELAYS: {reason}' in line
     assert '\n' not in line
     assert 'hunter2' not in line.replace('/no/such/hunter2.txt', '')
 
 
 @pytest.mark.parametrize('value', ['[{"name": "eu"', 'eu', '{"name": "eu"}', '7', '[' * 100_000])
 def test_what_is_no_list_is_refused(configure: Configure, value: str) -> None:
-    configure(SMTP_RELAYS=value)
-    assert refusal().startswith('settings: SMTP_RELAYS: ')
+    configure(RELAYS=value)
+    assert refusal().startswith('settings: RELAYS: ')
     assert len(refusal()) < 300
 
 
@@ -172,7 +172,7 @@ def test_name_of_a_relay_that_the_variables_make_is_taken(configure: Configure) 
     configure(EU | {'name': 'primary'})
     assert names() == ['primary']
     configure(SMTP_HOST='localhost')
-    assert 'SMTP_RELAYS: more than one relay is named primary' in refusal()
+    assert 'RELAYS: more than one relay is named primary' in refusal()
 
 
 def test_every_key_is_a_variable_without_its_beginning() -> None:

@@ -9,9 +9,10 @@ import pwd
 import shutil
 import signal
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from bench.relay import RelayFailed
 from dev.ports import free_port
@@ -51,6 +52,7 @@ defer unix - - n - 0 bounce
 trace unix - - n - 0 bounce
 proxymap unix - - n - - proxymap
 anvil unix - - n - 1 anvil
+tlsmgr unix - - n 1000? 1 tlsmgr
 retry unix - - n - - error
 error unix - - n - - error
 postlog unix-dgram n - n - 1 postlogd
@@ -63,12 +65,16 @@ class Postfix:
 
     Attributes:
         pid: Of its master.
-        kept: Tells how many messages it holds.
+        hold: Where the messages are that it holds.
     """
 
     port: int
     pid: int
-    kept: Callable[[], int]
+    hold: Path
+
+    def kept(self) -> int:
+        """Return how many messages it holds."""
+        return len([*self.hold.iterdir()])
 
 
 def find_postfix() -> str | None:
@@ -82,9 +88,13 @@ def find_postfix() -> str | None:
 
 
 @contextlib.contextmanager
-def running_postfix(parent: Path, watchdog: Watchdog) -> Iterator[Postfix]:
+def running_postfix(
+    parent: Path, watchdog: Watchdog, settings: Mapping[str, str] = MappingProxyType({})
+) -> Iterator[Postfix]:
     """Start it on a free port; stop it at the end, and remove what it kept.
 
+    Args:
+        settings: Of main.cf, instead of those above.
     Raises:
         RelayFailed: it is not installed, or ends at once.
     """
@@ -95,7 +105,9 @@ def running_postfix(parent: Path, watchdog: Watchdog) -> Iterator[Postfix]:
     for name in ('config', 'queue', 'data'):
         (directory / name).mkdir(parents=True)
     shutil.chown(directory / 'data', OWNER)
-    (directory / 'config/main.cf').write_text(MAIN.format(directory=directory), encoding='utf-8')
+    more = ''.join(f'{name} = {value}\n' for name, value in settings.items())
+    main = MAIN.format(directory=directory) + more  # what comes last counts
+    (directory / 'config/main.cf').write_text(main, encoding='utf-8')
     (directory / 'config/master.cf').write_text(MASTER.format(port=port), encoding='utf-8')
     environment = {'MAIL_CONFIG': str(directory / 'config')}
     # It makes the queue's folders.
@@ -104,7 +116,7 @@ def running_postfix(parent: Path, watchdog: Watchdog) -> Iterator[Postfix]:
     command = Command([MASTER_PROGRAM, '-s'], environment=environment, death_signal=signal.SIGTERM)
     process = spawn(command, parent / 'postfix.out', watchdog)
     try:
-        yield Postfix(port, process.pid, lambda: len([*(directory / 'queue/hold').iterdir()]))
+        yield Postfix(port, process.pid, directory / 'queue/hold')
     except BaseException as error:
         if process.poll() is not None:
             said = last_lines((parent / 'postfix.out').read_text())

@@ -119,7 +119,7 @@ class RelayLimitVariables(Variables):
         default=None,
         gt=0,
         le=1_000_000,
-        description='E-mails a second to one relay; none by default.',
+        description='E-mails a second to one relay, of all workers together; no limit by default.',
     )
     smtp_idle_timeout_s: float = Field(
         default=30, gt=0, description='An unused connection is closed after this.'

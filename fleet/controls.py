@@ -27,6 +27,7 @@ from fleet.channel import (
 from fleet.describe import describe_emails, describe_jobs, describe_tunables
 from fleet.duties import Duty
 from fleet.events import publish_events
+from fleet.rate_shares import RateShares, keep_sharing
 from fleet.registrar import Registrar, keep_registered
 from fleet.switches import keep_switches
 from mail.route import LoadedRelays, SwitchableRelays
@@ -78,6 +79,9 @@ class Controls:
         self._dispatcher = dispatcher
         self._program = program
         self._loop_watch = LoopWatch(lambda: (key[0] for key in runtime.activity.under_way))
+        self._shares = RateShares(
+            runtime.stores.redis, runtime.rules.worker, runtime.activity.neighbours.database
+        )
         self._registrar = Registrar(runtime.rules.worker, self.describe)
         # Jobs that wait for a slot, so that none stays empty.
         self._spare_jobs = dispatcher.max_jobs - runtime.tunables.max_emails
@@ -131,6 +135,7 @@ class Controls:
                 self.switches_changed,
                 self._switches_have_changed,
             ),
+            partial(keep_sharing, self._shares, self._runtime.tunables),
             partial(keep_recycling, limits, self._count_done, _stop),
             self._loop_watch.run,
         )

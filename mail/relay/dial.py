@@ -23,6 +23,7 @@ from mail.relay.options import RelayOptions, ResumingContext, Tls
 from mail.relay.session import Session
 from mail.relay.transaction import Transaction
 
+TLS_NOT_AVAILABLE = 454
 NOT_GREETED = (aiosmtplib.SMTPConnectError, aiosmtplib.SMTPConnectTimeoutError)
 
 
@@ -115,8 +116,8 @@ async def connect(
         progress.first_extensions = dict(client.esmtp_extensions)
         if _starts_tls(client, options):
             progress.begin(DialStep.STARTTLS)
-            await client.starttls()
-            await _say_hello(client, options)  # RFC 3207, 4.2: what was said before is void
+            if await _start_tls(client, options):
+                await _say_hello(client, options)  # RFC 3207, 4.2: what was said before is void
         progress.transport, progress.extensions = client.transport, client.esmtp_extensions
         if login is not None:
             progress.begin(DialStep.AUTH)
@@ -137,6 +138,17 @@ async def connect(
 def _starts_tls(client: aiosmtplib.SMTP, options: RelayOptions) -> bool:
     offered = 'starttls' in client.esmtp_extensions
     return options.tls is Tls.STARTTLS or (options.tls is Tls.OPPORTUNISTIC and offered)
+
+
+async def _start_tls(client: aiosmtplib.SMTP, options: RelayOptions) -> bool:
+    """Start TLS; False where it is not to be had just now, and we go on without (RFC 3207, 4)."""
+    try:
+        await client.starttls()
+    except aiosmtplib.SMTPResponseException as error:
+        if options.tls is not Tls.OPPORTUNISTIC or error.code != TLS_NOT_AVAILABLE:
+            raise
+        return False
+    return True
 
 
 async def _open_client(options: RelayOptions, progress: DialProgress) -> aiosmtplib.SMTP:

@@ -74,6 +74,8 @@ class LearnedRate:
     def __init__(self, configured: float = 0.0) -> None:
         """Take the operator's limit, 0 for none: what is learned stays below it."""
         self.configured = configured
+        self._mine = configured  # this worker's part of it
+        self._begun = self._queued = 0
         self._said: str | None = None  # the relay's words, once its limit was learned
         self._limit = RateLimit()
         self._limit.set(configured)
@@ -112,7 +114,23 @@ class LearnedRate:
 
     def spend(self) -> None:
         """Count an e-mail that begins."""
+        self._begun += 1
         self._limit.spend(1)
+
+    def queued(self, number: int) -> None:
+        """Note how many e-mails wait for their turn."""
+        self._queued = max(self._queued, number)
+
+    def wanted(self) -> int:
+        """Return how many e-mails began or waited since this was asked last."""
+        wanted, self._begun, self._queued = self._begun + self._queued, 0, 0
+        return wanted
+
+    def take_part(self, part: float) -> None:
+        """Use this part of the operator's limit; other workers have the others."""
+        self._mine = self.configured * part
+        if not self.is_learned or self._limit.per_s > self._mine:
+            self._limit.per_s = self._mine
 
     def slot_in_s(self, waiting: int) -> float:
         """Return about how long an e-mail would wait behind so many others."""
@@ -176,15 +194,22 @@ class LearnedRate:
         self._cut_at = now
         self._accepted_since_cut = 0
 
+    def recall(self, per_s: float, said: str) -> None:
+        """Go on with what was learned before this worker began."""
+        if not self.is_learned and per_s > 0:
+            self._said, self._is_known = said, True
+            self._cut_at = time.monotonic()
+            self._limit.set(self._capped(per_s))
+
     def upkeep(self) -> None:
         """Forget the limit when the relay has not spoken of one for long."""
         if self.is_learned and time.monotonic() > self._cut_at + FORGET_S:
-            self._limit.set(self.configured)
+            self._limit.set(self._mine)
             self._heard.clear()
             self._said = None
 
     def _capped(self, per_s: float) -> float:
-        return min(per_s, self.configured) if self.configured else per_s
+        return min(per_s, self._mine) if self.configured else per_s
 
     def _next_second(self, now: float) -> None:
         is_next = now - self._since < 2.0

@@ -42,6 +42,7 @@ class SendQueue:
     def append(self, transaction: Transaction) -> None:
         """Put a transaction behind those of its priority."""
         self._queue.append(transaction, transaction.progress.priority)
+        self._rate.queued(len(self._queue))
         self.await_slot()
 
     def put_back(self, transaction: Transaction) -> None:

@@ -142,7 +142,13 @@ async def test_opportunistic_tls_takes_any_certificate(
 
 
 @pytest.mark.parametrize(
-    ('starttls', 'outcome'), [(None, Outcome.ACCEPTED), (DROP, Outcome.RELEASED)]
+    ('starttls', 'outcome'),
+    [
+        (None, Outcome.ACCEPTED),
+        ('454 4.7.0 not available', Outcome.ACCEPTED),
+        (DROP, Outcome.RELEASED),
+        ('550 5.7.0 no', Outcome.RELEASED),
+    ],
 )
 async def test_opportunistic_tls_does_without_only_where_it_is_not_offered(
     starttls: str | None, outcome: Outcome

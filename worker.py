@@ -19,7 +19,7 @@ from arq import func
 from arq.connections import ArqRedis
 from arq.typing import WorkerCoroutine
 
-from configuration.live import LiveSettings, make_relays, make_routes
+from configuration.live import LiveSettings, make_domain_limits, make_relays, make_routes
 from cron import SCHEDULES, cron_jobs, keep_schedules, mail_schedules, maintenance_schedules
 from db.errors import DATABASE_DOWN, ErrorKind, kind_of, words_of
 from db.identity import read_identity
@@ -87,12 +87,14 @@ async def startup(ctx: dict[str, Any]) -> None:
     switches = Switches(queue_name)
     began_at = time.monotonic()
     pool = await _connect_postgres(worker, switches, supervisor)
+    relays = SwitchableRelays(make_relays(settings), make_routes(settings))
+    relays.domains.limit(make_domain_limits(settings))
     runtime = assemble(
         _stores(pool, ctx['redis'], time.monotonic() - began_at),
         _rules(worker, queue_name),
         dispatcher.signals,
         Tunables(
-            SwitchableRelays(make_relays(settings), make_routes(settings)),
+            relays,
             Sender(settings.smtp_from_email, settings.smtp_from_name),
             max_emails=settings.worker_sweep_size,
             switches=switches,

@@ -7,6 +7,7 @@ from configuration.relays import relay_options
 from configuration.version import program_version
 from configuration.view import digest, view
 from logs import configure_logs
+from mail.domains import DomainLimit
 from mail.relay.pool import Relay
 from mail.route import LoadedRelays
 from mail.route_table import RouteTable
@@ -22,6 +23,11 @@ def make_relays(settings: Settings) -> list[Relay]:
 def make_routes(settings: Settings) -> RouteTable:
     """Return the configured routes."""
     return RouteTable([entry.route() for entry in settings.routes])
+
+
+def make_domain_limits(settings: Settings) -> list[DomainLimit]:
+    """Return the configured limits of recipient domains."""
+    return [entry.limit() for entry in settings.domain_limits]
 
 
 class LiveSettings:
@@ -65,9 +71,11 @@ class LiveSettings:
         smtp = {
             name: getattr(fresh, name)
             for name in Settings.model_fields
-            if name.startswith('smtp_') or name in ('relays', 'routes')
+            if name.startswith('smtp_') or name in ('relays', 'routes', 'domain_limits')
         }
         self._settings = self._settings.model_copy(update=smtp)
         self.digest = digest(self._settings)
         sender = Sender(fresh.smtp_from_email, fresh.smtp_from_name)
-        return LoadedRelays(relays, make_routes(fresh), sender, fresh.job_timeout_s)
+        return LoadedRelays(
+            relays, make_routes(fresh), make_domain_limits(fresh), sender, fresh.job_timeout_s
+        )

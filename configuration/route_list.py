@@ -74,7 +74,7 @@ class RouteEntry(BaseModel):
     @field_validator('sender_domain', 'recipient_domain')
     @classmethod
     def _check_domains(cls, values: tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(map(_ascii_domain, values))
+        return tuple(map(ascii_domain, values))
 
     @model_validator(mode='after')
     def _check_name(self) -> Self:
@@ -99,7 +99,7 @@ class RouteEntry(BaseModel):
         )
 
 
-def _ascii_domain(domain: str) -> str:
+def ascii_domain(domain: str) -> str:
     """Return a domain in its ASCII form, with `*.` in front as it was."""
     below = '*.' if domain.startswith('*.') else ''
     try:

@@ -12,6 +12,7 @@ from pydantic import (
 )
 from pydantic_settings import NoDecode
 
+from configuration.domain_list import DomainEntry, check_domain_limits, read_domain_list
 from configuration.relay_list import (
     CaFile,
     EhloName,
@@ -157,6 +158,13 @@ class SmtpVariables(RelayLimitVariables, SecondRelayVariables, FirstRelayVariabl
         description='Which mail goes by which relays: a JSON list, or the name of a file with it, '
         'see mail.md. Without it all relays may be used, the one in front first.',
     )
+    domain_limits: Annotated[
+        tuple[DomainEntry, ...], NoDecode, SeveralLines(), BeforeValidator(read_domain_list)
+    ] = Field(
+        default=(),
+        description='What recipient domains get at most: a JSON list, or the name of a file with '
+        'it, see mail.md.',
+    )
     smtp_oauth_timeout_s: float = Field(
         default=30, gt=0, le=300, description='One run of that command.'
     )
@@ -216,6 +224,7 @@ class SmtpVariables(RelayLimitVariables, SecondRelayVariables, FirstRelayVariabl
             raise ValueError('RELAYS and SMTP_RELAYS exclude each other')
         if names := same_names(self.all_relays):
             raise ValueError(f'RELAYS: more than one relay is named {", ".join(names)}')
+        check_domain_limits(self.domain_limits)
         check_routes(self.routes, [relay.name for relay in self.all_relays])
         return self
 

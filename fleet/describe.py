@@ -64,6 +64,10 @@ def describe_tunables(runtime: Runtime) -> dict[str, Any]:
         'state': 'stopping' if runtime.signals.stopping.is_set() else state,
         'paused': tunables.switches.reasons(),
         'sender_domain': domain_of(tunables.sender.address),
+        'slow_domains': [
+            {'name': domain, 'retry_in_s': round(left_s, 1), 'last_error': reason}
+            for domain, left_s, reason in tunables.relays.domains.left_alone()[:MAX_LISTED]
+        ],
         'routes': describe_routes(tunables.relays.table)
         if isinstance(tunables.relays, SwitchableRelays)
         else [],

@@ -96,6 +96,11 @@ class RateShares:
             redis.RedisError, OSError: Redis does not answer; each has its safe part then.
         """
         limited = {relay.name: relay.rate for relay in relays if relay.rate.configured}
+        limited |= {
+            f'@{bucket.limit.name}': bucket.rate
+            for bucket in relays.domains.buckets
+            if bucket.rate.configured
+        }
         self._shares = {name: self._shares.get(name) or RateShare() for name in limited}
         if not limited:
             return

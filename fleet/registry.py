@@ -34,7 +34,7 @@ RECORD_PREFIX = 'mail:worker:'
 MAX_LISTED = 200  # of anything in a record
 LARGEST = 2**53  # of a number: JSON's readers agree on no larger one
 MOST_TEXT = 500  # characters of a text in a list of a record
-LISTS = frozenset({'emails', 'jobs', 'relays', 'routes', 'duties', 'refused_jobs'})
+LISTS = frozenset({'emails', 'jobs', 'relays', 'routes', 'slow_domains', 'duties', 'refused_jobs'})
 # Of the lists in a record: what each part must be; it is left out otherwise.
 PARTS: dict[str, Any] = {
     'id': int, 'phase': str, 'relay': str, 'started_at': int | float, 'job_id': str, 'name': str,
@@ -85,6 +85,7 @@ class WorkerControls:
     rate_limit_per_s: float = 0.0  # 0: none
     relays: list[dict[str, Any]] = field(default_factory=list)  # see fleet.describe
     routes: list[dict[str, Any]] = field(default_factory=list)  # see fleet.route_record
+    slow_domains: list[dict[str, Any]] = field(default_factory=list)  # left alone for a while
     sender_domain: str = ''  # of mail that does not name its own
     log_level: str = ''
 

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
+from mail.domains import DomainBoard, DomainLimit
 from mail.relay.pool import Relay
 from mail.route_table import Route, RouteTable, SmoothWeights, Traits
 from mail_outbox.address_fields import Sender
@@ -22,6 +23,7 @@ class LoadedRelays(NamedTuple):
 
     relays: Sequence[Relay]
     table: RouteTable
+    limits: Sequence[DomainLimit]
     sender: Sender
     drain_s: float
 
@@ -31,6 +33,7 @@ class Relays:
 
     def __init__(self, relays: Sequence[Relay]) -> None:
         self._relays = tuple(relays)
+        self.domains = DomainBoard()
 
     def __iter__(self) -> Iterator[Relay]:
         return iter(self._relays)
@@ -209,7 +212,7 @@ class RouteRelays(Relays):
 
     def __init__(self, route: Route, relays: Mapping[str, Relay], of: SwitchableRelays) -> None:
         super().__init__([relays[name] for name in route.relays])
-        self._of = of
+        self._of, self.domains = of, of.domains
         self._places = [
             ({name: relays[name] for name in place}, SmoothWeights(place)) for place in route.chain
         ]

@@ -1,4 +1,7 @@
-"""Which domains the mail that waits goes to, and how old it is: Postfix's qshape for the outbox."""
+"""Which domains waiting mail goes to, and how old it is: Postfix's qshape for the outbox.
+
+Behind them, the domains that workers leave alone.
+"""
 
 import argparse
 from dataclasses import asdict
@@ -13,8 +16,11 @@ from ops.answer import Answer
 from ops.arguments import add_json, add_limit
 from ops.connect import Connections
 from ops.output import say
-from reporting.problems import Document
-from reporting.wording import cell, counted
+from reporting.live import read_living
+from reporting.problems import Document, Problem
+from reporting.servers import answer_or_note
+from reporting.slow_domains import left_alone
+from reporting.wording import cell, counted, length
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,12 +40,15 @@ async def run(connections: Connections, options: argparse.Namespace) -> Answer:
     total, rows, domains = await connections.ask_postgres(
         partial(read_ages, statuses=statuses, limit=options.limit)
     )
+    problems: list[Problem] = []
+    workers = await answer_or_note(connections.ask_redis(read_living), problems)
     return Answer({
         'minutes': list(BUCKETS_MIN),
         'total': asdict(total),
         'domains': domains,
         'rows': [asdict(row) for row in rows],
-    })  # fmt: skip
+        'left_alone': None if workers is None else [asdict(s) for s in left_alone(workers)],
+    }, problems)  # fmt: skip
 
 
 def render(document: Document, console: Console) -> None:
@@ -54,3 +63,9 @@ def render(document: Document, console: Console) -> None:
     if document['domains'] > len(document['rows']):
         more = counted(document['domains'] - len(document['rows']), 'more domain')
         say(console, f'{more}; --limit shows all.')
+    for slow in document['left_alone'] or ():
+        say(
+            console,
+            f'{cell(slow["domain"])} is left alone for {length(slow["left_s"])} by '
+            f'{counted(slow["workers"], "worker")}: {cell(slow["reason"])}',
+        )

@@ -23,7 +23,7 @@ from reporting.live import ask_alive
 from reporting.next_step import next_step, tries_again, where_now
 from reporting.problems import NOBODY_REPLIED, Document, Problem, ProblemError
 from reporting.reasons import reasons_of, refused_jobs, taken_back
-from reporting.routes import route_reasons
+from reporting.routes import route_reasons, slow_domain_reasons
 from reporting.servers import Servers, answer_or_note
 from reporting.wording import cell
 
@@ -50,7 +50,7 @@ async def explain_email(servers: Servers, email_id: int) -> tuple[Document, list
     attempts = await servers.ask_postgres(partial(reports.read_attempts, email_id=email_id))
     found = [*reasons_of(email, facts), *refused_jobs(email, facts), *taken_back(attempts)]
     if tries_again(email):
-        found += route_reasons(email, facts)
+        found += [*route_reasons(email, facts), *slow_domain_reasons(facts)]
     if facts.anybody_alive is False and (tries_again(email) or email['status'] == 'sending'):
         problems.append(NOBODY_REPLIED)
     document: Document = {

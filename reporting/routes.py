@@ -1,4 +1,4 @@
-"""Which route a waiting e-mail takes and why, from what the workers tell of their routes."""
+"""Which route a waiting e-mail takes and why, and whether its domain is slow: as workers tell."""
 
 from collections.abc import Iterator, Mapping
 
@@ -8,7 +8,8 @@ from mail.route_table import Route, Traits, domain_of
 from mail_outbox.address_fields import named_senders
 from mail_outbox.envelope import Extras, InvalidEmailError
 from reporting.blockers import Email, EmailFacts, Reason
-from reporting.wording import counted
+from reporting.slow_domains import left_alone
+from reporting.wording import counted, length
 
 LONGEST_LIST = 5  # names of one condition
 
@@ -30,6 +31,17 @@ def route_reasons(email: Email, facts: EmailFacts) -> Iterator[Reason]:
             yield Reason(
                 'No relay of this route can be used now; it waits, and other mail does not.',
                 '`python -m ops relay ls`.',
+            )
+
+
+def slow_domain_reasons(facts: EmailFacts) -> Iterator[Reason]:
+    """Yield which of the recipients' domains take nothing just now."""
+    slow = {found.domain: found for found in left_alone(facts.workers or ())}
+    for domain in dict.fromkeys(map(domain_of, facts.recipients)):
+        if (found := slow.get(domain)) is not None:
+            yield Reason(
+                f'{domain} deferred several e-mails in a row ({found.reason.rstrip(".")}): it is '
+                f'left alone for {length(found.left_s)}; other mail goes on.'
             )
 
 

@@ -15,6 +15,7 @@ from fleet.switches import keep_switches
 from jobs.process_pending_emails import process_pending_emails
 from jobs.send_email import send_email
 from mail.route import PAUSED_WAIT_S, SwitchableRelays
+from mail.route_table import RouteTable
 from tests.conftest import wait_until
 from tests.services.other_worker import another
 
@@ -204,7 +205,7 @@ async def test_replaced_relays_serve_the_next_email_and_connections_of_the_old_a
     relays = ctx['runtime'].tunables.relays
     _, backup = relays
     assert inbox.control.stats()['primary']['open'] == 1
-    relays.replace([backup], drain_s=60)
+    relays.replace([backup], RouteTable(), drain_s=60)
     email_id = await queue()
     await send_email(ctx, email_id)
     assert (await row(email_id))['relay'] == 'backup'

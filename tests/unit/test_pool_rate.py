@@ -5,10 +5,10 @@ import time
 
 import pytest
 
-from mail.deliver import _Attempt
 from mail.outcome import Delivery, Outcome, Phase, Policy, Reply, Status, decide
 from mail.progress import Progress
 from mail.relay.pool import Relay
+from mail.relay_attempt import RelayAttempt
 from mail.route import Relays
 from tests.unit.scripted_relay import ANNA, BOB, CARL, ScriptedRelay, eventually, rendered, send
 
@@ -81,7 +81,9 @@ async def test_those_who_wait_are_sent_away_when_another_relay_is_faster() -> No
         await eventually(lambda: len(primary._waiting) == 3)
         refused = Delivery(Outcome.DEFERRED, Phase.MAIL, 'primary', TOO_MUCH)
         for others, left in ([], 3), ([backup], 0):
-            attempt = _Attempt(Relays([primary, *others]), rendered(BOB), (BOB,), {}, Progress())
+            attempt = RelayAttempt(
+                Relays([primary, *others]), rendered(BOB), (BOB,), {}, Progress()
+            )
             attempt._throttled(primary, refused)
             assert len(primary._waiting) == left
         done = await asyncio.gather(*waiting)

@@ -18,6 +18,7 @@ from reporting.live import read_database, read_fleet_now, read_living
 from reporting.overview import mark_foreign
 from reporting.problems import NOBODY_REPLIED, Document, Problem, is_alive, queue_problems
 from reporting.servers import answer_or_note
+from reporting.slow_domains import DomainLeftAlone, left_alone
 from reporting.wording import fault, length, megabytes
 from web.pages.desk import Desk, desk_of, page, person
 from web.pages.tables import Act, Cell, PageTable
@@ -155,10 +156,25 @@ async def relays_page(request: Request) -> Response:
     for name in sorted(paused.keys() - known):
         act = switch_act(SwitchKind.RELAY, name, is_paused=True)
         table.add([Cell(name), _paused_cell(paused[name]), *[Cell(None)] * 5], [act])
+    tables = [table]
+    if slow := left_alone(workers or ()):
+        tables.append(_slow_table(slow))
     return await page(
-        request, visitor, 'tables.html', title='Relays', tables=[table], problems=problems,
+        request, visitor, 'tables.html', title='Relays', tables=tables, problems=problems,
         live=True,
     )  # fmt: skip
+
+
+def _slow_table(slow: list[DomainLeftAlone]) -> PageTable:
+    names = ('recipient domain', 'left alone for', 'workers', 'because')
+    table = PageTable('Domains that deferred several e-mails in a row', names, '')
+    for found in slow:
+        table.add(
+            [Cell(found.domain), Cell(length(found.left_s)), Cell(found.workers, is_number=True),
+             Cell(found.reason)],
+            [],
+        )  # fmt: skip
+    return table
 
 
 def _add_relay(

@@ -86,14 +86,16 @@ def hide_recipients(_: Any, method: str, event: MutableMapping[str, Any]) -> Map
     """
     if method != 'debug':
         for key, value in event.items():
-            kind = type(value)
-            if kind is str:
-                text = value if len(value) <= LONGEST_CHARS else _cut(value)
-                if '@' in text and key not in NOT_PERSONAL:
-                    text = ADDRESS.sub('***@', text)
-                event[key] = text
-            elif kind is not int and value is not None and key not in NOT_PERSONAL:
-                event[key] = _hidden(value)
+            if value is None or (kind := type(value)) is int:
+                continue
+            if kind is not str:
+                if key not in NOT_PERSONAL:
+                    event[key] = _hidden(value)
+                continue
+            if len(value) > LONGEST_CHARS:
+                value = event[key] = _cut(value)  # noqa: PLW2901 - and then its addresses
+            if '@' in value and key not in NOT_PERSONAL:
+                event[key] = ADDRESS.sub('***@', value)
     return event
 
 

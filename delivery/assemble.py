@@ -1,7 +1,7 @@
 """Put the parts of one worker together, and say which of them does each step."""
 
 from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from typing import Any
 
@@ -11,11 +11,12 @@ from delivery.activity import Activity
 from delivery.bytes_in_flight import BytesInFlight
 from delivery.claimer import Claimer
 from delivery.concurrency import Concurrency
-from delivery.content import Contents
+from delivery.content import Contents, brings_all
 from delivery.email_jobs import JobResult
 from delivery.job_claims import claim_and_send
 from delivery.leases import Leases
 from delivery.record import Recorder
+from delivery.right_of_way import AT_ONCE
 from delivery.rules import Stores, WorkerRules
 from delivery.runtime import Runtime
 from delivery.senders import AllowedSenders
@@ -83,8 +84,11 @@ def _steps(runtime: Runtime) -> Steps:
     def claim(email_id: int, send: SendClaimed) -> Coroutine[Any, Any, JobResult]:
         return claim_and_send(runtime, email_id, send)
 
+    def hold_bytes(claim: Claim) -> AbstractAsyncContextManager[None]:
+        return AT_ONCE if brings_all(claim) else hold_bytes_to_fetch(claim)
+
     @asynccontextmanager
-    async def hold_bytes(claim: Claim) -> AsyncIterator[None]:
+    async def hold_bytes_to_fetch(claim: Claim) -> AsyncIterator[None]:
         size_bytes = await contents.large_bytes(claim)
         if not size_bytes:
             yield

@@ -88,7 +88,7 @@ class Claimer:
         if self._tunables.switches.claims_paused:
             return []
         await self._activity.right_of_way.given()
-        turn = await self._tenants.next_turn(self._pool, limit) if self._is_backlog else None
+        turn = await self._tenants.turn_in_backlog(self._pool, limit) if self._is_backlog else None
         # Before it asks: a worker that was frozen until the answer would think its lease longer.
         since = now_s()
         claiming = (

@@ -48,6 +48,12 @@ def _postgres_answers() -> Iterator[None]:
         raise InvalidEmailError(f'row: it cannot be read: {error}') from error
 
 
+def brings_all(claim: Claim) -> bool:
+    """Return whether nothing is to be fetched for an e-mail but a template, as for nearly all."""
+    email = claim.email
+    return claim.is_whole and email.content_id is None and not email.extras.has_attachments
+
+
 class Contents:
     """The content of e-mails: where it is fetched, and how much of it is in memory.
 
@@ -86,8 +92,6 @@ class Contents:
             ContentUnavailableError: MongoDB or PostgreSQL does not answer.
         """
         content_id, has_stored = claim.email.content_id, claim.email.extras.has_attachments
-        if claim.is_whole and content_id is None and not has_stored:
-            return 0
         size_bytes = attached = 0
         with _postgres_answers():
             if not claim.is_whole:
@@ -163,15 +167,24 @@ class Contents:
             except TemplatesUnavailableError as error:
                 raise ContentUnavailableError(str(error)) from error
             email = with_parts(email, filled)
-        size_bytes = len(email.body_html or '') + len(email.body_text or '')
-        size_bytes += len(email.calendar or '') + HEAD_BYTE_BYTES * len(email.raw_message or b'')
-        field_chars = len(email.recipient) + len(email.headers or '')
-        if email.extras is not NO_EXTRAS:
-            field_chars += sum(len(getattr(email.extras, n) or '') for n in EXTRA_ADDRESSES)
-        size_bytes += FIELD_CHAR_BYTES * field_chars
-        if content.attachments:
-            size_bytes += sum(len(a.data) for a in content.attachments)
-        arguments = (email, content, self._tunables.sender, self.max_message_bytes)
-        if size_bytes > RENDER_IN_THREAD_BYTES:
-            return await asyncio.to_thread(render, *arguments)
-        return render(*arguments)
+        sender, max_bytes = self._tunables.sender, self.max_message_bytes
+        if work_bytes(email, content) > RENDER_IN_THREAD_BYTES:
+            return await asyncio.to_thread(render, email, content, sender, max_bytes)
+        return render(email, content, sender, max_bytes)
+
+
+def work_bytes(email: Email, content: Content) -> int:
+    """Return how many bytes of a body take as long to render as this e-mail."""
+    field_chars = len(email.recipient)
+    size_bytes = len(email.body_html or '') + len(email.body_text or '')
+    if email.headers is not None:
+        field_chars += len(email.headers)
+    if email.extras is not NO_EXTRAS:
+        field_chars += sum(len(getattr(email.extras, n) or '') for n in EXTRA_ADDRESSES)
+    if email.calendar is not None:
+        size_bytes += len(email.calendar)
+    if email.raw_message is not None:
+        size_bytes += HEAD_BYTE_BYTES * len(email.raw_message)
+    if content.attachments:
+        size_bytes += sum(len(a.data) for a in content.attachments)
+    return size_bytes + FIELD_CHAR_BYTES * field_chars

@@ -8,12 +8,15 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator, Iterator
+from contextlib import AbstractAsyncContextManager
 
 from db.claimed import Claim
 from mail.priority import HIGH
 
 # At most so long, and then not for as long again: a relay may be slow, and all mail be urgent.
 MOST_S = 0.05
+# A generator's context takes 1.8 us of the 120 that an e-mail costs (2026-11), this one 0.3.
+AT_ONCE: AbstractAsyncContextManager[None] = contextlib.nullcontext()
 
 
 class RightOfWay:
@@ -56,15 +59,14 @@ class RightOfWay:
             self._free_until = time.monotonic() + MOST_S
             self._clear.set()
 
-    @contextlib.asynccontextmanager
-    async def turn(self, claim: Claim, cycles: int) -> AsyncIterator[None]:
-        """Wait until it is the e-mail's turn: an urgent one takes the right of way.
+    def turn(self, claim: Claim) -> AbstractAsyncContextManager[None]:
+        """Wait until it is the e-mail's turn: an urgent one takes the right of way."""
+        if claim.priority != HIGH and self._clear.is_set():  # nearly always
+            return AT_ONCE
+        return self._turn(claim)
 
-        Args:
-            cycles: How many cycles of the loop to let pass before.
-        """
-        for _ in range(cycles):
-            await asyncio.sleep(0)
+    @contextlib.asynccontextmanager
+    async def _turn(self, claim: Claim) -> AsyncIterator[None]:
         if claim.priority == HIGH:
             with self.taken():
                 yield

@@ -48,8 +48,7 @@ class MessageSteps:
     """What makes a message of a claimed e-mail, and hands it over.
 
     Attributes:
-        turn: Waits until it is the e-mail's turn, and so many cycles of the loop; while an urgent
-            one is in it, others wait.
+        turn: Waits until it is the e-mail's turn; while an urgent one is in it, others wait.
         hold_bytes: Waits until there is room for the content that is to be fetched, and holds it.
         fetch: The e-mail with its large columns, and what its row only refers to.
         check_senders: Refuses senders that nobody has allowed.
@@ -61,7 +60,7 @@ class MessageSteps:
         deliver: Chooses the relay and hands the message over; never raises for what a relay does.
     """
 
-    turn: Callable[[Claim, int], AbstractAsyncContextManager[None]]
+    turn: Callable[[Claim], AbstractAsyncContextManager[None]]
     hold_bytes: Callable[[Claim], AbstractAsyncContextManager[None]]
     fetch: Callable[[Claim], Awaitable[tuple[Email, Content]]]
     check_senders: Callable[[Email], Awaitable[None]]

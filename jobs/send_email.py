@@ -110,7 +110,9 @@ def _decided(policy: Policy, claim: Claim, delivery: Delivery, took_s: float) ->
 async def attempt(steps: Steps, claim: Claim, progress: Progress, cycles: int = 0) -> Delivery:
     """Make the message and deliver it. However that ends, it becomes a Delivery."""
     try:
-        async with steps.turn(claim, cycles), steps.hold_bytes(claim):
+        for _ in range(cycles):
+            await asyncio.sleep(0)
+        async with steps.turn(claim), steps.hold_bytes(claim):
             return await make_and_deliver(steps, claim, progress)
     except SuppressedError as error:
         return Delivery(error.outcome, progress.phase, error=str(error), recipients=error.settled)

@@ -37,15 +37,14 @@ class Sender:
     name: str | None = None
 
 
-NOT_NAMED = (None, None, None, ())  # From, Sender, MAIL FROM, Reply-To
-
-
 class AddressFields(NamedTuple):
     """Who an e-mail is from and to, checked.
 
     Attributes:
         from_, sender, return_path: None where the e-mail has none of its own.
         return_path: The address for MAIL FROM, '' for none.
+        is_plain: There is one recipient and nothing else, as nearly always; False where that is
+            not known.
     """
 
     from_: Recipient | None
@@ -55,11 +54,7 @@ class AddressFields(NamedTuple):
     to: Sequence[Recipient]
     cc: Sequence[Recipient]
     bcc: Sequence[Recipient]
-
-    @property
-    def is_plain(self) -> bool:
-        """Whether there is one recipient, and nothing else."""
-        return self[:4] == NOT_NAMED and len(self.to) == 1 and not (self.cc or self.bcc)
+    is_plain: bool = False
 
     def envelope(self, default: str) -> Envelope:
         """Return MAIL FROM and RCPT TO; nobody gets the e-mail twice.
@@ -101,7 +96,7 @@ def read_address_fields(email: Email) -> AddressFields:
     """
     to, extras = parse_recipients(email.recipient), email.extras
     if extras is NO_EXTRAS:  # nearly always
-        return AddressFields(None, None, None, (), to, (), ())
+        return AddressFields(None, None, None, (), to, (), (), len(to) == 1)
     cc, bcc = _addresses('cc', extras.cc), _addresses('bcc', extras.bcc)
     if extras.one_copy_each and (cc or bcc):
         raise InvalidEmailError(

@@ -14,14 +14,17 @@ from mail_outbox.headers import MAX_LINE_CHARS
 CHUNK = 1024 * 1024
 BASE64_CHUNK_BYTES = 57 * 16384  # whole lines of 76 characters
 PART_HEAD = b'Content-Type: %b\r\nContent-Transfer-Encoding: %b\r\n\r\n'
+BODY_PARTS = {
+    'plain': ('body_text', b'text/plain; charset="utf-8"'),
+    'html': ('body_html', b'text/html; charset="utf-8"'),
+}
 # Of text in 8 bits: it may have to be encoded on the loop, for a relay that takes no more than 7.
 EIGHT_BIT_BYTES = 64 * 1024
 
 
 def body_part(text: str, subtype: str, *, eight_bit: bool = False) -> bytes:
     """Return a text part, see text_part."""
-    name = 'body_html' if subtype == 'html' else 'body_text'
-    content_type = b'text/%b; charset="utf-8"' % subtype.encode()
+    name, content_type = BODY_PARTS[subtype]
     return text_part(name, text, content_type, eight_bit=eight_bit)
 
 

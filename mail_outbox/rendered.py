@@ -57,6 +57,8 @@ class Rendered(NamedTuple):
 
     def alike(self, recipients: tuple[str, ...]) -> list[tuple[str, ...]]:
         """Group recipients by what their transactions need, those that need less first."""
+        if len(recipients) == 1:  # nearly always
+            return [recipients]
         plain = tuple(r for r in recipients if r.isascii())
         if self.needs_utf8 or len(plain) in (0, len(recipients)):
             return [recipients]

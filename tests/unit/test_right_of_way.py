@@ -37,14 +37,14 @@ async def test_attempt_that_follows_its_claim_lets_nobody_begin_between_them(way
     order = []
 
     async def send() -> None:
-        async with way.turn(claim(HIGH), 0):
+        async with way.turn(claim(HIGH)):
             order.append('urgent begins')
             for _ in range(5):
                 await asyncio.sleep(0)
             order.append('urgent ends')
 
     async def other() -> None:
-        async with way.turn(claim(NORMAL), 0):
+        async with way.turn(claim(NORMAL)):
             order.append('other')
 
     with way.taken():  # its claim

@@ -12,9 +12,11 @@ import socket
 from pydantic import ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from configuration.dkim_keys import DkimVariables
 from configuration.ingress import IngressVariables
 from configuration.policy import EmailVariables
 from configuration.relays import slowest_attempt_s
+from configuration.safety import SafetyVariables
 from configuration.servers import MongoVariables, PostgresVariables, RedisVariables
 from configuration.smtp import SmtpVariables
 from configuration.sources import ENV_FILE, EnvFile, SecretFiles, variable_names
@@ -27,7 +29,9 @@ class Settings(
     IngressVariables,
     WebVariables,
     WorkerVariables,
+    SafetyVariables,
     EmailVariables,
+    DkimVariables,
     SmtpVariables,
     MongoVariables,
     PostgresVariables,

@@ -19,6 +19,7 @@ from arq import func
 from arq.connections import ArqRedis
 from arq.typing import WorkerCoroutine
 
+from configuration.dkim_keys import make_signing
 from configuration.live import LiveSettings, make_domain_limits, make_relays, make_routes
 from cron import SCHEDULES, cron_jobs, keep_schedules, mail_schedules, maintenance_schedules
 from db.errors import DATABASE_DOWN, ErrorKind, kind_of, words_of
@@ -84,7 +85,7 @@ async def startup(ctx: dict[str, Any]) -> None:
     worker = worker_identity(settings, queue_name)
     structlog.contextvars.bind_contextvars(worker=worker)
     supervisor = Supervisor(settings.health_file)
-    switches = Switches(queue_name)
+    switches, signing = Switches(queue_name), make_signing(settings)
     began_at = time.monotonic()
     pool = await _connect_postgres(worker, switches, supervisor)
     relays = SwitchableRelays(make_relays(settings), make_routes(settings))
@@ -98,6 +99,7 @@ async def startup(ctx: dict[str, Any]) -> None:
             Sender(settings.smtp_from_email, settings.smtp_from_name),
             max_emails=settings.worker_sweep_size,
             switches=switches,
+            signing=signing,
         ),
         Activity(Neighbours(await read_identity(pool)), dispatcher.refused),
         send_claimed,
@@ -135,6 +137,7 @@ def _rules(worker: str, queue_name: str) -> WorkerRules:
         expiry_hours=settings.email_expiry_hours,
         lease_s=settings.worker_lease_s,
         max_message_bytes=settings.email_max_bytes,
+        safety=settings.safety,
         max_bytes_in_flight=settings.worker_max_bytes_in_flight or default_bytes_in_flight(),
     )
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from configuration.dkim_keys import make_signing
 from configuration.relays import relay_options
 from configuration.version import program_version
 from configuration.view import digest, view
@@ -13,6 +14,8 @@ from mail.route import LoadedRelays
 from mail.route_table import RouteTable
 from mail_outbox.address_fields import Sender
 from settings import Settings
+
+LISTS = ('relays', 'routes', 'domain_limits', 'dkim_keys')
 
 
 def make_relays(settings: Settings) -> list[Relay]:
@@ -63,7 +66,7 @@ class LiveSettings:
         """
         try:
             fresh = self._load()
-            relays = make_relays(fresh)
+            relays, signing = make_relays(fresh), make_signing(fresh)
         except (SystemExit, OSError) as error:
             raise ValueError(str(error)) from error
         if fresh.job_timeout_s > self._job_timeout_s:
@@ -71,11 +74,16 @@ class LiveSettings:
         smtp = {
             name: getattr(fresh, name)
             for name in Settings.model_fields
-            if name.startswith('smtp_') or name in ('relays', 'routes', 'domain_limits')
+            if name.startswith('smtp_') or name in LISTS
         }
         self._settings = self._settings.model_copy(update=smtp)
         self.digest = digest(self._settings)
         sender = Sender(fresh.smtp_from_email, fresh.smtp_from_name)
         return LoadedRelays(
-            relays, make_routes(fresh), make_domain_limits(fresh), sender, fresh.job_timeout_s
+            relays,
+            make_routes(fresh),
+            make_domain_limits(fresh),
+            sender,
+            fresh.job_timeout_s,
+            signing,
         )

@@ -1,6 +1,5 @@
 """What RELAYS says: a list of relays, each with what it takes to reach it and to log in."""
 
-import os
 import shlex
 import shutil
 import ssl
@@ -20,6 +19,7 @@ from pydantic import (
 )
 from pydantic_settings import NoDecode
 
+from configuration.credentials import in_credentials
 from configuration.lists import read_entries
 from mail.relay.auth import MECHANISMS
 from mail.relay.greeting import is_name
@@ -184,7 +184,7 @@ class RelayEntry(RelayLimits, RelayTls, RelayLogin):
             return keys
         if 'password' in keys:
             raise ValueError('password and password_file exclude each other')
-        path = _in_credentials(str(keys['password_file']))
+        path = in_credentials(str(keys['password_file']))
         try:
             password = path.read_text(encoding='utf-8').rstrip('\r\n')
         except (OSError, ValueError) as error:
@@ -208,14 +208,6 @@ class RelayEntry(RelayLimits, RelayTls, RelayLogin):
         if self.use_tls is False:
             return Tls.NONE
         return Tls.IMPLICIT if self.port == IMPLICIT_TLS_PORT else Tls.STARTTLS
-
-
-def _in_credentials(name: str) -> Path:
-    """Return a file's path; a name without a slash may be one of systemd's credentials."""
-    directory = os.environ.get('CREDENTIALS_DIRECTORY')
-    if directory and '/' not in name and (Path(directory) / name).is_file():
-        return Path(directory) / name
-    return Path(name)
 
 
 def read_relay_list(value: Any) -> Any:

@@ -13,6 +13,7 @@ from delivery.claimer import Claimer
 from delivery.concurrency import Concurrency
 from delivery.content import Contents, brings_all
 from delivery.email_jobs import JobResult
+from delivery.handing_over import HandingOver
 from delivery.job_claims import claim_and_send
 from delivery.leases import Leases
 from delivery.record import Recorder
@@ -28,10 +29,6 @@ from delivery.traits import read_traits
 from delivery.tunables import Tunables
 from delivery.wake_ups import WakeUps
 from engine.signals import WorkerSignals
-from mail.deliver import deliver
-from mail.outcome import Delivery, Settled
-from mail.progress import Progress
-from mail_outbox.rendered import Rendered
 
 Spine = Callable[[Steps, Claim, int], Coroutine[Any, Any, JobResult]]
 
@@ -97,12 +94,6 @@ def _steps(runtime: Runtime) -> Steps:
         async with contents.large.share(size_bytes):
             yield
 
-    def hand_over(
-        rendered: Rendered, settled: Settled, progress: Progress
-    ) -> Coroutine[Any, Any, Delivery]:
-        # The relays as they are now: an operator may have exchanged them.
-        return deliver(tunables.relays, rendered, settled, progress)
-
     return Steps(
         activity=runtime.activity,
         held=runtime.claimer.leases,
@@ -114,7 +105,7 @@ def _steps(runtime: Runtime) -> Steps:
         read_traits=partial(read_traits, tunables),
         render=contents.render,
         leave_out_suppressed=runtime.suppressions.leave_out,
-        deliver=hand_over,
+        deliver=HandingOver(tunables, runtime.rules.safety).deliver,
         policy=runtime.rules.policy,
         record=recorder.record_to_the_end,
         keep_recipients=recorder.keep_recipients,

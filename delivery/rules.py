@@ -1,12 +1,13 @@
 """What one worker is and by which rules it works: values that do not change until it ends."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import asyncpg
 from arq.connections import ArqRedis
 
 from db.mongo import Mongo
 from mail.outcome import Policy
+from mail.safety import Safety
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,4 +43,5 @@ class WorkerRules:
     expiry_hours: float
     lease_s: float
     max_message_bytes: int
+    safety: Safety = field(default_factory=Safety)
     max_bytes_in_flight: int = 64 * 1024 * 1024  # of large e-mails

@@ -57,7 +57,8 @@ class MessageSteps:
             ContentUnavailableError when a server or a renderer does not answer.
         leave_out_suppressed: Takes those who get no mail out of the envelope, and settles them.
             Raises SuppressedError when nobody is left.
-        deliver: Chooses the relay and hands the message over; never raises for what a relay does.
+        deliver: Asks the safety switches, signs the message where there is a key, chooses the relay
+            and hands it over; never raises for what a relay does.
     """
 
     turn: Callable[[Claim], AbstractAsyncContextManager[None]]

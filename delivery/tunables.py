@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from db.switches import Switch, SwitchKind
 from mail.relay.rate_limit import RateLimit
 from mail.route import Relays
+from mail.signing.dkim import Signing
 from mail_outbox.address_fields import Sender
 
 
@@ -67,3 +68,4 @@ class Tunables:
     max_emails: int  # under way at once, by jobs and again by sweeps
     rate: RateLimit = field(default_factory=RateLimit)
     switches: Switches = field(default_factory=Switches)
+    signing: Signing | None = None  # None: no DKIM

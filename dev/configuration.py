@@ -8,6 +8,7 @@ from pathlib import Path
 from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
+from configuration.dkim_keys import DkimEntry
 from configuration.relay_list import RelayEntry
 from configuration.smtp import RELAY_PARTS
 from configuration.sources import variable_names
@@ -47,6 +48,22 @@ works; both at once are refused. Without ROUTES the relay in front is asked firs
 | `host` |  | As SMTP_HOST. |
 {RELAY_ROWS}
 | `password_file` |  | A file with the password; without a slash, a systemd credential. |
+
+## DKIM keys
+
+DKIM_KEYS is a JSON list as well, in one line or in several, or the name of a file with it.
+[mail.md](mail.md#dkim-signatures) says what is signed, and how a key is made and exchanged.
+
+```sh
+DKIM_KEYS='[
+  {"domain": "example.com", "selector": "r2026", "key_file": "/etc/email-worker/dkim-rsa.pem"},
+  {"domain": "example.com", "selector": "e2026", "key_file": "/etc/email-worker/dkim-ed25519.pem"}
+]'
+```
+
+| key | what it is |
+|---|---|
+{DKIM_ROWS}
 
 ## How long mail is tried
 
@@ -102,6 +119,8 @@ def configuration_table() -> str:
         default = f'`{default_of(field)}`' if default_of(field) else ''
         rows.append(f'| {names} | {default} | {field.description} |')
     tail = TABLE_TAIL.replace('{RELAY_ROWS}', '\n'.join(relay_rows()))
+    dkim = (f'| `{key}` | {field.description} |' for key, field in DkimEntry.model_fields.items())
+    tail = tail.replace('{DKIM_ROWS}', '\n'.join(dkim))
     return TABLE_HEAD + '\n'.join(rows) + '\n' + tail
 
 

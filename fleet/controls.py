@@ -227,7 +227,7 @@ class Controls:
             raise RefusedError(f'the old relays stay: {error}') from error
         changed = tunables.relays.replace(loaded.relays, loaded.table, loaded.drain_s)
         tunables.relays.domains.limit(loaded.limits)
-        tunables.sender = loaded.sender
+        tunables.sender, tunables.signing = loaded.sender, loaded.signing
         self._switches_have_changed()
         places = {r.name: f'{r.options.host}:{r.options.port}' for r in tunables.relays}
         log.info('relays.reloaded', relays=places, changed=changed)

@@ -63,6 +63,7 @@ def describe_tunables(runtime: Runtime) -> dict[str, Any]:
         'rate_limit_per_s': tunables.rate.per_s,
         'state': 'stopping' if runtime.signals.stopping.is_set() else state,
         'paused': tunables.switches.reasons(),
+        'safety': runtime.rules.safety.names,
         'sender_domain': domain_of(tunables.sender.address),
         'slow_domains': [
             {'name': domain, 'retry_in_s': round(left_s, 1), 'last_error': reason}

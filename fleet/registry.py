@@ -81,6 +81,7 @@ class WorkerControls:
 
     state: str = 'running'  # running, paused, stopping
     paused: list[str] = field(default_factory=list)  # why, when it claims nothing
+    safety: list[str] = field(default_factory=list)  # the switches that are on, see mail.safety
     concurrency: dict[str, int] = field(default_factory=dict)  # emails, jobs: how many at once
     rate_limit_per_s: float = 0.0  # 0: none
     relays: list[dict[str, Any]] = field(default_factory=list)  # see fleet.describe

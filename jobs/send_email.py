@@ -156,7 +156,6 @@ async def make_and_deliver(steps: Steps, claim: Claim, progress: Progress) -> De
     if claim.any_suppressed:
         progress.phase = Phase.RECIPIENTS
         rendered, settled = await steps.leave_out_suppressed(rendered, settled)
-    # Signing has its place here: it takes `rendered` and returns it with one header more.
     return await steps.deliver(rendered, settled, progress)
 
 

@@ -132,6 +132,7 @@ class Delivery(NamedTuple):
     recipients: Settled | None = None
     retry_in_s: float | None = None  # RELEASED only: when trying again makes sense
     throttled: bool = False  # RELEASED only: the relay takes no more now, whatever the e-mail
+    is_over: bool = False  # RELEASED only: a switch withholds it, see mail.safety
 
 
 MOST_TIMES = 10_000
@@ -261,16 +262,10 @@ def decide(
     match delivery.outcome:
         case Outcome.ACCEPTED:
             return Decision(Status.SENT)
+        case Outcome.RELEASED if delivery.is_over:
+            return Decision(Status.CANCELLED, counts=False)
         case Outcome.RELEASED:
-            wait_s = delivery.retry_in_s or 0.0
-            if (
-                delivery.reply is not None
-                and delivery.phase is not Phase.CONNECT
-                and not delivery.throttled
-            ):
-                # 421 in the middle of the dialogue may be this e-mail's doing, and it costs all
-                # others a cool-down.
-                wait_s = max(wait_s, policy.backoff_s(attempt))
+            wait_s = _released_for_s(delivery, policy.backoff_s(attempt))
             return Decision(Status.PENDING, retry_in_s=wait_s, counts=False)
         case Outcome.REJECTED:
             dead_reason = DEAD_REASONS.get(delivery.phase, DeadReason.REJECTED)
@@ -287,3 +282,16 @@ def decide(
         return Decision(Status.UNCERTAIN)
     new_most = min(attempt + ATTEMPTS_AFTER_UNCERTAIN, most) if max_attempts >= BY_LIFE else None
     return Decision(Status.UNCERTAIN, again_in_s, max_attempts=new_most)
+
+
+def _released_for_s(delivery: Delivery, backoff_s: float) -> float:
+    wait_s = delivery.retry_in_s or 0.0
+    if (
+        delivery.reply is not None
+        and delivery.phase is not Phase.CONNECT
+        and not delivery.throttled
+    ):
+        # 421 in the middle of the dialogue may be this e-mail's doing, and it costs all others a
+        # cool-down.
+        return max(wait_s, backoff_s)
+    return wait_s

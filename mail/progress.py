@@ -4,7 +4,7 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
-from mail.outcome import Phase, Settled
+from mail.outcome import Outcome, Phase, Reply, Settled, classify
 from mail.priority import NORMAL
 from mail.route_table import NO_TRAITS, Traits
 
@@ -38,6 +38,9 @@ class Progress:
     # Called between two transactions of one e-mail: writes down `recipients`, so that nobody who
     # has it gets it again should this worker die.
     keep: Callable[[Settled], Awaitable[None]] = field(default=_forget)
+
+    # What a relay's reply means, see mail.safety.
+    classify: Callable[[Reply], Outcome] = classify
 
     @property
     def reached_data_end(self) -> bool:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 from mail.domains import DomainBoard, DomainLimit
 from mail.relay.pool import Relay
 from mail.route_table import Route, RouteTable, SmoothWeights, Traits
+from mail.signing.dkim import Signing
 from mail_outbox.address_fields import Sender
 
 # Only for those who would have come back by themselves: resuming a relay wakes the sweep.
@@ -26,6 +27,7 @@ class LoadedRelays(NamedTuple):
     limits: Sequence[DomainLimit]
     sender: Sender
     drain_s: float
+    signing: Signing | None = None  # None: no DKIM
 
 
 class Relays:

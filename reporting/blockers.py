@@ -9,6 +9,7 @@ from db.states import TRIED
 from db.switches import Switch, SwitchKind
 from fleet.registry import WorkerRecord
 from logs import hide_addresses
+from mail.safety import ALLOWED, DRY_RUN, OVERRIDE, SOFT_BOUNCE
 from reporting.wording import because, cell, counted, length
 
 Email = Mapping[str, Any]  # a row of db.reports.read_email
@@ -42,6 +43,22 @@ class EmailFacts:
     services_down: Mapping[str, str | None] = field(
         default_factory=dict
     )  # of the last check, with the error
+
+
+SAFETY: Mapping[str, str] = {
+    DRY_RUN: 'messages are made and handed to no relay',
+    OVERRIDE: 'other addresses get every message instead of its recipients',
+    ALLOWED: 'outside some domains nobody gets mail',
+    SOFT_BOUNCE: 'what a relay refuses for good is tried again',
+}
+
+
+def safety_switches(facts: EmailFacts) -> Iterator[Reason]:
+    """Yield the switches that keep mail from leaving, of any worker."""
+    on = {name for worker in facts.workers or () for name in worker.safety}
+    for name, effect in SAFETY.items():
+        if name in on:
+            yield Reason(f'{name} is on: {effect}.', 'Take it from the settings; restart.')
 
 
 def blockers(email: Email, facts: EmailFacts) -> list[Reason]:

@@ -18,7 +18,7 @@ from db.switches import read_switches
 from mail_outbox.address_fields import EXTRA_ADDRESSES, named_senders, read_address_fields
 from mail_outbox.envelope import Email, Extras, InvalidEmailError
 from mail_outbox.senders import WantedSender, refuse_unlisted
-from reporting.blockers import EmailFacts
+from reporting.blockers import EmailFacts, safety_switches
 from reporting.live import ask_alive
 from reporting.next_step import next_step, tries_again, where_now
 from reporting.problems import NOBODY_REPLIED, Document, Problem, ProblemError
@@ -48,7 +48,12 @@ async def explain_email(servers: Servers, email_id: int) -> tuple[Document, list
     problems: list[Problem] = []
     facts = await gather_facts(servers, email, problems)
     attempts = await servers.ask_postgres(partial(reports.read_attempts, email_id=email_id))
-    found = [*reasons_of(email, facts), *refused_jobs(email, facts), *taken_back(attempts)]
+    found = [
+        *safety_switches(facts),
+        *reasons_of(email, facts),
+        *refused_jobs(email, facts),
+        *taken_back(attempts),
+    ]
     if tries_again(email):
         found += [*route_reasons(email, facts), *slow_domain_reasons(facts)]
     if facts.anybody_alive is False and (tries_again(email) or email['status'] == 'sending'):

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from db.identity import are_mixed
 from fleet.queued_jobs import wrong_key_hint
 from logs import hide_addresses
+from reporting.blockers import SAFETY
 from reporting.judge_ingresses import judge_ingresses
 from reporting.kinds import found
 from reporting.problems import NOBODY_REPLIED, Document, Problem, is_alive, queue_problems
@@ -81,6 +82,7 @@ def judge_workers(workers: Sequence[Document]) -> Iterator[Problem]:
                 'lost_log_lines',
                 f'{worker["worker"]} dropped {lines} of its log: nobody read it in time',
             )
+    yield from _judge_safety(ours)
     yield from _judge_pauses(ours)
     yield from judge_relays(ours)
 
@@ -102,6 +104,12 @@ def judge_foreign(workers: Sequence[Document]) -> Iterator[Problem]:
 def _names(names: Sequence[str]) -> str:
     more = f' and {len(names) - 3} more' if len(names) > 3 else ''
     return f'{counted(len(names), "worker")} ({", ".join(names[:3])}{more})'
+
+
+def _judge_safety(workers: Sequence[Document]) -> Iterator[Problem]:
+    for switch, effect in SAFETY.items():
+        if named := [w['worker'] for w in workers if switch in w['safety']]:
+            yield found('safety_switch', f'{switch} is on: {effect} ({_names(named)})')
 
 
 def _judge_pauses(workers: Sequence[Document]) -> Iterator[Problem]:

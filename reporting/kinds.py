@@ -42,6 +42,9 @@ KINDS: Mapping[str, ProblemKind] = {
         LOOK,
         '`python -m ops control resume`, with --queue NAME for a queue, when the reason is gone',
     ),
+    'safety_switch': ProblemKind(
+        ACT, 'as it should be in staging; else take the variable away, and restart the workers'
+    ),
     'paused_worker': ProblemKind(
         LOOK, '`python -m ops control resume` when the reason is gone', is_settled=True
     ),

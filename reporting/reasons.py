@@ -9,6 +9,7 @@ from db.late import TAKEN_BACK
 from fleet.refused_jobs import REMEDIES, reported_refusals
 from logs import hide_addresses
 from mail.outcome import Outcome
+from mail.safety import NOT_ALLOWED, NOT_HANDED_OVER
 from mail_outbox.states import DeadReason
 from reporting.blockers import Email, EmailFacts, Reason, blockers, nobody_alive
 from reporting.next_step import tries_again
@@ -16,6 +17,8 @@ from reporting.wording import cell, counted, hide_recipient, length
 
 MOST_REFUSALS = 3  # named apart
 SUPPRESSED = 'suppressed: '  # how the words begin with which a recipient was left out
+WITHHELD = (NOT_HANDED_OVER, NOT_ALLOWED)
+WITHHELD_REMEDY = 'Take the switch from the settings and restart; then `retry` sends it.'
 SUPPRESS_RM = '`python -m ops suppress rm ADDRESS` takes an address off the list'
 
 
@@ -44,6 +47,8 @@ def reasons_of(email: Email, facts: EmailFacts) -> list[Reason]:
         case 'external':
             what = 'It belongs to the system that was there before; workers leave it alone.'
             return [Reason(what)]
+        case 'cancelled' if (email['last_error'] or '').startswith(WITHHELD):
+            return [Reason(f'{_without_end(email["last_error"])}.', WITHHELD_REMEDY)]
         case _:
             return []
 

@@ -9,7 +9,7 @@ import asyncio
 import re
 from enum import Enum, auto
 
-from mail.outcome import Outcome, Phase, Reply, classify
+from mail.outcome import Outcome, Phase, Reply
 from mail.progress import Progress
 from mail.relay.errors import (
     NoEightBitError,
@@ -158,14 +158,14 @@ class Transaction:
             return self.fail(
                 RelayRefusedError(f'{self.relay_name} wants another login: {reply}', reply)
             )
-        if (outcome := classify(reply)) is not Outcome.ACCEPTED:
+        if (outcome := self.progress.classify(reply)) is not Outcome.ACCEPTED:
             self._answers = dict.fromkeys(self.recipients, (outcome, reply))
             return self._withdraw()
         self.progress.phase = Phase.RCPT
         return GO_ON
 
     def _take_rcpt(self, reply: Reply, recipient: str, *, is_last: bool) -> Step:
-        self._answers[recipient] = (classify(reply), reply)
+        self._answers[recipient] = (self.progress.classify(reply), reply)
         if not is_last:
             return GO_ON
         if not (accepted := self._accepted()):
@@ -181,7 +181,7 @@ class Transaction:
         if reply.code == 354:
             return Step.SEND_BODY
         # Only 354 asks for the body (RFC 5321, 4.1.1.4): after a 2xx the relay has none.
-        outcome = classify(reply)
+        outcome = self.progress.classify(reply)
         self._answer_accepted(Outcome.DEFERRED if outcome is Outcome.ACCEPTED else outcome, reply)
         return Step.RESET
 
@@ -191,7 +191,7 @@ class Transaction:
         # A 421 never counts, at whatever point it comes (docs/delivery-guarantee.md).
         if reply.code == 421:
             return self._take_421(reply, len(self.commands))
-        outcome = classify(reply)
+        outcome = self.progress.classify(reply)
         if early:  # it has only a part of the body, and takes what follows for the rest of it
             self._answer_accepted(
                 Outcome.DEFERRED if outcome is Outcome.ACCEPTED else outcome, reply

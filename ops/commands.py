@@ -130,6 +130,11 @@ GROUPS: Mapping[str, Mapping[str, Command]] = {
         'token': Command(
             'create, ls, revoke: who may use the HTTP API', ('create shop --scope send', 'ls')
         ),
+        'dns': Command(
+            'the SPF, DKIM, DMARC and return-path records that our domains need, '
+            'and whether DNS has them',
+            ('', 'example.com --nameserver 192.0.2.53'),
+        ),
         'audit': Command('ls: who changed what, from where and when', ('ls --since 1d',)),
     },
     'moving in': {

@@ -7,6 +7,7 @@ import asyncio
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 
 from mail.signing.keys import SigningKey
@@ -143,7 +144,11 @@ def _mechanism(host: str) -> str:
     for ending, included in PROVIDERS.items():
         if host.lower() == ending or host.lower().endswith(f'.{ending}'):
             return f'include:{included}'
-    return f'a:{host}'
+    try:
+        address = ip_address(host)
+    except ValueError:
+        return f'a:{host}'
+    return f'ip{address.version}:{address}'
 
 
 def tags_of(text: str) -> dict[str, str]:

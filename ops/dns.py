@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import socket
 from dataclasses import asdict
 from ipaddress import ip_address
 
@@ -17,6 +18,8 @@ from ops.connect import Connections
 from ops.output import print_table, say
 from reporting.problems import Document, Level, Problem
 from settings import Settings
+
+LOOPBACK = frozenset({'localhost', '127.0.0.1', '::1'})
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -56,7 +59,8 @@ async def run(connections: Connections, options: argparse.Namespace) -> Answer:
     settings, problems = connections.settings, list[Problem]()
     keys = _keys(settings, problems)
     own = (settings.smtp_from_email.rpartition('@')[2].lower(), *(key.domain for key in keys))
-    relays = [relay.host for relay in settings.all_relays]
+    here = socket.getfqdn()  # a relay on this machine sends from its address
+    relays = [here if r.host in LOOPBACK else r.host for r in settings.all_relays]
     server = options.nameserver or (None, 53)
     resolver = make_resolver(*server)
     found = await asyncio.gather(*(

@@ -1,4 +1,6 @@
-"""The names of the log events of the servers, as log_events.py has the others."""
+"""The names of the log events of the servers and of webhooks, as log_events.py has the others."""
+
+WEBHOOK_FIELDS = 'webhook_id delivery_id event_type attempt http_status duration_ms'
 
 # As log_events.LogEvent: level, when, fields, remedy.
 SERVER_EVENTS: dict[str, tuple[str, ...]] = {
@@ -76,5 +78,29 @@ SERVER_EVENTS: dict[str, tuple[str, ...]] = {
         'PostgreSQL or Redis gave something that cannot be read.',
         'source',
         'Report it.',
+    ),
+    # Events for other programs
+    'webhook.delivered': ('info', 'An endpoint took an event.', WEBHOOK_FIELDS),
+    'webhook.deferred': (
+        'warning',
+        'An endpoint did not take an event; it gets it again in `retry_in_s`, or when it is back.',
+        f'{WEBHOOK_FIELDS} error retry_in_s',
+        '`python -m ops webhook ls` says since when it fails.',
+    ),
+    'webhook.dead': (
+        'error',
+        'An endpoint did not take an event for a day; it is not posted again by itself.',
+        f'{WEBHOOK_FIELDS} error',
+        '`python -m ops webhook replay`, once the endpoint works.',
+    ),
+    'webhook.claim_lost': (
+        'warning',
+        'The answer came after the claim had ended: the event is posted again.',
+        WEBHOOK_FIELDS,
+    ),
+    'webhooks.not_read': (
+        'warning',
+        'PostgreSQL did not answer the loop that delivers events.',
+        'error',
     ),
 }

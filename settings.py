@@ -20,12 +20,14 @@ from configuration.safety import SafetyVariables
 from configuration.servers import MongoVariables, PostgresVariables, RedisVariables
 from configuration.smtp import SmtpVariables
 from configuration.sources import ENV_FILE, EnvFile, SecretFiles, variable_names
+from configuration.webhooks import WebhookVariables
 from configuration.worker import ProcessVariables, WebVariables, WorkerVariables
 
 
 # pydantic reads the variables of the last class first, and docs/configuration.md prints them so.
 class Settings(
     ProcessVariables,
+    WebhookVariables,
     IngressVariables,
     WebVariables,
     WorkerVariables,

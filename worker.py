@@ -36,9 +36,10 @@ from delivery.assemble import assemble
 from delivery.beat import beat
 from delivery.bytes_in_flight import default_bytes_in_flight
 from delivery.email_jobs import subject_of
-from delivery.rules import RetentionRules, Stores, WorkerRules
+from delivery.rules import RetentionRules, Stores, WebhookRules, WorkerRules
 from delivery.runtime import Runtime
 from delivery.tunables import Switches, Tunables
+from delivery.webhooks.loop import keep_delivering_webhooks
 from engine.background import keep_alive
 from engine.dispatcher import Dispatcher
 from engine.redis_url import redis_settings
@@ -138,6 +139,7 @@ def _rules(worker: str, queue_name: str) -> WorkerRules:
         lease_s=settings.worker_lease_s,
         max_message_bytes=settings.email_max_bytes,
         safety=settings.safety,
+        webhooks=WebhookRules(*settings.webhook_rules),
         max_bytes_in_flight=settings.worker_max_bytes_in_flight or default_bytes_in_flight(),
     )
 
@@ -158,6 +160,7 @@ def _start(
             keep_alive(runtime.suspects.keep_sending),
             keep_alive(runtime.sweeper.keep_sweeping),
             keep_alive(runtime.sweeper.keep_sending_urgent),
+            keep_alive(partial(keep_delivering_webhooks, runtime)),
         ],
         [
             *(keep_alive(loop) for loop in _holders(runtime, supervisor)),
@@ -190,18 +193,12 @@ def _holders(runtime: Runtime, supervisor: Supervisor) -> Iterator[Loop]:
     """Yield the loops that keep what the worker holds."""
     pool = runtime.stores.pool
     yield partial(
-        beat,
-        pool,
-        runtime.claimer.leases,
-        runtime.tunables.relays,
-        stopping=runtime.signals.stopping,
-        every_s=settings.worker_beat_s,
-        hold_types=settings.email_hold_types,
-        suspects_wanted=runtime.suspects.wanted,
-        tell_others=partial(notify_rescued, pool),
-        set_aside=runtime.claimer.set_aside,
+        beat, pool, runtime.claimer.leases, runtime.tunables.relays,
+        stopping=runtime.signals.stopping, every_s=settings.worker_beat_s,
+        hold_types=settings.email_hold_types, suspects_wanted=runtime.suspects.wanted,
+        tell_others=partial(notify_rescued, pool), set_aside=runtime.claimer.set_aside,
         answered_at_once=runtime.stores.connect_s < CONNECT_AGAIN_S,
-    )
+    )  # fmt: skip
     yield partial(
         supervisor.keep_informed,
         runtime.signals.stopping,

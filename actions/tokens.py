@@ -30,7 +30,7 @@ class ApiScope(StrEnum):
     SEND = 'send'  # queue e-mails, see what became of them, reschedule and cancel them
     READ = 'read'  # look at e-mails, workers and queues; with SEND, at all, and what they say
     OPERATE = 'operate'  # retry, cancel and resolve e-mails; at the desk also pause and resume
-    ADMINISTER = 'administer'  # at the desk: senders, suppressions, tokens
+    ADMINISTER = 'administer'  # webhooks; at the desk: senders, suppressions, tokens
 
 
 @dataclass(frozen=True, slots=True)

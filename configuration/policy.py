@@ -16,7 +16,7 @@ OWN_TABLES = frozenset({
     'outbound_emails', 'mail_outbox', 'email_attempts', 'email_templates', 'email_suppressions',
     'mail_switches', 'cron_runs', 'service_health', 'mail_service_health', 'outbox_adoption',
     'table_origins', '_pogo_migration', 'mail_api_tokens', 'mail_audit', 'mail_api_requests',
-    'email_feedback',
+    'email_feedback', 'mail_webhooks', 'mail_webhook_deliveries',
 })  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ def _shown(value: Any) -> Any:
             return [_shown(part) for part in value]
         case BaseModel():
             return {key: _shown(getattr(value, key)) for key in sorted(value.model_fields_set)}
-        case Path():
+        case Path() | IPv4Network() | IPv6Network():
             return str(value)
         case _:
             return value

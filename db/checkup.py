@@ -20,7 +20,7 @@ TABLES = (
     'mail_switches', 'cron_runs', 'service_health', 'sessions', 'refresh_tokens',
     'outbox_adoption', 'table_origins', 'mail_api_tokens', 'mail_audit', 'mail_api_requests',
     'allowed_senders', 'email_attachments', 'mail_history', 'mail_history_progress',
-    'mail_desk_sessions', 'email_feedback',
+    'mail_desk_sessions', 'email_feedback', 'mail_webhooks', 'mail_webhook_deliveries',
 )  # fmt: skip
 
 # Those that the migrations make and the statements of this program need; a test holds them against
@@ -40,7 +40,9 @@ INDEXES = (
     'allowed_senders_once', 'email_attachments_pkey',
     'mail_history_pkey', 'mail_history_progress_pkey', 'mail_desk_sessions_pkey',
     'email_feedback_pkey', 'email_feedback_once', 'email_feedback_email', 'email_feedback_received',
-    'email_feedback_open',
+    'email_feedback_open', 'mail_webhooks_pkey', 'mail_webhook_deliveries_pkey',
+    'mail_webhook_deliveries_due', 'mail_webhook_deliveries_order',
+    'mail_webhook_deliveries_dying', 'mail_webhook_deliveries_occurred',
 )  # fmt: skip
 
 # What a worker does to each table.
@@ -59,6 +61,8 @@ RIGHTS = {
     'email_attachments': ('SELECT', 'DELETE'),
     'mail_history': ('SELECT', 'INSERT', 'UPDATE', 'DELETE'),
     'mail_history_progress': ('SELECT', 'UPDATE'),
+    'mail_webhooks': ('SELECT', 'UPDATE'),
+    'mail_webhook_deliveries': ('SELECT', 'UPDATE', 'DELETE'),
 }
 
 TIME_SQL = 'SELECT EXTRACT(EPOCH FROM clock_timestamp())::float8'

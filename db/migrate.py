@@ -7,6 +7,7 @@ and says so. An outbound_emails that was there before is adopted: docs/migration
 import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
 
 import asyncpg
 from pogo_core.util import migrate as pogo
@@ -14,13 +15,14 @@ from pogo_core.util import migrate as pogo
 from db.adoption.columns import WANTED, view_columns
 from db.adoption.expand import expand
 from db.adoption.indexes import add_indexes
-from db.adoption.locks import ReportProgress
+from db.adoption.locks import ReportProgress, briefly
 from db.adoption.phases import read_adoption
 from db.adoption.plan import Plan, is_adopted, plan, refuse_elsewhere
 from db.adoption.trigger import VIEW_RIGHTS_DDL, state_ddl, view_ddl
 from db.adoption.words import SYNONYMS, choose_words
 from db.connection import is_pooled
 from db.schema import MIGRATIONS_DIR
+from db.webhook_capture import arm, capture_ddl
 from mail_outbox.envelope import BY_LIFE
 
 # Any constant will do, as long as nothing else on this database takes the same advisory lock.
@@ -126,7 +128,15 @@ async def migrate(
             await add_indexes(conn, names, progress)
         else:
             await expand(conn, planned, progress)
+        await _make_capture(conn, progress)
         return planned
+
+
+async def _make_capture(conn: asyncpg.Connection, progress: ReportProgress) -> None:
+    """Make what writes events for webhooks, as far as there are any that want them."""
+    adoption = await read_adoption(conn)
+    await conn.execute(capture_ddl(view_columns(adoption.added_columns if adoption else ())))
+    await briefly(conn, partial(arm, conn), progress)
 
 
 VIEW_COLUMNS_SQL = """

@@ -1,6 +1,9 @@
 """What one worker is and by which rules it works: values that do not change until it ends."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from ipaddress import IPv4Network, IPv6Network
+from typing import NamedTuple
 
 import asyncpg
 from arq.connections import ArqRedis
@@ -32,6 +35,22 @@ class RetentionRules:
     session_tables: frozenset[str] = frozenset()  # of the application's
 
 
+class WebhookRules(NamedTuple):
+    """How a worker delivers events to other programs.
+
+    Attributes:
+        allowed: Networks beside the public ones that events may go to.
+        timeout_s: One delivery, from the name's look-up to the end of the answer.
+        connections: To one endpoint.
+        retention_days: How long deliveries are kept.
+    """
+
+    allowed: Sequence[IPv4Network | IPv6Network] = ()
+    timeout_s: float = 15.0
+    connections: int = 4
+    retention_days: int = 7
+
+
 @dataclass(frozen=True, slots=True)
 class WorkerRules:
     """A worker's identity, and what it promises."""
@@ -45,3 +64,4 @@ class WorkerRules:
     max_message_bytes: int
     safety: Safety = field(default_factory=Safety)
     max_bytes_in_flight: int = 64 * 1024 * 1024  # of large e-mails
+    webhooks: WebhookRules = field(default_factory=WebhookRules)

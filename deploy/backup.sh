@@ -19,6 +19,7 @@ pg_dump --dbname="$DATABASE_URL" --format=custom --no-owner --no-privileges --fi
     --table=mail_outbox --table=outbox_adoption --table=table_origins --table=mail_api_tokens --table=mail_audit \
     --table=allowed_senders --table=email_attachments --table=mail_api_requests --table=email_feedback \
     --table=mail_history --table=mail_history_progress --table='_pogo_*' \
+    --table=mail_webhooks --table=mail_webhook_deliveries \
     --table=mail_desk_sessions --exclude-table-data=mail_desk_sessions # everybody logs in again
 mv "$1/.mail-$name.part" "$1/mail-$name.dump"
 echo "$1/mail-$name.dump"

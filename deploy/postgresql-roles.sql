@@ -67,6 +67,10 @@ GRANT SELECT, INSERT, UPDATE, DELETE ON mail_history TO email_worker;
 GRANT SELECT, UPDATE ON mail_history_progress TO email_worker;
 GRANT SELECT (at), DELETE ON mail_audit TO email_worker;
 GRANT SELECT (owner, idempotency_key, created_at), DELETE ON mail_api_requests TO email_worker;
+-- It posts events, signed with the secrets; who writes them is a trigger with its owner's rights.
+GRANT SELECT, UPDATE (failures, failing_since, cool_until, last_error, last_delivered_at, enabled, disabled_reason)
+    ON mail_webhooks TO email_worker;
+GRANT SELECT, UPDATE, DELETE ON mail_webhook_deliveries TO email_worker;
 -- Of sessions and tokens that this program made it sees when they end, not whose they are. For the application's own that
 -- CLEANUP_SESSION_TABLES names, GRANT SELECT, DELETE; and SELECT on tables whose foreign keys refer to them, or to
 -- outbound_emails.
@@ -97,6 +101,13 @@ GRANT SELECT, INSERT, UPDATE (finished_at, email_ids, problem) ON mail_audit TO 
 GRANT USAGE ON SEQUENCE mail_api_tokens_id_seq TO email_web;
 GRANT USAGE ON SEQUENCE mail_audit_id_seq TO email_web, email_api;
 
+-- Where events go, and posting them again. A rotation keeps the secret that was there: nothing else reads it.
+GRANT SELECT, INSERT, UPDATE, DELETE ON mail_webhooks TO email_web, email_api;
+GRANT SELECT, INSERT (webhook_id, event_type, payload, dead_at),
+    UPDATE (status, attempts, next_retry_at, dead_at, claim_token, claimed_by, ended_at)
+    ON mail_webhook_deliveries TO email_web, email_api;
+GRANT USAGE ON SEQUENCE mail_webhooks_id_seq, mail_webhook_deliveries_id_seq TO email_web, email_api;
+
 -- The web server: the desk, the metrics and the HTTP API. It queues mail, changes its state and its recipient, pauses,
 -- suppresses and allows senders as operators do, for who has logged in or has a token. It revokes tokens, and makes none.
 GRANT SELECT ON outbound_emails, mail_outbox, email_attempts, email_templates, mail_switches, email_suppressions, cron_runs,
@@ -118,6 +129,10 @@ GRANT SELECT ON mail_api_requests TO email_web;
 GRANT SELECT ON outbound_emails, mail_outbox, email_attempts, email_templates, mail_switches, email_suppressions, cron_runs,
     service_health, mail_service_health, outbox_adoption, table_origins, allowed_senders, email_attachments,
     mail_history, mail_history_progress, email_feedback, _pogo_migration TO email_readonly;
+GRANT SELECT (id, url, description, event_types, organization_id, enabled, disabled_reason, created_at, created_by,
+    failures, failing_since, cool_until, last_error, last_delivered_at, previous_secret_until)
+    ON mail_webhooks TO email_readonly;
+GRANT SELECT ON mail_webhook_deliveries TO email_readonly;
 ALTER ROLE email_readonly SET default_transaction_read_only = on;
 
 -- An application that queues mail, by queue_email or by plain INSERT, and reads back what became of it: states and replies, no

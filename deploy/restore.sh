@@ -55,6 +55,23 @@ END IF;
 END $do$;
 STUB
     fi
+    # And of those that write events, which restoring need not tell anybody.
+    if [[ $contents == *mail_webhooks_* ]]; then
+        cat <<'STUB'
+DO $do$
+DECLARE
+    name text;
+BEGIN
+FOREACH name IN ARRAY ARRAY['mail_webhooks_queued', 'mail_webhooks_changed'] LOOP
+    IF to_regprocedure(format('public.%I()', name)) IS NULL THEN
+        EXECUTE format('CREATE FUNCTION public.%I() RETURNS trigger LANGUAGE plpgsql AS %L', name,
+            'BEGIN RETURN NULL; END');
+    END IF;
+END LOOP;
+END
+$do$;
+STUB
+    fi
     pg_restore --file=- --clean --if-exists --no-owner --no-privileges "$1"
     if [ -n "$hold" ]; then
         cat <<'SQL'

@@ -135,6 +135,10 @@ GROUPS: Mapping[str, Mapping[str, Command]] = {
             'and whether DNS has them',
             ('', 'example.com --nameserver 192.0.2.53'),
         ),
+        'webhook': Command(
+            'ls, add, rm, test, deliveries, replay: where events about e-mails are posted',
+            ('add https://example.com/hook --event sent,failed', 'replay 1 --since 2h'),
+        ),
         'audit': Command('ls: who changed what, from where and when', ('ls --since 1d',)),
     },
     'moving in': {

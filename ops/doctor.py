@@ -25,6 +25,7 @@ from reporting.checks import (
     refused,
     relays,
     timeouts,
+    webhooks,
 )
 from reporting.checks.finding import Finding, Severity
 from reporting.doctor import ORDER, examine
@@ -103,6 +104,7 @@ CHECKS: Mapping[str, Callable[[Connections], Awaitable[list[Finding]]]] = {
     'ingress': ingress.check,
     'outbox': check_outbox,
     'content': outbox.check_content,
+    'webhooks': webhooks.check,
     'clocks': clocks.check,
     'timeouts': check_timeouts,
     'disks': check_disks,

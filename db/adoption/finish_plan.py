@@ -14,6 +14,7 @@ from db.adoption.status_triggers import SYNC
 from db.adoption.takeover import WrongPhaseError
 from db.adoption.trigger import NAIVE, view_ddl
 from db.states import ALL_DEAD_REASONS, ALL_WORDS
+from db.webhook_capture import capture_ddl
 from mail_outbox.envelope import BY_LIFE
 
 # Ours stands beside these while the table is adopted, and takes their place.
@@ -197,7 +198,8 @@ def _filled(max_attempts: int, names: Mapping[str, str]) -> list[FinishStep]:
             'CHECKs forbid illegal rows from then on', True, f'ALTER TABLE outbound_emails {added}'
         )
     )
-    changes.append(FinishStep('the view mail_outbox is made anew', True, view_ddl(names)))
+    anew = f'{view_ddl(names)};{capture_ddl(names)}'
+    changes.append(FinishStep('the view mail_outbox is made anew', True, anew))
     return changes
 
 

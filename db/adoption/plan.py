@@ -142,11 +142,12 @@ RELATIONS = (
     'mail_outbox', 'email_attempts', 'email_suppressions', 'mail_switches', 'cron_runs',
     'outbox_adoption', 'table_origins', 'mail_service_health', 'mail_api_tokens', 'mail_audit',
     'mail_api_requests', 'allowed_senders', 'email_attachments', 'mail_history',
-    'mail_history_progress', 'email_feedback',
+    'mail_history_progress', 'email_feedback', 'mail_webhooks', 'mail_webhook_deliveries',
 )  # fmt: skip
 FUNCTIONS = (
     'outbox_sync()', 'outbox_state(text)', 'note_attachments()', 'outbox_show_first()',
-    'outbox_show_afterwards()',
+    'outbox_show_afterwards()', 'mail_webhooks_arm()', 'mail_webhooks_changed()',
+    'mail_webhooks_queued()',
 )  # fmt: skip
 MIGRATED_SQL = "SELECT to_regclass('public._pogo_migration') IS NOT NULL"
 FIRST_SQL = "SELECT EXISTS (SELECT FROM public._pogo_migration WHERE migration_id LIKE '0001%')"

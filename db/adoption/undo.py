@@ -12,6 +12,7 @@ from db.adoption.status_triggers import SYNC
 from db.adoption.takeover import CUT_OFF, WrongPhaseError
 from db.adoption.trigger import Form, install_sync
 from db.states import UNSENT, sql_list
+from db.webhook_capture import REMOVE_CAPTURE_DDL
 from mail_outbox.states import Status
 
 LIVE_SQL = """
@@ -47,6 +48,7 @@ def _cut_off(form: Form) -> str:
 UNVIEW_DDL = f"""
 DROP TRIGGER IF EXISTS {SYNC} ON outbound_emails;
 {REMOVE_SHOWING_DDL}
+{REMOVE_CAPTURE_DDL}
 DROP VIEW IF EXISTS mail_outbox;
 DROP FUNCTION IF EXISTS outbox_sync();
 DELETE FROM outbox_adoption;

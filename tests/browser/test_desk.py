@@ -12,8 +12,8 @@ PHONE = {'viewport': {'width': 390, 'height': 844}, 'has_touch': True, 'is_mobil
 PATHS = (
     '/', '/mail', '/mail?status=dead', '/mail/1', '/mail/1/content', '/mail/1/recipient',
     '/decide?do=retry&of=all&status=dead', '/workers', '/relays', '/duties', '/suppressions',
-    '/senders', '/tokens', '/changes', '/changes/1', '/act/pause?kind=email_type&name=receipt',
-    '/no/such/page',
+    '/senders', '/tokens', '/webhooks', '/changes', '/changes/1',
+    '/act/pause?kind=email_type&name=receipt', '/no/such/page',
 )  # fmt: skip
 WCAG = ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'wcag22aa', 'best-practice']
 

@@ -45,6 +45,8 @@ TABLES = [
     'mail_history',
     'mail_history_progress',
     'email_feedback',
+    'mail_webhooks',
+    'mail_webhook_deliveries',
 ]
 IN_PUBLIC_SQL = (
     "SELECT relname FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace"
@@ -188,6 +190,14 @@ async def outbox(pool):
     )
     await pool.execute(
         "INSERT INTO email_feedback (report_key, kind, source) VALUES ('k', 'delay', 'dsn')"
+    )
+    await pool.execute(
+        'INSERT INTO mail_webhooks (url, secret, created_by) '
+        "VALUES ('https://a.example/', 'w', 'me')"
+    )
+    await pool.execute(
+        'INSERT INTO mail_webhook_deliveries (webhook_id, email_id, event_type, payload) '
+        "VALUES (1, 1, 'email.sent', '{}')"
     )
 
 

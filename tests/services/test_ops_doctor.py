@@ -113,6 +113,7 @@ async def test_doctor_goes_on_while_every_server_is_away(env):
         'ingress': ['Redis'],
         'outbox': ['PostgreSQL'],
         'content': ['PostgreSQL', 'MongoDB'],
+        'webhooks': ['PostgreSQL'],
         'clocks': ['PostgreSQL', 'Redis'],
     }
     told = rendered('doctor', given)
@@ -176,9 +177,12 @@ async def test_doctor_knows_what_a_worker_needs_and_that_some_columns_are_enough
         assert lacks == (
             'this role lacks INSERT on email_attempts, UPDATE on email_attempts, '
             'DELETE on email_attempts, INSERT on cron_runs, '
-            'UPDATE on cron_runs, INSERT on service_health, INSERT on allowed_senders, '
+            'UPDATE on cron_runs, INSERT on service_health, INSERT on email_suppressions, '
+            'UPDATE on email_suppressions, INSERT on email_feedback, UPDATE on email_feedback, '
+            'DELETE on email_feedback, INSERT on allowed_senders, '
             'DELETE on email_attachments, INSERT on mail_history, UPDATE on mail_history, '
-            'DELETE on mail_history, UPDATE on mail_history_progress'
+            'DELETE on mail_history, UPDATE on mail_history_progress, UPDATE on mail_webhooks, '
+            'UPDATE on mail_webhook_deliveries, DELETE on mail_webhook_deliveries'
         )
     finally:
         await pool.execute(f'DROP OWNED BY {role}')

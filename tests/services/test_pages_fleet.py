@@ -21,7 +21,7 @@ XSS = (
 )  # fmt: skip
 PAGES = (
     '/', '/mail', '/mail?status=dead', '/workers', '/relays', '/duties', '/suppressions',
-    '/senders', '/tokens', '/changes',
+    '/senders', '/tokens', '/webhooks', '/changes',
 )  # fmt: skip
 
 

@@ -54,3 +54,9 @@ def test_version_is_the_newest_of_the_changelog():
     changelog = (ROOT / 'CHANGELOG.md').read_text()
     newest = next(line for line in changelog.splitlines() if re.match(r'## \d', line))
     assert newest.split()[1] == program_version()
+
+
+def test_networks_are_shown_as_they_are_written_and_have_a_digest():
+    settings = make(webhook_allowed_networks='10.1.2.0/24,::1', web_trusted_proxies='127.0.0.1')
+    assert view(settings)['WEBHOOK_ALLOWED_NETWORKS'] == ['10.1.2.0/24', '::1/128']
+    assert digest(settings) != digest(make())

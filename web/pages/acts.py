@@ -4,8 +4,7 @@ GET says what would happen, POST does it once and writes it down, as with decisi
 """
 
 import secrets
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from functools import partial
 from http import HTTPStatus
 
@@ -26,51 +25,20 @@ from db.switches import SwitchKind
 from mail_outbox.envelope import InvalidEmailError
 from reporting.live import Audience
 from reporting.problems import Problem
-from reporting.servers import Servers
 from reporting.wording import SWITCH_WORDS, counted
 from web.api.problem import Refusal, RefusalError
 from web.auth.forms import read_form
 from web.auth.people import Role
+from web.pages.act_kinds import ActKind, ActRequest
 from web.pages.changes import ChangeUnderWay
 from web.pages.decisions import request_key_of
 from web.pages.desk import actor, desk_of, page, person, see_other
+from web.pages.webhook_acts import WEBHOOK_ACTS
 
 router = APIRouter(include_in_schema=False)
 
 LONGEST_NAME = 320
 LONGEST_REASON = 200
-
-
-@dataclass(frozen=True, slots=True)
-class ActRequest:
-    """What is asked for: about what, by whom and why; dry_run: only say what would happen."""
-
-    servers: Servers
-    name: str
-    kind: str
-    by: str
-    reason: str
-    dry_run: bool
-
-
-@dataclass(frozen=True, slots=True)
-class ActKind:
-    """One row of the table.
-
-    Attributes:
-        title: With the name in {}; effect: what follows.
-        do: Does it, or says what it would do; returns lines, and what went wrong.
-        goes_to: The page it belongs to.
-    """
-
-    role: Role
-    title: str
-    effect: str
-    button: str
-    audit: str
-    do: Callable[[ActRequest], Awaitable[tuple[list[str], list[Problem]]]]
-    goes_to: str
-    wants_reason: bool = False
 
 
 async def _pause(asked: ActRequest) -> tuple[list[str], list[Problem]]:
@@ -219,6 +187,7 @@ ACTS: Mapping[str, ActKind] = {
         Role.ADMINISTER, 'Revoke the token {name}', 'It cannot be used again.', 'Revoke',
         'token.revoke', _revoke_token, '/tokens', wants_reason=True,
     ),
+    **WEBHOOK_ACTS,
 }  # fmt: skip
 
 

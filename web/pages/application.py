@@ -22,6 +22,7 @@ from web.pages import (
     overview,
     readdressing,
     static,
+    webhooks,
 )
 from web.pages.changes import Changes
 from web.pages.desk import Desk, desk_of, page, see_other
@@ -31,6 +32,7 @@ from web.watch import Watch
 ROUTERS: tuple[APIRouter, ...] = (
     static.router, overview.router, logins.router, mail.router, one_mail.router,
     readdressing.router, decisions.router, audit.router, fleet.router, lists.router, acts.router,
+    webhooks.router,
 )  # fmt: skip
 
 

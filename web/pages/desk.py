@@ -44,7 +44,7 @@ NAVIGATION: Sequence[tuple[str, str, bool]] = (
     ('/', 'Overview', True), ('/mail', 'Mail', False), ('/workers', 'Workers', True),
     ('/relays', 'Relays', True), ('/duties', 'Duties', True),
     ('/suppressions', 'Suppressions', True), ('/senders', 'Senders', True),
-    ('/tokens', 'Tokens', True), ('/changes', 'Audit', True),
+    ('/webhooks', 'Webhooks', True), ('/tokens', 'Tokens', True), ('/changes', 'Audit', True),
 )  # fmt: skip
 
 BOUND = Refusal(

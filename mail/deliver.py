@@ -1,6 +1,7 @@
 """One e-mail to one relay, and to the next if the first cannot take it."""
 
 from mail.outcome import Delivery, Outcome, Phase, Settled
+from mail.priority import HIGH
 from mail.progress import Progress
 from mail.relay_attempt import RelayAttempt
 from mail.route import Relays
@@ -56,20 +57,16 @@ async def _deliver_admitted(
     progress: Progress,
 ) -> Delivery:
     """Deliver to those whose domains take mail now, and give back what is for the others."""
+    may_wait = progress.urgent or progress.priority == HIGH
+    if not may_wait and (wait_s := relays.comes_back_in_s()):
+        return _given_back(settled, 'its relays take no more just now', wait_s)
     admission = relays.domains.admit(recipients, is_suspect=progress.urgent)
     if not admission.later:
         try:
             return await _deliver(relays, rendered, recipients, settled, progress)
         finally:
             relays.domains.done(admission)
-    waits = Delivery(
-        Outcome.RELEASED,
-        Phase.CONNECT,
-        error=admission.reason,
-        recipients=settled or None,
-        retry_in_s=admission.wait_s,
-        throttled=True,
-    )
+    waits = _given_back(settled, admission.reason, admission.wait_s)
     if not admission.now:
         relays.domains.done(admission)
         return waits
@@ -78,6 +75,17 @@ async def _deliver_admitted(
     finally:
         relays.domains.done(admission)
     return joined(waits._replace(recipients=None), delivery)
+
+
+def _given_back(settled: Settled, reason: str, wait_s: float) -> Delivery:
+    return Delivery(
+        Outcome.RELEASED,
+        Phase.CONNECT,
+        error=reason,
+        recipients=settled or None,
+        retry_in_s=wait_s,
+        throttled=True,
+    )
 
 
 async def _deliver(

@@ -1,18 +1,20 @@
 """The relays of an installation, and which of them to ask for which e-mail."""
 
 import asyncio
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from mail.domains import DomainBoard, DomainLimit
+from mail.domains import FURTHEST_S, DomainBoard, DomainLimit
 from mail.relay.pool import Relay
-from mail.route_table import Route, RouteTable, SmoothWeights, Traits
+from mail.route_table import DEFAULT, Route, RouteTable, SmoothWeights, Traits
 from mail.signing.dkim import Signing
 from mail_outbox.address_fields import Sender
 
 # Only for those who would have come back by themselves: resuming a relay wakes the sweep.
 PAUSED_WAIT_S = 30.0
 DRAIN_EVERY_S = 0.5
+PATIENCE_S = 1.0  # so long an e-mail of a route waits for its slot under its claim
 
 
 class LoadedRelays(NamedTuple):
@@ -76,6 +78,10 @@ class Relays:
         """Return the types whose e-mails have no relay now, each with how long they have none."""
         return {}
 
+    def comes_back_in_s(self) -> float:
+        """Return 0 when an e-mail may wait for its slot here, else when it is to come back."""
+        return 0.0
+
     def send_away_waiting(self) -> None:
         """Let nobody wait for a slot at a relay that wants fewer e-mails."""
         for relay in self._relays:
@@ -118,6 +124,8 @@ class SwitchableRelays(Relays):
         self.table = table
         by_name = {relay.name: relay for relay in self}
         self._along = {route.name: RouteRelays(route, by_name, self) for route in table.routes}
+        rest = Route(DEFAULT, chain=tuple({name: 1.0} for name in by_name))
+        self._default = RouteRelays(rest, by_name, self) if table else self
 
     def pause(self, names: Iterable[str]) -> None:
         """Use no relay of these names for further e-mails; all others may be used again."""
@@ -163,7 +171,7 @@ class SwitchableRelays(Relays):
 
     def along(self, route: Route | None) -> Relays:
         """Return the relays of a route; all of them for None."""
-        return self if route is None else self._along[route.name]
+        return self._default if route is None else self._along[route.name]
 
     def types_away(self) -> Mapping[str, float]:
         """Return the types whose e-mails have no relay now, each with how long they have none.
@@ -215,6 +223,7 @@ class RouteRelays(Relays):
     def __init__(self, route: Route, relays: Mapping[str, Relay], of: SwitchableRelays) -> None:
         super().__init__([relays[name] for name in route.relays])
         self._of, self.domains = of, of.domains
+        self._given_until = 0.0  # times that were given to e-mails which come back
         self._places = [
             ({name: relays[name] for name in place}, SmoothWeights(place)) for place in route.chain
         ]
@@ -238,6 +247,21 @@ class RouteRelays(Relays):
     def in_turn(self) -> list[Relay]:
         """Return the same for an e-mail that takes its turn now."""
         return self._ordered(take=True)
+
+    def comes_back_in_s(self) -> float:
+        """Return 0 when an e-mail may wait for its slot here, else when it is to come back.
+
+        Each gets a time of its own. Else mail of a slow route would take the slots of all others.
+        """
+        usable = [relay for relay in self if self._is_usable(relay)]
+        slot_s = min((relay.slot_in_s() for relay in usable), default=0.0)
+        if slot_s <= PATIENCE_S:
+            return 0.0
+        now = time.monotonic()
+        between_s = 1.0 / sum(relay.rate.per_s for relay in usable)
+        at = max(self._given_until, now + slot_s) + between_s
+        self._given_until = min(at, now + FURTHEST_S)
+        return self._given_until - now
 
     def unavailable_for_s(self) -> float:
         """Return 0 when any relay of the route can be used now, else how long none can."""

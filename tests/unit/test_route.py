@@ -9,7 +9,9 @@ import pytest
 
 from mail.deliver import deliver
 from mail.outcome import Outcome, Phase
+from mail.priority import HIGH
 from mail.progress import Progress
+from mail.relay.options import SendingLimits
 from mail.relay.pool import Relay
 from mail.route import PAUSED_WAIT_S, SwitchableRelays
 from mail.route_table import Route, RouteTable, Traits
@@ -150,3 +152,26 @@ async def test_reload_keeps_the_connections_of_relays_that_are_the_same(
     for task in relays._draining:
         task.cancel()
     await asyncio.gather(*relays._draining, return_exceptions=True)
+
+
+async def test_mail_of_a_route_that_is_behind_is_given_back_each_with_its_time(
+    servers: Any,
+) -> None:
+    slow = Route('slow', email_types=frozenset({'slow'}), chain=({'us': 1.0},))
+    limits = SendingLimits(max_per_s=2.0)
+    relays = SwitchableRelays(
+        [servers['eu'].relay(), servers['us'].relay(limits=limits)], RouteTable([slow])
+    )
+    tasks = [asyncio.create_task(sent(relays, email_type='slow')) for _ in range(9)]
+    done = await asyncio.gather(*tasks)
+    given_back = [d for d in done if d.outcome is Outcome.RELEASED]
+    assert 5 <= len(given_back) < 9  # the others had a slot within a second
+    assert all(d.throttled and d.retry_in_s > 1 for d in given_back)
+    waits_s = sorted(d.retry_in_s for d in given_back)
+    assert waits_s[-1] - waits_s[0] == pytest.approx(0.5 * (len(waits_s) - 1), abs=0.3)
+    assert (await sent(relays)).relay == 'eu'
+    progress = Progress(traits=Traits('slow'), priority=HIGH)
+    relay = of(relays, 'us')
+    relay.rate._limit.per_s = 1000.0  # or it would wait long
+    assert (await deliver(relays, rendered(), {}, progress)).outcome is Outcome.ACCEPTED
+    relays.close_idle(older_than_s=0)

@@ -5,6 +5,7 @@ It holds what it takes; each test says what differs from its configuration in be
 
 import asyncio
 import contextlib
+import json
 import re
 import shutil
 import smtplib
@@ -25,6 +26,7 @@ from mail_outbox.envelope import Envelope
 from mail_outbox.rendered import Rendered
 from reporting.dialogue import dialogue
 from tests.conftest import wait_until
+from tests.services.ops_desk import insert
 from tests.unit.scripted_relay import ANNA, BOB, MESSAGE, rendered, send
 from tests.unit.test_relay_keys import client_pem
 
@@ -200,3 +202,38 @@ async def test_dialogue_tells_what_postfix_says(start_postfix, tls_files):
     assert steps['QUIT'].said == '221 2.0.0 Bye'
     assert all(step.is_good for step in steps.values())
     assert postfix.kept() == 0
+
+
+async def test_worker_sends_by_tls_to_postfix_and_waits_for_its_limit_without_an_attempt(
+    start_postfix, tls_files, start_worker, pool, redis
+):
+    certificate, settings = tls_files
+    postfix = await start_postfix(settings | {
+        'smtpd_tls_security_level': 'encrypt', 'smtpd_client_message_rate_limit': '5',
+        'anvil_rate_time_unit': '600s', 'smtpd_client_event_limit_exceptions': '',
+    })  # fmt: skip
+    entry = {
+        'name': 'postfix', 'host': 'localhost', 'port': postfix.port, 'tls': 'starttls',
+        'ca_file': str(certificate), 'source_address': '127.0.0.1',
+    }  # fmt: skip
+    route = {'name': 'all', 'relays': ['postfix']}
+    variables = {'RELAYS': json.dumps([entry]), 'ROUTES': json.dumps([route])}
+    await start_worker(SMTP_HOST='', SMTP_BACKUP_HOST='', **variables).started()
+    ids = [await insert(pool, recipient=f'u{number}@example.com') for number in range(8)]
+    for email_id in ids:
+        await redis.enqueue_job('send_email', email_id)
+
+    async def sent() -> bool:
+        rows = await pool.fetch('SELECT status, attempts, relay FROM outbound_emails')
+        waiting = [row for row in rows if row['status'] == 'pending']
+        tried = await pool.fetchval(
+            "SELECT count(DISTINCT email_id) FROM email_attempts WHERE outcome = 'released'"
+        )
+        return (
+            len(rows) - len(waiting) == 5
+            and tried == 3
+            and not any(row['attempts'] for row in waiting)
+        )
+
+    await wait_until(sent)
+    assert postfix.kept() == 5

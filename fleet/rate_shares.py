@@ -114,12 +114,12 @@ class RateShares:
         except (RedisError, OSError):  # TimeoutError is one
             for name, rate in limited.items():
                 self._shares[name].alone()
-                rate.take_part(self._shares[name].part)
+                rate.take_part(self._shares[name].part, self._shares[name].workers)
             raise
         for number, (name, rate) in enumerate(limited.items()):
             share = self._shares[name]
             share.agreed(wants[number], int(told[2 * number]), int(told[2 * number + 1]))
-            rate.take_part(share.part)
+            rate.take_part(share.part, share.workers)
 
     async def remember(self, relays: Relays) -> None:
         """Recall what was learned of relays that are new here, and write down what is learned.

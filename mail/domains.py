@@ -57,7 +57,7 @@ class DomainBucket:
         if most and self._under_way >= most:
             return FULL_WAIT_S
         if not self.rate.allows():
-            per_s = max(self.rate.per_s, 1e-6)
+            per_s = max(self.rate.soon_per_s, 1e-6)
             self.rate.queued(min(1000, int((self._given_until - now) * per_s)))
             at = max(self._given_until, now) + 1.0 / per_s
             self._given_until = min(at, now + FURTHEST_S)

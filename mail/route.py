@@ -258,9 +258,13 @@ class RouteRelays(Relays):
         if slot_s <= PATIENCE_S:
             return 0.0
         now = time.monotonic()
-        between_s = 1.0 / sum(relay.rate.per_s for relay in usable)
-        at = max(self._given_until, now + slot_s) + between_s
+        between_s = 1.0 / sum(relay.rate.soon_per_s for relay in usable)
+        # Of an operator's limit this worker may soon have a larger part.
+        is_learned = all(relay.rate.is_learned for relay in usable)
+        at = max(self._given_until, now + (slot_s if is_learned else PATIENCE_S)) + between_s
         self._given_until = min(at, now + FURTHEST_S)
+        for relay in usable:
+            relay.rate.queued(min(1000, int((at - now) * relay.rate.soon_per_s)))
         return self._given_until - now
 
     def unavailable_for_s(self) -> float:

@@ -74,7 +74,7 @@ class LearnedRate:
     def __init__(self, configured: float = 0.0) -> None:
         """Take the operator's limit, 0 for none: what is learned stays below it."""
         self.configured = configured
-        self._mine = configured  # this worker's part of it
+        self._share = (1.0, 1)  # this worker's part of it, and how many workers have parts
         self._begun = self._queued = 0
         self._said: str | None = None  # the relay's words, once its limit was learned
         self._limit = RateLimit()
@@ -126,9 +126,20 @@ class LearnedRate:
         wanted, self._begun, self._queued = self._begun + self._queued, 0, 0
         return wanted
 
-    def take_part(self, part: float) -> None:
+    @property
+    def soon_per_s(self) -> float:
+        """The rate that there will be soon: the part of a worker with little to send is small."""
+        if self.is_learned:
+            return self.per_s
+        return max(self.per_s, self.configured / self._share[1])
+
+    @property
+    def _mine(self) -> float:
+        return self.configured * self._share[0]
+
+    def take_part(self, part: float, workers: int = 1) -> None:
         """Use this part of the operator's limit; other workers have the others."""
-        self._mine = self.configured * part
+        self._share = (part, workers)
         if not self.is_learned or self._limit.per_s > self._mine:
             self._limit.per_s = self._mine
 

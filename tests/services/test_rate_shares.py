@@ -133,6 +133,26 @@ async def test_two_workers_keep_to_the_limit_of_one_relay(start_worker, env, poo
         assert len(by) == 2
 
 
-async def halves(redis: Any) -> bool:
-    (key,) = await redis.keys('mail:rate:*:eu:wants') or [None]
+async def halves(redis: Any, name: str = 'eu') -> bool:
+    (key,) = await redis.keys(f'mail:rate:*:{name}:wants') or [None]
     return key is not None and await redis.zcard(key) == 2
+
+
+async def test_limit_of_a_domain_is_shared_by_workers_and_used_up(start_worker, env, pool, redis):
+    async with ScriptedRelay(BYE, name='eu') as server:
+        entry = {'name': 'eu', 'host': '127.0.0.1', 'port': server.port, 'tls': 'none'}
+        variables = {
+            'SMTP_HOST': '', 'SMTP_BACKUP_HOST': '', 'RELAYS': json.dumps([entry]),
+            'DOMAIN_LIMITS': json.dumps([{'domain': 'example.org', 'max_per_s': 10}]),
+        }  # fmt: skip
+        for started in [start_worker(**variables) for _ in range(2)]:
+            await started.started()
+        await wait_until(lambda: halves(redis, '@example.org'))
+        ids = [await insert(pool, recipient=f'u{n}@example.org') for n in range(60)]
+        began = asyncio.get_running_loop().time()
+        for email_id in ids:
+            await redis.enqueue_job('send_email', email_id)
+        await wait_until(lambda: len(server.bodies) == len(ids))
+        took_s = asyncio.get_running_loop().time() - began
+        assert 4 < took_s < 25  # 6 s at 10 a second
+        assert await pool.fetchval('SELECT max(attempts) FROM outbound_emails') == 1

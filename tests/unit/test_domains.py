@@ -179,3 +179,12 @@ async def test_no_more_are_under_way_to_a_domain_than_allowed() -> None:
         await asyncio.wait([first])
         assert (await sent(relays, 'b@example.org')).outcome is Outcome.ACCEPTED
         relays.close_idle(older_than_s=0)
+
+
+def test_worker_that_has_a_small_part_for_now_delays_nothing_for_long(clock: Clock) -> None:
+    board = DomainBoard()
+    board.limit([DomainLimit('gmail.com', GMAIL, max_per_s=4.0)])
+    board.buckets[0].rate.take_part(0.001, workers=2)  # it had nothing to send
+    waits_s = [admitted(board, 'a@gmail.com').wait_s for _ in range(4)]
+    assert waits_s == pytest.approx([0.5, 1.0, 1.5, 2.0])
+    assert board.buckets[0].rate.wanted() > 0  # so its part grows

@@ -130,10 +130,10 @@ def _rules(worker: str, queue_name: str) -> WorkerRules:
         queue_name=EMAIL_QUEUE if settings.queue_routing else queue_name,
         policy=settings.retry_policy,
         retention=RetentionRules(
-            email_days=settings.email_retention_days,
-            session_days=settings.session_retention_days,
+            settings.email_retention_days, settings.session_retention_days,
             is_set='email_retention_days' in settings.model_fields_set,
             session_tables=settings.cleanup_session_tables,
+            days_by_type=tuple(settings.email_retention_days_by_type.items()),
         ),
         expiry_hours=settings.email_expiry_hours,
         lease_s=settings.worker_lease_s,
@@ -141,7 +141,7 @@ def _rules(worker: str, queue_name: str) -> WorkerRules:
         safety=settings.safety,
         webhooks=WebhookRules(*settings.webhook_rules),
         max_bytes_in_flight=settings.worker_max_bytes_in_flight or default_bytes_in_flight(),
-    )
+    )  # fmt: skip
 
 
 def _start(

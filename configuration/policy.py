@@ -1,6 +1,7 @@
 """What is done with e-mails, and how long what was done is kept."""
 
 import re
+from collections.abc import Mapping
 from typing import Annotated, Any, Self
 
 from pydantic import Field, field_validator, model_validator
@@ -10,9 +11,11 @@ from configuration.variables import Variables
 from mail.outcome import Policy
 from mail_outbox.envelope import MAX_MESSAGE_BYTES
 
+RetentionDays = Annotated[int, Field(ge=1, le=36500)]
 IDENTIFIER = re.compile(r'[^\W\d][\w$]*')
 # What the duties clean anyway, or must not: by the time in expires_at every e-mail would go.
 OWN_TABLES = frozenset({
+    'email_template_versions', 'email_template_contents',
     'outbound_emails', 'mail_outbox', 'email_attempts', 'email_templates', 'email_suppressions',
     'mail_switches', 'cron_runs', 'service_health', 'mail_service_health', 'outbox_adoption',
     'table_origins', '_pogo_migration', 'mail_api_tokens', 'mail_audit', 'mail_api_requests',
@@ -71,6 +74,10 @@ class EmailVariables(Variables):
         description='Finished e-mails are deleted after this; from a table that was there before '
         'only if it is set.',
     )
+    email_retention_days_by_type: Annotated[Mapping[str, RetentionDays], NoDecode] = Field(
+        default={},
+        description='The same for some types: newsletter=7,invoice=3650.',
+    )
     session_retention_days: int = Field(
         default=90, ge=1, le=36500, description='Sessions and refresh tokens older than this go.'
     )
@@ -79,6 +86,17 @@ class EmailVariables(Variables):
         description="The application's own tables that SESSION_RETENTION_DAYS is for, such as "
         'sessions,refresh_tokens.',
     )
+
+    @field_validator('email_retention_days_by_type', mode='before')
+    @classmethod
+    def _read_days(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        pairs = [part.partition('=') for part in value.split(',') if part.strip()]
+        days = {name.strip(): number.strip() for name, _, number in pairs}
+        if len(days) < len(pairs) or '' in days:
+            raise ValueError('must be types with their days: newsletter=7,invoice=3650')
+        return days
 
     @field_validator('email_hold_types', 'cleanup_session_tables', mode='before')
     @classmethod

@@ -16,6 +16,7 @@ if TYPE_CHECKING:  # the driver is imported by whoever has a MongoDB
     from db.mongo import Mongo
 
 TABLES = (
+    'email_template_versions', 'email_template_contents',
     'outbound_emails', 'email_attempts', 'email_templates', 'email_suppressions',
     'mail_switches', 'cron_runs', 'service_health', 'sessions', 'refresh_tokens',
     'outbox_adoption', 'table_origins', 'mail_api_tokens', 'mail_audit', 'mail_api_requests',
@@ -26,6 +27,7 @@ TABLES = (
 # Those that the migrations make and the statements of this program need; a test holds them against
 # a fresh schema.
 INDEXES = (
+    'email_template_versions_pkey', 'email_template_contents_pkey',
     'outbound_emails_created', 'outbound_emails_due', 'outbound_emails_failed',
     'outbound_emails_final', 'outbound_emails_held', 'outbound_emails_idempotency',
     'outbound_emails_leased',
@@ -50,6 +52,8 @@ RIGHTS = {
     'mail_outbox': ('SELECT', 'UPDATE', 'DELETE'),
     'email_attempts': ('SELECT', 'INSERT', 'UPDATE', 'DELETE'),
     'email_templates': ('SELECT',),
+    'email_template_versions': ('SELECT',),
+    'email_template_contents': ('SELECT',),
     'cron_runs': ('SELECT', 'INSERT', 'UPDATE'),
     'service_health': ('INSERT',),
     'outbox_adoption': ('SELECT',),

@@ -59,10 +59,12 @@ _SMALL = {
 }
 # Of few e-mails; all others have NULL there. In the order of Extras.
 _FLAGS = ('one_copy_each', 'has_attachments')
-_HAS_EXTRAS = f'num_nonnulls({", ".join(f"e.{name}" for name in (*EXTRA_ADDRESSES, *_FLAGS))}) > 0'
-_EXTRAS_BYTES = ' + '.join(f'COALESCE(octet_length(e.{name}), 0)' for name in EXTRA_ADDRESSES)
+_TEXTS = (*EXTRA_ADDRESSES, 'locale')
+_EXTRA_COLUMNS = (*_TEXTS, 'template_version', *_FLAGS)
+_HAS_EXTRAS = f'num_nonnulls({", ".join(f"e.{name}" for name in _EXTRA_COLUMNS)}) > 0'
+_EXTRAS_BYTES = ' + '.join(f'COALESCE(octet_length(e.{name}), 0)' for name in _TEXTS)
 _EXTRAS = f"""json_strip_nulls(json_build_object({
-    ', '.join(f"'{name}', e.{name}" for name in (*EXTRA_ADDRESSES, *_FLAGS))
+    ', '.join(f"'{name}', e.{name}" for name in _EXTRA_COLUMNS)
 }, 'organization_id', e.organization_id::text))::text"""
 _FEW_BYTES = 16384
 _CONTENT = ', '.join(

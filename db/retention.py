@@ -1,7 +1,9 @@
 """The end of retention: e-mails that ended long ago are deleted, in batches by id."""
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import asyncpg
 
@@ -9,6 +11,8 @@ from db.errors import DATABASE_DOWN
 from db.pools import BY_INDEX
 from db.references import AnyConnection, Reference, delete_narrowly, held, read_references
 from db.states import OVER, sql_list
+
+NO_TYPES: Mapping[str, int] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,16 +33,22 @@ class Removed:
     refusal: str | None = None
 
 
+# How long a row is kept: by its type, or as all others.
+_DAYS = "COALESCE(($4::text::jsonb ->> email_type::text)::integer, $1::integer) * interval '1 day'"
+_FEWEST_DAYS = """
+    (SELECT LEAST(min(value::integer), $1::integer) FROM jsonb_each_text($4::text::jsonb))
+    * interval '1 day'"""
 # An adopted table may hold NULLs: a row without any time is looked past, and never deleted.
-_NEXT_OLD = """
+_NEXT_OLD = f"""
 WITH next AS (
     SELECT id,
-        (COALESCE(created_at, updated_at) < now() - $1 * interval '1 day') IS NOT FALSE AS is_old
+        (COALESCE(created_at, updated_at) < now() - {_DAYS}) IS NOT FALSE AS is_old,
+        (COALESCE(created_at, updated_at) < now() - {_FEWEST_DAYS}) IS NOT FALSE AS may_be_old
     FROM mail_outbox WHERE id > $2 ORDER BY id LIMIT $3
 )"""
 _ENDED_LONG_AGO = f"""
     id = ANY(ARRAY(SELECT id FROM next WHERE is_old))
-      AND COALESCE(updated_at, created_at) < now() - $1 * interval '1 day'
+      AND COALESCE(updated_at, created_at) < now() - {_DAYS}
       AND (COALESCE(status, '') IN ({sql_list(OVER)})
            OR (status = 'failed' AND next_retry_at IS NULL))
 """
@@ -60,7 +70,7 @@ REMOVE_SQL = f"""
 )
 SELECT count(*) AS emails,
     COALESCE(array_agg(content_id) FILTER (WHERE content_id IS NOT NULL), '{{}}') AS content_ids,
-    (SELECT max(id) FROM next HAVING bool_or(is_old)) AS last_id
+    (SELECT max(id) FROM next HAVING bool_or(may_be_old)) AS last_id
 FROM removed
 """
 
@@ -68,7 +78,12 @@ OUTBOUND_EMAILS_SQL = "SELECT 'outbound_emails'::regclass::oid"
 
 
 async def remove_old(
-    pool: asyncpg.Pool, older_than_days: int, after_id: int = 0, batch: int = 1000
+    pool: asyncpg.Pool,
+    older_than_days: int,
+    after_id: int = 0,
+    batch: int = 1000,
+    *,
+    days_by_type: Mapping[str, int] = NO_TYPES,
 ) -> Removed:
     """Delete e-mails that ended long ago, with their attempts, in one stretch of ids.
 
@@ -79,18 +94,20 @@ async def remove_old(
     Args:
         after_id: The last_id of the stretch before.
         batch: How many rows it looks at.
+        days_by_type: Instead of older_than_days, by email_type.
     """
+    asked = (older_than_days, after_id, batch, json.dumps(dict(days_by_type)))
     references = await read_references(pool, await pool.fetchval(OUTBOUND_EMAILS_SQL))
     if not references:
         try:
-            [row] = await pool.fetch(REMOVE_SQL, older_than_days, after_id, batch)
+            [row] = await pool.fetch(REMOVE_SQL, *asked)
             return Removed(row['emails'], row['content_ids'], row['last_id'])
         except (*DATABASE_DOWN, asyncpg.InsufficientPrivilegeError):
             raise
         except asyncpg.PostgresError:  # a trigger of the application's refuses one of them
             pass
     async with pool.acquire() as conn, conn.transaction():
-        return await _remove_around(conn, references, older_than_days, after_id, batch)
+        return await _remove_around(conn, references, asked)
 
 
 LOCK_OLD_SQL = f"""
@@ -99,7 +116,7 @@ LOCK_OLD_SQL = f"""
     FOR UPDATE SKIP LOCKED
 )
 SELECT ARRAY(SELECT id::bigint FROM old) AS ids,
-    (SELECT max(id) FROM next HAVING bool_or(is_old)) AS last_id
+    (SELECT max(id) FROM next HAVING bool_or(may_be_old)) AS last_id
 """
 
 # Their tables may be large and have no index that helps: better read one once than once for each
@@ -123,16 +140,14 @@ SELECT content_id FROM removed
 async def _remove_around(
     conn: AnyConnection,
     references: Sequence[Reference],
-    older_than_days: int,
-    after_id: int,
-    batch: int,
+    asked: tuple[int, int, int, str],
 ) -> Removed:
     """Do what REMOVE_SQL does, around the rows that must stay.
 
     Once the rows are locked, nobody can refer to one of them anew.
     """
     await conn.execute('SET CONSTRAINTS ALL IMMEDIATE')
-    [old] = await conn.fetch(LOCK_OLD_SQL, older_than_days, after_id, batch)
+    [old] = await conn.fetch(LOCK_OLD_SQL, *asked)
     ids = set(old['ids'])
     await conn.execute(PLAN_FREELY_SQL, list(BY_INDEX))
     for reference in references:
@@ -156,15 +171,23 @@ async def _remove_around(
 COUNT_OLD_SQL = f"""
 {_NEXT_OLD}
 SELECT (SELECT count(*) FROM mail_outbox WHERE {_ENDED_LONG_AGO}) AS emails,
-    (SELECT max(id) FROM next HAVING bool_or(is_old)) AS last_id
+    (SELECT max(id) FROM next HAVING bool_or(may_be_old)) AS last_id
 """
 
 
-async def count_old(pool: asyncpg.Pool, older_than_days: int, batch: int = 10_000) -> int:
+async def count_old(
+    pool: asyncpg.Pool,
+    older_than_days: int,
+    batch: int = 10_000,
+    *,
+    days_by_type: Mapping[str, int] = NO_TYPES,
+) -> int:
     """Count the e-mails that the retention would delete, foreign keys apart."""
     emails = 0
     last_id: int | None = 0
     while last_id is not None:
-        [row] = await pool.fetch(COUNT_OLD_SQL, older_than_days, last_id, batch)
+        [row] = await pool.fetch(
+            COUNT_OLD_SQL, older_than_days, last_id, batch, json.dumps(dict(days_by_type))
+        )
         emails, last_id = emails + row['emails'], row['last_id']
     return emails

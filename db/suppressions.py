@@ -5,6 +5,7 @@ A key is an address as it stands in the envelope (its domain in the ASCII form),
 two addresses: only her server knows more.
 """
 
+import hashlib
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
@@ -46,22 +47,31 @@ async def suppressed(pool: asyncpg.Pool, addresses: Sequence[str]) -> dict[str, 
         asyncpg.PostgresError, OSError: connection or statement failure.
     """
     keys = {address: _keys_of(address) for address in addresses}
-    wanted = list({key for both in keys.values() for key in both})
+    wanted = list({key for all_keys in keys.values() for key in all_keys})
     reasons = (
         {row['address']: row['reason'] for row in await pool.fetch(SUPPRESSED_SQL, wanted)}
         if wanted
         else {}
     )
     return {
-        address: next(reasons[key] for key in both if key in reasons)
-        for address, both in keys.items()
-        if not reasons.keys().isdisjoint(both)
+        address: next(reasons[key] for key in all_keys if key in reasons)
+        for address, all_keys in keys.items()
+        if not reasons.keys().isdisjoint(all_keys)
     }
 
 
-def _keys_of(address: str) -> tuple[str, str]:
+def _keys_of(address: str) -> tuple[str, str, str]:
     lower = address.lower()
-    return lower, lower[lower.rfind('@') :]
+    return lower, erased_key(lower), lower[lower.rfind('@') :]
+
+
+def erased_key(key: str) -> str:
+    """Return under which key somebody stays on the list whose address was erased.
+
+    It is a hash without a secret: who has an address can see whether it is meant, and who has none
+    can only guess.
+    """
+    return f'sha256-{hashlib.sha256(key.encode()).hexdigest()}@erased.invalid'
 
 
 ANY_SUPPRESSED_SQL = 'SELECT EXISTS (SELECT FROM email_suppressions)'
@@ -111,20 +121,32 @@ async def add(
     return {row['address']: row['is_new'] for row in rows}
 
 
-REMOVE_SQL = 'DELETE FROM email_suppressions WHERE address = ANY($1::text[]) RETURNING address'
+REMOVE_SQL = """
+DELETE FROM email_suppressions WHERE address = ANY($1::text[]) OR address = ANY($2::text[])
+RETURNING address
+"""
 
 
 async def remove(pool: asyncpg.Pool, keys: Iterable[str]) -> set[str]:
     """Take keys off the list. Returns those that stood there."""
-    return {row['address'] for row in await pool.fetch(REMOVE_SQL, list(keys))}
+    return await _with_erased(pool, REMOVE_SQL, list(keys))
 
 
-LISTED_SQL = 'SELECT address FROM email_suppressions WHERE address = ANY($1::text[])'
+LISTED_SQL = """
+SELECT address FROM email_suppressions WHERE address = ANY($1::text[]) OR address = ANY($2::text[])
+"""
 
 
 async def listed(pool: asyncpg.Pool, keys: Iterable[str]) -> set[str]:
     """Return those of these keys that stand on the list, also when their time is over."""
-    return {row['address'] for row in await pool.fetch(LISTED_SQL, list(keys))}
+    return await _with_erased(pool, LISTED_SQL, list(keys))
+
+
+async def _with_erased(pool: asyncpg.Pool, sql: str, keys: Sequence[str]) -> set[str]:
+    """Return those keys that stand on the list, as they are or as what was left of them."""
+    erased = {erased_key(key): key for key in keys}
+    found = await pool.fetch(sql, keys, list(erased))
+    return {erased.get(row['address'], row['address']) for row in found}
 
 
 READ_SQL = """

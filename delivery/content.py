@@ -9,14 +9,15 @@ import asyncpg
 
 from db.attachments import fetch_stored, stored_sizes
 from db.claimed import Claim, fetch_email, size_of
-from db.content import fetch_templates
+from db.content import WantedTemplate, fetch_templates
 from db.errors import DATABASE_DOWN, words_of
 from db.mongo import Mongo, attachment_sizes, fetch_attachments
 from delivery.bytes_in_flight import BytesInFlight
 from delivery.tunables import Tunables
 from engine.batches import Batcher
 from mail.priority import HIGH
-from mail.template.renderers import Templates, TemplatesUnavailableError, with_parts
+from mail.template.asking import with_parts
+from mail.template.renderers import Templates, TemplatesUnavailableError
 from mail_outbox.address_fields import EXTRA_ADDRESSES
 from mail_outbox.envelope import (
     NO_EXTRAS,
@@ -130,11 +131,9 @@ class Contents:
         template = None
         if email.template_id is not None:
             with _postgres_answers():
-                template = await self.fetch_template(email.template_id, first=first)
+                template = await self.fetch_template(wanted_template(email), first=first)
             if template is None:
-                raise InvalidEmailError(
-                    f'template {email.template_id} does not exist in email_templates'
-                )
+                raise InvalidEmailError(_missing(email))
         return email, Content(template, await self._attachments(email, first=first))
 
     async def _attachments(self, email: Email, *, first: bool) -> Sequence[Attachment]:
@@ -162,7 +161,10 @@ class Contents:
             first = claim.priority == HIGH
             try:
                 filled = await self.templates.fill(
-                    content.template, email.template_data, first=first
+                    content.template,
+                    email.template_data,
+                    locale=email.extras.locale,
+                    first=first,
                 )
             except TemplatesUnavailableError as error:
                 raise ContentUnavailableError(str(error)) from error
@@ -188,3 +190,15 @@ def work_bytes(email: Email, content: Content) -> int:
     if content.attachments:
         size_bytes += sum(len(a.data) for a in content.attachments)
     return size_bytes + FIELD_CHAR_BYTES * field_chars
+
+
+def wanted_template(email: Email) -> WantedTemplate:
+    """Return which template an e-mail that has one wants."""
+    extras = email.extras
+    return WantedTemplate(email.template_id or '', extras.locale, extras.template_version)
+
+
+def _missing(email: Email) -> str:
+    if email.extras.template_version is None:
+        return f'template {email.template_id} does not exist in email_templates'
+    return f'template {email.template_id} has no version {email.extras.template_version}'

@@ -33,6 +33,7 @@ class RetentionRules:
     # An operator named the days: only then is mail deleted that was there before this program.
     is_set: bool = False
     session_tables: frozenset[str] = frozenset()  # of the application's
+    days_by_type: tuple[tuple[str, int], ...] = ()  # instead of email_days
 
 
 class WebhookRules(NamedTuple):

@@ -170,3 +170,32 @@ GRANT SELECT (id, organization_id, idempotency_key, content_digest), UPDATE (ide
 GRANT SELECT (report_key), INSERT ON email_feedback TO email_ingress;
 GRANT SELECT ON allowed_senders, mail_api_tokens, outbox_adoption, _pogo_migration TO email_ingress;
 GRANT UPDATE (last_used_at) ON mail_api_tokens TO email_ingress;
+
+-- Templates that are pushed: everybody who sends or looks reads them; operators, and who administers over HTTP, add and
+-- remove versions. What stands in an older row of email_templates stays as it is.
+GRANT SELECT ON email_template_versions, email_template_contents TO email_worker, email_web, email_api, email_readonly;
+GRANT INSERT, DELETE ON email_templates, email_template_versions, email_template_contents TO email_web, email_api;
+GRANT UPDATE (sample) ON email_template_versions TO email_web, email_api;
+GRANT INSERT (locale, template_version) ON mail_outbox TO email_producer, email_web, email_api, email_ingress;
+DO $templates$
+DECLARE
+    sequence text := pg_get_serial_sequence('email_templates', 'id');
+    name text;
+BEGIN
+    IF sequence IS NOT NULL THEN
+        EXECUTE format('GRANT USAGE ON SEQUENCE %s TO email_web, email_api', sequence);
+    END IF;
+    FOR name IN SELECT attname FROM pg_attribute WHERE attrelid = 'outbound_emails'::regclass
+                AND attname IN ('locale', 'template_version') AND NOT attisdropped LOOP
+        EXECUTE format('GRANT INSERT (%I) ON outbound_emails TO email_producer, email_web, email_api, email_ingress', name);
+    END LOOP;
+END
+$templates$;
+
+-- `python -m ops erase`: whoever may type it on the server deletes what is held on a person, also where the audit names one.
+GRANT DELETE ON mail_outbox, email_attempts, email_feedback, email_attachments, mail_api_requests TO email_web;
+GRANT UPDATE (recipient, cc, bcc, subject, body_text, body_html, calendar, from_address, sender_address, envelope_from,
+    reply_to, smtp_response, last_error, feedback, template_data, headers, tags, metadata, recipient_outcomes)
+    ON mail_outbox TO email_web;
+GRANT SELECT, UPDATE (reply, error) ON email_attempts TO email_web;
+GRANT UPDATE (details) ON mail_audit TO email_web;

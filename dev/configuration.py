@@ -3,6 +3,7 @@
 The settings are described where they are declared; a test compares these two files with them.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from pydantic import SecretStr
@@ -103,6 +104,8 @@ def default_of(field: FieldInfo) -> str:
             return str(value).lower()
         case frozenset() as values:
             return ','.join(sorted(values))
+        case Mapping() as pairs:
+            return ','.join(f'{name}={value}' for name, value in pairs.items())
         case tuple() as values:
             return ','.join(values)
         case float() as value if value.is_integer():

@@ -108,7 +108,7 @@ async def _waits_because(runtime: Runtime) -> str | None:
     table = await pool.fetchval(OUTBOUND_EMAILS_SQL)
     if (await read_origin(pool, table)).reported_at is not None:
         return None
-    emails = await count_old(pool, retention.email_days)
+    emails = await count_old(pool, retention.email_days, days_by_type=dict(retention.days_by_type))
     await note_report(pool, table, emails)
     log.warning('cleanup.reported', table='outbound_emails', rows=emails)
     return (
@@ -126,7 +126,7 @@ async def _remove_requests(runtime: Runtime) -> None:
 
 async def _remove(runtime: Runtime, done: Retention) -> None:
     """Delete e-mails past the retention."""
-    email_days = runtime.rules.retention.email_days
+    retention = runtime.rules.retention
     deadline = time.monotonic() + REMOVE_S
     last_id: int | None = 0
     size = REMOVE_BATCH
@@ -137,7 +137,10 @@ async def _remove(runtime: Runtime, done: Retention) -> None:
     ):
         started = time.monotonic()
         try:
-            batch = await remove_old(runtime.stores.pool, email_days, last_id, size)
+            batch = await remove_old(
+                runtime.stores.pool, retention.email_days, last_id, size,
+                days_by_type=dict(retention.days_by_type),
+            )  # fmt: skip
         except (asyncpg.QueryCanceledError, TimeoutError):
             # A table that refers to these without an index is read once for each row.
             if size == 1:

@@ -63,11 +63,12 @@ class Attachment:
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    """A stored template: Jinja2 source for each part it has."""
+    """A stored template: Jinja2 source for each part it has, or all of what was pushed."""
 
     subject: str | None
     body_text: str | None
     body_html: str | None
+    pushed: str | None = None  # JSON, see mail/template/pushed.py; then the parts above are None
 
 
 class Extras(NamedTuple):
@@ -85,6 +86,8 @@ class Extras(NamedTuple):
     one_copy_each: bool = False  # each recipient gets a message of his own
     has_attachments: bool = False  # in PostgreSQL
     organization_id: str | None = None
+    locale: str | None = None  # a language tag, for the template
+    template_version: int | None = None  # None: the newest when it is sent
 
 
 NO_EXTRAS = Extras()

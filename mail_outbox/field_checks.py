@@ -150,6 +150,13 @@ def checked_size(name: str, value: Any) -> int:
     return value
 
 
+def checked_version(name: str, value: Any) -> int:
+    """Return the number of a template's version."""
+    if type(value) is not int or not 0 < value < 2**31:
+        raise InvalidEmailError(f'{name}: {value!r} is no number of a version')
+    return value
+
+
 def checked_attempts(name: str, value: Any) -> int:
     """Return how many attempts are made."""
     if type(value) is not int or not 1 <= value <= MAX_ATTEMPTS:

@@ -39,6 +39,8 @@ class NewContent(NewAddresses):
     body_html: str | None = None
     template_id: Identifier | None = None
     template_data: Mapping[str, Any] | None = None
+    locale: str | None = None
+    template_version: int | None = None
     headers: HeaderFields | None = None
     message_id: str | None = None
     calendar: str | None = None

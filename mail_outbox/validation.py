@@ -17,6 +17,7 @@ from mail_outbox.envelope import (
     InvalidEmailError,
 )
 from mail_outbox.field_checks import PRIORITIES, Priority, checked_address_list, json_text
+from mail_outbox.locales import checked_locale
 from mail_outbox.raw_message import HEAD_BYTE_BYTES, check_raw, own_senders
 from mail_outbox.render import check
 from mail_outbox.senders import WantedSender
@@ -59,6 +60,8 @@ class EmailContent(EmailAddresses, total=False):
     body_html: str | None
     template_id: Identifier | None  # an email_templates id; its parts replace subject and bodies
     template_data: Mapping[str, Any] | None
+    locale: str | None  # a language tag such as de-AT: which of the template's texts
+    template_version: int | None  # of a pushed template; by default the newest when it is sent
     # Extra fields such as List-Unsubscribe; as pairs where one stands more than once.
     headers: HeaderFields | None
     # Of the caller's, '<something@domain>'; else the worker makes one.
@@ -100,9 +103,9 @@ NO_CONTENT = {'content_id', 'message_id', 'max_bytes'}
 CONTENT = tuple(sorted(EmailContent.__annotations__.keys() - NO_CONTENT))
 # What a message as given has in itself.
 NOT_WITH_RAW = (
-    'subject', 'body_text', 'body_html', 'template_id', 'template_data', 'headers', 'message_id',
-    'calendar', 'attachments', 'content_id', 'from_address', 'sender_address', 'reply_to',
-    'one_copy_each',
+    'subject', 'body_text', 'body_html', 'template_id', 'template_data', 'locale',
+    'template_version', 'headers', 'message_id', 'calendar', 'attachments', 'content_id',
+    'from_address', 'sender_address', 'reply_to', 'one_copy_each',
 )  # fmt: skip
 # An address, or a list of them.
 ADDRESS_LISTS = ('recipient', 'cc', 'bcc', 'reply_to')
@@ -123,6 +126,8 @@ CHECKED_BY: Mapping[str, Callable[[str, Any], Any]] = {
     **_each(field_checks.checked_object, 'template_data', 'metadata'),
     **_each(field_checks.checked_moment, 'send_at', 'expires_at'),
     'message_id': field_checks.checked_message_id,
+    'locale': checked_locale,
+    'template_version': field_checks.checked_version,
     'one_copy_each': field_checks.checked_flag,
     'headers': field_checks.checked_headers,
     'tags': field_checks.checked_tags,

@@ -94,6 +94,22 @@ GROUPS: Mapping[str, Mapping[str, Command]] = {
             ('', '--hours 4'),
         ),
     },
+    'templates': {
+        'template': Command(
+            'push, ls, show, preview, test, rm: templates that are kept in files',
+            ('push templates/', 'preview welcome --locale de', 'test welcome anna@example.com'),
+        ),
+    },
+    "a person's data": {
+        'erase': Command(
+            "erase what is held on one person's address",
+            ('anna@example.com --reason "asked for it" --dry-run',),
+        ),
+        'export': Command(
+            "everything that is held on one person's address, as JSON",
+            ('anna@example.com --output anna.json',),
+        ),
+    },
     'workers, queues, relays, duties': {
         'inspect': Command(
             'the words of `celery inspect`: active, reserved, scheduled, stats, ping, conf ...',

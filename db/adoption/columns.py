@@ -100,6 +100,9 @@ OURS = (
     Wanted('has_attachments', 'boolean'),
     Wanted('calendar', 'text'),
     Wanted('raw_message', 'bytea'),
+    # Of db/migrations/0020_templates.sql.
+    Wanted('locale', 'text'),
+    Wanted('template_version', 'integer'),
     # Of db/migrations/0011_idempotency.sql.
     Wanted('content_digest', 'bytea'),
     # Of db/migrations/0016_queued_by.sql.

@@ -139,6 +139,7 @@ UNION ALL SELECT name, 'function' FROM unnest($2::text[]) AS f (name)
 WHERE to_regprocedure(name) IS NOT NULL
 """
 RELATIONS = (
+    'email_template_versions', 'email_template_contents',
     'mail_outbox', 'email_attempts', 'email_suppressions', 'mail_switches', 'cron_runs',
     'outbox_adoption', 'table_origins', 'mail_service_health', 'mail_api_tokens', 'mail_audit',
     'mail_api_requests', 'allowed_senders', 'email_attachments', 'mail_history',

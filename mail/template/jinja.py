@@ -75,27 +75,34 @@ def _length_of_product(operator: str, left: Any, right: Any) -> None:
 
 # Sandboxed: whoever may edit a template must not be able to run code. Strict: a missing variable is
 # an error that names it, never a blank in somebody's receipt.
-class _Sandbox(SandboxedEnvironment):
+class Sandbox(SandboxedEnvironment):
+    """Where templates run."""
+
     intercepted_binops = frozenset({'*', '**', '+', '%'})
 
     def __init__(self, **options: Any) -> None:
         super().__init__(undefined=jinja2.StrictUndefined, keep_trailing_newline=True, **options)
-        self.filters = {
-            name: _bounded_filter(name, function) for name, function in self.filters.items()
-        }
+        self.add_filters(self.filters)
+
+    def add_filters(self, filters: Mapping[str, Callable[..., Any]]) -> None:
+        """Give it filters, with what they make bounded."""
+        bounded = {name: _bounded_filter(name, function) for name, function in filters.items()}
+        self.filters = {**self.filters, **bounded}
 
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
+        """Calculate, unless the result is too large."""
         _length_of_product(operator, left, right)
         return _bounded(operator, super().call_binop, context, operator, left, right)
 
     def call(self, context: Any, called: Any, /, *args: Any, **kwargs: Any) -> Any:
+        """Call, unless the result is too large."""
         return _bounded(
             getattr(called, '__name__', ''), super().call, context, called, *args, **kwargs
         )
 
 
-_TEXT = _Sandbox(autoescape=False)
-_HTML = _Sandbox(autoescape=True)
+_TEXT = Sandbox(autoescape=False)
+_HTML = Sandbox(autoescape=True)
 _cached_chars = 0
 
 
@@ -133,17 +140,31 @@ def fill(part: str, source: str, data: Mapping[str, Any], max_chars: int = MAX_L
         # A template is a program: it can raise anything (ZeroDivisionError, OverflowError, its own
         # filters' errors).
         raise TemplateError(
-            f'template {part}: {type(error).__name__}: {_printable(str(error))}'
+            f'template {part}: {type(error).__name__}: {printable(str(error))}'
         ) from error
+    refuse_unsendable(f'template {part}', filled, max_chars)
+    return one_line(filled) if part == 'subject' else filled
+
+
+def one_line(text: str) -> str:
+    """Return a subject: white space, line ends too, becomes single spaces."""
+    return ' '.join(text.split())
+
+
+def refuse_unsendable(what: str, filled: str, max_chars: int) -> None:
+    """Refuse what no message can hold.
+
+    Raises:
+        TemplateError: says why.
+    """
     if len(filled) > max_chars:
         raise TemplateError(
-            f'template {part}: it makes {len(filled)} characters, at most {max_chars} are allowed'
+            f'{what}: it makes {len(filled)} characters, at most {max_chars} are allowed'
         )
     if '\0' in filled:
-        raise TemplateError(f'template {part}: it makes a NUL character')
+        raise TemplateError(f'{what}: it makes a NUL character')
     if not filled.isascii() and any('\ud800' <= c <= '\udfff' for c in filled):
-        raise TemplateError(f'template {part}: it makes half a character (a lone surrogate)')
-    return ' '.join(filled.split()) if part == 'subject' else filled
+        raise TemplateError(f'{what}: it makes half a character (a lone surrogate)')
 
 
 def fill_parts(sources: Sequence[str | None], data: str | None, max_chars: int) -> list[str | None]:
@@ -156,14 +177,19 @@ def fill_parts(sources: Sequence[str | None], data: str | None, max_chars: int) 
     Raises:
         TemplateError: says what is wrong.
     """
-    values = _read_object(data)
+    values = read_object(data)
     return [
         None if source is None else fill(part, source, values, max_chars)
         for part, source in zip(PARTS, sources, strict=True)
     ]
 
 
-def _read_object(text: str | None) -> dict[str, Any]:
+def read_object(text: str | None) -> dict[str, Any]:
+    """Read template_data.
+
+    Raises:
+        TemplateError: it is no JSON object.
+    """
     if text is None:
         return {}
     try:
@@ -175,7 +201,7 @@ def _read_object(text: str | None) -> dict[str, Any]:
             'template_data: it needs more memory than a template may take'
         ) from error
     except (ValueError, RecursionError) as error:
-        raise TemplateError(f'template_data: is not JSON: {_printable(str(error))}') from error
+        raise TemplateError(f'template_data: is not JSON: {printable(str(error))}') from error
     if value is None:
         return {}
     if not isinstance(value, dict):
@@ -183,5 +209,6 @@ def _read_object(text: str | None) -> dict[str, Any]:
     return value
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
+    """Return what an error says, short and in one line."""
     return ''.join(c if c.isprintable() else ' ' for c in text[:MAX_REASON_CHARS])

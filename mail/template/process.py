@@ -24,11 +24,20 @@ TICKS_PER_S = os.sysconf('SC_CLK_TCK')
 class Request:
     """One e-mail's template."""
 
-    def __init__(self, number: int, written: bytes, key: int, answer: asyncio.Future[Any]) -> None:
+    def __init__(
+        self,
+        number: int,
+        written: bytes,
+        key: int,
+        answer: asyncio.Future[Any],
+        *,
+        wants_all: bool = False,
+    ) -> None:
         self.number = number
         self.written = written
         self.key = key  # the same for e-mails that are likely to take as long
         self.answer = answer
+        self.wants_all = wants_all  # it was pushed: a renderer that has loaded all libraries
         self.alone = False  # a renderer died over it, or over another
 
 
@@ -51,6 +60,8 @@ class RendererProcess(asyncio.SubprocessProtocol):
         self.asked: deque[Request] = deque()
         self.asked_bytes = 0
         self.ready = False
+        self.has_all = False  # the libraries that pushed templates need
+        self.retires = False
         self.ended = asyncio.Event()
         self.returncode: int | None = None
         self.watchdog = Watchdog(self, most_s)
@@ -60,8 +71,8 @@ class RendererProcess(asyncio.SubprocessProtocol):
         self._transport: Any = None  # uvloop's is no asyncio.SubprocessTransport
         self._input: Any = None
 
-    async def start(self, max_chars: int) -> None:
-        """Start it.
+    async def start(self, max_chars: int, *, with_all: bool = False) -> None:
+        """Start it; with_all libraries that pushed templates need.
 
         Raises:
             OSError: the system cannot: no memory, no process left.
@@ -71,8 +82,10 @@ class RendererProcess(asyncio.SubprocessProtocol):
         environment = {
             name: os.environ[name] for name in ('PATH', 'PYTHONPATH', 'LANG') if name in os.environ
         }
+        self.has_all = with_all
         await asyncio.get_running_loop().subprocess_exec(
             lambda: self, sys.executable, '-m', 'mail.template.renderer', str(max_chars),
+            *(['pushed'] if with_all else []),
             stdin=-1, stdout=-1, stderr=None, cwd=ROOT, env=environment, start_new_session=True,
         )  # fmt: skip
 
@@ -80,11 +93,16 @@ class RendererProcess(asyncio.SubprocessProtocol):
         """Whether it can be asked for more now."""
         return (
             self.ready
+            and not self.retires
             and not self.ended.is_set()
             and len(self.asked) < READ_AHEAD
             and self.asked_bytes < READ_AHEAD_BYTES
             and not (self.asked and self.asked[-1].alone)
         )
+
+    def serves(self, request: Request) -> bool:
+        """Whether it has what the request needs."""
+        return self.has_all or not request.wants_all
 
     def ask(self, *requests: Request) -> None:
         """Send requests, in one write."""
@@ -92,6 +110,17 @@ class RendererProcess(asyncio.SubprocessProtocol):
         self.asked_bytes += sum(len(request.written) for request in requests)
         self._input.write(b''.join(request.written for request in requests))
         self.watchdog.watch()
+
+    def retire(self) -> None:
+        """End it once it has answered."""
+        self.retires = True
+        if not self.asked:
+            self.kill()
+
+    def end(self) -> None:
+        """Let it end by itself: it has no more input."""
+        if self._input is not None:
+            self._input.close()
 
     def kill(self) -> None:
         """End it at once."""

@@ -1,10 +1,11 @@
 """A renderer: a process that fills templates for a worker and holds nothing worth harming.
 
-`python -m mail.template.renderer MAX_CHARS` reads requests from standard input and writes answers
-to standard output until its input ends, as it does when the worker ends in whatever way. A frame is
-its length (4 bytes, big endian) and JSON:
+`python -m mail.template.renderer MAX_CHARS [pushed]` reads requests from standard input and writes
+answers to standard output until its input ends, as it does when the worker ends in whatever way. A
+frame is its length (4 bytes, big endian) and JSON:
 
     request  [number, subject, body_text, body_html, template_data], see jinja.fill_parts
+             or [number, pushed, locale, check, template_data], see pushed.fill_pushed
     answer   [0, null] once it is ready, then [number, [subject, body_text, body_html]]
              or [number, kind, reason]
 
@@ -30,7 +31,9 @@ from typing import Any
 
 import orjson
 
-from mail.template.jinja import OutOfMemoryError, TemplateError, fill_parts
+from mail.template.finish import load
+from mail.template.jinja import OutOfMemoryError, TemplateError, fill_parts, printable
+from mail.template.pushed import fill_pushed
 
 CPU_S = 2.0  # of one e-mail; ordinary ones take a tenth of a millisecond
 MEMORY_BYTES = 96 * 2**20  # of one e-mail
@@ -50,6 +53,8 @@ def main() -> None:
     with contextlib.suppress(OSError):  # a service may forbid it
         os.nice(NICENESS)
     max_chars = int(sys.argv[1])
+    if 'pushed' in sys.argv[2:]:  # what pushed templates need is loaded before anything is timed
+        load()
     gc.freeze()
     at_rest_bytes = _mapped_bytes()
     limit_bytes = at_rest_bytes + KEPT_BYTES + MEMORY_BYTES
@@ -90,15 +95,22 @@ def _answer(received: bytearray, max_chars: int, name: int) -> None:
 def _fill(request: bytes, max_chars: int, name: int) -> bytes:
     number = 0
     try:
-        number, *sources, data = orjson.loads(request)
+        number, *asked, data = orjson.loads(request)
         os.write(name, b'mail %d' % number)
-        return _frame([number, fill_parts(sources, data, max_chars)])
+        if isinstance(asked[2], bool):
+            pushed, locale, check = asked
+            return _frame([number, fill_pushed(pushed, locale, data, max_chars, check=check)])
+        return _frame([number, fill_parts(asked, data, max_chars)])
     except OutOfMemoryError as error:
         return _frame([number, 'memory', str(error)])
     except MemoryError:
         return _frame([number, 'memory', 'template: it needs more memory than a template may take'])
     except TemplateError as error:
         return _frame([number, 'wrong', str(error)])
+    except Exception as error:  # noqa: BLE001 - nobody foresaw it, and another renderer would end alike
+        return _frame(
+            [number, 'wrong', f'template: {type(error).__name__}: {printable(str(error))}']
+        )
 
 
 def _open_name() -> int:

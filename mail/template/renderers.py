@@ -18,15 +18,14 @@ import time
 from collections import deque
 from typing import Any
 
-import orjson
 import structlog
 
-from mail.template.process import LENGTH, READ_AHEAD, RendererProcess, Request
-from mail_outbox.envelope import Email, InvalidEmailError, Template
+from mail.template.asking import Filled, make_request
+from mail.template.process import READ_AHEAD, RendererProcess, Request
+from mail_outbox.envelope import InvalidEmailError, Template
 
 log = structlog.get_logger()
 
-MAX_REQUEST_BYTES = 16 * 2**20  # a template and its data
 FAST_S = 0.1  # of processor time
 SLOW_S = 10.0  # the renderer's own limit, 2 s, ends it long before
 MAX_STARTS = 3  # of a renderer that ends before it is ready; then nobody waits for it any more
@@ -35,6 +34,7 @@ SLOW_WAITING = 8
 REMEMBERED_S = 60.0  # how long e-mails like one that was slow are not tried in the fast renderer
 MAX_REMEMBERED = 1000
 CLOSE_S = 5.0
+END_S = 0.5  # to end by itself, unless it is busy
 TOO_LONG = 'it takes more than 2 s of processor time'
 TOO_DEEP = 'it ended its renderer: out of memory, or nested too deep'
 # How a renderer ends that one e-mail ended: out of time, or a fault in C that it provoked.
@@ -45,9 +45,6 @@ FATAL: dict[int, str] = {
     signal.SIGABRT: TOO_DEEP,
     signal.SIGBUS: TOO_DEEP,
 }
-
-# Subject, text, HTML; None where the template has no such part.
-Filled = tuple[str | None, str | None, str | None]
 
 
 class TemplatesUnavailableError(Exception):
@@ -73,35 +70,35 @@ class Templates:
         self._tasks: set[asyncio.Task[None]] = set()
         self._failed_starts = 0  # in a row
         self._closed = False
+        self._with_all = False  # a pushed template came: renderers load what these need
         self._pump_wanted = False
         self._loop: asyncio.AbstractEventLoop | None = None
 
-    async def fill(self, template: Template, data: str | None, *, first: bool = False) -> Filled:
+    async def fill(
+        self,
+        template: Template,
+        data: str | None,
+        *,
+        locale: str | None = None,
+        check: bool = False,
+        first: bool = False,
+    ) -> Filled:
         """Fill a template.
 
         Args:
             data: A JSON object, not yet parsed.
+            locale: Of the e-mail, for a pushed template.
+            check: Look also for what this data does not show, see pushed.fill_pushed.
             first: Before all others that wait, for an urgent e-mail.
         Raises:
             InvalidEmailError: the template or the data is wrong, or takes too much time or memory;
                 says which.
             TemplatesUnavailableError: nothing is known to be wrong with it; to be tried later.
         """
-        sources = (template.subject, template.body_text, template.body_html)
-        size = sum(len(text) for text in (*sources, data) if text)
-        if size > MAX_REQUEST_BYTES:
-            raise InvalidEmailError(
-                f'template: it has {size} characters with its data, too many to fill'
-            )
         self._loop = asyncio.get_running_loop()
-        number = next(self._numbers)
-        try:
-            written = orjson.dumps([number, *sources, data])
-        except TypeError as error:  # half a character
-            raise InvalidEmailError(f'template: {error}') from error
-        key = hash((sources, len(data or '').bit_length()))
-        frame = LENGTH.pack(len(written)) + written
-        request = Request(number, frame, key, self._loop.create_future())
+        request = make_request(next(self._numbers), template, data, locale, check=check)
+        self._with_all |= request.wants_all
+        key = request.key
         if self._slow_keys and self._slow_keys.get(key, 0.0) > time.monotonic():
             self._ask_slow(request)
         else:
@@ -120,6 +117,9 @@ class Templates:
             await asyncio.wait(self._tasks, timeout=CLOSE_S)
         for renderer in (self._fast, self._lone):
             if renderer is not None:
+                renderer.end()
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(renderer.ended.wait(), END_S)
                 renderer.kill()
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(renderer.ended.wait(), CLOSE_S)
@@ -141,17 +141,18 @@ class Templates:
         if self._fast is None:
             self._fast = RendererProcess(FAST_S, self._answered, self._fast_ended)
             self._start(self._fast, self._waiting)
-        elif self._fast.has_room():
-            room = READ_AHEAD - len(self._fast.asked)
-            if asked := self._next_together(room, is_busy=bool(self._fast.asked)):
-                self._fast.ask(*asked)
+        elif self._fast.ready and (self._fast.retires or not self._fast.serves(self._waiting[0])):
+            self._fast.retire()  # the next one has all
+        elif self._fast.has_room() and (asked := self._next_together(self._fast)):
+            self._fast.ask(*asked)
 
-    def _next_together(self, most: int, *, is_busy: bool) -> list[Request]:
+    def _next_together(self, renderer: RendererProcess) -> list[Request]:
         """Take from those that wait what can be asked in one write; a suspect goes alone."""
         together: list[Request] = []
-        while self._waiting and len(together) < most:
+        most = READ_AHEAD - len(renderer.asked)
+        while self._waiting and len(together) < most and renderer.serves(self._waiting[0]):
             if self._waiting[0].alone:
-                if not (together or is_busy):
+                if not (together or renderer.asked):
                     together.append(self._waiting.popleft())
                 break
             request = self._waiting.popleft()
@@ -234,7 +235,7 @@ class Templates:
     def _start(self, renderer: RendererProcess, for_whom: deque[Request]) -> None:
         async def start() -> None:
             try:
-                await renderer.start(self._max_chars)
+                await renderer.start(self._max_chars, with_all=self._with_all)
             except Exception as error:  # noqa: BLE001 - whatever it is, somebody waits
                 if renderer is self._fast:
                     self._fast = None
@@ -288,13 +289,3 @@ def _how(renderer: RendererProcess) -> str:
     if renderer.watchdog.frozen:
         return 'it did not answer'
     return f'signal {-code}' if code < 0 else f'exit status {code}'
-
-
-def with_parts(email: Email, filled: Filled) -> Email:
-    """Return the e-mail with the template's parts where it has them, its own otherwise."""
-    subject, text, html = filled
-    return email._replace(
-        subject=email.subject if subject is None else subject,
-        body_text=email.body_text if text is None else text,
-        body_html=email.body_html if html is None else html,
-    )

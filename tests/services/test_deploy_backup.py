@@ -28,6 +28,8 @@ from tests.services.ops_desk import insert
 
 HAS_PG_DUMP = 'TEST_DATABASE_URL' in os.environ
 TABLES = [
+    'email_template_versions',
+    'email_template_contents',
     'outbound_emails',
     'email_attempts',
     'email_templates',
@@ -154,6 +156,13 @@ async def outbox(pool):
     )
     await pool.execute(
         "INSERT INTO email_templates (name, subject) VALUES ('welcome', 'Grüße {{ name }}')"
+    )
+    await pool.execute(
+        'INSERT INTO email_template_versions (template_id, version, digest, made_row) '
+        "VALUES ('1', 1, sha256('x'), true)"
+    )
+    await pool.execute(
+        "INSERT INTO email_template_contents VALUES ('1', 1, 'default', '{\"files\": {}}')"
     )
     await pool.execute(
         "INSERT INTO email_suppressions (address, reason) VALUES ('no@example.com', 'asked')"

@@ -9,17 +9,24 @@ from urllib.parse import urlsplit, urlunsplit
 import asyncpg
 import pytest
 
+from actions.erase import erase_person
+from actions.export import export_person
+from actions.template_preview import send_test
+from actions.templates import push_templates, remove_pushed
 from actions.tokens import new_token
+from db.audit import Actor
+from db.suppressions import add
 from mail_outbox.envelope import Attachment
 from mail_outbox.outbox import queue_email
 from mail_outbox.reading import attempts, status
-from reporting.servers import ServerAddresses
+from reporting.servers import ServerAddresses, Servers
 from tests.conftest import DEADLINE_S, ROOT, wait_until
 from tests.services.api_desk import open_desk
 from tests.services.ingress_desk import MESSAGE, open_ingress
 from tests.services.ops_desk import insert, run
 from tests.services.test_api_fleet import WORDS
 from tests.services.test_sql import statements
+from tests.services.test_templates import DATA, WELCOME
 from web.questions import OVERVIEW
 from web.watch import Source, Watch
 
@@ -306,7 +313,6 @@ FORBIDDEN = {
         UPDATE outbound_emails SET recipient = 'me@example.com'
         UPDATE outbound_emails SET claim_token = NULL
         DELETE FROM outbound_emails
-        DELETE FROM email_attempts
         SELECT * FROM sessions
         UPDATE cron_runs SET outcome = 'done'
         DROP TABLE outbound_emails
@@ -468,3 +474,37 @@ async def test_without_the_apis_role_the_page_works_and_the_api_says_what_is_mis
         assert 'permission denied' in answer.json()['detail']
         assert 'use a role that may do this' in answer.json()['remedy']
         assert (await client.get('/health/ready')).status_code == 200
+
+
+async def test_operator_under_its_role_pushes_templates_and_erases_a_person(
+    granted, env, pool, queue, start_worker, inbox
+):
+    servers = Servers(ServerAddresses(granted('email_web'), env['ARQ_REDIS_URL']))
+    producer = await asyncpg.connect(granted('email_producer'))
+    try:
+        done = await push_templates(servers, WELCOME)
+        template_id = int(done.templates[0].id)
+        await send_test(servers, 'welcome', 'qa@example.com', locale='de')
+        async with producer.transaction():
+            await queue_email(
+                producer, recipient='anna@example.com', template_id=template_id,
+                template_data=DATA, locale='de-AT', template_version=1,
+            )  # fmt: skip
+        await start_worker(DATABASE_URL=granted('email_worker')).started()
+        await wait_until(lambda: inbox.accepted('qa@example.com'))
+        await wait_until(lambda: inbox.accepted('anna@example.com'))
+        both = await queue(['anna@example.com', 'bob@example.com'], template_data={'a': 'b'})
+        await add(pool, ['anna@example.com'], reason='asked')
+        erased = await erase_person(servers, 'anna@example.com', Actor('me', 'here'), 'asked')
+        assert (erased.emails, erased.freed, erased.kept) == (1, 1, 0)
+        assert erased.is_suppressed
+        assert (
+            await pool.fetchval('SELECT recipient FROM outbound_emails WHERE id = $1', both)
+            == 'bob@example.com'
+        )
+        left = [entry['kind'] async for entry in export_person(servers, 'anna@example.com')]
+        assert left == ['suppression']
+        assert (await remove_pushed(servers, 'welcome', force=True)).row_removed
+    finally:
+        await producer.close()
+        await servers.close()

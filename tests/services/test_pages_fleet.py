@@ -20,6 +20,7 @@ XSS = (
     '\x1b[31m\u202e<b>x', '&lt;script&gt;', '`<i>x</i>`',
 )  # fmt: skip
 PAGES = (
+    '/templates',
     '/', '/mail', '/mail?status=dead', '/workers', '/relays', '/duties', '/suppressions',
     '/senders', '/tokens', '/webhooks', '/changes',
 )  # fmt: skip

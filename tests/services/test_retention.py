@@ -210,7 +210,7 @@ async def test_doctor_names_what_keeps_the_duties_from_their_work(env, pool):
 async def test_batches_that_take_too_long_become_smaller_until_they_pass(ctx, pool, monkeypatch):
     asked = []
 
-    async def slow(pool: Any, days: int, last_id: int, batch: int) -> Any:
+    async def slow(pool: Any, days: int, last_id: int, batch: int, **_: Any) -> Any:
         asked.append(batch)
         if batch > 10:
             raise asyncpg.QueryCanceledError
@@ -221,3 +221,20 @@ async def test_batches_that_take_too_long_become_smaller_until_they_pass(ctx, po
         await insert(pool, **ENDED)
     assert (await clean(ctx))['removed'] == 15
     assert asked == [1000, 100, 10, 10, 10]
+
+
+async def test_types_are_kept_for_days_of_their_own(ctx, pool):
+    ended = {
+        days: ENDED | {'created_at': f"sql:now() - interval '{days} days'",
+                       'updated_at': f"sql:now() - interval '{days} days'"}
+        for days in (10, 100, 4000)
+    }  # fmt: skip
+    kept = [
+        await insert(pool, **ended[100], email_type='invoice'),
+        await insert(pool, **ended[10], email_type='receipt'),
+        await insert(pool, **ended[10]),
+    ]
+    for days, email_type in ((10, 'news'), (100, 'receipt'), (4000, 'invoice'), (100, None)):
+        await insert(pool, **ended[days], email_type=email_type)
+    assert (await clean(ctx, days_by_type=(('news', 7), ('invoice', 3650))))['removed'] == 4
+    assert await left(pool) == kept

@@ -283,6 +283,7 @@ async def carry_out(desk: Desk, line: Line) -> None:
 @pytest.fixture
 async def desk(env, pool, redis, start_worker, inbox, monkeypatch, capsys, tmp_path):
     desk = Desk(env, pool, redis, start_worker, inbox, monkeypatch, capsys)
+    (tmp_path / 'examples').symlink_to(ROOT / 'examples')
     for name, value in env.items():
         monkeypatch.setenv(name, value)
     monkeypatch.chdir(tmp_path)  # where no .env is

@@ -97,7 +97,7 @@ HOT_STATEMENTS = {  # arguments, the index
     # All that waits for its time, in either index.
     'db.transitions.EXPIRABLE_SQL': ('10', '(due|tenants)'),
     'db.due.NEXT_DUE_SQL': ('300', 'due'),
-    'db.retention.REMOVE_SQL': ('90, 0, 10', 'pkey'),
+    'db.retention.REMOVE_SQL': ("90, 0, 10, '{}'", 'pkey'),
     'db.transitions.STATE_SQL': ("'{1,2,3}'", 'pkey'),
     'db.due.PRIORITIES_SQL': ("'{1,2,3}'", 'pkey'),
     'db.fairness.WAITING_SQL': ("''", 'tenants'),

@@ -6,8 +6,8 @@ from datetime import UTC, datetime
 from email.message import EmailMessage
 from typing import Any
 
+from mail.template.asking import with_parts
 from mail.template.jinja import fill_parts
-from mail.template.renderers import with_parts
 from mail_outbox.address_fields import Sender
 from mail_outbox.envelope import Attachment, Content, Email, Template
 from mail_outbox.render import render

@@ -25,6 +25,8 @@ OTHER: dict[str, Any] = {
     'raw': b'From: b@example.com\n\nb',
     'template_id': 7,
     'template_data': {'a': 1},
+    'locale': 'de',
+    'template_version': 2,
     'headers': {'X-A': 'b'},
     'one_copy_each': True,
     'attachments': [Attachment('a.txt', None, b'data')],

@@ -17,6 +17,7 @@ import pytest
 
 from mail.template import process as renderer_process
 from mail.template import renderers as templates
+from mail.template.asking import MAX_REQUEST_BYTES
 from mail.template.renderer import CPU_S, KEPT_BYTES, LENGTH, MEMORY_BYTES
 from mail.template.renderers import Templates, TemplatesUnavailableError
 from mail_outbox.envelope import InvalidEmailError, Template
@@ -292,9 +293,7 @@ async def test_e_mail_that_nobody_waits_for_any_more_is_left_out(renderers: Temp
     assert await fill(renderers, 'x') == 'x'
 
 
-@pytest.mark.parametrize(
-    'data', ['x' * (templates.MAX_REQUEST_BYTES + 1), '"\ud800"', '[' * 100_000, None]
-)
+@pytest.mark.parametrize('data', ['x' * (MAX_REQUEST_BYTES + 1), '"\ud800"', '[' * 100_000, None])
 async def test_data_of_any_kind_is_refused_or_filled(
     renderers: Templates, data: str | None
 ) -> None:

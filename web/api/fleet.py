@@ -27,7 +27,15 @@ Word = Literal['active', 'scheduled', 'reserved', 'stats']
 async def _of_installation(
     principal: Annotated[Principal, Depends(require(ApiScope.READ))],
 ) -> Principal:
-    """Refuse tokens of an organisation: workers and queues are everybody's."""
+    return refuse_bound(principal)
+
+
+def refuse_bound(principal: Principal) -> Principal:
+    """Refuse tokens of an organisation, for what is everybody's: workers, queues, templates.
+
+    Raises:
+        RefusalError: 403.
+    """
     if principal.organization_id is None:
         return principal
     raise RefusalError(

@@ -18,6 +18,7 @@ from actions.safety import RequestError
 from actions.senders import allow, disallow
 from actions.suppress import suppress_addresses, unsuppress_addresses
 from actions.switch import pause_switch, resume_switch
+from actions.template_preview import send_test
 from db.api_tokens import revoke_token
 from db.senders import sender_pattern
 from db.suppressions import suppression_key
@@ -131,6 +132,14 @@ def _pattern_of(name: str) -> str:
         raise RequestError(what, 'correct it') from error
 
 
+async def _test_template(asked: ActRequest) -> tuple[list[str], list[Problem]]:
+    template, _, locale = asked.kind.partition(' ')
+    email_id = await send_test(
+        asked.servers, template, asked.name, locale=locale or None, dry_run=asked.dry_run
+    )
+    return [] if email_id is None else [f'e-mail {email_id} is queued'], []
+
+
 async def _revoke_token(asked: ActRequest) -> tuple[list[str], list[Problem]]:
     if not asked.dry_run:
         revoked = await asked.servers.ask_postgres(partial(revoke_token, name=asked.name))
@@ -182,6 +191,11 @@ ACTS: Mapping[str, ActKind] = {
     'disallow-sender': ActKind(
         Role.ADMINISTER, 'No more e-mails from {name}', 'It is taken off the list.', 'Disallow',
         'sender.remove', _disallow_sender, '/senders',
+    ),
+    'test-template': ActKind(
+        Role.OPERATE, 'Send {name} a test of the template {kind}',
+        'It is filled with its sample, and sent as every e-mail.', 'Send',
+        'template.test', _test_template, '/templates',
     ),
     'revoke-token': ActKind(
         Role.ADMINISTER, 'Revoke the token {name}', 'It cannot be used again.', 'Revoke',

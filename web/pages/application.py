@@ -22,6 +22,7 @@ from web.pages import (
     overview,
     readdressing,
     static,
+    templates,
     webhooks,
 )
 from web.pages.changes import Changes
@@ -30,7 +31,7 @@ from web.pages.trends import KnownTrends
 from web.watch import Watch
 
 ROUTERS: tuple[APIRouter, ...] = (
-    static.router, overview.router, logins.router, mail.router, one_mail.router,
+    templates.router, static.router, overview.router, logins.router, mail.router, one_mail.router,
     readdressing.router, decisions.router, audit.router, fleet.router, lists.router, acts.router,
     webhooks.router,
 )  # fmt: skip

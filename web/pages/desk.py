@@ -41,7 +41,8 @@ TYPES_SHARED_S = 30.0  # to find them reads tens of thousands of rows
 
 # Where the bar on top leads: path, word, and whether it shows what belongs to everybody.
 NAVIGATION: Sequence[tuple[str, str, bool]] = (
-    ('/', 'Overview', True), ('/mail', 'Mail', False), ('/workers', 'Workers', True),
+    ('/', 'Overview', True), ('/mail', 'Mail', False), ('/templates', 'Templates', True),
+    ('/workers', 'Workers', True),
     ('/relays', 'Relays', True), ('/duties', 'Duties', True),
     ('/suppressions', 'Suppressions', True), ('/senders', 'Senders', True),
     ('/webhooks', 'Webhooks', True), ('/tokens', 'Tokens', True), ('/changes', 'Audit', True),

@@ -163,11 +163,18 @@ class OwnFields(ClientModel):
     max_attempts: int | None = None
     user_id: Identifier | None = None
     organization_id: Identifier | None = None
+
+
+class TemplateFields(ClientModel):
+    """The template of an e-mail, by the names of queue_email."""
+
     template_id: Identifier | None = None
     template_data: dict[str, Any] | None = None
+    locale: str | None = Field(None, description="A language tag: which of the template's texts.")
+    template_version: int | None = Field(None, description='By default the newest when sent.')
 
 
-class ClientEmail(ClientMessage, OwnFields):
+class ClientEmail(ClientMessage, OwnFields, TemplateFields):
     """An e-mail."""
 
 

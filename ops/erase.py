@@ -1,0 +1,70 @@
+"""Erase what is held on one person's address."""
+
+import argparse
+from dataclasses import asdict
+
+from rich.console import Console
+
+from actions.erase import LOGS, Erasure, erase_person
+from ops.answer import Answer
+from ops.arguments import add_change, add_json, confirm
+from ops.connect import Connections
+from ops.output import say
+from ops.person import this_person
+from ops.suppress import reason_text, suppression
+from reporting.problems import Document
+from reporting.wording import counted
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's options."""
+    parser.add_argument('address', type=suppression, metavar='ADDRESS')
+    parser.add_argument(
+        '--reason', type=reason_text, required=True, help='for the audit, which has no address'
+    )
+    add_change(parser)
+    add_json(parser)
+
+
+async def run(connections: Connections, options: argparse.Namespace) -> Answer:
+    """Erase them, after asking."""
+
+    def ask(planned: Erasure) -> None:
+        confirm(f'{_told(planned, "Erase")} This cannot be taken back.', yes=options.yes)
+
+    done = await erase_person(
+        connections, options.address, this_person(), options.reason,
+        dry_run=options.dry_run, confirm=ask,
+    )  # fmt: skip
+    document = asdict(done)
+    del document['problems']
+    document['elsewhere'] = done.elsewhere._asdict()
+    return Answer({'erase': 'done', **document, 'logs': LOGS}, list(done.problems))
+
+
+def _told(done: Erasure, verb: str) -> str:
+    return (
+        f'{verb} {counted(done.emails)} to this address alone, take it out of '
+        f'{counted(done.freed)} with others?'
+    )
+
+
+def render(document: Document, console: Console) -> None:
+    """Print what was done, counted."""
+    would = 'would be ' if document['dry_run'] else ''
+    say(
+        console,
+        f'{counted(document["emails"])} to this address alone {would}erased; the address {would}'
+        f'taken out of {counted(document["freed"])} with others.',
+    )
+    others = document['elsewhere']
+    say(
+        console,
+        f'Elsewhere: {others["audit"]} entries of the audit, {others["feedback"]} reports, '
+        f'{others["requests"]} idempotency keys.',
+    )
+    if document['under_way'] and document['dry_run']:
+        say(console, f'{counted(document["under_way"])} being sent now.')
+    if document['is_suppressed']:
+        say(console, 'It stays on the list of those who get no mail, as a hash.')
+    say(console, f'Not reached: {document["logs"]}.')

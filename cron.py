@@ -164,7 +164,11 @@ async def _open_schedules(runtime: Runtime) -> list[Schedule]:
         )
     except DATABASE_DOWN as error:
         log_error(log, 'missed duties', error)
+        if runtime.alerts is not None:
+            await runtime.alerts.postgres.saw(words_of(error))
         return []
+    if runtime.alerts is not None:
+        await runtime.alerts.postgres.saw(None)
     return [schedule for schedule in SCHEDULES if schedule.duty.name in names]
 
 

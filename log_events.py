@@ -259,9 +259,7 @@ LOG_EVENTS = {
     'command.refused': LogEvent('warning', 'A command is unknown, or wrong.', 'command reason'),
     'command.failed': LogEvent('error', 'A command failed.', 'command', 'Report it.'),
     'command.foreign': LogEvent('debug', 'A command is for another application.', 'command'),
-    'command.channel_lost': LogEvent(
-        'debug', 'The channel of commands was lost; tried again.', 'error'
-    ),
+    'command.channel_lost': LogEvent('debug', 'The channel is gone; tried again.', 'error'),
     'switches.changed': LogEvent(
         'info', 'An operator paused or resumed something.', 'paused relays email_types duties'
     ),
@@ -280,6 +278,8 @@ LOG_EVENTS = {
         'service error',
         'Look after the service; `python -m ops doctor`.',
     ),
+    'alert.sent': LogEvent('warning', 'Somebody was told of a service.', 'channel subject kind'),
+    'alert.failed': LogEvent('error', 'An alert went nowhere.', 'channel error', 'See ALERT_*.'),
     'cleanup.reported': LogEvent(
         'warning',
         'A first cleanup only counts: the next one deletes as many rows.',
@@ -296,5 +296,4 @@ LOG_EVENTS = {
     'content.not_deleted': LogEvent(
         'warning', 'A later run deletes content without e-mail.', 'error'
     ),
-    # The web page
 } | {name: LogEvent(*event) for name, event in SERVER_EVENTS.items()}

@@ -12,6 +12,7 @@ import socket
 from pydantic import ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from configuration.alerts import AlertVariables
 from configuration.dkim_keys import DkimVariables
 from configuration.ingress import IngressVariables
 from configuration.policy import EmailVariables
@@ -28,6 +29,7 @@ from configuration.worker import ProcessVariables, WebVariables, WorkerVariables
 class Settings(
     ProcessVariables,
     WebhookVariables,
+    AlertVariables,
     IngressVariables,
     WebVariables,
     WorkerVariables,

@@ -32,6 +32,7 @@ from db.switches import CHANNEL as SWITCHES_CHANNEL
 from db.switches import read_switches
 from db.wakeups import RESCUED_CHANNEL, listen, notify_rescued
 from delivery.activity import Activity, Neighbours
+from delivery.alerts.assemble import make_alerts
 from delivery.assemble import assemble
 from delivery.beat import beat
 from delivery.bytes_in_flight import default_bytes_in_flight
@@ -58,8 +59,7 @@ from process.supervisor import Supervisor
 from reporting.unreachable import postgres_problem
 from settings import load_settings, worker_identity
 
-# arq's command always builds arq.worker.Worker: make that ours. tests/unit/test_arq_traps.py
-# watches the name.
+# arq's command always builds this class: make it ours. tests/unit/test_arq_traps.py watches it.
 arq.worker.Worker = Dispatcher  # type: ignore[misc]
 
 JOBS: tuple[WorkerCoroutine, ...] = (
@@ -105,6 +105,7 @@ async def startup(ctx: dict[str, Any]) -> None:
         Activity(Neighbours(await read_identity(pool)), dispatcher.refused),
         send_claimed,
     )
+    runtime.alerts = make_alerts(settings.alert_values, worker, runtime.stores, runtime.tunables)
     duties = [schedule.duty for schedule in SCHEDULES]
     controls = Controls(runtime, dispatcher, LiveSettings(settings, load_settings), duties)
     controls.apply_switches()
@@ -120,8 +121,7 @@ async def startup(ctx: dict[str, Any]) -> None:
 def _stores(pool: asyncpg.Pool, redis: ArqRedis, connect_s: float) -> Stores:
     url, name = settings.mongodb_dsn, settings.mongodb_database
     mongo = None if url is None else open_mongo(url, name, settings.mongodb_timeout_s)
-    cache_url = settings.redis_url.get_secret_value() if settings.redis_url else None
-    return Stores(pool, mongo, redis, cache_url, connect_s)
+    return Stores(pool, mongo, redis, settings.cache_url, connect_s)
 
 
 def _rules(worker: str, queue_name: str) -> WorkerRules:

@@ -38,6 +38,11 @@ class RedisVariables(Variables):
             redis_settings(value.get_secret_value())
         return value
 
+    @property
+    def cache_url(self) -> str | None:
+        """REDIS_URL, plain."""
+        return None if self.redis_url is None else self.redis_url.get_secret_value()
+
 
 class PostgresVariables(Variables):
     """PostgreSQL: DATABASE_URL, or its parts."""

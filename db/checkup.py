@@ -22,6 +22,7 @@ TABLES = (
     'outbox_adoption', 'table_origins', 'mail_api_tokens', 'mail_audit', 'mail_api_requests',
     'allowed_senders', 'email_attachments', 'mail_history', 'mail_history_progress',
     'mail_desk_sessions', 'email_feedback', 'mail_webhooks', 'mail_webhook_deliveries',
+    'mail_quotas', 'mail_quota_use', 'mail_alerts',
 )  # fmt: skip
 
 # Those that the migrations make and the statements of this program need; a test holds them against
@@ -45,6 +46,7 @@ INDEXES = (
     'email_feedback_open', 'mail_webhooks_pkey', 'mail_webhook_deliveries_pkey',
     'mail_webhook_deliveries_due', 'mail_webhook_deliveries_order',
     'mail_webhook_deliveries_dying', 'mail_webhook_deliveries_occurred',
+    'mail_quotas_pkey', 'mail_quota_use_pkey', 'mail_alerts_pkey',
 )  # fmt: skip
 
 # What a worker does to each table.
@@ -67,6 +69,7 @@ RIGHTS = {
     'mail_history_progress': ('SELECT', 'UPDATE'),
     'mail_webhooks': ('SELECT', 'UPDATE'),
     'mail_webhook_deliveries': ('SELECT', 'UPDATE', 'DELETE'),
+    'mail_alerts': ('SELECT', 'INSERT', 'UPDATE', 'DELETE'),
 }
 
 TIME_SQL = 'SELECT EXTRACT(EPOCH FROM clock_timestamp())::float8'

@@ -21,6 +21,7 @@ from db.adoption.plan import Plan, is_adopted, plan, refuse_elsewhere
 from db.adoption.trigger import VIEW_RIGHTS_DDL, state_ddl, view_ddl
 from db.adoption.words import SYNONYMS, choose_words
 from db.connection import is_pooled
+from db.quota_triggers import QUOTA_DDL
 from db.schema import MIGRATIONS_DIR
 from db.webhook_capture import arm, capture_ddl
 from mail_outbox.envelope import BY_LIFE
@@ -117,7 +118,7 @@ async def migrate(
         if await is_adopted(conn):  # before anything is changed
             planned = await plan(conn, zone=zone, max_attempts=max_attempts, given=given)
         await pogo.apply(conn, MIGRATIONS_DIR, schema_name='public')
-        await conn.execute(NOTE_ATTACHMENTS_DDL)
+        await conn.execute(f'{NOTE_ATTACHMENTS_DDL};{QUOTA_DDL}')
         if planned is None:
             await conn.execute(
                 MAX_ATTEMPTS_DEFAULT_DDL.format(int(max_attempts or BY_LIFE))

@@ -10,6 +10,7 @@ from typing import Any
 from db.errors import DATABASE_DOWN
 from db.mongo import close_mongo
 from delivery.activity import Activity
+from delivery.alerts.assemble import Alerts
 from delivery.claimer import Claimer
 from delivery.content import Contents
 from delivery.record import Recorder
@@ -32,6 +33,7 @@ class Runtime:
 
     Attributes:
         steps: What is done for one e-mail; delivery.assemble sets it.
+        alerts: Who tells of services that are down; None: nobody is to be told.
         background: The loops beside the jobs, in the order in which they end.
     """
 
@@ -47,6 +49,7 @@ class Runtime:
     wake_ups: WakeUps
     sweeper: Sweeper
     suspects: Suspects
+    alerts: Alerts | None = None
     background: list[list[asyncio.Task[None]]] = field(default_factory=list)
     steps: Steps = field(init=False)
 

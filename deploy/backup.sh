@@ -21,6 +21,7 @@ pg_dump --dbname="$DATABASE_URL" --format=custom --no-owner --no-privileges --fi
     --table=allowed_senders --table=email_attachments --table=mail_api_requests --table=email_feedback \
     --table=mail_history --table=mail_history_progress --table='_pogo_*' \
     --table=mail_webhooks --table=mail_webhook_deliveries \
+    --table=mail_quotas --table=mail_quota_use --table=mail_alerts \
     --table=mail_desk_sessions --exclude-table-data=mail_desk_sessions # everybody logs in again
 mv "$1/.mail-$name.part" "$1/mail-$name.dump"
 echo "$1/mail-$name.dump"

@@ -125,6 +125,13 @@ GRANT SELECT, INSERT, DELETE ON mail_desk_sessions TO email_web, email_api;
 GRANT SELECT, INSERT, UPDATE (digest, answer, created_at) ON mail_api_requests TO email_api;
 GRANT SELECT ON mail_api_requests TO email_web;
 
+-- Alerts: what was told of, by a worker and by the doctor.
+GRANT SELECT, INSERT, UPDATE, DELETE ON mail_alerts TO email_worker, email_web;
+
+-- Quotas: operators set them, a trigger counts for everybody, see db/quota_triggers.py.
+GRANT SELECT ON mail_quotas, mail_quota_use TO email_web, email_api, email_readonly;
+GRANT INSERT, UPDATE, DELETE ON mail_quotas TO email_web;
+
 -- A look, and nothing else: the web page without its API, `python -m ops status`, failed, show. Recipients and bodies are personal data.
 GRANT SELECT ON outbound_emails, mail_outbox, email_attempts, email_templates, mail_switches, email_suppressions, cron_runs,
     service_health, mail_service_health, outbox_adoption, table_origins, allowed_senders, email_attachments,

@@ -19,7 +19,7 @@ workers=$(psql "$DATABASE_URL" -XAtc "SELECT string_agg(DISTINCT application_nam
 contents=$(pg_restore --list "$1")
 {
     # What the backup does not know is of a later version: `python -m db.migrate` makes it again, and could not beside it.
-    for table in email_template_contents email_template_versions mail_desk_sessions mail_history mail_history_progress mail_api_requests mail_audit mail_api_tokens email_attachments allowed_senders; do
+    for table in mail_alerts mail_quotas mail_quota_use email_template_contents email_template_versions mail_desk_sessions mail_history mail_history_progress mail_api_requests mail_audit mail_api_tokens email_attachments allowed_senders; do
         [[ $contents == *" TABLE public $table "* ]] || echo "DROP TABLE IF EXISTS public.$table CASCADE;"
     done
     # A backup of tables has no functions. Where the triggers of an adopted table find none, nobody else may write before
@@ -43,18 +43,19 @@ END
 $do$;
 STUB
     fi
-    # The same of the trigger that notes attachments in their row.
-    if [[ $contents == *note_attachments* ]]; then
-        cat <<'STUB'
-DO $do$ BEGIN
-IF to_regprocedure('public.note_attachments()') IS NULL THEN
-    CREATE FUNCTION public.note_attachments() RETURNS trigger LANGUAGE plpgsql AS $stub$BEGIN
-        RAISE 'restored from a backup: run `python -m db.migrate` first';
-    END$stub$;
+    # The same of the triggers that note attachments in their row, and count against quotas.
+    for name in note_attachments mail_apply_quotas mail_count_quotas; do
+        [[ $contents == *$name* ]] || continue
+        cat <<STUB
+DO \$do\$ BEGIN
+IF to_regprocedure('public.$name()') IS NULL THEN
+    CREATE FUNCTION public.$name() RETURNS trigger LANGUAGE plpgsql AS \$stub\$BEGIN
+        RAISE 'restored from a backup: run "python -m db.migrate" first';
+    END\$stub\$;
 END IF;
-END $do$;
+END \$do\$;
 STUB
-    fi
+    done
     # And of those that write events, which restoring need not tell anybody.
     if [[ $contents == *mail_webhooks_* ]]; then
         cat <<'STUB'

@@ -24,6 +24,7 @@ REFUSALS = {
     '451': 'not-stored',
     '452 4.3.1': 'no-room',
     '452 4.5.3': 'too-many-recipients',
+    '452 4.7.0': 'quota',
     '550 5.7.1': 'sender-refused',
     '550': 'content-refused',
     '552': 'too-large',

@@ -14,6 +14,7 @@ from ingress.incoming import BytesHeld
 from ingress.intake import MailIntake, UnlistedSenderError
 from ingress.tally import ReplyTally
 from mail_outbox.envelope import IdempotencyConflictError, InvalidEmailError
+from mail_outbox.quota import QuotaExceededError
 from mail_outbox.raw_message import read_raw_head
 from mail_outbox.validation import checked_row
 from reporting.problems import ProblemError
@@ -96,6 +97,8 @@ class Door:
         except ProblemError as error:
             log.warning('ingress.not_stored', error=str(error))
             return NOT_NOW
+        except QuotaExceededError as error:
+            return self._refused('452 4.7.0', error)
         except UnlistedSenderError as error:
             return self._refused('550 5.7.1', error)
         except (InvalidEmailError, IdempotencyConflictError) as error:

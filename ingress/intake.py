@@ -15,6 +15,7 @@ from db.submissions import store_messages
 from engine.batches import Batcher
 from mail_outbox.envelope import IdempotencyConflictError, InvalidEmailError
 from mail_outbox.queueing import refuse_conflict
+from mail_outbox.quota import quota_refusal
 from mail_outbox.senders import WantedSender, refuse_unlisted
 from reporting.problems import ProblemError
 from reporting.servers import Servers
@@ -53,6 +54,7 @@ class MailIntake:
             Its id, after the commit.
         Raises:
             UnlistedSenderError, InvalidEmailError, IdempotencyConflictError: it cannot be stored.
+            QuotaExceededError: not today.
             ProblemError: PostgreSQL does not answer; it may have stored the message.
         """
         if len(row['raw_message']) <= SMALL_MESSAGE_BYTES:
@@ -118,4 +120,6 @@ def _id_or_conflict(row: MessageRow, email_id: int, digest: bytes | None) -> Sto
 
 def _refusal_of_row(error: asyncpg.PostgresError) -> Exception:
     """Return why PostgreSQL does not take a row: a value is not of its column's type, or worse."""
+    if (quota := quota_refusal(error)) is not None:
+        return quota
     return InvalidEmailError(f'not stored: {" ".join(str(error).split())[:300]}')

@@ -8,6 +8,7 @@ from typing import Any
 import structlog
 
 from db.health import ServiceCheck, record_health
+from delivery.alerts.alerter import StatesInPostgres
 from delivery.runtime import Runtime
 from engine.connection import open_redis
 from engine.redis_url import redis_settings
@@ -15,12 +16,13 @@ from engine.redis_url import redis_settings
 log = structlog.get_logger()
 
 CHECK_TIMEOUT_S = 10.0
+POSTGRES = 'postgresql'
 
 
 async def check_service_health(ctx: dict[str, Any]) -> dict[str, Any]:
     """Check PostgreSQL, the queue, cache and MongoDB where there are any, and every relay.
 
-    service_health gets one row for each.
+    service_health gets one row for each, and whoever is to be told hears of what is new.
 
     Returns:
         {'affected': number of services, 'services': {'mongodb': 'up', ...}}.
@@ -28,7 +30,7 @@ async def check_service_health(ctx: dict[str, Any]) -> dict[str, Any]:
     runtime: Runtime = ctx['runtime']
     stores = runtime.stores
     checks: dict[str, Callable[[], Awaitable[Any]]] = {
-        'postgresql': lambda: stores.pool.fetchval('SELECT 1'),
+        POSTGRES: lambda: stores.pool.fetchval('SELECT 1'),
         'redis_queue': stores.redis.ping,
     }
     if (cache_url := stores.cache_url) is not None:
@@ -42,6 +44,10 @@ async def check_service_health(ctx: dict[str, Any]) -> dict[str, Any]:
         if finding.error_message:
             log.error('service.down', service=finding.service_name, error=finding.error_message)
     await record_health(stores.pool, findings)
+    if runtime.alerts is not None:
+        # Of PostgreSQL somebody tells who also looks while it is away: PostgresWatch.
+        errors = {f.service_name: f.error_message for f in findings if f.service_name != POSTGRES}
+        await runtime.alerts.services.observe(StatesInPostgres(stores.pool), errors)
     return {'affected': len(findings), 'services': {f.service_name: f.status for f in findings}}
 
 

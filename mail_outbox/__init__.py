@@ -16,6 +16,7 @@ from mail_outbox.envelope import (
 )
 from mail_outbox.new_email import NewEmail
 from mail_outbox.outbox import queue_email, queue_emails
+from mail_outbox.quota import QuotaExceededError
 from mail_outbox.reading import Attempt, EmailStatus, attempts, status
 from mail_outbox.states import DeadReason, Status
 from mail_outbox.validation import EmailValues
@@ -31,6 +32,7 @@ __all__ = [
     'IdempotencyConflictError',
     'InvalidEmailError',
     'NewEmail',
+    'QuotaExceededError',
     'Status',
     'UnsupportedConnectionError',
     'attempts',

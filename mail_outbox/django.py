@@ -23,6 +23,7 @@ from mail_outbox.adapters import driver_of
 from mail_outbox.django_message import email_values
 from mail_outbox.envelope import InvalidEmailError
 from mail_outbox.outbox import queue_email
+from mail_outbox.quota import QuotaExceededError
 from mail_outbox.wake import wake_sync
 
 WAKES = ('notify', 'arq', 'none')
@@ -89,6 +90,7 @@ class EmailBackend(BaseEmailBackend):  # type: ignore[misc]
         Raises:
             InvalidEmailError: one can never be sent; the message says why.
             BadHeaderError: the same, because a header has a line end, as Django's own backends say.
+            QuotaExceededError: the organisation of one has queued what it may queue today.
             django.db.Error: the insert failed.
         """
         messages = [message for message in email_messages or () if message.recipients()]
@@ -101,7 +103,7 @@ class EmailBackend(BaseEmailBackend):  # type: ignore[misc]
             try:
                 with self._atomic():
                     self._queue([message])
-            except (InvalidEmailError, TypeError, ValueError, DatabaseError):
+            except (InvalidEmailError, QuotaExceededError, TypeError, ValueError, DatabaseError):
                 continue
             count += 1
         return count

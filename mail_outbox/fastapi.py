@@ -22,6 +22,7 @@ from mail_outbox.envelope import IdempotencyConflictError, InvalidEmailError
 from mail_outbox.new_email import NewEmail
 from mail_outbox.outbox import SomeEmail, queue_email, queue_emails
 from mail_outbox.queueing import woken
+from mail_outbox.quota import QuotaExceededError
 from mail_outbox.steps import run_steps, run_steps_async
 from mail_outbox.validation import EmailValues
 from mail_outbox.wake import wake
@@ -130,12 +131,17 @@ async def _wake_after(outbox: _Queued, redis: 'ArqRedis | None') -> None:
 def answer_refusals(app: FastAPI) -> None:
     """Answer 422 when an e-mail can never be sent, for example because of its address.
 
-    And 409 when its idempotency key belongs to another one. The body is {'detail': 'recipient:
-    ...'}; without this it would be a 500.
+    And 409 when its idempotency key belongs to another one, 429 when its organisation has a quota
+    and has used it up. The body is {'detail': 'recipient: ...'}; without this it would be a 500.
     """
-    for kind, status in ((InvalidEmailError, 422), (IdempotencyConflictError, 409)):
+    for kind, status in (
+        (InvalidEmailError, 422), (IdempotencyConflictError, 409), (QuotaExceededError, 429),
+    ):  # fmt: skip
         app.add_exception_handler(kind, partial(_refused, status))
 
 
 async def _refused(status: int, _: Request, error: Exception) -> JSONResponse:
-    return JSONResponse({'detail': str(error)}, status_code=status)
+    headers = {}
+    if isinstance(error, QuotaExceededError):
+        headers = {'Retry-After': str(error.seconds_left())}
+    return JSONResponse({'detail': str(error)}, status_code=status, headers=headers)

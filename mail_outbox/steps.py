@@ -43,6 +43,11 @@ def calls(
     return [(statement, statement.by_name(row)) for row in rows]
 
 
+def has_literals(statement: Statement, rows: Iterable[Row]) -> bool:
+    """Tell whether one of the rows has a value that is given as text, see Statement.literals."""
+    return any(row[name] is not None for row in rows for name in statement.literals)
+
+
 # Which value it was: by its number, or as it stands in the text.
 NUMBERED = re.compile(r'(?:query argument|portal parameter) \$(\d+)')
 QUOTED = re.compile(r'(?:type \w+: |value )"(.*?)"(?: is out of range.*)?$', re.DOTALL)

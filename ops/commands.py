@@ -143,6 +143,10 @@ GROUPS: Mapping[str, Mapping[str, Command]] = {
             ('ls anna@example.com', 'add anna@example.com --reason "asked for it"'),
         ),
         'sender': Command('ls, add, rm: addresses and whole domains that e-mails may be from'),
+        'quota': Command(
+            'ls, set, rm: how many e-mails an organisation may queue in a day',
+            ('set 7 10000 --zone Europe/Berlin', "set '*' 1000", 'ls'),
+        ),
         'token': Command(
             'create, ls, revoke: who may use the HTTP API', ('create shop --scope send', 'ls')
         ),

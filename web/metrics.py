@@ -12,6 +12,7 @@ from prometheus_client import generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
+from db.quotas import EVERYBODY
 from engine.refused import REASONS
 from fleet.ingresses import ACCEPTED, REFUSALS
 from logs import visible_lines
@@ -87,6 +88,15 @@ def _waits(ingresses: Iterable[Row]) -> Samples:
     return (((i['ingress'], q), wait_s) for i in ingresses for q, wait_s in i['reply_s'].items())
 
 
+def _quotas(quotas: Iterable[Row]) -> Samples:
+    return (
+        ((quota['organization_id'], of), quota[name])
+        for quota in quotas
+        if quota['emails_per_day'] is not None and quota['organization_id'] != EVERYBODY
+        for of, name in (('limit', 'emails_per_day'), ('queued', 'queued'))
+    )
+
+
 def _jobs(queues: Iterable[Row]) -> Samples:
     return (((queue['name'], state), queue[state]) for queue in queues for state in JOB_STATES)
 
@@ -127,6 +137,8 @@ DEFINED = tuple(starmap(Defined, (
      'what check_service_health said last, within 3 minutes'),
     ('email_paused', ('kind', 'name'), 'switches', _each('kind', 'name', value=lambda _: 1),
      '1 for everything operators have paused'),
+    ('email_quota_emails', ('organization', 'of'), 'quotas', _quotas,
+     'what the organisations that are nearest to their quota may queue in a day, and have queued'),
     ('email_queue_jobs', ('queue', 'state'), 'queues', _jobs,
      'jobs in Redis'),
     ('email_queue_oldest_ready_seconds', ('queue',), 'queues',

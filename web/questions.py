@@ -8,6 +8,7 @@ from arq.connections import ArqRedis
 
 from db import checkup, reports
 from db.identity import read_identity
+from db.quotas import read_quotas
 from db.switches import read_switches
 from fleet.ingresses import read_ingresses
 from fleet.registry import read_workers
@@ -15,6 +16,7 @@ from reporting.overview import MOST_REASONS, as_documents, as_rows, read_fleet
 from reporting.problems import Document
 from web.watch import Questions, Source
 
+MOST_QUOTAS = 50  # the fullest
 MOST_QUEUES = 200  # of others than ours: anything in Redis that looks like one is a time series
 
 
@@ -24,6 +26,11 @@ async def _read_switches(pool: asyncpg.Pool) -> list[Document]:
 
 async def _count_failures(pool: asyncpg.Pool) -> list[dict[str, Any]]:
     return await reports.count_failures(pool, MOST_REASONS)
+
+
+async def _read_quotas(pool: asyncpg.Pool) -> list[dict[str, Any]]:
+    _, quotas = await read_quotas(pool, limit=MOST_QUOTAS)
+    return quotas
 
 
 async def _read_workers(redis: ArqRedis) -> list[Document]:
@@ -59,6 +66,7 @@ OVERVIEW: Questions = {
         'seen_workers': reports.read_seen_workers,
         'poisoned': checkup.count_poisoned,
         'paused_due': reports.read_paused_due,
+        'quotas': _read_quotas,
         'outbox': reports.read_outbox,
     },
     Source.REDIS: {

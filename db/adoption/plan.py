@@ -144,11 +144,12 @@ RELATIONS = (
     'outbox_adoption', 'table_origins', 'mail_service_health', 'mail_api_tokens', 'mail_audit',
     'mail_api_requests', 'allowed_senders', 'email_attachments', 'mail_history',
     'mail_history_progress', 'email_feedback', 'mail_webhooks', 'mail_webhook_deliveries',
+    'mail_quotas', 'mail_quota_use', 'mail_alerts',
 )  # fmt: skip
 FUNCTIONS = (
     'outbox_sync()', 'outbox_state(text)', 'note_attachments()', 'outbox_show_first()',
     'outbox_show_afterwards()', 'mail_webhooks_arm()', 'mail_webhooks_changed()',
-    'mail_webhooks_queued()',
+    'mail_webhooks_queued()', 'mail_count_quotas()', 'mail_apply_quotas()',
 )  # fmt: skip
 MIGRATED_SQL = "SELECT to_regclass('public._pogo_migration') IS NOT NULL"
 FIRST_SQL = "SELECT EXISTS (SELECT FROM public._pogo_migration WHERE migration_id LIKE '0001%')"

@@ -11,6 +11,7 @@ from db.adoption.showing import REMOVE_SHOWING_DDL
 from db.adoption.status_triggers import SYNC
 from db.adoption.takeover import CUT_OFF, WrongPhaseError
 from db.adoption.trigger import Form, install_sync
+from db.quota_triggers import REMOVE_COUNTING_DDL
 from db.states import UNSENT, sql_list
 from db.webhook_capture import REMOVE_CAPTURE_DDL
 from mail_outbox.states import Status
@@ -49,6 +50,7 @@ UNVIEW_DDL = f"""
 DROP TRIGGER IF EXISTS {SYNC} ON outbound_emails;
 {REMOVE_SHOWING_DDL}
 {REMOVE_CAPTURE_DDL}
+{REMOVE_COUNTING_DDL}
 DROP VIEW IF EXISTS mail_outbox;
 DROP FUNCTION IF EXISTS outbox_sync();
 DELETE FROM outbox_adoption;

@@ -1,14 +1,15 @@
 """asyncpg: a connection, or what a pool's `acquire` gives."""
 
 from collections.abc import Sequence
-from contextlib import AbstractAsyncContextManager, nullcontext
+from contextlib import AbstractAsyncContextManager
 from typing import Any, ClassVar, Literal
 
 import asyncpg
 
 from mail_outbox.adapters import UnsupportedConnectionError
+from mail_outbox.quota import quota_refusal
 from mail_outbox.statement import Row, Statement
-from mail_outbox.steps import NUMBERED, Answer, calls, unsuitable_value
+from mail_outbox.steps import NUMBERED, Answer, calls, has_literals, unsuitable_value
 
 NO_POOL = (
     'conn: a pool has no transaction; `async with pool.acquire() as conn, conn.transaction():` and'
@@ -43,21 +44,23 @@ class AsyncpgDriver:
 
     async def run(self, statement: Statement, rows: Sequence[Row]) -> Answer:
         """See SyncDriver.run."""
-        # Some of many may have been inserted before one is found wrong.
-        may_be_other = len(rows) > 1 and any(
-            row[name] is not None for name in statement.literals for row in rows
-        )
         try:
-            async with self.atomic() if may_be_other else nullcontext():
-                return await self._run(statement, rows)
+            # Of many, some would be inserted before asyncpg finds one wrong; and a statement each
+            # counts each against a quota, which takes ever longer in one transaction.
+            if len(rows) > 1 and has_literals(statement, rows):
+                return await self._run_as_json(statement, rows)
+            return await self._run(statement, rows)
+        except asyncpg.UnknownPostgresError as error:
+            raise quota_refusal(error) or error from error
         except asyncpg.DataError as error:
-            if not (statement.literals and NUMBERED.search(str(error))):
+            if len(rows) > 1 or not (statement.literals and NUMBERED.search(str(error))):
                 raise unsuitable_value(error, statement, rows) from error
         # asyncpg itself has refused it; PostgreSQL takes '7' for a number, and 7 for a text.
         try:
             async with self.atomic():
-                [(call, values)] = calls(statement, rows, as_json=True)
-                return [tuple(row) for row in await self._conn.fetch(call.numbered, values['rows'])]
+                return await self._run_as_json(statement, rows)
+        except asyncpg.UnknownPostgresError as error:
+            raise quota_refusal(error) or error from error
         except asyncpg.DataError as error:
             raise unsuitable_value(error, statement, rows) from error
 
@@ -67,6 +70,10 @@ class AsyncpgDriver:
             record = await self._conn.fetchrow(statement.numbered, *values[0])
             return [] if record is None else [tuple(record)]
         return [tuple(row) for row in await self._conn.fetchmany(statement.numbered, values)]
+
+    async def _run_as_json(self, statement: Statement, rows: Sequence[Row]) -> Answer:
+        [(call, values)] = calls(statement, rows, as_json=True)
+        return [tuple(row) for row in await self._conn.fetch(call.numbered, values['rows'])]
 
     def atomic(self) -> AbstractAsyncContextManager[Any]:
         """See SyncDriver.atomic."""

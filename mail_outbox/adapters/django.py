@@ -13,6 +13,7 @@ from django.db import transaction
 from django.db.utils import DatabaseError, DataError
 
 from mail_outbox.adapters import UnsupportedConnectionError
+from mail_outbox.quota import quota_refusal
 from mail_outbox.statement import Row, Statement
 from mail_outbox.steps import Answer, calls, unsuitable_value
 
@@ -65,6 +66,8 @@ class DjangoDriver:
                         found += map(tuple, cursor.fetchall())
         except DataError as error:
             raise unsuitable_value(error, statement, rows) from error
+        except DatabaseError as error:
+            raise quota_refusal(error) or error from error
         return found
 
     def atomic(self) -> AbstractContextManager[Any]:

@@ -10,6 +10,7 @@ from psycopg.pq import TransactionStatus
 from psycopg.rows import tuple_row
 
 from mail_outbox.adapters import UnsupportedConnectionError
+from mail_outbox.quota import quota_refusal
 from mail_outbox.statement import Row, Statement
 from mail_outbox.steps import Answer, calls, unsuitable_value
 
@@ -73,6 +74,8 @@ class PsycopgDriver:
                     found += cursor.fetchall() if call.returns else ()
         except psycopg.DataError as error:
             raise unsuitable_value(error, statement, rows) from error
+        except psycopg.DatabaseError as error:
+            raise quota_refusal(error) or error from error
         return found
 
     @contextmanager
@@ -108,6 +111,8 @@ class AsyncPsycopgDriver:
                     found += await cursor.fetchall() if call.returns else ()
         except psycopg.DataError as error:
             raise unsuitable_value(error, statement, rows) from error
+        except psycopg.DatabaseError as error:
+            raise quota_refusal(error) or error from error
         return found
 
     @asynccontextmanager

@@ -16,8 +16,9 @@ from sqlalchemy.orm import Session, scoped_session
 from sqlalchemy.types import NULLTYPE
 
 from mail_outbox.adapters import UnsupportedConnectionError
+from mail_outbox.quota import quota_refusal
 from mail_outbox.statement import Row, Statement
-from mail_outbox.steps import Answer, calls, unsuitable_value
+from mail_outbox.steps import Answer, calls, has_literals, unsuitable_value
 
 DATA_EXCEPTION = '22'  # the class of what PostgreSQL says of a value
 NO_ENGINE = (
@@ -94,7 +95,7 @@ def _run(conn: Session | Connection, statement: Statement, rows: Sequence[Row]) 
         _refuse_autocommit(conn)
     found: Answer = []
     # Its dialects differ in what they take for which type: PostgreSQL alone judges.
-    as_json = any(row[name] is not None for row in rows for name in statement.literals)
+    as_json = has_literals(statement, rows)
     try:
         for call, values in calls(statement, rows, as_json=as_json):
             found += _rows(conn.execute(_clause(call), values))
@@ -102,7 +103,7 @@ def _run(conn: Session | Connection, statement: Statement, rows: Sequence[Row]) 
         state, said = _said(error.orig)
         if state.startswith(DATA_EXCEPTION):
             raise unsuitable_value(said, statement, rows) from error
-        raise
+        raise quota_refusal(error) or error from error
     return found
 
 

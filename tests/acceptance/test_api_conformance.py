@@ -37,8 +37,8 @@ raise SystemExit(main())
 """
 
 
-# What makes an e-mail sound (addresses, moments, a subject or a template) no schema says; and a
-# permissive batch is answered 200 whatever is wrong in it.
+# Of what is described and refused, conformance_hooks says why; and a permissive batch is answered
+# 200 whatever is wrong in it.
 CONFIG = """
 [[operations]]
 include-path-regex = "^/emails"
@@ -75,7 +75,10 @@ async def test_every_answer_is_as_described_whatever_is_asked(env, pool, web, tm
         '--max-examples', EXAMPLES, '--seed', '7', '--max-response-time', '6',
         '--continue-on-failure', '--request-timeout', '20',
         cwd=tmp_path,
-        env=env | {'NO_COLOR': '1', 'COLUMNS': '160'},
+        env=env | {
+            'NO_COLOR': '1', 'COLUMNS': '160',
+            'PYTHONPATH': str(Path(__file__).parent), 'SCHEMATHESIS_HOOKS': 'conformance_hooks',
+        },
         stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
     )  # fmt: skip
     told, _ = await process.communicate()

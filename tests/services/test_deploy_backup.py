@@ -49,6 +49,9 @@ TABLES = [
     'email_feedback',
     'mail_webhooks',
     'mail_webhook_deliveries',
+    'mail_quotas',
+    'mail_quota_use',
+    'mail_alerts',
 ]
 IN_PUBLIC_SQL = (
     "SELECT relname FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace"
@@ -207,6 +210,12 @@ async def outbox(pool):
     await pool.execute(
         'INSERT INTO mail_webhook_deliveries (webhook_id, email_id, event_type, payload) '
         "VALUES (1, 1, 'email.sent', '{}')"
+    )
+    await pool.execute(
+        "INSERT INTO mail_quotas (organization_id, emails_per_day) VALUES ('7', 100);"
+        "INSERT INTO mail_quota_use VALUES ('7', current_date, 3);"
+        'INSERT INTO mail_alerts (subject, score, is_down, since) '
+        "VALUES ('mongodb', 4, true, now())"
     )
 
 

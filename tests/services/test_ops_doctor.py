@@ -182,7 +182,8 @@ async def test_doctor_knows_what_a_worker_needs_and_that_some_columns_are_enough
             'DELETE on email_feedback, INSERT on allowed_senders, '
             'DELETE on email_attachments, INSERT on mail_history, UPDATE on mail_history, '
             'DELETE on mail_history, UPDATE on mail_history_progress, UPDATE on mail_webhooks, '
-            'UPDATE on mail_webhook_deliveries, DELETE on mail_webhook_deliveries'
+            'UPDATE on mail_webhook_deliveries, DELETE on mail_webhook_deliveries, '
+            'INSERT on mail_alerts, UPDATE on mail_alerts, DELETE on mail_alerts'
         )
     finally:
         await pool.execute(f'DROP OWNED BY {role}')

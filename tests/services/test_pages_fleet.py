@@ -22,7 +22,7 @@ XSS = (
 PAGES = (
     '/templates',
     '/', '/mail', '/mail?status=dead', '/workers', '/relays', '/duties', '/suppressions',
-    '/senders', '/tokens', '/webhooks', '/changes',
+    '/senders', '/quotas', '/tokens', '/webhooks', '/changes',
 )  # fmt: skip
 
 
@@ -198,6 +198,7 @@ async def test_no_value_of_any_row_becomes_markup(lena, pool, redis, desk):
             'INSERT INTO mail_switches (kind, name, reason, paused_by) VALUES '
             "('relay', $1, $1, $1)", clean,
         )  # fmt: skip
+        await pool.execute('INSERT INTO mail_quotas VALUES ($1, 5)', clean)
         await register(redis, worker=f'w{n}@host:1', state=clean, version=clean, queue='arq:queue',
                        relays=[{'name': clean, 'state': clean, 'last_error': clean}])  # fmt: skip
     await pool.execute(

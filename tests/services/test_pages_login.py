@@ -15,7 +15,8 @@ from web.auth.proxy import TrustedProxy
 
 PATHS = (
     '/mail', '/mail/1', '/mail/1/content', '/mail/1/html', '/mail/1/recipient', '/workers',
-    '/relays', '/duties', '/suppressions', '/senders', '/tokens', '/changes', '/changes/1',
+    '/relays', '/duties', '/suppressions', '/senders', '/quotas', '/tokens', '/changes',
+    '/changes/1',
     '/decide?do=retry&id=1', '/act/pause?kind=relay&name=primary',
 )  # fmt: skip
 

@@ -92,6 +92,9 @@ async def seeded(pool, redis):
         "('gone', 'up', 1, now() - interval '4 minutes')"
     )
     await pool.execute(
+        "INSERT INTO mail_quotas (organization_id, emails_per_day) VALUES ('7', 100), ('*', 5)"
+    )
+    await pool.execute(
         "INSERT INTO mail_switches (kind, name, paused_by) VALUES ('email_type', 'news', 'anna')"
     )
 

@@ -21,7 +21,8 @@ def test_import_loads_no_driver_and_nothing_that_takes_long() -> None:
 def test_public_names_are_there() -> None:
     assert set(mail_outbox.__all__) == {
         'Attachment', 'Attempt', 'ContentUnavailableError', 'DeadReason', 'EmailStatus',
-        'EmailValues', 'IdempotencyConflictError', 'InvalidEmailError', 'NewEmail', 'Status',
+        'EmailValues', 'IdempotencyConflictError', 'InvalidEmailError', 'NewEmail',
+        'QuotaExceededError', 'Status',
         'UnsupportedConnectionError', 'attempts', 'queue_email', 'queue_emails', 'status',
         'store_attachments', 'wake', 'wake_sync', 'wake_workers',
     }  # fmt: skip

@@ -20,6 +20,7 @@ from web.pages import (
     mail,
     one_mail,
     overview,
+    quotas,
     readdressing,
     static,
     templates,
@@ -33,7 +34,7 @@ from web.watch import Watch
 ROUTERS: tuple[APIRouter, ...] = (
     templates.router, static.router, overview.router, logins.router, mail.router, one_mail.router,
     readdressing.router, decisions.router, audit.router, fleet.router, lists.router, acts.router,
-    webhooks.router,
+    webhooks.router, quotas.router,
 )  # fmt: skip
 
 

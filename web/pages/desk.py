@@ -45,6 +45,7 @@ NAVIGATION: Sequence[tuple[str, str, bool]] = (
     ('/workers', 'Workers', True),
     ('/relays', 'Relays', True), ('/duties', 'Duties', True),
     ('/suppressions', 'Suppressions', True), ('/senders', 'Senders', True),
+    ('/quotas', 'Quotas', True),
     ('/webhooks', 'Webhooks', True), ('/tokens', 'Tokens', True), ('/changes', 'Audit', True),
 )  # fmt: skip
 

@@ -20,7 +20,7 @@ def decoded(content: Any) -> bytes:
         return content
     try:
         if isinstance(content, list):
-            return bytes(content)
+            return bytes(map(as_integer, content))
         text = content.encode('ascii').translate(None, BLANKS)
         return b''.join(
             binascii.a2b_base64(text[start : start + CHUNK_CHARS], strict_mode=True)
@@ -28,6 +28,11 @@ def decoded(content: Any) -> bytes:
         )
     except (AttributeError, TypeError, ValueError) as error:
         raise ValueError('it is neither base64 nor an array of bytes') from error
+
+
+def as_integer(number: Any) -> Any:
+    """Return 7 for 7.0, which is an integer in JSON Schema."""
+    return int(number) if isinstance(number, float) and number.is_integer() else number
 
 
 def not_fetched(_: Any) -> None:

@@ -27,13 +27,14 @@ from engine.batches import Batcher
 from mail_outbox.envelope import InvalidEmailError
 from mail_outbox.insertion import ATTACH, QUEUE, QUEUE_MANY
 from mail_outbox.queueing import attachment_rows
+from mail_outbox.quota import quota_refusal
 from mail_outbox.steps import unsuitable_value
 from mail_outbox.wake import NOTIFY_SQL
 from reporting.problems import ProblemError
 from reporting.servers import Servers
 from web.api.problem import RefusalError
 from web.api.resend.model import refusal_of_email
-from web.api.resend.refusals import OTHER_BODY, SAME_TIME, refused
+from web.api.resend.refusals import OTHER_BODY, QUOTA, SAME_TIME, refused
 
 TOGETHER = 100  # requests in one transaction
 HEX_BYTES = 1024 * 1024  # made at once
@@ -195,6 +196,11 @@ def _again(submission: Submission, known: Mapping[RequestKey, KnownRequest]) -> 
 
 def _refusal_of_row(error: asyncpg.PostgresError, rows: Sequence[Row]) -> RefusalError:
     """Return why PostgreSQL does not take a row: a value is not of its column's type, or worse."""
+    if (quota := quota_refusal(error)) is not None:
+        return refused(
+            QUOTA, str(quota), 'try again then, or have the quota raised',
+            HTTPStatus.TOO_MANY_REQUESTS, retry_after_s=quota.seconds_left(),
+        )  # fmt: skip
     if isinstance(error, asyncpg.DataError):
         return refusal_of_email(unsuitable_value(error, QUEUE, rows))
     return refusal_of_email(InvalidEmailError(f'not stored: {" ".join(str(error).split())[:300]}'))

@@ -18,7 +18,7 @@ from pydantic_core import ErrorDetails
 from mail_outbox.envelope import Attachment, InvalidEmailError
 from mail_outbox.field_checks import MAX_TAGS, Priority
 from web.api.problem import RefusalError
-from web.api.resend.attachments import decoded, not_fetched
+from web.api.resend.attachments import as_integer, decoded, not_fetched
 from web.api.resend.moments import scheduled_moment
 from web.api.resend.refusals import (
     INVALID,
@@ -35,7 +35,7 @@ MOST_FIELDS = 100
 MOST_HEADERS = 1000
 LONGEST_NAME = 80  # of a field, shown again
 
-BASE64 = {'type': 'string', 'contentEncoding': 'base64'}
+BASE64 = {'type': 'string', 'contentEncoding': 'base64', 'format': 'byte'}
 BYTES = {'type': 'array', 'items': {'type': 'integer', 'minimum': 0, 'maximum': 255}}
 
 
@@ -71,7 +71,12 @@ Moment = Annotated[datetime, BeforeValidator(_moment), WithJsonSchema({'type': '
 Pair = Annotated[list[str], Field(min_length=2, max_length=2)]  # a field that comes several times
 HeaderFields = Annotated[dict[str, str] | list[Pair], BeforeValidator(_header_fields)]
 TagWord = Annotated[str, Field(pattern=r'^[A-Za-z0-9_-]{1,256}$')]
-Identifier = Annotated[int | str, Field(description='As the table has it: a number, or text.')]
+Whole = Annotated[int, BeforeValidator(as_integer)]
+Identifier = Annotated[
+    int | str,
+    BeforeValidator(as_integer),
+    Field(description='As the table has it: a number, or text.'),
+]
 
 
 class ClientModel(BaseModel):
@@ -160,7 +165,7 @@ class OwnFields(ClientModel):
     email_type: str | None = None
     priority: Priority | None = None
     expires_at: Moment | None = None
-    max_attempts: int | None = None
+    max_attempts: Whole | None = None
     user_id: Identifier | None = None
     organization_id: Identifier | None = None
 

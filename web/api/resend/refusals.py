@@ -17,6 +17,7 @@ OTHER_BODY = 'invalid_idempotent_request'
 SAME_TIME = 'concurrent_idempotent_requests'
 UNKNOWN = 'not_found'
 TOO_MANY = 'rate_limit_exceeded'
+QUOTA = 'daily_quota_exceeded'
 
 # Refusals of the frame: kind -> the status and the name that Resend's clients know.
 KNOWN: Mapping[str, tuple[HTTPStatus, str]] = {

@@ -4,6 +4,7 @@ from typing import Any
 
 from pydantic import BaseModel, Field
 
+from web.api.resend.exact import made_exact, with_forms
 from web.api.resend.model import ClientEmail, ClientTag, NewMoment
 
 
@@ -90,6 +91,7 @@ def body_of(model: type[BaseModel], *, is_list: bool = False) -> dict[str, Any]:
     """Return how OpenAPI describes a body in JSON, without references."""
     schema = model.model_json_schema()
     schema = _inlined(schema, schema.pop('$defs', {}))
+    schema = made_exact(schema) if model is ClientEmail else with_forms(schema)
     if is_list:
         schema = {'type': 'array', 'minItems': 1, 'maxItems': 100, 'items': schema}
     return {'requestBody': {'required': True, 'content': {'application/json': {'schema': schema}}}}

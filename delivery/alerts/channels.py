@@ -1,0 +1,138 @@
+"""The ways that alerts take: mail past the outbox, a webhook, and the targets of Apprise.
+
+None may hold up who tells: each has its time, and fails by itself.
+"""
+
+import asyncio
+import json
+import urllib.request
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Protocol
+
+from delivery.alerts.verdict import Notice, NoticeKind
+from delivery.alerts.wording import document_of, text_of, title_of
+from mail.deliver import deliver
+from mail.outcome import Outcome
+from mail.progress import Progress
+from mail.route import Relays
+from mail_outbox.address_fields import Sender
+from mail_outbox.envelope import Content, Email
+from mail_outbox.render import render
+
+CHANNEL_TIMEOUT_S = 20.0
+SOCKET_TIMEOUT_S = 5.0
+MOST_ANSWER_BYTES = 64 * 1024
+MAX_ALERT_BYTES = 256 * 1024
+NEEDS_APPRISE = (
+    'ALERT_APPRISE_URLS needs the package apprise, which is not installed:'
+    ' pip install apprise (the dependency group `alerts`)'
+)
+
+
+class ChannelError(Exception):
+    """A way was closed; the message says why."""
+
+
+class Channel(Protocol):
+    """A way to tell somebody."""
+
+    @property
+    def name(self) -> str:
+        """Its name in the log."""
+        ...
+
+    async def tell(self, notices: Sequence[Notice], source: str) -> None:
+        """Tell of them.
+
+        Raises:
+            Exception: nobody was told.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class MailChannel:
+    """Mail, straight to the first relay that takes it: a relay that is down is left alone by then.
+
+    It is in no outbox: PostgreSQL may be what is down.
+    """
+
+    relays: Relays
+    sender: Sender
+    recipients: str  # an address list
+    name: str = 'mail'
+
+    async def tell(self, notices: Sequence[Notice], source: str) -> None:
+        """See Channel.tell."""
+        domain = self.sender.address.rpartition('@')[2]
+        email = Email(
+            0,
+            self.recipients,
+            title_of(notices)[:200],
+            text_of(notices, source),
+            headers=json.dumps({'Auto-Submitted': 'auto-generated'}),  # RFC 3834, 5
+            message_id=f'<alert-{uuid.uuid4()}@{domain}>',
+            message_date=datetime.now(UTC),
+        )
+        rendered = render(email, Content(), self.sender, MAX_ALERT_BYTES)
+        delivery = await deliver(self.relays, rendered, {}, Progress(urgent=True))
+        if delivery.outcome is not Outcome.ACCEPTED:
+            raise ChannelError(f'{delivery.outcome.value}: {delivery.error or delivery.reply}')
+
+
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    """What the operator has named is asked, and nobody else."""
+
+    def redirect_request(self, *_: Any) -> None:
+        """Follow nothing."""
+        return
+
+
+@dataclass(frozen=True, slots=True)
+class WebhookChannel:
+    """A POST of JSON to the address that the operator gave: any, also in his own network."""
+
+    url: str
+    name: str = 'webhook'
+
+    async def tell(self, notices: Sequence[Notice], source: str) -> None:
+        """See Channel.tell."""
+        data = json.dumps(document_of(notices, source)).encode()
+        await asyncio.to_thread(self._post, data)
+
+    def _post(self, data: bytes) -> None:
+        request = urllib.request.Request(  # noqa: S310 - the settings take http and https alone
+            self.url, data, {'Content-Type': 'application/json', 'User-Agent': 'email-worker'}
+        )
+        opener = urllib.request.build_opener(_NoRedirect)
+        with opener.open(request, timeout=SOCKET_TIMEOUT_S) as answer:
+            answer.read(MOST_ANSWER_BYTES)
+
+
+@dataclass(frozen=True, slots=True)
+class AppriseChannel:
+    """Whatever Apprise reaches: chats, pagers, telephones."""
+
+    urls: Sequence[str]
+    name: str = 'apprise'
+
+    async def tell(self, notices: Sequence[Notice], source: str) -> None:
+        """See Channel.tell."""
+        try:
+            import apprise  # noqa: PLC0415 - few have it, and it takes its time
+        except ImportError as error:
+            raise ChannelError(NEEDS_APPRISE) from error
+        is_good = all(notice.kind is NoticeKind.UP for notice in notices)
+        targets = apprise.Apprise()
+        if not all(targets.add(url) for url in self.urls):
+            raise ChannelError('ALERT_APPRISE_URLS: one is none that Apprise knows')
+        done = await targets.async_notify(
+            body=text_of(notices, source),
+            title=title_of(notices),
+            notify_type=apprise.NotifyType.SUCCESS if is_good else apprise.NotifyType.FAILURE,
+        )
+        if not done:
+            raise ChannelError('not every target took it')

@@ -232,6 +232,10 @@ WHERE concat_ws(' ', details::text, problem) ~* $1
 ERASE_FEEDBACK_SQL = """
 DELETE FROM email_feedback WHERE concat_ws(' ', recipient, diagnostic) ~* $1
 """
+# Also those that wait: a program of others would hold the address from then on.
+ERASE_DELIVERIES_SQL = """
+DELETE FROM mail_webhook_deliveries WHERE concat_ws(' ', payload::text, answer, error) ~* $1
+"""
 ERASE_REQUESTS_SQL = 'DELETE FROM mail_api_requests WHERE idempotency_key ~* $1'
 # The newer entry wins where the person was put on the list again.
 HASH_SUPPRESSION_SQL = """
@@ -248,6 +252,8 @@ SELECT (SELECT count(*) FROM mail_audit WHERE concat_ws(' ', details::text, prob
         AS audit,
     (SELECT count(*) FROM email_feedback WHERE concat_ws(' ', recipient, diagnostic) ~* $1)
         AS feedback,
+    (SELECT count(*) FROM mail_webhook_deliveries
+     WHERE concat_ws(' ', payload::text, answer, error) ~* $1) AS deliveries,
     (SELECT count(*) FROM mail_api_requests WHERE idempotency_key ~* $1) AS requests,
     (SELECT count(*) FROM email_suppressions WHERE address = $2) AS suppressions
 """
@@ -258,6 +264,7 @@ class Elsewhere(NamedTuple):
 
     audit: int
     feedback: int
+    deliveries: int  # to webhooks
     requests: int
     suppressions: int  # 1: gets no mail
 
@@ -273,11 +280,12 @@ async def erase_elsewhere(pool: asyncpg.Pool, person: Person) -> Elsewhere:
     async with pool.acquire() as conn, conn.transaction():
         audit = await conn.execute(FREE_AUDIT_SQL, person.pattern, ERASED)
         feedback = await conn.execute(ERASE_FEEDBACK_SQL, person.pattern)
+        deliveries = await conn.execute(ERASE_DELIVERIES_SQL, person.pattern)
         requests = await conn.execute(ERASE_REQUESTS_SQL, person.pattern)
         hashed = await conn.fetch(
             HASH_SUPPRESSION_SQL, person.key, erased_key(person.key), person.pattern, ERASED
         )
-    return Elsewhere(_affected(audit), _affected(feedback), _affected(requests), len(hashed))
+    return Elsewhere(*map(_affected, (audit, feedback, deliveries, requests)), len(hashed))
 
 
 def _affected(tag: str) -> int:

@@ -57,6 +57,9 @@ FROM mail_audit WHERE concat_ws(' ', details::text, problem) ~* $2
 UNION ALL
 SELECT 'feedback', to_jsonb(f) FROM email_feedback AS f
 WHERE concat_ws(' ', recipient, diagnostic) ~* $2
+UNION ALL
+SELECT 'webhook_delivery', jsonb_build_object('occurred_at', occurred_at, 'payload', payload)
+FROM mail_webhook_deliveries WHERE payload::text ~* $2
 """
 
 

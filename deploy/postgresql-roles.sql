@@ -200,7 +200,8 @@ END
 $templates$;
 
 -- `python -m ops erase`: whoever may type it on the server deletes what is held on a person, also where the audit names one.
-GRANT DELETE ON mail_outbox, email_attempts, email_feedback, email_attachments, mail_api_requests TO email_web;
+GRANT DELETE ON mail_outbox, email_attempts, email_feedback, email_attachments, mail_api_requests, mail_webhook_deliveries
+    TO email_web;
 GRANT UPDATE (recipient, cc, bcc, subject, body_text, body_html, calendar, from_address, sender_address, envelope_from,
     reply_to, smtp_response, last_error, feedback, template_data, headers, tags, metadata, recipient_outcomes)
     ON mail_outbox TO email_web;

@@ -61,7 +61,7 @@ def render(document: Document, console: Console) -> None:
     say(
         console,
         f'Elsewhere: {others["audit"]} entries of the audit, {others["feedback"]} reports, '
-        f'{others["requests"]} idempotency keys.',
+        f'{others["deliveries"]} webhook deliveries, {others["requests"]} idempotency keys.',
     )
     if document['under_way'] and document['dry_run']:
         say(console, f'{counted(document["under_way"])} being sent now.')

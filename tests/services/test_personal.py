@@ -62,12 +62,18 @@ async def test_everything_on_a_person_goes_and_others_mail_stays(ctx, servers, p
         "'smtp', $1)",
         ANNA,
     )
+    await pool.execute(
+        'INSERT INTO mail_webhook_deliveries (webhook_id, event_type, payload) VALUES '
+        "(1, 'email.sent', $1)",
+        {'data': {'recipient': f'Anna Smith <{ANNA}>'}},
+    )
     would = await erase(servers, dry_run=True)
     assert (would.emails, would.freed) == (2, 1)
+    assert would.elsewhere.deliveries == 1
     assert 'anna smith' in (await everything(pool)).lower()
     done = await erase(servers)
     assert (done.emails, done.freed, done.under_way, done.kept) == (2, 1, 0, 0)
-    assert (done.elsewhere.audit, done.elsewhere.feedback) == (1, 1)
+    assert done.elsewhere[:3] == (1, 1, 1)  # audit, reports, deliveries
     left = await everything(pool)
     for address in OTHERS:
         assert address in left

@@ -1,15 +1,48 @@
-"""The names of the log events of the servers and of webhooks, as log_events.py has the others."""
+"""The names of the log events of the servers, webhooks and what comes back; see log_events.py."""
 
 WEBHOOK_FIELDS = 'webhook_id delivery_id event_type attempt http_status duration_ms'
 
 # As log_events.LogEvent: level, when, fields, remedy.
 SERVER_EVENTS: dict[str, tuple[str, ...]] = {
+    'feedback.applied': (
+        'info',
+        'A report of what came back was looked at: `effect` says what came of it.',
+        'kind effect suppressed',
+    ),
+    'recipients.not_suppressed': (
+        'warning',
+        'Addresses that a relay refused as unknown could not be suppressed; the next refusal does.',
+        'addresses error',
+    ),
+    'hook.taken': (
+        'info',
+        'A provider called, and was believed: `new` of its reports are stored.',
+        'provider reports new',
+    ),
+    'hook.subscribed': ('info', 'A subscription of an SNS topic was confirmed.', 'topic'),
+    'hook.refused': (
+        'warning',
+        'A call to `/hooks/` was not believed, or could not be read.',
+        'provider reason',
+        "Compare the provider's key with the setting; the clock of this machine.",
+    ),
+    'hook.not_stored': (
+        'warning',
+        'PostgreSQL did not take the reports of a provider, which calls again.',
+        'provider error',
+        'See whether PostgreSQL can be reached; `python -m ops status`.',
+    ),
     'ingress.started': ('info', 'The SMTP ingress listens.', 'place token_wanted'),
     'ingress.stopped': ('info', 'The SMTP ingress has ended in order.'),
     'ingress.accepted': (
         'info',
         'A message is in the outbox; its client was told so.',
         'size_bytes',
+    ),
+    'ingress.report_taken': (
+        'info',
+        'A message came back, to a return path: `new` reports of it are stored.',
+        'new why_none',
     ),
     'ingress.refused': (
         'info',

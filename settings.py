@@ -13,7 +13,9 @@ from pydantic import ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from configuration.alerts import AlertVariables
+from configuration.bounce import BounceVariables
 from configuration.dkim_keys import DkimVariables
+from configuration.hooks import HookVariables
 from configuration.ingress import IngressVariables
 from configuration.policy import EmailVariables
 from configuration.relays import slowest_attempt_s
@@ -30,6 +32,8 @@ class Settings(
     ProcessVariables,
     WebhookVariables,
     AlertVariables,
+    HookVariables,
+    BounceVariables,
     IngressVariables,
     WebVariables,
     WorkerVariables,

@@ -141,6 +141,7 @@ def _rules(worker: str, queue_name: str) -> WorkerRules:
         safety=settings.safety,
         webhooks=WebhookRules(*settings.webhook_rules),
         max_bytes_in_flight=settings.worker_max_bytes_in_flight or default_bytes_in_flight(),
+        return_paths=settings.return_paths, feedback=settings.feedback_rules,
     )  # fmt: skip
 
 

@@ -55,6 +55,7 @@ anvil unix - - n - 1 anvil
 tlsmgr unix - - n 1000? 1 tlsmgr
 retry unix - - n - - error
 error unix - - n - - error
+smtp unix - - n - - smtp
 postlog unix-dgram n - n - 1 postlogd
 """
 

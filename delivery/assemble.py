@@ -29,7 +29,11 @@ from delivery.traits import read_traits
 from delivery.tunables import Tunables
 from delivery.wake_ups import WakeUps
 from engine.signals import WorkerSignals
+from mail.bounce.return_path import ReturnPaths
+from mail_outbox.envelope import Content, Email
+from mail_outbox.rendered import Rendered
 
+Render = Callable[[Claim, Email, Content], Coroutine[Any, Any, Rendered]]
 Spine = Callable[[Steps, Claim, int], Coroutine[Any, Any, JobResult]]
 
 
@@ -103,7 +107,7 @@ def _steps(runtime: Runtime) -> Steps:
         fetch=contents.fetch,
         check_senders=AllowedSenders(runtime.stores.pool, tunables).check_senders,
         read_traits=partial(read_traits, tunables),
-        render=contents.render,
+        render=_with_return_path(contents.render, runtime.rules.return_paths),
         leave_out_suppressed=runtime.suppressions.leave_out,
         deliver=HandingOver(tunables, runtime.rules.safety).deliver,
         policy=runtime.rules.policy,
@@ -112,3 +116,18 @@ def _steps(runtime: Runtime) -> Steps:
         log_attempt=recorder.log_attempt,
         send_later=runtime.wake_ups.send_later,
     )
+
+
+def _with_return_path(render: Render, return_paths: ReturnPaths | None) -> Render:
+    """Have each e-mail that names no envelope sender of its own get one that names the e-mail."""
+    if return_paths is None or not return_paths.signs:
+        return render
+
+    async def rendered_with(claim: Claim, email: Email, content: Content) -> Rendered:
+        rendered = await render(claim, email, content)
+        if email.extras.envelope_from:
+            return rendered
+        sender = return_paths.of(email.id)
+        return rendered._replace(envelope=rendered.envelope._replace(sender=sender))
+
+    return rendered_with

@@ -14,6 +14,7 @@ from db.narrowing import Narrowed, SetAside, give_up_rows
 from db.results import Result
 from delivery.activity import Activity
 from delivery.concurrency import Concurrency
+from delivery.dead_addresses import DeadAddresses
 from delivery.rules import WorkerRules
 from engine.batches import Batcher
 from logs import write_line
@@ -55,6 +56,7 @@ class Recorder:
         self._activity = activity
         self._concurrency = concurrency
         self._set_aside = set_aside
+        self._dead_addresses = DeadAddresses(pool, rules.feedback)
         # What happened is to be known, whoever asks: no result is taken back.
         self.batched = Batcher(self._record_each, drop_cancelled=False)
 
@@ -143,6 +145,7 @@ class Recorder:
             if len(ended) == 1:
                 return [await self._record_beside_row(ended[0], error)]
             return [answer for result in ended for answer in await self._record_each([result])]
+        await self._dead_addresses.note(ended)
         return [result.claim.key in recorded for result in ended]
 
     async def _record_beside_row(self, result: Result, error: Exception) -> Exception:

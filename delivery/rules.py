@@ -8,7 +8,9 @@ from typing import NamedTuple
 import asyncpg
 from arq.connections import ArqRedis
 
+from db.feedback_suppression import ONLY_STATES, FeedbackRules
 from db.mongo import Mongo
+from mail.bounce.return_path import ReturnPaths
 from mail.outcome import Policy
 from mail.safety import Safety
 
@@ -66,3 +68,5 @@ class WorkerRules:
     safety: Safety = field(default_factory=Safety)
     max_bytes_in_flight: int = 64 * 1024 * 1024  # of large e-mails
     webhooks: WebhookRules = field(default_factory=WebhookRules)
+    return_paths: ReturnPaths | None = None
+    feedback: FeedbackRules = ONLY_STATES

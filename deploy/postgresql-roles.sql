@@ -174,7 +174,7 @@ GRANT SELECT (id) ON outbound_emails TO email_producer;
 -- The SMTP ingress: it queues mail as an application does, for who may be its sender, and reads no mail. It knows tokens.
 GRANT SELECT (id, organization_id, idempotency_key, content_digest), UPDATE (idempotency_key) ON mail_outbox TO email_ingress;
 -- Reports of what came back it only stores: a worker reads them.
-GRANT SELECT (report_key), INSERT ON email_feedback TO email_ingress;
+GRANT SELECT (report_key, email_id), INSERT ON email_feedback TO email_ingress;
 GRANT SELECT ON allowed_senders, mail_api_tokens, outbox_adoption, _pogo_migration TO email_ingress;
 GRANT UPDATE (last_used_at) ON mail_api_tokens TO email_ingress;
 

@@ -87,6 +87,7 @@ def rules_of(settings: Settings) -> IngressRules:
         own_address=settings.smtp_from_email,
         expiry_hours=settings.email_expiry_hours,
         message_id_is_key=settings.ingress_message_id_is_key,
+        return_paths=settings.return_paths,
     )
 
 

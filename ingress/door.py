@@ -6,6 +6,7 @@ from hashlib import sha256
 
 import structlog
 
+from actions.bounce import read_returned, store_only
 from actions.known_tokens import KnownTokens
 from actions.tokens import ApiScope, token_digest, token_named
 from db.api_tokens import ApiToken
@@ -13,6 +14,7 @@ from ingress.certificate import Certificate
 from ingress.incoming import BytesHeld
 from ingress.intake import MailIntake, UnlistedSenderError
 from ingress.tally import ReplyTally
+from mail.bounce.return_path import ReturnPaths
 from mail_outbox.envelope import IdempotencyConflictError, InvalidEmailError
 from mail_outbox.quota import QuotaExceededError
 from mail_outbox.raw_message import read_raw_head
@@ -47,6 +49,7 @@ class IngressRules:
     own_address: str
     expiry_hours: float
     message_id_is_key: bool
+    return_paths: ReturnPaths | None = None  # mail for these is about mail of ours
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +108,20 @@ class Door:
             return self._refused('550 5.6.0', error)
         log.info('ingress.accepted', email_id=email_id, size_bytes=len(message.content))
         return f'250 2.0.0 queued as {email_id}'
+
+    async def take_report(self, recipients: Sequence[str], content: bytes) -> str:
+        """Store what a message reports that came back. Returns the reply.
+
+        What is no report is taken as well: its sender has nobody to tell (RFC 5321, 4.5.5).
+        """
+        try:
+            reading = await read_returned(content, recipients, self.rules.return_paths)
+            new = await store_only(self._servers, reading.reports)
+        except ProblemError as error:
+            log.warning('ingress.not_stored', error=str(error))
+            return NOT_NOW
+        log.info('ingress.report_taken', new=new, why_none=reading.why_none)
+        return '250 2.0.0 thank you'
 
     async def close(self) -> None:
         """Write down who was here last, and drop the connections."""

@@ -24,10 +24,11 @@ from aiosmtpd.smtp import (
 )
 
 from db.api_tokens import ApiToken
-from ingress.commands import HOOKS, NULL_SENDER
+from ingress.commands import HOOKS, LOG_IN_FIRST, NULL_SENDER
 from ingress.door import Door, SubmittedMessage
 from ingress.hello import hello
 from ingress.incoming import IncomingMessage, too_large
+from mail.bounce.return_path import ReturnPaths
 from reporting.problems import ProblemError
 
 log = structlog.get_logger()
@@ -148,11 +149,29 @@ class IngressSession(SMTP):
             return None, None
         return path[1].strip() or NULL_SENDER, path[2] or ''
 
-    async def check_auth_needed(self, caller_method: str) -> bool:  # noqa: ARG002 - aiosmtpd's
-        is_needed = self._door.rules.needs_token and not cast(Session, self.session).authenticated
+    async def check_auth_needed(self, caller_method: str) -> bool:
+        # Whether mail is a report, its recipients tell.
+        may_be_report = self.return_paths is not None and caller_method in ('MAIL', 'RCPT')
+        is_needed = self.lacks_token and not may_be_report and not self.is_report
         if is_needed:
-            await self.push('530 5.7.0 log in first, with a token as the password')
+            await self.push(LOG_IN_FIRST)
         return is_needed
+
+    @property
+    def return_paths(self) -> ReturnPaths | None:
+        """Where reports come to; None: they do not come here."""
+        return self._door.rules.return_paths
+
+    @property
+    def lacks_token(self) -> bool:
+        """Whether the client has to log in before it may submit mail."""
+        return self._door.rules.needs_token and not cast(Session, self.session).authenticated
+
+    @property
+    def is_report(self) -> bool:
+        """Whether the recipients so far are return paths of ours: all are, or none."""
+        paths, recipients = self.return_paths, self._envelope.rcpt_tos
+        return paths is not None and bool(recipients) and paths.is_ours(recipients[0])
 
     async def smtp_EHLO(self, hostname: str) -> None:
         if not hostname:
@@ -246,16 +265,7 @@ class IngressSession(SMTP):
             if message.refusal is not None:
                 return message.refusal
             ended_at, content = self.loop.time(), message.content()
-            token: ApiToken | None = cast(Session, self.session).auth_data
-            reply = await self._door.submit(
-                SubmittedMessage(
-                    str(self._envelope.mail_from),
-                    self._envelope.rcpt_tos,
-                    content,
-                    None if token is None else token.organization_id,
-                    None if token is None else token.name,
-                )
-            )
+            reply = await self._hand_in(content)
             if reply.startswith('250'):
                 self._replies = 0
                 waited_s = self.loop.time() - ended_at
@@ -263,6 +273,21 @@ class IngressSession(SMTP):
             return reply
         finally:
             self._door.held.note_gone(message)
+
+    async def _hand_in(self, content: bytes) -> str:
+        recipients = self._envelope.rcpt_tos
+        if self.is_report:
+            return await self._door.take_report(recipients, content)
+        token: ApiToken | None = cast(Session, self.session).auth_data
+        return await self._door.submit(
+            SubmittedMessage(
+                str(self._envelope.mail_from),
+                recipients,
+                content,
+                None if token is None else token.organization_id,
+                None if token is None else token.name,
+            )
+        )
 
 
 COMMAND_NAMES = [name for name in dir(IngressSession) if name.startswith(('smtp_', 'auth_'))]

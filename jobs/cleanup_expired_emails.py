@@ -14,6 +14,7 @@ from db.api_requests import REMOVE_REQUESTS, remove_old_requests
 from db.attachments import delete_unowned
 from db.audit import remove_old_audit
 from db.cron_runs import remove_old_runs
+from db.feedback import remove_unmatched
 from db.health import remove_old_health
 from db.mongo import delete_content, delete_orphans
 from db.origins import note_report, read_origin, was_adopted
@@ -30,6 +31,7 @@ ORPHAN_AGE = timedelta(hours=24)
 HEALTH_RETENTION_DAYS = 14
 RUNS_RETENTION_DAYS = 30
 AUDIT_RETENTION_DAYS = 400  # a year, and the time to look at it
+FEEDBACK_RETENTION_DAYS = 90  # of no e-mail that is known; the others go with theirs
 REMOVE_BATCH = 1000
 REMOVE_S = 120.0  # a million e-mails; the rest is for the next hour's run
 
@@ -64,6 +66,7 @@ async def cleanup_expired_emails(ctx: dict[str, Any]) -> dict[str, Any]:
     await remove_old_runs(pool, RUNS_RETENTION_DAYS)
     await remove_old_audit(pool, AUDIT_RETENTION_DAYS)
     await remove_old_deliveries(pool, runtime.rules.webhooks.retention_days)
+    await remove_unmatched(pool, FEEDBACK_RETENTION_DAYS)
     await _remove_requests(runtime)
     more = {
         'held': done.held,

@@ -142,6 +142,10 @@ GROUPS: Mapping[str, Mapping[str, Command]] = {
             'ls, add, rm: addresses and whole domains that get no mail',
             ('ls anna@example.com', 'add anna@example.com --reason "asked for it"'),
         ),
+        'bounce': Command(
+            'take in messages that came back, bounces and complaints, from files or stdin',
+            ('--recipient "$RECIPIENT" < message', '--dry-run returned/*.eml'),
+        ),
         'sender': Command('ls, add, rm: addresses and whole domains that e-mails may be from'),
         'quota': Command(
             'ls, set, rm: how many e-mails an organisation may queue in a day',

@@ -8,6 +8,7 @@ from typing import Any
 from rich.console import Console
 
 from db import reports
+from db.feedback import read_feedback
 from logs import hide_addresses
 from ops.answer import Answer
 from ops.arguments import add_json, email_id
@@ -53,11 +54,12 @@ async def run(connections: Connections, options: argparse.Namespace) -> Answer:
     if email is None:
         raise ProblemError(await no_such_email(connections, options.id))
     problems: list[Problem] = []
-    attempts, template, fleet, attachments = await asyncio.gather(
+    attempts, template, fleet, attachments, feedback = await asyncio.gather(
         connections.ask_postgres(partial(reports.read_attempts, email_id=options.id)),
         _read_template(connections, email['template_id'], with_content=options.content),
         answer_or_note(connections.ask_redis(ask_alive), problems),
         read_attached(connections, email, problems),
+        connections.ask_postgres(partial(read_feedback, email_id=options.id)),
     )
     workers, alive = fleet or ([], None)
     step = next_step(email, has_worker=alive)
@@ -68,9 +70,13 @@ async def run(connections: Connections, options: argparse.Namespace) -> Answer:
         _hide(email)
         for made in attempts:
             _hide(made)
+        for report in feedback:
+            report['recipient'] = report['recipient'] and hide_recipient(report['recipient'])
+            report['diagnostic'] = hide_addresses(report['diagnostic'])
     document = {
         'email': email,
         'attempts': attempts,
+        'feedback': feedback,
         'template': template,
         'attachments': attachments,
         'now': now,
@@ -146,6 +152,8 @@ def render(document: Document, console: Console) -> None:
     _render_attempts(
         document['attempts'], console, under_way=email['attempts'] if is_sending else None
     )
+    if document['feedback']:
+        _render_feedback(document['feedback'], console)
     _render_content(document, console)
     if now := document['now']:
         rows = [('worker', now['worker']), ('phase', now['phase']), ('relay', now['relay']),
@@ -179,6 +187,19 @@ def _render_content(document: Document, console: Console) -> None:
             say(console, f'{name}:', style='bold')
             say(console, '\n'.join(map(cell, document['email'][name].splitlines())))
             say(console)
+
+
+def _render_feedback(feedback: list[Document], console: Console) -> None:
+    print_table(
+        console,
+        'Came back',
+        ('at', 'kind', 'recipient', 'by', 'code', 'effect', 'diagnostic'),
+        (
+            (f['reported_at'] or f['received_at'], f['kind'], f['recipient'], f['source'],
+             f['enhanced_code'], f['effect'] or 'not yet', f['diagnostic'])
+            for f in feedback
+        ),
+    )  # fmt: skip
 
 
 def _render_attempts(attempts: list[Document], console: Console, *, under_way: int | None) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import structlog
 import uvicorn
 import uvloop
+from pydantic import SecretStr
 
 from actions.call import queue_for
 from actions.retry import RetryTerms
@@ -28,6 +29,8 @@ from web.application import close_desk, make_application
 from web.auth.people import Role
 from web.auth.proxy import TrustedProxy
 from web.connection import BACKLOG, PageConnection, quieten
+from web.hooks.routes import Hooks, ProviderKeys
+from web.hooks.sns import SnsMessages
 from web.questions import OVERVIEW, READINESS
 from web.watch import Watch
 
@@ -112,6 +115,22 @@ def make_api(settings: Settings, addresses: ServerAddresses) -> Api:
     )
 
 
+def make_hooks(settings: Settings, api: Api) -> Hooks:
+    """Return what the calls of providers work with."""
+
+    def shown(secret: SecretStr | None) -> str | None:
+        return None if secret is None else secret.get_secret_value()
+
+    keys = ProviderKeys(
+        postmark=shown(settings.postmark_webhook_secret),
+        mailgun=shown(settings.mailgun_webhook_key),
+        sendgrid=settings.sendgrid_webhook_key,
+        brevo=shown(settings.brevo_webhook_secret),
+        sns=SnsMessages(settings.ses_topic_arns) if settings.ses_topic_arns else None,
+    )
+    return Hooks(api.servers, keys, settings.return_paths, settings.feedback_rules)
+
+
 def trusted_proxy(settings: Settings) -> TrustedProxy:
     """Return whose word about people counts."""
     return TrustedProxy(
@@ -148,7 +167,7 @@ async def serve(settings: Settings, listener: socket.socket) -> None:
     api = make_api(settings, addresses)
     app = make_application(
         watch, readiness, token=token, loopback_only=is_loopback(settings.web_host), api=api,
-        proxy=trusted_proxy(settings),
+        proxy=trusted_proxy(settings), hooks=make_hooks(settings, api),
     )  # fmt: skip
     server = Server(uvicorn_config(app))
     serving = asyncio.create_task(server.serve([listener]))

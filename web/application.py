@@ -13,6 +13,7 @@ from web.access import Guard
 from web.api.application import Application, add_api
 from web.api.parts import Api
 from web.auth.proxy import NO_PROXY, TrustedProxy
+from web.hooks.routes import Hooks, add_hooks
 from web.metrics import CONTENT_TYPE, exposition
 from web.overview import as_status
 from web.pages.application import add_desk
@@ -30,6 +31,7 @@ def make_application(
     loopback_only: bool,
     api: Api,
     proxy: TrustedProxy = NO_PROXY,
+    hooks: Hooks | None = None,
 ) -> Guard:
     """Return the application; close_desk ends what the desk has under way.
 
@@ -40,8 +42,11 @@ def make_application(
         token: see web.access.Guard, as loopback_only.
         api: What the API and the desk work with.
         proxy: Whose word about people counts.
+        hooks: What providers call; None: nothing.
     """
     app = Application()
+    if hooks is not None:
+        add_hooks(app, hooks)
     _add_machines_paths(app, watch, readiness, is_open=token is None)
     add_api(app, api)
     add_desk(app, api, watch, proxy)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import starmap
+from operator import itemgetter
 from typing import Any
 
 from prometheus_client import generate_latest
@@ -126,6 +127,11 @@ DEFINED = tuple(starmap(Defined, (
      'how long the first due e-mail has been waiting; 0 when none is due'),
     ('email_attempt_duration_seconds', ('quantile',), 'durations', _durations,
      'from claim to result, attempts of the last 5 minutes in email_attempts'),
+    ('email_feedback_reports', ('kind',), 'feedback', _each('kind', value=itemgetter('reports')),
+     'what came back within a day: bounce, soft-bounce, delay, complaint'),
+    ('email_feedback_unmatched', ('kind',), 'feedback',
+     _each('kind', value=itemgetter('unmatched')),
+     'of these, reports of no e-mail that is known'),
     ('email_attempts_total', ('worker', 'outcome'), 'workers', _outcomes,
      "attempts since the worker's start"),
     ('email_duty_last_success_timestamp_seconds', ('duty',), 'duties', _successes,

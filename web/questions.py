@@ -7,6 +7,7 @@ import asyncpg
 from arq.connections import ArqRedis
 
 from db import checkup, reports
+from db.feedback import count_feedback
 from db.identity import read_identity
 from db.quotas import read_quotas
 from db.switches import read_switches
@@ -65,6 +66,7 @@ OVERVIEW: Questions = {
         'failures': _count_failures,
         'seen_workers': reports.read_seen_workers,
         'poisoned': checkup.count_poisoned,
+        'feedback': count_feedback,
         'paused_due': reports.read_paused_due,
         'quotas': _read_quotas,
         'outbox': reports.read_outbox,

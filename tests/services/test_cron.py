@@ -227,6 +227,7 @@ def test_table_is_the_one_operators_know():
         ('process_pending_emails', 300, 'once'),
         ('check_service_health', 60, 'skip'),
         ('count_history', 60, 'once'),
+        ('apply_feedback', 60, 'once'),
         ('cleanup_expired_emails', 3600, 'once'),
         ('cleanup_old_sessions', 86400, 'once'),
     }
@@ -239,6 +240,7 @@ def test_arq_fires_each_duty_at_the_beginning_of_its_slots():
         'cron:process_pending_emails': (None, set(range(0, 60, 5)), 0),
         'cron:check_service_health': (None, set(range(60)), 0),
         'cron:count_history': (None, set(range(60)), 0),
+        'cron:apply_feedback': (None, set(range(60)), 0),
         'cron:cleanup_expired_emails': (None, {0}, 0),
         'cron:cleanup_old_sessions': ({0}, 0, 0),
     }

@@ -15,7 +15,11 @@ from actions.template_preview import send_test
 from actions.templates import push_templates, remove_pushed
 from actions.tokens import new_token
 from db.audit import Actor
+from db.feedback import count_feedback, store_reports
+from db.feedback_effects import apply_reports
+from db.feedback_suppression import FeedbackRules
 from db.suppressions import add
+from mail.bounce.reading import read_returned_message
 from mail_outbox.envelope import Attachment
 from mail_outbox.outbox import queue_email
 from mail_outbox.reading import attempts, status
@@ -27,6 +31,7 @@ from tests.services.ops_desk import insert, run
 from tests.services.test_api_fleet import WORDS
 from tests.services.test_sql import statements
 from tests.services.test_templates import DATA, WELCOME
+from tests.unit.bounce_messages import PATHS, dsn
 from web.questions import OVERVIEW
 from web.watch import Source, Watch
 
@@ -252,6 +257,26 @@ async def test_producer_queues_mail_repeats_a_key_and_reads_what_became_of_it_bu
     ) == 2  # fmt: skip
 
 
+async def test_the_ingress_stores_reports_and_worker_and_desk_apply_them(granted, pool):
+    first, second = [
+        await insert(pool, status='sent', sent_at='sql:now()', recipient='anna@example.net')
+        for _ in range(2)
+    ]
+    async with open_ingress(granted('email_ingress'), return_paths=PATHS) as desk:
+        client = await desk.connect()
+        assert (await client.begins(b'', PATHS.of(first).encode())).startswith('354')
+        assert (await client.says(dsn() + b'\r\n.\r\n')).startswith('250')
+    for role, email_id in (('email_worker', first), ('email_api', second)):
+        async with asyncpg.create_pool(granted(role), min_size=1, max_size=2) as theirs:
+            if role == 'email_api':
+                reports = read_returned_message(dsn(own_id='<r2@x>'), (PATHS.of(second),), PATHS)
+                await store_reports(theirs, reports.reports)
+            await apply_reports(theirs, FeedbackRules())
+            assert await count_feedback(theirs)
+        status = await pool.fetchval('SELECT status FROM outbound_emails WHERE id = $1', email_id)
+        assert status == 'bounced', role
+
+
 async def test_ingress_takes_mail_under_its_role_with_and_without_a_token(env, granted, pool):
     async with open_desk(env) as api:
         token = await api.token('wordpress')
@@ -391,6 +416,7 @@ async def test_worker_delivers_under_its_role_and_the_operator_looks_on(
         'cleanup_expired_emails',
         'check_service_health',
         'count_history',
+        'apply_feedback',
         'process_pending_emails',
     ):
         job = await redis.enqueue_job(duty)

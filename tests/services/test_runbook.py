@@ -29,6 +29,7 @@ from reporting.inspection import READERS
 from settings import load_settings
 from tests.conftest import DEADLINE_S, ROOT, wait_until
 from tests.services.ops_desk import Typed, closed_port, insert, rendered
+from tests.unit.bounce_messages import dsn
 from tests.unit.test_celery_messages import message
 
 OPS = ['python', '-m', 'ops']
@@ -287,6 +288,7 @@ async def desk(env, pool, redis, start_worker, inbox, monkeypatch, capsys, tmp_p
     for name, value in env.items():
         monkeypatch.setenv(name, value)
     monkeypatch.chdir(tmp_path)  # where no .env is
+    (tmp_path / 'bounce.eml').write_bytes(dsn())
     await desk.start()
     return desk
 

@@ -54,6 +54,7 @@ def test_every_metric_has_its_unit_or_counts_something():
         *('email_paused', 'email_worker_paused', 'email_outbox_emails', 'email_queue_jobs'),
         'email_quota_emails',
         *('email_worker_sending', 'email_worker_concurrency', 'email_findings'),
+        *('email_feedback_reports', 'email_feedback_unmatched'),
         *('email_ingress_up', 'email_ingress_connections', 'email_ingress_connections_limit'),
     }
     assert {name for name in defined() if not name.endswith(units)} == plain

@@ -1,0 +1,1 @@
+"""What providers call: each proves who it is, and reports what came back."""

@@ -285,7 +285,10 @@ async def erase_elsewhere(pool: asyncpg.Pool, person: Person) -> Elsewhere:
         hashed = await conn.fetch(
             HASH_SUPPRESSION_SQL, person.key, erased_key(person.key), person.pattern, ERASED
         )
-    return Elsewhere(*map(_affected, (audit, feedback, deliveries, requests)), len(hashed))
+    return Elsewhere(
+        _affected(audit), _affected(feedback), _affected(deliveries), _affected(requests),
+        len(hashed),
+    )  # fmt: skip
 
 
 def _affected(tag: str) -> int:

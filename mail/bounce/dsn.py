@@ -9,7 +9,7 @@ from email.policy import compat32
 from itertools import islice
 
 from mail.bounce.codes import VAGUE_CODES, code_in, says_dead_address
-from mail.bounce.mime import date_of, field_of, parts_of, text_of
+from mail.bounce.mime import date_of, decoded_text, field_of, parts_of
 from mail.bounce.origin import ReportOrigin
 from mail.bounce.report import FeedbackKind, Report, ReportReading, key_of, name_of, single_line
 
@@ -28,7 +28,9 @@ def read_dsn(message: Message, origin: ReportOrigin) -> ReportReading | None:
     blocks = list(islice(_blocks(part), MOST_RECIPIENTS + 1))
     arrived_at = date_of(field_of(blocks[0], 'Arrival-Date')) if blocks else None
     told = [block for block in blocks if field_of(block, 'Action') or field_of(block, 'Status')]
-    words = next((text_of(p) for p in parts_of(message) if p.get_content_maintype() == 'text'), '')
+    words = next(
+        (decoded_text(p) for p in parts_of(message) if p.get_content_maintype() == 'text'), ''
+    )
     reports = [
         report
         for block in told[:MOST_RECIPIENTS]

@@ -7,7 +7,7 @@ from typing import Any
 
 from mail.bounce.codes import code_in, says_dead_address
 from mail.bounce.dsn import MOST_RECIPIENTS
-from mail.bounce.mime import field_of, fields_of, parts_of, text_of
+from mail.bounce.mime import decoded_text, field_of, fields_of, parts_of
 from mail.bounce.origin import ReportOrigin
 from mail.bounce.report import FeedbackKind, Report, ReportReading, key_of, name_of, single_line
 
@@ -17,7 +17,9 @@ def read_other_form(message: Message, origin: ReportOrigin) -> ReportReading | N
     # RFC 3834: an answer of a person's program, from a holiday, is no failure.
     if field_of(message, 'Auto-Submitted').strip().lower().startswith('auto-replied'):
         return None
-    text = next((text_of(p) for p in parts_of(message) if p.get_content_maintype() == 'text'), '')
+    text = next(
+        (decoded_text(p) for p in parts_of(message) if p.get_content_maintype() == 'text'), ''
+    )
     for_good, for_now = _failures(message)
     if not (for_good or for_now):
         return _named(message, origin, text)

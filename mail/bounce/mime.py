@@ -69,7 +69,7 @@ def inner(part: Message) -> Message | None:
     return None
 
 
-def text_of(part: Message) -> str:
+def decoded_text(part: Message) -> str:
     """Return a part's text as far as it can be read."""
     payload = part.get_payload(decode=True)
     return payload.decode('utf-8', 'replace') if isinstance(payload, bytes) else ''

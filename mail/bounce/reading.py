@@ -8,12 +8,12 @@ from mail.bounce import arf, dsn, heuristic
 from mail.bounce.mime import (
     UnreadableReportError,
     date_of,
+    decoded_text,
     field_of,
     fields_of,
     inner,
     parse,
     parts_of,
-    text_of,
 )
 from mail.bounce.origin import ReportOrigin
 from mail.bounce.report import ReportReading, key_of, name_of
@@ -95,11 +95,11 @@ def _returned(message: Message) -> Message | None:
                 if (found := inner(part)) is not None:
                     return found
             case 'text/rfc822-headers':
-                return parse(text_of(part).encode())
+                return parse(decoded_text(part).encode())
     if message.is_multipart():
         return None
     # A text that quotes its header.
-    fields = QUOTED_FIELD.findall(text_of(message))
+    fields = QUOTED_FIELD.findall(decoded_text(message))
     if not fields:
         return None
     return parse(''.join(f'{name}: {value}\n' for name, value in fields[:MOST_QUOTED]).encode())

@@ -265,7 +265,7 @@ def decide(
         case Outcome.RELEASED if delivery.is_over:
             return Decision(Status.CANCELLED, counts=False)
         case Outcome.RELEASED:
-            wait_s = _released_for_s(delivery, policy.backoff_s(attempt))
+            wait_s = _released_for_s(delivery, policy, attempt)
             return Decision(Status.PENDING, retry_in_s=wait_s, counts=False)
         case Outcome.REJECTED:
             dead_reason = DEAD_REASONS.get(delivery.phase, DeadReason.REJECTED)
@@ -284,7 +284,7 @@ def decide(
     return Decision(Status.UNCERTAIN, again_in_s, max_attempts=new_most)
 
 
-def _released_for_s(delivery: Delivery, backoff_s: float) -> float:
+def _released_for_s(delivery: Delivery, policy: Policy, attempt: int) -> float:
     wait_s = delivery.retry_in_s or 0.0
     if (
         delivery.reply is not None
@@ -293,5 +293,5 @@ def _released_for_s(delivery: Delivery, backoff_s: float) -> float:
     ):
         # 421 in the middle of the dialogue may be this e-mail's doing, and it costs all others a
         # cool-down.
-        return max(wait_s, backoff_s)
+        return max(wait_s, policy.backoff_s(attempt))
     return wait_s

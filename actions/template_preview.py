@@ -27,6 +27,10 @@ TEST_TYPE = 'template-test'
 SEE_LIST = 'see `python -m ops template ls`'
 
 
+class UnknownTemplateError(RequestError):
+    """There is no such template, or not in this version."""
+
+
 @asynccontextmanager
 async def renderers() -> AsyncIterator[Templates]:
     """Fill templates as a worker does: in processes that the kernel limits."""
@@ -59,16 +63,16 @@ async def template_of(servers: Servers, word: str) -> str:
     """Return the id of a template given by id or by name.
 
     Raises:
-        RequestError: there is none.
+        UnknownTemplateError: there is none.
     """
     try:
         checked_id('template', word)
         word.encode()
     except ValueError as error:
-        raise RequestError(f'{word[:80]!a} is no name of a template', SEE_LIST) from error
+        raise UnknownTemplateError(f'{word[:80]!a} is no name of a template', SEE_LIST) from error
     [found] = await servers.ask_postgres(partial(find_templates, words=[word]))
     if found is None:
-        raise RequestError(f'there is no template {word[:80]!r}', SEE_LIST)
+        raise UnknownTemplateError(f'there is no template {word[:80]!r}', SEE_LIST)
     return found
 
 
@@ -101,7 +105,7 @@ async def preview_template(
     wanted = WantedTemplate(template_id, _locale(locale), version)
     [template] = await servers.ask_postgres(partial(fetch_templates, wanted=[wanted]))
     if template is None:
-        raise RequestError(f'{word} has no version {version}', SEE_LIST)
+        raise UnknownTemplateError(f'{word} has no version {version}', SEE_LIST)
     given = json.dumps(data) if data is not None else await _sample(servers, template_id, version)
     async with renderers() as templates:
         filled = await filled_template(templates, template, given, wanted.locale, check=False)

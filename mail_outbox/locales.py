@@ -7,6 +7,7 @@ from mail_outbox.envelope import InvalidEmailError
 
 DEFAULT = 'default'  # a text for every locale that has none of its own
 MAX_LOCALE_CHARS = 35  # RFC 5646, 4.4.1
+LOCALE = r'^[A-Za-z]{2,8}([-_][A-Za-z0-9]{1,8})*$'  # as it may be given
 TAG = re.compile('[a-z]{2,8}(-[a-z0-9]{1,8})*')
 
 

@@ -37,7 +37,7 @@ WORK = {
     'db.leases.RESCUE_SQL': f"'{{{{}}}}', 3, {BATCH}, '{{{{}}}}'",
     'db.transitions.EXPIRE_SQL': "'{{{due}}}'",
     'db.due.NEXT_DUE_SQL': '300',
-    'db.retention.REMOVE_SQL': f'90, 0, {BATCH}',
+    'db.retention.REMOVE_SQL': f"90, 0, {BATCH}, '{{{{}}}}'",
     'db.transitions.STATE_SQL': 'ARRAY[{one}]',
 }
 # An application that wrote times to what it sent leaves old mail in an index of its own on them.

@@ -46,11 +46,11 @@ async def test_api_pushes_lists_and_previews(desk, pool):
         ('PUT', '', {'files': {'a/body.html': 1}}, 422, 'files'),
         ('PUT', '', {'files': {'a/body.html': 'x' * 3_000_000}}, 413, 'too large'),
         ('PUT', '', {'files': {'../../x/body.html': 'x', '': 'y'}}, 422, 'is no'),
-        ('POST', '/nope/preview', {}, 422, 'there is no template'),
-        ('POST', '/welcome/preview', {'locale': '../..'}, 422, 'is no language tag'),
+        ('POST', '/nope/preview', {}, 404, 'there is no template'),
+        ('POST', '/welcome/preview', {'locale': '../..'}, 422, 'body.locale'),
         ('POST', '/welcome/preview', {'version': 0}, 422, 'version'),
         ('POST', '/welcome/preview', {'data': {}}, 422, 'is undefined'),
-        ('GET', '/nope', None, 422, 'there is no template'),
+        ('GET', '/nope', None, 404, 'there is no template'),
     ],
 )
 async def test_api_says_what_is_wrong(desk, method, path, body, status, told):

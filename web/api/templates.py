@@ -1,24 +1,29 @@
 """Templates that are kept in files: push them, list them, and see what comes of one."""
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import asdict
 from functools import partial
+from http import HTTPStatus
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Depends, Path
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 from starlette.responses import Response
 
 from actions.audit import audited
-from actions.template_preview import preview_template
+from actions.template_preview import UnknownTemplateError, preview_template
 from actions.templates import push_templates, read_template_versions
 from actions.tokens import ApiScope
 from db.templates import list_templates
+from mail_outbox.locales import LOCALE, MAX_LOCALE_CHARS
 from web.api.access import Principal, require
 from web.api.answers import OF_A_BODY, json_answer, refusals
 from web.api.decisions import actor_of
 from web.api.emails import Parts
-from web.api.fields import text_up_to
+from web.api.fields import whole
 from web.api.fleet import refuse_bound
+from web.api.problem import Refusal, RefusalError
 
 router = APIRouter(prefix='/api/templates', tags=['templates'])
 
@@ -26,7 +31,7 @@ MOST_LISTED = 1000
 MAX_PUSH_BYTES = 2 * 1024 * 1024
 
 Name = Annotated[str, Path(pattern=r'^[^\x00/]{1,100}$', description='Its name or its id.')]
-LocaleTag = Annotated[str, text_up_to(35)]
+LocaleTag = Annotated[str, StringConstraints(max_length=MAX_LOCALE_CHARS, pattern=LOCALE)]
 
 
 class TemplateList(BaseModel):
@@ -75,8 +80,24 @@ class PreviewBody(BaseModel):
     model_config = ConfigDict(extra='forbid', strict=True)
 
     locale: LocaleTag | None = None
-    version: int | None = Field(None, ge=1, lt=2**31)
+    version: Annotated[int, Field(ge=1, lt=2**31), BeforeValidator(whole)] | None = None
     data: dict[str, Any] | None = Field(None, description='Without it the sample that was pushed.')
+
+
+NO_SUCH = {404: 'There is no such template, or not in this version.'}
+
+
+@contextlib.contextmanager
+def _known() -> Iterator[None]:
+    """Answer that there is no such template."""
+    try:
+        yield
+    except UnknownTemplateError as error:
+        refusal = Refusal(
+            HTTPStatus.NOT_FOUND, 'no-such-template', error.problem.what,
+            'GET /api/templates lists them',
+        )  # fmt: skip
+        raise RefusalError(refusal) from error
 
 
 def _may(scope: ApiScope) -> Any:
@@ -100,11 +121,13 @@ async def list_all(api: Parts, _: Reader) -> Response:
 
 
 @router.get(
-    '/{name}', response_model=TemplateVersions, responses=refusals(), operation_id='read_template'
-)
+    '/{name}', response_model=TemplateVersions, responses=refusals(NO_SUCH),
+    operation_id='read_template',
+)  # fmt: skip
 async def tell_versions(api: Parts, _: Reader, name: Name) -> Response:
     """Tell the versions of one."""
-    return json_answer(await read_template_versions(api.servers, name))
+    with _known():
+        return json_answer(await read_template_versions(api.servers, name))
 
 
 @router.put(
@@ -125,7 +148,7 @@ async def push(api: Parts, principal: Pusher, body: PushBody) -> Response:
 
 
 @router.post(
-    '/{name}/preview', response_model=PreviewShown, responses=refusals(OF_A_BODY),
+    '/{name}/preview', response_model=PreviewShown, responses=refusals(OF_A_BODY, NO_SUCH),
     operation_id='preview_template',
 )  # fmt: skip
 async def preview_stored(
@@ -133,7 +156,8 @@ async def preview_stored(
 ) -> Response:
     """Fill one as a worker would."""
     asked = body or PreviewBody()
-    shown = await preview_template(
-        api.servers, name, locale=asked.locale, version=asked.version, data=asked.data
-    )
+    with _known():
+        shown = await preview_template(
+            api.servers, name, locale=asked.locale, version=asked.version, data=asked.data
+        )
     return json_answer(asdict(shown))

@@ -8,6 +8,7 @@ from typing import Any
 
 from mail_outbox.envelope import MAX_SUBJECT_CHARS
 from mail_outbox.field_checks import MAX_ATTEMPTS, MAX_WORD_CHARS
+from mail_outbox.locales import LOCALE, MAX_LOCALE_CHARS
 from web.api.resend.moments import LONGEST_CHARS
 
 Schema = dict[str, Any]
@@ -34,6 +35,7 @@ OF_TEXTS: dict[str, Schema] = {
     'message_id': {'format': 'message-id'},
     'calendar': {'format': 'icalendar'},
     'email_type': _WORD,
+    'locale': {'maxLength': MAX_LOCALE_CHARS, 'pattern': LOCALE},
     **_each({'format': 'identifier', **_WORD}, 'user_id', 'organization_id'),
     **_each(_WORD, 'template_id', 'id'),
     'filename': {'format': 'file-name'},
@@ -44,6 +46,7 @@ _BIGINT: Schema = {'minimum': -(2**63), 'maximum': 2**63 - 1}
 OF_NUMBERS: dict[str, Schema] = {
     **_each(_BIGINT, 'user_id', 'organization_id', 'template_id', 'id'),
     'max_attempts': {'minimum': 1, 'maximum': MAX_ATTEMPTS},
+    'template_version': {'minimum': 1, 'maximum': 2**31 - 1},
 }
 NOTHING: Schema = {'type': 'null'}
 
@@ -75,7 +78,8 @@ def _way(*names: str) -> Schema:
 
 NOT_BESIDE_RAW = (
     'from', 'sender_address', 'reply_to', 'subject', 'html', 'text', 'headers', 'attachments',
-    'template', 'template_id', 'template_data', 'calendar', 'message_id',
+    'template', 'template_id', 'template_data', 'template_version', 'locale', 'calendar',
+    'message_id',
 )  # fmt: skip
 RAW: Schema = {
     'required': ['raw'],

@@ -176,7 +176,7 @@ class TemplateFields(ClientModel):
     template_id: Identifier | None = None
     template_data: dict[str, Any] | None = None
     locale: str | None = Field(None, description="A language tag: which of the template's texts.")
-    template_version: int | None = Field(None, description='By default the newest when sent.')
+    template_version: Whole | None = Field(None, description='By default the newest when sent.')
 
 
 class ClientEmail(ClientMessage, OwnFields, TemplateFields):

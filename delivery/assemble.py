@@ -29,11 +29,9 @@ from delivery.traits import read_traits
 from delivery.tunables import Tunables
 from delivery.wake_ups import WakeUps
 from engine.signals import WorkerSignals
-from mail.bounce.return_path import ReturnPaths
-from mail_outbox.envelope import Content, Email
+from mail_outbox.envelope import Email
 from mail_outbox.rendered import Rendered
 
-Render = Callable[[Claim, Email, Content], Coroutine[Any, Any, Rendered]]
 Spine = Callable[[Steps, Claim, int], Coroutine[Any, Any, JobResult]]
 
 
@@ -81,6 +79,7 @@ def assemble(
 
 def _steps(runtime: Runtime) -> Steps:
     contents, recorder, tunables = runtime.contents, runtime.recorder, runtime.tunables
+    return_paths = runtime.rules.return_paths
 
     def claim(email_id: int, send: SendClaimed) -> Coroutine[Any, Any, JobResult]:
         return claim_and_send(runtime, email_id, send)
@@ -106,8 +105,9 @@ def _steps(runtime: Runtime) -> Steps:
         hold_bytes=hold_bytes,
         fetch=contents.fetch,
         check_senders=AllowedSenders(runtime.stores.pool, tunables).check_senders,
+        render=contents.render,
         read_traits=partial(read_traits, tunables),
-        render=_with_return_path(contents.render, runtime.rules.return_paths),
+        put_return_path=_put_nothing if return_paths is None else return_paths.put_on,
         leave_out_suppressed=runtime.suppressions.leave_out,
         deliver=HandingOver(tunables, runtime.rules.safety).deliver,
         policy=runtime.rules.policy,
@@ -118,16 +118,5 @@ def _steps(runtime: Runtime) -> Steps:
     )
 
 
-def _with_return_path(render: Render, return_paths: ReturnPaths | None) -> Render:
-    """Have each e-mail that names no envelope sender of its own get one that names the e-mail."""
-    if return_paths is None or not return_paths.signs:
-        return render
-
-    async def rendered_with(claim: Claim, email: Email, content: Content) -> Rendered:
-        rendered = await render(claim, email, content)
-        if email.extras.envelope_from:
-            return rendered
-        sender = return_paths.of(email.id)
-        return rendered._replace(envelope=rendered.envelope._replace(sender=sender))
-
-    return rendered_with
+def _put_nothing(_: Email, rendered: Rendered) -> Rendered:
+    return rendered

@@ -52,9 +52,12 @@ class MessageSteps:
         hold_bytes: Waits until there is room for the content that is to be fetched, and holds it.
         fetch: The e-mail with its large columns, and what its row only refers to.
         check_senders: Refuses senders that nobody has allowed.
-        read_traits: Tells what its route depends on, where there are routes.
-        render: The message. All five raise InvalidEmailError for what can never be sent, and
-            ContentUnavailableError when a server or a renderer does not answer.
+        render: The message.
+        read_traits: Tells what its route depends on, where there are routes. All up to here raise
+            InvalidEmailError for what can never be sent, and ContentUnavailableError when a server
+            or a renderer does not answer.
+        put_return_path: Gives the envelope the sender that reports come back to; what goes by
+            the sender has looked at it before.
         leave_out_suppressed: Takes those who get no mail out of the envelope, and settles them.
             Raises SuppressedError when nobody is left.
         deliver: Asks the safety switches, signs the message where there is a key, chooses the relay
@@ -65,8 +68,9 @@ class MessageSteps:
     hold_bytes: Callable[[Claim], AbstractAsyncContextManager[None]]
     fetch: Callable[[Claim], Awaitable[tuple[Email, Content]]]
     check_senders: Callable[[Email], Awaitable[None]]
-    read_traits: Callable[[Claim, Email], Traits]
     render: Callable[[Claim, Email, Content], Awaitable[Rendered]]
+    read_traits: Callable[[Claim, Email, Rendered], Traits]
+    put_return_path: Callable[[Email, Rendered], Rendered]
     leave_out_suppressed: Callable[[Rendered, Settled], Awaitable[tuple[Rendered, Settled]]]
     deliver: Callable[[Rendered, Settled, Progress], Awaitable[Delivery]]
 

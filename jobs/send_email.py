@@ -163,6 +163,7 @@ async def fetch_and_render(steps: Steps, claim: Claim, progress: Progress) -> Re
     """Return the message; what it was made of is in memory no more."""
     email, content = await steps.fetch(claim)
     await steps.check_senders(email)
-    progress.traits = steps.read_traits(claim, email)
     progress.phase = Phase.RENDER
-    return await steps.render(claim, email, content)
+    rendered = await steps.render(claim, email, content)
+    progress.traits = steps.read_traits(claim, email, rendered)
+    return steps.put_return_path(email, rendered)

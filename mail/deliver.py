@@ -5,7 +5,6 @@ from mail.priority import HIGH
 from mail.progress import Progress
 from mail.relay_attempt import RelayAttempt
 from mail.route import Relays
-from mail.route_table import NO_TRAITS, Traits, domain_of
 from mail.settled import joined, open_recipients
 from mail_outbox.rendered import Rendered
 
@@ -29,7 +28,7 @@ async def deliver(
     recipients = open_recipients(rendered.envelope.recipients, settled)
     (along, first), *others = [
         (along, part)
-        for along, those in relays.split(_traits(rendered, progress), recipients)
+        for along, those in relays.split(progress.traits, recipients)
         for part in rendered.alike(those)
     ]
     delivery = await _deliver_admitted(along, rendered, first, settled, progress)
@@ -40,13 +39,6 @@ async def deliver(
         more = await _deliver_admitted(along, rendered, part, known, progress)
         delivery = joined(delivery, more)
     return delivery
-
-
-def _traits(rendered: Rendered, progress: Progress) -> Traits:
-    """Return the e-mail's traits; a message as given may tell its sender only by its envelope."""
-    if progress.traits.sender_domain is not None or progress.traits is NO_TRAITS:
-        return progress.traits
-    return progress.traits._replace(sender_domain=domain_of(rendered.envelope.sender))
 
 
 async def _deliver_admitted(

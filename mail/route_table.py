@@ -14,7 +14,7 @@ class Traits(NamedTuple):
     """What routes can tell e-mails apart by, besides the recipient's domain.
 
     Attributes:
-        sender_domain: Of From; None where only the message itself says it.
+        sender_domain: Of From; of the envelope where a message is sent as given.
     """
 
     email_type: str | None = None

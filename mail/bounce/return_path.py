@@ -11,6 +11,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 
+from mail_outbox.envelope import Email
+from mail_outbox.rendered import Rendered
+
 SIGNATURE_CHARS = 16  # 80 bits
 TAG = re.compile(rf'([1-9][0-9]{{0,18}})-([a-z2-7]{{{SIGNATURE_CHARS}}})')
 LONGEST_ADDRESS_CHARS = 320
@@ -38,6 +41,13 @@ class ReturnPaths:
         """Return the envelope sender of an e-mail."""
         local, _, domain = self.address.rpartition('@')
         return f'{local}+{email_id}-{_signature(self.secrets[0], email_id)}@{domain}'
+
+    def put_on(self, email: Email, rendered: Rendered) -> Rendered:
+        """Return a message with it as envelope sender, unless the e-mail names one of its own."""
+        if not self.signs or email.extras.envelope_from:
+            return rendered
+        envelope = rendered.envelope._replace(sender=self.of(email.id))
+        return rendered._replace(envelope=envelope)
 
     def is_ours(self, address: str) -> bool:
         """Whether it is the address without a tag, or has one, whoever made that."""

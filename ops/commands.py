@@ -59,6 +59,11 @@ GROUPS: Mapping[str, Mapping[str, Command]] = {
         ),
     },
     'e-mails': {
+        'find': Command(
+            'e-mails by recipient, domain, id, Message-ID, subject, type, state, error, time: '
+            'the newest first',
+            ('anna@example.com', '--status dead --error-like greylist', '"Your receipt"'),
+        ),
         'failed': Command(
             'failed, dead and uncertain e-mails, and those that not every recipient got, '
             'the newest first',

@@ -15,7 +15,7 @@ from ops.answer import Answer
 from ops.arguments import add_json, add_limit
 from ops.connect import Connections
 from ops.mail_filter import add_filters, filter_of
-from ops.output import print_table, say
+from ops.output import print_table, say, told_state
 from reporting.mail_filter import make_selection
 from reporting.problems import Document
 from reporting.wording import hide_recipient, reply_code, tried
@@ -57,10 +57,7 @@ async def _read(
 
 
 def _state(email: Document) -> str:
-    """Say dead of what failed and is not tried again, as --dead does."""
-    if email['status'] == 'sent':
-        return 'sent in part'
-    return 'dead' if email['status'] == 'failed' and email['is_final'] else str(email['status'])
+    return 'sent in part' if email['status'] == 'sent' else told_state(email)
 
 
 def render(document: Document, console: Console) -> None:

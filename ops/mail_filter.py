@@ -1,4 +1,4 @@
-"""Which e-mails a command is about: options that `failed`, `held`, `retry` and `purge` share."""
+"""Which e-mails a command is about: options that those share which find, retry or cancel."""
 
 import argparse
 from collections.abc import Mapping
@@ -15,6 +15,9 @@ FILTERS = {  # options, and the conditions that they are
     'domain': 'domain',
     'type': 'email_type',
     'relay': 'relay',
+    'recipient': 'recipient',
+    'subject': 'subject_like',
+    'organization': 'organization_id',
 }
 
 
@@ -69,8 +72,24 @@ def add_filters(parser: argparse.ArgumentParser) -> None:
         metavar='NAME',
         help='the relay of the last attempt, by its name',
     )
+    group.add_argument(
+        '--recipient', type=text_value, metavar='ADDRESS', help='among To, Cc and Bcc'
+    )
+    group.add_argument(
+        '--subject', type=text_value, metavar='TEXT', help='in the subject; %% is anything'
+    )
+    group.add_argument(
+        '--organization', type=text_value, metavar='ID', help='organization_id: of one tenant'
+    )
 
 
-def filter_of(options: Mapping[str, Any]) -> MailFilter:
-    """Return the conditions that the options of add_filters say."""
-    return MailFilter(**{condition: options[name] for name, condition in FILTERS.items()})
+def filter_of(options: Mapping[str, Any], **meant: str | None) -> MailFilter:
+    """Return the conditions that the options of add_filters say.
+
+    Args:
+        meant: More of MailFilter's, which hold where no option says otherwise.
+    """
+    said = {
+        condition: options[name] for name, condition in FILTERS.items() if options[name] is not None
+    }
+    return MailFilter(**(meant | said))

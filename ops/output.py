@@ -87,18 +87,17 @@ def print_table(
     """
     title, columns = cell(title), [cell(column) for column in columns]
     cells = [[as_typed(cell(value)) for value in row] for row in rows]
+    fits = _has_room if console.width >= BLOCKS_BELOW else _fits
+    if cells and any(columns) and not (fits is _has_room and fits(columns, cells, console.width)):
+        columns, cells = _without_empty(columns, cells)
     if not cells:
         console.print(f'{title}: none', style='bold')
-    elif console.width >= BLOCKS_BELOW or not any(columns):
+    elif not any(columns) or fits(columns, cells, console.width):
         console.print(_table(title, columns, cells))
     else:
-        columns, cells = _without_empty(columns, cells)
-        if _fits(columns, cells, console.width):
-            console.print(_table(title, columns, cells))
-        else:
-            console.print(title, style='bold')
-            for row in cells:
-                console.print(_block(columns, row, console.width))
+        console.print(title, style='bold')
+        for row in cells:
+            console.print(_block(columns, row, console.width))
     console.print()
 
 
@@ -113,6 +112,12 @@ def _without_empty(
 def widths(columns: Sequence[str], cells: Sequence[Sequence[str]]) -> list[int]:
     """Return how wide each column has to be for nothing to be wrapped."""
     return [max(map(cell_len, column)) for column in zip(columns, *cells, strict=True)]
+
+
+def _has_room(columns: Sequence[str], cells: Sequence[Sequence[str]], width: int) -> bool:
+    """Whether a table keeps to a width, its wide columns wrapped, and no word of others cut."""
+    wide = widths(columns, cells)
+    return sum(min(size, WORD) for size in wide) + BETWEEN * (len(wide) - 1) <= width
 
 
 def _fits(columns: Sequence[str], cells: Sequence[Sequence[str]], width: int) -> bool:
@@ -189,6 +194,12 @@ def say(
     """Print text, each line of it harmless; without text an empty line."""
     lines = (as_typed(visible_lines(text)) for text in texts)
     console.print(*lines, style=style, soft_wrap=soft_wrap)
+
+
+def told_state(email: Mapping[str, Any]) -> str:
+    """Return an e-mail's state; dead is what failed and is not tried again."""
+    is_dead = email['status'] == 'failed' and email['is_final']
+    return 'dead' if is_dead else str(email['status'])
 
 
 def print_unchanged(console: Console, rows: Iterable[Mapping[str, Any]]) -> None:

@@ -1,12 +1,20 @@
 """Which e-mails are meant, as operators say it: conditions that must all be true."""
 
+import re
 from dataclasses import astuple, dataclass, fields
 from datetime import datetime, timedelta
 
-from db.selection import MailConditions, Selection, read_clock
+from db.email_list import LAST_ID
+from db.selection import DEAD, RETRYING, MailConditions, Selection, read_clock
+from mail_outbox.states import Status
 from reporting.problems import Document
 from reporting.servers import Servers
 
+# What an operator calls the states.
+STATE_WORDS = (
+    *(status.value for status in Status if status is not Status.EXTERNAL), RETRYING, DEAD
+)  # fmt: skip
+MAIL_DOMAIN = re.compile(r'@?([\w-]+\.)+[\w-]{2,}', re.UNICODE)
 OTHERWISE_CALLED = {'email_type': 'type'}  # as the option is
 LONG_AGO = timedelta(days=36525)  # what is asked for as 999999999d has no date
 
@@ -31,6 +39,32 @@ class MailFilter(MailConditions[Moment]):
     def is_empty(self) -> bool:
         """Whether there is no condition."""
         return all(value is None for value in astuple(self))
+
+
+def id_in(text: str) -> int | None:
+    """Return the id of an e-mail that a person wrote, as 123 or #123; None: it is none."""
+    digits = text.removeprefix('#')
+    is_id = digits.isascii() and digits.isdigit() and len(digits) < 20
+    return int(digits) if is_id and 0 < int(digits) <= LAST_ID else None
+
+
+def meant_by(text: str) -> dict[str, str]:
+    """Return the condition that a person's words are: whatever he has of an e-mail.
+
+    Args:
+        text: An address, @domain, <Message-ID>, or words of the subject; '' is no condition.
+    Returns:
+        recipient, domain, message_id or subject_like, as in MailConditions.
+    """
+    if not text:
+        return {}
+    if text.startswith('<') and text.endswith('>'):
+        return {'message_id': text}
+    if MAIL_DOMAIN.fullmatch(text):
+        return {'domain': text.removeprefix('@')}
+    if '@' in text and ' ' not in text:
+        return {'recipient': text.strip('<>')}
+    return {'subject_like': text}
 
 
 async def make_selection(

@@ -143,7 +143,7 @@ COMMANDS = [
         ['pool_grow', '3', '--yes'], ['reload_relays', '--dry-run'])),
     ['inspect', 'query_task', 'j'], ['status'], ['top', '--once'],
     ['doctor', 'workers', 'outbox', 'redis'], ['relay', 'ls'],
-    ['cron', 'ls'], ['queue', 'ls'], ['queue', 'peek'], ['failed'], ['qshape'],
+    ['cron', 'ls'], ['queue', 'ls'], ['queue', 'peek'], ['failed'], ['find'], ['qshape'],
     ['show', '1', '--content'],
     ['explain', '1'], ['retry', '--status', 'failed', '--dry-run'], ['purge', 'queue', '--dry-run'],
     ['suppress', 'ls'], ['sender', 'ls'],

@@ -58,6 +58,17 @@ def test_wide_table_becomes_blocks_below_100_columns_and_leaves_out_what_says_no
     assert not any('relay' in line for line in shown)
 
 
+@pytest.mark.parametrize('width', [100, 110, 120, 160])
+def test_short_words_are_whole_on_a_wide_terminal_too(width):
+    rows = [(1000 + n, f'word-{n}', 'long text ' * 9, 'another ' * 9, 'x' * 19) for n in range(3)]
+    shown = printed(('id', 'status', 'subject', 'error', 'code'), rows, width)
+    assert max(map(cell_len, shown.splitlines())) <= width
+    for n in range(3):
+        assert f'{1000 + n}' in shown
+        assert f'word-{n}' in shown
+    assert shown.count('x' * 19) == 3
+
+
 def test_table_that_fits_stays_a_table_and_its_numbers_stand_right():
     assert printed(
         ('queue', 'ready', 'served'), [('arq:queue', 5, 'yes'), ('x', 12345, 'no')], 80

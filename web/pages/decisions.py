@@ -28,6 +28,7 @@ from actions.decide import (
 from actions.safety import MoreThanExpectedError, RequestError
 from db.audit import read_entry
 from db.email_list import LAST_ID, ids_of_organization
+from reporting.found_mail import TOO_SLOW
 from reporting.problems import Problem, ProblemError
 from reporting.wording import counted
 from web.api.access import Principal
@@ -35,7 +36,6 @@ from web.auth.forms import FilledForm, form_of, read_form
 from web.auth.people import Role, Visitor
 from web.pages.changes import ChangeUnderWay
 from web.pages.desk import Desk, actor, desk_of, page, person, see_other
-from web.pages.mail import TOO_SLOW
 from web.pages.mail_query import MailQuery
 from web.pages.words import EFFECTS
 

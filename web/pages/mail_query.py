@@ -1,6 +1,5 @@
 """Which e-mails a person looks for, as the address of the page says it."""
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime, timedelta
@@ -9,17 +8,12 @@ from urllib.parse import urlencode
 
 from starlette.datastructures import QueryParams
 
-from db.email_list import LAST_ID
-from db.selection import DEAD, RETRYING
-from mail_outbox.states import Status
-from reporting.mail_filter import MailFilter
+from reporting.mail_filter import STATE_WORDS, MailFilter, id_in, meant_by
 from web.api.access import Principal
 from web.auth.forms import FilledForm
 
 LONGEST = 320
-DOMAIN = re.compile(r'@?([\w-]+\.)+[\w-]{2,}', re.UNICODE)
 WITHIN = {'1h': 1, '24h': 24, '7d': 7 * 24, '30d': 30 * 24}  # hours since it was queued
-STATES = (*(status.value for status in Status if status is not Status.EXTERNAL), RETRYING, DEAD)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +46,7 @@ class MailQuery:
         }
         several = given.getlist('status') if isinstance(given, QueryParams) else given.all('status')
         values['within'] = values['within'] if values['within'] in WITHIN else ''
-        return cls(status=tuple(word for word in STATES if word in several), **values)
+        return cls(status=tuple(word for word in STATE_WORDS if word in several), **values)
 
     @property
     def pairs(self) -> list[tuple[str, str]]:
@@ -75,9 +69,7 @@ class MailQuery:
     @property
     def email_id(self) -> int | None:
         """The e-mail's id, when one is asked for."""
-        text = self.q.removeprefix('#')
-        is_id = text.isascii() and text.isdigit() and len(text) < 20
-        return int(text) if is_id and 0 < int(text) <= LAST_ID else None
+        return id_in(self.q)
 
     @property
     def is_narrow(self) -> bool:
@@ -86,21 +78,21 @@ class MailQuery:
 
     def conditions(self, principal: Principal) -> MailFilter:
         """Return the conditions; a token's organisation is one of them."""
-        recipient, domain, message_id, subject = _meaning(self.q)
+        meant = meant_by(self.q)
         tag, _, tag_value = self.tag.partition('=')
         return MailFilter(
             error_like=self.error or None,
-            domain=domain,
+            domain=meant.get('domain'),
             email_type=self.type or None,
             relay=self.relay or None,
-            recipient=recipient,
-            message_id=message_id,
+            recipient=meant.get('recipient'),
+            message_id=meant.get('message_id'),
             organization_id=principal.organization_id or self.organization or None,
             created_since=_time(self.since) or self._begins(),
             created_until=_time(self.until),
             tag=tag or None,
             tag_value=tag_value or None,
-            subject_like=self.subject or subject,
+            subject_like=self.subject or meant.get('subject_like'),
         )
 
     def _begins(self) -> datetime | None:
@@ -115,19 +107,6 @@ class MailQuery:
 def _value(given: QueryParams | FilledForm, name: str) -> str:
     found = given.get(name, '') if isinstance(given, QueryParams) else given.one(name)
     return ''.join(filter(str.isprintable, found)).strip()[:LONGEST]
-
-
-def _meaning(q: str) -> tuple[str | None, str | None, str | None, str | None]:
-    """Return recipient, domain, Message-ID or subject, whichever this is."""
-    if not q:
-        return None, None, None, None
-    if q.startswith('<') and q.endswith('>'):
-        return None, None, q, None
-    if DOMAIN.fullmatch(q):
-        return None, q.removeprefix('@'), None, None
-    if '@' in q and ' ' not in q:
-        return q.strip('<>'), None, None, None
-    return None, None, None, q
 
 
 def _time(text: str) -> datetime | None:

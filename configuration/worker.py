@@ -99,10 +99,17 @@ class WebVariables(Variables):
         min_length=16,
         description='Bearer token, or password of HTTP Basic, for /metrics and /api/status.',
     )
+    web_public_url: str | None = Field(
+        default=None,
+        pattern=r'^https?://[A-Za-z0-9.\[\]:-]+(/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)*/?$',
+        max_length=300,
+        description='Where people reach the desk through a proxy, such as '
+        'https://ops.example.com/mail-desk; its path stands before every link.',
+    )
     web_trusted_proxies: NetworkList = Field(
         default=(),
         description='Addresses of reverse proxies (10.0.0.5, 10.0.0.0/24; several with commas) '
-        'whose X-Forwarded-For and WEB_USER_HEADER count.',
+        'whose X-Forwarded-For, -Proto, -Prefix and WEB_USER_HEADER count.',
     )
     web_user_header: str | None = Field(
         default=None,

@@ -10,29 +10,16 @@ from collections.abc import Iterator
 import structlog
 import uvicorn
 import uvloop
-from pydantic import SecretStr
 
-from actions.call import queue_for
-from actions.retry import RetryTerms
 from engine.urls import is_loopback
 from logs import configure_logs
-from mail_outbox.address_fields import Sender
 from process import memory
 from process.supervisor import Supervisor
-from reporting.servers import ServerAddresses
 from settings import Settings, load_settings
 from web.access import Guard
-from web.api.parts import Api
 from web.api.servers import DEADLINE_S as API_DEADLINE_S
-from web.api.servers import QUEUEING_CONNECTIONS, ApiServers
-from web.application import close_desk, make_application
-from web.auth.people import Role
-from web.auth.proxy import TrustedProxy
 from web.connection import BACKLOG, PageConnection, quieten
-from web.hooks.routes import Hooks, ProviderKeys
-from web.hooks.sns import SnsMessages
-from web.questions import OVERVIEW, READINESS
-from web.watch import Watch
+from web.mounted import MountedDesk
 
 log = structlog.get_logger()
 
@@ -103,41 +90,6 @@ def check_access(settings: Settings) -> None:
         )
 
 
-def make_api(settings: Settings, addresses: ServerAddresses) -> Api:
-    """Return what the API's handlers work with."""
-    queue = queue_for('send_email', routed=settings.queue_routing)
-    return Api(
-        ApiServers(addresses, connections=QUEUEING_CONNECTIONS),
-        ApiServers(addresses),
-        RetryTerms(settings.email_expiry_hours, queue),
-        Sender(settings.smtp_from_email, settings.smtp_from_name),
-        max_message_bytes=settings.email_max_bytes,
-    )
-
-
-def make_hooks(settings: Settings, api: Api) -> Hooks:
-    """Return what the calls of providers work with."""
-
-    def shown(secret: SecretStr | None) -> str | None:
-        return None if secret is None else secret.get_secret_value()
-
-    keys = ProviderKeys(
-        postmark=shown(settings.postmark_webhook_secret),
-        mailgun=shown(settings.mailgun_webhook_key),
-        sendgrid=settings.sendgrid_webhook_key,
-        brevo=shown(settings.brevo_webhook_secret),
-        sns=SnsMessages(settings.ses_topic_arns) if settings.ses_topic_arns else None,
-    )
-    return Hooks(api.servers, keys, settings.return_paths, settings.feedback_rules)
-
-
-def trusted_proxy(settings: Settings) -> TrustedProxy:
-    """Return whose word about people counts."""
-    return TrustedProxy(
-        settings.web_trusted_proxies, settings.web_user_header, Role(settings.web_user_role)
-    )
-
-
 def uvicorn_config(app: Guard) -> uvicorn.Config:
     """Return how uvicorn serves."""
     return uvicorn.Config(
@@ -155,26 +107,13 @@ async def serve(settings: Settings, listener: socket.socket) -> None:
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:  # nohup
             asyncio.get_running_loop().add_signal_handler(number, stopping.set)
-    addresses = ServerAddresses(
-        settings.postgres_dsn,
-        settings.arq_redis_url.get_secret_value(),
-        mongodb_url=settings.mongodb_dsn,
-        mongodb_database=settings.mongodb_database,
-        naive_timezone=settings.db_naive_timezone,
-    )
-    watch, readiness = Watch(addresses, OVERVIEW), Watch(addresses, READINESS)
-    token = settings.web_token.get_secret_value() if settings.web_token else None
-    api = make_api(settings, addresses)
-    app = make_application(
-        watch, readiness, token=token, loopback_only=is_loopback(settings.web_host), api=api,
-        proxy=trusted_proxy(settings), hooks=make_hooks(settings, api),
-    )  # fmt: skip
-    server = Server(uvicorn_config(app))
+    desk = MountedDesk(settings, loopback_only=is_loopback(settings.web_host))
+    server = Server(uvicorn_config(desk.app))
     serving = asyncio.create_task(server.serve([listener]))
     await server.ready.wait()
     host = f'[{settings.web_host}]' if ':' in settings.web_host else settings.web_host
     place = f'http://{host}:{listener.getsockname()[1]}'
-    log.info('web.started', place=place, token_wanted=token is not None)
+    log.info('web.started', place=place, token_wanted=settings.web_token is not None)
     informing = asyncio.create_task(
         Supervisor(settings.health_file).keep_informed(
             stopping, 0, f'Serving {place}', 'Finishing what is asked'
@@ -182,12 +121,10 @@ async def serve(settings: Settings, listener: socket.socket) -> None:
     )
     await stopping.wait()
     server.should_exit = True
-    await close_desk(app)
+    await desk.end_streams()
     await serving
     informing.cancel()
-    await asyncio.gather(
-        watch.close(), readiness.close(), api.close(), informing, return_exceptions=True
-    )
+    await asyncio.gather(desk.close(), informing, return_exceptions=True)
     log.info('web.stopped')
 
 

@@ -9,10 +9,13 @@ from urllib.parse import urlsplit
 
 from fastapi import FastAPI
 from starlette.datastructures import Headers
-from starlette.responses import PlainTextResponse, Response
+from starlette.requests import HTTPConnection
+from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.types import Message, Receive, Scope, Send
 
 from engine.urls import is_loopback
+from web.auth.proxy import NO_PROXY, TrustedProxy
+from web.place import PublicPlace, path_of, root_of, set_prefix, told_prefix
 
 MACHINES_PATHS = ('/metrics', '/api/status')  # what is told to who has WEB_TOKEN
 # Here the API asks for its own tokens, see web.api.access. Everything else is the desk's, which has
@@ -20,6 +23,10 @@ MACHINES_PATHS = ('/metrics', '/api/status')  # what is told to who has WEB_TOKE
 API_PATHS = ('/api/', '/admin/', '/emails/')
 API_PATHS_EXACTLY = ('/emails', '/openapi.json')
 PAGE_PATHS = ('/api/status',)
+NOWHERE = PublicPlace()
+OTHER_NAME = (
+    'ask for this server as localhost or 127.0.0.1; for people behind a proxy set WEB_PUBLIC_URL\n'
+)
 
 
 def is_api_path(path: str) -> bool:
@@ -30,7 +37,15 @@ def is_api_path(path: str) -> bool:
 class Guard:
     """ASGI middleware around everything, errors and refusals included."""
 
-    def __init__(self, app: FastAPI, *, token: str | None, loopback_only: bool) -> None:
+    def __init__(
+        self,
+        app: FastAPI,
+        *,
+        token: str | None,
+        loopback_only: bool,
+        proxy: TrustedProxy = NO_PROXY,
+        place: PublicPlace = NOWHERE,
+    ) -> None:
         """Say who may look.
 
         Args:
@@ -38,10 +53,14 @@ class Guard:
                 asks for nothing.
             loopback_only: Refuse other names of this server: a page of somebody else's, in a
                 browser on this machine, may give its own name our address (DNS rebinding).
+            proxy: Whose word about the path before ours, and TLS, counts.
+            place: Where people reach it, if that was said.
         """
         self._app = app
         self._token = token.encode() if token else None
         self._loopback_only = loopback_only
+        self._proxy = proxy
+        self._place = place
         policy = (
             "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; "
             "connect-src 'self'; frame-src 'self'; base-uri 'none'; form-action 'self'; "
@@ -79,21 +98,42 @@ class Guard:
             await send(message)
 
         headers = Headers(scope=scope)
+        self._find_place(scope, headers)
         scope['may_look'] = self._token is None or self._may_look(headers.get('authorization', ''))
         answer = self._refusal(scope, headers) or self._app
         await answer(scope, receive, send_with_headers)
 
     def _refusal(self, scope: Scope, headers: Headers) -> Response | None:
-        if self._loopback_only and not _is_this_machine(headers.get('host', '')):
-            return PlainTextResponse(
-                'ask for this server as localhost or 127.0.0.1\n', HTTPStatus.MISDIRECTED_REQUEST
-            )
-        if scope['may_look'] or scope['path'] not in MACHINES_PATHS:
+        if self._loopback_only and not self._is_our_name(headers.get('host', '')):
+            return PlainTextResponse(OTHER_NAME, HTTPStatus.MISDIRECTED_REQUEST)
+        path = path_of(scope)
+        if not path:
+            return RedirectResponse(f'{root_of(scope)}/', HTTPStatus.TEMPORARY_REDIRECT)
+        if scope['may_look'] or path not in MACHINES_PATHS:
             return None
         asked = {'WWW-Authenticate': 'Basic realm="email", charset="UTF-8"'}
         return PlainTextResponse(
             'the token of WEB_TOKEN is needed\n', HTTPStatus.UNAUTHORIZED, asked
         )
+
+    def _find_place(self, scope: Scope, headers: Headers) -> None:
+        """Note in the scope what the proxy before us tells of the path, and of TLS."""
+        prefix = self._place.prefix
+        is_over_tls = self._place.is_over_tls and self._is_public_name(headers.get('host', ''))
+        if self._proxy.speaks(HTTPConnection(scope)):
+            prefix = prefix or told_prefix(headers.get('x-forwarded-prefix', ''))
+            told = headers.get('x-forwarded-proto', '').rpartition(',')[2].strip()
+            is_over_tls = is_over_tls or told.lower() == 'https'
+        if prefix:
+            set_prefix(scope, prefix)
+        if is_over_tls:
+            scope['scheme'] = 'https'
+
+    def _is_our_name(self, host: str) -> bool:
+        return _is_this_machine(host) or self._is_public_name(host)
+
+    def _is_public_name(self, host: str) -> bool:
+        return self._place.host != '' and _host_name(host) == self._place.host
 
     def _may_look(self, authorization: str) -> bool:
         scheme, _, credentials = authorization.partition(' ')

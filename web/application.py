@@ -9,7 +9,7 @@ from starlette.responses import PlainTextResponse
 
 from reporting.problems import Problem
 from reporting.wording import as_json
-from web.access import Guard
+from web.access import NOWHERE, Guard
 from web.api.application import Application, add_api
 from web.api.parts import Api
 from web.auth.proxy import NO_PROXY, TrustedProxy
@@ -18,6 +18,7 @@ from web.metrics import CONTENT_TYPE, exposition
 from web.overview import as_status
 from web.pages.application import add_desk
 from web.pages.desk import Desk
+from web.place import PublicPlace
 from web.watch import Source, Watch
 
 READ = ['GET', 'HEAD']
@@ -32,6 +33,7 @@ def make_application(
     api: Api,
     proxy: TrustedProxy = NO_PROXY,
     hooks: Hooks | None = None,
+    place: PublicPlace = NOWHERE,
 ) -> Guard:
     """Return the application; close_desk ends what the desk has under way.
 
@@ -43,6 +45,7 @@ def make_application(
         api: What the API and the desk work with.
         proxy: Whose word about people counts.
         hooks: What providers call; None: nothing.
+        place: Where people reach it.
     """
     app = Application()
     if hooks is not None:
@@ -50,7 +53,7 @@ def make_application(
     _add_machines_paths(app, watch, readiness, is_open=token is None)
     add_api(app, api)
     add_desk(app, api, watch, proxy)
-    return Guard(app, token=token, loopback_only=loopback_only)
+    return Guard(app, token=token, loopback_only=loopback_only, proxy=proxy, place=place)
 
 
 async def close_desk(app: Guard) -> None:

@@ -13,10 +13,12 @@ from db.audit import Actor
 from mail_outbox.address_fields import Sender
 from reporting.servers import ServerAddresses
 from tests.conftest import DEADLINE_S
+from web.access import NOWHERE
 from web.api.parts import Api
 from web.api.servers import QUEUEING_CONNECTIONS, ApiServers
 from web.application import close_desk, make_application
 from web.auth.proxy import NO_PROXY, TrustedProxy
+from web.place import PublicPlace
 from web.questions import OVERVIEW, READINESS
 from web.watch import Watch
 
@@ -57,12 +59,18 @@ class ApiDesk:
         addresses: ServerAddresses,
         deadline_s: float,
         proxy: TrustedProxy = NO_PROXY,
+        place: PublicPlace = NOWHERE,
     ) -> None:
         self._stack = stack
         self._watches = [Watch(addresses, asked) for asked in (OVERVIEW, READINESS)]
         self.api = api_for(addresses, deadline_s)
         self.app = make_application(
-            *self._watches, token=None, loopback_only=True, api=self.api, proxy=proxy
+            *self._watches,
+            token=None,
+            loopback_only=True,
+            api=self.api,
+            proxy=proxy,
+            place=place,
         )
 
     async def token(self, name: str = 'tests', scopes: Any = ALL_SCOPES, **more: Any) -> str:
@@ -110,6 +118,7 @@ async def open_desk(
     *,
     deadline_s: float = DEADLINE_S,
     proxy: TrustedProxy = NO_PROXY,
+    place: PublicPlace = NOWHERE,
     **places: str,
 ) -> Any:
     """Open the application; places are other addresses than those of env."""
@@ -120,6 +129,6 @@ async def open_desk(
         'mongodb_database': env['MONGODB_DATABASE'],
     }
     async with contextlib.AsyncExitStack() as stack:
-        desk = ApiDesk(stack, ServerAddresses(**(at | places)), deadline_s, proxy)
+        desk = ApiDesk(stack, ServerAddresses(**(at | places)), deadline_s, proxy, place)
         stack.push_async_callback(desk.close)
         yield desk

@@ -3,6 +3,7 @@
 import html
 import re
 from html.parser import HTMLParser
+from typing import ClassVar
 
 import pytest
 
@@ -235,6 +236,7 @@ async def test_overview_streams_itself_anew_when_something_changes(desk, lena):
 
     class Asked:
         app = desk.app.app
+        scope: ClassVar = {}
 
     stream = _stream(Asked())
     assert (await anext(stream)).startswith('retry: ')

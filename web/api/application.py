@@ -28,6 +28,7 @@ from web.api.problem import (
 )
 from web.api.resend import routes as resend
 from web.api.resend.refusals import as_resend_error
+from web.place import path_of
 
 LARGEST_BODY_BYTES = 64 * 1024  # where a route does not say another limit
 BODY_WITHIN_S = 10.0
@@ -72,7 +73,7 @@ class Application(FastAPI):
 
         starlette answers it in plain text, whatever the handlers of errors say.
         """
-        handler = scope['type'] == 'http' and DIRECTLY.get((scope['method'], scope['path']))
+        handler = scope['type'] == 'http' and DIRECTLY.get((scope['method'], path_of(scope)))
         if handler:
             await self._answer_directly(handler, scope, receive, send)
             return
@@ -83,11 +84,11 @@ class Application(FastAPI):
             if _is_plain_too_large(message):
                 is_retold = True
                 refusal = refusal_of(HTTPException(413))
-                await _form_for(scope['path'])(refusal)(scope, receive, send)
+                await _form_for(path_of(scope))(refusal)(scope, receive, send)
             elif not is_retold:
                 await send(message)
 
-        is_ours = scope['type'] == 'http' and is_api_path(scope['path'])
+        is_ours = scope['type'] == 'http' and is_api_path(path_of(scope))
         in_time = _in_time(receive) if scope['type'] == 'http' else receive
         await super().__call__(scope, in_time, send_told if is_ours else send)
 
@@ -178,7 +179,7 @@ def _methods_of(path: str) -> str:
 
 # An error that nobody foresaw is raised again by starlette after this, and logged by uvicorn.
 async def _tell(request: Request, error: Exception) -> Response:
-    path = request.scope['path']
+    path = path_of(request.scope)
     refusal = refusal_of(error)
     if refusal.status == HTTPStatus.METHOD_NOT_ALLOWED and is_api_path(path):
         refusal = replace(refusal, headers={**refusal.headers, 'Allow': _methods_of(path)})

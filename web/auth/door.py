@@ -17,12 +17,14 @@ from web.api.problem import Refusal, RefusalError
 from web.auth.people import Role, Visitor
 from web.auth.proxy import NO_PROXY, TrustedProxy
 from web.auth.sessions import SESSION_S, KnownSessions, new_secret
+from web.place import root_of
 
 log = structlog.get_logger()
 
 # Behind TLS the browser takes the cookie from nobody else, such as a neighbour under the same
 # domain (RFC 6265bis, __Host-).
 COOKIE, COOKIE_OVER_TLS = 'desk', '__Host-desk'
+COOKIE_BELOW_A_PATH = '__Secure-desk'  # a neighbour below another path is not sent it
 LONGEST_SECRET = 64
 
 NOT_TO_LOOK = Refusal(
@@ -107,7 +109,8 @@ class DeskDoor:
 
 def cookie_of(request: Request) -> str | None:
     """Return what the desk's cookie holds."""
-    held = request.cookies.get(COOKIE_OVER_TLS) or request.cookies.get(COOKIE)
+    over_tls = request.cookies.get(_secure_cookie(request))
+    held = over_tls or request.cookies.get(COOKIE)
     return held if held and len(held) <= LONGEST_SECRET else None
 
 
@@ -118,15 +121,26 @@ def set_cookie(request: Request, response: Response, secret: str) -> None:
     """
     over_tls = is_over_tls(request)
     response.set_cookie(
-        COOKIE_OVER_TLS if over_tls else COOKIE, secret, max_age=SESSION_S, path='/',
+        _secure_cookie(request) if over_tls else COOKIE, secret, max_age=SESSION_S,
+        path=_cookie_path(request),
         secure=over_tls, httponly=True, samesite='lax',
     )  # fmt: skip
 
 
-def forget_cookie(response: Response) -> None:
+def forget_cookie(request: Request, response: Response) -> None:
     """Have the browser forget it."""
-    response.delete_cookie(COOKIE, path='/', httponly=True, samesite='lax')
-    response.delete_cookie(COOKIE_OVER_TLS, path='/', secure=True, httponly=True, samesite='lax')
+    for name, secure in ((COOKIE, False), (_secure_cookie(request), True)):
+        response.delete_cookie(
+            name, path=_cookie_path(request), secure=secure, httponly=True, samesite='lax'
+        )
+
+
+def _secure_cookie(request: Request) -> str:
+    return COOKIE_BELOW_A_PATH if root_of(request.scope) else COOKIE_OVER_TLS
+
+
+def _cookie_path(request: Request) -> str:
+    return root_of(request.scope) or '/'
 
 
 def is_over_tls(request: Request) -> bool:

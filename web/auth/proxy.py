@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_address
 
-from starlette.requests import Request
+from starlette.requests import HTTPConnection, Request
 
 from web.api.access import Principal
 from web.auth.people import ROLE_SCOPES, Role
@@ -26,8 +26,10 @@ class TrustedProxy:
     user_header: str | None = None
     role: Role = Role.LOOK
 
-    def speaks(self, request: Request) -> bool:
+    def speaks(self, request: HTTPConnection) -> bool:
         """Whether the request comes from the proxy itself."""
+        if not self.networks:
+            return False
         try:
             peer = ip_address(request.client.host if request.client else '')
         except ValueError:

@@ -265,4 +265,4 @@ async def do_act(request: Request, word: str) -> Response:
         actor(visitor), act.audit, details, request_key_of(form), make
     )
     desk.forget_paused()
-    return see_other(f'/changes/{entry_id}')
+    return see_other(request, f'/changes/{entry_id}')

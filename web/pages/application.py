@@ -29,6 +29,7 @@ from web.pages import (
 from web.pages.changes import Changes
 from web.pages.desk import Desk, desk_of, page, see_other
 from web.pages.trends import KnownTrends
+from web.place import path_of
 from web.watch import Watch
 
 ROUTERS: tuple[APIRouter, ...] = (
@@ -50,12 +51,13 @@ def add_desk(app: FastAPI, api: Api, watch: Watch, proxy: TrustedProxy) -> None:
 
 
 async def _lead_to_login(request: Request, _: Exception) -> Response:
-    path = request.url.path
+    path = path_of(request.scope)
     if request.url.query:
         path = f'{path}?{request.url.query}'
     # What was sent by a form is not sent again by itself.
     goes_on = path if request.method in {'GET', 'HEAD'} else '/'
-    return see_other(f'/login?next={quote(goes_on, safe="")}' if goes_on != '/' else '/login')
+    login = f'/login?next={quote(goes_on, safe="")}' if goes_on != '/' else '/login'
+    return see_other(request, login)
 
 
 async def tell_person(request: Request, refusal: Refusal) -> Response:

@@ -174,7 +174,7 @@ async def post_decision(request: Request) -> Response:
         actor(visitor), DECISION_KINDS[meant.decision].audit, details, request_key_of(form), make,
         total=len(ids),
     )  # fmt: skip
-    return see_other(f'/changes/{entry_id}')
+    return see_other(request, f'/changes/{entry_id}')
 
 
 def request_key_of(form: FilledForm) -> str:

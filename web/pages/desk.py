@@ -26,6 +26,7 @@ from web.pages.changes import Changes
 from web.pages.static import address_of_file
 from web.pages.trends import KnownTrends
 from web.pages.words import FILTERS
+from web.place import path_of, root_of
 from web.watch import Watch
 
 TEMPLATES = Environment(
@@ -160,7 +161,8 @@ async def page(
     values |= {
         'visitor': visitor,
         'role': visitor.role,
-        'path': request.url.path,
+        'root': root_of(request.scope),
+        'path': path_of(request.scope),
         'navigation': [
             (path, word)
             for path, word, of_all in NAVIGATION
@@ -179,6 +181,6 @@ async def page(
     return response
 
 
-def see_other(path: str) -> Response:
-    """Send the browser to another page, after what a form asked for is done."""
-    return RedirectResponse(path, HTTPStatus.SEE_OTHER)
+def see_other(request: Request, path: str) -> Response:
+    """Send the browser to another page of ours, after what a form asked for is done."""
+    return RedirectResponse(root_of(request.scope) + path, HTTPStatus.SEE_OTHER)

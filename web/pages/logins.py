@@ -28,7 +28,7 @@ async def login_page(request: Request) -> Response:
     visitor = await desk_of(request).door.visitor(request)
     goes_on = safe_path(request.query_params.get('next', '/'))
     if visitor.principal is not None:
-        return see_other(goes_on)
+        return see_other(request, goes_on)
     return await _ask(request, visitor, goes_on)
 
 
@@ -52,7 +52,7 @@ async def log_in(request: Request) -> Response:
         secret = await door.log_in(request, form.one('token'))
     except RefusalError as error:
         return await _ask(request, visitor, goes_on, error.refusal)
-    response = see_other(goes_on)
+    response = see_other(request, goes_on)
     set_cookie(request, response, secret)
     return response
 
@@ -64,6 +64,6 @@ async def log_out(request: Request) -> Response:
     visitor = await door.visitor(request)
     await read_form(request, visitor)
     await door.log_out(visitor)
-    response = see_other('/login')
-    forget_cookie(response)
+    response = see_other(request, '/login')
+    forget_cookie(request, response)
     return response

@@ -25,7 +25,7 @@ async def mail_list(request: Request) -> Response:
     visitor, desk = await person(request), desk_of(request)
     query = MailQuery.of(request.query_params)
     if query.email_id is not None:
-        return see_other(f'/mail/{query.email_id}')
+        return see_other(request, f'/mail/{query.email_id}')
     before = request.query_params.get('before', '')
     before_id = min(int(before), LAST_ID) if before.isascii() and before.isdigit() else LAST_ID
     found, problem = await _look(desk, visitor, query, before_id)

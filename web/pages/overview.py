@@ -27,6 +27,7 @@ from web.auth.door import LoginNeededError
 from web.overview import LONGEST_TEXT, judge_reading, masked
 from web.pages.desk import TEMPLATES, desk_of, page
 from web.pages.trends import FIRST_WINDOW, Trends
+from web.place import root_of
 from web.watch import Reading, Source
 
 router = APIRouter(include_in_schema=False)
@@ -148,12 +149,17 @@ def _rows(answer: Any, cells: Callable[[Document], Iterable[Any]]) -> list[list[
     ]
 
 
-@lru_cache(maxsize=1)
-def render_overview(reading: Reading) -> str:
-    """Return the overview's own part. Names, numbers and codes only."""
+@lru_cache(maxsize=2)
+def render_overview(reading: Reading, root: str = '') -> str:
+    """Return the overview's own part. Names, numbers and codes only.
+
+    Args:
+        root: What stands before each path, see web.place.
+    """
     found, problems = reading.found, judge_reading(reading)
     level = level_of(problems)
     return TEMPLATES.get_template('overview_part.html').render(
+        root=root,
         heading=HEADINGS[level],
         level=level,
         problems=[
@@ -198,11 +204,12 @@ async def overview_page(request: Request) -> Response:
     visitor = await desk.door.visitor_or_nobody(request)
     if visitor.principal is None and not request.scope['may_look']:
         raise LoginNeededError
-    first, _, then = render_overview(reading).partition(THEN)
+    first, _, then = render_overview(reading, root_of(request.scope)).partition(THEN)
     window = request.query_params.get('window', FIRST_WINDOW)
     trends = await desk.trends.find(window)
     return await page(
         request, visitor, 'overview.html', first=first, then=then,
+        may_look=request.scope['may_look'],
         trends=trends if isinstance(trends, Trends) else None,
         trends_problem=trends if isinstance(trends, Problem) else None,
         windows=WINDOWS, window=window if window in WINDOWS else FIRST_WINDOW,
@@ -222,12 +229,12 @@ async def live_overview(request: Request) -> Response:
 
 
 async def _stream(request: Request) -> AsyncIterator[str]:
-    desk, shown = desk_of(request), ''
+    desk, root, shown = desk_of(request), root_of(request.scope), ''
     loop = asyncio.get_running_loop()
     ends_at = loop.time() + STREAM_S
     yield f'retry: {int(TOLD_EVERY_S * 1000)}\n\n'
     while loop.time() < ends_at and not desk.is_stopping.is_set():
-        part = render_overview(await desk.watch.look())
+        part = render_overview(await desk.watch.look(), root)
         if part != shown:
             shown = part
             yield ''.join(f'data: {line}\n' for line in part.splitlines()) + '\n'

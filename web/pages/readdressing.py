@@ -91,4 +91,4 @@ async def correct_recipient(request: Request, email_id: int) -> Response:
     )
     found = desk.changes.find(entry_id)
     failed = found is not None and not found.changed
-    return see_other(f'/changes/{entry_id}' if failed else f'/mail/{email_id}')
+    return see_other(request, f'/changes/{entry_id}' if failed else f'/mail/{email_id}')

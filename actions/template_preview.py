@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import asyncpg
-
 from actions.safety import RequestError, agree
+from actions.test_mail import queue_at_once
 from db.content import WantedTemplate, fetch_templates, find_templates
 from db.templates import read_sample
 from mail.template.asking import Filled
@@ -17,9 +16,7 @@ from mail.template.renderers import Templates, TemplatesUnavailableError
 from mail_outbox.envelope import MAX_MESSAGE_BYTES, InvalidEmailError, Template
 from mail_outbox.field_checks import checked_id
 from mail_outbox.locales import checked_locale
-from mail_outbox.outbox import queue_emails
 from mail_outbox.validation import EmailValues
-from mail_outbox.wake import notify
 from reporting.problems import Problem, ProblemError
 from reporting.servers import Servers
 
@@ -157,13 +154,6 @@ async def send_test(
     confirm(recipient)
 
     try:
-        return await servers.ask_postgres(partial(_queue, email=email))
+        return await servers.ask_postgres(partial(queue_at_once, email=email))
     except InvalidEmailError as error:
         raise RequestError(str(error), 'correct it') from error
-
-
-async def _queue(pool: asyncpg.Pool, email: EmailValues) -> int:
-    async with pool.acquire() as conn, conn.transaction():
-        [email_id] = await queue_emails(conn, [email])
-    await notify(pool)
-    return email_id

@@ -1,7 +1,7 @@
 """`python -m ops <command>`: what the `celery` command, redis-cli and SQL did.
 
-Exit status: 0 fine, 1 a problem was found, 2 usage, 69 no worker replied. The answer goes to
-stdout, problems to stderr.
+Exit status: 0 fine, 1 a problem was found, 2 usage, 69 no worker replied, 75 not yet. The answer
+goes to stdout, problems to stderr.
 """
 
 import gc
@@ -18,7 +18,7 @@ def make_parser() -> CommandParser:
     return CommandParser(
         prog=command_name('python -m ops'),
         description="The operators' commands.",
-        epilog='Exit status: 0 fine, 1 trouble found, 2 usage, 69 no worker replied.',
+        epilog='Exit status: 0 fine, 1 trouble found, 2 usage, 69 no worker replied, 75 not yet.',
         declare=declare_commands,
         tells_version=True,
     )

@@ -76,6 +76,18 @@ GROUPS: Mapping[str, Mapping[str, Command]] = {
             'one e-mail: its row, its attempts, its attachments, and what happens next',
             ('123', '123 --content'),
         ),
+        'watch': Command(
+            'follow one e-mail until it is sent or over; 0: sent, 1: not sent, 75: not yet',
+            ('123', '123 --for 5m'),
+        ),
+        'send': Command(
+            'send a test e-mail, and say each step: queued, claimed, relay, reply, state',
+            ('anna@example.com', 'anna@example.com --type receipt --wait 5m'),
+        ),
+        'edit': Command(
+            'correct whom an e-mail that was not sent goes to, and send it again',
+            ('123 --recipient anna@example.com',),
+        ),
         'retry': Command(
             'send failed, expired, uncertain or cancelled e-mails again: some ids, or all that fit',
             ('123 124', '--status failed --since 2h --dry-run', '--status failed --relay primary'),

@@ -15,7 +15,7 @@ from reporting.problems import ProblemError
 from reporting.wording import as_json
 from settings import Settings, load_settings
 
-AUDITED_BY_THEMSELVES = ('token', 'erase')  # before they change anything
+AUDITED_BY_THEMSELVES = ('token', 'erase', 'send', 'edit')  # before they change anything
 
 
 async def answer(settings: Settings, command: CommandModule, options: argparse.Namespace) -> Answer:

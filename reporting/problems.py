@@ -8,8 +8,8 @@ from reporting.wording import counted
 
 Document = dict[str, Any]
 
-# Exit statuses; 69 is what `celery status` ends with when nobody replies.
-FINE, PROBLEM, USAGE, NO_WORKER = 0, 1, 2, 69
+# Exit statuses; 69 is what `celery status` ends with when nobody replies, 75 is EX_TEMPFAIL.
+FINE, PROBLEM, USAGE, NO_WORKER, STILL_WAITING = 0, 1, 2, 69, 75
 
 
 class Level(StrEnum):

@@ -21,8 +21,8 @@ from db.personal import (
     free_rows,
     person_of,
 )
-from db.suppressions import erased_key
 from mail_outbox.envelope import ContentUnavailableError
+from mail_outbox.suppression import erased_key
 from reporting.problems import INTERRUPTED, Problem
 from reporting.servers import Servers
 from reporting.wording import counted

@@ -62,7 +62,9 @@ async def readdress(
     if after == before:
         raise RequestError('that is its recipient already', 'give another, or retry it as it is')
     addresses = await asyncio.to_thread(_addresses, email, after)
-    await servers.ask_postgres(partial(_refuse_suppressed, addresses=addresses))
+    await servers.ask_postgres(
+        partial(_refuse_suppressed, addresses=addresses, email_type=email['email_type'])
+    )
     done = Readdressed(dry_run, email_id, before, after, _warnings(email))
     if dry_run:
         return done
@@ -93,8 +95,10 @@ def _addresses(email: Document, recipient: str) -> list[str]:
     return list(addresses.envelope('').recipients)
 
 
-async def _refuse_suppressed(pool: asyncpg.Pool, addresses: list[str]) -> None:
-    found = await suppressed(pool, addresses)
+async def _refuse_suppressed(
+    pool: asyncpg.Pool, addresses: list[str], email_type: str | None
+) -> None:
+    found = await suppressed(pool, addresses, email_type)
     for address, reason in found.items():
         raise RequestError(f'{address} is on the list of those who get no mail: {reason}', SEE_LIST)
 

@@ -32,6 +32,7 @@ async def suppress_addresses(
     source: str = 'operator',
     created_by: str | None = None,
     for_s: float | None = None,
+    email_type: str | None = None,
     dry_run: bool = False,
     confirm: Callable[[Sequence[str]], None] = agree,
 ) -> Suppressed:
@@ -40,6 +41,7 @@ async def suppress_addresses(
     Args:
         keys: From db.suppressions.suppression_key.
         for_s: For how long; None: for good.
+        email_type: They get no mail of this type; None: none at all.
         confirm: Gets the keys.
     Raises:
         ProblemError: PostgreSQL does not answer; nothing was added.
@@ -59,6 +61,7 @@ async def suppress_addresses(
         source=source,
         created_by=created_by,
         expires_at=expires_at,
+        email_type=email_type,
     )
     is_new = await servers.ask_postgres(adding)
     added = [key for key in wanted if is_new.get(key)]
@@ -79,22 +82,28 @@ async def unsuppress_addresses(
     servers: Servers,
     keys: Iterable[str],
     *,
+    email_type: str | None = None,
     dry_run: bool = False,
     confirm: Callable[[Sequence[str]], None] = agree,
 ) -> Unsuppressed:
     """Take entries off the list; e-mails that were not sent stay so.
 
     Args:
+        email_type: Off the list of this type; None: off that of all mail.
         confirm: Gets the keys that are on the list.
     Raises:
         ProblemError: PostgreSQL does not answer; nothing was removed.
     """
     wanted = list(dict.fromkeys(keys))
-    listed = await servers.ask_postgres(partial(suppressions.listed, keys=wanted))
+    listed = await servers.ask_postgres(
+        partial(suppressions.listed, keys=wanted, email_type=email_type)
+    )
     done = [key for key in wanted if key in listed]
     if not dry_run:
         if done:
             confirm(done)
-        removed = await servers.ask_postgres(partial(suppressions.remove, keys=done))
+        removed = await servers.ask_postgres(
+            partial(suppressions.remove, keys=done, email_type=email_type)
+        )
         done = [key for key in wanted if key in removed]
     return Unsuppressed(dry_run, done, [key for key in wanted if key not in done])

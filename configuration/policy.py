@@ -17,6 +17,7 @@ IDENTIFIER = re.compile(r'[^\W\d][\w$]*')
 OWN_TABLES = frozenset({
     'email_template_versions', 'email_template_contents',
     'outbound_emails', 'mail_outbox', 'email_attempts', 'email_templates', 'email_suppressions',
+    'email_type_suppressions',
     'mail_switches', 'cron_runs', 'service_health', 'mail_service_health', 'outbox_adoption',
     'table_origins', '_pogo_migration', 'mail_api_tokens', 'mail_audit', 'mail_api_requests',
     'email_feedback', 'mail_webhooks', 'mail_webhook_deliveries',

@@ -18,6 +18,7 @@ if TYPE_CHECKING:  # the driver is imported by whoever has a MongoDB
 TABLES = (
     'email_template_versions', 'email_template_contents',
     'outbound_emails', 'email_attempts', 'email_templates', 'email_suppressions',
+    'email_type_suppressions',
     'mail_switches', 'cron_runs', 'service_health', 'sessions', 'refresh_tokens',
     'outbox_adoption', 'table_origins', 'mail_api_tokens', 'mail_audit', 'mail_api_requests',
     'allowed_senders', 'email_attachments', 'mail_history', 'mail_history_progress',
@@ -35,6 +36,7 @@ INDEXES = (
     'outbound_emails_suspect', 'outbound_emails_tenants', 'outbound_emails_unscheduled',
     'email_attempts_pkey',
     'email_attempts_started', 'email_attempts_recorded', 'email_suppressions_pkey',
+    'email_type_suppressions_pkey',
     'cron_runs_pkey',
     'service_health_checked', 'mail_switches_pkey', 'outbox_adoption_pkey',
     'table_origins_pkey', 'mail_api_tokens_pkey', 'mail_api_tokens_token_hash_key',
@@ -62,6 +64,7 @@ RIGHTS = {
     'table_origins': ('SELECT',),
     'mail_switches': ('SELECT',),
     'email_suppressions': ('SELECT', 'INSERT', 'UPDATE'),
+    'email_type_suppressions': ('SELECT',),
     'email_feedback': ('SELECT', 'INSERT', 'UPDATE', 'DELETE'),
     'allowed_senders': ('SELECT', 'INSERT'),
     'email_attachments': ('SELECT', 'DELETE'),

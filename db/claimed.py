@@ -7,6 +7,7 @@ from uuid import UUID
 
 import asyncpg
 
+from db.suppressions import ANY_SUPPRESSED
 from mail.outcome import Outcome, Settled
 from mail.priority import NORMAL, known_priority
 from mail_outbox.address_fields import EXTRA_ADDRESSES
@@ -86,7 +87,7 @@ CLAIMED_COLUMNS = f"""
     -- more than record writes
     CASE WHEN pg_column_size(e.recipient_outcomes) <= 262144 THEN e.recipient_outcomes::text END,
     e.lost_attempts,
-    EXISTS (SELECT FROM email_suppressions) AS any_suppressed, -- asked once a statement
+    {ANY_SUPPRESSED} AS any_suppressed, -- asked once a statement
     -- not expires_at - now(), which fails for infinity
     EXTRACT(EPOCH FROM e.expires_at::timestamptz)::float8 - EXTRACT(EPOCH FROM now())::float8
         AS life_left_s,

@@ -13,8 +13,8 @@ import asyncpg
 
 from db.references import AnyConnection, delete_narrowly
 from db.states import IS_SENDING
-from db.suppressions import erased_key
 from mail_outbox.envelope import InvalidEmailError, parse_addresses
+from mail_outbox.suppression import erased_key
 
 # RFC 6761, 6.4: nothing is ever delivered there.
 ERASED = 'erased@erased.invalid'
@@ -247,15 +247,22 @@ ON CONFLICT (address) DO UPDATE SET reason = EXCLUDED.reason, source = EXCLUDED.
     created_at = EXCLUDED.created_at, expires_at = EXCLUDED.expires_at
 RETURNING address
 """
+HASH_TYPE_SUPPRESSIONS_SQL = (
+    HASH_SUPPRESSION_SQL.replace('email_suppressions', 'email_type_suppressions')
+    .replace('(address, reason', '(address, email_type, reason')
+    .replace('SELECT $2,', 'SELECT $2, email_type,')
+    .replace('(address)', '(address, email_type)')
+)
 COUNT_ELSEWHERE_SQL = """
-SELECT (SELECT count(*) FROM mail_audit WHERE concat_ws(' ', details::text, problem) ~* $1)
-        AS audit,
+SELECT
+    (SELECT count(*) FROM mail_audit WHERE concat_ws(' ', details::text, problem) ~* $1) AS audit,
     (SELECT count(*) FROM email_feedback WHERE concat_ws(' ', recipient, diagnostic) ~* $1)
         AS feedback,
     (SELECT count(*) FROM mail_webhook_deliveries
      WHERE concat_ws(' ', payload::text, answer, error) ~* $1) AS deliveries,
     (SELECT count(*) FROM mail_api_requests WHERE idempotency_key ~* $1) AS requests,
-    (SELECT count(*) FROM email_suppressions WHERE address = $2) AS suppressions
+    (SELECT count(*) FROM email_suppressions WHERE address = $2)
+        + (SELECT count(*) FROM email_type_suppressions WHERE address = $2) AS suppressions
 """
 
 
@@ -266,7 +273,7 @@ class Elsewhere(NamedTuple):
     feedback: int
     deliveries: int  # to webhooks
     requests: int
-    suppressions: int  # 1: gets no mail
+    suppressions: int  # of all mail, and of types
 
 
 async def count_elsewhere(pool: asyncpg.Pool, person: Person) -> Elsewhere:
@@ -282,13 +289,11 @@ async def erase_elsewhere(pool: asyncpg.Pool, person: Person) -> Elsewhere:
         feedback = await conn.execute(ERASE_FEEDBACK_SQL, person.pattern)
         deliveries = await conn.execute(ERASE_DELIVERIES_SQL, person.pattern)
         requests = await conn.execute(ERASE_REQUESTS_SQL, person.pattern)
-        hashed = await conn.fetch(
-            HASH_SUPPRESSION_SQL, person.key, erased_key(person.key), person.pattern, ERASED
-        )
-    return Elsewhere(
-        _affected(audit), _affected(feedback), _affected(deliveries), _affected(requests),
-        len(hashed),
-    )  # fmt: skip
+        names, hashed = (person.key, erased_key(person.key), person.pattern, ERASED), 0
+        for sql in (HASH_SUPPRESSION_SQL, HASH_TYPE_SUPPRESSIONS_SQL):
+            hashed += len(await conn.fetch(sql, *names))
+    done = _affected(audit), _affected(feedback), _affected(deliveries), _affected(requests)
+    return Elsewhere(*done, hashed)
 
 
 def _affected(tag: str) -> int:

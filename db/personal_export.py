@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import asyncpg
 
 from db.personal import Person
-from db.suppressions import erased_key
 from db.times import Row, rows_of
+from mail_outbox.suppression import erased_key
 
 # Of the worker's own concern, and nothing of the person's.
 _NOT_THEIRS = ('claim_token', 'claimed_by', 'claimed_at', 'lease_expires_at', 'content_digest')
@@ -50,6 +50,9 @@ def _of_person(row: Row, person: Person) -> Row:
 
 PERSONAL_ENTRIES_SQL = """
 SELECT 'suppression' AS kind, to_jsonb(s) AS entry FROM email_suppressions AS s
+WHERE address = ANY($1::text[])
+UNION ALL
+SELECT 'type_suppression', to_jsonb(s) FROM email_type_suppressions AS s
 WHERE address = ANY($1::text[])
 UNION ALL
 SELECT 'audit', jsonb_build_object('at', at, 'action', action, 'details', details)

@@ -1,11 +1,10 @@
-"""Who gets no mail: single addresses and whole domains, each with the reason why.
+"""Who gets no mail, or none of a type: single addresses and whole domains, each with the reason.
 
 A key is an address as it stands in the envelope (its domain in the ASCII form), in lower case;
 '@example.com' stands for everybody there, and not for its subdomains. `anna+news@` and `anna@` are
 two addresses: only her server knows more.
 """
 
-import hashlib
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 import asyncpg
 
 from mail_outbox.envelope import ascii_address, envelope_address
+from mail_outbox.suppression import FOUND, Asked, erased_key, keys_and_types, reasons_found
 
 MAX_REASON_CHARS = 500
 
@@ -28,53 +28,43 @@ def suppression_key(text: str) -> str:
     return envelope_address(text).lower()
 
 
-SUPPRESSED_SQL = """
-SELECT address, reason FROM email_suppressions
-WHERE address = ANY($1::text[]) AND (expires_at IS NULL OR expires_at > now())
-"""
+SUPPRESSED_SQL = FOUND.written({'keys': '$1::text[]', 'types': '$2::text[]'}.__getitem__)
 
 
-async def suppressed(pool: asyncpg.Pool, addresses: Sequence[str]) -> dict[str, str]:
+async def suppressed(
+    pool: asyncpg.Pool, addresses: Sequence[str], email_type: str | None = None
+) -> dict[str, str]:
+    """Look up the recipients of e-mails of one type in one statement, see suppressed_each.
+
+    Returns:
+        Those that get no mail, as they were given, each with the reason.
+    """
+    asked = [(address, email_type) for address in addresses]
+    reasons = await suppressed_each(pool, asked)
+    return {to: why for to, why in zip(addresses, reasons, strict=True) if why is not None}
+
+
+async def suppressed_each(pool: asyncpg.Pool, asked: Sequence[Asked]) -> list[str | None]:
     """Look up a whole batch's recipients in one statement.
 
     Args:
-        addresses: As they stand in envelopes, see mail_outbox.envelope.Envelope; of several e-mails
-            if need be.
+        asked: Addresses as they stand in envelopes, see mail_outbox.envelope.Envelope, each with
+            the type of its e-mail; of several e-mails if need be.
     Returns:
-        Those that get no mail, as they were given, each with the reason; its own one before its
-        domain's.
+        For each why it gets no mail, or None.
     Raises:
         asyncpg.PostgresError, OSError: connection or statement failure.
     """
-    keys = {address: _keys_of(address) for address in addresses}
-    wanted = list({key for all_keys in keys.values() for key in all_keys})
-    reasons = (
-        {row['address']: row['reason'] for row in await pool.fetch(SUPPRESSED_SQL, wanted)}
-        if wanted
-        else {}
-    )
-    return {
-        address: next(reasons[key] for key in all_keys if key in reasons)
-        for address, all_keys in keys.items()
-        if not reasons.keys().isdisjoint(all_keys)
-    }
+    if not asked:
+        return []
+    found = await pool.fetch(SUPPRESSED_SQL, *keys_and_types(asked))
+    return list(reasons_found(asked, map(tuple, found)))
 
 
-def _keys_of(address: str) -> tuple[str, str, str]:
-    lower = address.lower()
-    return lower, erased_key(lower), lower[lower.rfind('@') :]
-
-
-def erased_key(key: str) -> str:
-    """Return under which key somebody stays on the list whose address was erased.
-
-    It is a hash without a secret: who has an address can see whether it is meant, and who has none
-    can only guess.
-    """
-    return f'sha256-{hashlib.sha256(key.encode()).hexdigest()}@erased.invalid'
-
-
-ANY_SUPPRESSED_SQL = 'SELECT EXISTS (SELECT FROM email_suppressions)'
+ANY_SUPPRESSED = (
+    '(EXISTS (SELECT FROM email_suppressions) OR EXISTS (SELECT FROM email_type_suppressions))'
+)
+ANY_SUPPRESSED_SQL = f'SELECT {ANY_SUPPRESSED}'
 
 
 async def any_suppressed(pool: asyncpg.Pool) -> bool:
@@ -94,6 +84,15 @@ SET reason = EXCLUDED.reason, source = EXCLUDED.source, created_by = EXCLUDED.cr
     expires_at = EXCLUDED.expires_at, created_at = now()
 RETURNING address, xmax = 0 AS is_new
 """
+ADD_OF_TYPE_SQL = """
+INSERT INTO email_type_suppressions AS s
+    (address, email_type, reason, source, created_by, expires_at)
+SELECT key, $6, $2, $3, $4, $5 FROM unnest($1::text[]) AS k (key)
+ON CONFLICT (address, email_type) DO UPDATE
+SET reason = EXCLUDED.reason, source = EXCLUDED.source, created_by = EXCLUDED.created_by,
+    expires_at = EXCLUDED.expires_at, created_at = now()
+RETURNING address, xmax = 0 AS is_new
+"""
 
 
 async def add(
@@ -104,20 +103,24 @@ async def add(
     source: str = 'operator',
     created_by: str | None = None,
     expires_at: datetime | None = None,
+    email_type: str | None = None,
 ) -> dict[str, bool]:
     """Put keys on the list; one that stands there already gets the new reason and the new end.
 
     Args:
         keys: From suppression_key.
-        source: Who decided: 'operator', 'bounce', 'complaint' ...
+        source: Who decided: 'operator', 'bounce', 'complaint', 'unsubscribe'.
+        email_type: They get no mail of this type; None: none at all. Each has entries of its own.
     Returns:
         Each key, and whether it is new on the list.
     Raises:
         asyncpg.PostgresError, OSError: connection or statement failure; nothing was added.
     """
-    rows = await pool.fetch(
-        ADD_SQL, list(dict.fromkeys(keys)), reason, source, created_by, expires_at
-    )
+    values = [list(dict.fromkeys(keys)), reason, source, created_by, expires_at]
+    if email_type is None:
+        rows = await pool.fetch(ADD_SQL, *values)
+    else:
+        rows = await pool.fetch(ADD_OF_TYPE_SQL, *values, email_type)
     return {row['address']: row['is_new'] for row in rows}
 
 
@@ -125,47 +128,77 @@ REMOVE_SQL = """
 DELETE FROM email_suppressions WHERE address = ANY($1::text[]) OR address = ANY($2::text[])
 RETURNING address
 """
+REMOVE_OF_TYPE_SQL = """
+DELETE FROM email_type_suppressions
+WHERE (address = ANY($1::text[]) OR address = ANY($2::text[])) AND email_type = $3
+RETURNING address
+"""
 
 
-async def remove(pool: asyncpg.Pool, keys: Iterable[str]) -> set[str]:
-    """Take keys off the list. Returns those that stood there."""
-    return await _with_erased(pool, REMOVE_SQL, list(keys))
+async def remove(
+    pool: asyncpg.Pool, keys: Iterable[str], email_type: str | None = None
+) -> set[str]:
+    """Take keys off the list of those who get no mail, or none of a type.
+
+    Returns:
+        Those that stood there.
+    """
+    sql = REMOVE_SQL if email_type is None else REMOVE_OF_TYPE_SQL
+    return await _with_erased(pool, sql, list(keys), email_type)
 
 
 LISTED_SQL = """
 SELECT address FROM email_suppressions WHERE address = ANY($1::text[]) OR address = ANY($2::text[])
 """
+LISTED_OF_TYPE_SQL = """
+SELECT address FROM email_type_suppressions
+WHERE (address = ANY($1::text[]) OR address = ANY($2::text[])) AND email_type = $3
+"""
 
 
-async def listed(pool: asyncpg.Pool, keys: Iterable[str]) -> set[str]:
+async def listed(
+    pool: asyncpg.Pool, keys: Iterable[str], email_type: str | None = None
+) -> set[str]:
     """Return those of these keys that stand on the list, also when their time is over."""
-    return await _with_erased(pool, LISTED_SQL, list(keys))
+    sql = LISTED_SQL if email_type is None else LISTED_OF_TYPE_SQL
+    return await _with_erased(pool, sql, list(keys), email_type)
 
 
-async def _with_erased(pool: asyncpg.Pool, sql: str, keys: Sequence[str]) -> set[str]:
+async def _with_erased(
+    pool: asyncpg.Pool, sql: str, keys: Sequence[str], email_type: str | None
+) -> set[str]:
     """Return those keys that stand on the list, as they are or as what was left of them."""
     erased = {erased_key(key): key for key in keys}
-    found = await pool.fetch(sql, keys, list(erased))
+    of_type = () if email_type is None else (email_type,)
+    found = await pool.fetch(sql, keys, list(erased), *of_type)
     return {erased.get(row['address'], row['address']) for row in found}
 
 
 READ_SQL = """
-SELECT address, reason, source, created_at, created_by, expires_at,
+SELECT address, email_type, reason, source, created_at, created_by, expires_at,
     COALESCE(expires_at <= now(), false) AS is_over,
     count(*) OVER () AS total
-FROM email_suppressions WHERE $1::text IS NULL OR source = $1
-ORDER BY created_at DESC, address LIMIT $2
+FROM (
+    SELECT address, NULL AS email_type, reason, source, created_at, created_by, expires_at
+    FROM email_suppressions
+    UNION ALL
+    SELECT address, email_type, reason, source, created_at, created_by, expires_at
+    FROM email_type_suppressions
+) AS s
+WHERE ($1::text IS NULL OR source = $1) AND ($2::text IS NULL OR email_type = $2)
+ORDER BY created_at DESC, address, email_type LIMIT $3
 """
 
 
 async def read_suppressions(
-    pool: asyncpg.Pool, *, source: str | None = None, limit: int
+    pool: asyncpg.Pool, *, source: str | None = None, email_type: str | None = None, limit: int
 ) -> tuple[int, list[dict[str, Any]]]:
-    """Return how many keys there are, and the newest of them.
+    """Return how many entries there are, and the newest of them.
 
     Returns:
-        Rows with address, reason, source, created_at, created_by, expires_at, is_over.
+        Rows with address, email_type (None: of every type), reason, source, created_at,
+        created_by, expires_at, is_over.
     """
-    rows = [dict(row) for row in await pool.fetch(READ_SQL, source, limit)]
+    rows = [dict(row) for row in await pool.fetch(READ_SQL, source, email_type, limit)]
     total = max((row.pop('total') for row in rows), default=0)
     return total, rows

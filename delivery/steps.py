@@ -58,7 +58,8 @@ class MessageSteps:
             or a renderer does not answer.
         put_return_path: Gives the envelope the sender that reports come back to; what goes by
             the sender has looked at it before.
-        leave_out_suppressed: Takes those who get no mail out of the envelope, and settles them.
+        leave_out_suppressed: Takes those who get no mail, or none of this type, out of the
+            envelope, and settles them.
             Raises SuppressedError when nobody is left.
         deliver: Asks the safety switches, signs the message where there is a key, chooses the relay
             and hands it over; never raises for what a relay does.
@@ -71,7 +72,9 @@ class MessageSteps:
     render: Callable[[Claim, Email, Content], Awaitable[Rendered]]
     read_traits: Callable[[Claim, Email, Rendered], Traits]
     put_return_path: Callable[[Email, Rendered], Rendered]
-    leave_out_suppressed: Callable[[Rendered, Settled], Awaitable[tuple[Rendered, Settled]]]
+    leave_out_suppressed: Callable[
+        [Rendered, Settled, str | None], Awaitable[tuple[Rendered, Settled]]
+    ]
     deliver: Callable[[Rendered, Settled, Progress], Awaitable[Delivery]]
 
 

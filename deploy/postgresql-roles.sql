@@ -52,7 +52,8 @@ GRANT SELECT, INSERT, DELETE ON email_attempts TO email_worker;
 -- A result that comes after its attempt was recorded as lost says what became of it.
 GRANT UPDATE (outcome, phase, relay, smtp_code, enhanced_code, reply, error, duration_ms, recorded_at)
     ON email_attempts TO email_worker;
-GRANT SELECT ON email_templates, mail_switches, email_suppressions, _pogo_migration TO email_worker;
+GRANT SELECT ON email_templates, mail_switches, email_suppressions, email_type_suppressions, _pogo_migration
+    TO email_worker;
 -- Who bounces or complains gets no more mail.
 GRANT INSERT, UPDATE ON email_suppressions TO email_worker;
 GRANT SELECT, INSERT, DELETE, UPDATE (email_id, recipient, look_at, applied_at, effect) ON email_feedback TO email_worker;
@@ -87,13 +88,14 @@ $sessions$;
 
 -- The operators' desk: `python -m ops` where it changes something. It reads everything about mail,
 -- lets mail be sent again or not at all, pauses, suppresses, and queues test mail.
-GRANT SELECT ON outbound_emails, mail_outbox, email_attempts, email_templates, mail_switches, email_suppressions, cron_runs,
+GRANT SELECT ON outbound_emails, mail_outbox, email_attempts, email_templates, mail_switches, email_suppressions,
+    email_type_suppressions, cron_runs,
     service_health, mail_service_health, outbox_adoption, table_origins, allowed_senders, email_attachments,
     mail_history, mail_history_progress, _pogo_migration TO email_web;
 GRANT UPDATE (status, max_attempts, next_retry_at, expires_at, sent_at, updated_at, lost_attempts, last_error,
     dead_reason, idempotency_key, has_attachments, feedback_at, feedback) ON mail_outbox TO email_web;
 GRANT INSERT, DELETE ON mail_switches TO email_web;
-GRANT INSERT, UPDATE, DELETE ON email_suppressions TO email_web;
+GRANT INSERT, UPDATE, DELETE ON email_suppressions, email_type_suppressions TO email_web;
 GRANT INSERT, DELETE ON allowed_senders TO email_web;
 -- It makes and revokes tokens of the HTTP API. Nobody changes what the audit says: an entry is completed once.
 GRANT SELECT, INSERT, UPDATE (revoked_at) ON mail_api_tokens TO email_web;
@@ -110,7 +112,8 @@ GRANT USAGE ON SEQUENCE mail_webhooks_id_seq, mail_webhook_deliveries_id_seq TO 
 
 -- The web server: the desk, the metrics and the HTTP API. It queues mail, changes its state and its recipient, pauses,
 -- suppresses and allows senders as operators do, for who has logged in or has a token. It revokes tokens, and makes none.
-GRANT SELECT ON outbound_emails, mail_outbox, email_attempts, email_templates, mail_switches, email_suppressions, cron_runs,
+GRANT SELECT ON outbound_emails, mail_outbox, email_attempts, email_templates, mail_switches, email_suppressions,
+    email_type_suppressions, cron_runs,
     service_health, mail_service_health, outbox_adoption, table_origins, allowed_senders, email_attachments,
     mail_history, mail_history_progress, _pogo_migration, mail_api_tokens TO email_api;
 GRANT UPDATE (status, max_attempts, next_retry_at, expires_at, sent_at, updated_at, lost_attempts, last_error,
@@ -119,7 +122,7 @@ GRANT UPDATE (recipient, recipient_outcomes) ON mail_outbox TO email_web, email_
 -- What comes back: `python -m ops bounce`, and the web server for providers' webhooks.
 GRANT SELECT, INSERT, UPDATE (email_id, recipient, look_at, applied_at, effect) ON email_feedback TO email_web, email_api;
 GRANT INSERT, DELETE ON mail_switches, allowed_senders TO email_api;
-GRANT INSERT, UPDATE, DELETE ON email_suppressions TO email_api;
+GRANT INSERT, UPDATE, DELETE ON email_suppressions, email_type_suppressions TO email_api;
 GRANT UPDATE (last_used_at, revoked_at) ON mail_api_tokens TO email_api;
 GRANT SELECT, INSERT, DELETE ON mail_desk_sessions TO email_web, email_api;
 GRANT SELECT, INSERT, UPDATE (digest, answer, created_at) ON mail_api_requests TO email_api;
@@ -133,7 +136,8 @@ GRANT SELECT ON mail_quotas, mail_quota_use TO email_web, email_api, email_reado
 GRANT INSERT, UPDATE, DELETE ON mail_quotas TO email_web;
 
 -- A look, and nothing else: the web page without its API, `python -m ops status`, failed, show. Recipients and bodies are personal data.
-GRANT SELECT ON outbound_emails, mail_outbox, email_attempts, email_templates, mail_switches, email_suppressions, cron_runs,
+GRANT SELECT ON outbound_emails, mail_outbox, email_attempts, email_templates, mail_switches, email_suppressions,
+    email_type_suppressions, cron_runs,
     service_health, mail_service_health, outbox_adoption, table_origins, allowed_senders, email_attachments,
     mail_history, mail_history_progress, email_feedback, _pogo_migration TO email_readonly;
 GRANT SELECT (id, url, description, event_types, organization_id, enabled, disabled_reason, created_at, created_by,

@@ -155,7 +155,9 @@ async def make_and_deliver(steps: Steps, claim: Claim, progress: Progress) -> De
     rendered, settled = await fetch_and_render(steps, claim, progress), claim.settled
     if claim.any_suppressed:
         progress.phase = Phase.RECIPIENTS
-        rendered, settled = await steps.leave_out_suppressed(rendered, settled)
+        rendered, settled = await steps.leave_out_suppressed(
+            rendered, settled, claim.email.email_type
+        )
     return await steps.deliver(rendered, settled, progress)
 
 

@@ -156,8 +156,12 @@ GROUPS: Mapping[str, Mapping[str, Command]] = {
     },
     'who gets mail, who may send, who did what': {
         'suppress': Command(
-            'ls, add, rm: addresses and whole domains that get no mail',
-            ('ls anna@example.com', 'add anna@example.com --reason "asked for it"'),
+            'ls, add, rm: addresses and whole domains that get no mail, or none of a type',
+            (
+                'ls anna@example.com',
+                'add anna@example.com --reason "asked for it"',
+                'rm anna@example.com --type newsletter',
+            ),
         ),
         'bounce': Command(
             'take in messages that came back, bounces and complaints, from files or stdin',

@@ -1,4 +1,4 @@
-"""Addresses that get no mail: list them, add some, take some off."""
+"""Addresses that get no mail, or none of a type: list them, add some, take some off."""
 
 import argparse
 from collections.abc import Sequence, Sized
@@ -9,6 +9,7 @@ from rich.console import Console
 from actions.suppress import suppress_addresses, unsuppress_addresses
 from db import suppressions
 from mail_outbox.envelope import InvalidEmailError
+from mail_outbox.suppression import MAX_TYPE_CHARS
 from ops.answer import Answer
 from ops.arguments import add_change, add_json, add_limit, confirm, duration_s
 from ops.connect import Connections
@@ -29,6 +30,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         'addresses', type=suppression, nargs='*', metavar='ADDRESS', help='only what concerns these'
     )
     ls.add_argument('--source', choices=SOURCES, help='only those from there')
+    ls.add_argument(
+        '--type', dest='email_type', type=type_name, metavar='TYPE',
+        help='only entries of this type of e-mail; with addresses: what keeps mail of it from them',
+    )  # fmt: skip
     ls.add_argument(
         '--show-addresses', action='store_true', help='whole addresses instead of domains'
     )
@@ -54,6 +59,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             metavar='ADDRESS',
             help='or @example.com: all of a domain',
         )
+        verb.add_argument(
+            '--type', dest='email_type', type=type_name, metavar='TYPE',
+            help='only e-mails of this type; without it: all mail',
+        )  # fmt: skip
         add_change(verb)
         add_json(verb)
 
@@ -66,6 +75,13 @@ def suppression(text: str) -> str:
         raise argparse.ArgumentTypeError(
             f'{text!a} is neither an address nor @ and a domain'
         ) from error
+
+
+def type_name(text: str) -> str:
+    """Read a type of e-mail."""
+    if not text_value(text).isprintable() or len(text) > MAX_TYPE_CHARS:
+        raise argparse.ArgumentTypeError(f'must be a name of at most {MAX_TYPE_CHARS} characters')
+    return text
 
 
 def reason_text(text: str) -> str:
@@ -81,23 +97,24 @@ async def run(connections: Connections, options: argparse.Namespace) -> Answer:
     """Do what the verb says."""
     if options.verb == 'ls':
         return await _list(
-            connections, options.addresses, options.source, options.limit,
+            connections, options.addresses, options.source, options.email_type, options.limit,
             show_addresses=options.show_addresses,
         )  # fmt: skip
     if options.verb == 'rm':
-        return await _remove(
-            connections, options.addresses, dry_run=options.dry_run, yes=options.yes
-        )
+        return await _remove(connections, options)
+    of_type = _of_type(options.email_type)
 
     def ask(keys: Sequence[str]) -> None:
-        confirm(f'Send nothing more to {", ".join(keys)}?', yes=options.yes)
+        confirm(f'Send nothing more{of_type} to {", ".join(keys)}?', yes=options.yes)
 
     done = await suppress_addresses(
         connections, options.addresses, options.reason, source=options.source,
-        created_by=this_user(), for_s=options.for_s, dry_run=options.dry_run, confirm=ask,
+        created_by=this_user(), for_s=options.for_s, email_type=options.email_type,
+        dry_run=options.dry_run, confirm=ask,
     )  # fmt: skip
     document: Document = {
-        'suppress': 'add', 'dry_run': done.dry_run, 'expires_at': done.expires_at
+        'suppress': 'add', 'dry_run': done.dry_run, 'expires_at': done.expires_at,
+        'email_type': options.email_type,
     }  # fmt: skip
     if done.dry_run:
         return Answer(document | {'would_add': done.keys})
@@ -108,6 +125,7 @@ async def _list(
     connections: Connections,
     addresses: Sequence[str],
     source: str | None,
+    email_type: str | None,
     limit: int,
     *,
     show_addresses: bool,
@@ -115,12 +133,12 @@ async def _list(
     """List entries; with addresses, what keeps each of them from getting mail."""
     if addresses:
         reasons = await connections.ask_postgres(
-            partial(suppressions.suppressed, addresses=addresses)
+            partial(suppressions.suppressed, addresses=addresses, email_type=email_type)
         )
         found = [{'address': address, 'reason': reasons.get(address)} for address in addresses]
         return Answer({'suppress': 'ls', 'asked': found})
     total, rows = await connections.ask_postgres(
-        partial(suppressions.read_suppressions, source=source, limit=limit)
+        partial(suppressions.read_suppressions, source=source, email_type=email_type, limit=limit)
     )
     for row in rows:
         if not (show_addresses or row['address'].startswith('@')):
@@ -128,18 +146,24 @@ async def _list(
     return Answer({'suppress': 'ls', 'total': total, 'entries': rows})
 
 
-async def _remove(
-    connections: Connections, addresses: Sequence[str], *, dry_run: bool, yes: bool
-) -> Answer:
-    def ask(keys: Sequence[str]) -> None:
-        confirm(f'Let {", ".join(keys)} get mail again?', yes=yes)
+def _of_type(email_type: str | None) -> str:
+    return '' if email_type is None else f' of the type {email_type}'
 
-    done = await unsuppress_addresses(connections, addresses, dry_run=dry_run, confirm=ask)
+
+async def _remove(connections: Connections, options: argparse.Namespace) -> Answer:
+    of_type, dry_run = _of_type(options.email_type), options.dry_run
+
+    def ask(keys: Sequence[str]) -> None:
+        confirm(f'Let {", ".join(keys)} get mail{of_type} again?', yes=options.yes)
+
+    done = await unsuppress_addresses(
+        connections, options.addresses, email_type=options.email_type, dry_run=dry_run, confirm=ask
+    )
     problems = []
     if done.missing:
-        what = f'not on the list: {", ".join(done.missing)}'
+        what = f'not on the list{of_type}: {", ".join(done.missing)}'
         problems.append(Problem(what, 'see `python -m ops suppress ls`'))
-    document = {'suppress': 'rm', 'dry_run': dry_run}
+    document = {'suppress': 'rm', 'dry_run': dry_run, 'email_type': options.email_type}
     return Answer(document | {'would_remove' if dry_run else 'removed': done.removed}, problems)
 
 
@@ -159,9 +183,12 @@ def render(document: Document, console: Console) -> None:
         print_table(
             console,
             f'Suppressed ({len(document["entries"])} of {document["total"]})',
-            ('address', 'reason', 'source', 'since', 'by', 'until'),
+            ('address', 'type', 'reason', 'source', 'since', 'by', 'until'),
             (
-                (e['address'], e['reason'], e['source'], e['created_at'], e['created_by'], _end(e))
+                (
+                    e['address'], e['email_type'] or 'every', e['reason'], e['source'],
+                    e['created_at'], e['created_by'], _end(e),
+                )
                 for e in document['entries']
             ),
         )  # fmt: skip

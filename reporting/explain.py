@@ -126,7 +126,7 @@ async def _read_stored(
     return {
         'switches': await read_switches(pool),
         'sender_refused': refused,
-        'suppressed': await suppressed(pool, recipients),
+        'suppressed': await suppressed(pool, recipients, email['email_type']),
         'template_missing': bool(template_id) and template is None,
         'ahead': ahead['ahead'],
         'last_minute': ahead['last_minute'],

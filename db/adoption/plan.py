@@ -140,7 +140,8 @@ WHERE to_regprocedure(name) IS NOT NULL
 """
 RELATIONS = (
     'email_template_versions', 'email_template_contents',
-    'mail_outbox', 'email_attempts', 'email_suppressions', 'mail_switches', 'cron_runs',
+    'mail_outbox', 'email_attempts', 'email_suppressions', 'email_type_suppressions',
+    'mail_switches', 'cron_runs',
     'outbox_adoption', 'table_origins', 'mail_service_health', 'mail_api_tokens', 'mail_audit',
     'mail_api_requests', 'allowed_senders', 'email_attachments', 'mail_history',
     'mail_history_progress', 'email_feedback', 'mail_webhooks', 'mail_webhook_deliveries',

@@ -144,6 +144,19 @@ async def test_addresses_are_suppressed_and_senders_allowed_and_both_taken_back(
         assert '<form method="post" action="/act' not in refused
 
 
+async def test_one_type_of_mail_is_suppressed_and_the_page_says_which(lena, pool):
+    long_type = 'a-type-of-more-than-twenty-characters'
+    await act(lena, f'/act/suppress?name=gone@example.com&kind={long_type}', reason='by phone')
+    assert await pool.fetchval('SELECT email_type FROM email_type_suppressions') == long_type
+    assert await pool.fetchval('SELECT count(*) FROM email_suppressions') == 0
+    page = (await lena.get('/suppressions')).text
+    assert f'<td>{long_type}</td>' in page
+    asked = (await lena.get(f'/act/unsuppress?name=gone@example.com&kind={long_type}')).text
+    assert f'Let gone@example.com get mail of the type {long_type} again' in asked
+    await act(lena, f'/act/unsuppress?name=gone@example.com&kind={long_type}')
+    assert 'nobody is on the list' in (await lena.get('/suppressions')).text
+
+
 async def test_token_is_revoked_and_shown_to_nobody(lena, desk, pool):
     token = await desk.token('oscar', [ApiScope.READ])
     page = (await lena.get('/tokens')).text

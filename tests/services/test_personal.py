@@ -109,6 +109,22 @@ async def test_e_mail_that_waits_for_others_too_goes_to_them_alone(ctx, servers,
     assert inbox.accepted(ERASED) == []
 
 
+async def test_who_unsubscribed_from_a_type_stays_so_by_a_hash_and_may_take_it_back(
+    env, servers, pool, tmp_path
+):
+    await add(pool, [ANNA], reason=f'unsubscribed {ANNA}', email_type='newsletter')
+    await run(env, 'export', ANNA, '--output', str(tmp_path / 'anna.json'))
+    [entry] = json.loads((tmp_path / 'anna.json').read_text())['entries']
+    assert (entry['kind'], entry['email_type']) == ('type_suppression', 'newsletter')
+    assert (await erase(servers)).is_suppressed
+    assert ANNA not in await everything(pool)
+    assert list(await suppressed(pool, ['Anna@example.com'], 'newsletter')) == ['Anna@example.com']
+    assert await suppressed(pool, ['Anna@example.com'], 'invoice') == {}
+    given = await run(env, 'suppress', 'rm', ANNA, '--type', 'newsletter', '--yes')
+    assert given.document['removed'] == [ANNA]
+    assert await suppressed(pool, [ANNA], 'newsletter') == {}
+
+
 async def test_who_is_suppressed_stays_so_by_a_hash(env, ctx, servers, pool, queue, row):
     await add(pool, [ANNA], reason=f'550 no {ANNA}', source='bounce')
     assert (await erase(servers)).is_suppressed

@@ -1,5 +1,7 @@
 """Recipients on the list of those who get no mail."""
 
+import asyncio
+
 from db.suppressions import add, remove
 from jobs.send_email import send_email
 
@@ -57,3 +59,32 @@ async def test_who_is_taken_off_the_list_gets_the_mail_an_operator_retries(ctx, 
     )
     assert (await send_email(ctx, email_id))['status'] == 'sent'
     assert len(inbox.accepted()) == 1
+
+
+async def test_who_wants_no_mail_of_a_type_gets_all_other_mail(ctx, pool, queue, row, inbox):
+    await add(pool, ['anna@example.com'], reason='unsubscribed', email_type='newsletter')
+    news = await queue('Anna@Example.com', email_type='newsletter')
+    reset, plain = await queue(email_type='password-reset'), await queue()
+    assert (await send_email(ctx, news))['status'] == 'failed'
+    stored = await row(news)
+    assert (stored['dead_reason'], stored['last_error']) == (
+        'suppressed', 'suppressed: unsubscribed (of the type newsletter)',
+    )  # fmt: skip
+    for email_id in (reset, plain):
+        assert (await send_email(ctx, email_id))['status'] == 'sent'
+    assert len(inbox.accepted('anna@example.com')) == 2
+
+
+async def test_mails_of_several_types_are_looked_up_together_and_each_by_its_own(
+    ctx, pool, queue, inbox
+):
+    await add(pool, ['@example.org'], reason='asked', email_type='newsletter')
+    await add(pool, ['bob@example.org'], reason='gone')
+    wanted = {
+        await queue('anna@example.org', email_type='newsletter'): 'failed',
+        await queue('anna@example.org', email_type='invoice'): 'sent',
+        await queue('bob@example.org', email_type='invoice'): 'failed',
+        await queue('carl@example.com', email_type='newsletter'): 'sent',
+    }
+    results = await asyncio.gather(*(send_email(ctx, email_id) for email_id in wanted))
+    assert {result['email_id']: result['status'] for result in results} == wanted

@@ -114,6 +114,43 @@ async def test_suppress_add_ls_rm(env, pool):
     }
 
 
+async def test_suppress_add_ls_rm_of_one_type(env, pool):
+    anna = ('anna@example.com', '--type', 'newsletter')
+    given = await run(env, 'suppress', 'add', *anna, '--reason', 'asked for it', '--yes')
+    assert given.document['added'] == ['anna@example.com']
+    assert await any_suppressed(pool)
+    listed = await run(env, 'suppress', 'ls', '--type', 'newsletter')
+    assert [(e['email_type'], e['reason']) for e in listed.document['entries']] == [
+        ('newsletter', 'asked for it')
+    ]
+    assert 'newsletter' in rendered('suppress', listed)
+    assert (await run(env, 'suppress', 'ls', '--type', 'other')).document['total'] == 0
+    asked = await run(env, 'suppress', 'ls', *anna)
+    assert [e['reason'] for e in asked.document['asked']] == [
+        'asked for it (of the type newsletter)'
+    ]
+    asked = await run(env, 'suppress', 'ls', 'anna@example.com')
+    assert [e['reason'] for e in asked.document['asked']] == [None]
+    given = await run(env, 'suppress', 'rm', 'anna@example.com', '--yes')
+    assert given.problems[0].what == 'not on the list: anna@example.com'
+    given = await run(env, 'suppress', 'rm', *anna, '--yes')
+    assert given.document['removed'] == ['anna@example.com']
+    assert not await any_suppressed(pool)
+
+
+async def test_an_entry_of_a_type_and_one_of_all_mail_stand_beside_each_other(pool):
+    await add(pool, ['anna@example.com'], reason='asked', email_type='newsletter')
+    await add(pool, ['anna@example.com'], reason='bounced')
+    assert await suppressed(pool, ['anna@example.com'], 'newsletter') == {
+        'anna@example.com': 'bounced'
+    }
+    await remove(pool, ['anna@example.com'])
+    assert await suppressed(pool, ['anna@example.com'], 'newsletter') == {
+        'anna@example.com': 'asked (of the type newsletter)'
+    }
+    assert await suppressed(pool, ['anna@example.com'], 'Newsletter') == {}
+
+
 @pytest.mark.parametrize(
     'arguments', [['add', 'anna', '--reason', 'x'], ['add', 'a@example.com', '--reason', 'a\nb']]
 )

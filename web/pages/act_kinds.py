@@ -25,7 +25,7 @@ class ActKind:
     """One row of the table.
 
     Attributes:
-        title: With the name in {}; effect: what follows.
+        title: With {name}, {kind} and {of_type} in it; effect: what follows.
         do: Does it, or says what it would do; returns lines, and what went wrong.
         goes_to: The page it belongs to.
     """

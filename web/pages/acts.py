@@ -40,6 +40,7 @@ router = APIRouter(include_in_schema=False)
 
 LONGEST_NAME = 320
 LONGEST_REASON = 200
+LONGEST_KIND = 200  # a type of e-mail
 
 
 async def _pause(asked: ActRequest) -> tuple[list[str], list[Problem]]:
@@ -90,16 +91,27 @@ async def _suppress(asked: ActRequest) -> tuple[list[str], list[Problem]]:
     key = _key_of(asked.name)
     done = await suppress_addresses(
         asked.servers, [key], asked.reason or 'by an operator', created_by=asked.by,
-        dry_run=asked.dry_run,
+        email_type=_type_of(asked), dry_run=asked.dry_run,
     )  # fmt: skip
-    return [f'gets no mail: {", ".join(done.keys)}'], []
+    return [f'gets no mail{_of_type(asked.kind)}: {", ".join(done.keys)}'], []
 
 
 async def _unsuppress(asked: ActRequest) -> tuple[list[str], list[Problem]]:
-    done = await unsuppress_addresses(asked.servers, [_key_of(asked.name)], dry_run=asked.dry_run)
+    done = await unsuppress_addresses(
+        asked.servers, [_key_of(asked.name)], email_type=_type_of(asked), dry_run=asked.dry_run
+    )
     if done.missing:
         raise RequestError(f'{asked.name} is not on the list', 'see the list')
     return ['what was not sent stays so; new mail goes out'], []
+
+
+def _type_of(asked: ActRequest) -> str | None:
+    """Return the type that is meant; None for every."""
+    return asked.kind.strip() or None
+
+
+def _of_type(kind: str) -> str:
+    return f' of the type {kind}' if kind.strip() else ''
 
 
 def _key_of(name: str) -> str:
@@ -176,12 +188,13 @@ ACTS: Mapping[str, ActKind] = {
         'duty.run', _run_duty, '/duties',
     ),
     'suppress': ActKind(
-        Role.OPERATE, 'Send nothing more to {name}',
+        Role.OPERATE, 'Send nothing more{of_type} to {name}',
         'E-mails to it are not sent; those with other recipients leave it out.', 'Suppress',
         'suppression.add', _suppress, '/suppressions', wants_reason=True,
     ),
     'unsuppress': ActKind(
-        Role.OPERATE, 'Let {name} get mail again', 'It is taken off the list.', 'Take off the list',
+        Role.OPERATE, 'Let {name} get mail{of_type} again', 'It is taken off the list.',
+        'Take off the list',
         'suppression.remove', _unsuppress, '/suppressions', wants_reason=True,
     ),
     'allow-sender': ActKind(
@@ -219,7 +232,7 @@ def _name(text: str) -> str:
 
 def _title(act: ActKind, name: str, kind: str) -> str:
     words = {kind.value: word for kind, word in SWITCH_WORDS.items()}
-    return act.title.format(name=name, kind=words.get(kind, kind))
+    return act.title.format(name=name, kind=words.get(kind, kind), of_type=_of_type(kind))
 
 
 @router.get('/act/{word}')
@@ -229,7 +242,7 @@ async def act_page(request: Request, word: str) -> Response:
     visitor, desk = await person(request, act.role, of_all=True), desk_of(request)
     params = request.query_params
     name = _name(params.get('name', ''))
-    kind = params.get('kind', '')[:20]
+    kind = _name(params.get('kind', ''))[:LONGEST_KIND]
     told: list[str] = []
     problems: list[Problem] = []
     refused = False
@@ -251,7 +264,7 @@ async def do_act(request: Request, word: str) -> Response:
     act = _act_of(word)
     visitor, desk = await person(request, act.role, of_all=True), desk_of(request)
     form = await read_form(request, visitor)
-    name, kind = _name(form.one('name')), form.one('kind')[:20]
+    name, kind = _name(form.one('name')), _name(form.one('kind'))[:LONGEST_KIND]
     reason = ' '.join(form.one('reason').split())[:LONGEST_REASON]
     asked = ActRequest(desk.servers, name, kind, actor(visitor).name, reason, dry_run=False)
 

@@ -25,7 +25,7 @@ async def suppressions_page(request: Request) -> Response:
     total, rows = await desk.servers.ask_postgres(partial(read_suppressions, limit=MOST))
     table = PageTable(
         'Suppressions',
-        ('address', 'reason', 'source', 'since', 'by', 'until'),
+        ('address', 'type', 'reason', 'source', 'since', 'by', 'until'),
         'Everybody gets mail: nobody is on the list.',
         note=_of(total, len(rows)),
     )
@@ -33,14 +33,15 @@ async def suppressions_page(request: Request) -> Response:
         until = Cell('for good') if row['expires_at'] is None else Cell(row['expires_at'])
         table.add(
             [
-                Cell(row['address']), Cell(row['reason']), Cell(row['source']),
-                Cell(row['created_at']), Cell(row['created_by']), until,
+                Cell(row['address']), Cell(row['email_type'] or 'every'), Cell(row['reason']),
+                Cell(row['source']), Cell(row['created_at']), Cell(row['created_by']), until,
             ],
-            [Act('unsuppress', 'Take off', row['address'])],
+            [Act('unsuppress', 'Take off', row['address'], row['email_type'] or '')],
         )  # fmt: skip
     return await page(
         request, visitor, 'tables.html', title='Suppressions', tables=[table], problems=[],
-        form=('suppress', 'Address, or @domain', 'Suppress'), form_role=Role.OPERATE,
+        form=('suppress', 'Address, or @domain', 'Suppress', 'Type; empty: every'),
+        form_role=Role.OPERATE,
     )  # fmt: skip
 
 

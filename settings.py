@@ -83,6 +83,26 @@ class _Sources(Settings):
         )
 
 
+def read_settings() -> Settings | list[tuple[str, str]]:
+    """Read and check all settings. Returns them; or each variable that is wrong, and why.
+
+    The reason never has the value, which may be a secret.
+
+    Raises:
+        SystemExit: a file that settings are in cannot be read; one line that names it.
+    """
+    try:
+        return _Sources()
+    except ValidationError as error:
+        return [
+            (
+                _variable(str(each['loc'][0])) if each['loc'] else 'the combination of values',
+                each['msg'].removeprefix('Value error, '),
+            )
+            for each in error.errors()
+        ]
+
+
 def load_settings() -> Settings:
     """Read and check all settings.
 
@@ -90,17 +110,14 @@ def load_settings() -> Settings:
         SystemExit: one line that names the variable and says what is wrong; never the value, which
             may be a secret.
     """
-    try:
-        return _Sources()
-    except ValidationError as error:
-        first = error.errors()[0]
-        name = _variable(str(first['loc'][0])) if first['loc'] else 'the combination of values'
-        reason = first['msg'].removeprefix('Value error, ')
-        more = f' (and {error.error_count() - 1} more)' if error.error_count() > 1 else ''
-        raise SystemExit(
-            f'settings: {name}: {reason}{more}. '
-            'Every variable is described in docs/configuration.md'
-        ) from error
+    read = read_settings()
+    if isinstance(read, Settings):
+        return read
+    name, reason = read[0]
+    more = f' (and {len(read) - 1} more: see `python -m ops config check`)' if read[1:] else ''
+    raise SystemExit(
+        f'settings: {name}: {reason}{more}. Every variable is described in docs/configuration.md'
+    )
 
 
 def _variable(location: str) -> str:

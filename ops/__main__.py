@@ -31,10 +31,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = make_parser().parse_args(arguments)
     from ops.running import run_command  # noqa: PLC0415 - help and mistakes need no drivers
 
-    command = COMMANDS[options.command].load(options.command)
+    row = COMMANDS[options.command]
+    command = row.load(options.command)
     gc.freeze()
     gc.enable()
-    return run_command(command, options)
+    return run_command(command, options, needs_settings=row.needs_settings)
 
 
 def run(arguments: Sequence[str] | None = None) -> int:

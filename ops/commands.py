@@ -35,6 +35,7 @@ class Command(NamedTuple):
     help: str
     examples: Sequence[str] = ()
     module: str = ''  # in ops; empty: its name
+    needs_settings: bool = True  # it does not run with settings that are wrong
 
     def load(self, name: str) -> CommandModule:
         """Import it."""
@@ -51,6 +52,11 @@ GROUPS: Mapping[str, Mapping[str, Command]] = {
             'look for what is or will be wrong: servers, relays, clocks, settings, rows; '
             'each with its remedy',
             ('', 'relays clocks'),
+        ),
+        'config': Command(
+            'check: read and judge every setting, without a connection; --connect dials',
+            ('check', 'check --connect'),
+            needs_settings=False,
         ),
         'top': Command('a live screen of the fleet; --once prints it once', ('', '--once')),
         'events': Command(

@@ -34,9 +34,15 @@ async def answer(settings: Settings, command: CommandModule, options: argparse.N
         await connections.close()
 
 
-def run_command(command: CommandModule, options: argparse.Namespace) -> int:
-    """Read the settings, run, print. Returns the exit status."""
-    settings = load_settings()
+def run_command(
+    command: CommandModule, options: argparse.Namespace, *, needs_settings: bool = True
+) -> int:
+    """Read the settings, run, print. Returns the exit status.
+
+    Args:
+        needs_settings: False: the command reads them itself, whatever they are.
+    """
+    settings = load_settings() if needs_settings else Settings.model_construct()
     configure_logs(settings.log_level, settings.log_format)
     given = asyncio.run(answer(settings, command, options))
     if isinstance(sys.stdout, io.TextIOWrapper):

@@ -138,7 +138,7 @@ def test_values_that_contradict_each_other_are_both_named(configure: Configure) 
 
 def test_several_wrong_values_are_counted(configure: Configure) -> None:
     configure(DB_PORT='x', SMTP_PORT='y', LOG_LEVEL='z')
-    assert '(and 2 more)' in refusal()
+    assert '(and 2 more: see `python -m ops config check`)' in refusal()
 
 
 @pytest.mark.parametrize(

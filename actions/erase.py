@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any
 
@@ -23,7 +23,7 @@ from db.personal import (
 )
 from mail_outbox.envelope import ContentUnavailableError
 from mail_outbox.suppression import erased_key
-from reporting.problems import INTERRUPTED, Problem
+from reporting.problems import INTERRUPTED, Document, Problem
 from reporting.servers import Servers
 from reporting.wording import counted
 
@@ -58,6 +58,33 @@ class Erasure:
     problems: tuple[Problem, ...] = ()
 
 
+def erasure_document(done: Erasure) -> Document:
+    """Return what was erased, and where nobody reached, in plain values."""
+    document = asdict(done)
+    del document['problems']
+    return document | {'elsewhere': done.elsewhere._asdict(), 'logs': LOGS}
+
+
+def erasure_lines(document: Document) -> list[str]:
+    """Return an erasure's document in sentences."""
+    would = 'would be ' if document['dry_run'] else ''
+    others = document['elsewhere']
+    emails = (
+        f'{counted(document["emails"])} to this address alone {would}erased; the address {would}'
+        f'taken out of {counted(document["freed"])} with others.'
+    )
+    elsewhere = (
+        f'Elsewhere: {others["audit"]} entries of the audit, {others["feedback"]} reports, '
+        f'{others["deliveries"]} webhook deliveries, {others["requests"]} idempotency keys.'
+    )
+    lines = [emails, elsewhere]
+    if document['under_way'] and document['dry_run']:
+        lines.append(f'{counted(document["under_way"])} being sent now.')
+    if document['is_suppressed']:
+        lines.append('It stays on the list of those who get no mail, as a hash.')
+    return [*lines, f'Not reached: {document["logs"]}.']
+
+
 async def erase_person(
     servers: Servers,
     key: str,
@@ -89,7 +116,7 @@ async def erase_person(
     confirm(planned)
     details = {'address': erased_key(key), 'reason': reason}
     async with audited(servers, actor, 'personal.erase', details) as entry:
-        done = await _erase(servers, key, wait_s)
+        done = await erase_now(servers, key, wait_s)
         entry.problem = done.problems[0].what if done.problems else None
     return done
 
@@ -129,7 +156,12 @@ class _Erasing:
     is_whole: bool = True
 
 
-async def _erase(servers: Servers, key: str, wait_s: float) -> Erasure:
+async def erase_now(servers: Servers, key: str, wait_s: float = WAIT_S) -> Erasure:
+    """Erase a person; who asks has written it down.
+
+    Raises:
+        ProblemError: PostgreSQL does not answer; what was erased stays so.
+    """
     person, done = person_of(key), _Erasing()
     async for rows in personal_rows(servers, key):
         await _erase_some(servers, key, rows, done)

@@ -11,8 +11,25 @@ from db.personal import person_of
 from db.personal_export import read_personal_emails, read_personal_entries
 from reporting.problems import Document
 from reporting.servers import Servers
+from reporting.wording import as_json
 
 AT_ONCE = 20  # e-mails, each with its attachments
+
+
+async def export_document(servers: Servers, key: str) -> AsyncIterator[str]:
+    """Yield a JSON document of them, an entry at a time: no export is held in memory.
+
+    One that was cut off has no count at its end.
+
+    Raises:
+        RequestError: it is no address; ProblemError: PostgreSQL does not answer.
+    """
+    entries = 0
+    yield '{"address": ' + as_json({'a': key}, None)[6:-1] + ', "entries": ['
+    async for entry in export_person(servers, key):
+        yield (',\n' if entries else '\n') + as_json(entry, None)
+        entries += 1
+    yield f'\n], "count": {entries}}}\n'
 
 
 async def export_person(servers: Servers, key: str) -> AsyncIterator[Document]:

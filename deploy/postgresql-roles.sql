@@ -124,7 +124,7 @@ GRANT SELECT, INSERT, UPDATE (email_id, recipient, look_at, applied_at, effect) 
 GRANT INSERT, DELETE ON mail_switches, allowed_senders TO email_api;
 GRANT INSERT, UPDATE, DELETE ON email_suppressions, email_type_suppressions TO email_api;
 GRANT UPDATE (last_used_at, revoked_at) ON mail_api_tokens TO email_api;
-GRANT SELECT, INSERT, DELETE ON mail_desk_sessions TO email_web, email_api;
+GRANT SELECT, INSERT, DELETE, UPDATE (confirmed_at) ON mail_desk_sessions TO email_web, email_api;
 GRANT SELECT, INSERT, UPDATE (digest, answer, created_at) ON mail_api_requests TO email_api;
 GRANT SELECT ON mail_api_requests TO email_web;
 
@@ -203,11 +203,12 @@ BEGIN
 END
 $templates$;
 
--- `python -m ops erase`: whoever may type it on the server deletes what is held on a person, also where the audit names one.
+-- `python -m ops erase`, and the desk for who administers and has just shown who it is: what is held on a person goes, also
+-- where the audit names one.
 GRANT DELETE ON mail_outbox, email_attempts, email_feedback, email_attachments, mail_api_requests, mail_webhook_deliveries
-    TO email_web;
+    TO email_web, email_api;
 GRANT UPDATE (recipient, cc, bcc, subject, body_text, body_html, calendar, from_address, sender_address, envelope_from,
     reply_to, smtp_response, last_error, feedback, template_data, headers, tags, metadata, recipient_outcomes)
-    ON mail_outbox TO email_web;
-GRANT SELECT, UPDATE (reply, error) ON email_attempts TO email_web;
-GRANT UPDATE (details) ON mail_audit TO email_web;
+    ON mail_outbox TO email_web, email_api;
+GRANT SELECT, UPDATE (reply, error) ON email_attempts TO email_web, email_api;
+GRANT UPDATE (details) ON mail_audit TO email_web, email_api;

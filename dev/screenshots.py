@@ -39,7 +39,7 @@ PAGES = {
     'decide': '/decide?do=retry&of=all&status=dead',
     'workers': '/workers', 'relays': '/relays', 'duties': '/duties',
     'suppressions': '/suppressions', 'tokens': '/tokens', 'audit': '/changes',
-    'pause': '/act/pause?kind=relay&name=primary',
+    'pause': '/act/pause?kind=relay&name=primary', 'privacy': '/person', 'confirm': '/confirm',
 }  # fmt: skip
 OF_ONE = ('one', 'content', 'recipient')
 SCOPES = (ApiScope.READ, ApiScope.OPERATE, ApiScope.ADMINISTER)

@@ -1,11 +1,10 @@
 """Erase what is held on one person's address."""
 
 import argparse
-from dataclasses import asdict
 
 from rich.console import Console
 
-from actions.erase import LOGS, Erasure, erase_person
+from actions.erase import Erasure, erase_person, erasure_document, erasure_lines
 from ops.answer import Answer
 from ops.arguments import add_change, add_json, confirm
 from ops.connect import Connections
@@ -36,10 +35,7 @@ async def run(connections: Connections, options: argparse.Namespace) -> Answer:
         connections, options.address, this_person(), options.reason,
         dry_run=options.dry_run, confirm=ask,
     )  # fmt: skip
-    document = asdict(done)
-    del document['problems']
-    document['elsewhere'] = done.elsewhere._asdict()
-    return Answer({'erase': 'done', **document, 'logs': LOGS}, list(done.problems))
+    return Answer({'erase': 'done', **erasure_document(done)}, list(done.problems))
 
 
 def _told(done: Erasure, verb: str) -> str:
@@ -51,20 +47,5 @@ def _told(done: Erasure, verb: str) -> str:
 
 def render(document: Document, console: Console) -> None:
     """Print what was done, counted."""
-    would = 'would be ' if document['dry_run'] else ''
-    say(
-        console,
-        f'{counted(document["emails"])} to this address alone {would}erased; the address {would}'
-        f'taken out of {counted(document["freed"])} with others.',
-    )
-    others = document['elsewhere']
-    say(
-        console,
-        f'Elsewhere: {others["audit"]} entries of the audit, {others["feedback"]} reports, '
-        f'{others["deliveries"]} webhook deliveries, {others["requests"]} idempotency keys.',
-    )
-    if document['under_way'] and document['dry_run']:
-        say(console, f'{counted(document["under_way"])} being sent now.')
-    if document['is_suppressed']:
-        say(console, 'It stays on the list of those who get no mail, as a hash.')
-    say(console, f'Not reached: {document["logs"]}.')
+    for line in erasure_lines(document):
+        say(console, line)

@@ -7,14 +7,13 @@ from typing import TextIO
 
 from rich.console import Console
 
-from actions.export import export_person
+from actions.export import export_document
 from actions.safety import RequestError
 from ops.answer import Answer
 from ops.connect import Connections
 from ops.output import say
 from ops.suppress import suppression
 from reporting.problems import Document
-from reporting.wording import as_json
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -42,12 +41,10 @@ async def run(connections: Connections, options: argparse.Namespace) -> Answer:
 
 
 async def _write(connections: Connections, address: str, file: TextIO) -> int:
-    entries = 0
-    file.write('{"address": ' + as_json({'a': address}, None)[6:-1] + ', "entries": [')
-    async for entry in export_person(connections, address):
-        file.write((',\n' if entries else '\n') + as_json(entry, None))
+    entries = -2  # the first part and the last are none
+    async for part in export_document(connections, address):
+        file.write(part)
         entries += 1
-    file.write(f'\n], "count": {entries}}}\n')
     return entries
 
 

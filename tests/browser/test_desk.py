@@ -12,7 +12,7 @@ PHONE = {'viewport': {'width': 390, 'height': 844}, 'has_touch': True, 'is_mobil
 PATHS = (
     '/', '/mail', '/mail?status=dead', '/mail/1', '/mail/1/content', '/mail/1/recipient',
     '/decide?do=retry&of=all&status=dead', '/workers', '/relays', '/duties', '/suppressions',
-    '/senders', '/tokens', '/webhooks', '/changes', '/changes/1',
+    '/senders', '/tokens', '/webhooks', '/changes', '/changes/1', '/person', '/confirm',
     '/act/pause?kind=email_type&name=receipt', '/no/such/page',
 )  # fmt: skip
 WCAG = ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'wcag22aa', 'best-practice']

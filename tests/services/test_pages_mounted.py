@@ -20,8 +20,8 @@ from web.mounted import MountedDesk
 from web.place import PublicPlace, told_prefix
 
 PREFIX = '/mail-desk'
-LINK = re.compile(r'(?:href|src|data-stream|formaction)="([^"]*)"')
-FORM = re.compile(r'<form[^>]* action="([^"]*)"')
+LINK = re.compile(r'(?:href|src|data-stream)="([^"]*)"')
+FORM = re.compile(r'(?:<form[^>]* action|formaction)="([^"]*)"')
 MOST_WALKED = 400
 PROXY = TrustedProxy([ip_network('127.0.0.0/8')])
 

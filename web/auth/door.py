@@ -33,6 +33,21 @@ NOT_TO_LOOK = Refusal(
 )  # fmt: skip
 
 
+OTHER_TOKEN = Refusal(
+    HTTPStatus.FORBIDDEN, 'other-token', 'this is not the token you logged in with',
+    'give that one, or log out first',
+)  # fmt: skip
+CANNOT_CONFIRM = Refusal(
+    HTTPStatus.FORBIDDEN, 'cannot-confirm',
+    'a proxy names you, so nobody can be asked here again whether it is you',
+    'do it in a terminal: `email-worker ops erase`, `email-worker ops export`',
+)  # fmt: skip
+
+
+class ConfirmationNeededError(Exception):
+    """The person is to show again who it is."""
+
+
 class LoginNeededError(Exception):
     """Nobody has logged in, and the page is for people who have."""
 
@@ -69,7 +84,7 @@ class DeskDoor:
             session.name, session.scopes, session.organization_id, session.token_id,
             self.proxy.address_of(request),
         )  # fmt: skip
-        return Visitor(principal, secret)
+        return Visitor(principal, secret, confirmed_at=session.confirmed_at)
 
     async def visitor_or_nobody(self, request: Request) -> Visitor:
         """Return who asks for a page that also shows what is away: nobody, when it is PostgreSQL.
@@ -97,6 +112,18 @@ class DeskDoor:
             secret = await self.sessions.open(principal.token_id, address)
         log.info('web.logged_in', actor=principal.name, address=address)
         return secret
+
+    async def confirm(self, request: Request, visitor: Visitor, token: str) -> None:
+        """Note that a visitor has shown again that the session is his, by its token.
+
+        Raises:
+            RefusalError: 401, 403 or 429; ProblemError: PostgreSQL does not answer.
+        """
+        address = self.proxy.address_of(request)
+        principal = await self.access.identify(f'Bearer {token.strip()}', address)
+        if visitor.principal is None or principal.token_id != visitor.principal.token_id:
+            raise RefusalError(OTHER_TOKEN)
+        await self.sessions.confirm(visitor.secret)
 
     async def log_out(self, visitor: Visitor) -> None:
         """End the visitor's session.

@@ -4,11 +4,14 @@ import base64
 import hmac
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from hashlib import sha256
 
 from actions.tokens import ApiScope
 from web.api.access import Principal
+
+FRESH = timedelta(minutes=5)  # for so long nobody is asked again who it is
 
 
 class Role(StrEnum):
@@ -40,12 +43,14 @@ class Visitor:
         secret: What the cookie holds; the keys of forms are made of it.
         is_new: The cookie is to be set with the answer.
         by_proxy: A proxy names the person, so there is no log-out here.
+        confirmed_at: When the person showed last who it is; None: nobody knows.
     """
 
     principal: Principal | None
     secret: str
     is_new: bool = False
     by_proxy: bool = False
+    confirmed_at: datetime | None = None
 
     @property
     def form_key(self) -> str:
@@ -56,6 +61,11 @@ class Visitor:
     def may(self, role: Role) -> bool:
         """Whether the person has this role."""
         return self.principal is not None and WANTED_SCOPES[role] in self.principal.scopes
+
+    @property
+    def is_confirmed(self) -> bool:
+        """Whether the person showed lately who it is: for what cannot be taken back."""
+        return self.confirmed_at is not None and datetime.now(UTC) - self.confirmed_at < FRESH
 
     @property
     def role(self) -> Role | None:

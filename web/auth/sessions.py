@@ -7,7 +7,14 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from hashlib import sha256
 
-from db.desk_sessions import DeskSession, close_session, find_session, open_session
+from db.desk_sessions import (
+    DeskSession,
+    NamedPerson,
+    close_session,
+    confirm_session,
+    find_session,
+    open_session,
+)
 from reporting.problems import ProblemError
 from reporting.servers import Servers
 
@@ -56,19 +63,31 @@ class KnownSessions:
             return None
         return session
 
-    async def open(self, token_id: int, origin: str) -> str:
+    async def open(self, of: int | NamedPerson, origin: str) -> str:
         """Open a session. Returns what the cookie is to hold.
 
+        Args:
+            of: A token's id, or a person.
         Raises:
             ProblemError: PostgreSQL does not answer.
         """
         secret = new_secret()
         opening = partial(
-            open_session, session_hash=_digest(secret), token_id=token_id, origin=origin,
+            open_session, session_hash=_digest(secret), of=of, origin=origin,
             lasts=timedelta(seconds=SESSION_S),
         )  # fmt: skip
         await self._servers.ask_postgres(opening)
         return secret
+
+    async def confirm(self, secret: str) -> None:
+        """Note that the person of a session has shown again who it is.
+
+        Raises:
+            ProblemError: PostgreSQL does not answer.
+        """
+        digest = _digest(secret)
+        await self._servers.ask_postgres(partial(confirm_session, session_hash=digest))
+        self._known.pop(digest, None)
 
     async def close(self, secret: str) -> None:
         """End a session.

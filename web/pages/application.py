@@ -7,7 +7,7 @@ from starlette.responses import PlainTextResponse, Response
 
 from web.api.parts import Api
 from web.api.problem import Refusal
-from web.auth.door import DeskDoor, LoginNeededError
+from web.auth.door import ConfirmationNeededError, DeskDoor, LoginNeededError
 from web.auth.proxy import TrustedProxy
 from web.auth.sessions import KnownSessions
 from web.pages import (
@@ -20,6 +20,7 @@ from web.pages import (
     mail,
     one_mail,
     overview,
+    personal,
     quotas,
     readdressing,
     static,
@@ -35,7 +36,7 @@ from web.watch import Watch
 ROUTERS: tuple[APIRouter, ...] = (
     templates.router, static.router, overview.router, logins.router, mail.router, one_mail.router,
     readdressing.router, decisions.router, audit.router, fleet.router, lists.router, acts.router,
-    webhooks.router, quotas.router,
+    webhooks.router, quotas.router, personal.router,
 )  # fmt: skip
 
 
@@ -48,6 +49,7 @@ def add_desk(app: FastAPI, api: Api, watch: Watch, proxy: TrustedProxy) -> None:
     for router in ROUTERS:
         app.include_router(router)
     app.add_exception_handler(LoginNeededError, _lead_to_login)
+    app.add_exception_handler(ConfirmationNeededError, _lead_to_confirmation)
 
 
 async def _lead_to_login(request: Request, _: Exception) -> Response:
@@ -58,6 +60,10 @@ async def _lead_to_login(request: Request, _: Exception) -> Response:
     goes_on = path if request.method in {'GET', 'HEAD'} else '/'
     login = f'/login?next={quote(goes_on, safe="")}' if goes_on != '/' else '/login'
     return see_other(request, login)
+
+
+async def _lead_to_confirmation(request: Request, _: Exception) -> Response:
+    return see_other(request, f'/confirm?next={quote(path_of(request.scope), safe="")}')
 
 
 async def tell_person(request: Request, refusal: Refusal) -> Response:

@@ -20,7 +20,13 @@ from reporting.servers import Servers
 from reporting.wording import SWITCH_WORDS
 from web.api.parts import Api
 from web.api.problem import Refusal, RefusalError
-from web.auth.door import DeskDoor, LoginNeededError, set_cookie
+from web.auth.door import (
+    CANNOT_CONFIRM,
+    ConfirmationNeededError,
+    DeskDoor,
+    LoginNeededError,
+    set_cookie,
+)
 from web.auth.people import Role, Visitor
 from web.pages.changes import Changes
 from web.pages.static import address_of_file
@@ -47,8 +53,10 @@ NAVIGATION: Sequence[tuple[str, str, bool]] = (
     ('/relays', 'Relays', True), ('/duties', 'Duties', True),
     ('/suppressions', 'Suppressions', True), ('/senders', 'Senders', True),
     ('/quotas', 'Quotas', True),
-    ('/webhooks', 'Webhooks', True), ('/tokens', 'Tokens', True), ('/changes', 'Audit', True),
+    ('/webhooks', 'Webhooks', True), ('/tokens', 'Tokens', True), ('/person', 'Privacy', True),
+    ('/changes', 'Audit', True),
 )  # fmt: skip
+ADMINISTERED = ('/tokens', '/person')
 
 BOUND = Refusal(
     HTTPStatus.FORBIDDEN, 'bound-to-organization', 'your token sees one organisation only',
@@ -112,13 +120,17 @@ def desk_of(request: Request) -> Desk:
     return desk
 
 
-async def person(request: Request, role: Role = Role.LOOK, *, of_all: bool = False) -> Visitor:
+async def person(
+    request: Request, role: Role = Role.LOOK, *, of_all: bool = False, confirmed: bool = False
+) -> Visitor:
     """Return who asks, if the person has this role.
 
     Args:
         of_all: The page shows what belongs to every organisation.
+        confirmed: What it does cannot be taken back: the person has shown lately who it is.
     Raises:
-        LoginNeededError; RefusalError: 403; ProblemError: PostgreSQL does not answer.
+        LoginNeededError, ConfirmationNeededError; RefusalError: 403; ProblemError: PostgreSQL does
+            not answer.
     """
     visitor = await desk_of(request).door.visitor(request)
     if visitor.principal is None:
@@ -127,6 +139,10 @@ async def person(request: Request, role: Role = Role.LOOK, *, of_all: bool = Fal
         raise RefusalError(_not_for(visitor, role))
     if of_all and visitor.principal.organization_id is not None:
         raise RefusalError(BOUND)
+    if confirmed and not visitor.is_confirmed:
+        if visitor.by_proxy:
+            raise RefusalError(CANNOT_CONFIRM)
+        raise ConfirmationNeededError
     return visitor
 
 
@@ -166,7 +182,9 @@ async def page(
         'navigation': [
             (path, word)
             for path, word, of_all in NAVIGATION
-            if visitor.principal and (sees_all or not of_all)
+            if visitor.principal
+            and (sees_all or not of_all)
+            and (path not in ADMINISTERED or visitor.may(Role.ADMINISTER))
         ],
         'paused': await desk.paused() if visitor.principal and sees_all else (),
         'switch_words': SWITCH_WORDS,

@@ -1,4 +1,4 @@
-"""Log in with a token, and log out."""
+"""Log in with a token, show again who one is, and log out."""
 
 from http import HTTPStatus
 
@@ -6,10 +6,10 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from web.api.problem import Refusal, RefusalError
-from web.auth.door import forget_cookie, set_cookie
+from web.auth.door import CANNOT_CONFIRM, forget_cookie, set_cookie
 from web.auth.forms import read_form
 from web.auth.people import Visitor
-from web.pages.desk import desk_of, page, see_other
+from web.pages.desk import desk_of, page, person, see_other
 
 router = APIRouter(include_in_schema=False)
 
@@ -55,6 +55,37 @@ async def log_in(request: Request) -> Response:
     response = see_other(request, goes_on)
     set_cookie(request, response, secret)
     return response
+
+
+@router.get('/confirm')
+async def confirm_page(request: Request) -> Response:
+    """Ask again who it is, before what cannot be taken back."""
+    visitor = await person(request)
+    if visitor.by_proxy:
+        raise RefusalError(CANNOT_CONFIRM)
+    return await _ask_again(request, visitor, safe_path(request.query_params.get('next', '/')))
+
+
+async def _ask_again(
+    request: Request, visitor: Visitor, goes_on: str, refusal: Refusal | None = None
+) -> Response:
+    status = refusal.status if refusal else HTTPStatus.OK
+    return await page(
+        request, visitor, 'confirm.html', status=status, goes_on=goes_on, refusal=refusal
+    )
+
+
+@router.post('/confirm')
+async def confirm_person(request: Request) -> Response:
+    """Note that it is the person, and go on."""
+    visitor = await person(request)
+    form = await read_form(request, visitor)
+    goes_on = safe_path(form.one('next', '/'))
+    try:
+        await desk_of(request).door.confirm(request, visitor, form.one('token'))
+    except RefusalError as error:
+        return await _ask_again(request, visitor, goes_on, error.refusal)
+    return see_other(request, goes_on)
 
 
 @router.post('/logout')

@@ -18,6 +18,9 @@ if (live) {
   addEventListener('pagehide', () => source.close());
 }
 
+// On a phone the bar is wider than the screen: it shows where one is.
+document.querySelector('nav [aria-current=page]')?.scrollIntoView({ block: 'nearest', inline: 'center' });
+
 // A page about what is under way asks again for itself, as long as nobody uses it.
 const reload = async () => {
   const part = document.querySelector('#reloaded[data-reload]');

@@ -116,7 +116,7 @@ async def erase_person(
     confirm(planned)
     details = {'address': erased_key(key), 'reason': reason}
     async with audited(servers, actor, 'personal.erase', details) as entry:
-        done = await erase_now(servers, key, wait_s)
+        done = await erase_now(servers, key, wait_s, planned.emails + planned.freed)
         entry.problem = done.problems[0].what if done.problems else None
     return done
 
@@ -156,16 +156,20 @@ class _Erasing:
     is_whole: bool = True
 
 
-async def erase_now(servers: Servers, key: str, wait_s: float = WAIT_S) -> Erasure:
+async def erase_now(
+    servers: Servers, key: str, wait_s: float = WAIT_S, expected: int | None = None
+) -> Erasure:
     """Erase a person; who asks has written it down.
 
+    Args:
+        expected: How many e-mails this concerns, for the progress; None: nobody counted.
     Raises:
         ProblemError: PostgreSQL does not answer; what was erased stays so.
     """
     person, done = person_of(key), _Erasing()
     async for rows in personal_rows(servers, key):
         await _erase_some(servers, key, rows, done)
-        if not servers.progress(done.emails + done.freed, None):
+        if not servers.progress(done.emails + done.freed, expected):
             done.is_whole = False
             break
     await _wait_for_those_under_way(servers, key, done, wait_s)

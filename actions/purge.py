@@ -95,6 +95,7 @@ class PurgedQueues:
     dry_run: bool
     other_functions: Mapping[str, int]
     queues: Sequence[Purged] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
 
     @property
     def jobs(self) -> int:
@@ -125,7 +126,15 @@ async def purge_queues(
     waiting = sum(queue.ready + queue.deferred for queue in queues)
     if waiting:
         confirm(QueuePlan(waiting, names, others))
-    return PurgedQueues(False, others, await servers.ask_redis(partial(_purge_all, names=names)))
+    is_whole = True
+
+    def go_on(done: int) -> bool:
+        nonlocal is_whole
+        is_whole = servers.progress(done, waiting)
+        return is_whole
+
+    purged = await servers.ask_redis(partial(_purge_all, names=names, go_on=go_on))
+    return PurgedQueues(False, others, purged, [] if is_whole else [INTERRUPTED])
 
 
 async def count_other_jobs(redis: ArqRedis, names: Sequence[str]) -> dict[str, int]:
@@ -154,5 +163,11 @@ def _chosen(queues: Sequence[QueueState], name: str | None) -> list[QueueState]:
     return [queue for queue in found if not queue.problem]
 
 
-async def _purge_all(redis: ArqRedis, names: Sequence[str]) -> list[Purged]:
-    return [await purge_queue(redis, name) for name in names]
+async def _purge_all(
+    redis: ArqRedis, names: Sequence[str], go_on: Callable[[int], bool]
+) -> list[Purged]:
+    done: list[Purged] = []
+    for name in names:
+        before = sum(queue.removed for queue in done)
+        done.append(await purge_queue(redis, name, lambda removed, n=before: go_on(n + removed)))  # type: ignore[misc]
+    return done

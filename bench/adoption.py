@@ -35,7 +35,7 @@ from db.adoption.plan import plan
 from db.adoption.takeover import take_over
 from db.adoption.undo import undo
 from db.due import give_due_time
-from db.migrate import alone, migrate
+from db.migrate import alone, migrate, silent
 from db.pools import create_postgres_pool
 
 TABLE_DDL = """
@@ -129,18 +129,16 @@ async def adopt(dsn: str, rows: int, status: str, zone: str) -> None:
             day = timedelta(days=1)
 
             async def took() -> Any:
-                return await take_over(conn, form, hold_after=day, progress=lambda _: None)
+                return await take_over(conn, form, hold_after=day, progress=silent)
 
             print(await measure('take over', application, took))
-            await measure('way back', application, lambda: undo(conn, form, lambda _: None))
+            await measure('way back', application, lambda: undo(conn, form, silent))
         await measure('db.migrate: expand again', application, lambda: migrate(conn, zone=zone))
         async with alone(conn, zone):
             await measure('take over again', application, took)
             planned = await plan_finish(conn, zone=zone, max_attempts=5)
             print(f'--finish expects to lock for {planned.lock_s:.1f} s')
-            await measure(
-                'db.migrate --finish', application, lambda: finish(conn, planned, lambda _: None)
-            )
+            await measure('db.migrate --finish', application, lambda: finish(conn, planned, silent))
         application.stopping = True
         await inserting
     finally:
@@ -155,7 +153,7 @@ async def compare(new_dsn: str, adopted_dsn: str) -> None:
     await migrate(conn)
     async with alone(conn, 'UTC'):
         form = (await plan(conn, zone='UTC', max_attempts=5)).form
-        await take_over(conn, form, hold_after=timedelta(days=1), progress=lambda _: None)
+        await take_over(conn, form, hold_after=timedelta(days=1), progress=silent)
     await conn.close()
     pools = {
         name: await create_postgres_pool(

@@ -64,7 +64,7 @@ CREATE OR REPLACE TRIGGER note_attachments AFTER INSERT ON email_attachments
 """
 
 
-def silent(_: str) -> None:
+def silent(_text: str, /, done: int | None = None, total: int | None = None) -> None:
     """Report no progress."""
 
 

@@ -20,6 +20,10 @@ by_uv() {
     fi
     rm -f "$venv/failed"
     say "installing $lock: $(grep -c '^[a-z]' "$lock") packages at most"
+    if [ -t 1 ] && [ -t 2 ]; then # its own bars: how much, how fast
+        "$venv/bin/uv" pip install --python "$venv/bin/python" --require-hashes --no-color -r "$lock"
+        return
+    fi
     { "$venv/bin/uv" pip install --python "$venv/bin/python" --require-hashes -r "$lock" 2>&1 || : >"$venv/failed"; } |
         while IFS= read -r line; do
             case $line in ' '*) ;; *) say "$line" ;; esac # not the name of each

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -173,20 +173,24 @@ return {#ids, removed}
 """
 
 
-async def purge_queue(redis: ArqRedis, name: str) -> Purged:
+async def purge_queue(
+    redis: ArqRedis, name: str, go_on: Callable[[int], bool] = lambda _: True
+) -> Purged:
     """Remove every job that is not running, with its body.
 
     The e-mails they were about stay due in the outbox.
     A worker that is just starting one of them finds it gone, logs `expired`, and goes on. Jobs that
     come while this runs may stay.
 
+    Args:
+        go_on: Gets how many have been removed so far; False ends it there.
     Raises:
         redis.RedisError, OSError: Redis does not answer; some jobs may have been removed.
     """
     left = await redis.zcard(name)
     removed = running = 0
     keys = (in_progress_key_prefix, job_key_prefix, retry_key_prefix)
-    while left > 0:
+    while left > 0 and go_on(removed):
         batch: Any = redis.eval(
             PURGE_SCRIPT, 1, name, str(running), str(min(left, PURGE_BATCH)), *keys
         )

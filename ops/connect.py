@@ -1,6 +1,6 @@
 """The servers that the settings name, for the commands."""
 
-from ops.progress import ProgressLine
+from ops.progress import ProgressLine, StepProgress
 from reporting.servers import ServerAddresses, Servers
 from settings import Settings
 
@@ -12,6 +12,7 @@ class Connections(Servers):
         super().__init__(addresses_of(settings))
         self.settings = settings
         self.progress: ProgressLine = ProgressLine()
+        self.steps = StepProgress()
 
 
 def addresses_of(settings: Settings) -> ServerAddresses:

@@ -31,6 +31,7 @@ from ops.celery.connect import look_for_celery
 from ops.celery.signs import Signs
 from ops.output import make_console, print_table, say
 from ops.parser import CommandParser, command_name
+from ops.progress import StepProgress
 from reporting.problems import ProblemError
 from reporting.wording import counted
 from settings import Settings, load_settings
@@ -124,11 +125,18 @@ class Migration:
         self.settings = settings
         self.options = options
         self.console = make_console()
+        self._progress = StepProgress()
         self.zone = settings.db_naive_timezone
         self.hold_after = timedelta(hours=settings.adoption_hold_after_hours)
 
     async def run(self) -> int:
         """Do the step that was asked for. Returns the exit status."""
+        try:
+            return await self._run()
+        finally:
+            self._progress.end()
+
+    async def _run(self) -> int:
         if self.options.finish:
             return await self._finish()
         if self.options.undo:
@@ -137,9 +145,6 @@ class Migration:
         if not await is_adopted(self.conn):
             return await self._bring_up_to_date()
         return await self._adopt()
-
-    def _progress(self, text: str) -> None:
-        print(text, file=sys.stderr, flush=True)
 
     async def _plan(self) -> Plan:
         return await plan(

@@ -72,7 +72,7 @@ async def _purge_queues(
     }  # fmt: skip
     if not dry_run:
         queues = [asdict(queue) for queue in purged.queues]
-        return Answer(document | {'removed': purged.jobs, 'queues': queues})
+        return Answer(document | {'removed': purged.jobs, 'queues': queues}, purged.problems)
     would = [
         {'name': q.name, 'would_remove': q.removed, 'running': q.running} for q in purged.queues
     ]

@@ -31,6 +31,7 @@ async def answer(settings: Settings, command: CommandModule, options: argparse.N
         return given
     finally:
         connections.progress.end()
+        connections.steps.end()
         await connections.close()
 
 
@@ -47,14 +48,24 @@ def run_command(
     given = asyncio.run(answer(settings, command, options))
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors='replace')
+    try:
+        _print(command, options, given)
+        sys.stdout.flush()
+    except BrokenPipeError:  # nobody reads the answer: what was changed is told all the same
+        if has_changed(options, given) and not given.streamed:
+            command.render(given.document, make_console(sys.stderr))
+            print_problems(options.command, given.problems)
+        raise
+    if given.problems:
+        print_problems(options.command, given.problems)
+    return given.exit_status
+
+
+def _print(command: CommandModule, options: argparse.Namespace, given: Answer) -> None:
     if given.streamed:
-        pass
-    elif options.json:
+        return
+    if options.json:
         troubles = [problem.as_document() for problem in given.problems]
         print(as_json(given.document | {'troubles': troubles}))
     elif given.document:
         command.render(given.document, make_console())
-    sys.stdout.flush()
-    if given.problems:
-        print_problems(options.command, given.problems)
-    return given.exit_status

@@ -6,7 +6,7 @@ import asyncpg
 
 from db.adoption.finish_plan import CHECKS, NOT_NULL, REPLACED, FinishPlan
 from db.adoption.indexes import INDEX_STATE_SQL
-from db.adoption.locks import ReportProgress, briefly, by_index
+from db.adoption.locks import ReportProgress, briefly, by_index, count_rows
 from db.adoption.phases import AdoptionPhase, set_phase
 from db.adoption.quoting import quoted
 from db.adoption.takeover import BATCH
@@ -36,7 +36,8 @@ WITH stretch AS (
         OR (e.mail_status = 'sent' AND e.sent_at IS NULL))
     RETURNING 1
 )
-SELECT (SELECT max(id) FROM stretch) AS last_id, (SELECT count(*) FROM filled) AS filled
+SELECT (SELECT max(id) FROM stretch) AS last_id, (SELECT count(*) FROM stretch) AS walked,
+    (SELECT count(*) FROM filled) AS filled
 """
 REMEMBER_SQL = 'UPDATE outbox_adoption SET rebuilt_indexes = $1, added_columns = $2'
 REMEMBERED_SQL = 'SELECT rebuilt_indexes FROM outbox_adoption'
@@ -102,13 +103,14 @@ async def finish(conn: asyncpg.Connection, plan: FinishPlan, progress: ReportPro
 async def _fill(conn: asyncpg.Connection, plan: FinishPlan, progress: ReportProgress) -> None:
     """Give every row what the CHECKs will ask for, in stretches of ids."""
     last_id, filled = -(2**63), 0
+    walked, total = 0, await count_rows(conn)
     async with by_index(conn):
         while last_id is not None:
             [row] = await conn.fetch(FILL_SQL, last_id, BATCH, plan.max_attempts)
             last_id = row['last_id']
-            if row['filled']:
-                filled += row['filled']
-                progress(f'{filled} rows filled')
+            filled += row['filled']
+            walked += row['walked']
+            progress(f'{filled} rows filled', walked, total)
 
 
 def _concurrently(ddl: str) -> str:

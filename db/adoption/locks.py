@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from typing import Protocol
 
 import asyncpg
 
@@ -18,7 +19,18 @@ WHERE l.relation = 'outbound_emails'::regclass AND l.pid <> pg_backend_pid() AND
 ORDER BY a.xact_start LIMIT 1
 """
 
-ReportProgress = Callable[[str], None]
+
+class ReportProgress(Protocol):
+    """Is told what was done; may raise between two steps, which ends it there."""
+
+    def __call__(self, text: str, /, done: int | None = None, total: int | None = None) -> None:
+        """Tell.
+
+        Args:
+            text: What was done.
+            done, total: Of something that is counted on, how many rows were walked, and of how
+                many; an estimate.
+        """
 
 
 class TableBusyError(Exception):
@@ -28,6 +40,17 @@ class TableBusyError(Exception):
 # Statistics of a table that grows under our hands say little: a stretch of ids is found by the
 # primary key.
 BY_INDEX = ('enable_seqscan', 'enable_hashjoin', 'enable_mergejoin')
+
+
+ROWS_SQL = """
+SELECT reltuples::bigint FROM pg_class WHERE oid = 'outbound_emails'::regclass
+"""
+
+
+async def count_rows(conn: asyncpg.Connection) -> int | None:
+    """Return about how many e-mails there are, by the server's statistics; None: it has none."""
+    rows: int = await conn.fetchval(ROWS_SQL)
+    return rows if rows > 0 else None
 
 
 @asynccontextmanager

@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import asyncpg
 
-from db.adoption.locks import ReportProgress, briefly, by_index
+from db.adoption.locks import ReportProgress, briefly, by_index, count_rows
 from db.adoption.phases import AdoptionPhase, read_phase, set_phase
 from db.adoption.quoting import literal, quoted
 from db.adoption.trigger import Form, install_sync
@@ -66,7 +66,7 @@ WITH stretch AS (
     FROM wanted AS w WHERE e.id = w.id AND COALESCE(e.mail_status, 'external') = 'external'
     RETURNING e.mail_status
 )
-SELECT (SELECT max(id) FROM stretch) AS last_id, (
+SELECT (SELECT max(id) FROM stretch) AS last_id, (SELECT count(*) FROM stretch) AS walked, (
     SELECT jsonb_object_agg(mail_status, n)::text
     FROM (SELECT mail_status, count(*) AS n FROM taken GROUP BY 1) AS t
 ) AS counted
@@ -128,12 +128,13 @@ async def _take_all(
     """Take one stretch of ids after the other. Returns how many e-mails came into which state."""
     states: Counter[str] = Counter()
     sql, last_id = take_batch_sql(form.names), -(2**63)
+    walked, total = 0, await count_rows(conn)
     while last_id is not None:
         [row] = await conn.fetch(sql, hold_after, form.max_attempts, last_id, BATCH)
         last_id = row['last_id']
-        if taken := _counts(row['counted']):
-            states.update(taken)
-            progress(f'took over {states.total()} e-mails')
+        states.update(_counts(row['counted']))
+        walked += row['walked']
+        progress(f'took over {states.total()} e-mails', walked, total)
     return states
 
 

@@ -1,6 +1,5 @@
 """The table's side of an import: what it needs added, the take-over at the end, the way back."""
 
-import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -10,7 +9,7 @@ import asyncpg
 
 from db.adoption.columns import read_columns
 from db.adoption.forecast import Expected, forecast
-from db.adoption.locks import TableBusyError
+from db.adoption.locks import ReportProgress, TableBusyError
 from db.adoption.phases import AdoptionPhase, read_phase
 from db.adoption.plan import NotAdoptableError, Plan, is_adopted, plan
 from db.adoption.takeover import WrongPhaseError, take_over
@@ -63,12 +62,9 @@ async def look_at_schema(conn: asyncpg.Connection) -> tuple[list[str], dict[str,
     return sorted(known_migrations() - applied), await count_statuses(conn)
 
 
-def show_progress(text: str) -> None:
-    """Show progress on stderr: stdout is the answer's."""
-    print(text, file=sys.stderr, flush=True)
-
-
-async def expand_table(conn: asyncpg.Connection, settings: Settings) -> Plan | None:
+async def expand_table(
+    conn: asyncpg.Connection, settings: Settings, progress: ReportProgress
+) -> Plan | None:
     """Bring the schema up to this version, and add to an adopted table what it needs.
 
     Returns:
@@ -81,7 +77,7 @@ async def expand_table(conn: asyncpg.Connection, settings: Settings) -> Plan | N
             conn,
             settings.email_max_attempts,
             zone=settings.db_naive_timezone,
-            progress=show_progress,
+            progress=progress,
         )
     except REFUSED as error:
         raise ProblemError(Problem(str(error), 'nothing was taken from Celery')) from error
@@ -117,7 +113,11 @@ async def expected(conn: asyncpg.Connection, settings: Settings) -> Sequence[Exp
 
 
 async def take_over_table(
-    conn: asyncpg.Connection, plan: Plan, settings: Settings, problems: list[Problem]
+    conn: asyncpg.Connection,
+    plan: Plan,
+    settings: Settings,
+    problems: list[Problem],
+    progress: ReportProgress,
 ) -> dict[str, int] | None:
     """Take over the other system's e-mails, unless that is done.
 
@@ -128,14 +128,19 @@ async def take_over_table(
     try:
         async with alone(conn, settings.db_naive_timezone):
             return await take_over(
-                conn, plan.form, hold_after=_hold_after(settings), progress=show_progress
+                conn, plan.form, hold_after=_hold_after(settings), progress=progress
             )
     except (*REFUSED, OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
         problems.append(Problem(f'the table was not taken over: {error}', 'run this again'))
         return None
+    except ProblemError as error:  # somebody ended it: what was taken is told
+        problems.append(error.problem)
+        return None
 
 
-async def give_back(conn: asyncpg.Connection, settings: Settings) -> dict[str, int] | None:
+async def give_back(
+    conn: asyncpg.Connection, settings: Settings, progress: ReportProgress
+) -> dict[str, int] | None:
     """Undo the adoption of the table.
 
     Returns how many e-mails were given back; None when it is not adopted.
@@ -150,7 +155,7 @@ async def give_back(conn: asyncpg.Connection, settings: Settings) -> dict[str, i
             planned = await plan(
                 conn, zone=settings.db_naive_timezone, max_attempts=settings.email_max_attempts
             )
-            return await undo_table(conn, planned.form, show_progress)
+            return await undo_table(conn, planned.form, progress)
     except REFUSED as error:
         raise ProblemError(
             Problem(str(error), 'the messages were put back; correct it, then run this again')

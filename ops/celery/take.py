@@ -31,7 +31,6 @@ from ops.celery.table import (
     expected,
     look_at_schema,
     raw_connection,
-    show_progress,
     take_over_table,
 )
 from ops.celery.tally import NOT_OURS, Tally, outcome_of
@@ -41,7 +40,6 @@ from reporting.servers import answer_or_note
 from reporting.wording import counted
 
 BEFORE_TAKE_OVER = (AdoptionPhase.EXPANDING, AdoptionPhase.SHARED)
-PROGRESS_EVERY = 50_000  # messages
 
 
 class Import:
@@ -56,11 +54,13 @@ class Import:
         self.hold_after = timedelta(hours=connections.settings.adoption_hold_after_hours)
         self.now = datetime.now(UTC)
         self.requests = Requests(self.now)
+        self.messages = 0  # of all containers
 
     async def run(self) -> Answer:
         """Count what there is, ask, and take the messages and the table."""
         self.tasks = await remembered_tasks(self.redis) | self.tasks
         containers = await self._find_containers()
+        self.messages = containers.messages
         signs = await signs_of_celery(self.redis, containers=containers)
         await self._refuse(containers, signs)
         async with raw_connection(self.connections) as conn:
@@ -114,7 +114,7 @@ class Import:
         self, conn: asyncpg.Connection, containers: Containers, document: Document
     ) -> tuple[Tally, list[Problem]]:
         """Take the messages, then the table. What was done before a fault is reported as well."""
-        plan = await expand_table(conn, self.connections.settings)
+        plan = await expand_table(conn, self.connections.settings, self.connections.steps)
         problems: list[Problem] = []
         tally = Tally()
         if self.requests.has_later:
@@ -124,7 +124,7 @@ class Import:
         if not problems:
             if plan is not None:
                 document['taken_over'] = await take_over_table(
-                    conn, plan, self.connections.settings, problems
+                    conn, plan, self.connections.settings, problems, self.connections.steps
                 )
             problems += await self._what_came(tally)
         return tally, problems
@@ -193,8 +193,8 @@ class Import:
         tally.add(
             container.name, messages, named, others_move=moves, open_ids=open_ids, now=self.now
         )
-        if tally.messages // PROGRESS_EVERY != (tally.messages - len(messages)) // PROGRESS_EVERY:
-            show_progress(f'{tally.messages} messages {"looked at" if tally.is_dry else "taken"}')
+        told = f'{tally.messages} messages {"looked at" if tally.is_dry else "taken"}'
+        self.connections.steps(told, tally.messages, self.messages)
 
     def _fates(
         self, container: Container, messages: Sequence[Message], outcomes: Mapping[int, str]

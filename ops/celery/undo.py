@@ -39,6 +39,7 @@ class Undo:
         self.tasks: Mapping[str, Meaning] = {}
         self.put_back: Counter[str] = Counter()
         self.stay_kept = 0
+        self.kept = 0  # messages that there are
 
     async def run(self) -> Answer:
         """Refuse while anybody works, ask, put messages back, then undo the table's adoption."""
@@ -46,12 +47,12 @@ class Undo:
         async with raw_connection(self.connections) as conn:
             await self._refuse(conn)
             found = await celery_kept.find_kept(self.redis)
+            self.kept = sum(kept.container.length for kept in found)
             names = await self._queues_in_the_way(found)
             dry_run = self.options.dry_run
             if not dry_run:
-                messages = sum(kept.container.length for kept in found)
                 self.options.confirm(
-                    f'Give {counted(messages, "message")} and the table back to Celery?'
+                    f'Give {counted(self.kept, "message")} and the table back to Celery?'
                 )
                 names = await celery_kept.rename_queues(
                     self.redis, [name.encode() for name in names]
@@ -60,7 +61,11 @@ class Undo:
                 await (self._give_back_hash if kept.container.is_hash else self._give_back_list)(
                     conn, kept
                 )
-            given_back = None if dry_run else await give_back(conn, self.connections.settings)
+            given_back = (
+                None
+                if dry_run
+                else await give_back(conn, self.connections.settings, self.connections.steps)
+            )
             document: Document = {
                 'dry_run': dry_run,
                 'broker': self.broker.place,
@@ -148,3 +153,5 @@ class Undo:
         if back := sum(goes_back):
             self.put_back[name] += back
         self.stay_kept += len(goes_back) - sum(goes_back)
+        done = sum(self.put_back.values())
+        self.connections.steps(f'{done} messages put back', done + self.stay_kept, self.kept)

@@ -46,6 +46,7 @@ async def run(options: argparse.Namespace, directory: Path) -> list[Row]:
     """Run the scenarios in lanes, each with a stack of its own, because most of them only wait."""
     names = list(options.scenario or SCENARIOS)
     waiting = list(names)
+    began_at = time.monotonic()
     rows: dict[str, list[Row]] = {}
 
     async def lane(number: int) -> None:
@@ -59,7 +60,12 @@ async def run(options: argparse.Namespace, directory: Path) -> list[Row]:
                 started = time.monotonic()
                 rows[name] = await run_one(name, arena)
                 verdict = 'FAILED' if any(row.failed for row in rows[name]) else 'ok'
-                console.print(f'{name} {verdict}, {time.monotonic() - started:.0f} s')
+                now = time.monotonic()
+                left_s = (now - began_at) / len(rows) * (len(names) - len(rows))
+                console.print(
+                    f'{name} {verdict}, {now - started:.0f} s; {len(rows)} of {len(names)}, '
+                    f'about {left_s / 60:.0f} min left'
+                )
         finally:
             await arena.close()
 

@@ -74,7 +74,7 @@ async def adopt(
     planned = await migrate(conn, zone=zone, **options)
     assert planned is not None
     async with alone(conn, zone):
-        return await take_over(conn, planned.form, hold_after=hold_after, progress=lambda _: None)
+        return await take_over(conn, planned.form, hold_after=hold_after, progress=lambda *_: None)
 
 
 async def state_of(conn: asyncpg.Connection, email_id: int) -> tuple[str, str]:

@@ -19,12 +19,12 @@ from db.adoption.locks import TableBusyError, briefly
 from db.adoption.phases import AdoptionPhase, read_phase
 from db.adoption.plan import NotAdoptableError, plan
 from db.adoption.status_triggers import Remedy
-from db.adoption.takeover import WrongPhaseError
+from db.adoption.takeover import WrongPhaseError, take_over
 from db.adoption.undo import undo
 from db.checkup import read_indexes
 from db.claims import claim_due
 from db.due import give_due_time
-from db.migrate import alone, connect_directly, migrate
+from db.migrate import alone, connect_directly, migrate, silent
 from db.schema import SchemaMismatchError, check_schema
 from jobs.process_pending_emails import process_pending_emails
 from jobs.send_email import send_email
@@ -694,7 +694,7 @@ async def test_finishing_makes_triggers_of_the_application_anew_and_lists_what_g
         told = '\n'.join(change.what for change in planned.changes)
         assert 'ix_outbound_emails_status' in told
         assert 'sane' in told
-        await finish(conn, planned, lambda _: None)
+        await finish(conn, planned, silent)
     assert await conn.fetchval("SELECT count(*) FROM pg_trigger WHERE tgname = 'told'") == 1
     assert await read_phase(conn) is AdoptionPhase.FINISHED
 
@@ -912,7 +912,7 @@ async def test_an_interrupted_expansion_goes_on(conn, worker_pool, after):
     await create_legacy(conn, 'enum')
     await insert(conn, 'a', 'pending')
 
-    def interrupt(text: str) -> None:
+    def interrupt(text: str, *_: int | None) -> None:
         if after in text:
             raise Interrupted
 
@@ -932,7 +932,7 @@ async def test_an_interrupted_expansion_goes_on(conn, worker_pool, after):
 async def test_an_index_that_was_left_half_built_is_built_anew(conn, empty_database):
     await create_legacy(conn, 'enum')
 
-    def interrupt(text: str) -> None:
+    def interrupt(text: str, *_: int | None) -> None:
         raise Interrupted
 
     with pytest.raises(Interrupted):
@@ -1007,7 +1007,7 @@ async def test_the_way_back_leaves_the_table_as_it_was(conn, status, words, take
     await (adopt if taken_over else migrate)(conn)
     async with alone(conn, 'UTC'):
         form = (await plan(conn, zone='UTC', max_attempts=5)).form
-        await undo(conn, form, lambda _: None)
+        await undo(conn, form, silent)
     assert await shape(conn) == shape_before
     assert await conn.fetch(rows, touched) == before
     assert await read_phase(conn) is None
@@ -1039,7 +1039,7 @@ async def test_what_was_queued_here_is_sent_by_the_old_program_after_the_way_bac
     )
     async with alone(conn, 'UTC'):
         form = (await plan(conn, zone='UTC', max_attempts=5)).form
-        assert await undo(conn, form, lambda _: None) == {'pending': 1, 'failed': 1, 'uncertain': 1}
+        assert await undo(conn, form, silent) == {'pending': 1, 'failed': 1, 'uncertain': 1}
     swept = await conn.fetch(
         "SELECT id FROM outbound_emails WHERE status = 'pending' OR (status = 'failed' "
         'AND attempts < max_attempts)'
@@ -1057,7 +1057,7 @@ async def test_the_way_back_waits_for_workers_to_stop(conn, worker_pool):
     async with alone(conn, 'UTC'):
         form = (await plan(conn, zone='UTC', max_attempts=5)).form
         with pytest.raises(WrongPhaseError, match='stop them'):
-            await undo(conn, form, lambda _: None)
+            await undo(conn, form, silent)
 
 
 @pytest.mark.parametrize(('status', 'words'), FORMS)
@@ -1070,7 +1070,7 @@ async def test_a_finished_table_has_the_form_of_a_new_one(conn, worker_pool, poo
     )
     await adopt(conn)
     async with alone(conn, 'UTC'):
-        await finish(conn, await plan_finish(conn, zone='UTC', max_attempts=5), lambda _: None)
+        await finish(conn, await plan_finish(conn, zone='UTC', max_attempts=5), silent)
     async with pool.acquire() as new:
         wanted = {(kind, name): what for kind, name, what in await shape(new)}
     found = {(kind, name): what for kind, name, what in await shape(conn)}
@@ -1101,9 +1101,7 @@ async def test_finishing_reads_naive_times_in_the_zone_that_they_mean(conn):
     )
     await adopt(conn, zone='America/New_York')
     async with alone(conn, 'America/New_York'):
-        await finish(
-            conn, await plan_finish(conn, zone='America/New_York', max_attempts=5), lambda _: None
-        )
+        await finish(conn, await plan_finish(conn, zone='America/New_York', max_attempts=5), silent)
     assert (
         str(await conn.fetchval("SELECT created_at AT TIME ZONE 'UTC' FROM outbound_emails"))
         == '2026-07-01 16:00:00'
@@ -1115,14 +1113,14 @@ async def test_an_interrupted_finish_goes_on(conn):
     await insert(conn, 'a', 'sent', updated_at=None)
     await adopt(conn)
 
-    def interrupt(text: str) -> None:
+    def interrupt(text: str, *_: int | None) -> None:
         if 'new form' in text:
             raise Interrupted
 
     async with alone(conn, 'UTC'):
         with pytest.raises(Interrupted):
             await finish(conn, await plan_finish(conn, zone='UTC', max_attempts=5), interrupt)
-        await finish(conn, await plan_finish(conn, zone='UTC', max_attempts=5), lambda _: None)
+        await finish(conn, await plan_finish(conn, zone='UTC', max_attempts=5), silent)
     assert await read_phase(conn) is AdoptionPhase.FINISHED
     assert not await conn.fetch(
         "SELECT FROM pg_constraint WHERE conname LIKE 'outbound_emails_%' AND NOT convalidated"
@@ -1136,7 +1134,7 @@ async def test_finishing_keeps_a_dead_reason_of_somebody_elses_words_as_an_error
     await adopt(conn)
     await conn.execute("UPDATE mail_outbox SET dead_reason = 'spam'")
     async with alone(conn, 'UTC'):
-        await finish(conn, await plan_finish(conn, zone='UTC', max_attempts=5), lambda _: None)
+        await finish(conn, await plan_finish(conn, zone='UTC', max_attempts=5), silent)
     row = await conn.fetchrow('SELECT dead_reason, last_error FROM mail_outbox')
     assert tuple(row) == ('given up', 'spam')
     assert await conn.fetchval('SELECT dead_reason FROM outbound_emails') == 'of the application'
@@ -1173,7 +1171,7 @@ async def test_a_worker_goes_on_while_its_table_is_finished(conn, worker_pool):
         await queue_email(conn, recipient=f'{n}@example.com', subject='s', body_text='t')
     assert len(await claim_due(worker_pool, 1, **CLAIM)) == 1
     async with alone(conn, 'UTC'):
-        await finish(conn, await plan_finish(conn, zone='UTC', max_attempts=5), lambda _: None)
+        await finish(conn, await plan_finish(conn, zone='UTC', max_attempts=5), silent)
     assert len(await claim_due(worker_pool, 1, **CLAIM)) == 1
 
 
@@ -1232,7 +1230,7 @@ async def test_a_view_over_our_columns_is_named_before_the_way_back_changes_anyt
     async with alone(conn, 'UTC'):
         form = (await plan(conn, zone='UTC', max_attempts=5)).form
         with pytest.raises(WrongPhaseError, match='all_of_it'):
-            await undo(conn, form, lambda _: None)
+            await undo(conn, form, silent)
     assert await read_phase(conn) is AdoptionPhase.TAKEN_OVER
 
 
@@ -1256,3 +1254,25 @@ async def test_what_another_program_sends_without_end_is_taken_from_it_after_an_
     )
     assert (row['status'], row['claimed_by']) == ('sending', 'another program')
     assert timedelta(minutes=59) < row['left'] <= timedelta(hours=1)
+
+
+async def test_take_over_that_is_interrupted_between_stretches_goes_on(conn, monkeypatch):
+    monkeypatch.setattr('db.adoption.takeover.BATCH', 2)
+    await create_legacy(conn, 'enum')
+    for name in 'abcde':
+        await insert(conn, name, 'pending')
+    planned = await plan(conn, zone='UTC', max_attempts=5)
+    await migrate(conn)
+    told = []
+
+    def interrupt(text: str, done: int | None = None, _total: int | None = None) -> None:
+        told.append((text, done))
+        if done == 4:
+            raise Interrupted
+
+    with pytest.raises(Interrupted):
+        await take_over(conn, planned.form, hold_after=timedelta(days=1), progress=interrupt)
+    assert told == [('took over 2 e-mails', 2), ('took over 4 e-mails', 4)]
+    assert await read_phase(conn) is AdoptionPhase.SHARED
+    states = await take_over(conn, planned.form, hold_after=timedelta(days=1), progress=silent)
+    assert states == {'pending': 1}

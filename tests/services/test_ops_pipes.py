@@ -76,3 +76,13 @@ async def test_reader_of_both_outputs_that_has_gone_ends_the_command_quietly(env
 async def test_command_without_an_output_ends_with_its_own_status(env, pool, closed):
     ended = await asyncio.to_thread(run_with, env, 'failed', stdout=None, closed=closed)
     assert (ended.returncode, ended.stderr.decode()) == (0, '')
+
+
+async def test_change_whose_reader_has_gone_tells_on_stderr_what_it_did(env, pool, nobody_reads):
+    email_id = await insert(pool, status='failed')
+    ended = await asyncio.to_thread(
+        run_with, env, 'retry', str(email_id), '--yes', stdout=nobody_reads
+    )
+    assert ended.returncode == SIGPIPE_STATUS
+    assert '1 e-mail due now' in ended.stderr.decode()
+    assert await pool.fetchval('SELECT action FROM mail_audit') == 'ops retry'

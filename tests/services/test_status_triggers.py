@@ -393,7 +393,7 @@ async def test_what_is_shared_is_hidden_and_tells_of_no_change_that_nobody_sees(
     later = await queue(conn)
     async with alone(conn, 'UTC'):
         form = (await plan(conn, zone='UTC', max_attempts=5)).form
-        await take_over(conn, form, hold_after=DAY, progress=lambda _: None)
+        await take_over(conn, form, hold_after=DAY, progress=lambda *_: None)
     assert await state_of(conn, later) == ('pending', 'pending')
     assert await told(conn) == [('sending', 'pending', False)]
 

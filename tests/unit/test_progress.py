@@ -7,7 +7,8 @@ import sys
 import pytest
 
 from ops import progress
-from ops.progress import ProgressLine, progress_line
+from ops.progress import ProgressLine, StepProgress, progress_line
+from reporting.problems import ProblemError
 
 
 class Terminal(io.StringIO):
@@ -34,6 +35,7 @@ def test_line_tells_how_many_how_fast_and_how_long_still():
     assert progress_line(15_000, 60_000, 2.0) == '15000 of 60000, 7500/s, 6 s left'
     assert progress_line(0, 60_000, 2.0) == '0 of 60000, 0/s'
     assert progress_line(1500, None, 2.0) == '1500, 750/s'
+    assert progress_line(70, 60, 2.0) == '70 of 60, 35/s'  # the total was an estimate
 
 
 def test_terminal_is_told_after_a_second_and_left_clean(clock, told, monkeypatch):
@@ -79,3 +81,46 @@ def test_interrupt_stays_ignored_where_it_is(told, interrupts):
     assert told(0, 1000)
     signal.raise_signal(signal.SIGINT)
     assert told(500, 1000)
+
+
+@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGHUP])
+def test_sigterm_and_sighup_end_it_after_this_batch_too(told, number):
+    before = signal.getsignal(number)
+    assert told(0, 1000)
+    signal.raise_signal(number)
+    assert not told(500, 1000)
+    assert signal.getsignal(number) is before
+
+
+def test_steps_are_lines_and_what_is_counted_within_one_is_a_line_that_moves(clock, monkeypatch):
+    monkeypatch.setattr(sys, 'stderr', Terminal())
+    steps = StepProgress()
+    steps('added 3 columns')
+    for clock[0], done in ((100, 0), (102, 10_000), (104, 20_000)):
+        steps(f'took over {done} e-mails', done, 60_000)
+    steps('built the index')
+    steps.end()
+    shown = sys.stderr.getvalue()
+    assert shown.startswith('added 3 columns\n')
+    assert '20000 of 60000, 5000/s, 8 s left' in shown
+    assert shown.endswith('\r\x1b[Kbuilt the index\n')
+
+
+def test_interrupted_step_ends_with_what_was_done(clock, interrupts):
+    interrupts(signal.default_int_handler)
+    steps = StepProgress()
+    steps('took over 0 e-mails', 0, 1000)
+    signal.raise_signal(signal.SIGINT)
+    with pytest.raises(ProblemError) as ended:
+        steps('took over 500 e-mails', 500, 1000)
+    assert ended.value.problem.what == 'interrupted: took over 500 e-mails'
+    assert ended.value.problem.exit_status == 130
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_log_of_a_long_step_gets_a_line_twice_a_minute(clock, capsys):
+    steps = StepProgress()
+    for clock[0] in (100, 110, 131, 140, 162):
+        steps(f'at {clock[0]}', clock[0], 1000)
+    steps.end()
+    assert capsys.readouterr().err == 'at 131\nat 162\n'

@@ -32,6 +32,23 @@ SERVER_EVENTS: dict[str, tuple[str, ...]] = {
         'provider error',
         'See whether PostgreSQL can be reached; `python -m ops status`.',
     ),
+    'unsubscribe.taken': (
+        'info',
+        'A recipient unsubscribed from a type of e-mail by a link, or (`action`) subscribed again.',
+        'email_type action',
+    ),
+    'unsubscribe.unknown_link': (
+        'info',
+        'Somebody asked with an unsubscribe link that nobody here signed.',
+        '',
+        'When there are many: UNSUBSCRIBE_SECRET must still have every secret that signed links.',
+    ),
+    'unsubscribe.not_now': (
+        'warning',
+        'PostgreSQL did not take an unsubscription: whoever clicked is asked to try again.',
+        'error',
+        'See whether PostgreSQL can be reached; `python -m ops status`.',
+    ),
     'ingress.started': ('info', 'The SMTP ingress listens.', 'place token_wanted'),
     'ingress.stopped': ('info', 'The SMTP ingress has ended in order.'),
     'ingress.accepted': (

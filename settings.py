@@ -23,6 +23,7 @@ from configuration.safety import SafetyVariables
 from configuration.servers import MongoVariables, PostgresVariables, RedisVariables
 from configuration.smtp import SmtpVariables
 from configuration.sources import ENV_FILE, EnvFile, SecretFiles, variable_names
+from configuration.unsubscribe import UnsubscribeVariables
 from configuration.webhooks import WebhookVariables
 from configuration.worker import ProcessVariables, WebVariables, WorkerVariables
 
@@ -33,6 +34,7 @@ class Settings(
     WebhookVariables,
     AlertVariables,
     HookVariables,
+    UnsubscribeVariables,
     BounceVariables,
     IngressVariables,
     WebVariables,

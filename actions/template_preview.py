@@ -11,7 +11,7 @@ from actions.safety import RequestError, agree
 from actions.test_mail import queue_at_once
 from db.content import WantedTemplate, fetch_templates, find_templates
 from db.templates import read_sample
-from mail.template.asking import Filled
+from mail.template.asking import UNSUBSCRIBE_URL, Filled
 from mail.template.renderers import Templates, TemplatesUnavailableError
 from mail_outbox.envelope import MAX_MESSAGE_BYTES, InvalidEmailError, Template
 from mail_outbox.field_checks import checked_id
@@ -21,6 +21,7 @@ from reporting.problems import Problem, ProblemError
 from reporting.servers import Servers
 
 TEST_TYPE = 'template-test'
+SHOWN_URL = 'https://example.com/unsubscribe/preview'  # for a link that only an e-mail has
 SEE_LIST = 'see `python -m ops template ls`'
 
 
@@ -47,7 +48,9 @@ async def filled_template(
         RequestError: says what is wrong with it; ProblemError: no renderer could be had.
     """
     try:
-        return await templates.fill(template, data, locale=locale, check=check)
+        return await templates.fill(
+            template, data, locale=locale, unsubscribe_url=SHOWN_URL, check=check
+        )
     except InvalidEmailError as error:
         raise RequestError(str(error), 'correct it, and what it is filled with') from error
     except TemplatesUnavailableError as error:
@@ -144,6 +147,8 @@ async def send_test(
     shown = await preview_template(servers, word, locale=locale, version=version, data=data)
     if data is None:
         data = json.loads(await _sample(servers, shown.id, version))
+    # Its type has no links.
+    data = {UNSUBSCRIBE_URL: SHOWN_URL, **data}
     email: EmailValues = {
         'recipient': recipient, 'template_id': int(shown.id) if shown.id.isdecimal() else shown.id,
         'template_data': data, 'locale': locale, 'template_version': version,

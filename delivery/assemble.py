@@ -66,7 +66,9 @@ def assemble(
         tunables=tunables,
         activity=activity,
         claimer=claimer,
-        contents=Contents(stores.pool, stores.mongo, rules.max_message_bytes, large, tunables),
+        contents=Contents(
+            stores.pool, stores.mongo, rules.max_message_bytes, large, tunables, rules.unsubscribe
+        ),
         suppressions=SuppressionList(stores.pool),
         recorder=recorder,
         wake_ups=WakeUps(stores.redis, rules.queue_name, signals),
@@ -79,7 +81,6 @@ def assemble(
 
 def _steps(runtime: Runtime) -> Steps:
     contents, recorder, tunables = runtime.contents, runtime.recorder, runtime.tunables
-    return_paths = runtime.rules.return_paths
 
     def claim(email_id: int, send: SendClaimed) -> Coroutine[Any, Any, JobResult]:
         return claim_and_send(runtime, email_id, send)
@@ -107,7 +108,7 @@ def _steps(runtime: Runtime) -> Steps:
         check_senders=AllowedSenders(runtime.stores.pool, tunables).check_senders,
         render=contents.render,
         read_traits=partial(read_traits, tunables),
-        put_return_path=_put_nothing if return_paths is None else return_paths.put_on,
+        put_own=_putting(runtime.rules),
         leave_out_suppressed=runtime.suppressions.leave_out,
         deliver=HandingOver(tunables, runtime.rules.safety).deliver,
         policy=runtime.rules.policy,
@@ -118,5 +119,13 @@ def _steps(runtime: Runtime) -> Steps:
     )
 
 
-def _put_nothing(_: Email, rendered: Rendered) -> Rendered:
-    return rendered
+def _putting(rules: WorkerRules) -> Callable[[Email, Rendered], Rendered]:
+    """Return what puts on a message what names its e-mail."""
+    parts = [part.put_on for part in (rules.unsubscribe, rules.return_paths) if part is not None]
+
+    def put_own(email: Email, rendered: Rendered) -> Rendered:
+        for put_on in parts:
+            rendered = put_on(email, rendered)
+        return rendered
+
+    return put_own

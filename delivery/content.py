@@ -18,6 +18,7 @@ from engine.batches import Batcher
 from mail.priority import HIGH
 from mail.template.asking import with_parts
 from mail.template.renderers import Templates, TemplatesUnavailableError
+from mail.unsubscribe import UnsubscribeLinks
 from mail_outbox.address_fields import EXTRA_ADDRESSES
 from mail_outbox.envelope import (
     NO_EXTRAS,
@@ -70,12 +71,14 @@ class Contents:
         max_message_bytes: int,
         large: BytesInFlight,
         tunables: Tunables,
+        unsubscribe: UnsubscribeLinks | None = None,
     ) -> None:
         self.max_message_bytes = max_message_bytes
         self.large = large
         self.templates = Templates(max_message_bytes)
         self._pool = pool
         self._tunables = tunables
+        self._unsubscribe = unsubscribe
         # What concurrent e-mails ask of the databases becomes one call each.
         self.fetch_template = Batcher(partial(fetch_templates, pool))
         self.attachment_size = Batcher(partial(attachment_sizes, mongo))
@@ -158,12 +161,13 @@ class Contents:
             ContentUnavailableError: no renderer could be had.
         """
         if content.template is not None:
-            first = claim.priority == HIGH
+            first, links = claim.priority == HIGH, self._unsubscribe
             try:
                 filled = await self.templates.fill(
                     content.template,
                     email.template_data,
                     locale=email.extras.locale,
+                    unsubscribe_url=None if links is None else links.url_of(email),
                     first=first,
                 )
             except TemplatesUnavailableError as error:

@@ -13,6 +13,7 @@ from db.mongo import Mongo
 from mail.bounce.return_path import ReturnPaths
 from mail.outcome import Policy
 from mail.safety import Safety
+from mail.unsubscribe import UnsubscribeLinks
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,4 +70,5 @@ class WorkerRules:
     max_bytes_in_flight: int = 64 * 1024 * 1024  # of large e-mails
     webhooks: WebhookRules = field(default_factory=WebhookRules)
     return_paths: ReturnPaths | None = None
+    unsubscribe: UnsubscribeLinks | None = None
     feedback: FeedbackRules = ONLY_STATES

@@ -56,8 +56,8 @@ class MessageSteps:
         read_traits: Tells what its route depends on, where there are routes. All up to here raise
             InvalidEmailError for what can never be sent, and ContentUnavailableError when a server
             or a renderer does not answer.
-        put_return_path: Gives the envelope the sender that reports come back to; what goes by
-            the sender has looked at it before.
+        put_own: Puts on the message what names the e-mail: a link to unsubscribe, and the envelope
+            sender that reports come back to. What goes by the sender has looked at it before.
         leave_out_suppressed: Takes those who get no mail, or none of this type, out of the
             envelope, and settles them.
             Raises SuppressedError when nobody is left.
@@ -71,7 +71,7 @@ class MessageSteps:
     check_senders: Callable[[Email], Awaitable[None]]
     render: Callable[[Claim, Email, Content], Awaitable[Rendered]]
     read_traits: Callable[[Claim, Email, Rendered], Traits]
-    put_return_path: Callable[[Email, Rendered], Rendered]
+    put_own: Callable[[Email, Rendered], Rendered]
     leave_out_suppressed: Callable[
         [Rendered, Settled, str | None], Awaitable[tuple[Rendered, Settled]]
     ]

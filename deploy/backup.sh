@@ -16,6 +16,7 @@ name=$(date -u +%Y%m%dT%H%M%SZ)
 pg_dump --dbname="$DATABASE_URL" --format=custom --no-owner --no-privileges --file="$1/.mail-$name.part" \
     --table=email_template_versions --table=email_template_contents \
     --table=outbound_emails --table=email_attempts --table=email_templates --table=email_suppressions \
+    --table=email_type_suppressions \
     --table=mail_switches --table=cron_runs --table=service_health --table=mail_service_health \
     --table=mail_outbox --table=outbox_adoption --table=table_origins --table=mail_api_tokens --table=mail_audit \
     --table=allowed_senders --table=email_attachments --table=mail_api_requests --table=email_feedback \

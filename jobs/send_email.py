@@ -168,4 +168,4 @@ async def fetch_and_render(steps: Steps, claim: Claim, progress: Progress) -> Re
     progress.phase = Phase.RENDER
     rendered = await steps.render(claim, email, content)
     progress.traits = steps.read_traits(claim, email, rendered)
-    return steps.put_return_path(email, rendered)
+    return steps.put_own(email, rendered)

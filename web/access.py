@@ -14,6 +14,7 @@ from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.types import Message, Receive, Scope, Send
 
 from engine.urls import is_loopback
+from mail.unsubscribe import PATH as UNSUBSCRIBE_PATH
 from web.auth.proxy import NO_PROXY, TrustedProxy
 from web.place import PublicPlace, path_of, root_of, set_prefix, told_prefix
 
@@ -104,9 +105,10 @@ class Guard:
         await answer(scope, receive, send_with_headers)
 
     def _refusal(self, scope: Scope, headers: Headers) -> Response | None:
-        if self._loopback_only and not self._is_our_name(headers.get('host', '')):
-            return PlainTextResponse(OTHER_NAME, HTTPStatus.MISDIRECTED_REQUEST)
         path = path_of(scope)
+        is_public = path.startswith(UNSUBSCRIBE_PATH)  # a link is its own leave
+        if self._loopback_only and not (is_public or self._is_our_name(headers.get('host', ''))):
+            return PlainTextResponse(OTHER_NAME, HTTPStatus.MISDIRECTED_REQUEST)
         if not path:
             return RedirectResponse(f'{root_of(scope)}/', HTTPStatus.TEMPORARY_REDIRECT)
         if scope['may_look'] or path not in MACHINES_PATHS:

@@ -97,7 +97,10 @@ def make_hooks(settings: Settings, api: Api) -> Hooks:
         brevo=_shown(settings.brevo_webhook_secret),
         sns=SnsMessages(settings.ses_topic_arns) if settings.ses_topic_arns else None,
     )
-    return Hooks(api.servers, keys, settings.return_paths, settings.feedback_rules)
+    return Hooks(
+        api.servers, keys, settings.return_paths, settings.feedback_rules,
+        settings.unsubscribe_links,
+    )  # fmt: skip
 
 
 def trusted_proxy(settings: Settings) -> TrustedProxy:

@@ -1,12 +1,14 @@
 """What a renderer is asked: a template and its data, as one frame."""
 
 import asyncio
+from collections.abc import Mapping
 
 import orjson
 
 from mail.template.process import LENGTH, Request
 from mail_outbox.envelope import Email, InvalidEmailError, Template
 
+UNSUBSCRIBE_URL = 'unsubscribe_url'  # a variable, where the e-mail has such a link
 MAX_REQUEST_BYTES = 16 * 2**20  # a template and its data
 
 # Subject, text, HTML; None where the template has no such part.
@@ -14,9 +16,18 @@ Filled = tuple[str | None, str | None, str | None]
 
 
 def make_request(
-    number: int, template: Template, data: str | None, locale: str | None, *, check: bool
+    number: int,
+    template: Template,
+    data: str | None,
+    locale: str | None,
+    own: Mapping[str, str],
+    *,
+    check: bool,
 ) -> Request:
     """Return a request, whose answer is still to come.
+
+    Args:
+        own: Variables of ours; those in the data go before.
 
     Raises:
         InvalidEmailError: it is too large, or no text.
@@ -29,7 +40,7 @@ def make_request(
         )
     asked = sources if template.pushed is None else (template.pushed, locale, check)
     try:
-        written = orjson.dumps([number, *asked, data])
+        written = orjson.dumps([number, *asked, own, data])
     except TypeError as error:  # half a character
         raise InvalidEmailError(f'template: {error}') from error
     key = hash((asked, len(data or '').bit_length()))

@@ -11,6 +11,7 @@ from typing import Any
 import jinja2
 from jinja2.sandbox import SandboxedEnvironment
 
+NOTHING: Mapping[str, str] = {}
 PARTS = ('subject', 'body_text', 'body_html')
 
 MAX_LENGTH = 10_000_000  # characters or items of one value
@@ -167,17 +168,23 @@ def refuse_unsendable(what: str, filled: str, max_chars: int) -> None:
         raise TemplateError(f'{what}: it makes half a character (a lone surrogate)')
 
 
-def fill_parts(sources: Sequence[str | None], data: str | None, max_chars: int) -> list[str | None]:
+def fill_parts(
+    sources: Sequence[str | None],
+    data: str | None,
+    max_chars: int,
+    own: Mapping[str, str] = NOTHING,
+) -> list[str | None]:
     """Fill a template.
 
     Args:
         sources: Of PARTS, in this order; None for a part that the template lacks.
         data: A JSON object, not yet parsed; None for an empty one.
         max_chars: How long each part may become.
+        own: Variables of ours; those in the data go before.
     Raises:
         TemplateError: says what is wrong.
     """
-    values = read_object(data)
+    values = {**own, **read_object(data)}
     return [
         None if source is None else fill(part, source, values, max_chars)
         for part, source in zip(PARTS, sources, strict=True)

@@ -23,6 +23,7 @@ from mail.template.finish import html_of_mjml, text_of_html, with_styles_inline
 from mail.template.formats import LOCALE, ZONE, Formats
 from mail.template.jinja import (
     MAX_CACHED_CHARS,
+    NOTHING,
     PARTS,
     OutOfMemoryError,
     Sandbox,
@@ -81,15 +82,20 @@ def _bundle(pushed: str) -> Bundle:
 
 
 def fill_pushed(
-    pushed: str, locale: str | None, data: str | None, max_chars: int, *, check: bool = False
+    pushed: str,
+    locale: str | None,
+    data: str | None,
+    max_chars: int,
+    own: Mapping[str, str] = NOTHING,
+    *,
+    check: bool = False,
 ) -> list[str | None]:
     """Fill a pushed template.
 
     Args:
         pushed: The JSON object above.
         locale: The e-mail's.
-        data: A JSON object, not yet parsed; None for an empty one.
-        max_chars: How long each part may become.
+        data, max_chars, own: See jinja.fill_parts.
         check: Look first for what this data does not show: wrong syntax in any file, variables
             that it lacks, names that are not written out.
     Returns:
@@ -98,7 +104,7 @@ def fill_pushed(
     Raises:
         TemplateError: names the file, and the line where there is one.
     """
-    bundle, values = _bundle(pushed), read_object(data)
+    bundle, values = _bundle(pushed), {**own, **read_object(data)}
     content, paths = bundle.content, [bundle.content[part] for part in PARTS]
     if check:
         check_files(bundle.text, bundle.files, paths, values)

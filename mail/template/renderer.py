@@ -4,8 +4,8 @@
 answers to standard output until its input ends, as it does when the worker ends in whatever way. A
 frame is its length (4 bytes, big endian) and JSON:
 
-    request  [number, subject, body_text, body_html, template_data], see jinja.fill_parts
-             or [number, pushed, locale, check, template_data], see pushed.fill_pushed
+    request  [number, subject, body_text, body_html, own, template_data], see jinja.fill_parts
+             or [number, pushed, locale, check, own, template_data], see pushed.fill_pushed
     answer   [0, null] once it is ready, then [number, [subject, body_text, body_html]]
              or [number, kind, reason]
 
@@ -95,12 +95,14 @@ def _answer(received: bytearray, max_chars: int, name: int) -> None:
 def _fill(request: bytes, max_chars: int, name: int) -> bytes:
     number = 0
     try:
-        number, *asked, data = orjson.loads(request)
+        number, *asked, own, data = orjson.loads(request)
         os.write(name, b'mail %d' % number)
         if isinstance(asked[2], bool):
             pushed, locale, check = asked
-            return _frame([number, fill_pushed(pushed, locale, data, max_chars, check=check)])
-        return _frame([number, fill_parts(asked, data, max_chars)])
+            filled = fill_pushed(pushed, locale, data, max_chars, own, check=check)
+        else:
+            filled = fill_parts(asked, data, max_chars, own)
+        return _frame([number, filled])
     except OutOfMemoryError as error:
         return _frame([number, 'memory', str(error)])
     except MemoryError:

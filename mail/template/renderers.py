@@ -20,7 +20,7 @@ from typing import Any
 
 import structlog
 
-from mail.template.asking import Filled, make_request
+from mail.template.asking import UNSUBSCRIBE_URL, Filled, make_request
 from mail.template.process import READ_AHEAD, RendererProcess, Request
 from mail_outbox.envelope import InvalidEmailError, Template
 
@@ -80,6 +80,7 @@ class Templates:
         data: str | None,
         *,
         locale: str | None = None,
+        unsubscribe_url: str | None = None,
         check: bool = False,
         first: bool = False,
     ) -> Filled:
@@ -88,6 +89,7 @@ class Templates:
         Args:
             data: A JSON object, not yet parsed.
             locale: Of the e-mail, for a pushed template.
+            unsubscribe_url: A variable of this name, unless the data has one.
             check: Look also for what this data does not show, see pushed.fill_pushed.
             first: Before all others that wait, for an urgent e-mail.
         Raises:
@@ -96,7 +98,8 @@ class Templates:
             TemplatesUnavailableError: nothing is known to be wrong with it; to be tried later.
         """
         self._loop = asyncio.get_running_loop()
-        request = make_request(next(self._numbers), template, data, locale, check=check)
+        own = {} if unsubscribe_url is None else {UNSUBSCRIBE_URL: unsubscribe_url}
+        request = make_request(next(self._numbers), template, data, locale, own, check=check)
         self._with_all |= request.wants_all
         key = request.key
         if self._slow_keys and self._slow_keys.get(key, 0.0) > time.monotonic():

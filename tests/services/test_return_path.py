@@ -19,7 +19,7 @@ from tests.unit.scripted_relay import ScriptedRelay
 
 @pytest.fixture
 def signing(runtime):
-    runtime.steps = dataclasses.replace(runtime.steps, put_return_path=PATHS.put_on)
+    runtime.steps = dataclasses.replace(runtime.steps, put_own=PATHS.put_on)
 
 
 async def test_envelope_sender_names_the_e_mail(signing, ctx, queue, inbox):

@@ -1,1 +1,1 @@
-"""What providers call: each proves who it is, and reports what came back."""
+"""What providers call, and what links in e-mails lead to: each proves itself by a signature."""

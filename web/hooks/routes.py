@@ -24,10 +24,12 @@ from mail.bounce.providers import (
 )
 from mail.bounce.report import Report
 from mail.bounce.return_path import ReturnPaths
+from mail.unsubscribe import UnsubscribeLinks
 from reporting.problems import ProblemError
 from reporting.servers import Servers
 from web.hooks.signatures import has_password, is_mailgun, is_sendgrid
 from web.hooks.sns import NotFromSnsError, SnsMessages
+from web.hooks.unsubscribe import add_unsubscribing
 
 log = structlog.get_logger()
 
@@ -62,6 +64,7 @@ class Hooks:
     keys: ProviderKeys
     return_paths: ReturnPaths | None = None
     rules: FeedbackRules = field(default_factory=FeedbackRules)
+    unsubscribe: UnsubscribeLinks | None = None
 
 
 Headers = Mapping[str, str]
@@ -69,7 +72,9 @@ Read = Callable[[Headers, bytes], Awaitable[Sequence[Report]]]
 
 
 def add_hooks(app: FastAPI, hooks: Hooks) -> None:
-    """Add a path for each provider that is set up."""
+    """Add a path for each provider that is set up, and that of unsubscribe links."""
+    if hooks.unsubscribe is not None:
+        add_unsubscribing(app, hooks.servers, hooks.unsubscribe)
     for name, read in _readers(hooks).items():
         app.add_api_route(
             f'/hooks/{name}', _handler(hooks, name, read), methods=['POST'],

@@ -5,6 +5,7 @@ from urllib.parse import quote
 from fastapi import APIRouter, FastAPI, Request
 from starlette.responses import PlainTextResponse, Response
 
+from mail.unsubscribe import PATH as UNSUBSCRIBE_PATH
 from web.api.parts import Api
 from web.api.problem import Refusal
 from web.auth.door import ConfirmationNeededError, DeskDoor, LoginNeededError
@@ -69,7 +70,9 @@ async def _lead_to_confirmation(request: Request, _: Exception) -> Response:
 async def tell_person(request: Request, refusal: Refusal) -> Response:
     """Tell a refusal as a page; to programs, which want no HTML, as text."""
     headers = dict(refusal.headers)
-    if 'text/html' not in request.headers.get('accept', ''):
+    # Who has a link of an e-mail knows nothing of a desk.
+    is_public = path_of(request.scope).startswith(UNSUBSCRIBE_PATH)
+    if is_public or 'text/html' not in request.headers.get('accept', ''):
         return PlainTextResponse(f'{refusal.status.phrase}\n', refusal.status, headers)
     visitor = await desk_of(request).door.visitor_or_nobody(request)
     response = await page(request, visitor, 'refusal.html', status=refusal.status, refusal=refusal)

@@ -110,6 +110,18 @@ SERVER_EVENTS: dict[str, tuple[str, ...]] = {
         'See `remedy`.',
     ),
     'web.logged_in': ('info', 'Somebody has logged in at the desk.', 'actor address'),
+    'web.provider_away': (
+        'warning',
+        'The OIDC provider does not answer as one does; people log in with tokens.',
+        'issuer error',
+        'Look at the provider, and at OIDC_ISSUER: its discovery document names it to the letter.',
+    ),
+    'web.login_refused': (
+        'warning',
+        'What the OIDC provider said of a log-in is not to be believed.',
+        'issuer error',
+        'Compare OIDC_CLIENT_ID and OIDC_CLIENT_SECRET, and the clocks.',
+    ),
     'web.change_failed': (
         'error',
         'A change asked for at the desk met a fault of this program.',

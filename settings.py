@@ -17,6 +17,7 @@ from configuration.bounce import BounceVariables
 from configuration.dkim_keys import DkimVariables
 from configuration.hooks import HookVariables
 from configuration.ingress import IngressVariables
+from configuration.oidc import OidcVariables
 from configuration.policy import EmailVariables
 from configuration.relays import slowest_attempt_s
 from configuration.safety import SafetyVariables
@@ -37,6 +38,7 @@ class Settings(
     UnsubscribeVariables,
     BounceVariables,
     IngressVariables,
+    OidcVariables,
     WebVariables,
     WorkerVariables,
     SafetyVariables,

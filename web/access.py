@@ -16,7 +16,7 @@ from starlette.types import Message, Receive, Scope, Send
 from engine.urls import is_loopback
 from mail.unsubscribe import PATH as UNSUBSCRIBE_PATH
 from web.auth.proxy import NO_PROXY, TrustedProxy
-from web.place import PublicPlace, path_of, root_of, set_prefix, told_prefix
+from web.place import NOWHERE, PublicPlace, path_of, root_of, set_prefix, told_prefix
 
 MACHINES_PATHS = ('/metrics', '/api/status')  # what is told to who has WEB_TOKEN
 # Here the API asks for its own tokens, see web.api.access. Everything else is the desk's, which has
@@ -24,7 +24,6 @@ MACHINES_PATHS = ('/metrics', '/api/status')  # what is told to who has WEB_TOKE
 API_PATHS = ('/api/', '/admin/', '/emails/')
 API_PATHS_EXACTLY = ('/emails', '/openapi.json')
 PAGE_PATHS = ('/api/status',)
-NOWHERE = PublicPlace()
 OTHER_NAME = (
     'ask for this server as localhost or 127.0.0.1; for people behind a proxy set WEB_PUBLIC_URL\n'
 )

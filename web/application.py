@@ -9,16 +9,19 @@ from starlette.responses import PlainTextResponse
 
 from reporting.problems import Problem
 from reporting.wording import as_json
-from web.access import NOWHERE, Guard
+from web.access import Guard
 from web.api.application import Application, add_api
 from web.api.parts import Api
+from web.auth.door import DeskDoor
+from web.auth.provider import IdentityProvider
 from web.auth.proxy import NO_PROXY, TrustedProxy
+from web.auth.sessions import KnownSessions
 from web.hooks.routes import Hooks, add_hooks
 from web.metrics import CONTENT_TYPE, exposition
 from web.overview import as_status
 from web.pages.application import add_desk
 from web.pages.desk import Desk
-from web.place import PublicPlace
+from web.place import NOWHERE, PublicPlace
 from web.watch import Source, Watch
 
 READ = ['GET', 'HEAD']
@@ -34,6 +37,7 @@ def make_application(
     proxy: TrustedProxy = NO_PROXY,
     hooks: Hooks | None = None,
     place: PublicPlace = NOWHERE,
+    provider: IdentityProvider | None = None,
 ) -> Guard:
     """Return the application; close_desk ends what the desk has under way.
 
@@ -46,13 +50,15 @@ def make_application(
         proxy: Whose word about people counts.
         hooks: What providers call; None: nothing.
         place: Where people reach it.
+        provider: Who asks people who they are; None: they log in with tokens alone.
     """
     app = Application()
     if hooks is not None:
         add_hooks(app, hooks)
     _add_machines_paths(app, watch, readiness, is_open=token is None)
     add_api(app, api)
-    add_desk(app, api, watch, proxy)
+    door = DeskDoor(api.servers, api.access, KnownSessions(api.servers), proxy, provider, place)
+    add_desk(app, api, watch, door)
     return Guard(app, token=token, loopback_only=loopback_only, proxy=proxy, place=place)
 
 

@@ -14,6 +14,7 @@ from pydantic import SecretStr
 
 from actions.call import queue_for
 from actions.retry import RetryTerms
+from configuration.oidc import check_packages
 from mail_outbox.address_fields import Sender
 from reporting.servers import ServerAddresses
 from settings import Settings
@@ -22,6 +23,7 @@ from web.api.parts import Api
 from web.api.servers import QUEUEING_CONNECTIONS, ApiServers
 from web.application import close_desk, make_application
 from web.auth.people import Role
+from web.auth.provider import IdentityProvider
 from web.auth.proxy import TrustedProxy
 from web.hooks.routes import Hooks, ProviderKeys
 from web.hooks.sns import SnsMessages
@@ -58,7 +60,7 @@ class MountedDesk:
         self.app: Guard = make_application(
             *self._watches, token=token, loopback_only=bool(loopback_only), api=self._api,
             proxy=trusted_proxy(settings), hooks=make_hooks(settings, self._api),
-            place=place,
+            place=place, provider=open_provider(settings),
         )  # fmt: skip
 
     async def end_streams(self) -> None:
@@ -100,6 +102,28 @@ def make_hooks(settings: Settings, api: Api) -> Hooks:
     return Hooks(
         api.servers, keys, settings.return_paths, settings.feedback_rules,
         settings.unsubscribe_links,
+    )  # fmt: skip
+
+
+def open_provider(settings: Settings) -> IdentityProvider | None:
+    """Return who asks people who they are; None: nobody, they have tokens.
+
+    Raises:
+        SystemExit: a package is missing.
+    """
+    if settings.oidc_issuer is None:
+        return None
+    check_packages()
+    from web.auth.oidc import OidcProvider, OidcTerms  # noqa: PLC0415 - few have its packages
+
+    return OidcProvider(
+        OidcTerms(
+            settings.oidc_issuer, settings.oidc_client_id or '',
+            _shown(settings.oidc_client_secret) or '',
+            {word: Role(role) for word, role in settings.oidc_roles.items()},
+            settings.oidc_roles_claim, (settings.oidc_name_claim, 'email', 'sub'),
+            settings.oidc_scope,
+        )
     )  # fmt: skip
 
 

@@ -42,6 +42,9 @@ class PublicPlace:
         return self.origin.startswith('https://')
 
 
+NOWHERE = PublicPlace()
+
+
 def told_prefix(text: str) -> str:
     """Return the path that X-Forwarded-Prefix tells; '' for what is none."""
     prefix = text.strip().rstrip('/')

@@ -13,12 +13,12 @@ from db.audit import Actor
 from mail_outbox.address_fields import Sender
 from reporting.servers import ServerAddresses
 from tests.conftest import DEADLINE_S
-from web.access import NOWHERE
 from web.api.parts import Api
 from web.api.servers import QUEUEING_CONNECTIONS, ApiServers
 from web.application import close_desk, make_application
+from web.auth.provider import IdentityProvider
 from web.auth.proxy import NO_PROXY, TrustedProxy
-from web.place import PublicPlace
+from web.place import NOWHERE, PublicPlace
 from web.questions import OVERVIEW, READINESS
 from web.watch import Watch
 
@@ -60,6 +60,7 @@ class ApiDesk:
         deadline_s: float,
         proxy: TrustedProxy = NO_PROXY,
         place: PublicPlace = NOWHERE,
+        provider: IdentityProvider | None = None,
     ) -> None:
         self._stack = stack
         self._watches = [Watch(addresses, asked) for asked in (OVERVIEW, READINESS)]
@@ -71,6 +72,7 @@ class ApiDesk:
             api=self.api,
             proxy=proxy,
             place=place,
+            provider=provider,
         )
 
     async def token(self, name: str = 'tests', scopes: Any = ALL_SCOPES, **more: Any) -> str:
@@ -119,6 +121,7 @@ async def open_desk(
     deadline_s: float = DEADLINE_S,
     proxy: TrustedProxy = NO_PROXY,
     place: PublicPlace = NOWHERE,
+    provider: IdentityProvider | None = None,
     **places: str,
 ) -> Any:
     """Open the application; places are other addresses than those of env."""
@@ -129,6 +132,6 @@ async def open_desk(
         'mongodb_database': env['MONGODB_DATABASE'],
     }
     async with contextlib.AsyncExitStack() as stack:
-        desk = ApiDesk(stack, ServerAddresses(**(at | places)), deadline_s, proxy, place)
+        desk = ApiDesk(stack, ServerAddresses(**(at | places)), deadline_s, proxy, place, provider)
         stack.push_async_callback(desk.close)
         yield desk

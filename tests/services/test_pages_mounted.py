@@ -230,6 +230,6 @@ def test_templates_have_no_address_that_forgets_the_path():
         if path.name == 'unsubscribe.html':  # no page of the desk: it refers to what is beside it
             continue
         forgetful = re.findall(
-            r'(?:href|src|action|data-stream)="(?!\{\{ root \}\}|#)[^"]*', path.read_text()
+            r'(?:href|src|action|data-stream)="(?!\{\{ (?:root|out) \}\}|#)[^"]*', path.read_text()
         )
         assert forgetful == [], path.name

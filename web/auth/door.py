@@ -10,14 +10,16 @@ from starlette.responses import Response
 
 from actions.audit import audited
 from db.audit import Actor
+from db.desk_sessions import NamedPerson
 from reporting.problems import ProblemError
 from reporting.servers import Servers
 from web.api.access import Access, Principal
 from web.api.problem import Refusal, RefusalError
 from web.auth.people import Role, Visitor
+from web.auth.provider import IdentityProvider
 from web.auth.proxy import NO_PROXY, TrustedProxy
 from web.auth.sessions import SESSION_S, KnownSessions, new_secret
-from web.place import root_of
+from web.place import NOWHERE, PublicPlace, root_of
 
 log = structlog.get_logger()
 
@@ -58,12 +60,16 @@ class DeskDoor:
 
     Attributes:
         access: Knows the API's tokens, and who was refused too often.
+        provider: Who asks people who they are, besides tokens.
+        place: Where people reach the desk.
     """
 
     servers: Servers
     access: Access
     sessions: KnownSessions
     proxy: TrustedProxy = NO_PROXY
+    provider: IdentityProvider | None = None
+    place: PublicPlace = NOWHERE
 
     async def visitor(self, request: Request) -> Visitor:
         """Return who asks for a page.
@@ -108,10 +114,26 @@ class DeskDoor:
         if not Visitor(principal, '').may(Role.LOOK) or principal.token_id is None:
             raise RefusalError(NOT_TO_LOOK)
         who = Actor(principal.name, address, principal.token_id)
-        async with audited(self.servers, who, 'desk.login', {}):
-            secret = await self.sessions.open(principal.token_id, address)
-        log.info('web.logged_in', actor=principal.name, address=address)
+        return await self._open(who, principal.token_id)
+
+    async def let_in(self, request: Request, person: NamedPerson) -> str:
+        """Open a session for whom the provider names. Returns what the cookie is to hold.
+
+        Raises:
+            ProblemError: PostgreSQL does not answer.
+        """
+        return await self._open(Actor(person.name, self.proxy.address_of(request)), person)
+
+    async def _open(self, who: Actor, of: int | NamedPerson) -> str:
+        details = {} if isinstance(of, int) else {'scopes': list(of.scopes)}
+        async with audited(self.servers, who, 'desk.login', details):
+            secret = await self.sessions.open(of, who.origin)
+        log.info('web.logged_in', actor=who.name, address=who.origin)
         return secret
+
+    def address(self, request: Request, path: str) -> str:
+        """Return a path of ours as other sites are told it."""
+        return f'{self.place.origin}{root_of(request.scope)}{path}'
 
     async def confirm(self, request: Request, visitor: Visitor, token: str) -> None:
         """Note that a visitor has shown again that the session is his, by its token.
@@ -121,7 +143,8 @@ class DeskDoor:
         """
         address = self.proxy.address_of(request)
         principal = await self.access.identify(f'Bearer {token.strip()}', address)
-        if visitor.principal is None or principal.token_id != visitor.principal.token_id:
+        known = visitor.principal
+        if known is None or known.token_id is None or principal.token_id != known.token_id:
             raise RefusalError(OTHER_TOKEN)
         await self.sessions.confirm(visitor.secret)
 

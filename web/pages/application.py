@@ -9,8 +9,6 @@ from mail.unsubscribe import PATH as UNSUBSCRIBE_PATH
 from web.api.parts import Api
 from web.api.problem import Refusal
 from web.auth.door import ConfirmationNeededError, DeskDoor, LoginNeededError
-from web.auth.proxy import TrustedProxy
-from web.auth.sessions import KnownSessions
 from web.pages import (
     acts,
     audit,
@@ -19,6 +17,7 @@ from web.pages import (
     lists,
     logins,
     mail,
+    oidc_login,
     one_mail,
     overview,
     personal,
@@ -35,16 +34,15 @@ from web.place import path_of
 from web.watch import Watch
 
 ROUTERS: tuple[APIRouter, ...] = (
-    templates.router, static.router, overview.router, logins.router, mail.router, one_mail.router,
-    readdressing.router, decisions.router, audit.router, fleet.router, lists.router, acts.router,
-    webhooks.router, quotas.router, personal.router,
+    templates.router, static.router, overview.router, logins.router, oidc_login.router,
+    mail.router, one_mail.router, readdressing.router, decisions.router, audit.router, fleet.router,
+    lists.router, acts.router, webhooks.router, quotas.router, personal.router,
 )  # fmt: skip
 
 
-def add_desk(app: FastAPI, api: Api, watch: Watch, proxy: TrustedProxy) -> None:
+def add_desk(app: FastAPI, api: Api, watch: Watch, door: DeskDoor) -> None:
     """Give an application the desk's paths."""
     servers = api.servers
-    door = DeskDoor(servers, api.access, KnownSessions(servers), proxy)
     app.state.desk = Desk(api, watch, door, Changes(servers), KnownTrends(servers))
     app.state.tell_person = tell_person
     for router in ROUTERS:

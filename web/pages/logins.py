@@ -29,16 +29,21 @@ async def login_page(request: Request) -> Response:
     goes_on = safe_path(request.query_params.get('next', '/'))
     if visitor.principal is not None:
         return see_other(request, goes_on)
-    return await _ask(request, visitor, goes_on)
+    return await ask_for_login(request, visitor, goes_on)
 
 
-async def _ask(
+async def ask_for_login(
     request: Request, visitor: Visitor, goes_on: str, refusal: Refusal | None = None
 ) -> Response:
+    """Show the page on which one logs in, and why one is not."""
     status = refusal.status if refusal else HTTPStatus.OK
+    provider, out = desk_of(request).door.provider, None
+    if provider is not None and 'out' in request.query_params:
+        out = await provider.logout_url(desk_of(request).door.address(request, '/login'))
     return await page(
-        request, visitor, 'login.html', status=status, goes_on=goes_on, refusal=refusal
-    )
+        request, visitor, 'login.html', status=status, goes_on=goes_on, refusal=refusal,
+        provider=provider and provider.name, out=out,
+    )  # fmt: skip
 
 
 @router.post('/login')
@@ -51,7 +56,7 @@ async def log_in(request: Request) -> Response:
     try:
         secret = await door.log_in(request, form.one('token'))
     except RefusalError as error:
-        return await _ask(request, visitor, goes_on, error.refusal)
+        return await ask_for_login(request, visitor, goes_on, error.refusal)
     response = see_other(request, goes_on)
     set_cookie(request, response, secret)
     return response
@@ -71,8 +76,9 @@ async def _ask_again(
 ) -> Response:
     status = refusal.status if refusal else HTTPStatus.OK
     return await page(
-        request, visitor, 'confirm.html', status=status, goes_on=goes_on, refusal=refusal
-    )
+        request, visitor, 'confirm.html', status=status, goes_on=goes_on, refusal=refusal,
+        has_token=visitor.principal is not None and visitor.principal.token_id is not None,
+    )  # fmt: skip
 
 
 @router.post('/confirm')
@@ -95,6 +101,7 @@ async def log_out(request: Request) -> Response:
     visitor = await door.visitor(request)
     await read_form(request, visitor)
     await door.log_out(visitor)
-    response = see_other(request, '/login')
+    is_named = visitor.principal is not None and visitor.principal.token_id is None
+    response = see_other(request, '/login?out=1' if is_named else '/login')
     forget_cookie(request, response)
     return response

@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
+from urllib.parse import urlsplit
 
 from markupsafe import Markup, escape
 
@@ -88,7 +89,12 @@ def seconds(value: float) -> str:
     return f'{value:.1f} s' if value < 60 else length(value)
 
 
+def host(url: str) -> str:
+    """Return the name of a server in an address."""
+    return urlsplit(url).hostname or url
+
+
 FILTERS: Mapping[str, Any] = {
     'line': line, 'lines': lines, 'state': state_of, 'tone': tone, 'moment': as_time,
-    'with_code': with_code, 'seconds': seconds, 'number': number, 'length': length,
+    'with_code': with_code, 'seconds': seconds, 'number': number, 'length': length, 'host': host,
 }  # fmt: skip

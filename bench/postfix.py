@@ -9,7 +9,7 @@ import pwd
 import shutil
 import signal
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -90,12 +90,16 @@ def find_postfix() -> str | None:
 
 @contextlib.contextmanager
 def running_postfix(
-    parent: Path, watchdog: Watchdog, settings: Mapping[str, str] = MappingProxyType({})
+    parent: Path,
+    watchdog: Watchdog,
+    settings: Mapping[str, str] = MappingProxyType({}),
+    services: Sequence[str] = (),
 ) -> Iterator[Postfix]:
     """Start it on a free port; stop it at the end, and remove what it kept.
 
     Args:
         settings: Of main.cf, instead of those above.
+        services: Of master.cf, beside those above.
     Raises:
         RelayFailed: it is not installed, or ends at once.
     """
@@ -109,7 +113,8 @@ def running_postfix(
     more = ''.join(f'{name} = {value}\n' for name, value in settings.items())
     main = MAIN.format(directory=directory) + more  # what comes last counts
     (directory / 'config/main.cf').write_text(main, encoding='utf-8')
-    (directory / 'config/master.cf').write_text(MASTER.format(port=port), encoding='utf-8')
+    master = '\n'.join([MASTER.format(port=port), *services, ''])
+    (directory / 'config/master.cf').write_text(master, encoding='utf-8')
     environment = {'MAIL_CONFIG': str(directory / 'config')}
     # It makes the queue's folders.
     subprocess.run([program, 'check'], env=os.environ | environment, check=True)

@@ -26,6 +26,7 @@ from aiosmtpd.smtp import (
 from db.api_tokens import ApiToken
 from ingress.commands import HOOKS, LOG_IN_FIRST, NULL_SENDER
 from ingress.door import Door, SubmittedMessage
+from ingress.half_closed import HalfClosedSMTP
 from ingress.hello import hello
 from ingress.incoming import IncomingMessage, too_large
 from mail.bounce.return_path import ReturnPaths
@@ -39,8 +40,7 @@ MAX_COMMAND_BYTES = 2048  # RFC 5321, 4.5.3.1.4: 512, and what extensions add
 MOST_REPLIES = 2000
 YIELD_EVERY = 16  # replies to what was pipelined; others are answered meanwhile
 MOST_FAILED_LOGINS = 3
-# After a goodbye, for a client that does not read it.
-LINGER_S = 2.0
+LINGER_S = 2.0  # after a goodbye, for a client that does not read it
 # RFC 5321, 4.1.2: a path in angle brackets, and parameters. What is inside is checked later.
 PATH = re.compile(r'<((?:"(?:[^"\\]|\\.)*"|[^<>"])*)>(?: +(.*))?', re.DOTALL)
 UNPRINTABLE = re.compile(r'[^ -~]+')
@@ -55,7 +55,7 @@ LOGIN_LATER = '454 4.7.0 the token cannot be checked now: try again later'
 UNKNOWN_LOGIN = '535 5.7.8 the password is no token in use, or has not the scope send'
 
 
-class IngressSession(SMTP):
+class IngressSession(HalfClosedSMTP):
     """One connection."""
 
     line_length_limit = 64 * 1024  # what is read ahead
@@ -256,7 +256,7 @@ class IngressSession(SMTP):
         max_bytes = self._door.rules.max_message_bytes
         message = IncomingMessage(max_bytes)
         try:
-            while not message.feed(await self._reader.read(READ_BYTES)):
+            while not message.feed(await self.read_some(READ_BYTES)):
                 self._door.held.note(message)
                 if message.is_endless:
                     self.turn_away(too_large(max_bytes))

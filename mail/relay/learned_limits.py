@@ -6,6 +6,10 @@ way, so neither is known from a reply alone: it takes what else is known of our 
 """
 
 import math
+import re
+
+from mail.outcome import Reply
+from mail.relay.learned_rate import is_throttling
 
 # A relay that refuses a connection while it serves others of ours has a limit; other workers share
 # it, so it is tried again now and then whether there is room for one more. Left alone instead, one
@@ -15,6 +19,19 @@ ONE_MORE_EVERY_S = 10.0
 # message got 37 e-mails a second, and a quarter of them were deferred; now 1,134 and none.
 MAX_MESSAGES_PER_CONNECTION = 1000
 FEWER_MESSAGES_FOR_S = 600.0  # what two connections taught may have been a restart
+
+# OpenSMTPD ends no connection that has carried enough; to MAIL it says "452 4.5.3 Too many
+# recipients: Too many messages sent", whoever comes next.
+USED_UP = re.compile(
+    r'\b(too many (messages|e-?mails|mails|transactions)|(per|this|one) (connection|session))\b',
+    re.IGNORECASE,
+)
+
+
+def says_used_up(reply: Reply) -> bool:
+    """Tell whether a reply to MAIL says that the connection, not we, may carry no more."""
+    is_about_it = reply.code == 421 or (reply.code // 100 == 4 and USED_UP.search(reply.text))
+    return bool(is_about_it) and not is_throttling(reply)  # a rate tells of no count
 
 
 class ConnectionLimit:

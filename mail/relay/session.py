@@ -13,7 +13,7 @@ from mail.relay import session_state as states
 from mail.relay.deadline import Deadline
 from mail.relay.errors import RelayGoneError
 from mail.relay.greeting import Extensions
-from mail.relay.learned_rate import is_throttling
+from mail.relay.learned_limits import says_used_up
 from mail.relay.options import Timeouts
 from mail.relay.replies import ReplyReader
 from mail.relay.session_state import FREE, TRANSITIONS, Event, Usage
@@ -172,7 +172,7 @@ class Session(asyncio.Protocol):
                 self._write(RSET)
                 self._free()
             case Step.CLOSE:
-                if reply.code == 421 and not is_throttling(reply):  # a rate tells of no count
+                if says_used_up(reply):
                     self.usage.note_end(is_between=transaction.answered == 1)
                 self._current = None
                 self._fail(f'closed after {reply}')

@@ -20,6 +20,7 @@ from mail.relay.errors import (
     UnfitError,
 )
 from mail.relay.greeting import Extensions
+from mail.relay.learned_limits import says_used_up
 from mail.relay.learned_rate import is_throttling
 from mail.relay.recipients import left_over, says_too_many
 from mail_outbox.rendered import Rendered
@@ -157,6 +158,10 @@ class Transaction:
         if reply.code in AUTH_CODES and not is_throttling(reply):
             return self.fail(
                 RelayRefusedError(f'{self.relay_name} wants another login: {reply}', reply)
+            )
+        if not self.fresh and says_used_up(reply):
+            return self.fail(
+                RelayRefusedError(f'{self.relay_name} wants a new connection: {reply}', reply)
             )
         if (outcome := self.progress.classify(reply)) is not Outcome.ACCEPTED:
             self._answers = dict.fromkeys(self.recipients, (outcome, reply))

@@ -4,12 +4,24 @@
 """
 
 import asyncio
+import contextlib
 from urllib.parse import urlsplit, urlunsplit
 
 import pytest
 
 from dev.pgbouncer import PgBouncer
+from dev.ports import free_port
 from dev.watchdog import Watchdog
+from tests.debian.exim import running_exim
+from tests.debian.mail_servers import Outside
+from tests.debian.opensmtpd import running_opensmtpd
+from tests.debian.postfix import running_postfix_alike
+
+MAIL_SERVERS = {
+    'exim': running_exim,
+    'opensmtpd': running_opensmtpd,
+    'postfix': running_postfix_alike,
+}
 
 
 @pytest.fixture
@@ -35,3 +47,22 @@ async def start_pooler(stack, database, tmp_path):
     for pooler in started:
         await asyncio.to_thread(pooler.discard)
     watchdog.close()
+
+
+@pytest.fixture(scope='session')
+def outside():
+    """Ports whose servers a test starts, if it wants them."""
+    return Outside(free_port(), free_port())
+
+
+# One after the other, each started once for the tests of all modules.
+@pytest.fixture(scope='session', params=MAIL_SERVERS)
+def server(request, tmp_path_factory, outside):
+    directory = tmp_path_factory.mktemp(request.param)
+    for parent in (directory, *directory.parents[:2]):
+        parent.chmod(0o711)
+    with (
+        contextlib.closing(Watchdog()) as watchdog,
+        MAIL_SERVERS[request.param](directory, watchdog, outside) as running,
+    ):
+        yield running

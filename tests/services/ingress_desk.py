@@ -99,7 +99,9 @@ class IngressDesk:
 
 
 @contextlib.asynccontextmanager
-async def open_ingress(dsn: str, *, deadline_s: float = 5.0, **rules: Any) -> AsyncIterator[Any]:
+async def open_ingress(
+    dsn: str, *, deadline_s: float = 5.0, port: int = 0, **rules: Any
+) -> AsyncIterator[Any]:
     """Open a listener; rules are those that differ from RULES."""
     servers = DeadlineServers(
         ServerAddresses(dsn, 'redis://nobody.invalid:1/1'), deadline_s, pool_size=4,
@@ -107,7 +109,7 @@ async def open_ingress(dsn: str, *, deadline_s: float = 5.0, **rules: Any) -> As
     )  # fmt: skip
     door = Door(IngressRules(**(RULES | rules)), servers)
     listener = Listener(door)
-    desk = IngressDesk(door, listener, await listener.open('127.0.0.1', 0))
+    desk = IngressDesk(door, listener, await listener.open('127.0.0.1', port))
     try:
         yield desk
     finally:

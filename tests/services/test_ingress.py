@@ -125,6 +125,31 @@ async def test_one_connection_brings_many_messages_pipelined(desk, pool):
     assert len(await stored(pool)) == 5
 
 
+async def test_client_that_closes_its_side_behind_quit_gets_its_replies(desk, pool):
+    client = await desk.connect()
+    assert (await client.begins()).startswith('354')
+    client.writer.write(MESSAGE + b'.\r\nQUIT\r\n')
+    client.writer.write_eof()  # as Exim does
+    assert (await client.reply()).startswith('250 2.0.0 queued as ')
+    assert (await client.reply()).startswith('221')
+    assert await client.reply() == ''
+    assert await pool.fetchval('SELECT count(*) FROM outbound_emails') == 1
+
+
+@pytest.mark.parametrize('end', [b'', b'NOOP', b'NOOP\r\n', b'half a message'])
+async def test_client_that_closes_its_side_in_the_middle_is_let_go(desk, pool, end):
+    client = await desk.connect()
+    if end.startswith(b'half'):
+        assert (await client.begins()).startswith('354')
+    client.writer.write(end)
+    client.writer.write_eof()
+    if end.endswith(b'\n'):
+        assert (await client.reply()).startswith('250')
+    assert await client.reply() == ''
+    await wait_until(lambda: desk.listener.open_sessions == 0)
+    assert await pool.fetchval('SELECT count(*) FROM outbound_emails') == 0
+
+
 async def test_messages_that_come_together_share_transactions_and_one_bad_one_fails_alone(
     desk, pool
 ):

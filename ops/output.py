@@ -135,9 +135,9 @@ def _table(title: str, columns: Sequence[str], cells: Sequence[Sequence[str]]) -
         show_header=any(columns),
     )  # fmt: skip
     for position, (column, wide) in enumerate(zip(columns, widths(columns, cells), strict=True)):
-        is_number = all(_is_number(row[position]) for row in cells)
+        stands_right = all(is_number(row[position]) for row in cells)
         table.add_column(
-            column, justify='right' if is_number else 'left', overflow='fold',
+            column, justify='right' if stands_right else 'left', overflow='fold',
             no_wrap=wide <= WORD,
         )  # fmt: skip
     for row in cells:
@@ -178,7 +178,8 @@ def _named(columns: Sequence[str], row: Sequence[str]) -> Iterator[tuple[str, st
     return zip(columns, row, strict=True)
 
 
-def _is_number(text: str) -> bool:
+def is_number(text: str) -> bool:
+    """Whether a cell is a number, or stands for none: such columns stand right."""
     return text == '-' or text.replace('.', '', 1).isdigit()
 
 

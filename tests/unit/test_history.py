@@ -6,7 +6,7 @@ import pytest
 
 from db.history import quantile_ms
 from db.reports.history import CountedSpan
-from ops.top import sparkline
+from ops.screen.lines import sparkline
 from reporting.history import WINDOWS, AttemptCounts, counts_of, made_history
 
 START = datetime(2026, 1, 1, tzinfo=UTC)

@@ -36,8 +36,12 @@ ADDRESS = re.compile(rf'("[^"]*"|(?<!{LOCAL_CHARS}){LOCAL_CHARS}+)@(?=[\w\[])')
 
 
 def hide_addresses(text: str | None) -> str | None:
-    """Return a relay's reply or an error without the local parts it quotes."""
-    return ADDRESS.sub('***@', text) if text else text
+    """Return a relay's reply or an error without the local parts it quotes, and no endless one."""
+    if not text:
+        return text
+    if len(text) > LONGEST_CHARS:
+        text = _cut(text)
+    return ADDRESS.sub('***@', text) if '@' in text else text
 
 
 # Of a value: who writes a row may write megabytes into it, and a line is kept until it is read.
@@ -92,10 +96,11 @@ def hide_recipients(_: Any, method: str, event: MutableMapping[str, Any]) -> Map
                 if key not in NOT_PERSONAL:
                     event[key] = _hidden(value)
                 continue
-            if len(value) > LONGEST_CHARS:
-                value = event[key] = _cut(value)  # noqa: PLW2901 - and then its addresses
-            if '@' in value and key not in NOT_PERSONAL:
-                event[key] = ADDRESS.sub('***@', value)
+            if key not in NOT_PERSONAL:
+                if '@' in value or len(value) > LONGEST_CHARS:
+                    event[key] = hide_addresses(value)
+            elif len(value) > LONGEST_CHARS:
+                event[key] = _cut(value)
     return event
 
 
@@ -194,8 +199,7 @@ class _Lines:
 
 class _Pipeline(NamedTuple):
     threshold: int
-    # structlog's own list, in which structlog.testing puts another.
-    processors: list[structlog.types.Processor]
+    renderer: list[structlog.types.Processor]  # the last of all processors
     lines: _Lines
 
 
@@ -203,24 +207,27 @@ _pipeline: _Pipeline | None = None
 
 
 def write_line(level: Literal['info', 'warning'], event: str, fields: dict[str, Any]) -> None:
-    """Log as `log.info(event, **fields)` does, in half the time.
+    """Log as `log.info(event, **fields)` does, in a third of the time.
 
-    It skips the layers in front of the processors. For the line that each e-mail has; fields
-    becomes the line.
+    For the line that each e-mail has. It skips the layers in front of the processors, and does not
+    look through the fields for addresses.
+
+    Args:
+        fields: Without addresses of people, see hide_addresses; it becomes the line.
     """
     # Another pipeline is configured, such as a test's.
-    if _pipeline is None or _pipeline.processors is not structlog.get_config()['processors']:
+    last = structlog.get_config()['processors'][-1]
+    if _pipeline is None or last is not _pipeline.renderer[-1]:
         getattr(structlog.get_logger(), level)(event, **fields)
         return
-    threshold, processors, lines = _pipeline
+    threshold, renderer, lines = _pipeline
     if LEVELS[level] >= threshold:
         fields['event'] = event
-        line: Any = fields
-        try:
-            for process in processors:
-                line = process(None, level, line)
-        except structlog.DropEvent:
-            return
+        line: Any = structlog.contextvars.merge_contextvars(None, level, fields)
+        line['level'] = level
+        add_timestamp(None, level, line)
+        for process in renderer:
+            line = process(None, level, line)
         lines.write(f'{line}\n')
 
 
@@ -255,11 +262,10 @@ def configure_logs(level: str, format_: Literal['auto', 'json', 'console']) -> N
     if _pipeline is not None:
         _pipeline.lines.close()
     processors = [*shared, *renderer]
-    _pipeline = _Pipeline(
-        threshold, processors, _Lines(writer_to(sys.stderr, partial(_dropped_line, processors)))
-    )
+    writer = writer_to(sys.stderr, partial(_dropped_line, processors))
+    _pipeline = _Pipeline(threshold, renderer, _Lines(writer))
     structlog.configure(
-        processors=_pipeline.processors,
+        processors=processors,
         wrapper_class=structlog.make_filtering_bound_logger(threshold),
         logger_factory=structlog.WriteLoggerFactory(_pipeline.lines),  # type: ignore[arg-type]  # it writes, no more
         cache_logger_on_first_use=False,

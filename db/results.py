@@ -103,7 +103,7 @@ def storable_row(result: Result) -> dict[str, object]:
     (email, token, *_), delivery, decision, duration_s = result
     row: dict[str, object] = {
         'id': email.id,
-        'claim_token': token,
+        'claim_token': str(token),
         'status': decision.status,
         'counts': decision.counts,
         'outcome': delivery.outcome,

@@ -22,10 +22,11 @@ class HandingOver:
     def __init__(self, tunables: Tunables, safety: Safety) -> None:
         self._tunables = tunables
         self._safety = safety
+        self._any_switch = bool(safety.names)
 
     async def deliver(self, rendered: Rendered, settled: Settled, progress: Progress) -> Delivery:
         """Ask the switches, sign, and deliver; never raises for what a relay does."""
-        if self._safety.names:
+        if self._any_switch:
             progress.classify = self._safety.classify
             try:
                 rendered, settled = self._safety.narrow(rendered, settled)

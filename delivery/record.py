@@ -17,7 +17,7 @@ from delivery.concurrency import Concurrency
 from delivery.dead_addresses import DeadAddresses
 from delivery.rules import WorkerRules
 from engine.batches import Batcher
-from logs import write_line
+from logs import hide_addresses, write_line
 from mail.outcome import Outcome, Settled
 from mail.priority import HIGH
 from mail.progress import Progress
@@ -136,7 +136,8 @@ class Recorder:
         try:
             recorded = await results.record(self._pool, ended, worker=worker)
             # A claim that is gone still leaves its attempt.
-            if late := [result for result in ended if result.claim.key not in recorded]:
+            if is_any_late := len(recorded) < len(ended):
+                late = [result for result in ended if result.claim.key not in recorded]
                 recorded = recorded | await record_late(self._pool, late, worker=worker)
         except DATABASE_DOWN:
             raise
@@ -146,6 +147,8 @@ class Recorder:
                 return [await self._record_beside_row(ended[0], error)]
             return [answer for result in ended for answer in await self._record_each([result])]
         await self._dead_addresses.note(ended)
+        if not is_any_late:
+            return [True] * len(ended)
         return [result.claim.key in recorded for result in ended]
 
     async def _record_beside_row(self, result: Result, error: Exception) -> Exception:
@@ -179,7 +182,7 @@ class Recorder:
             'relay': delivery.relay,
             'phase': str(delivery.phase),
             'code': delivery.reply.code if delivery.reply else None,
-            'error': delivery.error,
+            'error': hide_addresses(delivery.error),
             'retry_in_s': round(retry_in_s, 1) if retry_in_s is not None else None,
             'dead_reason': decision.dead_reason,
             'message_id': claim.email.message_id,

@@ -68,8 +68,7 @@ class RelayAttempt:
             outcome = delivery.outcome
             if outcome is not Outcome.UNCERTAIN and progress.phase is not Phase.CONNECT:
                 relay.recovered(accepted=outcome is Outcome.ACCEPTED)  # it did reply
-            is_rate = all(_is_our_rate(*answer) for answer in answers.items())
-            if outcome is Outcome.DEFERRED and is_rate:
+            if outcome is Outcome.DEFERRED and all(map(_is_our_rate, answers, answers.values())):
                 delivery = self._throttled(relay, delivery)
         if delivery.outcome in (Outcome.DEFERRED, Outcome.RELEASED):
             self.failures.append(delivery)

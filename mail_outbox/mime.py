@@ -68,6 +68,8 @@ def as_seven_bit(part: bytes) -> bytes:
 
 def _with_lf(text: str) -> bytes:
     """Return text in UTF-8, every line with LF at its end."""
+    if len(text) <= CHUNK and '\r' not in text:  # nearly always
+        return text.encode() if text.endswith('\n') else f'{text}\n'.encode()
     chunks = []
     start = 0
     while start < len(text):

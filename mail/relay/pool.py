@@ -198,14 +198,15 @@ class Relay:
 
     def _on_free(self, session: Session) -> None:
         """Give a free connection its next transaction, or keep it; replace one that is gone."""
-        while session.is_free and (transaction := self._next_waiting(session)) is not None:
-            session.begin(transaction)
-        if session.is_free and session.usage.messages < self._messages.most:
-            session.usage.idle_since = time.monotonic()
-            self._idle.append(session)
-            return
-        if session.is_free:
-            session.close()
+        while session.is_free:
+            if (transaction := self._next_waiting(session)) is not None:
+                session.begin(transaction)
+            elif session.usage.messages < self._messages.most:
+                session.usage.idle_since = time.monotonic()
+                self._idle.append(session)
+                return
+            else:
+                session.close()
         if not session.is_open:
             self._forget(session)
 

@@ -175,10 +175,11 @@ class Transaction:
             return GO_ON
         if not (accepted := self._accepted()):
             return self._withdraw()
-        # RFC 5321, 4.5.3.1.10: who finds no room is sent to in another transaction.
-        for later in left_over(self._answers):
-            self._answers[later] = (Outcome.RELEASED, self._answers[later][1])
-            self.room = len(accepted)
+        if len(accepted) < len(self.recipients):
+            # RFC 5321, 4.5.3.1.10: who finds no room is sent to in another transaction.
+            for later in left_over(self._answers):
+                self._answers[later] = (Outcome.RELEASED, self._answers[later][1])
+                self.room = len(accepted)
         self.progress.phase = Phase.DATA
         return GO_ON
 

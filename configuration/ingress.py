@@ -3,9 +3,12 @@
 from pathlib import Path
 from typing import Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from configuration.variables import Variables
+from engine.urls import is_loopback
+
+LONGEST_SOCKET_PATH = 107  # sun_path of Linux
 
 
 class IngressVariables(Variables):
@@ -22,6 +25,11 @@ class IngressVariables(Variables):
         ge=0,
         le=65535,
         description='Its port; 0: any free one, which the log tells.',
+    )
+    ingress_lmtp: str | None = Field(
+        default=None,
+        description='Where it also takes reports by LMTP: a port of this machine, such as '
+        '127.0.0.1:2424, or the path of a Unix socket. Needs BOUNCE_ADDRESS.',
     )
     ingress_require_auth: bool = Field(
         default=False, description='Clients on this machine need a token too.'
@@ -51,6 +59,18 @@ class IngressVariables(Variables):
         ge=1024 * 1024,
         description='Messages in memory at once; more are told to come later.',
     )
+
+    @field_validator('ingress_lmtp')
+    @classmethod
+    def _check_lmtp(cls, value: str | None) -> str | None:
+        if value is None or not value.startswith('/'):
+            host, _, port = (value or 'localhost:1').rpartition(':')
+            is_here = is_loopback(host.removeprefix('[').removesuffix(']'))
+            if not is_here or not port.isdecimal() or not 0 < int(port) < 65536:
+                raise ValueError('must be a path, or HOST:PORT of this machine: 127.0.0.1:2424')
+        elif len(value.encode()) > LONGEST_SOCKET_PATH:
+            raise ValueError(f'must have {LONGEST_SOCKET_PATH} bytes at most, as a Unix socket')
+        return value
 
     @model_validator(mode='after')
     def _check_key(self) -> Self:

@@ -74,6 +74,8 @@ def rules_of(settings: Settings) -> IngressRules:
         SystemExit: see load_certificate and check_exposure.
     """
     check_exposure(settings)
+    if settings.ingress_lmtp is not None and settings.return_paths is None:
+        raise SystemExit('ingress: INGRESS_LMTP takes reports alone, and needs BOUNCE_ADDRESS')
     is_local = is_loopback(settings.ingress_host)
     return IngressRules(
         host_name=socket.gethostname(),
@@ -111,6 +113,8 @@ async def take_mail(settings: Settings, rules: IngressRules) -> None:
     door = Door(rules, servers)
     listener = Listener(door)
     port = await listener.open(settings.ingress_host, settings.ingress_port)
+    if settings.ingress_lmtp is not None:
+        await listener.open_lmtp(settings.ingress_lmtp)
     host = f'[{settings.ingress_host}]' if ':' in settings.ingress_host else settings.ingress_host
     place = f'{host}:{port}'
     memory.settle()

@@ -17,6 +17,7 @@ log = structlog.get_logger()
 NULL_SENDER = '<>'
 LOG_IN_FIRST = '530 5.7.0 log in first, with a token as the password'
 UNKNOWN_RETURN_PATH = '550 5.1.1 this return path was not made here'
+REPORTS_ONLY = '550 5.1.1 nobody here: only reports to return paths are taken'
 REPORTS_APART = '452 4.5.3 reports come by themselves: send it again to the others'
 TOO_MANY_RECIPIENTS = (
     f'452 4.5.3 at most {MAX_RECIPIENTS} recipients in one message: send it again to the others'
@@ -65,6 +66,8 @@ class CommandHooks:
         if is_report and paths is not None and paths.signs and not paths.is_plain(recipient):
             if paths.email_id(recipient) is None:
                 return UNKNOWN_RETURN_PATH
+        elif not is_report and server.takes_reports_only:
+            return REPORTS_ONLY
         elif not is_report and server.lacks_token:
             return LOG_IN_FIRST
         if envelope.rcpt_tos and server.is_report != is_report:

@@ -59,8 +59,7 @@ class SubmittedMessage:
     sender: str  # '<>' for none
     recipients: Sequence[str]
     content: bytes
-    organization_id: str | None
-    token_name: str | None = None
+    token: ApiToken | None = None  # that its client logged in with
 
 
 class Door:
@@ -94,8 +93,8 @@ class Door:
         """Put a message into the outbox. Returns the reply, after the commit."""
         try:
             row = await checked_row(self._email(message))
-            if message.token_name is not None:
-                row['queued_by'] = token_named(message.token_name)
+            if message.token is not None:
+                row['queued_by'] = token_named(message.token.name)
             email_id = await self._intake.queue(row)
         except ProblemError as error:
             log.warning('ingress.not_stored', error=str(error))
@@ -129,7 +128,7 @@ class Door:
         await self._servers.close()
 
     def _email(self, message: SubmittedMessage) -> dict[str, object]:
-        organization_id = message.organization_id
+        organization_id = None if message.token is None else message.token.organization_id
         email: dict[str, object] = {
             'recipient': ', '.join(message.recipients),
             'envelope_from': message.sender,

@@ -9,7 +9,7 @@ empty lines to a gigabyte and holds the loop; its readers of addresses take 0.1 
 import asyncio
 import re
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import structlog
@@ -58,12 +58,14 @@ UNKNOWN_LOGIN = '535 5.7.8 the password is no token in use, or has not the scope
 class IngressSession(HalfClosedSMTP):
     """One connection."""
 
+    protocol = 'ESMTP'
+    takes_reports_only = False  # from this machine, without a login
     line_length_limit = 64 * 1024  # what is read ahead
     command_size_limit = MAX_COMMAND_BYTES
 
     def __init__(self, door: Door, ended: Callable[['IngressSession'], None]) -> None:
-        rules = door.rules
-        self._door = door
+        rules, self._door = door.rules, door
+        is_local = rules.is_local or self.takes_reports_only
         self._ended = ended
         self._replies = 0
         self._failed_logins = 0
@@ -74,13 +76,13 @@ class IngressSession(HalfClosedSMTP):
         super().__init__(
             HOOKS,
             hostname=rules.host_name,
-            ident='ESMTP',
+            ident=self.protocol,
             data_size_limit=rules.max_message_bytes,
             enable_SMTPUTF8=True,
             tls_context=None if rules.certificate is None else rules.certificate.context,
-            require_starttls=not rules.is_local,
+            require_starttls=not is_local,
             timeout=rules.timeout_s,
-            auth_require_tls=not rules.is_local,
+            auth_require_tls=not is_local,
             authenticator=_as_given,
             loop=asyncio.get_running_loop(),
         )
@@ -181,7 +183,8 @@ class IngressSession(HalfClosedSMTP):
         session = cast(Session, self.session)
         session.extended_smtp, session.host_name = True, hostname
         await self._count_reply()
-        self._writer.write(hello(self._door.rules, is_encrypted=self._tls_protocol is not None))
+        is_encrypted, is_lmtp = self._tls_protocol is not None, self.takes_reports_only
+        self._writer.write(hello(self._door.rules, is_encrypted=is_encrypted, is_lmtp=is_lmtp))
         await self._writer.drain()
 
     async def smtp_STARTTLS(self, arg: str) -> None:
@@ -239,9 +242,10 @@ class IngressSession(HalfClosedSMTP):
             self.is_receiving = True
             try:
                 await self.push('354 end the message with <CR><LF>.<CR><LF>')
-                reply = await self._receive()
+                replies = await self._receive()
                 self.envelope = Envelope()
-                await self.push(reply)
+                for reply in replies:
+                    await self.push(reply)
             finally:
                 self.is_receiving = False
             if self._door.is_closing:
@@ -251,8 +255,8 @@ class IngressSession(HalfClosedSMTP):
     def _envelope(self) -> Envelope:
         return cast(Envelope, self.envelope)
 
-    async def _receive(self) -> str:
-        """Read a message to its end, and store it. Returns the reply."""
+    async def _receive(self) -> Sequence[str]:
+        """Read a message to its end, and store it. Returns the replies."""
         max_bytes = self._door.rules.max_message_bytes
         message = IncomingMessage(max_bytes)
         try:
@@ -263,31 +267,27 @@ class IngressSession(HalfClosedSMTP):
                 await asyncio.sleep(0)  # others' turn; and our end, if the client has gone
             self._reader.feed_data(message.rest)
             if message.refusal is not None:
-                return message.refusal
+                return self._for_each(message.refusal)
             ended_at, content = self.loop.time(), message.content()
-            reply = await self._hand_in(content)
-            if reply.startswith('250'):
+            replies = await self._hand_in(content)
+            if any(reply.startswith('250') for reply in replies):
                 self._replies = 0
-                waited_s = self.loop.time() - ended_at
-                self._door.tally.note_accepted(len(content), waited_s)
-            return reply
+                self._door.tally.note_accepted(len(content), self.loop.time() - ended_at)
+            return replies
         finally:
             self._door.held.note_gone(message)
 
-    async def _hand_in(self, content: bytes) -> str:
+    def _for_each(self, reply: str) -> Sequence[str]:
+        return [reply]
+
+    async def _hand_in(self, content: bytes) -> Sequence[str]:
         recipients = self._envelope.rcpt_tos
         if self.is_report:
-            return await self._door.take_report(recipients, content)
+            return [await self._door.take_report(recipients, content)]
         token: ApiToken | None = cast(Session, self.session).auth_data
-        return await self._door.submit(
-            SubmittedMessage(
-                str(self._envelope.mail_from),
-                recipients,
-                content,
-                None if token is None else token.organization_id,
-                None if token is None else token.name,
-            )
-        )
+        sender = str(self._envelope.mail_from)
+        message = SubmittedMessage(sender, recipients, content, token)
+        return [await self._door.submit(message)]
 
 
 COMMAND_NAMES = [name for name in dir(IngressSession) if name.startswith(('smtp_', 'auth_'))]

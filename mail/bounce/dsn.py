@@ -17,7 +17,7 @@ STATUS_TYPES = frozenset({'message/delivery-status', 'message/global-delivery-st
 MOST_RECIPIENTS = 200
 MOST_WORDS_CHARS, SAID_CHARS = 20_000, 200
 STATUS = re.compile(r'\s*([245]\.\d{1,3}\.\d{1,3})\b')
-BLANK_LINE = re.compile(r'\n[ \t]*\n')
+BLANK_LINE = re.compile(r'\r?\n[ \t]*\r?\n')
 
 
 def read_dsn(message: Message, origin: ReportOrigin) -> ReportReading | None:
@@ -68,8 +68,10 @@ def _report(
     recipient = _recipient(block)
     diagnostic = single_line(_value(field_of(block, 'Diagnostic-Code')))
     if not diagnostic and recipient is not None:
-        # Exim says what it found out itself to people alone, below the address.
-        diagnostic = single_line(words.partition(recipient)[2], SAID_CHARS)
+        # Exim says what it found out itself to people alone, below the address; OpenSMTPD says so
+        # of everything, behind it.
+        said = words.partition(recipient)[2].lstrip(' \t\r\n:>')
+        diagnostic = single_line(BLANK_LINE.split(said, 1)[0], SAID_CHARS)
     if status is None or status in VAGUE_CODES:
         status = code_in(diagnostic) or status
     kind = _kind(action, status, diagnostic)

@@ -10,12 +10,12 @@ from urllib.parse import urlsplit, urlunsplit
 import pytest
 
 from dev.pgbouncer import PgBouncer
-from dev.ports import free_port
 from dev.watchdog import Watchdog
 from tests.debian.exim import running_exim
-from tests.debian.mail_servers import Outside
+from tests.debian.mail_servers import Outside, free_ports
 from tests.debian.opensmtpd import running_opensmtpd
 from tests.debian.postfix import running_postfix_alike
+from tests.debian.refusing import refusing_everybody
 
 MAIL_SERVERS = {
     'exim': running_exim,
@@ -51,8 +51,9 @@ async def start_pooler(stack, database, tmp_path):
 
 @pytest.fixture(scope='session')
 def outside():
-    """Ports whose servers a test starts, if it wants them."""
-    return Outside(free_port(), free_port())
+    """Whom the servers send to; the ingress is started by a test that wants it."""
+    with refusing_everybody() as port:
+        yield Outside(port, **free_ports('ingress', 'lmtp'))
 
 
 # One after the other, each started once for the tests of all modules.

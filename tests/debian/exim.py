@@ -59,6 +59,12 @@ content:
        message = 554 5.7.1 content is refused
   accept
 begin routers
+by_lmtp:
+  driver = manualroute
+  domains = lmtp.example
+  transport = lmtp
+  route_list = "* 127.0.0.1"
+  self = send
 elsewhere:
   driver = manualroute
   domains = ! example.com
@@ -70,6 +76,12 @@ here:
   local_parts = {mailboxes}
   transport = mailbox
 begin transports
+lmtp:
+  driver = smtp
+  protocol = lmtp
+  port = {lmtp}
+  allow_localhost
+  hosts_try_fastopen =
 out:
   driver = smtp
   allow_localhost
@@ -108,7 +120,7 @@ def running_exim(directory: Path, watchdog: Watchdog, outside: Outside) -> Itera
         **ports, certificate=certificate, key=key, size=SIZE_LIMIT_BYTES, user=USER,
         interfaces=' : '.join(f'127.0.0.1.{port}' for port in ports.values()), password=PASSWORD,
         mailboxes=' : '.join(MAILBOXES),
-        ingress=outside.ingress, refusing=outside.refusing,
+        ingress=outside.ingress, lmtp=outside.lmtp, refusing=outside.refusing,
     )  # fmt: skip
     guest.write('etc/exim4/exim4.conf', text)
     for name in ('var/spool/exim4', 'var/log/exim4'):

@@ -32,7 +32,7 @@ ACCOUNTS = {
     'Debian-exim': 60701, 'opensmtpd': 60702, 'opensmtpq': 60703, 'dovecot': 60704,
     'dovenull': 60705, 'postgrey': 60706, 'vmail': 60707,
 }  # fmt: skip
-START_DEADLINE_S = STOP_DEADLINE_S = 20.0
+START_DEADLINE_S, STOP_DEADLINE_S = 60.0, 20.0
 
 
 class Guest:

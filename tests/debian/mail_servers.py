@@ -15,12 +15,13 @@ from dev.inbox_store import CERTIFICATE_NAME, KEY_NAME
 from dev.ports import free_port
 
 # plain: no TLS, no login. tls: only after STARTTLS. login: only after STARTTLS and a login.
-# ascii: without SMTPUTF8. few: two messages a connection, or a minute.
+# ascii: without SMTPUTF8. few: two messages a connection (OpenSMTPD: 20), or a minute (Postfix).
 PORTS = ('plain', 'tls', 'login', 'ascii', 'few')
 USER, PASSWORD = 'shop', 'correct horse'
 SIZE_LIMIT_BYTES = 200_000
 MAILBOXES = ('anna', 'bob', 'carl', 'jürgen')
 REPORTS = 'reports.example'  # whose MX is the ingress
+BY_LMTP = 'lmtp.example'  # delivered to it by LMTP
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,7 @@ class Outside:
 
     refusing: int
     ingress: int
+    lmtp: int
 
 
 def free_ports(*names: str) -> dict[str, int]:

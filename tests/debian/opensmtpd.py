@@ -28,7 +28,7 @@ filter barred phase mail-from match mail-from regex {{ "spammer@" }} \\
     reject "550 5.7.1 we take nothing from you"
 filter all chain {{ barred, unknown, later }}
 smtp max-message-size "{size}"
-smtp limit max-mails 2
+smtp limit max-mails 20
 listen on 127.0.0.1 port {plain} filter all hostname opensmtpd.test
 listen on 127.0.0.1 port {ascii} filter all hostname opensmtpd.test
 listen on 127.0.0.1 port {few} filter all hostname opensmtpd.test
@@ -36,9 +36,11 @@ listen on 127.0.0.1 port {tls} tls-require pki own filter all hostname opensmtpd
 listen on 127.0.0.1 port {login} tls-require pki own auth <logins> hostname opensmtpd.test
 action here maildir "/var/mail/%{{dest.user}}" virtual <boxes>
 action reports relay host smtp://127.0.0.1:{ingress}
+action bylmtp lmtp "127.0.0.1:{lmtp}" rcpt-to virtual <boxes>
 action elsewhere relay host smtp://127.0.0.1:{refusing}
 match from any for domain "example.com" action here
 match from any for domain "reports.example" action reports
+match from any for domain "lmtp.example" action bylmtp
 match from any for any action elsewhere
 """
 
@@ -53,7 +55,7 @@ def running_opensmtpd(
     certificate, key = tls_files(directory / 'opensmtpd-tls', 0)
     text = OPENSMTPD.format(
         **ports, certificate=certificate, key=key, size=SIZE_LIMIT_BYTES,
-        ingress=outside.ingress, refusing=outside.refusing,
+        ingress=outside.ingress, lmtp=outside.lmtp, refusing=outside.refusing,
     )  # fmt: skip
     guest.write('etc/smtpd.conf', text)
     hashed = guest.run('openssl', 'passwd', '-6', '-stdin', given=PASSWORD).strip()

@@ -20,7 +20,7 @@ from tests.debian.mail_servers import (
 
 POSTGREY = ('postgrey', 'libberkeleydb-perl', 'libnetaddr-ip-perl', 'libnet-dns-perl',
             'libnet-server-perl', 'libio-multiplex-perl')  # fmt: skip
-VIRTUAL = 'virtual unix - n n - - virtual'
+MORE = ('virtual unix - n n - - virtual', 'lmtp unix - - n - - lmtp')
 OF_PORT = {
     'plain': (),
     'ascii': ('smtputf8_enable=no',),
@@ -58,7 +58,7 @@ def running_postfix_alike(
             'smtpd_sasl_type': 'dovecot', 'smtpd_sasl_path': f'inet:127.0.0.1:{dovecot.auth}',
         }  # fmt: skip
         services = [_smtpd(name, port, postgrey) for name, port in ports.items()]
-        with running_postfix(directory, watchdog, settings, [*services, VIRTUAL]):
+        with running_postfix(directory, watchdog, settings, [*services, *MORE]):
             for port in ports.values():
                 until_open(port, lambda: True, directory / 'postfix.out')
             yield MailServer('postfix', ports, mail, certificate, directory / 'postfix/maillog')
@@ -85,6 +85,7 @@ def _settings(mail: Path, outside: Outside) -> dict[str, str]:
         'smtpd_recipient_restrictions':
             'check_recipient_access regexp:{ ' + ' '.join(refused) + ' }, permit',
         'header_checks': 'regexp:{ {/^Subject:.*FORBIDDEN/ REJECT 5.7.1 content is refused} }',
-        'transport_maps': 'inline:{ {reports.example = ' + ingress + '} }',
+        'transport_maps': 'inline:{ {reports.example = ' + ingress + '},'
+            ' {lmtp.example = lmtp:inet:127.0.0.1:' + str(outside.lmtp) + '} }',
         'relayhost': f'[127.0.0.1]:{outside.refusing}',
     }  # fmt: skip

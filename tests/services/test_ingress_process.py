@@ -16,6 +16,7 @@ from fleet.ingresses import INGRESSES, read_ingresses
 from tests.conftest import DEADLINE_S, ROOT, wait_until
 from tests.services.ingress_desk import MESSAGE
 from tests.services.ops_desk import ops
+from tests.unit.bounce_messages import PATHS, dsn
 
 
 class IngressProcess:
@@ -78,6 +79,41 @@ async def test_it_takes_mail_and_ends_with_0_on_sigterm_after_the_message_under_
     assert await asyncio.to_thread(ingress.process.wait, DEADLINE_S) == 0
     assert await pool.fetchval('SELECT count(*) FROM outbound_emails') == 2
     assert 'ingress.stopped' in ingress.log
+    assert 'Traceback' not in ingress.log
+
+
+async def test_reports_come_by_lmtp_where_that_is_set(start_ingress, pool, tmp_path):
+    lmtp = tmp_path / 'lmtp'
+    ingress = start_ingress(INGRESS_LMTP=str(lmtp), BOUNCE_ADDRESS=PATHS.address)
+    await ingress.port()
+
+    def talk():
+        with smtplib.LMTP(str(lmtp), timeout=DEADLINE_S) as client:
+            assert client.sendmail('', [PATHS.address], dsn()) == {}
+
+    await asyncio.to_thread(talk)
+    assert await pool.fetchval('SELECT count(*) FROM email_feedback') == 1
+    ingress.process.terminate()
+    assert await asyncio.to_thread(ingress.process.wait, DEADLINE_S) == 0
+    assert not lmtp.exists()
+
+
+@pytest.mark.parametrize(
+    ('lmtp', 'reason'),
+    [
+        ('/run/lmtp', 'needs BOUNCE_ADDRESS'),
+        ('0.0.0.0:24', 'HOST:PORT of this machine'),
+        ('mx.example.com:24', 'HOST:PORT of this machine'),
+        ('2424', 'HOST:PORT of this machine'),
+        ('127.0.0.1:99999', 'HOST:PORT of this machine'),
+        (f'/{"x" * 200}', '107 bytes at most'),
+    ],
+)
+async def test_lmtp_that_cannot_be_is_refused_at_the_start_by_its_name(start_ingress, lmtp, reason):
+    ingress = start_ingress(INGRESS_LMTP=lmtp)
+    assert await asyncio.to_thread(ingress.process.wait, DEADLINE_S) != 0
+    assert 'INGRESS_LMTP' in ingress.log
+    assert reason in ingress.log
     assert 'Traceback' not in ingress.log
 
 

@@ -1,5 +1,6 @@
 """Templates in PostgreSQL, kept outside the outbox. Attachments in MongoDB: db/mongo.py."""
 
+import json
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -7,6 +8,7 @@ import asyncpg
 
 from mail_outbox.envelope import Template
 from mail_outbox.locales import locale_chain
+from mail_outbox.template_names import TEMPLATE_NAMES_SQL
 
 
 class WantedTemplate(NamedTuple):
@@ -80,3 +82,13 @@ async def find_templates(pool: asyncpg.Pool, words: Sequence[str]) -> list[str |
     for row in await pool.fetch(FIND_TEMPLATES_SQL, list(set(words))):
         found.setdefault(row['word'], row['id'])
     return [found.get(word) for word in words]
+
+
+async def template_names(pool: asyncpg.Pool) -> list[str]:
+    """Return the names there are, in their order, some hundreds at most.
+
+    Raises:
+        asyncpg.PostgresError, OSError: PostgreSQL does not answer.
+    """
+    names: list[str] = json.loads(await pool.fetchval(TEMPLATE_NAMES_SQL))
+    return names

@@ -172,7 +172,20 @@ GRANT SELECT (id, organization_id, idempotency_key, content_digest, has_attachme
     UPDATE (idempotency_key, has_attachments) ON mail_outbox TO email_producer;
 GRANT SELECT ON email_attempts TO email_producer;
 GRANT SELECT (email_id, position), INSERT ON email_attachments TO email_producer, email_web, email_api;
+-- Whom not to queue for, and templates by their names; the reasons on the list are for who asks.
+GRANT SELECT (address, email_type, reason, expires_at) ON email_type_suppressions TO email_producer;
+GRANT SELECT (address, reason, expires_at) ON email_suppressions TO email_producer;
 GRANT SELECT ON allowed_senders TO email_producer;
+DO $names$
+DECLARE
+    name text;
+BEGIN
+    FOR name IN SELECT attname FROM pg_attribute WHERE attrelid = 'email_templates'::regclass
+                AND attname IN ('id', 'name') AND NOT attisdropped LOOP
+        EXECUTE format('GRANT SELECT (%I) ON email_templates TO email_producer', name);
+    END LOOP;
+END
+$names$;
 GRANT SELECT (id) ON outbound_emails TO email_producer;
 
 -- The SMTP ingress: it queues mail as an application does, for who may be its sender, and reads no mail. It knows tokens.

@@ -19,7 +19,7 @@ workers=$(psql "$DATABASE_URL" -XAtc "SELECT string_agg(DISTINCT application_nam
 contents=$(pg_restore --list "$1")
 {
     # What the backup does not know is of a later version: `python -m db.migrate` makes it again, and could not beside it.
-    for table in mail_alerts mail_quotas mail_quota_use email_template_contents email_template_versions mail_desk_sessions mail_history mail_history_progress mail_api_requests mail_audit mail_api_tokens email_attachments allowed_senders; do
+    for table in email_type_suppressions mail_alerts mail_quotas mail_quota_use email_template_contents email_template_versions mail_desk_sessions mail_history mail_history_progress mail_api_requests mail_audit mail_api_tokens email_attachments allowed_senders; do
         [[ $contents == *" TABLE public $table "* ]] || echo "DROP TABLE IF EXISTS public.$table CASCADE;"
     done
     # A backup of tables has no functions. Where the triggers of an adopted table find none, nobody else may write before

@@ -19,6 +19,7 @@ from mail_outbox.outbox import queue_email, queue_emails
 from mail_outbox.quota import QuotaExceededError
 from mail_outbox.reading import Attempt, EmailStatus, attempts, status
 from mail_outbox.states import DeadReason, Status
+from mail_outbox.suppressed import SuppressedRecipientsError, suppressed_recipients
 from mail_outbox.validation import EmailValues
 from mail_outbox.wake import wake, wake_sync, wake_workers
 
@@ -34,12 +35,14 @@ __all__ = [
     'NewEmail',
     'QuotaExceededError',
     'Status',
+    'SuppressedRecipientsError',
     'UnsupportedConnectionError',
     'attempts',
     'queue_email',
     'queue_emails',
     'status',
     'store_attachments',
+    'suppressed_recipients',
     'wake',
     'wake_sync',
     'wake_workers',

@@ -24,8 +24,14 @@ from mail_outbox.django_message import email_values
 from mail_outbox.envelope import InvalidEmailError
 from mail_outbox.outbox import queue_email
 from mail_outbox.quota import QuotaExceededError
+from mail_outbox.suppressed import SuppressedRecipientsError
 from mail_outbox.wake import wake_sync
 
+# What fail_silently leaves out.
+NOT_QUEUED = (
+    InvalidEmailError, QuotaExceededError, SuppressedRecipientsError, TypeError, ValueError,
+    DatabaseError,
+)  # fmt: skip
 WAKES = ('notify', 'arq', 'none')
 
 
@@ -90,6 +96,8 @@ class EmailBackend(BaseEmailBackend):  # type: ignore[misc]
         Raises:
             InvalidEmailError: one can never be sent; the message says why.
             BadHeaderError: the same, because a header has a line end, as Django's own backends say.
+            SuppressedRecipientsError: a message's outbox says refuse_suppressed, and a recipient
+                gets no mail.
             QuotaExceededError: the organisation of one has queued what it may queue today.
             django.db.Error: the insert failed.
         """
@@ -103,7 +111,7 @@ class EmailBackend(BaseEmailBackend):  # type: ignore[misc]
             try:
                 with self._atomic():
                     self._queue([message])
-            except (InvalidEmailError, QuotaExceededError, TypeError, ValueError, DatabaseError):
+            except NOT_QUEUED:
                 continue
             count += 1
         return count

@@ -24,6 +24,7 @@ from mail_outbox.outbox import SomeEmail, queue_email, queue_emails
 from mail_outbox.queueing import woken
 from mail_outbox.quota import QuotaExceededError
 from mail_outbox.steps import run_steps, run_steps_async
+from mail_outbox.suppressed import SuppressedRecipientsError
 from mail_outbox.validation import EmailValues
 from mail_outbox.wake import wake
 
@@ -131,11 +132,14 @@ async def _wake_after(outbox: _Queued, redis: 'ArqRedis | None') -> None:
 def answer_refusals(app: FastAPI) -> None:
     """Answer 422 when an e-mail can never be sent, for example because of its address.
 
+    The same with refuse_suppressed, when a recipient gets no mail.
+
     And 409 when its idempotency key belongs to another one, 429 when its organisation has a quota
     and has used it up. The body is {'detail': 'recipient: ...'}; without this it would be a 500.
     """
     for kind, status in (
-        (InvalidEmailError, 422), (IdempotencyConflictError, 409), (QuotaExceededError, 429),
+        (InvalidEmailError, 422), (SuppressedRecipientsError, 422),
+        (IdempotencyConflictError, 409), (QuotaExceededError, 429),
     ):  # fmt: skip
         app.add_exception_handler(kind, partial(_refused, status))
 

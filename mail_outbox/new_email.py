@@ -38,6 +38,7 @@ class NewContent(NewAddresses):
     body_text: str | None = None
     body_html: str | None = None
     template_id: Identifier | None = None
+    template: str | None = None
     template_data: Mapping[str, Any] | None = None
     locale: str | None = None
     template_version: int | None = None
@@ -68,6 +69,7 @@ class NewEmail(NewContent):
     tags: Mapping[str, str] | None = None
     metadata: Mapping[str, Any] | None = None
     idempotency_key: str | None = None
+    refuse_suppressed: bool | None = None
 
 
 FIELDS = tuple(field.name for field in fields(NewEmail))

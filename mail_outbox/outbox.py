@@ -58,6 +58,8 @@ def queue_email(
     Raises:
         InvalidEmailError: a value can never be sent; the message names it. Nothing was inserted.
         UnsupportedConnectionError: conn is none of these.
+        SuppressedRecipientsError: with refuse_suppressed; a recipient gets no mail. Nothing was
+            inserted.
         QuotaExceededError: its organisation has queued what it may queue today; the transaction is
             to be rolled back.
         Exception: the driver's, when the insert failed.
@@ -95,6 +97,7 @@ def queue_emails(conn: Any, emails: Iterable[SomeEmail], /, *, notify: bool = Tr
         InvalidEmailError: a value can never be sent; the message names the e-mail's place, from 0,
             and the value. Nothing was inserted.
         UnsupportedConnectionError: conn is none that queue_email takes.
+        SuppressedRecipientsError: with refuse_suppressed; a recipient of one gets no mail.
         QuotaExceededError: an organisation would have more than it may queue today; the transaction
             is as it was before.
         Exception: the driver's, when the insert failed.

@@ -7,6 +7,8 @@ from mail_outbox.insertion import ATTACH, QUEUE, QUEUE_MANY
 from mail_outbox.senders import UNLISTED, refuse_unlisted, wanted_json
 from mail_outbox.statement import Row, Statement
 from mail_outbox.steps import Ask, Steps
+from mail_outbox.suppressed import suppressed_refused
+from mail_outbox.template_names import with_template_ids
 from mail_outbox.wake import NOTIFY_SQL
 
 ANALYZE_ROWS = 1000  # fewer change no plan
@@ -24,7 +26,10 @@ def inserted(rows: Sequence[Row], first_place: int | None = None) -> Steps[list[
     Args:
         first_place: Where the first row stands among many; an error names the place.
     Raises:
-        InvalidEmailError: nobody has allowed the sender of one. Nothing was inserted.
+        InvalidEmailError: nobody has allowed the sender of one, or there is no template of its
+            name. Nothing was inserted.
+        SuppressedRecipientsError: one that asks for it has a recipient who gets no mail. Nothing
+            was inserted.
         IdempotencyConflictError: the e-mail that has the key of one says something else. Others may
             be inserted: undo it.
     """
@@ -32,6 +37,10 @@ def inserted(rows: Sequence[Row], first_place: int | None = None) -> Steps[list[
         return []
     if any(row['senders'] for row in rows):
         yield from _senders_checked(rows, first_place)
+    if any(row['refuse_suppressed'] for row in rows):
+        yield from suppressed_refused(rows, first_place)
+    if any(row['template'] is not None for row in rows):
+        rows = yield from with_template_ids(rows, first_place)
     wanted, places = _distinct(rows)
     found = yield Ask(QUEUE, wanted)
     answers = [found[place] for place in places]

@@ -21,6 +21,8 @@ from mail_outbox.rendered import Rendered
 from mail_outbox.senders import UNLISTED
 from mail_outbox.statement import Row, Statement
 from mail_outbox.steps import Answer, AsyncDriver, SyncDriver
+from mail_outbox.suppression import SUPPRESSED
+from mail_outbox.template_names import TEMPLATE_IDS, TEMPLATE_NAMES
 
 SENDER = Sender('noreply@example.com')
 
@@ -118,10 +120,12 @@ class RecordedOutbox(Sequence[QueuedEmail]):
     Attributes:
         sender: Who e-mails are from that do not say; the workers' SMTP_FROM_EMAIL.
         woken: How often PostgreSQL was to wake the workers.
+        suppressed: Addresses, in lower case, that are to get no mail, each with the reason.
     """
 
     def __init__(self) -> None:
         self.sender = SENDER
+        self.suppressed: dict[str, str] = {}
         self.woken = 0
         self._emails: list[QueuedEmail] = []
         self._last_id = 0
@@ -147,6 +151,7 @@ class RecordedOutbox(Sequence[QueuedEmail]):
     def clear(self) -> None:
         """Forget what was queued."""
         self._emails.clear()
+        self.suppressed.clear()
         self.woken = 0
 
     def answer(self, statement: Statement, rows: Sequence[Row]) -> Answer:
@@ -157,10 +162,19 @@ class RecordedOutbox(Sequence[QueuedEmail]):
             self.woken += 1
         if statement is STATUS:
             return [self._status(queued) for queued in self if queued.id == rows[0]['email_id']]
+        if statement is SUPPRESSED:
+            return [(self._listed(json.loads(rows[0]['keys'])),)]
+        if statement is TEMPLATE_IDS:  # there are all, by the id of their name
+            return [(json.dumps([[name, name] for name in json.loads(rows[0]['names'])]),)]
         fixed: dict[Statement, Answer] = {
             UNLISTED: [(None,)], STALE: [(False,)], ATTEMPTS: [('[]',)], ATTACH: [], NOTIFY: [],
+            TEMPLATE_NAMES: [('[]',)],
         }  # fmt: skip
         return fixed[statement]
+
+    def _listed(self, keys: Sequence[str]) -> str:
+        found = [[key, None, self.suppressed[key]] for key in keys if key in self.suppressed]
+        return json.dumps(found)
 
     def _inserted(self, row: Row) -> tuple[int, bytes | None]:
         key = (row['organization_id'], row['idempotency_key'])

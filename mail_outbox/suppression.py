@@ -4,7 +4,6 @@ A key is an address as it stands in the envelope, in lower case; '@example.com' 
 there. Who is on the list is asked again when the e-mail is sent: it may be otherwise by then.
 """
 
-import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 
 from mail_outbox.statement import Statement
@@ -79,4 +78,6 @@ def erased_key(key: str) -> str:
     It is a hash without a secret: who has an address can see whether it is meant, and who has none
     can only guess.
     """
+    import hashlib  # noqa: PLC0415 - takes 3 ms, and few who queue ask
+
     return f'sha256-{hashlib.sha256(key.encode()).hexdigest()}@erased.invalid'

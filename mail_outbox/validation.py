@@ -59,6 +59,7 @@ class EmailContent(EmailAddresses, total=False):
     body_text: str | None
     body_html: str | None
     template_id: Identifier | None  # an email_templates id; its parts replace subject and bodies
+    template: str | None  # the same by its name
     template_data: Mapping[str, Any] | None
     locale: str | None  # a language tag such as de-AT: which of the template's texts
     template_version: int | None  # of a pushed template; by default the newest when it is sent
@@ -94,6 +95,9 @@ class EmailValues(EmailContent, total=False):
     # The same key in the same organisation returns the first e-mail's id, as long as its row is
     # there; with other content it is refused.
     idempotency_key: str | None
+    # Whether it is refused where one of its recipients gets no mail, or none of its type: raises
+    # SuppressedRecipientsError. Without it the row says so once it is to be sent.
+    refuse_suppressed: bool | None
 
 
 NAMES = frozenset(EmailValues.__annotations__)
@@ -103,7 +107,7 @@ NO_CONTENT = {'content_id', 'message_id', 'max_bytes'}
 CONTENT = tuple(sorted(EmailContent.__annotations__.keys() - NO_CONTENT))
 # What a message as given has in itself.
 NOT_WITH_RAW = (
-    'subject', 'body_text', 'body_html', 'template_id', 'template_data', 'locale',
+    'subject', 'body_text', 'body_html', 'template_id', 'template', 'template_data', 'locale',
     'template_version', 'headers', 'message_id', 'calendar', 'attachments', 'content_id',
     'from_address', 'sender_address', 'reply_to', 'one_copy_each',
 )  # fmt: skip
@@ -122,13 +126,13 @@ CHECKED_BY: Mapping[str, Callable[[str, Any], Any]] = {
     **_each(field_checks.checked_address, 'from_address', 'sender_address', 'envelope_from'),
     **_each(field_checks.checked_text, 'subject', 'body_text', 'body_html', 'calendar'),
     **_each(field_checks.checked_id, 'template_id', 'user_id', 'organization_id'),
-    **_each(field_checks.checked_word, 'email_type', 'idempotency_key', 'content_id'),
+    **_each(field_checks.checked_word, 'email_type', 'idempotency_key', 'content_id', 'template'),
+    **_each(field_checks.checked_flag, 'one_copy_each', 'refuse_suppressed'),
     **_each(field_checks.checked_object, 'template_data', 'metadata'),
     **_each(field_checks.checked_moment, 'send_at', 'expires_at'),
     'message_id': field_checks.checked_message_id,
     'locale': checked_locale,
     'template_version': field_checks.checked_version,
-    'one_copy_each': field_checks.checked_flag,
     'headers': field_checks.checked_headers,
     'tags': field_checks.checked_tags,
     'raw': field_checks.checked_bytes,
@@ -138,7 +142,7 @@ CHECKED_BY: Mapping[str, Callable[[str, Any], Any]] = {
     'expiry_hours': field_checks.checked_hours,
     'max_bytes': field_checks.checked_size,
 }
-# The values of the statement QUEUE, and three that are not stored, as they are when none is given.
+# The values of the statement QUEUE, and some that are not stored, as they are when none is given.
 NOT_GIVEN: Mapping[str, Any] = MappingProxyType({
     **dict.fromkeys(CHECKED_BY),
     **dict.fromkeys(('raw_message', 'has_attachments', 'content_digest', 'queued_by')),
@@ -232,7 +236,7 @@ def _check_content(row: dict[str, Any], given: Mapping[str, Any]) -> None:
         row['subject'],
         row['body_text'],
         row['body_html'],
-        template_id=row['template_id'],
+        template_id=row['template'] if row['template_id'] is None else row['template_id'],
         message_id=row['message_id'] or '',
         extras=NO_EXTRAS._replace(**extras) if extras else NO_EXTRAS,
         calendar=row['calendar'],
@@ -244,7 +248,9 @@ def _check_content(row: dict[str, Any], given: Mapping[str, Any]) -> None:
         email = check_raw(email, row['raw'], row['max_bytes'])
         row['recipient'], row['raw_message'] = email.recipient, email.raw_message
         row['subject'], row['message_id'] = email.subject, email.message_id or None
-    elif row['subject'] is None and row['template_id'] is None:
+    elif row['template'] is not None and row['template_id'] is not None:
+        raise InvalidEmailError('template: give template or template_id, not both')
+    elif row['subject'] is None and email.template_id is None:
         raise InvalidEmailError('subject: give subject or template_id')
     else:
         check(email, row['headers'], row['max_bytes'])

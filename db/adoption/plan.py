@@ -150,7 +150,7 @@ RELATIONS = (
 FUNCTIONS = (
     'outbox_sync()', 'outbox_state(text)', 'note_attachments()', 'outbox_show_first()',
     'outbox_show_afterwards()', 'mail_webhooks_arm()', 'mail_webhooks_changed()',
-    'mail_webhooks_queued()', 'mail_count_quotas()', 'mail_apply_quotas()',
+    'mail_webhooks_queued()', 'mail_count_quotas()', 'mail_apply_quotas()', 'mail_template(text)',
 )  # fmt: skip
 MIGRATED_SQL = "SELECT to_regclass('public._pogo_migration') IS NOT NULL"
 FIRST_SQL = "SELECT EXISTS (SELECT FROM public._pogo_migration WHERE migration_id LIKE '0001%')"

@@ -24,6 +24,7 @@ OTHER: dict[str, Any] = {
     'calendar': 'BEGIN:VCALENDAR\nMETHOD:REQUEST\nBEGIN:VEVENT\nEND:VEVENT\nEND:VCALENDAR',
     'raw': b'From: b@example.com\n\nb',
     'template_id': 7,
+    'template': 'welcome',
     'template_data': {'a': 1},
     'locale': 'de',
     'template_version': 2,

@@ -22,8 +22,8 @@ def test_public_names_are_there() -> None:
     assert set(mail_outbox.__all__) == {
         'Attachment', 'Attempt', 'ContentUnavailableError', 'DeadReason', 'EmailStatus',
         'EmailValues', 'IdempotencyConflictError', 'InvalidEmailError', 'NewEmail',
-        'QuotaExceededError', 'Status',
+        'QuotaExceededError', 'Status', 'SuppressedRecipientsError',
         'UnsupportedConnectionError', 'attempts', 'queue_email', 'queue_emails', 'status',
-        'store_attachments', 'wake', 'wake_sync', 'wake_workers',
+        'store_attachments', 'suppressed_recipients', 'wake', 'wake_sync', 'wake_workers',
     }  # fmt: skip
     assert all(hasattr(mail_outbox, name) for name in mail_outbox.__all__)

@@ -24,6 +24,7 @@ from sqlalchemy.orm import Session, scoped_session
 
 from mail_outbox import (
     Attempt, EmailStatus, EmailValues, NewEmail, attempts, queue_email, queue_emails, status,
+    suppressed_recipients,
 )
 from mail_outbox.fastapi import Outbox, SyncOutbox
 
@@ -75,6 +76,7 @@ def not_awaited(
     queue_email(django, recipient='a@example.com', subject='s')
     assert_type(queue_emails(session, [{'recipient': 'a@example.com'}]), list[int])
     assert_type(status(session, 5), EmailStatus | None)
+    assert_type(suppressed_recipients(session, 'a@example.com'), dict[str, str])
     queue_email(5, recipient='a@example.com')  #! overload
     queue_email(session)  #! overload
 

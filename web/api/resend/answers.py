@@ -109,18 +109,32 @@ def _addresses(text: str | None) -> list[str] | None:
     return [f'{name} <{address}>' if name else address for name, address in found]
 
 
-def sent_answer(ids: Sequence[int]) -> str:
-    """Return the answer to POST /emails."""
-    return orjson.dumps({'id': str(ids[0])}).decode()
+def sent_answer(ids: Sequence[int], suppressed: Sequence[str] = ()) -> str:
+    """Return the answer to POST /emails.
+
+    Args:
+        suppressed: Its recipients who get no mail; a field of ours, where there are any.
+    """
+    return orjson.dumps(_sent(ids[0], suppressed)).decode()
 
 
-def batch_answer(ids: Sequence[int], errors: Sequence[Mapping[str, Any]] | None) -> str:
+def _sent(email_id: int, suppressed: Sequence[str]) -> dict[str, Any]:
+    sent: dict[str, Any] = {'id': str(email_id)}
+    return sent | {'suppressed': list(suppressed)} if suppressed else sent
+
+
+def batch_answer(
+    ids: Sequence[int],
+    suppressed: Sequence[Sequence[str]],
+    errors: Sequence[Mapping[str, Any]] | None,
+) -> str:
     """Return the answer to POST /emails/batch.
 
     Args:
+        suppressed: Of each e-mail, see sent_answer.
         errors: {'index', 'message'} of what was left out; None: nothing may be left out.
     """
-    answer: dict[str, Any] = {'data': [{'id': str(email_id)} for email_id in ids]}
+    answer: dict[str, Any] = {'data': [*map(_sent, ids, suppressed)]}
     if errors is not None:
         answer['errors'] = list(errors)
     return orjson.dumps(answer).decode()

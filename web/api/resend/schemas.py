@@ -20,6 +20,10 @@ class SentEmail(BaseModel):
     """An e-mail that is queued."""
 
     id: str
+    suppressed: list[str] = Field(
+        [],
+        description='Recipients who get no mail, or none of its type: there only if there are any.',
+    )
 
 
 class RefusedEmail(BaseModel):

@@ -22,6 +22,7 @@ from web.api.resend.intake import Intake, Submission
 from web.api.resend.model import email_of, refusal_of_email
 from web.api.resend.refusals import INVALID, INVALID_KEY, MISSING_FIELD, refused
 from web.api.resend.senders import KnownSenders
+from web.api.resend.suppressions import KnownSuppressions
 from web.api.resend.templates import KnownTemplates
 
 MOST_EMAILS = 100  # in a batch, as Resend has it
@@ -47,6 +48,7 @@ class Sending:
         self._intake = Intake(servers)
         self._senders = KnownSenders(servers, own_address)
         self._templates = KnownTemplates(servers)
+        self._suppressions = KnownSuppressions(servers)
         self._max_message_bytes = max_message_bytes
 
     async def send(self, request: Request, principal: Principal) -> str:
@@ -58,7 +60,8 @@ class Sending:
         key = _key_of(request, principal)
         async with self.bodies.read(request, principal.owner) as body:
             row = await self._row_of(body.document, principal)
-            submission = Submission([row], key, body.digest, sent_answer)
+            answer = partial(sent_answer, suppressed=await self._suppressions.among(row))
+            submission = Submission([row], key, body.digest, answer)
             return await self._intake.submit(
                 submission, is_small=body.size_bytes <= SMALL_BODY_BYTES
             )
@@ -86,7 +89,10 @@ class Sending:
                     if not is_permissive:
                         raise _in_batch(place, error) from error
                     errors.append({'index': place, 'message': error.refusal.detail})
-            answer = partial(batch_answer, errors=errors if is_permissive else None)
+            suppressed = await asyncio.gather(*map(self._suppressions.among, rows))
+            answer = partial(
+                batch_answer, suppressed=suppressed, errors=errors if is_permissive else None
+            )
             return await self._intake.submit(
                 Submission(rows, key, body.digest, answer), is_small=False
             )

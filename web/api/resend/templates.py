@@ -3,10 +3,11 @@
 import time
 from collections.abc import Sequence
 
-from db.content import find_templates
+from db.content import find_templates, template_names
 from engine.batches import Batcher
 from mail_outbox.envelope import InvalidEmailError
 from mail_outbox.field_checks import checked_id
+from mail_outbox.template_names import unknown_template
 from reporting.servers import Servers
 from web.api.resend.refusals import UNKNOWN, refused
 
@@ -36,10 +37,9 @@ class KnownTemplates:
         if _is_identifier(given):
             asked = await self._servers.in_time(self._find(word))
         if asked is None:
-            raise refused(
-                UNKNOWN, f'there is no template {word[:80]!r} in email_templates',
-                'give its id or its name',
-            )  # fmt: skip
+            names = await self._servers.ask_postgres(template_names)
+            said = f'{unknown_template(word, names)} (email_templates)'
+            raise refused(UNKNOWN, said, 'give its id or its name')
         if len(self._found) >= MOST_REMEMBERED:
             self._found.clear()
         self._found[word] = now, asked

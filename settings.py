@@ -21,7 +21,12 @@ from configuration.oidc import OidcVariables
 from configuration.policy import EmailVariables
 from configuration.relays import slowest_attempt_s
 from configuration.safety import SafetyVariables
-from configuration.servers import MongoVariables, PostgresVariables, RedisVariables
+from configuration.servers import (
+    MongoVariables,
+    PostgresVariables,
+    RedisVariables,
+    refusal_of_mongodb_url,
+)
 from configuration.smtp import SmtpVariables
 from configuration.sources import ENV_FILE, EnvFile, SecretFiles, variable_names
 from configuration.unsubscribe import UnsubscribeVariables
@@ -87,16 +92,18 @@ class _Sources(Settings):
         )
 
 
-def read_settings() -> Settings | list[tuple[str, str]]:
+def read_settings(*, with_drivers: bool = True) -> Settings | list[tuple[str, str]]:
     """Read and check all settings. Returns them; or each variable that is wrong, and why.
 
     The reason never has the value, which may be a secret.
 
+    Args:
+        with_drivers: Also by drivers that take long to import; without, what uses them refuses.
     Raises:
         SystemExit: a file that settings are in cannot be read; one line that names it.
     """
     try:
-        return _Sources()
+        settings = _Sources()
     except ValidationError as error:
         return [
             (
@@ -105,16 +112,20 @@ def read_settings() -> Settings | list[tuple[str, str]]:
             )
             for each in error.errors()
         ]
+    url = settings.mongodb_url
+    if with_drivers and url is not None and (refusal := refusal_of_mongodb_url(url)):
+        return [('MONGODB_URL', refusal)]
+    return settings
 
 
-def load_settings() -> Settings:
-    """Read and check all settings.
+def load_settings(*, with_drivers: bool = True) -> Settings:
+    """Read and check all settings, see read_settings.
 
     Raises:
         SystemExit: one line that names the variable and says what is wrong; never the value, which
             may be a secret.
     """
-    read = read_settings()
+    read = read_settings(with_drivers=with_drivers)
     if isinstance(read, Settings):
         return read
     name, reason = read[0]

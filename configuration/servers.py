@@ -158,18 +158,24 @@ class MongoVariables(Variables):
     def _check_mongodb_url(cls, value: SecretStr | None) -> SecretStr | None:
         if value is None:
             return None
-        if (
-            read_url(value.get_secret_value(), 'mongodb', 'mongodb+srv').scheme == 'mongodb'
-        ):  # the other asks the DNS
-            from pymongo.errors import PyMongoError  # noqa: PLC0415 - it takes long to import
-            from pymongo.uri_parser import parse_uri  # noqa: PLC0415 - the same
-
-            try:
-                parse_uri(value.get_secret_value())
-            except OSError as error:
-                raise ValueError(
-                    f'{error.filename or "a file"} that it names cannot be read'
-                ) from None
-            except (ValueError, PyMongoError):
-                raise ValueError(f'not a MongoDB URL; {PERCENT_ENCODE}') from None
+        read_url(value.get_secret_value(), 'mongodb', 'mongodb+srv')
         return value
+
+
+def refusal_of_mongodb_url(value: SecretStr) -> str | None:
+    """Return why the driver would not take a URL of Settings.mongodb_url; None: it would.
+
+    Apart from the other checks: the driver takes long to import, and few commands use it.
+    """
+    if value.get_secret_value().startswith('mongodb+srv:'):
+        return None  # it asks the DNS
+    from pymongo.errors import PyMongoError  # noqa: PLC0415 - it takes long to import
+    from pymongo.uri_parser import parse_uri  # noqa: PLC0415 - the same
+
+    try:
+        parse_uri(value.get_secret_value())
+    except OSError as error:
+        return f'{error.filename or "a file"} that it names cannot be read'
+    except (ValueError, PyMongoError):
+        return f'not a MongoDB URL; {PERCENT_ENCODE}'
+    return None

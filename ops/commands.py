@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, NamedTuple, Protocol, cast
 
 from ops.parser import CommandParser
+from ops.spare import spare_imports
 
 if TYPE_CHECKING:  # types alone: help is there before any of these
     from rich.console import Console
@@ -39,6 +40,8 @@ class Command(NamedTuple):
 
     def load(self, name: str) -> CommandModule:
         """Import it."""
+        spare_imports()
+        import_module('logs')  # before rich: it keeps structlog from loading more of that
         return cast(CommandModule, import_module(f'ops.{self.module or name}'))
 
 

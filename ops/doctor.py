@@ -1,19 +1,13 @@
 """Everything that is or will be wrong, with its remedy: the checks, with what the settings say."""
 
 import argparse
-import socket
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 
 from rich.console import Console
 
-from actions.alert import alert_of_findings
-from configuration.live import make_relays
 from configuration.relays import relay_options
-from delivery.alerts.assemble import AlertRules, make_alerter
-from mail.route import Relays
-from mail_outbox.address_fields import Sender
 from ops.answer import Answer
 from ops.arguments import add_json
 from ops.celery import check as celery
@@ -138,31 +132,12 @@ async def run(connections: Connections, options: argparse.Namespace) -> Answer:
         raise ProblemError(Problem(what, remedy, exit_status=USAGE))
     document = await examine({name: partial(CHECKS[name], connections) for name in names})
     if options.alert:
-        document['alerts'] = await _alert(connections, document)
+        from ops.alerting import alert_of  # noqa: PLC0415 - it takes long to import
+
+        document['alerts'] = await alert_of(connections, document)
     bad = [row for row in document['findings'] if row['severity'] != Severity.NOTE]
     calls = counted(len(bad), 'finding calls', 'findings call')
     return Answer(document, [Problem(f'{calls} for action', 'see the remedies')] if bad else [])
-
-
-async def _alert(connections: Connections, document: Document) -> list[Document]:
-    """Tell of what is new. Returns what was told."""
-    settings = connections.settings
-    sender = Sender(settings.smtp_from_email, settings.smtp_from_name)
-    relays = Relays(make_relays(settings))
-    rules = AlertRules(*settings.alert_values)
-    alerter = make_alerter(rules, f'doctor at {socket.gethostname()}', relays, sender)
-    if alerter is None:
-        what = 'nobody is to be told'
-        raise ProblemError(
-            Problem(
-                what, 'set ALERT_EMAILS, ALERT_WEBHOOK_URL or ALERT_APPRISE_URLS', exit_status=USAGE
-            )
-        )
-    try:
-        notices = await alert_of_findings(connections, alerter, document)
-    finally:
-        relays.close_idle(older_than_s=0)
-    return [{'kind': notice.kind.value, 'subject': notice.subject} for notice in notices]
 
 
 def render(document: Document, console: Console) -> None:

@@ -43,7 +43,7 @@ def run_command(
     Args:
         needs_settings: False: the command reads them itself, whatever they are.
     """
-    settings = load_settings() if needs_settings else Settings.model_construct()
+    settings = load_settings(with_drivers=False) if needs_settings else Settings.model_construct()
     configure_logs(settings.log_level, settings.log_format)
     given = asyncio.run(answer(settings, command, options))
     if isinstance(sys.stdout, io.TextIOWrapper):

@@ -9,6 +9,12 @@ SERVER_EVENTS: dict[str, tuple[str, ...]] = {
         'A report of what came back was looked at: `effect` says what came of it.',
         'kind effect suppressed',
     ),
+    'feedback.put_off': (
+        'warning',
+        'A report cannot be applied now, as its row is locked or unreadable; the others are.',
+        'report_id error',
+        'Several of one id: see `error`.',
+    ),
     'recipients.not_suppressed': (
         'warning',
         'Addresses that a relay refused as unknown could not be suppressed; the next refusal does.',

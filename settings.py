@@ -32,6 +32,7 @@ from configuration.sources import ENV_FILE, EnvFile, SecretFiles, variable_names
 from configuration.unsubscribe import UnsubscribeVariables
 from configuration.webhooks import WebhookVariables
 from configuration.worker import ProcessVariables, WebVariables, WorkerVariables
+from db.feedback_suppression import ONLY_STATES, FeedbackRules
 
 
 # pydantic reads the variables of the last class first, and docs/configuration.md prints them so.
@@ -70,6 +71,16 @@ class Settings(
     def job_timeout_s(self) -> float:
         """The longest an orderly attempt can take on all relays, so that arq never cuts one off."""
         return slowest_attempt_s(self) + self.mongodb_timeout_s + 2 * self.db_command_timeout_s
+
+    @property
+    def feedback_rules(self) -> FeedbackRules:
+        """What reports and refusals do to addresses.
+
+        Nothing while OVERRIDE_RECIPIENTS is on: whom they are about is not whom an e-mail is for.
+        """
+        if self.override_recipients:
+            return ONLY_STATES
+        return FeedbackRules(self.bounce_suppress_days, self.complaint_suppress_days)
 
 
 class _Sources(Settings):

@@ -5,7 +5,6 @@ from typing import Self
 from pydantic import Field, SecretStr, field_validator, model_validator
 
 from configuration.variables import Variables
-from db.feedback_suppression import FeedbackRules
 from mail.bounce.return_path import ReturnPaths
 from mail_outbox.envelope import InvalidEmailError, envelope_address
 
@@ -68,11 +67,6 @@ class BounceVariables(Variables):
         if self.bounce_address is None:
             return None
         return ReturnPaths(self.bounce_address, secrets_of(self.bounce_secret))
-
-    @property
-    def feedback_rules(self) -> FeedbackRules:
-        """What reports do to addresses."""
-        return FeedbackRules(self.bounce_suppress_days, self.complaint_suppress_days)
 
 
 def secrets_of(value: SecretStr | None) -> tuple[str, ...]:

@@ -2,24 +2,31 @@
 
 Any way may bring a report, twice, and before the attempt is recorded that it is about. So reports
 are stored first and looked at then, each in a transaction of its own, until their e-mail is in a
-state that can change; what is concluded is never looked at again.
+state that can change; what is concluded is never looked at again. A row that is locked, or refuses
+the change, holds up its own reports only.
 """
 
 from typing import Any, NamedTuple
 
 import asyncpg
+import structlog
 
+from db.errors import DATABASE_DOWN, ErrorKind, kind_of
 from db.feedback import StoredReport, conclude, look_later, open_reports, take_report
-from db.feedback_email import FoundEmail, find_email, recipient_of
+from db.feedback_email import FoundEmail, find_email, is_of_another_message, recipient_of
 from db.feedback_suppression import FeedbackRules, reason_of, suppress
+from db.narrowing import STATEMENT_IS_WRONG, UNREADABLE
 from db.states import ACCEPTED, OVER_UNSENT, sql_list
 from mail.bounce.report import FeedbackKind
 from mail_outbox.states import Status
+
+log = structlog.get_logger()
 
 MINUTE_S, DAY_S = 60.0, 86400.0
 UNKNOWN_AFTER_S = 15 * MINUTE_S  # a report may be faster than the record of its attempt
 UNDER_WAY_FOR_S = 30 * DAY_S
 LOOKED_AT_ONCE = 500
+LONGEST_EFFECT_CHARS = 500
 
 
 class Applied(NamedTuple):
@@ -40,15 +47,37 @@ async def apply_reports(
     Returns:
         Those that were concluded.
     Raises:
-        asyncpg.PostgresError, OSError: connection or statement failure; what was concluded is so.
+        asyncpg.PostgresError, OSError: connection failure; what was concluded is so.
     """
     found = []
     for report_id in await open_reports(pool, limit):
-        async with pool.acquire() as conn, conn.transaction():
-            applied = await _apply(conn, report_id, rules)
-        if applied is not None:
-            found.append(applied)
+        try:
+            async with pool.acquire() as conn, conn.transaction():
+                await conn.execute(WAIT_FOR_ROWS_SQL)
+                applied = await _apply(conn, report_id, rules)
+        except (*DATABASE_DOWN, asyncpg.PostgresError, *UNREADABLE) as error:
+            if isinstance(error, STATEMENT_IS_WRONG) or kind_of(error) is ErrorKind.UNREACHABLE:
+                raise
+            await _put_off(pool, report_id, error)
+        else:
+            if applied is not None:
+                found.append(applied)
     return found
+
+
+# The application may hold a row for as long as it likes.
+WAIT_FOR_ROWS_SQL = "SET LOCAL lock_timeout = '1s'"
+
+PUT_OFF_SQL = """
+UPDATE email_feedback SET look_at = now() + GREATEST(interval '1 minute',
+    LEAST(now() - received_at, interval '1 day'))
+WHERE id = $1
+"""
+
+
+async def _put_off(pool: asyncpg.Pool, report_id: int, error: Exception) -> None:
+    log.warning('feedback.put_off', report_id=report_id, error=str(error) or type(error).__name__)
+    await pool.execute(PUT_OFF_SQL, report_id)
 
 
 async def _apply(conn: Any, report_id: int, rules: FeedbackRules) -> Applied | None:
@@ -61,6 +90,8 @@ async def _apply(conn: Any, report_id: int, rules: FeedbackRules) -> Applied | N
     recipient = recipient_of(report, email)
     if report.recipient is not None and recipient is None:
         return await _end(conn, report, email.id, 'the address is none of its recipients')
+    if is_of_another_message(report, email):
+        return await _end(conn, report, email.id, 'neither Message-ID nor address are its own')
     if report.kind is not FeedbackKind.DELAY:
         if email.is_under_way:
             if report.age_s < UNDER_WAY_FOR_S:
@@ -131,7 +162,14 @@ async def _change(conn: Any, report: StoredReport, email: FoundEmail, recipient:
     becomes = BECOMES.get(report.kind)
     if becomes is None:
         return 'recorded'
-    state = await conn.fetchval(
-        CHANGE_SQL, email.id, becomes.value, report.reported_at, reason_of(report), recipient or ''
-    )
+    try:
+        async with conn.transaction():
+            state = await conn.fetchval(
+                CHANGE_SQL, email.id, becomes.value, report.reported_at, reason_of(report),
+                recipient or '',
+            )  # fmt: skip
+    except asyncpg.PostgresError as error:  # by a CHECK, a trigger
+        if isinstance(error, (*DATABASE_DOWN, *STATEMENT_IS_WRONG)):
+            raise
+        return f'its row refuses to be {becomes.value}: {error}'[:LONGEST_EFFECT_CHARS]
     return f'it is {state}' if state else 'somebody changed it meanwhile'

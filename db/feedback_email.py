@@ -20,12 +20,14 @@ class FoundEmail(NamedTuple):
 
     Attributes:
         recipients: Of its envelope; none where they cannot be read.
+        message_id: None before its first attempt.
     """
 
     id: int
     status: str
     next_retry_at: datetime | None
     recipients: Sequence[str]
+    message_id: str | None = None
 
     @property
     def is_under_way(self) -> bool:
@@ -36,7 +38,7 @@ class FoundEmail(NamedTuple):
 
 
 EMAIL_SQL = f"""
-SELECT id, COALESCE(status, '') AS status, next_retry_at,
+SELECT id, COALESCE(status, '') AS status, next_retry_at, message_id,
     left(recipient, {LARGEST_FIELD_CHARS}) AS recipient,
     {', '.join(f'left({name}, {LARGEST_FIELD_CHARS}) AS {name}' for name in EXTRA_ADDRESSES)}
 FROM mail_outbox WHERE id = $1::bigint
@@ -83,7 +85,7 @@ async def find_email(conn: Any, report: StoredReport) -> FoundEmail | None:
     if row is None:
         return None
     recipients = await asyncio.to_thread(_recipients_of, dict(row))
-    return FoundEmail(row['id'], row['status'], row['next_retry_at'], recipients)
+    return FoundEmail(row['id'], row['status'], row['next_retry_at'], recipients, row['message_id'])
 
 
 def _recipients_of(row: dict[str, Any]) -> Sequence[str]:
@@ -93,6 +95,18 @@ def _recipients_of(row: dict[str, Any]) -> Sequence[str]:
     except InvalidEmailError:
         return ()
     return fields.envelope('').recipients
+
+
+def is_of_another_message(report: StoredReport, email: FoundEmail) -> bool:
+    """Whether both address and Message-ID in what came back are others than the e-mail's.
+
+    One alone may differ: servers forward, and some relays write a Message-ID of their own. Both do
+    where another installation has the same BOUNCE_SECRET, and an e-mail of the same id.
+    """
+    if report.message_id is None or email.message_id in (None, report.message_id):
+        return False
+    key = key_of_address(report.recipient)
+    return key is not None and all(to.lower() != key for to in email.recipients)
 
 
 def recipient_of(report: StoredReport, email: FoundEmail) -> str | None:

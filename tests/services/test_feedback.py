@@ -241,3 +241,65 @@ async def test_duty_applies_what_others_stored(ctx, pool):
     await store_reports(pool, [bounce(email_id)])
     assert await apply_feedback(ctx) == {'affected': 1}
     assert (await state(pool, email_id))['status'] == 'bounced'
+
+
+async def bounces_of_two(pool):
+    """An e-mail with which something will be wrong, a good one, and a bounce of each."""
+    ids = await sent_to(pool), await sent_to(pool, 'bob@example.net')
+    await store_reports(pool, [bounce(ids[0]), bounce(ids[1], 'bob@example.net')])
+    return ids
+
+
+async def test_row_that_refuses_to_be_bounced_holds_up_nobody_and_its_recipient_gets_no_mail(pool):
+    odd, good = await bounces_of_two(pool)
+    await pool.execute(
+        f"""CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+            IF NEW.id = {odd} THEN RAISE 'not this one' USING ERRCODE = 'SHOP1'; END IF;
+            RETURN NEW; END $$;
+        CREATE TRIGGER refuse BEFORE UPDATE ON outbound_emails FOR EACH ROW
+            EXECUTE FUNCTION refuse()"""
+    )
+    try:
+        applied = await apply_reports(pool, RULES)
+    finally:
+        await pool.execute('DROP TRIGGER refuse ON outbound_emails; DROP FUNCTION refuse')
+    assert {a.email_id: a.effect for a in applied} == {
+        odd: 'its row refuses to be bounced: not this one', good: 'it is bounced',
+    }  # fmt: skip
+    assert set(await suppressed(pool, ['anna@example.net', 'bob@example.net'])) == {
+        'anna@example.net', 'bob@example.net',
+    }  # fmt: skip
+
+
+async def test_row_that_the_application_has_locked_holds_up_nobody_and_is_looked_at_later(pool):
+    locked, good = await bounces_of_two(pool)
+    async with pool.acquire() as conn, conn.transaction():
+        await conn.execute('SELECT FROM outbound_emails WHERE id = $1 FOR UPDATE', locked)
+        assert [a.email_id for a in await apply_reports(pool, RULES)] == [good]
+    assert (await state(pool, locked))['status'] == 'sent'
+    assert await apply_reports(pool, RULES) == []  # not due yet
+    assert [a.effect for a in await look_again(pool)] == ['it is bounced']
+
+
+async def test_report_about_an_e_mail_of_the_same_id_in_another_installation_changes_nothing(pool):
+    """Staging with the BOUNCE_SECRET of production."""
+    email_id = await sent_to(pool, message_id='<m1@example.com>')
+    [applied] = await take_in(
+        pool, bounce(email_id, 'tester@example.org', message_id='<m9@staging.example.com>')
+    )
+    assert applied.effect == 'neither Message-ID nor address are its own'
+    assert (await state(pool, email_id))['status'] == 'sent'
+    assert await pool.fetchval('SELECT count(*) FROM email_suppressions') == 0
+
+
+@pytest.mark.parametrize(
+    ('recipient', 'message_id'),
+    [
+        ('anna.private@example.org', '<m1@example.com>'),  # forwarded
+        ('Anna@Example.net', '<0100-rewritten@relay.example>'),  # the relay wrote another
+    ],
+)
+async def test_one_of_message_id_and_address_may_differ(pool, recipient, message_id):
+    email_id = await sent_to(pool, message_id='<m1@example.com>')
+    [applied] = await take_in(pool, bounce(email_id, recipient, message_id=message_id))
+    assert applied.effect == 'it is bounced'

@@ -1,5 +1,7 @@
 """Safety switches of a real worker: what becomes of mail, and who says that they are on."""
 
+import pytest
+
 from mail_outbox.outbox import queue_email
 from tests.conftest import wait_until
 from tests.services.ops_desk import ops
@@ -91,3 +93,49 @@ async def test_soft_bounce_tries_again_what_was_refused_for_good(start_worker, p
     assert stored['dead_reason'] is None
     assert stored['next_retry_at'] is not None
     assert stored['smtp_code'] // 100 == 5
+
+
+async def test_refusal_of_who_gets_mail_instead_suppresses_nobody(start_worker, pool):
+    await start_worker(OVERRIDE_RECIPIENTS='qa+5xx-rcpt@example.org').started()
+    one, several = await queue_all(pool, 'anna@example.com', 'anna@example.com, bob@example.com')
+    for email_id in (one, several):
+        await reaches(pool, email_id, 'failed')
+        assert '5.1.1' in (await row(pool, email_id))['last_error']
+    assert await pool.fetchval('SELECT count(*) FROM email_suppressions') == 0
+
+
+async def test_soft_bounce_suppresses_nobody(start_worker, pool):
+    await start_worker(SOFT_BOUNCE='true').started()
+    one, both = await queue_all(
+        pool, 'anna+5xx-rcpt@example.com', 'anna+5xx-rcpt@example.com, bob@example.com'
+    )
+    for email_id in (one, both):
+        await reaches(pool, email_id, 'failed')
+    assert await pool.fetchval('SELECT count(*) FROM email_suppressions') == 0
+
+
+@pytest.mark.parametrize(
+    ('switches', 'ends', 'went_to'),
+    [
+        ({'OVERRIDE_RECIPIENTS': 'qa@example.org', 'DRY_RUN': 'true'}, 'cancelled', []),
+        (
+            {'OVERRIDE_RECIPIENTS': 'qa@example.org', 'ALLOWED_RECIPIENT_DOMAINS': 'example.net'},
+            'sent',
+            [['qa@example.org']],
+        ),
+        (
+            {'OVERRIDE_RECIPIENTS': 'qa+5xx-rcpt@example.org', 'SOFT_BOUNCE': 'true'},
+            'failed',
+            [],
+        ),
+        ({'ALLOWED_RECIPIENT_DOMAINS': 'example.net', 'SOFT_BOUNCE': 'true'}, 'cancelled', []),
+    ],
+)
+async def test_switches_together(start_worker, pool, inbox, switches, ends, went_to):
+    await start_worker(**switches).started()
+    (email_id,) = await queue_all(pool, 'anna@example.com')
+    await reaches(pool, email_id, ends)
+    assert [entry['rcpt_to'] for entry in inbox.accepted()] == went_to
+    stored = await row(pool, email_id)
+    assert (stored['dead_reason'], stored['next_retry_at'] is None) == (None, ends != 'failed')
+    assert await pool.fetchval('SELECT count(*) FROM email_suppressions') == 0

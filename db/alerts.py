@@ -6,6 +6,8 @@ from datetime import datetime
 
 import asyncpg
 
+from db.results import storable
+
 
 @dataclass(frozen=True, slots=True)
 class AlertState:
@@ -66,5 +68,5 @@ async def write_alerts(pool: asyncpg.Pool, states: Collection[AlertState]) -> No
             [state.is_down for state in kept],
             [state.since for state in kept],
             [state.told_at for state in kept],
-            [state.detail for state in kept],
+            [storable(state.detail) for state in kept],
         )

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 import asyncpg
 
+from db.results import storable
+
 
 @dataclass(frozen=True, slots=True)
 class ServiceCheck:
@@ -29,7 +31,7 @@ async def record_health(pool: asyncpg.Pool, findings: Sequence[ServiceCheck]) ->
         [f.service_name for f in findings],
         [f.status for f in findings],
         [f.response_time_ms for f in findings],
-        [f.error_message[:1000] if f.error_message else None for f in findings],
+        [storable(f.error_message)[:1000] if f.error_message else None for f in findings],
     )
 
 

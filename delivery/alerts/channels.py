@@ -3,7 +3,6 @@
 None may hold up who tells: each has its time, and fails by itself.
 """
 
-import asyncio
 import json
 import urllib.request
 import uuid
@@ -11,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Protocol
+from urllib.parse import unquote, urlsplit
 
 from delivery.alerts.verdict import Notice, NoticeKind
 from delivery.alerts.wording import document_of, text_of, title_of
@@ -23,8 +23,6 @@ from mail_outbox.envelope import Content, Email
 from mail_outbox.render import render
 
 CHANNEL_TIMEOUT_S = 20.0
-SOCKET_TIMEOUT_S = 5.0
-MOST_ANSWER_BYTES = 64 * 1024
 MAX_ALERT_BYTES = 256 * 1024
 NEEDS_APPRISE = (
     'ALERT_APPRISE_URLS needs the package apprise, which is not installed:'
@@ -83,17 +81,13 @@ class MailChannel:
             raise ChannelError(f'{delivery.outcome.value}: {delivery.error or delivery.reply}')
 
 
-class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    """What the operator has named is asked, and nobody else."""
-
-    def redirect_request(self, *_: Any) -> None:
-        """Follow nothing."""
-        return
-
-
 @dataclass(frozen=True, slots=True)
 class WebhookChannel:
-    """A POST of JSON to the address that the operator gave: any, also in his own network."""
+    """A POST of JSON to the address that the operator gave: any, also in his own network.
+
+    What is answered beside the status is not read, redirects are not followed. Whoever answers
+    slowly is left when the time is over, and leaves nothing behind that waits for him.
+    """
 
     url: str
     name: str = 'webhook'
@@ -101,15 +95,26 @@ class WebhookChannel:
     async def tell(self, notices: Sequence[Notice], source: str) -> None:
         """See Channel.tell."""
         data = json.dumps(document_of(notices, source)).encode()
-        await asyncio.to_thread(self._post, data)
+        headers = {'Content-Type': 'application/json', 'User-Agent': 'email-worker'}
+        async with (
+            _connections_to(self.url) as connections,
+            connections.stream('POST', self.url, headers=headers, content=data) as response,
+        ):
+            if not 200 <= response.status < 300:
+                raise ChannelError(f'it answered {response.status}')
 
-    def _post(self, data: bytes) -> None:
-        request = urllib.request.Request(  # noqa: S310 - the settings take http and https alone
-            self.url, data, {'Content-Type': 'application/json', 'User-Agent': 'email-worker'}
-        )
-        opener = urllib.request.build_opener(_NoRedirect)
-        with opener.open(request, timeout=SOCKET_TIMEOUT_S) as answer:
-            answer.read(MOST_ANSWER_BYTES)
+
+def _connections_to(url: str) -> Any:
+    """Return an HTTP client, through the proxy that the environment names for this address."""
+    import httpcore2  # noqa: PLC0415 - few are told by a webhook
+
+    parts = urlsplit(url)
+    proxy = urllib.request.getproxies().get(parts.scheme)
+    if proxy is None or urllib.request.proxy_bypass(parts.hostname or ''):
+        return httpcore2.AsyncConnectionPool()
+    by = urlsplit(proxy if '://' in proxy else f'http://{proxy}')
+    auth = (unquote(by.username), unquote(by.password or '')) if by.username else None
+    return httpcore2.AsyncHTTPProxy(by._replace(netloc=by.netloc.rpartition('@')[2]).geturl(), auth)
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,8 +20,11 @@ from delivery.runtime import Runtime
 from engine.connection import open_redis
 from engine.redis_url import redis_settings
 from jobs.check_service_health import check_service_health
+from mail.route import Relays
+from tests.conftest import wait_until
 from tests.services.gate import Gate, Way
 from tests.services.ops_desk import closed_port, ops
+from tests.unit.scripted_relay import ScriptedRelay
 
 HOUR = timedelta(hours=1)
 
@@ -32,6 +35,8 @@ class Receiver:
     def __init__(self, answer: bytes = b'HTTP/1.1 204 No Content\r\n\r\n') -> None:
         self.answer: bytes | None = answer
         self.posted: list[dict[str, Any]] = []
+        self.drips = False  # a byte now and then, without end
+        self.left = 0  # clients that went while it did
 
     async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._serve, '127.0.0.1', 0)
@@ -46,11 +51,21 @@ class Receiver:
         head = (await reader.readuntil(b'\r\n\r\n')).decode().lower()
         length = int(head.partition('content-length:')[2].split()[0])
         self.posted.append(json.loads(await reader.readexactly(length)))
-        if self.answer is None:
+        if self.drips:
+            await self._drip(reader, writer)
+        elif self.answer is None:
             await reader.read()  # says nothing, until the client leaves
         else:
             writer.write(self.answer)
         writer.close()
+
+    async def _drip(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        gone = asyncio.ensure_future(reader.read())
+        writer.write(b'HTTP/1.1 200 OK\r\nContent-Length: 60000\r\nX-Slow: ')
+        while not gone.done():
+            writer.write(b'x')
+            await asyncio.sleep(0.05)
+        self.left += 1
 
     @property
     def told(self) -> list[tuple[str, str]]:
@@ -167,6 +182,36 @@ async def test_webhook_that_does_not_take_it_is_told_again_at_the_next_check(
     assert notice.kind is NoticeKind.DOWN
     assert await alerter.observe(states, {'mongodb': 'gone'}) == []
     assert receiver.told == [('down', 'mongodb')] * 3
+
+
+async def test_webhook_that_answers_a_byte_at_a_time_leaves_no_thread_behind_that_others_need(
+    runtime: Runtime, pool: Any, receiver: Receiver, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr('delivery.alerts.alerter.CHANNEL_TIMEOUT_S', 0.3)
+    receiver.drips = True
+    alerter = alerts_of(runtime, webhook_url=receiver.url).services
+    for _ in range(12):
+        told = await alerter.observe(StatesInPostgres(pool), {'mongodb': 'gone'}, at_once=True)
+        assert told == []
+    assert len(receiver.posted) == 12
+    async with asyncio.timeout(2):  # as for addresses, large messages, names of relays
+        assert await asyncio.to_thread(len, 'free') == 4
+    await wait_until(lambda: receiver.left == 12)
+
+
+async def test_relay_that_says_what_no_table_takes_is_told_of(
+    runtime: Runtime, ctx: Any, pool: Any, inbox: Any, receiver: Receiver
+) -> None:
+    runtime.alerts = alerts_of(runtime, webhook_url=receiver.url)
+    async with ScriptedRelay({'GREETING': '554 no\0body here'}) as relay:
+        runtime.tunables.relays = Relays([relay.relay()])
+        for _ in range(3):
+            await check_service_health(ctx)
+    assert receiver.told == [('down', 'smtp_primary')]
+    said = await pool.fetchval(
+        "SELECT error_message FROM service_health WHERE service_name = 'smtp_primary' LIMIT 1"
+    )
+    assert 'no\N{REPLACEMENT CHARACTER}body' in said
 
 
 async def test_apprise_tells_its_targets(runtime: Runtime, pool: Any, receiver: Receiver) -> None:

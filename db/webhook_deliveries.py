@@ -231,6 +231,16 @@ FROM blocked WHERE d.id = blocked.id AND d.id = ANY(ARRAY(SELECT id FROM blocked
 """
 
 
+async def give_up_deliveries(pool: asyncpg.Pool, batch: int = 1000) -> None:
+    """Give up all that waited for too long, in batches: where no webhook is enabled, none delivers.
+
+    Args:
+        batch: How many by one statement.
+    """
+    while await pool.execute(GIVE_UP_DELIVERIES_SQL, batch) == f'UPDATE {batch}':
+        pass
+
+
 async def keep_order(pool: asyncpg.Pool, batch: int = 1000) -> None:
     """Give up what waited for too long, and put off what waits behind something."""
     await pool.execute(GIVE_UP_DELIVERIES_SQL, batch)

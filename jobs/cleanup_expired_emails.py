@@ -20,6 +20,7 @@ from db.mongo import delete_content, delete_orphans
 from db.origins import note_report, read_origin, was_adopted
 from db.retention import OUTBOUND_EMAILS_SQL, count_old, remove_old
 from db.transitions import expire_all
+from db.webhook_deliveries import give_up_deliveries
 from db.webhook_replays import remove_old_deliveries
 from delivery.runtime import Runtime
 from mail_outbox.envelope import ContentUnavailableError
@@ -65,6 +66,7 @@ async def cleanup_expired_emails(ctx: dict[str, Any]) -> dict[str, Any]:
     await remove_old_health(pool, HEALTH_RETENTION_DAYS)
     await remove_old_runs(pool, RUNS_RETENTION_DAYS)
     await remove_old_audit(pool, AUDIT_RETENTION_DAYS)
+    await give_up_deliveries(pool)
     await remove_old_deliveries(pool, runtime.rules.webhooks.retention_days)
     await remove_unmatched(pool, FEEDBACK_RETENTION_DAYS)
     await _remove_requests(runtime)

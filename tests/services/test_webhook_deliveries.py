@@ -5,11 +5,12 @@ from ipaddress import ip_network
 
 import pytest
 
-from db.webhook_deliveries import claim_deliveries, keep_order
+from db.webhook_deliveries import claim_deliveries, give_up_deliveries, keep_order
 from db.webhook_replays import remove_old_deliveries, replay_between, replay_these
-from db.webhooks import NewWebhook, add_webhook, read_webhooks, rotate_secret
+from db.webhooks import NewWebhook, add_webhook, read_webhooks, remove_webhook, rotate_secret
 from delivery.rules import WebhookRules
 from delivery.webhooks.deliverer import Deliverer
+from jobs.cleanup_expired_emails import cleanup_expired_emails
 from tests.conftest import wait_until
 from tests.services.receiver import OK, SECRET, Receiver, answer, receiver
 
@@ -384,6 +385,26 @@ async def test_the_retention_takes_what_ended_and_is_old(pool, queue, add, statu
     await pool.execute("UPDATE mail_webhook_deliveries SET status = 'dead' WHERE id = 1")
     assert await remove_old_deliveries(pool, 7, batch=1) == 1
     assert await statuses() == ['waiting', 'waiting']
+
+
+async def test_what_waits_for_a_webhook_that_is_gone_is_dead_and_then_deleted(
+    pool, ctx, queue, add, statuses
+):
+    webhook_id = await add()
+    for _ in range(3):
+        await queue()
+    await remove_webhook(pool, webhook_id)
+    await pool.execute(
+        "UPDATE mail_webhook_deliveries SET dead_at = now() - interval '1 hour' WHERE id < 3"
+    )
+    await give_up_deliveries(pool, batch=1)
+    assert await statuses() == ['dead', 'dead', 'waiting']
+    await pool.execute(
+        "UPDATE mail_webhook_deliveries SET occurred_at = now() - interval '8 days', "
+        "dead_at = now() - interval '7 days'"
+    )
+    await cleanup_expired_emails(ctx)
+    assert await statuses() == []
 
 
 @pytest.mark.parametrize(

@@ -294,6 +294,6 @@ LOG_EVENTS = {
     ),
     'cleanup.skipped': LogEvent('warning', 'A table was left alone.', 'table reason'),
     'content.not_deleted': LogEvent(
-        'warning', 'A later run deletes content without e-mail.', 'error'
+        'warning', 'A later run, or the end of retention, deletes content that should go.', 'error'
     ),
 } | {name: LogEvent(*event) for name, event in SERVER_EVENTS.items()}

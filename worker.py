@@ -134,6 +134,7 @@ def _rules(worker: str, queue_name: str) -> WorkerRules:
             is_set='email_retention_days' in settings.model_fields_set,
             session_tables=settings.cleanup_session_tables,
             days_by_type=tuple(settings.email_retention_days_by_type.items()),
+            drop_content=settings.email_drop_content,
         ),
         expiry_hours=settings.email_expiry_hours,
         lease_s=settings.worker_lease_s,

@@ -79,6 +79,11 @@ class EmailVariables(Variables):
         default={},
         description='The same for some types: newsletter=7,invoice=3650.',
     )
+    email_drop_content: Annotated[frozenset[str], NoDecode] = Field(
+        default=frozenset(),
+        description='email_types, comma separated, or * for all: bodies, template data and '
+        'attachments are deleted as soon as the e-mail is sent.',
+    )
     session_retention_days: int = Field(
         default=90, ge=1, le=36500, description='Sessions and refresh tokens older than this go.'
     )
@@ -99,7 +104,9 @@ class EmailVariables(Variables):
             raise ValueError('must be types with their days: newsletter=7,invoice=3650')
         return days
 
-    @field_validator('email_hold_types', 'cleanup_session_tables', mode='before')
+    @field_validator(
+        'email_hold_types', 'email_drop_content', 'cleanup_session_tables', mode='before'
+    )
     @classmethod
     def _split_types(cls, value: Any) -> Any:
         return (

@@ -20,12 +20,16 @@ class Result(NamedTuple):
     duration_s: float
 
 
-# One statement writes the row and its attempt, or neither. The results come as one JSON text, {id:
-# result}: 15 arrays took the worker twice as long to encode (2026-11). Nothing is joined: the rows
-# are those of the ids, and each looks its result up. A join had an order, and with statistics of a
-# smaller table that order read the whole primary key. COALESCE keeps the index of leased rows out
-# of it, whose scan would read all that the fleet holds.
-RECORD_SQL = """
+def _recording(more_columns: str = '', more_steps: str = '') -> str:
+    """Return the statement that writes a row and its attempt, or neither.
+
+    The results come as one JSON text, {id: result}: 15 arrays took the worker twice as long to
+    encode (2026-11). Nothing is joined: the rows are those of the ids, and each looks its result
+    up. A join had an order, and with statistics of a smaller table that order read the whole
+    primary key. COALESCE keeps the index of leased rows out of it, whose scan would read all that
+    the fleet holds.
+    """
+    return f"""
 WITH given AS MATERIALIZED (
     SELECT $1::text::jsonb AS results
 ), recorded AS (
@@ -49,7 +53,7 @@ WITH given AS MATERIALIZED (
         ),
         lost_attempts = 0,
         claim_token = NULL, claimed_by = NULL, lease_expires_at = NULL,
-        updated_at = now()
+        {more_columns} updated_at = now()
     WHERE e.id = ANY($3::bigint[]) AND COALESCE(e.status, '') = 'sending'
       -- the fence
       AND e.claim_token::text = (SELECT results FROM given) -> e.id::text ->> 'claim_token'
@@ -66,16 +70,33 @@ WITH given AS MATERIALIZED (
     CROSS JOIN LATERAL jsonb_to_record((SELECT results FROM given) -> e.id::text) AS r (
         counts boolean, outcome text, phase text, duration_s float8
     )
-)
+){more_steps}
 SELECT id FROM recorded
 """
 
 
+RECORD_SQL = _recording()
+
+# For e-mails that were sent: what they said is gone in the same moment. '' and not NULL, which an
+# application's own column may refuse. Attachments in MongoDB are orphans from then on, and go as
+# such.
+RECORD_AND_DROP_SQL = _recording(
+    """body_text = CASE WHEN body_text IS NOT NULL THEN '' END,
+        body_html = CASE WHEN body_html IS NOT NULL THEN '' END,
+        template_data = NULL, calendar = NULL, raw_message = NULL, content_id = NULL,""",
+    """, detached AS (
+    DELETE FROM email_attachments WHERE email_id = ANY(ARRAY(SELECT id FROM recorded))
+)""",
+)
+
+
 async def record(
-    pool: asyncpg.Pool, results: Sequence[Result], *, worker: str
+    pool: asyncpg.Pool, results: Sequence[Result], *, worker: str, drop_content: bool = False
 ) -> set[tuple[int, UUID]]:
     """Record finished attempts, each only if its claim is still the current one.
 
+    Args:
+        drop_content: Delete what the e-mails said: all of them were sent.
     Returns:
         The keys of the claims that were recorded. A claim that is missing was lost, or recorded by
         an earlier try: see db.late.
@@ -93,7 +114,8 @@ async def record(
         rows = orjson.dumps(
             {str(email_id): storable_row(result) for email_id, result in batch.items()}
         ).decode()
-        done = await pool.fetch(RECORD_SQL, rows, worker, sorted(batch))
+        sql = RECORD_AND_DROP_SQL if drop_content else RECORD_SQL
+        done = await pool.fetch(sql, rows, worker, sorted(batch))
         recorded |= {batch[row['id']].claim.key for row in done}
     return recorded
 

@@ -7,7 +7,7 @@ import asyncpg
 import structlog
 
 from db import results
-from db.claimed import Claim, LeaseLost
+from db.claimed import Claim, ClaimKey, LeaseLost
 from db.errors import DATABASE_DOWN, log_error
 from db.late import record_beside_row, record_late
 from db.narrowing import Narrowed, SetAside, give_up_rows
@@ -15,7 +15,7 @@ from db.results import Result
 from delivery.activity import Activity
 from delivery.concurrency import Concurrency
 from delivery.dead_addresses import DeadAddresses
-from delivery.rules import WorkerRules
+from delivery.rules import RetentionRules, WorkerRules
 from engine.batches import Batcher
 from logs import hide_addresses, write_line
 from mail.outcome import Outcome, Settled
@@ -134,7 +134,7 @@ class Recorder:
         if all(result.claim.priority != HIGH for result in ended):
             await self._activity.right_of_way.given()
         try:
-            recorded = await results.record(self._pool, ended, worker=worker)
+            recorded = await self._write(ended)
             # A claim that is gone still leaves its attempt.
             if is_any_late := len(recorded) < len(ended):
                 late = [result for result in ended if result.claim.key not in recorded]
@@ -150,6 +150,25 @@ class Recorder:
         if not is_any_late:
             return [True] * len(ended)
         return [result.claim.key in recorded for result in ended]
+
+    async def _write(self, ended: Sequence[Result]) -> set[ClaimKey]:
+        """Write results down; with them goes the content of what was sent, where that is wanted."""
+        pool, worker, retention = self._pool, self._rules.worker, self._rules.retention
+        over = [
+            result for result in ended if retention.drop_content and _is_over(result, retention)
+        ]
+        if not over:
+            return await results.record(pool, ended, worker=worker)
+        try:
+            recorded = await results.record(pool, over, worker=worker, drop_content=True)
+        except DATABASE_DOWN:
+            raise
+        except asyncpg.PostgresError as error:  # a rule of the application's wants it to stay
+            log.warning('content.not_deleted', error=str(error))
+            return await results.record(pool, ended, worker=worker)
+        if others := [result for result in ended if not _is_over(result, retention)]:
+            recorded |= await results.record(pool, others, worker=worker)
+        return recorded
 
     async def _record_beside_row(self, result: Result, error: Exception) -> Exception:
         """Keep what a row refuses to take: the attempt by itself, and in the row the reason.
@@ -209,3 +228,8 @@ class Recorder:
             error=delivery.error[:300] if delivery.error else None,
             duration_ms=round(result.duration_s * 1000),
         )
+
+
+def _is_over(result: Result, retention: RetentionRules) -> bool:
+    """Tell whether what an e-mail says is needed no more, and not to be kept."""
+    return result.decision.status is Status.SENT and retention.drops(result.claim.email.email_type)

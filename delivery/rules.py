@@ -15,6 +15,8 @@ from mail.outcome import Policy
 from mail.safety import Safety
 from mail.unsubscribe import UnsubscribeLinks
 
+EVERY_TYPE = '*'
+
 
 @dataclass(frozen=True, slots=True)
 class Stores:
@@ -37,6 +39,11 @@ class RetentionRules:
     is_set: bool = False
     session_tables: frozenset[str] = frozenset()  # of the application's
     days_by_type: tuple[tuple[str, int], ...] = ()  # instead of email_days
+    drop_content: frozenset[str] = frozenset()  # types, or EVERY_TYPE: once they are sent
+
+    def drops(self, email_type: str | None) -> bool:
+        """Return whether what e-mails of this type say is deleted once they are sent."""
+        return EVERY_TYPE in self.drop_content or email_type in self.drop_content
 
 
 class WebhookRules(NamedTuple):

@@ -47,6 +47,8 @@ GRANT UPDATE (status, attempts, max_attempts, next_retry_at, expires_at, sent_at
     relay, smtp_code, smtp_response, enhanced_code, last_error, dead_reason, recipient_outcomes,
     feedback_at, feedback)
     ON mail_outbox TO email_worker;
+-- With EMAIL_DROP_CONTENT it deletes what was sent; without this grant the content stays, and its log says so:
+--     GRANT UPDATE (body_text, body_html, template_data, calendar, raw_message, content_id) ON mail_outbox TO email_worker;
 GRANT SELECT ON outbound_emails TO email_worker;
 GRANT SELECT, INSERT, DELETE ON email_attempts TO email_worker;
 -- A result that comes after its attempt was recorded as lost says what became of it.

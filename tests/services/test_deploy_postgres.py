@@ -3,6 +3,7 @@
 Every role can do its work, and is refused what is not.
 """
 
+import re
 import signal
 from urllib.parse import urlsplit, urlunsplit
 
@@ -146,6 +147,16 @@ async def test_worker_may_run_every_statement_of_its_jobs(as_role):
         lambda _, name: name == 'READ_SWITCHES_SQL'
     )
     assert len(found) > 20
+    conn = await as_role('email_worker')
+    assert await refused(conn, found) == ['db.results.RECORD_AND_DROP_SQL']  # not without its grant
+
+
+async def test_worker_with_the_grant_for_it_may_delete_what_was_sent(as_role, pool):
+    roles = (ROOT / 'deploy' / 'postgresql-roles.sql').read_text()
+    (grant,) = re.findall(r'^--     (GRANT .*);$', roles, re.MULTILINE)
+    assert 'body_text' in grant
+    await pool.execute(grant)
+    found = select(lambda _, name: name == 'RECORD_AND_DROP_SQL')
     assert await refused(await as_role('email_worker'), found) == []
 
 

@@ -41,6 +41,7 @@ async def test_every_statement_prepares_against_the_migrated_schema(pool):
         'db.leases.RESCUE_IN_CONTACT_SQL',
         'db.leases.RESCUE_THESE_SQL',
         'db.results.RECORD_SQL',
+        'db.results.RECORD_AND_DROP_SQL',
         'db.leases.RESCUE_SQL',
         'mail_outbox.queueing.QUEUE_SQL',
     } <= set(found)
@@ -90,6 +91,7 @@ HOT_STATEMENTS = {  # arguments, the index
     'db.claims.CLAIM_SUSPECTS_SQL': (f'10, {CLAIM}, 1', 'suspect'),
     'db.due.GIVE_DUE_TIME_SQL': ("10, '{}'", 'unscheduled'),
     'db.results.RECORD_SQL': (RESULT, 'pkey'),
+    'db.results.RECORD_AND_DROP_SQL': (RESULT, 'pkey'),
     'db.leases.RENEW_SQL': ("'{1}', '{00000000-0000-0000-0000-000000000000}', 30", 'pkey'),
     'db.leases.RESCUE_SQL': ("'{}', 3, 10, '{}'", 'leased'),
     'db.leases.RESCUE_IN_CONTACT_SQL': ("'{}', 3, 10, '{}', now(), 60, now()", 'leased'),

@@ -32,6 +32,7 @@ WORK = {
     'db.claims.CLAIM_SUSPECTS_SQL': f'{BATCH}, {CLAIM}, 1',
     'db.due.GIVE_DUE_TIME_SQL': f"{BATCH}, '{{{{}}}}'",
     'db.results.RECORD_SQL': "'{results}', 'w', '{{{held}}}'",
+    'db.results.RECORD_AND_DROP_SQL': "'{results}', 'w', '{{{held}}}'",
     'db.results.KEEP_RECIPIENTS_SQL': f"{{one}}, '{TOKEN}', '{{{{}}}}', 30",
     'db.leases.RENEW_SQL': "'{{{held}}}', array_fill('" + TOKEN + "'::uuid, ARRAY[{count}]), 30",
     'db.leases.RESCUE_SQL': f"'{{{{}}}}', 3, {BATCH}, '{{{{}}}}'",

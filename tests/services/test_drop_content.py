@@ -1,0 +1,107 @@
+"""EMAIL_DROP_CONTENT: what an e-mail said is gone once it is sent, and not before."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from delivery.rules import EVERY_TYPE
+from jobs.process_pending_emails import process_pending_emails
+from jobs.send_email import send_email
+from mail_outbox.attachments import store_attachments
+from mail_outbox.envelope import Attachment
+
+PDF = Attachment('invoice.pdf', 'application/pdf', b'%PDF-1.7')
+SAID = ('body_text', 'body_html', 'template_data', 'calendar', 'raw_message', 'content_id')
+
+
+@pytest.fixture
+def drop(runtime: Any, monkeypatch: Any) -> Any:
+    """Name the types whose content goes."""
+
+    def drop(*types: str) -> None:
+        rules = runtime.recorder._rules
+        retention = replace(rules.retention, drop_content=frozenset(types))
+        monkeypatch.setattr(runtime.recorder, '_rules', replace(rules, retention=retention))
+
+    return drop
+
+
+async def test_what_it_said_is_gone_and_what_became_of_it_stays(ctx, pool, queue, row, inbox, drop):
+    drop('password_reset')
+    email_id = await queue(
+        'gone@example.com', email_type='password_reset', subject='Reset',
+        body_text='secret link', body_html='<p>secret link</p>', attachments=[PDF],
+    )  # fmt: skip
+    assert (await send_email(ctx, email_id))['status'] == 'sent'
+    (entry,) = inbox.accepted('gone@example.com')
+    assert b'secret link' in inbox.message(entry)
+    stored = await row(email_id)
+    assert [stored[name] for name in SAID] == ['', '', None, None, None, None]
+    assert (stored['recipient'], stored['subject'], stored['smtp_code']) == (
+        'gone@example.com', 'Reset', 250,
+    )  # fmt: skip
+    assert await pool.fetchval('SELECT count(*) FROM email_attachments') == 0
+    assert 'secret' not in str(stored)
+
+
+async def test_template_data_and_finished_messages_go_as_well(ctx, pool, queue, row, drop):
+    drop(EVERY_TYPE)
+    template = await pool.fetchval(
+        'INSERT INTO email_templates (name, subject, body_text) '
+        "VALUES (gen_random_uuid()::text, 'Hi', '{{ code }}') RETURNING id"
+    )
+    filled = await queue(template_id=template, template_data={'code': '4711'}, body_text=None)
+    await pool.execute("INSERT INTO allowed_senders (pattern) VALUES ('@example.com')")
+    raw = await queue(
+        raw=b'From: noreply@example.com\r\nSubject: x\r\n\r\n4711\r\n', subject=None, body_text=None
+    )
+    assert (await process_pending_emails(ctx))['outcomes'] == {'sent': 2}
+    for email_id in (filled, raw):
+        stored = await row(email_id)
+        assert stored['status'] == 'sent'
+        assert '4711' not in str(stored)
+
+
+async def test_other_types_and_what_is_not_sent_keep_it(ctx, queue, row, drop):
+    drop('newsletter')
+    receipt = await queue(email_type='receipt', body_text='A receipt')
+    refused = await queue('dead+5xx-rcpt@example.com', email_type='newsletter', body_text='News')
+    untyped = await queue(email_type=None, body_text='Plain')
+    await process_pending_emails(ctx)
+    assert [(await row(i))['body_text'] for i in (receipt, refused, untyped)] == [
+        'A receipt', 'News', 'Plain',
+    ]  # fmt: skip
+
+
+async def test_types_in_one_batch_are_told_apart(ctx, pool, queue, drop):
+    drop('newsletter')
+    for kind in ('newsletter', 'receipt') * 20:
+        await queue(f'{kind}@example.com', email_type=kind, body_text='Words')
+    assert (await process_pending_emails(ctx))['outcomes'] == {'sent': 40}
+    rows = await pool.fetch(
+        'SELECT email_type, body_text, count(*) FROM outbound_emails GROUP BY 1, 2 ORDER BY 1'
+    )
+    assert [tuple(row) for row in rows] == [('newsletter', '', 20), ('receipt', 'Words', 20)]
+    assert await pool.fetchval('SELECT count(*) FROM email_attempts') == 40
+
+
+async def test_files_in_mongodb_are_orphans_from_then_on(ctx, mongo, queue, row, drop):
+    drop(EVERY_TYPE)
+    content_id = await store_attachments(mongo, [PDF])
+    email_id = await queue(content_id=content_id)
+    assert (await send_email(ctx, email_id))['status'] == 'sent'
+    assert (await row(email_id))['content_id'] is None
+
+
+async def test_application_whose_column_refuses_it_keeps_it_and_the_result(
+    ctx, pool, queue, row, inbox, drop
+):
+    drop(EVERY_TYPE)
+    await pool.execute("ALTER TABLE outbound_emails ADD CHECK (body_text <> '')")
+    email_id = await queue('kept@example.com', body_text='Words')
+    assert (await send_email(ctx, email_id))['status'] == 'sent'
+    stored = await row(email_id)
+    assert (stored['status'], stored['body_text']) == ('sent', 'Words')
+    assert len(inbox.accepted('kept@example.com')) == 1
+    assert await pool.fetchval('SELECT count(*) FROM email_attempts') == 1

@@ -20,16 +20,12 @@ class Result(NamedTuple):
     duration_s: float
 
 
-def _recording(more_columns: str = '', more_steps: str = '') -> str:
-    """Return the statement that writes a row and its attempt, or neither.
-
-    The results come as one JSON text, {id: result}: 15 arrays took the worker twice as long to
-    encode (2026-11). Nothing is joined: the rows are those of the ids, and each looks its result
-    up. A join had an order, and with statistics of a smaller table that order read the whole
-    primary key. COALESCE keeps the index of leased rows out of it, whose scan would read all that
-    the fleet holds.
-    """
-    return f"""
+# One statement writes the row and its attempt, or neither. The results come as one JSON text, {id:
+# result}: 15 arrays took the worker twice as long to encode (2026-11). Nothing is joined: the rows
+# are those of the ids, and each looks its result up. A join had an order, and with statistics of a
+# smaller table that order read the whole primary key. COALESCE keeps the index of leased rows out
+# of it, whose scan would read all that the fleet holds.
+_RECORDING = """
 WITH given AS MATERIALIZED (
     SELECT $1::text::jsonb AS results
 ), recorded AS (
@@ -53,7 +49,7 @@ WITH given AS MATERIALIZED (
         ),
         lost_attempts = 0,
         claim_token = NULL, claimed_by = NULL, lease_expires_at = NULL,
-        {more_columns} updated_at = now()
+        %s updated_at = now()
     WHERE e.id = ANY($3::bigint[]) AND COALESCE(e.status, '') = 'sending'
       -- the fence
       AND e.claim_token::text = (SELECT results FROM given) -> e.id::text ->> 'claim_token'
@@ -70,17 +66,15 @@ WITH given AS MATERIALIZED (
     CROSS JOIN LATERAL jsonb_to_record((SELECT results FROM given) -> e.id::text) AS r (
         counts boolean, outcome text, phase text, duration_s float8
     )
-){more_steps}
+)%s
 SELECT id FROM recorded
 """
-
-
-RECORD_SQL = _recording()
+RECORD_SQL = _RECORDING % ('', '')
 
 # For e-mails that were sent: what they said is gone in the same moment. '' and not NULL, which an
 # application's own column may refuse. Attachments in MongoDB are orphans from then on, and go as
 # such.
-RECORD_AND_DROP_SQL = _recording(
+RECORD_AND_DROP_SQL = _RECORDING % (
     """body_text = CASE WHEN body_text IS NOT NULL THEN '' END,
         body_html = CASE WHEN body_html IS NOT NULL THEN '' END,
         template_data = NULL, calendar = NULL, raw_message = NULL, content_id = NULL,""",

@@ -4,6 +4,12 @@ WEBHOOK_FIELDS = 'webhook_id delivery_id event_type attempt http_status duration
 
 # As log_events.LogEvent: level, when, fields, remedy.
 SERVER_EVENTS: dict[str, tuple[str, ...]] = {
+    'mailbox.read': (
+        'info',
+        'Messages in the mailbox of BOUNCE_IMAP_URL were read: reports, others, and new reports.',
+        'taken left new',
+        '',
+    ),
     'feedback.applied': (
         'info',
         'A report of what came back was looked at: `effect` says what came of it.',

@@ -143,7 +143,7 @@ def _rules(worker: str, queue_name: str) -> WorkerRules:
         webhooks=WebhookRules(*settings.webhook_rules),
         max_bytes_in_flight=settings.worker_max_bytes_in_flight or default_bytes_in_flight(),
         return_paths=settings.return_paths, feedback=settings.feedback_rules,
-        unsubscribe=settings.unsubscribe_links,
+        unsubscribe=settings.unsubscribe_links, mailbox=settings.bounce_mailbox,
     )  # fmt: skip
 
 

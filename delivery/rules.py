@@ -10,6 +10,7 @@ from arq.connections import ArqRedis
 
 from db.feedback_suppression import ONLY_STATES, FeedbackRules
 from db.mongo import Mongo
+from mail.bounce.mailbox_place import MailboxPlace
 from mail.bounce.return_path import ReturnPaths
 from mail.outcome import Policy
 from mail.safety import Safety
@@ -79,3 +80,4 @@ class WorkerRules:
     return_paths: ReturnPaths | None = None
     unsubscribe: UnsubscribeLinks | None = None
     feedback: FeedbackRules = ONLY_STATES
+    mailbox: MailboxPlace | None = None  # that reports come to

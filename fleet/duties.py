@@ -29,5 +29,6 @@ DUTIES = (
     Duty('cleanup_expired_emails', HOUR_S, missed='once'),
     Duty('cleanup_old_sessions', DAY_S, missed='once'),
     Duty('count_history', MINUTE_S, missed='once'),
+    Duty('fetch_reports', MINUTE_S, missed='once'),
     Duty('apply_feedback', MINUTE_S, missed='once'),
 )

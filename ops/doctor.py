@@ -19,6 +19,7 @@ from reporting.checks import (
     fleet,
     ingress,
     machine,
+    mailbox,
     outbox,
     postgresql,
     redis_server,
@@ -54,6 +55,11 @@ async def check_relays(connections: Connections) -> list[Finding]:
     return await relays.check(
         relay_options(settings), settings.email_max_bytes, sender if sender == default else None
     )
+
+
+async def check_mailbox(connections: Connections) -> list[Finding]:
+    """Come in at the mailbox that reports come to."""
+    return await mailbox.check(connections.settings.bounce_mailbox)
 
 
 async def check_outbox(connections: Connections) -> list[Finding]:
@@ -102,6 +108,7 @@ CHECKS: Mapping[str, Callable[[Connections], Awaitable[list[Finding]]]] = {
     'workers': fleet.check,
     'jobs': refused.check,
     'ingress': ingress.check,
+    'mailbox': check_mailbox,
     'outbox': check_outbox,
     'content': outbox.check_content,
     'webhooks': webhooks.check,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from dev.watchdog import Watchdog
 from tests.debian.guest import Guest
-from tests.debian.mail_servers import PASSWORD, USER, free_ports, tls_files
+from tests.debian.mail_servers import PASSWORD, free_ports, tls_files
 
 DOVECOT = """\
 log_path = /dev/stderr
@@ -21,6 +21,7 @@ ssl_key = <{key}
 disable_plaintext_auth = no
 auth_mechanisms = plain login cram-md5
 auth_failure_delay = 0
+auth_username_chars =
 mail_location = maildir:/var/mail/%u
 mail_uid = vmail
 mail_gid = vmail
@@ -45,8 +46,8 @@ service anvil {{
   }}
 }}
 passdb {{
-  driver = passwd-file
-  args = scheme=PLAIN username_format=%u /etc/dovecot/users
+  driver = static
+  args = password={password}
 }}
 userdb {{
   driver = static
@@ -74,13 +75,12 @@ class Dovecot:
 
 @contextlib.contextmanager
 def running_dovecot(directory: Path, watchdog: Watchdog) -> Iterator[Dovecot]:
-    """Start it; USER has PASSWORD."""
+    """Start it; everybody has a mailbox, and PASSWORD."""
     guest = Guest(directory / 'dovecot', ('dovecot-core', 'dovecot-imapd'))
     ports = free_ports('imap', 'imaps', 'auth')
     certificate, key = tls_files(directory / 'dovecot-tls', 0)
-    config = DOVECOT.format(**ports, certificate=certificate, key=key)
+    config = DOVECOT.format(**ports, certificate=certificate, key=key, password=PASSWORD)
     guest.write('etc/dovecot/dovecot.conf', config)
-    guest.write('etc/dovecot/users', f'{USER}:{PASSWORD}', owner='dovecot', mode=0o600)
     guest.own(guest.directory / 'var/mail', 'vmail')
     libraries = '/usr/lib/dovecot'
     with guest.running(

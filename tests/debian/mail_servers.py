@@ -17,7 +17,7 @@ from dev.ports import free_port
 # plain: no TLS, no login. tls: only after STARTTLS. login: only after STARTTLS and a login.
 # ascii: without SMTPUTF8. few: two messages a connection (OpenSMTPD: 20), or a minute (Postfix).
 PORTS = ('plain', 'tls', 'login', 'ascii', 'few')
-USER, PASSWORD = 'shop', 'correct horse'
+USER, PASSWORD = 'shop', 'correct-horse'
 SIZE_LIMIT_BYTES = 200_000
 MAILBOXES = ('anna', 'bob', 'carl', 'jürgen')
 REPORTS = 'reports.example'  # whose MX is the ingress

@@ -428,6 +428,7 @@ async def test_worker_delivers_under_its_role_and_the_operator_looks_on(
         'cleanup_expired_emails',
         'check_service_health',
         'count_history',
+        'fetch_reports',
         'apply_feedback',
         'process_pending_emails',
     ):

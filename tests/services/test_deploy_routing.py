@@ -23,7 +23,7 @@ print(json.dumps([names(part) for part in workers]))
 MAIL = ['process_pending_emails']
 MAINTENANCE = [
     'check_service_health', 'cleanup_expired_emails', 'cleanup_old_sessions', 'count_history',
-    'apply_feedback',
+    'fetch_reports', 'apply_feedback',
 ]  # fmt: skip
 
 

@@ -131,6 +131,7 @@ def test_jobs_are_registered_by_the_names_that_producers_use(worker: Any) -> Non
         'check_service_health',
         'count_history',
         'apply_feedback',
+        'fetch_reports',
         'cleanup_expired_emails',
         'cleanup_old_sessions',
     }
@@ -237,6 +238,7 @@ def test_from_dsn_would_not_decode_the_password_and_drop_tls_options(tmp_path: P
         ('process_pending_emails', timedelta(minutes=5)),
         ('check_service_health', timedelta(minutes=1)),
         ('count_history', timedelta(minutes=1)),
+        ('fetch_reports', timedelta(minutes=1)),
         ('apply_feedback', timedelta(minutes=1)),
         ('cleanup_expired_emails', timedelta(hours=1)),
         ('cleanup_old_sessions', timedelta(days=1)),

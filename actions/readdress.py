@@ -18,7 +18,7 @@ from mail_outbox.states import Status
 from reporting.problems import Document, Problem
 from reporting.servers import Servers
 
-SEE_LIST = '`python -m ops suppress rm ADDRESS` takes it off'
+SEE_LIST = '`python -m ops suppress rm ADDRESS` takes it off, with `--type TYPE` off that of a type'
 
 
 @dataclass(frozen=True, slots=True)

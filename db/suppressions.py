@@ -12,7 +12,14 @@ from typing import Any
 import asyncpg
 
 from mail_outbox.envelope import ascii_address, envelope_address
-from mail_outbox.suppression import FOUND, Asked, erased_key, keys_and_types, reasons_found
+from mail_outbox.suppression import (
+    FOUND,
+    Asked,
+    erased_key,
+    keys_and_types,
+    keys_of,
+    reasons_found,
+)
 
 MAX_REASON_CHARS = 500
 
@@ -186,19 +193,28 @@ FROM (
     FROM email_type_suppressions
 ) AS s
 WHERE ($1::text IS NULL OR source = $1) AND ($2::text IS NULL OR email_type = $2)
+  AND ($4::text[] IS NULL OR address = ANY($4))
 ORDER BY created_at DESC, address, email_type LIMIT $3
 """
 
 
 async def read_suppressions(
-    pool: asyncpg.Pool, *, source: str | None = None, email_type: str | None = None, limit: int
+    pool: asyncpg.Pool,
+    *,
+    source: str | None = None,
+    email_type: str | None = None,
+    concerning: str | None = None,
+    limit: int,
 ) -> tuple[int, list[dict[str, Any]]]:
     """Return how many entries there are, and the newest of them.
 
+    Args:
+        concerning: Only those that mail to this key is asked for.
     Returns:
         Rows with address, email_type (None: of every type), reason, source, created_at,
         created_by, expires_at, is_over.
     """
-    rows = [dict(row) for row in await pool.fetch(READ_SQL, source, email_type, limit)]
+    keys = None if concerning is None else [*keys_of(concerning)]
+    rows = [dict(row) for row in await pool.fetch(READ_SQL, source, email_type, limit, keys)]
     total = max((row.pop('total') for row in rows), default=0)
     return total, rows

@@ -38,7 +38,7 @@ def keys_and_types(asked: Iterable[Asked]) -> tuple[list[str], list[str]]:
     keys: set[str] = set()
     types: set[str] = set()
     for address, email_type in asked:
-        keys.update(_keys_of(address))
+        keys.update(keys_of(address))
         if email_type:
             types.add(email_type)
     return list(keys), list(types)
@@ -59,7 +59,7 @@ def _reason(
     reasons: dict[tuple[str, str | None], str], address: str, email_type: str | None
 ) -> str | None:
     """Return the reason for an address before that for its domain, for all mail before a type."""
-    for key in _keys_of(address):
+    for key in keys_of(address):
         if (reason := reasons.get((key, None))) is not None:
             return reason
         if email_type and (reason := reasons.get((key, email_type))) is not None:
@@ -67,7 +67,8 @@ def _reason(
     return None
 
 
-def _keys_of(address: str) -> tuple[str, str, str]:
+def keys_of(address: str) -> tuple[str, str, str]:
+    """Return what is looked for of an address: itself, what is left of it erased, its domain."""
     lower = address.lower()
     return lower, erased_key(lower), lower[lower.rfind('@') :]
 

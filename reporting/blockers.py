@@ -45,6 +45,10 @@ class EmailFacts:
     )  # of the last check, with the error
 
 
+SUPPRESS_RM = (
+    '`python -m ops suppress rm ADDRESS` takes an address off the list, '
+    'with `--type TYPE` off that of a type'
+)
 SAFETY: Mapping[str, str] = {
     DRY_RUN: 'messages are made and handed to no relay',
     OVERRIDE: 'other addresses get every message instead of its recipients',
@@ -189,7 +193,7 @@ def _recipients(facts: EmailFacts) -> Iterator[Reason]:
         return
     reasons = '; '.join(dict.fromkeys(facts.suppressed.values()))
     who = 'Every recipient' if len(facts.suppressed) == len(facts.recipients) else 'A recipient'
-    remedy = '`python -m ops suppress rm ADDRESS` takes an address off the list.'
+    remedy = f'{SUPPRESS_RM}.'
     yield Reason(f'{who} is on the list of those who get no mail: {reasons}.', remedy)
 
 

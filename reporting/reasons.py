@@ -11,7 +11,7 @@ from logs import hide_addresses
 from mail.outcome import Outcome
 from mail.safety import NOT_ALLOWED, NOT_HANDED_OVER
 from mail_outbox.states import DeadReason
-from reporting.blockers import Email, EmailFacts, Reason, blockers, nobody_alive
+from reporting.blockers import SUPPRESS_RM, Email, EmailFacts, Reason, blockers, nobody_alive
 from reporting.next_step import tries_again
 from reporting.wording import cell, counted, hide_recipient, length
 
@@ -19,7 +19,6 @@ MOST_REFUSALS = 3  # named apart
 SUPPRESSED = 'suppressed: '  # how the words begin with which a recipient was left out
 WITHHELD = (NOT_HANDED_OVER, NOT_ALLOWED)
 WITHHELD_REMEDY = 'Take the switch from the settings and restart; then `retry` sends it.'
-SUPPRESS_RM = '`python -m ops suppress rm ADDRESS` takes an address off the list'
 
 
 def reasons_of(email: Email, facts: EmailFacts) -> list[Reason]:

@@ -23,6 +23,9 @@ FORMATS = {
         '2027-01-24T09:00:00Z', '2027-01-24 09:00:00+01:00', 'in 10 min', 'in 3 days', 'tomorrow',
         'tomorrow at 9am', 'at noon', 'next monday 10:00 Europe/Berlin',
     ]),
+    'envelope-address': st.one_of(
+        st.builds('{}@{}.example'.format, words, words), st.builds('@{}.example'.format, words)
+    ),
     'message-id': st.builds('<{}@{}.example>'.format, words, words),
     'icalendar': st.builds(
         'BEGIN:VCALENDAR\r\nMETHOD:REQUEST\r\nX-NOTE:{}\r\nEND:VCALENDAR\r\n'.format, words

@@ -41,7 +41,7 @@ raise SystemExit(main())
 # 200 whatever is wrong in it.
 CONFIG = """
 [[operations]]
-include-path-regex = "^/emails"
+include-path-regex = "^/(emails|api/suppressions)"
 [operations.checks.positive_data_acceptance]
 enabled = false
 

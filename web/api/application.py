@@ -16,7 +16,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from reporting.problems import ProblemError
 from web.access import is_api_path
-from web.api import decisions, emails, fleet, many, quotas, templates, webhooks
+from web.api import decisions, emails, fleet, many, quotas, suppressions, templates, webhooks
 from web.api.parts import Api
 from web.api.problem import (
     INTERNAL,
@@ -38,7 +38,7 @@ VERSION = '1.0.0'  # of what /openapi.json describes, not of the program
 ROUTERS: tuple[APIRouter, ...] = (
     resend.router, many.router, emails.router, decisions.router, fleet.router,
     webhooks.router,
-    quotas.router,
+    quotas.router, suppressions.router,
     templates.router,
 )  # fmt: skip
 

@@ -5,17 +5,21 @@ Sources: RFC 7208 (SPF), RFC 6376 (DKIM), RFC 7489 (DMARC), RFC 7505 (null MX).
 
 import asyncio
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
+from functools import partial
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 
 from mail.signing.keys import SigningKey
+from mail.spf import MOST_LOOKUPS, Ask, check_host
+from mail.spf_terms import SpfResult
 
 if TYPE_CHECKING:
     from dns.asyncresolver import Resolver
 
 ANSWER_S = 5.0
+SPF_S = 30.0  # all that a record leads to
 # Relays' host names end so; what their providers want in SPF, by their documentation (2026-11).
 PROVIDERS = {
     'amazonaws.com': 'amazonses.com',
@@ -113,7 +117,10 @@ async def read_records(
     """
 
     async def spf() -> DnsRecord:
-        return judge_spf(domain, relays, await _ask(resolver, domain, 'TXT'))
+        record = judge_spf(domain, relays, await _ask(resolver, domain, 'TXT'))
+        if record.found is None or len(record.found) != 1:
+            return record
+        return await evaluate_spf(partial(_ask, resolver), record, relays)
 
     async def dkim(key: SigningKey) -> DnsRecord:
         return judge_dkim(key, await _ask(resolver, key.record_name, 'TXT'))
@@ -134,10 +141,62 @@ def judge_spf(domain: str, relays: Sequence[str], found: list[str] | None) -> Dn
         state = RecordState.MISSING
     elif len(spf) > 1:
         state, why = RecordState.WRONG, 'there are several: receivers take none (RFC 7208, 4.5)'
-    elif missing := [m for m in mechanisms if m.lower() not in spf[0].lower().split()]:
-        state = RecordState.WRONG
-        why = f'it does not name {" ".join(missing)}; right if it names the relays otherwise'
     return DnsRecord('SPF', domain, 'TXT', wanted, spf if found else found, state, why)
+
+
+async def evaluate_spf(ask: Ask, record: DnsRecord, relays: Sequence[str]) -> DnsRecord:
+    """Evaluate the only record of a domain: its limits, and what it says of our relays.
+
+    A relay of a large provider sends from other addresses than its host's: there, what the provider
+    wants has to be in the record, or in one that it includes. Any other is looked up, and each of
+    its addresses evaluated.
+    """
+    try:
+        async with asyncio.timeout(SPF_S):
+            state, why = await _judge_evaluated(ask, record.name, relays)
+    except TimeoutError:
+        state, why = RecordState.UNKNOWN, f'no end within {SPF_S:g} s'
+    return replace(record, state=state, why=why)
+
+
+async def _judge_evaluated(
+    ask: Ask, domain: str, relays: Sequence[str]
+) -> tuple[RecordState, str | None]:
+    whole = await check_host(ask, domain, None)
+    if whole.result is SpfResult.TEMPERROR:
+        return RecordState.UNKNOWN, whole.why
+    if whole.result is SpfResult.PERMERROR:
+        return RecordState.WRONG, f'{whole.why}: receivers reject or ignore it (RFC 7208, 4.6)'
+    if whole.result is SpfResult.PASS:
+        return RecordState.WRONG, 'it lets everybody send'
+    refused = []
+    for host in relays:
+        mechanism = _mechanism(host)
+        if mechanism.lower() in whole.reached:
+            continue
+        said = None if mechanism.startswith('include:') else await _not_passed(ask, domain, host)
+        if mechanism.startswith('include:') or said:
+            refused.append(f'{mechanism}{f" ({said})" if said else ""}')
+    count = f'{whole.lookups} of {MOST_LOOKUPS} lookups'
+    if refused:
+        return RecordState.WRONG, f'it does not name {", ".join(dict.fromkeys(refused))}; {count}'
+    return RecordState.FINE, count
+
+
+async def _not_passed(ask: Ask, domain: str, host: str) -> str | None:
+    """Return what the record says of a relay's address that it does not let send; None for none."""
+    try:
+        addresses = [ip_address(host)]
+    except ValueError:
+        found = [await ask(host, kind) or [] for kind in ('A', 'AAAA')]
+        addresses = [ip_address(text) for texts in found for text in texts]
+    if not addresses:
+        return 'its host has no address'
+    for address in addresses:
+        verdict = await check_host(ask, domain, address)
+        if verdict.result is not SpfResult.PASS:
+            return f'{address} gets {verdict.result}'
+    return None
 
 
 def _mechanism(host: str) -> str:

@@ -98,6 +98,11 @@ def _problem(record: DnsRecord) -> Problem | None:
             return Problem(f'{what} is {record.state}{why}', f'it should be: {record.wanted}')
 
 
+def _state_of(record: Document) -> str:
+    is_note = record['state'] == RecordState.FINE and record['why']
+    return f'{record["state"]}: {record["why"]}' if is_note else str(record['state'])
+
+
 def render(document: Document, console: Console) -> None:
     """Print the table, then each record as it goes into a zone."""
     print_table(
@@ -105,7 +110,7 @@ def render(document: Document, console: Console) -> None:
         'DNS',
         ('for', 'name', 'type', 'is', 'found'),
         (
-            (r['purpose'], r['name'], r['kind'], r['state'], '; '.join(r['found'] or ()))
+            (r['purpose'], r['name'], r['kind'], _state_of(r), '; '.join(r['found'] or ()))
             for r in document['records']
         ),
     )

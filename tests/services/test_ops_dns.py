@@ -25,6 +25,7 @@ GOOD = {
     ],
     ('_dmarc.example.com.', 'TXT'): ['"v=DMARC1; p=reject"'],
     ('example.com.', 'MX'): ['10 mx.example.com.'],
+    ('amazonses.com.', 'TXT'): ['"v=spf1 ip4:198.51.100.0/24 -all"'],
 }
 
 
@@ -58,14 +59,16 @@ async def served(zone):
     transport.close()
 
 
-async def states(zone, domain='example.com', keys=(KEY,)):
+async def states(zone, domain='example.com', keys=(KEY,), relays=RELAYS):
     async with served(zone) as port:
-        records = await read_records(make_resolver('127.0.0.1', port), domain, keys, RELAYS)
+        records = await read_records(make_resolver('127.0.0.1', port), domain, keys, relays)
     return {record.purpose: (record.state, record.why) for record in records}
 
 
 async def test_all_records_of_a_domain_are_found_to_be_fine():
-    assert set((await states(GOOD)).values()) == {(RecordState.FINE, None)}
+    assert set((await states(GOOD)).values()) == {
+        (RecordState.FINE, None), (RecordState.FINE, '1 of 10 lookups'),
+    }  # fmt: skip
 
 
 async def test_what_is_not_there_is_missing():
@@ -95,6 +98,54 @@ async def test_wrong_record_is_named_with_the_reason(name, kind, texts, purpose,
     state, said = (await states(GOOD | {(name, kind): texts}))[purpose]
     assert state is RecordState.WRONG
     assert why in said
+
+
+def spf(text, **zone):
+    found = {(f'{name.replace("_", ".")}.', 'TXT'): [f'"{other}"'] for name, other in zone.items()}
+    return GOOD | {('example.com.', 'TXT'): [f'"v=spf1 {text}"']} | found
+
+
+INCLUDES = ' '.join(f'include:n{n}.example' for n in range(11))
+
+
+@pytest.mark.parametrize(
+    ('zone', 'state', 'why'),
+    [
+        (spf('include:ours.example -all', ours_example='v=spf1 include:amazonses.com -all'),
+         'fine', '2 of 10 lookups'),
+        (spf('redirect=ours.example', ours_example='v=spf1 include:amazonses.com -all'),
+         'fine', '2 of 10 lookups'),
+        (spf('include:gone.example include:amazonses.com -all'),
+         'wrong', 'gone.example, which has no'),
+        (spf('include:amazonses.com ip4:198.51.100.300 -all'), 'wrong', 'ip4:198.51.100.300'),
+        (spf('include:amazonses.com +all'), 'wrong', 'everybody'),
+        (spf(f'{INCLUDES} -all', **{f'n{n}_example': 'v=spf1 -all' for n in range(11)}),
+         'wrong', '11 lookups, and 10 are allowed'),
+        (spf('include:example.com -all'), 'wrong', 'more than 40 lookups'),
+    ],
+)  # fmt: skip
+async def test_spf_is_evaluated_with_all_that_it_includes(zone, state, why):
+    found, said = (await states(zone))['SPF']
+    assert (found, why in said) == (state, True)
+
+
+@pytest.mark.parametrize(
+    ('text', 'state', 'why'),
+    [
+        ('ip4:192.0.2.0/24 -all', 'fine', '0 of 10 lookups'),
+        ('a:mx1.example.com -all', 'fine', '1 of 10 lookups'),
+        ('ip4:198.51.100.0/24 ~all', 'wrong', '192.0.2.25 gets softfail'),
+    ],
+)
+async def test_spf_is_evaluated_for_the_addresses_of_a_relay_of_our_own(text, state, why):
+    zone = spf(text) | {('mx1.example.com.', 'A'): ['192.0.2.25']}
+    for relays in (['mx1.example.com'], ['192.0.2.25']):
+        found, said = (await states(zone, relays=relays))['SPF']
+        assert (found, why in said) == (state, True)
+    zone.pop(('mx1.example.com.', 'A'))
+    if 'a:' not in text:
+        found, said = (await states(zone, relays=['mx1.example.com']))['SPF']
+        assert (found, 'its host has no address' in said) == ('wrong', True)
 
 
 async def test_silent_server_is_no_error_and_nothing_is_known():

@@ -37,7 +37,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     verbs = parser.add_subparsers(dest='verb', required=True, metavar='check')
     check = verbs.add_parser('check', help='read and judge every setting; nothing is changed')
     check.add_argument(
-        '--connect', action='store_true', help='also dial PostgreSQL, Redis, MongoDB, the relays'
+        '--connect',
+        action='store_true',
+        help='also dial PostgreSQL, Redis, MongoDB, relays, the mailbox',
     )
     check.add_argument('--all', action='store_true', help='list the defaults, too')
     add_json(check)
@@ -60,7 +62,8 @@ async def run(_: Connections, options: argparse.Namespace) -> Answer:
     checks['names'] = partial(_found, _names)
     connections = Connections(settings) if settings and options.connect else None
     if connections is not None:
-        wanted = (*DIALLED, *(['content'] if connections.has_mongo else []))
+        more = {'content': connections.has_mongo, 'mailbox': connections.settings.bounce_imap_url}
+        wanted = (*DIALLED, *(name for name, is_there in more.items() if is_there))
         checks |= {name: partial(CHECKS[name], connections) for name in wanted}
     try:
         document = await examine(checks)

@@ -137,11 +137,11 @@ class ReportMailbox:
         self._count = int(selected[b'EXISTS'])
         flags = {flag.lower() for flag in selected.get(b'PERMANENTFLAGS', ())}
         self._keeps_keywords = b'\\*' in flags or NO_REPORT.lower() in flags
-        if place.taken_folder is not None and not client.folder_exists(place.taken_folder):
-            client.create_folder(place.taken_folder)
 
     def _move(self, uids: Sequence[int], folder: str) -> None:
         client = self._client
+        if not client.folder_exists(folder):
+            client.create_folder(folder)
         if client.has_capability('MOVE'):  # RFC 6851
             client.move(uids, folder)
             return

@@ -87,3 +87,26 @@ async def test_its_reports_change_the_e_mails_they_are_about(server, ingress, pa
     assert [row['address'] for row in suppressed] == [
         'anna@plain.test', 'anna@unknown.test', 'bob@unknown.test',
     ]  # fmt: skip
+
+
+async def test_report_of_an_address_beyond_ascii_names_it(server, ingress, paths, pool):
+    if server.name == 'opensmtpd':
+        pytest.skip('it takes no such mail')
+    to = 'jürgen@unknown.test'
+    email_id = await insert(pool, status='sent', attempts=1, sent_at='sql:now()', recipient=to)
+
+    def send():
+        with smtplib.SMTP('127.0.0.1', server.ports['plain'], timeout=20) as client:
+            client.ehlo()
+            client.mail(paths.of(email_id), ['SMTPUTF8', 'BODY=8BITMIME'])
+            assert client.docmd(f'RCPT TO:<{to}>'.encode().decode('latin-1'))[0] == 250
+            client.data(MESSAGE.format(to=to, n=email_id).encode())
+
+    await asyncio.to_thread(send)
+    await wait_until(lambda: has(pool, 1))
+    await apply_reports(pool, FeedbackRules())
+    report = await pool.fetchrow('SELECT * FROM email_feedback')
+    # The server behind it offers no SMTPUTF8 (RFC 6531, 3.5); Exim asks it all the same.
+    kind = {'exim': 'bounce', 'postfix': 'soft-bounce'}[server.name]
+    assert (report['email_id'], report['recipient'], report['kind']) == (email_id, to, kind)
+    assert await pool.fetchval('SELECT status FROM outbound_emails') == 'bounced'

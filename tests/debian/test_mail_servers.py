@@ -193,6 +193,7 @@ async def test_limit_of_messages_costs_no_attempt(server, relays):
     if server.name == 'postfix':  # two a minute
         assert outcomes == [Outcome.ACCEPTED] * 2 + [Outcome.RELEASED] * 3
         assert {delivery.throttled for delivery in deliveries[2:]} == {True}
+        assert (relay.rate.is_learned, relay.unavailable_for_s()) == (True, 0)
     else:
         assert outcomes == [Outcome.ACCEPTED] * count
 

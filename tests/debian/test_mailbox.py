@@ -69,6 +69,9 @@ class Box:
             path.write_bytes(message)
             os.chown(path, ACCOUNTS['vmail'], ACCOUNTS['vmail'])
 
+    def has(self, folder):
+        return (self._maildir / folder).exists()
+
     def flags(self, folder='.'):
         """The flags of each message: S is seen, lower-case letters are keywords."""
         places = [self._maildir / folder / name for name in ('new', 'cur')]
@@ -164,12 +167,16 @@ async def test_mailbox_that_cannot_be_read_is_told_with_its_reason(
 
 async def test_doctor_and_duty_come_in_as_the_settings_say(env, box, pool):
     box.put(OTHER)
-    variables = {'BOUNCE_IMAP_URL': box.url, 'BOUNCE_IMAP_CA_FILE': str(box.place.ca_file)}
+    variables = {
+        'BOUNCE_IMAP_URL': box.url, 'BOUNCE_IMAP_CA_FILE': str(box.place.ca_file),
+        'BOUNCE_IMAP_TAKEN_FOLDER': 'Taken',
+    }  # fmt: skip
     fine = await ops(
         env | variables | {'BOUNCE_IMAP_PASSWORD': PASSWORD}, 'doctor', 'mailbox', '--json'
     )
     assert fine.document['checks'] == {'mailbox': 'ok'}
     assert box.flags() == ['']
+    assert not box.has('.Taken')
     wrong = await ops(
         env | variables | {'BOUNCE_IMAP_PASSWORD': 'wrong'}, 'doctor', 'mailbox', '--json'
     )

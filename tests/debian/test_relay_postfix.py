@@ -1,12 +1,12 @@
-"""Debian's Postfix as a relay: what it refuses, limits and asks for ends as it should.
+"""Debian's Postfix as a relay: its TLS policies, our certificate, a worker at its limit.
 
-It holds what it takes; each test says what differs from its configuration in bench/postfix.py.
+It holds what it takes; each test says what differs from its configuration in bench/postfix.py. What
+it shares with other servers is in test_mail_servers.py.
 """
 
 import asyncio
 import contextlib
 import json
-import re
 import shutil
 import smtplib
 import subprocess
@@ -22,12 +22,9 @@ from dev.watchdog import Watchdog
 from mail.outcome import Outcome
 from mail.relay.options import RelayOptions, Tls, make_context
 from mail.relay.pool import Relay
-from mail_outbox.envelope import Envelope
-from mail_outbox.rendered import Rendered
-from reporting.dialogue import dialogue
 from tests.conftest import wait_until
 from tests.services.ops_desk import insert
-from tests.unit.scripted_relay import ANNA, BOB, MESSAGE, rendered, send
+from tests.unit.scripted_relay import send
 from tests.unit.test_relay_keys import client_pem
 
 __all__ = ['client_pem']  # a fixture
@@ -111,15 +108,6 @@ async def test_tls_policies_meet_those_of_postfix(start_postfix, tls_files, tls,
         assert ('using TLSv1.3' in await content_of(postfix)) == encrypted
 
 
-async def test_certificate_that_nobody_pinned_takes_no_mail(start_postfix, tls_files, client_pem):
-    postfix = await start_postfix(tls_files[1])
-    context = make_context(client_pem['certificate'])  # another authority
-    delivery = await send(relay_to(postfix, tls=Tls.STARTTLS, tls_context=context))
-    assert delivery.outcome is Outcome.RELEASED
-    assert 'certificate verify failed' in delivery.error
-    assert postfix.kept() == 0
-
-
 async def test_postfix_that_lets_in_only_our_certificate(start_postfix, tls_files, client_pem):
     certificate, settings = tls_files
     client_pem['certificate'].parent.chmod(0o755)
@@ -133,75 +121,6 @@ async def test_postfix_that_lets_in_only_our_certificate(start_postfix, tls_file
     known = relay_to(postfix, tls=Tls.STARTTLS, tls_context=context)
     assert (await send(known)).outcome is Outcome.ACCEPTED
     known.close_idle(older_than_s=0)
-
-
-async def test_refused_recipient_is_refused_alone(start_postfix):
-    postfix = await start_postfix({
-        'smtpd_recipient_restrictions':
-            'check_recipient_access inline:{{bob@example.com = 550 5.1.1 no such user}}, permit',
-        'smtpd_relay_restrictions': 'permit_mynetworks, reject',
-    })  # fmt: skip
-    relay = relay_to(postfix)
-    delivery = await send(relay, mail=rendered(ANNA, BOB))
-    assert delivery.outcome is Outcome.ACCEPTED
-    assert delivery.recipients[ANNA][0] is Outcome.ACCEPTED
-    assert delivery.recipients[BOB][0] is Outcome.REJECTED
-    assert '550 5.1.1' in delivery.recipients[BOB][1]
-    relay.close_idle(older_than_s=0)
-
-
-async def test_message_over_the_size_limit_is_never_begun(start_postfix):
-    postfix = await start_postfix({'message_size_limit': '20000', 'mailbox_size_limit': '0'})
-    relay = relay_to(postfix)
-    large = await send(relay, mail=rendered(message=MESSAGE + b'x' * 60 + b'\r\n' + b'y' * 30000))
-    assert large.outcome is Outcome.REJECTED
-    assert '20000' in (large.error or '')
-    assert (await send(relay)).outcome is Outcome.ACCEPTED
-    relay.close_idle(older_than_s=0)
-
-
-@pytest.mark.parametrize(
-    ('enabled', 'outcome'), [('yes', Outcome.ACCEPTED), ('no', Outcome.REJECTED)]
-)
-async def test_address_beyond_ascii_goes_where_smtputf8_is_offered(start_postfix, enabled, outcome):
-    postfix = await start_postfix({'smtputf8_enable': enabled})
-    relay = relay_to(postfix)
-    mail = Rendered(Envelope('shop@example.com', ('jürgen@example.com',)), MESSAGE)
-    delivery = await send(relay, mail=mail)
-    assert delivery.outcome is outcome
-    assert ('SMTPUTF8' in (delivery.error or '')) == (enabled == 'no')
-    relay.close_idle(older_than_s=0)
-
-
-async def test_message_rate_limit_of_postfix_slows_the_relay_down_and_costs_no_attempt(
-    start_postfix,
-):
-    postfix = await start_postfix({
-        'smtpd_client_message_rate_limit': '5', 'anvil_rate_time_unit': '60s',
-        'smtpd_client_event_limit_exceptions': '',
-    })  # fmt: skip
-    relay = relay_to(postfix)
-    done = [await send(relay, mail=rendered(f'u{n}@example.com')) for n in range(5)]
-    assert {delivery.outcome for delivery in done} == {Outcome.ACCEPTED}
-    done = [await send(relay, mail=rendered(f'v{n}@example.com')) for n in range(3)]
-    assert {(d.outcome, d.throttled) for d in done} == {(Outcome.RELEASED, True)}
-    assert all('too much mail' in d.error for d in done)
-    assert relay.rate.is_learned
-    assert relay.unavailable_for_s() == 0
-    relay.close_idle(older_than_s=0)
-
-
-async def test_dialogue_tells_what_postfix_says(start_postfix, tls_files):
-    certificate, settings = tls_files
-    postfix = await start_postfix(settings)
-    relay = relay_to(postfix, tls=Tls.STARTTLS, tls_context=make_context(certificate))
-    steps = {step.step: step for step in await dialogue(relay.options, 'me@example.com')}
-    assert steps['greeting'].said == '220 bench.example ESMTP Postfix'
-    assert {'PIPELINING', 'STARTTLS', 'SMTPUTF8'} <= set(re.split(r',? ', steps['EHLO'].said))
-    assert 'TLSv1.3' in steps['STARTTLS'].said
-    assert steps['QUIT'].said == '221 2.0.0 Bye'
-    assert all(step.is_good for step in steps.values())
-    assert postfix.kept() == 0
 
 
 async def test_worker_sends_by_tls_to_postfix_and_waits_for_its_limit_without_an_attempt(

@@ -20,6 +20,9 @@ BY_INDEX = {
     'enable_mergejoin': 'off',
 }
 
+# Conditions that are not asked for are parameters, too: only a plan for the values leaves them out.
+BY_VALUES = {'plan_cache_mode': 'force_custom_plan'}
+
 
 def _from_json(text: str) -> Any:
     """Return a jsonb value.
@@ -82,7 +85,7 @@ async def create_postgres_pool(
         in.
     """
     session = _session_settings(application_name, naive_timezone, command_timeout_s)
-    connector = Connector(session | (BY_INDEX if by_index else {}))
+    connector = Connector(session | (BY_INDEX if by_index else BY_VALUES))
     connector.pool = await asyncpg.create_pool(
         dsn,
         # A floor would be restored, with a traceback in the log, while PostgreSQL restarts.

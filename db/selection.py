@@ -12,6 +12,7 @@ from typing import Any, Generic, TypeVar
 
 import asyncpg
 
+from db.recipient_key import IS_ONE_OF_SEVERAL, RECIPIENT_KEY
 from db.states import CAME_BACK, IS_FINAL, IS_HELD, IS_TRIED, OVER_UNSENT, sql_list
 from mail_outbox.states import Status
 
@@ -76,6 +77,7 @@ class Selection(MailConditions[datetime]):
             statuses, self.since, self.until, like, domain_pattern(self.domain), self.email_type,
             self.relay, recipient_pattern(self.recipient), self.message_id, self.organization_id,
             self.created_since, self.created_until, self.tag, self.tag_value, subject,
+            self.recipient and self.recipient.lower(),
         )  # fmt: skip
 
     def with_statuses(self, statuses: tuple[str, ...]) -> 'Selection':
@@ -112,6 +114,7 @@ MOMENT = f"""
         WHEN {IS_HELD} THEN COALESCE(next_retry_at, created_at) ELSE updated_at END
 """
 
+_IS_ONE_OF_SEVERAL = IS_ONE_OF_SEVERAL.format(cc='cc', bcc='bcc')
 _RECIPIENTS = "lower(concat_ws(',', recipient, cc, bcc))"
 SELECTED = f"""
     ($1::text[] IS NULL OR status = ANY($1::text[])
@@ -121,7 +124,8 @@ SELECTED = f"""
     AND ($4::text IS NULL OR concat_ws(' ', last_error, smtp_response) ILIKE $4 ESCAPE '')
     AND ($5::text IS NULL OR {_RECIPIENTS} ~ $5)
     AND ($6::text IS NULL OR email_type::text = $6) AND ($7::text IS NULL OR relay = $7)
-    AND ($8::text IS NULL OR {_RECIPIENTS} ~ $8) AND ($9::text IS NULL OR message_id = $9)
+    AND ($8::text IS NULL OR {RECIPIENT_KEY} = $16 OR ({_IS_ONE_OF_SEVERAL} AND {_RECIPIENTS} ~ $8))
+    AND ($9::text IS NULL OR message_id = $9)
     AND ($10::text IS NULL OR organization_id::text = $10)
     AND ($11::timestamptz IS NULL OR created_at >= $11)
     AND ($12::timestamptz IS NULL OR created_at < $12)
@@ -129,7 +133,7 @@ SELECTED = f"""
     AND ($15::text IS NULL OR subject ILIKE $15 ESCAPE '')
 """
 # What a statement has of its own comes after these.
-OWN_1, OWN_2, OWN_3 = '$16', '$17', '$18'
+OWN_1, OWN_2, OWN_3 = '$17', '$18', '$19'
 
 NOW_SQL = 'SELECT now()'
 

@@ -48,6 +48,12 @@ OURS = tuple(status for status in Status if status is not Status.EXTERNAL)
 # Ours that are neither sent nor being sent.
 UNSENT = tuple(status for status in OURS if status not in (Status.SENDING, *ACCEPTED))
 
+# What is neither on its way nor sent: few of all. Lists of one of these states go by the index
+# outbound_emails_other, which begins with the state and whether no attempt follows.
+OTHERS = tuple(s for s in OURS if s not in {Status.PENDING, Status.SENDING, Status.SENT})
+
+FOLLOWED_BY_NONE = 'COALESCE(next_retry_at IS NULL OR attempts >= max_attempts, false)'
+
 ALL_WORDS = sql_list(Status)
 ALL_DEAD_REASONS = sql_list(DeadReason)
 
@@ -65,3 +71,7 @@ HAS_NEXT_ATTEMPT = f"""({IS_CLAIMED} AND (status = '{Status.PENDING}'
     OR (next_retry_at IS NOT NULL AND attempts < max_attempts)))"""
 # No attempt follows by itself: dead if it failed, waiting for an operator if it is uncertain.
 IS_FINAL = f'({IS_TRIED} AND (next_retry_at IS NULL OR attempts >= max_attempts))'
+# A part of the index: a state, and FOLLOWED_BY_NONE.
+IS_PART = (
+    f'status IN ({sql_list(OTHERS)}) AND status = {{}}::text AND {FOLLOWED_BY_NONE} = {{}}::boolean'
+)

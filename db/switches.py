@@ -9,7 +9,7 @@ from enum import StrEnum
 
 import asyncpg
 
-from db.states import HAS_NEXT_ATTEMPT, IS_SCHEDULED
+from db.states import HAS_ATTEMPTS, HAS_NEXT_ATTEMPT, IS_SCHEDULED, IS_UNSCHEDULED
 
 CHANNEL = 'mail_switches_changed'
 
@@ -121,6 +121,28 @@ WAITING_SQL = f"""
 SELECT count(*) FROM mail_outbox
 WHERE {HAS_NEXT_ATTEMPT} AND email_type::text = $1
 """
+
+
+# By the due index, and no further than a page needs.
+_SOME = 'SELECT email_type::text AS name FROM mail_outbox WHERE'
+WAITING_TYPES_SQL = f"""
+SELECT name, count(*) AS emails FROM (
+    ({_SOME} {IS_SCHEDULED} AND {HAS_ATTEMPTS} ORDER BY priority, next_retry_at LIMIT $1)
+    UNION ALL ({_SOME} {IS_UNSCHEDULED} ORDER BY id LIMIT $1)
+) AS waiting GROUP BY 1
+"""
+MOST_OF_TYPES = 10_000
+
+
+async def count_waiting_types(pool: asyncpg.Pool) -> tuple[dict[str, int], bool]:
+    """Return how many e-mails of each type are to be sent, and whether there may be more.
+
+    More than MOST_OF_TYPES in all are not counted.
+    """
+    rows = await pool.fetch(WAITING_TYPES_SQL, MOST_OF_TYPES)
+    total = sum(row['emails'] for row in rows)
+    found = {row['name']: row['emails'] for row in rows if row['name'] is not None}
+    return found, total >= MOST_OF_TYPES
 
 
 async def count_waiting(pool: asyncpg.Pool, email_type: str) -> int:

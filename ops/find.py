@@ -53,7 +53,13 @@ async def run(connections: Connections, options: argparse.Namespace) -> Answer:
             for name in ('recipient', 'cc', 'bcc', 'from_address'):
                 email[name] = hide_recipient(email[name]) if email[name] else email[name]
             email['error'] = hide_addresses(email['error'])
-    return Answer({'emails': found.emails, 'next_before': found.next_before})
+    return Answer(
+        {
+            'emails': found.emails,
+            'next_before': found.next_before,
+            'is_whole': found.is_whole,
+        }
+    )
 
 
 async def _find(connections: Connections, options: argparse.Namespace) -> FoundMail:
@@ -82,5 +88,8 @@ def render(document: Document, console: Console) -> None:
             for e in emails
         ),
     )  # fmt: skip
-    if before := document['next_before']:
+    before = document['next_before']
+    if not document['is_whole']:
+        say(console, f'Few fit: so far as e-mail {before} was looked. --before {before} goes on.')
+    elif before:
         say(console, f'There are more: --before {before} goes on, --limit N shows more at once.')

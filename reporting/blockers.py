@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from db.reports.one_email import MOST_AHEAD
 from db.states import TRIED
 from db.switches import Switch, SwitchKind
 from fleet.registry import WorkerRecord
@@ -215,7 +216,9 @@ def _queue(email: Email, facts: EmailFacts) -> Iterator[Reason]:
         at_rate = (
             f"; at the last minute's rate that is {length(facts.ahead * 60 / facts.last_minute)}"
         )
-    yield Reason(f'{counted(facts.ahead, "e-mail is", "e-mails are")} due before it{at_rate}.')
+    more = 'At least ' if facts.ahead >= MOST_AHEAD else ''
+    told = counted(facts.ahead, 'e-mail is', 'e-mails are')
+    yield Reason(f'{more}{told} due before it{at_rate}.')
 
 
 def is_due(email: Email) -> bool:

@@ -23,10 +23,12 @@ class FoundMail:
     Attributes:
         emails: Rows of db.email_list, the newest id first.
         next_before: Where the next page begins; None: this is the last.
+        is_whole: Where it is False, those before next_before were not looked at yet: too many were.
     """
 
     emails: list[Document]
     next_before: int | None = None
+    is_whole: bool = True
 
 
 async def find_emails(
@@ -46,16 +48,15 @@ async def find_emails(
         ProblemError: PostgreSQL does not answer; TOO_SLOW when not in time.
     """
     selection = await make_selection(servers, conditions, tuple(statuses) if statuses else None)
-    listing = partial(list_emails, selection=selection, before_id=before_id, limit=limit + 1)
+    listing = partial(list_emails, selection=selection, before_id=before_id, limit=limit)
     try:
-        emails = await servers.ask_postgres(listing)
+        found = await servers.ask_postgres(listing)
     except ProblemError as error:
         cause = error.__cause__
         if isinstance(cause, Exception) and kind_of(cause) is ErrorKind.LIMIT:
             raise ProblemError(TOO_SLOW) from cause
         raise
-    more = len(emails) > limit
-    return FoundMail(emails[:limit], emails[limit - 1]['id'] if more else None)
+    return FoundMail(found.rows, found.goes_on_before, found.is_whole)
 
 
 async def find_this(servers: Servers, email_id: int) -> FoundMail:

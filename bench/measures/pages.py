@@ -14,10 +14,12 @@ import asyncpg
 import httpx
 
 from actions.retry import RetryTerms
+from actions.tokens import ApiScope, create_token
 from bench.measures.measure import Bar, Data, Measure, Plan, spread, table
 from bench.outbox import Outbox, fresh_outbox
 from bench.rounds import Bench
 from db import checkup, waiting
+from db.audit import Actor
 from db.pools import create_postgres_pool
 from db.reports import attempts, outbox, traces
 from dev.postgres import Postgres
@@ -34,10 +36,14 @@ from web.watch import Watch
 
 EMAILS, WAITING = 10_000_000, 1_000_000
 CHUNK = 500_000
-LOOKS = 20
-LIMIT_MS = 100.0
+LOOKS, LIMIT_MS = 20, 100.0
 SENDER = Sender('noreply@example.com', 'Example')
-PATHS = {'/': 'the page', '/metrics': '/metrics'}
+PATHS = {
+    '/': 'the page', '/metrics': '/metrics', '/workers': 'Workers', '/mail': 'Mail',
+    '/mail?status=dead': 'Mail that is dead', '/mail?status=held': 'Mail that is held',
+    '/mail?q=customer-77@domain-77.example.org': 'Mail to one address',
+    '/mail?q=nobody@domain-77.example.org': 'Mail to an address that has none',
+}  # fmt: skip
 
 # A third of what was sent went out within the last day, the rest within 90; 1 % was refused.
 SENT_SQL = """
@@ -226,10 +232,19 @@ async def _client(bench: Bench, dsn: str) -> AsyncIterator[httpx.AsyncClient]:
     transport = httpx.ASGITransport(app)
     async with httpx.AsyncClient(transport=transport, base_url='http://localhost') as client:
         await client.get('/health/ready')  # its own connections: the watch's are opened by a look
+        await _log_in(client, servers)
         yield client
     await api.close()
     for watch in watches:
         await watch.close()
+
+
+async def _log_in(client: httpx.AsyncClient, servers: ApiServers) -> None:
+    name, by = f'bench-{time.time_ns()}', Actor('bench', 'here')
+    token = await create_token(servers, name, [ApiScope.READ], by=by)
+    page = await client.get('/login')
+    key = page.text.partition('name="form_key" value="')[2].partition('"')[0]
+    await client.post('/login', data={'form_key': key, 'token': token.token})
 
 
 async def _look(client: httpx.AsyncClient, path: str) -> float:

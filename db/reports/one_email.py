@@ -92,12 +92,13 @@ async def read_states(pool: asyncpg.Pool, email_ids: Sequence[int]) -> dict[int,
 
 
 # The due index in its own order. What is suspect or over does not stand in anybody's way.
+MOST_AHEAD = 20_000  # counted; whoever waits behind so many need not know it better
 AHEAD_SQL = f"""
 SELECT (
-    SELECT count(*) FROM mail_outbox
+    SELECT count(*) FROM (SELECT FROM mail_outbox
     WHERE {IS_SCHEDULED} AND next_retry_at <= now() AND {HAS_ATTEMPTS} AND lost_attempts <= 0
       AND (expires_at IS NULL OR expires_at > now())
-      AND (priority, next_retry_at) < ($1::smallint, $2::timestamptz)
+      AND (priority, next_retry_at) < ($1::smallint, $2::timestamptz) LIMIT {MOST_AHEAD}) AS few
 ) AS ahead, (
     SELECT count(*) FROM email_attempts
     WHERE started_at > now() - interval '1 minute' AND outcome <> 'released'
@@ -109,7 +110,7 @@ async def read_ahead(pool: asyncpg.Pool, priority: int, due_at: datetime) -> Row
     """Count what is due before an e-mail of this priority and time.
 
     Returns:
-        ahead, in e-mails, and last_minute: the fleet's attempts of the last minute.
+        ahead, in e-mails up to MOST_AHEAD, and last_minute: the fleet's attempts of that minute.
     """
     (row,) = await pool.fetch(AHEAD_SQL, priority, due_at)
     return dict(row)

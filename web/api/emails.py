@@ -107,22 +107,24 @@ TOO_SLOW = Refusal(
 async def list_page(
     api: Parts, principal: Reader, query: Annotated[EmailQuery, Query()]
 ) -> Response:
-    """List e-mails, the newest first, page by page. Bodies are never shown."""
+    """List e-mails, the newest first, page by page. Bodies are never shown.
+
+    Where few fit, a page may be short, even empty: next_cursor goes on.
+    """
     servers = api.servers
     selection = await make_selection(
         servers, query.as_filter(principal), tuple(query.status) or None
     )
     before_id = min(int(query.cursor or LAST_ID), LAST_ID)
-    listing = partial(list_emails, selection=selection, before_id=before_id, limit=query.limit + 1)
+    listing = partial(list_emails, selection=selection, before_id=before_id, limit=query.limit)
     try:
-        rows = await servers.ask_postgres(listing)
+        found = await servers.ask_postgres(listing)
     except ProblemError as error:
         if isinstance(error.__cause__, asyncpg.QueryCanceledError):
             raise RefusalError(TOO_SLOW) from error
         raise
-    page = rows[: query.limit]
-    more = len(rows) > query.limit
-    return json_answer({'emails': page, 'next_cursor': str(page[-1]['id']) if more else None})
+    more = found.goes_on_before
+    return json_answer({'emails': found.rows, 'next_cursor': more and str(more)})
 
 
 @router.get(

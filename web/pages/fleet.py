@@ -1,16 +1,14 @@
 """Workers and queues, relays, duties: how they are, and what a person may do about each."""
 
 from collections.abc import Mapping
-from functools import partial
 from urllib.parse import urlencode
 
 import asyncpg
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from actions.switch import known_names
 from db import reports
-from db.switches import Switch, SwitchKind, count_waiting, read_switches
+from db.switches import Switch, SwitchKind, count_waiting_types, read_switches
 from fleet.registry import WorkerRecord
 from logs import hide_addresses
 from mail_outbox.states import Status
@@ -22,6 +20,7 @@ from reporting.slow_domains import DomainLeftAlone, left_alone
 from reporting.wording import fault, length, megabytes
 from web.pages.desk import Desk, desk_of, page, person
 from web.pages.tables import Act, Cell, PageTable
+from web.pages.words import number
 
 router = APIRouter(include_in_schema=False)
 
@@ -112,16 +111,15 @@ def _queues(queues: list[Document], switches: object) -> PageTable:
     return table
 
 
-async def _types(desk: Desk) -> dict[str, int]:
+async def _types(desk: Desk) -> dict[str, str]:
     """Return the e-mail types in use, with how many e-mails of each wait."""
-    names = sorted(await known_names(desk.servers, SwitchKind.EMAIL_TYPE, None))[:50]
-    return {
-        name: await desk.servers.ask_postgres(partial(count_waiting, email_type=name))
-        for name in names
-    }
+    names = await desk.email_types()
+    found, is_at_least = await desk.servers.ask_postgres(count_waiting_types)
+    more = '+' if is_at_least else ''
+    return {name: f'{number(found.get(name, 0))}{more}' for name in sorted({*names, *found})[:50]}
 
 
-def _type_table(types: Mapping[str, int], switches: object) -> PageTable:
+def _type_table(types: Mapping[str, str], switches: object) -> PageTable:
     paused = _paused_names(switches, SwitchKind.EMAIL_TYPE)
     table = PageTable('E-mail types', ('type', 'state', 'waiting'), 'No e-mail has a type.')
     for name in sorted({*types, *paused}):

@@ -33,7 +33,8 @@ async def mail_list(request: Request) -> Response:
     return await page(
         request, visitor, 'mail.html',
         status=HTTPStatus.OK if problem is None else HTTPStatus.SERVICE_UNAVAILABLE,
-        query=query, emails=found.emails, problem=problem,
+        query=query, emails=found.emails, problem=problem, is_whole=found.is_whole,
+        looked_back_to=more,
         next_page=more and query.address(before=more),
         is_first=before_id == LAST_ID,
         states=STATE_WORDS, within=WITHIN, decisions=EFFECTS,

@@ -1,4 +1,4 @@
-"""The names of the log events of the servers, webhooks and what comes back; see log_events.py."""
+"""The names of log events of servers, webhooks, switches, what comes back; see log_events.py."""
 
 WEBHOOK_FIELDS = 'webhook_id delivery_id event_type attempt http_status duration_ms'
 
@@ -9,6 +9,12 @@ SERVER_EVENTS: dict[str, tuple[str, ...]] = {
         'Messages in the mailbox of BOUNCE_IMAP_URL were read: reports, others, and new reports.',
         'taken left new',
         '',
+    ),
+    'safety_switches.on': (
+        'warning',
+        'The worker starts with DRY_RUN or the like: mail does not go where it would.',
+        'switches',
+        'As it should be in staging; else take the variables away and restart the worker.',
     ),
     'feedback.applied': (
         'info',

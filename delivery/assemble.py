@@ -5,6 +5,8 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from typing import Any
 
+import structlog
+
 from db.claimed import Claim
 from db.narrowing import SetAside
 from delivery.activity import Activity
@@ -32,6 +34,8 @@ from engine.signals import WorkerSignals
 from mail_outbox.envelope import Email
 from mail_outbox.rendered import Rendered
 
+log = structlog.get_logger()
+
 Spine = Callable[[Steps, Claim, int], Coroutine[Any, Any, JobResult]]
 
 
@@ -48,6 +52,8 @@ def assemble(
     def send_claimed(claim: Claim, cycles: int) -> Coroutine[Any, Any, JobResult]:
         return spine(runtime.steps, claim, cycles)
 
+    if rules.safety.names:
+        log.warning('safety_switches.on', switches=rules.safety.names)
     leases, set_aside = Leases(rules.lease_s), SetAside()
     concurrency = Concurrency(
         connections=lambda: max(relay.wanted_connections for relay in tunables.relays),

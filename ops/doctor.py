@@ -25,6 +25,7 @@ from reporting.checks import (
     redis_server,
     refused,
     relays,
+    reputation,
     timeouts,
     webhooks,
 )
@@ -75,6 +76,12 @@ async def check_outbox(connections: Connections) -> list[Finding]:
     ]
 
 
+async def check_reputation(connections: Connections) -> list[Finding]:
+    """Look at what came back, by relay and sender."""
+    domain = connections.settings.smtp_from_email.rpartition('@')[2]
+    return await reputation.check(connections, domain)
+
+
 async def check_timeouts(connections: Connections) -> list[Finding]:
     """Look at the times of the settings."""
     return await timeouts.check(times_of(connections.settings))
@@ -112,6 +119,7 @@ CHECKS: Mapping[str, Callable[[Connections], Awaitable[list[Finding]]]] = {
     'outbox': check_outbox,
     'content': outbox.check_content,
     'webhooks': webhooks.check,
+    'reputation': check_reputation,
     'clocks': clocks.check,
     'timeouts': check_timeouts,
     'disks': check_disks,

@@ -114,6 +114,7 @@ async def test_doctor_goes_on_while_every_server_is_away(env):
         'outbox': ['PostgreSQL'],
         'content': ['PostgreSQL', 'MongoDB'],
         'webhooks': ['PostgreSQL'],
+        'reputation': ['PostgreSQL'],
         'clocks': ['PostgreSQL', 'Redis'],
     }
     told = rendered('doctor', given)

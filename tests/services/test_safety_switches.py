@@ -50,6 +50,14 @@ async def test_dry_run_sends_nothing_and_everybody_says_so(start_worker, env, po
     assert said[1].startswith('dry run (DRY_RUN)')
 
 
+async def test_worker_says_at_its_start_which_are_on(start_worker):
+    on = await start_worker(DRY_RUN='true', SOFT_BOUNCE='true').started()
+    off = await start_worker().started()
+    [event] = [e for e in on.events() if e['event'] == 'safety_switches.on']
+    assert (event['level'], event['switches']) == ('warning', ['DRY_RUN', 'SOFT_BOUNCE'])
+    assert not [e for e in off.events() if e['event'] == 'safety_switches.on']
+
+
 async def test_what_a_dry_run_withheld_is_sent_by_a_retry_without_it(
     start_worker, env, pool, inbox
 ):

@@ -68,16 +68,22 @@ async def apply_reports(
 # The application may hold a row for as long as it likes.
 WAIT_FOR_ROWS_SQL = "SET LOCAL lock_timeout = '1s'"
 
-PUT_OFF_SQL = """
-UPDATE email_feedback SET look_at = now() + GREATEST(interval '1 minute',
-    LEAST(now() - received_at, interval '1 day'))
+PUT_OFF_SQL = f"""
+UPDATE email_feedback SET
+    look_at = now() + GREATEST(interval '1 minute', LEAST(now() - received_at, interval '1 day')),
+    applied_at = CASE WHEN is_over THEN now() END, effect = CASE WHEN is_over THEN $2 END
+FROM (SELECT received_at < now() - interval '{UNDER_WAY_FOR_S} seconds' AS is_over
+      FROM email_feedback WHERE id = $1) AS known
 WHERE id = $1
 """
 
 
 async def _put_off(pool: asyncpg.Pool, report_id: int, error: Exception) -> None:
-    log.warning('feedback.put_off', report_id=report_id, error=str(error) or type(error).__name__)
-    await pool.execute(PUT_OFF_SQL, report_id)
+    """Have a report looked at later, at last once a day, and give it up after a month."""
+    why = str(error) or type(error).__name__
+    log.warning('feedback.put_off', report_id=report_id, error=why)
+    effect = f'it could not be applied: {why}'[:LONGEST_EFFECT_CHARS]
+    await pool.execute(PUT_OFF_SQL, report_id, effect)
 
 
 async def _apply(conn: Any, report_id: int, rules: FeedbackRules) -> Applied | None:

@@ -19,7 +19,8 @@ MOST_LINES = 4000
 MOST_PARTS = 24
 LONG_LINE = re.compile(rb'([^\n]{%d})[^\n]+' % MOST_LINE_BYTES)
 NESTING = re.compile(rb'boundary|message/|multipart/', re.IGNORECASE)
-EARLIEST = datetime(2000, 1, 1, tzinfo=UTC)
+# What PostgreSQL can add a day to, and Python can read.
+EARLIEST, LATEST = datetime(2000, 1, 1, tzinfo=UTC), datetime(9000, 1, 1, tzinfo=UTC)
 
 
 class UnreadableReportError(ValueError):
@@ -83,4 +84,4 @@ def date_of(text: str) -> datetime | None:
         moment = moment.astimezone(UTC)
     except (ValueError, TypeError, IndexError, OverflowError, AttributeError):
         return None
-    return moment if moment >= EARLIEST else None
+    return moment if EARLIEST <= moment <= LATEST else None

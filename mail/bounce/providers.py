@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from mail.bounce.codes import code_in, says_dead_address
+from mail.bounce.mime import EARLIEST, LATEST
 from mail.bounce.report import FeedbackKind, Report, key_of, name_of, single_line
 from mail.bounce.return_path import ReturnPaths
 
@@ -207,11 +208,13 @@ def _list(value: Any) -> Iterable[Any]:
 
 
 def _time(value: Any) -> datetime | None:
-    """Read ISO 8601, or seconds since 1970; None for what is neither."""
+    """Read ISO 8601, or seconds since 1970; None for what is neither, or cannot be a time."""
     try:
         if isinstance(value, int | float) and not isinstance(value, bool):
-            return datetime.fromtimestamp(value, UTC)
-        moment = datetime.fromisoformat(value)
-        return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+            moment = datetime.fromtimestamp(value, UTC)
+        else:
+            moment = datetime.fromisoformat(value)
+            moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+        return moment.astimezone(UTC) if EARLIEST <= moment <= LATEST else None
     except (ValueError, TypeError, OverflowError, OSError):
         return None

@@ -94,6 +94,12 @@ def test_any_json_is_read_without_an_error(read, event):
         assert report.recipient is None or len(report.recipient) <= 320
 
 
+@pytest.mark.parametrize('time', [1e308, -1e18, '0001-01-01T00:00:00+14:00', '9999-12-31', 'now'])
+def test_time_that_no_server_can_reckon_with_is_none(time):
+    [report] = read_brevo({'event': 'spam', 'email': 'anna@example.net', 'ts_event': time}, None)
+    assert (report.sent_at, report.reported_at) == (None, None)
+
+
 def test_secret_is_a_bearer_token_a_password_or_a_header():
     basic = base64.b64encode(b'postmark:the secret of sixteen').decode()
     for headers in (
@@ -212,6 +218,9 @@ async def test_sns_message_that_was_changed_is_refused(signer, sns, changes):
 @pytest.mark.parametrize(
     'url',
     [
+        'https://sns.eu-west-1.amazonaws.com\n/x.pem', 'https://sns.eu-west-1.amazonaws.com/ x.pem',
+        'https://sns.eu-west-1.amazonaws.com\t/x.pem', 'https://sns.eu-west-1.amazonaws.com/é.pem',
+        'https://evil.example\\@sns.eu-west-1.amazonaws.com/x.pem',
         'https://sns.eu-west-1.amazonaws.com@evil.example/x', 'https://evil.example/sns.x.pem',
         'https://sns.eu-west-1.amazonaws.com:8443/x', 'https://user@sns.eu-west-1.amazonaws.com/x',
         'https://127.0.0.1/x', 'file:///etc/passwd', 'https://[::1', None, 7, '',

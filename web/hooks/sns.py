@@ -11,12 +11,14 @@ import re
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime
+from http.client import HTTPException
 from typing import Any
 from urllib.error import URLError
 from urllib.parse import urlsplit
 from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 SNS_HOST = re.compile(r'sns\.[a-z]{2}(-[a-z]+)+-[0-9]\.amazonaws\.com(\.cn)?')
+PLAIN_URL = re.compile(r'[!#-\[\]_a-z~]+', re.IGNORECASE)
 FETCH_WITHIN_S = 5.0
 MOST_BYTES = 64 * 1024
 MOST_CERTIFICATES = 16
@@ -42,8 +44,10 @@ def check_url(url: Any) -> str:
     Raises:
         NotFromSnsError: it is anybody else's.
     """
+    # urlsplit drops line ends, and others read spaces and backslashes in other ways than it does.
+    is_plain = isinstance(url, str) and len(url) < 2000 and PLAIN_URL.fullmatch(url)
     try:
-        parts = urlsplit(url) if isinstance(url, str) and len(url) < 2000 else None
+        parts = urlsplit(url) if is_plain else None
         port = parts.port if parts else None
     except ValueError:
         parts = port = None
@@ -79,8 +83,8 @@ async def fetch(url: str) -> bytes:
     try:
         async with asyncio.timeout(2 * FETCH_WITHIN_S):
             return await asyncio.to_thread(_get, url)
-    except URLError as error:
-        raise OSError(str(error)) from error
+    except (URLError, HTTPException, ValueError) as error:
+        raise OSError(str(error) or type(error).__name__) from error
 
 
 class SnsMessages:

@@ -107,6 +107,12 @@ class DeliveryResult:
     is_gone: bool = False
 
 
+# What is not delivered any more is counted until a day passes without any, or it is replayed.
+_GIVEN_UP = """given_up = s.given_up
+            + CASE WHEN s.given_up = 0 OR w.given_up_at > now() - interval '1 day'
+                   THEN w.given_up ELSE 0 END,
+        given_up_at = CASE WHEN s.given_up > 0 THEN now() ELSE w.given_up_at END"""
+
 # The last attempt is at dead_at; what fails then or later is dead. An endpoint's row is written
 # only when something about it changes: it would be the one row that all write.
 RECORD_DELIVERIES_SQL = f"""
@@ -127,11 +133,12 @@ WITH given AS MATERIALIZED (
     WHERE d.id = r.id AND d.id = ANY($2::bigint[]) AND d.status = 'waiting'
       AND d.claim_token = r.claim_token
     RETURNING d.id, d.webhook_id, d.status, r.retry_in_s IS NOT NULL AS has_failed, r.error,
-        r.cool_s, r.is_gone
+        r.cool_s, r.is_gone, d.status = 'dead' AND d.email_id IS NOT NULL AS is_given_up
 ), summed AS (
     SELECT webhook_id, count(*) FILTER (WHERE has_failed) AS failed,
         bool_and(has_failed) AS all_failed,
-        max(error) AS error, max(cool_s) AS cool_s, bool_or(is_gone) AS is_gone
+        max(error) AS error, max(cool_s) AS cool_s, bool_or(is_gone) AS is_gone,
+        count(*) FILTER (WHERE is_given_up) AS given_up
     FROM recorded GROUP BY webhook_id
 ), told AS (
     UPDATE mail_webhooks AS w
@@ -144,7 +151,9 @@ WITH given AS MATERIALIZED (
                 $3::float8 * 2 ^ LEAST(w.failures + s.failed - {FAILURES_COOL}, 20))) END,
         last_delivered_at = CASE WHEN s.all_failed THEN w.last_delivered_at ELSE now() END,
         enabled = w.enabled AND NOT s.is_gone,
-        disabled_reason = CASE WHEN s.is_gone THEN 'it answered 410 Gone' ELSE w.disabled_reason END
+        disabled_reason = CASE WHEN s.is_gone THEN 'it answered 410 Gone'
+            ELSE w.disabled_reason END,
+        {_GIVEN_UP}
     FROM summed AS s
     WHERE w.id = s.webhook_id
       AND (s.failed > 0 OR w.failures > 0 OR w.last_delivered_at IS NULL
@@ -198,13 +207,22 @@ async def record_deliveries(
 
 # What waits longer than it may is dead, tried or not: an endpoint that cools down gets no tries.
 # A claim that is not over yet decides itself.
-GIVE_UP_DELIVERIES_SQL = """
-UPDATE mail_webhook_deliveries SET status = 'dead', ended_at = now(),
-    error = COALESCE(error, 'its endpoint was down or disabled for a day'), claim_token = NULL
-WHERE id = ANY(ARRAY(
-    SELECT id FROM mail_webhook_deliveries
-    WHERE status = 'waiting' AND dead_at < now() - interval '1 minute' AND next_retry_at <= now()
-    ORDER BY dead_at LIMIT $1 FOR UPDATE SKIP LOCKED))
+GIVE_UP_DELIVERIES_SQL = f"""
+WITH gone AS (
+    UPDATE mail_webhook_deliveries SET status = 'dead', ended_at = now(),
+        error = COALESCE(error, 'its endpoint was down or disabled for a day'), claim_token = NULL
+    WHERE id = ANY(ARRAY(
+        SELECT id FROM mail_webhook_deliveries
+        WHERE status = 'waiting' AND dead_at < now() - interval '1 minute'
+          AND next_retry_at <= now()
+        ORDER BY dead_at LIMIT $1 FOR UPDATE SKIP LOCKED))
+    RETURNING webhook_id, email_id
+), told AS (
+    UPDATE mail_webhooks AS w SET {_GIVEN_UP}
+    FROM (SELECT webhook_id, count(email_id) AS given_up FROM gone GROUP BY webhook_id) AS s
+    WHERE w.id = s.webhook_id
+)
+SELECT count(*) FROM gone
 """
 # An event behind one of the same e-mail that waits for its next try would be looked at by every
 # claim until then.
@@ -237,7 +255,7 @@ async def give_up_deliveries(pool: asyncpg.Pool, batch: int = 1000) -> None:
     Args:
         batch: How many by one statement.
     """
-    while await pool.execute(GIVE_UP_DELIVERIES_SQL, batch) == f'UPDATE {batch}':
+    while await pool.fetchval(GIVE_UP_DELIVERIES_SQL, batch) == batch:
         pass
 
 

@@ -70,19 +70,30 @@ async def read_delivery(pool: asyncpg.Pool, delivery_id: int) -> Row | None:
 # The same message_id: who has had it already knows that it is the same.
 _AGAIN = """status = 'waiting', attempts = 0, next_retry_at = now(),
     dead_at = now() + interval '1 day', claim_token = NULL, claimed_by = NULL, ended_at = NULL"""
+_REPLAY = f"""
+, again AS (
+    UPDATE mail_webhook_deliveries SET {_AGAIN}
+    WHERE id = ANY(ARRAY(SELECT id FROM found)) RETURNING id
+), told AS (
+    UPDATE mail_webhooks AS w SET given_up = GREATEST(w.given_up - f.dead, 0)
+    FROM (SELECT webhook_id, count(email_id) AS dead FROM found WHERE status = 'dead'
+          GROUP BY webhook_id) AS f
+    WHERE w.id = f.webhook_id
+)
+SELECT id FROM again
+"""
 REPLAY_THESE_SQL = f"""
-UPDATE mail_webhook_deliveries SET {_AGAIN}
-WHERE id = ANY($1::bigint[]) AND webhook_id = $2 AND status <> 'waiting' RETURNING id
-"""
+WITH found AS MATERIALIZED (
+    SELECT id, webhook_id, email_id, status FROM mail_webhook_deliveries
+    WHERE id = ANY($1::bigint[]) AND webhook_id = $2 AND status <> 'waiting' FOR UPDATE
+){_REPLAY}"""
 REPLAY_BETWEEN_SQL = f"""
-UPDATE mail_webhook_deliveries SET {_AGAIN}
-WHERE id = ANY(ARRAY(
-    SELECT id FROM mail_webhook_deliveries
+WITH found AS MATERIALIZED (
+    SELECT id, webhook_id, email_id, status FROM mail_webhook_deliveries
     WHERE webhook_id = $1 AND occurred_at >= $2 AND occurred_at < $3 AND status = ANY($4::text[])
-      AND email_id IS NOT NULL AND id > $5
-    ORDER BY id LIMIT {MOST_REPLAYED})) AND status <> 'waiting'
-RETURNING id
-"""
+      AND status <> 'waiting' AND email_id IS NOT NULL AND id > $5
+    ORDER BY id LIMIT {MOST_REPLAYED} FOR UPDATE
+){_REPLAY}"""
 
 
 async def replay_these(

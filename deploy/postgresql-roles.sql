@@ -71,8 +71,8 @@ GRANT SELECT, UPDATE ON mail_history_progress TO email_worker;
 GRANT SELECT (at), DELETE ON mail_audit TO email_worker;
 GRANT SELECT (owner, idempotency_key, created_at), DELETE ON mail_api_requests TO email_worker;
 -- It posts events, signed with the secrets; who writes them is a trigger with its owner's rights.
-GRANT SELECT, UPDATE (failures, failing_since, cool_until, last_error, last_delivered_at, enabled, disabled_reason)
-    ON mail_webhooks TO email_worker;
+GRANT SELECT, UPDATE (failures, failing_since, cool_until, last_error, last_delivered_at, enabled, disabled_reason,
+    given_up, given_up_at) ON mail_webhooks TO email_worker;
 GRANT SELECT, UPDATE, DELETE ON mail_webhook_deliveries TO email_worker;
 -- Of sessions and tokens that this program made it sees when they end, not whose they are. For the application's own that
 -- CLEANUP_SESSION_TABLES names, GRANT SELECT, DELETE; and SELECT on tables whose foreign keys refer to them, or to
@@ -143,8 +143,8 @@ GRANT SELECT ON outbound_emails, mail_outbox, email_attempts, email_templates, m
     service_health, mail_service_health, outbox_adoption, table_origins, allowed_senders, email_attachments,
     mail_history, mail_history_progress, email_feedback, _pogo_migration TO email_readonly;
 GRANT SELECT (id, url, description, event_types, organization_id, enabled, disabled_reason, created_at, created_by,
-    failures, failing_since, cool_until, last_error, last_delivered_at, previous_secret_until)
-    ON mail_webhooks TO email_readonly;
+    failures, failing_since, cool_until, last_error, last_delivered_at, previous_secret_until,
+    given_up, given_up_at) ON mail_webhooks TO email_readonly;
 GRANT SELECT ON mail_webhook_deliveries TO email_readonly;
 ALTER ROLE email_readonly SET default_transaction_read_only = on;
 

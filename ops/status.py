@@ -79,6 +79,17 @@ def _render_stored(document: Document, console: Console) -> None:
             for d in document['duties']
         ),
     )  # fmt: skip
+    if document['webhooks']:
+        print_table(
+            console,
+            'Webhooks',
+            ('webhook', 'host', 'enabled', 'fails for', 'waiting', 'oldest', 'given up'),
+            (
+                (w['id'], w['host'], w['enabled'], length(w['failing_s']), w['waiting'],
+                 length(w['oldest_waiting_s']), w['given_up'])
+                for w in document['webhooks']
+            ),
+        )  # fmt: skip
     print_table(
         console,
         'Services',

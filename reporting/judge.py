@@ -13,6 +13,7 @@ from db.switches import SwitchKind as Paused
 from fleet.duties import DAY_S, DUTIES
 from logs import hide_addresses
 from reporting.judge_fleet import has_own_worker, judge_fleet
+from reporting.judge_webhooks import judge_webhook_figures
 from reporting.kinds import found
 from reporting.problems import Document, Level, Problem
 from reporting.wording import because, counted, fault, length
@@ -71,6 +72,7 @@ def judge_stored(stored: Document, *, is_worked: bool) -> list[Problem]:
         *judge_switches(stored['switches'], stored['paused_due']),
         *judge_duties(stored['duties'], stored['switches'], is_worked=is_worked),
         *judge_services(stored['services'], is_worked=is_worked),
+        *judge_webhook_figures(stored['webhooks']),
     ]
 
 

@@ -12,6 +12,7 @@ from reporting.blockers import SAFETY
 from reporting.judge_ingresses import judge_ingresses
 from reporting.kinds import found
 from reporting.problems import NOBODY_REPLIED, Document, Problem, is_alive, queue_problems
+from reporting.route_states import READY, route_states
 from reporting.wording import because, counted, length
 
 LAG_IS_LONG_MS = 500.0
@@ -85,6 +86,7 @@ def judge_workers(workers: Sequence[Document]) -> Iterator[Problem]:
     yield from _judge_safety(ours)
     yield from _judge_pauses(ours)
     yield from judge_relays(ours)
+    yield from _judge_routes(ours)
 
 
 def judge_foreign(workers: Sequence[Document]) -> Iterator[Problem]:
@@ -122,6 +124,14 @@ def _judge_pauses(workers: Sequence[Document]) -> Iterator[Problem]:
             'paused_worker',
             f'{_names([worker["worker"] for worker in paused])} of {len(workers)} paused: {why}',
         )
+
+
+def _judge_routes(workers: Sequence[Document]) -> Iterator[Problem]:
+    if not any(r.get('state') == READY for worker in workers for r in worker['relays']):
+        return  # judge_relays says so
+    for name, relays in route_states(workers).items():
+        if not any(relays.values()):
+            yield found('no_route', f'the route {name}: none of {", ".join(relays)} can be used')
 
 
 def judge_relays(workers: Sequence[Document]) -> Iterator[Problem]:

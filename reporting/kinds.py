@@ -35,6 +35,9 @@ KINDS: Mapping[str, ProblemKind] = {
     'relay_cooling': ProblemKind(
         LOOK, '`python -m ops relay ls` says when it is tried again; see its log'
     ),
+    'no_route': ProblemKind(
+        ACT, '`python -m ops relay ls` says why; its mail waits: mend a relay, or change ROUTES'
+    ),
     'paused_relay': ProblemKind(
         LOOK, '`python -m ops relay resume NAME` when the reason is gone', is_settled=True
     ),
@@ -109,6 +112,16 @@ KINDS: Mapping[str, ProblemKind] = {
     ),
     'failing': ProblemKind(ACT, '`python -m ops failed --since 1h` says why'),
     'refused': ProblemKind(LOOK, '`python -m ops failed --since 1h` says why'),
+    # Webhooks.
+    'webhook_failing': ProblemKind(
+        LOOK, 'see to the receiver; `python -m ops webhook deliveries ID` says what it answers'
+    ),
+    'webhook_gave_up': ProblemKind(
+        ACT, '`python -m ops webhook replay ID --since 2d` when the receiver works'
+    ),
+    'webhook_disabled': ProblemKind(
+        LOOK, '`python -m ops webhook enable ID`, or rm', is_settled=True
+    ),
     # Duties and services.
     'duty_failed': ProblemKind(ACT, "see `duty.failed` in the worker's log"),
     'duty_late': ProblemKind(ACT, 'see why no worker runs it'),

@@ -12,6 +12,7 @@ from arq.connections import ArqRedis
 from db import checkup, reports
 from db.identity import is_other, read_identity
 from db.switches import Switch, read_switches
+from db.webhook_figures import read_webhook_figures
 from engine.queues import read_queues
 from fleet.ingresses import read_ingresses
 from fleet.registry import WorkerRecord, read_served_queues, read_workers
@@ -19,7 +20,7 @@ from reporting.problems import Document
 
 STORED = (
     'seen_workers', 'outbox', 'duties', 'services', 'switches', 'paused_due', 'poisoned',
-    'failures', 'database',
+    'failures', 'webhooks', 'database',
 )  # fmt: skip
 FLEET = ('workers', 'queues', 'ingresses')
 MOST_REASONS = 10  # why attempts failed, the commonest first
@@ -86,6 +87,7 @@ async def read_stored(pool: asyncpg.Pool) -> Document:
         'paused_due': await reports.read_paused_due(pool),
         'poisoned': await checkup.count_poisoned(pool),
         'failures': await reports.count_failures(pool, MOST_REASONS),
+        'webhooks': await read_webhook_figures(pool),
         'database': await read_identity(pool),
     }
 

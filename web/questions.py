@@ -11,6 +11,7 @@ from db.feedback import count_feedback
 from db.identity import read_identity
 from db.quotas import read_quotas
 from db.switches import read_switches
+from db.webhook_figures import read_webhook_figures
 from fleet.ingresses import read_ingresses
 from fleet.registry import read_workers
 from reporting.overview import MOST_REASONS, as_documents, as_rows, read_fleet
@@ -69,6 +70,7 @@ OVERVIEW: Questions = {
         'feedback': count_feedback,
         'paused_due': reports.read_paused_due,
         'quotas': _read_quotas,
+        'webhooks': read_webhook_figures,
         'outbox': reports.read_outbox,
     },
     Source.REDIS: {

@@ -4,6 +4,7 @@ None is content where another is not.
 """
 
 import json
+from datetime import UTC, datetime, timedelta
 
 import httpx
 import pytest
@@ -86,6 +87,34 @@ async def stuck(pool):
     await insert(pool, status='sending', lease_expires_at=AN_HOUR_AGO)
 
 
+async def webhook(pool, **columns):
+    values = {'url': 'https://shop.example/hook?key=secret', 'secret': 'x', 'created_by': 'ops'}
+    values |= columns
+    names = ', '.join(values)
+    marks = ', '.join(f'${n}' for n in range(1, len(values) + 1))
+    await pool.execute(f'INSERT INTO mail_webhooks ({names}) VALUES ({marks})', *values.values())
+
+
+async def failing_webhook(pool):
+    hour_ago = datetime.now(UTC) - timedelta(hours=1)
+    await webhook(pool, failures=4, failing_since=hour_ago, last_error='no anna@example.com here')
+
+
+async def webhook_that_gave_up(pool):
+    await webhook(pool, given_up=3, given_up_at=datetime.now(UTC))
+    await pool.execute(
+        'INSERT INTO mail_webhook_deliveries (webhook_id, email_id, event_type, payload, status, '
+        "ended_at) SELECT max(id), 1, 'email.sent', '{}', 'dead', now() FROM mail_webhooks"
+    )
+
+
+async def disabled_webhook(pool):
+    await webhook(pool, enabled=False, disabled_reason='it answered 410 Gone')
+
+
+BULK = {'name': 'bulk', 'match': '{}', 'chain': '[{"backup": 1.0}]'}
+EITHER = {'name': 'rest', 'match': '{}', 'chain': '[{"backup": 1.0}, {"primary": 1.0}]'}
+
 FLEETS = [
     (dead, {}, {'dead'}, Level.LOOK),
     (held, {}, {'undecided'}, Level.LOOK),
@@ -100,6 +129,16 @@ FLEETS = [
     (stuck, {}, {'stuck'}, Level.ACT),
     (None, {'relays': [READY, COOLING]}, {'relay_cooling'}, Level.LOOK),
     (None, {'relays': [COOLING]}, {'relay_cooling', 'no_relay'}, Level.ACT),
+    (
+        None,
+        {'relays': [READY, COOLING], 'routes': [BULK, EITHER]},
+        {'relay_cooling', 'no_route'},
+        Level.ACT,
+    ),
+    (None, {'relays': [READY], 'routes': [{'name': 7}, EITHER]}, set(), Level.OK),
+    (failing_webhook, {}, {'webhook_failing'}, Level.LOOK),
+    (webhook_that_gave_up, {}, {'webhook_gave_up'}, Level.ACT),
+    (disabled_webhook, {}, {'webhook_disabled'}, Level.LOOK),
     (None, {'relays': [READY | {'state': 'paused'}]}, {'no_relay'}, Level.ACT),
     (None, {'relays': [{'name': 7, 'state': []}, {}]}, set(), Level.OK),
     (None, {'state': 'paused', 'paused': ['by hand']}, {'all_paused'}, Level.LOOK),

@@ -6,6 +6,7 @@ from ipaddress import ip_network
 import pytest
 
 from db.webhook_deliveries import claim_deliveries, give_up_deliveries, keep_order
+from db.webhook_figures import read_webhook_figures
 from db.webhook_replays import remove_old_deliveries, replay_between, replay_these
 from db.webhooks import NewWebhook, add_webhook, read_webhooks, remove_webhook, rotate_secret
 from delivery.rules import WebhookRules
@@ -385,6 +386,45 @@ async def test_the_retention_takes_what_ended_and_is_old(pool, queue, add, statu
     await pool.execute("UPDATE mail_webhook_deliveries SET status = 'dead' WHERE id = 1")
     assert await remove_old_deliveries(pool, 7, batch=1) == 1
     assert await statuses() == ['waiting', 'waiting']
+
+
+async def test_figures_tell_what_waits_and_what_was_given_up_until_it_is_replayed(
+    pool, queue, add, deliver, receiver
+):
+    receiver.answers = answer(500)
+    webhook_id = await add()
+    for _ in range(3):
+        await queue()
+
+    async def figures():
+        [row] = await read_webhook_figures(pool)
+        return row
+
+    row = await figures()
+    assert (row['host'], row['waiting'], row['failing_s'], row['given_up']) == (
+        '127.0.0.1', 3, None, 0,
+    )  # fmt: skip
+    assert 0 <= row['oldest_waiting_s'] < 60
+    await pool.execute('UPDATE mail_webhook_deliveries SET dead_at = now() WHERE id = 1')
+    deliver()
+    await wait_until(lambda: ended(pool))  # by its last try
+    row = await figures()
+    assert (row['waiting'], row['failing_s'] >= 0, row['given_up']) == (2, True, 1)
+    await pool.execute(
+        "UPDATE mail_webhook_deliveries SET dead_at = now() - interval '1 hour', "
+        "next_retry_at = now(), claim_token = NULL WHERE status = 'waiting' AND id = 2"
+    )
+    await give_up_deliveries(pool)  # without a try
+    assert (await figures())['given_up'] == 2
+    assert await replay_these(pool, [2], webhook_id) == [2]
+    assert (await figures())['given_up'] == 1
+    now, ago = await pool.fetchrow("SELECT now() + interval '1 hour', now() - interval '1 hour'")
+    assert await replay_between(pool, webhook_id, ago, now, ['dead']) == [1]
+    assert (await figures())['given_up'] == 0
+    await pool.execute(
+        "UPDATE mail_webhooks SET given_up = 7, given_up_at = now() - '25 h'::interval"
+    )
+    assert (await figures())['given_up'] == 0
 
 
 async def test_what_waits_for_a_webhook_that_is_gone_is_dead_and_then_deleted(

@@ -168,3 +168,32 @@ def test_addresses_in_free_text_are_hidden_and_names_of_workers_are_not():
     assert 'anna@' not in told
     assert told.count('***@example.com') > 5
     assert 'mail-7@host:42' in told
+
+
+def test_routes_and_domains_are_told_once_for_all_workers():
+    rest = {'name': 'rest', 'match': '{}', 'chain': '[{"eu": 1, "us": 3}]'}
+    bulk = {'name': 'bulk', 'match': '{}', 'chain': '[{"us": 1}]'}
+    eu, us = {'name': 'eu', 'state': 'ready'}, {'name': 'us', 'state': 'cooling down'}
+    slow = {'name': 'example.org', 'retry_in_s': 30.0}
+    found = samples(
+        reading(
+            workers=workers(
+                {'routes': [rest, bulk], 'relays': [eu, us], 'slow_domains': [slow]},
+                {
+                    'worker': 'two', 'routes': [rest, bulk], 'relays': [us],
+                    'slow_domains': [slow | {'retry_in_s': 90.0}, {'retry_in_s': None}],
+                },
+            )
+        )
+    )  # fmt: skip
+    assert found['email_route_up', ('route', 'rest')] == 1
+    assert found['email_route_up', ('route', 'bulk')] == 0
+    domains = {key: value for key, value in found.items() if 'domain' in key[0]}
+    assert domains == {('email_domain_left_alone_seconds', ('domain', 'example.org')): 90}
+
+
+def test_no_more_than_fifty_domains_are_time_series():
+    slow = [{'name': f'd{n}.example', 'retry_in_s': float(n)} for n in range(200)]
+    found = samples(reading(workers=workers({'slow_domains': slow})))
+    assert sum(name == 'email_domain_left_alone_seconds' for name, *_ in found) == 50
+    assert found['email_domain_left_alone_seconds', ('domain', 'd199.example')] == 199

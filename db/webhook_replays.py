@@ -161,17 +161,3 @@ async def remove_old_deliveries(pool: asyncpg.Pool, days: float, batch: int = 10
         [row] = await pool.fetch(REMOVE_DELIVERIES_SQL, days, last_id, batch)
         removed, last_id = removed + row['removed'], row['last_id']
     return removed
-
-
-# What ended lately happened at most so long before: by it the index finds few pages.
-COUNT_DEAD_SQL = """
-SELECT webhook_id, count(*) AS dead FROM mail_webhook_deliveries
-WHERE occurred_at > now() - interval '3 days' AND status = 'dead'
-  AND ended_at > now() - interval '1 day' AND email_id IS NOT NULL
-GROUP BY webhook_id
-"""
-
-
-async def count_dead(pool: asyncpg.Pool) -> dict[int, int]:
-    """Count by webhook what was given up within a day."""
-    return {row['webhook_id']: row['dead'] for row in await pool.fetch(COUNT_DEAD_SQL)}

@@ -80,16 +80,7 @@ def _render_stored(document: Document, console: Console) -> None:
         ),
     )  # fmt: skip
     if document['webhooks']:
-        print_table(
-            console,
-            'Webhooks',
-            ('webhook', 'host', 'enabled', 'fails for', 'waiting', 'oldest', 'given up'),
-            (
-                (w['id'], w['host'], w['enabled'], length(w['failing_s']), w['waiting'],
-                 length(w['oldest_waiting_s']), w['given_up'])
-                for w in document['webhooks']
-            ),
-        )  # fmt: skip
+        _render_webhooks(document, console)
     print_table(
         console,
         'Services',
@@ -98,5 +89,18 @@ def _render_stored(document: Document, console: Console) -> None:
             (s['service'], s['status'], f'{length(s["checked_s"])} ago', s['response_time_ms'],
              s['error'])
             for s in document['services']
+        ),
+    )  # fmt: skip
+
+
+def _render_webhooks(document: Document, console: Console) -> None:
+    print_table(
+        console,
+        'Webhooks',
+        ('webhook', 'host', 'enabled', 'fails for', 'waiting', 'oldest', 'given up'),
+        (
+            (w['id'], w['host'], w['enabled'], length(w['failing_s']), w['waiting'],
+             length(w['oldest_waiting_s']), w['given_up'])
+            for w in document['webhooks']
         ),
     )  # fmt: skip

@@ -97,20 +97,23 @@ async def _push(connections: Connections, options: argparse.Namespace) -> Answer
 def read_directory(directory: Path) -> dict[str, str]:
     """Return the texts below a folder by their paths.
 
-    Names that begin with a dot, links and files with other endings are left out.
+    Names that begin with a dot and files with other endings are left out.
 
     Raises:
-        RequestError: the folder cannot be read, or a file is too large or no text.
+        RequestError: the folder cannot be read, or a file is too large, no text, or a link: that
+            may lead to what nobody wants to send.
     """
     found: dict[str, str] = {}
     if not directory.is_dir():
         raise RequestError(f'{directory} is no folder', 'give the folder with the templates')
     for folder, folders, names in os.walk(directory):
         folders[:] = sorted(name for name in folders if not name.startswith('.'))
-        for name in sorted(names):
+        for name in (*folders, *sorted(names)):
             path = Path(folder, name)
             is_text = path.suffix in ENDINGS and not name.startswith('.')
-            if is_text and path.is_file() and not path.is_symlink():
+            if path.is_symlink() and (is_text or name in folders):
+                raise RequestError(f'{path} is a symbolic link', 'put a copy in its place')
+            if is_text and path.is_file():
                 found[path.relative_to(directory).as_posix()] = _text(path)
             if len(found) > MOST_FILES:
                 raise RequestError(f'{directory} has more than {MOST_FILES} files', 'push fewer')

@@ -27,7 +27,5 @@ def judge_webhook_figures(webhooks: Iterable[Document]) -> Iterator[Problem]:
                 f'{because(hide_addresses(webhook["last_error"]))}',
             )
         if webhook['given_up']:
-            yield found(
-                'webhook_gave_up',
-                f'{name}: {counted(webhook["given_up"], *EVENTS)} given up, not replayed',
-            )
+            events = counted(webhook['given_up'], *EVENTS)
+            yield found('webhook_gave_up', f'{name}: {events} given up, and not replayed')

@@ -106,6 +106,10 @@ def _durations(durations: Mapping[float, float]) -> Samples:
     return (((quantile,), seconds) for quantile, seconds in durations.items())
 
 
+def _webhook_events(webhooks: Iterable[Row]) -> Samples:
+    return (((w['id'], state), w[state]) for w in webhooks for state in ('waiting', 'given_up'))
+
+
 def _routes(workers: Iterable[Row]) -> Samples:
     return (
         ((name,), any(relays.values()))
@@ -149,18 +153,14 @@ DEFINED = tuple(starmap(Defined, (
      '1 for everything operators have paused'),
     ('email_quota_emails', ('organization', 'of'), 'quotas', _quotas,
      'what the organisations that are nearest to their quota may queue in a day, and have queued'),
-    ('email_webhook_waiting_events', ('webhook',), 'webhooks',
-     _each('id', value=itemgetter('waiting')),
-     'events that wait for a webhook, 1,000 at most'),
+    ('email_webhook_events', ('webhook', 'state'), 'webhooks', _webhook_events,
+     'events that wait, 1,000 at most; given up within a day of the last one, and not replayed'),
     ('email_webhook_oldest_waiting_seconds', ('webhook',), 'webhooks',
      _each('id', value=lambda w: w['oldest_waiting_s'] or 0),
      'how long ago the oldest of them happened; 0 when none waits'),
     ('email_webhook_failing_seconds', ('webhook',), 'webhooks',
      _each('id', value=lambda w: w['failing_s'] or 0),
      'how long a webhook has taken no event that was posted to it; 0 when it takes them'),
-    ('email_webhook_given_up_events', ('webhook',), 'webhooks',
-     _each('id', value=itemgetter('given_up')),
-     'events that are posted no more and were not replayed, until a day after the last of them'),
     ('email_queue_jobs', ('queue', 'state'), 'queues', _jobs,
      'jobs in Redis'),
     ('email_queue_oldest_ready_seconds', ('queue',), 'queues',

@@ -1,5 +1,6 @@
 """The doctor tells of webhooks that fail."""
 
+from db.webhook_deliveries import give_up_deliveries
 from db.webhooks import NewWebhook, add_webhook
 from tests.services.ops_desk import insert, run
 
@@ -19,12 +20,14 @@ async def test_doctor_names_what_fails_is_disabled_and_was_given_up(env, pool, r
         "UPDATE mail_webhooks SET enabled = false, disabled_reason = 'they move' WHERE id = 2"
     )
     await pool.execute(
-        "UPDATE mail_webhook_deliveries SET status = 'dead', ended_at = now() WHERE webhook_id = 3"
+        "UPDATE mail_webhook_deliveries SET dead_at = now() - interval '1 hour' "
+        'WHERE webhook_id = 3'
     )
+    await give_up_deliveries(pool)
     given = await run(env, 'doctor', 'webhooks')
     found = [(row['severity'], row['what']) for row in given.document['findings']]
     assert [severity for severity, _ in found] == ['error', 'warning', 'note']
-    assert '1 event given up within a day' in found[0][1]
+    assert '1 event given up, and not replayed' in found[0][1]
     assert '1 event waiting: it answered 500' in found[1][1]
     assert 'is disabled: they move' in found[2][1]
     assert given.exit_status == 1

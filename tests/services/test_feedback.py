@@ -281,16 +281,15 @@ async def test_row_that_the_application_has_locked_holds_up_nobody_and_is_looked
     assert [a.effect for a in await look_again(pool)] == ['it is bounced']
 
 
-async def test_report_that_cannot_be_read_is_given_up_after_a_month(pool):
-    email_id = await sent_to(pool)
-    await store_reports(pool, [bounce(email_id)])
-    await pool.execute("UPDATE email_feedback SET reported_at = '0001-01-01 BC'")  # by hand
-    assert await apply_reports(pool, RULES) == []
-    assert await pool.fetchval('SELECT look_at > now() FROM email_feedback')
+async def test_report_that_cannot_be_applied_for_a_month_is_given_up(pool):
+    locked, _ = await bounces_of_two(pool)
     await pool.execute("UPDATE email_feedback SET received_at = now() - interval '31 days'")
-    assert await look_again(pool) == []
-    effect = await pool.fetchval('SELECT effect FROM email_feedback WHERE applied_at IS NOT NULL')
-    assert effect.startswith('it could not be applied: ')
+    async with pool.acquire() as conn, conn.transaction():
+        await conn.execute('SELECT FROM outbound_emails WHERE id = $1 FOR UPDATE', locked)
+        await apply_reports(pool, RULES)
+    effect = await pool.fetchval('SELECT effect FROM email_feedback WHERE email_id = $1', locked)
+    assert effect == 'it could not be applied: canceling statement due to lock timeout'
+    assert (await state(pool, locked))['status'] == 'sent'
 
 
 async def test_report_about_an_e_mail_of_the_same_id_in_another_installation_changes_nothing(pool):

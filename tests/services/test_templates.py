@@ -222,6 +222,18 @@ async def test_test_send_comes_through_the_relay(env, servers, template_id, star
         await send_test(servers, 'welcome', 'no address')
 
 
+@pytest.mark.parametrize(('name', 'to'), [('body.txt', '/etc/passwd'), ('_shared', '/etc')])
+async def test_links_are_refused_by_their_name(env, tmp_path: Path, name: str, to: str):
+    (tmp_path / 'a').mkdir()
+    (tmp_path / 'a' / 'subject.txt').write_text('Hello')
+    (tmp_path / 'a' / '.#lock.txt').symlink_to('an editor wrote it')
+    link = tmp_path / 'a' / name
+    link.symlink_to(to)
+    given = await run(env, 'template', 'push', str(tmp_path), '--dry-run')
+    assert [problem.what for problem in given.problems] == [f'{link} is a symbolic link']
+    assert given.exit_status == 2
+
+
 async def test_commands_push_list_show_preview_and_remove(env, pool, tmp_path: Path):
     for path, text in WELCOME.items():
         (tmp_path / path).parent.mkdir(exist_ok=True)
@@ -229,7 +241,6 @@ async def test_commands_push_list_show_preview_and_remove(env, pool, tmp_path: P
     (tmp_path / '.git').mkdir()
     (tmp_path / '.git' / 'body.html').write_text('{{')
     (tmp_path / '_shared' / 'logo.png').write_bytes(b'\x89PNG\xff')
-    (tmp_path / 'welcome' / 'link.html').symlink_to('/etc/passwd')
 
     async def typed(*arguments: str) -> str:
         given = await run(env, 'template', *arguments)

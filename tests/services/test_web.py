@@ -62,6 +62,8 @@ async def seeded(pool, redis):
     await register(redis, version='1.2', state='paused', sending=2, uptime_s=90.5,
         loop_lag_ms=250.0,
                    concurrency={'emails': 40, 'jobs': 500},
+                   routes=[{'name': 'rest', 'match': '{}', 'chain': '[{"eu": 1}]'}],
+                   slow_domains=[{'name': 'example.org', 'retry_in_s': 30.0}],
                    outcomes={'accepted': 7, 'lease-lost': 1, 'unheard-of': 9})  # fmt: skip
     await write_ingress(redis, version='1.2', reply_s={'0.5': 0.01, '0.95': 0.02, '0.99': 0.03},
                         certificate_expires_at=4e9)  # fmt: skip
@@ -93,6 +95,10 @@ async def seeded(pool, redis):
     )
     await pool.execute(
         "INSERT INTO mail_quotas (organization_id, emails_per_day) VALUES ('7', 100), ('*', 5)"
+    )
+    await pool.execute(
+        'INSERT INTO mail_webhooks (url, secret, created_by) '
+        "VALUES ('https://x.example/', 'x', 'ops')"
     )
     await pool.execute(
         "INSERT INTO mail_switches (kind, name, paused_by) VALUES ('email_type', 'news', 'anna')"

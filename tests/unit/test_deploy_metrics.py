@@ -54,6 +54,7 @@ def test_every_metric_has_its_unit_or_counts_something():
         *('email_paused', 'email_worker_paused', 'email_outbox_emails', 'email_queue_jobs'),
         'email_quota_emails',
         *('email_worker_sending', 'email_worker_concurrency', 'email_findings'),
+        *('email_webhook_events', 'email_route_up'),
         *('email_feedback_reports', 'email_feedback_unmatched'),
         *('email_ingress_up', 'email_ingress_connections', 'email_ingress_connections_limit'),
     }
@@ -75,6 +76,7 @@ def test_every_command_of_an_alert_can_be_typed():
         (ROOT / 'deploy/prometheus-alerts.yml')
         .read_text()
         .replace('{{ $labels.worker }}', 'worker@host:42')
+        .replace('{{ $labels.webhook }}', '7')
     )
     commands = re.findall(r'python -m ops ([^;"\n]+)', text)
     assert len(commands) > 10

@@ -211,8 +211,8 @@ def print_unchanged(console: Console, rows: Iterable[Mapping[str, Any]]) -> None
 
 
 def print_problems(command: str, problems: Sequence[Problem]) -> None:
-    """Print problems to stderr, each in a line, coloured on a terminal."""
+    """Print problems to stderr, each in a line; on a terminal coloured, and wrapped at words."""
     console = make_console(sys.stderr)
     for problem in problems:
         line = f'ops {command}: {visible(problem.line)}'
-        say(console, line, style=LEVEL_STYLES[problem.level], soft_wrap=True)
+        say(console, line, style=LEVEL_STYLES[problem.level], soft_wrap=not console.is_terminal)

@@ -1,6 +1,7 @@
 """Tables for people: on wide and narrow terminals, in pipes, with and without colour."""
 
 import io
+import re
 import sys
 
 import pytest
@@ -133,7 +134,10 @@ def test_problems_are_lines_on_stderr_coloured_on_a_terminal(level, colour, monk
     monkeypatch.setattr(sys, 'stderr', terminal)
     print_problems('status', [problem])
     assert f'{colour}m' in terminal.getvalue()
-    assert terminal.getvalue().count('\n') == 1
+    lines = re.sub(r'\x1b\[[\d;]*m', '', terminal.getvalue()).splitlines()
+    assert max(map(len, lines)) <= 80
+    told = f'ops status: {problem.line}'.replace('\x1b', '\\x1b')
+    assert ' '.join(' '.join(lines).split()) == told  # no word is broken
 
 
 def test_programs_are_called_as_the_reader_called_this_one(monkeypatch):

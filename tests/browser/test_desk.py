@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from db.suppressions import add
 from tests.conftest import wait_until
 from tests.services.ops_desk import insert, statuses
 from tests.services.test_pages_fleet import XSS
@@ -190,6 +191,7 @@ async def test_axe_finds_nothing_and_nothing_is_wider_than_the_screen(
         'INSERT INTO mail_switches (kind, name, reason, paused_by) '
         "VALUES ('relay', 'primary', 'asked', 'lena')"
     )
+    await add(pool, ['gone@example.com'], reason='asked by phone', email_type='newsletter')
     outside = await person.page(logged_in=False, color_scheme=scheme, **options)
     await outside.goto(f'{person.address}/login')
     pages = [(outside, '/login')]

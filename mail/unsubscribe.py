@@ -56,6 +56,12 @@ class UnsubscribeLinks:
         """Return what people read of a type, also of one that gets no links any more."""
         return self.types.get(email_type, email_type)
 
+    def url(self, email_id: int, email_type: str, address: str) -> str | None:
+        """Return a link; None where it would be too long for a header."""
+        told = f'{email_id}\0{email_type}\0{address}'.encode()
+        token = _token(_signature(self.secrets[0], told), told)
+        return None if len(token) > LONGEST_TOKEN_CHARS else f'{self.base_url}{PATH}{token}'
+
     def url_of(self, email: Email) -> str | None:
         """Return the link for the body; None where the e-mail gets none.
 
@@ -67,7 +73,7 @@ class UnsubscribeLinks:
         if email.email_type not in self.types:
             return None
         recipients = read_address_fields(email).envelope('').recipients
-        return self._url(email, recipients[0]) if len(recipients) == 1 else None
+        return self._link(email, recipients[0]) if len(recipients) == 1 else None
 
     def put_on(self, email: Email, rendered: Rendered) -> Rendered:
         """Return a message with List-Unsubscribe fields in each copy that is for one recipient.
@@ -112,18 +118,16 @@ class UnsubscribeLinks:
         email_id, email_type, address = told.decode().split('\0')
         return Unsubscription(int(email_id), email_type, address)
 
+    def _link(self, email: Email, address: str) -> str | None:
+        return self.url(email.id, email.email_type or '', address)
+
     def _fields(self, email: Email, address: str) -> bytes:
-        url = self._url(email, address)
+        url = self._link(email, address)
         if url is None:
             return b''
         # Not folded: nobody has to put a link together again.
         post = 'List-Unsubscribe-Post: List-Unsubscribe=One-Click'
         return f'List-Unsubscribe: <{url}>\r\n{post}\r\n'.encode()
-
-    def _url(self, email: Email, address: str) -> str | None:
-        told = f'{email.id}\0{email.email_type}\0{address}'.encode()
-        token = _token(_signature(self.secrets[0], told), told)
-        return None if len(token) > LONGEST_TOKEN_CHARS else f'{self.base_url}{PATH}{token}'
 
 
 def _signature(secret: str, told: bytes) -> bytes:

@@ -27,6 +27,7 @@ from reporting.checks import (
     relays,
     reputation,
     timeouts,
+    unsubscribe,
     webhooks,
 )
 from reporting.checks.finding import Finding, Severity
@@ -61,6 +62,11 @@ async def check_relays(connections: Connections) -> list[Finding]:
 async def check_mailbox(connections: Connections) -> list[Finding]:
     """Come in at the mailbox that reports come to."""
     return await mailbox.check(connections.settings.bounce_mailbox)
+
+
+async def check_unsubscribe(connections: Connections) -> list[Finding]:
+    """Look at a link to unsubscribe."""
+    return await unsubscribe.check(connections.settings.unsubscribe_links)
 
 
 async def check_outbox(connections: Connections) -> list[Finding]:
@@ -116,6 +122,7 @@ CHECKS: Mapping[str, Callable[[Connections], Awaitable[list[Finding]]]] = {
     'jobs': refused.check,
     'ingress': ingress.check,
     'mailbox': check_mailbox,
+    'unsubscribe': check_unsubscribe,
     'outbox': check_outbox,
     'content': outbox.check_content,
     'webhooks': webhooks.check,

@@ -15,13 +15,15 @@ from mail_outbox.outbox import queue_email, queue_emails
 from reporting.servers import ServerAddresses
 from tests.conftest import wait_until
 from tests.services.api_desk import api_for
-from tests.services.ops_desk import closed_port
+from tests.services.ops_desk import closed_port, ops
+from tests.services.test_web_process import place_of, start_web
 from web.application import close_desk, make_application
 from web.hooks.routes import Hooks, ProviderKeys
 from web.hooks.unsubscribe import LARGEST_FORM_BYTES
 from web.questions import OVERVIEW, READINESS
 from web.watch import Watch
 
+__all__ = ['start_web']  # a fixture
 BASE, SECRET = 'https://mail.example.com', 'a secret of sixteen'
 LINKS = UnsubscribeLinks(BASE, (SECRET,), {'news': 'Our <b>news</b>'})
 ANNA = 'Anna@example.net'
@@ -294,3 +296,24 @@ async def test_without_postgresql_it_says_later_and_to_come_back(stack):
             assert answer.headers['retry-after'] == '30'
             assert 'Try again in a minute' in answer.text
         assert (await web.get('/unsubscribe/forged')).status_code == 404  # needs no server
+
+
+async def test_doctor_looks_at_a_link_and_says_what_recipients_would_meet(env, start_web, pool):
+    web = start_web(WEB_PORT='0', UNSUBSCRIBE_SECRET=SECRET)
+    place = place_of(await web.hears('READY=1'))
+    variables = env | VARIABLES | {'UNSUBSCRIBE_URL': place}
+
+    async def found(**more):
+        given = await ops(variables | more, 'doctor', 'unsubscribe', '--json')
+        return [(row['severity'], row['what']) for row in given.document['findings']]
+
+    assert await found() == []
+    [(severity, what)] = await found(UNSUBSCRIBE_SECRET='another secret ..')
+    assert severity == 'error'
+    assert what.startswith(f'{place}/unsubscribe/ does not know the links')
+    [(severity, what)] = await found(UNSUBSCRIBE_URL=f'{place}/elsewhere')
+    assert (severity, 'is not the page of this program' in what) == ('error', True)
+    [(severity, what)] = await found(UNSUBSCRIBE_URL=f'http://127.0.0.1:{closed_port()}')
+    assert (severity, 'cannot be reached' in what) == ('error', True)
+    assert await found(UNSUBSCRIBE_TYPES='') == []
+    assert await entries(pool) == []

@@ -33,6 +33,7 @@ from reporting.checks import (
 from reporting.checks.finding import Finding, Severity
 from reporting.doctor import ORDER, examine
 from reporting.problems import USAGE, Document, Problem, ProblemError
+from reporting.seen_at import desk_page
 from reporting.wording import counted
 from settings import Settings
 
@@ -153,6 +154,9 @@ async def run(connections: Connections, options: argparse.Namespace) -> Answer:
         what, remedy = f'there is no check {unknown[0]!r}', f'give some of {", ".join(CHECKS)}'
         raise ProblemError(Problem(what, remedy, exit_status=USAGE))
     document = await examine({name: partial(CHECKS[name], connections) for name in names})
+    for row in document['findings']:
+        if page := desk_page(connections.settings.web_public_url, row['kind']):
+            row['remedy'] = f'{row["remedy"]}; or {page}'
     if options.alert:
         from ops.alerting import alert_of  # noqa: PLC0415 - it takes long to import
 

@@ -10,6 +10,7 @@ from ops.connect import Connections
 from ops.output import say
 from reporting.explain import explain_email
 from reporting.problems import Document
+from reporting.seen_at import page_of_mail
 from reporting.wording import cell, length
 
 
@@ -21,7 +22,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 async def run(connections: Connections, options: argparse.Namespace) -> Answer:
     """Explain it; what does not answer is named and left out."""
-    return Answer(*await explain_email(connections, options.id))
+    document, problems = await explain_email(connections, options.id)
+    page = page_of_mail(connections.settings.web_public_url, options.id)
+    return Answer(document | {'page': page}, problems)
 
 
 def render(document: Document, console: Console) -> None:
@@ -38,3 +41,5 @@ def render(document: Document, console: Console) -> None:
     for reason in document['because']:
         remedy = f' {cell(reason["remedy"])}' if reason['remedy'] else ''
         say(console, f'- {cell(reason["what"])}{remedy}')
+    if document['page']:
+        say(console, f'At the desk: {document["page"]}')

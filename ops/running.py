@@ -12,6 +12,7 @@ from ops.commands import CommandModule
 from ops.connect import Connections
 from ops.output import make_console, print_problems
 from reporting.problems import ProblemError
+from reporting.seen_at import with_page
 from reporting.wording import as_json
 from settings import Settings, load_settings
 
@@ -46,6 +47,7 @@ def run_command(
     settings = load_settings(with_drivers=False) if needs_settings else Settings.model_construct()
     configure_logs(settings.log_level, settings.log_format)
     given = asyncio.run(answer(settings, command, options))
+    given.problems = [with_page(each, settings.web_public_url) for each in given.problems]
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors='replace')
     try:

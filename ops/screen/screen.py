@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Coroutine, Sequence
+from dataclasses import replace
 from typing import Any
 
 from rich.console import Console
@@ -19,6 +20,7 @@ from ops.screen.overview import body_lines, head_lines, problem_lines
 from ops.screen.state import MOVES, ScreenPage, ScreenQuestion
 from reporting.live import Audience
 from reporting.problems import ProblemError
+from reporting.seen_at import with_page
 from reporting.wording import cell
 
 KEYS = 'j/k enter open  p pause  r retry  e explain  w what is wrong  ? help  q quit'
@@ -64,7 +66,7 @@ class FleetScreen:
 
     async def run(self, first: FleetLook) -> None:
         """Show it until somebody leaves."""
-        self._look = first
+        self._look = self._linked(first)
         looking = asyncio.create_task(self._keep_looking())
         with (
             Live(console=self._console, screen=True, auto_refresh=False) as live,
@@ -88,11 +90,15 @@ class FleetScreen:
         while True:
             await asyncio.sleep(self._interval_s)
             look = await look_at_fleet(self._connections, self._audience)
-            self._look = with_older(look, self._look)
+            self._look = with_older(self._linked(look), self._look)
             page = self._pages[-1]
             if page.target and page.word == 'about':
                 await self._load(page)
             self._events.put_nowait('')
+
+    def _linked(self, look: FleetLook) -> FleetLook:
+        url = self._connections.settings.web_public_url
+        return replace(look, problems=[with_page(problem, url) for problem in look.problems])
 
     # What is seen.
 
@@ -256,7 +262,7 @@ class FleetScreen:
             told = f'Not done: {error.problem.line}'
         self._message = as_typed(told)
         look = await look_at_fleet(self._connections, self._audience)
-        self._look = with_older(look, self._look)
+        self._look = with_older(self._linked(look), self._look)
 
     def _start(self, work: Coroutine[Any, Any, None]) -> None:
         async def run() -> None:

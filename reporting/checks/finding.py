@@ -26,6 +26,7 @@ class Finding:
     what: str
     remedy: str
     away: str | None = None  # the server without which the check was not made, or only in part
+    kind: str | None = None  # in reporting.judge.KINDS, of what the judge found
 
 
 def error(what: str, remedy: str) -> Finding:
@@ -49,8 +50,10 @@ def from_judge(problem: Problem) -> Finding:
     What is settled is only noted, so that it alone is no failure.
     """
     if problem.level is Level.ACT:
-        return error(problem.what, problem.remedy)
-    return (note if is_settled(problem) else warning)(problem.what, problem.remedy)
+        severity = Severity.ERROR
+    else:
+        severity = Severity.NOTE if is_settled(problem) else Severity.WARNING
+    return Finding(severity, problem.what, problem.remedy, kind=problem.kind)
 
 
 def unreachable(problem: Problem) -> Finding:

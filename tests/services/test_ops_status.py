@@ -222,3 +222,16 @@ async def test_status_of_a_database_without_our_schema_names_the_remedy(env, emp
     assert given.exit_status == 1
     assert given.problems[0].remedy == 'run `python -m db.migrate`'
     assert given.document['workers'][0]['worker'] == 'mail-7@host:42'
+
+
+async def test_remedies_name_the_page_of_the_desk_where_its_address_is_known(env, pool):
+    email_id = await insert(pool, status='failed', attempts=1, dead_reason='rejected')
+    known = env | {'WEB_PUBLIC_URL': 'https://ops.example.com/desk'}
+    page = 'https://ops.example.com/desk/mail?status=dead'
+    told = await ops(known, 'status', '-t', '0.2')
+    assert f'or {page}' in ' '.join(told.err.split())
+    checked = await ops(known, 'doctor', 'outbox', '--json')
+    assert any(row['remedy'].endswith(page) for row in checked.document['findings'])
+    explained = await ops(known, 'explain', str(email_id))
+    assert f'At the desk: https://ops.example.com/desk/mail/{email_id}' in explained.out
+    assert 'https://' not in (await ops(env, 'status', '-t', '0.2')).err

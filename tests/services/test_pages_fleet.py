@@ -10,10 +10,10 @@ import pytest
 from actions.tokens import ApiScope
 from dev.desk_content import fill
 from reporting.kinds import KINDS
+from reporting.seen_at import SEEN_AT
 from tests.services.api_desk import fields_of, open_desk
 from tests.services.ops_desk import insert
 from tests.services.test_ops_status import register
-from web.pages.overview import SEEN_AT
 
 XSS = (
     '<script>alert(1)</script>', '"><img src=x onerror=alert(1)>', "' onmouseover='alert(1)",

@@ -5,7 +5,7 @@ however many pages are open made once; without JavaScript the page reloads itsel
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from http import HTTPStatus
@@ -22,6 +22,7 @@ from reporting.history import WINDOWS
 from reporting.judge import level_of
 from reporting.judge_ingresses import ingress_state, refused_by
 from reporting.problems import Document, Level, Problem
+from reporting.seen_at import SEEN_AT
 from reporting.wording import SWITCH_WORDS, cell, counted_when, fault, length, megabytes
 from web.auth.door import LoginNeededError
 from web.overview import LONGEST_TEXT, judge_reading, masked
@@ -50,25 +51,6 @@ TILES: Sequence[tuple[str, str, str, str]] = (
     ('stuck', 'stuck', f'/mail?status={Status.SENDING}', 'act'),
     ('sent_last_hour', 'sent last hour', f'/mail?status={Status.SENT}&within=1h', 'fine'),
 )
-
-
-# Where a person sees what a problem is about; the kinds are those of reporting.kinds.
-SEEN_AT: Mapping[str, str] = {
-    'no_worker': '/workers', 'unserved_queue': '/workers', 'broken_queue': '/workers',
-    'foreign_worker': '/workers', 'all_paused': '/workers', 'paused_worker': '/workers',
-    'hanging_worker': '/workers', 'held_loop': '/workers', 'different_settings': '/workers',
-    'different_versions': '/workers', 'paused_queue': '/workers', 'paused_type': '/workers',
-    'due_in_paused_type': '/workers', 'no_relay': '/relays', 'relay_cooling': '/relays',
-    'paused_relay': '/relays', 'no_route': '/relays', 'webhook_failing': '/webhooks',
-    'webhook_gave_up': '/webhooks', 'webhook_disabled': '/webhooks',
-    'duty_failed': '/duties', 'duty_late': '/duties', 'paused_duty': '/duties',
-    'checks_stopped': '/duties',
-    'late': f'/mail?status={Status.PENDING}&status={RETRYING}',
-    'past_expiry': f'/mail?status={Status.PENDING}', 'stuck': f'/mail?status={Status.SENDING}',
-    'held': f'/mail?status={Status.HELD}', 'undecided': f'/mail?status={Status.UNCERTAIN}',
-    'dead': '/mail?status=dead', 'poisoned': '/mail?status=dead',
-    'failing': f'/mail?status={Status.FAILED}', 'refused': '/mail?status=dead',
-}  # fmt: skip
 
 
 def _text(value: Any) -> str:

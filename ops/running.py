@@ -10,12 +10,13 @@ from ops.answer import Answer
 from ops.changes import has_changed, note_change
 from ops.commands import CommandModule
 from ops.connect import Connections
-from ops.output import make_console, print_problems
-from reporting.problems import ProblemError
+from ops.output import make_console, print_problems, say
+from reporting.problems import Document, ProblemError
 from reporting.seen_at import with_page
 from reporting.wording import as_json
 from settings import Settings, load_settings
 
+GO_ON_THEMSELVES = ('failed', 'find', 'qshape', 'retry')  # they say how to see more
 AUDITED_BY_THEMSELVES = ('token', 'erase', 'send', 'edit')  # before they change anything
 
 
@@ -70,4 +71,13 @@ def _print(command: CommandModule, options: argparse.Namespace, given: Answer) -
         troubles = [problem.as_document() for problem in given.problems]
         print(as_json(given.document | {'troubles': troubles}))
     elif given.document:
-        command.render(given.document, make_console())
+        console = make_console()
+        command.render(given.document, console)
+        if options.command not in GO_ON_THEMSELVES and is_cut(options, given.document):
+            say(console, f'No more than {options.limit} are shown: --limit N shows more.')
+
+
+def is_cut(options: argparse.Namespace, document: Document) -> bool:
+    """Whether a list of a document is as long as --limit allows: there may be more."""
+    limit = getattr(options, 'limit', None)
+    return any(isinstance(part, list) and len(part) == limit for part in document.values())

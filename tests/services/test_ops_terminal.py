@@ -4,7 +4,7 @@ import io
 
 import pytest
 
-from tests.services.ops_desk import ops, run
+from tests.services.ops_desk import insert, ops, run
 
 
 @pytest.mark.parametrize(
@@ -45,3 +45,16 @@ async def test_change_without_a_terminal_is_refused_in_one_line_and_as_json(env,
         refused.err
         == 'ops purge: refused: there is no terminal to ask at; give --yes or --dry-run\n'
     )
+
+
+@pytest.mark.parametrize(
+    'words', [['audit', 'ls'], ['suppress', 'ls'], ['held', 'ls']], ids=' '.join
+)
+async def test_list_that_its_limit_cuts_says_how_to_see_more(env, pool, words):
+    for n in range(3):
+        await insert(pool, status='held')
+        name = f'a{n}@example.com'
+        assert (await ops(env, 'suppress', 'add', name, '--reason', 'x', '--yes')).status == 0
+    cut = await ops(env, *words, '--limit', '2')
+    assert 'No more than 2 are shown: --limit N shows more.' in cut.out
+    assert '--limit' not in (await ops(env, *words, '--limit', '9')).out

@@ -141,6 +141,28 @@ async def read_feedback(pool: asyncpg.Pool, email_id: int) -> list[dict[str, Any
     return [dict(row) for row in await pool.fetch(OF_EMAIL_SQL, email_id)]
 
 
+LIST_FEEDBACK_SQL = """
+SELECT id, kind, source, left(recipient, 500) AS recipient, enhanced_code,
+    left(diagnostic, 500) AS diagnostic, received_at, effect, email_id
+FROM email_feedback
+WHERE id < $1 AND ($2::text IS NULL OR kind = $2) AND ($3::text IS NULL OR lower(recipient) = $3)
+ORDER BY id DESC LIMIT $4
+"""
+
+
+async def list_feedback(
+    pool: asyncpg.Pool, before_id: int, kind: str | None, recipient: str | None, limit: int
+) -> list[dict[str, Any]]:
+    """Return reports, the newest first.
+
+    Args:
+        before_id: Where the page before ended.
+        recipient: An address in lower case.
+    """
+    rows = await pool.fetch(LIST_FEEDBACK_SQL, before_id, kind, recipient, limit)
+    return [dict(row) for row in rows]
+
+
 COUNT_SQL = """
 SELECT kind, count(*) AS reports, count(*) FILTER (WHERE email_id IS NULL) AS unmatched
 FROM email_feedback WHERE received_at > now() - interval '1 day' GROUP BY kind

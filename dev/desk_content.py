@@ -50,6 +50,15 @@ async def fill(pool: asyncpg.Pool, emails: int = 480, seed: int = 7) -> None:
         "('gone@example.com', 'bounced three times', 'operator', 'lena'), "
         "('@spamtrap.example', 'a list of traps', 'operator', 'oscar')"
     )
+    await pool.execute(
+        'INSERT INTO email_feedback (report_key, kind, source, recipient, enhanced_code, '
+        'diagnostic, email_id, received_at, applied_at, effect) '
+        "SELECT 'shown ' || n, (ARRAY['bounce', 'complaint', 'soft-bounce'])[n % 3 + 1], "
+        "'ingress', recipient, '5.1.1', 'smtp; 550 5.1.1 no such user', id, "
+        "now() - n * interval '7 min', now(), 'it is bounced' "
+        'FROM (SELECT *, row_number() OVER (ORDER BY id DESC) AS n FROM mail_outbox) AS e '
+        'WHERE n <= 7'
+    )
     until = await pool.fetchval("SELECT date_trunc('minute', now())")
     since = until - timedelta(days=8)
     await pool.execute('UPDATE mail_history_progress SET counted_until = $1', since)

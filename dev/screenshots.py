@@ -38,7 +38,8 @@ PAGES = {
     'content': '/content', 'recipient': '/recipient',
     'decide': '/decide?do=retry&of=all&status=dead',
     'workers': '/workers', 'relays': '/relays', 'duties': '/duties',
-    'suppressions': '/suppressions', 'tokens': '/tokens', 'audit': '/changes',
+    'bounces': '/bounces', 'suppressions': '/suppressions', 'tokens': '/tokens',
+    'audit': '/changes',
     'pause': '/act/pause?kind=relay&name=primary', 'privacy': '/person', 'confirm': '/confirm',
 }  # fmt: skip
 OF_ONE = ('one', 'content', 'recipient')

@@ -3,6 +3,7 @@
 from bench.measures.api import Api
 from bench.measures.commands import Commands
 from bench.measures.delivery import DELAYED, EMAILS, STARTTLS
+from bench.measures.desk import DeskLoad
 from bench.measures.enqueue import Enqueue
 from bench.measures.idle import Idle
 from bench.measures.importing import Importing
@@ -34,4 +35,5 @@ MEASURES: tuple[Measure, ...] = (
     Million(),
     OldRows(),
     Pages(),
+    DeskLoad(),
 )

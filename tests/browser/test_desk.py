@@ -5,6 +5,8 @@ import asyncio
 import pytest
 
 from db.suppressions import add
+from mail_outbox import queue_email
+from mail_outbox.envelope import Attachment
 from tests.conftest import wait_until
 from tests.services.ops_desk import insert, statuses
 from tests.services.test_pages_fleet import XSS
@@ -14,6 +16,7 @@ PATHS = (
     '/', '/mail', '/mail?status=dead', '/mail/1', '/mail/1/content', '/mail/1/recipient',
     '/decide?do=retry&of=all&status=dead', '/workers', '/relays', '/duties', '/suppressions',
     '/senders', '/tokens', '/webhooks', '/changes', '/changes/1', '/person', '/confirm',
+    '/bounces',
     '/act/pause?kind=email_type&name=receipt', '/no/such/page',
 )  # fmt: skip
 WCAG = ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'wcag22aa', 'best-practice']
@@ -114,6 +117,59 @@ async def test_keyboard_alone_selects_and_holds(person, pool):
     await page.keyboard.press('Enter')
     await page.wait_for_selector('text=1 e-mail changed')
     assert (await statuses(pool))[email_id] == 'held'
+
+
+async def focus_by_tab(page, selector):
+    """Press Tab until an element has the focus."""
+    wanted = await page.locator(selector).first.element_handle()
+    for _ in range(80):
+        await page.keyboard.press('Tab')
+        if await page.evaluate('wanted => document.activeElement === wanted', wanted):
+            return
+    raise AssertionError(f'{selector} is not reached by Tab')
+
+
+@pytest.mark.parametrize('options', [{}, PHONE], ids=['wide', 'phone'])
+async def test_keyboard_alone_finds_corrects_and_sends_again(person, dead, pool, options):
+    page = await person.page(**options)
+    await focus_by_tab(page, 'nav a:has-text("Mail")')
+    await page.keyboard.press('Enter')
+    await page.wait_for_url('**/mail')
+    await page.keyboard.press('/')
+    await page.keyboard.type('anna@exmaple.com')
+    await page.keyboard.press('Enter')
+    await page.wait_for_url('**/mail?q=*')
+    await focus_by_tab(page, '.to a')
+    await page.keyboard.press('Enter')
+    await page.wait_for_url(f'**/mail/{dead}')
+    await focus_by_tab(page, 'a:has-text("Correct the recipient")')
+    await page.keyboard.press('Enter')
+    await page.wait_for_selector('#recipient:focus')
+    await page.keyboard.press('Control+a')
+    await page.keyboard.type('anna@example.com')
+    await page.keyboard.press('Enter')
+    await page.wait_for_selector('button:has-text("Send it to anna@example.com")')
+    await focus_by_tab(page, 'button:has-text("Send it to anna@example.com")')
+    await page.keyboard.press('Enter')
+    await page.wait_for_selector('h1 .badge >> text=pending')
+    row = await pool.fetchrow('SELECT recipient, status FROM outbound_emails')
+    assert tuple(row) == ('anna@example.com', 'pending')
+
+
+async def test_attachment_is_saved_as_a_file(person, pool, tmp_path):
+    given = [Attachment('receipt.html', 'text/html', b'<script>alert(1)</script>')]
+    async with pool.acquire() as conn:
+        email_id = await queue_email(
+            conn, recipient='anna@example.com', subject='x', body_text='y', attachments=given
+        )
+    page = await person.page()
+    await page.goto(f'{person.address}/mail/{email_id}')
+    async with page.expect_download() as saved:
+        await page.click('text=receipt.html')
+    download = await saved.value
+    assert download.suggested_filename == 'receipt.html'
+    await download.save_as(tmp_path / 'saved')
+    assert await asyncio.to_thread((tmp_path / 'saved').read_bytes) == given[0].data
 
 
 async def test_everything_works_without_javascript(person, dead, pool):

@@ -11,8 +11,10 @@ from web.api.problem import Refusal
 from web.auth.door import ConfirmationNeededError, DeskDoor, LoginNeededError
 from web.pages import (
     acts,
+    attachments,
     audit,
     decisions,
+    feedback,
     fleet,
     lists,
     logins,
@@ -35,7 +37,8 @@ from web.watch import Watch
 
 ROUTERS: tuple[APIRouter, ...] = (
     templates.router, static.router, overview.router, logins.router, oidc_login.router,
-    mail.router, one_mail.router, readdressing.router, decisions.router, audit.router, fleet.router,
+    mail.router, one_mail.router, attachments.router, feedback.router,
+    readdressing.router, decisions.router, audit.router, fleet.router,
     lists.router, acts.router, webhooks.router, quotas.router, personal.router,
 )  # fmt: skip
 

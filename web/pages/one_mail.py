@@ -15,6 +15,7 @@ from actions.decide import DECISION_KINDS
 from db import reports
 from db.audit import read_audit
 from db.email_list import LAST_ID
+from db.feedback import read_feedback
 from db.recipients import CORRECTABLE
 from mail_outbox.states import Status
 from reporting.explain import explain_email, read_attached
@@ -71,10 +72,11 @@ async def mail_page(request: Request, email_id: int) -> Response:
     visitor, desk = await person(request), desk_of(request)
     email = await read_visible(desk, visitor, email_id)
     problems: list[Problem] = []
-    attempts, attached, entries, explained = await asyncio.gather(
+    attempts, attached, entries, reported, explained = await asyncio.gather(
         desk.servers.ask_postgres(partial(reports.read_attempts, email_id=email_id)),
         read_attached(desk.servers, email, problems),
         desk.servers.ask_postgres(partial(_entries, email_id=email_id)),
+        desk.servers.ask_postgres(partial(read_feedback, email_id=email_id)),
         answer_or_note(explain_email(desk.servers, email_id), problems),
     )
     explanation, found = explained or (None, [])
@@ -82,7 +84,7 @@ async def mail_page(request: Request, email_id: int) -> Response:
     return await page(
         request, visitor, 'one_mail.html',
         email=email, attempts=attempts, attached=attached, explanation=explanation,
-        events=timeline(email, attempts, entries, now),
+        reports=reported, events=timeline(email, attempts, entries, now),
         problems=[*dict.fromkeys([*problems, *found])],
         outcomes=_outcomes(email),
         decisions=[

@@ -12,6 +12,7 @@ import pytest
 from dev.pgbouncer import PgBouncer
 from dev.watchdog import Watchdog
 from tests.debian.exim import running_exim
+from tests.debian.guest import open_directory
 from tests.debian.mail_servers import Outside, free_ports
 from tests.debian.opensmtpd import running_opensmtpd
 from tests.debian.postfix import running_postfix_alike
@@ -58,11 +59,9 @@ def outside():
 
 # One after the other, each started once for the tests of all modules.
 @pytest.fixture(scope='session', params=MAIL_SERVERS)
-def server(request, tmp_path_factory, outside):
-    directory = tmp_path_factory.mktemp(request.param)
-    for parent in (directory, *directory.parents[:2]):
-        parent.chmod(0o711)
+def server(request, outside):
     with (
+        open_directory() as directory,
         contextlib.closing(Watchdog()) as watchdog,
         MAIL_SERVERS[request.param](directory, watchdog, outside) as running,
     ):

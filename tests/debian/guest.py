@@ -9,6 +9,7 @@ import os
 import signal
 import socket
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -33,6 +34,17 @@ ACCOUNTS = {
     'dovenull': 60705, 'postgrey': 60706, 'vmail': 60707,
 }  # fmt: skip
 START_DEADLINE_S, STOP_DEADLINE_S = 60.0, 20.0
+
+
+@contextlib.contextmanager
+def open_directory() -> Iterator[Path]:
+    """A folder that servers get into, whoever they are.
+
+    Not below pytest's own: each run of pytest that begins closes that to others.
+    """
+    with tempfile.TemporaryDirectory(prefix='mail-server-') as name:
+        Path(name).chmod(0o711)
+        yield Path(name)
 
 
 class Guest:

@@ -23,7 +23,7 @@ from mail.bounce.mailbox_place import MailboxPlace
 from reporting.checks import mailbox as check
 from tests.conftest import wait_until
 from tests.debian.dovecot import running_dovecot
-from tests.debian.guest import ACCOUNTS
+from tests.debian.guest import ACCOUNTS, open_directory
 from tests.debian.mail_servers import PASSWORD
 from tests.services.ops_desk import insert, ops
 from tests.unit.bounce_messages import PATHS, complaint, dsn
@@ -33,11 +33,9 @@ OTHER = b'From: anna@example.net\r\nTo: bounces@example.com\r\nSubject: Hi\r\n\r
 
 
 @pytest.fixture(scope='module')
-def dovecot(tmp_path_factory):
-    directory = tmp_path_factory.mktemp('imap')
-    for parent in (directory, *directory.parents[:2]):
-        parent.chmod(0o711)
+def dovecot():
     with (
+        open_directory() as directory,
         contextlib.closing(Watchdog()) as watchdog,
         running_dovecot(directory, watchdog) as running,
     ):

@@ -23,6 +23,7 @@ from mail.outcome import Outcome
 from mail.relay.options import RelayOptions, Tls, make_context
 from mail.relay.pool import Relay
 from tests.conftest import wait_until
+from tests.debian.guest import open_directory
 from tests.services.ops_desk import insert
 from tests.unit.scripted_relay import send
 from tests.unit.test_relay_keys import client_pem
@@ -31,15 +32,13 @@ __all__ = ['client_pem']  # a fixture
 
 
 @pytest.fixture
-def start_postfix(tmp_path):
+def start_postfix():
     assert find_postfix(), 'apt-get install postfix; these tests need root'
     watchdog, stack = Watchdog(), contextlib.ExitStack()
-    tmp_path.chmod(0o711)
-    for parent in tmp_path.parents[:2]:
-        parent.chmod(0o711)
+    directory = stack.enter_context(open_directory())
 
     async def start(settings=None):
-        postfix = stack.enter_context(running_postfix(tmp_path, watchdog, settings or {}))
+        postfix = stack.enter_context(running_postfix(directory, watchdog, settings or {}))
         await wait_until(lambda: asyncio.to_thread(_greets, postfix.port))
         return postfix
 

@@ -17,6 +17,7 @@ from configuration.bounce import BounceVariables
 from configuration.dkim_keys import DkimVariables
 from configuration.hooks import HookVariables
 from configuration.ingress import IngressVariables
+from configuration.observing import ObservingVariables
 from configuration.oidc import OidcVariables
 from configuration.policy import EmailVariables
 from configuration.relays import slowest_attempt_s
@@ -37,6 +38,7 @@ from db.feedback_suppression import ONLY_STATES, FeedbackRules
 
 # pydantic reads the variables of the last class first, and docs/configuration.md prints them so.
 class Settings(
+    ObservingVariables,
     ProcessVariables,
     WebhookVariables,
     AlertVariables,

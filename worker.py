@@ -34,6 +34,7 @@ from db.wakeups import RESCUED_CHANNEL, listen, notify_rescued
 from delivery.activity import Activity, Neighbours
 from delivery.alerts.assemble import make_alerts
 from delivery.assemble import assemble
+from delivery.attempt_spans import AttemptSpans
 from delivery.beat import beat
 from delivery.bytes_in_flight import default_bytes_in_flight
 from delivery.email_jobs import subject_of
@@ -85,6 +86,7 @@ async def startup(ctx: dict[str, Any]) -> None:
     queue_name = dispatcher.queue_name
     worker = worker_identity(settings, queue_name)
     structlog.contextvars.bind_contextvars(worker=worker)
+    tracer = settings.start_observing('email-worker', worker)
     supervisor = Supervisor(settings.health_file)
     switches, signing = Switches(queue_name), make_signing(settings)
     began_at = time.monotonic()
@@ -105,6 +107,7 @@ async def startup(ctx: dict[str, Any]) -> None:
         Activity(Neighbours(await read_identity(pool)), dispatcher.refused),
         send_claimed,
     )
+    runtime.recorder.spans = AttemptSpans(tracer) if tracer is not None else None
     runtime.alerts = make_alerts(settings.alert_values, worker, runtime.stores, runtime.tunables)
     duties = [schedule.duty for schedule in SCHEDULES]
     controls = Controls(runtime, dispatcher, LiveSettings(settings, load_settings), duties)
@@ -202,12 +205,9 @@ def _holders(runtime: Runtime, supervisor: Supervisor) -> Iterator[Loop]:
         tell_others=partial(notify_rescued, pool), set_aside=runtime.claimer.set_aside,
         answered_at_once=runtime.stores.connect_s < CONNECT_AGAIN_S,
     )  # fmt: skip
-    yield partial(
-        supervisor.keep_informed,
-        runtime.signals.stopping,
-        settings.worker_drain_s,
-        f'Serving {runtime.tunables.switches.queue_name}',
-    )
+    serving = f'Serving {runtime.tunables.switches.queue_name}'
+    stopping, drain_s = runtime.signals.stopping, settings.worker_drain_s
+    yield partial(supervisor.keep_informed, stopping, drain_s, serving)
 
 
 async def shutdown(ctx: dict[str, Any]) -> None:

@@ -60,7 +60,7 @@ _SMALL = {
 }
 # Of few e-mails; all others have NULL there. In the order of Extras.
 _FLAGS = ('one_copy_each', 'has_attachments')
-_TEXTS = (*EXTRA_ADDRESSES, 'locale')
+_TEXTS = (*EXTRA_ADDRESSES, 'locale', 'traceparent')
 _EXTRA_COLUMNS = (*_TEXTS, 'template_version', *_FLAGS)
 _HAS_EXTRAS = f'num_nonnulls({", ".join(f"e.{name}" for name in _EXTRA_COLUMNS)}) > 0'
 _EXTRAS_BYTES = ' + '.join(f'COALESCE(octet_length(e.{name}), 0)' for name in _TEXTS)

@@ -13,6 +13,7 @@ from db.late import record_beside_row, record_late
 from db.narrowing import Narrowed, SetAside, give_up_rows
 from db.results import Result
 from delivery.activity import Activity
+from delivery.attempt_spans import AttemptSpans
 from delivery.concurrency import Concurrency
 from delivery.dead_addresses import DeadAddresses
 from delivery.rules import RetentionRules, WorkerRules
@@ -41,7 +42,11 @@ Recorded = bool | Exception
 
 
 class Recorder:
-    """The results of one worker's attempts on their way to PostgreSQL."""
+    """The results of one worker's attempts on their way to PostgreSQL.
+
+    Attributes:
+        spans: Where attempts are traced, if they are.
+    """
 
     def __init__(
         self,
@@ -57,6 +62,7 @@ class Recorder:
         self._concurrency = concurrency
         self._set_aside = set_aside
         self._dead_addresses = DeadAddresses(pool, rules.feedback)
+        self.spans: AttemptSpans | None = None
         # What happened is to be known, whoever asks: no result is taken back.
         self.batched = Batcher(self._record_each, drop_cancelled=False)
 
@@ -195,6 +201,8 @@ class Recorder:
         self._concurrency.ended(claim.priority, came_through=came_through)
         if self._activity.events.wanted:
             self._publish(result)
+        if self.spans is not None:
+            self.spans.note(result)
         retry_in_s = decision.retry_in_s
         line = {
             'status': str(decision.status),

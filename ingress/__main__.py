@@ -155,6 +155,7 @@ def main() -> int:
     """Read the settings and serve. Returns the exit status."""
     settings = load_settings()
     configure_logs(settings.log_level, settings.log_format)
+    settings.start_observing('email-ingress', socket.gethostname())
     # aiosmtpd's: a line for each command. What matters has events of ours.
     logging.getLogger('mail.log').setLevel(logging.CRITICAL)
     rules = rules_of(settings)

@@ -88,6 +88,7 @@ class Extras(NamedTuple):
     organization_id: str | None = None
     locale: str | None = None  # a language tag, for the template
     template_version: int | None = None  # None: the newest when it is sent
+    traceparent: str | None = None  # of the span it was queued in, unchecked
 
 
 NO_EXTRAS = Extras()

@@ -41,7 +41,7 @@ COLUMNS = (
     ),
     *_as_given('user_id', 'organization_id', 'idempotency_key', 'content_digest', 'queued_by'),
     *_as_given('from_address', 'sender_address', 'envelope_from', 'reply_to', 'cc', 'bcc'),
-    *_as_given('locale', 'template_version'),
+    *_as_given('locale', 'template_version', 'traceparent'),
     *_as_given('has_attachments', 'one_copy_each', 'calendar', 'raw_message'),
     StoredColumn('status', "'pending'"),
 )

@@ -21,6 +21,7 @@ from mail_outbox.locales import checked_locale
 from mail_outbox.raw_message import HEAD_BYTE_BYTES, check_raw, own_senders
 from mail_outbox.render import check
 from mail_outbox.senders import WantedSender
+from mail_outbox.traces import current_traceparent
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -146,6 +147,7 @@ CHECKED_BY: Mapping[str, Callable[[str, Any], Any]] = {
 NOT_GIVEN: Mapping[str, Any] = MappingProxyType({
     **dict.fromkeys(CHECKED_BY),
     **dict.fromkeys(('raw_message', 'has_attachments', 'content_digest', 'queued_by')),
+    'traceparent': None,
     'priority': PRIORITIES['normal'],
     'max_attempts': BY_LIFE,
     'expiry_hours': EXPIRY_HOURS,
@@ -197,7 +199,7 @@ def checked_row_sync(email: Mapping[str, Any]) -> dict[str, Any]:
         InvalidEmailError: a value can never be sent; the message names it.
         TypeError: the recipient is missing, or an argument is unknown.
     """
-    row = dict(NOT_GIVEN)
+    row = dict(NOT_GIVEN, traceparent=current_traceparent())
     for name, value in email.items():
         if (checked := CHECKED_BY.get(name)) is None:
             raise TypeError(f'got an unexpected keyword argument {name!r}')

@@ -132,6 +132,7 @@ def main() -> int:
     """Read the settings and serve. Returns the exit status."""
     settings = load_settings()
     configure_logs(settings.log_level, settings.log_format)
+    settings.start_observing('email-web', socket.gethostname())
     check_access(settings)
     uvloop.run(serve(settings, open_listener(settings.web_host, settings.web_port)))
     return 0

@@ -103,6 +103,8 @@ OURS = (
     # Of db/migrations/0020_templates.sql.
     Wanted('locale', 'text'),
     Wanted('template_version', 'integer'),
+    # Of db/migrations/0029_traces.sql.
+    Wanted('traceparent', 'text'),
     # Of db/migrations/0011_idempotency.sql.
     Wanted('content_digest', 'bytea'),
     # Of db/migrations/0016_queued_by.sql.

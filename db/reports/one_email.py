@@ -41,7 +41,7 @@ SELECT id, status, {_some('recipient')}, {_some('subject')}, email_type::text AS
     COALESCE(attempts, 0) AS attempts, COALESCE(max_attempts, 32767) AS max_attempts,
     next_retry_at, expires_at, created_at, updated_at, last_attempt_at, sent_at,
     message_id, message_date, idempotency_key, queued_by, content_id,
-    locale, template_version,
+    locale, template_version, traceparent,
     claimed_by, claimed_at, lease_expires_at, lost_attempts,
     relay, smtp_code, enhanced_code, {_some('smtp_response')}, {_some('last_error')}, dead_reason,
     feedback_at, {_some('feedback')},

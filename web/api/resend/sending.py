@@ -12,6 +12,7 @@ from starlette.requests import Request
 from actions.tokens import token_named
 from db.api_requests import RequestKey
 from mail_outbox.envelope import InvalidEmailError
+from mail_outbox.traces import known_traceparent
 from mail_outbox.validation import checked_row
 from reporting.servers import Servers
 from web.api.access import Principal
@@ -59,7 +60,7 @@ class Sending:
         """
         key = _key_of(request, principal)
         async with self.bodies.read(request, principal.owner) as body:
-            row = await self._row_of(body.document, principal)
+            row = await self._row_of(body.document, principal, request)
             answer = partial(sent_answer, suppressed=await self._suppressions.among(row))
             submission = Submission([row], key, body.digest, answer)
             return await self._intake.submit(
@@ -84,7 +85,7 @@ class Sending:
                     await asyncio.sleep(0)
                     yielded_at = time.monotonic()
                 try:
-                    rows.append(await self._row_of(document, principal))
+                    rows.append(await self._row_of(document, principal, request))
                 except RefusalError as error:
                     if not is_permissive:
                         raise _in_batch(place, error) from error
@@ -97,7 +98,7 @@ class Sending:
                 Submission(rows, key, body.digest, answer), is_small=False
             )
 
-    async def _row_of(self, document: Any, principal: Principal) -> Row:
+    async def _row_of(self, document: Any, principal: Principal, request: Request) -> Row:
         email = email_of(document)
         if 'template_id' in email:
             email['template_id'] = await self._templates.id_of(email['template_id'])
@@ -109,6 +110,7 @@ class Sending:
             raise refusal_of_email(error) from error
         await self._senders.refuse_others(row)
         row['queued_by'] = token_named(principal.name)
+        row['traceparent'] = known_traceparent(request.headers.get('traceparent'))
         return row
 
 

@@ -202,7 +202,7 @@ GRANT UPDATE (last_used_at) ON mail_api_tokens TO email_ingress;
 GRANT SELECT ON email_template_versions, email_template_contents TO email_worker, email_web, email_api, email_readonly;
 GRANT INSERT, DELETE ON email_templates, email_template_versions, email_template_contents TO email_web, email_api;
 GRANT UPDATE (sample) ON email_template_versions TO email_web, email_api;
-GRANT INSERT (locale, template_version) ON mail_outbox TO email_producer, email_web, email_api, email_ingress;
+GRANT INSERT (locale, template_version, traceparent) ON mail_outbox TO email_producer, email_web, email_api, email_ingress;
 DO $templates$
 DECLARE
     sequence text := pg_get_serial_sequence('email_templates', 'id');
@@ -212,7 +212,7 @@ BEGIN
         EXECUTE format('GRANT USAGE ON SEQUENCE %s TO email_web, email_api', sequence);
     END IF;
     FOR name IN SELECT attname FROM pg_attribute WHERE attrelid = 'outbound_emails'::regclass
-                AND attname IN ('locale', 'template_version') AND NOT attisdropped LOOP
+                AND attname IN ('locale', 'template_version', 'traceparent') AND NOT attisdropped LOOP
         EXECUTE format('GRANT INSERT (%I) ON outbound_emails TO email_producer, email_web, email_api, email_ingress', name);
     END LOOP;
 END

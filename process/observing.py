@@ -57,17 +57,6 @@ def start_sentry(dsn: str, release: str, instance: str, hide: Hide) -> None:
     from sentry_sdk.integrations.excepthook import ExcepthookIntegration  # noqa: PLC0415
     from sentry_sdk.integrations.logging import LoggingIntegration  # noqa: PLC0415
 
-    def without_addresses(event: Any, _: Any) -> Any:
-        for value in event.get('exception', {}).get('values', ()):
-            value['value'] = hide(value.get('value'))
-        for part in (event, event.get('logentry') or {}):
-            for name in ('message', 'formatted'):
-                if isinstance(part.get(name), str):
-                    part[name] = hide(part[name])
-        (event.get('logentry') or {}).pop('params', None)
-        event.pop('extra', None)
-        return event
-
     sentry_sdk.init(
         dsn=dsn,
         release=release,
@@ -83,22 +72,38 @@ def start_sentry(dsn: str, release: str, instance: str, hide: Hide) -> None:
             ExcepthookIntegration(),
             AtexitIntegration(callback=lambda _pending, _timeout: None),
         ],
-        before_send=without_addresses,
+        before_send=lambda event, _: _without_addresses(event, hide),
     )
-
-    def report(_: Any, method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-        error = _error_of(event.get('exc_info'))
-        if error is not None and method in ('error', 'exception', 'critical'):
-            with sentry_sdk.new_scope() as scope:
-                scope.set_tag('event', str(event.get('event')))
-                for name in TAGS:
-                    if name in event:
-                        scope.set_tag(name, str(event[name]))
-                scope.capture_exception(error)
-        return event
-
     # Behind what adds the context, and before exceptions become text.
-    structlog.get_config()['processors'].insert(1, report)
+    structlog.get_config()['processors'].insert(1, _report)
+
+
+def _without_addresses(event: Any, hide: Hide) -> Any:
+    for value in event.get('exception', {}).get('values', ()):
+        value['value'] = hide(value.get('value'))
+    entry = event.get('logentry') or {}
+    for part in (event, entry):
+        for name in ('message', 'formatted'):
+            if isinstance(part.get(name), str):
+                part[name] = hide(part[name])
+    entry.pop('params', None)
+    event.pop('extra', None)
+    return event
+
+
+def _report(_: Any, method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Report the exception of a line that is logged as an error."""
+    import sentry_sdk  # noqa: PLC0415 - few want it
+
+    error = _error_of(event.get('exc_info'))
+    if error is not None and method in ('error', 'exception', 'critical'):
+        with sentry_sdk.new_scope() as scope:
+            scope.set_tag('event', str(event.get('event')))
+            for name in TAGS:
+                if name in event:
+                    scope.set_tag(name, str(event[name]))
+            scope.capture_exception(error)
+    return event
 
 
 def _error_of(exc_info: Any) -> BaseException | None:

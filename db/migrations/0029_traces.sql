@@ -1,5 +1,5 @@
 -- The trace in which an e-mail was queued (W3C Trace Context).
--- depends: 0024_template_by_name 0026_desk_people
+-- depends: 0027_search
 
 -- migrate: apply
 -- An adopted table that is not finished yet gets its columns from db/adoption; one that is finished may have a column of

@@ -41,7 +41,7 @@ async def test_a_column_of_the_applications_stays_its_own(conn, worker_pool, for
         await adopt(conn)
     if form == 'finished':
         async with alone(conn, 'UTC'):
-            await finish(conn, await plan_finish(conn, zone='UTC', max_attempts=5), lambda _: None)
+            await finish(conn, await plan_finish(conn, zone='UTC', max_attempts=5), lambda *_: None)
     await back_to_the_version_before(conn)
     if form != 'own':
         await conn.execute('ALTER TABLE outbound_emails ADD COLUMN cc integer DEFAULT 5')

@@ -201,7 +201,7 @@ async def test_an_adopted_table_has_the_same_events_before_and_after_it_is_finis
     )
     assert await events(worker_pool) == [(first, 'queued'), (first, 'sent')]
     async with alone(conn, 'UTC'):
-        await finish(conn, await plan_finish(conn, zone='UTC', max_attempts=5), lambda _: None)
+        await finish(conn, await plan_finish(conn, zone='UTC', max_attempts=5), lambda *_: None)
     second = await queue_email(conn, recipient='a@example.com', subject='s', body_text='t')
     await conn.execute("UPDATE outbound_emails SET status = 'expired' WHERE id = $1", second)
     assert (await events(worker_pool))[2:] == [(second, 'queued'), (second, 'expired')]

@@ -1,5 +1,6 @@
 """What RELAYS says: a list of relays, each with what it takes to reach it and to log in."""
 
+import re
 import shlex
 import shutil
 import ssl
@@ -24,6 +25,9 @@ from configuration.lists import read_entries
 from mail.relay.auth import MECHANISMS
 from mail.relay.greeting import is_name
 from mail.relay.options import Tls, load_client_certificate
+
+UNUSUAL_IN_HOST = re.compile(r'[\s/@\x00-\x20\x7f]')
+HOST_WITH_PORT = re.compile(r'[^:]*:\d*|\[.*')
 
 
 def _read_mechanisms(value: Any) -> Any:
@@ -71,6 +75,13 @@ def _check_address(value: str) -> str:
         raise ValueError('must be an IP address of this machine') from None
 
 
+def _check_host(value: str) -> str:
+    if UNUSUAL_IN_HOST.search(value) or HOST_WITH_PORT.fullmatch(value):
+        raise ValueError('must be a name or an IP address alone: smtp.example.com')
+    return value
+
+
+RelayHost = Annotated[str, Field(min_length=1), AfterValidator(_check_host)]
 Mechanisms = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_read_mechanisms)]
 TokenCommand = Annotated[SecretStr, AfterValidator(_check_command)]
 EhloName = Annotated[str, AfterValidator(_check_ehlo_name)]
@@ -172,7 +183,7 @@ class RelayEntry(RelayLimits, RelayTls, RelayLogin):
     )
 
     name: str = Field(pattern=r'^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$')
-    host: str = Field(min_length=1)
+    host: RelayHost
     port: int = Field(default=587, ge=1, le=65535)
     ehlo_name: EhloName | None = None
     source_address: SourceAddress | None = None

@@ -18,6 +18,7 @@ from configuration.relay_list import (
     EhloName,
     Mechanisms,
     RelayEntry,
+    RelayHost,
     RelayLogin,
     SourceAddress,
     TokenCommand,
@@ -44,7 +45,7 @@ RELAY_PARTS = ('host', 'port', 'tls', 'use_tls', *LOGIN_PARTS)
 class FirstRelayVariables(Variables):
     """The relay that most installations have."""
 
-    smtp_host: str = Field(default='localhost', min_length=1, description='The relay.')
+    smtp_host: RelayHost = Field(default='localhost', description='The relay.')
     smtp_port: int = Field(
         default=587, ge=1, le=65535, description='465 means TLS from the first byte.'
     )
@@ -77,7 +78,7 @@ class FirstRelayVariables(Variables):
 class SecondRelayVariables(Variables):
     """The relay to fall back on."""
 
-    smtp_backup_host: str | None = Field(
+    smtp_backup_host: RelayHost | None = Field(
         default=None, description='The relay to fall back on; none by default.'
     )
     smtp_backup_port: int = Field(default=587, ge=1, le=65535, description='As SMTP_PORT.')

@@ -1,7 +1,6 @@
 """What is held on one person, by the address: found, deleted, or freed of it.
 
-The outbox has no index by address, and addresses stand in texts as well: it is read once, in
-stretches of its primary key.
+The outbox has no index by address, and texts have addresses: it is read in stretches of its key.
 """
 
 import re
@@ -77,7 +76,8 @@ _TO = "concat_ws(',', recipient, cc, bcc)"
 _TEXTS = ('subject', 'body_text', 'body_html', 'calendar', 'from_address', 'sender_address',
           'envelope_from', 'reply_to', 'smtp_response', 'last_error', 'feedback')  # fmt: skip
 _JSON = ('template_data', 'headers', 'tags', 'metadata')
-_ELSEWHERE = f"concat_ws(' ', {', '.join(_TEXTS)}, {', '.join(f'{c}::text' for c in _JSON)})"
+_ALL = ', '.join(('idempotency_key', *_TEXTS, *(f'{name}::text' for name in _JSON)))
+_ELSEWHERE = f"concat_ws(' ', {_ALL})"
 # strpos first: it costs a tenth of the regular expression.
 FIND_PERSON_SQL = f"""
 WITH next AS (
@@ -106,8 +106,7 @@ async def find_person(
     """Look for a person in one stretch of ids.
 
     Raises:
-        asyncpg.PostgresError, OSError: connection or statement failure; the same for the others
-            here.
+        asyncpg.PostgresError, OSError: connection or statement failure; as of the others here.
     """
     [row] = await pool.fetch(FIND_PERSON_SQL, list(person.forms), person.pattern, after_id, batch)
     return PersonalRows(row['alone'], row['shared'], row['under_way'], row['last_id'])
@@ -168,6 +167,7 @@ FREE_ROW_SQL = f"""
 UPDATE mail_outbox
 SET recipient = $2::text, cc = $3::text, bcc = $4::text, {', '.join(map(_freed, _TEXTS))},
     {', '.join(map(_freed_json, _JSON))},
+    idempotency_key = CASE WHEN idempotency_key !~* $5 THEN idempotency_key END,
     recipient_outcomes = NULLIF(COALESCE((
         SELECT jsonb_object_agg(key, value) FROM jsonb_each(CASE
             WHEN jsonb_typeof(recipient_outcomes) = 'object' THEN recipient_outcomes END)

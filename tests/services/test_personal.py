@@ -52,6 +52,7 @@ async def test_everything_on_a_person_goes_and_others_mail_stays(ctx, servers, p
     contact = await queue(
         'shop@example.com', reply_to=ANNA, subject='From anna@example.com', body_text=f'({ANNA})',
         template_data={'who': ANNA, 'n': 1}, metadata={'from': ANNA}, tags={'a': 'b'},
+        idempotency_key=f'contact:{ANNA}',
     )  # fmt: skip
     await pool.execute(
         "INSERT INTO mail_audit (actor, origin, action, details) VALUES ('a', 'b', 'x', $1)",
@@ -85,6 +86,7 @@ async def test_everything_on_a_person_goes_and_others_mail_stays(ctx, servers, p
     assert waiting not in rows
     assert rows[contact]['template_data'] == {'who': ERASED, 'n': 1}
     assert rows[contact]['tags'] == {'a': 'b'}
+    assert rows[contact]['idempotency_key'] is None
     assert await pool.fetchval('SELECT count(*) FROM email_attachments') == 0
     assert await pool.fetchval('SELECT count(*) FROM email_attempts') == 0
     assert await pool.fetchval("SELECT details ->> 'reason' FROM mail_audit WHERE action = "

@@ -257,6 +257,11 @@ def test_file_that_holds_no_list_is_refused_in_one_line(
     [
         ({'tls': 'required'}, 'tls: '),
         ({'tls': 'none', 'use_tls': True}, 'tls and use_tls exclude each other'),
+        ({'host': 'smtp.example.com:587'}, 'host: must be a name or an IP address alone'),
+        ({'host': 'smtp://smtp.example.com'}, 'host: must be a name or an IP address alone'),
+        ({'host': 'x@smtp.example.com'}, 'host: must be a name or an IP address alone'),
+        ({'host': 'smtp.example.com\r\n'}, 'host: must be a name or an IP address alone'),
+        ({'host': '[::1]'}, 'host: must be a name or an IP address alone'),
         ({'source_address': 'eth0'}, 'source_address: must be an IP address'),
         ({'max_per_s': 0}, 'max_per_s: '),
         ({'max_per_s': 'NaN'}, 'max_per_s: '),

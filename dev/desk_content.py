@@ -55,7 +55,8 @@ async def fill(pool: asyncpg.Pool, emails: int = 480, seed: int = 7) -> None:
         'diagnostic, email_id, received_at, applied_at, effect) '
         "SELECT 'shown ' || n, (ARRAY['bounce', 'complaint', 'soft-bounce'])[n % 3 + 1], "
         "'ingress', recipient, '5.1.1', 'smtp; 550 5.1.1 no such user', id, "
-        "now() - n * interval '7 min', now(), 'it is bounced' "
+        "now() - n * interval '7 min', now(), "
+        "CASE n % 3 WHEN 0 THEN 'it is bounced' WHEN 1 THEN 'it is complained' ELSE 'noted' END "
         'FROM (SELECT *, row_number() OVER (ORDER BY id DESC) AS n FROM mail_outbox) AS e '
         'WHERE n <= 7'
     )

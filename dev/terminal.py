@@ -81,6 +81,19 @@ class Terminal:
             time.sleep(0.05)
         return screen
 
+    def settled(self, text: str) -> str:
+        """Wait until a text is seen, and the screen no longer changes. Returns the screen.
+
+        Raises:
+            TimeoutError: the text is not seen.
+        """
+        screen = self.until(text)
+        while True:
+            time.sleep(0.3)
+            if screen == (now := self.seen()):
+                return screen
+            screen = now
+
     def run(self, command: str) -> str:
         """Run a command to its end. Returns what it printed, of up to 500 lines."""
         mark = uuid.uuid4().hex[:8]

@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from dev.terminal import Terminal
-from tests.conftest import ROOT
+from tests.conftest import ROOT, wait_until
 from tests.services.ops_desk import closed_port, insert
+from tests.services.test_ops_interrupted import WAITS_FOR_A_ROW
 
 SNAPSHOTS = Path(__file__).parent / 'snapshots'
 OPS = f'{sys.executable} -m ops'
@@ -123,17 +124,17 @@ def move_about(env, width, height):
         screen = terminal.until('rejected')
         assert max(map(len, screen.splitlines())) <= width
         terminal.press('?')
-        compare(f'top-help-{width}', terminal.until('Nothing is done before'))
+        compare(f'top-help-{width}', terminal.settled('Nothing is done before'))
         terminal.press('Escape')
         terminal.until('last failures')
         terminal.press('w')
-        compare(f'top-wrong-{width}', terminal.until('What is wrong'))
+        compare(f'top-wrong-{width}', terminal.settled('What is wrong'))
         terminal.press('Escape')
         terminal.until('last failures')
         terminal.press('G', 'Enter')  # the last line is the failure
-        compare(f'top-mail-{width}', terminal.until('rejected: primary'))
+        compare(f'top-mail-{width}', terminal.settled('rejected: primary'))
         terminal.press('e')
-        compare(f'top-explain-{width}', terminal.until('refused it for good'))
+        compare(f'top-explain-{width}', terminal.settled('refused it for good'))
         terminal.press('Escape', 'Escape')
         terminal.until('last failures')
         terminal.press('g', 'Enter')
@@ -195,15 +196,23 @@ def test_top_says_since_when_a_server_is_away(env, filled, stack):
         ended(terminal)
 
 
+LOCK_SQL = 'SELECT 1 FROM outbound_emails WHERE id = $1 FOR UPDATE'
+
+
 async def test_retry_of_many_shows_rate_and_time_left_and_interrupt_tells_what_was_done(env, pool):
     await pool.execute(
         'INSERT INTO outbound_emails (recipient, subject, body_text, status, attempts) '
         "SELECT 'a@example.com', 'Hello', 'Hello.', 'failed', 1 FROM generate_series(1, 60000)"
     )
+    many = 'retry --status failed --limit 60000 --yes'
     with Terminal(80, 24, ROOT, env) as terminal:
-        async with pool.acquire() as other, other.transaction():
-            await other.execute('SELECT 1 FROM outbound_emails WHERE id = 59000 FOR UPDATE')
-            terminal.type(f'clear; {OPS} retry --status failed --limit 60000 --yes; echo "end $?"')
+        async with pool.acquire() as late, late.transaction():
+            await late.execute(LOCK_SQL, 59_000)
+            async with pool.acquire() as early, early.transaction():
+                await early.execute(LOCK_SQL, 30_000)
+                terminal.type(f'clear; {OPS} {many}; echo "end $?"')
+                await wait_until(lambda: pool.fetchval(WAITS_FOR_A_ROW))
+                await asyncio.sleep(1.2)  # what takes less than a second is not told
             screen = await asyncio.to_thread(terminal.until, ' left')
             assert re.search(r'\d+ of 60000, \d+/s, \d+ s left', screen)
             terminal.press('C-c')

@@ -39,6 +39,13 @@ def link(address=ANNA, email_type='news', email_id=7):
     return url.removeprefix(BASE)
 
 
+def part(disposition, content_type=b'text/plain', text=b'One-Click'):
+    """Options of a POST whose multipart form has one part."""
+    head = b'Content-Disposition: form-data; ' + disposition + b'\r\nContent-Type: ' + content_type
+    body = b'--x\r\n' + head + b'\r\n\r\n' + text + b'\r\n--x--'
+    return {'content': body, 'headers': {'Content-Type': f'{MULTIPART}=x'}}
+
+
 @contextlib.asynccontextmanager
 async def web_of(dsn, *, host=BASE, deadline_s=5.0, **options):
     """A client of the whole application. Redis is away, and nobody needs it here."""
@@ -235,10 +242,12 @@ async def test_links_that_nobody_signed_tell_nothing_and_change_nothing(web, poo
         ({'data': {'action': 'delete'}}, 400),
         ({'content': b'\xff\xfe', 'headers': {'Content-Type': f'{MULTIPART}=x'}}, 400),
         ({'content': b'x', 'headers': {'Content-Type': f'{MULTIPART}="'}}, 400),
+        (part(b'name=x', b'text/plain; charset*=x', b'\xff'), 400),
+        (part(b'name*=x; name*1=y'), 400),
         ({'content': b'&'.join([b'a=b'] * 1000)}, 400),
         ({'content': b'x' * (LARGEST_FORM_BYTES + 1)}, 413),
     ],
-    ids=['empty', 'other', 'action', 'bytes', 'boundary', 'many', 'huge'],
+    ids=['empty', 'other', 'action', 'bytes', 'boundary', 'charset', 'pieces', 'many', 'huge'],
 )  # fmt: skip
 async def test_what_is_no_click_of_ours_is_refused_and_changes_nothing(web, pool, options, status):
     answer = await web.post(link(), **options)

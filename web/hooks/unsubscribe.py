@@ -131,12 +131,14 @@ def _fields(content_type: str, body: bytes) -> Mapping[str, str]:
             parts = message_from_bytes(head + body).walk()
             return {
                 str(part.get_param('name', header='Content-Disposition')):
-                    str(part.get_payload()).strip()
+                    # as bytes: a charset may be anything, and is not needed
+                    (part.get_payload(decode=True) or b'').decode('ascii', 'replace').strip()
                 for part in parts
                 if not part.is_multipart()
             }  # fmt: skip
         return dict(parse_qsl(body.decode(), max_num_fields=MOST_FIELDS))
-    except (ValueError, LookupError):  # UnicodeError is one
+    # Whatever the library meets: UnicodeError is a ValueError, names in odd pieces are no type.
+    except (ValueError, LookupError, RecursionError, TypeError, AttributeError):
         return {}
 
 

@@ -13,6 +13,7 @@ from email_worker import PROGRAMS, WORKERS, completion_script, run_arguments
 from ops.__main__ import make_parser
 from ops.commands import COMMANDS
 from reporting.problems import SETTINGS_FOR
+from settings import Settings
 from tests.conftest import ROOT
 
 COMMAND = ROOT / 'deploy/email-worker'
@@ -155,7 +156,9 @@ def machine(tmp_path):
         text = text.replace(path, f'{tmp_path}{path}')
     (tmp_path / 'run/systemd/system').mkdir(parents=True)
     make_program(tmp_path / 'bin/systemd-run', '#!/bin/sh\nprintf "%s\\n" "$@"\nexit 7\n')
-    return make_program(release / 'deploy/email-worker', text)
+    command = make_program(release / 'deploy/email-worker', text)
+    shutil.copy(ROOT / 'deploy/email-worker.service', release / 'deploy')
+    return command
 
 
 @pytest.mark.parametrize(
@@ -323,3 +326,19 @@ def test_option_of_a_command_may_stand_before_it_but_not_behind_two_dashes():
         assert make_parser().parse_args(words).json
     given = make_parser().parse_args(['call', 'reports', '--', '--json'])
     assert (given.arguments, given.json) == (['--json'], False)
+
+
+def test_every_secret_can_be_a_credential_of_the_unit_that_needs_it():
+    units = [
+        (ROOT / f'deploy/email-{name}.service').read_text() for name in ('worker', 'web', 'ingress')
+    ]
+    loaded = set(re.findall(r'^LoadCredential=([A-Z_]+):', '\n'.join(units), re.MULTILINE))
+    secrets = {
+        name.upper()
+        for name, field in Settings.model_fields.items()
+        if 'SecretStr' in str(field.annotation)
+    }
+    # `ops import-celery` alone reads the first; the others are commands that get a secret.
+    assert secrets - loaded == {
+        'CELERY_BROKER_URL', 'SMTP_OAUTH_TOKEN_COMMAND', 'SMTP_BACKUP_OAUTH_TOKEN_COMMAND',
+    }  # fmt: skip

@@ -18,6 +18,7 @@ from starlette.responses import HTMLResponse, PlainTextResponse, Response
 
 from db.suppressions import suppression_key
 from db.unsubscriptions import read_wish, resubscribe, unsubscribe
+from mail.bounce.mime import decoded_text
 from mail.unsubscribe import PATH, UnsubscribeLinks, Unsubscription
 from mail_outbox.envelope import InvalidEmailError
 from reporting.problems import ProblemError
@@ -131,8 +132,7 @@ def _fields(content_type: str, body: bytes) -> Mapping[str, str]:
             parts = message_from_bytes(head + body).walk()
             return {
                 str(part.get_param('name', header='Content-Disposition')):
-                    # as bytes: a charset may be anything, and is not needed
-                    (part.get_payload(decode=True) or b'').decode('ascii', 'replace').strip()
+                    decoded_text(part).strip()
                 for part in parts
                 if not part.is_multipart()
             }  # fmt: skip

@@ -6,6 +6,7 @@ links. The token says all: without one that we signed, an answer tells nothing.
 
 from collections.abc import Mapping
 from email import message_from_bytes
+from email.message import Message
 from enum import StrEnum
 from functools import partial
 from http import HTTPStatus
@@ -122,6 +123,12 @@ def _click_of(content_type: str, body: bytes) -> Click | None:
         return Click.ONE_CLICK
     given = fields.get(FIELD)
     return Click(given) if given in (Click.UNSUBSCRIBE, Click.SUBSCRIBE) else None
+
+
+def _text_of(part: Message) -> str:
+    # As bytes: a charset may be anything, and is not needed.
+    data = part.get_payload(decode=True)
+    return data.decode('ascii', 'replace').strip() if isinstance(data, bytes) else ''
 
 
 def _fields(content_type: str, body: bytes) -> Mapping[str, str]:

@@ -123,7 +123,7 @@ def _files(settings: Settings) -> Iterator[Finding]:
     try:
         read_signing(settings)
     except (OSError, ValueError) as refused:
-        yield error(f'DKIM_KEYS: {refused}', 'correct the file, or let it be read')
+        yield error(str(refused), 'correct the file, or let it be read')
     for variable in ('ingress_tls_certificate', 'ingress_tls_key'):
         path = getattr(settings, variable)
         try:

@@ -1,5 +1,7 @@
 """`ops config check`: every setting, where it is from, and all that is wrong, at once."""
 
+import os
+
 from tests.services.ops_desk import closed_port, ops
 
 
@@ -59,13 +61,20 @@ async def test_each_place_that_a_setting_can_be_from_is_told(env, tmp_path):
     assert listed['ARQ_REDIS_URL']['read_as'] == 'CELERY_BROKER_URL'
 
 
-async def test_file_that_cannot_be_read_is_named(env):
+async def test_file_that_cannot_be_read_is_named(env, tmp_path):
     checked = await ops(env | {'SMTP_PASSWORD_FILE': '/nowhere'}, 'config', 'check')
     assert checked.status == 1
     assert '/nowhere' in checked.out
     keys = '[{"domain": "example.com", "selector": "s", "key_file": "/nowhere.pem"}]'
     checked = await ops(env | {'DKIM_KEYS': keys}, 'config', 'check', '--json')
     assert any('/nowhere.pem' in what for what in found(checked, 'error')), checked.out
+    os.mkfifo(tmp_path / 'key.pem', 0o600)
+    keys = keys.replace('/nowhere.pem', str(tmp_path / 'key.pem'))
+    checked = await ops(env | {'DKIM_KEYS': keys}, 'config', 'check', '--json')
+    (refused,) = found(checked, 'error')
+    assert refused == (
+        f'DKIM_KEYS: example.com (s): {tmp_path / "key.pem"}: cannot be read: no regular file'
+    )  # fmt: skip
 
 
 async def test_switch_that_keeps_mail_from_leaving_is_noted(env):

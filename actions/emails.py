@@ -8,6 +8,7 @@ from typing import Any
 import asyncpg
 from arq.connections import ArqRedis
 
+from db.states import RETRYABLE
 from mail_outbox.wake import notify
 from reporting.live import has_worker
 from reporting.problems import INTERRUPTED, NO_WORKER, Problem, ProblemError
@@ -16,6 +17,7 @@ from reporting.wording import cell, counted
 
 BATCH = 500
 CAME_BACK_AS = {'bounced': 'bounced', 'complained': 'its recipient complained'}
+EMPTIED = 'what it said was deleted when it was sent (EMAIL_DROP_CONTENT)'
 MAX_JOBS = 100  # more e-mails than this get no job each: one NOTIFY has the workers sweep them
 
 State = Mapping[str, Any]  # a row of db.reports.read_states
@@ -115,6 +117,8 @@ def why_not(state: State | None) -> str:
     if state is None:
         return 'there is no such e-mail'
     match state['status']:
+        case status if state['is_emptied'] and status in RETRYABLE:
+            return f'{EMPTIED}: queue a new one'
         case 'pending' if state['next_retry_at'] is not None:
             return f'it is pending already, due at {cell(state["next_retry_at"])}'
         case 'pending':

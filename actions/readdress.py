@@ -82,7 +82,7 @@ async def readdress(
 def _refuse_state(email: Document | None, email_id: int) -> None:
     if email is None:
         raise RequestError(f'there is no e-mail {email_id}', 'see the list for those there are')
-    if email['status'] not in CORRECTABLE:
+    if email['status'] not in CORRECTABLE or email['is_emptied']:
         raise RequestError(f'e-mail {email_id}: {why_not(email)}', 'queue a new e-mail instead')
 
 

@@ -78,7 +78,7 @@ class RetriedSelection:
 
     @property
     def passed_over(self) -> int:
-        """How many somebody else changed meanwhile."""
+        """How many somebody else changed meanwhile, or whose content is deleted."""
         return self.reached - len(self.retried)
 
 
@@ -98,7 +98,11 @@ async def retry_ids(
     ids = list(dict.fromkeys(email_ids))
     reading = partial(reports.read_states, email_ids=ids)
     states = await servers.ask_postgres(reading)
-    wanted = [i for i in ids if i in states and states[i]['status'] in RETRYABLE]
+    wanted = [
+        i
+        for i in ids
+        if i in states and states[i]['status'] in RETRYABLE and not states[i]['is_emptied']
+    ]
     if dry_run:
         return RetriedIds(True, wanted, _unchanged(ids, states, wanted))
     if wanted:

@@ -82,7 +82,7 @@ _ELSEWHERE = f"concat_ws(' ', {_ALL})"
 FIND_PERSON_SQL = f"""
 WITH next AS (
     SELECT id, {IS_SENDING} AS is_sending, lower({_TO}) AS recipients,
-        raw_message IS NOT NULL AS is_raw,
+        COALESCE(raw_message <> '', false) AS is_raw,
         EXISTS (SELECT FROM unnest($1::text[]) AS f (form)
                 WHERE strpos(lower(concat_ws(' ', {_TO}, {_ELSEWHERE})), form) > 0)
             AND concat_ws(' ', {_TO}, {_ELSEWHERE}) ~* $2 AS is_theirs

@@ -2,7 +2,7 @@
 
 import asyncpg
 
-from db.states import UNSENT, sql_list
+from db.states import IS_EMPTIED, UNSENT, sql_list
 from db.transitions import NEXT_MAX_ATTEMPTS
 from mail_outbox.states import Status
 
@@ -22,6 +22,7 @@ SET recipient = $3, status = 'pending', next_retry_at = now(), dead_reason = NUL
         WHERE value ->> 0 = 'accepted') END,
     updated_at = now()
 WHERE id = $1::bigint AND recipient IS NOT DISTINCT FROM $2 AND status IN ({sql_list(CORRECTABLE)})
+  AND NOT {IS_EMPTIED}
 RETURNING id
 """
 

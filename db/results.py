@@ -73,11 +73,11 @@ RECORD_SQL = _RECORDING % ('', '')
 
 # For e-mails that were sent: what they said is gone in the same moment. '' and not NULL, which an
 # application's own column may refuse. Attachments in MongoDB are orphans from then on, and go as
-# such.
+# such. A message of no bytes marks it: nobody gets an empty e-mail when it is made due once more.
 RECORD_AND_DROP_SQL = _RECORDING % (
     """body_text = CASE WHEN body_text IS NOT NULL THEN '' END,
         body_html = CASE WHEN body_html IS NOT NULL THEN '' END,
-        template_data = NULL, calendar = NULL, raw_message = NULL, content_id = NULL,""",
+        template_data = NULL, calendar = NULL, raw_message = '', content_id = NULL,""",
     """, detached AS (
     DELETE FROM email_attachments WHERE email_id = ANY(ARRAY(SELECT id FROM recorded))
 )""",

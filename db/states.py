@@ -36,6 +36,8 @@ CANCELLABLE = having(Trait.CANCELLABLE)
 # A relay accepted them; of those that came back, a report says so.
 ACCEPTED = having(Trait.ACCEPTED)
 CAME_BACK = tuple(status for status in ACCEPTED if status is not Status.SENT)
+# EMAIL_DROP_CONTENT deleted what it said when it was sent, see db/results.py.
+IS_EMPTIED = "COALESCE(raw_message = '', false)"
 # Over without having been sent.
 OVER_UNSENT = tuple(status for status in OVER if status not in ACCEPTED)
 # Nobody sends these by themselves, or nobody here.

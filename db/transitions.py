@@ -7,7 +7,7 @@ import asyncpg
 
 from db.claim_request import NEXT_ATTEMPT
 from db.narrowing import fetch_narrowly
-from db.states import CLAIMED, IS_SCHEDULED, IS_UNSCHEDULED, RETRYABLE, sql_list
+from db.states import CLAIMED, IS_EMPTIED, IS_SCHEDULED, IS_UNSCHEDULED, RETRYABLE, sql_list
 from db.times import elapsed_s
 from mail_outbox.states import DeadReason
 
@@ -22,7 +22,7 @@ SET status = 'pending', next_retry_at = now(), dead_reason = NULL, lost_attempts
     expires_at = CASE WHEN expires_at <= now() THEN now() + $2 * interval '1 hour'
                       ELSE expires_at END,
     updated_at = now()
-WHERE id = ANY($1::bigint[]) AND status = ANY($3::text[])
+WHERE id = ANY($1::bigint[]) AND status = ANY($3::text[]) AND NOT {IS_EMPTIED}
 RETURNING id
 """
 

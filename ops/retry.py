@@ -176,7 +176,9 @@ def _render_selected(document: Document, console: Console) -> None:
             f'{counted(len(document["retried"]))} due now; workers were told through PostgreSQL.',
         )
         if passed:
-            say(console, f'{counted(passed)} left alone: changed meanwhile.')
+            say(
+                console, f'{counted(passed)} left alone: changed meanwhile, or without the content.'
+            )
         if document['left']:
             more = counted(document['left'], 'more e-mail fits', 'more e-mails fit')
             say(console, f'{more}: run it again, or raise --limit.')

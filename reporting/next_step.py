@@ -55,7 +55,7 @@ def tries_again(email: Mapping[str, Any]) -> bool:
 
 def _next(email: Mapping[str, Any]) -> tuple[str, bool]:
     """Return the sentence, and whether a worker must be alive for it to come true."""
-    again = f'`python -m ops retry {email["id"]}` sends it again.'
+    again = _again(email)
     match email['status']:
         case 'sent':
             return (
@@ -92,6 +92,12 @@ def _next(email: Mapping[str, Any]) -> tuple[str, bool]:
             return f'Nothing: it is {status}; {again}', False
         case _:
             return _waiting(email), True
+
+
+def _again(email: Mapping[str, Any]) -> str:
+    if email['is_emptied']:
+        return 'what it said is deleted (EMAIL_DROP_CONTENT): queue a new one.'
+    return f'`python -m ops retry {email["id"]}` sends it again.'
 
 
 def _came_back(email: Mapping[str, Any], again: str) -> str:

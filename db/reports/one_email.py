@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import asyncpg
 
-from db.states import HAS_ATTEMPTS, IS_SCHEDULED
+from db.states import HAS_ATTEMPTS, IS_EMPTIED, IS_SCHEDULED
 from db.times import Row, rows_of
 from mail_outbox.attachments import COLLECTION
 
@@ -49,7 +49,7 @@ SELECT id, status, {_some('recipient')}, {_some('subject')}, email_type::text AS
     {_some('sender_address')}, {_some('envelope_from')}, {_some('reply_to')}, {_some('cc')},
     {_some('bcc')}, one_copy_each, {_small('tags')}, {_small('metadata')}, has_attachments,
     octet_length(calendar) AS calendar_bytes,
-    octet_length(raw_message) AS raw_message_bytes,
+    octet_length(raw_message) AS raw_message_bytes, {IS_EMPTIED} AS is_emptied,
     octet_length(body_text) AS body_text_bytes, octet_length(body_html) AS body_html_bytes,
     octet_length(template_data::text) AS template_data_bytes,
     CASE WHEN $2 THEN left(body_text, 1000000) END AS body_text,
@@ -80,8 +80,9 @@ async def read_attempts(pool: asyncpg.Pool, email_id: int) -> list[Row]:
     return rows_of(await pool.fetch(ATTEMPTS_SQL, email_id))
 
 
-STATES_SQL = """
-SELECT id, status, attempts, max_attempts, next_retry_at, claimed_by, sent_at, dead_reason
+STATES_SQL = f"""
+SELECT id, status, attempts, max_attempts, next_retry_at, claimed_by, sent_at, dead_reason,
+    {IS_EMPTIED} AS is_emptied
 FROM mail_outbox WHERE id = ANY($1::bigint[])
 """
 

@@ -5,11 +5,17 @@ from typing import Any
 
 import pytest
 
+from actions.readdress import readdress
+from actions.retry import RetryTerms, retry_ids, retry_selected
+from actions.safety import RequestError
+from db.personal import find_person, person_of
 from delivery.rules import EVERY_TYPE
 from jobs.process_pending_emails import process_pending_emails
 from jobs.send_email import send_email
 from mail_outbox.attachments import store_attachments
 from mail_outbox.envelope import Attachment
+from reporting.mail_filter import MailFilter
+from reporting.servers import ServerAddresses, Servers
 
 PDF = Attachment('invoice.pdf', 'application/pdf', b'%PDF-1.7')
 SAID = ('body_text', 'body_html', 'template_data', 'calendar', 'raw_message', 'content_id')
@@ -37,7 +43,7 @@ async def test_what_it_said_is_gone_and_what_became_of_it_stays(ctx, pool, queue
     (entry,) = inbox.accepted('gone@example.com')
     assert b'secret link' in inbox.message(entry)
     stored = await row(email_id)
-    assert [stored[name] for name in SAID] == ['', '', None, None, None, None]
+    assert [stored[name] for name in SAID] == ['', '', None, None, b'', None]
     assert (stored['recipient'], stored['subject'], stored['smtp_code']) == (
         'gone@example.com', 'Reset', 250,
     )  # fmt: skip
@@ -105,3 +111,48 @@ async def test_application_whose_column_refuses_it_keeps_it_and_the_result(
     assert (stored['status'], stored['body_text']) == ('sent', 'Words')
     assert len(inbox.accepted('kept@example.com')) == 1
     assert await pool.fetchval('SELECT count(*) FROM email_attempts') == 1
+
+
+TERMS = RetryTerms(expiry_hours=24.0, queue='arq:queue')
+
+
+@pytest.fixture
+async def servers(env):
+    asked = Servers(ServerAddresses(env['DATABASE_URL'], env['ARQ_REDIS_URL']))
+    yield asked
+    await asked.close()
+
+
+@pytest.mark.parametrize('parts', [{}, {'body_html': '<p>Hi</p>'}, {'one_copy_each': True}])
+async def test_nobody_gets_an_empty_email_when_one_without_content_is_made_due_again(
+    ctx, pool, queue, row, inbox, drop, servers, parts
+):
+    drop(EVERY_TYPE)
+    email_id = await queue('once@example.com', body_text='Words', **parts)
+    assert (await send_email(ctx, email_id))['status'] == 'sent'
+    await pool.execute("UPDATE outbound_emails SET status = 'bounced', feedback_at = now()")
+    done = await retry_ids(servers, [email_id], TERMS)
+    assert (done.retried, [left.reason for left in done.unchanged]) == (
+        [], ['what it said was deleted when it was sent (EMAIL_DROP_CONTENT): queue a new one'],
+    )  # fmt: skip
+    many = await retry_selected(servers, 'bounced', MailFilter(), TERMS, limit=10)
+    assert (many.retried, many.passed_over) == ([], 1)
+    with pytest.raises(RequestError, match='EMAIL_DROP_CONTENT'):
+        await readdress(servers, email_id, 'other@example.com', TERMS)
+    assert (await row(email_id))['status'] == 'bounced'
+    await pool.execute("UPDATE outbound_emails SET status = 'pending', next_retry_at = now()")
+    assert (await process_pending_emails(ctx))['outcomes'] == {'failed': 1}
+    stored = await row(email_id)
+    assert (stored['status'], stored['dead_reason']) == ('failed', 'render')
+    assert 'EMAIL_DROP_CONTENT' in stored['last_error']
+    assert len(inbox.accepted('once@example.com')) == 1
+
+
+async def test_somebody_erased_leaves_the_others_of_an_email_without_content(
+    ctx, pool, queue, drop
+):
+    drop(EVERY_TYPE)
+    email_id = await queue('anna@example.com, ben@example.com')
+    assert (await send_email(ctx, email_id))['status'] == 'sent'
+    found = await find_person(pool, person_of('anna@example.com'))
+    assert (found.alone, found.shared) == ([], [email_id])

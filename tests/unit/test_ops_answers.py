@@ -27,7 +27,7 @@ ROW = {
     'expires_at': None,
     'read_at': NOW, 'relay': None, 'sent_at': None, 'dead_reason': None,
     'message_id': '<m@example.com>',
-    'claimed_by': 'w1', 'lease_expires_at': NOW + timedelta(seconds=20),
+    'claimed_by': 'w1', 'lease_expires_at': NOW + timedelta(seconds=20), 'is_emptied': False,
 }  # fmt: skip
 AGAIN = '`python -m ops retry 7` sends it again.'
 
@@ -103,6 +103,13 @@ AGAIN = '`python -m ops retry 7` sends it again.'
             f'Nothing: it was not sent before 2026-01-01 10:00:00Z; {AGAIN}',
         ),
         ({'status': 'cancelled'}, f'Nothing: it was cancelled; {AGAIN}'),
+        (
+            {'status': 'bounced', 'feedback_at': EARLIER, 'is_emptied': True},
+            (
+                'Nothing: it bounced at 2026-01-01 10:00:00Z; what it said is deleted '
+                '(EMAIL_DROP_CONTENT): queue a new one.'
+            ),
+        ),
     ],
 )
 def test_next_step_is_one_sentence_for_every_state(row, sentence):

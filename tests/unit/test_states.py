@@ -37,7 +37,7 @@ def email(status: Status, **more: Any) -> dict[str, Any]:
         'message_id': '<m@x>',
         'claimed_by': 'w1', 'lease_expires_at': NOW, 'last_error': None, 'smtp_response': None,
         'recipient_outcomes': None, 'email_type': None, 'lost_attempts': 0, 'template_id': None,
-        'content_id': None, 'feedback_at': NOW, 'feedback': '5.1.1 unknown',
+        'is_emptied': False, 'content_id': None, 'feedback_at': NOW, 'feedback': '5.1.1 unknown',
     } | more  # fmt: skip
 
 

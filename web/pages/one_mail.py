@@ -91,8 +91,9 @@ async def mail_page(request: Request, email_id: int) -> Response:
             (decision, EFFECTS[decision])
             for decision, kind in DECISION_KINDS.items()
             if kind.concerns(email['status'], is_final=email['is_final'])
+            and not email['is_emptied']  # over for good
         ],
-        is_correctable=email['status'] in CORRECTABLE,
+        is_correctable=email['status'] in CORRECTABLE and not email['is_emptied'],
         is_moving=email['status'] in {Status.SENDING, Status.PENDING},
     )  # fmt: skip
 

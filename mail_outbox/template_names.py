@@ -1,6 +1,7 @@
 """Stored templates by their names: what is inserted is the id."""
 
 import json
+import re
 from collections.abc import Iterable, Sequence
 
 from mail_outbox.envelope import InvalidEmailError
@@ -9,6 +10,7 @@ from mail_outbox.steps import Ask, Steps
 
 MOST_NAMED = 20  # in an error
 MOST_COMPARED = 1000
+NUMBER = re.compile('[1-9][0-9]{0,17}')  # fits in 64 bits, and is spelled in one way
 
 # An adopted table may have no column `name`: then it is the one of `without`, which names nothing.
 _BY_NAME = """
@@ -46,7 +48,7 @@ def with_template_ids(rows: Sequence[Row], first_place: int | None) -> Steps[Seq
             [(known,)] = yield Ask(TEMPLATE_NAMES)
             where = '' if first_place is None else f'e-mail {place}: '
             raise InvalidEmailError(f'{where}template: {unknown_template(name, json.loads(known))}')
-        found.append(row if name is None else {**row, 'template_id': _as_id(ids[name])})
+        found.append(row if name is None else {**row, 'template_id': template_id_of(ids[name])})
     return found
 
 
@@ -65,6 +67,6 @@ def unknown_template(name: str, known: Iterable[str]) -> str:
     return f'{said}; there are {", ".join(names[:MOST_NAMED])}{more}'
 
 
-def _as_id(text: str) -> int | str:
-    """Return an id as its column has it, which is a number nearly always."""
-    return int(text) if text.isdecimal() else text
+def template_id_of(text: str) -> int | str:
+    """Return an id as its column has it: a number nearly always, and a text such as '007'."""
+    return int(text) if NUMBER.fullmatch(text) else text

@@ -7,7 +7,7 @@ from db.content import find_templates, template_names
 from engine.batches import Batcher
 from mail_outbox.envelope import InvalidEmailError
 from mail_outbox.field_checks import checked_id
-from mail_outbox.template_names import unknown_template
+from mail_outbox.template_names import template_id_of, unknown_template
 from reporting.servers import Servers
 from web.api.resend.refusals import UNKNOWN, refused
 
@@ -32,7 +32,7 @@ class KnownTemplates:
         word, now = str(given), time.monotonic()
         at, found = self._found.get(word, (now - FRESH_S, ''))
         if now - at < FRESH_S:
-            return _as_number(found)
+            return template_id_of(found)
         asked = None
         if _is_identifier(given):
             asked = await self._servers.in_time(self._find(word))
@@ -43,7 +43,7 @@ class KnownTemplates:
         if len(self._found) >= MOST_REMEMBERED:
             self._found.clear()
         self._found[word] = now, asked
-        return _as_number(asked)
+        return template_id_of(asked)
 
     async def _ask(self, words: Sequence[str]) -> list[str | None]:
         return await self._servers.ask_postgres(lambda pool: find_templates(pool, words))
@@ -56,8 +56,3 @@ def _is_identifier(given: int | str) -> bool:
     except InvalidEmailError:
         return False
     return True
-
-
-def _as_number(found: str) -> int | str:
-    """Return an id as its column has it, which is a number nearly always."""
-    return int(found) if found.isdecimal() else found

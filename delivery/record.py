@@ -10,7 +10,7 @@ from db import results
 from db.claimed import Claim, ClaimKey, LeaseLost
 from db.errors import DATABASE_DOWN, log_error
 from db.late import record_beside_row, record_late
-from db.narrowing import Narrowed, SetAside, give_up_rows
+from db.narrowing import STATEMENT_IS_WRONG, Narrowed, SetAside, give_up_rows
 from db.results import Result
 from delivery.activity import Activity
 from delivery.attempt_spans import AttemptSpans
@@ -169,7 +169,9 @@ class Recorder:
             recorded = await results.record(pool, over, worker=worker, drop_content=True)
         except DATABASE_DOWN:
             raise
-        except asyncpg.PostgresError as error:  # a rule of the application's wants it to stay
+        except asyncpg.PostgresError as error:  # no grant, or the application wants it to stay
+            if len(ended) > 1 and not isinstance(error, STATEMENT_IS_WRONG):
+                raise  # each by itself: the others' goes
             log.warning('content.not_deleted', error=str(error))
             return await results.record(pool, ended, worker=worker)
         if others := [result for result in ended if not _is_over(result, retention)]:

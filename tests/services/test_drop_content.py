@@ -113,6 +113,21 @@ async def test_application_whose_column_refuses_it_keeps_it_and_the_result(
     assert await pool.fetchval('SELECT count(*) FROM email_attempts') == 1
 
 
+async def test_one_email_that_has_to_keep_it_keeps_no_other_one(ctx, pool, queue, drop):
+    drop(EVERY_TYPE)
+    for to in ('a', 'kept', 'b'):
+        await queue(f'{to}@example.com', body_text='Words')
+    await pool.execute(
+        "ALTER TABLE outbound_emails ADD CHECK (body_text <> '' OR recipient <> 'kept@example.com')"
+    )
+    assert (await process_pending_emails(ctx))['outcomes'] == {'sent': 3}
+    rows = await pool.fetch('SELECT recipient, body_text FROM outbound_emails ORDER BY id')
+    assert [tuple(row) for row in rows] == [
+        ('a@example.com', ''), ('kept@example.com', 'Words'), ('b@example.com', ''),
+    ]  # fmt: skip
+    assert await pool.fetchval('SELECT count(*) FROM email_attempts') == 3
+
+
 TERMS = RetryTerms(expiry_hours=24.0, queue='arq:queue')
 
 

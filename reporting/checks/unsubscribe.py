@@ -10,8 +10,10 @@ from reporting.checks.finding import Finding, error, warning
 
 TIMEOUT_S = 5.0
 MOST_BYTES = 64 * 1024
-# A link that nobody was sent; looking at it changes nothing.
+# A link that nobody was sent. Clicks are POSTs, and must be able to write; to take back what nobody
+# has asked for changes nothing.
 NOBODY = (0, 'doctor', 'doctor@example.com')
+CLICK = b'action=subscribe'
 SEE_PROXY = (
     f'the proxy has to pass {PATH} on to `python -m web`, which needs UNSUBSCRIBE_SECRET '
     '(docs/mail.md, Unsubscribing)'
@@ -26,7 +28,7 @@ class _NoRedirect(HTTPRedirectHandler):
 
 
 async def check(links: UnsubscribeLinks | None) -> list[Finding]:
-    """Look at a link as a recipient does; without types nobody gets one."""
+    """Click on a link as a recipient does; without types nobody gets one."""
     if links is None or not links.types:
         return []
     url = links.url(*NOBODY)
@@ -34,7 +36,7 @@ async def check(links: UnsubscribeLinks | None) -> list[Finding]:
         return []
     try:
         async with asyncio.timeout(2 * TIMEOUT_S):
-            status, is_ours = await asyncio.to_thread(_look, url)
+            status, is_ours = await asyncio.to_thread(_click, url)
     except (OSError, ValueError) as refused:  # TimeoutError is one
         why = str(refused) or 'no answer in time'
         return [error(f'{links.base_url}{PATH} cannot be reached: {why}', SEE_PROXY)]
@@ -58,13 +60,14 @@ def judge_link(place: str, status: int, *, is_ours: bool) -> list[Finding]:
             remedy = 'give the web server the same secrets, and restart it'
             return [error(what, remedy)]
         case _:
-            what = f'{place} answers {status} for now'
-            return [warning(what, "see the web server's log; who clicks is asked to try again")]
+            what = f'{place} answers {status} to a click'
+            remedy = "see the web server's log (may its role write?); who clicks has to try again"
+            return [warning(what, remedy)]
 
 
-def _look(url: str) -> tuple[int, bool]:
+def _click(url: str) -> tuple[int, bool]:
     """Return the status, and whether it is our page."""
-    request = Request(url)  # noqa: S310 - UNSUBSCRIBE_URL is checked: https, or this machine
+    request = Request(url, CLICK)  # noqa: S310 - UNSUBSCRIBE_URL is checked: https, or this machine
     try:
         with build_opener(ProxyHandler({}), _NoRedirect).open(request, timeout=TIMEOUT_S) as answer:
             answer.read(MOST_BYTES)

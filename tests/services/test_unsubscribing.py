@@ -307,7 +307,7 @@ async def test_without_postgresql_it_says_later_and_to_come_back(stack):
         assert (await web.get('/unsubscribe/forged')).status_code == 404  # needs no server
 
 
-async def test_doctor_looks_at_a_link_and_says_what_recipients_would_meet(env, start_web, pool):
+async def test_doctor_clicks_on_a_link_and_says_what_recipients_would_meet(env, start_web, pool):
     web = start_web(WEB_PORT='0', UNSUBSCRIBE_SECRET=SECRET)
     place = place_of(await web.hears('READY=1'))
     variables = env | VARIABLES | {'UNSUBSCRIBE_URL': place}
@@ -326,3 +326,11 @@ async def test_doctor_looks_at_a_link_and_says_what_recipients_would_meet(env, s
     assert (severity, 'cannot be reached' in what) == ('error', True)
     assert await found(UNSUBSCRIBE_TYPES='') == []
     assert await entries(pool) == []
+    assert await pool.fetchval('SELECT count(*) FROM mail_audit') == 0
+    reads = start_web(
+        WEB_PORT='0', UNSUBSCRIBE_SECRET=SECRET,
+        DATABASE_URL=env['DATABASE_URL'] + '?default_transaction_read_only=on',
+    )  # fmt: skip
+    place = place_of(await reads.hears('READY=1'))
+    [(severity, what)] = await found(UNSUBSCRIBE_URL=place)
+    assert (severity, what) == ('warning', f'{place}/unsubscribe/ answers 503 to a click')

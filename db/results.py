@@ -9,6 +9,7 @@ import orjson
 
 from db.claimed import Claim
 from mail.outcome import Decision, Delivery, Settled
+from mail_outbox.states import Status
 
 
 class Result(NamedTuple):
@@ -74,23 +75,31 @@ RECORD_SQL = _RECORDING % ('', '')
 # For e-mails that were sent: what they said is gone in the same moment. '' and not NULL, which an
 # application's own column may refuse. Attachments in MongoDB are orphans from then on, and go as
 # such. A message of no bytes marks it: nobody gets an empty e-mail when it is made due once more.
-RECORD_AND_DROP_SQL = _RECORDING % (
-    """body_text = CASE WHEN body_text IS NOT NULL THEN '' END,
+_EMPTIED = """body_text = CASE WHEN body_text IS NOT NULL THEN '' END,
         body_html = CASE WHEN body_html IS NOT NULL THEN '' END,
-        template_data = NULL, calendar = NULL, raw_message = '', content_id = NULL,""",
-    """, detached AS (
+        template_data = NULL, calendar = NULL, raw_message = '', content_id = NULL,"""
+_DETACHED = """, detached AS (
     DELETE FROM email_attachments WHERE email_id = ANY(ARRAY(SELECT id FROM recorded))
-)""",
-)
+)"""
+RECORD_AND_DROP_SQL = _RECORDING % (_EMPTIED, _DETACHED)
+DROP_CONTENT_SQL = f"""
+WITH recorded AS (
+    UPDATE mail_outbox SET {_EMPTIED} updated_at = now()
+    WHERE id = ANY($1::bigint[]) AND COALESCE(status) = '{Status.SENT}'
+      AND COALESCE(raw_message <> '', true)
+    RETURNING id
+){_DETACHED}
+SELECT id FROM recorded
+"""
 
 
 async def record(
-    pool: asyncpg.Pool, results: Sequence[Result], *, worker: str, drop_content: bool = False
+    pool: asyncpg.Pool, results: Sequence[Result], *, worker: str, drops: bool = False
 ) -> set[tuple[int, UUID]]:
     """Record finished attempts, each only if its claim is still the current one.
 
     Args:
-        drop_content: Delete what the e-mails said: all of them were sent.
+        drops: Delete what the e-mails said: all of them were sent.
     Returns:
         The keys of the claims that were recorded. A claim that is missing was lost, or recorded by
         an earlier try: see db.late.
@@ -108,10 +117,19 @@ async def record(
         rows = orjson.dumps(
             {str(email_id): storable_row(result) for email_id, result in batch.items()}
         ).decode()
-        sql = RECORD_AND_DROP_SQL if drop_content else RECORD_SQL
+        sql = RECORD_AND_DROP_SQL if drops else RECORD_SQL
         done = await pool.fetch(sql, rows, worker, sorted(batch))
         recorded |= {batch[row['id']].claim.key for row in done}
     return recorded
+
+
+async def drop_content(pool: asyncpg.Pool, email_ids: Sequence[int]) -> None:
+    """Delete what these e-mails said, of those that are sent.
+
+    Raises:
+        asyncpg.PostgresError, OSError: connection or statement failure; nothing was deleted.
+    """
+    await pool.execute(DROP_CONTENT_SQL, email_ids)
 
 
 def storable_row(result: Result) -> dict[str, object]:

@@ -144,7 +144,9 @@ class Recorder:
             # A claim that is gone still leaves its attempt.
             if is_any_late := len(recorded) < len(ended):
                 late = [result for result in ended if result.claim.key not in recorded]
-                recorded = recorded | await record_late(self._pool, late, worker=worker)
+                settled = await record_late(self._pool, late, worker=worker)
+                await self._empty([result for result in late if result.claim.key in settled])
+                recorded = recorded | settled
         except DATABASE_DOWN:
             raise
         # TypeError: it cannot even be written as JSON.
@@ -166,7 +168,7 @@ class Recorder:
         if not over:
             return await results.record(pool, ended, worker=worker)
         try:
-            recorded = await results.record(pool, over, worker=worker, drop_content=True)
+            recorded = await results.record(pool, over, worker=worker, drops=True)
         except DATABASE_DOWN:
             raise
         except asyncpg.PostgresError as error:  # no grant, or the application wants it to stay
@@ -177,6 +179,18 @@ class Recorder:
         if others := [result for result in ended if not _is_over(result, retention)]:
             recorded |= await results.record(pool, others, worker=worker)
         return recorded
+
+    async def _empty(self, late: Sequence[Result]) -> None:
+        """Delete the content of what was sent and recorded late, where that is wanted."""
+        retention = self._rules.retention
+        over = [result.claim.email.id for result in late if _is_over(result, retention)]
+        try:
+            if over:
+                await results.drop_content(self._pool, over)
+        except DATABASE_DOWN:
+            raise
+        except asyncpg.PostgresError as error:
+            log.warning('content.not_deleted', error=str(error))
 
     async def _record_beside_row(self, result: Result, error: Exception) -> Exception:
         """Keep what a row refuses to take: the attempt by itself, and in the row the reason.

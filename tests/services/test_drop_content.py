@@ -8,10 +8,11 @@ import pytest
 from actions.readdress import readdress
 from actions.retry import RetryTerms, retry_ids, retry_selected
 from actions.safety import RequestError
+from db.leases import rescue
 from db.personal import find_person, person_of
 from delivery.rules import EVERY_TYPE
 from jobs.process_pending_emails import process_pending_emails
-from jobs.send_email import send_email
+from jobs.send_email import send_claimed, send_email
 from mail_outbox.attachments import store_attachments
 from mail_outbox.envelope import Attachment
 from reporting.mail_filter import MailFilter
@@ -126,6 +127,26 @@ async def test_one_email_that_has_to_keep_it_keeps_no_other_one(ctx, pool, queue
         ('a@example.com', ''), ('kept@example.com', 'Words'), ('b@example.com', ''),
     ]  # fmt: skip
     assert await pool.fetchval('SELECT count(*) FROM email_attempts') == 3
+
+
+@pytest.mark.parametrize(('change', 'says'), [('rescued', ''), ('cancelled', 'Words')])
+async def test_result_that_comes_after_its_lease_deletes_it_where_the_row_says_sent(
+    ctx, pool, queue, row, drop, change, says
+):
+    drop(EVERY_TYPE)
+    email_id = await queue(body_text='Words', attachments=[PDF])
+    claim = await ctx['runtime'].claimer.claim_one(email_id)
+    if change == 'rescued':
+        await pool.execute("UPDATE mail_outbox SET lease_expires_at = now() - interval '1 minute'")
+        await rescue(pool, [])
+    else:  # by an operator, who had the last word in the row
+        await pool.execute("UPDATE outbound_emails SET status = 'cancelled'")
+    await send_claimed(ctx['runtime'].steps, claim)
+    stored = await row(email_id)
+    assert (stored['status'], stored['body_text']) == (
+        'sent' if change == 'rescued' else 'cancelled', says,
+    )  # fmt: skip
+    assert await pool.fetchval('SELECT count(*) FROM email_attachments') == bool(says)
 
 
 TERMS = RetryTerms(expiry_hours=24.0, queue='arq:queue')

@@ -92,6 +92,7 @@ HOT_STATEMENTS = {  # arguments, the index
     'db.due.GIVE_DUE_TIME_SQL': ("10, '{}'", 'unscheduled'),
     'db.results.RECORD_SQL': (RESULT, 'pkey'),
     'db.results.RECORD_AND_DROP_SQL': (RESULT, 'pkey'),
+    'db.results.DROP_CONTENT_SQL': ("'{1}'", 'pkey'),
     'db.leases.RENEW_SQL': ("'{1}', '{00000000-0000-0000-0000-000000000000}', 30", 'pkey'),
     'db.leases.RESCUE_SQL': ("'{}', 3, 10, '{}'", 'leased'),
     'db.leases.RESCUE_IN_CONTACT_SQL': ("'{}', 3, 10, '{}', now(), 60, now()", 'leased'),

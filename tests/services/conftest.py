@@ -19,6 +19,7 @@ from mail.relay.pool import Relay
 from mail.route import Relays
 from mail_outbox.address_fields import Sender
 from mail_outbox.outbox import queue_email
+from tests.services import other_worker
 from tests.services.adopted import conn, worker_pool
 
 __all__ = ['conn', 'worker_pool']  # fixtures
@@ -62,7 +63,9 @@ async def runtime(
         send_claimed,
     )
     yield runtime
-    await runtime.contents.templates.close()
+    for made in (runtime, *other_worker.MADE):
+        await made.contents.templates.close()  # its processes: none outlives the loop
+    other_worker.MADE.clear()
 
 
 @pytest.fixture

@@ -7,6 +7,8 @@ from delivery.assemble import assemble
 from delivery.runtime import Runtime
 from jobs.send_email import send_claimed
 
+MADE: list[Runtime] = []  # whoever made the first worker ends these, too
+
 
 def another(runtime: Runtime, **values: Any) -> Runtime:
     """Return a worker with these stores, rules, retention rules or tunables."""
@@ -25,4 +27,5 @@ def another(runtime: Runtime, **values: Any) -> Runtime:
         send_claimed,
     )
     assert not values
+    MADE.append(made)
     return made

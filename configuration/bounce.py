@@ -87,9 +87,7 @@ class BounceVariables(Variables):
     @field_validator('bounce_secret')
     @classmethod
     def _check_secrets(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is not None and any(len(s) < SHORTEST_SECRET for s in secrets_of(value)):
-            raise ValueError(f'must have {SHORTEST_SECRET} characters at least')
-        return value
+        return checked_secrets(value)
 
     @model_validator(mode='after')
     def _check_both(self) -> Self:
@@ -133,3 +131,16 @@ def secrets_of(value: SecretStr | None) -> tuple[str, ...]:
     """Return secrets that are given with commas between them."""
     text = '' if value is None else value.get_secret_value()
     return tuple(part.strip() for part in text.split(',') if part.strip())
+
+
+def checked_secrets(value: SecretStr | None) -> SecretStr | None:
+    """Return secrets that are given with commas between them.
+
+    Raises:
+        ValueError: one is too short to be any, or there is none.
+    """
+    if value is not None:
+        lengths = [len(secret) for secret in secrets_of(value)]
+        if min(lengths, default=0) < SHORTEST_SECRET:
+            raise ValueError(f'must have {SHORTEST_SECRET} characters at least')
+    return value

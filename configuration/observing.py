@@ -1,7 +1,7 @@
 """Where faults of the program and traces go."""
 
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, field_validator
@@ -33,17 +33,21 @@ class ObservingVariables(Variables):
     @classmethod
     def _check_sentry_dsn(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None:
-            parts = _http_url(value.get_secret_value(), 'a key and a project: https://KEY@host/42')
-            if not parts.username or not parts.path.strip('/'):
-                raise ValueError('must be https:// with a key and a project: https://KEY@host/42')
             _need('sentry_sdk', 'sentry-sdk')
+            from sentry_sdk.utils import Dsn  # noqa: PLC0415 - few want it
+
+            try:
+                Dsn(value.get_secret_value())
+            except ValueError:  # it says the DSN
+                what = 'must be https:// with a key and a project: https://KEY@host/42'
+                raise ValueError(what) from None
         return value
 
     @field_validator('otel_exporter_otlp_endpoint')
     @classmethod
     def _check_otel_endpoint(cls, value: str | None) -> str | None:
         if value is not None:
-            _http_url(value, 'a host: http://127.0.0.1:4318')
+            _check_http_url(value)
             _need('opentelemetry.exporter.otlp', 'opentelemetry-exporter-otlp-proto-http')
         return value
 
@@ -59,11 +63,14 @@ class ObservingVariables(Variables):
         return None if endpoint is None else open_tracer(endpoint, service, instance)
 
 
-def _http_url(value: str, needs: str) -> Any:
-    parts = urlsplit(value)
-    if parts.scheme not in ('http', 'https') or not parts.hostname:
-        raise ValueError(f'must be http:// or https:// with {needs}')
-    return parts
+def _check_http_url(value: str) -> None:
+    try:
+        parts = urlsplit(value)
+        is_one = parts.scheme in ('http', 'https') and parts.hostname and parts.port != 0
+    except ValueError:  # of the port, or of brackets
+        is_one = False
+    if not is_one:
+        raise ValueError('must be http:// or https:// with a host: http://127.0.0.1:4318')
 
 
 def _need(module: str, package: str) -> None:

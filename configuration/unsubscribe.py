@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import NoDecode
 
-from configuration.bounce import SHORTEST_SECRET, secrets_of
+from configuration.bounce import checked_secrets, secrets_of
 from configuration.variables import Variables
 from engine.urls import is_loopback
 from mail.unsubscribe import UnsubscribeLinks
@@ -57,9 +57,7 @@ class UnsubscribeVariables(Variables):
     @field_validator('unsubscribe_secret')
     @classmethod
     def _check_link_secrets(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is not None and any(len(s) < SHORTEST_SECRET for s in secrets_of(value)):
-            raise ValueError(f'must have {SHORTEST_SECRET} characters at least')
-        return value
+        return checked_secrets(value)
 
     @field_validator('unsubscribe_types', mode='before')
     @classmethod
@@ -73,6 +71,8 @@ class UnsubscribeVariables(Variables):
     @classmethod
     def _check_types(cls, value: Mapping[str, str]) -> Mapping[str, str]:
         for name, words in value.items():
+            if name == '*':  # other settings have it for all
+                raise ValueError('must name each type: * is not every one')
             if not 1 <= len(name) <= LONGEST_TYPE_CHARS or not name.isprintable():
                 raise ValueError(f'a type has 1 to {LONGEST_TYPE_CHARS} characters')
             if len(words) > LONGEST_WORDS_CHARS or not words.isprintable():

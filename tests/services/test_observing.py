@@ -205,7 +205,20 @@ def test_setting_without_its_package_is_refused_with_the_command(monkeypatch):
         observing.ObservingVariables(otel_exporter_otlp_endpoint='http://127.0.0.1:4318')
 
 
-@pytest.mark.parametrize('dsn', ['key', 'ftp://key@host/1', 'https://host/1', 'https://key@host'])
+@pytest.mark.parametrize(
+    'dsn',
+    [
+        'key', 'ftp://key@host/1', 'https://host/1', 'https://key@host', 'https://key@host/shop',
+        'https://key@host:99999/1', 'https://key@[host/1',
+    ],
+)  # fmt: skip
 def test_dsn_that_is_none_is_refused(dsn):
-    with pytest.raises(ValueError, match='must be http'):
+    with pytest.raises(ValueError, match='must be http') as refused:
         observing.ObservingVariables(sentry_dsn=dsn)
+    assert refused.value.errors(include_input=False)[0]['msg'].endswith('https://KEY@host/42')
+
+
+@pytest.mark.parametrize('url', ['host:4318', 'http://', 'http://host:99999', 'http://[host'])
+def test_endpoint_that_is_none_is_refused(url):
+    with pytest.raises(ValueError, match='must be http'):
+        observing.ObservingVariables(otel_exporter_otlp_endpoint=url)

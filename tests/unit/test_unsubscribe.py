@@ -164,6 +164,8 @@ def test_link_that_would_be_too_long_for_a_header_is_left_out_and_the_mail_goes(
         ({'url': 'https://u:p@mail.example.com'}, 'must be such as'),
         ({'url': 'https://[mail'}, 'must be such as'),
         ({'secret': 'too short'}, 'must have 16 characters'),
+        ({'secret': ' , '}, 'must have 16 characters'),
+        ({'types': '*', 'url': BASE, 'secret': 's' * 16}, 'must name each type'),
         ({'types': '=x', 'url': BASE, 'secret': 's' * 16}, 'a type has 1 to 100'),
     ],
 )

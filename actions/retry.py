@@ -201,7 +201,10 @@ WARNINGS: tuple[tuple[Callable[[str, str | None], bool], str], ...] = (
     ),
     (
         lambda status, _: status == 'bounced',
-        '{} came back: whoever bounced gets no mail while on the suppression list.',
+        (
+            '{} came back: whoever bounced gets no mail while on the suppression list, '
+            'and what EMAIL_DROP_CONTENT has deleted stays as it is.'
+        ),
     ),
     (
         lambda status, because: status == 'failed' and because == 'poison',

@@ -173,6 +173,7 @@ async def test_nobody_gets_an_empty_email_when_one_without_content_is_made_due_a
     )  # fmt: skip
     many = await retry_selected(servers, 'bounced', MailFilter(), TERMS, limit=10)
     assert (many.retried, many.passed_over) == ([], 1)
+    assert 'EMAIL_DROP_CONTENT' in many.warnings[0]
     with pytest.raises(RequestError, match='EMAIL_DROP_CONTENT'):
         await readdress(servers, email_id, 'other@example.com', TERMS)
     assert (await row(email_id))['status'] == 'bounced'

@@ -138,6 +138,8 @@ def render(document: Document, console: Console) -> None:
     is_sending = email['status'] == 'sending'
     # The time that a row in `sending` was due at says nothing more of what comes.
     unsaid = (*CONTENT, 'next_retry_at') if is_sending else CONTENT
+    if not email['is_emptied']:
+        unsaid = (*unsaid, 'is_emptied')
     plain = (
         (name, value)
         for name, value in email.items()

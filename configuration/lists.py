@@ -1,7 +1,7 @@
 """Settings that are a list of entries: JSON in the environment, or a file that holds it."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -10,6 +10,20 @@ from pydantic import BaseModel, ValidationError
 Entry = TypeVar('Entry', bound=BaseModel)
 
 LARGEST_BYTES = 4 * 1024 * 1024
+
+
+def named_once(parts: Iterable[tuple[str, str, str]], must_be: str) -> dict[str, str]:
+    """Return what names stand for, of parts as str.partition gives them.
+
+    Raises:
+        ValueError: a name is missing, or stands there twice; it says what the value must be.
+    """
+    named: dict[str, str] = {}
+    for name, _, value in parts:
+        if not name.strip() or name.strip() in named:
+            raise ValueError(f'must be {must_be}')
+        named[name.strip()] = value.strip()
+    return named
 
 
 def read_entries(

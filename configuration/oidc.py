@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import NoDecode
 
+from configuration.lists import named_once
 from configuration.variables import Variables
 from engine.urls import is_loopback
 
@@ -53,10 +54,8 @@ class OidcVariables(Variables):
     def _split_roles(cls, value: Any) -> Any:
         if not isinstance(value, str):
             return value
-        pairs = [part.strip().rpartition('=') for part in value.split(',') if part.strip()]
-        if any(not word.strip() for word, _, _ in pairs):
-            raise ValueError(f'a word and a role with = between them: {EXAMPLE}')
-        return {word.strip(): role.strip() for word, _, role in pairs}
+        parts = (part.strip().rpartition('=') for part in value.split(',') if part.strip())
+        return named_once(parts, f'words, each once, with a role behind =: {EXAMPLE}')
 
     @model_validator(mode='after')
     def _check_oidc(self) -> Self:

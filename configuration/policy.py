@@ -7,6 +7,7 @@ from typing import Annotated, Any, Self
 from pydantic import Field, field_validator, model_validator
 from pydantic_settings import NoDecode
 
+from configuration.lists import named_once
 from configuration.variables import Variables
 from mail.outcome import Policy
 from mail_outbox.envelope import MAX_MESSAGE_BYTES
@@ -98,11 +99,8 @@ class EmailVariables(Variables):
     def _read_days(cls, value: Any) -> Any:
         if not isinstance(value, str):
             return value
-        pairs = [part.partition('=') for part in value.split(',') if part.strip()]
-        days = {name.strip(): number.strip() for name, _, number in pairs}
-        if len(days) < len(pairs) or '' in days:
-            raise ValueError('must be types with their days: newsletter=7,invoice=3650')
-        return days
+        parts = (part.partition('=') for part in value.split(',') if part.strip())
+        return named_once(parts, 'types with their days: newsletter=7,invoice=3650')
 
     @field_validator(
         'email_hold_types', 'email_drop_content', 'cleanup_session_tables', mode='before'

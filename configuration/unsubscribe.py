@@ -8,11 +8,13 @@ from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import NoDecode
 
 from configuration.bounce import checked_secrets, secrets_of
+from configuration.lists import named_once
 from configuration.variables import Variables
 from engine.urls import is_loopback
 from mail.unsubscribe import UnsubscribeLinks
 
 LONGEST_TYPE_CHARS, LONGEST_WORDS_CHARS = 100, 100
+EXAMPLE = 'newsletter=Our newsletter,digest'
 
 
 class UnsubscribeVariables(Variables):
@@ -64,8 +66,10 @@ class UnsubscribeVariables(Variables):
     def _read_types(cls, value: Any) -> Any:
         if not isinstance(value, str):
             return value
-        pairs = [part.partition('=') for part in value.split(',') if part.strip()]
-        return {name.strip(): words.strip() or name.strip() for name, _, words in pairs}
+        parts = (part.partition('=') for part in value.split(',') if part.strip())
+        must_be = f'types, each once (a type has 1 to {LONGEST_TYPE_CHARS} characters): {EXAMPLE}'
+        named = named_once(parts, must_be)
+        return {name: words or name for name, words in named.items()}
 
     @field_validator('unsubscribe_types')
     @classmethod

@@ -162,9 +162,8 @@ class Recorder:
     async def _write(self, ended: Sequence[Result]) -> set[ClaimKey]:
         """Write results down; with them goes the content of what was sent, where that is wanted."""
         pool, worker, retention = self._pool, self._rules.worker, self._rules.retention
-        over = [
-            result for result in ended if retention.drop_content and _is_over(result, retention)
-        ]
+        # A hot path: results are looked through only where somebody asked for it.
+        over = [r for r in ended if _is_over(r, retention)] if retention.drop_content else []
         if not over:
             return await results.record(pool, ended, worker=worker)
         try:

@@ -317,7 +317,8 @@ COMPLETE = {
     ('changes', 'said'),
     [({'OIDC_CLIENT_ID': None}, 'OIDC_CLIENT_ID'), ({'WEB_PUBLIC_URL': None}, 'WEB_PUBLIC_URL'),
      ({'OIDC_ROLES': None}, 'OIDC_ROLES'), ({'OIDC_ROLES': 'admin'}, 'OIDC_ROLES'),
-     ({'OIDC_ROLES': 'a=root'}, 'OIDC_ROLES'), ({'OIDC_SCOPE': 'email'}, 'OIDC_SCOPE'),
+     ({'OIDC_ROLES': 'a=root'}, 'OIDC_ROLES'),
+     ({'OIDC_ROLES': 'a=look,a=administer'}, 'OIDC_ROLES'), ({'OIDC_SCOPE': 'email'}, 'OIDC_SCOPE'),
      ({'OIDC_ISSUER': 'http://id.example.com'}, 'must be https')],
 )  # fmt: skip
 def test_settings_of_oidc_that_are_wrong_stop_the_start(env, monkeypatch, changes, said):

@@ -167,6 +167,7 @@ def test_link_that_would_be_too_long_for_a_header_is_left_out_and_the_mail_goes(
         ({'secret': ' , '}, 'must have 16 characters'),
         ({'types': '*', 'url': BASE, 'secret': 's' * 16}, 'must name each type'),
         ({'types': '=x', 'url': BASE, 'secret': 's' * 16}, 'a type has 1 to 100'),
+        ({'types': 'a=x,b, a=y', 'url': BASE, 'secret': 's' * 16}, 'types, each once'),
     ],
 )
 def test_wrong_setting_is_refused_and_says_why(given, why):

@@ -32,6 +32,7 @@ from mail_outbox.raw_message import HEAD_BYTE_BYTES
 from mail_outbox.render import render
 from mail_outbox.rendered import Rendered
 
+EMPTIED = 'message: it is empty: EMAIL_DROP_CONTENT deleted what it said when it was sent'
 # Attachments of less go beside all others, like bodies that come with a claim.
 SMALL_BYTES = 64 * 1024
 RENDER_IN_THREAD_BYTES = 256 * 1024  # base64 of more than this would hold up every other e-mail
@@ -119,7 +120,10 @@ class Contents:
             ContentUnavailableError: PostgreSQL does not answer.
         """
         with _postgres_answers():
-            return await fetch_email(self._pool, claim)
+            email = await fetch_email(self._pool, claim)
+        if email.raw_message == b'':  # see db.results: somebody has made a sent e-mail due again
+            raise InvalidEmailError(EMPTIED)
+        return email
 
     async def fetch(self, claim: Claim) -> tuple[Email, Content]:
         """Fetch large columns, and what the row only refers to: its template and its attachments.

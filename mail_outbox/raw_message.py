@@ -33,7 +33,6 @@ HEAD_BYTE_BYTES = 16
 # Doubling the dots of more lines (RFC 5321, 4.5.2) would hold up everybody else.
 MAX_LEADING_DOTS = 100_000
 NO_LINE_END = 'raw: contains a NUL, or a CR without its LF (RFC 5321, 2.3.8): encode it in base64'
-EMPTY = 'raw: it is empty; EMAIL_DROP_CONTENT deletes what an e-mail says when it is sent'
 ANYBODY = Sender('somebody@example.com')  # who an e-mail is from whose row does not say
 SOMEBODY = 'somebody@example.com'  # who is to get it, the message says
 FIELD = re.compile(rb'([!-9;-~]+):(.*)', re.DOTALL)  # RFC 5322, 2.2
@@ -89,8 +88,6 @@ def read_raw_head(data: bytes) -> RawHead:
     Raises:
         InvalidEmailError: says what is wrong; it cannot be sent as it is.
     """
-    if not data:
-        raise InvalidEmailError(EMPTY)
     fields: list[tuple[str, list[bytes]]] = []
     position = 0
     while True:

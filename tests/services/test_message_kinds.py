@@ -62,7 +62,7 @@ async def test_writer_of_a_message_as_given_must_be_allowed(ctx, pool, queue, ro
         ({'raw': RAW}, 'subject: cannot be given with raw'),
         ({'raw': RAW, **NOTHING, 'headers': {'X': 'y'}}, '^headers: cannot'),
         ({'raw': 'text', **NOTHING}, '^raw: must be bytes'),
-        ({'raw': b'', **NOTHING}, '^raw: it is empty'),
+        ({'raw': b'', **NOTHING}, '^raw: has no From'),
         ({'calendar': 'x'}, '^calendar: must be iCalendar'),
         ({'one_copy_each': True, 'cc': 'a@example.com'}, '^one_copy_each: '),
     ],

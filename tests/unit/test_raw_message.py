@@ -88,7 +88,7 @@ def test_eight_bits_are_noted_and_not_changed() -> None:
 
 # Messages as they are found in spam traps and in the test suites of parsers, and what is right.
 MALFORMED = {
-    'nothing at all': (b'', 'it is empty'),
+    'nothing at all': (b'', 'has no From field'),
     'a body alone': (b'\nbody', 'has no From field'),
     'no From': (b'To: a@example.com\n\nb', 'has no From field'),
     'From of nobody': (b'From: \nTo: a@example.com\n\nb', 'From has no address'),

@@ -312,7 +312,7 @@ def test_key_that_others_can_get_at_is_refused(tmp_path, mode):
 def test_file_that_is_gone_or_no_file_is_refused(tmp_path):
     gone = entry(tmp_path, RSA, key_file=str(tmp_path / 'gone.pem'))
     assert 'No such file' in refusal(gone)
-    assert 'no regular file' in refusal(entry(tmp_path, RSA, key_file=str(tmp_path)))
+    assert 'directory' in refusal(entry(tmp_path, RSA, key_file=str(tmp_path)))
 
 
 @pytest.mark.parametrize(
